@@ -1,0 +1,37 @@
+# Shortcuts; each is one line that works without just as well.
+
+# Format, lint, types, front end, lock: what the commit hook and CI check
+check:
+    uv run --group dev python -m scripts.check
+
+# Repair what the checks can repair, and write requirements.lock anew
+fix:
+    uv run --group dev python -m scripts.check --fix
+
+# The whole test suite
+test *options:
+    uv run --group dev python -m scripts.test {{ options }}
+
+# Build frontend/dist
+assets:
+    uv run --group dev python scripts/build_assets.py build
+
+# Build frontend/dist again after every change
+watch:
+    uv run --group dev python scripts/build_assets.py watch
+
+# How long a writer waits, beside the goals
+bench *options:
+    uv run --group dev python -m scripts.bench.latency {{ options }}
+
+# Break things on purpose, for hours; with --share 0.01 for minutes
+torture *options:
+    uv run --group dev python -m scripts.torture {{ options }}
+
+# The first day against the installed wheel
+wheel:
+    uv run --group dev python -m scripts.wheel
+
+# The first day without a network (Linux, as root)
+offline:
+    uv run --group dev python -m scripts.offline
