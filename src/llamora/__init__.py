@@ -1,0 +1,1 @@
+"""Llamora: a private journal that answers, on the writer's own machine."""

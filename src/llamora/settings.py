@@ -1,0 +1,393 @@
+"""Settings: Dynaconf in, frozen typed dataclasses out, validated once.
+
+Every key, its default and its unit stand in `config/settings.toml`; the dataclasses below repeat names, types
+and defaults, and a test holds the two together. Nothing else in the project reads the environment.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass, replace
+from difflib import get_close_matches
+from functools import reduce
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+ENV_PREFIX = "LLAMORA"
+# Environment variables with our prefix that are not settings: the file of settings itself, and the folder of
+# evaluation data that tests and benchmarks look for.
+_NOT_SETTINGS = frozenset({"settings", "eval_data"})
+# Memory times passes, which is what the KDF's time goes by; llamora.vault.keys refuses slots above it.
+_MOST_KIB_PASSES = 8 * 1024 * 1024
+_Kind = TypeVar("_Kind")
+
+
+class SettingsError(Exception):
+    """A setting cannot be used; the message is one sentence that names the key."""
+
+
+@dataclass(slots=True, frozen=True)
+class _Rule:
+    """What a value must be, in words, and the test of it."""
+
+    wanted: str
+    holds: Callable[[Any], bool]
+
+
+class _Secret:
+    """Marks a value that no message may repeat."""
+
+
+def _whole(low: int, high: int) -> _Rule:
+    return _Rule(f"a whole number from {low} to {high}", lambda value: low <= value <= high)
+
+
+def _number(low: float, high: float) -> _Rule:
+    return _Rule(f"a number from {low} to {high}", lambda value: low <= value <= high)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return whole and "@" not in parts.netloc and not any(letter.isspace() for letter in text)
+
+
+_ADDRESS = _Rule(
+    'an address such as "http://127.0.0.1:8080/v1", without a name or password in it',
+    lambda text: text == "" or _is_address(text),
+)
+_NAME = _Rule("a name", lambda text: bool(text.strip()))
+_HOSTS = _Rule("a list of host names, at least one", lambda hosts: len(hosts) > 0 and all(hosts))
+
+
+def _folder(kind: Literal["data", "cache"]) -> Path:
+    import platformdirs
+
+    find = platformdirs.user_data_path if kind == "data" else platformdirs.user_cache_path
+    return find("llamora", appauthor=False)
+
+
+def _data_folder() -> Path:
+    return _folder("data")
+
+
+def _cache_folder() -> Path:
+    return _folder("cache")
+
+
+@dataclass(slots=True, frozen=True)
+class ServerSettings:
+    """Where and how the server listens."""
+
+    host: Annotated[str, _NAME] = "127.0.0.1"
+    port: Annotated[int, _whole(0, 65535)] = 5151
+    workers: Annotated[int, _whole(1, 16)] = 1
+    hosts: Annotated[tuple[str, ...], _HOSTS] = ("llamora.localhost", "localhost", "127.0.0.1", "[::1]")
+    registration: bool = True
+    behind_proxy: bool = False
+    shutdown_seconds: Annotated[float, _number(0, 60)] = 3.0
+
+
+@dataclass(slots=True, frozen=True)
+class DataSettings:
+    """Folders, absolute; an empty text in the file stands for the platform's own."""
+
+    folder: Path = field(default_factory=_data_folder)
+    cache: Path = field(default_factory=_cache_folder)
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file that holds everything."""
+        return self.folder / "llamora.sqlite3"
+
+
+@dataclass(slots=True, frozen=True)
+class SessionSettings:
+    """How long a sign-in lasts, in seconds, and where its key rests."""
+
+    mode: Literal["session", "cookie"] = "session"
+    idle_ttl: Annotated[int, _whole(60, 2_592_000)] = 7200
+    absolute_ttl: Annotated[int, _whole(60, 31_536_000)] = 2_592_000
+    cookie_touch_interval: Annotated[int, _whole(1, 3600)] = 60
+    csrf_ttl: Annotated[int, _whole(60, 604_800)] = 43_200
+
+
+@dataclass(slots=True, frozen=True)
+class CryptoSettings:
+    """Cost of opening a key slot; the floor is the second choice of RFC 9106, section 4."""
+
+    kdf_target_ms: Annotated[int, _whole(0, 5000)] = 300
+    kdf_memory_kib: Annotated[int, _whole(65_536, 1_048_576)] = 65_536
+    kdf_time_cost: Annotated[int, _whole(3, 32)] = 3
+    kdf_parallelism: Annotated[int, _whole(4, 16)] = 4
+
+
+@dataclass(slots=True, frozen=True)
+class UpstreamSettings:
+    """A model server that the operator named; an empty host is none. A temperature below 0 is that of `llm`."""
+
+    host: Annotated[str, _ADDRESS, _Secret] = ""
+    api_key: Annotated[str, _Secret] = field(default="", repr=False)
+    model: str = ""
+    temperature: Annotated[float, _number(-1, 2)] = -1.0
+    reasoning_effort: Literal["", "none", "minimal", "low", "medium", "high"] = ""
+
+
+@dataclass(slots=True, frozen=True)
+class LlmSettings:
+    """Which model answers, and its limits."""
+
+    enabled: bool = True
+    embedded: bool = True
+    max_reply_tokens: Annotated[int, _whole(16, 32_768)] = 400
+    temperature: Annotated[float, _number(0, 2)] = 0.7
+    timeout_seconds: Annotated[float, _number(1, 3600)] = 120.0
+    context_tokens: Annotated[int, _whole(1024, 1_048_576)] = 4096
+    slots: Annotated[int, _whole(1, 16)] = 2
+    upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
+    endpoints: dict[str, UpstreamSettings] = field(default_factory=dict[str, UpstreamSettings])
+
+
+@dataclass(slots=True, frozen=True)
+class EmbeddingSettings:
+    """What search by meaning is made with."""
+
+    enabled: bool = True
+    model: Annotated[str, _NAME] = "local/minilm"
+    folder: Path | None = None
+    threads: Annotated[int, _whole(1, 64)] = 1
+
+
+@dataclass(slots=True, frozen=True)
+class SearchSettings:
+    """How results are found and shown."""
+
+    hnsw_above: Annotated[int, _whole(0, 10_000_000)] = 500_000
+    lexical_weight: Annotated[float, _number(0, 1)] = 0.5
+    page_size: Annotated[int, _whole(1, 200)] = 20
+
+
+@dataclass(slots=True, frozen=True)
+class EntrySettings:
+    """Limits of what is written."""
+
+    max_bytes: Annotated[int, _whole(1000, 50_000_000)] = 2_000_000
+
+
+@dataclass(slots=True, frozen=True)
+class BackupSettings:
+    """The backups that are made by themselves; no folder stands for `backups` in the data folder."""
+
+    daily: bool = True
+    keep: Annotated[int, _whole(1, 1000)] = 7
+    folder: Path | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Settings:
+    """Everything that can be set. `log_level` is `level` under `[log]` in the file."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    session: SessionSettings = field(default_factory=SessionSettings)
+    crypto: CryptoSettings = field(default_factory=CryptoSettings)
+    llm: LlmSettings = field(default_factory=LlmSettings)
+    embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    entries: EntrySettings = field(default_factory=EntrySettings)
+    backup: BackupSettings = field(default_factory=BackupSettings)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+def resource(name: Literal["config", "migrations", "frontend"]) -> Path:
+    """The folder `name`: inside the package when installed from a wheel, beside `src` in a checkout."""
+    package = Path(__file__).resolve().parent
+    packaged = package / name
+    return packaged if packaged.is_dir() else package.parents[1] / name
+
+
+def load_settings(*, file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Reads and checks all settings once.
+
+    `file` stands in for the file that LLAMORA_SETTINGS names. `overrides` is nested like the file,
+    `{"server": {"port": 0}}`, and wins over everything. Raises SettingsError.
+    """
+    named, environment = _environment()
+    named = file or named
+    if named is not None and not _is_file(named):
+        raise SettingsError(f"The settings file {named} is not there.")
+    shipped = _read(resource("config") / "settings.toml")
+    later = [_read(named) if named else {}, environment, _lowered(overrides or {})]
+    # The data folder may hold settings of its own, below the named file: it has to be known first.
+    settings = _checked([shipped, *later])
+    own = settings.data.folder / "settings.toml"
+    if not _is_file(own):
+        return settings
+    middle = _read(own)
+    if "folder" in _table("data", middle.get("data", {})):
+        raise SettingsError(f"data.folder cannot be set in {own}, because that file lies in the data folder.")
+    return _checked([shipped, middle, *later])
+
+
+class _Text(str):
+    """A value of the environment: text to be read as whatever type the key has."""
+
+    __slots__ = ()
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _dynaconf(file: Path | None, prefix: str | None) -> dict[str, Any]:
+    """What Dynaconf finds in a file and the `.local.toml` beside it, or in the environment."""
+    from dynaconf import Dynaconf  # pyright: ignore[reportMissingTypeStubs]  # it has none
+
+    # Imported here because it takes a third of a second, and built once per layer because its own merging
+    # joins lists where a later layer shall replace them.
+    options: dict[str, Any] = {"load_dotenv": False, "auto_cast": False, "merge_enabled": True}
+    files = [str(file)] if file else []
+    found = Dynaconf(settings_files=files, core_loaders=["TOML"], envvar_prefix=prefix, **options)
+    # It hands its own options back among the settings.
+    return {key: value for key, value in _lowered(found.to_dict()).items() if key not in options}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return _dynaconf(file, None)
+    except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise SettingsError(f"The settings file {file} cannot be read: {error}.") from None
+
+
+def _environment() -> tuple[Path | None, dict[str, Any]]:
+    """The file that LLAMORA_SETTINGS names, and the other variables as a nested table of `_Text`."""
+    texts = {name.upper(): value for name, value in os.environ.items()}
+
+    def as_text(table: dict[str, Any], name: str) -> dict[str, Any]:
+        # Dynaconf guesses types ("0123", "true"); here the key decides, so the text itself is wanted.
+        result: dict[str, Any] = {}
+        for key, value in table.items():
+            variable = f"{name}{key.upper()}"
+            if variable in texts:
+                result[key] = _Text(texts[variable])
+            elif isinstance(value, dict):
+                result[key] = as_text(cast(dict[str, Any], value), f"{variable}__")
+        return result
+
+    found = {key: value for key, value in _dynaconf(None, ENV_PREFIX).items() if key not in _NOT_SETTINGS}
+    named = texts.get(f"{ENV_PREFIX}_SETTINGS", "")
+    return (Path(named).expanduser() if named else None), as_text(found, f"{ENV_PREFIX}_")
+
+
+def _lowered(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key.lower(): _lowered(cast(Mapping[str, Any], value)) if isinstance(value, Mapping) else value
+        for key, value in table.items()
+    }
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are merged key by key; any other value, lists too, is replaced."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[key] = _merged(cast(Mapping[str, Any], old), cast(Mapping[str, Any], value)) if both else value
+    return result
+
+
+def _checked(layers: Sequence[Mapping[str, Any]]) -> Settings:
+    table = dict(reduce(_merged, layers))
+    log = _table("log", table.pop("log", {}))
+    if "log_level" in table or log.keys() - {"level"}:
+        raise SettingsError("Under log there is only log.level.")
+    settings = _built(Settings, table, "")
+    if "level" in log:
+        level = _value(Settings.__annotations__["log_level"], log["level"], "log.level")
+        settings = replace(settings, log_level=level)
+    session = settings.session
+    if session.idle_ttl > session.absolute_ttl:
+        raise SettingsError("session.idle_ttl must not be longer than session.absolute_ttl.")
+    if session.cookie_touch_interval >= session.idle_ttl:
+        raise SettingsError("session.cookie_touch_interval must be shorter than session.idle_ttl.")
+    if settings.crypto.kdf_memory_kib * settings.crypto.kdf_time_cost > _MOST_KIB_PASSES:
+        raise SettingsError("crypto.kdf_memory_kib times crypto.kdf_time_cost must be at most 8388608 (8 GiB).")
+    return settings
+
+
+def _table(name: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise SettingsError(f"{name} must be a table of settings.")
+    return dict(cast(Mapping[str, Any], value))
+
+
+def _built(kind: type[_Kind], table: Mapping[str, Any], prefix: str) -> _Kind:
+    """The dataclass `kind` from a table; raises SettingsError for the first thing that does not fit."""
+    hints = get_type_hints(kind, include_extras=True)
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in hints:
+            near = get_close_matches(key, hints, 1)
+            hint = f" Is {prefix}{near[0]} meant?" if near else ""
+            raise SettingsError(f"There is no setting {prefix}{key}.{hint}")
+        # An empty folder stands for the default one.
+        if not (value == "" and hints[key] in {Path, Path | None}):
+            values[key] = _value(hints[key], value, prefix + key)
+    return kind(**values)
+
+
+def _value(hint: Any, value: object, key: str) -> Any:
+    kind, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    if is_dataclass(kind):
+        return _built(cast(type[Any], kind), _table(key, value), f"{key}.")
+    if get_origin(kind) is dict:
+        _, each = get_args(kind)
+        return {name: _value(each, item, f"{key}.{name}") for name, item in _table(key, value).items()}
+    rules = [mark for mark in marks if isinstance(mark, _Rule)]
+    try:
+        result = _converted(kind, value)
+        fits = all(rule.holds(result) for rule in rules)
+    except (TypeError, ValueError, LookupError):
+        result, fits = None, False
+    if not fits:
+        wanted = rules[0].wanted if rules else _in_words(kind)
+        shown = "" if _Secret in marks else f", not {json.dumps(value, default=str, ensure_ascii=False)}"
+        raise SettingsError(f"{key} must be {wanted}{shown}.")
+    return result
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(json.dumps(choice) for choice in get_args(kind))
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}.get(kind, "a folder")
+
+
+def _converted(kind: Any, value: object) -> Any:
+    """`value` as `kind`; raises TypeError, ValueError or LookupError when it is something else."""
+    from_text = isinstance(value, _Text)
+    if kind is bool and from_text:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
+    if kind in {int, float} and from_text:
+        return kind(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind in {bool, int, float} and type(value) is kind:
+        return value
+    if kind is str and isinstance(value, str):
+        return str(value)
+    if get_origin(kind) is Literal and value in get_args(kind):
+        return str(value)
+    if get_origin(kind) is tuple:
+        parts = [part.strip() for part in value.split(",")] if from_text else value
+        if isinstance(parts, list | tuple) and all(isinstance(part, str) for part in cast(list[object], parts)):
+            return tuple(cast(list[str], parts))
+    if kind in {Path, Path | None} and isinstance(value, str | Path):
+        return Path(value).expanduser().absolute()
+    raise TypeError

@@ -1,0 +1,26 @@
+"""Normal forms that a hostile text cannot make slow, and that change nothing in any other."""
+
+import unicodedata
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamora.text import MARKS_IN_A_ROW, normal_form
+
+
+@given(st.text(max_size=200))
+def test_it_is_the_normal_form(text: str) -> None:
+    assert normal_form("NFC", text) == unicodedata.normalize("NFC", text)
+    assert normal_form("NFKC", text) == unicodedata.normalize("NFKC", text)
+
+
+def test_marks_beyond_measure_are_dropped() -> None:
+    # Two kinds in turn have to be sorted: half a million would take hours, and these take no time at all.
+    found = normal_form("NFC", "a" + "\u0301\u0316" * 250_000 + "b")
+    assert len(found) <= MARKS_IN_A_ROW + 2
+    assert found.endswith("b")
+
+
+def test_long_rows_of_emoji_and_signs_stay() -> None:
+    for text in ("\U0001f469\u200d\U0001f4bb" * 60, "\u2026" * 100, "\u0928\u093f" * 80):
+        assert normal_form("NFC", text) == unicodedata.normalize("NFC", text)

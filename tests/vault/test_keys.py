@@ -1,0 +1,498 @@
+# pyright: reportPrivateUsage=false
+import os
+import pickle
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamora.vault import keys
+from llamora.vault.envelope import Damaged, Purpose, SealError, UnknownFormat, VaultError, WrongKey
+from llamora.vault.keys import (
+    Argon2Params,
+    BadParameters,
+    KdfUnavailable,
+    Keyring,
+    KeyringClosed,
+    KeySlot,
+    MissingEpoch,
+    NewKeys,
+    RecoveryCodeError,
+    WrongSecret,
+)
+from tests.vault import second_implementation as second
+
+ANNA, BOB = b"a" * 16, b"b" * 16
+PASSPHRASE = "seven quiet herons over the weir"
+FLOOR = Argon2Params(65536, 3, 4)
+SYMBOLS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+codes = st.integers(0, 2**130 - 1).map(lambda bits: second.code_from_bits(bits.to_bytes(17, "big")))
+
+
+@pytest.fixture(scope="module")
+def annas() -> NewKeys:
+    return keys.create_keys(ANNA, PASSPHRASE, FLOOR)
+
+
+@pytest.fixture
+def ring(annas: NewKeys) -> Keyring:
+    return keys.open_keyring(ANNA, annas.master, [annas.data_key])
+
+
+# --- Argon2id -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (65535, 3, 4),
+        (65536, 2, 4),
+        (65536, 3, 3),
+        (1048577, 3, 4),
+        (65536, 33, 4),
+        (65536, 3, 17),
+        (1048576, 9, 4),
+        (64 * 1024 * 1024, 3, 4),
+        (0, 0, 0),
+        (-65536, 3, 4),
+    ],
+)
+def test_parameters_outside_the_bounds(values: tuple[int, int, int]) -> None:
+    with pytest.raises(BadParameters):
+        Argon2Params(*values)
+    with pytest.raises(BadParameters):
+        Argon2Params.from_text("m={},t={},p={}".format(*values))
+
+
+@given(st.integers(65536, 262144), st.integers(3, 32), st.integers(4, 16))
+def test_parameters_as_text(memory: int, passes: int, lanes: int) -> None:
+    params = Argon2Params(memory, passes, lanes)
+    assert Argon2Params.from_text(params.to_text()) == params
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "m=65536", "m=65536,t=3,p=4,", "m=65536,t=3,p=4 ", "m=065536,t=3,p=4", "t=3,m=65536,p=4", "m=٦٥٥٣٦,t=3,p=4",
+     "m=65536,t=3,p=4\n", "m=" + "9" * 9000 + ",t=3,p=4", "M=65536,t=3,p=4", "m=65536,t=3,p=x"],
+)  # fmt: skip
+def test_parameters_that_do_not_read(text: str) -> None:
+    with pytest.raises(BadParameters):
+        Argon2Params.from_text(text)
+
+
+@given(st.text(max_size=40))
+def test_no_text_breaks_the_parameter_reader(text: str) -> None:
+    with pytest.raises(BadParameters):
+        Argon2Params.from_text(text)
+
+
+def machine(ms_per_mib_pass: float) -> Callable[[Argon2Params], float]:
+    """A machine on which the KDF takes time in proportion to memory x passes, as real ones do."""
+    return lambda params: params.memory_kib / 1024 * params.time_cost * ms_per_mib_pass
+
+
+@given(st.floats(0.01, 10), st.integers(100, 1000))
+def test_calibration_reaches_its_target(speed: float, target: int) -> None:
+    measure = machine(speed)
+    found = keys.calibrate(target, FLOOR, _measure=measure)
+    assert found.memory_kib >= FLOOR.memory_kib
+    assert found.time_cost >= FLOOR.time_cost
+    assert found.parallelism == FLOOR.parallelism
+    if found != FLOOR:
+        assert measure(found) <= target * 4 / 3
+    # Close below the target, unless the machine is too slow for the floor or faster than the ceiling.
+    if measure(FLOOR) < target and found.memory_kib * found.time_cost < 7 * 1024 * 1024:
+        assert measure(found) >= target * 0.7 or found.time_cost == 32
+    assert found.time_cost == 3 or found.memory_kib >= 256 * 1024
+
+
+def test_calibration_starts_at_the_floor_it_is_given() -> None:
+    floor = Argon2Params(131072, 4, 6)
+    assert keys.calibrate(0, floor) == floor
+    assert keys.calibrate(300, floor, _measure=machine(5)) == floor
+    assert keys.calibrate(300, floor, _measure=machine(0.3)).memory_kib > floor.memory_kib
+
+
+def test_calibration_when_the_machine_slows_down_or_lacks_memory() -> None:
+    measured: list[Argon2Params] = []
+
+    def slow_when_large(params: Argon2Params) -> float:
+        measured.append(params)
+        return machine(0.5 if params == FLOOR else 2)(params)
+
+    assert slow_when_large(keys.calibrate(300, FLOOR, _measure=slow_when_large)) <= 400
+
+    def little_memory(params: Argon2Params) -> float:
+        if params.memory_kib > 100_000:
+            raise KdfUnavailable("no memory")
+        return machine(0.5)(params)
+
+    assert keys.calibrate(300, FLOOR, _measure=little_memory).memory_kib <= 100_000
+    assert len(measured) <= 8
+
+
+def test_calibration_on_this_machine() -> None:
+    found = keys.calibrate(1, FLOOR)
+    assert found == FLOOR  # nothing derives with the floor in a millisecond
+
+
+def test_a_machine_without_memory_says_so(monkeypatch: pytest.MonkeyPatch, annas: NewKeys) -> None:
+    def fail(*_: object, **__: object) -> bytes:
+        raise keys.HashingError("Memory allocation error")
+
+    monkeypatch.setattr(keys, "hash_secret_raw", fail)
+    with pytest.raises(KdfUnavailable):
+        keys.open_slot(ANNA, annas.slots[0], PASSPHRASE)
+
+
+# --- Recovery code ------------------------------------------------------------------------------
+
+
+def test_new_codes() -> None:
+    made = {keys.new_recovery_code() for _ in range(200)}
+    assert len(made) == 200
+    for code in made:
+        groups = code.split("-")
+        assert [len(group) for group in groups] == [4] * 7
+        assert set("".join(groups)) <= set(SYMBOLS)
+        assert keys.check_recovery_code(code)
+        assert keys.recovery_groups(code) == groups
+
+
+@given(codes)
+def test_a_code_survives_how_people_type(code: str) -> None:
+    plain = code.replace("-", "")
+    wide = "".join(chr(ord(symbol) + 0xFEE0) for symbol in plain)
+    for typed in (
+        code.lower(),
+        plain,
+        plain.replace("1", "I").replace("0", "O"),
+        plain.replace("1", "l").replace("0", "o"),
+        code.replace("-", " "),
+        code.replace("-", " – "),
+        code.replace("-", "\u2011"),
+        f"\t{code}\r\n",
+        "\ufeff" + "\u200b".join(plain),
+        wide,
+    ):
+        assert keys.recovery_groups(typed) == code.split("-")
+
+
+@given(codes, st.integers(0, 27), st.sampled_from(SYMBOLS))
+def test_one_wrong_symbol_is_noticed(code: str, at: int, symbol: str) -> None:
+    plain = code.replace("-", "")
+    typed = plain[:at] + symbol + plain[at + 1 :]
+    assert keys.check_recovery_code(typed) == (typed == plain)
+
+
+@given(codes, st.integers(0, 27), st.integers(0, 27))
+def test_two_exchanged_symbols_are_noticed(code: str, one: int, other: int) -> None:
+    symbols = list(code.replace("-", ""))
+    symbols[one], symbols[other] = symbols[other], symbols[one]
+    typed = "".join(symbols)
+    assert keys.check_recovery_code(typed) == (typed == code.replace("-", ""))
+
+
+@given(codes, st.integers(0, 27), st.integers(0, 27), st.sampled_from(SYMBOLS), st.sampled_from(SYMBOLS))
+def test_two_wrong_symbols_are_noticed(code: str, one: int, other: int, first: str, second: str) -> None:
+    symbols = list(code.replace("-", ""))
+    symbols[one], symbols[other] = first, second
+    typed = "".join(symbols)
+    assert keys.check_recovery_code(typed) == (typed == code.replace("-", ""))
+
+
+@given(st.text(max_size=60))
+def test_no_text_breaks_the_code_reader(text: str) -> None:
+    assert not keys.check_recovery_code(text)
+    with pytest.raises(RecoveryCodeError) as error:
+        keys.recovery_groups(text)
+    assert str(error.value).isascii()
+
+
+def test_codes_of_another_shape() -> None:
+    code = keys.new_recovery_code()
+    for changed in (code[:-1], code + "0", "U" + code[1:], code.replace("-", "/")):
+        assert not keys.check_recovery_code(changed)
+
+
+def test_confirming_one_group() -> None:
+    assert keys.same_group("10AB", " 1oab ")
+    assert keys.same_group("10AB", "l0-ab")
+    assert not keys.same_group("10AB", "10AC")
+    assert not keys.same_group("10AB", "")
+    assert not keys.same_group("10AB", "\ud800")
+
+
+# --- Slots --------------------------------------------------------------------------------------
+
+
+def test_both_slots_open_to_the_same_master_key(annas: NewKeys) -> None:
+    passphrase, recovery = annas.slots
+    assert (passphrase.kind, recovery.kind) == ("passphrase", "recovery")
+    assert keys.open_slot(ANNA, passphrase, PASSPHRASE) == annas.master
+    assert keys.open_slot(ANNA, recovery, annas.recovery_code.lower()) == annas.master
+    assert len(annas.master) == 32
+    assert annas.master not in passphrase.sealed + recovery.sealed + annas.data_key.sealed
+
+
+def test_wrong_secrets(annas: NewKeys) -> None:
+    passphrase, recovery = annas.slots
+    for wrong in (PASSPHRASE + " ", ""):
+        with pytest.raises(WrongSecret) as error:
+            keys.open_slot(ANNA, passphrase, wrong)
+        assert PASSPHRASE not in str(error.value)
+    with pytest.raises(WrongSecret) as error:
+        keys.open_slot(ANNA, recovery, keys.new_recovery_code())
+    assert type(error.value) is WrongSecret
+    with pytest.raises(RecoveryCodeError):
+        keys.open_slot(ANNA, recovery, annas.recovery_code[:-1])
+
+
+def test_the_same_words_from_another_keyboard() -> None:
+    slot = keys.seal_passphrase_slot(ANNA, bytes(32), "Caf\u00e9 \u2167 \ufb01n", FLOOR)
+    assert keys.open_slot(ANNA, slot, "Cafe\u0301 VIII fin") == bytes(32)
+
+
+def test_a_passphrase_that_is_not_unicode() -> None:
+    slot = keys.seal_passphrase_slot(ANNA, bytes(32), "\ud83d alone", FLOOR)
+    assert keys.open_slot(ANNA, slot, "\ud83d alone") == bytes(32)
+
+
+def test_an_exchanged_recovery_slot(annas: NewKeys) -> None:
+    recovery = annas.slots[1]
+    code = annas.recovery_code
+    other = keys.seal_recovery_slot(ANNA, annas.master, code)
+    with pytest.raises(WrongSecret):
+        keys.open_slot(BOB, recovery, code)
+    with pytest.raises(WrongSecret):
+        keys.open_slot(ANNA, replace(recovery, salt=other.salt), code)
+    with pytest.raises(WrongSecret):
+        keys.open_slot(ANNA, replace(recovery, sealed=other.sealed), code)
+    with pytest.raises(WrongSecret):
+        # Parameters on a slot that has none.
+        keys.open_slot(ANNA, replace(recovery, params=FLOOR), code)
+    assert other.sealed != recovery.sealed
+
+
+def test_an_exchanged_passphrase_slot(annas: NewKeys) -> None:
+    passphrase = annas.slots[0]
+    with pytest.raises(WrongSecret):
+        keys.open_slot(BOB, passphrase, PASSPHRASE)
+    with pytest.raises(WrongSecret):
+        keys.open_slot(ANNA, replace(passphrase, params=Argon2Params(65544, 3, 4)), PASSPHRASE)
+    with pytest.raises(BadParameters):
+        keys.open_slot(ANNA, replace(passphrase, params=None), PASSPHRASE)
+    with pytest.raises(RecoveryCodeError):
+        keys.open_slot(ANNA, replace(passphrase, kind="recovery", params=None), PASSPHRASE)
+    with pytest.raises(UnknownFormat):
+        keys.open_slot(ANNA, replace(passphrase, salt=b"short"), PASSPHRASE)
+
+
+def test_parameters_are_bound_even_under_the_right_kek(annas: NewKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were the KEK the same for all parameters, lowered ones would still be refused."""
+
+    def one_kek(*_: object, **__: object) -> bytes:
+        return bytes(32)
+
+    monkeypatch.setattr(keys, "hash_secret_raw", one_kek)
+    slot = keys.seal_passphrase_slot(ANNA, annas.master, PASSPHRASE, Argon2Params(131072, 3, 4))
+    assert keys.open_slot(ANNA, slot, PASSPHRASE) == annas.master
+    for changed in (
+        replace(slot, params=FLOOR),
+        replace(slot, salt=bytes(32)),
+        KeySlot("passphrase", slot.salt, Argon2Params(131072, 3, 5), slot.sealed),
+    ):
+        with pytest.raises(WrongSecret):
+            keys.open_slot(ANNA, changed, PASSPHRASE)
+
+
+def test_a_damaged_slot_is_not_a_wrong_secret(annas: NewKeys) -> None:
+    recovery = annas.slots[1]
+    with pytest.raises(Damaged):
+        keys.open_slot(ANNA, replace(recovery, sealed=recovery.sealed[:-1] + b"\0"), annas.recovery_code)
+    with pytest.raises(UnknownFormat):
+        keys.open_slot(ANNA, replace(recovery, sealed=b""), annas.recovery_code)
+
+
+def test_nothing_secret_is_printed(annas: NewKeys, ring: Keyring) -> None:
+    shown = repr(annas) + str(ring) + repr(ring)
+    assert annas.recovery_code not in shown
+    assert repr(annas.master)[2:-1] not in shown
+    assert annas.master.hex() not in shown
+
+
+# --- Keyring ------------------------------------------------------------------------------------
+
+
+@given(st.sampled_from(Purpose), st.binary(max_size=16), st.integers(0, 2**64 - 1), st.binary(max_size=600))
+def test_seal_and_open(purpose: Purpose, record_id: bytes, revision: int, text: bytes) -> None:
+    ring = keys.open_keyring(ANNA, bytes(32), [keys.new_data_key(ANNA, bytes(32), 1)])
+    sealed = ring.seal(purpose, "entries", "sealed", record_id, revision, text)
+    assert ring.open(purpose, "entries", "sealed", record_id, revision, sealed) == text
+    for other in Purpose:
+        if other != purpose:
+            with pytest.raises(WrongKey):
+                ring.open(other, "entries", "sealed", record_id, revision, sealed)
+    with pytest.raises(WrongKey):
+        ring.open(purpose, "entries", "sealed", record_id, revision ^ 1, sealed)
+
+
+def test_a_new_epoch_seals_and_the_old_one_still_opens(annas: NewKeys, ring: Keyring) -> None:
+    old = ring.seal(Purpose.ENTRY, "entries", "sealed", b"1", 1, b"before")
+    second_key = keys.new_data_key(ANNA, annas.master, 2)
+    rotated = keys.open_keyring(ANNA, annas.master, [second_key, annas.data_key])
+    assert (ring.epoch, rotated.epoch) == (1, 2)
+    new = rotated.seal(Purpose.ENTRY, "entries", "sealed", b"1", 2, b"after")
+    assert rotated.open(Purpose.ENTRY, "entries", "sealed", b"1", 1, old) == b"before"
+    assert rotated.open(Purpose.ENTRY, "entries", "sealed", b"1", 2, new) == b"after"
+    with pytest.raises(MissingEpoch):
+        ring.open(Purpose.ENTRY, "entries", "sealed", b"1", 2, new)
+    # A header that names another epoch that is known does not help either.
+    with pytest.raises(WrongKey):
+        rotated.open(Purpose.ENTRY, "entries", "sealed", b"1", 1, old[:9] + b"\x02" + old[10:])
+    assert rotated.blind("day", b"2026-11-20") == ring.blind("day", b"2026-11-20")
+
+
+def test_data_keys_belong_to_one_user_and_epoch(annas: NewKeys) -> None:
+    with pytest.raises(SealError):
+        keys.open_keyring(BOB, annas.master, [annas.data_key])
+    with pytest.raises(SealError):
+        keys.open_keyring(ANNA, bytes(32), [annas.data_key])
+    with pytest.raises(SealError):
+        keys.open_keyring(ANNA, annas.master, [replace(annas.data_key, epoch=2)])
+    with pytest.raises(MissingEpoch):
+        keys.open_keyring(ANNA, annas.master, [])
+
+
+def test_blind_index(annas: NewKeys, ring: Keyring) -> None:
+    day = ring.blind("day", b"2026-11-20")
+    assert len(day) == 32
+    assert day == ring.blind("day", b"2026-11-20")
+    bob = keys.open_keyring(BOB, annas.master, [keys.new_data_key(BOB, annas.master, 1)])
+    others = [
+        ring.blind("day", b"2026-11-21"),
+        ring.blind("trace", b"2026-11-20"),
+        ring.blind("da", b"y2026-11-20"),
+        bob.blind("day", b"2026-11-20"),
+    ]
+    assert len({day, *others}) == 5
+
+
+def test_a_closed_keyring_refuses_everything(annas: NewKeys) -> None:
+    ring = keys.open_keyring(ANNA, annas.master, [annas.data_key])
+    sealed = ring.seal(Purpose.ENTRY, "entries", "sealed", b"1", 1, b"text")
+    ring.blind("day", b"")
+    kept = [ring._master, *ring._subkeys.values(), *ring._data_keys.values(), *ring._blind_keys.values()]
+    assert len(kept) == 4
+    assert all(any(key) for key in kept)
+    ring.close()
+    ring.close()
+    assert not any(any(key) for key in kept)
+    uses: list[Callable[[], object]] = [
+        lambda: ring.seal(Purpose.ENTRY, "entries", "sealed", b"1", 1, b"text"),
+        lambda: ring.open(Purpose.ENTRY, "entries", "sealed", b"1", 1, sealed),
+        lambda: ring.blind("day", b""),
+        lambda: ring.blind("new", b""),
+        lambda: ring.master,
+    ]
+    for use in uses:
+        with pytest.raises(KeyringClosed):
+            use()
+    assert not issubclass(KeyringClosed, SealError)
+    assert issubclass(KeyringClosed, VaultError)
+
+
+def test_closing_while_sealing_never_seals_under_zeros(annas: NewKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worst moment: the subkey is zeroed after it was looked up and before it is used."""
+    ring = keys.open_keyring(ANNA, annas.master, [annas.data_key])
+    really_seal = keys.seal
+
+    def lock_first(*args: object, **kwargs: object) -> bytes:
+        ring.close()
+        return really_seal(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(keys, "seal", lock_first)
+    with pytest.raises(KeyringClosed):
+        ring.seal(Purpose.ENTRY, "entries", "sealed", b"1", 1, b"text")
+
+
+def test_many_threads_and_a_lock(annas: NewKeys) -> None:
+    ring = keys.open_keyring(ANNA, annas.master, [annas.data_key])
+    check = keys.open_keyring(ANNA, annas.master, [annas.data_key])
+    results: list[bytes] = []
+    surprises: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for number in range(20_000):
+                sealed = ring.seal(Purpose(number % 9 + 1), "t", "c", b"", 0, b"text")
+                results.append(sealed)
+        except KeyringClosed:
+            pass
+        except VaultError as error:
+            surprises.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while len(results) < 200 and any(thread.is_alive() for thread in threads):
+        pass
+    ring.close()
+    for thread in threads:
+        thread.join()
+    assert not surprises
+    assert results
+    assert {check.open(Purpose(sealed[4]), "t", "c", b"", 0, sealed) for sealed in results} == {b"text"}
+
+
+def test_keys_are_not_pickled(ring: Keyring) -> None:
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(TypeError):
+            pickle.dumps(ring, protocol)
+
+
+# --- Sessions -----------------------------------------------------------------------------------
+
+
+def test_session_rows() -> None:
+    token, boot, master = os.urandom(32), os.urandom(32), os.urandom(32)
+    session = keys.session_id_of(token)
+    sealed = keys.seal_for_session(ANNA, session, token, boot, master)
+    assert keys.open_from_session(ANNA, session, token, boot, sealed) == master
+    assert token not in sealed + session
+    for attempt in (
+        (BOB, session, token, boot),
+        (ANNA, keys.session_id_of(boot), token, boot),
+        (ANNA, session, boot, boot),
+        (ANNA, session, token, token),
+        (ANNA, session, token + boot[:1], boot),
+    ):
+        with pytest.raises(WrongKey):
+            keys.open_from_session(*attempt, sealed)
+    with pytest.raises(WrongKey):
+        keys.open_from_cookie(ANNA, session, boot, sealed)
+
+
+def test_session_cookies() -> None:
+    token, boot, master = os.urandom(32), os.urandom(32), os.urandom(32)
+    session = keys.session_id_of(token)
+    sealed = keys.seal_for_cookie(ANNA, session, boot, master)
+    assert keys.open_from_cookie(ANNA, session, boot, sealed) == master
+    assert len(sealed) == 346
+    for attempt in ((BOB, session, boot), (ANNA, keys.session_id_of(boot), boot), (ANNA, session, token)):
+        with pytest.raises(WrongKey):
+            keys.open_from_cookie(*attempt, sealed)
+    with pytest.raises(UnknownFormat):
+        keys.open_from_cookie(ANNA, session, boot, b"")
+
+
+def test_weak_session_secrets_are_a_mistake_of_ours() -> None:
+    for token, boot in ((b"short", bytes(32)), (bytes(32), b"short")):
+        with pytest.raises(ValueError, match="boot secret"):
+            keys.seal_for_session(ANNA, b"", token, boot, bytes(32))
+    with pytest.raises(ValueError, match="boot secret"):
+        keys.seal_for_cookie(ANNA, b"", b"", bytes(32))

@@ -1,0 +1,187 @@
+"""The published vectors, by the vault and by the second implementation; Wycheproof for the primitives."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+
+from llamora.vault import envelope, keys
+from llamora.vault.envelope import Context, Purpose, SealError
+from llamora.vault.keys import Argon2Params, KeySlot, SealedDataKey
+from tests.vault import second_implementation as second
+
+Case = dict[str, Any]
+HERE = Path(__file__).parent
+VECTORS: Case = json.loads((HERE / "vectors.json").read_text("utf-8"))
+USER = bytes.fromhex(VECTORS["user_id"])
+MASTER = bytes.fromhex(VECTORS["master"])
+
+
+def raw(case: Case, name: str) -> bytes:
+    return bytes.fromhex(case[name])
+
+
+def named(cases: list[Case]) -> list[Any]:
+    return [pytest.param(case, id=case["name"]) for case in cases]
+
+
+def where(case: Case) -> tuple[bytes, str, str, bytes, int]:
+    place = case["context"]
+    return raw(place, "user_id"), place["table"], place["column"], raw(place, "record_id"), place["revision"]
+
+
+@pytest.mark.parametrize("case", named(VECTORS["envelopes"]))
+def test_sealed_records(case: Case) -> None:
+    subkey, text, salt, sealed = (raw(case, name) for name in ("subkey", "text", "salt", "sealed"))
+    purpose, epoch, context = Purpose(case["purpose"]), case["epoch"], Context(*where(case))
+    assert context.encode() == raw(case, "ctx") == second.place(*where(case))
+    assert envelope.seal(subkey, purpose, epoch, context, text, _salt=salt) == sealed
+    assert envelope.open_sealed(subkey, purpose, epoch, context, sealed) == text
+    assert second.seal(subkey, purpose, epoch, raw(case, "ctx"), text, salt) == sealed
+    assert second.unseal(subkey, purpose, epoch, raw(case, "ctx"), sealed) == text
+
+
+@pytest.mark.parametrize("case", named(VECTORS["refused"]))
+def test_refused_records(case: Case) -> None:
+    subkey, sealed = raw(case, "subkey"), raw(case, "sealed")
+    with pytest.raises(SealError) as refusal:
+        envelope.open_sealed(subkey, Purpose(case["purpose"]), case["epoch"], Context(*where(case)), sealed)
+    assert type(refusal.value).__name__ == case["error"]
+    with pytest.raises(second.Refused) as refused:
+        second.unseal(subkey, case["purpose"], case["epoch"], second.place(*where(case)), sealed)
+    assert refused.value.args == (case["error"],)
+
+
+def test_padded_sizes() -> None:
+    for text_bytes, padded in VECTORS["padded_sizes"]:
+        assert envelope.padded_size(text_bytes) == padded == second.padded_length(text_bytes)
+
+
+def test_data_keys_and_subkeys() -> None:
+    sealing = second.derive(MASTER, USER, "master/data-keys")
+    for case in VECTORS["data_keys"]:
+        epoch, data_key, sealed = case["epoch"], raw(case, "data_key"), raw(case, "sealed")
+        ours = keys.new_data_key(USER, MASTER, epoch, _key=data_key, _salt=raw(case, "salt"))
+        assert ours == SealedDataKey(epoch, sealed)
+        ctx = second.place(USER, "data_keys", "sealed", epoch.to_bytes(4, "big"), 0)
+        assert second.unseal(sealing, 10, epoch, ctx, sealed) == data_key
+    ring = keys.open_keyring(
+        USER, MASTER, [SealedDataKey(case["epoch"], raw(case, "sealed")) for case in VECTORS["data_keys"]]
+    )
+    assert ring.epoch == 70000
+    for case in VECTORS["subkeys"]:
+        subkey, purpose = raw(case, "subkey"), case["purpose"]
+        assert second.derive(raw(case, "data_key"), USER, f"purpose/{second.PURPOSES[purpose]}") == subkey
+        # A record sealed under this subkey by the other implementation opens in the keyring.
+        ctx = second.place(USER, "entries", "sealed", b"id", 3)
+        record = second.seal(subkey, purpose, 1, ctx, b"text", bytes(32))
+        assert ring.open(Purpose(purpose), "entries", "sealed", b"id", 3, record) == b"text"
+    assert {case["purpose"] for case in VECTORS["subkeys"]} == set(Purpose) == set(second.PURPOSES)
+
+
+@pytest.mark.parametrize("case", VECTORS["slots"], ids=["passphrase", "other-parameters", "recovery"])
+def test_slots(case: Case) -> None:
+    salt, sealed, secret = raw(case, "salt"), raw(case, "sealed"), case["secret"]
+    ctx = second.slot_place(USER, case["kind"], salt, case["params"])
+    if case["kind"] == "passphrase":
+        params = Argon2Params.from_text(case["params"])
+        slot = keys.seal_passphrase_slot(USER, MASTER, secret, params, _salt=salt)
+        kek = second.passphrase_kek(secret, salt, case["params"])
+    else:
+        slot = keys.seal_recovery_slot(USER, MASTER, secret, _salt=salt)
+        params = None
+        kek = second.derive(second.code_bits(secret), salt, "kek/recovery")
+    assert slot == KeySlot(case["kind"], salt, params, sealed)
+    assert second.unseal(kek, 10, 0, ctx, sealed) == MASTER
+    assert second.seal(kek, 10, 0, ctx, MASTER, salt) == sealed
+
+
+def test_blind_indexes() -> None:
+    ring = keys.open_keyring(USER, MASTER, [keys.new_data_key(USER, MASTER, 1)])
+    for case in VECTORS["blind"]:
+        expected, value = raw(case, "blind"), raw(case, "value")
+        assert ring.blind(case["label"], value) == expected
+        assert second.mac(second.derive(MASTER, USER, f"blind/{case['label']}"), value) == expected
+
+
+def test_sessions() -> None:
+    case: Case = VECTORS["sessions"]
+    token, boot, session_id, salt = (raw(case, name) for name in ("token", "boot_secret", "session_id", "salt"))
+    assert keys.session_id_of(token) == session_id
+    assert keys.seal_for_session(USER, session_id, token, boot, MASTER, _salt=salt) == raw(case, "row")
+    assert keys.seal_for_cookie(USER, session_id, boot, MASTER, _salt=salt) == raw(case, "cookie")
+    row_key = second.derive(token + boot, USER, "session/row")
+    cookie_key = second.derive(boot, session_id, "session/cookie")
+    for name, key, column in (("row", row_key, "session"), ("cookie", cookie_key, "cookie")):
+        ctx = second.place(USER, "dek_sessions", column, session_id, 0)
+        assert second.unseal(key, 11, 0, ctx, raw(case, name)) == MASTER
+
+
+def test_recovery_codes() -> None:
+    for case in VECTORS["recovery_codes"]:
+        code, bits = case["code"], raw(case, "bits")
+        assert second.code_from_bits(bits) == code
+        assert second.code_bits(code) == bits
+        assert second.code_holds(code)
+        assert keys.check_recovery_code(code)
+        assert "-".join(keys.recovery_groups(code)) == code
+    # What the vault makes, the other one accepts.
+    assert all(second.code_holds(keys.new_recovery_code()) for _ in range(50))
+
+
+def test_the_documentation_shows_a_vector() -> None:
+    page = (HERE.parents[1] / "docs" / "encryption.md").read_text("utf-8")
+    case = VECTORS["envelopes"][1]
+    sealed = case["sealed"]
+    pieces = [case["subkey"], case["text"], sealed[:20], sealed[20:84], sealed[84:148], sealed[148:212]]
+    assert all(piece in page for piece in [*pieces, sealed[-32:], VECTORS["recovery_codes"][3]["code"]])
+    assert "it is not end-to-end encryption" in page
+
+
+# --- Wycheproof ---------------------------------------------------------------------------------
+
+
+def wycheproof() -> list[Any]:
+    """The excerpt in this folder, and the complete files where the evaluation data is present."""
+    excerpt = json.loads((HERE / "wycheproof_excerpt.json").read_text("utf-8"))
+    sources = [pytest.param(excerpt["aes_gcm"], excerpt["hkdf_sha256"], id="excerpt")]
+    data = Path(os.environ.get("LLAMORA_EVAL_DATA") or HERE.parents[2] / "../shared/data") / "wycheproof"
+    if data.is_dir():
+        aes = json.loads((data / "aes_gcm_test.json").read_text("utf-8"))["testGroups"]
+        hkdf = json.loads((data / "hkdf_sha256_test.json").read_text("utf-8"))["testGroups"]
+        wanted = [group for group in aes if (group["keySize"], group["ivSize"]) == (256, 96)]
+        sources.append(
+            pytest.param(
+                [test for group in wanted for test in group["tests"]],
+                [test for group in hkdf for test in group["tests"]],
+                id="complete",
+            )
+        )
+    return sources
+
+
+@pytest.mark.parametrize(("aes_gcm", "hkdf_sha256"), wycheproof())
+def test_wycheproof(aes_gcm: list[Case], hkdf_sha256: list[Case]) -> None:
+    for case in aes_gcm:
+        cipher, sealed = AESGCM(raw(case, "key")), raw(case, "ct") + raw(case, "tag")
+        if case["result"] == "valid":
+            assert cipher.encrypt(raw(case, "iv"), raw(case, "msg"), raw(case, "aad")) == sealed, case["tcId"]
+            assert cipher.decrypt(raw(case, "iv"), sealed, raw(case, "aad")) == raw(case, "msg"), case["tcId"]
+        else:
+            with pytest.raises(InvalidTag):
+                cipher.decrypt(raw(case, "iv"), sealed, raw(case, "aad"))
+    for case in hkdf_sha256:
+        salt, info, size = raw(case, "salt"), raw(case, "info"), case["size"]
+        if case["result"] == "valid":
+            assert HKDF(SHA256(), size, salt, info).derive(raw(case, "ikm")) == raw(case, "okm"), case["tcId"]
+            pseudorandom = second.mac(salt or bytes(32), raw(case, "ikm"))
+            assert HKDFExpand(SHA256(), size, info).derive(pseudorandom) == raw(case, "okm"), case["tcId"]
+        else:
+            with pytest.raises(ValueError, match="derive keys larger"):
+                HKDF(SHA256(), size, salt, info)
