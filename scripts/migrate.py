@@ -1,0 +1,52 @@
+"""The schema of the journal's database: `python -m scripts.migrate status|up`.
+
+`status` lists every migration and the day it was applied, and changes nothing: exit status 0 when all are
+applied, 1 when some are to come. `up` applies them, after a copy of the database was put into `backups/` beside
+it; the server does the same at every start. 2, with a sentence, when that cannot be done.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # also where the package is not installed
+
+from llamora.persistence.connection import InstanceLock, StorageError
+from llamora.persistence.migrations import migration_status, run_db_migrations
+from llamora.settings import SettingsError, load_settings, resource
+
+
+def status(database: Path) -> int:
+    """Prints a line for every migration; returns the exit status."""
+    found = migration_status(database, resource("migrations"))
+    for each in found:
+        print(f"{each.migration.number:04} {each.migration.name:<24} {each.applied_on or 'to come'}")
+    return 0 if all(each.applied_on for each in found) else 1
+
+
+def up(database: Path) -> int:
+    """Applies what is to come; returns the exit status. A running server keeps its schema: it is refused."""
+    lock = InstanceLock(database)
+    try:
+        applied = run_db_migrations(database, resource("migrations"))
+    finally:
+        lock.release()
+    print(f"Applied: {', '.join(applied)}." if applied else "Nothing to apply.")
+    return 0
+
+
+def main() -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Show or apply the migrations of the database in the settings.")
+    parser.add_argument("what", choices=("status", "up"))
+    given = parser.parse_args()
+    try:
+        database = load_settings().data.database
+        return {"status": status, "up": up}[given.what](database)
+    except (StorageError, SettingsError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

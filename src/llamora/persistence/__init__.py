@@ -1,0 +1,6 @@
+"""The encrypted store: SQLite behind one facade, every private column sealed before it is written."""
+
+from llamora.persistence.local_db import LocalDB
+from llamora.persistence.migrations import run_db_migrations
+
+__all__ = ["LocalDB", "run_db_migrations"]

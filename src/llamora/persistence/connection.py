@@ -1,0 +1,288 @@
+"""SQLite connections as the design wants them: pragmas set and read back, one writer, locks, sentences."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+from filelock import FileLock, Timeout
+
+Row = tuple[Any, ...]
+T = TypeVar("T")
+
+# What must be in force on every connection (design §5). `journal_mode` is a property of the file.
+PRAGMAS: dict[str, int | str] = {
+    "journal_mode": "wal",
+    "synchronous": 2,  # FULL: an acknowledged commit survives a power cut
+    "foreign_keys": 1,
+    "secure_delete": 1,
+    "temp_store": 2,  # MEMORY: no private byte in a temporary file
+    "mmap_size": 0,
+    "trusted_schema": 0,
+    "cell_size_check": 1,
+    "busy_timeout": 10_000,
+}
+LOCK_POLL_SECONDS = 0.002
+
+
+class StorageError(Exception):
+    """The store could not do what was asked; `str()` is a sentence for the person in front of it."""
+
+
+class DiskFull(StorageError):
+    """There was no room on the disk; nothing of the action was written."""
+
+
+class NotFound(StorageError):
+    """No such record, or another user's."""
+
+
+class StaleRevision(StorageError):
+    """The record changed since it was read; nothing was written."""
+
+
+class AlreadyThere(StorageError):
+    """There is a record of this id; nothing was written."""
+
+
+def storage_error(error: sqlite3.Error) -> StorageError:
+    """Turn SQLite's error into a sentence. SQLite's own message holds no bound values."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return DiskFull("The disk is full. Nothing was lost: make some room and try again.")
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+        return StorageError("The journal's file could not be written. Check the disk and the folder's permissions.")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StorageError("The journal's file is damaged. Nothing was written to it; restore the latest backup.")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StorageError("The journal's file is in use by another program. Try again in a moment.")
+    return StorageError(f"The journal's file refused the change ({type(error).__name__}).")
+
+
+def prepare_file(path: Path) -> None:
+    """Create the folder (0700) and the database file (0600) where they are missing.
+
+    Raises StorageError with a sentence when the folder cannot be used.
+    """
+    try:
+        # One by one: `parents=True` makes those between by the umask, readable by others.
+        for folder in reversed([each for each in path.parents if not each.exists()]):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        if not (os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)):
+            raise PermissionError
+        if os.name == "posix" and path.stat().st_mode & 0o077:
+            path.chmod(0o600)  # such as a copy that was put back from somewhere
+    except OSError as error:
+        reason = error.strerror or "permission denied"
+        raise StorageError(f"The data folder {path.parent} cannot be used: {reason.lower()}.") from None
+
+
+def set_pragmas(connection: sqlite3.Connection) -> None:
+    """Set PRAGMAS and read each back; StorageError when one is not in force."""
+    for name, wanted in PRAGMAS.items():
+        connection.execute(f"PRAGMA {name}={wanted}")
+        row = connection.execute(f"PRAGMA {name}").fetchone()
+        # A build compiled without mmap answers nothing at all, which is as good as 0.
+        if (row[0] if row else 0) != wanted:
+            raise StorageError(f"SQLite on this machine does not honour {name}={wanted}; refusing to go on.")
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A plain connection with every pragma in force, in autocommit mode."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        set_pragmas(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def write_lock(path: Path) -> FileLock:
+    """The lock file held around every write transaction and checkpoint, across processes.
+
+    SQLite before 3.51.3 can corrupt a WAL when two connections write and checkpoint at once.
+    """
+    return FileLock(path.with_name(path.name + ".write-lock"), timeout=0, mode=0o600, thread_local=False)
+
+
+class InstanceLock:
+    """One server per database. Raises StorageError with a sentence when another one runs."""
+
+    def __init__(self, path: Path) -> None:
+        prepare_file(path)
+        self._lock = FileLock(path.with_name(path.name + ".server-lock"), timeout=0, mode=0o600)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise StorageError(f"Another Llamora server already uses {path}. Stop it first.") from None
+
+    def release(self) -> None:
+        """Let another server take the database."""
+        self._lock.release()
+
+
+async def to_the_end(work: Awaitable[T]) -> T:
+    """Await `work` to its end even when this task is cancelled meanwhile; then pass the cancellation on."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except BaseException:
+            break
+    if cancelled is not None:
+        raise cancelled
+    return task.result()
+
+
+class Transaction:
+    """The statements of one user action on the writer connection."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    async def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
+        """Run one statement and return how many rows it changed."""
+        cursor = await self._connection.execute(sql, parameters)
+        return cursor.rowcount
+
+    async def execute_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+        """Run one statement for every row."""
+        await self._connection.executemany(sql, rows)
+
+    async def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """All rows of a query, as this transaction sees them."""
+        return [tuple(row) for row in await self._connection.execute_fetchall(sql, parameters)]
+
+
+Step = Callable[[Transaction], Awaitable[None]]
+"""A part of a user action that goes into the transaction of another: one action, one transaction."""
+
+
+class Connections:
+    """One writer with a queue and a few readers, each on a thread of its own."""
+
+    def __init__(self, path: Path, readers: int = 2) -> None:
+        self.path = path
+        self._count = readers
+        self._opened: list[aiosqlite.Connection] = []  # the writer first
+        self._turn = 0
+        self._queue = asyncio.Lock()
+        self._lock = write_lock(path)
+
+    async def open(self) -> None:
+        """Open the connections; the schema must be there. Raises StorageError."""
+        opened: list[aiosqlite.Connection] = []
+        try:
+            while len(opened) <= self._count:
+                opened.append(await self._connection())
+            for reader in opened[1:]:
+                await reader.execute_fetchall("PRAGMA query_only=ON")
+        except BaseException as error:
+            for connection in opened:
+                await connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise storage_error(error) from None
+            raise
+        self._opened = opened
+
+    async def _connection(self) -> aiosqlite.Connection:
+        connection = aiosqlite.Connection(lambda: connect(self.path), iter_chunk_size=64)
+        try:
+            return await connection
+        except BaseException:
+            # Its thread is told to end but not waited for; it must not report to a loop that is closed by then.
+            await asyncio.to_thread(connection._thread.join)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            raise
+
+    @property
+    def _writer(self) -> aiosqlite.Connection:
+        if not self._opened:
+            raise StorageError("The journal's file is not open.")
+        return self._opened[0]
+
+    async def close(self) -> None:
+        """Close every connection; the last one checkpoints, so it holds the writers' lock."""
+        if not self._opened:
+            return
+        async with self._queue, self._exclusive():
+            opened, self._opened = self._opened, []
+            for connection in reversed(opened):
+                await to_the_end(connection.close())
+
+    def _reader(self, place: int) -> aiosqlite.Connection:
+        if not self._opened:
+            raise StorageError("The journal's file is not open.")
+        return self._opened[place]
+
+    async def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """All rows of a query, read on one of the readers. Raises StorageError."""
+        self._turn = self._turn % self._count + 1
+        try:
+            return [tuple(row) for row in await self._reader(self._turn).execute_fetchall(sql, parameters)]
+        except sqlite3.Error as error:
+            raise storage_error(error) from None
+
+    async def change_counter(self) -> int:
+        """PRAGMA data_version of one reader: another value when anything was committed since."""
+        rows = await self._reader(1).execute_fetchall("PRAGMA data_version")
+        return int(next(iter(rows))[0])
+
+    @asynccontextmanager
+    async def write(self) -> AsyncGenerator[Transaction]:
+        """One user action as one transaction: all of it is on the disk after the block, or nothing.
+
+        Raises StorageError (DiskFull and others) when SQLite refuses; any other exception of the
+        block undoes the transaction and is passed on.
+        """
+        async with self._queue, self._exclusive():
+            try:
+                try:
+                    await to_the_end(self._writer.execute_fetchall("BEGIN IMMEDIATE"))
+                    yield Transaction(self._writer)
+                    await to_the_end(self._writer.execute_fetchall("COMMIT"))
+                except BaseException:
+                    await to_the_end(self._undo())
+                    raise
+            except sqlite3.Error as error:
+                raise storage_error(error) from None
+
+    async def checkpoint(self) -> None:
+        """Fold the WAL into the database and truncate it, so that deleted bytes are gone from both."""
+        async with self._queue, self._exclusive():
+            try:
+                # The lock must not be let go while the connection's thread is still at it.
+                await to_the_end(self._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)"))
+            except sqlite3.Error as error:
+                raise storage_error(error) from None
+
+    async def _undo(self) -> None:
+        # A statement of a cancelled request may still be on its way to the connection's thread:
+        # asking anything waits for it. SQLite rolls back by itself after some errors.
+        await self._writer.execute_fetchall("SELECT 1")
+        if self._writer.in_transaction:
+            await self._writer.execute("ROLLBACK")
+
+    @asynccontextmanager
+    async def _exclusive(self) -> AsyncGenerator[None]:
+        while True:
+            try:
+                self._lock.acquire(blocking=False)
+                break
+            except Timeout:
+                await asyncio.sleep(LOCK_POLL_SECONDS)
+        try:
+            yield
+        finally:
+            self._lock.release()

@@ -1,0 +1,117 @@
+"""What a model said of a day: the line that opens it, the summary of it. One sealed record for each kind and day."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date
+from logging import getLogger
+from typing import Literal
+
+from llamora.persistence.connection import Connections, Step, Transaction
+from llamora.persistence.entries import record_bytes
+from llamora.vault.envelope import Purpose, SealError
+from llamora.vault.keys import Keyring
+
+logger = getLogger(__name__)
+
+Kind = Literal["opening", "recap"]
+
+
+@dataclass(slots=True, frozen=True)
+class Digest:
+    """Some sentences of a model's about a day.
+
+    `sources` are the entries they were drawn from and `made_of` a digest of their texts in hex; `model` wrote it,
+    `cut` is a sentence on what was left out for lack of room, or "".
+    """
+
+    kind: Kind
+    day: date
+    text: str
+    sources: tuple[bytes, ...]
+    made_of: str
+    model: str
+    cut: str = ""
+
+
+class Digests:
+    """`db.digests`."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._db = connections
+
+    async def get(self, keys: Keyring, kind: Kind, day: date) -> Digest | None:
+        """What there is of this kind for a day; None also for one that does not open."""
+        rows = await self._db.fetch(
+            "SELECT place, revision, sealed FROM digests WHERE user_id=? AND place=?",
+            (keys.user_id, _place(keys, kind, day)),
+        )
+        return _open(keys, *rows[0]) if rows else None
+
+    async def put(self, keys: Keyring, digest: Digest, also: Sequence[Step] = ()) -> None:
+        """Store it in place of an older one, with further steps of the same action, all or none."""
+        place = _place(keys, digest.kind, digest.day)
+        async with self._db.write() as tx:
+            rows = await tx.fetch("SELECT revision FROM digests WHERE user_id=? AND place=?", (keys.user_id, place))
+            revision = rows[0][0] + 1 if rows else 1
+            sealed = keys.seal(Purpose.RECEIPT, "digests", "sealed", place, revision, _packed(digest))
+            await tx.execute(
+                "INSERT INTO digests (user_id, place, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
+                (keys.user_id, place, keys.epoch, revision, sealed),
+            )
+            for step in also:
+                await step(tx)
+
+    async def remove(self, keys: Keyring, kind: Kind, day: date) -> None:
+        """Remove what there is of this kind for a day."""
+        async with self._db.write() as tx:
+            await tx.execute("DELETE FROM digests WHERE user_id=? AND place=?", (keys.user_id, _place(keys, kind, day)))
+
+    def forgetting(self, keys: Keyring, gone: Collection[bytes]) -> Step:
+        """The step that removes all that was drawn from these entries, and what does not open."""
+
+        async def forget(tx: Transaction) -> None:
+            rows = await tx.fetch("SELECT place, revision, sealed FROM digests WHERE user_id=?", (keys.user_id,))
+            for place, revision, sealed in rows:
+                digest = _open(keys, place, revision, sealed)
+                if digest is None or set(digest.sources) & set(gone):
+                    await tx.execute("DELETE FROM digests WHERE user_id=? AND place=?", (keys.user_id, place))
+
+        return forget
+
+
+def _place(keys: Keyring, kind: Kind, day: date) -> bytes:
+    return keys.blind("digest", f"{kind}:{day.isoformat()}".encode())
+
+
+def _packed(digest: Digest) -> bytes:
+    return record_bytes(
+        {
+            "kind": digest.kind,
+            "day": digest.day.isoformat(),
+            "text": digest.text,
+            "sources": [source.hex() for source in digest.sources],
+            "made_of": digest.made_of,
+            "model": digest.model,
+            "cut": digest.cut,
+        }
+    )
+
+
+def _open(keys: Keyring, place: bytes, revision: int, sealed: bytes) -> Digest | None:
+    try:
+        record = json.loads(keys.open(Purpose.RECEIPT, "digests", "sealed", place, revision, sealed))
+    except SealError as error:
+        # It can be made again; the page is shown without it.
+        logger.error("a digest could not be opened (%s)", type(error).__name__)
+        return None
+    return Digest(
+        record["kind"],
+        date.fromisoformat(record["day"]),
+        record["text"],
+        tuple(bytes.fromhex(source) for source in record["sources"]),
+        record["made_of"],
+        record["model"],
+        record["cut"],
+    )

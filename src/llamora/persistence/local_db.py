@@ -1,0 +1,65 @@
+"""The facade over the encrypted store: one database file, one object per kind of record."""
+
+from pathlib import Path
+
+from llamora.persistence.connection import Connections
+from llamora.persistence.digests import Digests
+from llamora.persistence.drafts import Drafts
+from llamora.persistence.entries import Entries
+from llamora.persistence.epochs import Epochs
+from llamora.persistence.search_history import SearchHistory
+from llamora.persistence.sessions import Sessions
+from llamora.persistence.snapshots import Snapshots
+from llamora.persistence.tags import Tags
+from llamora.persistence.trash import Trash
+from llamora.persistence.users import Profiles, Users
+from llamora.persistence.vectors import Vectors
+from llamora.persistence.versions import Versions
+
+
+class LocalDB:
+    """The store. Every private column is sealed on the way in and opened on the way out, with the keys given.
+
+    One user action is one transaction; when a method that writes returns, the change is on the disk.
+    All methods raise persistence.connection.StorageError with a sentence when SQLite refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connections = connections = Connections(path)
+        self.users = Users(connections)
+        self.profiles = Profiles(connections)
+        self.epochs = Epochs(connections)
+        self.sessions = Sessions(connections)
+        self.entries = Entries(connections)
+        self.versions = Versions(connections)
+        self.trash = Trash(connections)
+        self.drafts = Drafts(connections)
+        self.digests = Digests(connections)
+        self.tags = Tags(connections)
+        self.vectors = Vectors(connections)
+        self.snapshots = Snapshots(connections)
+        self.search_history = SearchHistory(connections)
+
+    @classmethod
+    async def open(cls, path: Path) -> "LocalDB":
+        """Open a database that `run_db_migrations` has brought up. Raises StorageError."""
+        db = cls(path)
+        await db.start()
+        return db
+
+    async def start(self) -> None:
+        """Open the connections of a facade that was made without. Raises StorageError."""
+        await self._connections.open()
+
+    async def change_counter(self) -> int:
+        """A number that differs once anything was committed, by this process or another."""
+        return await self._connections.change_counter()
+
+    async def checkpoint(self) -> None:
+        """Fold the write-ahead log into the file, so that what was deleted is gone from both."""
+        await self._connections.checkpoint()
+
+    async def close(self) -> None:
+        """Close the connections after what is queued."""
+        await self._connections.close()

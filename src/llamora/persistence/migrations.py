@@ -1,0 +1,168 @@
+"""The schema, brought up to date from `migrations/NNNN-name.sql`: backup first, one transaction each, verified."""
+
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from logging import getLogger
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from llamora.clock import utc_now
+from llamora.persistence.connection import StorageError, connect, prepare_file, storage_error, write_lock
+
+logger = getLogger(__name__)
+
+FILE_NAME = re.compile(r"(\d{4})-([a-z0-9-]+)\.sql")
+LOCK_SECONDS = 30.0
+LOG_TABLE = """CREATE TABLE IF NOT EXISTS schema_migrations (
+    number INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, applied_on TEXT NOT NULL)"""
+
+
+@dataclass(slots=True, frozen=True)
+class Migration:
+    """One file of the migrations folder; `sha256` is that of its text, in hex."""
+
+    number: int
+    name: str
+    sql: str
+
+    @property
+    def sha256(self) -> str:
+        """The hash kept in the migration log, so that an edited migration is noticed."""
+        return sha256(self.sql.encode()).hexdigest()
+
+
+@dataclass(slots=True, frozen=True)
+class MigrationStatus:
+    """What `scripts/migrate.py status` prints: the file, and the day it was applied or None."""
+
+    migration: Migration
+    applied_on: str | None
+
+
+def read_migrations(folder: Path) -> list[Migration]:
+    """All migrations of a folder, in order. Raises StorageError for a gap or a name that does not fit."""
+    found: list[Migration] = []
+    for file in sorted(folder.glob("*.sql")):
+        match = FILE_NAME.fullmatch(file.name)
+        if match is None or int(match[1]) != len(found) + 1:
+            raise StorageError(f"The migration {file.name} is not named NNNN-name.sql in unbroken order.")
+        # read_text translates line ends, so a checkout on Windows hashes to the same.
+        found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
+    if not found:
+        raise StorageError(f"There are no migrations in {folder}.")
+    return found
+
+
+def statements(sql: str) -> Iterator[str]:
+    """The statements of a script, one by one: `executescript` would commit on its own."""
+    pending = ""
+    for line in sql.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending.strip()
+            pending = ""
+    if any(line.strip() and not line.strip().startswith("--") for line in pending.splitlines()):
+        raise StorageError("A migration ends in the middle of a statement.")
+
+
+def migration_status(path: Path, folder: Path) -> list[MigrationStatus]:
+    """Every migration with the day it was applied; creates nothing."""
+    migrations = read_migrations(folder)
+    if not path.exists():
+        return [MigrationStatus(migration, None) for migration in migrations]
+    try:
+        connection = connect(path)
+        try:
+            log = _log(connection)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise storage_error(error) from None
+    return [MigrationStatus(migration, log.get(migration.number, ("", None))[1]) for migration in migrations]
+
+
+def run_db_migrations(path: Path, folder: Path) -> list[str]:
+    """Bring the database at `path` to the newest schema of `folder` and return the names applied.
+
+    A database that already holds something is copied beside itself first (`backups/`, still sealed).
+    Raises StorageError with a sentence for a newer database, an edited migration or a failed check.
+    """
+    migrations = read_migrations(folder)
+    prepare_file(path)
+    lock: FileLock = write_lock(path)
+    try:
+        with lock.acquire(timeout=LOCK_SECONDS):
+            connection = connect(path)
+            try:
+                return _bring_up(connection, path, migrations)
+            finally:
+                connection.close()
+    except Timeout:
+        raise StorageError("The journal's file is in use by another program. Try again in a moment.") from None
+    except sqlite3.Error as error:
+        raise storage_error(error) from None
+
+
+def _log(connection: sqlite3.Connection) -> dict[int, tuple[str, str | None]]:
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name='schema_migrations'").fetchone():
+        return {}
+    rows = connection.execute("SELECT number, sha256, applied_on FROM schema_migrations ORDER BY number")
+    return {int(number): (str(digest), str(day)) for number, digest, day in rows}
+
+
+def _bring_up(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> list[str]:
+    log = _log(connection)
+    if log and max(log) > migrations[-1].number:
+        raise StorageError("This journal was written by a newer Llamora. Install that version (or a newer one) again.")
+    for migration in migrations:
+        if migration.number in log and log[migration.number][0] != migration.sha256:
+            raise StorageError(f"Migration {migration.number:04} was changed after it had been applied.")
+    pending = [migration for migration in migrations if migration.number not in log]
+    if not pending:
+        return []
+    if log:
+        _back_up(connection, path, pending[0])
+    for migration in pending:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.execute(LOG_TABLE)
+            for statement in statements(migration.sql):
+                connection.execute(statement)
+            connection.execute(
+                "INSERT INTO schema_migrations VALUES (?, ?, ?, ?)",
+                (migration.number, migration.name, migration.sha256, utc_now().date().isoformat()),
+            )
+            _verify(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        logger.info("applied migration %04d %s", migration.number, migration.name)
+    return [migration.name for migration in pending]
+
+
+def _verify(connection: sqlite3.Connection) -> None:
+    damage = connection.execute("PRAGMA foreign_key_check").fetchone()
+    answer = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if damage is not None or answer != ("ok",):
+        raise StorageError("The journal's file did not pass its check after a migration; nothing was changed.")
+
+
+def _back_up(connection: sqlite3.Connection, path: Path, before: Migration) -> None:
+    target = path.parent / "backups" / f"{path.stem}-before-{before.number:04}.sqlite3"
+    if target.exists():  # an earlier try: its copy is of the same or an older state, keep both
+        target = target.with_name(f"{target.stem}-{utc_now():%Y%m%d%H%M%S%f}.sqlite3")
+    prepare_file(target)
+    copy = sqlite3.connect(target)
+    try:
+        connection.backup(copy)
+    except BaseException:
+        copy.close()
+        target.unlink()  # half a copy would look like a whole one
+        raise
+    copy.close()

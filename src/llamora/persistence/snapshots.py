@@ -1,0 +1,105 @@
+"""Sealed copies of search indexes: a writer's next unlock begins with one instead of with every record."""
+
+from collections.abc import Sequence
+
+from llamora.persistence.connection import Connections, Transaction
+from llamora.vault.envelope import Purpose
+from llamora.vault.keys import Keyring
+
+HOLDER = -1  # the part that stands for a snapshot while it is written: an erasure takes it away
+DELETED_AT_ONCE = 8  # parts; SQLite overwrites them, and others wait for the writer that long
+
+
+class Snapshots:
+    """`db.snapshots`. Part 0 says what the others hold; it is written last, and nothing is read without it."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._db = connections
+
+    async def begin(self, keys: Keyring) -> int:
+        """Begin a new snapshot and return its generation. An erasure from now on ends it."""
+        async with self._db.write() as tx:
+            rows = await tx.fetch("SELECT max(generation) FROM search_snapshots WHERE user_id=?", (keys.user_id,))
+            generation = int(rows[0][0] or 0) + 1
+            await self._put(tx, keys, generation, HOLDER, self.seal_part(keys, generation, HOLDER, b""))
+        return generation
+
+    async def add(self, keys: Keyring, generation: int, part: int, sealed: bytes) -> None:
+        """Store a part that `seal_part` has sealed; parts count from 1."""
+        async with self._db.write() as tx:
+            await self._put(tx, keys, generation, part, sealed)
+
+    async def finish(self, keys: Keyring, generation: int, parts: int, sealed: bytes) -> bool:
+        """Store part 0, so that the snapshot counts, and remove others.
+
+        False, and it is removed, when something was erased since `begin`.
+        """
+        mine = (keys.user_id, generation)
+        async with self._db.write() as tx:
+            held = await tx.execute(
+                "DELETE FROM search_snapshots WHERE user_id=? AND generation=? AND part=?", (*mine, HOLDER)
+            )
+            (row,) = await tx.fetch("SELECT count(*) FROM search_snapshots WHERE user_id=? AND generation=?", mine)
+            whole = held == 1 and row[0] == parts
+            if whole:
+                await self._put(tx, keys, generation, 0, sealed)
+        await self._drop_all_but(keys.user_id, generation if whole else 0)
+        return whole
+
+    async def latest(self, user_id: bytes) -> tuple[int, bytes] | None:
+        """The generation and sealed part 0 of the newest whole snapshot."""
+        rows = await self._db.fetch(
+            "SELECT generation, sealed FROM search_snapshots WHERE user_id=? AND part=0"
+            " ORDER BY generation DESC LIMIT 1",
+            (user_id,),
+        )
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    async def part(self, user_id: bytes, generation: int, part: int) -> bytes:
+        """One sealed part, empty when it is not there."""
+        rows = await self._db.fetch(
+            "SELECT sealed FROM search_snapshots WHERE user_id=? AND generation=? AND part=?",
+            (user_id, generation, part),
+        )
+        return rows[0][0] if rows else b""
+
+    async def keep(self, user_id: bytes, generation: int) -> None:
+        """Remove all snapshots of a writer but one."""
+        await self._drop_all_but(user_id, generation)
+
+    async def drop(self, user_id: bytes) -> None:
+        """Remove all snapshots of a writer; the bytes are overwritten in the file."""
+        await self._drop_all_but(user_id, 0)
+        await self._db.checkpoint()
+
+    @staticmethod
+    def seal_part(keys: Keyring, generation: int, part: int, content: bytes) -> bytes:
+        """The envelope of a part; it opens in this place of this snapshot only."""
+        return keys.seal(Purpose.INDEX, "search_snapshots", "sealed", _place(part), generation, content)
+
+    @staticmethod
+    def open_part(keys: Keyring, generation: int, part: int, sealed: bytes) -> bytes:
+        """What is in a part. Raises vault.envelope.SealError."""
+        return keys.open(Purpose.INDEX, "search_snapshots", "sealed", _place(part), generation, sealed)
+
+    async def _drop_all_but(self, user_id: bytes, generation: int) -> None:
+        while True:
+            async with self._db.write() as tx:
+                gone = await tx.execute(
+                    "DELETE FROM search_snapshots WHERE rowid IN (SELECT rowid FROM search_snapshots"
+                    " WHERE user_id=? AND generation<>? ORDER BY part LIMIT ?)",
+                    (user_id, generation, DELETED_AT_ONCE),
+                )
+            if gone < DELETED_AT_ONCE:
+                return
+
+    @staticmethod
+    async def _put(tx: Transaction, keys: Keyring, generation: int, part: int, sealed: bytes) -> None:
+        row: Sequence[object] = (keys.user_id, generation, part, keys.epoch, sealed)
+        await tx.execute(
+            "INSERT INTO search_snapshots (user_id, generation, part, epoch, sealed) VALUES (?, ?, ?, ?, ?)", row
+        )
+
+
+def _place(part: int) -> bytes:
+    return part.to_bytes(4, "big", signed=True)

@@ -1,0 +1,113 @@
+"""Embeddings, sealed like text: most of a short text can be got back from its vector (Morris et al., 2023)."""
+
+import json
+import struct
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from llamora.persistence.connection import Connections, Row
+from llamora.persistence.entries import BATCH
+from llamora.vault.envelope import Purpose, SealError
+from llamora.vault.keys import Keyring
+
+
+@dataclass(slots=True, frozen=True)
+class EntryVectors:
+    """The embeddings of one entry at one revision.
+
+    `data` holds float32, little-endian, chunks x `dim`; it is empty when there was nothing to embed.
+    `model` names what made them: vectors of two models are never compared.
+    """
+
+    entry_id: bytes
+    entry_revision: int
+    model: str
+    dim: int
+    data: bytes
+
+    def packed(self) -> bytes:
+        """The plaintext of the record: u16 length of a JSON header, the header, the floats."""
+        header = json.dumps([self.entry_revision, self.model, self.dim], separators=(",", ":")).encode()
+        return struct.pack(">H", len(header)) + header + self.data
+
+    @classmethod
+    def unpacked(cls, entry_id: bytes, record: bytes) -> "EntryVectors":
+        """The vectors of a plaintext made by `packed`."""
+        (length,) = struct.unpack_from(">H", record)
+        revision, model, dim = json.loads(record[2 : 2 + length])
+        return cls(entry_id, revision, model, dim, record[2 + length :])
+
+
+class Vectors:
+    """`db.vectors`."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._db = connections
+
+    async def put(self, keys: Keyring, vectors: Iterable[EntryVectors]) -> None:
+        """Store the vectors of entries, in place of older ones; those of entries gone meanwhile are dropped."""
+        rows = [
+            (
+                int.from_bytes(v.entry_id[:8], "big") >> 1,
+                keys.epoch,
+                v.entry_revision,
+                self._seal(keys, v),
+                v.entry_id,
+                keys.user_id,
+            )
+            for v in vectors
+        ]
+        async with self._db.write() as tx:
+            await tx.execute_many(
+                "INSERT OR REPLACE INTO vectors (rid, entry_id, user_id, epoch, revision, sealed)"
+                " SELECT ?1, id, user_id, ?2, ?3, ?4 FROM entries WHERE id=?5 AND user_id=?6",
+                rows,
+            )
+
+    async def get(self, keys: Keyring, ids: Sequence[bytes]) -> list[EntryVectors]:
+        """The vectors of these entries, in no order; missing and unreadable ones are left out: made anew."""
+        found: list[EntryVectors] = []
+        for start in range(0, len(ids), BATCH):
+            for row in await self.sealed_many(keys.user_id, ids[start : start + BATCH]):
+                with suppress(SealError):
+                    found.append(self.open_record(keys, *row))
+        return found
+
+    async def all(self, keys: Keyring) -> AsyncIterator[list[EntryVectors]]:
+        """All vectors of the writer in batches of at most BATCH."""
+        ids = [row[0] for row in await self._db.fetch("SELECT entry_id FROM vectors WHERE user_id=?", (keys.user_id,))]
+        for start in range(0, len(ids), BATCH):
+            yield await self.get(keys, ids[start : start + BATCH])
+
+    async def revisions(self, user_id: bytes) -> dict[bytes, int]:
+        """The entry revision each stored row was made from."""
+        return dict(await self._db.fetch("SELECT entry_id, revision FROM vectors WHERE user_id=?", (user_id,)))
+
+    async def delete(self, user_id: bytes, ids: Sequence[bytes]) -> None:
+        """Remove the vectors of these entries; the bytes are overwritten in the file."""
+        async with self._db.write() as tx:
+            await tx.execute_many(
+                "DELETE FROM vectors WHERE user_id=? AND entry_id=?", [(user_id, entry_id) for entry_id in ids]
+            )
+        await self._db.checkpoint()
+
+    async def sealed_many(self, user_id: bytes, ids: Sequence[bytes]) -> list[Row]:
+        """(entry id, revision, envelope) of at most BATCH rows, for a thread that opens them off the event loop."""
+        marks = ",".join("?" * len(ids))
+        return await self._db.fetch(
+            f"SELECT entry_id, revision, sealed FROM vectors WHERE +user_id=? AND entry_id IN ({marks})",
+            (user_id, *ids),
+        )
+
+    @staticmethod
+    def open_record(keys: Keyring, entry_id: bytes, revision: int, sealed: bytes) -> EntryVectors:
+        """Open one envelope. Raises vault.envelope.SealError."""
+        record = keys.open(Purpose.VECTOR, "vectors", "sealed", entry_id, revision, sealed)
+        return EntryVectors.unpacked(entry_id, record)
+
+    @staticmethod
+    def _seal(keys: Keyring, vectors: EntryVectors) -> bytes:
+        return keys.seal(
+            Purpose.VECTOR, "vectors", "sealed", vectors.entry_id, vectors.entry_revision, vectors.packed()
+        )

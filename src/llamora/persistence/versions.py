@@ -1,0 +1,89 @@
+"""What entries said before they were edited, one sealed record for each text that was replaced."""
+
+import json
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from logging import getLogger
+
+from llamora.persistence.connection import Connections, NotFound, Row, Step, Transaction
+from llamora.persistence.entries import instant, micros, record_bytes, row_place
+from llamora.vault.envelope import Purpose, SealError
+from llamora.vault.keys import Keyring
+
+logger = getLogger(__name__)
+
+
+@dataclass(slots=True, frozen=True)
+class Version:
+    """A text that an entry had before: `at` is when it was written (UTC), `revision` the entry's while it stood."""
+
+    id: bytes
+    entry_id: bytes
+    text: str
+    at: datetime
+    revision: int
+
+
+class Versions:
+    """`db.versions`."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._db = connections
+
+    def keeping(self, keys: Keyring, version: Version) -> Step:
+        """The step that keeps the text which the same transaction replaces."""
+
+        async def keep(tx: Transaction) -> None:
+            # The id is that of the edit's pen; a form that was sent twice brings it twice.
+            if not await self._put(tx, keys, version, version.id):
+                await self._put(tx, keys, version, secrets.token_bytes(16))
+
+        return keep
+
+    async def of(self, keys: Keyring, entry_id: bytes) -> list[Version]:
+        """The earlier texts of an entry, newest first; unreadable ones are left out."""
+        rows = await self._db.fetch(
+            "SELECT id, entry_id, revision, sealed FROM versions WHERE user_id=? AND entry_id=?",
+            (keys.user_id, entry_id),
+        )
+        opened = [version for row in rows if (version := self._open(keys, row)) is not None]
+        return sorted(opened, key=lambda version: (version.revision, version.at), reverse=True)
+
+    async def get(self, keys: Keyring, entry_id: bytes, version_id: bytes) -> Version:
+        """One earlier text of this entry. Raises NotFound."""
+        for version in await self.of(keys, entry_id):
+            if version.id == version_id:
+                return version
+        raise NotFound("There is no such earlier version.")
+
+    @staticmethod
+    async def _put(tx: Transaction, keys: Keyring, version: Version, version_id: bytes) -> bool:
+        record = record_bytes(
+            {
+                "entry": version.entry_id.hex(),
+                "text": version.text,
+                "at": micros(version.at),
+                "revision": version.revision,
+            }
+        )
+        sealed = keys.seal(Purpose.VERSION, "versions", "sealed", version_id, 1, record)
+        done = await tx.execute(
+            "INSERT INTO versions (rid, id, entry_id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?, 1, ?)"
+            " ON CONFLICT DO NOTHING",
+            (row_place(version_id), version_id, version.entry_id, keys.user_id, keys.epoch, sealed),
+        )
+        return done == 1
+
+    @staticmethod
+    def _open(keys: Keyring, row: Row) -> Version | None:
+        version_id, entry_id, revision, sealed = row
+        try:
+            record = json.loads(keys.open(Purpose.VERSION, "versions", "sealed", version_id, revision, sealed))
+        except SealError as error:
+            logger.error("an earlier version could not be opened (%s)", type(error).__name__)
+            return None
+        if record["entry"] != entry_id.hex():
+            logger.error("an earlier version stands under another entry")
+            return None
+        return Version(version_id, entry_id, record["text"], instant(record["at"]), record["revision"])

@@ -1,0 +1,146 @@
+"""The doctor: says nothing is wrong where nothing is, finds each kind of damage, and mends without losing a word."""
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamora.persistence import LocalDB
+from llamora.persistence.doctor import Report, examine, mend, swap
+from llamora.persistence.drafts import Draft, day_place
+from llamora.persistence.vectors import EntryVectors
+from llamora.persistence.versions import Version
+from llamora.settings import resource
+from llamora.vault.keys import Keyring
+from tests.persistence.conftest import AT, DAY, entry, new_writer
+
+Raw = Callable[..., list[tuple[Any, ...]]]
+TABLES = ["profiles", "entries", "tags", "versions", "drafts", "trash", "search_history", "vectors", "search_snapshots"]
+
+
+@pytest.fixture
+async def lived(db: LocalDB, keys: Keyring) -> Keyring:
+    """A writer with something of every kind."""
+    made = [entry("one"), entry("two")]
+    await db.entries.add(keys, *made)
+    await db.profiles.put(keys, b"{}", revision=0)
+    await db.tags.add(keys, made[0].id, "lakes")
+    await db.entries.update(
+        keys, made[0], [db.versions.keeping(keys, Version(secrets.token_bytes(16), made[0].id, "zero", AT, 1))]
+    )
+    await db.drafts.save(keys, Draft(day_place(DAY), "on its way", secrets.token_bytes(16), 1), None)
+    await db.trash.begin(keys, [])
+    await db.search_history.add(keys, "one", AT)
+    await db.vectors.put(keys, [EntryVectors(made[0].id, 1, "m", 96, secrets.token_bytes(384))])
+    generation = await db.snapshots.begin(keys)
+    await db.snapshots.add(keys, generation, 1, db.snapshots.seal_part(keys, generation, 1, b"words"))
+    await db.snapshots.finish(keys, generation, 1, db.snapshots.seal_part(keys, generation, 0, b"all"))
+    return keys
+
+
+def look(path: Path, keys: Keyring | None = None) -> Report:
+    return examine(path, resource("migrations"), keys)
+
+
+def test_a_sound_journal(path: Path, lived: Keyring) -> None:
+    report = look(path, lived)
+    assert (report.damage, report.mendable, report.unreadable) == ([], [], {})
+    assert report.records["Alice"]["entries"] == 2
+    assert all(report.opened[table] for table in TABLES)
+    assert report.pragmas["journal_mode"] == "wal"
+    assert report.pragmas["secure_delete"] == 1
+    assert report.openssl.startswith("OpenSSL")
+    assert report.schema == len(list(resource("migrations").glob("*.sql")))
+    assert report.modes[str(path)] == "0600"
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_flip_in_any_record_is_found(table: str, path: Path, lived: Keyring, damage: Callable[[str], None]) -> None:
+    damage(table)
+    assert look(path).damage == []  # without the keys nobody can tell
+    report = look(path, lived)
+    assert set(report.unreadable) == {table}
+    assert len(report.damage) == 1
+    assert f"records in {table} do not open" in report.damage[0]
+    mend(path, lived)
+    mended = look(path, lived)
+    if table in ("vectors", "search_snapshots"):
+        assert mended.damage == []
+    else:
+        assert mended.unreadable == report.unreadable  # what somebody wrote is never removed
+
+
+async def test_a_record_on_a_foreign_day_is_put_back(db: LocalDB, path: Path, lived: Keyring, raw: Raw) -> None:
+    raw("UPDATE entries SET day=zeroblob(32)")
+    assert await db.entries.day(lived, DAY) == []
+    report = look(path, lived)
+    assert report.damage == ["2 records in entries stand in a place that is not theirs."]
+    assert mend(path, lived) == ["2 entries stand on their own day again."]
+    assert look(path, lived).damage == []
+    assert len(await db.entries.day(lived, DAY)) == 2
+
+
+async def test_orphans_go_and_nobody_else(db: LocalDB, path: Path, lived: Keyring, raw: Raw) -> None:
+    bob = await new_writer(db, "Bob")
+    kept = entry("bob's")
+    await db.entries.add(bob, kept)
+    await db.tags.add(bob, kept.id, "his")
+    raw("DELETE FROM users WHERE name='Bob'")  # with foreign keys off, as another program would
+    report = look(path)
+    assert "belong to nobody" in report.damage[0]
+    mend(path)
+    assert look(path, lived).damage == []
+    assert raw("SELECT count(*) FROM entries") == [(2,)]
+    assert raw("SELECT count(*) FROM tags") == [(1,)]
+
+
+def test_a_trace_that_nothing_bears(path: Path, lived: Keyring, raw: Raw) -> None:
+    raw("DELETE FROM entry_tags")
+    assert look(path).damage == ["1 names of traces are left that no entry bears."]
+    mend(path)
+    assert look(path).damage == []
+
+
+def test_a_broken_file(path: Path, lived: Keyring, raw: Raw) -> None:
+    raw("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(path.read_bytes())
+    content[4096 * 3 : 4096 * 5] = secrets.token_bytes(4096 * 2)
+    path.write_bytes(content)
+    assert look(path).damage
+    path.write_bytes(b"not a database at all" * 400)
+    assert "damaged" in look(path).damage[0]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_files_that_others_can_read(path: Path, lived: Keyring) -> None:
+    path.parent.chmod(0o755)
+    path.chmod(0o644)
+    # Opening it closes the file itself, so look at what is there first.
+    report = look(path)
+    assert report.damage == []
+    assert len(report.mendable) == 2
+    mend(path)
+    assert look(path).mendable == []
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_swap(tmp_path: Path) -> None:
+    proc, sys = tmp_path / "proc", tmp_path / "sys"
+    proc.mkdir()
+    assert swap(proc, sys) == "not known"
+    (proc / "swaps").write_text("Filename Type Size Used Priority\n")
+    assert swap(proc, sys) == "none"
+    file = tmp_path / "swapfile"
+    file.write_bytes(b"")
+    (proc / "swaps").write_text(f"Filename Type Size Used Priority\n{file} file 1 0 -2\n")
+    assert swap(proc, sys) == "not known"
+    device = file.stat().st_dev
+    folder = sys / "dev/block" / f"{os.major(device)}:{os.minor(device)}"
+    folder.mkdir(parents=True)
+    assert swap(proc, sys) == "not encrypted"
+    (folder / "dm").mkdir()
+    (folder / "dm/uuid").write_text("CRYPT-LUKS2-0\n")
+    assert swap(proc, sys) == "encrypted"

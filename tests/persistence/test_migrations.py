@@ -1,0 +1,261 @@
+"""Bringing a database up to date: nothing half, nothing lost, and every schema ever kept still opens."""
+
+import json
+import os
+import shutil
+import sqlite3
+import stat
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from llamora.persistence import LocalDB, migrations, run_db_migrations
+from llamora.persistence.connection import InstanceLock, StorageError
+from llamora.persistence.migrations import migration_status, read_migrations
+from llamora.settings import resource
+from llamora.vault.keys import open_keyring, open_slot
+
+ROOT = Path(__file__).parents[2]
+FIXTURES = ROOT / "tests/fixtures"
+SEALED_TABLES = ("key_slots", "data_keys", "profiles", "entries", "tags", "vectors", "search_history")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of two small migrations."""
+    made = tmp_path / "migrations"
+    made.mkdir()
+    (made / "0001-first.sql").write_text("CREATE TABLE one (a TEXT);\n-- a remark\n", encoding="utf-8")
+    (made / "0002-second.sql").write_text("CREATE TABLE two (\n  b TEXT\n);\nINSERT INTO two VALUES ('x;y');\n")
+    return made
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "journal" / "llamora.sqlite3"
+
+
+def only_first(folder: Path) -> Path:
+    first = folder.with_name("first")
+    first.mkdir()
+    shutil.copy(folder / "0001-first.sql", first)
+    return first
+
+
+def tables(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+
+
+def test_a_new_database_gets_every_migration_once(database: Path, folder: Path) -> None:
+    assert [each.applied_on for each in migration_status(database, folder)] == [None, None]
+    assert not database.exists()
+    assert run_db_migrations(database, folder) == ["first", "second"]
+    assert run_db_migrations(database, folder) == []
+    assert tables(database) == {"one", "two", "schema_migrations"}
+    assert all(date.fromisoformat(each.applied_on or "") for each in migration_status(database, folder))
+    assert not (database.parent / "backups").exists()  # there was nothing to lose
+
+
+def test_a_copy_is_made_before_a_later_migration(database: Path, folder: Path) -> None:
+    run_db_migrations(database, only_first(folder))
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("INSERT INTO one VALUES ('kept')")
+        connection.commit()
+    assert run_db_migrations(database, folder) == ["second"]
+    (copy,) = (database.parent / "backups").iterdir()
+    assert copy.name == "llamora-before-0002.sqlite3"
+    assert tables(copy) == {"one", "schema_migrations"}
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT a FROM one").fetchall() == [("kept",)]
+    if os.name == "posix":
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+        assert stat.S_IMODE(copy.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "CREATE TABLE three (c);\nCREATE TABLE one (again);\n",
+        "CREATE TABLE three (c REFERENCES one (a));\nPRAGMA foreign_keys;\nINSERT INTO nowhere VALUES (1);\n",
+        "CREATE TABLE three (c);\nCREATE TABLE four (",
+        (
+            "DELETE FROM two;\nCREATE TABLE p (i INTEGER PRIMARY KEY);\n"
+            "CREATE TABLE three (c INTEGER REFERENCES p (i));\nPRAGMA defer_foreign_keys=ON;\n"
+            "INSERT INTO three VALUES (5);\n"
+        ),
+    ],
+    ids=["sql error", "no such table", "half a statement", "dangling reference"],
+)
+def test_a_failing_migration_changes_nothing(database: Path, folder: Path, bad: str) -> None:
+    run_db_migrations(database, folder)
+    (folder / "0003-bad.sql").write_text(bad, encoding="utf-8")
+    for _ in range(2):  # the second try finds the copy of the first
+        with pytest.raises(StorageError, match=r"^[A-Z].*\.$"):
+            run_db_migrations(database, folder)
+        assert tables(database) == {"one", "two", "schema_migrations"}
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT * FROM two").fetchall() == [("x;y",)]
+    assert len(list((database.parent / "backups").iterdir())) == 2
+    (folder / "0003-bad.sql").write_text("CREATE TABLE three (c);\n", encoding="utf-8")
+    assert run_db_migrations(database, folder) == ["bad"]
+
+
+def test_a_newer_database_is_refused(database: Path, folder: Path) -> None:
+    run_db_migrations(database, folder)
+    with pytest.raises(StorageError, match=r"^This journal was written by a newer Llamora\."):
+        run_db_migrations(database, only_first(folder))
+    assert tables(database) == {"one", "two", "schema_migrations"}
+
+
+def test_an_edited_migration_is_refused(database: Path, folder: Path) -> None:
+    run_db_migrations(database, folder)
+    with (folder / "0001-first.sql").open("a") as file:
+        file.write("-- one more remark\n")
+    with pytest.raises(StorageError, match=r"^Migration 0001 was changed after it had been applied\.$"):
+        run_db_migrations(database, folder)
+
+
+def test_line_ends_of_another_system_are_no_edit(database: Path, folder: Path) -> None:
+    run_db_migrations(database, folder)
+    file = folder / "0001-first.sql"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert run_db_migrations(database, folder) == []
+
+
+@pytest.mark.parametrize("name", ["0004-later.sql", "0003_underscore.sql", "3-short.sql", "0003-Capital.sql"])
+def test_a_gap_or_a_wrong_name_is_refused(folder: Path, name: str) -> None:
+    (folder / name).write_text("", encoding="utf-8")
+    with pytest.raises(StorageError, match="unbroken order"):
+        read_migrations(folder)
+
+
+def test_a_folder_without_migrations_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no migrations"):
+        read_migrations(tmp_path)
+
+
+def test_a_database_in_use_says_so(database: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_db_migrations(database, only_first(folder))
+    monkeypatch.setattr(migrations, "LOCK_SECONDS", 0.05)
+    lock = FileLock(database.with_name(database.name + ".write-lock"))
+    with lock, pytest.raises(StorageError, match="in use by another program"):
+        run_db_migrations(database, folder)
+    assert run_db_migrations(database, folder) == ["second"]
+
+
+# -- every schema that was ever kept -----------------------------------------------------------------
+
+
+def test_there_is_a_journal_of_the_first_schema() -> None:
+    assert (FIXTURES / "schema-0001.sqlite3").is_file()
+
+
+@pytest.mark.parametrize("kept", sorted(file.stem for file in FIXTURES.glob("schema-*.sqlite3")))
+async def test_every_record_of_an_older_journal_opens(kept: str, tmp_path: Path) -> None:
+    path = tmp_path / "journal" / "llamora.sqlite3"
+    path.parent.mkdir()
+    shutil.copy(FIXTURES / f"{kept}.sqlite3", path)
+    told: dict[str, Any] = json.loads((FIXTURES / f"{kept}.json").read_text(encoding="utf-8"))
+    with closing(sqlite3.connect(path)) as connection:
+        before = {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone() for table in SEALED_TABLES}
+    assert all(rows > (0,) for rows in before.values())
+    newest = read_migrations(resource("migrations"))
+    assert len(run_db_migrations(path, resource("migrations"))) == len(newest) - int(kept[-4:])
+    with closing(sqlite3.connect(path)) as connection:
+        for table, rows in before.items():
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == rows, table
+
+    db = await LocalDB.open(path)
+    try:
+        user = await db.users.by_name(told["name"])
+        assert user is not None
+        assert user.recovery_confirmed
+        slots = await db.users.slots(user.id)
+        master = open_slot(user.id, slots["passphrase"], told["passphrase"])
+        assert open_slot(user.id, slots["recovery"], told["recovery_code"]) == master
+        keys = open_keyring(user.id, master, await db.users.data_keys(user.id))
+        assert keys.epoch == 2
+
+        wanted = {bytes.fromhex(each["id"]): each for each in told["entries"]}
+        found = {each.id: each for each in await db.entries.many(keys, list(wanted))}
+        assert found.keys() == wanted.keys()
+        for entry_id, each in wanted.items():
+            entry = found[entry_id]
+            assert (entry.text, entry.role, entry.revision) == (each["text"], each["role"], each["revision"])
+            assert (entry.day, entry.at) == (date.fromisoformat(each["day"]), datetime.fromisoformat(each["at"]))
+            assert (entry.to.hex() if entry.to else None) == each["to"]
+            assert (entry.deleted is not None) == each["deleted"]
+            assert entry in await db.entries.day(keys, entry.day)
+        names = await db.tags.names(keys)
+        assert {
+            name: [entry_id.hex() for entry_id in await db.tags.entries_with(keys, [trace])]
+            for trace, name in names.items()
+        } == told["tags"]
+        (vectors,) = await db.vectors.get(keys, list(wanted))
+        assert list(struct.unpack("<4f", vectors.data)) == told["vector"]
+        assert await db.search_history.recent(keys) == [told["query"]]
+        stored = await db.profiles.get(keys)
+        assert stored is not None
+        assert json.loads(stored[0])["zone"] == told["zone"]
+    finally:
+        await db.close()
+
+
+# -- scripts/migrate.py ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def migrate(tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+    """Runs the script on a data folder of its own: exit status, standard output, standard error."""
+
+    def run(*options: str, **env: str) -> tuple[int, str, str]:
+        ran = subprocess.run(
+            [sys.executable, ROOT / "scripts/migrate.py", *options],
+            env={**os.environ, "LLAMORA_DATA__FOLDER": str(tmp_path / "data"), **env},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return ran.returncode, ran.stdout, ran.stderr
+
+    return run
+
+
+def test_the_script_shows_and_applies(migrate: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    newest = read_migrations(resource("migrations"))
+    code, shown, errors = migrate("status")
+    assert (code, errors, shown.count("to come")) == (1, "", len(newest))
+    assert not (tmp_path / "data").exists()
+    code, shown, errors = migrate("up")
+    assert (code, errors) == (0, "")
+    assert shown == f"Applied: {', '.join(each.name for each in newest)}.\n"
+    code, shown, errors = migrate("status")
+    assert (code, errors, len(shown.splitlines())) == (0, "", len(newest))
+    assert migrate("up") == (0, "Nothing to apply.\n", "")
+
+
+def test_the_script_says_what_is_wrong_in_a_sentence(
+    migrate: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    lock = InstanceLock(tmp_path / "data" / "llamora.sqlite3")
+    code, shown, errors = migrate("up")
+    lock.release()
+    assert (code, shown) == (2, "")
+    assert errors.startswith("Another Llamora server already uses")
+    (tmp_path / "data" / "llamora.sqlite3").write_bytes(b"no database" * 100)
+    for what in ("status", "up"):
+        code, shown, errors = migrate(what)
+        assert (code, shown, errors.count("\n")) == (2, "", 1)
+        assert "damaged" in errors
+    code, _, errors = migrate("status", LLAMORA_SERVER__PORT="teapot")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert migrate("sideways")[0] == 2

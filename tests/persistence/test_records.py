@@ -1,0 +1,334 @@
+"""What each object of the store keeps and gives back, and what a damaged record does to the others: nothing."""
+
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamora.persistence import LocalDB
+from llamora.persistence.connection import NotFound, StaleRevision, StorageError
+from llamora.persistence.entries import Entry
+from llamora.persistence.search_history import KEPT
+from llamora.persistence.sessions import Session
+from llamora.persistence.tags import trace_hash
+from llamora.persistence.users import NameTaken, User, name_key
+from llamora.persistence.vectors import EntryVectors
+from llamora.vault.keys import Keyring, KeySlot
+from tests.persistence.conftest import AT, DAY, entry, new_keys, new_writer
+
+Raw = Callable[..., list[tuple[Any, ...]]]
+
+ANY_TEXT = st.text(st.characters(categories=None))  # lone surrogates and NUL too
+INSTANTS = st.datetimes(timezones=st.just(UTC))
+IDS = st.binary(min_size=16, max_size=16)
+ENTRIES = st.builds(
+    Entry,
+    id=IDS,
+    day=st.dates(),
+    role=st.sampled_from(["me", "reply"]),
+    text=ANY_TEXT,
+    at=INSTANTS,
+    zone=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]),
+    to=st.none() | IDS,
+    revision=st.integers(1, 2**31),
+    state=st.sampled_from(["done", "streaming", "stopped", "failed"]),
+    edited=st.none() | INSTANTS,
+    deleted=st.none() | INSTANTS,
+    model=ANY_TEXT,
+    note=ANY_TEXT,
+    sources=st.lists(IDS, max_size=3).map(tuple),
+    boot=st.text("0123456789abcdef", max_size=16),
+)
+
+
+# -- entries -----------------------------------------------------------------------------------------
+
+
+@given(ENTRIES)
+def test_an_entry_is_unpacked_as_it_was_packed(made: Entry) -> None:
+    assert Entry.unpacked(made.id, made.revision, made.packed()) == made
+
+
+@given(made=ENTRIES)
+def test_the_row_is_not_in_the_record_twice(made: Entry) -> None:
+    assert made.packed() == replace(made, id=bytes(16), revision=made.revision + 1).packed()
+
+
+@pytest.mark.parametrize("text", ["", "\x00", "\ud83e alone", "🦙" * 1000, "x" * 1_000_000], ids=range(5))
+async def test_any_text_comes_back(db: LocalDB, keys: Keyring, text: str) -> None:
+    made = entry(text)
+    await db.entries.add(keys, made)
+    assert await db.entries.get(keys, made.id) == made
+
+
+async def test_a_day_is_in_the_order_of_writing(db: LocalDB, keys: Keyring, other: Keyring) -> None:
+    made = [entry(str(minute), minute=minute) for minute in (5, 1, 3)]
+    await db.entries.add(keys, *made)
+    await db.entries.add(keys, entry("the day before", DAY - timedelta(1)))
+    await db.entries.add(other, entry("somebody else's"))
+    assert [e.text for e in await db.entries.day(keys, DAY)] == ["1", "3", "5"]
+
+
+async def test_nobody_gets_another_writers_entry(db: LocalDB, keys: Keyring, other: Keyring) -> None:
+    made = entry("mine")
+    await db.entries.add(keys, made)
+    with pytest.raises(NotFound):
+        await db.entries.get(other, made.id)
+    with pytest.raises(StaleRevision):
+        await db.entries.update(other, replace(made, text="theirs"))
+    await db.entries.erase(other, [made.id])
+    assert await db.entries.many(other, [made.id]) == []
+    assert (await db.entries.get(keys, made.id)).text == "mine"
+
+
+async def test_a_stale_update_writes_nothing(db: LocalDB, keys: Keyring) -> None:
+    made = entry("one")
+    await db.entries.add(keys, made)
+    changed = await db.entries.update(keys, replace(made, text="two"))
+    assert changed.revision == 2
+    with pytest.raises(StaleRevision):
+        await db.entries.update(keys, replace(made, text="three"))
+    assert (await db.entries.get(keys, made.id)) == changed
+
+
+async def test_a_damaged_record_hides_nothing_else(
+    db: LocalDB, keys: Keyring, raw: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = [entry(f"line {minute}", minute=minute) for minute in range(3)]
+    await db.entries.add(keys, *made)
+    ((sealed,),) = raw("SELECT sealed FROM entries WHERE id=?", made[1].id)
+    raw("UPDATE entries SET sealed=? WHERE id=?", sealed[:-1] + bytes([sealed[-1] ^ 1]), made[1].id)
+    with caplog.at_level(logging.ERROR):
+        found = await db.entries.day(keys, DAY)
+    assert [(e.text, e.state) for e in found] == [("line 0", "done"), ("line 2", "done"), ("", "unreadable")]
+    assert found[-1].id == made[1].id
+    assert "could not be opened (Damaged)" in caplog.text
+    assert "line" not in caplog.text
+    assert raw("SELECT count(*) FROM entries") == [(3,)]
+
+
+async def test_a_record_put_in_another_place_is_unreadable(db: LocalDB, keys: Keyring, raw: Raw) -> None:
+    made = [entry("first"), entry("second", minute=1)]
+    await db.entries.add(keys, *made)
+    ((sealed,),) = raw("SELECT sealed FROM entries WHERE id=?", made[0].id)
+    raw("UPDATE entries SET sealed=? WHERE id=?", sealed, made[1].id)
+    assert [e.state for e in await db.entries.day(keys, DAY)] == ["done", "unreadable"]
+
+
+async def test_ids_by_day(db: LocalDB, keys: Keyring, other: Keyring) -> None:
+    days = [DAY - timedelta(days=back) for back in range(0, 1200, 3)]
+    made = [entry(day=day) for day in (*days, DAY)]
+    await db.entries.add(keys, *made)
+    await db.entries.add(other, entry(day=DAY - timedelta(days=1)))
+    asked = [DAY - timedelta(days=back) for back in range(1300)]  # more than one batch
+    found = await db.entries.ids_by_day(keys, asked)
+    assert set(found) == set(days)
+    assert set(found[DAY]) == {made[0].id, made[-1].id}
+    assert found[days[1]] == [made[1].id]
+    assert await db.entries.ids_by_day(keys, []) == await db.entries.ids_by_day(keys, [date.min, date.max]) == {}
+
+
+async def test_recent_ids_go_in_the_order_asked_for(db: LocalDB, keys: Keyring, other: Keyring) -> None:
+    made = [entry(day=DAY - timedelta(days=back)) for back in range(700)]
+    await db.entries.add(keys, *reversed(made))
+    await db.entries.add(other, entry())
+    asked = [DAY + timedelta(days=1), *(e.day for e in made)]
+    assert await db.entries.recent_ids(keys, asked) == [e.id for e in made]
+    assert await db.entries.recent_ids(keys, [made[5].day, made[2].day]) == [made[5].id, made[2].id]
+
+
+async def test_erasing_takes_vectors_and_traces_along(db: LocalDB, keys: Keyring, raw: Raw) -> None:
+    gone, stays = entry(), entry()
+    await db.entries.add(keys, gone, stays)
+    for each in (gone, stays):
+        await db.vectors.put(keys, [EntryVectors(each.id, 1, "m", 1, bytes(4))])
+    await db.tags.add(keys, gone.id, "Lakes")
+    await db.tags.add(keys, gone.id, "Boats")
+    await db.tags.add(keys, stays.id, "Boats")
+    await db.entries.erase(keys, [gone.id])
+    assert raw("SELECT id FROM entries") == raw("SELECT entry_id FROM vectors") == [(stays.id,)]
+    assert list((await db.tags.names(keys)).values()) == ["Boats"]
+    assert raw("SELECT count(*) FROM entry_tags") == [(1,)]
+
+
+# -- traces ------------------------------------------------------------------------------------------
+
+
+async def test_traces_are_added_and_removed(db: LocalDB, keys: Keyring, other: Keyring) -> None:
+    first, second = entry(), entry()
+    await db.entries.add(keys, first, second)
+    lake = await db.tags.add(keys, first.id, "Lake Zürich")
+    assert await db.tags.add(keys, second.id, "LAKE ZU\u0308RICH") == lake
+    boat = await db.tags.add(keys, first.id, "boat \ud83e")
+    await db.tags.add(keys, first.id, "boat \ud83e")
+    assert await db.tags.names(keys) == {lake: "Lake Zürich", boat: "boat \ud83e"}
+    assert await db.tags.of_entries(keys, [first.id, second.id, bytes(16)]) == {
+        first.id: ["boat \ud83e", "Lake Zürich"],
+        second.id: ["Lake Zürich"],
+    }
+    assert await db.tags.entries_with(keys, [lake]) == {first.id, second.id}
+    assert await db.tags.entries_with(keys, [lake, boat]) == {first.id}
+    assert await db.tags.entries_with(keys, []) == set()
+    assert await db.tags.names(other) == await db.tags.of_entries(other, [first.id]) == {}
+    await db.tags.remove(keys, first.id, lake)
+    assert await db.tags.names(keys) == {lake: "Lake Zürich", boat: "boat \ud83e"}
+    await db.tags.remove(keys, second.id, lake)
+    assert await db.tags.names(keys) == {boat: "boat \ud83e"}
+    await db.tags.remove(keys, second.id, lake)  # twice does no harm
+
+
+async def test_a_trace_needs_an_entry_of_its_writer(db: LocalDB, keys: Keyring, other: Keyring) -> None:
+    made = entry()
+    await db.entries.add(keys, made)
+    for writer, entry_id in ((keys, secrets.token_bytes(16)), (other, made.id)):
+        with pytest.raises(NotFound):
+            await db.tags.add(writer, entry_id, "Lakes")
+        assert await db.tags.names(writer) == {}
+
+
+def test_a_trace_hash_is_keyed() -> None:
+    (keys, _), (others, _) = new_keys(), new_keys()
+    assert trace_hash(keys, "Straße") == trace_hash(keys, "STRASSE") != trace_hash(others, "Straße")
+    assert trace_hash(keys, "2026-11-20") != keys.blind("day", b"2026-11-20")
+
+
+# -- vectors, queries, settings ----------------------------------------------------------------------
+
+
+async def test_vectors_come_back_and_are_replaced(db: LocalDB, keys: Keyring, other: Keyring) -> None:
+    made = entry()
+    await db.entries.add(keys, made)
+    old, new = (EntryVectors(made.id, revision, "model/1", 2, bytes([revision] * 8)) for revision in (1, 2))
+    await db.vectors.put(keys, [old, EntryVectors(secrets.token_bytes(16), 1, "model/1", 1, bytes(4))])
+    await db.vectors.put(keys, [new])
+    await db.vectors.put(other, [old])
+    assert await db.vectors.get(keys, [made.id]) == [new]
+    assert [batch async for batch in db.vectors.all(keys)] == [[new]]
+    assert await db.vectors.revisions(keys.user_id) == {made.id: 2}
+    assert await db.vectors.get(other, [made.id]) == []
+    await db.vectors.delete(keys.user_id, [made.id])
+    assert await db.vectors.get(keys, [made.id]) == []
+
+
+async def test_the_search_history_is_bounded_and_newest_first(
+    db: LocalDB, keys: Keyring, other: Keyring, raw: Raw
+) -> None:
+    for number in range(KEPT + 7):
+        await db.search_history.add(keys, f"query {number}", AT + timedelta(seconds=number))
+    await db.search_history.add(other, "\ud83e", AT)
+    assert raw("SELECT count(*) FROM search_history") == [(KEPT + 1,)]
+    assert await db.search_history.recent(keys, KEPT) == [f"query {n}" for n in reversed(range(7, KEPT + 7))]
+    await db.search_history.add(keys, "query 20", AT + timedelta(hours=1))
+    assert (await db.search_history.recent(keys))[:2] == ["query 20", f"query {KEPT + 6}"]
+    assert (await db.search_history.recent(keys, 99)).count("query 20") == 1
+    await db.search_history.clear(keys.user_id)
+    assert await db.search_history.recent(keys) == []
+    assert await db.search_history.recent(other) == ["\ud83e"]
+
+
+async def test_damaged_records_of_other_kinds_lock_nobody_out(
+    db: LocalDB, keys: Keyring, damage: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = entry()
+    await db.entries.add(keys, made)
+    await db.tags.add(keys, made.id, "Lakes")
+    await db.vectors.put(keys, [EntryVectors(made.id, 1, "m", 1, bytes(4))])
+    await db.search_history.add(keys, "herons", AT)
+    await db.profiles.put(keys, b"{}", revision=0)
+    for table in ("tags", "vectors", "search_history", "profiles"):
+        damage(table)
+    boats = await db.tags.add(keys, made.id, "Boats")
+    assert await db.tags.names(keys) == {boats: "Boats"}
+    assert await db.tags.of_entries(keys, [made.id]) == {made.id: ["Boats"]}
+    assert await db.vectors.get(keys, [made.id]) == []
+    await db.search_history.add(keys, "lakes", AT)
+    assert await db.search_history.recent(keys) == ["lakes"]
+    assert await db.profiles.get(keys) == (b"", 1)
+    await db.profiles.put(keys, b"[]", revision=1)
+    assert await db.profiles.get(keys) == (b"[]", 2)
+    assert not any(word in caplog.text for word in ("Lakes", "herons"))
+
+
+async def test_settings_of_a_stale_revision_are_refused(db: LocalDB, keys: Keyring) -> None:
+    assert await db.profiles.get(keys) is None
+    await db.profiles.put(keys, b"one", revision=0)
+    for revision in (0, 2):
+        with pytest.raises(StaleRevision):
+            await db.profiles.put(keys, b"stale", revision=revision)
+    await db.profiles.put(keys, b"two", revision=1)
+    assert await db.profiles.get(keys) == (b"two", 2)
+
+
+# -- writers and sessions ----------------------------------------------------------------------------
+
+
+async def test_names_are_taken_however_they_are_spelt(db: LocalDB, keys: Keyring) -> None:
+    for name in ("Alice", "ALICE", "  alice ", "\uff21lice"):
+        with pytest.raises(NameTaken):
+            await new_writer(db, name)
+        found = await db.users.by_name(name)
+        assert found == User(keys.user_id, "Alice", recovery_confirmed=False)
+    assert await db.users.by_name("Ali ce") is None
+    assert name_key("Straße  eins") == name_key("strasse eins")
+    with pytest.raises(NotFound):
+        await db.users.get(bytes(16))
+
+
+async def test_of_two_changes_of_a_slot_one_is_told(db: LocalDB, keys: Keyring) -> None:
+    slots = [KeySlot("recovery", bytes(32), None, secrets.token_bytes(40)) for _ in range(3)]
+    await db.users.put_slots(keys.user_id, [slots[0]])
+    await db.users.confirm_recovery(keys.user_id)
+    await db.users.put_slots(keys.user_id, [slots[1]], expected=slots[0])
+    with pytest.raises(StaleRevision):
+        await db.users.put_slots(keys.user_id, [slots[2]], expected=slots[0])
+    assert await db.users.slots(keys.user_id) == {"recovery": slots[1]}
+    assert not (await db.users.get(keys.user_id)).recovery_confirmed  # the new code was typed back by nobody
+
+
+async def test_a_fact_of_the_instance_is_kept_once(db: LocalDB) -> None:
+    assert await db.users.recall("kdf") is None
+    assert await db.users.remember("kdf", "first") == "first"
+    assert await db.users.remember("kdf", "second") == "first"
+    assert await db.users.recall("kdf") == "first"
+
+
+async def test_sessions_begin_and_end(db: LocalDB, keys: Keyring, other: Keyring, raw: Raw) -> None:
+    made = [
+        Session(secrets.token_bytes(32), owner.user_id, sealed, 100, 1000)
+        for owner, sealed in ((keys, b"sealed"), (keys, None), (other, None), (keys, None))
+    ]
+    for each in made:
+        await db.sessions.add(each, DAY)
+    assert await db.sessions.get(made[0].id) == made[0]
+    assert await db.sessions.get(bytes(32)) is None
+    assert {s.id for s in await db.sessions.of_user(keys.user_id)} == {made[0].id, made[1].id, made[3].id}
+    assert raw("SELECT signed_in_on FROM users WHERE id=?", keys.user_id) == [("2026-11-20",)]
+    await db.sessions.touch(made[0].id, 200)
+    assert await db.sessions.end_expired(99) == []
+    assert sorted(await db.sessions.end_expired(100)) == sorted([keys.user_id, keys.user_id, other.user_id])
+    assert [s.idle_until for s in await db.sessions.of_user(keys.user_id)] == [200]
+    await db.sessions.touch(made[0].id, 5000)
+    assert await db.sessions.end_expired(1000) == [keys.user_id]  # the absolute end counts too
+    for each in made:
+        await db.sessions.add(each, DAY)
+    await db.sessions.end(made[3].id)
+    await db.sessions.end_others(keys.user_id, keep=made[1].id)
+    assert {row[0] for row in raw("SELECT id FROM dek_sessions")} == {made[1].id, made[2].id}
+    await db.sessions.clear()
+    assert raw("SELECT id FROM dek_sessions") == []
+
+
+async def test_a_session_needs_a_writer(db: LocalDB) -> None:
+    with pytest.raises(StorageError):
+        await db.sessions.add(Session(bytes(32), bytes(16), None, 1, 1), DAY)
+
+
+def test_an_instant_before_1970_keeps_its_microseconds() -> None:
+    made = replace(entry(), at=datetime(1969, 12, 31, 23, 59, 59, 500_000, tzinfo=UTC))
+    assert Entry.unpacked(made.id, 1, made.packed()).at == made.at
