@@ -1,0 +1,1 @@
+"""Search: a per-user index in RAM over the sealed store, by word and by meaning."""

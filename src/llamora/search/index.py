@@ -1,0 +1,692 @@
+"""One writer's unlocked index: words in an in-memory FTS5 table, passages in matrices. Nothing touches the disk.
+
+Outside `persistence` the only place that opens SQLite: `:memory:` only.
+"""
+
+import re
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+from llamora.clock import day_in_words, weekday_in_words
+from llamora.search.passages import UNKNOWN, Passages, grown
+from llamora.search.rank import (
+    DENSE_FLOOR,
+    EXACT,
+    IN_TIME,
+    JOINT,
+    LOOKUP_WORDS,
+    QUOTED,
+    START,
+    STOP,
+    STOP_WORDS,
+    WHOLE_PHRASE,
+    Query,
+    fused,
+    lexical_weight,
+    match_phrase,
+    match_terms,
+    normalised,
+    spaced,
+)
+from llamora.search.words import NEARNESS, STEP, Posting, Postings, bm25, nearness
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+    Places = NDArray[np.intp]
+    Mask = NDArray[np.bool_]
+    Scores = NDArray[np.float64]
+
+TOKENIZER = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
+DENSE_POOL = 200  # so many nearest entries are weighed against those found by word
+LEXICAL_POOL = 1000  # so many best matches by word are weighed against meaning; deeper pages ask for more
+SNIPPET_TOKENS = 40  # about 240 letters; SQLite allows 64
+LOOKED_AT = 200  # the best matches of a look-up whose text is looked at for the very words
+FEW = 64  # so many candidates of a phrase are looked at one by one
+BULK = 32  # from so many new entries on, cached postings are read again instead of brought along
+COMMON_FROM = 5_000  # entries; below, no word is so common that reading its posting is felt
+COMMON = 0.02  # a word in more than this part of all entries has its posting read before it is asked for
+SCAN_TERMS = 500  # words looked through for that before the thread looks for other work
+STEMS_KEPT = 4096
+BLOCK = 4096  # passages of one section of a snapshot
+STATE = ("revisions", "live", "mine", "days", "at", "lengths")  # what is kept of every slot
+
+READ = (
+    "SELECT group_concat(CASE col WHEN 'body' THEN doc - 1 END),"
+    " group_concat(CASE col WHEN 'body' THEN offset / ? END),"
+    " group_concat(CASE col WHEN 'about' THEN doc - 1 END) FROM terms WHERE "
+)
+
+
+@dataclass(slots=True, frozen=True)
+class Document:
+    """What is indexed of an entry."""
+
+    entry_id: bytes
+    revision: int
+    day: date
+    at: datetime
+    mine: bool
+    text: str
+    traces: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, frozen=True)
+class Match:
+    """An entry that was found: `passage` is the number of its nearest passage, -1 without vectors.
+
+    `likeness` is its cosine to the question, UNKNOWN without.
+    """
+
+    entry_id: bytes
+    score: float
+    passage: int
+    likeness: float = UNKNOWN
+
+
+@dataclass(slots=True, frozen=True)
+class Matches:
+    """The matches asked for, best first, and how many there are in all."""
+
+    page: tuple[Match, ...]
+    total: int
+    meaning: bool
+
+
+STRETCH = 3000  # characters; a snippet of that many takes under a millisecond
+STRETCH_OVERLAP = 300  # so that a phrase over the edge is whole in one of two
+
+
+def _stretches(text: str) -> list[str]:
+    """A text in overlapping stretches."""
+    last = max(len(text) - STRETCH_OVERLAP, 1)
+    return [text[start : start + STRETCH] for start in range(0, last, STRETCH - STRETCH_OVERLAP)]
+
+
+class UserIndex:
+    """Words and vectors of one writer. All methods are for one thread, the index's own.
+
+    Every entry has a slot: its row in the FTS5 table is `slot + 1`. The table keeps no text ("contentless"), but to
+    take an entry out of it FTS5 needs the text again, so that lies beside it, compressed. FTS5 cuts, stems and stores
+    the words; which entry is best is reckoned from arrays (`words`), which at 100,000 entries is ten times faster.
+    """
+
+    def __init__(self, graph_above: int) -> None:
+        import numpy as np
+
+        self._db = _empty()
+        self._db.execute(f'CREATE VIRTUAL TABLE words USING fts5(about, body, content="", tokenize="{TOKENIZER}")')
+        self._db.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, about TEXT NOT NULL, body BLOB NOT NULL)")
+        self._views()
+        self._slots: dict[bytes, int] = {}
+        self._free: list[int] = []
+        self._ids: list[bytes] = []
+        self._revisions: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._live: Mask = np.zeros(0, dtype=np.bool_)
+        self._mine: Mask = np.zeros(0, dtype=np.bool_)
+        self._days: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+        self._at: NDArray[np.float64] = np.zeros(0, dtype=np.float64)
+        self._lengths: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+        self._graph_above = graph_above
+        self._passages: dict[str, Passages] = {}
+        self._postings = Postings(self._read)
+        self._stems: dict[str, list[str]] = {}
+        self._owners: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # of the block that is being taken over
+        self.version = 0  # another one after every change
+        self._scanned: str | None = ""  # the last word looked at for being common; None: all were
+
+    def _views(self) -> None:
+        self._db.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, words, instance)")
+        self._db.execute("CREATE VIRTUAL TABLE temp.counts USING fts5vocab(main, words, row)")
+        self._db.execute(f'CREATE VIRTUAL TABLE temp.shown USING fts5(about, body, tokenize="{TOKENIZER}")')
+        self._db.execute("CREATE VIRTUAL TABLE temp.cut USING fts5vocab(temp, shown, instance)")
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._db.close()
+        self._slots.clear()
+        self._passages.clear()
+        self._postings.clear()
+
+    def put(self, documents: Iterable[Document]) -> None:
+        """Index entries, or index them anew; one of an older revision than is there is passed over."""
+        rows: list[tuple[int, str, str]] = []
+        self.version += 1
+        self._db.execute("BEGIN")
+        for document in {document.entry_id: document for document in documents}.values():
+            about = _about(document)
+            slot = self._slots.get(document.entry_id)
+            if slot is not None:
+                if self._revisions[slot] > document.revision:
+                    continue
+                if self._revisions[slot] == document.revision:
+                    # The text is the same; its traces may not be.
+                    if self._stored(slot)[0] == about:
+                        continue
+                    self._remove_text(slot)
+                    self._postings.clear()
+                else:
+                    self._vacate(slot)
+                    slot = None
+            if slot is None:
+                slot = self._new_slot(document.entry_id)
+            self._revisions[slot] = document.revision
+            self._live[slot] = True
+            self._mine[slot] = document.mine
+            self._days[slot] = document.day.toordinal()
+            self._at[slot] = document.at.timestamp()
+            rows.append((slot + 1, about, spaced(normalised(document.text))))
+        self._db.executemany("INSERT INTO words (rowid, about, body) VALUES (?, ?, ?)", rows)
+        self._db.executemany(
+            "INSERT INTO texts (id, about, body) VALUES (?, ?, ?)",
+            [(row, about, zlib.compress(body.encode(), 1)) for row, about, body in rows],
+        )
+        for row, _, _ in rows:
+            (size,) = self._db.execute("SELECT sz FROM words_docsize WHERE id=?", (row,)).fetchone()
+            self._lengths[row - 1] = sum(_varints(size))
+        self._db.execute("COMMIT")
+        self._bring_along(rows)
+
+    def drop(self, entry_ids: Iterable[bytes]) -> None:
+        """Take entries out: their words, their text and their vectors."""
+        self.version += 1
+        self._db.execute("BEGIN")
+        for entry_id in entry_ids:
+            slot = self._slots.get(entry_id)
+            if slot is not None:
+                self._vacate(slot)
+        self._db.execute("COMMIT")
+
+    def put_vectors(self, entry_id: bytes, revision: int, vectors: "Vectors", model: str = "") -> bool:
+        """Set the vectors of an entry by a model, [passages, dim], in place of those by another.
+
+        False when the entry is gone or at another revision by now.
+        """
+        slot = self._slots.get(entry_id)
+        if slot is None or self._revisions[slot] != revision:
+            return False
+        self.version += 1
+        for name, passages in list(self._passages.items()):
+            if name != model:
+                passages.drop(slot)
+                if passages.count == passages.dead:
+                    del self._passages[name]
+        if len(vectors):
+            known = self._passages.get(model)
+            if known is None or known.dim != vectors.shape[1]:
+                known = self._passages[model] = Passages(vectors.shape[1], self._graph_above)
+            known.put(slot, vectors)
+        return True
+
+    def vectors_of(self, entry_id: bytes, model: str) -> "Vectors | None":
+        """The vectors of an entry by a model, or None."""
+        slot, passages = self._slots.get(entry_id), self._passages.get(model)
+        return passages.of(slot) if slot is not None and passages is not None and passages.has(slot) else None
+
+    def without_vectors(self, model: str) -> list[bytes]:
+        """The entries that have no vectors by a model, newest first."""
+        passages = self._passages.get(model)
+        found = [(self._at[slot], i) for i, slot in self._slots.items() if passages is None or not passages.has(slot)]
+        return [entry_id for _, entry_id in sorted(found, reverse=True)]
+
+    @property
+    def models(self) -> set[str]:
+        """The models whose vectors are here."""
+        return set(self._passages)
+
+    def tidy(self) -> bool:
+        """Do one step of what makes searching faster. True while there is more to do."""
+        for passages in self._passages.values():
+            if passages.compact():
+                self.version += 1
+                return True
+            if passages.link():
+                return True
+        return self._foresee()
+
+    @property
+    def linked(self) -> bool:
+        """Whether meaning is searched through the graph."""
+        return any(passages.linked for passages in self._passages.values())
+
+    def search(
+        self,
+        query: Query,
+        asked: "Mapping[str, Vectors]",
+        weight: float,
+        limit: int,
+        offset: int,
+        only: AbstractSet[bytes] | None = None,
+    ) -> Matches:
+        """The matches `offset` .. `offset + limit`, best first, newest first among equals.
+
+        `asked` holds the question's vector by each model, the one in use first; `only`, where it is given, rules out
+        all other entries.
+        """
+        import numpy as np
+
+        slots = len(self._ids)
+        allowed = self._allowed(query, only)
+        if not query.terms:
+            found = np.flatnonzero(self._live[:slots] if allowed is None else allowed)
+            scores = np.zeros(len(found))
+            if allowed is None:
+                found, scores = found[:0], scores[:0]
+            return self._page(found, scores, {}, limit, offset, len(found))
+        by_word, words, total = self._lexical(query, allowed, max(LEXICAL_POOL, offset + limit))
+        known = {model: vector for model, vector in asked.items() if model in self._passages}
+        if not known:
+            scores = fused(words, None, 1.0)
+            return self._page(by_word, self._raised(query, by_word, scores), {}, limit, offset, total)
+        # A filter would starve the graph: what it lets through may be far from all that is near.
+        likeness = self._likeness(known, by_word, exact=allowed is not None)
+        if allowed is not None:
+            likeness[~allowed] = UNKNOWN
+        near = np.flatnonzero(likeness >= DENSE_FLOOR)
+        if len(near) > DENSE_POOL:
+            near = near[np.argpartition(-likeness[near], DENSE_POOL)[:DENSE_POOL]]
+        found = np.concatenate([by_word, np.setdiff1d(near, by_word)])
+        lexical = np.zeros(len(found))
+        lexical[: len(by_word)] = words
+        scores = fused(lexical, likeness[found].astype(np.float64), lexical_weight(query, weight))
+        total += len(found) - len(by_word)
+        return self._page(found, self._raised(query, found, scores), known, limit, offset, total)
+
+    def nearest(self, asked: "Mapping[str, Vectors]", limit: int, leave_out: AbstractSet[bytes]) -> list[Match]:
+        """The writer's own entries that are nearest to vectors, best first, with no regard to words."""
+        import numpy as np
+
+        known = {model: vector for model, vector in asked.items() if model in self._passages}
+        likeness = self._likeness(known, np.zeros(0, dtype=np.intp), exact=True)
+        likeness[~(self._live & self._mine)[: len(likeness)]] = UNKNOWN
+        away = [self._slots[entry_id] for entry_id in leave_out if entry_id in self._slots]
+        likeness[np.array(away, dtype=np.intp)] = UNKNOWN
+        found = np.flatnonzero(likeness >= DENSE_FLOOR)
+        return list(self._page(found, likeness[found].astype(np.float64), known, limit, 0, 0).page)
+
+    def snippets(self, query: Query, texts: Sequence[str]) -> list[str]:
+        """Per text the stretch that matches best, with START and STOP around each match; "" where none matches."""
+        expression = " OR ".join(_any(query.terms))
+        found = [""] * len(texts)
+        if not expression:
+            return found
+        self._db.execute("BEGIN")
+        try:
+            # FTS5 takes time by the square of the matches for a snippet, so a long text goes in by stretches and
+            # only the best of them is looked at.
+            rows = [(i, stretch) for i, text in enumerate(texts) for stretch in _stretches(text)]
+            self._db.executemany(
+                "INSERT INTO temp.shown (rowid, body) VALUES (?, ?)",
+                [(row, spaced(stretch)) for row, (_, stretch) in enumerate(rows)],
+            )
+            best: dict[int, int] = {}
+            ranked: list[tuple[int]] = self._db.execute(
+                "SELECT rowid FROM shown WHERE shown MATCH ? ORDER BY rank", (expression,)
+            ).fetchall()
+            for (row,) in ranked:
+                best.setdefault(rows[row][0], row)
+            for text, row in best.items():
+                (marked,) = self._db.execute(
+                    "SELECT snippet(shown, 1, ?, ?, '…', ?) FROM shown WHERE shown MATCH ? AND rowid=?",
+                    (START, STOP, SNIPPET_TOKENS, expression, row),
+                ).fetchone()
+                found[text] = marked.replace(JOINT, "")
+        finally:
+            self._db.execute("ROLLBACK")
+        return found
+
+    def sections(self) -> "Iterator[tuple[str, NDArray[Any]]]":
+        """All that is needed to be as this index is now, as named arrays; the vectors in blocks, in half precision."""
+        import numpy as np
+
+        slots = len(self._ids)
+        yield "words", np.frombuffer(self._db.serialize(), dtype=np.uint8)
+        ids = b"".join(entry_id or bytes(16) for entry_id in self._ids)
+        yield "ids", np.frombuffer(ids, dtype=np.uint8)
+        for name in STATE:
+            yield name, getattr(self, f"_{name}")[:slots]
+        for model, passages in self._passages.items():
+            for owners, vectors in passages.blocks(BLOCK):
+                yield f"owners {model}", owners
+                yield f"vectors {model}", vectors
+
+    def take(self, name: str, array: "NDArray[Any]") -> None:
+        """Take over one section, in the order of `sections`. Raises ValueError and sqlite3.Error for a damaged one."""
+        if name == "words":
+            self._db.close()
+            self._db = _empty()
+            self._db.deserialize(array.tobytes())
+            self._views()
+        elif name == "ids":
+            raw = array.tobytes()
+            self._ids = [raw[place : place + 16] for place in range(0, len(raw), 16)]
+        elif name in STATE:
+            if array.shape != (len(self._ids),):
+                raise ValueError("a section does not fit the others")
+            setattr(self, f"_{name}", array)
+            if name == STATE[-1]:
+                live = self._live.tolist()
+                self._slots = {entry_id: slot for slot, entry_id in enumerate(self._ids) if live[slot]}
+                self._free = [slot for slot, used in enumerate(live) if not used]
+        elif name.startswith("owners "):
+            self._owners = array
+        elif name.startswith("vectors "):
+            if array.shape[:1] != self._owners.shape or self._owners.max(initial=-1) >= len(self._ids):
+                raise ValueError("a section does not fit the others")
+            known = self._passages.setdefault(
+                name.removeprefix("vectors "), Passages(array.shape[1], self._graph_above)
+            )
+            known.restore(self._owners, array)
+        else:
+            raise ValueError("a section of another format")
+
+    @property
+    def revisions(self) -> dict[bytes, int]:
+        """The revision of every entry that is here."""
+        numbers = self._revisions.tolist()
+        return {entry_id: numbers[slot] for entry_id, slot in self._slots.items()}
+
+    # --- Inside
+
+    def _new_slot(self, entry_id: bytes) -> int:
+        # A slot is used again only together with postings that are read again.
+        if len(self._free) > max(256, len(self._ids) // 4):
+            self._postings.clear()
+        if self._free and not len(self._postings):
+            slot = self._free.pop()
+            self._ids[slot] = entry_id
+        else:
+            slot = len(self._ids)
+            self._ids.append(entry_id)
+            for name in ("_revisions", "_live", "_mine", "_days", "_at", "_lengths"):
+                setattr(self, name, grown(getattr(self, name), slot + 1))
+        self._slots[entry_id] = slot
+        return slot
+
+    def _vacate(self, slot: int) -> None:
+        self._remove_text(slot)
+        for passages in self._passages.values():
+            passages.drop(slot)
+        self._slots.pop(self._ids[slot], None)
+        self._live[slot] = False
+        self._lengths[slot] = 0
+        self._ids[slot] = b""
+        self._free.append(slot)
+
+    def _stored(self, slot: int) -> tuple[str, str]:
+        about, body = self._db.execute("SELECT about, body FROM texts WHERE id=?", (slot + 1,)).fetchone()
+        return about, zlib.decompress(body).decode()
+
+    def _remove_text(self, slot: int) -> None:
+        self._db.execute(
+            "INSERT INTO words (words, rowid, about, body) VALUES ('delete', ?, ?, ?)", (slot + 1, *self._stored(slot))
+        )
+        self._db.execute("DELETE FROM texts WHERE id=?", (slot + 1,))
+
+    def _bring_along(self, rows: Sequence[tuple[int, str, str]]) -> None:
+        """Tell cached postings what came, or forget them where reading them again is cheaper."""
+        if not len(self._postings) or not rows:
+            return
+        if len(rows) > BULK or sum(len(body) for _, _, body in rows) > 100_000:
+            self._postings.clear()
+            self._scanned = ""
+            return
+        for row, about, body in rows:
+            self._postings.add(row - 1, self._cut([(about, body)])[0])
+
+    def _cut(self, texts: Sequence[tuple[str, str]]) -> list[list[tuple[str, bool, int]]]:
+        """The tokens of texts as FTS5 cuts and stems them: (term, whether in the body, its number)."""
+        found: list[list[tuple[str, bool, int]]] = [[] for _ in texts]
+        self._db.execute("BEGIN")
+        try:
+            self._db.executemany(
+                "INSERT INTO temp.shown (rowid, about, body) VALUES (?, ?, ?)",
+                [(row, about, body) for row, (about, body) in enumerate(texts)],
+            )
+            rows: Iterable[tuple[str, int, str, int]] = self._db.execute("SELECT term, doc, col, offset FROM temp.cut")
+            for term, row, column, number in rows:
+                found[row] += [(term, column == "body", number)]
+        finally:
+            self._db.execute("ROLLBACK")
+        return found
+
+    def _terms(self, literals: Sequence[str]) -> list[list[str]]:
+        """The stems of FTS5 string literals, in order; that of a prefix ends in `*`."""
+        new = [literal for literal in literals if literal not in self._stems]
+        if new:
+            if len(self._stems) > STEMS_KEPT:
+                self._stems.clear()
+                new = list(literals)
+            for literal, tokens in zip(new, self._cut([("", literal.strip('*"')) for literal in new]), strict=True):
+                terms = [term for term, _, _ in sorted(tokens, key=lambda token: token[2])]
+                if terms and literal.endswith("*"):
+                    terms[-1] += "*"
+                self._stems[literal] = terms
+        return [self._stems[literal] for literal in literals]
+
+    def _read(self, term: str) -> Posting:
+        """The posting of a term, read in one step of SQLite, which holds no other thread up."""
+        import numpy as np
+
+        if term.endswith("*"):
+            where, bounds = "term>=? AND term<?", (term[:-1], term[:-1] + "\U0010ffff")
+        else:
+            where, bounds = "term=?", (term,)
+        row = self._db.execute(READ + where, (STEP, *bounds)).fetchone()
+        return Posting(*(np.fromstring(text or "", dtype=np.int32, sep=",") for text in row))
+
+    def _posting(self, literal: str) -> Posting | None:
+        """What an FTS5 string literal finds."""
+        import numpy as np
+
+        (terms,) = self._terms([literal])
+        if not terms:
+            return None
+        if len(terms) == 1:
+            return self._postings.get(terms[0])
+        slots = self._phrase(terms, literal).astype(np.int32)
+        return Posting(slots, np.zeros_like(slots), slots[:0])
+
+    def _rows(self, literal: str) -> "Places":
+        """The live slots that an FTS5 string literal finds."""
+        import numpy as np
+
+        posting = self._posting(literal)
+        slots = np.zeros(0, dtype=np.intp) if posting is None else posting.slots.astype(np.intp)
+        return slots[self._live[slots]]
+
+    def _phrase(self, terms: Sequence[str], literal: str) -> "Places":
+        """The slots that hold the words of a literal one after the other: its rarer words say where to look."""
+        import numpy as np
+
+        candidates: Places | None = None
+        for term in terms:
+            if term in STOP_WORDS or term.endswith("*"):
+                continue
+            slots = self._postings.get(term).slots.astype(np.intp)
+            candidates = slots if candidates is None else np.intersect1d(candidates, slots, assume_unique=True)
+            if not len(candidates):
+                return candidates
+        if candidates is not None and len(candidates) <= FEW:
+            one = "SELECT 1 FROM words WHERE words MATCH ? AND rowid=?"
+            held = [bool(self._db.execute(one, (literal, slot + 1)).fetchone()) for slot in candidates.tolist()]
+            return candidates[np.array(held, dtype=np.bool_)]
+        rows = self._db.execute("SELECT rowid - 1 FROM words WHERE words MATCH ?", (literal,))
+        return np.array([row[0] for row in rows], dtype=np.intp)
+
+    def _foresee(self) -> bool:
+        """Read the posting of one more common word. True while there may be more."""
+        if self._scanned is None or len(self) < COMMON_FROM:
+            return False
+        words = self._db.execute(
+            "SELECT term, doc FROM temp.counts WHERE term>? LIMIT ?", (self._scanned, SCAN_TERMS)
+        ).fetchall()
+        for term, entries in words:
+            self._scanned = term
+            if entries > COMMON * len(self) and term not in self._postings:
+                self._postings.get(term)
+                return True
+        if len(words) < SCAN_TERMS:
+            self._scanned = None
+        return self._scanned is not None
+
+    def _allowed(self, query: Query, only: AbstractSet[bytes] | None) -> "Mask | None":
+        """Which slots the filters let through; None when there are none."""
+        import numpy as np
+
+        if not query.filtered and only is None:
+            return None
+        slots = len(self._ids)
+        mask = self._live[:slots].copy()
+        if query.role is not None:
+            mask &= self._mine[:slots] == (query.role == "me")
+        if query.after is not None:
+            mask &= self._days[:slots] >= query.after.toordinal()
+        if query.before is not None:
+            mask &= self._days[:slots] <= query.before.toordinal()
+        if only is not None:
+            mask &= self._having(np.array([self._slots[i] for i in only if i in self._slots], dtype=np.intp))
+        for phrase in filter(None, map(match_phrase, query.phrases)):
+            mask &= self._having(self._rows(phrase))
+        for unwanted in filter(None, map(_excluded, query.excluded)):
+            mask &= ~self._having(self._rows(unwanted))
+        return mask
+
+    def _having(self, slots: "Places") -> "Mask":
+        import numpy as np
+
+        mask = np.zeros(len(self._ids), dtype=np.bool_)
+        mask[slots] = True
+        return mask
+
+    def _lexical(self, query: Query, allowed: "Mask | None", pool: int) -> "tuple[Places, Scores, int]":
+        """The best `pool` slots by word, their scores, 0..1, and how many match in all."""
+        import numpy as np
+
+        postings = [posting for literal in _any(query.terms) if (posting := self._posting(literal)) is not None]
+        slots = len(self._ids)
+        scores = bm25(postings, self._lengths[:slots], self._live[:slots], len(self))
+        if allowed is not None:
+            scores[~allowed] = 0
+        found = np.flatnonzero(scores)
+        total = len(found)
+        if total > pool:
+            found = found[np.argpartition(-scores[found], pool)[:pool]]
+        if not total:
+            return found, scores[found], 0
+        near = nearness(postings, found, slots, len(self))
+        best = float(near.max()) or 1.0
+        return found, (1 - NEARNESS) * scores[found] / scores[found].max() + NEARNESS * near / best, total
+
+    def _likeness(self, asked: "Mapping[str, Vectors]", needed: "Places", exact: bool) -> "NDArray[np.float32]":
+        """Per slot its cosine, by a former model where the one in use has not been there yet.
+
+        Those of two models are not one measure, but near enough while the one replaces the other. Of `needed` it is
+        known even where a graph compares the nearest only.
+        """
+        import numpy as np
+
+        slots = len(self._ids)
+        merged = np.full(slots, UNKNOWN, dtype=np.float32)
+        for model, vector in asked.items():
+            passages = self._passages[model]
+            found = passages.nearest(vector, slots, exact)
+            if not exact:
+                unknown = needed[found[needed] == UNKNOWN]
+                found[unknown] = passages.likeness(unknown, vector)
+            merged = np.where(merged == UNKNOWN, found, merged)
+        return merged
+
+    def _raised(self, query: Query, found: "Places", scores: "Scores") -> "Scores":
+        """Scores with what the question as a whole adds: word for word in an entry, or of the days it speaks of."""
+        import numpy as np
+
+        if query.whole and (phrase := match_phrase(query.whole)):
+            scores = scores + WHOLE_PHRASE * np.isin(found, self._rows(phrase))
+        if 0 < len(query.words) <= LOOKUP_WORDS and not query.phrases:
+            scores = scores + EXACT * self._exactly(query.words, found, scores)
+        for quoted in filter(None, map(match_phrase, query.quoted)):
+            scores = scores + QUOTED * np.isin(found, self._rows(quoted))
+        if query.when is not None:
+            days = self._days[found]
+            inside = (days >= query.when.start.toordinal()) & (days <= query.when.end.toordinal())
+            scores = scores + IN_TIME * inside
+        return scores
+
+    def _exactly(self, words: Sequence[str], found: "Places", scores: "Scores") -> "Scores":
+        """The share of the words that the best of `found` hold in the very form asked for: a stem stands for many."""
+        import numpy as np
+
+        ends = ["" if word.endswith("*") else r"(?!\w)" for word in words]
+        forms = [
+            re.compile(rf"(?<!\w){re.escape(word.rstrip('*'))}{end}", re.IGNORECASE)
+            for word, end in zip(words, ends, strict=True)
+        ]
+        share = np.zeros(len(found))
+        for place in np.argsort(-scores, kind="stable")[:LOOKED_AT].tolist():
+            body = self._stored(int(found[place]))[1]
+            share[place] = sum(form.search(body) is not None for form in forms) / len(forms)
+        return share
+
+    def _page(
+        self, found: "Places", scores: "Scores", asked: "Mapping[str, Vectors]", limit: int, offset: int, total: int
+    ) -> Matches:
+        import numpy as np
+
+        order = np.lexsort((-self._at[found], -scores))
+        page: list[Match] = []
+        for place in order[offset : offset + limit].tolist():
+            slot = int(found[place])
+            parts = (self._passages[model].passage(slot, vector) for model, vector in asked.items())
+            passage = next((part for part in parts if part >= 0), -1)
+            alike = (float(self._passages[m].likeness(np.array([slot]), v)[0]) for m, v in asked.items())
+            likeness = next((cosine for cosine in alike if cosine != UNKNOWN), UNKNOWN)
+            page.append(Match(self._ids[slot], float(scores[place]), passage, likeness))
+        return Matches(tuple(page), total, bool(asked))
+
+
+def _empty() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA temp_store=MEMORY")
+    connection.execute("PRAGMA secure_delete=ON")
+    return connection
+
+
+def _about(document: Document) -> str:
+    """What is indexed beside the text: the day in words, and the traces."""
+    day = document.day
+    traces = " ".join(spaced(normalised(trace)) for trace in document.traces)
+    return f"{weekday_in_words(day)} {day_in_words(day)} {day.isoformat()} {traces}".rstrip()
+
+
+def _varints(blob: bytes) -> Iterable[int]:
+    """The integers of an FTS5 docsize record: one for each column, as SQLite writes varints."""
+    value = 0
+    for byte in blob:
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:
+            yield value
+            value = 0
+
+
+def _any(terms: Iterable[str]) -> list[str]:
+    """The literals of which one must match, each once."""
+    found: list[str] = []
+    for term in terms:
+        found += [match_phrase(term)] if " " in term else match_terms(term)
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def _excluded(term: str) -> str:
+    literal = match_phrase(term)
+    return f"{literal}*" if literal and term.endswith("*") else literal

@@ -1,0 +1,113 @@
+"""An index as bytes and back: sections of arrays in parts small enough to be sealed one by one. Pure.
+
+The first part holds JSON: the format, and name, type and shape of every section. The others hold the sections' bytes
+one after the other, cut every PART_BYTES. Nothing here is trusted because it can be read: the caller compares the
+revision of every entry with the store.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from llamora.search.index import TOKENIZER, UserIndex
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT = 1  # raise when an index of before would not do
+PART_BYTES = 2_000_000
+LARGEST = 2**31  # bytes of one section; more is damage
+
+
+class Unusable(Exception):
+    """The snapshot is of another format, not whole, or does not hold together."""
+
+
+class Writer:
+    """Cuts an index into parts; `header` is complete once `parts` is used up. For the index's thread."""
+
+    def __init__(self, index: UserIndex, others: "dict[bytes, int]", traces: dict[bytes, tuple[str, ...]]) -> None:
+        self._index = index
+        self._others = others
+        self._traces = traces
+        self._sections: list[tuple[str, str, tuple[int, ...]]] = []
+
+    def parts(self) -> Iterator[bytes]:
+        """The parts from 1 on."""
+        pending = bytearray()
+        for name, array in self._index.sections():
+            little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            self._sections.append((name, little.dtype.str, little.shape))
+            whole = little.reshape(-1).view("u1").data
+            for start in range(0, len(whole), PART_BYTES):
+                pending += whole[start : start + PART_BYTES]
+                while len(pending) >= PART_BYTES:
+                    yield bytes(pending[:PART_BYTES])
+                    del pending[:PART_BYTES]
+        if pending:
+            yield bytes(pending)
+
+    @property
+    def header(self) -> bytes:
+        """Part 0. `others` are records that are known and not indexed, `traces` what entries bore."""
+        return json.dumps(
+            {
+                "format": [FORMAT, TOKENIZER],
+                "sections": self._sections,
+                "others": {entry_id.hex(): revision for entry_id, revision in self._others.items()},
+                "traces": {entry_id.hex(): names for entry_id, names in self._traces.items()},
+            }
+        ).encode()
+
+
+class Reader:
+    """Makes an index of parts. Every method raises Unusable, or what damaged content makes SQLite and numpy raise."""
+
+    def __init__(self, index: UserIndex, header: bytes) -> None:
+        held = json.loads(header)
+        if held["format"] != [FORMAT, TOKENIZER]:
+            raise Unusable
+        self._index = index
+        self._sections: list[tuple[str, str, list[int]]] = held["sections"]
+        self._current: NDArray[Any] | None = None
+        self._filled = 0
+        self._next()
+        self.others = {bytes.fromhex(entry_id): int(revision) for entry_id, revision in held["others"].items()}
+        self.traces = {bytes.fromhex(entry_id): tuple(names) for entry_id, names in held["traces"].items()}
+
+    @property
+    def done(self) -> bool:
+        """Whether every section is whole."""
+        return self._current is None
+
+    def feed(self, part: bytes) -> None:
+        """Take over the next part."""
+        rest = memoryview(part)
+        while rest:
+            if self._current is None:
+                raise Unusable
+            room = self._current.reshape(-1).view("u1")[self._filled :]
+            taken = min(len(room), len(rest))
+            room[:taken] = rest[:taken]
+            rest = rest[taken:]
+            self._filled += taken
+            if taken == len(room):
+                self._finish()
+
+    def _finish(self) -> None:
+        if self._current is not None:
+            self._index.take(self._sections.pop(0)[0], self._current)
+            self._next()
+
+    def _next(self) -> None:
+        import numpy as np
+
+        self._current, self._filled = None, 0
+        if self._sections:
+            _, kind, shape = self._sections[0]
+            dtype = np.dtype(kind)
+            if dtype.hasobject or any(size < 0 for size in shape) or dtype.itemsize * int(np.prod(shape)) > LARGEST:
+                raise Unusable
+            self._current = np.zeros(shape, dtype=dtype)
+            if not self._current.size:
+                self._finish()

@@ -1,0 +1,165 @@
+"""BM25 over the words of one writer: postings in arrays, cached as they are asked for. Pure.
+
+An entry's score is half BM25 of the entry, half BM25 of its best window: where the words of a question stand close
+together, they speak of one thing. Measured on long dated conversations and on abstracts, each half alone finds less.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Slots = NDArray[np.int32]
+    Scores = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+
+K1, B = 1.2, 0.4  # BM25; B is low because long entries speak of more, they do not only say it at more length
+STEP = 20  # tokens; a window is two steps long and begins at each
+NEARNESS = 0.5  # the share of the best window
+CACHE_BYTES = 48_000_000  # postings kept, the least used go first
+
+
+@dataclass(slots=True)
+class Posting:
+    """Where a term stands: for each token of a body its slot and step, and the slots whose date or traces name it.
+
+    `slots` and `counts` are what follows for whole entries. `later` holds what came since it was read.
+    """
+
+    body: "Slots"
+    steps: "Slots"
+    about: "Slots"
+    slots: "Slots" = field(init=False)
+    counts: "NDArray[np.float32]" = field(init=False)
+    later: list[tuple[list[int], list[int], list[int]]] = field(
+        init=False, default_factory=list[tuple[list[int], list[int], list[int]]]
+    )
+
+    def __post_init__(self) -> None:
+        import numpy as np
+
+        slots, counts = np.unique(np.concatenate([self.body, self.about]), return_counts=True)
+        self.slots, self.counts = slots.astype(np.int32), counts.astype(np.float32)
+
+    @property
+    def bytes(self) -> int:
+        """The memory it takes."""
+        return self.body.nbytes + self.steps.nbytes + self.about.nbytes + self.slots.nbytes + self.counts.nbytes
+
+    def settled(self) -> "Posting":
+        """The posting with what came later."""
+        import numpy as np
+
+        if not self.later:
+            return self
+        parts = [np.array([n for part in self.later for n in part[which]], dtype=np.int32) for which in range(3)]
+        body, steps, about = (
+            np.concatenate([old, new]) for old, new in zip((self.body, self.steps, self.about), parts, strict=True)
+        )
+        return Posting(body, steps, about)
+
+
+class Postings:
+    """The postings asked for lately; `read` fetches one that is not here."""
+
+    def __init__(self, read: Callable[[str], Posting]) -> None:
+        self._read = read
+        self._kept: OrderedDict[str, Posting] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, term: str) -> bool:
+        return term in self._kept
+
+    def get(self, term: str) -> Posting:
+        """The posting of a term, or of all that begin with it when it ends in `*`."""
+        found = self._kept.pop(term, None)
+        if found is None:
+            found = self._read(term)
+        else:
+            self._bytes -= found.bytes
+            found = found.settled()
+        self._kept[term] = found
+        self._bytes += found.bytes
+        while self._bytes > CACHE_BYTES and len(self._kept) > 1:
+            self._bytes -= self._kept.popitem(last=False)[1].bytes
+        return found
+
+    def add(self, slot: int, tokens: Iterable[tuple[str, bool, int]]) -> None:
+        """Take over the tokens of a new entry: (term, whether in the body, its number)."""
+        prefixes = [term for term in self._kept if term.endswith("*")]
+        for term in prefixes:  # rare, and cheap to read again
+            self._bytes -= self._kept.pop(term).bytes
+        new: dict[str, tuple[list[int], list[int], list[int]]] = {}
+        for term, in_body, number in tokens:
+            if term in self._kept:
+                part = new.setdefault(term, ([], [], []))
+                if in_body:
+                    part[0].append(slot)
+                    part[1].append(number // STEP)
+                elif slot not in part[2]:
+                    part[2].append(slot)
+        for term, part in new.items():
+            self._kept[term].later.append(part)
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._kept.clear()
+        self._bytes = 0
+
+
+def bm25(postings: Sequence[Posting], lengths: "NDArray[np.int32]", live: "Mask", entries: int) -> "Scores":
+    """BM25 of every slot, 0 without a match; `lengths` are in tokens, `entries` is how many slots are live."""
+    import numpy as np
+
+    scores = np.zeros(len(live))
+    mean = float(lengths[live].mean()) if entries else 1.0
+    for posting in postings:
+        counts = posting.counts
+        weight = counts + K1 * (1 - B + B * lengths[posting.slots] / max(mean, 1.0))
+        scores[posting.slots] += _rarity(posting, entries) * counts * (K1 + 1) / weight
+    scores[~live] = 0
+    return scores
+
+
+def nearness(postings: Sequence[Posting], slots: "NDArray[np.intp]", size: int, entries: int) -> "Scores":
+    """BM25 of the best window of each of `slots`; `size` is how many slots there are in all."""
+    import numpy as np
+
+    place = np.full(size, -1, dtype=np.int64)
+    place[slots] = np.arange(len(slots))
+    found: list[tuple[Posting, NDArray[np.int64], Slots]] = []
+    for posting in postings:
+        at = place[posting.body]
+        here = at >= 0
+        found.append((posting, at[here], posting.steps[here]))
+    # A window begins at each step and is two long: a token is in the one of its step and in the one before.
+    width = max((int(steps.max(initial=0)) for _, _, steps in found), default=0) + 2
+    windows = [at * width + steps + shift for _, at, steps in found for shift in (0, 1)]
+    keys = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *windows]))
+    scores = np.zeros(len(keys))
+    best = np.zeros(len(slots))
+    for posting, at, steps in found:
+        rarity = _rarity(posting, entries)
+        mine = np.concatenate([at * width + steps, at * width + steps + 1])
+        held, counts = np.unique(mine, return_counts=True)
+        scores[np.searchsorted(keys, held)] += rarity * counts * (K1 + 1) / (counts + K1)
+    owners = (keys // width).astype(np.intp)
+    np.maximum.at(best, owners, scores)
+    for posting, _, _ in found:  # the date and the traces belong to every window alike
+        at = place[posting.about]
+        best[at[at >= 0]] += _rarity(posting, entries)
+    return best
+
+
+def _rarity(posting: Posting, entries: int) -> float:
+    import math
+
+    matches = min(len(posting.slots), entries)
+    return math.log(1 + (entries - matches + 0.5) / (matches + 0.5))

@@ -1,0 +1,102 @@
+"""A real store with two writers, a real embedding model, and a search service over both."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from llamora.persistence.entries import Entry, Role
+from llamora.persistence.local_db import LocalDB
+from llamora.persistence.migrations import run_db_migrations
+from llamora.persistence.users import User
+from llamora.search.embed import Embedder
+from llamora.search.service import SearchResults, SearchService
+from llamora.settings import EmbeddingSettings, SearchSettings, resource
+from llamora.vault.keys import Argon2Params, Keyring, NewKeys, create_keys, open_keyring
+
+TODAY = date(2026, 11, 20)
+
+
+@pytest.fixture(scope="session")
+def embedder(cache: Path) -> Iterator[Embedder]:
+    """The packaged model, loaded once."""
+    made = Embedder(EmbeddingSettings(), cache)
+    asyncio.run(made.warm_up())
+    assert made.ready, made.reason
+    yield made
+    asyncio.run(made.close())
+
+
+@pytest.fixture(scope="session")
+def made_keys() -> list[tuple[bytes, NewKeys]]:
+    """Keys of two writers; deriving them takes a moment."""
+    users = [secrets.token_bytes(16) for _ in range(2)]
+    return [(user, create_keys(user, "a passphrase for tests", Argon2Params(65536, 3, 4))) for user in users]
+
+
+@dataclass
+class Desk:
+    """A writer's store and search."""
+
+    db: LocalDB
+    service: SearchService
+    keys: Keyring
+    other: Keyring
+    embedder: Embedder
+    path: Path
+
+    async def write(
+        self, text: str, day: date = TODAY, role: Role = "me", keys: Keyring | None = None, state: str = "done"
+    ) -> Entry:
+        keys = keys or self.keys
+        at = datetime(day.year, day.month, day.day, 9, tzinfo=UTC)
+        entry = Entry(secrets.token_bytes(16), day, role, text, at, "UTC", state=state)  # type: ignore[arg-type]
+        await self.db.entries.add(keys, entry)
+        self.service.put(keys, entry)
+        return entry
+
+    async def ready(self, keys: Keyring | None = None) -> None:
+        keys = keys or self.keys
+        await self.service.unlock(keys)
+        await self.service.settled(keys.user_id)
+
+    async def ask(self, query: str, keys: Keyring | None = None, limit: int = 20, offset: int = 0) -> SearchResults:
+        return await self.service.search(keys or self.keys, query, today=TODAY, limit=limit, offset=offset)
+
+    async def found(self, query: str, keys: Keyring | None = None) -> list[bytes]:
+        return [hit.entry_id for hit in (await self.ask(query, keys)).hits]
+
+
+@pytest.fixture
+async def desks(
+    tmp_path: Path, embedder: Embedder, made_keys: list[tuple[bytes, NewKeys]]
+) -> AsyncIterator[Callable[..., Awaitable[Desk]]]:
+    """Opens a store; more than one desk may stand before the same one, as worker processes do."""
+    opened: list[Desk] = []
+    path = tmp_path / "journal.sqlite3"
+    run_db_migrations(path, resource("migrations"))
+
+    async def make(with_model: Embedder = embedder, settings: SearchSettings = SearchSettings()) -> Desk:  # noqa: B008
+        db = await LocalDB.open(path)
+        if not opened:
+            for place, (user, made) in enumerate(made_keys):
+                await db.users.add(User(user, f"writer {place}", recovery_confirmed=True), made.slots, [made.data_key])
+        keys = [open_keyring(user, made.master, [made.data_key]) for user, made in made_keys]
+        service = SearchService(db, with_model, settings)
+        await service.start()
+        opened.append(Desk(db, service, *keys, with_model, path))
+        return opened[-1]
+
+    yield make
+    for desk in opened:
+        await desk.service.stop()
+        await desk.db.close()
+
+
+@pytest.fixture
+async def desk(desks: Callable[..., Awaitable[Desk]]) -> Desk:
+    return await desks()

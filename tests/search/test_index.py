@@ -1,0 +1,232 @@
+import random
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pytest
+
+from llamora.search import index as module
+from llamora.search.index import Document, UserIndex
+from llamora.search.passages import Passages
+from llamora.search.rank import parse_query
+
+TODAY = date(2026, 11, 20)
+
+
+@pytest.fixture
+def index() -> Iterator[UserIndex]:
+    made = UserIndex(graph_above=10**9)
+    yield made
+    made.close()
+
+
+def document(number: int, text: str, day: date = TODAY, mine: bool = True, revision: int = 1) -> Document:
+    at = datetime(day.year, day.month, day.day, 9, tzinfo=UTC)
+    return Document(number.to_bytes(16, "big"), revision, day, at, mine, text)
+
+
+def found(index: UserIndex, text: str, limit: int = 20, offset: int = 0) -> list[int]:
+    matches = index.search(parse_query(text, TODAY), {}, 0.5, limit, offset)
+    return [int.from_bytes(match.entry_id, "big") for match in matches.page]
+
+
+def test_words_are_found_by_stem_and_without_diacritics(index: UserIndex) -> None:
+    index.put([document(1, "We were running to the café"), document(2, "Nothing here"), document(3, "Über Ängste")])
+    for query in ("run", "cafe", "CAFÉ", "caf*"):
+        assert found(index, query) == [1]
+    assert found(index, "uber") == [3]
+
+
+@pytest.mark.parametrize(
+    ("text", "queries"),
+    [
+        ("今日は良い天気ですね", ["天気", "良い天気", '"天気です"', "気"]),
+        ("我今天去了北京大学", ["北京", "大学", "北京大学"]),
+        ("วันนี้อากาศดีมาก", ["อากาศ", '"อากาศดี"']),
+        ("학교에서 친구를 만났다", ["학교", "친구"]),
+        ("आज मौसम अच्छा है", ["मौसम", "अच्छा"]),
+        ("Сегодня шёл снег", ["снег", "ШЁЛ"]),
+        ("היום ירד גשם", ["גשם"]),
+    ],
+)
+def test_every_script_is_found(index: UserIndex, text: str, queries: list[str]) -> None:
+    index.put([document(1, text), document(2, "other words"), document(3, "東京 ソウル 서울 กรุงเทพ")])
+    for query in queries:
+        assert found(index, query)[:1] == [1], query
+
+
+def test_a_phrase_must_be_there_word_for_word(index: UserIndex) -> None:
+    index.put([document(1, "the old oak by the river"), document(2, "an oak, old and by a river")])
+    assert found(index, '"old oak"') == [1]
+    assert found(index, '"oak old"') == [2]
+
+
+def test_filters(index: UserIndex) -> None:
+    index.put(
+        [
+            document(1, "tea in spring", date(2024, 4, 2)),
+            document(2, "tea in autumn", date(2025, 10, 2)),
+            document(3, "tea, said the model", date(2025, 10, 2), mine=False),
+        ]
+    )
+    assert found(index, "tea in:2024") == [1]
+    assert sorted(found(index, "tea after:2024")) == [2, 3]
+    assert found(index, "tea by:reply") == [3]
+    assert sorted(found(index, "tea -autumn")) == [1, 3]
+    assert found(index, "by:me") == [2, 1]
+    assert found(index, "October 2025 by:me") == [2]
+    assert found(index, "coffee") == []
+
+
+def test_the_date_in_words_is_indexed(index: UserIndex) -> None:
+    index.put([document(1, "a walk", date(2023, 5, 7)), document(2, "a walk", date(2023, 6, 9))])
+    assert found(index, "the walk on 9 June 2023")[0] == 2
+    assert found(index, "walk sunday")[0] == 1
+
+
+def test_the_question_word_for_word_comes_first(index: UserIndex) -> None:
+    filler = [document(n, "lantern lantern harbour harbour under the green " * 3) for n in range(2, 30)]
+    index.put([document(1, "and so the green lantern under the harbour was out" + " and more text" * 40), *filler])
+    assert found(index, "green lantern under the harbour")[0] == 1
+
+
+def test_an_edit_replaces_and_an_older_revision_does_not(index: UserIndex) -> None:
+    index.put([document(1, "apples", revision=1)])
+    index.put([document(1, "pears", revision=2)])
+    index.put([document(1, "apples", revision=1)])
+    assert found(index, "apples") == []
+    assert found(index, "pears") == [1]
+    assert len(index) == 1
+
+
+def test_what_is_dropped_is_gone_with_words_and_vectors(index: UserIndex) -> None:
+    vector = np.eye(4, dtype=np.float32)
+    index.put([document(1, "apples"), document(2, "pears")])
+    for number in (1, 2):
+        assert index.put_vectors(number.to_bytes(16, "big"), 1, vector[number - 1 : number])
+    index.drop([(1).to_bytes(16, "big")])
+    assert found(index, "apples") == []
+    matches = index.search(parse_query("fruit", TODAY), {"": vector[0]}, 0.5, 10, 0)
+    assert [match.entry_id for match in matches.page] == []
+    assert not index.put_vectors((1).to_bytes(16, "big"), 1, vector[:1])
+    # The place is used again, without what was there.
+    index.put([document(3, "plums")])
+    assert found(index, "apples") == []
+    assert found(index, "plums") == [3]
+    leftovers = index._db.execute("SELECT count(*) FROM words WHERE words MATCH 'apple*'").fetchone()[0]
+    assert leftovers == 0
+
+
+def test_vectors_of_another_revision_are_refused(index: UserIndex) -> None:
+    index.put([document(1, "apples", revision=2)])
+    assert not index.put_vectors((1).to_bytes(16, "big"), 1, np.ones((1, 4), dtype=np.float32))
+
+
+def test_paging_gives_each_match_once(index: UserIndex) -> None:
+    rng = random.Random(1)
+    index.put(document(n, "tea " * rng.randint(1, 9) + "cup " * rng.randint(0, 9)) for n in range(1, 251))
+    everything = found(index, "tea", limit=1000)
+    assert sorted(everything) == list(range(1, 251))
+    assert [n for start in range(0, 250, 20) for n in found(index, "tea", 20, start)] == everything
+
+
+def test_total_counts_beyond_the_pool(index: UserIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEXICAL_POOL", 10)
+    index.put(document(n, "tea" if n % 2 else "tea cup", mine=n % 5 == 0) for n in range(1, 101))
+    assert index.search(parse_query("tea", TODAY), {}, 0.5, 5, 0).total == 100
+    assert index.search(parse_query("tea by:me", TODAY), {}, 0.5, 5, 0).total == 20
+
+
+def test_snippets_mark_what_matches(index: UserIndex) -> None:
+    query = parse_query("running 天気", TODAY)
+    long = "word " * 200 + "she runs fast" + " word" * 200
+    first, second, third = index.snippets(query, [long, "no match", "今日は天気"])
+    assert "she \x01runs\x02 fast" in first
+    assert len(first) < 400
+    assert second == ""
+    assert "".join(third.split("\x01")).replace("\x02", "") == "今日は天気"
+    assert index.snippets(query, ["no"]) == [""]
+
+
+def clustered(rows: int, dim: int, seed: int) -> "np.ndarray":
+    """Unit vectors in groups, like those of texts."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(40, dim))
+    made = centres[rng.integers(0, 40, rows)] + 0.7 * rng.normal(size=(rows, dim))
+    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_the_graph_agrees_with_exact_search_through_edits() -> None:
+    pytest.importorskip("hnswlib", reason="chroma-hnswlib has no wheel for this machine: search is exact there")
+    vectors = clustered(4000, 384, 1)
+    queries = clustered(100, 384, 2)
+    exact, graph = Passages(384, 10**9), Passages(384, 1000)
+    for passages in (exact, graph):
+        for slot in range(3000):
+            passages.put(slot, vectors[slot : slot + 1])
+    while graph.link():
+        pass
+    for passages in (exact, graph):
+        for slot in range(0, 3000, 7):
+            passages.drop(slot)
+        for slot in range(0, 1000, 3):
+            passages.put(slot, vectors[3000 + slot : 3001 + slot])
+    assert not graph.linked
+    while graph.link():
+        pass
+    assert graph.linked
+    assert not exact.linked
+    same = 0
+    for query in queries:
+        best = [set(np.argsort(-p.nearest(query, 3000, exact=False))[:10].tolist()) for p in (exact, graph)]
+        same += len(best[0] & best[1])
+    assert same / (10 * len(queries)) >= 0.99
+
+
+def test_compaction_keeps_every_vector() -> None:
+    vectors = clustered(900, 16, 3)
+    passages = Passages(16, 10**9)
+    for slot in range(300):
+        passages.put(slot, vectors[3 * slot : 3 * slot + 3])
+    for slot in range(0, 300, 2):
+        passages.drop(slot)
+    before = passages.nearest(vectors[5], 300, exact=True)
+    assert passages.compact()
+    assert passages.count == 450
+    assert passages.nearest(vectors[5], 300, exact=True) == pytest.approx(before, abs=1e-6)
+    assert passages.passage(1, vectors[5]) == 2
+    assert not passages.has(0)
+    assert not passages.compact()
+
+
+def test_the_very_form_of_a_word_comes_before_its_kin(index: UserIndex) -> None:
+    index.put([document(1, "a night of vomiting, and of much else that was long to tell"), document(2, "vomit " * 5)])
+    assert found(index, "vomiting") == [1, 2]
+    assert found(index, "vomit") == [2, 1]
+
+
+def test_postings_that_are_kept_follow_what_is_written_edited_and_dropped(index: UserIndex) -> None:
+    rng = random.Random(2)
+    texts: dict[int, str] = {}
+    for step in range(300):
+        number = rng.randint(1, 40)
+        if rng.random() < 0.3:
+            index.drop([number.to_bytes(16, "big")])
+            texts.pop(number, None)
+        else:
+            texts[number] = " ".join(rng.choices(["heron", "otter", "weir", "rain", "moss"], k=rng.randint(1, 60)))
+            index.put([document(number, texts[number], revision=step + 1)])
+        word = rng.choice(["heron", "otter", "weir", "rain", "moss"])
+        assert sorted(found(index, word, 100)) == sorted(n for n, text in texts.items() if word in text), step
+        phrase = f"{word} rain"
+        assert sorted(found(index, f'"{phrase}"', 100)) == sorted(n for n, t in texts.items() if phrase in t), step
+
+
+def test_the_best_stretch_of_a_very_long_text_is_shown(index: UserIndex) -> None:
+    # A megabyte in which the words of the question are everywhere, and all of them in one place.
+    filler = "The quick brown cat sleeps all day. "
+    text = filler * 15_000 + "Here the quick fox met a weasel. " + filler * 15_000
+    (marked,) = index.snippets(parse_query("quick fox weasel", TODAY), [text])
+    assert f"{module.START}fox{module.STOP}" in marked
+    assert f"{module.START}weasel{module.STOP}" in marked
+    assert len(marked) < 1000

@@ -1,0 +1,121 @@
+from datetime import date
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamora.search.rank import MAX_QUERY, START, STOP, Query, fused, opening, parse_query, pieces, plain, relaxed
+
+TODAY = date(2026, 11, 20)
+
+
+def parsed(text: str) -> Query:
+    return parse_query(text, TODAY)
+
+
+@given(st.text(max_size=300) | st.text(alphabet='"-:*abin by 2024()^+\\', max_size=60))
+def test_the_parser_never_raises(text: str) -> None:
+    query = parsed(text)
+    relaxed(query)
+    assert query.after is None or isinstance(query.after, date)
+
+
+def test_words_phrases_and_exclusions() -> None:
+    query = parsed('garden "the old oak" -rain -"two words" Rose*')
+    assert query.words == ("garden", "rose*")
+    assert query.phrases == ("the old oak",)
+    assert query.excluded == ("rain", "two words")
+    assert query.hint == ""
+
+
+def test_the_words_of_a_question_are_pruned_but_never_all() -> None:
+    assert parsed("What did I say about my mother's garden?").words == ("say", "mother", "garden")
+    assert parsed("who was that").words == ("who", "was", "that")
+    assert parsed("What did I say about my mother's garden?").meaning == "What did I say about my mother's garden?"
+
+
+@pytest.mark.parametrize(
+    ("text", "after", "before"),
+    [
+        ("in:2024 tea", date(2024, 1, 1), date(2024, 12, 31)),
+        ("on:2026-11-02 tea", date(2026, 11, 2), date(2026, 11, 2)),
+        ("before:2026-11-02 tea", None, date(2026, 11, 1)),
+        ("after:2024 tea", date(2025, 1, 1), None),
+        ('in:"last March" tea', date(2026, 3, 1), date(2026, 3, 31)),
+        ("in:last-march tea", date(2026, 3, 1), date(2026, 3, 31)),
+        ("on:yesterday tea", date(2026, 11, 19), date(2026, 11, 19)),
+        ("after:2024 before:2026-02-01 in:2025", date(2025, 1, 1), date(2025, 12, 31)),
+        ("before:0001-01-01 tea", None, date(1, 1, 1)),
+        ("after:9999-12-31 tea", date(9999, 12, 31), None),
+    ],
+)
+def test_times(text: str, after: date | None, before: date | None) -> None:
+    query = parsed(text)
+    assert (query.after, query.before) == (after, before)
+    assert query.hint == ""
+
+
+def test_who_wrote_it() -> None:
+    assert parsed("by:me tea").role == "me"
+    assert parsed("BY:reply tea").role == "reply"
+
+
+def test_plain_times_filter_alone_and_weigh_beside_words() -> None:
+    alone = parsed("last March")
+    assert (alone.after, alone.before, alone.words) == (date(2026, 3, 1), date(2026, 3, 31), ())
+    beside = parsed("the garden last March")
+    assert beside.when is not None
+    assert (beside.when.start, beside.after) == (date(2026, 3, 1), None)
+    assert "garden" in beside.words
+
+
+@pytest.mark.parametrize("text", ['an "open quote', "in:nowhere tea", "by:nobody tea", "a" * (MAX_QUERY + 1)])
+def test_what_is_not_understood_is_searched_with_a_hint(text: str) -> None:
+    query = parsed(text)
+    assert query.words
+    assert query.hint.endswith(".")
+
+
+def test_nothing_asks_for_nothing() -> None:
+    for text in ("", "  ", "?!", '""', "-"):
+        assert parsed(text).terms == ()
+
+
+def test_relaxed_phrases_are_words() -> None:
+    query = relaxed(parsed('tea "the green cup"'))
+    assert query.phrases == ()
+    assert query.words == ("tea", "green", "cup")
+    assert query.hint
+
+
+def test_fusion_is_between_nothing_and_one_and_follows_the_weight() -> None:
+    lexical, dense = np.array([4.0, 2.0, 0.0]), np.array([-0.1, 0.4, 0.8])
+    scores = fused(lexical, dense, 0.5)
+    assert scores == pytest.approx([0.5, 0.5, 0.5])
+    assert fused(lexical, dense, 1.0) == pytest.approx([1, 0.5, 0])
+    assert fused(lexical, None, 0.5) == pytest.approx([1, 0.5, 0])
+    assert fused(np.zeros(3), np.zeros(3), 0.5) == pytest.approx([0, 0, 0])
+
+
+def test_simple_markdown_loses_its_marks() -> None:
+    text = "# Head\n\n> - [ ] *one* **two** `three` [four](https://example.org) snake_case 2 * 3\n\n---\n1. five"
+    assert " ".join(plain(text).split()) == "Head one two three four snake_case 2 * 3 five"
+
+
+@given(st.text(max_size=500))
+def test_plain_and_opening_take_anything(text: str) -> None:
+    assert len(opening(plain(text))) <= 241
+
+
+@given(st.lists(st.tuples(st.text(alphabet="ab c<", min_size=1, max_size=8), st.booleans()), max_size=8))
+def test_pieces_keep_every_letter(parts: list[tuple[str, bool]]) -> None:
+    marked = "".join(f"{START}{text}{STOP}" if mark else text for text, mark in parts)
+    found = pieces(marked)
+    squeezed = "".join("".join(text for text, _ in parts).split())
+    assert "".join("".join(text for text, _ in found).split()) == squeezed
+    assert all(text for text, _ in found)
+
+
+def test_marks_are_told_apart() -> None:
+    assert pieces(f"the {START}red{STOP}  house") == (("the ", False), ("red", True), (" house", False))

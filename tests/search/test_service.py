@@ -1,0 +1,255 @@
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llamora.persistence.vectors import EntryVectors
+from llamora.search import service as module
+from llamora.search.embed import Embedder
+from llamora.search.service import SearchService
+from llamora.settings import EmbeddingSettings, SearchSettings
+from tests.search.conftest import TODAY, Desk
+
+Desks = Callable[..., Awaitable[Desk]]
+
+
+async def test_found_by_word_by_phrase_and_by_meaning(desk: Desk) -> None:
+    wanted = await desk.write("I was made redundant this morning and told nobody.", date(2024, 3, 2))
+    await desk.write("We planted beans behind the shed.", date(2024, 3, 3))
+    await desk.ready()
+    for query in ("redundant", '"told nobody"', "losing my job"):
+        results = await desk.ask(query)
+        assert results.hits[0].entry_id == wanted.id, query
+        assert results.complete
+        assert results.meaning
+    hit = (await desk.ask("redundant")).hits[0]
+    assert (hit.day, hit.at, hit.zone, hit.role) == (wanted.day, wanted.at, "UTC", "me")
+    assert ("redundant", True) in hit.snippet
+    assert "".join(text for text, _ in hit.snippet) == wanted.text
+
+
+async def test_a_snippet_of_meaning_shows_the_nearest_passage(desk: Desk) -> None:
+    filler = "The train was on time and the coffee was warm. " * 30
+    await desk.write(filler + "The doctor says my knee has to be operated on. " + filler)
+    await desk.ready()
+    hit = (await desk.ask("surgery")).hits[0]
+    assert "knee has to be operated" in "".join(text for text, _ in hit.snippet)
+
+
+async def test_writing_editing_and_deleting_are_seen_at_once(desk: Desk) -> None:
+    await desk.ready()
+    entry = await desk.write("a heron by the pond")
+    assert await desk.found("heron") == [entry.id]
+    changed = await desk.db.entries.update(desk.keys, replace(entry, text="an otter by the pond"))
+    desk.service.put(desk.keys, changed)
+    assert "heron" not in repr(await desk.ask("heron"))
+    assert await desk.found("otter") == [entry.id]
+    gone = await desk.db.entries.update(desk.keys, replace(changed, deleted=datetime.now(UTC)))
+    desk.service.drop(desk.keys.user_id, [entry.id])
+    assert await desk.found("otter") == []
+    desk.service.put(desk.keys, await desk.db.entries.update(desk.keys, replace(gone, deleted=None)))
+    assert await desk.found("otter") == [entry.id]
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_an_erased_entry_is_in_no_result_snippet_or_vector(desk: Desk, told: bool) -> None:
+    kept = await desk.write("the lighthouse keeper waved")
+    erased = await desk.write("the lighthouse lamp went out, said Bartholomew")
+    await desk.ready()
+    assert set(await desk.found("lighthouse")) == {kept.id, erased.id}
+    await desk.db.entries.erase(desk.keys, [erased.id])
+    if told:
+        desk.service.drop(desk.keys.user_id, [erased.id])
+    for query in ("lighthouse", "Bartholomew", '"lamp went out"', "a beacon that failed", "by:me", "on:today"):
+        results = await desk.ask(query)
+        assert erased.id not in [hit.entry_id for hit in results.hits]
+        assert "Bartholomew" not in repr(results)
+    await desk.service.settled(desk.keys.user_id)
+    assert await desk.db.vectors.get(desk.keys, [erased.id]) == []
+    assert (await desk.ask("lighthouse")).total == 1
+
+
+async def test_another_writers_entries_are_never_found(desk: Desk) -> None:
+    mine = await desk.write("my secret about the violin")
+    theirs = await desk.write("their secret about the violin", keys=desk.other)
+    await desk.ready()
+    await desk.ready(desk.other)
+    for query in ("violin", '"secret about"', "a musical instrument", "by:me"):
+        assert await desk.found(query) == [mine.id]
+        assert await desk.found(query, desk.other) == [theirs.id]
+
+
+async def test_an_index_is_built_from_the_store_and_dropped_at_lock(desk: Desk) -> None:
+    entry = await desk.write("snow on the orchard", date(1999, 1, 5))
+    await desk.ready()
+    user = desk.service._users[desk.keys.user_id]
+    desk.service.lock(desk.keys.user_id)
+    assert desk.keys.user_id not in desk.service._users
+    user.thread.shutdown(wait=True)
+    with pytest.raises(sqlite3.ProgrammingError):
+        user.index.search(module.parse_query("snow", TODAY), {}, 0.5, 1, 0)
+    await desk.ready()
+    assert await desk.found("snow") == [entry.id]
+    assert await desk.found("winter weather") == [entry.id]
+
+
+async def test_vectors_are_sealed_and_made_only_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [await desk.write(f"note number {number} about apples. " * number) for number in range(1, 40)]
+    await desk.ready()
+    stored = {v.entry_id: v for v in await desk.db.vectors.get(desk.keys, [e.id for e in entries])}
+    assert set(stored) == {entry.id for entry in entries}
+    assert all(len(v.data) % (4 * v.dim) == 0 and v.data for v in stored.values())
+    desk.service.lock(desk.keys.user_id)
+    calls: list[int] = []
+    passages = Embedder.passages
+
+    async def counting(self: Embedder, texts: list[str]) -> object:
+        calls.append(len(texts))
+        return await passages(self, texts)
+
+    monkeypatch.setattr(Embedder, "passages", counting)
+    await desk.ready()
+    assert calls == []
+    assert (await desk.ask("fruit")).meaning
+
+
+@pytest.mark.parametrize("what", ["missing", "older", "other model", "damaged"])
+async def test_vectors_that_do_not_fit_are_made_anew(desk: Desk, what: str) -> None:
+    entry = await desk.write("a boat on the lake")
+    await desk.ready()
+    (right,) = await desk.db.vectors.get(desk.keys, [entry.id])
+    desk.service.lock(desk.keys.user_id)
+    zeros = np.zeros(384, dtype=np.float32).tobytes()
+    if what == "missing":
+        await desk.db.vectors.delete(desk.keys.user_id, [entry.id])
+    elif what == "older":
+        await desk.db.vectors.put(desk.keys, [replace(right, entry_revision=0, data=zeros)])
+    elif what == "other model":
+        await desk.db.vectors.put(desk.keys, [EntryVectors(entry.id, 1, "another/1", 384, zeros)])
+    else:
+        with sqlite3.connect(desk.path) as raw:
+            (sealed,) = raw.execute("SELECT sealed FROM vectors").fetchone()
+            raw.execute("UPDATE vectors SET sealed = ?", (sealed[:74] + bytes(len(sealed) - 74),))
+        raw.close()
+    await desk.ready()
+    (again,) = await desk.db.vectors.get(desk.keys, [entry.id])
+    assert (again.entry_revision, again.model) == (right.entry_revision, right.model)
+    assert np.frombuffer(again.data, "<f4") == pytest.approx(np.frombuffer(right.data, "<f4"), abs=1e-5)
+
+
+async def test_what_another_process_writes_is_found(desks: Desks) -> None:
+    here, there = await desks(), await desks()
+    await here.ready()
+    await there.ready()
+    entry = await there.write("a comet over the roof")
+    assert await here.found("comet") == [entry.id]
+    changed = await there.db.entries.update(there.keys, replace(entry, text="a kite over the roof"))
+    assert await here.found("kite") == [entry.id]
+    await there.db.entries.update(there.keys, replace(changed, deleted=datetime.now(UTC)))
+    assert await here.found("kite") == []
+
+
+async def test_streaming_replies_are_not_found_and_finished_ones_are(desk: Desk) -> None:
+    await desk.ready()
+    reply = await desk.write("thinking about marmalade", role="reply", state="streaming")
+    assert await desk.found("marmalade") == []
+    desk.service.put(desk.keys, await desk.db.entries.update(desk.keys, replace(reply, state="stopped")))
+    assert await desk.found("marmalade by:reply") == [reply.id]
+
+
+async def test_without_a_model_search_goes_by_word(desks: Desks, tmp_path: Path) -> None:
+    desk = await desks(Embedder(EmbeddingSettings(enabled=False), tmp_path))
+    entry = await desk.write("the old mill")
+    await desk.ready()
+    results = await desk.ask("mill")
+    assert [hit.entry_id for hit in results.hits] == [entry.id]
+    assert not results.meaning
+    assert (await desk.ask("a place where flour is made")).hits == ()
+
+
+async def test_a_graph_serves_when_there_are_many(desks: Desks) -> None:
+    pytest.importorskip("hnswlib", reason="chroma-hnswlib has no wheel for this machine: search is exact there")
+    desk = await desks(settings=SearchSettings(hnsw_above=20))
+    for number in range(40):
+        await desk.write(f"errand number {number}: bread, milk and stamps", TODAY - timedelta(days=number))
+    wanted = await desk.write("my daughter took her first steps")
+    await desk.ready()
+    assert desk.service._users[desk.keys.user_id].index.linked
+    assert (await desk.found("the baby learned to walk"))[0] == wanted.id
+    assert (await desk.found("the baby learned to walk by:me"))[0] == wanted.id
+
+
+async def test_an_unknown_phrase_is_searched_as_words_with_a_hint(desk: Desk) -> None:
+    entry = await desk.write("the bread was burnt")
+    await desk.ready()
+    results = await desk.ask('"burnt bread"')
+    assert [hit.entry_id for hit in results.hits] == [entry.id]
+    assert results.hint
+    assert (await desk.ask('"bread was burnt"')).hint == ""
+
+
+async def test_empty_and_very_long_entries(desk: Desk) -> None:
+    await desk.write("")
+    await desk.write("   \n")
+    long = await desk.write("All work and no play. " * 1000 + "Then the needle in the haystack. " + "Dull. " * 1000)
+    await desk.ready()
+    results = await desk.ask("needle")
+    assert [hit.entry_id for hit in results.hits] == [long.id]
+    assert ("needle", True) in results.hits[0].snippet
+
+
+async def test_searches_run_while_the_index_is_built(desks: Desks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "READ_BATCH", 5)
+    desk = await desks()
+    for number in range(60):
+        await desk.write(f"entry {number} about tea", TODAY - timedelta(days=50 * number))
+    newest = await desk.write("entry today about tea")
+    await desk.service.unlock(desk.keys)
+    partial = [await desk.ask("tea", limit=100)]
+    while not partial[-1].complete:
+        partial.append(await desk.ask("tea", limit=100))
+    assert partial[-1].total == 61
+    assert newest.id in [hit.entry_id for hit in partial[0].hits]
+
+
+async def test_a_failing_model_kills_nothing_and_says_nothing_private(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(self: Embedder, texts: list[str]) -> object:
+        raise RuntimeError(f"cannot embed {texts}")
+
+    with caplog.at_level(logging.DEBUG), monkeypatch.context() as patch:
+        patch.setattr(Embedder, "passages", broken)
+        await desk.ready()
+        first = await desk.write("my private walrus")
+        await desk.service.settled(desk.keys.user_id)
+        assert await desk.found("walrus") == [first.id]
+    assert "RuntimeError" in caplog.text
+    assert "walrus" not in caplog.text
+    second = await desk.write("a man left for the sea")
+    await desk.service.settled(desk.keys.user_id)
+    assert await desk.found("ocean voyage") == [second.id]
+
+
+async def test_the_least_used_index_makes_room(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UNLOCKED", 1)
+    entry = await desk.write("a quiet day")
+    await desk.ready()
+    await desk.ready(desk.other)
+    assert list(desk.service._users) == [desk.other.user_id]
+    await desk.ready()
+    assert await desk.found("quiet") == [entry.id]
+
+
+async def test_a_stopped_service_lets_everything_go(desk: Desk) -> None:
+    await desk.write("anything")
+    await desk.ready()
+    service: SearchService = desk.service
+    await service.stop()
+    await service.stop()
+    assert not service._users

@@ -1,0 +1,353 @@
+"""Snapshots of an index, traces, two workers, a change of the model, and what must never be found."""
+
+import asyncio
+import json
+import secrets
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamora.persistence.snapshots import Snapshots
+from llamora.persistence.vectors import EntryVectors
+from llamora.search import service as module
+from llamora.search.embed import Embedder
+from llamora.search.index import TOKENIZER, UserIndex
+from llamora.search.rank import parse_query, plain_query
+from llamora.search.snapshot import FORMAT, Reader, Unusable
+from llamora.settings import EmbeddingSettings
+from tests.search.conftest import TODAY, Desk
+
+Desks = Callable[..., Awaitable[Desk]]
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many records each call read for an index."""
+    counted: list[int] = []
+    before = module.SearchService._index_entries
+
+    def counting(self: object, user: object, rows: list[object], traces: object) -> None:
+        counted.append(len(rows))
+        before(self, user, rows, traces)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module.SearchService, "_index_entries", counting)
+    return counted
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that happens in the background."""
+    async with asyncio.timeout(60):
+        while not holds():  # noqa: ASYNC110 -- nothing tells of it
+            await asyncio.sleep(0.01)
+
+
+async def saved(desk: Desk) -> None:
+    await desk.ready()
+    assert await desk.service.save(desk.keys.user_id)
+    desk.service.lock(desk.keys.user_id)
+
+
+async def test_a_snapshot_is_taken_over_without_reading_a_record(desk: Desk, reads: list[int]) -> None:
+    entries = [await desk.write(f"note {n} about the orchard", TODAY - timedelta(days=n)) for n in range(30)]
+    mill = await desk.write("the mill by the river", date(1999, 1, 5))
+    await desk.write("")
+    await saved(desk)
+    reads.clear()
+    await desk.ready()
+    assert reads == []
+    assert set(await desk.found("orchard")) >= {entry.id for entry in entries[:20]} & set(await desk.found("orchard"))
+    assert (await desk.ask("orchard")).total >= 30
+    assert await desk.found('"mill by the"') == [mill.id]
+    assert (await desk.found("a place where flour is made"))[0] == mill.id
+    assert (await desk.found("January 1999")) == [mill.id]
+
+
+async def test_a_snapshot_is_brought_up_to_date(desks: Desks, reads: list[int]) -> None:
+    here, there = await desks(), await desks()
+    kept = await here.write("the heron stood still")
+    edited = await here.write("the otter swam")
+    untouched = await here.write("the badger dug")
+    await saved(here)
+    await there.db.entries.update(there.keys, replace(edited, text="the kite rose"))
+    added = await there.write("the comet passed")
+    reads.clear()
+    await here.ready()
+    assert sum(reads) == 2
+    assert "otter" not in repr(await here.ask("otter"))
+    for word, entry in (("kite", edited), ("comet", added), ("heron", kept), ("badger", untouched)):
+        assert (await here.found(word))[0] == entry.id
+
+
+async def test_erasing_an_entry_erases_the_snapshot(desk: Desk) -> None:
+    await desk.write("the lighthouse keeper waved")
+    erased = await desk.write("Bartholomew put the lamp out")
+    await saved(desk)
+    assert await desk.db.snapshots.latest(desk.keys.user_id) is not None
+    await desk.db.entries.erase(desk.keys, [erased.id])
+    assert await desk.db.snapshots.latest(desk.keys.user_id) is None
+    with sqlite3.connect(desk.path) as raw:
+        assert raw.execute("SELECT count(*) FROM search_snapshots").fetchone() == (0,)
+    raw.close()
+    await desk.ready()
+    for query in ("Bartholomew", '"lamp out"', "who put out the light", "by:me"):
+        assert "Bartholomew" not in repr(await desk.ask(query))
+
+
+async def test_an_erasure_ends_a_snapshot_that_is_being_written(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    erased = await desk.write("Bartholomew put the lamp out")
+    await desk.ready()
+    finish = type(desk.db.snapshots).finish
+
+    async def late(self: object, *arguments: object) -> bool:
+        await desk.db.entries.erase(desk.keys, [erased.id])
+        return await finish(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(desk.db.snapshots), "finish", late)
+    assert not await desk.service.save(desk.keys.user_id)
+    with sqlite3.connect(desk.path) as raw:
+        assert raw.execute("SELECT count(*) FROM search_snapshots").fetchone() == (0,)
+    raw.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE search_snapshots SET sealed = zeroblob(length(sealed)) WHERE part=0",
+        "UPDATE search_snapshots SET sealed = zeroblob(length(sealed)) WHERE part=1",
+        "DELETE FROM search_snapshots WHERE part=1",
+        "DELETE FROM search_snapshots WHERE part=0",
+        "UPDATE search_snapshots SET generation = generation + 1",
+        "UPDATE search_snapshots SET sealed = (SELECT sealed FROM search_snapshots WHERE part=0) WHERE part=1",
+    ],
+)
+async def test_a_damaged_snapshot_is_made_anew(desk: Desk, reads: list[int], damage: str) -> None:
+    entry = await desk.write("snow on the orchard")
+    await saved(desk)
+    with sqlite3.connect(desk.path) as raw:
+        raw.execute(damage)
+    raw.close()
+    reads.clear()
+    await desk.ready()
+    assert sum(reads) == 1
+    assert await desk.found("snow") == [entry.id]
+    assert await desk.service.save(desk.keys.user_id)
+
+
+async def test_another_writers_snapshot_and_another_format_are_not_used(
+    desk: Desk, reads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = await desk.write("my secret about the violin")
+    await desk.write("their secret about the violin", keys=desk.other)
+    await saved(desk)
+    await desk.ready(desk.other)
+    assert await desk.service.save(desk.other.user_id)
+    desk.service.lock(desk.other.user_id)
+    with sqlite3.connect(desk.path) as raw:
+        raw.execute("DELETE FROM search_snapshots WHERE user_id=?", (desk.keys.user_id,))
+        raw.execute("UPDATE search_snapshots SET user_id=?", (desk.keys.user_id,))
+    raw.close()
+    await desk.ready()
+    assert await desk.found("violin") == [mine.id]
+    assert await desk.service.save(desk.keys.user_id)
+    desk.service.lock(desk.keys.user_id)
+    monkeypatch.setattr("llamora.search.snapshot.FORMAT", 2)
+    reads.clear()
+    await desk.ready()
+    assert sum(reads) == 1
+    assert await desk.found("violin") == [mine.id]
+
+
+async def test_a_snapshot_shows_nothing_in_the_file(desk: Desk) -> None:
+    await desk.write("Bartholomew and the xylophone")
+    await saved(desk)
+    await desk.db.checkpoint()
+    for path in (desk.path, Path(f"{desk.path}-wal")):
+        content = path.read_bytes() if path.exists() else b""
+        for word in (b"artholomew", b"xylophon", b"fts5", b"words_data"):
+            assert word not in content
+
+
+async def test_a_snapshot_is_written_when_it_is_quiet(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SNAPSHOT_FROM", 3)
+    monkeypatch.setattr(module, "SNAPSHOT_QUIET", 0.0)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    for number in range(4):
+        await desk.write(f"entry {number}")
+    await desk.ready()
+    user = desk.service._users[desk.keys.user_id]
+    await until(lambda: not user.unsaved and user.saving is None)
+    assert await desk.db.snapshots.latest(desk.keys.user_id) is not None
+
+
+def test_a_reader_takes_no_object_and_no_giant() -> None:
+    for kind, shape in (("|O", [1]), ("<f8", [10**12]), ("<f8", [-1])):
+        header = {"format": [FORMAT, TOKENIZER], "sections": [["ids", kind, shape]], "others": {}, "traces": {}}
+        with pytest.raises((Unusable, ValueError)):
+            Reader(UserIndex(10), json.dumps(header).encode())
+
+
+async def test_what_another_process_writes_is_there_within_a_second_unasked(desks: Desks) -> None:
+    here, there = await desks(), await desks()
+    await here.ready()
+    entry = await there.write("a comet over the roof")
+    user = here.service._users[here.keys.user_id]
+    await until(lambda: entry.id in user.seen)
+    await here.service.settled(here.keys.user_id)
+    assert await here.found("comet") == [entry.id]
+
+
+async def test_traces_are_searched_and_filter(desk: Desk) -> None:
+    marked = await desk.write("we walked to the old mill")
+    plain = await desk.write("we walked home")
+    await desk.ready()
+    trace = await desk.db.tags.add(desk.keys, marked.id, "Waterwheel")
+    assert await desk.found("tag:waterwheel") == [marked.id]
+    assert await desk.found("walked tag:Waterwheel") == [marked.id]
+    assert await desk.found("tag:nothing") == []
+    assert (await desk.found("waterwheel"))[0] == marked.id
+    await saved(desk)
+    await desk.ready()
+    assert (await desk.found("waterwheel"))[0] == marked.id
+    await desk.db.tags.remove(desk.keys, marked.id, trace)
+    assert await desk.found("tag:waterwheel") == []
+    await desk.ask("anything")
+    await desk.service.settled(desk.keys.user_id)
+    index = desk.service._users[desk.keys.user_id].index
+    assert index.search(parse_query("waterwheel", TODAY), {}, 0.5, 5, 0).total == 0
+    assert set(await desk.found("walked")) == {marked.id, plain.id}
+
+
+async def test_old_vectors_serve_while_the_model_changes(
+    desk: Desk, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = await desk.write("I was made redundant this morning and told nobody.")
+    await desk.write("We planted beans behind the shed.")
+    await desk.ready()
+    old = {v.entry_id: v for v in await desk.db.vectors.get(desk.keys, [lost.id])}[lost.id]
+    desk.service.lock(desk.keys.user_id)
+    # As if another model had made them: the same numbers, under another name that this embedder can still load.
+    former = "somebody/former"
+    await desk.db.vectors.put(desk.keys, [EntryVectors(lost.id, old.entry_revision, f"{former}/1", old.dim, old.data)])
+    monkeypatch.setattr(Embedder, "former", lambda self, name: Embedder(EmbeddingSettings(), cache))
+    gate = asyncio.Event()
+    passages = Embedder.passages
+
+    async def slow(self: Embedder, texts: list[str]) -> object:
+        await gate.wait()
+        return await passages(self, texts)
+
+    monkeypatch.setattr(Embedder, "passages", slow)
+    await desk.service.unlock(desk.keys)
+    user = desk.service._users[desk.keys.user_id]
+    await until(lambda: bool(desk.service._formers) and all(e.ready for e in desk.service._formers.values()))
+    assert (await desk.found("losing my job"))[0] == lost.id
+    gate.set()
+    await desk.service.settled(desk.keys.user_id)
+    assert f"{former}/1" not in user.index.models
+    await until(lambda: not desk.service._formers)
+    (again,) = await desk.db.vectors.get(desk.keys, [lost.id])
+    assert again.model == old.model
+    assert (await desk.found("losing my job"))[0] == lost.id
+
+
+async def test_a_failed_batch_is_tried_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", (0.01, 0.1))
+    await desk.ready()
+    passages = Embedder.passages
+    failures = 3
+
+    async def broken(self: Embedder, texts: list[str]) -> object:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise RuntimeError
+        return await passages(self, texts)
+
+    monkeypatch.setattr(Embedder, "passages", broken)
+    entry = await desk.write("a man left for the sea")
+    user = desk.service._users[desk.keys.user_id]
+    await until(lambda: not failures and not user.unembedded)
+    await desk.service.settled(desk.keys.user_id)
+    assert await desk.db.vectors.get(desk.keys, [entry.id])
+    assert (await desk.found("ocean voyage"))[0] == entry.id
+
+
+async def test_passages_take_a_text_by_its_words(desk: Desk) -> None:
+    lost = await desk.write("I was made redundant this morning")
+    reply = await desk.write("Being made redundant is hard", role="reply")
+    other = await desk.write("redundant again, years ago")
+    await desk.ready()
+    found = await desk.service.passages(
+        desk.keys, 'by:reply -redundant "made redundant" tag:x before:1990', today=TODAY, leave_out={other.id}
+    )
+    assert [hit.entry_id for hit in found] == [lost.id]
+    assert reply.id not in [hit.entry_id for hit in found]
+
+
+async def test_related_passages_are_near_and_never_the_entry_itself(desk: Desk) -> None:
+    entry = await desk.write("The doctor says my knee has to be operated on.")
+    near = await desk.write("Surgery on my leg is set for May.")
+    await desk.write("We planted beans behind the shed.")
+    await desk.write("An operation on the knee is routine", role="reply")
+    await desk.ready()
+    found = await desk.service.related(desk.keys, entry, limit=2)
+    assert found[0].entry_id == near.id
+    assert entry.id not in [hit.entry_id for hit in found]
+    assert all(hit.role == "me" for hit in found)
+    assert near.id not in [hit.entry_id for hit in await desk.service.related(desk.keys, entry, leave_out={near.id})]
+
+
+async def test_exact_phrases_and_rare_words_of_old_entries_come_first(desk: Desk) -> None:
+    rng = np.random.default_rng(7)
+    vocabulary = ["".join(rng.choice(list("bcdfghklmnprst") + list("aeiou") * 2, 6)) for _ in range(400)]
+    texts = [" ".join(rng.choice(vocabulary, 40)) for _ in range(300)]
+    own = [f"zq{secrets.token_hex(4)}" for _ in texts]
+    entries = [
+        await desk.write(f"{text} {word}", TODAY - timedelta(days=20 * n))
+        for n, (text, word) in enumerate(zip(texts, own, strict=True))
+    ]
+    await desk.service.unlock(desk.keys)
+    await until(lambda: desk.service._users[desk.keys.user_id].complete)
+    for place in rng.choice(300, 20, replace=False).tolist():
+        words = texts[place].split()
+        assert (await desk.found('"' + " ".join(words[10:16]) + '"'))[0] == entries[place].id
+        assert (await desk.found(own[place]))[0] == entries[place].id
+
+
+@given(st.text(max_size=200))
+def test_neither_parser_raises(text: str) -> None:
+    parse_query(text, TODAY, typing=True)
+    assert not plain_query(text, TODAY).filtered
+
+
+async def test_searches_while_a_snapshot_is_loaded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(60):
+        await desk.write(f"entry {n} about tea and {'x' * n}", TODAY - timedelta(days=n))
+    await desk.ready()
+    monkeypatch.setattr("llamora.search.snapshot.PART_BYTES", 5000)
+    assert await desk.service.save(desk.keys.user_id)
+    desk.service.lock(desk.keys.user_id)
+    old = Snapshots.part
+
+    async def slow(self: Snapshots, *place: object) -> bytes:
+        await asyncio.sleep(0.02)
+        return await old(self, *place)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Snapshots, "part", slow)
+    await desk.service.unlock(desk.keys)
+    seen: list[int] = []
+    for _ in range(200):
+        found = await desk.ask("tea")
+        seen.append(found.total)
+        if found.complete:
+            break
+        for query in ('"about tea"', "by:me", "a hot drink"):
+            await desk.ask(query)
+    assert seen[-1] == 60, seen
