@@ -1,0 +1,1 @@
+"""The model: its client, the embedded server, and the prompts."""

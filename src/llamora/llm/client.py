@@ -1,0 +1,639 @@
+"""The one door to a model server: any endpoint that speaks the OpenAI dialect, llama.cpp first.
+
+The ``openai`` package takes most of a second to import, so it is imported in a thread when it is first needed
+(:meth:`ModelClient.warm_up` does it ahead of time). Whatever the server does wrong becomes one
+:class:`ModelError` with one sentence; what was written, asked or answered is never part of it.
+"""
+
+import asyncio
+import importlib
+import ipaddress
+import json
+import logging
+import re
+import socket
+import ssl
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import httpx2
+    from openai import AsyncOpenAI
+
+    from llamora.settings import LlmSettings
+
+logger = logging.getLogger(__name__)
+
+ErrorKind = Literal["unreachable", "refused", "busy", "broken", "too_long"]
+
+CONNECT_SECONDS: Final = 5.0
+IDLE_SECONDS: Final = 30.0
+"""Longest silence between two pieces once the reply has begun, if ``llm.timeout_seconds`` is not shorter."""
+TOTAL_FACTOR: Final = 5
+"""A whole reply may take this many times ``llm.timeout_seconds``."""
+SIDE_SECONDS: Final = 3.0
+"""Patience with the small questions (/tokenize, /props, /v1/models)."""
+REMEMBER_SECONDS: Final = 30.0
+"""How long an answer about the server (its name, its missing routes) is believed."""
+BYTES_PER_TOKEN: Final = 32
+"""Ceiling on reply text, per token asked for. Four bytes is usual; runs of spaces are the longest tokens."""
+MAX_TOKENIZE_CHARS: Final = 200_000
+"""Beyond this a text is estimated: it will be cut to a fraction anyway."""
+
+
+@dataclass(slots=True, frozen=True)
+class Message:
+    """One turn as the model sees it."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(slots=True, frozen=True)
+class ModelInfo:
+    """Which model answers, and whether text leaves this machine for it."""
+
+    name: str
+    endpoint: str
+    on_this_machine: bool
+    embedded: bool
+    context_tokens: int
+    """Tokens of one conversation: what the server says, never more than ``llm.context_tokens``."""
+    file: str = ""
+    """Name of the model's file, without its folder, where the server tells."""
+
+
+class ModelError(Exception):
+    """The model server failed. ``sentence`` says what happened and what to do, for the page."""
+
+    def __init__(self, kind: ErrorKind, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind: ErrorKind = kind
+        self.sentence = sentence
+
+
+@dataclass(slots=True, frozen=True)
+class _Connection:
+    root: str
+    http: "httpx2.AsyncClient"
+    api: "AsyncOpenAI"
+
+
+class ModelClient:
+    """Streams replies from one endpoint and counts tokens with its tokenizer.
+
+    ``base_url`` is the server's address, with or without ``/v1``; a callable is asked before each request and
+    returns ``""`` while there is nothing to talk to (the embedded server between two lives).
+    """
+
+    def __init__(
+        self,
+        base_url: str | Callable[[], str],
+        api_key: str,
+        settings: "LlmSettings",
+        *,
+        model: str = "",
+        embedded: bool = False,
+        reasoning_effort: str = "",
+    ) -> None:
+        self._address = base_url if callable(base_url) else lambda: base_url
+        self._api_key = api_key
+        self._settings = settings
+        self._model = model
+        self._embedded = embedded
+        self._reasoning_effort = reasoning_effort
+        self._opening = asyncio.Lock()
+        self._connection: _Connection | None = None
+        self._closed = False
+        self._no_tokenizer_until = 0.0
+        self._info: ModelInfo | None = None
+        self._info_until = 0.0
+
+    async def warm_up(self) -> None:
+        """Import what the first request needs, in a thread. Harmless to call more than once."""
+        await asyncio.to_thread(_import_sdk)
+
+    async def close(self) -> None:
+        """Close every connection; a reply that is streaming ends with an error."""
+        self._closed = True
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.http.aclose()
+
+    # -- replies
+
+    async def stream(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        temperature: float | None = None,
+        stop: Sequence[str] = (),
+        extra: Mapping[str, Any] | None = None,
+    ) -> AsyncGenerator[str, None]:
+        """Yield the reply's text as it comes.
+
+        ``extra`` is merged into the request's body and wins (``repeat_penalty``, ``grammar``, …). Closing the
+        generator (``aclose()``, or cancelling the task that waits on it) closes the connection at once, which
+        frees the server's slot. Raises ModelError; pieces already yielded stay valid.
+
+        What a model thinks aloud between ``<think>`` and ``</think>``, or marks of that kind, is left out. Some chat
+        templates write the opening mark themselves: a closing one alone is passed on in one piece, and all before it
+        was thought.
+        """
+        thoughts = _Thoughts()
+        pieces = self._pieces(messages, max_tokens, temperature, stop, extra)
+        failure: ModelError | None = None
+        place = ""
+        try:
+            place = self._place()
+            async for piece in pieces:
+                if said := thoughts.feed(piece):
+                    yield said
+        except ModelError as error:
+            failure = error
+        except Exception as error:  # every failure of a server ends in a sentence
+            failure = self._explain(error, place)
+        finally:
+            await pieces.aclose()
+        if said := thoughts.end():
+            yield said
+        if failure is not None:
+            # Raised outside the handler: the first error may quote the server, and with it the prompt.
+            raise failure
+
+    async def _pieces(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+        temperature: float | None,
+        stop: Sequence[str],
+        extra: Mapping[str, Any] | None,
+    ) -> AsyncGenerator[str, None]:
+        from llamora.llm.wire import GuardedStream, is_event_stream
+
+        connection = await self._open()
+        model = self._model or (await self.describe()).name
+        settings = self._settings
+        body: dict[str, Any] = {"temperature": settings.temperature if temperature is None else temperature}
+        if stop:
+            body["stop"] = list(stop)
+        if self._reasoning_effort:
+            body["reasoning_effort"] = self._reasoning_effort
+        limit: Any = {"max_tokens": max_tokens}
+        if (urlsplit(connection.root).hostname or "").endswith("api.openai.com"):
+            # There the older name is refused for newer models, and a temperature for those that think.
+            limit = {"max_completion_tokens": max_tokens}
+            if self._reasoning_effort not in ("", "none"):
+                del body["temperature"]
+        body.update(extra or {})
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        patience = settings.timeout_seconds
+        async with asyncio.timeout(patience):
+            stream = await connection.api.chat.completions.create(
+                model=model,
+                messages=cast(Any, [{"role": m.role, "content": m.content} for m in messages]),
+                stream=True,
+                extra_body=body,
+                **limit,
+            )
+        finished = False
+        try:
+            if not is_event_stream(stream.response):
+                raise self._error("broken", "{place} did not answer as a model server does", "check llm.upstream.host")
+            events = text_bytes = 0
+            joiner = _SurrogateJoiner()
+            chunks = aiter(stream)
+            while True:
+                left = started + TOTAL_FACTOR * settings.timeout_seconds - loop.time()
+                # After the last word only the closing lines are missing: no reason to wait long for them.
+                async with asyncio.timeout(max(0.0, min(1.0 if finished else patience, left))):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    break
+                patience = min(settings.timeout_seconds, IDLE_SECONDS)
+                events += 1
+                choice = chunk.choices[0] if chunk.choices else None
+                if choice is not None and choice.delta and choice.delta.content:
+                    piece = joiner.feed(choice.delta.content)
+                    text_bytes += len(piece.encode())
+                    if text_bytes > max_tokens * BYTES_PER_TOKEN or events > max_tokens * 2 + 64:
+                        raise self._too_much()
+                    if piece:
+                        yield piece
+                elif events > max_tokens * 2 + 64:
+                    raise self._too_much()
+                finished = finished or (choice is not None and choice.finish_reason is not None)
+            rest = joiner.end()
+            if rest:
+                yield rest
+            body_stream = stream.response.stream
+            finished = finished or (isinstance(body_stream, GuardedStream) and body_stream.finished)
+        except Exception:
+            # A reply that has said its last word is complete, whatever its connection does afterwards.
+            if not finished:
+                raise
+        finally:
+            await stream.close()
+        if not finished:
+            raise self._error("broken", "{place} stopped in the middle of the reply", "ask again")
+
+    # -- tokens
+
+    @property
+    def counts(self) -> bool:
+        """Whether tokens are counted by the server's tokenizer just now, not estimated."""
+        return time.monotonic() >= self._no_tokenizer_until
+
+    async def count_tokens(self, text: str) -> int:
+        """Tokens in ``text`` by the server's own tokenizer, else a cautious estimate. Raises nothing."""
+        return (await self.count_many([text]))[0]
+
+    async def count_many(self, texts: Sequence[str]) -> list[int]:
+        """Tokens in each of ``texts``, with a single request."""
+        if not texts:
+            return []
+        now = time.monotonic()
+        if now < self._no_tokenizer_until or sum(map(len, texts)) > MAX_TOKENIZE_CHARS:
+            return [estimate_tokens(text) for text in texts]
+        try:
+            counts = await self._tokenize(texts)
+        except ModelError:
+            counts = None
+        if counts is None:
+            self._no_tokenizer_until = now + REMEMBER_SECONDS
+            return [estimate_tokens(text) for text in texts]
+        return counts
+
+    async def _tokenize(self, texts: Sequence[str]) -> list[int] | None:
+        """llama.cpp's ``/tokenize`` takes texts and token numbers mixed; -1, no model's token, parts them."""
+        content: list[str | int] = []
+        for text in texts:
+            content += [text, _SEPARATOR]
+        answer = await self._ask("POST", "/tokenize", {"content": content})
+        tokens = answer.get("tokens") if answer is not None else None
+        if not isinstance(tokens, list):
+            return None
+        counts = [0]
+        for token in cast(list[object], tokens):
+            if token == _SEPARATOR:
+                counts.append(0)
+            else:
+                counts[-1] += 1
+        return counts[:-1] if len(counts) == len(texts) + 1 else None
+
+    # -- about the server
+
+    async def describe(self) -> ModelInfo:
+        """Which model answers. Asked of the server and remembered for half a minute. Raises ModelError."""
+        now = time.monotonic()
+        if self._info is not None and now < self._info_until:
+            return self._info
+        props = await self._ask("GET", "/props")
+        name = self._model
+        if not name:
+            listing = await self._ask("GET", "/v1/models") or {}
+            name = _first_model(listing) or _text(props, "model_path") or "default"
+        info = ModelInfo(
+            name=name,
+            endpoint=self._place(),
+            on_this_machine=is_loopback(self._address()),
+            embedded=self._embedded,
+            context_tokens=min(_context_tokens(props), self._settings.context_tokens),
+            file=re.split(r"[/\\]", _text(props, "model_path"))[-1],
+        )
+        self._info, self._info_until = info, now + REMEMBER_SECONDS
+        return info
+
+    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """A small JSON question at the server's root; None when it has no such route. Raises ModelError."""
+        failure: ModelError
+        place = self._place()
+        try:
+            connection = await self._open()
+            async with asyncio.timeout(SIDE_SECONDS):
+                answer = await connection.http.request(
+                    method,
+                    connection.root + path,
+                    json=body,
+                    headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else {},
+                )
+            if answer.status_code in (401, 403):
+                failure = self._status_error(answer.status_code, "", place)
+            elif answer.status_code != 200:
+                return None
+            else:
+                found: object = json.loads(answer.content)
+                return cast(dict[str, Any], found) if isinstance(found, dict) else None
+        except ValueError:
+            return None
+        except ModelError as error:
+            failure = error
+        except Exception as error:  # every failure of a server ends in a sentence
+            failure = self._explain(error, place)
+        raise failure
+
+    # -- connection
+
+    async def _open(self) -> _Connection:
+        root = _root(self._address())
+        if self._closed:
+            raise ModelError("unreachable", "The connection to the model was closed: ask again.")
+        if not root:
+            raise ModelError("unreachable", "The built-in model is starting: try again in a few seconds.")
+        async with self._opening:
+            if self._connection is not None and self._connection.root == root:
+                return self._connection
+            await self.warm_up()
+            from openai import AsyncOpenAI
+
+            from llamora.llm.wire import open_http_client
+
+            if self._connection is not None:
+                await self._connection.http.aclose()
+            http = open_http_client(
+                connect_seconds=CONNECT_SECONDS,
+                read_seconds=float(self._settings.timeout_seconds),
+                connections=100,
+            )
+            api = AsyncOpenAI(
+                # Without a key the SDK would look for one in the environment.
+                api_key=self._api_key or "none",
+                organization="",
+                project="",
+                webhook_secret="",
+                admin_api_key="",
+                base_url=root + "/v1",
+                max_retries=0,  # a second request would be a second reply
+                timeout=http.timeout,
+                http_client=http,
+            )
+            self._connection = _Connection(root, http, api)
+            return self._connection
+
+    def _place(self) -> str:
+        return display_address(self._address())
+
+    # -- errors
+
+    def _error(self, kind: ErrorKind, happened: str, remedy: str, place: str = "") -> ModelError:
+        if self._embedded:
+            remedy = "ask again in a moment" if "llm." in remedy or kind != "too_long" else remedy
+            return ModelError(kind, f"{happened.format(place='The built-in model')}: {remedy}.")
+        where = f"The model server at {place or self._place()}"
+        return ModelError(kind, f"{happened.format(place=where)}: {remedy}.")
+
+    def _too_much(self) -> ModelError:
+        return self._error("too_long", "{place} would not stop at the length asked for", "what came so far is kept")
+
+    def _status_error(self, status: int, code: str, place: str) -> ModelError:
+        if status == 401:
+            return self._error("refused", "{place} wants another key", "check llm.upstream.api_key", place)
+        if status == 403:
+            return self._error("refused", "{place} forbids this key the model", "check llm.upstream.api_key", place)
+        if status == 404:
+            return self._error(
+                "refused", "{place} does not know this model", "check llm.upstream.model and host", place
+            )
+        if status == 429:
+            return self._error("busy", "{place} has too much to do", "ask again in a minute", place)
+        if status == 503:
+            return self._error("busy", "{place} is not ready", "ask again in a minute", place)
+        if "context" in code:
+            return self._error(
+                "too_long",
+                "{place} finds the text too long",
+                "lower llm.context_tokens to what it offers",
+                place,
+            )
+        if 300 <= status < 400:
+            return self._error(
+                "refused",
+                "{place} points to another address",
+                "put the final one in llm.upstream.host",
+                place,
+            )
+        if 400 <= status < 500:
+            return self._error(
+                "refused",
+                f"{{place}} did not accept the request (HTTP {status})",
+                "check llm.upstream.host and model",
+                place,
+            )
+        return self._error("broken", f"{{place}} failed (HTTP {status})", "look at its own log", place)
+
+    def _explain(self, error: Exception, place: str) -> ModelError:
+        """The sentence for any other error. Nothing of the error itself is in it: it may quote the prompt."""
+        import httpx2
+        import openai
+
+        from llamora.llm.wire import Overrun, UnexpectedEncoding
+
+        if isinstance(error, openai.APIStatusError):
+            return self._status_error(error.status_code, _error_code(error.body), place)
+        chain = list(_causes(error))
+        if any(isinstance(e, Overrun) for e in chain):
+            return self._error("broken", "{place} sent more than any reply needs", "check llm.upstream.host", place)
+        if any(isinstance(e, UnexpectedEncoding) for e in chain):
+            return self._error("broken", "{place} sent a compressed reply", "switch compression off there", place)
+        if any(isinstance(e, ssl.SSLError) for e in chain) or any("SSL" in type(e).__name__ for e in chain):
+            return self._error(
+                "unreachable",
+                "{place} has no certificate this machine trusts",
+                "check its certificate",
+                place,
+            )
+        if any(isinstance(e, socket.gaierror) for e in chain):
+            return self._error("unreachable", "{place} cannot be found by name", "check llm.upstream.host", place)
+        if any(isinstance(e, httpx2.ConnectTimeout) for e in chain):
+            return self._error("unreachable", "{place} cannot be reached", "check that it runs", place)
+        if any(isinstance(e, httpx2.ConnectError) for e in chain):
+            return self._error("unreachable", "{place} refuses connections", "check that it runs", place)
+        if any(isinstance(e, httpx2.TimeoutException | TimeoutError | openai.APITimeoutError) for e in chain):
+            return self._error("broken", "{place} stopped answering", "ask again, or raise llm.timeout_seconds", place)
+        if any(isinstance(e, httpx2.TransportError) for e in chain):
+            return self._error("broken", "{place} broke off the connection", "ask again", place)
+        if isinstance(error, openai.APIError):
+            return self._error("broken", "{place} reported an error", "look at its own log", place)
+        if not isinstance(error, ValueError):  # undecodable text and JSON are ValueErrors
+            logger.warning("unexpected failure of the model client: %s", type(error).__name__)
+        return self._error("broken", "{place} sent something unreadable", "ask again", place)
+
+
+_SEPARATOR: Final = -1
+
+
+_THINKS: Final = "think|thinking|thoughts?|reasoning|reflection|scratchpad"
+# Templates write <think>, [THINK] (Mistral), ◁think▷ (Kimi), and gpt-oss (Harmony) names a channel per message.
+_FINAL: Final = r"<\|channel\|>\s*final[^<]{0,80}<\|message\|>"
+THOUGHTS_END: Final = re.compile(
+    rf"(?:[<◁]\s{{0,8}}/\s{{0,8}}(?:{_THINKS})\s{{0,8}}[>▷]|\[/(?-i:THINK|THINKING)\]|{_FINAL})\s*", re.IGNORECASE
+)
+_THOUGHTS_BEGIN: Final = re.compile(
+    rf"[<◁]\s{{0,8}}({_THINKS})\s{{0,8}}[>▷]|\[((?-i:THINK|THINKING))\]"
+    r"|<\|channel\|>\s*(?:analysis|commentary)[^<]{0,80}<\|message\|>",
+    re.IGNORECASE,
+)
+_CONTROL: Final = re.compile(r"<\|(?:start\|>(?:assistant)?|end\|>|return\|>)")
+_UNFINISHED: Final = re.compile(  # what the next piece may make a mark of
+    r"(?:[<◁]\s{0,8}/?\s{0,8}[a-z]{0,10}\s{0,8}|\[/?(?-i:[A-Z]{0,8})|<\|[a-z]{0,10}\|?|<\|start\|>[a-z]{0,8}"
+    r"|<\|channel\|>[^<]{0,90}(?:<(?:\|[a-z]{0,10}\|?)?)?)\Z",
+    re.IGNORECASE,
+)
+_LONGEST_MARK: Final = 128  # characters
+
+
+class _Thoughts:
+    """Takes thoughts out of a stream of text; a mark that came in two pieces is seen all the same."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._end: re.Pattern[str] | None = None  # of the thought that is open
+
+    def feed(self, piece: str) -> str:
+        text, said = self._held + piece, ""
+        self._held = ""
+        while text:
+            if self._end is not None:
+                ends = self._end.search(text)
+                if not ends:
+                    self._held = text[-_LONGEST_MARK:]
+                    break
+                text, self._end = text[ends.end() :], None
+            elif begins := _THOUGHTS_BEGIN.search(text):
+                said += text[: begins.start()]
+                text, self._end = text[begins.end() :], _end_of(begins)
+            else:
+                if unfinished := _UNFINISHED.search(text):
+                    text, self._held = text[: unfinished.start()], unfinished[0]
+                said += text
+                break
+        return _CONTROL.sub("", said)
+
+    def end(self) -> str:
+        held, self._held = self._held, ""
+        return "" if self._end is not None else held
+
+
+def _end_of(begins: "re.Match[str]") -> "re.Pattern[str]":
+    if begins[1]:
+        return re.compile(rf"[<◁]\s{{0,8}}/\s{{0,8}}{begins[1]}\s{{0,8}}[>▷]", re.IGNORECASE)
+    return re.compile(rf"\[/{begins[2]}\]" if begins[2] else _FINAL)
+
+
+class _SurrogateJoiner:
+    """Joins characters that a server cut into two JSON escapes, so that every piece is valid Unicode."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        text = self._held + piece
+        self._held = ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._held = text[:-1], text[-1]
+        if text.isascii():
+            return text
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+    def end(self) -> str:
+        held, self._held = self._held, ""
+        return "\ufffd" if held else ""
+
+
+def estimate_tokens(text: str) -> int:
+    """A cautious count without a tokenizer: more often too high than too low.
+
+    Letters and spaces count a third of a token, digits and ASCII punctuation one each, other characters one,
+    and two from U+2E80 on (CJK, emoji), where tokenizers fall back to bytes.
+    """
+    if text.isascii():
+        words = sum(1 for c in text if c.isalpha() or c == " ")
+        return -(-words // 3) + len(text) - words
+    words = others = wide = 0
+    for c in text:
+        if c == " " or (c.isascii() and c.isalpha()):
+            words += 1
+        elif c >= "\u2e80":
+            wide += 1
+        else:
+            others += 1
+    return -(-words // 3) + others + 2 * wide
+
+
+def is_loopback(address: str) -> bool:
+    """Whether the host of a URL is this machine by its very name or number; no name is resolved."""
+    host = (urlsplit(address).hostname or "").rstrip(".").lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def display_address(address: str) -> str:
+    """A URL reduced to scheme, host and port: what may be shown (a user name or query may be a secret)."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+
+
+def _root(address: str) -> str:
+    return address.strip().rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _import_sdk() -> None:
+    importlib.import_module("openai.resources.chat")  # the SDK would import it at the first request
+
+    # Their debug lines hold addresses and headers; at the levels we log at, they have nothing to say.
+    for name in ("openai", "httpx2", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _error_code(body: object) -> str:
+    """The machine-readable words of an error body: "exceed_context_size_error" and the like."""
+    if not isinstance(body, dict):
+        return ""
+    fields = cast(dict[str, object], body)
+    return " ".join(str(fields[key]) for key in ("code", "type") if isinstance(fields.get(key), str))
+
+
+def _text(fields: Mapping[str, Any] | None, key: str) -> str:
+    value: object = fields.get(key) if fields else None
+    return _model_name(value) if isinstance(value, str) else ""
+
+
+def _model_name(value: str) -> str:
+    return value if len(value) < 200 else value[-199:]
+
+
+def _first_model(listing: Mapping[str, Any]) -> str:
+    data: object = listing.get("data")
+    if isinstance(data, list) and data:
+        first: object = cast(list[object], data)[0]
+        if isinstance(first, dict):
+            return _text(cast(dict[str, Any], first), "id")
+    return ""
+
+
+def _context_tokens(props: Mapping[str, Any] | None) -> int:
+    defaults: object = (props or {}).get("default_generation_settings")
+    if isinstance(defaults, dict):
+        size: object = cast(dict[str, object], defaults).get("n_ctx")
+        if isinstance(size, int) and size > 0:
+            return size
+    return 1 << 31

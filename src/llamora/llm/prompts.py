@@ -1,0 +1,488 @@
+"""What the model is sent: Jinja templates in, a token budget kept, messages out.
+
+A folder given to :class:`PromptBuilder` may hold files of the same names that take the place of ours. The
+templates see only what is listed in :data:`TEMPLATES`.
+
+What does not fit is left out in this order, and :attr:`Prompt.cut` says so:
+
+1. the oldest notes of the rest of the day;
+2. the weakest passages (they come strongest first);
+3. the oldest turns of the conversation between its first entry and what is to be answered;
+4. the middle of the first entry, then the middle of what is to be answered.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from llamora.llm.client import Message, ModelClient, ModelError
+from llamora.llm.mirror import mirror_grammar, recall_grammar
+
+if TYPE_CHECKING:
+    from llamora.settings import LlmSettings
+
+Role = Literal["me", "reply"]
+
+PROMPT_VERSION: Final = "2"
+"""Changes with every change of the shipped templates or of the way they are filled."""
+
+TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
+    "reply.system.j2": (),
+    "reply.user.j2": ("day", "passages", "notes", "text"),
+    "small.system.j2": (),
+    "small.example.user.j2": (),
+    "small.example.reply.j2": (),
+    "small.user.j2": ("day", "passages", "notes", "text"),
+    "opening.system.j2": (),
+    "opening.user.j2": ("day", "notes"),
+    "recap.system.j2": (),
+    "recap.user.j2": ("day", "notes"),
+}
+"""Each template and the names it is given. A passage has number, day and text, a note role, day and text."""
+
+_SAMPLE: Final[Mapping[str, Any]] = {
+    "day": "Friday, 20 November 2026",
+    "passages": [{"number": 1, "day": "Sunday, 3 May 2026", "text": "> A passage."}],
+    "notes": [{"role": "me", "day": "Thursday, 19 November 2026", "text": "> A note."}],
+    "text": "An entry.",
+}
+
+SMALL_PROMPT_TOKENS: Final = 700
+"""Whole prompt of the built-in model: a laptop reads some 300 tokens a second before the first word comes."""
+SMALL_PASSAGES: Final = 2
+MESSAGE_TOKENS: Final = 8
+"""Cost of one message's frame in a chat template (ChatML: 5)."""
+LABEL_TOKENS: Final = 24
+"""Cost of the heading over a quoted passage or note."""
+MARGIN: Final = 0.04
+"""Share of the budget kept back: parts joined together may count a little more than each alone."""
+CHARS_PER_TOKEN_MOST: Final = 6
+"""A text of more characters than this per token of budget cannot fit: it is cut before it is counted."""
+GAP: Final = "\n[…]\n"
+
+
+@dataclass(slots=True, frozen=True)
+class Passage:
+    """An earlier entry that search brought. Sequences of them come strongest first."""
+
+    number: int
+    day: date
+    text: str
+
+
+@dataclass(slots=True, frozen=True)
+class Turn:
+    """One contribution to a day or a conversation. `day` is needed only where several days are told apart."""
+
+    role: Role
+    text: str
+    day: date | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Prompt:
+    """What to send. ``cut`` is ``""`` or a sentence saying what was left out for lack of room.
+
+    ``options`` go to :meth:`ModelClient.stream` as ``extra``; empty but for the built-in model. ``passages`` are
+    those that are in it and ``own`` the writer's words of the page, both as they stand there; ``tokens`` is what it
+    takes, a little more rather than less.
+    """
+
+    messages: tuple[Message, ...]
+    passages: tuple[Passage, ...]
+    cut: str
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    own: tuple[str, ...] = ()
+    tokens: int = 0
+
+    @property
+    def passages_used(self) -> tuple[int, ...]:
+        """The numbers of the passages."""
+        return tuple(passage.number for passage in self.passages)
+
+
+class PromptTemplateError(Exception):
+    """A template of the overrides folder cannot be used; the message names the file."""
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The parts of a prompt with their costs in tokens, while they are being fitted."""
+
+    turns: list[Turn]
+    turn_costs: list[int]
+    notes: list[Turn]
+    note_costs: list[int]
+    passages: list[Passage]
+    passage_costs: list[int]
+    fixed: int
+    notes_dropped: int = 0
+    passages_dropped: int = 0
+    turns_dropped: int = 0
+    shortened: bool = False
+
+    def total(self) -> int:
+        return self.fixed + sum(self.turn_costs) + sum(self.note_costs) + sum(self.passage_costs)
+
+
+class PromptBuilder:
+    """Builds prompts for one server's settings. Raises PromptTemplateError for a template it cannot use."""
+
+    def __init__(self, settings: "LlmSettings", overrides_folder: Path | None = None) -> None:
+        self._settings = settings
+        shipped = Path(__file__).with_name("templates")
+        folders = [shipped] if overrides_folder is None else [overrides_folder, shipped]
+        environment = Environment(
+            loader=FileSystemLoader(folders),
+            undefined=StrictUndefined,
+            autoescape=False,  # noqa: S701  # the result is read by a model, not by a browser
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        digest = hashlib.sha256()
+        own = True
+        self._templates: dict[str, Template] = {}
+        for name, given in TEMPLATES.items():
+            try:
+                template = environment.get_template(name)
+                source = Path(str(template.filename)).read_bytes()
+                # Try it once now: a mistake should be found at start, not in the first reply.
+                template.render({key: _SAMPLE[key] for key in given})
+            except Exception as error:  # a template may fail in any way that Python can
+                raise PromptTemplateError(f"The prompt template {name} cannot be used: {error}.") from None
+            digest.update(source)
+            own = own and Path(str(template.filename)).parent == shipped
+            self._templates[name] = template
+        self.version = PROMPT_VERSION if own else f"{PROMPT_VERSION}+{digest.hexdigest()[:8]}"
+
+    async def reply(
+        self,
+        client: ModelClient,
+        *,
+        day: date,
+        thread: Sequence[Turn],
+        rest_of_day: Sequence[Turn],
+        passages: Sequence[Passage],
+        small: bool,
+    ) -> Prompt:
+        """The prompt that asks for a reply to the last turn of ``thread``.
+
+        ``rest_of_day`` is oldest first, ``passages`` strongest first. With ``small`` the prompt is made for
+        the built-in model. Raises ValueError for an empty thread, ModelError when the server cannot be reached.
+        """
+        if not thread:
+            raise ValueError("a reply needs something to answer")
+        budget = await self._budget(client, small)
+        draft = await self._count(client, thread, rest_of_day, passages, budget, small)
+        await _fit(client, draft, budget)
+        return Prompt(
+            messages=self._assemble(draft, day, small),
+            passages=tuple(replace(p, text=_unquoted(p.text)) for p in draft.passages),
+            cut=_cut_sentence(draft),
+            options=_mirror_options(draft) if small else {},
+            own=_written(draft),
+            tokens=draft.total(),
+        )
+
+    async def line(
+        self,
+        client: ModelClient,
+        kind: Literal["opening", "recap"],
+        *,
+        day: date,
+        written: Sequence[Turn],
+        small: bool,
+    ) -> Prompt:
+        """The prompt for the line that opens ``day``, drawn from earlier days, or for a summary of the day itself.
+
+        ``written`` is oldest first, and the oldest is left out first. Raises ValueError when it is empty,
+        ModelError when the server cannot be reached.
+        """
+        if not written:
+            raise ValueError("there is nothing to draw on")
+        budget = await self._budget(client, small)
+        most = budget * CHARS_PER_TOKEN_MOST
+        newest = _newest(written, most) or [replace(written[-1], text=_without_middle(written[-1].text, most))]
+        notes = [replace(turn, text=_quote(_inert(turn.text))) for turn in newest]
+        frame = [self._render(f"{kind}.system.j2"), self._render(f"{kind}.user.j2", _in_words(day))]
+        fixed, *costs = await client.count_many(["\n".join(frame), *(note.text for note in notes)])
+        draft = _Draft(
+            turns=[],
+            turn_costs=[],
+            notes=notes,
+            note_costs=[cost + LABEL_TOKENS for cost in costs],
+            passages=[],
+            passage_costs=[],
+            fixed=fixed + 2 * MESSAGE_TOKENS,
+            notes_dropped=len(written) - len(notes),
+        )
+        while len(draft.notes) > 1 and draft.total() > budget:
+            draft.notes.pop(0)
+            draft.note_costs.pop(0)
+            draft.notes_dropped += 1
+        if draft.total() > budget:
+            text, cost = await _shorten(client, _unquoted(draft.notes[0].text), budget - draft.fixed - LABEL_TOKENS)
+            draft.notes[0] = replace(draft.notes[0], text=_quote(text))
+            draft.note_costs[0] = cost + LABEL_TOKENS
+            draft.shortened = True
+        given = [{"role": note.role, "day": _in_words(note.day or day), "text": note.text} for note in draft.notes]
+        messages = (
+            Message("system", self._render(f"{kind}.system.j2")),
+            Message("user", self._render(f"{kind}.user.j2", _in_words(day), notes=given)),
+        )
+        own = _written(draft)
+        options: dict[str, Any] = {}
+        if small and kind == "recap":
+            options = small_model_options("\n".join(own))
+        elif small:
+            options = _recall_options(day, draft.notes)
+        return Prompt(messages, (), _cut_sentence(draft), options, own, draft.total())
+
+    async def _budget(self, client: ModelClient, small: bool) -> int:
+        try:
+            context = (await client.describe()).context_tokens
+        except ModelError as error:
+            if error.kind == "unreachable":
+                raise
+            context = self._settings.context_tokens
+        room = context - min(self._settings.max_reply_tokens, context // 2)
+        room = min(room, SMALL_PROMPT_TOKENS) if small else room
+        return max(64, int(room * (1 - MARGIN)) - MESSAGE_TOKENS)
+
+    async def _count(
+        self,
+        client: ModelClient,
+        thread: Sequence[Turn],
+        rest_of_day: Sequence[Turn],
+        passages: Sequence[Passage],
+        budget: int,
+        small: bool,
+    ) -> _Draft:
+        """Count every part that has a chance to fit, with one request."""
+        most = budget * CHARS_PER_TOKEN_MOST
+        first, middle, last = _ends(thread)
+        kept_middle = _newest(middle, most)
+        notes = [] if small else _newest(rest_of_day, most)
+        strongest = list(passages[:SMALL_PASSAGES] if small else passages)
+        turns = [replace(t, text=_inert(t.text)) for t in (*first, *kept_middle, last)]
+        whole = [len(t.text) for t in turns]
+        turns = [replace(t, text=_without_middle(t.text, most)) for t in turns]
+        quoted = [replace(p, text=_quote(_without_middle(_inert(p.text), most))) for p in strongest]
+        noted = [replace(n, text=_quote(_without_middle(_inert(n.text), most))) for n in notes]
+        frame = [m.content for m in self._frame(small)]
+        frame.append(self._render("small.user.j2" if small else "reply.user.j2", "", [], [], ""))
+        counts = iter(
+            await client.count_many(
+                [*frame, *(t.text for t in turns), *(p.text for p in quoted), *(n.text for n in noted)]
+            )
+        )
+        return _Draft(
+            fixed=sum(next(counts) + MESSAGE_TOKENS for _ in frame) + LABEL_TOKENS,
+            turns=turns,
+            turn_costs=[next(counts) + MESSAGE_TOKENS for _ in turns],
+            passages=quoted,
+            passage_costs=[next(counts) + LABEL_TOKENS for _ in quoted],
+            notes=noted,
+            note_costs=[next(counts) + LABEL_TOKENS for _ in noted],
+            notes_dropped=len(rest_of_day) - len(notes),
+            passages_dropped=len(passages) - len(strongest),
+            turns_dropped=len(middle) - len(kept_middle),
+            shortened=any(n > most for n in whole),
+        )
+
+    def _frame(self, small: bool) -> list[Message]:
+        """The messages that are always there: the voice, and for the small model a worked example."""
+        if not small:
+            return [Message("system", self._render("reply.system.j2"))]
+        return [
+            Message("system", self._render("small.system.j2")),
+            Message("user", self._render("small.example.user.j2")),
+            Message("assistant", self._render("small.example.reply.j2")),
+        ]
+
+    def _assemble(self, draft: _Draft, day: date, small: bool) -> tuple[Message, ...]:
+        last = self._render(
+            "small.user.j2" if small else "reply.user.j2",
+            _in_words(day),
+            [{"number": p.number, "day": _in_words(p.day), "text": p.text} for p in draft.passages],
+            [{"role": n.role, "text": n.text} for n in draft.notes],
+            draft.turns[-1].text,
+        )
+        turns: list[Message] = []
+        for turn in (*draft.turns[:-1], Turn("me", last)):
+            role: Literal["user", "assistant"] = "user" if turn.role == "me" else "assistant"
+            # Chat templates want the two sides to take turns, and the writer to begin.
+            if turns and turns[-1].role == role:
+                turns[-1] = Message(role, f"{turns[-1].content}\n\n{turn.text}")
+            elif turns or role == "user":
+                turns.append(Message(role, turn.text))
+            else:
+                turns += [Message("user", "(The page is open.)"), Message(role, turn.text)]
+        return (*self._frame(small), *turns)
+
+    def _render(
+        self,
+        name: str,
+        day: str = "",
+        passages: Sequence[Mapping[str, Any]] = (),
+        notes: Sequence[Mapping[str, Any]] = (),
+        text: str = "",
+    ) -> str:
+        return self._templates[name].render(day=day, passages=passages, notes=notes, text=text).strip()
+
+
+async def _fit(client: ModelClient, draft: _Draft, budget: int) -> None:
+    """Leave out, in the documented order, until the draft is within the budget."""
+    total = draft.total()
+    while draft.notes and total > budget:
+        draft.notes.pop(0)
+        total -= draft.note_costs.pop(0)
+        draft.notes_dropped += 1
+    while draft.passages and total > budget:
+        draft.passages.pop()
+        total -= draft.passage_costs.pop()
+        draft.passages_dropped += 1
+    dropped = 0
+    while len(draft.turns) - dropped > 2 and total > budget:
+        total -= draft.turn_costs[1 + dropped]
+        dropped += 1
+    del draft.turns[1 : 1 + dropped], draft.turn_costs[1 : 1 + dropped]
+    draft.turns_dropped += dropped
+    for at in range(len(draft.turns)):
+        if total <= budget:
+            return
+        # Of two texts, the one to be answered keeps at least half of the room.
+        others = total - draft.turn_costs[at]
+        least = (budget - draft.fixed) // 2 if at == 0 and len(draft.turns) > 1 else 16
+        room = max(least if others > budget else budget - others, 16)
+        text, cost = await _shorten(client, draft.turns[at].text, room - MESSAGE_TOKENS)
+        draft.turns[at] = replace(draft.turns[at], text=text)
+        total = others + cost + MESSAGE_TOKENS
+        draft.turn_costs[at] = cost + MESSAGE_TOKENS
+        draft.shortened = True
+
+
+async def _shorten(client: ModelClient, text: str, room: int) -> tuple[str, int]:
+    """``text`` without its middle, so that it takes at most ``room`` tokens; and how many it takes."""
+    cost = await client.count_tokens(text)
+    for _ in range(4):
+        if cost <= room:
+            return text, cost
+        text = _without_middle(text, int(len(text) * room / cost * 0.92))
+        cost = await client.count_tokens(text)
+    if cost > room:
+        text = _without_middle(text, room // 4)  # no character takes more tokens than its four bytes
+        cost = await client.count_tokens(text)
+    return text, cost
+
+
+def _ends(thread: Sequence[Turn]) -> tuple[Sequence[Turn], Sequence[Turn], Turn]:
+    return (thread[:1], thread[1:-1], thread[-1]) if len(thread) > 1 else ((), (), thread[0])
+
+
+def _newest(turns: Sequence[Turn], most_chars: int) -> list[Turn]:
+    """The newest turns that could fit; what lies before them is not even counted."""
+    size = 0
+    for at in range(len(turns) - 1, -1, -1):
+        size += len(turns[at].text)
+        if size > most_chars:
+            return list(turns[at + 1 :])
+    return list(turns)
+
+
+def _without_middle(text: str, chars: int) -> str:
+    """The beginning and the end of ``text``, about 3:2, cut between words where that is near."""
+    if len(text) <= chars:
+        return text
+    keep = max(0, chars - len(GAP))
+    head, tail = text[: keep * 3 // 5], text[len(text) - (keep - keep * 3 // 5) :]
+    at = head.rfind(" ", len(head) - 40)
+    head = head[:at] if at > 0 else head
+    at = tail.find(" ", 0, 40)
+    tail = tail[at + 1 :] if at >= 0 else tail
+    return head + GAP + tail
+
+
+def _quote(text: str) -> str:
+    """Mark every line as quoted, so that no text can pretend to stand outside the quotation."""
+    return "\n".join("> " + line for line in text.splitlines())
+
+
+_CONTROL = re.compile(r"<(?=[|｜]|/?s>|/?(?:start|end)_of_turn>|/?think>|bos>|eos>)|\[(?=/?INST\])")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+def _inert(text: str) -> str:
+    """Break up the marks that chat templates use between turns: in a journal they are only characters."""
+    return _CONTROL.sub(lambda m: m[0] + " ", _UNPRINTABLE.sub(" ", text)).strip()
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"^> ", "", text, flags=re.MULTILINE)
+
+
+def _written(draft: _Draft) -> tuple[str, ...]:
+    """The writer's own words of the page that are in a prompt."""
+    turns = [turn.text for turn in draft.turns if turn.role == "me"]
+    return (*turns, *(_unquoted(note.text) for note in draft.notes if note.role == "me"))
+
+
+def _in_words(day: date) -> str:
+    return f"{day:%A}, {day.day} {day:%B} {day.year}"
+
+
+def _mirror_options(draft: _Draft) -> dict[str, Any]:
+    earlier = [(p.number, p.day, _unquoted(p.text)) for p in draft.passages]
+    return small_model_options(draft.turns[-1].text, earlier)
+
+
+def _recall_options(day: date, notes: Sequence[Turn]) -> dict[str, Any]:
+    """For the built-in model: one sentence about the latest of the days."""
+    latest = max(note.day or day for note in notes)
+    when = "Yesterday" if latest == day - timedelta(1) else f"On {latest.day} {latest:%B}"
+    texts = [(when, _unquoted(note.text)) for note in notes if note.day == latest and note.role == "me"]
+    grammar = recall_grammar(texts)
+    return {"grammar": grammar, "temperature": 0.6, "repeat_penalty": 1.0} if grammar else small_model_options()
+
+
+def _cut_sentence(draft: _Draft) -> str:
+    left: list[str] = []
+    for count, one, more in (
+        (draft.notes_dropped, "note of the day", "notes of the day"),
+        (draft.passages_dropped, "earlier passage", "earlier passages"),
+        (draft.turns_dropped, "turn of the conversation", "turns of the conversation"),
+    ):
+        if count:
+            left.append(f"{count} {one if count == 1 else more}")
+    if draft.shortened:
+        left.append("the middle of the entry")
+    if not left:
+        return ""
+    listing = left[0] if len(left) == 1 else ", ".join(left[:-1]) + " and " + left[-1]
+    return f"Left out for lack of room: {listing}."
+
+
+# For a text with no word in it: two sentences, without lists, quotes or questions.
+_TWO_SENTENCES: Final = r"""
+root ::= sentence " " sentence
+sentence ::= [A-Z] [^.!?\n\r:;"*#<>()]{12,160} "."
+"""
+
+
+def small_model_options(text: str = "", earlier: Sequence[tuple[int, date, str]] = ()) -> dict[str, Any]:
+    """How the built-in model is sampled when it answers ``text``: ``extra`` of :meth:`ModelClient.stream`.
+
+    It may choose only among sentences made from ``text`` and the ``earlier`` numbered and dated texts
+    (:mod:`llamora.llm.mirror`); left free, SmolLM2-135M says nearly nothing true of the Pepys diary. Without a
+    text it may say any two sentences, and a penalty on repeats keeps it out of loops.
+    """
+    mirror = mirror_grammar(text, earlier)
+    if mirror:
+        return {"grammar": mirror, "temperature": 0.6, "repeat_penalty": 1.0}
+    return {"grammar": _TWO_SENTENCES, "temperature": 0.4, "repeat_penalty": 1.1, "repeat_last_n": 128}

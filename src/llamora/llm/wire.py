@@ -1,0 +1,99 @@
+"""What may go over the wire to a model server, and how much may come back.
+
+Apart from :mod:`llamora.llm.client` because it needs ``httpx2`` when it is imported, and that import
+(like the one of ``openai``) is kept out of the server's cold start.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Final, cast
+
+import httpx2
+
+MAX_LINE_BYTES: Final = 1 << 20
+"""Longest line of an event stream. A piece of text is a few hundred bytes; 1 MiB is room enough."""
+
+MAX_BODY_BYTES: Final = 32 << 20
+"""Most bytes of one answer, streamed or not."""
+
+DONE_MARK: Final = b"[DONE]"
+
+_REQUEST_HEADERS: Final = frozenset(
+    {"host", "authorization", "content-type", "content-length", "accept", "connection", "transfer-encoding"}
+)
+# The SDK also names the operating system, its version and the Python in use, and takes headers from OPENAI_*
+# variables: none of that is the model server's business.
+
+
+class Overrun(Exception):
+    """The server sent a line or a body beyond the ceilings above."""
+
+
+class UnexpectedEncoding(Exception):
+    """The server compressed its answer although asked not to: such a body could expand without end."""
+
+
+class GuardedStream(httpx2.AsyncByteStream):
+    """A response body that is given up once it passes a ceiling.
+
+    ``finished`` tells whether the closing ``[DONE]`` of an OpenAI-style event stream was seen.
+    """
+
+    def __init__(self, inner: httpx2.AsyncByteStream, *, lines: bool) -> None:
+        self._inner = inner
+        self._lines = lines
+        self._tail = b""
+        self.finished = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        total = line = 0
+        async for chunk in self._inner:
+            total += len(chunk)
+            if total > MAX_BODY_BYTES:
+                raise Overrun
+            if self._lines:
+                cut = max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))
+                line = line + len(chunk) if cut < 0 else len(chunk) - cut - 1
+                if line > MAX_LINE_BYTES:
+                    raise Overrun
+                self._tail = (self._tail + chunk)[-64:]
+                self.finished = self.finished or DONE_MARK in self._tail
+            yield chunk
+
+    async def aclose(self) -> None:
+        """Close the connection, or give it back if the body was read to its end."""
+        await self._inner.aclose()
+
+
+async def _only_needed_headers(request: httpx2.Request) -> None:
+    for name in list(request.headers):
+        if name.lower() not in _REQUEST_HEADERS:
+            del request.headers[name]
+    request.headers["accept-encoding"] = "identity"
+    request.headers["connection"] = "close"
+
+
+async def _guarded(response: httpx2.Response) -> None:
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        await response.aclose()
+        raise UnexpectedEncoding
+    stream = cast(httpx2.AsyncByteStream, response.stream)
+    response.stream = GuardedStream(stream, lines=is_event_stream(response))
+
+
+def is_event_stream(response: httpx2.Response) -> bool:
+    """Whether the server says that its answer is Server-Sent Events."""
+    return response.headers.get("content-type", "").split(";")[0].strip().lower() == "text/event-stream"
+
+
+def open_http_client(*, connect_seconds: float, read_seconds: float, connections: int) -> httpx2.AsyncClient:
+    """An HTTP client that follows no redirect, asks no proxy and reads no environment or ``.netrc``."""
+    return httpx2.AsyncClient(
+        trust_env=False,
+        follow_redirects=False,
+        timeout=httpx2.Timeout(read_seconds, connect=connect_seconds),
+        # A connection for each request: llama.cpp closes some after a stream without saying so, and a request for
+        # a reply that fails on such a one cannot be repeated without asking for two replies.
+        limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=0),
+        event_hooks={"request": [_only_needed_headers], "response": [_guarded]},
+    )

@@ -1,0 +1,95 @@
+"""What the small model may say: only what was written."""
+
+import re
+from datetime import date
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamora.llm.client import Message
+from llamora.llm.embedded import EmbeddedServer
+from llamora.llm.mirror import clauses, mirror_grammar
+from llamora.llm.prompts import small_model_options
+from llamora.settings import LlmSettings
+
+
+def sayings(text: str) -> list[str]:
+    return [
+        re.sub(r"\\(.)", r"\1", s)
+        for s in re.findall(r'^\w+ ::= "((?:[^"\\]|\\.)*)"', mirror_grammar(text), re.MULTILINE)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("I was too tired to argue.", "You were too tired to argue."),
+        ("I’m glad that my sister rang me.", "You’re glad that your sister rang you."),
+        ("And I slept badly but I don't mind.", "You slept badly but you don't mind."),
+        ("I am frightened.", "You are frightened."),
+        ("Mum called about the hospital.", "You wrote “Mum called about the hospital”."),
+        ("Should I write back to Tom?", "You wrote “Should I write back to Tom?”."),
+        ("I told you about our boat.", "You wrote “I told you about our boat”."),
+        ("I went home and was tired.", "You wrote “I went home and was tired”."),
+        ("Nice.", "You wrote “Nice”."),
+        ("今日はとても寒い一日だった。", "You wrote “今日はとても寒い一日だった。”."),
+    ],
+)
+def test_says_back_in_the_second_person_or_in_quotation_marks(text: str, said: str) -> None:
+    assert sayings(text)[0] == said
+
+
+def test_titles_and_initials_do_not_end_a_sentence() -> None:
+    assert clauses("I saw Mr. A. Moore at St. Paul’s today. It rained all day.") == [
+        "I saw Mr. A. Moore at St. Paul’s today",
+        "It rained all day",
+    ]
+
+
+def test_a_clause_that_repeats_four_words_is_left_out() -> None:
+    text = "We walked up to the old mill. Ruth sat up to the old hour. On and on and on and on. The rain went on."
+    assert clauses(text) == ["We walked up to the old mill", "The rain went on"]
+
+
+@pytest.mark.parametrize("text", ["", " \n", "…", "***", "🙂"])
+def test_nothing_said_nothing_said_back(text: str) -> None:
+    assert mirror_grammar(text) == ""
+    assert "sentence" in small_model_options(text)["grammar"]
+
+
+@given(st.text(st.sampled_from('Iambe wt,.;!?\n“"\\—’é'), max_size=300))
+def test_clauses_are_the_writers_own_and_share_no_four_words(text: str) -> None:
+    plain = " ".join(text.split())
+    seen: set[tuple[str, ...]] = set()
+    for clause in clauses(text):
+        assert clause in plain
+        assert not set('"“”\\\n') & set(clause)
+        words = re.findall(r"[\w'’]+", clause.lower())
+        runs = {tuple(words[n : n + 4]) for n in range(len(words) - 3)}
+        assert not runs & seen
+        seen |= runs
+
+
+@pytest.mark.skipif(bool(EmbeddedServer.available()), reason="needs the built-in model")
+async def test_the_model_chooses_among_them() -> None:
+    text = 'I walked to the river. The "heron" was back. Ruth said: we move in May, and I am glad of it. C:\\ is full.'
+    earlier = [(1, date(2024, 5, 3), "We looked at a house near the weir.")]
+    server = EmbeddedServer(LlmSettings())
+    await server.start()
+    client = server.client()
+    allowed = r"(?:You walked to the river|(?:You|Then you) wrote “[^”]+”|You are glad of it)\."
+    for _ in range(5):
+        reply = "".join(
+            [
+                piece
+                async for piece in client.stream(
+                    [Message("user", text)], max_tokens=200, extra=small_model_options(text, earlier)
+                )
+            ]
+        )
+        assert re.fullmatch(
+            rf"{allowed}(?: {allowed})?(?: On 3 May 2024 you wrote “We looked at a house near the weir”\.\[1\])?", reply
+        ), "not among the sentences"
+    await client.close()
+    await server.stop()

@@ -1,0 +1,387 @@
+"""A model server whose every byte, delay and failure is written down beforehand.
+
+It speaks enough of the OpenAI dialect for `llamora.llm.client`: `/v1/models`, `/v1/chat/completions` (streamed),
+and, like llama.cpp, `/tokenize` and `/props` when they are switched on. It listens on a loopback port of the
+running event loop and records what it was asked.
+
+    async with ScriptedModel() as model:
+        model.script(Reply(["Good", " morning."], pause=0.05))
+        model.script(Reply(["Half a sent"], fault="hang"))
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+import ssl
+import threading
+from collections import deque
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, cast
+
+Fault = Literal[
+    "",  # none: the reply ends as it should
+    "status",  # `status` and `body` instead of a stream
+    "hang_before_headers",
+    "hang",  # after the pieces, say nothing more and keep the connection
+    "drip_comments",  # after the pieces, only comment lines, for ever
+    "cut",  # close the connection after the pieces
+    "cut_quietly",  # the same, but as a properly ended HTTP body
+    "cut_in_character",  # close it in the middle of a UTF-8 character
+    "not_sse",  # an HTML page with status 200
+    "endless",  # repeat the last piece for ever, whatever max_tokens says
+    "endless_thought",  # events without any text, for ever
+    "giant_line",  # a line of `size` bytes
+    "endless_comments",  # `size` bytes of comment lines
+    "bad_json",
+    "error_event",  # an error object inside the stream
+    "compressed",  # a gzip body although nobody asked for it
+    "no_done",  # finish_reason, then silence: neither [DONE] nor the end of the body
+    "not_http",
+]
+
+
+@dataclass(slots=True)
+class Reply:
+    """What one request to /v1/chat/completions gets. Delays are in seconds."""
+
+    pieces: Sequence[str] = ("It was a quiet day.",)
+    wait: float = 0.0
+    """Before the headers."""
+    pause: float = 0.0
+    """Before each piece but the first."""
+    fault: Fault = ""
+    status: int = 200
+    body: str = ""
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    size: int = 1 << 30
+    finish_reason: str = "stop"
+    held: Mapping[int, asyncio.Event] = field(default_factory=dict[int, asyncio.Event])
+    """Before the piece of that number (or the end, after the last), wait for the event."""
+    ascii_json: bool = False
+    """Send other characters as \\u escapes: that way a piece may hold half a surrogate pair."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request as it came. `ended` is set when its answer is complete or its client has gone."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+    sent: list[str] = field(default_factory=list[str])
+    """Pieces sent so far."""
+    bulk: int = 0
+    """Bytes sent of what the `size` of a reply measures."""
+    client_gone: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class ScriptedModel:
+    """See the module. Replies are used up in order; then `default` answers."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str = "",
+        models: Sequence[str] = ("scripted",),
+        tokenizer: bool = True,
+        props: bool = True,
+        context_tokens: int = 4096,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.api_key = api_key
+        self.models = list(models)
+        self.tokenizer = tokenizer
+        self.props = props
+        self.context_tokens = context_tokens
+        self.default = Reply()
+        self.asked: list[Asked] = []
+        self.chat_began = asyncio.Event()
+        """Set by the first request for a reply."""
+        self.streaming = 0
+        """Replies being sent at this moment."""
+        self._scripts: deque[Reply] = deque()
+        self._tls = tls
+        self._port = 0
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
+        self._port = cast(int, self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Close the port and break every connection."""
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        if self._server is not None:
+            await self._server.wait_closed()
+            self._server = None
+
+    def script(self, *replies: Reply) -> None:
+        """Line up the next replies."""
+        self._scripts.extend(replies)
+
+    @property
+    def port(self) -> int:
+        """Where it listens, or listened last."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def chats(self) -> list[Asked]:
+        """The requests for a reply."""
+        return [asked for asked in self.asked if asked.path == "/v1/chat/completions"]
+
+    # -- HTTP
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+        try:
+            while (asked := await self._read(reader)) is not None:
+                self.asked.append(asked)
+                try:
+                    again = await self._answer(asked, reader, writer)
+                finally:
+                    asked.ended.set()
+                if not again:
+                    break
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError, ssl.SSLError, asyncio.CancelledError):
+                await writer.wait_closed()
+
+    @staticmethod
+    async def _read(reader: asyncio.StreamReader) -> Asked | None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        except asyncio.IncompleteReadError:
+            return None
+        method, path, _ = head[0].split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        return Asked(method, path, headers, json.loads(body) if body else {})
+
+    async def _answer(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        if self.api_key and asked.headers.get("authorization") != f"Bearer {self.api_key}":
+            return await _send_json(writer, {"error": {"message": "Invalid API Key", "code": 401}}, 401)
+        match asked.path:
+            case "/v1/chat/completions":
+                return await self._chat(asked, reader, writer)
+            case "/v1/models":
+                return await _send_json(writer, {"object": "list", "data": [{"id": name} for name in self.models]})
+            case "/tokenize" if self.tokenizer:
+                return await _send_json(writer, {"tokens": tokens(asked.body["content"])})
+            case "/props" if self.props:
+                settings = {"n_ctx": self.context_tokens}
+                return await _send_json(writer, {"default_generation_settings": settings, "total_slots": 2})
+            case _:
+                return await _send_json(writer, {"error": {"message": "File Not Found", "code": 404}}, 404)
+
+    async def _chat(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        reply = self._scripts.popleft() if self._scripts else self.default
+        # One request at a time comes over a connection, so anything to read now is its end.
+        gone = asyncio.ensure_future(reader.read(1))
+        sending = asyncio.ensure_future(self._send_reply(asked, reply, writer))
+        self.streaming += 1
+        self.chat_began.set()
+        try:
+            await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                asked.client_gone = True
+                return False
+            return await sending
+        except ConnectionError:
+            asked.client_gone = True
+            return False
+        finally:
+            self.streaming -= 1
+            for task in (gone, sending):
+                task.cancel()
+            await asyncio.gather(gone, sending, return_exceptions=True)
+
+    async def _send_reply(self, asked: Asked, reply: Reply, writer: asyncio.StreamWriter) -> bool:
+        await asyncio.sleep(reply.wait)
+        match reply.fault:
+            case "hang_before_headers":
+                await asyncio.Event().wait()
+            case "status":
+                return await _send_json(writer, reply.body, reply.status, reply.headers)
+            case "not_sse":
+                return await _send_text(writer, "<!doctype html><p>Welcome to nginx!", "text/html")
+            case "not_http":
+                writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+                await writer.drain()
+                return False
+            case _:
+                pass
+        encoding = "content-encoding: gzip\r\n" if reply.fault == "compressed" else ""
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
+            + encoding.encode()
+            + b"\r\n"
+        )
+        for number, piece in enumerate(reply.pieces):
+            if number:
+                await asyncio.sleep(reply.pause)
+            if number in reply.held:
+                await reply.held[number].wait()
+            await _chunk(writer, _event(piece, ascii_json=reply.ascii_json))
+            asked.sent.append(piece)
+        if len(reply.pieces) in reply.held:
+            await reply.held[len(reply.pieces)].wait()
+        return await self._end(asked, reply, writer)
+
+    async def _end(self, asked: Asked, reply: Reply, writer: asyncio.StreamWriter) -> bool:
+        match reply.fault:
+            case "hang":
+                await asyncio.Event().wait()
+            case "drip_comments":
+                while True:
+                    await _chunk(writer, b": still here\n\n")
+                    await asyncio.sleep(0.02)
+            case "cut":
+                return False
+            case "cut_quietly":
+                writer.write(b"0\r\n\r\n")
+                await writer.drain()
+                return False
+            case "cut_in_character":
+                await _chunk(writer, _event("a heron 🪶").split("🪶".encode())[0] + "🪶".encode()[:2])
+                writer.write(b"0\r\n\r\n")
+                await writer.drain()
+                return False
+            case "endless":
+                while True:
+                    await _chunk(writer, _event(reply.pieces[-1]) * 16)
+                    asked.sent.append(reply.pieces[-1])
+            case "endless_thought":
+                while True:
+                    await _chunk(writer, _event("") * 16)
+            case "giant_line":
+                await _chunk(writer, b'data: {"choices": [{"delta": {"content": "')
+                for _ in range(reply.size // 65536):
+                    await _chunk(writer, b"x" * 65536)
+                    asked.bulk += 65536
+            case "endless_comments":
+                for _ in range(reply.size // 65536):
+                    await _chunk(writer, (b":" * 1023 + b"\n") * 64)
+                    asked.bulk += 65536
+            case "bad_json":
+                await _chunk(writer, b'data: {"choices": [{"delta": {"content": "priv\n\n')
+            case "error_event":
+                error = {"error": {"message": "the prompt was: " + str(asked.body["messages"]), "code": 500}}
+                await _chunk(writer, f"data: {json.dumps(error)}\n\n".encode())
+            case _:
+                await _chunk(writer, _event(None, finish_reason=reply.finish_reason))
+                if reply.fault == "no_done":
+                    await asyncio.Event().wait()
+                await _chunk(writer, b"data: [DONE]\n\n")
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        return True
+
+
+class ModelThread:
+    """A scripted model on a thread of its own, for tests that wait in a plain way."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        self.model = ScriptedModel()
+        self.run(self.model.start())
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Makes a server use it, and nothing else that takes time."""
+        return {"LLAMORA_LLM__UPSTREAM__HOST": self.model.url, "LLAMORA_EMBEDDING__ENABLED": "false"}
+
+    def run(self, work: "Coroutine[Any, Any, None]") -> None:
+        asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
+
+    def hold(self, pieces: Sequence[str], at: int) -> asyncio.Event:
+        """The next reply stops before the piece `at`, until the event is released."""
+        event = asyncio.Event()
+        self.model.script(Reply(pieces, held={at: event}))
+        return event
+
+    def release(self, event: asyncio.Event) -> None:
+        self.loop.call_soon_threadsafe(event.set)
+
+    def close(self) -> None:
+        self.run(self.model.stop())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+        self.loop.close()
+
+
+def tokens(content: str | list[str | int]) -> list[int]:
+    """The scripted tokenizer: a word or a mark is a token; numbers in a mixed list stay, as with llama.cpp."""
+    found: list[int] = []
+    for part in [content] if isinstance(content, str) else content:
+        if isinstance(part, int):
+            found.append(part)
+        else:
+            found += range(len(re.findall(r"\w+|[^\w\s]", part)))
+    return found
+
+
+def _event(piece: str | None, *, finish_reason: str | None = None, ascii_json: bool = False) -> bytes:
+    delta = {} if piece is None else {"content": piece}
+    event = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 0,
+        "model": "scripted",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
+    }
+    return f"data: {json.dumps(event, ensure_ascii=ascii_json)}\n\n".encode()
+
+
+async def _chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+    await writer.drain()
+
+
+async def _send_json(
+    writer: asyncio.StreamWriter, body: object, status: int = 200, headers: dict[str, str] | None = None
+) -> bool:
+    text = body if isinstance(body, str) else json.dumps(body)
+    return await _send_text(writer, text, "application/json", status, headers)
+
+
+async def _send_text(
+    writer: asyncio.StreamWriter,
+    text: str,
+    content_type: str,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+) -> bool:
+    data = text.encode()
+    lines = {"content-type": content_type, "content-length": str(len(data)), **(headers or {})}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    writer.write(f"HTTP/1.1 {status} Scripted\r\n{head}\r\n".encode() + data)
+    await writer.drain()
+    return True
