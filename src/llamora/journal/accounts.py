@@ -1,0 +1,538 @@
+"""Writers: how they come in, how their keys are opened, how long a session lasts."""
+
+import asyncio
+import json
+import secrets
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from logging import getLogger
+from typing import ParamSpec, TypeVar
+
+from llamora.clock import utc_now, zone
+from llamora.persistence.connection import StorageError
+from llamora.persistence.local_db import LocalDB
+from llamora.persistence.sessions import Session
+from llamora.persistence.users import NAME_CHARACTERS, User, name_key
+from llamora.settings import CryptoSettings, SessionSettings
+from llamora.vault.envelope import SealError
+from llamora.vault.keys import (
+    Argon2Params,
+    BadParameters,
+    Keyring,
+    KeySlot,
+    WrongSecret,
+    burn_kdf,
+    calibrate,
+    create_keys,
+    new_recovery_code,
+    open_from_cookie,
+    open_from_session,
+    open_keyring,
+    open_slot,
+    seal_for_cookie,
+    seal_for_session,
+    seal_passphrase_slot,
+    seal_recovery_slot,
+    session_id_of,
+)
+
+logger = getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+PASSPHRASE_CHARACTERS = 1024
+STRENGTH_CHARACTERS = 72  # what zxcvbn takes: its time grows with the square of the length
+STRENGTH_NEEDED = 3  # zxcvbn: "safely unguessable: moderate protection from offline slow-hash scenario"
+KDF_AT_ONCE = 2  # each takes 64 MiB or more
+TOKEN_BYTES = 32
+
+
+class AccountError(Exception):
+    """Something to tell the writer; `str()` is the sentence."""
+
+
+class WrongCredentials(AccountError):
+    """The name or the secret is wrong; which of them is not said."""
+
+
+class TooOften(AccountError):
+    """Too many wrong guesses; `seconds` until the next is looked at."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"Too many tries. Wait {seconds} seconds, then try again.")
+        self.seconds = seconds
+
+
+class Throttle:
+    """Slows down guessing: after FREE failures each further one doubles the wait, up to LONGEST seconds."""
+
+    FREE = 5
+    LONGEST = 300
+    REMEMBERED = 10_000
+
+    def __init__(self) -> None:
+        self._failures: dict[str, tuple[int, float]] = {}
+
+    def attempt(self, *subjects: str) -> None:
+        """Count a guess against each subject (a name, an address); raises TooOften while one has to wait.
+
+        It counts before it is known to be wrong, so that many at once are not all let through.
+        """
+        now = time.monotonic()
+        wait = max((self._failures.get(subject, (0, 0.0))[1] - now for subject in subjects), default=0.0)
+        if wait > 0:
+            raise TooOften(int(wait) + 1)
+        if len(self._failures) > self.REMEMBERED:
+            self._failures = {key: value for key, value in self._failures.items() if value[1] > now}
+        for subject in subjects:
+            count = self._failures.get(subject, (0, 0.0))[0] + 1
+            wait = min(2 ** (count - self.FREE), self.LONGEST) if count >= self.FREE else 0
+            self._failures[subject] = (count, now + wait)
+
+    def succeeded(self, *subjects: str) -> None:
+        """Forget the guesses of these subjects."""
+        for subject in subjects:
+            self._failures.pop(subject, None)
+
+
+@dataclass(slots=True, frozen=True)
+class Strength:
+    """How hard a passphrase is to guess: zxcvbn's score 0 to 4, and the same in a sentence."""
+
+    score: int
+    sentence: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is enough for something that lies on a disk for decades."""
+        return self.score >= STRENGTH_NEEDED
+
+
+@dataclass(slots=True, frozen=True)
+class Profile:
+    """The writer's own settings, sealed with the account. `zone` is an IANA name; `revision` 0: never saved.
+
+    `replies`: the model is there at all. `openings`: a new day opens with a line from the last ones. `searches`:
+    what was searched for is remembered. `endpoint` names the one of the settings' model servers that answers; "" is
+    the default.
+    """
+
+    zone: str = "UTC"
+    revision: int = 0
+    replies: bool = True
+    openings: bool = False
+    searches: bool = True
+    endpoint: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class OpenSession:
+    """A signed-in writer: who, with which keys, and the session's id (its row in the store).
+
+    `carried` is the sealed key that the browser carries in `cookie` mode, else empty. `ended` is set once the session
+    is no longer open, as far as this process knows: what streams to the browser ends with it.
+    """
+
+    user: User
+    keys: Keyring
+    id: bytes
+    carried: bytes = field(default=b"", repr=False)
+    ended: asyncio.Event = field(default_factory=asyncio.Event, repr=False, compare=False)
+
+
+@dataclass(slots=True, frozen=True)
+class SignedIn:
+    """One session of a writer as they are told of it: since when, and when it was last used to within a minute."""
+
+    id: bytes
+    since: datetime
+    used: datetime
+
+
+class Accounts:
+    """Registration, sign-in, recovery and sessions.
+
+    `boot_secret` lives in RAM only and is shared with worker processes: without it no session row and
+    no cookie opens anything. `left` is called with a writer's id when their last session here ended.
+    """
+
+    def __init__(
+        self,
+        db: LocalDB,
+        crypto: CryptoSettings,
+        session: SessionSettings,
+        boot_secret: bytes,
+        left: Callable[[bytes], None],
+    ) -> None:
+        self._db = db
+        self._crypto = crypto
+        self._session = session
+        self._boot_secret = boot_secret
+        self._left = left
+        self._open: dict[bytes, OpenSession] = {}
+        self._kdf = asyncio.Semaphore(KDF_AT_ONCE)
+        self._params: Argon2Params | None = None
+
+    # -- coming in ---------------------------------------------------------------------------------
+
+    async def register(self, name: str, passphrase: str, zone_name: str) -> tuple[User, Keyring, str]:
+        """Make a writer and return them, their keys and the recovery code, which is kept nowhere.
+
+        Raises AccountError (name or passphrase do not do) and users.NameTaken.
+        """
+        shown = " ".join(name.split())
+        if not name_key(shown):
+            raise AccountError("Choose a name to sign in with.")
+        if len(shown) > NAME_CHARACTERS or not shown.isprintable():
+            raise AccountError(f"A name has at most {NAME_CHARACTERS} characters, all of them visible.")
+        await self._check_new(passphrase, shown)
+        params = await self._kdf_params()
+        user = User(secrets.token_bytes(16), shown, recovery_confirmed=False)
+        made = await self._slowly(create_keys, user.id, passphrase, params)
+        await self._db.users.add(user, made.slots, [made.data_key])
+        keys = open_keyring(user.id, made.master, [made.data_key])
+        await self.save_profile(keys, Profile(zone=known_zone(zone_name)))
+        return user, keys, made.recovery_code
+
+    async def sign_in(self, name: str, passphrase: str) -> tuple[User, Keyring]:
+        """Open a writer's keys with their passphrase. Raises WrongCredentials, at the same cost either way."""
+        params = await self._kdf_params()
+        user = await self._db.users.by_name(name)
+        slot = await self._slot(user, "passphrase")
+        wrong = WrongCredentials("That name and passphrase do not go together.")
+        if user is None or slot is None or len(passphrase) > PASSPHRASE_CHARACTERS:
+            await self._slowly(burn_kdf, params)
+            raise wrong
+        try:
+            master = await self._slowly(open_slot, user.id, slot, passphrase)
+        except (WrongSecret, BadParameters):
+            raise wrong from None
+        if slot.params != params:
+            # The instance was calibrated anew: bring this slot along while the passphrase is at hand.
+            fresh = await self._slowly(seal_passphrase_slot, user.id, master, passphrase, params)
+            await self._db.users.put_slots(user.id, [fresh], expected=slot)
+        return user, open_keyring(user.id, master, await self._db.users.data_keys(user.id))
+
+    async def reset(self, name: str, code: str, passphrase: str) -> tuple[User, Keyring, str]:
+        """Set a new passphrase with the recovery code; returns a new code, the old one opens nothing any more.
+
+        Every session of the writer ends. Raises WrongCredentials and AccountError.
+        """
+        await self._check_new(passphrase, name)
+        params = await self._kdf_params()
+        user = await self._db.users.by_name(name)
+        slot = await self._slot(user, "recovery")
+        wrong = WrongCredentials("That name and recovery code do not go together. Check both for a slip.")
+        if user is None or slot is None:
+            await self._slowly(burn_kdf, params)
+            raise wrong
+        try:
+            master = open_slot(user.id, slot, code)
+        except WrongSecret:
+            await self._slowly(burn_kdf, params)
+            raise wrong from None
+        new_code = new_recovery_code()
+        slots = [
+            await self._slowly(seal_passphrase_slot, user.id, master, passphrase, params),
+            seal_recovery_slot(user.id, master, new_code),
+        ]
+        await self._db.users.put_slots(user.id, slots, expected=slot, only_session=b"")
+        self._forget_others(user.id)
+        return user, open_keyring(user.id, master, await self._db.users.data_keys(user.id)), new_code
+
+    async def change_passphrase(self, session: OpenSession, old: str, new: str) -> None:
+        """Rewrap the passphrase slot; every other session of the writer ends.
+
+        Raises WrongCredentials (the old one is wrong), AccountError (the new one does not do) and
+        StaleRevision (it was changed elsewhere meanwhile).
+        """
+        slot = await self._check(session.user, old)
+        if new == old:
+            raise AccountError("That is the passphrase it has already. Choose another one.")
+        await self._check_new(new, session.user.name)
+        params = await self._kdf_params()
+        fresh = await self._slowly(seal_passphrase_slot, session.user.id, session.keys.master, new, params)
+        await self._db.users.put_slots(session.user.id, [fresh], expected=slot, only_session=session.id)
+        self._forget_others(session.user.id, keep=session.id)
+
+    async def renew_recovery_code(self, session: OpenSession, passphrase: str) -> str:
+        """Replace the recovery code, after the passphrase; the old one opens nothing any more.
+
+        Every other session of the writer ends: who asks for a new code may have lost more than the old one.
+        Raises WrongCredentials and StaleRevision.
+        """
+        slot = await self._check(session.user, passphrase)
+        code = new_recovery_code()
+        fresh = seal_recovery_slot(session.user.id, session.keys.master, code)
+        await self._db.users.put_slots(session.user.id, [fresh], expected=slot, only_session=session.id)
+        self._forget_others(session.user.id, keep=session.id)
+        return code
+
+    async def check_passphrase(self, session: OpenSession, passphrase: str) -> None:
+        """Ask again, before something that cannot be undone. Raises WrongCredentials."""
+        await self._check(session.user, passphrase)
+
+    async def strength(self, passphrase: str, name: str) -> Strength:
+        """Judge a passphrase, off the event loop."""
+        return await asyncio.to_thread(_strength, passphrase, name)
+
+    # -- sessions ----------------------------------------------------------------------------------
+
+    async def open_session(self, user: User, keys: Keyring) -> tuple[str, OpenSession]:
+        """Begin a session; the string is what the cookie holds."""
+        token = secrets.token_bytes(TOKEN_BYTES)
+        session = OpenSession(user, await self._one_keyring(keys), session_id_of(token))
+        now = int(time.time())
+        sealed = None
+        if self._session.mode == "cookie":
+            session = replace(session, carried=seal_for_cookie(user.id, session.id, self._boot_secret, keys.master))
+        else:
+            sealed = seal_for_session(user.id, session.id, token, self._boot_secret, keys.master)
+        row = Session(session.id, user.id, sealed, now + self._session.idle_ttl, now + self._session.absolute_ttl)
+        await self._db.sessions.add(row, utc_now().date())
+        self._open[session.id] = session
+        return urlsafe_b64encode(token + session.carried).decode().rstrip("="), session
+
+    async def resume(self, cookie: str) -> OpenSession | None:
+        """The session of a cookie, its time moved on; None when it ended, timed out or never was."""
+        try:
+            held = urlsafe_b64decode(cookie + "=" * (-len(cookie) % 4))
+        except (Base64Error, ValueError):
+            return None
+        token = held[:TOKEN_BYTES]
+        if len(token) < TOKEN_BYTES:
+            return None
+        row = await self._db.sessions.get(session_id_of(token))
+        now = int(time.time())
+        if row is None or now >= min(row.idle_until, row.expires_at):
+            self._forget(session_id_of(token))
+            if row is not None:
+                with suppress(StorageError):  # the sweep takes it later
+                    await self._db.sessions.end(row.id)
+            return None
+        session = self._open.get(row.id)
+        if session is None:
+            session = await self._reopen(row, token, held[TOKEN_BYTES:])
+            if session is None:
+                return None
+            self._open[row.id] = session
+        if session.carried != held[TOKEN_BYTES:]:
+            return None  # the whole cookie counts, also where this process has the key open
+        if session.keys.epoch != row.epoch:
+            session.keys.take(await self._db.users.data_keys(row.user_id))
+        idle_until = now + self._session.idle_ttl
+        # Either way: a limit further off than it can be was set before the clock was put back.
+        if abs(idle_until - row.idle_until) >= self._session.cookie_touch_interval:
+            with suppress(StorageError):  # a full disk must not keep anybody from reading
+                await self._db.sessions.touch(row.id, idle_until)
+        return session
+
+    async def end(self, session: OpenSession) -> None:
+        """Sign out."""
+        self._forget(session.id)
+        await self._db.sessions.end(session.id)
+
+    async def sessions(self, user_id: bytes) -> list[SignedIn]:
+        """The sessions of a writer that have not run out, the last used first."""
+        now = time.time()
+        found = [
+            SignedIn(
+                row.id,
+                datetime.fromtimestamp(row.expires_at - self._session.absolute_ttl, UTC),
+                datetime.fromtimestamp(row.idle_until - self._session.idle_ttl, UTC),
+            )
+            for row in await self._db.sessions.of_user(user_id)
+            if now < min(row.idle_until, row.expires_at)
+        ]
+        return sorted(found, key=lambda session: session.used, reverse=True)
+
+    async def end_one(self, user_id: bytes, session_id: bytes) -> None:
+        """End one session of a writer, wherever it is; another writer's is left alone."""
+        if any(row.id == session_id for row in await self._db.sessions.of_user(user_id)):
+            await self._db.sessions.end(session_id)
+            self._forget(session_id)
+
+    async def lock(self, user_id: bytes) -> None:
+        """End every session of a writer, and overwrite the keys that this process holds.
+
+        Other workers notice within half a second and let theirs go.
+        """
+        held = [session.keys for session in self._open.values() if session.user.id == user_id]
+        await self._db.sessions.end_others(user_id)
+        self._forget_others(user_id)
+        for keys in held:
+            keys.close()
+
+    def holds(self, session: OpenSession) -> bool:
+        """Whether the session is still open, as far as this process knows."""
+        return session.id in self._open
+
+    def _forget_others(self, user_id: bytes, keep: bytes = b"") -> None:
+        for session_id in [s.id for s in self._open.values() if s.user.id == user_id and s.id != keep]:
+            self._forget(session_id)
+
+    def open_keys(self) -> list[Keyring]:
+        """The keys of everybody who is signed in here, once each."""
+        return list({session.user.id: session.keys for session in self._open.values()}.values())
+
+    def is_in(self, user_id: bytes) -> bool:
+        """Whether a writer has a session that is open, as far as this process knows."""
+        return any(session.user.id == user_id for session in self._open.values())
+
+    async def sweep(self) -> None:
+        """End sessions that ran out, and forget their keys."""
+        await self._db.sessions.end_expired(int(time.time()))
+        await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Take notice of what another worker or a command did: sessions that ended, keys that changed."""
+        here = list(self._open)
+        alive = await self._db.sessions.alive(here)
+        for session_id in here:
+            if session_id not in alive:
+                self._forget(session_id)
+        for keys in self.open_keys():
+            keys.take(await self._db.users.data_keys(keys.user_id))
+
+    def close(self) -> None:
+        """Forget all keys."""
+        for session_id in list(self._open):
+            self._forget(session_id)
+
+    # -- the profile -------------------------------------------------------------------------------
+
+    async def profile(self, keys: Keyring) -> Profile:
+        """The writer's settings."""
+        stored = await self._db.profiles.get(keys)
+        if stored is None:
+            return Profile()
+        record, revision = stored
+        fields = json.loads(record or b"{}")
+        return Profile(
+            zone=known_zone(fields.get("zone", "")),
+            revision=revision,
+            replies=fields.get("replies", True),
+            openings=fields.get("openings", False),
+            endpoint=fields.get("endpoint", ""),
+            searches=fields.get("searches", True),
+        )
+
+    async def save_profile(self, keys: Keyring, profile: Profile) -> Profile:
+        """Store the settings over the revision they were read at. Raises StaleRevision."""
+        fields = {
+            "zone": profile.zone,
+            "replies": profile.replies,
+            "openings": profile.openings,
+            "searches": profile.searches,
+            "endpoint": profile.endpoint,
+        }
+        await self._db.profiles.put(keys, json.dumps(fields).encode(), revision=profile.revision)
+        return replace(profile, revision=profile.revision + 1)
+
+    async def confirm_recovery(self, user_id: bytes) -> None:
+        """The writer has typed back a part of the code."""
+        await self._db.users.confirm_recovery(user_id)
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    async def _reopen(self, row: Session, token: bytes, sealed: bytes) -> OpenSession | None:
+        carried = b"" if row.sealed is not None else sealed
+        try:
+            if row.sealed is not None:
+                master = open_from_session(row.user_id, row.id, token, self._boot_secret, row.sealed)
+            else:
+                master = open_from_cookie(row.user_id, row.id, self._boot_secret, sealed)
+            keys = open_keyring(row.user_id, master, await self._db.users.data_keys(row.user_id))
+        except SealError as error:
+            logger.warning("a session did not open (%s)", type(error).__name__)
+            return None
+        return OpenSession(await self._db.users.get(row.user_id), await self._one_keyring(keys), row.id, carried)
+
+    async def _one_keyring(self, keys: Keyring) -> Keyring:
+        """The keyring of this writer in this process: the one that is open already, up to date, or the given one.
+
+        One for all their sessions, so that a new key reaches everything that is done for them.
+        """
+        held = next((session.keys for session in self._open.values() if session.user.id == keys.user_id), None)
+        if held is None or held is keys:
+            return keys
+        held.take(await self._db.users.data_keys(keys.user_id))
+        return held
+
+    def _forget(self, session_id: bytes) -> None:
+        session = self._open.pop(session_id, None)
+        # A request under way may still hold the keyring, so it is let go rather than wiped beneath it;
+        # the memory of keys is dealt with where the design says so (docs/encryption.md).
+        if session is not None:
+            session.ended.set()
+        if session is not None and all(other.user.id != session.user.id for other in self._open.values()):
+            self._left(session.user.id)
+
+    async def _check(self, user: User, passphrase: str) -> KeySlot:
+        slot = await self._slot(user, "passphrase")
+        wrong = WrongCredentials("That is not the passphrase. Look for a slip and type it again.")
+        if slot is None or len(passphrase) > PASSPHRASE_CHARACTERS:
+            raise wrong
+        try:
+            await self._slowly(open_slot, user.id, slot, passphrase)
+        except (WrongSecret, BadParameters):
+            raise wrong from None
+        return slot
+
+    async def _check_new(self, passphrase: str, name: str) -> None:
+        if len(passphrase) > PASSPHRASE_CHARACTERS:
+            raise AccountError(f"A passphrase has at most {PASSPHRASE_CHARACTERS} characters.")
+        strength = await self.strength(passphrase, name)
+        if not strength.ok:
+            raise AccountError(strength.sentence)
+
+    async def _slot(self, user: User | None, kind: str) -> KeySlot | None:
+        # An unknown name makes the same two queries as a known one.
+        slots = await self._db.users.slots(user.id if user else bytes(16))
+        return next((slot for slot in slots.values() if slot.kind == kind), None)
+
+    async def _kdf_params(self) -> Argon2Params:
+        """The one parameter set of the instance, calibrated when the first writer comes."""
+        if self._params is None:
+            text = await self._db.users.recall("kdf")
+            if text is None:
+                c = self._crypto
+                floor = Argon2Params(c.kdf_memory_kib, c.kdf_time_cost, c.kdf_parallelism)
+                found = await self._slowly(calibrate, c.kdf_target_ms, floor) if c.kdf_target_ms else floor
+                text = await self._db.users.remember("kdf", found.to_text())
+            self._params = Argon2Params.from_text(text)
+        return self._params
+
+    async def _slowly(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        async with self._kdf:
+            return await asyncio.to_thread(work, *arguments, **named)
+
+
+def known_zone(name: str) -> str:
+    """`name` when it is a zone this machine knows, else UTC: a browser may send anything."""
+    try:
+        zone(name)
+    except ValueError:
+        return "UTC"
+    return name
+
+
+def _strength(passphrase: str, name: str) -> Strength:
+    from zxcvbn import zxcvbn  # 100 ms to import: only who registers pays for it
+
+    if not passphrase:
+        return Strength(0, "A passphrase of four or five unrelated words is easy to keep and hard to guess.")
+    score = int(zxcvbn(passphrase[:STRENGTH_CHARACTERS], user_inputs=[name, "llamora"])["score"])
+    sentences = (
+        "Guessed at once. Try four or five unrelated words.",
+        "Guessed within hours. A few unrelated words more would do.",
+        "Guessed within weeks by somebody who has the disk. One or two words more.",
+        "Hard to guess.",
+        "Very hard to guess.",
+    )
+    return Strength(score, sentences[score])

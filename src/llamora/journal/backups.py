@@ -1,0 +1,112 @@
+"""A backup a day, made by itself while a writer's keys are at hand, and on request."""
+
+import asyncio
+import time
+from contextlib import suppress
+from datetime import date
+from logging import getLogger
+from pathlib import Path
+
+from llamora.clock import utc_now
+from llamora.persistence.backups import write_backup
+from llamora.persistence.connection import StorageError
+from llamora.persistence.local_db import LocalDB
+from llamora.settings import BackupSettings
+from llamora.vault.envelope import VaultError
+from llamora.vault.keys import Keyring
+
+logger = getLogger(__name__)
+
+SUFFIX = ".llamora"
+AGAIN_SECONDS = 3600.0  # after a backup that did not succeed, such as on a full disk
+PART_SECONDS = 3600.0  # what is older was left by a process that was killed
+
+
+class Backups:
+    """One sealed file a day for each writer, in a folder of their own that is named by their random id."""
+
+    def __init__(self, db: LocalDB, settings: BackupSettings, data: Path) -> None:
+        self._db = db
+        self._settings = settings
+        self._root = settings.folder or data / "backups"
+        self._tried: dict[bytes, float] = {}
+        self._making: dict[bytes, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def kept(self) -> int:
+        """How many are kept; 0 when none is made by itself."""
+        return self._settings.keep if self._settings.daily else 0
+
+    def folder(self, user_id: bytes) -> Path:
+        """Where the backups of a writer are."""
+        return self._root / user_id.hex()
+
+    def files(self, user_id: bytes) -> list[Path]:
+        """The backups of a writer that are here, oldest first."""
+        return sorted(self.folder(user_id).glob(f"????-??-??{SUFFIX}"))
+
+    def latest(self, user_id: bytes) -> date | None:
+        """The day (UTC) of the newest backup that is here."""
+        for file in reversed(self.files(user_id)):
+            with suppress(ValueError):
+                return date.fromisoformat(file.stem)
+        return None
+
+    def tend(self, keys: Keyring) -> None:
+        """Make today's backup in the background, unless it is here, or none is wanted."""
+        user_id, now = keys.user_id, time.monotonic()
+        if not self._settings.daily or self.latest(user_id) == utc_now().date():
+            return
+        if now - self._tried.get(user_id, -AGAIN_SECONDS) < AGAIN_SECONDS:
+            return
+        self._tried[user_id] = now
+        task = asyncio.create_task(self._tend(keys), name="backup")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def make(self, keys: Keyring) -> Path:
+        """Make a backup of this moment, in place of an earlier one of today, and let the oldest go.
+
+        Raises StorageError and vault.keys.KeyringClosed.
+        """
+        user_id = keys.user_id
+        async with self._making.setdefault(user_id, asyncio.Lock()):
+            target = self.folder(user_id) / f"{utc_now().date().isoformat()}{SUFFIX}"
+            await asyncio.to_thread(write_backup, self._db.path, keys, target)
+            await asyncio.to_thread(self._let_go, user_id)
+        return target
+
+    async def remove(self, user_id: bytes) -> None:
+        """Remove every backup of a writer that is here, after one that is being made. Raises StorageError."""
+        async with self._making.setdefault(user_id, asyncio.Lock()):
+            try:
+                await asyncio.to_thread(self._remove, user_id)
+            except OSError as error:
+                reason = (error.strerror or "no reason given").lower()
+                raise StorageError(f"{self.folder(user_id)} could not be removed: {reason}.") from None
+
+    def _remove(self, user_id: bytes) -> None:
+        folder = self.folder(user_id)
+        for file in [*folder.glob(f"*{SUFFIX}"), *folder.glob("*.part")]:
+            file.unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+    async def close(self) -> None:
+        """Wait for the backups that are being made."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _tend(self, keys: Keyring) -> None:
+        try:
+            await self.make(keys)
+        except (StorageError, VaultError, OSError) as error:
+            logger.warning("a backup could not be made (%s)", type(error).__name__)
+
+    def _let_go(self, user_id: bytes) -> None:
+        for file in self.files(user_id)[: -self._settings.keep]:
+            file.unlink(missing_ok=True)
+        for part in self.folder(user_id).glob("*.part"):
+            with suppress(OSError):
+                if time.time() - part.stat().st_mtime > PART_SECONDS:
+                    part.unlink()

@@ -1,0 +1,64 @@
+"""A new day may open with one short line drawn from the last ones: for who has switched that on, once a day."""
+
+from contextlib import suppress
+from datetime import date, timedelta
+
+from llamora.journal.digests import Digests, made_of, readable
+from llamora.journal.entries import EntryError, Journal
+from llamora.persistence.connection import StorageError
+from llamora.persistence.digests import Digest
+from llamora.persistence.entries import Entry
+from llamora.persistence.local_db import LocalDB
+from llamora.vault.keys import Keyring
+
+LOOK_BACK = 14  # days
+DAYS = 3  # written ones that a line is drawn from
+
+
+class Openings:
+    """Makes the line and gives it out."""
+
+    def __init__(self, db: LocalDB, journal: Journal, digests: Digests) -> None:
+        self._db = db
+        self._journal = journal
+        self._digests = digests
+        self._making: set[tuple[bytes, date]] = set()
+
+    async def line(self, keys: Keyring, day: date) -> Digest | None:
+        """The line of a day, if it has one and all it was drawn from stands as it did."""
+        kept = await self._db.digests.get(keys, "opening", day)
+        if kept is None:
+            return None
+        entries = await self._db.entries.many(keys, kept.sources)
+        if kept.made_of != made_of([e for e in entries if e.deleted is None and not e.withheld]):
+            with suppress(StorageError):  # a full disk keeps nobody from reading
+                await self._db.digests.remove(keys, "opening", day)
+            return None
+        return kept
+
+    async def make(self, keys: Keyring, today: date, endpoint: str = "") -> Digest | None:
+        """The line for today, made now unless it is there or on its way; None when the last days are empty or change.
+
+        Raises ModelError and StorageError.
+        """
+        kept = await self.line(keys, today)
+        wanted = (keys.user_id, today)
+        if kept is not None or wanted in self._making:
+            return kept
+        self._making.add(wanted)
+        try:
+            entries = await self._last(keys, today)
+            with suppress(EntryError):  # one of them was changed meanwhile: the next look makes it anew
+                return await self._digests.say(keys, "opening", today, entries, endpoint) if entries else None
+            return None
+        finally:
+            self._making.discard(wanted)
+
+    async def _last(self, keys: Keyring, today: date) -> list[Entry]:
+        """What was written on the last days that have something on them, oldest first."""
+        found: list[Entry] = []
+        days = [today - timedelta(back) for back in range(1, LOOK_BACK + 1) if today.toordinal() > back]
+        written = await self._journal.written_days(keys, days)
+        for day in sorted(written, reverse=True)[:DAYS]:
+            found += readable(await self._journal.page(keys, day))
+        return sorted(found, key=lambda entry: (entry.at, entry.id))

@@ -1,0 +1,605 @@
+"""Replies: asked for, streamed, stopped, resumed. Generation belongs to the server, not to the browser's tab."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+from datetime import date
+from logging import getLogger
+
+from llamora.clock import time_in_words
+from llamora.clock import zone as zone_named
+from llamora.journal.accounts import known_zone
+from llamora.journal.citations import TAKEN_OUT, Checker, Guard
+from llamora.journal.entries import EntryError, Journal, Thread, threads, without_erased
+from llamora.journal.grounding import related
+from llamora.journal.turns import Turns
+from llamora.llm.client import THOUGHTS_END, ModelClient, ModelError, ModelInfo, estimate_tokens
+from llamora.llm.model import Model
+from llamora.llm.prompts import Passage, Prompt, PromptBuilder, Turn
+from llamora.persistence.connection import NotFound, StaleRevision, StorageError
+from llamora.persistence.entries import Entry, Receipt, State, Used
+from llamora.persistence.local_db import LocalDB
+from llamora.search.service import SearchService
+from llamora.settings import LlmSettings
+from llamora.vault.keys import Keyring
+
+logger = getLogger(__name__)
+
+SAVE_SECONDS = 0.4  # and what a save takes: after a crash all but the last half second of shown text is there
+FOLLOW_SECONDS = 0.1  # how often a reply that another worker writes is looked at
+WATCH_SECONDS = 0.1  # how often a worker looks whether another one was asked to stop its reply
+HEED_SECONDS = 2.0  # after which a worker that was asked to stop is taken for dead
+RETRY_SECONDS = 2.0
+LOCK_SECONDS = 0.5  # for which a lock waits until what a model said so far is stored
+TRIES = 5
+CUT_SHORT = "Cut short when the server stopped."
+NOTHING_SAID = "The model had nothing to say. Ask again, or ask in other words."
+NOTHING_TRUE = (
+    "The model only quoted what you never wrote, so nothing of it was kept. Ask again, or ask in other words."
+)
+WITHHELD = "This entry is kept from the model. Let the model read it first, then ask."
+ERASED_MEANWHILE = "Stopped, since something it drew on was erased."
+KEPT_MEANWHILE = "Stopped, since something it drew on is now kept from the model."
+READING = "Reading your page…"
+
+
+@dataclass(slots=True, frozen=True)
+class Composed:
+    """A prompt, and what a receipt says of it before the model was asked. `read` are the texts of its page, by id."""
+
+    prompt: Prompt
+    client: ModelClient
+    receipt: Receipt
+    read: Mapping[bytes, str]
+
+
+class LiveReply:
+    """A reply being written in this process. `entry` is its last stored state."""
+
+    def __init__(self, entry: Entry, endpoint: str = "") -> None:
+        self.entry = entry
+        self.endpoint = endpoint
+        self.ahead = -1  # how many come before it; -1 once it has its turn
+        self.begun = False
+        self.finishing = False
+        self.finished = False
+        self.placed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()  # whether it has its record
+        self.stopped_because = ""
+        self.first = -1.0  # when the first word came, on the monotonic clock
+        self.changed = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+        self.read: dict[bytes, str] = {}  # what is in its prompt: texts of its page, "" for passages, which it holds
+        self.seen: dict[bytes, int] = {}  # the revisions of these at which the model might read them
+        self._checker = Checker({})
+        self._guard = Guard(self._checker)
+
+    def begin(self, prompt: Prompt) -> None:
+        """The prompt is made: from here on it is known what may be cited."""
+        self._checker = Checker({p.number: p.text for p in prompt.passages}, prompt.own)
+        self._guard = Guard(self._checker)
+
+    def feed(self, piece: str) -> None:
+        """Take the model's next words."""
+        if thought := list(THOUGHTS_END.finditer(piece)):
+            self._guard = Guard(self._checker)
+            self.begun = False
+            piece = piece[thought[-1].end() :]
+        piece = piece if self.begun else piece.lstrip()
+        self.begun = self.begun or bool(piece)
+        self._guard.feed(piece)
+
+    def finish(self) -> str:
+        """No more comes: the text as it is kept."""
+        text = self._guard.finish().strip()
+        return "" if text == TAKEN_OUT else text
+
+    @property
+    def text(self) -> str:
+        """All that came so far and may be shown."""
+        return self._guard.text
+
+    @property
+    def removed(self) -> int:
+        """How many untrue citations and quotations were taken out."""
+        return self._guard.removed
+
+    def tell(self) -> None:
+        """Wake everybody who follows."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def moved(self, ahead: int) -> None:
+        """Somebody in the queue before this reply came or went."""
+        if ahead != self.ahead:
+            self.ahead = ahead
+            self.tell()
+
+    def now(self) -> Entry:
+        """The reply as it stands this moment."""
+        return self.entry if self.finished else replace(self.entry, text=self.text)
+
+    @property
+    def waiting(self) -> str:
+        """What it waits for, in words, while no word of it is there."""
+        if self.text:
+            return ""
+        if self.ahead < 0:
+            return READING
+        if not self.ahead:
+            return "Waiting for the model, which is answering somebody…"
+        others = "one more comes" if self.ahead == 1 else f"{self.ahead} more come"
+        return f"Waiting for the model, which is busy; {others} first…"
+
+
+class Replies:
+    """Asks the model and keeps what it says. `boot` names this run of the server (all its workers)."""
+
+    def __init__(
+        self,
+        db: LocalDB,
+        journal: Journal,
+        search: SearchService,
+        model: Model,
+        prompts: PromptBuilder,
+        settings: LlmSettings,
+        boot: str,
+        workers: int = 1,
+    ) -> None:
+        self._db = db
+        self._journal = journal
+        self._search = search
+        self._model = model
+        self._prompts = prompts
+        self._settings = settings
+        self._boot = boot
+        self._live: dict[bytes, LiveReply] = {}
+        self._keys: dict[bytes, Keyring] = {}
+        self._watcher: asyncio.Task[None] | None = None
+        # The model's slots are shared out among the workers, at least one each.
+        self.turns = Turns(max(1, settings.slots // workers))
+
+    async def ask(
+        self, keys: Keyring, to: bytes, zone: str, today: date, *, also: Sequence[bytes] = (), endpoint: str = ""
+    ) -> Entry:
+        """Begin a reply to an entry and return it, still empty; one that is being written already is returned.
+
+        With `also` it answers these entries of the same page too, and stands under `to`. `endpoint` names the one
+        that answers. Raises ModelError when
+        there is no model, EntryError for an entry that is kept from it, NotFound and StorageError.
+        """
+        if why_not := self._model.why_not(endpoint):
+            raise ModelError("unreachable", why_not)
+        asked = await self._journal.get(keys, to)
+        thread = await self._journal.thread(keys, to)
+        if asked.withheld or thread.root.withheld:
+            raise EntryError(WITHHELD)
+        for live in self._live.values():
+            if (live.entry.to, live.entry.also) == (to, tuple(also)) and not live.finished:
+                return live.now()
+        for other in thread.later:  # another worker may be writing it
+            same = (other.to, other.also, other.boot) == (to, tuple(also), self._boot)
+            if same and other.state == "streaming" and other.deleted is None and other.id not in self._live:
+                return other
+        reply = Entry(
+            secrets.token_bytes(16),
+            asked.day,
+            "reply",
+            "",
+            self._journal.now(),
+            zone,
+            to=to,
+            state="streaming",
+            boot=self._boot,
+            also=tuple(also),
+        )
+        live = self._live[reply.id] = LiveReply(reply, endpoint)
+        self._keys[reply.id] = keys
+        # The prompt is made while the disk is busy; nothing is shown before the reply has its place there.
+        live.task = asyncio.create_task(self._write(keys, live, today), name="reply")
+        try:
+            await self._db.entries.add(keys, reply)
+        except BaseException:
+            live.placed.set_result(False)
+            live.task.cancel()
+            self._forget(reply.id)
+            raise
+        live.placed.set_result(True)
+        if self._watcher is None or self._watcher.done():
+            self._watcher = asyncio.create_task(self._watch(), name="stops of replies")
+        return reply
+
+    async def stop(self, keys: Keyring, reply_id: bytes) -> Entry:
+        """End a reply, whichever worker writes it; what came is kept."""
+        live = self._live.get(reply_id)
+        if live is not None and live.task is not None:
+            self._cancel(live, "stopped")
+            while not live.finished:  # the task itself may go on trying to store it
+                await live.changed.wait()
+            return live.entry
+        entry = await self.settle(keys, await self._journal.get(keys, reply_id))
+        if entry.state != "streaming":
+            return entry
+        for _ in range(TRIES):
+            with suppress(StaleRevision):  # it grew meanwhile
+                await self._db.entries.update(keys, replace(entry, stopping=True))
+                break
+            entry = await self._journal.get(keys, reply_id)
+            if entry.state != "streaming":
+                return entry
+        until = time.monotonic() + HEED_SECONDS
+        while time.monotonic() < until:
+            await asyncio.sleep(WATCH_SECONDS / 4)
+            entry = await self._journal.get(keys, reply_id)
+            if entry.state != "streaming":
+                return entry
+        return await self._store(keys, replace(entry, state="stopped", note=CUT_SHORT, boot="", stopping=False))
+
+    def give_up(self, entry_ids: Iterable[bytes]) -> None:
+        """End what is being written of these entries, which are about to be erased, and what draws on them."""
+        gone = set(entry_ids)
+        for reply_id, live in self._live.items():
+            if reply_id in gone:
+                self._cancel(live, "stopped")
+            elif not gone.isdisjoint(live.read):
+                self._cancel(live, ERASED_MEANWHILE)
+
+    async def follow(self, keys: Keyring, reply_id: bytes) -> AsyncGenerator[tuple[Entry, str]]:
+        """Yield the reply each time it has grown, as it then stands, and in words what it waits for, or "".
+
+        The last one is no longer streaming. Nothing is lost or repeated however late or often this begins.
+        """
+        live = self._live.get(reply_id)
+        while live is not None:
+            changed = live.changed
+            yield live.now(), live.waiting
+            if live.finished:
+                return
+            await changed.wait()
+        while True:
+            entry = await self.settle(keys, await self._journal.get(keys, reply_id))
+            yield entry, "" if entry.text else READING
+            if entry.state != "streaming":
+                return
+            await asyncio.sleep(FOLLOW_SECONDS)
+
+    def waiting(self, reply_id: bytes) -> str:
+        """What a reply that has no words yet waits for, in words."""
+        live = self._live.get(reply_id)
+        return live.waiting if live is not None else READING
+
+    async def settle(self, keys: Keyring, entry: Entry) -> Entry:
+        """The entry as it truly stands: with what has streamed since it was stored, or marked as cut short."""
+        if entry.state != "streaming":
+            return entry
+        live = self._live.get(entry.id)
+        if live is not None:
+            return live.now()
+        if entry.boot == self._boot:
+            return entry  # another worker writes it
+        cut = replace(entry, state="stopped", note=CUT_SHORT, boot="", stopping=False)
+        try:
+            return await self._store(keys, cut)
+        except StorageError:
+            return cut  # a full disk keeps nobody from reading; it is marked the next time
+
+    async def preview(
+        self, keys: Keyring, to: bytes, today: date, *, also: Sequence[bytes] = (), endpoint: str = ""
+    ) -> Composed:
+        """What would be sent for a reply to an entry, exactly. Raises as `ask`."""
+        asked = await self._journal.get(keys, to)
+        return await self._compose(keys, asked.day, to, also, today, endpoint)
+
+    async def close(self) -> None:
+        """End all replies; what came is kept and marked."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        running = [live for live in self._live.values() if live.task is not None]
+        for live in running:
+            self._cancel(live, CUT_SHORT)
+        tasks = [live.task for live in running if live.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def lock(self, user_id: bytes) -> None:
+        """End the replies of one writer; what came is kept and marked, while the keys are still there."""
+        mine = [self._live[reply_id] for reply_id, keys in self._keys.items() if keys.user_id == user_id]
+        for live in mine:
+            self._cancel(live, CUT_SHORT)
+        tasks = [live.task for live in mine if live.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=LOCK_SECONDS)
+
+    # -- one reply ---------------------------------------------------------------------------------
+
+    @staticmethod
+    def _cancel(live: LiveReply, because: str) -> None:
+        # Once a reply is being stored for good there is nothing to cancel but its safety.
+        if live.task is not None and not live.finishing and not live.stopped_because:
+            live.task.cancel()
+        live.stopped_because = because
+
+    async def _write(self, keys: Keyring, live: LiveReply, today: date) -> None:
+        state: State = "done"
+        note = ""
+        try:
+            async with self.turns.turn(keys.user_id, live.moved):
+                live.moved(-1)
+                await self._stream(keys, live, today)
+            if not live.finish():
+                state, note = "failed", NOTHING_TRUE if live.removed else NOTHING_SAID
+        except asyncio.CancelledError:
+            state, note = "stopped", "" if live.stopped_because == "stopped" else live.stopped_because
+        except ModelError as error:
+            state, note = "failed", error.sentence
+        except EntryError as error:
+            state, note = "failed", str(error)
+        except StorageError as error:
+            state, note = "failed", str(error)
+        except Exception as error:
+            logger.error("a reply failed (%s)", type(error).__name__)
+            state, note = "failed", "Something went wrong inside Llamora. Ask again."
+        live.finishing = True
+        if await live.placed:
+            await self._finish(keys, live, state, note)
+
+    async def _stream(self, keys: Keyring, live: LiveReply, today: date) -> None:
+        entry = live.entry
+        composed = await self._compose(keys, entry.day, entry.to or entry.id, entry.also, today, live.endpoint)
+        prompt, receipt = composed.prompt, composed.receipt
+        live.begin(prompt)
+        sources = tuple(p.entry for p in receipt.passages)
+        live.entry = replace(entry, model=receipt.model, sources=sources, receipt=receipt)
+        live.read = {**dict.fromkeys(sources, ""), **composed.read}
+        if why := await self._why_end(keys, live):  # while the prompt was made
+            self._cancel(live, why)
+            await asyncio.sleep(0)  # ends here, before anything is sent
+        pieces = composed.client.stream(
+            prompt.messages, max_tokens=self._settings.max_reply_tokens, extra=prompt.options or None
+        )
+        asked = time.monotonic()
+        came: asyncio.Queue[str | None] = asyncio.Queue()
+        reading = asyncio.create_task(_read(pieces, came), name="reading a reply")
+        try:
+            await asyncio.shield(live.placed)
+            await self._take(keys, live, came)
+            await reading  # raises what the model server did wrong
+            live.finish()
+            receipt = replace(receipt, tokens_out=await composed.client.count_tokens(live.text))
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            live.finish()
+            receipt = replace(
+                receipt,
+                tokens_out=receipt.tokens_out or (estimate_tokens(live.text) if live.text else 0),
+                removed=live.removed,
+                first_ms=round((live.first - asked) * 1000) if live.first >= 0 else -1,
+            )
+            live.entry = replace(live.entry, receipt=receipt)
+
+    async def _take(self, keys: Keyring, live: LiveReply, came: "asyncio.Queue[str | None]") -> None:
+        """Show what comes at once, and store it within SAVE_SECONDS, also when nothing follows."""
+        due: float | None = None  # when what came first since the last time has to be stored
+        while True:
+            try:
+                async with asyncio.timeout(None if due is None else max(0.0, due - time.monotonic())):
+                    piece = await came.get()
+            except TimeoutError:
+                piece = ""
+            if piece is None:
+                return
+            now = time.monotonic()
+            if piece:
+                live.first = live.first if live.first >= 0 else now
+                live.feed(piece)
+                live.tell()
+                due = due or now + SAVE_SECONDS
+            if due is not None and now >= due:
+                live.entry = await self._store(keys, live.now(), live.read)
+                due = None
+
+    async def _finish(self, keys: Keyring, live: LiveReply, state: State, note: str) -> None:
+        wanted = replace(
+            live.entry, text=live.finish(), state=state, note=note or live.entry.note, boot="", stopping=False
+        )
+        while True:
+            try:
+                live.entry = await self._store(keys, wanted, live.read)
+                break
+            except NotFound:
+                live.entry = replace(wanted, text="")  # erased while it was written: nothing of it stays
+                break
+            except StorageError as error:
+                # The text is in RAM only now: show it with the reason, and try until there is room.
+                live.entry = replace(wanted, note=str(error))
+                live.finished = True
+                live.tell()
+                if live.stopped_because == CUT_SHORT:
+                    break
+                await asyncio.sleep(RETRY_SECONDS)
+        live.finished = True
+        live.tell()
+        self._forget(live.entry.id)
+        if live.entry.text and live.entry.deleted is None:
+            self._search.put(keys, live.entry)
+
+    def _forget(self, reply_id: bytes) -> None:
+        self._live.pop(reply_id, None)
+        self._keys.pop(reply_id, None)
+
+    async def _store(self, keys: Keyring, entry: Entry, read: Mapping[bytes, str] | None = None) -> Entry:
+        """Store a reply in the same transaction that sees all it drew on still there; what was erased, it forgets.
+
+        `read` is what was in its prompt. Who deleted, restored or preferred it meanwhile is heeded.
+        """
+        texts = read or {}
+        gone = set[bytes]()
+        for _ in range(TRIES):
+            drawn_on = {*entry.sources, *entry.also, *texts} - gone
+            try:
+                standing = self._db.entries.standing(keys.user_id, dict.fromkeys(drawn_on))
+                return await self._db.entries.update(keys, entry, [standing])
+            except StaleRevision:
+                stored = await self._db.entries.get(keys, entry.id)
+                entry = replace(
+                    entry,
+                    revision=stored.revision,
+                    to=stored.to,
+                    also=stored.also,
+                    deleted=stored.deleted,
+                    preferred=stored.preferred,
+                    withheld=stored.withheld,
+                    stopping=stored.stopping and entry.state == "streaming",
+                )
+                gone |= drawn_on - set(await self._db.entries.revisions_of(keys.user_id, drawn_on))
+                entry = without_erased(entry, gone, [texts[i] for i in gone if texts.get(i)]) or entry
+        raise StaleRevision("This reply is being changed elsewhere. Try again in a moment.")
+
+    async def _why_end(self, keys: Keyring, live: LiveReply) -> str:
+        """Why a reply may not go on: what it drew on was erased or is now kept from the model; or ""."""
+        found = await self._db.entries.revisions_of(keys.user_id, live.read)
+        if live.read.keys() - found.keys():
+            return ERASED_MEANWHILE
+        changed = [entry_id for entry_id, revision in found.items() if live.seen.get(entry_id) != revision]
+        if any(entry.withheld for entry in await self._db.entries.many(keys, changed)):
+            return KEPT_MEANWHILE
+        live.seen = found
+        return ""
+
+    async def _watch(self) -> None:
+        """Heed what was asked here or of other workers: a reply is to stop, or it or what it drew on was erased."""
+        counter = -1
+        while self._live:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                if counter == (counter := await self._db.change_counter()):
+                    continue
+                for reply_id, live in [item for item in self._live.items() if item[1].placed.done()]:
+                    if (keys := self._keys.get(reply_id)) is None:
+                        continue  # it ended while another one was looked at
+                    stored = await self._db.entries.many(keys, [reply_id])
+                    if live.finished:
+                        continue
+                    if not stored or stored[0].stopping:
+                        self._cancel(live, "stopped")
+                    elif why := await self._why_end(keys, live):
+                        self._cancel(live, why)
+            except Exception as error:
+                logger.warning("replies could not be watched (%s)", type(error).__name__)
+
+    # -- what it is asked --------------------------------------------------------------------------
+
+    async def _compose(
+        self, keys: Keyring, day: date, to: bytes, also: Sequence[bytes], today: date, endpoint: str
+    ) -> Composed:
+        """Gather what a reply may draw on, and fit it into the model's context."""
+        client = await self._model.client(endpoint)
+        page = threads(await self._db.entries.day(keys, day))
+        path, notes = _page_for(page, to, also)
+        path = await self._still_true(keys, page, path)
+        if not path:
+            raise EntryError(WITHHELD)
+        turns = [Turn(e.role, e.text) for e in path]
+        if also:
+            asked = [e for e in path if e.role == "me"]
+            text = "\n\n".join(f"{time_in_words(e.at, zone_named(known_zone(e.zone)))}\n{e.text}" for e in asked)
+            turns = [Turn("me", text)]
+        here = {entry.id for thread in page for entry in (thread.root, *thread.later)}
+        small = self._model.small(endpoint)
+        found = await related(self._search, self._db, keys, turns[-1].text, today, here, short=small)
+        passages = [Passage(number, used.day, used.text) for number, used in enumerate(found, 1)]
+        prompt = await self._prompts.reply(
+            client,
+            day=day,
+            thread=turns,
+            rest_of_day=[Turn("me", e.text) for e in notes],
+            passages=passages,
+            small=small,
+        )
+        info = await client.describe()
+        used = tuple(replace(found[p.number - 1], number=p.number, text=p.text) for p in prompt.passages)
+        receipt = replace(self.receipt(info, client, prompt, used), beside=tuple(e.id for e in notes))
+        return Composed(prompt, client, receipt, {e.id: e.text for e in (*path, *notes)})
+
+    async def _still_true(self, keys: Keyring, page: list[Thread], path: list[Entry]) -> list[Entry]:
+        """The messages without replies that may hold words of what the model may not read, or may read no longer.
+
+        From the first such reply on all of them go: the later ones were made with the earlier ones in the prompt.
+        """
+        open_to_it = {e.id for e in _readable(page)}
+        behind = {i for e in path if e.role == "reply" for i in _drawn_on(e)} - open_to_it
+        found = await self._db.entries.many(keys, list(behind))
+        open_to_it |= {e.id for e in found if e.role == "me" and e.deleted is None and not e.withheld}
+        kept: list[Entry] = []
+        trusted = True
+        for entry in path:
+            if entry.role == "reply":
+                trusted = trusted and not (entry.receipt and entry.receipt.erased) and _drawn_on(entry) <= open_to_it
+            if entry.role == "me" or trusted:
+                kept.append(entry)
+        return kept
+
+    def receipt(self, info: ModelInfo, client: ModelClient, prompt: Prompt, used: tuple[Used, ...] = ()) -> Receipt:
+        """What is known of a reply before the model is asked."""
+        return Receipt(
+            model="small built-in model" if info.embedded else info.name,
+            file=info.file or (info.name if info.embedded else ""),
+            endpoint="" if info.embedded else info.endpoint,
+            left=not info.on_this_machine,
+            prompt=self._prompts.version,
+            passages=used,
+            tokens_in=prompt.tokens,
+            counted=client.counts,
+            cut=prompt.cut,
+        )
+
+
+async def _read(pieces: AsyncGenerator[str], came: "asyncio.Queue[str | None]") -> None:
+    """Put what the model says into a queue, and None when it ends, well or not."""
+    try:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                came.put_nowait(piece)
+    finally:
+        came.put_nowait(None)
+
+
+def _drawn_on(reply: Entry) -> set[bytes]:
+    """All entries that a reply answers or whose words were in its prompt, but for those before it in its thread."""
+    beside = reply.receipt.beside if reply.receipt else ()
+    passages = [used.entry for used in reply.receipt.passages] if reply.receipt else []
+    return {*([reply.to] if reply.to else []), *reply.also, *reply.sources, *beside, *passages}
+
+
+def _readable(page: list[Thread]) -> list[Entry]:
+    """What the writer wrote on a page that is neither deleted nor kept from the model."""
+    return [
+        entry
+        for thread in page
+        if thread.root.deleted is None and not thread.root.withheld
+        for entry in (thread.root, *thread.later)
+        if entry.role == "me" and entry.deleted is None and not entry.withheld
+    ]
+
+
+def _page_for(page: list[Thread], to: bytes, also: Sequence[bytes]) -> tuple[list[Entry], list[Entry]]:
+    """What leads to the entry that is asked about (or all that are asked about), and the rest of its page.
+
+    Both are without what is kept from the model; nothing leads to an entry that is.
+    """
+    thread = next((t for t in page if to in {e.id for e in (t.root, *t.later)}), None)
+    if thread is None:
+        raise NotFound("There is no such entry.")
+    withheld = {e.id for t in page for e in (t.root, *t.later) if e.withheld or t.root.withheld}
+    together = {to, *also} - withheld
+    path = thread.leading_to(to)
+    if to in withheld or not path or path[-1].id != to:
+        return [], []
+    roots = [t.root for t in page if t.root.deleted is None and t.root.role == "me"]
+    notes = [root for root in roots if root.id not in together | withheld and root.id != thread.root.id]
+    if also:
+        return [root for root in roots if root.id in together], notes
+    return [e for e in path if e.id not in withheld], notes

@@ -1,0 +1,122 @@
+"""A real store with one writer, search without meaning, and replies by a scripted model."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from llamora.journal.entries import Journal
+from llamora.journal.replies import Replies
+from llamora.llm.model import Model
+from llamora.llm.prompts import PromptBuilder
+from llamora.persistence.entries import Entry
+from llamora.persistence.local_db import LocalDB
+from llamora.persistence.migrations import run_db_migrations
+from llamora.persistence.users import User
+from llamora.search.embed import Embedder
+from llamora.search.service import SearchService
+from llamora.settings import (
+    EmbeddingSettings,
+    EntrySettings,
+    LlmSettings,
+    SearchSettings,
+    UpstreamSettings,
+    resource,
+)
+from llamora.vault.keys import Argon2Params, Keyring, NewKeys, create_keys, open_keyring
+from tests.scripted_model import ScriptedModel
+
+DAY = date(2026, 11, 20)
+FLOOR = Argon2Params(65536, 3, 4)
+
+
+@pytest.fixture(scope="session")
+def made() -> tuple[bytes, NewKeys]:
+    user_id = secrets.token_bytes(16)
+    return user_id, create_keys(user_id, "a passphrase for tests", FLOOR)
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[ScriptedModel]:
+    async with ScriptedModel() as model:
+        yield model
+
+
+@dataclass
+class Desk:
+    """One process of a server: its parts, and the keys of a writer who is signed in."""
+
+    db: LocalDB
+    search: SearchService
+    journal: Journal
+    model: Model
+    replies: Replies
+    keys: Keyring
+
+    async def write(self, text: str, day: date = DAY) -> Entry:
+        return await self.journal.write(self.keys, day, text, "UTC")
+
+    async def ask(self, entry: Entry) -> Entry:
+        return await self.replies.ask(self.keys, entry.id, "UTC", DAY)
+
+    async def stored(self, entry: Entry) -> Entry:
+        return await self.db.entries.get(self.keys, entry.id)
+
+    async def until(self, entry: Entry, reached: Callable[[Entry], bool]) -> Entry:
+        """Follow a reply up to the first state that satisfies."""
+        async for state, _ in self.replies.follow(self.keys, entry.id):
+            if reached(state):
+                return state
+        raise AssertionError(f"it never came so far: {state}")
+
+    async def at_rest(self, entry: Entry) -> Entry:
+        """The reply as the store holds it, once it is no longer being written."""
+        while (stored := await self.stored(entry)).state == "streaming":  # noqa: ASYNC110 -- another process may write it
+            await asyncio.sleep(0.01)
+        return stored
+
+    async def ended(self, entry: Entry) -> Entry:
+        return await self.until(entry, lambda state: state.state != "streaming")
+
+
+@pytest.fixture
+async def desks(
+    tmp_path: Path, made: tuple[bytes, NewKeys], scripted: ScriptedModel
+) -> AsyncIterator[Callable[..., "object"]]:
+    """Opens a desk; a second one on the same store, with another name of its run, is the server started again."""
+    path = tmp_path / "journal.sqlite3"
+    run_db_migrations(path, resource("migrations"))
+    opened: list[Desk] = []
+
+    async def make(boot: str = "first", **given: object) -> Desk:
+        user_id, keys = made
+        db = await LocalDB.open(path)
+        if not opened:
+            await db.users.add(User(user_id, "Writer", recovery_confirmed=True), keys.slots, [keys.data_key])
+        search = SearchService(db, Embedder(EmbeddingSettings(enabled=False), tmp_path), SearchSettings())
+        journal = Journal(db, search, EntrySettings())
+        llm = LlmSettings(embedded=False, upstream=UpstreamSettings(host=scripted.url), **given)  # type: ignore[arg-type]
+        model = Model(llm)
+        replies = Replies(db, journal, search, model, PromptBuilder(llm, None), llm, boot)
+        desk = Desk(db, search, journal, model, replies, open_keyring(user_id, keys.master, [keys.data_key]))
+        await search.start()
+        await search.unlock(desk.keys)
+        model.start()
+        opened.append(desk)
+        return desk
+
+    yield make
+    for desk in reversed(opened):
+        await desk.replies.close()
+        await desk.search.stop()
+        await desk.model.stop()
+        await desk.db.close()
+
+
+@pytest.fixture
+async def desk(desks: Callable[..., object]) -> Desk:
+    return await desks()  # type: ignore[misc,no-any-return]

@@ -1,0 +1,174 @@
+"""Accounts below the web: slots, sessions and what each of them opens."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from llamora.journal.accounts import AccountError, Accounts, Profile, WrongCredentials, known_zone
+from llamora.persistence.connection import StaleRevision
+from llamora.persistence.local_db import LocalDB
+from llamora.persistence.migrations import run_db_migrations
+from llamora.persistence.users import NameTaken
+from llamora.settings import CryptoSettings, SessionSettings, resource
+
+PASSPHRASE = "correct horse battery staple 42"
+NEW = "four unrelated words: kelp anvil dormouse"
+
+
+@dataclass
+class House:
+    db: LocalDB
+    accounts: Accounts
+    left: list[bytes] = field(default_factory=list)
+
+    def another(self, boot_secret: bytes = b"s" * 32, **session: object) -> Accounts:
+        """A worker process of the same server, or with another secret the server started again."""
+        settings = SessionSettings(**session)  # type: ignore[arg-type]
+        return Accounts(self.db, CryptoSettings(kdf_target_ms=0), settings, boot_secret, self.left.append)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    path = tmp_path / "journal.sqlite3"
+    run_db_migrations(path, resource("migrations"))
+    db = await LocalDB.open(path)
+    house = House(db, None)  # type: ignore[arg-type]
+    house.accounts = house.another()
+    yield house
+    await db.close()
+
+
+async def test_what_registration_makes_opens_the_same_keys(house: House) -> None:
+    user, keys, code = await house.accounts.register("  Ada   Day ", PASSPHRASE, "Europe/Berlin")
+    assert user.name == "Ada Day"
+    again, opened = await house.accounts.sign_in("ADA DAY", PASSPHRASE)
+    assert again.id == user.id
+    assert opened.blind("day", b"x") == keys.blind("day", b"x")
+    assert await house.accounts.profile(opened) == Profile("Europe/Berlin", 1)
+    _, by_code, other = await house.accounts.reset("ada day", code, NEW)
+    assert by_code.blind("day", b"x") == keys.blind("day", b"x")
+    assert other != code
+
+
+async def test_of_two_registrations_of_one_name_at_once_one_wins(house: House) -> None:
+    results = await asyncio.gather(
+        *(house.accounts.register(name, PASSPHRASE, "UTC") for name in ("Ada", "ada")), return_exceptions=True
+    )
+    assert sum(isinstance(result, NameTaken) for result in results) == 1
+    assert sum(isinstance(result, tuple) for result in results) == 1
+
+
+async def test_a_dearer_kdf_is_taken_over_at_sign_in(house: House) -> None:
+    user, _, _ = await house.accounts.register("Ada", PASSPHRASE, "UTC")
+    async with house.db._connections.write() as tx:
+        await tx.execute("UPDATE instance SET value='m=65536,t=4,p=4' WHERE key='kdf'")
+    later = house.another()
+    await later.sign_in("Ada", PASSPHRASE)
+    slots = {slot.kind: slot for slot in (await house.db.users.slots(user.id)).values()}
+    assert slots["passphrase"].params is not None
+    assert slots["passphrase"].params.to_text() == "m=65536,t=4,p=4"
+    await later.sign_in("Ada", PASSPHRASE)
+    with pytest.raises(WrongCredentials):
+        await later.sign_in("Ada", NEW)
+
+
+@pytest.mark.parametrize("mode", ["session", "cookie"])
+async def test_a_passphrase_is_changed_and_other_sessions_end(house: House, mode: str) -> None:
+    accounts = house.another(mode=mode)
+    user, keys, code = await accounts.register("Ada", PASSPHRASE, "UTC")
+    here_cookie, here = await accounts.open_session(user, keys)
+    there_cookie, _ = await accounts.open_session(user, keys)
+    with pytest.raises(WrongCredentials):
+        await accounts.change_passphrase(here, NEW, PASSPHRASE)
+    with pytest.raises(AccountError):
+        await accounts.change_passphrase(here, PASSPHRASE, "hunter2")
+    assert await accounts.resume(there_cookie) is not None
+    await accounts.change_passphrase(here, PASSPHRASE, NEW)
+    assert await accounts.resume(here_cookie) is not None
+    assert await accounts.resume(there_cookie) is None
+    with pytest.raises(WrongCredentials):
+        await accounts.sign_in("Ada", PASSPHRASE)
+    await accounts.sign_in("Ada", NEW)
+    await accounts.reset("Ada", code, PASSPHRASE)  # the code stays good
+
+
+async def test_a_new_recovery_code_ends_the_old_one(house: House) -> None:
+    user, keys, code = await house.accounts.register("Ada", PASSPHRASE, "UTC")
+    _, session = await house.accounts.open_session(user, keys)
+    with pytest.raises(WrongCredentials):
+        await house.accounts.renew_recovery_code(session, NEW)
+    new = await house.accounts.renew_recovery_code(session, PASSPHRASE)
+    with pytest.raises(WrongCredentials):
+        await house.accounts.reset("Ada", code, NEW)
+    await house.accounts.reset("Ada", new, NEW)
+
+
+async def test_of_two_resets_with_one_code_at_once_one_wins(house: House) -> None:
+    _, _, code = await house.accounts.register("Ada", PASSPHRASE, "UTC")
+    results = await asyncio.gather(
+        house.accounts.reset("Ada", code, NEW),
+        house.accounts.reset("Ada", code, NEW + " too"),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(result, StaleRevision) for result in results) == 1
+    won = 0 if isinstance(results[0], tuple) else 1
+    await house.accounts.sign_in("Ada", (NEW, NEW + " too")[won])
+    with pytest.raises(WrongCredentials):
+        await house.accounts.sign_in("Ada", (NEW + " too", NEW)[won])
+
+
+@pytest.mark.parametrize("mode", ["session", "cookie"])
+async def test_workers_share_sessions_and_their_end(house: House, mode: str) -> None:
+    first, second = house.another(mode=mode), house.another(mode=mode)
+    user, keys, _ = await first.register("Ada", PASSPHRASE, "UTC")
+    cookie, session = await first.open_session(user, keys)
+    found = await second.resume(cookie)
+    assert found is not None
+    assert found.keys.blind("day", b"x") == keys.blind("day", b"x")
+    await first.end(session)
+    assert not first.holds(session)
+    assert await second.resume(cookie) is None
+    assert not second.holds(found)
+
+
+@pytest.mark.parametrize("mode", ["session", "cookie"])
+async def test_another_secret_opens_no_session(house: House, mode: str) -> None:
+    accounts = house.another(mode=mode)
+    user, keys, _ = await accounts.register("Ada", PASSPHRASE, "UTC")
+    cookie, _ = await accounts.open_session(user, keys)
+    stolen = house.another(b"t" * 32, mode=mode)  # the file, the cookie and the program, but not the memory
+    assert await stolen.resume(cookie) is None
+
+
+async def test_the_row_holds_a_key_in_one_mode_only(house: House) -> None:
+    user, keys, _ = await house.accounts.register("Ada", PASSPHRASE, "UTC")
+    await house.another(mode="session").open_session(user, keys)
+    await house.another(mode="cookie").open_session(user, keys)
+    rows = await house.db.sessions.of_user(user.id)
+    assert sorted(row.sealed is None for row in rows) == [False, True]
+    assert all(keys.master not in (row.sealed or b"") for row in rows)
+
+
+async def test_who_left_is_told_once_their_last_session_ended(house: House) -> None:
+    user, keys, _ = await house.accounts.register("Ada", PASSPHRASE, "UTC")
+    sessions = [(await house.accounts.open_session(user, keys))[1] for _ in range(2)]
+    await house.accounts.end(sessions[0])
+    assert house.left == []
+    await house.accounts.end(sessions[1])
+    assert house.left == [user.id]
+
+
+async def test_of_two_changes_of_a_profile_one_is_told(house: House) -> None:
+    _, keys, _ = await house.accounts.register("Ada", PASSPHRASE, "UTC")
+    profile = await house.accounts.profile(keys)
+    await house.accounts.save_profile(keys, profile)
+    with pytest.raises(StaleRevision):
+        await house.accounts.save_profile(keys, profile)
+
+
+@pytest.mark.parametrize("name", ["", "Europe/Atlantis", "../UTC", "\x00", "/etc/localtime", "x" * 5000])
+def test_a_zone_that_is_none_is_utc(name: str) -> None:
+    assert known_zone(name) == "UTC"

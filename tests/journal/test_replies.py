@@ -1,0 +1,517 @@
+"""Replies belong to the server: they outlive tabs, stops, failures, full disks and crashes, and lose no word."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import date
+from itertools import pairwise
+
+import pytest
+
+from llamora.journal import replies as replies_module
+from llamora.journal.replies import CUT_SHORT, ERASED_MEANWHILE, KEPT_MEANWHILE
+from llamora.llm.client import ModelError
+from llamora.persistence.connection import DiskFull, NotFound
+from llamora.persistence.entries import Entries, Entry
+from tests.journal.conftest import DAY, Desk
+from tests.scripted_model import Fault, Reply, ScriptedModel
+
+Desks = Callable[..., Awaitable[Desk]]
+FULL = "The disk is full. Nothing was lost: make some room and try again."
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Put something in, and the disk is full for every change of an entry."""
+    state: list[bool] = []
+    real = Entries.update_all
+
+    async def update_all(self: Entries, *given: object) -> list[Entry]:
+        if state:
+            raise DiskFull(FULL)
+        return await real(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Entries, "update_all", update_all)
+    return state
+
+
+async def test_a_reply_is_kept_with_what_it_was_made_from(desk: Desk, scripted: ScriptedModel) -> None:
+    scripted.script(Reply(["  \n", "A quiet ", "day.", "\n "]))
+    entry = await desk.write("I sat by the river.")
+    reply = await desk.ended(await desk.ask(entry))
+    assert (reply.text, reply.state, reply.note) == ("A quiet day.", "done", "")
+    assert (reply.role, reply.to, reply.day, reply.model, reply.boot) == ("reply", entry.id, entry.day, "scripted", "")
+    assert await desk.stored(reply) == reply
+    assert scripted.chats[0].body["messages"][-1]["content"].endswith("I sat by the river.")
+
+
+async def test_what_was_written_before_is_drawn_on(desk: Desk, scripted: ScriptedModel) -> None:
+    before = await desk.write("The heron by the weir had a fish.", day=date(2025, 6, 3))
+    await desk.write("Nothing of note.", day=date(2025, 6, 4))
+    entry = await desk.write("A heron, a fish.")
+    await desk.search.settled(desk.keys.user_id)
+    reply = await desk.ended(await desk.ask(entry))
+    assert reply.sources[0] == before.id
+    assert entry.id not in reply.sources
+    assert "had a fish" in str(scripted.chats[0].body["messages"])
+
+
+async def test_followers_see_each_state_and_the_last_however_late(desk: Desk, scripted: ScriptedModel) -> None:
+    middle, end = asyncio.Event(), asyncio.Event()
+    scripted.script(Reply(["One ", "two ", "three."], held={1: middle, 3: end}))
+    reply = await desk.ask(await desk.write("Count."))
+    seen: list[str] = []
+
+    async def follow() -> None:
+        async for state, _ in desk.replies.follow(desk.keys, reply.id):
+            seen.append(state.text)
+
+    early = asyncio.create_task(follow())
+    await desk.until(reply, lambda state: state.text == "One ")
+    middle.set()
+    late = await desk.until(reply, lambda state: state.text == "One two three.")
+    assert late.state == "streaming"
+    end.set()
+    await early
+    assert seen[-1] == "One two three."
+    assert all(later.startswith(earlier) for earlier, later in pairwise(seen))
+    assert (await desk.ended(reply)).text == "One two three."
+    assert len(scripted.chats) == 1
+
+
+async def test_stop_keeps_what_came(desk: Desk, scripted: ScriptedModel) -> None:
+    scripted.script(Reply(["Half a", " sentence"], fault="hang"))
+    reply = await desk.ask(await desk.write("Go on."))
+    await desk.until(reply, lambda state: state.text == "Half a sentence")
+    stopped = await desk.replies.stop(desk.keys, reply.id)
+    assert (stopped.text, stopped.state, stopped.note, stopped.boot) == ("Half a sentence", "stopped", "", "")
+    assert await desk.stored(reply) == stopped
+    await asyncio.wait_for(scripted.chats[0].ended.wait(), 5)  # the model is let go as well
+    assert await desk.replies.stop(desk.keys, reply.id) == stopped  # once more changes nothing
+
+
+async def test_stop_before_the_first_word_or_even_the_first_step(desk: Desk, scripted: ScriptedModel) -> None:
+    scripted.script(Reply(fault="hang_before_headers"))
+    reply = await desk.ask(await desk.write("Go on."))
+    stopped = await desk.replies.stop(desk.keys, reply.id)
+    assert (stopped.text, stopped.state) == ("", "stopped")
+    assert (await desk.stored(reply)).state == "stopped"
+    again = await desk.ask(await desk.write("And on."))
+    assert again.id != reply.id
+    await desk.replies.stop(desk.keys, again.id)
+
+
+async def test_stop_while_it_waits_its_turn(desks: Desks, scripted: ScriptedModel) -> None:
+    desk = await desks(slots=1)
+    scripted.script(Reply(["First"], fault="hang"))
+    first = await desk.ask(await desk.write("One."))
+    await desk.until(first, lambda state: state.text == "First")
+    second = await desk.ask(await desk.write("Two."))
+    async for _, waiting in desk.replies.follow(desk.keys, second.id):
+        assert waiting
+        break
+    assert (await desk.replies.stop(desk.keys, second.id)).state == "stopped"
+    assert (await desk.replies.stop(desk.keys, first.id)).text == "First"
+    assert len(scripted.chats) == 1
+    third = await desk.ended(await desk.ask(await desk.write("Three.")))  # the turn was given back
+    assert third.state == "done"
+
+
+async def test_two_asks_at_once_are_one_reply(desk: Desk, scripted: ScriptedModel) -> None:
+    end = asyncio.Event()
+    scripted.script(Reply(["Once."], held={1: end}))
+    entry = await desk.write("Ask twice.")
+    asked = await asyncio.gather(*(desk.ask(entry) for _ in range(5)))
+    assert len({reply.id for reply in asked}) == 1
+    end.set()
+    await desk.ended(asked[0])
+    (thread,) = await desk.journal.page(desk.keys, entry.day)
+    assert [message.text for message in thread.later] == ["Once."]
+    assert len(scripted.chats) == 1
+    later = await desk.ask(entry)  # asked again afterwards it is another one
+    assert later.id != asked[0].id
+    await desk.ended(later)
+
+
+async def test_replies_take_turns(desks: Desks, scripted: ScriptedModel) -> None:
+    desk = await desks(slots=2)
+    end = asyncio.Event()
+    scripted.default = Reply(["x"], held={1: end})
+    asked = [await desk.ask(await desk.write(f"Number {number}.")) for number in range(4)]
+    for reply in asked[:2]:
+        await desk.until(reply, lambda state: state.text == "x")
+    assert scripted.streaming == 2
+    end.set()
+    assert [(await desk.ended(reply)).state for reply in asked] == ["done"] * 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "kept"),
+    [
+        ("cut", "Some words"),
+        ("cut_quietly", "Some words"),
+        ("bad_json", "Some words"),
+        ("error_event", "Some words"),
+        ("not_sse", ""),
+        ("not_http", ""),
+        ("compressed", ""),
+    ],
+)
+async def test_a_model_that_fails_leaves_a_sentence_and_what_came(
+    desk: Desk, scripted: ScriptedModel, fault: Fault, kept: str
+) -> None:
+    scripted.script(Reply(["Some ", "words"], fault=fault))
+    reply = await desk.ended(await desk.ask(await desk.write("A private line.")))
+    assert (reply.state, reply.text) == ("failed", kept)
+    assert reply.note.endswith(".")
+    assert "127.0.0.1" in reply.note or "model" in reply.note
+    assert "private" not in reply.note
+    assert await desk.stored(reply) == reply
+    again = await desk.ended(await desk.ask(await desk.write("Once more.")))
+    assert again.state == "done"
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
+async def test_a_model_that_refuses_leaves_a_sentence(desk: Desk, scripted: ScriptedModel, status: int) -> None:
+    scripted.default = Reply(fault="status", status=status, body='{"error": {"message": "the private prompt"}}')
+    reply = await desk.ended(await desk.ask(await desk.write("A private line.")))
+    assert (reply.state, reply.text) == ("failed", "")
+    assert reply.note.endswith(".")
+    assert "private" not in reply.note
+
+
+async def test_a_model_that_is_down_leaves_a_sentence(desk: Desk, scripted: ScriptedModel) -> None:
+    await scripted.stop()
+    entry = await desk.write("Still mine.")
+    reply = await desk.ended(await desk.ask(entry))
+    assert (reply.state, reply.text) == ("failed", "")
+    assert "127.0.0.1" in reply.note
+    assert (await desk.journal.get(desk.keys, entry.id)).text == "Still mine."
+
+
+@pytest.mark.parametrize("pieces", [[], [""], [" \n", "\t"]])
+async def test_an_empty_reply_is_a_sentence(desk: Desk, scripted: ScriptedModel, pieces: list[str]) -> None:
+    scripted.script(Reply(pieces))
+    reply = await desk.ended(await desk.ask(await desk.write("Well?")))
+    assert (reply.state, reply.text) == ("failed", "")
+    assert reply.note == "The model had nothing to say. Ask again, or ask in other words."
+
+
+async def test_without_a_model_nothing_is_begun(desks: Desks) -> None:
+    desk = await desks(enabled=False)
+    entry = await desk.write("Anybody?")
+    with pytest.raises(ModelError, match="The model is switched off"):
+        await desk.ask(entry)
+    (thread,) = await desk.journal.page(desk.keys, entry.day)
+    assert thread.later == ()
+
+
+async def test_what_is_not_there_is_not_asked_about(desk: Desk) -> None:
+    entry = await desk.write("Gone.")
+    await desk.journal.delete(desk.keys, entry.id)
+    with pytest.raises(NotFound):
+        await desk.ask(entry)
+    assert desk.replies._live == {}
+
+
+# -- what is on the disk while it streams ----------------------------------------------------------------------
+
+
+async def test_it_is_saved_while_it_streams(
+    desk: Desk, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies_module, "SAVE_SECONDS", 0.0)
+    end = asyncio.Event()
+    scripted.script(Reply(["Word ", "by ", "word."], held={3: end}))
+    reply = await desk.ask(await desk.write("Go on."))
+    while (stored := await desk.stored(reply)).text != "Word by word.":
+        assert stored.state == "streaming"
+        await asyncio.sleep(0.01)
+    assert (stored.state, stored.boot) == ("streaming", "first")
+    end.set()
+    assert (await desk.ended(reply)).text == "Word by word."
+
+
+async def test_it_is_not_saved_at_every_word(desk: Desk, scripted: ScriptedModel) -> None:
+    scripted.script(Reply(["word "] * 200))
+    reply = await desk.ended(await desk.ask(await desk.write("Go on.")))
+    assert reply.text == ("word " * 200).strip()
+    assert reply.revision < 100
+
+
+async def test_after_a_crash_it_is_shown_as_cut_short(desks: Desks, scripted: ScriptedModel) -> None:
+    first = await desks()
+    entry = await first.write("Go on.")
+    left = Entry(
+        b"r" * 16, entry.day, "reply", "Half a sen", entry.at, "UTC", to=entry.id, state="streaming", boot="first"
+    )
+    await first.db.entries.add(first.keys, left)
+    again = await desks("second")
+    assert (await again.replies.settle(again.keys, left)).note == CUT_SHORT
+    shown = await again.ended(left)
+    assert (shown.text, shown.state, shown.note, shown.boot) == ("Half a sen", "stopped", CUT_SHORT, "")
+    assert await again.stored(left) == shown
+    later = await again.ended(await again.ask(entry))  # and another one can be asked for
+    assert later.state == "done"
+
+
+async def test_a_crash_is_shown_on_a_full_disk_too(desks: Desks, full: list[bool]) -> None:
+    first = await desks()
+    entry = await first.write("Go on.")
+    left = Entry(b"r" * 16, entry.day, "reply", "Half", entry.at, "UTC", to=entry.id, state="streaming", boot="gone")
+    await first.db.entries.add(first.keys, left)
+    full.append(True)
+    assert (await first.replies.settle(first.keys, left)).note == CUT_SHORT
+
+
+async def test_what_another_worker_writes_is_followed(desks: Desks, scripted: ScriptedModel) -> None:
+    writer, reader = await desks(), await desks()  # of the same run
+    middle = asyncio.Event()
+    scripted.script(Reply(["One ", "two."], held={1: middle}))
+    reply = await writer.ask(await writer.write("Count."))
+    await writer.until(reply, lambda state: state.text == "One ")
+    assert (await reader.replies.settle(reader.keys, await reader.stored(reply))).state == "streaming"
+    middle.set()
+    assert (await reader.ended(reply)).text == "One two."
+    assert len(scripted.chats) == 1
+
+
+# -- a full disk -----------------------------------------------------------------------------------------------
+
+
+async def test_a_full_disk_keeps_the_text_in_memory_and_stores_it_later(
+    desk: Desk, scripted: ScriptedModel, full: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies_module, "RETRY_SECONDS", 0.01)
+    end = asyncio.Event()
+    scripted.script(Reply(["Every ", "word."], held={2: end}))
+    reply = await desk.ask(await desk.write("Go on."))
+    await desk.until(reply, lambda state: state.text == "Every word.")
+    full.append(True)
+    end.set()
+    shown = await desk.ended(reply)
+    assert (shown.text, shown.note) == ("Every word.", FULL)
+    assert (await desk.stored(reply)).text == ""
+    stopped = await asyncio.wait_for(desk.replies.stop(desk.keys, reply.id), 5)  # does not wait for room
+    assert stopped.text == "Every word."
+    assert (await desk.replies.settle(desk.keys, await desk.stored(reply))).text == "Every word."
+    full.clear()
+    stored = await desk.at_rest(reply)
+    assert (stored.text, stored.state, stored.note) == ("Every word.", "done", "")
+    assert desk.replies._live == {}
+
+
+async def test_stop_on_a_full_disk_keeps_the_text(
+    desk: Desk, scripted: ScriptedModel, full: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies_module, "RETRY_SECONDS", 0.01)
+    scripted.script(Reply(["Half a"], fault="hang"))
+    reply = await desk.ask(await desk.write("Go on."))
+    await desk.until(reply, lambda state: state.text == "Half a")
+    full.append(True)
+    stopped = await asyncio.wait_for(desk.replies.stop(desk.keys, reply.id), 5)
+    assert (stopped.text, stopped.state, stopped.note) == ("Half a", "stopped", FULL)
+    full.clear()
+    assert (await desk.at_rest(reply)).text == "Half a"
+
+
+async def test_a_disk_that_fills_up_in_the_middle_ends_the_reply_with_the_reason(
+    desk: Desk, scripted: ScriptedModel, full: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies_module, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(replies_module, "SAVE_SECONDS", 0.0)
+    full.append(True)
+    scripted.script(Reply(["Some"], fault="hang"))
+    reply = await desk.ended(await desk.ask(await desk.write("Go on.")))
+    assert (reply.text, reply.state, reply.note) == ("Some", "failed", FULL)
+    full.clear()
+    assert (await desk.at_rest(reply)).text == "Some"
+
+
+# -- deletion while it streams -----------------------------------------------------------------------------------
+
+
+async def test_an_entry_deleted_meanwhile_takes_its_reply_along_and_brings_it_back(
+    desk: Desk, scripted: ScriptedModel
+) -> None:
+    end = asyncio.Event()
+    scripted.script(Reply(["About the kingfisher."], held={1: end}))
+    entry = await desk.write("The heron.")
+    reply = await desk.ask(entry)
+    await desk.until(reply, lambda state: bool(state.text))
+    await desk.journal.delete(desk.keys, entry.id)
+    end.set()
+    kept = await desk.at_rest(reply)
+    assert kept.text == "About the kingfisher."
+    assert kept.deleted is not None
+    await desk.search.settled(desk.keys.user_id)
+    assert (await desk.search.search(desk.keys, "kingfisher", today=entry.day)).total == 0
+    await desk.journal.restore(desk.keys, entry.id)
+    (thread,) = await desk.journal.page(desk.keys, entry.day)
+    assert [message.text for message in thread.later] == ["About the kingfisher."]
+    assert (await desk.search.search(desk.keys, "kingfisher", today=entry.day)).total == 1
+
+
+async def test_a_reply_erased_meanwhile_ends(desk: Desk, scripted: ScriptedModel) -> None:
+    end = asyncio.Event()
+    scripted.script(Reply(["Gone."], held={1: end}))
+    reply = await desk.ask(await desk.write("The heron."))
+    await desk.until(reply, lambda state: bool(state.text))
+    await desk.db.entries.erase(desk.keys, [reply.id])
+    task = desk.replies._live[reply.id].task
+    assert task is not None
+    end.set()
+    await asyncio.wait_for(task, 5)
+    assert desk.replies._live == {}
+    with pytest.raises(NotFound):
+        await desk.stored(reply)
+
+
+# -- the end -----------------------------------------------------------------------------------------------------
+
+
+async def test_close_keeps_what_came_and_says_so(desk: Desk, scripted: ScriptedModel) -> None:
+    scripted.default = Reply(["Half a"], fault="hang")
+    asked = [await desk.ask(await desk.write(f"Number {number}.")) for number in range(3)]  # one waits its turn
+    for reply in asked[:2]:
+        await desk.until(reply, lambda state: state.text == "Half a")
+    await asyncio.wait_for(desk.replies.close(), 5)
+    stored = [await desk.stored(reply) for reply in asked]
+    assert [(reply.text, reply.state, reply.note) for reply in stored] == [
+        ("Half a", "stopped", CUT_SHORT),
+        ("Half a", "stopped", CUT_SHORT),
+        ("", "stopped", CUT_SHORT),
+    ]
+
+
+async def test_close_does_not_wait_for_room_on_the_disk(
+    desk: Desk, scripted: ScriptedModel, full: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies_module, "RETRY_SECONDS", 0.01)
+    scripted.script(Reply(["Half a"], fault="hang"), Reply(["All."]))
+    hanging = await desk.ask(await desk.write("One."))
+    await desk.until(hanging, lambda state: state.text == "Half a")
+    full.append(True)
+    ended = await desk.ended(await desk.ask(await desk.write("Two.")))
+    assert ended.note == FULL
+    await asyncio.wait_for(desk.replies.close(), 5)
+    full.clear()
+    left = await desk.stored(hanging)
+    assert replace(left, text="") == hanging  # as it was begun: the next start shows it as cut short
+
+
+# -- what the model may read no longer ---------------------------------------------------------------------------
+
+
+def last_prompt(scripted: ScriptedModel) -> str:
+    return str(scripted.chats[-1].body["messages"])
+
+
+@pytest.mark.parametrize("how", ["kept", "deleted", "erased"])
+@pytest.mark.parametrize("what", ["a source", "beside it", "answered too"])
+async def test_what_the_model_may_not_read_is_not_read_through_earlier_replies(
+    desk: Desk, scripted: ScriptedModel, what: str, how: str
+) -> None:
+    scripted.script(Reply(["It came from Lisbon."]), Reply(["Lisbon again."]))
+    other = await desk.write("The kingfisher letter.", date(2025, 6, 3) if what == "a source" else DAY)
+    entry = await desk.write("A kingfisher, a letter.")
+    await desk.search.settled(desk.keys.user_id)
+    also = [other.id] if what == "answered too" else []
+    reply = await desk.ended(await desk.replies.ask(desk.keys, entry.id, "UTC", DAY, also=also))
+    assert "kingfisher letter" in last_prompt(scripted)
+    further = await desk.journal.answer(desk.keys, reply.id, "And the weather?", "UTC")
+    later = await desk.ended(await desk.ask(further))
+    assert "came from Lisbon" in last_prompt(scripted)  # as long as all stands, the thread is read whole
+    last = await desk.journal.answer(desk.keys, later.id, "And the river?", "UTC")
+    if how == "kept":
+        await desk.journal.withhold(desk.keys, other.id, withheld=True)
+    else:
+        await desk.journal.delete(desk.keys, other.id)
+    if how == "erased":
+        await desk.journal.erase(desk.keys, other.id)
+    await desk.ended(await desk.ask(last))
+    assert "And the weather?" in last_prompt(scripted)
+    assert "Lisbon" not in last_prompt(scripted)
+
+
+QUOTE = "the kingfisher letter came from Lisbon"
+
+
+@pytest.mark.parametrize("worker", ["this one", "another one"])
+@pytest.mark.parametrize("what", ["a source", "beside it"])
+async def test_what_is_erased_while_a_reply_streams_does_not_come_back(
+    desks: Desks, scripted: ScriptedModel, what: str, worker: str
+) -> None:
+    desk = await desks()
+    eraser = desk if worker == "this one" else await desks()
+    end = asyncio.Event()
+    scripted.script(Reply([f"You wrote “{QUOTE}”. ", "So it was. ", f"“{QUOTE}”, you said."], held={2: end}))
+    other = await desk.write(f"Today {QUOTE}.", date(2025, 6, 3) if what == "a source" else DAY)
+    entry = await desk.write("A kingfisher, a letter.")
+    await desk.search.settled(desk.keys.user_id)
+    reply = await desk.ask(entry)
+    await desk.until(reply, lambda state: "So it was." in state.text and QUOTE in state.text)
+    await eraser.journal.delete(eraser.keys, other.id)
+    await eraser.journal.erase(eraser.keys, other.id)
+    shown = await asyncio.wait_for(desk.ended(reply), 5)  # although the model does not end
+    end.set()
+    kept = await desk.stored(reply)
+    assert (kept.state, kept.note) == ("stopped", ERASED_MEANWHILE)
+    assert "So it was." in kept.text
+    for state in (shown, kept):
+        assert QUOTE not in state.text
+        assert state.receipt is not None
+        assert QUOTE not in str(state.receipt)
+        assert other.id not in {*state.sources, *state.receipt.beside}
+        assert state.receipt.erased == 1
+    assert (await desk.search.search(desk.keys, "Lisbon", today=DAY)).total == 0
+
+
+async def test_a_reply_that_is_stored_between_the_look_and_the_erasure_forgets_too(
+    desk: Desk, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = asyncio.Event()
+    scripted.script(Reply([f"You wrote “{QUOTE}”. ", "So it was."], held={0: end}))
+    other = await desk.write(f"Today {QUOTE}.")
+    reply = await desk.ask(await desk.write("A kingfisher, a letter."))
+    while not scripted.chats:  # noqa: ASYNC110 -- the other process is the model
+        await asyncio.sleep(0.01)
+    await desk.journal.delete(desk.keys, other.id)
+    real = Entries.erase
+
+    async def erase(self: Entries, *given: object) -> list[Entry]:
+        end.set()
+        await desk.ended(reply)
+        return await real(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Entries, "erase", erase)
+    await desk.journal.erase(desk.keys, other.id)
+    kept = await desk.stored(reply)
+    assert kept.state == "done"
+    assert QUOTE not in kept.text
+
+
+async def test_a_reply_forgets_an_erased_message_it_answers(desk: Desk, scripted: ScriptedModel) -> None:
+    end = asyncio.Event()
+    scripted.script(Reply(["First."]), Reply(["Second, ", "and on."], held={1: end}))
+    first = await desk.ended(await desk.ask(await desk.write("The heron.")))
+    answer = await desk.journal.answer(desk.keys, first.id, "The otter.", "UTC")
+    reply = await desk.ask(answer)
+    await desk.until(reply, lambda state: bool(state.text))
+    await desk.journal.delete(desk.keys, answer.id)
+    await desk.journal.erase(desk.keys, answer.id)
+    end.set()
+    await desk.ended(reply)
+    assert (await desk.stored(reply)).to == first.id
+
+
+async def test_a_reply_to_what_is_kept_from_the_model_meanwhile_ends(desk: Desk, scripted: ScriptedModel) -> None:
+    scripted.script(Reply(["Half a", " sentence"], fault="hang"))
+    entry = await desk.write("The heron.")
+    reply = await desk.ask(entry)
+    await desk.until(reply, lambda state: state.text == "Half a sentence")
+    await desk.journal.withhold(desk.keys, entry.id, withheld=True)
+    ended = await asyncio.wait_for(desk.ended(reply), 5)
+    assert (ended.text, ended.state, ended.note) == ("Half a sentence", "stopped", KEPT_MEANWHILE)
+    assert (await desk.stored(reply)).withheld
+    await asyncio.wait_for(scripted.chats[0].ended.wait(), 5)

@@ -1,0 +1,203 @@
+"""A new data key: nothing lost, nothing under the old one, whoever writes meanwhile and wherever it is stopped."""
+
+import asyncio
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamora.journal import rotation as rotation_module
+from llamora.journal.rotation import Rotation
+from llamora.persistence import LocalDB
+from llamora.persistence.connection import StaleRevision, StorageError
+from llamora.persistence.entries import Entry
+from llamora.persistence.epochs import SEALED
+from llamora.persistence.records import KINDS
+from llamora.persistence.users import User
+from llamora.vault.envelope import sealed_epoch
+from llamora.vault.keys import Keyring, new_data_key, open_keyring
+from tests.persistence.conftest import DAY, damage, db, entry, keys, path, raw
+from tests.persistence.test_doctor import lived
+
+__all__ = ["damage", "db", "keys", "lived", "path", "raw"]
+
+Raw = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other worker has to notice."""
+    monkeypatch.setattr(rotation_module, "NOTICE_SECONDS", 0.0)
+
+
+def epochs(raw: Raw) -> set[int]:
+    """The epochs of everything that is sealed."""
+    found = {sealed_epoch(row[0]) for kind in SEALED for row in raw(f"SELECT sealed FROM {kind.table}")}
+    return found | {row[0] for row in raw("SELECT epoch FROM data_keys")}
+
+
+async def test_everything_is_sealed_anew_and_reads_as_before(db: LocalDB, lived: Keyring, raw: Raw) -> None:
+    before = await db.entries.day(lived, DAY)
+    rows = {kind.table: len(raw(f"SELECT 1 FROM {kind.table}")) for kind in SEALED}
+    (old_key,) = raw("SELECT sealed FROM data_keys")
+    rotation = Rotation(db)
+    await rotation.begin(lived)
+    assert await rotation.finish(lived) == []
+    assert epochs(raw) == {2}
+    assert await db.entries.day(lived, DAY) == before
+    assert {kind.table: len(raw(f"SELECT 1 FROM {kind.table}")) for kind in SEALED} == rows
+    assert await db.tags.names(lived) != {}
+    assert await db.search_history.recent(lived) == ["one"]
+    files = [file for file in db.path.parent.iterdir() if file.name.startswith(db.path.name)]
+    assert not any(old_key[0] in file.read_bytes() for file in files)  # erased, also from the log
+    await rotation.begin(lived)
+    await rotation.finish(lived)
+    assert epochs(raw) == {3}
+
+
+async def test_new_writes_have_the_new_key_at_once(db: LocalDB, lived: Keyring, raw: Raw) -> None:
+    await Rotation(db).begin(lived)
+    made = entry("after")
+    await db.entries.add(lived, made)
+    assert [sealed_epoch(row[0]) for row in raw("SELECT sealed FROM entries WHERE id=?", made.id)] == [2]
+    assert len(await db.entries.day(lived, DAY)) == 3  # what is older still opens
+
+
+async def test_one_change_at_a_time(db: LocalDB, lived: Keyring) -> None:
+    rotation = Rotation(db)
+    await rotation.begin(lived)
+    with pytest.raises(StaleRevision):
+        await rotation.begin(lived)
+
+
+async def test_writing_goes_on_meanwhile(db: LocalDB, keys: Keyring, raw: Raw) -> None:
+    made = [entry(f"line {number}") for number in range(300)]
+    await db.entries.add(keys, *made)
+    stale = open_keyring(keys.user_id, keys.master, await db.users.data_keys(keys.user_id))  # another worker
+    rotation = Rotation(db)
+    await rotation.begin(keys)
+    texts = {each.id: each.text for each in made}
+
+    async def write(ring: Keyring, part: list[Entry]) -> None:
+        for each in part:
+            changed = replace(each, text=each.text + " edited")
+            try:
+                await db.entries.update(ring, changed)
+            except StorageError:  # its key is gone: it is told, and does it again with the new one
+                ring.take(await db.users.data_keys(ring.user_id))
+                await db.entries.update(ring, changed)
+            texts[each.id] = changed.text
+            added = entry("new")
+            await db.entries.add(ring, added)
+            texts[added.id] = added.text
+
+    await asyncio.gather(rotation.finish(keys), write(keys, made[:60]), write(stale, made[100:160]))
+    if await db.epochs.count(keys.user_id) > 1:
+        await rotation.finish(keys)
+    assert {each.id: each.text for each in await db.entries.day(keys, DAY)} == texts
+    assert epochs(raw) == {2}
+
+
+async def test_a_late_write_under_a_key_that_is_gone_is_refused(db: LocalDB, lived: Keyring, raw: Raw) -> None:
+    late = open_keyring(lived.user_id, lived.master, await db.users.data_keys(lived.user_id))
+    kept = (await db.entries.day(lived, DAY))[0]
+    rotation = Rotation(db)
+    await rotation.begin(lived)
+    await rotation.finish(lived)
+    with pytest.raises(StorageError):
+        await db.entries.add(late, entry("too late"))
+    with pytest.raises(StorageError):
+        await db.entries.update(late, replace(kept, text="too late"))
+    with pytest.raises(StorageError):
+        await db.tags.add(late, kept.id, "late")
+    assert epochs(raw) == {2}
+    late.take(await db.users.data_keys(lived.user_id))
+    await db.entries.add(late, entry("in time"))
+
+
+def test_every_table_refuses_a_key_that_is_gone(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        triggers = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='trigger'")}
+    for kind in KINDS:
+        if kind.purpose is not None:
+            assert {f"{kind.table}_{when}_under_a_living_key" for when in ("new", "changed")} <= triggers
+
+
+@pytest.mark.parametrize("stops", [1, 3, 6])
+async def test_stopped_and_taken_up_again(stops: int, db: LocalDB, keys: Keyring, raw: Raw) -> None:
+    made = [entry(f"line {number}") for number in range(400)]
+    await db.entries.add(keys, *made)
+    await Rotation(db).begin(keys)
+    for _ in range(stops):
+        rotation = Rotation(db)
+        await rotation.tend(keys)
+        seen = sum(sealed_epoch(row[0]) == 2 for row in raw("SELECT sealed FROM entries"))
+        while await db.epochs.count(keys.user_id) > 1 and (  # noqa: ASYNC110 -- the file is watched
+            sum(sealed_epoch(row[0]) == 2 for row in raw("SELECT sealed FROM entries")) == seen
+        ):
+            await asyncio.sleep(0.001)
+        rotation.lock(keys.user_id)
+        await rotation.close()
+        # Whoever signs in now has keys of their own.
+        keys = open_keyring(keys.user_id, keys.master, await db.users.data_keys(keys.user_id))
+        assert len(await db.entries.day(keys, DAY)) == 400
+        assert all(each.state == "done" for each in await db.entries.day(keys, DAY))
+    if await db.epochs.count(keys.user_id) > 1:
+        await Rotation(db).finish(keys)
+    assert epochs(raw) == {2}
+    assert {each.text for each in await db.entries.day(keys, DAY)} == {each.text for each in made}
+
+
+async def test_what_does_not_open_is_in_nobodys_way(
+    db: LocalDB, lived: Keyring, raw: Raw, damage: Callable[[str], None]
+) -> None:
+    await db.entries.add(lived, entry("three"))
+    broken = raw("SELECT id, sealed FROM entries")[0]
+    flipped = broken[1][:-1] + bytes([broken[1][-1] ^ 1])
+    raw("UPDATE entries SET sealed=? WHERE id=?", flipped, broken[0])
+    damage("vectors")
+    rotation = Rotation(db)
+    await rotation.begin(lived)
+    unreadable = await rotation.finish(lived)
+    assert sorted(each.kind.table for each in unreadable) == ["entries", "vectors"]
+    assert raw("SELECT sealed FROM entries WHERE id=?", broken[0]) == [(flipped,)]  # as it was
+    assert raw("SELECT count(*) FROM vectors") == [(0,)]  # made again
+    assert [row[0] for row in raw("SELECT epoch FROM data_keys")] == [2]
+    assert await db.epochs.set_aside(lived.user_id) == 1
+    assert [each.state for each in await db.entries.day(lived, DAY)].count("unreadable") == 1
+    await rotation.begin(lived)
+    assert [each.kind.table for each in await rotation.finish(lived)] == ["entries"]
+
+
+async def test_nobody_elses_records_are_touched(db: LocalDB, lived: Keyring, raw: Raw) -> None:
+    master, user_id = os.urandom(32), secrets.token_bytes(16)
+    key = new_data_key(user_id, master, 1)
+    await db.users.add(User(user_id, "Bob", recovery_confirmed=False), [], [key])
+    bob = open_keyring(user_id, master, [key])
+    await db.entries.add(bob, entry("bob's"))
+    before = raw("SELECT * FROM entries WHERE user_id=?", user_id)
+    rotation = Rotation(db)
+    await rotation.begin(lived)
+    await rotation.finish(lived)
+    assert raw("SELECT * FROM entries WHERE user_id=?", user_id) == before
+    assert [each.text for each in await db.entries.day(bob, DAY)] == ["bob's"]
+
+
+async def test_a_lock_in_the_middle_ends_it(db: LocalDB, lived: Keyring) -> None:
+    rotation = Rotation(db)
+    await rotation.begin(lived)
+    master = lived.master
+    await rotation.tend(lived)
+    lived.close()
+    await rotation.close()
+    with suppress(StorageError):
+        assert await db.epochs.count(lived.user_id) == 2
+    again = open_keyring(lived.user_id, master, await db.users.data_keys(lived.user_id))
+    await rotation.finish(again)
+    assert len(await db.entries.day(again, DAY)) == 2

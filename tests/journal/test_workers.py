@@ -1,0 +1,104 @@
+"""Two workers of one server, and what a reply keeps whichever of them is asked."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from tests.journal.conftest import Desk
+from tests.scripted_model import Reply, ScriptedModel
+
+Desks = Callable[..., Awaitable[Desk]]
+
+
+async def test_a_stop_is_heeded_by_the_worker_that_writes(desks: Desks, scripted: ScriptedModel) -> None:
+    writer, other = await desks(), await desks()
+    scripted.script(Reply(["Half a sentence"], fault="hang"))
+    reply = await writer.ask(await writer.write("Go on."))
+    await writer.until(reply, lambda state: state.text == "Half a sentence")
+    stopped = await other.replies.stop(other.keys, reply.id)
+    assert (stopped.text, stopped.state, stopped.note, stopped.boot) == ("Half a sentence", "stopped", "", "")
+    await asyncio.wait_for(scripted.chats[0].ended.wait(), 5)
+    assert scripted.chats[0].client_gone
+    while writer.replies._live:  # noqa: ASYNC110 -- it is told of a moment after it is stored
+        await asyncio.sleep(0.01)
+
+
+async def test_a_reply_of_a_worker_that_is_gone_can_be_stopped(desks: Desks, scripted: ScriptedModel) -> None:
+    writer, other = await desks(), await desks()
+    scripted.script(Reply(["Half"], fault="hang"))
+    reply = await writer.ask(await writer.write("Go on."))
+    await writer.until(reply, lambda state: state.text == "Half")
+    while (await other.stored(reply)).text != "Half":  # noqa: ASYNC110 -- the writing worker stores it
+        await asyncio.sleep(0.01)
+    live = writer.replies._live[reply.id]
+    assert writer.replies._watcher is not None
+    writer.replies._watcher.cancel()  # as if it had been killed
+    stopped = await asyncio.wait_for(other.replies.stop(other.keys, reply.id), 10)
+    assert (stopped.text, stopped.state) == ("Half", "stopped")
+    assert live.task is not None
+
+
+async def test_asked_on_two_workers_it_is_written_once(desks: Desks, scripted: ScriptedModel) -> None:
+    writer, other = await desks(), await desks()
+    end = asyncio.Event()
+    scripted.script(Reply(["Once."], held={1: end}))
+    entry = await writer.write("Go on.")
+    reply = await writer.ask(entry)
+    await writer.until(reply, lambda state: bool(state.text))
+    assert (await other.ask(entry)).id == reply.id
+    end.set()
+    assert (await other.ended(reply)).text == "Once."
+    assert len(scripted.chats) == 1
+
+
+async def test_what_was_shown_is_stored_also_when_nothing_follows(desk: Desk, scripted: ScriptedModel) -> None:
+    scripted.script(Reply(["Some words"], fault="hang"))
+    reply = await desk.ask(await desk.write("Go on."))
+    while (await desk.stored(reply)).text != "Some words":  # noqa: ASYNC110 -- it is stored in the background
+        await asyncio.sleep(0.01)
+    assert (await desk.stored(reply)).state == "streaming"
+
+
+async def test_thoughts_are_not_part_of_the_reply(desk: Desk, scripted: ScriptedModel) -> None:
+    said = {
+        "opened": ["<thi", "nk>They are sad.", " I should…</th", "ink>\n\nA quiet", " day."],
+        "template opened it": ["They are ", "sad. </think>", "\nA quiet day."],
+        "twice": ["<think>One.</think>A quiet<thinking>two</thinking> day."],
+        "never closed": ["A quiet day.<think>They are"],
+        "in capitals": ["<THINK>They are sad.</Think>A quiet day."],
+        "with a space": ["<think >They are", " sad.</think", " >A quiet day."],
+        "in brackets": ["[TH", "INK]They are [sad].[/", "THINK]A quiet day."],
+        "in triangles": ["◁think", "▷They are sad.◁/think▷A quiet day."],
+        "a reflection": ["A quiet <reflection>They are sad.</reflection>day."],
+        "a channel": [
+            *("<|chan", "nel|>anal", "ysis<|mess", "age|>They are sad.<|end|><|start|>assis", "tant<|channel|>fi"),
+            *("nal<|message", "|>A quiet day.<|ret", "urn|>"),
+        ],
+        "template opened the channel": [
+            "They are.<|end|><|start|>assistant<|channel|>final",
+            "<|message|>A quiet day.",
+        ],
+        "brackets opened by the template": ["They are sad.[/THI", "NK]A quiet day."],
+        "not a thought": ["A quiet day."],
+    }
+    for pieces in said.values():
+        scripted.script(Reply(pieces))
+        reply = await desk.ended(await desk.ask(await desk.write("Go on.")))
+        assert reply.text == "A quiet day."
+        assert (await desk.stored(reply)).text == "A quiet day."
+    scripted.script(Reply(["a < b, [TH\n", "x] and <thin ice>", " <"]))
+    assert (await desk.ended(await desk.ask(await desk.write("Go on.")))).text == "a < b, [TH\nx] and <thin ice> <"
+
+
+async def test_waiting_is_said_in_words_and_the_queue_is_fair(desks: Desks, scripted: ScriptedModel) -> None:
+    desk = await desks(slots=1)
+    end = asyncio.Event()
+    scripted.script(Reply(["First."], held={1: end}))
+    first = await desk.ask(await desk.write("One."))
+    await desk.until(first, lambda state: bool(state.text))
+    second, third = await desk.ask(await desk.write("Two.")), await desk.ask(await desk.write("Three."))
+    assert "answering somebody" in desk.replies.waiting(second.id)
+    assert "one more comes first" in desk.replies.waiting(third.id)
+    await desk.replies.stop(desk.keys, second.id)
+    assert "answering somebody" in desk.replies.waiting(third.id)
+    end.set()
+    assert (await desk.ended(third)).state == "done"
