@@ -1,0 +1,11 @@
+// The page works without any of this: forms post and links lead. What follows only saves the reload.
+import "./vendor/htmx.js";
+import "./vendor/hx-sse.js";
+import "./requests.js";
+import "./replies.js";
+import "./keys.js";
+import "./writing.js";
+import "./drafts.js";
+import "./days.js";
+import "./session.js";
+import "./components/reveal.js";

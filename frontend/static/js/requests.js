@@ -1,0 +1,85 @@
+// Around every request that htmx makes: the CSRF token, where a refusal is said, and where the focus goes.
+// There is no fetch of our own.
+
+import { kept } from "./drafts.js";
+
+const OUT = "You have been signed out. Your words are still here: sign in again in another tab, then try once more.";
+const AWAY = "Llamora is not answering. Your words are still here; try again in a moment.";
+const FAILED = "That did not work. Your words are still here; try again in a moment.";
+
+const on = (name, listener) => document.addEventListener(name, (event) => listener(event.detail.ctx, event));
+
+function csrfToken() {
+  const cookie = document.cookie.split("; ").find((part) => part.startsWith("llamora_csrf="));
+  return cookie ? decodeURIComponent(cookie.slice("llamora_csrf=".length)) : "";
+}
+
+/** Says a sentence next to what was pressed; without a place for it, to the screen reader alone. */
+function say(ctx, sentence) {
+  const near = ctx.request?.form ?? ctx.sourceElement?.closest?.("form, .actions");
+  const place = near?.querySelector(near.matches("form") ? "[data-problem]" : ":scope > [data-problem]");
+  if (place?.textContent === sentence) return; // to say it once more would read it out once more
+  if (place) place.textContent = sentence;
+  else if (sentence) document.getElementById("announcer")?.append(sentence);
+}
+
+/** A whole page came where a part of one belongs: the sentence it holds. */
+function sentenceIn(ctx) {
+  const { raw, status } = ctx.response;
+  if (status === 401 || new URL(raw.url).pathname === "/sign-in") return OUT;
+  const page = new DOMParser().parseFromString(ctx.text, "text/html");
+  return page.getElementById("what-happened")?.textContent.trim() || FAILED;
+}
+
+on("htmx:config:request", (ctx) => {
+  ctx.request.headers["X-CSRF-Token"] = csrfToken();
+  const field = ctx.sourceElement.matches("form") && ctx.sourceElement.querySelector("[data-empties]");
+  if (field) ctx.sent = { field, text: field.value };
+});
+
+on("htmx:before:request", (ctx) => {
+  if (ctx.request.form && !ctx.draft) say(ctx, "");
+});
+
+on("htmx:error", (ctx) => {
+  if (ctx?.request) say(ctx, AWAY);
+});
+
+// Results of a search have an address, so that the way back leads to them. htmx's own history stays off: it would
+// swap pages itself. The address is only replaced, so every step back is a page of the server.
+on("htmx:after:swap", (ctx) => {
+  if (ctx.hx?.replaceurl) history.replaceState(null, "", ctx.hx.replaceurl);
+});
+
+let held = "";
+
+on("htmx:before:swap", (ctx, event) => {
+  const isPart = /^\s*</.test(ctx.text) && !/^\s*<(!doctype|html)/i.test(ctx.text);
+  if (!isPart && (ctx.text || ctx.response?.status >= 400)) {
+    event.preventDefault();
+    say(ctx, sentenceIn(ctx));
+    return;
+  }
+  held = document.activeElement?.closest("[id^='e-']")?.id ?? "";
+});
+
+on("htmx:after:swap", (ctx) => {
+  const { sent } = ctx;
+  if (sent && ctx.response?.raw.ok) {
+    // Only what was sent goes: a word typed meanwhile stays.
+    const { field, text } = sent;
+    field.value = field.value.startsWith(text) ? field.value.slice(text.length) : field.value;
+    kept(field);
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+    const details = field.closest("details");
+    if (details) {
+      details.open = false;
+      details.querySelector("summary").focus({ preventScroll: true });
+    }
+    ctx.target?.lastElementChild?.scrollIntoView({ block: "nearest" });
+  }
+  // What had the focus is gone with the old part: its successor takes it.
+  if (held && document.activeElement === document.body) {
+    document.getElementById(held)?.querySelector("[data-returns]")?.focus({ preventScroll: true });
+  }
+});

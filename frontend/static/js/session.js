@@ -1,0 +1,44 @@
+// A page of somebody who is no longer signed in must not go on showing what it shows.
+
+import { areNowhereElse } from "./drafts.js";
+
+const isIn = document.body.classList.contains("is-in");
+const tabs = new BroadcastChannel("llamora-session"); // says only that something ended, never what
+let watch;
+
+function clear() {
+  watch?.close();
+  document.body.replaceChildren();
+  document.title = "Llamora";
+}
+
+function empty() {
+  clear();
+  location.replace("/sign-in");
+}
+
+/** Only a page that is looked at listens: a browser has few connections for one server. */
+function listen() {
+  watch?.close();
+  if (document.visibilityState === "hidden") return;
+  watch = new EventSource("/session/events");
+  watch.addEventListener("ended", empty);
+  // A session that ended while nobody listened, such as with the server. Then words that are nowhere but here are
+  // worth more than an empty screen: they say themselves how to keep them.
+  watch.addEventListener("out", () => (areNowhereElse() ? watch.close() : empty()));
+}
+
+if (isIn) {
+  tabs.addEventListener("message", () => {
+    clear();
+    setTimeout(() => location.replace("/sign-in"), 1000); // until then the server has ended the session too
+  });
+  document.addEventListener("submit", ({ target }) => {
+    if (!/^\/(lock|sign-out)$/.test(new URL(target.action).pathname)) return;
+    watch?.close(); // this page is on its way already
+    tabs.postMessage("ended");
+  });
+  document.addEventListener("visibilitychange", listen);
+  window.addEventListener("pagehide", () => watch?.close());
+  window.addEventListener("pageshow", listen);
+}

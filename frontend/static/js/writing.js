@@ -1,0 +1,33 @@
+// Fields that people write in.
+
+// Firefox and older browsers do not yet let a field grow with its text by CSS alone.
+if (!CSS.supports("field-sizing", "content")) {
+  const grow = (field) => {
+    field.style.height = "auto";
+    field.style.height = `${field.scrollHeight}px`;
+  };
+  const growAll = () => document.querySelectorAll("[data-grows]").forEach(grow);
+  document.addEventListener("input", (event) => event.target.matches("[data-grows]") && grow(event.target));
+  document.addEventListener("toggle", growAll, true);
+  document.addEventListener("htmx:after:swap", growAll);
+  growAll();
+}
+
+// Today opens with the pen in hand, but not with a keyboard over half the screen, nor over what was jumped to.
+// The attribute `autofocus` would scroll a long day to its end.
+if (!location.hash && matchMedia("(pointer: fine)").matches) {
+  document.querySelector("[data-first]")?.focus({ preventScroll: true });
+}
+
+document.addEventListener(
+  "toggle",
+  ({ target }) => {
+    const field = target.matches("details[open]") && target.querySelector("textarea");
+    if (field && !field.defaultValue) field.focus(); // with a draft in it, it stood open from the beginning
+  },
+  true,
+);
+
+for (const field of document.querySelectorAll("[data-zone]")) {
+  field.value = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "";
+}

@@ -1,0 +1,183 @@
+"""The web: `create_app` wires services, edge rules, templates and routes together, and does nothing else."""
+
+from collections.abc import Awaitable, Callable
+from datetime import date, datetime
+from logging import getLogger
+from typing import Any
+from urllib.parse import quote
+
+from quart import Quart, Response, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from llamora import clock
+from llamora.app import assets, security
+from llamora.app.pages import field, is_fragment, new_pen, page, see_other
+from llamora.app.routes import blueprints
+from llamora.app.services.container import EXTENSION, AppLifecycle, AppServices, Shared, get_services
+from llamora.journal.accounts import AccountError, known_zone
+from llamora.persistence.connection import DiskFull, NotFound, StaleRevision, StorageError
+from llamora.settings import Settings, load_settings, resource
+from llamora.vault.envelope import SealError
+
+logger = getLogger(__name__)
+
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+
+FORM_GROWTH = 3  # a byte of text is at most three in a posted form
+
+
+def create_app(settings: Settings | None = None, *, dev: bool = False, shared: Shared | None = None) -> Quart:
+    """Build the app. `dev` serves the front end as it is written; `shared` is given to workers of one server.
+
+    Raises SettingsError when no settings are given and those found are wrong.
+    """
+    settings = settings or load_settings()
+    app = Quart("llamora.app", static_folder=None, template_folder="templates")
+    app.config["MAX_CONTENT_LENGTH"] = settings.entries.max_bytes * FORM_GROWTH + 65_536
+    app.config["TEMPLATES_AUTO_RELOAD"] = dev
+    services = AppServices.create(settings, shared)
+    app.extensions[EXTENSION] = services
+    lifecycle = AppLifecycle(services)
+    app.extensions["llamora.lifecycle"] = lifecycle
+    app.before_serving(lifecycle.start)
+    app.after_serving(lifecycle.stop)
+    files = assets.Assets(resource("frontend"), dev=dev)
+    security.install(app)
+    _templates(app, files)
+    _errors(app)
+    app.register_blueprint(assets.blueprint(files))
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
+
+    @app.get("/healthz")
+    async def healthz() -> Response:  # pyright: ignore[reportUnusedFunction] -- registered by the decorator
+        return Response("ok", mimetype="text/plain")
+
+    app.asgi_app = _http_only(app.asgi_app)  # type: ignore[method-assign] -- the place that Quart gives for it
+    return app
+
+
+def _http_only(asgi: ASGIApp) -> ASGIApp:
+    """Refuses WebSockets: nothing here speaks them, and the edge rules are for requests."""
+
+    async def admitted(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+        else:
+            await asgi(scope, receive, send)
+
+    return admitted
+
+
+def _templates(app: Quart, files: assets.Assets) -> None:
+    app.add_template_global(files.url, "asset")
+    app.add_template_global(security.csrf_field, "csrf_field")
+    app.add_template_global(new_pen, "new_pen")
+    app.add_template_filter(_time, "clock")
+    app.add_template_filter(_day_there, "day_in")
+    app.add_template_filter(clock.day_in_words, "day_words")
+    app.add_template_filter(clock.weekday_in_words, "weekday")
+    app.add_template_filter(_short_day, "short_day")
+
+
+def _time(instant: datetime, zone: str) -> str:
+    return clock.time_in_words(instant, clock.zone(known_zone(zone)))
+
+
+def _day_there(instant: datetime, zone: str) -> date:
+    return clock.day_of(instant, clock.zone(known_zone(zone)))
+
+
+def _short_day(day: date) -> str:
+    words = clock.day_in_words(day)
+    return words if day.year != datetime.now().astimezone().year else words.rsplit(" ", 1)[0]
+
+
+def _errors(app: Quart) -> None:
+    """Every failure is a sentence, and no words of the writer are lost with it."""
+
+    @app.errorhandler(security.SignInNeeded)
+    async def sign_in_needed(_: security.SignInNeeded) -> Response:  # pyright: ignore[reportUnusedFunction]
+        if request.method in security.UNSAFE or is_fragment():
+            return await _problem(401, "You were signed out", "Sign in again in another tab, then do this once more.")
+        return see_other(f"/sign-in?next={quote(request.path)}" if request.path.startswith("/d/") else "/sign-in")
+
+    @app.errorhandler(security.AlreadyIn)
+    async def already_in(_: security.AlreadyIn) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return see_other("/you")
+
+    @app.errorhandler(security.Refused)
+    async def refused(error: security.Refused) -> Response:  # pyright: ignore[reportUnusedFunction]
+        if error.status == 400:  # a foreign host name gets no page, and no cookie
+            return Response(error.sentence, status=400, mimetype="text/plain")
+        return await _problem(error.status, "Not carried out", error.sentence, error.readable)
+
+    @app.errorhandler(NotFound)
+    async def not_found(error: NotFound) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await _problem(404, "Not here", str(error))
+
+    @app.errorhandler(DiskFull)
+    async def disk_full(error: DiskFull) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await _problem(507, "The disk is full", str(error))
+
+    @app.errorhandler(StaleRevision)
+    async def stale(error: StaleRevision) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await _problem(409, "Changed elsewhere", str(error))
+
+    @app.errorhandler(AccountError)
+    async def account(error: AccountError) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await _problem(422, "Not carried out", str(error))
+
+    @app.errorhandler(StorageError)
+    async def storage(error: StorageError) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await _problem(503, "The journal cannot be reached", str(error))
+
+    @app.errorhandler(SealError)
+    async def seal(error: SealError) -> Response:  # pyright: ignore[reportUnusedFunction]
+        logger.error("a record could not be opened (%s)", type(error).__name__)
+        return await _problem(
+            500, "A record could not be opened", "It is damaged or not where it belongs. Nothing was removed."
+        )
+
+    @app.errorhandler(RequestEntityTooLarge)
+    async def too_large(_: RequestEntityTooLarge) -> Response:  # pyright: ignore[reportUnusedFunction]
+        if not security.TAKES_TEXT.fullmatch(request.path):
+            return await _problem(413, "Too long", "This is longer than anything that belongs here.", False)
+        most = get_services().settings.entries.max_bytes / 1_000_000
+        return await _problem(
+            413, "Too long", f"This is longer than the {most:g} MB an entry can hold. Keep it as two.", False
+        )
+
+    @app.errorhandler(HTTPException)
+    async def http(error: HTTPException) -> Response:  # pyright: ignore[reportUnusedFunction]
+        code = error.code or 500
+        if code == 404:
+            return await _problem(404, "Not here", "There is no page at this address.", False)
+        return await _problem(
+            code, "Not carried out", f"The request was not one the journal understands ({code}).", False
+        )
+
+    @app.errorhandler(Exception)
+    async def anything(error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
+        # The class and the place are enough to mend it; the message could quote somebody's words.
+        frames: list[str] = []
+        trace = error.__traceback__
+        while trace is not None:
+            frames.append(f"{trace.tb_frame.f_code.co_filename.rpartition('llamora')[2]}:{trace.tb_lineno}")
+            trace = trace.tb_next
+        logger.error("unexpected %s at %s", type(error).__name__, " > ".join(frames[-5:]))
+        return await _problem(
+            500, "Something went wrong", "Something went wrong inside Llamora. What was kept is safe; try again.", False
+        )
+
+
+async def _problem(status: int, title: str, sentence: str, with_words: bool = True) -> Response:
+    """A page with the sentence, and with what was written; HTMX shows the sentence beside the control instead."""
+    unsafe = request.method in security.UNSAFE and not is_fragment()
+    words = await field("text") if with_words and unsafe else ""
+    if words:
+        again = await security.sent_with("text")
+        return await page(
+            "pages/not_kept.html", status, sentence=sentence, words=words, path="", sign_in=status == 401, **again
+        )
+    return await page("pages/error.html", status=status, title=title, sentence=sentence, what_to_do="")

@@ -1,0 +1,83 @@
+"""The front end's files: what `build_assets.py` made when it is there, else the modules as they are written."""
+
+import json
+import mimetypes
+from logging import getLogger
+from pathlib import Path
+
+from quart import Blueprint, Response, request, send_file  # pyright: ignore[reportUnknownVariableType] -- typed in part
+
+logger = getLogger(__name__)
+
+ENCODINGS = (("br", ".br"), ("gzip", ".gz"))
+FOREVER = "public, max-age=31536000, immutable"
+
+
+class Assets:
+    """Knows where a file of the front end lies. In `dev` it is the source, so that an edit is seen at once."""
+
+    def __init__(self, frontend: Path, *, dev: bool) -> None:
+        dist = frontend / "dist"
+        self._folders = [frontend / "static"] if dev else [dist, frontend / "static"]
+        self._manifest: dict[str, str] = {}
+        if not dev and (dist / "manifest.json").is_file():
+            self._manifest = json.loads((dist / "manifest.json").read_text(encoding="utf-8"))
+        elif not dev:
+            logger.warning("frontend/dist is not there; serving the modules as they are written")
+
+    def url(self, name: str) -> str:
+        """The address of a file such as `js/main.js`."""
+        return f"/static/{self._manifest.get(name, name)}"
+
+    def find(self, name: str) -> Path | None:
+        """The file behind an address, or None; never one outside the front end's folders."""
+        for folder in self._folders:
+            try:
+                file = (folder / name).resolve()
+                if file.is_file() and file.is_relative_to(folder.resolve()):
+                    return file
+            except (OSError, ValueError):
+                return None  # too long, or not a name at all
+        return None
+
+    def is_hashed(self, name: str) -> bool:
+        """Whether the address changes with the content."""
+        return name in self._manifest.values()
+
+
+def blueprint(assets: Assets) -> Blueprint:
+    """The route that serves them."""
+    made = Blueprint("assets", __name__)
+
+    @made.get("/static/<path:name>")
+    async def static(name: str) -> Response:  # pyright: ignore[reportUnusedFunction] -- registered by the decorator
+        return await _send(assets, name)
+
+    @made.get("/favicon.ico")
+    async def favicon() -> Response:  # pyright: ignore[reportUnusedFunction] -- registered by the decorator
+        return await _send(assets, assets.url("favicon.svg").removeprefix("/static/"))
+
+    return made
+
+
+async def _send(assets: Assets, name: str) -> Response:
+    file = assets.find(name)
+    if file is None:
+        return Response("There is no such file.", status=404, mimetype="text/plain")
+    mimetype = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    if file.suffix in (".js", ".mjs"):
+        mimetype = "text/javascript"  # a Windows registry may say otherwise, and modules insist
+    elif file.suffix == ".woff2":
+        mimetype = "font/woff2"
+    encoding = ""
+    for word, ending in ENCODINGS:
+        packed = file.with_name(file.name + ending)
+        if word in request.headers.get("Accept-Encoding", "") and packed.is_file():
+            file, encoding = packed, word
+            break
+    response = await send_file(file, mimetype=mimetype, conditional=True)
+    if encoding:
+        response.headers["Content-Encoding"] = encoding
+    response.headers["Vary"] = "Accept-Encoding"
+    response.headers["Cache-Control"] = FOREVER if assets.is_hashed(name) else "no-cache"
+    return response

@@ -1,0 +1,159 @@
+"""Text to HTML: the only place where HTML is made from what a person or a model wrote.
+
+CommonMark (https://spec.commonmark.org/0.31.2/) with tables, strikethrough, task lists and bare
+links of GitHub Flavored Markdown (https://github.github.com/gfm/). A new line in the text is a new
+line on the page, since a journal is typed with Enter, not wrapped at a column.
+
+Two fences stand between a text and the page. The parser treats raw HTML as words, so only Markdown
+makes elements; then nh3 keeps a short list of elements and attributes, and nothing else. Nothing is
+ever fetched to show a text: an image becomes a link to where it is.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.rules_core import StateCore
+    from markdown_it.token import Token
+
+_TAGS = frozenset(
+    "p br hr h2 h3 h4 h5 h6 blockquote ul ol li pre code em strong s a input table thead tbody tr th td".split()
+)
+_ATTRIBUTES: dict[str, set[str]] = {
+    "*": set(),  # nh3 would allow title and lang everywhere
+    "a": {"href"},
+    "ol": {"start"},
+    "th": {"align"},
+    "td": {"align"},
+    "input": {"checked"},
+}
+# Forced on every element of the name, whatever the text said.
+_FORCED = {
+    "a": {"target": "_blank"},
+    "input": {"type": "checkbox", "disabled": "", "aria-label": "task"},
+}
+_SCHEMES = {"http", "https", "mailto"}
+# htmx turns "<hx-…>" into a template with a pattern over the whole answer, attribute values included.
+_HX_ELEMENT = re.compile(r"<(?=/?hx-)", re.IGNORECASE)
+
+
+OPEN_BRACKETS = 5000  # more than that is shown as it is written
+
+_CITED = re.compile(r"\[(\d{1,6})\]")
+_MARK = "\ue000%d\ue001"
+_MARKS = re.compile("[\ue000-\ue003]")
+_PLACED = re.compile(r"(<a\b[^>]*>.*?</a>)|\ue000(\d{1,6})\ue001", re.DOTALL)
+_QUOTED = re.compile("\ue002([^\ue002\ue003<>]*)\ue003")
+
+
+def render_reply(text: str, cited: Mapping[int, str], quoted: Iterable[tuple[int, int]] = ()) -> Markup:
+    """Render what a model wrote: `[n]` becomes a link to `cited[n]`, a path of ours, and is left out without one.
+
+    `quoted` are spans of `text`, in order, that are marked as words of the writer's.
+    """
+    parts: list[str] = []
+    at = 0
+    for start, end in quoted:
+        words = text[start:end]
+        if start >= at and not re.search(r"[*_`~<>\[\]\\\n\ue000-\ue003]", words):
+            parts += [_MARKS.sub("", text[at:start]), f"\ue002{words}\ue003"]
+            at = end
+    marked = "".join([*parts, _MARKS.sub("", text[at:])])
+    html = render(_CITED.sub(lambda n: _MARK % int(n[1]) if int(n[1]) in cited else "", marked))
+
+    def place(found: "re.Match[str]") -> str:
+        if found[1]:
+            return _MARKS.sub("", found[1])  # a link cannot stand in a link
+        if int(found[2]) not in cited:
+            return ""  # the marks were in the text as entities
+        path = escape(cited[int(found[2])])
+        return f'<sup class="cite"><a href="{path}" aria-label="passage {found[2]}">{found[2]}</a></sup>'
+
+    placed = _QUOTED.sub(r"<mark>\1</mark>", _PLACED.sub(place, html))
+    return Markup(_MARKS.sub("", placed))  # noqa: S704 - made of safe HTML, numbers and escaped paths
+
+
+def render(text: str) -> Markup:
+    """Render Markdown as HTML that is safe to put inside a page of ours.
+
+    The caller wraps the result in an element with `hx-ignore`. Headings start at `h2` and never
+    skip a level, since the page has its own `h1`.
+    """
+    import nh3
+
+    if text.count("[") > OPEN_BRACKETS:
+        # The parser looks from each bracket to the end of the paragraph: minutes for what is no text of a person.
+        return Markup("<p>{}</p>").format(Markup("<br>\n").join(text.split("\n")))
+    html = nh3.clean(
+        _parser().render(text),
+        tags=set(_TAGS),
+        attributes=_ATTRIBUTES,
+        set_tag_attribute_values=_FORCED,
+        url_schemes=_SCHEMES,
+        link_rel="noopener noreferrer nofollow",
+    )
+    return Markup(_HX_ELEMENT.sub("&lt;", html))  # noqa: S704 - this is the maker of safe HTML
+
+
+@cache
+def _parser() -> "MarkdownIt":
+    """Build the parser at the first text: importing it takes longer than a page should wait at start."""
+    from markdown_it import MarkdownIt
+    from mdit_py_plugins.tasklists import tasklists_plugin
+
+    parser = MarkdownIt("commonmark", {"html": False, "breaks": True, "linkify": True, "maxNesting": 50})
+    parser.enable(["table", "strikethrough", "linkify"]).use(tasklists_plugin)
+    # Only addresses that say so: "to see Nora.So nice" is not a link to a Somali domain.
+    if parser.linkify is not None:
+        parser.linkify.set(  # pyright: ignore[reportUnknownMemberType] -- linkify-it-py is untyped
+            {"fuzzy_link": False, "fuzzy_email": False}
+        )
+    parser.core.ruler.push("page", _fit_to_page)
+    return parser
+
+
+def _fit_to_page(state: "StateCore") -> None:
+    """Bring headings under the page's own, alignment into an attribute the CSP allows, images to links."""
+    shift = {level: rank for rank, level in enumerate(sorted(_heading_levels(state.tokens)), start=2)}
+    last = 1
+    for token in state.tokens:
+        if token.type == "heading_open":
+            last = min(shift[token.tag], last + 1, 6)
+            token.tag = f"h{last}"
+        elif token.type == "heading_close":
+            token.tag = f"h{last}"
+        elif token.type in ("th_open", "td_open"):
+            style = token.attrs.pop("style", "")
+            if style:
+                token.attrs["align"] = str(style).removeprefix("text-align:")
+        elif token.children:
+            token.children = _images_as_links(token.children)
+
+
+def _heading_levels(tokens: "list[Token]") -> set[str]:
+    return {token.tag for token in tokens if token.type == "heading_open"}
+
+
+def _images_as_links(tokens: "list[Token]") -> "list[Token]":
+    """Put a link in place of each image, or its words alone where a link is open already."""
+    from markdown_it.token import Token
+
+    kept: list[Token] = []
+    inside_link = 0
+    for token in tokens:
+        if token.type != "image":
+            inside_link += token.nesting if token.type in ("link_open", "link_close") else 0
+            kept.append(token)
+            continue
+        source = token.attrs.get("src", "")
+        words = Token("text", "", 0, content=token.content.strip() or str(source))
+        if inside_link:
+            kept.append(words)
+        else:
+            kept += [Token("link_open", "a", 1, attrs={"href": source}), words, Token("link_close", "a", -1)]
+    return kept

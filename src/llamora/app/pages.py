@@ -1,0 +1,105 @@
+"""What routes share: forms, fragments, redirects, the writer's day."""
+
+import secrets
+from datetime import date
+from typing import cast
+
+from quart import Response, redirect, render_template, request
+
+from llamora.app import security
+from llamora.app.security import form_field as field
+from llamora.app.services.container import get_services
+from llamora.app.views import model_view
+from llamora.clock import UnknownDay, day_of, parse_day, utc_now, zone
+from llamora.journal.accounts import Profile
+from llamora.persistence.connection import NotFound, StorageError
+from llamora.persistence.drafts import Draft, Pen
+from llamora.vault.envelope import SealError
+
+TODAY_PATH = "/d/today"
+
+
+def is_fragment() -> bool:
+    """Whether HTMX asks for a part of the page."""
+    return request.headers.get("HX-Request") == "true"
+
+
+async def number_field(name: str) -> int:
+    """A whole number of the posted form, 0 for anything else."""
+    text = await field(name)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else 0
+
+
+def new_pen(draft: Draft | None = None) -> str:
+    """What a form sends as `pen`: a new one, and that of the draft it is filled with."""
+    return secrets.token_hex(16) + (f".{draft.pen.hex()}" if draft else "")
+
+
+async def posted_pen() -> Pen | None:
+    """The pen that the posted form was written with; None for a form without, or with none that we gave out."""
+    try:
+        ids = [bytes.fromhex(part) for part in (await field("pen")).split(".")]
+    except ValueError:
+        return None
+    if not 1 <= len(ids) <= 2 or any(len(each) != 16 for each in ids):
+        return None
+    return Pen(ids[0], ids[1] if ids[1:] else None)
+
+
+def see_other(path: str) -> Response:
+    """Answer a posted form with the page to look at next."""
+    response = redirect(path, 303)
+    return cast(Response, response)
+
+
+def entry_id(text: str) -> bytes:
+    """The id in an address. Raises NotFound for what is none."""
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != 16 or found.hex() != text:
+        raise NotFound("There is no such entry.")
+    return found
+
+
+def known_day(text: str) -> date:
+    """The day in an address. Raises NotFound for what is none."""
+    try:
+        return parse_day(text)
+    except UnknownDay:
+        raise NotFound("There is no such day. A day's address looks like /d/2026-11-20.") from None
+
+
+async def profile() -> Profile:
+    """The settings of the writer who is signed in."""
+    return await get_services().accounts.profile(security.session().keys)
+
+
+async def model_hidden() -> bool:
+    """Whether the writer who is signed in has turned the model off."""
+    return not (await _writer()).replies
+
+
+async def _writer() -> Profile:
+    if security.maybe_session() is None:
+        return Profile()
+    try:
+        return await profile()
+    except (StorageError, SealError):
+        return Profile()  # the page that says so is shown all the same
+
+
+async def today() -> date:
+    """The day it is for the writer."""
+    return day_of(utc_now(), zone((await profile()).zone))
+
+
+async def page(template: str, status: int = 200, **context: object) -> Response:
+    """Render a template with what every page knows."""
+    opened = security.maybe_session()
+    if "model" not in context:
+        writer = await _writer()
+        context["model"] = await model_view(get_services().model, name=writer.endpoint, hidden=not writer.replies)
+    html = await render_template(template, user=opened.user if opened else None, today_path=TODAY_PATH, **context)
+    return Response(html, status=status, mimetype="text/html")

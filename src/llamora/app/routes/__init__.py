@@ -1,0 +1,17 @@
+"""The pages, one module each; `blueprints` is all of them."""
+
+from quart import Blueprint
+
+from llamora.app.routes import auth, calendar, days, deleted, drafts, entries, profile, replies, search
+
+blueprints: tuple[Blueprint, ...] = (
+    auth.blueprint,
+    days.blueprint,
+    calendar.blueprint,
+    entries.blueprint,
+    drafts.blueprint,
+    deleted.blueprint,
+    replies.blueprint,
+    search.blueprint,
+    profile.blueprint,
+)

@@ -1,0 +1,220 @@
+"""Coming in and going out: register, recovery code, sign in, reset, sign out."""
+
+import asyncio
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import AsyncGenerator
+
+from quart import Blueprint, Response, request
+
+from llamora.app import security
+from llamora.app.pages import TODAY_PATH as HOME
+from llamora.app.pages import field, page, see_other
+from llamora.app.services.container import get_services
+from llamora.app.streams import event, event_stream
+from llamora.journal.accounts import AccountError, OpenSession, TooOften, WrongCredentials
+from llamora.persistence.connection import StorageError
+from llamora.persistence.users import NameTaken, User, name_key
+from llamora.vault.envelope import Purpose, SealError
+from llamora.vault.keys import Keyring, recovery_groups, same_group
+
+blueprint = Blueprint("auth", __name__)
+
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+
+
+@blueprint.get("/")
+async def home() -> Response:
+    """To today's page, or to the door."""
+    return see_other(HOME if security.maybe_session() else "/sign-in")
+
+
+@blueprint.get("/register")
+async def register_page() -> Response:
+    """The first page of a new writer."""
+    if security.maybe_session():
+        return see_other(HOME)
+    if await _closed():
+        return await _no_registration()
+    return await page("pages/register.html", name="", error="")
+
+
+@blueprint.post("/register")
+async def register() -> Response:
+    """Make a writer, sign them in and show the recovery code."""
+    if await _closed():
+        return await _no_registration()
+    accounts = get_services().accounts
+    name, passphrase = await field("name"), await field("passphrase")
+    try:
+        user, keys, code = await accounts.register(name, passphrase, await field("zone"))
+    except (AccountError, NameTaken) as error:
+        return await page("pages/register.html", status=422, name=name, error=str(error))
+    return await show_code(await _come_in(user, keys), code)
+
+
+@blueprint.post("/register/strength")
+async def strength() -> Response:
+    """How hard the passphrase is to guess, in a sentence."""
+    opened = security.maybe_session()
+    name = opened.user.name if opened else await field("name")
+    # Where the old passphrase is asked for too, the other field is the new one.
+    passphrase = await field("new") or await field("passphrase")
+    judged = await get_services().accounts.strength(passphrase, name)
+    return await page("components/strength.html", score=judged.score, sentence=judged.sentence, ok=judged.ok)
+
+
+@blueprint.get("/recovery-code")
+async def recovery_code_gone() -> Response:
+    """The code was shown once; there is nothing here to come back to."""
+    return see_other(HOME)
+
+
+@blueprint.post("/recovery-code")
+async def confirm_recovery_code() -> Response:
+    """Check the group that the writer typed back."""
+    session = security.session()
+    number, _, sealed = (await field("index")).partition(".")
+    index = int(number) if number in map(str, range(len(ORDINALS))) else 0
+    try:
+        group = session.keys.open(
+            Purpose.KEY, "recovery", "group", session.user.id, index, urlsafe_b64decode(sealed)
+        ).decode()
+    except (SealError, ValueError):
+        return see_other(HOME)
+    if not same_group(group, await field("part")):
+        error = f"That is not the {ORDINALS[index]} group. Look at what you wrote down and type it again."
+        return await page(
+            "pages/recovery_code.html", status=422, code="", ask=ORDINALS[index], index=f"{index}.{sealed}", error=error
+        )
+    await get_services().accounts.confirm_recovery(session.user.id)
+    return see_other(HOME)
+
+
+@blueprint.get("/sign-in")
+async def sign_in_page() -> Response:
+    """The door."""
+    if security.maybe_session():
+        return see_other(HOME)
+    return await page("pages/sign_in.html", name="", error="", next=_local(request.args.get("next", "")))
+
+
+@blueprint.post("/sign-in")
+async def sign_in() -> Response:
+    """Open the writer's keys and begin a session."""
+    name, target = await field("name"), _local(await field("next"))
+    subjects = subjects_of(name)
+    guard = get_services().throttle
+    try:
+        guard.attempt(*subjects)
+        user, keys = await get_services().accounts.sign_in(name, await field("passphrase"))
+    except WrongCredentials as error:
+        return await page("pages/sign_in.html", status=403, name=name, error=str(error), next=target)
+    except TooOften as error:
+        return await page("pages/sign_in.html", status=429, name=name, error=str(error), next=target)
+    guard.succeeded(*subjects)
+    await _come_in(user, keys)
+    return see_other(target or HOME)
+
+
+@blueprint.post("/sign-out")
+async def sign_out() -> Response:
+    """End the session."""
+    opened = security.maybe_session()
+    security.end()  # first: whatever happens to the row, this browser is out
+    if opened is not None:
+        await get_services().accounts.end(opened)
+    return see_other("/sign-in")
+
+
+@blueprint.post("/lock")
+async def lock() -> Response:
+    """Sign out everywhere at once: replies and streams end, keys and the search index go."""
+    opened, services = security.session(), get_services()
+    security.end()
+    await services.replies.lock(opened.user.id)
+    await services.accounts.lock(opened.user.id)
+    return see_other("/sign-in")
+
+
+@blueprint.get("/session/events")
+async def watch_session() -> Response:
+    """Tells an open page the moment its session ends, so that it does not go on showing what it shows."""
+    opened = security.maybe_session()
+    if opened is None:  # an answer of another kind would be an error on the browser's console
+        return Response(event(name="out"), mimetype="text/event-stream")
+    return event_stream(_nothing(), get_services().shutting_down, opened.ended, last=event(name="ended"))
+
+
+async def _nothing() -> AsyncGenerator[bytes]:
+    yield event(name="open")
+    await asyncio.Event().wait()
+
+
+@blueprint.get("/reset")
+async def reset_page() -> Response:
+    """For who lost the passphrase and has the recovery code."""
+    return await page("pages/reset.html", name="", error="")
+
+
+@blueprint.post("/reset")
+async def reset() -> Response:
+    """Set a new passphrase with the recovery code, and show the code that takes its place."""
+    name = await field("name")
+    subjects = subjects_of(name)
+    guard = get_services().throttle
+    try:
+        guard.attempt(*subjects)
+        user, keys, code = await get_services().accounts.reset(name, await field("code"), await field("passphrase"))
+    except WrongCredentials as error:
+        return await page("pages/reset.html", status=403, name=name, error=str(error))
+    except TooOften as error:
+        return await page("pages/reset.html", status=429, name=name, error=str(error))
+    except (AccountError, StorageError) as error:
+        return await page("pages/reset.html", status=422, name=name, error=str(error))
+    guard.succeeded(*subjects)
+    return await show_code(await _come_in(user, keys), code)
+
+
+async def _closed() -> bool:
+    services = get_services()
+    return not services.settings.server.registration and await services.db.users.anybody()
+
+
+async def _no_registration() -> Response:
+    sentence = "Nobody new can begin here. Whoever runs this journal can open it again in the settings."
+    return await page("pages/error.html", status=403, title="Closed", sentence=sentence, what_to_do="")
+
+
+async def _come_in(user: User, keys: Keyring) -> OpenSession:
+    services = get_services()
+    before = security.maybe_session()
+    if before is not None:
+        await services.accounts.end(before)
+    cookie, opened = await services.accounts.open_session(user, keys)
+    security.begin(cookie, opened)
+    await services.search.unlock(keys)
+    services.journal.tend(keys)
+    services.backups.tend(keys)
+    await services.rotation.tend(opened.keys)
+    return opened
+
+
+async def show_code(session: OpenSession, code: str) -> Response:
+    """Show a new recovery code, this once, and ask for a part of it back."""
+    groups = recovery_groups(code)
+    index = secrets.randbelow(len(groups))
+    # What is asked for travels sealed in the form, so that any worker can check it and none remembers it.
+    sealed = session.keys.seal(Purpose.KEY, "recovery", "group", session.user.id, index, groups[index].encode())
+    token = f"{index}.{urlsafe_b64encode(sealed).decode()}"
+    return await page("pages/recovery_code.html", code=groups, ask=ORDINALS[index], index=token, error="")
+
+
+def _local(path: str) -> str:
+    """A path of ours, or nothing: an address from outside never decides where a sign-in leads."""
+    return path if path.startswith("/d/") and "\\" not in path and path.isascii() and path.isprintable() else ""
+
+
+def subjects_of(name: str) -> tuple[str, str]:
+    """Whom a guess at a secret is counted against: the name and the address it came from."""
+    return f"name {name_key(name)}", f"address {security.client_address()}"

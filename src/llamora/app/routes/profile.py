@@ -1,0 +1,237 @@
+"""You: the model that answers, your zone, your passphrase and recovery code, your backups."""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from quart import (
+    Blueprint,
+    Response,
+    request,
+    send_file,  # pyright: ignore[reportUnknownVariableType] -- quart types it in part
+)
+
+from llamora.app import security
+from llamora.app.pages import field, page, profile, see_other
+from llamora.app.routes.auth import show_code, subjects_of
+from llamora.app.services.container import get_services
+from llamora.app.views import model_view
+from llamora.clock import day_in_words, day_of, time_in_words, utc_now, zone, zone_names
+from llamora.journal.accounts import AccountError, OpenSession, TooOften, WrongCredentials
+from llamora.journal.backups import SUFFIX
+from llamora.llm.client import ModelError
+from llamora.persistence.connection import StaleRevision, StorageError
+
+blueprint = Blueprint("profile", __name__)
+
+Part = Literal["", "model", "replies", "openings", "zone", "passphrase", "recovery", "key", "backup", "end"]
+
+
+@blueprint.get("/you")
+async def you() -> Response:
+    """What is yours to set."""
+    return await _you(done=request.args.get("done", ""))
+
+
+@blueprint.post("/you/zone")
+async def set_zone() -> Response:
+    """Set the zone in which days begin and end."""
+    wanted = await field("zone")
+    if wanted not in zone_names():
+        return await _you(422, "zone", "That is not a zone this machine knows. Choose one of the list.")
+    try:
+        keys = security.session().keys
+        await get_services().accounts.save_profile(keys, replace(await profile(), zone=wanted))
+    except StaleRevision as error:
+        return await _you(409, "zone", f"{error} Look again and keep once more.")
+    return see_other("/you")
+
+
+@blueprint.post("/you/replies")
+async def set_replies() -> Response:
+    """Turn the model on, or off with every mention of it."""
+    wanted = await field("replies") == "on"
+    try:
+        keys = security.session().keys
+        await get_services().accounts.save_profile(keys, replace(await profile(), replies=wanted))
+    except StaleRevision as error:
+        return await _you(409, "replies", f"{error} Look again and keep once more.")
+    return see_other("/you")
+
+
+@blueprint.post("/you/model")
+async def choose_model() -> Response:
+    """Choose which of the operator's model servers answers, or try one."""
+    services, keys = get_services(), security.session().keys
+    wanted = await field("endpoint")
+    if wanted and wanted not in services.model.names:
+        return await _you(422, "model", "There is no model server of that name in the settings.")
+    if await field("test"):
+        try:
+            seconds = await services.model.test(wanted)
+        except ModelError as error:
+            return await _you(502, "model", error.sentence, endpoint=wanted)
+        return await _you(done=f"model {seconds:.1f}", endpoint=wanted)
+    try:
+        await services.accounts.save_profile(keys, replace(await profile(), endpoint=wanted))
+    except StaleRevision as error:
+        return await _you(409, "model", f"{error} Look again and keep once more.")
+    return see_other("/you")
+
+
+@blueprint.post("/you/openings")
+async def set_openings() -> Response:
+    """Let new days open with a line from the last ones, or not."""
+    wanted = await field("openings") == "on"
+    try:
+        keys = security.session().keys
+        await get_services().accounts.save_profile(keys, replace(await profile(), openings=wanted))
+    except StaleRevision as error:
+        return await _you(409, "openings", f"{error} Look again and keep once more.")
+    return see_other("/you")
+
+
+@blueprint.post("/you/passphrase")
+async def change_passphrase() -> Response:
+    """Put a new passphrase in place of the old one; everywhere else the writer is signed out."""
+    opened, services = security.session(), get_services()
+    subjects = subjects_of(opened.user.name)
+    try:
+        services.throttle.attempt(*subjects)
+        await services.accounts.change_passphrase(opened, await field("old"), await field("new"))
+    except (AccountError, StaleRevision) as error:
+        if not isinstance(error, WrongCredentials | TooOften):
+            services.throttle.succeeded(*subjects)  # the old one was right
+        return await _you(_status(error), "passphrase", str(error))
+    services.throttle.succeeded(*subjects)
+    return see_other("/you?done=passphrase")
+
+
+@blueprint.post("/you/recovery-code")
+async def renew_recovery_code() -> Response:
+    """Make a new recovery code and show it once; the old one opens nothing any more."""
+    opened, services = security.session(), get_services()
+    subjects = subjects_of(opened.user.name)
+    try:
+        services.throttle.attempt(*subjects)
+        code = await services.accounts.renew_recovery_code(opened, await field("passphrase"))
+    except (AccountError, StaleRevision) as error:
+        return await _you(_status(error), "recovery", str(error))
+    services.throttle.succeeded(*subjects)
+    return await show_code(opened, code)
+
+
+@blueprint.post("/you/sessions")
+async def end_sessions() -> Response:
+    """End one session of the writer, or all but this one."""
+    opened, accounts = security.session(), get_services().accounts
+    wanted = await field("session")
+    for session in await accounts.sessions(opened.user.id):
+        if session.id != opened.id and wanted in ("others", session.id.hex()):
+            await accounts.end_one(opened.user.id, session.id)
+    return see_other("/you?done=sessions#devices")
+
+
+@blueprint.post("/you/key")
+async def change_key() -> Response:
+    """Seal everything under a new key, in the background; everywhere else the writer is signed out."""
+    opened, services = security.session(), get_services()
+    subjects = subjects_of(opened.user.name)
+    try:
+        services.throttle.attempt(*subjects)
+        await services.accounts.check_passphrase(opened, await field("passphrase"))
+        services.throttle.succeeded(*subjects)
+        await services.rotation.begin(opened.keys, opened.id)
+    except (AccountError, StaleRevision) as error:
+        return await _you(_status(error), "key", str(error))
+    await services.accounts.catch_up()
+    await services.rotation.tend(opened.keys)
+    return see_other("/you?done=key")
+
+
+@blueprint.post("/you/end")
+async def end_journal() -> Response:
+    """Erase the writer and everything of theirs that is here."""
+    opened, services = security.session(), get_services()
+    subjects, user_id = subjects_of(opened.user.name), opened.user.id
+    try:
+        services.throttle.attempt(*subjects)
+        await services.accounts.check_passphrase(opened, await field("passphrase"))
+    except AccountError as error:
+        return await _you(_status(error), "end", str(error))
+    services.throttle.succeeded(*subjects)
+    try:
+        await services.backups.remove(user_id)
+    except StorageError as error:
+        return await _you(507, "end", str(error))
+    security.end()
+    await services.replies.lock(user_id)
+    await services.accounts.lock(user_id)
+    await services.db.users.erase(user_id)
+    return see_other("/sign-in")
+
+
+@blueprint.post("/you/backup")
+async def download_backup() -> Response:
+    """Make a backup of this moment and hand it over; it is sealed, so no passphrase is asked for."""
+    try:
+        file = await get_services().backups.make(security.session().keys)
+    except StorageError as error:
+        return await _you(507, "backup", str(error))
+    name = f"llamora-{file.stem}{SUFFIX}"
+    response = await send_file(file, "application/octet-stream", as_attachment=True, attachment_filename=name)
+    response.timeout = None  # as long as the line takes
+    return response
+
+
+def _status(error: AccountError | StaleRevision) -> int:
+    if isinstance(error, StaleRevision):
+        return 409
+    return 403 if isinstance(error, WrongCredentials) else 429 if isinstance(error, TooOften) else 422
+
+
+async def _you(
+    status: int = 200, about: Part = "", error: str = "", *, done: str = "", endpoint: str | None = None
+) -> Response:
+    services = get_services()
+    opened = security.session()
+    user = await services.db.users.get(opened.user.id)
+    writer = await profile()
+    return await page(
+        "pages/you.html",
+        status=status,
+        name=user.name,
+        recovery_confirmed=user.recovery_confirmed,
+        zone=writer.zone,
+        changing_key=await services.db.epochs.count(user.id) > 1,
+        set_aside=await services.db.epochs.set_aside(user.id),
+        sessions=await _sessions(opened, writer.zone),
+        backups_kept=services.backups.kept,
+        backup_of=services.backups.latest(user.id),
+        openings=writer.openings,
+        zones=zone_names(),
+        model=await model_view(services.model, name=writer.endpoint, full=True, hidden=not writer.replies),
+        endpoints=services.model.names,
+        endpoint=writer.endpoint if endpoint is None else endpoint,
+        default_endpoint="the small built-in model" if services.model.embedded else "the server of the settings",
+        about=about,
+        error=error,
+        done=done,
+    )
+
+
+async def _sessions(opened: OpenSession, zone_name: str) -> list[dict[str, object]]:
+    """Where the writer is signed in, in words, this browser first."""
+    here, now = zone(zone_name), utc_now()
+    found: list[dict[str, object]] = []
+    for session in await get_services().accounts.sessions(opened.user.id):
+        minutes = int((now - session.used).total_seconds()) // 60
+        used = "just now" if minutes < 2 else f"{minutes} minutes ago" if minutes < 60 else _when(session.used, here)
+        since = _when(session.since, here)
+        found.append({"id": session.id.hex(), "here": session.id == opened.id, "since": since, "used": used})
+    return sorted(found, key=lambda session: not session["here"])
+
+
+def _when(instant: datetime, here: ZoneInfo) -> str:
+    return f"{day_in_words(day_of(instant, here))} at {time_in_words(instant, here)}"

@@ -1,0 +1,181 @@
+"""Replies: ask for one, watch it come, stop it."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from markupsafe import escape
+from quart import Blueprint, Response, render_template
+
+from llamora.app import security
+from llamora.app.pages import (
+    entry_id,
+    field,
+    is_fragment,
+    known_day,
+    model_hidden,
+    page,
+    profile,
+    see_other,
+    today,
+)
+from llamora.app.services.container import get_services
+from llamora.app.streams import event, event_stream
+from llamora.app.views import entry_view, message_view, model_view
+from llamora.journal.entries import EntryError
+from llamora.llm.client import ModelError
+from llamora.persistence.connection import NotFound
+from llamora.persistence.entries import Entry
+
+blueprint = Blueprint("replies", __name__)
+
+MOST_TOGETHER = 200  # entries that one reply answers
+RENDER_SECONDS = 0.08  # between two pictures of a growing reply; a person reads no faster
+
+
+@blueprint.post("/e/<text>/replies")
+async def ask(text: str) -> Response:
+    """Ask the model for a reply to an entry; for another one, if there is one already."""
+    wanted = entry_id(text)
+    try:
+        reply = await _asked(wanted)
+    except (ModelError, EntryError) as error:
+        return await _no_reply(error)
+    if not is_fragment():
+        return see_other(f"/d/{reply.day}#e-{reply.id.hex()}")
+    return await page("components/reply.html", entry=await message_view(security.session().keys, reply.id))
+
+
+@blueprint.post("/d/<text>/replies")
+async def ask_about_day(text: str) -> Response:
+    """Ask for one reply to several entries of a day: those that are marked."""
+    services, keys = get_services(), security.session().keys
+    marked = [entry_id(each) for each in (await security.form_fields("entry"))[:MOST_TOGETHER]]
+    roots = [thread.root for thread in await services.journal.page(keys, known_day(text))]
+    chosen = [root.id for root in roots if root.id in marked and root.role == "me" and not root.withheld]
+    if not chosen:
+        return await _no_reply(EntryError("Mark at least one entry to ask about."))
+    try:
+        reply = await _asked(chosen[-1], chosen[:-1])
+    except (ModelError, EntryError) as error:
+        return await _no_reply(error)
+    return see_other(f"/d/{reply.day}#e-{reply.id.hex()}")
+
+
+@blueprint.get("/e/<text>/prompt")
+async def preview(text: str) -> Response:
+    """Exactly what would be sent if a reply to this entry were asked for now."""
+    services, keys = get_services(), security.session().keys
+    wanted = entry_id(text)
+    await _there()
+    entry = await services.journal.get(keys, wanted)
+    try:
+        composed = await services.replies.preview(keys, wanted, await today(), endpoint=(await profile()).endpoint)
+    except (ModelError, EntryError) as error:
+        return await _no_reply(error)
+    options = json.dumps(dict(composed.prompt.options), ensure_ascii=False, indent=1) if composed.prompt.options else ""
+    return await page(
+        "pages/prompt.html",
+        entry=await entry_view(entry, wanted),
+        messages=composed.prompt.messages,
+        options=options,
+        receipt=composed.receipt,
+    )
+
+
+@blueprint.post("/r/<text>/prefer")
+async def prefer(text: str) -> Response:
+    """Let one of several replies to an entry stand before the others, or none."""
+    await _there()
+    keys = security.session().keys
+    await _reply(entry_id(text))
+    reply = await get_services().journal.prefer(keys, entry_id(text), preferred=await field("preferred") == "yes")
+    return see_other(f"/d/{reply.day}#e-{reply.id.hex()}")
+
+
+@blueprint.post("/e/<text>/withheld")
+async def withhold(text: str) -> Response:
+    """Keep an entry from the model, or let the model read it again."""
+    await _there()
+    keys = security.session().keys
+    entry = await get_services().journal.withhold(keys, entry_id(text), withheld=await field("withheld") == "yes")
+    if not is_fragment():
+        return see_other(f"/d/{entry.day}#e-{entry.id.hex()}")
+    return await page("components/entry.html", entry=await message_view(keys, entry.id))
+
+
+@blueprint.get("/r/<text>/events")
+async def events(text: str) -> Response:
+    """The reply as it grows: each event holds all of it so far, so that nothing is lost or repeated."""
+    await _there()
+    reply_id = entry_id(text)
+    await _reply(reply_id)
+    return event_stream(_events(reply_id), get_services().shutting_down, security.session().ended)
+
+
+@blueprint.post("/r/<text>/stop")
+async def stop(text: str) -> Response:
+    """End a reply; what came is kept."""
+    keys = security.session().keys
+    await _reply(entry_id(text))
+    reply = await get_services().replies.stop(keys, entry_id(text))
+    if not is_fragment():
+        return see_other(f"/d/{reply.day}#e-{reply.id.hex()}")
+    return await page("components/reply.html", entry=await message_view(keys, reply.id))
+
+
+async def _there() -> None:
+    """Where the model is turned off there is nothing to ask. Raises NotFound."""
+    if await model_hidden():
+        raise NotFound("There is no page at this address.")
+
+
+async def _reply(reply_id: bytes) -> None:
+    """What has the address of a reply must be one. Raises NotFound."""
+    if (await get_services().journal.get(security.session().keys, reply_id)).role != "reply":
+        raise NotFound("There is no such reply.")
+
+
+async def _asked(to: bytes, also: Sequence[bytes] = ()) -> Entry:
+    await _there()
+    writer = await profile()
+    for entry in (to, *also):
+        if (await get_services().journal.get(security.session().keys, entry)).role != "me":
+            raise EntryError("A reply is asked for to what you wrote. Answer the reply first.")
+    return await get_services().replies.ask(
+        security.session().keys, to, writer.zone, await today(), also=also, endpoint=writer.endpoint
+    )
+
+
+async def _no_reply(error: ModelError | EntryError) -> Response:
+    status = 503 if isinstance(error, ModelError) else 422
+    return await page("pages/error.html", status=status, title="No reply just now", sentence=str(error), what_to_do="")
+
+
+async def _events(reply_id: bytes) -> AsyncGenerator[bytes]:
+    services, session = get_services(), security.session()
+    keys = session.keys
+    shown = -RENDER_SECONDS
+    said = ""
+    async with aclosing(services.replies.follow(keys, reply_id)) as states:
+        async for reply, waiting in states:
+            if not services.accounts.holds(session):
+                return  # signed out in another tab: this one gets no further word
+            if reply.state != "streaming":
+                break
+            if not reply.text:
+                if waiting and waiting != said:
+                    said = waiting
+                    yield event(f'<p class="waiting">{escape(waiting)}</p>')
+                continue
+            pause = RENDER_SECONDS - (time.monotonic() - shown)
+            if pause > 0:
+                await asyncio.sleep(pause)
+            shown = time.monotonic()
+            yield event((await entry_view(reply, reply.id)).html, event_id=str(len(reply.text)))
+    view = await message_view(keys, reply_id)
+    model = await model_view(services.model, hidden=await model_hidden())
+    yield event(await render_template("components/reply_done.html", entry=view, model=model))
+    yield event("", name="done")

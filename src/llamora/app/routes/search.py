@@ -1,0 +1,178 @@
+"""Search: a form whose words travel in the body, never in an address."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from quart import Blueprint, Response
+
+from llamora.app import security
+from llamora.app.pages import entry_id, field, is_fragment, model_hidden, number_field, page, profile, see_other, today
+from llamora.app.services.container import get_services
+from llamora.clock import utc_now
+from llamora.journal.citations import forgetting
+from llamora.persistence.connection import NotFound, StorageError
+from llamora.persistence.entries import Role
+from llamora.search.rank import chips, opening, plain, said
+from llamora.search.service import Hit
+
+blueprint = Blueprint("search", __name__)
+
+QUERY_CHARACTERS = 1000
+DEEPEST = 100_000
+RECENT = 8
+RELATED = 5
+
+
+@blueprint.get("/search")
+async def form() -> Response:
+    """An empty form, and what was searched for lately."""
+    return await _empty()
+
+
+@blueprint.post("/search")
+async def submit() -> Response:
+    """Search: the answer stands at an address of its own, so that coming back to it asks for nothing."""
+    query, offset = await _query(), await _offset()
+    if not query:
+        return await _empty()
+    if offset:
+        return await _found(query, offset)
+    if not is_fragment():
+        return see_other(await _remembered(query))
+    # What was found does not wait for the disk.
+    response, address = await asyncio.gather(_found(query, 0), _remembered(query))
+    response.headers["HX-Replace-Url"] = address
+    return response
+
+
+@blueprint.post("/search/typing")
+async def typing() -> Response:
+    """What is found while the query is being typed; it is remembered in memory alone, for the way back."""
+    query = await _query()
+    if not query:
+        return await page("components/results.html", 200, query="", **await _recent())
+    name = get_services().search.note(security.session().keys, query)
+    response = await _found(query, 0, typing=True)
+    response.headers["HX-Replace-Url"] = f"/search/{name.hex()}"
+    return response
+
+
+@blueprint.get("/search/<text>")
+async def results(text: str) -> Response:
+    """What was found for a query that is named by its place in memory or in the sealed history."""
+    services, keys = get_services(), security.session().keys
+    try:
+        name = entry_id(text)
+    except NotFound:
+        return see_other("/search")
+    query = services.search.noted(keys, name) or await services.db.search_history.get(keys, name)
+    return await _found(query, 0) if query else see_other("/search")
+
+
+@blueprint.post("/search/forget")
+async def forget() -> Response:
+    """Forget what was searched for."""
+    keys = security.session().keys
+    services = get_services()
+    services.search.forget(keys.user_id)
+    await services.db.search_history.clear(keys.user_id)
+    return see_other("/search")
+
+
+@blueprint.post("/search/remember")
+async def remember() -> Response:
+    """Switch remembering on, or off; what is remembered goes when it is switched off."""
+    services, keys = get_services(), security.session().keys
+    wanted = await field("remember") == "yes"
+    await services.accounts.save_profile(keys, replace(await profile(), searches=wanted))
+    if not wanted:
+        services.search.forget(keys.user_id)
+        await services.db.search_history.clear(keys.user_id)
+    return see_other("/search")
+
+
+@blueprint.post("/e/<text>/related")
+async def related(text: str) -> Response:
+    """What the writer also wrote that is near to an entry."""
+    services, keys = get_services(), security.session().keys
+    entry = await services.journal.get(keys, entry_id(text))
+    here = {e.id for thread in await services.journal.page(keys, entry.day) for e in (thread.root, *thread.later)}
+    hits = await services.search.related(keys, entry, limit=RELATED, leave_out=here)
+    template = "components/related.html" if is_fragment() else "pages/related.html"
+    return await page(
+        template, entry_id=text, day=entry.day, hits=[_hit(hit, marks=False) for hit in await _as_shown(hits)]
+    )
+
+
+async def _remembered(query: str) -> str:
+    """The address of a query's results: its place in the sealed history, or in memory alone."""
+    services, keys = get_services(), security.session().keys
+    name = None
+    if (await profile()).searches:
+        with suppress(StorageError):  # a full disk keeps the query from being remembered, not from being answered
+            name = await services.db.search_history.add(keys, query, utc_now())
+    return f"/search/{(name or services.search.note(keys, query)).hex()}"
+
+
+async def _query() -> str:
+    return (await field("q"))[:QUERY_CHARACTERS].strip()
+
+
+async def _offset() -> int:
+    return min(await number_field("offset"), DEEPEST)
+
+
+async def _recent() -> dict[str, object]:
+    services, keys = get_services(), security.session().keys
+    kept = (await profile()).searches
+    recent = await services.db.search_history.recent(keys, RECENT) if kept else []
+    return {"results": None, "next_offset": None, "recent": recent, "remembers": kept}
+
+
+async def _empty() -> Response:
+    return await page("pages/search.html", 200, query="", **await _recent())
+
+
+async def _found(query: str, offset: int, *, typing: bool = False) -> Response:
+    services, keys = get_services(), security.session().keys
+    size = services.settings.search.page_size
+    day = await today()
+    role: Role | None = "me" if await model_hidden() else None  # who turned replies off sees none, old ones neither
+    found = await services.search.search(keys, query, today=day, limit=size, offset=offset, typing=typing, role=role)
+    following = offset + size
+    context: dict[str, object] = {
+        "query": query,
+        "results": {
+            "hits": [_hit(hit) for hit in await _as_shown(found.hits)],
+            "total": found.total,
+            "complete": found.complete,
+            "hint": found.hint,
+            "meaning": found.meaning,
+            "said": said(found.query),
+            "chips": chips(query, day),
+        },
+        "offset": offset,
+        "next_offset": following if following < found.total else None,
+    }
+    return await page("components/results.html" if is_fragment() else "pages/search.html", 200, **context)
+
+
+async def _as_shown(hits: Sequence[Hit]) -> list[Hit]:
+    """What was found without what pages hide of replies: the words of sources deleted or kept from the model."""
+    services, keys = get_services(), security.session().keys
+    found = [hit.entry_id for hit in hits if hit.role == "reply"]
+    replies = await services.db.entries.many(keys, found) if found else []
+    hidden = await services.journal.hidden(keys, replies)
+    left: dict[bytes, str] = {}
+    for reply in replies:
+        if (shown := forgetting(reply, hidden, ())) is not None and shown.text != reply.text:
+            left[reply.id] = opening(plain(shown.text))
+    return [replace(hit, snippet=((left[hit.entry_id], False),)) if hit.entry_id in left else hit for hit in hits]
+
+
+def _hit(hit: Hit, *, marks: bool = True) -> dict[str, object]:
+    path = f"/d/{hit.day}#e-{hit.entry_id.hex()}"
+    snippet = hit.snippet if marks else (("".join(text for text, _ in hit.snippet), False),)
+    return {"path": path, "day": hit.day, "role": hit.role, "snippet": snippet}

@@ -1,0 +1,1 @@
+"""What the routes work with: one container per app, built and run by `container`."""

@@ -1,0 +1,218 @@
+"""Everything an app is made of, built once from settings, started and stopped in order."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from logging import getLogger
+from typing import cast
+
+from quart import current_app
+
+from llamora.journal.accounts import Accounts, Throttle
+from llamora.journal.backups import Backups
+from llamora.journal.digests import Digests
+from llamora.journal.entries import Journal
+from llamora.journal.openings import Openings
+from llamora.journal.replies import Replies
+from llamora.journal.rotation import Rotation
+from llamora.llm.model import Model, SharedServer
+from llamora.llm.prompts import PromptBuilder
+from llamora.persistence.connection import StorageError
+from llamora.persistence.local_db import LocalDB
+from llamora.persistence.migrations import run_db_migrations
+from llamora.search.embed import Embedder
+from llamora.search.service import SearchService
+from llamora.settings import Settings, resource
+from llamora.vault.envelope import VaultError
+
+logger = getLogger(__name__)
+
+EXTENSION = "llamora"
+SWEEP_SECONDS = 20.0
+NOTICE_SECONDS = 0.4  # until what another worker or a command did is known here
+STOP_SECONDS = 2.5  # for each part; together with Hypercorn's own end under five
+
+
+@dataclass(slots=True, frozen=True)
+class Shared:
+    """What the processes of one server have in common; without it, an app is a server by itself.
+
+    `boot_secret` (32 bytes) never touches the disk. `model` is the parent's built-in model server.
+    """
+
+    boot_secret: bytes = field(repr=False)
+    model: SharedServer | None = None
+
+
+@dataclass(slots=True)
+class AppServices:
+    """The parts of one app. Two apps in one process share none of them."""
+
+    settings: Settings
+    boot_secret: bytes = field(repr=False)
+    alone: bool
+    db: LocalDB
+    embedder: Embedder
+    search: SearchService
+    model: Model
+    accounts: Accounts
+    journal: Journal
+    backups: Backups
+    rotation: Rotation
+    replies: Replies
+    digests: Digests
+    openings: Openings
+    throttle: Throttle = field(default_factory=Throttle)
+    shutting_down: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def create(cls, settings: Settings, shared: Shared | None = None) -> "AppServices":
+        """Build everything; nothing is opened or started yet. Raises llm.prompts.PromptTemplateError."""
+        boot_secret = shared.boot_secret if shared else secrets.token_bytes(32)
+        db = LocalDB(settings.data.database)
+        embedder = Embedder(settings.embedding, settings.data.cache)
+        search = SearchService(db, embedder, settings.search)
+        model = Model(settings.llm, shared.model if shared else None)
+        own_prompts = settings.data.folder / "prompts"
+        prompts = PromptBuilder(settings.llm, own_prompts if own_prompts.is_dir() else None)
+        journal = Journal(db, search, settings.entries)
+        # Names this run of the server in replies that are being written; it tells nothing of the secret.
+        boot = sha256(b"llamora/1/boot-name" + boot_secret).hexdigest()[:16]
+        replies = Replies(db, journal, search, model, prompts, settings.llm, boot, settings.server.workers)
+        digests = Digests(db, journal, model, prompts, replies.turns)
+        rotation = Rotation(db)
+
+        def left(user_id: bytes) -> None:
+            search.lock(user_id)
+            rotation.lock(user_id)
+
+        return cls(
+            settings=settings,
+            boot_secret=boot_secret,
+            alone=shared is None,
+            db=db,
+            embedder=embedder,
+            search=search,
+            model=model,
+            accounts=Accounts(db, settings.crypto, settings.session, boot_secret, left),
+            journal=journal,
+            rotation=rotation,
+            backups=Backups(db, settings.backup, settings.data.folder),
+            replies=replies,
+            digests=digests,
+            openings=Openings(db, journal, digests),
+        )
+
+
+class AppLifecycle:
+    """Starts the parts of an app in order and stops them in reverse, once, however often it is asked."""
+
+    def __init__(self, services: AppServices) -> None:
+        self._services = services
+        self._sweeper: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[None] | None = None
+        self._stopped: asyncio.Task[None] | None = None
+        self._started = False
+
+    async def start(self) -> None:
+        """Bring the schema up, open the store, start the workers; the models come up in the background.
+
+        Raises StorageError with a sentence.
+        """
+        s = self._services
+        if s.alone:
+            await asyncio.to_thread(run_db_migrations, s.settings.data.database, resource("migrations"))
+        await s.db.start()
+        self._started = True
+        if s.alone:
+            # Their keys were sealed under a secret that went with the process that knew it.
+            await s.db.sessions.clear()
+        await s.search.start()
+        s.model.start()
+        self._warming = asyncio.create_task(s.embedder.warm_up(), name="embedding warm-up")
+        self._sweeper = asyncio.create_task(self._sweep(), name="session sweep")
+        self._watcher = asyncio.create_task(self._watch(), name="session watch")
+
+    async def quiesce(self) -> None:
+        """End what streams, so that open connections can be closed."""
+        self._services.shutting_down.set()
+        await _within(self._services.replies.close(), "replies")
+
+    async def stop(self) -> None:
+        """Stop everything that was started, within a bounded time."""
+        if self._stopped is None:
+            self._stopped = asyncio.create_task(self._stop(), name="stop")
+        await asyncio.shield(self._stopped)
+
+    async def _stop(self) -> None:
+        if not self._started:
+            return
+        s = self._services
+        await self.quiesce()
+        for task in (self._watcher, self._sweeper, self._warming):
+            if task is not None:
+                task.cancel()
+        await _within(s.journal.close(), "erasing")
+        await _within(s.backups.close(), "backup")
+        await _within(s.rotation.close(), "rotation")
+        await _within(s.search.stop(), "search")
+        await _within(s.embedder.close(), "embedding")
+        await _within(s.model.stop(), "model")
+        s.accounts.close()
+        if s.alone:
+            await _within(s.db.sessions.clear(), "sessions")
+        await _within(s.db.close(), "store")
+
+    def lock_left(self) -> None:
+        """Close the index of everybody who left: a reply that was still waiting its turn has opened it again."""
+        s = self._services
+        for user_id in s.search.unlocked():
+            if not s.accounts.is_in(user_id):
+                s.search.lock(user_id)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.lock_left()
+            try:
+                await self._services.accounts.sweep()
+                for keys in self._services.accounts.open_keys():
+                    self._services.journal.tend(keys)
+                    self._services.backups.tend(keys)
+                    await self._services.rotation.tend(keys)
+            except StorageError as error:
+                logger.warning("the sweep of sessions failed (%s)", type(error).__name__)
+
+    async def _watch(self) -> None:
+        s, seen = self._services, -1
+        while True:
+            await asyncio.sleep(NOTICE_SECONDS)
+            try:
+                now = await s.db.change_counter()
+                if now != seen:
+                    await s.accounts.catch_up()
+                seen = now
+            except (StorageError, VaultError) as error:
+                logger.warning("what changed elsewhere could not be read (%s)", type(error).__name__)
+
+
+def get_services() -> AppServices:
+    """The container of the app that serves the current request."""
+    return cast(AppServices, current_app.extensions[EXTENSION])
+
+
+def get_db() -> LocalDB:
+    """The store of the app that serves the current request."""
+    return get_services().db
+
+
+async def _within(work: Awaitable[None], part: str) -> None:
+    try:
+        await asyncio.wait_for(work, STOP_SECONDS)
+    except TimeoutError:
+        logger.warning("%s did not stop in time", part)
+    except Exception as error:
+        logger.warning("%s did not stop cleanly (%s)", part, type(error).__name__)

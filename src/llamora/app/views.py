@@ -1,0 +1,273 @@
+"""What templates are given: entries and the model as a page shows them."""
+
+import asyncio
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from urllib.parse import urlsplit
+
+from markupsafe import Markup
+
+from llamora.app.markdown import render, render_reply
+from llamora.app.services.container import get_services
+from llamora.journal.citations import Checker, cited, forgetting
+from llamora.journal.entries import Thread
+from llamora.llm.model import Model
+from llamora.persistence.connection import NotFound
+from llamora.persistence.digests import Digest
+from llamora.persistence.drafts import Draft, answer_place, edit_place
+from llamora.persistence.entries import Entry, Receipt, Role, State
+from llamora.vault.keys import Keyring
+
+
+@dataclass(slots=True, frozen=True)
+class SourceView:
+    """A passage that was in the prompt of a reply; `cited`: the reply refers to it."""
+
+    number: int
+    path: str
+    day: date
+    text: str
+    score: float
+    cited: bool
+
+
+@dataclass(slots=True, frozen=True)
+class ReceiptView:
+    """What a reply was made with, in words where it is shown without being asked for."""
+
+    model: str
+    drew_on: str
+    cut: str
+    file: str
+    endpoint: str
+    left: bool
+    prompt: str
+    tokens_in: int
+    tokens_out: int
+    counted: bool
+    removed: int
+    first_seconds: float
+    """-1 when no word came."""
+
+
+@dataclass(slots=True)
+class EntryView:
+    """An entry, a reply or an answer. Ids are hex; `root` is the first of its thread, `thread` all that follow it."""
+
+    id: str
+    root: str
+    day: date
+    role: Role
+    text: str
+    html: Markup
+    at: datetime
+    zone: str
+    revision: int
+    state: State
+    edited: datetime | None
+    model: str
+    note: str
+    draft: Draft | None = None
+    """The edit of an entry, or the answer to a reply, that was begun and not kept."""
+    thread: list["EntryView"] = field(default_factory=list["EntryView"])
+    sources: list[SourceView] = field(default_factory=list[SourceView])
+    receipt: ReceiptView | None = None
+    to: str = ""
+    withheld: bool = False
+    answers: int = 1
+    """How many entries a reply answers."""
+    replies: int = 0
+    """How many replies an entry has, or the entry that a reply answers."""
+    preferred: bool = False
+    aside: bool = False
+    """Another reply to the same entry is preferred."""
+    waiting: str = ""
+    """What a reply without a word yet waits for."""
+
+
+@dataclass(slots=True, frozen=True)
+class DigestView:
+    """What a model said of a day."""
+
+    html: Markup
+    model: str
+    cut: str
+
+
+@dataclass(slots=True, frozen=True)
+class ModelView:
+    """The model in words. `leaves_machine`: what is asked leaves this machine."""
+
+    available: bool
+    sentence: str = ""
+    name: str = ""
+    words: str = ""
+    endpoint: str = ""
+    leaves_machine: bool = False
+    embedded: bool = False
+    hidden: bool = False
+    """The writer has turned the model off: no page mentions it but the one where it is turned on."""
+
+
+LONG_TEXT = 2_000  # characters; the worst text of that length takes some 30 ms
+
+
+async def entry_view(entry: Entry, root: bytes, hidden: AbstractSet[bytes] = frozenset()) -> EntryView:
+    """One message of the thread that begins with `root`; a reply shows nothing of the `hidden` entries.
+
+    A long text is rendered on a thread: nobody else waits for it.
+    """
+    if len(entry.text) > LONG_TEXT:
+        return await asyncio.to_thread(_entry_view, entry, root, hidden)
+    return _entry_view(entry, root, hidden)
+
+
+def _entry_view(entry: Entry, root: bytes, hidden: AbstractSet[bytes]) -> EntryView:
+    whole = entry.receipt
+    if entry.role == "reply":
+        entry = forgetting(entry, hidden, ()) or entry
+    view = EntryView(
+        id=entry.id.hex(),
+        root=root.hex(),
+        day=entry.day,
+        role=entry.role,
+        text=entry.text,
+        html=Markup(),
+        at=entry.at,
+        zone=entry.zone,
+        revision=entry.revision,
+        state=entry.state,
+        edited=entry.edited,
+        model=entry.model,
+        note=entry.note,
+        to=entry.to.hex() if entry.to else "",
+        withheld=entry.withheld,
+        answers=1 + len(entry.also),
+        preferred=entry.preferred,
+    )
+    if entry.role == "reply":
+        _fill_reply(view, entry, whole)
+    else:
+        view.html = render(entry.text)
+    return view
+
+
+def digest_view(digest: Digest) -> DigestView:
+    """The line that opens a day, or the summary of one."""
+    return DigestView(render_reply(digest.text, {}), digest.model, digest.cut)
+
+
+def _fill_reply(view: EntryView, entry: Entry, whole: Receipt | None) -> None:
+    used = entry.receipt.passages if entry.receipt else ()
+    paths = {p.number: f"/d/{p.day}#e-{p.entry.hex()}" for p in used}
+    referred = set(cited(entry.text))
+    view.sources = [SourceView(p.number, paths[p.number], p.day, p.text, p.score, p.number in referred) for p in used]
+    quoted = Checker({p.number: p.text for p in used}).quoted_from(entry.text) if used else []
+    view.html = render_reply(entry.text, paths, [quotation.inner for quotation in quoted])
+    if entry.state == "streaming":
+        view.waiting = get_services().replies.waiting(entry.id)
+    elif entry.receipt is not None:
+        view.receipt = _receipt_view(entry.receipt, whole != entry.receipt)
+
+
+def _receipt_view(receipt: Receipt, hidden: bool) -> ReceiptView:
+    days = len({p.day for p in receipt.passages})
+    drew_on = "this page" if not days else "1 earlier day" if days == 1 else f"{days} earlier days"
+    if receipt.erased:
+        drew_on += " and on what was erased since"
+    elif hidden:
+        drew_on += " and on what is shown no more"
+    elif not days:
+        drew_on += " alone"
+    return ReceiptView(
+        model=receipt.model,
+        drew_on=drew_on,
+        cut=receipt.cut,
+        file=receipt.file,
+        endpoint=receipt.endpoint,
+        left=receipt.left,
+        prompt=receipt.prompt,
+        tokens_in=receipt.tokens_in,
+        tokens_out=receipt.tokens_out,
+        counted=receipt.counted,
+        removed=receipt.removed,
+        first_seconds=receipt.first_ms / 1000 if receipt.first_ms >= 0 else -1,
+    )
+
+
+async def page_views(keys: Keyring, threads: list[Thread]) -> list[EntryView]:
+    """The threads of a page, replies as they stand this moment, without what is no source any more."""
+    services = get_services()
+    with_replies = (await services.accounts.profile(keys)).replies
+    hidden = await services.journal.hidden(keys, [entry for thread in threads for entry in thread.later])
+    views: list[EntryView] = []
+    for thread in threads:
+        view = await entry_view(thread.root, thread.root.id)
+        for entry in thread.later:
+            if with_replies or entry.role == "me":
+                settled = await services.replies.settle(keys, entry)
+                view.thread.append(await entry_view(settled, thread.root.id, hidden))
+        _count_replies(view)
+        views.append(view)
+    shown = {_draft_place(view): view for root in views for view in (root, *root.thread)}
+    for place, draft in (await services.journal.drafts(keys, shown)).items():
+        shown[place].draft = draft
+    return views
+
+
+def _count_replies(root: EntryView) -> None:
+    replies: dict[str, list[EntryView]] = {}
+    for view in root.thread:
+        if view.role == "reply":
+            replies.setdefault(view.to, []).append(view)
+    for view in (root, *root.thread):
+        others = replies.get(view.to if view.role == "reply" else view.id, [])
+        view.replies = len(others)
+        view.aside = view.role == "reply" and not view.preferred and any(other.preferred for other in others)
+
+
+def _draft_place(view: EntryView) -> str:
+    return (answer_place if view.role == "reply" else edit_place)(bytes.fromhex(view.id))
+
+
+async def message_view(keys: Keyring, entry_id: bytes) -> EntryView:
+    """One message as its page shows it, with its thread when it begins one. Raises NotFound."""
+    thread = await get_services().journal.thread(keys, entry_id)
+    kept = Thread(thread.root, tuple(entry for entry in thread.later if entry.deleted is None))
+    (view,) = await page_views(keys, [kept])
+    for item in (view, *view.thread):
+        if item.id == entry_id.hex():
+            return item
+    raise NotFound("This entry was deleted.")
+
+
+async def model_view(model: Model, *, name: str = "", full: bool = False, hidden: bool = False) -> ModelView:
+    """The model of an endpoint; `full` asks it for its name, which may take a moment.
+
+    `hidden`: the writer has turned it off.
+    """
+    if hidden:
+        return ModelView(available=False, hidden=True)
+    if why_not := model.why_not(name):
+        return ModelView(available=False, sentence=why_not)
+    small = model.small(name)
+    words = "the small built-in model" if small else "the model you connected"
+    if not full:
+        return ModelView(available=True, words=words)
+    info = await model.info(name)
+    if info is None:
+        if small:
+            return ModelView(available=True, words=f"{words}, which is starting")
+        place = model.place(name)
+        host = urlsplit(place if "//" in place else f"//{place}").hostname or "its address"
+        return ModelView(available=True, words=f"{words}; {host} does not answer just now", leaves_machine=True)
+    shown = words if info.embedded else info.name
+    return ModelView(
+        available=True,
+        name=info.name,
+        words=shown,
+        endpoint="" if info.embedded else info.endpoint,
+        leaves_machine=not info.on_this_machine,
+        embedded=info.embedded,
+    )

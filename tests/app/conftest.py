@@ -1,0 +1,244 @@
+"""An app as a test wants it, on a copy of one journal in which Alice, Bob and Charlie have registered already."""
+
+import asyncio
+import html
+import re
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from quart import Quart, Response
+from quart.typing import TestAppProtocol
+
+from llamora.app import create_app
+from llamora.app.services.container import EXTENSION, AppServices
+from llamora.persistence.users import User
+from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings, UpstreamSettings
+from llamora.vault.keys import Keyring, open_keyring
+from tests.scripted_model import ScriptedModel
+
+PASSPHRASE = "correct horse battery staple 42"
+NAMES = ("Alice", "Bob", "Charlie")
+ENTRY_ID = re.compile(r'<(?:article|div) id="e-([0-9a-f]{32})"')
+
+
+def settings_in(folder: Path) -> Settings:
+    """Real parts on the floor of the KDF, without any model."""
+    return Settings(
+        data=DataSettings(folder=folder, cache=folder / "cache"),
+        crypto=CryptoSettings(kdf_target_ms=0),
+        llm=LlmSettings(enabled=False),
+        embedding=EmbeddingSettings(enabled=False),
+    )
+
+
+def connected_to(model: ScriptedModel) -> LlmSettings:
+    return LlmSettings(embedded=False, upstream=UpstreamSettings(host=model.url))
+
+
+@dataclass
+class Account:
+    user: User
+    keys: Keyring
+    code: str
+    master: bytes
+
+
+@dataclass
+class Journal:
+    """A folder with a database, and who can open it."""
+
+    folder: Path
+    accounts: dict[str, Account]
+
+
+@pytest.fixture(scope="session")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Journal:
+    """Registered once, for every test of a run: the KDF is meant to be slow."""
+    folder = tmp_path_factory.mktemp("registered")
+
+    async def register() -> dict[str, Account]:
+        app = create_app(settings_in(folder))
+        async with app.test_app():
+            accounts = app.extensions[EXTENSION].accounts
+            made: dict[str, Account] = {}
+            for name in NAMES:
+                user, keys, code = await accounts.register(name, PASSPHRASE, "Europe/Berlin")
+                made[name] = Account(user, keys, code, keys.master)
+            return made
+
+    return Journal(folder, asyncio.run(register()))
+
+
+@dataclass
+class Answer:
+    """A response with its body read."""
+
+    response: Response
+    body: bytes
+
+    @property
+    def status(self) -> int:
+        return self.response.status_code
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def words(self) -> str:
+        """What a person reads: no tags, no entities, single spaces."""
+        return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", self.text)).split())
+
+    @property
+    def headers(self) -> Any:
+        return self.response.headers
+
+    @property
+    def location(self) -> str:
+        return self.headers.get("Location", "")
+
+    @property
+    def problem(self) -> str:
+        """The first sentence that says what went wrong."""
+        found = re.search(r'(?:role="alert"[^>]*|id="what-happened")>([^<]+)<', self.text)
+        return html.unescape(found[1]).strip() if found else ""
+
+    def field(self, name: str) -> str:
+        """What stands in a textarea."""
+        found = re.search(rf'<textarea[^>]*(?:name|id)="{name}"[^>]*>\n?(.*?)</textarea>', self.text, re.DOTALL)
+        assert found is not None, f"no field {name}"
+        return html.unescape(found[1])
+
+    @property
+    def ids(self) -> list[str]:
+        return ENTRY_ID.findall(self.text)
+
+
+@dataclass
+class Visitor:
+    """A browser without JavaScript that speaks to an app directly."""
+
+    app: Quart
+    headers: Mapping[str, str] = field(default_factory=dict)
+    scheme: str = "http"
+
+    def __post_init__(self) -> None:
+        self.client = self.app.test_client()
+
+    def cookie(self, name: str) -> str:
+        assert self.client.cookie_jar is not None
+        return next((str(cookie.value) for cookie in self.client.cookie_jar if cookie.name == name), "")
+
+    def give(self, name: str, value: str) -> None:
+        self.client.set_cookie("localhost", name, value)
+
+    async def get(self, path: str, *, fragment: bool = False, headers: Mapping[str, str] | None = None) -> Answer:
+        sent = {**self.headers, **({"HX-Request": "true"} if fragment else {}), **(headers or {})}
+        response = await self.client.get(path, headers=sent, scheme=self.scheme)
+        return Answer(response, await response.get_data(as_text=False))
+
+    async def post(
+        self,
+        path: str,
+        form: Mapping[str, str] | None = None,
+        *,
+        fragment: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Post a form with the token that a page of ours would have put into it."""
+        if not self.cookie("llamora_csrf"):
+            await self.get("/sign-in")
+        sent = {**self.headers, **({"HX-Request": "true"} if fragment else {}), **(headers or {})}
+        form = {"csrf": self.cookie("llamora_csrf"), **(form or {})}
+        response = await self.client.post(path, form=form, headers=sent, scheme=self.scheme)
+        return Answer(response, await response.get_data(as_text=False))
+
+    async def sign_in(self, name: str = "Alice", passphrase: str = PASSPHRASE, **more: str) -> Answer:
+        return await self.post("/sign-in", {"name": name, "passphrase": passphrase, **more})
+
+    async def write(self, text: str, day: str = "2026-11-20") -> str:
+        """Keep an entry and return its id."""
+        answer = await self.post(f"/d/{day}/entries", {"text": text}, fragment=True)
+        assert answer.status == 200, answer.text
+        return answer.ids[0]
+
+    async def answer(self, to: str, text: str) -> str:
+        answer = await self.post(f"/e/{to}/answers", {"text": text}, fragment=True)
+        assert answer.status == 200, answer.text
+        return answer.ids[0]
+
+
+@dataclass
+class Running:
+    """An app that serves."""
+
+    app: Quart
+    test_app: TestAppProtocol
+    accounts: dict[str, Account]
+
+    @property
+    def services(self) -> AppServices:
+        return self.app.extensions[EXTENSION]
+
+    def keys(self, name: str = "Alice") -> Keyring:
+        return self.accounts[name].keys
+
+    def stranger(self, headers: Mapping[str, str] | None = None, scheme: str = "http") -> Visitor:
+        """Somebody who is not signed in."""
+        return Visitor(self.app, headers or {}, scheme)
+
+    async def visitor(self, name: str = "Alice", headers: Mapping[str, str] | None = None) -> Visitor:
+        """Somebody who is signed in; their keys are at hand, so that no KDF is waited for."""
+        account = self.accounts[name]
+        cookie, _ = await self.services.accounts.open_session(account.user, account.keys)
+        visitor = self.stranger(headers)
+        visitor.give("llamora", cookie)
+        await visitor.get("/search")  # the first page brings the token
+        return visitor
+
+    async def stop(self) -> None:
+        await self.test_app.shutdown()
+
+
+Start = Callable[..., Awaitable[Running]]
+
+
+@pytest.fixture
+async def start(registered: Journal, tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts apps on one copy of the journal: again after `stop`, or with other settings."""
+    folder = tmp_path / "data"
+    shutil.copytree(registered.folder, folder)
+    running: list[Running] = []
+
+    async def make(dev: bool = True, **sections: object) -> Running:
+        settings = replace(settings_in(folder), **sections)  # type: ignore[arg-type]
+        app = create_app(settings, dev=dev)
+        test_app = app.test_app()
+        await test_app.startup()
+        # Keys of their own for each app: one test may lock them, and the next begins with them.
+        users = app.extensions[EXTENSION].db.users
+        accounts = {
+            name: replace(known, keys=open_keyring(known.user.id, known.master, await users.data_keys(known.user.id)))
+            for name, known in registered.accounts.items()
+        }
+        running.append(Running(app, test_app, accounts))
+        return running[-1]
+
+    yield make
+    for one in reversed(running):
+        await one.stop()
+
+
+@pytest.fixture
+async def app(start: Start) -> Running:
+    return await start()
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[ScriptedModel]:
+    async with ScriptedModel() as model:
+        yield model

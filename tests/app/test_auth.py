@@ -1,0 +1,438 @@
+"""Coming in and going out: what is said, what is not, and how long it lasts."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from datetime import date
+
+import pytest
+
+from llamora.journal import accounts as accounts_module
+from llamora.journal.accounts import Throttle
+from llamora.settings import ServerSettings, SessionSettings
+from llamora.vault import keys as vault_keys
+from tests.app.conftest import PASSPHRASE, Running, Start, Visitor
+
+NEW = "four unrelated words: kelp anvil dormouse"
+IDLE, ABSOLUTE, TOUCH = 600, 3600, 60
+
+
+@pytest.fixture
+def kdf(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One item for every run of Argon2id."""
+    runs: list[int] = []
+    real = vault_keys._argon2id
+
+    def counted(*given: object) -> bytes:
+        runs.append(1)
+        return real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(vault_keys, "_argon2id", counted)
+    return runs
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 2_000_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def on(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    """The clock that sessions and throttling go by."""
+    clock = Clock()
+    monkeypatch.setattr(accounts_module, "time", clock)
+    return clock
+
+
+@pytest.fixture(params=["session", "cookie"])
+async def kept(request: pytest.FixtureRequest, start: Start) -> Running:
+    """An app in each of the two modes of keeping a session's key."""
+    return await start(session=limits(request.param))
+
+
+def limits(mode: str) -> SessionSettings:
+    return SessionSettings(mode=mode, idle_ttl=IDLE, absolute_ttl=ABSOLUTE, cookie_touch_interval=TOUCH)  # type: ignore[arg-type]
+
+
+async def is_in(visitor: Visitor) -> bool:
+    return (await visitor.get("/you")).status == 200
+
+
+def without_tokens(text: str, name: str) -> str:
+    return re.sub(r'name="csrf" value="[^"]+"', "", text).replace(name, "NAME")
+
+
+# -- signing in ------------------------------------------------------------------------------------------
+
+
+async def test_signing_in_opens_today(app: Running) -> None:
+    alice = app.stranger()
+    answer = await alice.sign_in("  alice ")
+    assert (answer.status, answer.location) == (303, "/d/today")
+    assert (await alice.get("/")).location == "/d/today"
+    assert (await alice.get("/sign-in")).location == "/d/today"
+    assert (await alice.get("/register")).location == "/d/today"
+
+
+async def test_a_wrong_name_and_a_wrong_passphrase_look_and_cost_the_same(app: Running, kdf: list[int]) -> None:
+    stranger = app.stranger()
+    costs: list[int] = []
+    answers = []
+    for name in ("Alice", "Mallory"):
+        before = len(kdf)
+        answers.append(await stranger.sign_in(name, "not the passphrase"))
+        costs.append(len(kdf) - before)
+    assert costs == [1, 1]
+    known, unknown = answers
+    assert known.status == unknown.status == 403
+    assert without_tokens(known.text, "Alice") == without_tokens(unknown.text, "Mallory")
+    assert known.problem == "That name and passphrase do not go together."
+    assert sorted(name for name, _ in known.headers) == sorted(name for name, _ in unknown.headers)
+
+
+async def test_a_wrong_name_and_a_wrong_code_look_and_cost_the_same(app: Running, kdf: list[int]) -> None:
+    stranger = app.stranger()
+    wrong = app.accounts["Bob"].code
+    costs: list[int] = []
+    answers = []
+    for name in ("Alice", "Mallory"):
+        before = len(kdf)
+        answers.append(await stranger.post("/reset", {"name": name, "code": wrong, "passphrase": NEW}))
+        costs.append(len(kdf) - before)
+    assert costs == [1, 1]
+    known, unknown = answers
+    assert known.status == unknown.status == 403
+    assert without_tokens(known.text, "Alice") == without_tokens(unknown.text, "Mallory")
+
+
+async def test_an_endless_passphrase_is_refused_at_the_same_cost(app: Running, kdf: list[int]) -> None:
+    answer = await app.stranger().sign_in("Alice", "x" * 50_000)
+    assert answer.status == 403
+    assert len(kdf) == 1
+
+
+async def test_guessing_is_slowed_down(app: Running, clock: Clock, kdf: list[int]) -> None:
+    stranger = app.stranger()
+    for _ in range(Throttle.FREE):
+        assert (await stranger.sign_in("Alice", "a guess")).status == 403
+    tried = len(kdf)
+    slowed = await stranger.sign_in()
+    assert slowed.status == 429
+    assert re.fullmatch(r"Too many tries\. Wait \d+ seconds, then try again\.", slowed.problem)
+    assert (await stranger.post("/reset", {"name": "Alice", "code": "x", "passphrase": NEW})).status == 429
+    assert len(kdf) == tried  # a guess that is not looked at costs nothing
+    clock.on(2)
+    assert (await stranger.sign_in()).status == 303
+    assert (await app.stranger().sign_in("Alice", "a guess")).status == 403  # and is forgotten
+
+
+async def test_guesses_at_once_are_slowed_down_too(app: Running, kdf: list[int]) -> None:
+    stranger = app.stranger()
+    await stranger.get("/sign-in")
+    answers = await asyncio.gather(*(stranger.sign_in("Alice", f"guess {n}") for n in range(12)))
+    assert sorted(answer.status for answer in answers) == [403] * Throttle.FREE + [429] * (12 - Throttle.FREE)
+    assert len(kdf) == Throttle.FREE
+
+
+async def test_the_wait_doubles_up_to_a_limit(clock: Clock) -> None:
+    throttle = Throttle()
+    waits: list[int] = []
+    for _ in range(20):
+        throttle.attempt("name a")
+        start = clock.now
+        while True:
+            try:
+                throttle.attempt("name a", "probe")
+            except accounts_module.TooOften as error:
+                waits.append(error.seconds)
+                clock.on(error.seconds)
+                break
+            else:
+                if clock.now - start > 1:
+                    break
+    assert waits[0] <= 2
+    assert max(waits) == Throttle.LONGEST + 1
+    assert waits == sorted(waits)
+    throttle.attempt("name b")  # somebody else does not wait
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "//evil.example", "https://evil.example", "/\\evil.example", "/d/\\evil.example", "\\\\evil.example", "/you",
+        "javascript:alert(1)", "/d/\r\nSet-Cookie: a=b", "/d/\tx", "d/today", " /d/today", "/ｄ/today", "/sign-out",
+    ],
+)  # fmt: skip
+async def test_next_never_leads_outside(app: Running, target: str) -> None:
+    stranger = app.stranger()
+    page = await stranger.client.get("/sign-in", query_string={"next": target})
+    assert b'name="next"' not in await page.get_data(as_text=False)
+    assert (await stranger.sign_in(next=target)).location == "/d/today"
+
+
+async def test_next_leads_back_to_a_day(app: Running) -> None:
+    stranger = app.stranger()
+    page = await stranger.get("/sign-in?next=/d/2026-11-20")
+    assert 'name="next" value="/d/2026-11-20"' in page.text
+    wrong = await stranger.sign_in("Alice", "a slip", next="/d/2026-11-20")
+    assert 'name="next" value="/d/2026-11-20"' in wrong.text
+    assert (await stranger.sign_in(next="/d/2026-11-20")).location == "/d/2026-11-20"
+
+
+# -- registering -----------------------------------------------------------------------------------------
+
+
+async def test_registering_shows_the_code_once_and_asks_for_a_part(app: Running) -> None:
+    dora = app.stranger()
+    page = await dora.post("/register", {"name": " Dora  Day ", "passphrase": NEW, "zone": "Asia/Tokyo"})
+    assert page.status == 200
+    groups = re.findall(r"<span>([0-9A-Z]+)</span>", page.text)
+    asked = re.search(r"type the (\w+) group", page.words)
+    index = re.search(r'name="index" value="([^"]+)"', page.text)
+    assert asked is not None
+    assert index is not None
+    assert not any(group in index[1] for group in groups)
+    number = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh"].index(asked[1])
+    wrong = await dora.post("/recovery-code", {"index": index[1], "part": "0000"})
+    assert wrong.status == 422
+    assert wrong.problem.startswith(f"That is not the {asked[1]} group.")
+    assert not any(f">{group}<" in wrong.text for group in groups)
+    right = await dora.post("/recovery-code", {"index": index[1], "part": f" {groups[number].lower()} "})
+    assert (right.status, right.location) == (303, "/d/today")
+    user = await app.services.db.users.by_name("dora day")
+    assert user is not None
+    assert user.recovery_confirmed
+    assert (await dora.get("/recovery-code")).location == "/d/today"
+    assert 'value="Asia/Tokyo" selected' in (await dora.get("/you")).text
+
+
+@pytest.mark.parametrize("index", ["", "0.", "9.x", "0.AAAA", "-1.AAAA", "²." + "A" * 200, "0.é"])
+async def test_a_forged_group_leads_nowhere(app: Running, index: str) -> None:
+    alice = await app.visitor()
+    answer = await alice.post("/recovery-code", {"index": index, "part": "0000"})
+    assert (answer.status, answer.location) == (303, "/d/today")
+    user = await app.services.db.users.by_name("Alice")
+    assert user is not None
+    assert not user.recovery_confirmed
+
+
+@pytest.mark.parametrize(
+    ("name", "passphrase", "sentence"),
+    [
+        ("", NEW, "Choose a name to sign in with."),
+        (" \t ", NEW, "Choose a name to sign in with."),
+        ("x" * 65, NEW, "A name has at most 64 characters, all of them visible."),
+        ("Do\x07ra", NEW, "A name has at most 64 characters, all of them visible."),
+        ("ALICE", NEW, "That name is taken here. Choose another."),
+        ("Ａlice", NEW, "That name is taken here. Choose another."),
+        ("Dora", "", "A passphrase of four or five unrelated words is easy to keep and hard to guess."),
+        ("Dora", "123456789", "Guessed at once. Try four or five unrelated words."),
+        ("Dora", "x" * 1025, "A passphrase has at most 1024 characters."),
+    ],
+)
+async def test_what_does_not_do_is_said_and_the_name_is_kept(
+    app: Running, name: str, passphrase: str, sentence: str
+) -> None:
+    stranger = app.stranger()
+    answer = await stranger.post("/register", {"name": name, "passphrase": passphrase})
+    assert answer.status == 422
+    assert answer.problem == sentence
+    assert f'name="name" value="{name}"' in answer.text
+    assert passphrase == "" or passphrase not in answer.text
+    assert not await is_in(stranger)
+
+
+async def test_the_strength_is_said_while_typing(app: Running) -> None:
+    stranger = app.stranger()
+    weak = await stranger.post("/register/strength", {"passphrase": "alice1990", "name": "alice"}, fragment=True)
+    strong = await stranger.post("/register/strength", {"passphrase": NEW}, fragment=True)
+    assert weak.words.startswith("Guessed")
+    assert strong.words == "Very hard to guess."
+
+
+async def test_a_zone_nobody_knows_becomes_utc(app: Running) -> None:
+    dora = app.stranger()
+    await dora.post("/register", {"name": "Dora", "passphrase": NEW, "zone": "../../etc/passwd"})
+    assert 'value="UTC" selected' in (await dora.get("/you")).text
+
+
+# -- sessions, in both modes -----------------------------------------------------------------------------
+
+
+async def test_a_session_ends_when_idle(kept: Running, clock: Clock) -> None:
+    alice = kept.stranger()
+    await alice.sign_in()
+    clock.on(IDLE - 1)
+    assert await is_in(alice)
+    clock.on(IDLE)
+    assert not await is_in(alice)
+    assert await kept.services.db.sessions.of_user(kept.keys().user_id) == []
+    assert not await is_in(alice)
+
+
+async def test_activity_moves_the_idle_limit_on(kept: Running, clock: Clock) -> None:
+    alice = kept.stranger()
+    await alice.sign_in()
+    for _ in range(4):
+        clock.on(IDLE - 1)
+        assert await is_in(alice)
+
+
+async def test_a_look_within_the_interval_writes_nothing(kept: Running, clock: Clock) -> None:
+    alice = kept.stranger()
+    await alice.sign_in()
+    (row,) = await kept.services.db.sessions.of_user(kept.keys().user_id)
+    clock.on(TOUCH - 1)
+    await is_in(alice)
+    assert await kept.services.db.sessions.of_user(kept.keys().user_id) == [row]
+    clock.on(1)
+    await is_in(alice)
+    (later,) = await kept.services.db.sessions.of_user(kept.keys().user_id)
+    assert later.idle_until == row.idle_until + TOUCH
+
+
+async def test_the_absolute_limit_holds_whatever_is_done(kept: Running, clock: Clock) -> None:
+    alice = kept.stranger()
+    await alice.sign_in()
+    for _ in range(ABSOLUTE // 500):
+        clock.on(500)
+        assert await is_in(alice)
+    clock.on(ABSOLUTE % 500)
+    assert not await is_in(alice)
+
+
+async def test_signing_out_ends_the_row_and_the_cookie(kept: Running) -> None:
+    alice = kept.stranger()
+    await alice.sign_in()
+    cookie = alice.cookie("llamora")
+    answer = await alice.post("/sign-out")
+    assert answer.location == "/sign-in"
+    assert "llamora=; Expires=Thu, 01 Jan 1970" in str(answer.headers.getlist("Set-Cookie"))
+    assert await kept.services.db.sessions.of_user(kept.keys().user_id) == []
+    alice.give("llamora", cookie)
+    assert not await is_in(alice)
+
+
+async def test_the_sweep_ends_what_ran_out(kept: Running, clock: Clock) -> None:
+    alice = kept.stranger()
+    await alice.sign_in()
+    clock.on(IDLE + 1)
+    await kept.services.accounts.sweep()
+    assert await kept.services.db.sessions.of_user(kept.keys().user_id) == []
+    assert not await is_in(alice)
+
+
+async def test_signing_in_again_ends_the_session_before(kept: Running) -> None:
+    alice = kept.stranger()
+    await alice.sign_in()
+    before = alice.cookie("llamora")
+    await alice.sign_in()
+    assert len(await kept.services.db.sessions.of_user(kept.keys().user_id)) == 1
+    alice.give("llamora", before)
+    assert not await is_in(alice)
+
+
+@pytest.mark.parametrize("mode", ["session", "cookie"])
+async def test_no_cookie_opens_anything_after_a_restart(start: Start, mode: str) -> None:
+    first = await start(session=limits(mode))
+    alice = first.stranger()
+    await alice.sign_in()
+    assert await is_in(alice)
+    rows = await first.services.db.sessions.of_user(first.keys().user_id)
+    await first.stop()
+    second = await start(session=limits(mode))
+    assert await second.services.db.sessions.of_user(second.keys().user_id) == []
+    again = second.stranger()
+    again.give("llamora", alice.cookie("llamora"))
+    assert not await is_in(again)
+    # Even with its row put back, as from a stolen file: the secret that opens it was in memory only.
+    await second.services.db.sessions.add(rows[0], date(2026, 11, 20))
+    again.give("llamora", alice.cookie("llamora"))
+    assert not await is_in(again)
+
+
+@pytest.mark.parametrize("mode", ["session", "cookie"])
+async def test_a_cookie_opens_the_keys_anew_in_another_worker(start: Start, mode: str) -> None:
+    app = await start(session=limits(mode))
+    alice = app.stranger()
+    await alice.sign_in()
+    app.services.accounts._open.clear()  # a worker that has not seen this session yet
+    assert await is_in(alice)
+
+
+@pytest.mark.parametrize("cookie", ["", "x", "é", "A" * 43, "A" * 400, "=" * 44, "../" * 20])
+async def test_a_cookie_that_is_none_opens_nothing(kept: Running, cookie: str) -> None:
+    stranger = kept.stranger()
+    stranger.give("llamora", cookie)
+    assert not await is_in(stranger)
+
+
+async def test_a_damaged_sealed_cookie_opens_nothing(start: Start) -> None:
+    app = await start(session=limits("cookie"))
+    alice = app.stranger()
+    await alice.sign_in()
+    app.services.accounts._open.clear()
+    cookie = alice.cookie("llamora")
+    alice.give("llamora", cookie[:-8] + ("A" if cookie[-8] != "A" else "B") + cookie[-7:])
+    assert not await is_in(alice)
+
+
+# -- the recovery code -----------------------------------------------------------------------------------
+
+
+async def test_the_recovery_code_sets_a_passphrase_and_ends_all_else(kept: Running) -> None:
+    elsewhere, lost = kept.stranger(), kept.stranger()
+    await elsewhere.sign_in()
+    code = kept.accounts["Alice"].code
+    form = {"name": "Alice", "code": f" {code.lower().replace('-', ' ')} ", "passphrase": NEW}
+    page = await lost.post("/reset", form)
+    assert page.status == 200
+    new_code = "-".join(re.findall(r"<span>([0-9A-Z]+)</span>", page.text))
+    assert new_code != code
+    assert await is_in(lost)
+    assert not await is_in(elsewhere)
+    assert (await kept.stranger().post("/reset", form)).status == 403
+    assert (await kept.stranger().sign_in()).status == 403
+    assert (await kept.stranger().sign_in("Alice", NEW)).status == 303
+    assert (await kept.stranger().post("/reset", {**form, "code": new_code, "passphrase": PASSPHRASE})).status == 200
+
+
+async def test_a_weak_new_passphrase_leaves_everything_as_it_was(app: Running) -> None:
+    stranger = app.stranger()
+    form = {"name": "Alice", "code": app.accounts["Alice"].code, "passphrase": "hunter2"}
+    answer = await stranger.post("/reset", form)
+    assert answer.status == 422
+    assert answer.problem.startswith("Guessed")
+    assert (await stranger.sign_in()).status == 303
+
+
+@pytest.mark.parametrize("length", [72, 73, 100, 1024])
+async def test_a_passphrase_may_be_a_long_sentence(app: Running, length: int) -> None:
+    sentence = ("the long sentence I always use because it is easy to remember, is it not " * 20)[:length]
+    stranger = app.stranger()
+    await stranger.get("/register")
+    judged = await stranger.post("/register/strength", {"name": "Eve", "passphrase": sentence})
+    assert judged.status == 200
+    assert "ard to guess" in judged.words
+    made = await stranger.post("/register", {"name": f"Eve {length}", "passphrase": sentence, "zone": "UTC"})
+    assert made.status == 200
+    assert (await app.stranger().sign_in(f"Eve {length}", sentence)).status == 303
+
+
+async def test_registration_can_be_closed(start: Start) -> None:
+    app = await start(server=ServerSettings(registration=False))
+    stranger = app.stranger()
+    assert (await stranger.get("/register")).status == 403
+    refused = await stranger.post("/register", {"name": "Eve", "passphrase": NEW, "zone": "UTC"})
+    assert refused.status == 403
+    assert await app.services.db.users.by_name("Eve") is None
+    assert (await stranger.sign_in()).status == 303

@@ -1,0 +1,94 @@
+"""Backups from the You page, and by themselves."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from llamora.persistence.backups import read_header, verify_backup
+from llamora.persistence.connection import StorageError
+from llamora.settings import BackupSettings
+from tests.app.conftest import Running, Start
+from tests.scan import find_words
+
+
+async def settled(app: Running) -> list[Path]:
+    await app.services.backups.close()
+    return app.services.backups.files(app.accounts["Alice"].user.id)
+
+
+async def test_the_button_hands_over_a_backup_of_this_moment(app: Running, tmp_path: Path) -> None:
+    alice = await app.visitor()
+    await alice.write("the heron again")
+    answer = await alice.post("/you/backup")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert answer.headers["Content-Disposition"].startswith("attachment; filename=llamora-2")
+    assert answer.headers["Cache-Control"] == "no-store"
+    file = tmp_path / "downloaded"
+    file.write_bytes(answer.body)
+    assert verify_backup(file, read_header(file), app.keys()).records["entries"] == 1
+    await alice.write("and once more")
+    file.write_bytes((await alice.post("/you/backup")).body)
+    assert verify_backup(file, read_header(file), app.keys()).records["entries"] == 2
+    assert find_words(app.services.settings.data.folder / "backups", ["heron"]) == []
+
+
+async def test_it_is_for_the_signed_in_only(app: Running) -> None:
+    assert (await app.stranger().post("/you/backup")).status == 401
+
+
+async def test_one_a_day_is_made_at_sign_in(app: Running) -> None:
+    await app.stranger().sign_in()
+    (file,) = await settled(app)
+    made = file.stat().st_mtime_ns
+    await app.stranger().sign_in()
+    assert [each.stat().st_mtime_ns for each in await settled(app)] == [made]
+    assert verify_backup(file, read_header(file), app.keys()).name == "Alice"
+    page = await (await app.visitor()).get("/you")
+    assert "the last 7 are kept on this machine; the newest is of" in page.words
+
+
+async def test_the_oldest_go_and_what_was_cut_off_too(start: Start) -> None:
+    app = await start(backup=BackupSettings(keep=3))
+    folder = app.services.backups.folder(app.accounts["Alice"].user.id)
+    folder.mkdir(parents=True)
+    for day in range(1, 6):
+        (folder / f"2020-01-0{day}.llamora").write_bytes(b"")
+    (folder / "notes.txt").write_bytes(b"")
+    left = folder / "2020-01-01.llamora.00.part"
+    left.write_bytes(b"")
+    os.utime(left, (0, 0))
+    await app.services.backups.make(app.keys())
+    names = [file.name for file in await settled(app)]
+    assert names[:2] == ["2020-01-04.llamora", "2020-01-05.llamora"]
+    assert len(names) == 3
+    assert sorted(file.name for file in folder.iterdir()) == sorted([*names, "notes.txt"])
+
+
+async def test_none_is_made_where_it_is_switched_off(start: Start) -> None:
+    app = await start(backup=BackupSettings(daily=False))
+    await app.stranger().sign_in()
+    assert await settled(app) == []
+    alice = await app.visitor()
+    assert "by itself" not in (await alice.get("/you")).words.partition("Backup")[2].partition("Deleted")[0]
+    assert (await alice.post("/you/backup")).status == 200
+
+
+async def test_a_folder_that_cannot_be_used_keeps_nobody_out(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    app = await start(backup=BackupSettings(folder=tmp_path / "file"))
+    assert (await app.stranger().sign_in()).status == 303
+    alice = await app.visitor()
+    answer = await alice.post("/you/backup")
+    assert answer.status == 507
+    assert "cannot be used" in answer.problem or "cannot be used" in answer.words
+    with pytest.raises(StorageError):
+        await app.services.backups.make(app.keys())
+
+
+async def test_two_at_once_are_two_whole_ones(app: Running) -> None:
+    made = await asyncio.gather(*[app.services.backups.make(app.keys()) for _ in range(3)])
+    assert len(set(made)) == 1
+    verify_backup(made[0], read_header(made[0]), app.keys())

@@ -1,0 +1,353 @@
+"""What a reply may read, what it may cite, and what the page tells of it."""
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from llamora.settings import UpstreamSettings
+from tests.app.conftest import Answer, Running, Start, Visitor, connected_to
+from tests.scripted_model import Reply, ScriptedModel
+
+DAY = "/d/2026-11-20"
+MARCH = "Fog, no one about. The only quarter of an hour that was mine this week, by the river."
+QUESTION = "Did I ever write about a quarter of an hour by the river?"
+
+
+@pytest.fixture
+async def app(start: Start, model: ScriptedModel) -> Running:
+    return await start(llm=connected_to(model))
+
+
+@pytest.fixture
+async def alice(app: Running) -> Visitor:
+    return await app.visitor()
+
+
+Ask = Callable[..., Awaitable[tuple[str, Answer]]]
+
+
+@pytest.fixture
+async def ask(app: Running, alice: Visitor, model: ScriptedModel) -> Ask:
+    """Asks for a reply in these words to a new entry, waits for its end, and loads the page."""
+
+    async def asked(says: str, text: str = QUESTION, day: str = "2026-11-20") -> tuple[str, Answer]:
+        model.script(Reply([says]))
+        entry = await alice.write(text, day)
+        await app.services.search.settled(app.keys().user_id)
+        answer = await alice.post(f"/e/{entry}/replies", fragment=True)
+        assert answer.status == 200, answer.words
+        await alice.get(f"/r/{answer.ids[0]}/events")
+        return answer.ids[0], await alice.get(f"/d/{day}")
+
+    return asked
+
+
+def sent(model: ScriptedModel, number: int = -1) -> str:
+    return "\n".join(message["content"] for message in model.chats[number].body["messages"])
+
+
+async def test_a_citation_leads_to_the_entry_and_stands_in_the_margin(alice: Visitor, ask: Ask) -> None:
+    march = await alice.write(MARCH, "2026-03-14")
+    _, page = await ask("You called it “The only quarter of an hour that was mine”.[1]")
+    assert f'<sup class="cite"><a href="/d/2026-03-14#e-{march}" aria-label="passage 1">1</a></sup>' in page.text
+    assert "“<mark>The only quarter of an hour that was mine</mark>”" in page.text
+    margin = re.search(r'<aside class="sources".*?</aside>', page.text, re.DOTALL)
+    assert margin is not None
+    assert f'href="/d/2026-03-14#e-{march}"' in margin[0]
+    assert "Fog, no one about." in margin[0]
+
+
+async def test_what_is_false_is_neither_shown_nor_kept(app: Running, alice: Visitor, ask: Ask) -> None:
+    await alice.write(MARCH, "2026-03-14")
+    reply, page = await ask("You wrote “the only hour that was ever mine” [1], and [2] in Rome; “I hate all of this”.")
+    stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
+    assert stored.text == "You wrote […] [1], and in Rome; […]."
+    assert stored.receipt is not None
+    assert stored.receipt.removed == 3
+    for lie in ("ever mine", "hate all"):
+        assert lie not in page.text
+    assert "3 untrue citations taken out" in page.words
+
+
+async def test_how_a_question_is_asked_is_not_what_it_is_about(alice: Visitor, ask: Ask, model: ScriptedModel) -> None:
+    await alice.write("Slept nine hours and had a good morning, no word of work.", "2026-08-09")
+    await alice.write("I never mentioned it before, and will not again.", "2026-08-10")
+    await ask("You did.", "Have I really never written about a good morning before?")
+    assert "Slept nine hours" in sent(model)
+    assert "I never mentioned it" not in sent(model)
+
+
+async def test_while_it_streams_nothing_false_is_shown(app: Running, alice: Visitor, model: ScriptedModel) -> None:
+    await alice.write(MARCH, "2026-03-14")
+    model.script(Reply(["You wrote “The only ", "quarter of a ", "century” [1", "9] and ", "[1", "]."], pause=0.12))
+    entry = await alice.write(QUESTION)
+    reply = (await alice.post(f"/e/{entry}/replies", fragment=True)).ids[0]
+    stream = await alice.get(f"/r/{reply}/events")
+    assert "century" not in stream.text
+    assert "The only" not in stream.words.replace("The only quarter of an hour", "")
+    assert ">19<" not in stream.text
+
+
+async def test_nothing_relevant_is_said_to_the_model(alice: Visitor, ask: Ask, model: ScriptedModel) -> None:
+    await alice.write("Paid the gas bill.", "2026-03-14")
+    _, page = await ask("No [1].", "Zebras?")
+    assert "Nothing in earlier pages bears on this" in sent(model)
+    assert "gas bill" not in sent(model)
+    assert "cite" not in re.sub(r"untrue citation taken out", "", page.text)
+    assert "drew on this page alone" in page.words
+
+
+async def test_the_receipt_says_what_the_reply_was_made_with(
+    app: Running, alice: Visitor, ask: Ask, model: ScriptedModel
+) -> None:
+    await alice.write(MARCH, "2026-03-14")
+    reply, page = await ask("A quiet answer.")
+    assert "scripted · drew on 1 earlier day · nothing was cut" in page.words.replace(
+        "scripted drew", "scripted · drew"
+    ).replace("day nothing", "day · nothing")
+    stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
+    receipt = stored.receipt
+    assert receipt is not None
+    assert (receipt.model, receipt.endpoint, receipt.left) == ("scripted", model.url, False)
+    assert [(p.number, p.day.isoformat(), p.text) for p in receipt.passages] == [(1, "2026-03-14", MARCH)]
+    assert receipt.tokens_out == 4
+    assert receipt.first_ms >= 0
+    assert receipt.counted
+    size = sum(len(re.findall(r"\w+|[^\w\s]", m["content"])) for m in model.chats[-1].body["messages"])
+    assert size <= receipt.tokens_in <= size + 80
+    for said in (f"{receipt.tokens_in} read, 4 written", model.url, "no text left it", f"version {receipt.prompt}"):
+        assert said in page.words
+
+
+async def test_what_was_cut_is_said_unasked(start: Start, model: ScriptedModel) -> None:
+    app = await start(llm=connected_to(model))
+    model.context_tokens = 1024
+    alice = await app.visitor()
+    for number in range(12):
+        await alice.write(f"Note {number} " + "of the day " * 30)
+    entry = await alice.write("And now?")
+    reply = (await alice.post(f"/e/{entry}/replies", fragment=True)).ids[0]
+    await alice.get(f"/r/{reply}/events")
+    summary = re.search(r"<summary><span>scripted.*?</summary>", (await alice.get(DAY)).text)
+    assert summary is not None
+    assert "Left out for lack of room: " in summary[0]
+
+
+async def test_a_source_that_is_deleted_kept_back_or_erased_leaves_the_reply(
+    app: Running, alice: Visitor, ask: Ask
+) -> None:
+    march = await alice.write(MARCH, "2026-03-14")
+    reply, page = await ask("You called it “The only quarter of an hour that was mine”.[1] So it was.")
+    assert "only quarter" in page.text
+    await alice.post(f"/e/{march}/withheld", {"withheld": "yes"})
+    page = await alice.get(DAY)
+    assert "only quarter" not in page.text
+    assert "You called it […]. So it was." in page.words
+    await alice.post(f"/e/{march}/withheld", {"withheld": "no"})
+    assert "only quarter" in (await alice.get(DAY)).text
+    await alice.post(f"/e/{march}/delete")
+    assert "only quarter" not in (await alice.get(DAY)).text
+    await alice.post(f"/e/{march}/restore")
+    assert "only quarter" in (await alice.get(DAY)).text
+    await alice.post(f"/e/{march}/delete")
+    await app.services.journal.erase(app.keys(), bytes.fromhex(march))
+    stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
+    assert stored.text == "You called it […]. So it was."
+    assert stored.receipt is not None
+    assert stored.receipt.passages == ()
+    assert stored.sources == ()
+
+
+async def test_an_entry_kept_from_the_model_is_kept_from_it_everywhere(
+    app: Running, alice: Visitor, ask: Ask, model: ScriptedModel
+) -> None:
+    old = await alice.write("A secret quarter of an hour by the river, the kingfisher.", "2026-03-14")
+    here = await alice.write("A second secret, the otter.")
+    for entry in (old, here):
+        answer = await alice.post(f"/e/{entry}/withheld", {"withheld": "yes"}, fragment=True)
+        assert "kept from the model" in answer.words
+        assert ">Reply<" not in answer.text
+        refused = await alice.post(f"/e/{entry}/replies", fragment=True)
+        assert refused.status == 422
+        assert "kept from the model" in refused.problem
+        assert (await alice.get(f"/e/{entry}/prompt")).status == 422
+    assert model.chats == []
+    reply, _ = await ask("Yes.")
+    assert "kingfisher" not in str(model.asked)
+    assert "otter" not in str(model.asked)
+    # Nor by way of a thread: what answers such an entry is kept back with it.
+    await alice.post(f"/e/{here}/withheld", {"withheld": "no"})
+    thread_reply, _ = await ask("An otter, you say.", "Otter again?")
+    answered = await alice.answer(thread_reply, "Yes, the otter.")
+    root = re.findall(r'<article id="e-([0-9a-f]{32})" class="entry"', (await alice.get(DAY)).text)[-1]
+    await alice.post(f"/e/{root}/withheld", {"withheld": "yes"})
+    assert (await alice.post(f"/e/{answered}/replies", fragment=True)).status == 422
+    later = await alice.answer(thread_reply, "And later.")
+    assert (await alice.post(f"/e/{later}/replies", fragment=True)).status == 422
+    assert reply
+
+
+async def test_one_reply_can_answer_several_entries(app: Running, alice: Visitor, model: ScriptedModel) -> None:
+    ids = [await alice.write(text) for text in ("The weir.", "The otter.", "The bill.")]
+    secret = await alice.write("The secret.")
+    await alice.post(f"/e/{secret}/withheld", {"withheld": "yes"})
+    page = await alice.get(DAY)
+    assert page.text.count('type="checkbox" name="entry"') == 3
+    assert (await alice.post(f"{DAY}/replies")).status == 422
+    token = alice.cookie("llamora_csrf")
+    body = f"csrf={token}&entry={ids[0]}&entry={ids[2]}&entry={secret}"
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = await alice.client.post(f"{DAY}/replies", data=body, headers=headers)
+    reply = answer.headers["Location"].rpartition("#e-")[2]
+    await alice.get(f"/r/{reply}/events")
+    last = model.chats[0].body["messages"][-1]["content"]
+    asked = last.split("to be answered:")[1]
+    assert "The weir." in asked
+    assert "The bill." in asked
+    assert "The otter." not in asked
+    assert "The otter." in last
+    assert "secret" not in last
+    stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
+    assert (stored.to, stored.also) == (bytes.fromhex(ids[2]), (bytes.fromhex(ids[0]),))
+    assert "To 2 entries of this page" in (await alice.get(DAY)).words
+
+
+async def test_another_reply_keeps_both_and_one_can_be_preferred(alice: Visitor, model: ScriptedModel) -> None:
+    model.script(Reply(["The first."]), Reply(["The second."]))
+    entry = await alice.write("What now?")
+    replies = []
+    for _ in range(2):
+        replies.append((await alice.post(f"/e/{entry}/replies", fragment=True)).ids[0])
+        await alice.get(f"/r/{replies[-1]}/events")
+    page = await alice.get(DAY)
+    assert page.ids == [entry, *replies]
+    assert "Another reply" in page.words
+    assert page.words.count("Prefer this one") == 2
+    await alice.post(f"/r/{replies[1]}/prefer", {"preferred": "yes"})
+    page = await alice.get(DAY)
+    assert page.words.count("Another reply, set aside") == 1
+    assert "The first." in page.text
+    await alice.post(f"/r/{replies[0]}/prefer", {"preferred": "yes"})
+    assert (await alice.get(DAY)).words.count("set aside") == 1
+    await alice.post(f"/r/{replies[0]}/prefer", {"preferred": "no"})
+    assert "set aside" not in (await alice.get(DAY)).words
+
+
+async def test_the_preview_is_what_is_sent(app: Running, alice: Visitor, model: ScriptedModel) -> None:
+    await alice.write(MARCH, "2026-03-14")
+    entry = await alice.write(QUESTION)
+    await app.services.search.settled(app.keys().user_id)
+    shown = await alice.get(f"/e/{entry}/prompt")
+    assert shown.status == 200
+    assert model.chats == []
+    reply = (await alice.post(f"/e/{entry}/replies", fragment=True)).ids[0]
+    await alice.get(f"/r/{reply}/events")
+    import html
+
+    said = [html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", shown.text, re.DOTALL)]
+    assert said == [message["content"] for message in model.chats[0].body["messages"]]
+
+
+async def test_turned_off_the_model_is_nowhere(app: Running, alice: Visitor, ask: Ask, model: ScriptedModel) -> None:
+    reply, _ = await ask("The kingfisher, you say.")
+    answered = await alice.answer(reply, "I do say so.")
+    assert (await alice.post("/you/replies", {"replies": "off"})).status == 303
+    entry = await alice.write("A line.")
+    for path in (DAY, "/d/today", "/search", f"/e/{entry}/edit", f"/e/{entry}"):
+        words = (await alice.get(path)).words
+        for mention in ("model", "Reply", "reply", "kingfisher", "scripted", "ask"):
+            assert mention not in words, (path, mention)
+    page = await alice.get(DAY)
+    assert "I do say so." in page.text  # what the writer wrote stays
+    assert "kingfisher" not in (await alice.post("/search", {"q": "kingfisher"})).words.replace("kingfisher", "", 1)
+    for path in (f"/e/{entry}/replies", f"{DAY}/replies"):
+        assert (await alice.post(path, {"entry": entry}, fragment=True)).status == 404
+    assert (await alice.get(f"/e/{entry}/prompt")).status == 404
+    asked = await alice.post(f"/e/{reply}/answers", {"text": "And?", "ask": "1"}, fragment=True)
+    assert asked.status == 200
+    assert len(model.chats) == 1
+    assert answered
+    assert "Turn replies on" in (await alice.get("/you")).words
+    assert "scripted" not in (await alice.get("/you")).words
+    await alice.post("/you/replies", {"replies": "on"})
+    assert "The kingfisher, you say." in (await alice.get(DAY)).words
+
+
+async def test_of_anothers_journal_nothing_can_be_asked_kept_or_preferred(
+    app: Running, alice: Visitor, ask: Ask
+) -> None:
+    reply, _ = await ask("Yes.")
+    entry = (await alice.get(DAY)).ids[0]
+    bob = await app.visitor("Bob")
+    for path in (f"/e/{entry}/replies", f"/e/{entry}/withheld", f"/r/{reply}/prefer"):
+        assert (await bob.post(path, {"withheld": "yes", "preferred": "yes"})).status == 404
+    assert (await bob.get(f"/e/{entry}/prompt")).status == 404
+    assert (await bob.post(f"{DAY}/replies", {"entry": entry})).status == 422
+
+
+async def test_a_writer_chooses_among_the_servers_of_the_settings_and_tests_one(
+    start: Start, model: ScriptedModel
+) -> None:
+    async with ScriptedModel(models=["larger"]) as other, ScriptedModel() as gone:
+        up = UpstreamSettings(host=other.url, temperature=0.1, reasoning_effort="low")
+        endpoints = {"study": up, "attic": UpstreamSettings(host=gone.url)}
+        await gone.stop()
+        app = await start(llm=replace(connected_to(model), endpoints=endpoints))
+        alice = await app.visitor()
+        page = await alice.get("/you")
+        assert [name in page.words for name in ("study", "attic")] == [True, True]
+        tried = await alice.post("/you/model", {"endpoint": "study", "test": "1"})
+        assert "It answers: the first word came after" in tried.words
+        refused = await alice.post("/you/model", {"endpoint": "attic", "test": "1"})
+        assert refused.status == 502
+        assert gone.url in refused.problem
+        assert (await alice.post("/you/model", {"endpoint": "cellar"})).status == 422
+        assert (await alice.post("/you/model", {"endpoint": "study"})).status == 303
+        entry = await alice.write("A heron.")
+        reply = (await alice.post(f"/e/{entry}/replies", fragment=True)).ids[0]
+        await alice.get(f"/r/{reply}/events")
+        assert model.chats == []
+        body = other.chats[-1].body
+        assert (body["model"], body["temperature"], body["reasoning_effort"]) == ("larger", 0.1, "low")
+        assert "larger drew on" in (await alice.get(DAY)).words
+        assert other.url in (await alice.get("/you")).words
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("withheld", "drew on this page and on what is shown no more"),
+        ("deleted", "drew on this page and on what is shown no more"),
+        ("erased", "drew on this page and on what was erased since"),
+    ],
+)
+async def test_the_receipt_does_not_deny_what_it_may_show_no_more(
+    app: Running, alice: Visitor, ask: Ask, how: str, words: str
+) -> None:
+    march = await alice.write(MARCH, "2026-03-14")
+    _, page = await ask("You called it “The only quarter of an hour that was mine”.[1]")
+    assert "drew on 1 earlier day" in page.words
+    if how == "withheld":
+        await alice.post(f"/e/{march}/withheld", {"withheld": "yes"})
+    else:
+        await alice.post(f"/e/{march}/delete")
+    if how == "erased":
+        await alice.post(f"/e/{march}/erase")
+    page = await alice.get(DAY)
+    assert words in page.words
+    assert "this page alone" not in page.words
+
+
+@pytest.mark.parametrize("how", ["withheld", "delete"])
+async def test_search_shows_no_more_of_a_reply_than_its_page(app: Running, alice: Visitor, ask: Ask, how: str) -> None:
+    march = await alice.write(MARCH, "2026-03-14")
+    await ask("You called it “The only quarter of an hour that was mine”.[1] Kingfishers too.")
+    await app.services.search.settled(app.keys().user_id)
+    found = await alice.post("/search", {"q": "kingfishers"}, fragment=True)
+    assert "only quarter of an hour" in found.words
+    await alice.post(f"/e/{march}/{how}", {"withheld": "yes"})
+    found = await alice.post("/search", {"q": "kingfishers"}, fragment=True)
+    assert "You called it […]. Kingfishers too." in found.words
+    assert "only quarter" not in found.words

@@ -1,0 +1,100 @@
+"""A new data key from the You page, also where several workers serve."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from llamora.app import create_app
+from llamora.app.services.container import EXTENSION, Shared
+from llamora.journal import rotation
+from llamora.vault.envelope import sealed_epoch
+from tests.app.conftest import PASSPHRASE, Running, Start, Visitor, settings_in
+from tests.app.test_you import alert
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rotation, "NOTICE_SECONDS", 0.6)  # a worker looks every 0.4 seconds
+
+
+async def signed_in(app: Running) -> Visitor:
+    """Alice with keys of her own: those of the other tests must not change."""
+    visitor = app.stranger()
+    assert (await visitor.sign_in()).status == 303
+    await visitor.get("/search")
+    return visitor
+
+
+async def changed(app: Running) -> None:
+    db, user = app.services.db, app.accounts["Alice"].user
+    while await db.epochs.count(user.id) > 1:  # noqa: ASYNC110 -- another task changes it
+        await asyncio.sleep(0.05)
+
+
+async def test_the_button_changes_the_key_and_ends_the_other_sessions(start: Start) -> None:
+    app = await start()
+    alice, elsewhere = await signed_in(app), await signed_in(app)
+    await alice.write("the heron again")
+    answer = await alice.post("/you/key", {"passphrase": PASSPHRASE})
+    assert (answer.status, answer.location) == (303, "/you?done=key")
+    assert "is being sealed under a new key" in (await alice.get("/you")).words
+    again = await alice.post("/you/key", {"passphrase": PASSPHRASE})
+    assert again.status == 409
+    assert (await elsewhere.get("/d/2026-11-20")).status == 303
+    await alice.write("written meanwhile")
+    await changed(app)
+    page = await alice.get("/you?done=key")
+    assert "Everything is sealed under a new key." in page.words
+    words = (await alice.get("/d/2026-11-20")).words
+    assert "the heron again" in words
+    assert "written meanwhile" in words
+
+
+async def test_the_passphrase_is_asked_for(app: Running) -> None:
+    alice = await signed_in(app)
+    answer = await alice.post("/you/key", {"passphrase": "not it"})
+    assert answer.status == 403
+    assert "not the passphrase" in alert(answer, "key")
+    assert await app.services.db.epochs.count(app.accounts["Alice"].user.id) == 1
+
+
+async def test_another_worker_takes_the_new_key_up(start: Start, tmp_path: Path) -> None:
+    app = await start()
+    alice = await signed_in(app)
+    await alice.write("the heron again")
+    second = create_app(settings_in(tmp_path / "data"), dev=True, shared=Shared(app.services.boot_secret))
+    async with second.test_app():
+        there = Running(second, app.test_app, app.accounts).stranger()
+        there.give("llamora", alice.cookie("llamora"))
+        there.give("llamora_csrf", alice.cookie("llamora_csrf"))
+        assert "the heron again" in (await there.get("/d/2026-11-20")).words  # its keyring is open
+        await alice.post("/you/key", {"passphrase": PASSPHRASE})
+        await changed(app)
+        (keys,) = second.extensions[EXTENSION].accounts.open_keys()
+        for _ in range(100):
+            if keys.epoch == 2:
+                break
+            await asyncio.sleep(0.02)
+        assert keys.epoch == 2  # noticed without a request
+        assert "the heron again" in (await there.get("/d/2026-11-20")).words
+        written = bytes.fromhex(await there.write("from the other worker"))
+        rows = await app.services.db.entries.sealed_many(keys.user_id, [written])
+        assert sealed_epoch(rows[0][2]) == 2
+        assert "from the other worker" in (await alice.get("/d/2026-11-20")).words
+
+
+async def test_a_change_goes_on_after_the_next_sign_in(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = await start()
+    alice = await signed_in(app)
+    await alice.write("the heron again")
+    monkeypatch.setattr(rotation, "NOTICE_SECONDS", 30.0)
+    await alice.post("/you/key", {"passphrase": PASSPHRASE})
+    await alice.post("/sign-out")
+    await asyncio.sleep(0)
+    assert await app.services.db.epochs.count(app.accounts["Alice"].user.id) == 2
+    monkeypatch.setattr(rotation, "NOTICE_SECONDS", 0.0)
+    back = app.stranger()
+    await back.sign_in()
+    await changed(app)
+    assert "the heron again" in (await back.get("/d/2026-11-20")).words

@@ -1,0 +1,304 @@
+"""Replies over HTTP: asked for, followed as events, stopped; the page shows them as they stand."""
+
+import asyncio
+import html
+import re
+from dataclasses import replace
+
+import pytest
+
+from llamora.persistence.entries import Entry
+from llamora.settings import LlmSettings, UpstreamSettings
+from tests.app.conftest import Answer, Running, Start, Visitor, connected_to
+from tests.scripted_model import Reply, ScriptedModel
+
+DAY = "/d/2026-11-20"
+
+
+@pytest.fixture
+async def app(start: Start, model: ScriptedModel) -> Running:
+    return await start(llm=connected_to(model))
+
+
+async def asked(alice: Visitor, text: str = "What now?") -> tuple[str, str]:
+    """Ids of a new entry and of the reply to it, which has begun."""
+    entry = await alice.write(text)
+    answer = await alice.post(f"/e/{entry}/replies", fragment=True)
+    assert answer.status == 200, answer.text
+    return entry, answer.ids[0]
+
+
+async def until_shown(alice: Visitor, words: str) -> Answer:
+    """The day's page, once it holds these words."""
+    while words not in (page := await alice.get(DAY)).text:  # noqa: ASYNC110 -- a person loads the page again
+        await asyncio.sleep(0.01)
+    return page
+
+
+def events(stream: Answer) -> list[tuple[str, str]]:
+    """(name, data) of each event."""
+    found = []
+    for block in stream.text.split("\n\n")[:-1]:
+        fields = [line.partition(": ") for line in block.split("\n")]
+        name = "".join(value for key, _, value in fields if key == "event")
+        found.append((name, "\n".join(value for key, _, value in fields if key == "data")))
+    return found
+
+
+async def test_a_reply_begins_empty_and_is_followed_to_its_end(app: Running, model: ScriptedModel) -> None:
+    model.script(Reply(["A **quiet** ", "day."]))
+    alice = await app.visitor()
+    entry = await alice.write("I sat by the river.")
+    begun = await alice.post(f"/e/{entry}/replies", fragment=True)
+    reply = begun.ids[0]
+    assert f'hx-sse:connect="/r/{reply}/events"' in begun.text
+    assert "Reading your page…" in begun.words
+    stream = await alice.get(f"/r/{reply}/events")
+    assert stream.headers["Content-Type"].startswith("text/event-stream")
+    assert stream.headers["Cache-Control"] == "no-store"
+    *growing, final, done = events(stream)
+    assert done == ("done", "")
+    assert all(name == "" for name, _ in growing)
+    assert "<strong>quiet</strong> day." in final[1]
+    assert "hx-sse:connect" not in final[1]
+    assert f'hx-target="#e-{reply}"' in final[1]
+    page = await alice.get(DAY)
+    assert page.ids == [entry, reply]
+    assert "A quiet day. scripted" in page.words.replace("quiet </strong>", "quiet")
+
+
+async def test_without_htmx_it_leads_to_the_page(app: Running, model: ScriptedModel) -> None:
+    alice = await app.visitor()
+    entry = await alice.write("What now?")
+    answer = await alice.post(f"/e/{entry}/replies")
+    assert answer.status == 303
+    reply = answer.location.removeprefix(f"{DAY}#e-")
+    await until_shown(alice, "It was a quiet day.")
+    assert (await alice.get(DAY)).ids == [entry, reply]
+
+
+async def test_events_hold_all_that_came_so_that_nothing_is_lost_or_repeated(
+    app: Running, model: ScriptedModel
+) -> None:
+    middle, end = asyncio.Event(), asyncio.Event()
+    model.script(Reply(["One ", "two ", "three."], held={1: middle, 3: end}))
+    alice = await app.visitor()
+    _, reply = await asked(alice)
+    await until_shown(alice, "<p>One</p>")
+    first, second = [asyncio.create_task(alice.get(f"/r/{reply}/events")) for _ in range(2)]
+    middle.set()
+    page = await until_shown(alice, "<p>One two three.</p>")
+    assert page.text.count("One") == 1
+    third = asyncio.create_task(alice.get(f"/r/{reply}/events"))
+    end.set()
+    for task in (first, second, third):
+        *growing, final, done = events(await task)
+        assert final[1].count("One two three.") == 1
+        assert done[0] == "done"
+        for _, data in growing:
+            assert "One two three.".startswith(re.sub("<[^>]+>", "", data).strip())
+    late = events(await alice.get(f"/r/{reply}/events"))
+    assert [name for name, _ in late] == ["", "done"]
+    assert len(model.chats) == 1
+
+
+async def test_words_of_the_model_are_markdown_and_nothing_else(app: Running, model: ScriptedModel) -> None:
+    model.script(Reply(["<script>alert(1)</script>", '<hx-partial hx-get="/sign-out">', "\n\ndata: x\n\nevent: done"]))
+    alice = await app.visitor()
+    _, reply = await asked(alice)
+    for name, data in events(await alice.get(f"/r/{reply}/events")):
+        assert name in ("", "done")
+        assert "<script" not in data
+        assert "<hx-partial hx-get" not in data
+    page = await alice.get(DAY)
+    assert "alert(1)" in page.text
+    assert "<script>alert" not in page.text
+
+
+@pytest.mark.parametrize("fragment", [False, True])
+async def test_stop_keeps_what_came(app: Running, model: ScriptedModel, fragment: bool) -> None:
+    model.script(Reply(["Half a sentence"], fault="hang"))
+    alice = await app.visitor()
+    _, reply = await asked(alice)
+    await until_shown(alice, "Half a sentence")
+    following = asyncio.create_task(alice.get(f"/r/{reply}/events"))
+    stopped = await alice.post(f"/r/{reply}/stop", fragment=fragment)
+    if fragment:
+        assert "Half a sentence" in stopped.text
+        assert "data-stop" not in stopped.text
+    else:
+        assert stopped.location == f"{DAY}#e-{reply}"
+    assert events(await following)[-1][0] == "done"
+    page = await alice.get(DAY)
+    assert "Half a sentence" in page.text
+    assert "data-stop" not in page.text
+
+
+async def test_an_entry_has_one_reply_at_a_time(app: Running, model: ScriptedModel) -> None:
+    end = asyncio.Event()
+    model.script(Reply(["Once."], held={1: end}))
+    alice = await app.visitor()
+    entry, reply = await asked(alice)
+    answers = await asyncio.gather(*(alice.post(f"/e/{entry}/replies", fragment=True) for _ in range(3)))
+    assert [answer.ids for answer in answers] == [[reply]] * 3
+    end.set()
+    await alice.get(f"/r/{reply}/events")
+    assert (await alice.get(DAY)).ids == [entry, reply]
+
+
+async def test_deleting_it_while_it_streams_stops_it(app: Running, model: ScriptedModel) -> None:
+    model.script(Reply(["Half a"], fault="hang"))
+    alice = await app.visitor()
+    entry, reply = await asked(alice)
+    await until_shown(alice, "Half a")
+    following = asyncio.create_task(alice.get(f"/r/{reply}/events"))
+    gone = await alice.post(f"/e/{reply}/delete", fragment=True)
+    assert "Deleted. Undo" in gone.words
+    await following
+    await asyncio.wait_for(model.chats[0].ended.wait(), 5)
+    assert (await alice.get(DAY)).ids == [entry]
+    await alice.post(f"/e/{reply}/restore")
+    page = await alice.get(DAY)
+    assert page.ids == [entry, reply]
+    assert "Half a" in page.text
+
+
+async def test_signing_out_ends_what_other_tabs_are_told(app: Running, model: ScriptedModel) -> None:
+    middle = asyncio.Event()
+    model.script(Reply(["Before. ", "After."], held={1: middle}))
+    alice = await app.visitor()
+    _, reply = await asked(alice)
+    await until_shown(alice, "Before.")
+    following = asyncio.create_task(alice.get(f"/r/{reply}/events"))
+    while len(app.services.replies._live[bytes.fromhex(reply)].changed._waiters) == 0:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await alice.post("/sign-out")
+    middle.set()
+    assert "After." not in (await following).text
+    again = await app.visitor()
+    await until_shown(again, "After.")  # it was written to its end all the same
+
+
+@pytest.mark.parametrize("how", ["down", "refuses", "cut", "silent"])
+async def test_a_model_that_fails_is_a_sentence_and_nothing_is_lost(
+    app: Running, model: ScriptedModel, how: str
+) -> None:
+    alice = await app.visitor()
+    if how == "down":
+        await model.stop()
+    model.script(
+        {
+            "down": Reply(),
+            "refuses": Reply(fault="status", status=500, body="your words were: What now?"),
+            "cut": Reply(["Some words"], fault="cut"),
+            "silent": Reply([]),
+        }[how]
+    )
+    entry, reply = await asked(alice)
+    final = events(await alice.get(f"/r/{reply}/events"))[-2][1]
+    page = await alice.get(DAY)
+    assert page.ids == [entry, reply]
+    for text in (final, page.text):
+        found = re.search(r'<span class="problem">([^<]+)</span>', text)
+        assert found is not None
+        sentence = html.unescape(found[1])
+        assert sentence.endswith(".")
+        assert "What now?" not in sentence
+    if how == "cut":
+        assert "Some words" in page.text
+
+
+async def test_a_model_that_is_not_connected_is_a_sentence(start: Start) -> None:
+    app = await start(llm=LlmSettings(embedded=False, upstream=UpstreamSettings(host="")))
+    alice = await app.visitor()
+    entry = await alice.write("What now?")
+    answer = await alice.post(f"/e/{entry}/replies", fragment=True)
+    assert answer.status == 503
+    assert answer.problem.startswith("No model is connected")
+
+
+async def test_a_reply_left_by_a_crash_is_shown_as_cut_short(app: Running, model: ScriptedModel) -> None:
+    alice = await app.visitor()
+    entry = await alice.write("What now?")
+    root = await app.services.journal.get(app.keys(), bytes.fromhex(entry))
+    left = Entry(b"r" * 16, root.day, "reply", "Half a sen", root.at, "UTC", to=root.id, state="streaming", boot="gone")
+    await app.services.db.entries.add(app.keys(), left)
+    page = await alice.get(DAY)
+    assert "Half a sen" in page.text
+    assert "Cut short when the server stopped." in page.words
+    assert "data-stop" not in page.text
+
+
+async def test_a_restart_in_the_middle_keeps_what_came(start: Start, model: ScriptedModel) -> None:
+    first = await start(llm=connected_to(model))
+    model.script(Reply(["Half a sentence"], fault="hang"))
+    alice = await first.visitor()
+    _, reply = await asked(alice)
+    await until_shown(alice, "Half a sentence")
+    following = asyncio.create_task(alice.get(f"/r/{reply}/events"))
+    await first.stop()
+    assert "Half a sentence" in (await following).text
+    second = await start(llm=connected_to(model))
+    page = await (await second.visitor()).get(DAY)
+    assert "Half a sentence" in page.text
+    assert "Cut short when the server stopped." in page.words
+
+
+async def test_a_reply_that_waited_its_turn_leaves_no_index_open(start: Start, model: ScriptedModel) -> None:
+    app = await start(llm=replace(connected_to(model), slots=1))
+    held = asyncio.Event()
+    model.script(Reply(["One ", "two."], held={1: held}))
+    alice = await app.visitor()
+    await asked(alice, "First.")
+    _, waiting = await asked(alice, "Second.")
+    await until_shown(alice, "<p>One</p>")
+    await alice.post("/sign-out")
+    assert app.services.search.unlocked() == []
+    held.set()
+    while bytes.fromhex(waiting) in app.services.replies._live:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    app.app.extensions["llamora.lifecycle"].lock_left()
+    assert app.services.search.unlocked() == []
+    again = await app.visitor()
+    page = await again.get(DAY)
+    assert "One two." in page.words
+    assert "It was a quiet day." in page.words
+    app.app.extensions["llamora.lifecycle"].lock_left()
+    assert len(app.services.search.unlocked()) == 1
+
+
+async def test_replies_that_are_turned_off_are_nowhere(app: Running, model: ScriptedModel) -> None:
+    model.default = Reply(["The zebra was a quiet one."])
+    alice = await app.visitor()
+    entry, reply = await asked(alice)
+    await until_shown(alice, "The zebra was a quiet one.")
+    seen = await alice.get((await alice.post("/search", {"q": "zebra"})).location)
+    assert "a reply" in seen.words
+    assert (await alice.post("/you/replies", {"replies": "off"})).status == 303
+    for query in ("zebra", "by:reply zebra"):
+        found = await alice.get((await alice.post("/search", {"q": query})).location)
+        assert "a reply" not in found.words
+        assert "Nothing found" in found.words
+    for path in (f"/r/{reply}/prefer", f"/e/{entry}/withheld", f"/e/{entry}/replies"):
+        assert (await alice.post(path, {})).status == 404
+    assert (await alice.get(f"/r/{reply}/events")).status == 404
+
+
+async def test_a_reply_is_asked_for_to_ones_own_words_and_its_address_is_its_own(app: Running) -> None:
+    alice = await app.visitor()
+    entry, reply = await asked(alice)
+    await until_shown(alice, "quiet day")
+    refused = await alice.post(f"/e/{reply}/replies", {})
+    assert (refused.status, refused.problem[:20]) == (422, "A reply is asked for")
+    for path in (f"/r/{entry}/prefer", f"/r/{entry}/stop"):
+        assert (await alice.post(path, {})).status == 404
+    assert (await alice.get(f"/r/{entry}/events")).status == 404
+
+
+async def test_a_reply_that_was_stopped_says_so(app: Running, model: ScriptedModel) -> None:
+    model.default = Reply(["One two three. ", "Four."], held={1: asyncio.Event()})
+    alice = await app.visitor()
+    _, reply = await asked(alice)
+    await until_shown(alice, "One two three.")
+    await alice.post(f"/r/{reply}/stop", {})
+    assert "Stopped by you." in (await alice.get("/d/today")).words

@@ -1,0 +1,112 @@
+"""Search: what is asked for stays out of every address, and what is found leads to its place."""
+
+import re
+
+import pytest
+
+from llamora.app.routes.search import QUERY_CHARACTERS
+from llamora.persistence.connection import DiskFull
+from llamora.persistence.search_history import SearchHistory
+from llamora.settings import SearchSettings
+from tests.app.conftest import Answer, Running, Start, Visitor
+
+PLACE = re.compile(r'class="hit" href="([^"]+)"')
+
+
+async def ask(visitor: Visitor, query: str) -> Answer:
+    """Search, and look at the page that the answer leads to."""
+    answer = await visitor.post("/search", {"q": query})
+    return await visitor.get(answer.location) if answer.status == 303 else answer
+
+
+async def test_a_hit_leads_to_its_place_with_the_words_marked(app: Running) -> None:
+    alice = await app.visitor()
+    entry = await alice.write("Long ago the <b>heron</b> stood & looked.", day="2019-03-14")
+    page = await ask(alice, "heron")
+    assert page.status == 200
+    assert PLACE.findall(page.text) == [f"/d/2019-03-14#e-{entry}"]
+    assert "<mark>heron</mark>" in page.text
+    assert "14 March 2019" in page.words
+    assert "<b>" not in page.text
+    assert 'value="heron"' in page.text
+
+
+async def test_words_of_a_search_are_in_no_address(app: Running) -> None:
+    alice = await app.visitor()
+    for number in range(30):
+        await alice.write(f"The heron, {number} times.")
+    page = await ask(alice, "heron")
+    for address in re.findall(r'(?:href|action|src|hx-post|hx-get)="([^"]*)"', page.text):
+        assert "heron" not in address
+    ignored = await alice.get("/search?q=heron")  # an address from outside asks for nothing
+    assert "hit" not in ignored.text
+    assert 'type="search" value="heron"' not in ignored.text
+
+
+@pytest.mark.parametrize("fragment", [False, True])
+async def test_more_is_shown_page_by_page_until_all_was(start: Start, fragment: bool) -> None:
+    app = await start(search=SearchSettings(page_size=4))
+    alice = await app.visitor()
+    kept = {await alice.write(f"The heron, {number} times.") for number in range(10)}
+    seen: list[str] = []
+    offset = "0"
+    while offset:
+        page = await alice.post("/search", {"q": "heron", "offset": offset}, fragment=fragment)
+        if page.status == 303:
+            page = await alice.get(page.location)
+        seen += [address.rpartition("#e-")[2] for address in PLACE.findall(page.text)]
+        more = re.search(r'name="offset" value="(\d+)"', page.text)
+        offset = more[1] if more else ""
+    assert len(seen) == 10
+    assert set(seen) == kept
+
+
+@pytest.mark.parametrize("query", ["", "   ", "\r\n"])
+async def test_nothing_asked_is_no_search(app: Running, query: str) -> None:
+    alice = await app.visitor()
+    page = await ask(alice, query)
+    assert page.status == 200
+    assert 'class="count"' not in page.text
+
+
+@pytest.mark.parametrize("offset", ["-1", "x", "²", "9" * 11, "9" * 40])
+async def test_an_offset_that_is_none_is_harmless(app: Running, offset: str) -> None:
+    alice = await app.visitor()
+    await alice.write("The heron.")
+    assert (await alice.post("/search", {"q": "heron", "offset": offset})).status in (200, 303)
+
+
+@pytest.mark.parametrize(
+    "query", ['"', '"unclosed', "NEAR(", "-", "*", "a OR", "^", "tag:", "\x00", "'; --", "on:x", "(" * 500]
+)
+async def test_no_query_is_an_error(app: Running, query: str) -> None:
+    alice = await app.visitor()
+    await alice.write("The heron.")
+    assert (await ask(alice, query)).status == 200
+
+
+async def test_nothing_found_is_a_sentence(app: Running) -> None:
+    alice = await app.visitor()
+    page = await ask(alice, "pelican")
+    assert "Nothing found. Fewer words, or other ones, may help." in page.words
+
+
+async def test_a_search_is_remembered_sealed_and_once(app: Running) -> None:
+    alice = await app.visitor()
+    await alice.write("The heron.")
+    for query in ("heron", "otter", "heron", "x" * 5000):
+        await ask(alice, query)
+    recent = await app.services.db.search_history.recent(app.keys())
+    assert recent == ["x" * QUERY_CHARACTERS, "heron", "otter"]
+
+
+async def test_a_full_disk_forgets_the_query_and_finds_all_the_same(
+    app: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise DiskFull("The disk is full.")
+
+    alice = await app.visitor()
+    await alice.write("The heron.")
+    monkeypatch.setattr(SearchHistory, "add", no_room)
+    assert "One place." in (await ask(alice, "heron")).words

@@ -1,0 +1,133 @@
+"""A server as a person starts it, in a process and folders of its own, and somebody who uses it.
+
+Nothing here needs pytest: the benchmarks use it too.
+"""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+# Another Python with Llamora installed, such as that of a venv with nothing but the wheel (scripts/wheel.py).
+PYTHON = os.environ.get("JOURNAL_TEST_PYTHON", sys.executable)
+FAST_KDF = {"LLAMORA_CRYPTO__KDF_TARGET_MS": "0"}  # exactly the floor of the design, not calibrated above it
+CSRF = re.compile(r'name="csrf" value="([^"]+)"')
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Server:
+    """One `llamora-server` in a process of its own."""
+
+    folder: Path
+    cache: Path
+    mode: str = "dev"
+    env: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ("-m", "llamora")
+    port: int = field(default_factory=free_port)
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def start(self, *options: str, wait: float = 30) -> "Server":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        env = {
+            **os.environ,
+            "LLAMORA_DATA__FOLDER": str(self.data),
+            "LLAMORA_DATA__CACHE": str(self.cache),
+            "LLAMORA_SERVER__PORT": str(self.port),
+            "PYTHONDONTWRITEBYTECODE": "",  # as on a person's machine: what was compiled once stays compiled
+            **FAST_KDF,
+            **self.env,
+        }
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [PYTHON, *self.command, self.mode, *options], env=env, stdout=out, stderr=out, cwd=self.folder
+            )
+        end = time.monotonic() + wait
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                if httpx.get(self.url + "/healthz", timeout=2, trust_env=False).status_code == 200:
+                    return self
+            except httpx.HTTPError:
+                time.sleep(0.05)
+        raise AssertionError(f"the server did not come up: {self.log.read_text(errors='replace')[-2000:]}")
+
+    def stop(self) -> int:
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(10)
+
+
+@dataclass
+class Writer:
+    """Somebody at a browser without JavaScript: posts forms, follows links."""
+
+    url: str
+    name: str = "Alice"
+    passphrase: str = "correct horse battery staple 42"
+    http: httpx.Client = field(init=False)
+    code: str = ""
+
+    def __post_init__(self) -> None:
+        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+
+    def __del__(self) -> None:
+        self.http.close()
+
+    def get(self, path: str) -> httpx.Response:
+        return self.http.get(path)
+
+    def post(self, path: str, data: Mapping[str, str], *, fragment: bool = False) -> httpx.Response:
+        token = self.http.cookies.get("llamora_csrf") or self._token()
+        headers = {"HX-Request": "true"} if fragment else {}
+        return self.http.post(path, data={"csrf": token, **data}, headers=headers)
+
+    def register(self) -> "Writer":
+        self.http.get("/register")
+        answer = self.post("/register", {"name": self.name, "passphrase": self.passphrase, "zone": "Europe/Berlin"})
+        assert answer.status_code == 200, answer.text
+        shown = re.search(r'<p class="code-shown"[^>]*>(.*?)</p>', answer.text, re.DOTALL)
+        assert shown is not None
+        self.code = re.sub(r"<[^>]+>", "", shown[1])
+        return self
+
+    def sign_in(self) -> httpx.Response:
+        self.http.get("/sign-in")
+        return self.post("/sign-in", {"name": self.name, "passphrase": self.passphrase})
+
+    def write(self, text: str, day: str = "today") -> str:
+        """Keep an entry and return its id."""
+        answer = self.post(f"/d/{day}/entries", {"text": text}, fragment=True)
+        assert answer.status_code == 200, answer.text
+        found = re.search(r'id="e-([0-9a-f]{32})"', answer.text)
+        assert found is not None
+        return found[1]
+
+    def _token(self) -> str:
+        found = CSRF.search(self.http.get("/sign-in").text)
+        assert found is not None
+        return found[1]

@@ -1,0 +1,264 @@
+"""The command `llamora-server` as a person meets it: what it says, how it stops, and several workers."""
+
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.scripted_model import ModelThread, Reply
+from tests.served import FAST_KDF, Server, Writer, free_port
+
+NO_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
+STOP_SECONDS = 5.0
+WORDS = [f"word{number} " for number in range(400)]
+
+
+@pytest.fixture
+def model() -> Iterator[ModelThread]:
+    made = ModelThread()
+    made.model.default = Reply(WORDS, pause=0.05)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def quiet(serve: Callable[..., Server]) -> Server:
+    """A server without models, up."""
+    return serve(env=NO_MODELS).start()
+
+
+def run(*options: str, **env: str) -> tuple[int, str, str]:
+    """Run the command to its end: exit status, standard output, standard error."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "llamora", *options],
+        env={**os.environ, **NO_MODELS, **FAST_KDF, **env},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+def refusal(*options: str, **env: str) -> str:
+    """What the command says when it does not start: one line on standard error, and exit status 2."""
+    code, shown, errors = run(*options, **env)
+    assert (code, shown) == (2, ""), errors
+    assert re.fullmatch(r"llamora-server: [A-Za-z/][^\n]*[.?]\n", errors), errors
+    return errors
+
+
+# -- what it refuses ---------------------------------------------------------------------------------
+
+
+def test_a_taken_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refusal("dev", "--port", str(port), LLAMORA_DATA__FOLDER=str(tmp_path / "data"))
+    assert f"Port {port} on 127.0.0.1 cannot be used: address already in use." in said
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "env", "named"),
+    [
+        ([], {"LLAMORA_SERVER__PORT": "teapot"}, "server.port"),
+        (["--port", "99999"], {}, "server.port"),
+        (["--workers", "0"], {}, "server.workers"),
+        ([], {"LLAMORA_SESSION__MODE": "open"}, "session.mode"),
+        ([], {"LLAMORA_SERVER__PROT": "1"}, "There is no setting server.prot. Is server.port meant?"),
+        ([], {"LLAMORA_GAMES__STREAKS": "true"}, "There is no setting games"),
+        ([], {"LLAMORA_SETTINGS": "nowhere.toml"}, "nowhere.toml"),
+    ],
+)
+def test_a_setting_that_cannot_be_used(tmp_path: Path, options: list[str], env: dict[str, str], named: str) -> None:
+    assert named in refusal("dev", *options, **{"LLAMORA_DATA__FOLDER": str(tmp_path), **env})
+
+
+def test_a_data_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way", encoding="utf-8")
+    port = str(free_port())
+    for folder in (file, file / "below", tmp_path / ("x" * 300)):
+        assert str(folder) in refusal("prod", "--port", port, LLAMORA_DATA__FOLDER=str(folder))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may use every folder")
+def test_a_data_folder_of_somebody_else(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert "permission denied" in refusal("dev", LLAMORA_DATA__FOLDER=str(tmp_path))
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "llamora.sqlite3").write_bytes(b"a shopping list " * 300)
+    said = refusal("dev", "--port", str(free_port()), LLAMORA_DATA__FOLDER=str(tmp_path))
+    assert "damaged" in said
+
+
+def test_a_second_server_on_the_same_database(quiet: Server) -> None:
+    said = refusal("prod", "--port", str(free_port()), LLAMORA_DATA__FOLDER=str(quiet.data))
+    assert "Another Llamora server already uses" in said
+    assert httpx.get(quiet.url + "/healthz", trust_env=False).status_code == 200
+    assert quiet.stop() == 0
+    assert quiet.start().stop() == 0  # the lock went with it
+
+
+# -- what it answers ---------------------------------------------------------------------------------
+
+
+def test_it_says_where_it_is(quiet: Server) -> None:
+    assert f"Llamora is at http://llamora.localhost:{quiet.port}\n" in quiet.log.read_text()
+    health = httpx.get(quiet.url + "/healthz", trust_env=False)
+    assert (health.status_code, health.text) == (200, "ok")
+
+
+def test_it_answers_to_its_own_names_only(quiet: Server) -> None:
+    with httpx.Client(base_url=quiet.url, trust_env=False) as http:
+        for host in ("127.0.0.1", "localhost", "llamora.localhost", "LLAMORA.LOCALHOST", "[::1]"):
+            for name in (host, f"{host}:{quiet.port}"):
+                assert http.get("/sign-in", headers={"Host": name}).status_code == 200, name
+        for name in ("evil.example", "127.0.0.1.evil.example", f"localhost.evil.example:{quiet.port}", "[::2]", "a]"):
+            for path in ("/sign-in", "/healthz", "/static/css/base.css"):
+                answer = http.get(path, headers={"Host": name})
+                assert answer.status_code == 400, (name, path)
+                assert "set-cookie" not in answer.headers
+
+
+# -- how it stops ------------------------------------------------------------------------------------
+
+
+def asked(writer: Writer) -> str:
+    """Write an entry and ask for a reply; its id."""
+    entry = writer.write("A line about the lake.")
+    answer = writer.post(f"/e/{entry}/replies", {}, fragment=True)
+    assert answer.status_code == 200, answer.text
+    return re.findall(r'id="e-([0-9a-f]{32})"', answer.text)[-1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.parametrize("signals", [["SIGTERM"], ["SIGINT"], ["SIGINT", "SIGINT"], ["SIGTERM", "SIGINT", "SIGTERM"]])
+def test_it_stops_while_a_reply_streams(signals: list[str], serve: Callable[..., Server], model: ModelThread) -> None:
+    server = serve(env=model.env).start()
+    assert server.process is not None
+    writer = Writer(server.url).register()
+    reply = asked(writer)
+    with writer.http.stream("GET", f"/r/{reply}/events", timeout=20) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        lines = stream.iter_lines()
+        while "word3" not in next(lines):
+            pass
+        for name in signals:
+            server.process.send_signal(getattr(signal, name))
+            time.sleep(0.05)  # not at once, or the system makes one of two
+        with suppress(httpx.HTTPError):
+            for _ in lines:
+                pass
+    assert server.process.wait(STOP_SECONDS) == 0
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    assert "word3" not in log
+    with closing(sqlite3.connect(server.data / "llamora.sqlite3")) as connection:
+        assert connection.execute("SELECT count(*) FROM dek_sessions").fetchone() == (0,)
+    if len(signals) > 1:
+        return
+    server.start()
+    writer = Writer(server.url)
+    assert writer.sign_in().status_code == 303
+    page = writer.get("/d/today").text
+    assert "word0 word1 word2 word3" in page  # what came is kept, and said to be cut short
+    assert "Cut short" in page
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+def test_it_stops_while_nothing_happens(quiet: Server) -> None:
+    assert quiet.process is not None
+    with httpx.Client(base_url=quiet.url, trust_env=False) as http:
+        assert http.get("/sign-in").status_code == 200  # a connection that is kept open
+        quiet.process.send_signal(signal.SIGTERM)
+        assert quiet.process.wait(STOP_SECONDS) == 0
+    assert "Traceback" not in quiet.log.read_text()
+
+
+# -- several workers ---------------------------------------------------------------------------------
+
+
+def served_by(server: Server, answer: httpx.Response) -> int:
+    """The process at the other end of the connection that an answer came over (Linux)."""
+    client_port = answer.extensions["network_stream"].get_extra_info("client_addr")[1]
+    ends = {(server.port, client_port)}
+    inode = ""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if (int(fields[1].split(":")[1], 16), int(fields[2].split(":")[1], 16)) in ends:
+            inode = fields[9]
+    assert server.process is not None
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    for pid in children:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if str(link.readlink()) == f"socket:[{inode}]":
+                    return int(pid)
+    raise AssertionError("the connection belongs to no worker")
+
+
+def one_of_each(server: Server, first: Writer) -> list[Writer]:
+    """The same browser on two connections, one to each worker."""
+    found: dict[int, Writer] = {served_by(server, first.get("/healthz")): first}
+    others: list[Writer] = []
+    for _ in range(100):
+        again = Writer(server.url)
+        again.http.cookies = first.http.cookies
+        found.setdefault(served_by(server, again.get("/healthz")), again)
+        others.append(again)  # its connection stays open, so the busy worker is not asked again
+        if len(found) == 2:
+            return list(found.values())
+    raise AssertionError("one worker took every connection")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker of a connection in /proc")
+def test_two_workers_are_one_server(serve: Callable[..., Server], model: ModelThread) -> None:
+    server = serve(mode="prod", env=model.env).start("--workers", "2")
+    assert server.process is not None
+    here, there = one_of_each(server, Writer(server.url).register())
+    assert served_by(server, here.get("/healthz")) != served_by(server, there.get("/healthz"))
+    # The session of one is known to both, and what one keeps the other shows and finds.
+    here.write("Kept by one worker.")
+    assert "Kept by one worker." in there.get("/d/today").text
+    there.write("Kept by the other one.")
+    assert "Kept by the other one." in here.get("/d/today").text
+    found = here.get(here.post("/search", {"q": "other"}).headers["Location"])
+    assert "Kept by the other" in re.sub(r"<[^>]+>", "", found.text)
+
+    # A reply asked of one is followed on the other to its end, growing.
+    model.model.script(Reply(["It ", "was ", "a ", "still ", "lake."], pause=0.4))
+    reply = asked(here)
+    worker = served_by(server, here.get("/healthz"))
+    with there.http.stream("GET", f"/r/{reply}/events", timeout=20) as stream:
+        assert served_by(server, stream) != worker
+        shown = [re.sub(r"<[^>]+>", "", line) for line in stream.iter_lines() if line.startswith("data:")]
+    assert any("It was" in words and "lake" not in words for words in shown)
+    assert "It was a still lake." in there.get("/d/today").text
+
+    # Signing out on one is signing out on both.
+    here.post("/sign-out", {})
+    assert there.get("/d/today").status_code == 303
+
+    second = Writer(server.url)
+    assert second.sign_in().status_code == 303
+    reply = asked(second)
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(STOP_SECONDS) == 0
+    assert "Traceback" not in server.log.read_text()
+    with closing(sqlite3.connect(server.data / "llamora.sqlite3")) as connection:
+        assert connection.execute("SELECT count(*) FROM dek_sessions").fetchone() == (0,)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
