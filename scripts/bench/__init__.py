@@ -1,0 +1,1 @@
+"""Benchmarks. They are run by hand and print JSON; no test asserts on a clock."""

@@ -1,0 +1,283 @@
+"""How search holds up as a journal grows: `uv run python -m scripts.bench.search_scale --entries 10000`.
+
+A journal of Pepys' days (`--data`, the folder with his diary) and, beyond them, entries of his sentences recombined,
+spread over the years before; a `llamora-server prod` of its own; everything asked through HTTP. Half of the queries
+are natural questions (a few words of a sentence, asked for in another order), a quarter single words, a quarter
+six-word phrases. `--vectors synthetic` stores random unit vectors for all but the newest REAL entries, since to embed
+100,000 takes a quarter of an hour: then speed and memory are those of real ones, and what is found by meaning is not.
+The last line printed is one JSON object; times are milliseconds unless named otherwise.
+"""
+
+import argparse
+import asyncio
+import html
+import json
+import os
+import random
+import re
+import secrets
+import sqlite3
+import tempfile
+import time
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from statistics import quantiles
+
+import numpy as np
+
+from llamora.app.services.container import AppLifecycle, AppServices
+from llamora.persistence.entries import Entry
+from llamora.persistence.vectors import EntryVectors
+from llamora.search.embed import CHUNKING, PACKAGED, PACKAGED_DIM, chunks
+from llamora.search.rank import STOP_WORDS, plain
+from llamora.settings import load_settings
+from tests.served import Server, Writer
+
+PASSPHRASE = "correct horse battery staple 42"
+REAL = 64  # entries whose vectors are real when the others' are not
+WORDS = 50  # of a recombined entry at least, some 65 on average
+SEED = 1660
+SENTENCE = re.compile(r"(?<=[.!?])\s+")
+OLDEST = "quinquereme"  # a word of the oldest entry alone
+LATE = "Older pages are still being read"
+
+
+def pepys(folder: Path) -> list[tuple[date, str]]:
+    """His days, oldest first, without notes."""
+    days: list[tuple[date, str]] = []
+    for file in sorted(folder.rglob("*.xhtml")):
+        for article in re.findall(r"<article[^>]*>(.*?)</article>", file.read_text("utf-8"), re.DOTALL):
+            day = re.search(r'<time datetime="(\d{4}-\d{2}-\d{2})', article)
+            text = re.sub(r"<a [^>]*noteref[^>]*>.*?</a>", "", article, flags=re.DOTALL)
+            text = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
+            if day and text:
+                days.append((date.fromisoformat(day[1]), text))
+    return sorted(days)
+
+
+def journal(folder: Path, count: int) -> list[tuple[date, str]]:
+    """`count` entries, oldest first, the last on the day before yesterday."""
+    dice = random.Random(SEED)
+    found = pepys(folder)
+    sentences = [sentence for _, text in found for sentence in SENTENCE.split(text) if len(sentence.split()) > 4]
+    texts = [text for _, text in found][-count:]
+    while len(texts) < count:
+        words = 0
+        parts: list[str] = []
+        while words < WORDS:
+            parts.append(dice.choice(sentences))
+            words += len(parts[-1].split())
+        texts.insert(0, " ".join(parts))
+    last = date.today() - timedelta(days=2)  # noqa: DTZ011 -- the day on this machine
+    span = min(25_000, count)
+    days = [last - timedelta(days=(count - 1 - place) * span // count) for place in range(count)]
+    texts[0] += f" And saw a {OLDEST}."
+    return list(zip(days, texts, strict=True))
+
+
+def queries(entries: list[tuple[date, str]], count: int) -> list[str]:
+    """Half questions, a quarter words, a quarter phrases."""
+    dice = random.Random(SEED)
+    made: list[str] = []
+    while len(made) < count:
+        sentence = dice.choice(SENTENCE.split(dice.choice(entries)[1]))
+        words = re.findall(r"[A-Za-z']+", sentence)
+        telling = [word for word in words if word.lower() not in STOP_WORDS and len(word) > 3]
+        if len(words) < 8 or len(telling) < 4:
+            continue
+        kind = len(made) % 4
+        if kind < 2:
+            chosen = dice.sample(telling, 4)
+            made.append(f"When did I have {chosen[0].lower()} and {chosen[1].lower()} with {chosen[2]} at {chosen[3]}?")
+        elif kind == 2:
+            made.append(dice.choice(telling).lower())
+        else:
+            start = dice.randrange(len(words) - 6)
+            made.append('"' + " ".join(words[start : start + 6]) + '"')
+    return made
+
+
+async def seed(server: Server, entries: list[tuple[date, str]], synthetic: bool) -> None:
+    """Put the journal into the server's store, through the services it is made of."""
+    settings = load_settings(
+        overrides={
+            "data": {"folder": str(server.data), "cache": str(server.cache)},
+            "crypto": {"kdf_target_ms": 0},
+            "llm": {"enabled": False},
+            "embedding": {"enabled": False},
+        }
+    )
+    services = AppServices.create(settings)
+    lifecycle = AppLifecycle(services)
+    await lifecycle.start()
+    rng = np.random.default_rng(SEED)
+    try:
+        _, keys, _ = await services.accounts.register("Alice", PASSPHRASE, "UTC")
+        for start in range(0, len(entries), 500):
+            made = [
+                Entry(
+                    secrets.token_bytes(16),
+                    day,
+                    "me",
+                    text,
+                    datetime(day.year, day.month, day.day, 9, tzinfo=UTC),
+                    "UTC",
+                )
+                for day, text in entries[start : start + 500]
+            ]
+            await services.db.entries.add(keys, *made)
+            if synthetic:
+                vectors: list[EntryVectors] = []
+                for place, entry in enumerate(made, start):
+                    if place < len(entries) - REAL:
+                        rows = rng.normal(size=(len(chunks(plain(entry.text))), PACKAGED_DIM)).astype("<f4")
+                        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+                        name = f"{PACKAGED}/{CHUNKING}"
+                        vectors.append(EntryVectors(entry.id, 1, name, PACKAGED_DIM, rows.tobytes()))
+                await services.db.vectors.put(keys, vectors)
+    finally:
+        await lifecycle.stop()
+
+
+def rss_mb(server: Server) -> float:
+    """Resident memory of the server."""
+    assert server.process is not None
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    return int(found[1]) / 1024 if found else float("nan")
+
+
+def search(writer: Writer, query: str) -> str:
+    """The results as HTMX gets them."""
+    answer = writer.post("/search", {"q": query}, fragment=True)
+    assert answer.status_code == 200, answer.status_code
+    return answer.text
+
+
+def unlocked(server: Server, first: dict[str, float]) -> Writer:
+    """Sign in, and measure until the oldest entry is found and until everything is read."""
+    writer = Writer(server.url, passphrase=PASSPHRASE)
+    writer.sign_in()
+    began = time.perf_counter()
+    found = False
+    while True:
+        page = search(writer, OLDEST)
+        if f"<mark>{OLDEST}</mark>" in page and not found:
+            found = True
+            first["oldest_word_s"] = round(time.perf_counter() - began, 3)
+        if "first_result_s" not in first and 'class="hit"' in search(writer, "my wife"):
+            first["first_result_s"] = round(time.perf_counter() - began, 3)
+        if found and LATE not in page:
+            first["complete_s"] = round(time.perf_counter() - began, 3)
+            return writer
+        time.sleep(0.01)
+
+
+def delay(writer: Writer, text: str, query: str) -> float:
+    """Milliseconds from the answer to a write until a search finds it."""
+    entry = writer.write(text)
+    began = time.perf_counter()
+    while f"e-{entry}" not in search(writer, query):
+        time.sleep(0.005)
+        assert time.perf_counter() - began < 60
+    return round(1000 * (time.perf_counter() - began), 1)
+
+
+def stored(server: Server, sql: str) -> int:
+    """One number out of the server's file."""
+    with sqlite3.connect(f"file:{server.data / 'llamora.sqlite3'}?mode=ro", uri=True) as raw:
+        (number,) = raw.execute(sql).fetchone()
+    raw.close()
+    return int(number or 0)
+
+
+def wait_for(server: Server, sql: str, wanted: int, seconds: float) -> float:
+    """Seconds until the store says at least `wanted`; nan when it never did."""
+    began = time.perf_counter()
+    while stored(server, sql) < wanted:
+        if time.perf_counter() - began > seconds:
+            return float("nan")
+        time.sleep(0.5)
+    return round(time.perf_counter() - began, 1)
+
+
+def measure(server: Server, entries: list[tuple[date, str]], asked: int) -> dict[str, object]:
+    """Everything that is asked of a server over its journal."""
+    result: dict[str, object] = {"entries": len(entries)}
+    server.start(wait=120)
+    time.sleep(8)  # the embedding model comes up
+    before = rss_mb(server)
+    without: dict[str, float] = {}
+    writer = unlocked(server, without)
+    result["without_snapshot"] = without
+    result["file_mb"] = round((server.data / "llamora.sqlite3").stat().st_size / 1e6, 1)
+    result["embedded_s"] = wait_for(server, "SELECT count(*) FROM vectors", len(entries), 3600)
+    size = "SELECT count(*) FROM search_snapshots WHERE part=0"
+    result["snapshot_after_s"] = wait_for(server, size, 1, 120)
+    result["snapshot_mb"] = round(stored(server, "SELECT sum(length(sealed)) FROM search_snapshots") / 1e6, 1)
+    result["rss_mb_per_user"] = round(rss_mb(server) - before, 1)
+    for query in queries(entries[:1000], 12):
+        search(writer, query)
+    times: dict[str, list[float]] = {"question": [], "word": [], "phrase": []}
+    for number, query in enumerate(queries(entries, asked)):
+        began = time.perf_counter()
+        search(writer, query)
+        times[("question", "question", "word", "phrase")[number % 4]].append(1000 * (time.perf_counter() - began))
+    everything = quantiles([value for values in times.values() for value in values], n=100)
+    result["p50"], result["p95"] = round(everything[49], 1), round(everything[94], 1)
+    for kind, values in times.items():
+        cuts = quantiles(values, n=100)
+        result[kind] = {"p50": round(cuts[49], 1), "p95": round(cuts[94], 1)}
+    result["rss_mb_after_queries"] = round(rss_mb(server) - before, 1)
+    result["found_by_word"] = delay(writer, "A xenolith lay on the shelf.", "xenolith")
+    result["found_by_meaning"] = delay(writer, "The blimp drifted over the cathedral.", "zeppelin basilica")
+    print(f"so far: {json.dumps(result)}", flush=True)
+    server.stop()
+    server.start(wait=120)
+    time.sleep(8)
+    with_snapshot: dict[str, float] = {}
+    writer = unlocked(server, with_snapshot)
+    result["with_snapshot"] = with_snapshot
+    server.stop()
+    with sqlite3.connect(server.data / "llamora.sqlite3") as raw:
+        raw.execute("DELETE FROM search_snapshots")
+    raw.close()
+    server.start(wait=120)
+    time.sleep(8)
+    writer = Writer(server.url, passphrase=PASSPHRASE)
+    writer.sign_in()
+    writes: list[float] = []
+    for number in range(20):
+        began = time.perf_counter()
+        writer.write(f"Written while the index is built, {number}.")
+        writes.append(1000 * (time.perf_counter() - began))
+    result["write_while_indexing"] = {"p50": round(quantiles(writes, n=20)[9], 1), "max": round(max(writes), 1)}
+    server.stop()
+    return result
+
+
+def main() -> None:
+    """Read the command line, run, print."""
+    parser = argparse.ArgumentParser(prog="scripts.bench.search_scale", description=(__doc__ or "").partition("\n")[0])
+    given_data = Path(os.environ.get("LLAMORA_EVAL_DATA", "../shared/data")) / "pepys"
+    parser.add_argument("--data", type=Path, default=given_data, help="the folder with Pepys' diary")
+    parser.add_argument("--entries", type=int, default=10_000)
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--vectors", choices=["real", "synthetic"], default="real")
+    given = parser.parse_args()
+    entries = journal(given.data, given.entries)
+    with tempfile.TemporaryDirectory(prefix="llamora-bench-") as name:
+        folder = Path(name)
+        server = Server(folder, load_settings().data.cache, mode="prod", env={"LLAMORA_LLM__ENABLED": "false"})
+        asyncio.run(seed(server, entries, given.vectors == "synthetic"))
+        print(f"{len(entries)} entries written; vectors are {given.vectors}")
+        try:
+            result = measure(server, entries, given.queries)
+        finally:
+            if server.process is not None and server.process.poll() is None:
+                server.stop()
+    print(json.dumps(result | {"vectors": given.vectors}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""A reply that cites, in a real browser: the passage beside it, the way to the entry, the receipt, for everybody."""
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from llamora.clock import utc_now
+from tests.conftest import Server, Writer
+from tests.scripted_model import ModelThread, Reply
+
+MARCH = "Fog, no one about. The only quarter of an hour that was mine this week, by the river."
+SAYS = "In March you called it “The only quarter of an hour that was mine”.[1] And “I hated every hour” [4]."
+
+
+@pytest.fixture
+def model() -> Iterator[ModelThread]:
+    thread = ModelThread()
+    yield thread
+    thread.close()
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server], model: ModelThread) -> Server:
+    return serve(mode="dev", env=model.env).start()
+
+
+def opened(server: Server, new_page: Callable[..., Page]) -> tuple[Writer, Page]:
+    writer = Writer(server.url).register()
+    writer.write(MARCH, day="2026-03-14")
+    writer.write("Rain.", day="2026-11-20")
+    writer.write("Was there ever a quarter of an hour by the river?", day="2026-11-20")
+    page = new_page()
+    page.context.add_cookies([{"name": n, "value": v, "url": server.url} for n, v in writer.http.cookies.items()])
+    page.goto(server.url + "/d/2026-11-20")
+    return writer, page
+
+
+def test_a_citation_is_beside_the_reply_and_leads_to_the_entry(
+    server: Server, model: ModelThread, new_page: Callable[..., Page], axe: Callable[[Page], None]
+) -> None:
+    _, page = opened(server, new_page)
+    model.model.script(Reply([SAYS[at : at + 6] for at in range(0, len(SAYS), 6)], pause=0.01))
+    page.locator("article.entry").nth(1).get_by_role("button", name="Reply", exact=True).click()
+    reply = page.locator("article.reply")
+    expect(reply.locator(".receipt > summary")).to_contain_text("drew on 1 earlier day")
+    expect(reply.locator(".prose")).not_to_contain_text("hated")
+    expect(reply.locator("mark")).to_have_text("The only quarter of an hour that was mine")
+    said, source = reply.locator(".prose").bounding_box(), reply.locator(".sources").bounding_box()
+    assert said is not None
+    assert source is not None
+    assert source["x"] > said["x"] + said["width"]  # in the margin
+    axe(page)
+
+    reply.locator(".receipt > summary").click()
+    expect(reply.locator(".receipt dl")).to_contain_text("no text left it")
+    page.locator("article.entry").nth(1).locator(".more > summary").click()
+    page.locator(".together-form > summary").click()
+    axe(page)
+
+    page.set_viewport_size({"width": 390, "height": 844})
+    said, source = reply.locator(".prose").bounding_box(), reply.locator(".sources").bounding_box()
+    assert said is not None
+    assert source is not None
+    assert source["y"] > said["y"] + said["height"]  # below it
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    axe(page)
+
+    reply.locator(".cite a").click()
+    expect(page).to_have_url(re.compile("/d/2026-03-14#e-"))
+    color = "e => getComputedStyle(e).backgroundColor"
+    assert page.locator(":target .prose").evaluate(color) != page.locator("body").evaluate(color)
+
+
+def test_the_pages_of_the_model_are_for_everyone(
+    server: Server, model: ModelThread, new_page: Callable[..., Page], axe: Callable[[Page], None]
+) -> None:
+    _, page = opened(server, new_page)
+    model.model.script(Reply(["It rained."]))
+    page.locator(".together-form > summary").click()
+    page.get_by_role("button", name="Sum up the day").click()
+    expect(page.locator("#recap .prose")).to_have_text("It rained.")
+    axe(page)
+    page.locator("article.entry").first.locator(".more > summary").click()
+    page.get_by_role("link", name="What would be sent").click()
+    expect(page.locator("pre").last).to_contain_text("Rain.")
+    axe(page)
+    page.goto(server.url + "/you")
+    page.get_by_role("button", name="Test it").click()
+    expect(page.get_by_role("status").filter(has_text="It answers")).to_be_visible()
+    axe(page)
+    page.get_by_role("button", name="Let new days open with a line").click()
+    page.get_by_role("button", name="Turn replies off").click()
+    page.goto(server.url + "/d/2026-11-20")
+    expect(page.get_by_role("button", name="Reply")).to_have_count(0)
+    axe(page)
+
+
+def test_a_new_day_opens_with_a_line(server: Server, model: ModelThread, new_page: Callable[..., Page]) -> None:
+    writer, page = opened(server, new_page)
+    writer.write("The letter is still unsent.", day=(utc_now().date() - timedelta(2)).isoformat())
+    writer.post("/you/openings", {"openings": "on"})
+    model.model.script(Reply(["The letter was still unsent."]))
+    page.goto(server.url + "/d/today")
+    expect(page.locator(".opening .prose")).to_have_text("The letter was still unsent.")
+    page.reload()
+    expect(page.locator(".opening .prose")).to_have_text("The letter was still unsent.")
+    assert len(model.model.chats) == 1

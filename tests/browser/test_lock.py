@@ -1,0 +1,86 @@
+"""Locking in a real browser: every open page is emptied, here and elsewhere, and nothing nags."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.conftest import Server, Writer
+from tests.scan import find_words
+
+WITHOUT_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
+SECOND = 1000  # milliseconds
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server]) -> Server:
+    return serve(env=WITHOUT_MODELS).start()
+
+
+@pytest.fixture
+def writer(server: Server) -> Writer:
+    return Writer(server.url).register()
+
+
+def enter(page: Page, writer: Writer) -> None:
+    page.context.add_cookies([{"name": n, "value": v, "url": writer.url} for n, v in writer.http.cookies.items()])
+    page.goto(writer.url + "/d/today")
+
+
+def test_a_key_locks_every_page(server: Server, writer: Writer, new_page: Callable[..., Page]) -> None:
+    writer.write("A heron in the reeds.")
+    page, phone = new_page(), new_page()
+    enter(page, writer)
+    second = Writer(server.url)
+    second.sign_in()
+    enter(phone, second)
+    tab = page.context.new_page()
+    tab.goto(server.url + "/you")
+    for each in (page, phone):
+        expect(each.get_by_text("A heron in the reeds.")).to_be_visible()
+    page.bring_to_front()
+    page.locator("h1").click()
+    page.keyboard.press("l")
+    for each in (page, phone, tab):
+        expect(each).to_have_url(server.url + "/sign-in", timeout=5 * SECOND)
+        expect(each.get_by_text("A heron in the reeds.")).to_have_count(0)
+    assert find_words(server.data, ["heron"]) == []
+
+
+def test_a_page_empties_at_once_when_the_session_ends_elsewhere(
+    server: Server, writer: Writer, new_page: Callable[..., Page]
+) -> None:
+    writer.write("A heron in the reeds.")
+    page = new_page()
+    enter(page, writer)
+    with page.expect_event("framenavigated", timeout=SECOND):
+        writer.post("/lock", {})
+    expect(page).to_have_url(server.url + "/sign-in")
+
+
+def test_words_that_are_nowhere_else_stay_when_the_server_was_started_again(
+    server: Server, writer: Writer, new_page: Callable[..., Page]
+) -> None:
+    page = new_page()
+    enter(page, writer)
+    expect(page.get_by_label("Write an entry")).to_be_visible()
+    server.stop()
+    page.get_by_label("Write an entry").fill("not kept anywhere")
+    server.start()
+    page.wait_for_timeout(5 * SECOND)  # the browser looks again after some three seconds
+    expect(page.get_by_label("Write an entry")).to_have_value("not kept anywhere")
+
+
+def test_the_list_of_sessions_has_nothing_to_object_to(
+    server: Server, writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None]
+) -> None:
+    others = [Writer(server.url) for _ in range(2)]
+    for other in others:
+        other.sign_in()
+    page = new_page()
+    enter(page, writer)
+    page.goto(server.url + "/you")
+    axe(page)
+    page.get_by_role("button", name="End that session").first.click()
+    expect(page.get_by_role("button", name="End that session")).to_have_count(1)
+    assert sorted(other.get("/d/today").status_code for other in others) == [200, 303]

@@ -1,0 +1,207 @@
+"""The page for everyone: without JavaScript, by keys alone, on a phone, in little traffic, and clean under axe."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.conftest import Server, Writer
+
+NAME, PASSPHRASE = "Ada", "seven quiet herons over the weir"
+LONG = (
+    "# A heading\n\nA word without end: " + "x" * 200 + "\n\n```\n" + "code " * 60 + "\n```\n\n"
+    "| a | b | c | d | e | f |\n|---|---|---|---|---|---|\n" + "|" + " a rather long cell |" * 6 + "\n\n"
+    "https://example.org/" + "path/" * 40 + "\n\n- one\n- [ ] two\n\n> quoted\n"
+)
+MOST_REQUESTS, MOST_BYTES = 12, 150_000
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server], request: pytest.FixtureRequest) -> Server:
+    """Without a model; `prod` where a test says so."""
+    env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
+    return serve(mode=getattr(request, "param", "dev"), env=env).start()
+
+
+def enter(page: Page, writer: Writer) -> None:
+    """Take the session of a writer into the browser."""
+    url = writer.url
+    page.context.add_cookies([{"name": n, "value": v, "url": url} for n, v in writer.http.cookies.items()])
+
+
+def test_everything_works_without_javascript(server: Server, new_page: Callable[..., Page]) -> None:
+    page = new_page(java_script_enabled=False)
+    page.goto(server.url + "/register")
+    page.locator("#name").fill(NAME)
+    page.locator("#passphrase").fill(PASSPHRASE)
+    page.get_by_role("button", name="Begin").click()
+    groups = page.locator(".code-shown").inner_text().split("-")
+    wanted = page.locator("label[for=part]").inner_text()
+    ordinals = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh"]
+    place = next(number for number, word in enumerate(ordinals) if word in wanted)
+    page.locator("#part").fill(groups[place])
+    page.get_by_role("button", name="I have it").click()
+    expect(page).to_have_url(re.compile("/d/today"))
+
+    page.locator("#write").fill("The **heron** again.")
+    page.get_by_role("button", name="Keep").click()
+    expect(page.locator("article.entry strong")).to_have_text("heron")
+    expect(page.locator("#write")).to_have_value("")
+
+    page.get_by_role("link", name="Edit").click()
+    page.locator("article textarea").fill("The **heron** and the weir.")
+    page.get_by_role("button", name="Keep").first.click()
+    expect(page.locator("article.entry")).to_contain_text("and the weir")
+
+    page.get_by_role("searchbox").fill("weir")
+    page.keyboard.press("Enter")
+    expect(page.locator(".hit mark")).to_have_text("weir")
+    page.locator(".hit").click()
+    expect(page.locator("article.entry")).to_be_visible()
+
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("status")).to_have_text("Deleted.")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("article.entry")).to_be_visible()
+
+    page.goto(server.url + "/you")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page).to_have_url(re.compile("/sign-in"))
+    page.goto(server.url + "/d/today")
+    expect(page).to_have_url(re.compile("/sign-in"))
+    page.locator("#name").fill(NAME)
+    page.locator("#passphrase").fill(PASSPHRASE)
+    page.get_by_role("button", name="Open").click()
+    expect(page.locator("article.entry")).to_contain_text("and the weir")
+
+
+def test_a_first_entry_by_keys_alone(server: Server, new_page: Callable[..., Page]) -> None:
+    page = new_page()
+    keys = page.keyboard
+
+    def tab_to(selector: str) -> None:
+        for _ in range(25):
+            keys.press("Tab")
+            if page.evaluate("s => document.activeElement.matches(s)", selector):
+                focus = page.evaluate(
+                    "() => { const s = getComputedStyle(document.activeElement);"
+                    " return s.outlineStyle + s.outlineWidth + s.boxShadow + s.borderBottomWidth }"
+                )
+                assert focus, selector
+                return
+        raise AssertionError(f"Tab never comes to {selector}")
+
+    page.goto(server.url + "/register")
+    tab_to("#name")
+    keys.type(NAME)
+    tab_to("#passphrase")
+    keys.type(PASSPHRASE)
+    keys.press("Enter")
+    expect(page.locator(".code-shown")).to_be_visible()
+    groups = page.locator(".code-shown").inner_text().split("-")
+    wanted = page.locator("label[for=part]").inner_text()
+    ordinals = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh"]
+    tab_to("#part")
+    keys.type(next(groups[number] for number, word in enumerate(ordinals) if word in wanted))
+    keys.press("Enter")
+    expect(page.locator("#write")).to_be_focused()
+    keys.type("Written by keys.")
+    keys.press("Control+Enter")
+    expect(page.locator("article.entry")).to_contain_text("Written by keys.")
+    expect(page.locator("#write")).to_be_focused()
+    page.locator("#write").blur()
+    keys.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    keys.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    keys.press("/")
+    keys.type("keys")
+    keys.press("Enter")
+    expect(page.locator(".hit")).to_have_count(1)
+    tab_to(".hit")
+    keys.press("Enter")
+    expect(page.locator("article.entry")).to_be_in_viewport()
+    page.wait_for_load_state("networkidle")  # Chromium drops the focus once more when it has found the fragment
+    tab_to("article.entry [data-returns]")
+    keys.press("Enter")
+    expect(page.locator("article textarea")).to_be_focused()
+    keys.press("Control+A")
+    keys.type("Edited by keys.")
+    keys.press("Control+Enter")
+    expect(page.locator("article.entry .prose")).to_have_text("Edited by keys.")
+
+
+@pytest.mark.parametrize("server", ["prod"], indirect=True)
+def test_the_first_page_is_small(server: Server, new_page: Callable[..., Page]) -> None:
+    writer = Writer(server.url).register()
+    writer.write("A line.")
+    for path, signed_in in (("/sign-in", False), ("/d/today", True)):
+        page = new_page()
+        if signed_in:
+            enter(page, writer)
+        network = page.context.new_cdp_session(page)
+        network.send("Network.enable")
+        sizes: dict[str, int] = {}
+        addresses: dict[str, str] = {}
+        network.on("Network.responseReceived", lambda e: addresses.update({e["requestId"]: e["response"]["url"]}))  # noqa: B023
+        network.on(
+            "Network.loadingFinished",
+            lambda e: sizes.update({e["requestId"]: int(e["encodedDataLength"])}),  # noqa: B023
+        )
+        page.goto(server.url + path, wait_until="networkidle")
+        page.evaluate("document.fonts.ready")
+        sent = {addresses[number].removeprefix(server.url): size for number, size in sizes.items()}
+        assert path in sent
+        assert any(address.endswith(".woff2") for address in sent), sent
+        assert len(sent) <= MOST_REQUESTS, sent
+        assert sum(sent.values()) <= MOST_BYTES, sent
+
+
+def test_every_page_fits_a_phone_and_satisfies_axe(
+    server: Server, new_page: Callable[..., Page], axe: Callable[[Page], None]
+) -> None:
+    writer = Writer(server.url).register()
+    entry = writer.write(LONG)
+    other = writer.write("Deleted soon.")
+    writer.post(f"/e/{other}/delete", {})
+    page = new_page()
+    page.set_viewport_size({"width": 390, "height": 844})
+
+    def check(path: str) -> None:
+        if path:
+            page.goto(server.url + path)
+        for width in (390, 360):
+            page.set_viewport_size({"width": width, "height": 844})
+            over = page.evaluate(
+                "() => [document.scrollingElement.scrollWidth - innerWidth, ...[...document.querySelectorAll('main *')]"
+                ".filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('pre, table, .unseen'))"
+                ".map(e => e.outerHTML.slice(0, 80))]"
+            )
+            assert over == [0], (path or page.url, width, over)
+        axe(page)
+
+    for path in ("/sign-in", "/register", "/reset", "/d/2026-02-30"):
+        check(path)
+    page.goto(server.url + "/sign-in")
+    page.locator("#name").fill("Alice")
+    page.locator("#passphrase").fill("wrong")
+    page.get_by_role("button", name="Open").click()
+    expect(page.get_by_role("alert")).to_contain_text("do not go together")
+    check("")
+    enter(page, writer)
+    for path in ("/d/today", "/d/0001-01-01", "/d/9999-12-31", f"/e/{entry}/edit", "/search", "/you", "/nowhere"):
+        check(path)
+    page.goto(server.url + "/search")
+    page.locator("#q").fill("word without end")
+    page.keyboard.press("Enter")
+    expect(page.locator(".hit")).to_have_count(1)
+    check("")
+    page.goto(server.url + "/d/today")
+    page.get_by_role("link", name="Edit").click()
+    expect(page.locator("form.edit")).to_be_visible()
+    writer.post(f"/e/{entry}", {"text": LONG + "From elsewhere.", "revision": "1"})
+    page.locator("form.edit textarea").fill(LONG + "From here.")
+    page.locator("form.edit").get_by_role("button", name="Keep").click()
+    expect(page.locator(".theirs")).to_be_visible()
+    check("")

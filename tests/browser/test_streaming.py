@@ -1,0 +1,192 @@
+"""A reply in a real browser, held where a test wants it: no word is lost or repeated, whatever happens to the tab."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import Console
+from tests.conftest import Server, Writer
+from tests.scripted_model import ModelThread, Reply
+
+WHOLE = "The heron waited. Then it flew off, slowly. Nobody else had seen it."
+PIECES = ["The heron ", "waited. Then ", "it flew off, slowly. ", "Nobody else had seen it."]
+HALF = "The heron waited. Then"
+
+
+@pytest.fixture
+def model() -> Iterator[ModelThread]:
+    thread = ModelThread()
+    yield thread
+    thread.close()
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server], model: ModelThread) -> Server:
+    return serve(mode="dev", env=model.env).start()
+
+
+@pytest.fixture
+def page(server: Server, new_page: Callable[..., Page]) -> Page:
+    """Today's page, with one entry on it, of somebody who is signed in."""
+    writer = Writer(server.url).register()
+    writer.write("I saw a heron.")
+    page = new_page()
+    page.context.add_cookies([{"name": n, "value": v, "url": server.url} for n, v in writer.http.cookies.items()])
+    page.goto(server.url + "/d/today")
+    return page
+
+
+def ask(page: Page) -> None:
+    page.locator("article.entry").first.get_by_role("button", name="Reply", exact=True).click()
+
+
+def prose(page: Page, number: int = 0) -> Locator:
+    return page.locator("article.reply").nth(number).locator(".prose")
+
+
+def test_a_reload_in_the_middle_loses_and_repeats_nothing(page: Page, model: ModelThread) -> None:
+    held = model.hold(PIECES, 2)
+    ask(page)
+    expect(prose(page)).to_have_text(HALF)
+    page.reload()
+    expect(prose(page)).to_have_text(HALF)
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    model.release(held)
+    expect(prose(page)).to_have_text(WHOLE)
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    expect(page.locator("article.reply")).to_have_count(1)
+    page.reload()
+    expect(prose(page)).to_have_text(WHOLE)
+    assert len(model.model.chats) == 1
+
+
+def test_it_is_written_on_when_the_tab_is_closed(page: Page, model: ModelThread) -> None:
+    held = model.hold(PIECES, 2)
+    ask(page)
+    expect(prose(page)).to_have_text(HALF)
+    address, context = page.url, page.context
+    page.close()
+    model.release(held)
+    page = context.new_page()
+    page.goto(address)
+    expect(prose(page)).to_have_text(WHOLE)
+    assert len(model.model.chats) == 1
+
+
+def test_a_second_tab_shows_the_same(page: Page, model: ModelThread) -> None:
+    held = model.hold(PIECES, 2)
+    ask(page)
+    expect(prose(page)).to_have_text(HALF)
+    other = page.context.new_page()
+    other.goto(page.url)
+    expect(prose(other)).to_have_text(HALF)
+    model.release(held)
+    for tab in (page, other):
+        expect(prose(tab)).to_have_text(WHOLE)
+        expect(tab.get_by_role("button", name="Stop")).to_have_count(0)
+        expect(tab.locator("article.reply")).to_have_count(1)
+    assert len(model.model.chats) == 1
+
+
+@pytest.mark.parametrize("how", ["button", "escape"])
+def test_stop_keeps_what_came(page: Page, model: ModelThread, how: str) -> None:
+    model.hold(PIECES, 2)
+    ask(page)
+    expect(prose(page)).to_have_text(HALF)
+    if how == "button":
+        page.get_by_role("button", name="Stop").click()
+    else:
+        page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    expect(prose(page)).to_have_text(HALF)
+    page.reload()
+    expect(prose(page)).to_have_text(HALF)
+    page.get_by_role("button", name="Another reply").click()
+    expect(prose(page, 1)).to_have_text("It was a quiet day.")
+
+
+def test_an_answer_and_the_reply_to_it_follow(page: Page, model: ModelThread) -> None:
+    ask(page)
+    first = page.locator("article.reply").first
+    first.locator("summary", has_text="Answer").click()
+    first.get_by_role("textbox").fill("It was the stillness.")
+    held = model.hold(PIECES, 2)
+    first.get_by_role("button", name="Keep and ask").click()
+    expect(page.locator("article.answer")).to_contain_text("It was the stillness.")
+    expect(prose(page, 1)).to_have_text(HALF)
+    expect(first.get_by_role("textbox", include_hidden=True)).to_have_value("")
+    model.release(held)
+    expect(prose(page, 1)).to_have_text(WHOLE)
+    thread = page.locator(".thread > article")
+    expect(thread).to_have_count(3)
+    page.reload()
+    expect(thread).to_have_count(3)
+    expect(thread.nth(1)).to_contain_text("It was the stillness.")
+    assert len(model.model.chats) == 2
+
+
+def test_a_model_that_fails_in_the_middle_is_a_sentence_beside_what_came(page: Page, model: ModelThread) -> None:
+    model.model.script(Reply(PIECES[:2], fault="cut"))
+    ask(page)
+    sentence = page.locator("article.reply .receipt .problem")
+    expect(sentence).to_contain_text("broke off the connection")
+    expect(prose(page)).to_have_text(HALF)
+    page.reload()
+    expect(sentence).to_contain_text("broke off the connection")
+    expect(prose(page)).to_have_text(HALF)
+
+
+def test_words_stay_when_the_server_is_gone_and_can_be_kept_when_it_is_back(
+    page: Page, server: Server, console: Console
+) -> None:
+    page.locator("#write").fill("These words are mine.")
+    assert server.stop() == 0
+    console.measuring = True  # the browser writes refused connections to the console
+    page.locator("#write").press("Control+Enter")
+    problem = page.locator("#composer [data-problem]")
+    expect(problem).to_have_text("Llamora is not answering. Your words are still here; try again in a moment.")
+    expect(page.locator("#write")).to_have_value("These words are mine.")
+    server.start()
+    page.locator("#write").press("Control+Enter")
+    expect(problem).to_contain_text("You have been signed out. Your words are still here")
+    expect(page.locator("#write")).to_have_value("These words are mine.")
+    other = page.context.new_page()
+    other.goto(server.url + "/sign-in")
+    other.locator("#name").fill("Alice")
+    other.locator("#passphrase").fill(Writer.passphrase)
+    other.locator("main button").last.click()
+    expect(other.locator("article.entry")).to_have_count(1)
+    page.locator("#write").press("Control+Enter")
+    expect(page.locator("article.entry")).to_have_count(2)
+    expect(page.locator("#write")).to_have_value("")
+    expect(problem).to_have_text("")
+    console.measuring = False
+
+
+def test_what_is_typed_while_it_streams_stays(page: Page, model: ModelThread) -> None:
+    held = model.hold(PIECES, 2)
+    ask(page)
+    expect(prose(page)).to_have_text(HALF)
+    page.locator("#write").fill("Meanwhile")
+    model.release(held)
+    expect(prose(page)).to_have_text(WHOLE)
+    expect(page.locator("#write")).to_have_value("Meanwhile")
+    expect(page.locator("#write")).to_be_focused()
+
+
+def test_the_server_stops_at_once_while_a_reply_streams(
+    page: Page, server: Server, model: ModelThread, console: Console
+) -> None:
+    model.hold(PIECES, 2)
+    ask(page)
+    expect(prose(page)).to_have_text(HALF)
+    console.measuring = True  # the tab asks a server that is gone
+    assert server.stop() == 0
+    expect(prose(page)).to_have_text(HALF)
+    server.start()
+    again = Writer(server.url)
+    again.sign_in()
+    shown = again.get("/d/today").text
+    assert HALF in shown
+    assert "Cut short when the server stopped." in shown

@@ -1,0 +1,53 @@
+"""Looks for words in files, in every form in which a program might have left them there."""
+
+import base64
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+
+def forms(word: str) -> Iterator[tuple[str, bytes]]:
+    """The ways in which a word may stand in a file: name of the form, bytes."""
+    raw = word.encode()
+    yield "utf-8", raw
+    yield "utf-16-le", word.encode("utf-16-le")
+    yield "utf-16-be", word.encode("utf-16-be")
+    yield "hex", raw.hex().encode()
+    yield "HEX", raw.hex().upper().encode()
+    yield "url", "".join(f"%{byte:02X}" if byte in b" '\"" else chr(byte) for byte in raw).encode()
+    for shift in range(3):
+        # The letters that a word at this place of a base64 text gives whatever stands around it.
+        encoded = base64.b64encode(bytes(shift) + raw)
+        inner = encoded[(4, 4, 4)[shift] if shift else 0 : len(encoded) - 4]
+        if len(inner) >= 6:
+            yield f"base64+{shift}", inner
+            yield f"base64url+{shift}", inner.replace(b"+", b"-").replace(b"/", b"_")
+
+
+def find_words(folder: Path, words: Iterable[str]) -> list[tuple[str, str, str]]:
+    """(file, word, form) for every hit below `folder`; letters of either case count."""
+    wanted = [(word, form, needle) for word in words for form, needle in forms(word)]
+    hits: list[tuple[str, str, str]] = []
+    for file in sorted(folder.rglob("*")):
+        if not file.is_file():
+            continue
+        content = file.read_bytes()
+        lower = content.lower()
+        for word, form, needle in wanted:
+            found = needle.lower() in lower if form in ("utf-8", "utf-16-le", "utf-16-be") else needle in content
+            if found:
+                hits.append((file.name, word, form))
+    return hits
+
+
+def float_forms(name: str, values: Sequence[float]) -> list[tuple[str, str, bytes]]:
+    """(name, form, bytes) of an embedding's first numbers, in the widths in which programs keep them."""
+    import numpy as np
+
+    kinds = {"float32": "<f4", "float32 big-endian": ">f4", "float64": "<f8", "float16": "<f2"}
+    return [(name, form, np.array(values[:8], dtype=kind).tobytes()) for form, kind in kinds.items()]
+
+
+def find_bytes(folder: Path, wanted: Iterable[tuple[str, str, bytes]]) -> list[tuple[str, str, str]]:
+    """(file, name, form) for every hit below `folder`."""
+    contents = [(file.name, file.read_bytes()) for file in sorted(folder.rglob("*")) if file.is_file()]
+    return [(file, name, form) for name, form, needle in wanted for file, content in contents if needle in content]

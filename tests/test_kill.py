@@ -1,0 +1,24 @@
+"""Nothing that was acknowledged is lost, however hard it is tried. `python -m scripts.torture` tries it for hours."""
+
+from pathlib import Path
+
+from scripts.torture import rotation, users
+from scripts.torture.kill import torture
+
+
+def test_nothing_acknowledged_is_lost_to_a_kill(tmp_path: Path, cache: Path) -> None:
+    result = torture(3, tmp_path, cache, seed=7)
+    assert result["acknowledged"]
+    assert (result["lost"], result["damaged"]) == (0, 0)
+
+
+def test_a_kill_while_the_key_is_changed_loses_nothing(tmp_path: Path, cache: Path) -> None:
+    result = rotation.torture(2, tmp_path, cache, seed=5)
+    assert result["changes"]
+    assert (result["lost"], result["damaged"], result["keys"], result["epochs"]) == (0, 0, 1, 1)
+
+
+def test_many_writers_at_once_lose_and_cross_nothing(tmp_path: Path) -> None:
+    result = users.torture(10, 20, tmp_path)
+    assert result["writes"] == 200
+    assert (result["lost"], result["crossed"], result["not_refused"]) == (0, 0, 0)

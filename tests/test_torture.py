@@ -1,0 +1,20 @@
+"""Replies lose and repeat nothing. `python -m scripts.torture.streams` does it two hundred times, and fifty kills."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts.torture.streams import torture
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_reloads_and_second_tabs_lose_and_repeat_no_byte(workers: int, tmp_path: Path, cache: Path) -> None:
+    result = torture(10, 0, workers, tmp_path, cache, seed=5)
+    assert (result["not_a_beginning"], result["not_byte_equal"]) == (0, 0)
+    assert result["model_calls"] == result["replies"] == 2
+
+
+def test_a_kill_leaves_what_was_shown(tmp_path: Path, cache: Path) -> None:
+    result = torture(0, 2, 1, tmp_path, cache, seed=9)
+    assert (result["lost_what_was_promised"], result["not_marked_as_cut_short"]) == (0, 0)
+    assert result["asks_again"]
