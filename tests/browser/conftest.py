@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 from scripts.browser import find_or_bring
+
+# Playwright waits 5 s for what is expected; two cores with other work may need longer for any of it.
+expect.set_options(timeout=30_000)
 
 AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
 
