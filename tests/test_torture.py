@@ -1,9 +1,10 @@
-"""Replies lose and repeat nothing. `python -m scripts.torture.streams` does it two hundred times, and fifty kills."""
+"""Breaking things on purpose, in small counts; `python -m scripts.torture` has the large ones."""
 
 from pathlib import Path
 
 import pytest
 
+from scripts.torture import forgery
 from scripts.torture.streams import torture
 
 
@@ -18,3 +19,9 @@ def test_a_kill_leaves_what_was_shown(tmp_path: Path, cache: Path) -> None:
     result = torture(0, 2, 1, tmp_path, cache, seed=9)
     assert (result["lost_what_was_promised"], result["not_marked_as_cut_short"]) == (0, 0)
     assert result["asks_again"]
+
+
+def test_everything_sealed_is_refused_when_it_is_changed_or_moved(tmp_path: Path) -> None:
+    result = forgery.torture(tmp_path, stride=23)
+    assert (result["not_refused"], result["refused_as_something_else"], result["plain"]) == (0, 0, 0)
+    assert result["wrong_trials"] == []

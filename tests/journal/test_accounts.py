@@ -75,6 +75,32 @@ async def test_a_dearer_kdf_is_taken_over_at_sign_in(house: House) -> None:
         await later.sign_in("Ada", NEW)
 
 
+@pytest.mark.parametrize("said", ["m=65536,t=3,p=4", "m=8,t=1,p=1", "spoiled"])
+async def test_a_cost_that_was_lowered_in_the_file_lowers_no_slot(house: House, said: str) -> None:
+    user, _, _ = await house.accounts.register("Ada", PASSPHRASE, "UTC")
+    async with house.db._connections.write() as tx:
+        await tx.execute("UPDATE instance SET value='m=65536,t=4,p=4' WHERE key='kdf'")
+    await house.another().sign_in("Ada", PASSPHRASE)
+    async with house.db._connections.write() as tx:
+        await tx.execute("UPDATE instance SET value=? WHERE key='kdf'", (said,))
+    await house.another().sign_in("Ada", PASSPHRASE)
+    params = (await house.db.users.slots(user.id))["passphrase"].params
+    assert params is not None
+    assert params.to_text() == "m=65536,t=4,p=4"
+
+
+async def test_a_spoiled_passphrase_slot_says_so_and_the_recovery_code_still_opens(house: House) -> None:
+    user, keys, code = await house.accounts.register("Ada", PASSPHRASE, "UTC")
+    async with house.db._connections.write() as tx:
+        await tx.execute("UPDATE key_slots SET params='m=8,t=1,p=1' WHERE kind='passphrase'")
+    with pytest.raises(AccountError, match=r"is not trusted\. Set a new one with the recovery code\.$"):
+        await house.accounts.sign_in("Ada", PASSPHRASE)
+    again, opened, _ = await house.accounts.reset("Ada", code, NEW)
+    assert again.id == user.id
+    assert opened.blind("day", b"x") == keys.blind("day", b"x")
+    await house.accounts.sign_in("Ada", NEW)
+
+
 @pytest.mark.parametrize("mode", ["session", "cookie"])
 async def test_a_passphrase_is_changed_and_other_sessions_end(house: House, mode: str) -> None:
     accounts = house.another(mode=mode)

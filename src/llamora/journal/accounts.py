@@ -17,7 +17,7 @@ from llamora.clock import utc_now, zone
 from llamora.persistence.connection import StorageError
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.sessions import Session
-from llamora.persistence.users import NAME_CHARACTERS, User, name_key
+from llamora.persistence.users import NAME_CHARACTERS, SlotKind, User, name_key
 from llamora.settings import CryptoSettings, SessionSettings
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import (
@@ -212,8 +212,9 @@ class Accounts:
             master = await self._slowly(open_slot, user.id, slot, passphrase)
         except (WrongSecret, BadParameters):
             raise wrong from None
-        if slot.params != params:
-            # The instance was calibrated anew: bring this slot along while the passphrase is at hand.
+        if slot.params is None or params.work > slot.params.work:
+            # The instance was calibrated anew: bring this slot along while the passphrase is at hand. Never down:
+            # whoever can write to the file could have lowered what it says.
             fresh = await self._slowly(seal_passphrase_slot, user.id, master, passphrase, params)
             await self._db.users.put_slots(user.id, [fresh], expected=slot)
         return user, open_keyring(user.id, master, await self._db.users.data_keys(user.id))
@@ -296,7 +297,7 @@ class Accounts:
         row = Session(session.id, user.id, sealed, now + self._session.idle_ttl, now + self._session.absolute_ttl)
         await self._db.sessions.add(row, utc_now().date())
         self._open[session.id] = session
-        return urlsafe_b64encode(token + session.carried).decode().rstrip("="), session
+        return _cookie_text(token + session.carried), session
 
     async def resume(self, cookie: str) -> OpenSession | None:
         """The session of a cookie, its time moved on; None when it ended, timed out or never was."""
@@ -305,7 +306,8 @@ class Accounts:
         except (Base64Error, ValueError):
             return None
         token = held[:TOKEN_BYTES]
-        if len(token) < TOKEN_BYTES:
+        # Base64 reads several texts as the same bytes; a cookie is the one that was given out.
+        if len(token) < TOKEN_BYTES or _cookie_text(held) != cookie:
             return None
         row = await self._db.sessions.get(session_id_of(token))
         now = int(time.time())
@@ -491,26 +493,41 @@ class Accounts:
         if not strength.ok:
             raise AccountError(strength.sentence)
 
-    async def _slot(self, user: User | None, kind: str) -> KeySlot | None:
+    async def _slot(self, user: User | None, kind: SlotKind) -> KeySlot | None:
         # An unknown name makes the same two queries as a known one.
-        slots = await self._db.users.slots(user.id if user else bytes(16))
-        return next((slot for slot in slots.values() if slot.kind == kind), None)
+        try:
+            slots = await self._db.users.slots(user.id if user else bytes(16), kind)
+        except BadParameters:
+            way_out = "Set a new one with the recovery code." if kind == "passphrase" else "Restore the latest backup."
+            raise AccountError(
+                f"What checks the {kind.replace('recovery', 'recovery code')} was changed by something other than"
+                f" Llamora, so it is not trusted. {way_out}"
+            ) from None
+        return slots.get(kind)
 
     async def _kdf_params(self) -> Argon2Params:
         """The one parameter set of the instance, calibrated when the first writer comes."""
         if self._params is None:
             text = await self._db.users.recall("kdf")
+            c = self._crypto
+            floor = Argon2Params(c.kdf_memory_kib, c.kdf_time_cost, c.kdf_parallelism)
             if text is None:
-                c = self._crypto
-                floor = Argon2Params(c.kdf_memory_kib, c.kdf_time_cost, c.kdf_parallelism)
                 found = await self._slowly(calibrate, c.kdf_target_ms, floor) if c.kdf_target_ms else floor
                 text = await self._db.users.remember("kdf", found.to_text())
-            self._params = Argon2Params.from_text(text)
+            try:
+                self._params = Argon2Params.from_text(text)
+            except BadParameters:  # a spoiled row must not lock anybody out, nor lower what new slots cost
+                logger.error("the cost of the KDF in the journal's file is out of bounds; the floor is used")
+                self._params = floor
         return self._params
 
     async def _slowly(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         async with self._kdf:
             return await asyncio.to_thread(work, *arguments, **named)
+
+
+def _cookie_text(held: bytes) -> str:
+    return urlsafe_b64encode(held).decode().rstrip("=")
 
 
 def known_zone(name: str) -> str:

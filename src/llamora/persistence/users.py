@@ -80,9 +80,15 @@ class Users:
         """Whether there is a writer at all."""
         return bool(await self._db.fetch("SELECT 1 FROM users LIMIT 1"))
 
-    async def slots(self, user_id: bytes) -> dict[SlotKind, KeySlot]:
-        """The writer's key slots by kind. A slot with impossible parameters raises vault.keys.BadParameters."""
-        rows = await self._db.fetch("SELECT kind, salt, params, sealed FROM key_slots WHERE user_id=?", (user_id,))
+    async def slots(self, user_id: bytes, only: SlotKind | None = None) -> dict[SlotKind, KeySlot]:
+        """The writer's key slots by kind, or `only` the one: a spoiled slot must not keep the other from opening.
+
+        A slot with impossible parameters raises vault.keys.BadParameters.
+        """
+        rows = await self._db.fetch(
+            "SELECT kind, salt, params, sealed FROM key_slots WHERE user_id=?1 AND (?2 IS NULL OR kind=?2)",
+            (user_id, only),
+        )
         return {
             kind: KeySlot(cast(SlotKind, kind), salt, Argon2Params.from_text(params) if params else None, sealed)
             for kind, salt, params, sealed in rows

@@ -103,8 +103,13 @@ class Argon2Params:
         for value, low, high, name in zip(values, _FLOOR, _CEILING, ("memory", "passes", "lanes"), strict=True):
             if not low <= value <= high:
                 raise BadParameters(f"Argon2id {name} must be {low} to {high}, not {value}")
-        if self.memory_kib * self.time_cost > _MAX_KIB_PASSES:
+        if self.work > _MAX_KIB_PASSES:
             raise BadParameters("Argon2id memory times passes must be at most 8 GiB")
+
+    @property
+    def work(self) -> int:
+        """Memory x passes in KiB, which the time of a guess is proportional to."""
+        return self.memory_kib * self.time_cost
 
     def to_text(self) -> str:
         """`m=65536,t=3,p=4`: the form kept beside a slot, and bound into its seal."""
