@@ -6,7 +6,7 @@ let following = false;
 const idOf = (event) => event.detail.connection?.url.match(/^\/r\/([^/]+)\/events/)?.[1];
 const room = () => document.querySelector(".desk")?.offsetHeight ?? 0;
 
-const AWAY = "Llamora is not answering. What came is kept, and the rest follows when it is back.";
+const { follows: AWAY } = document.body.dataset;
 
 // A reply that was just asked for begins in sight, wherever its entry stands.
 document.addEventListener("htmx:after:swap", ({ detail }) => {

@@ -3,9 +3,8 @@
 
 import { kept } from "./drafts.js";
 
-const OUT = "You have been signed out. Your words are still here: sign in again in another tab, then try once more.";
-const AWAY = "Llamora is not answering. Your words are still here; try again in a moment.";
-const FAILED = "That did not work. Your words are still here; try again in a moment.";
+// Sentences come with the page, in its language.
+const { out: OUT, away: AWAY, failed: FAILED } = document.body.dataset;
 
 const on = (name, listener) => document.addEventListener(name, (event) => listener(event.detail.ctx, event));
 

@@ -10,11 +10,13 @@ from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from llamora import clock
-from llamora.app import assets, security
-from llamora.app.pages import field, is_fragment, new_pen, page, see_other
+from llamora.app import assets, languages, security
+from llamora.app.languages import gettext as _
+from llamora.app.pages import field, is_fragment, know_writer, new_pen, page, see_other
 from llamora.app.routes import blueprints
 from llamora.app.services.container import EXTENSION, AppLifecycle, AppServices, Shared, get_services
-from llamora.journal.accounts import AccountError, known_zone
+from llamora.journal.accounts import AccountError
+from llamora.journal.profiles import known_zone
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision, StorageError
 from llamora.settings import Settings, load_settings, resource
 from llamora.vault.envelope import SealError
@@ -37,12 +39,14 @@ def create_app(settings: Settings | None = None, *, dev: bool = False, shared: S
     app.config["TEMPLATES_AUTO_RELOAD"] = dev
     services = AppServices.create(settings, shared)
     app.extensions[EXTENSION] = services
+    app.extensions[languages.EXTENSION] = languages.load()
     lifecycle = AppLifecycle(services)
     app.extensions["llamora.lifecycle"] = lifecycle
     app.before_serving(lifecycle.start)
     app.after_serving(lifecycle.stop)
     files = assets.Assets(resource("frontend"), dev=dev)
     security.install(app)
+    app.before_request(know_writer)
     _templates(app, files)
     _errors(app)
     app.register_blueprint(assets.blueprint(files))
@@ -75,86 +79,92 @@ def _templates(app: Quart, files: assets.Assets) -> None:
     app.add_template_global(new_pen, "new_pen")
     app.add_template_filter(_time, "clock")
     app.add_template_filter(_day_there, "day_in")
-    app.add_template_filter(clock.day_in_words, "day_words")
-    app.add_template_filter(clock.weekday_in_words, "weekday")
-    app.add_template_filter(_short_day, "short_day")
+    app.add_template_filter(languages.day_words, "day_words")
+    app.add_template_filter(languages.short_day, "short_day")
+    app.add_template_filter(languages.weekday, "weekday")
+    app.add_template_filter(languages.month_words, "month_words")
+    app.add_template_filter(languages.month_name, "month_name")
+    app.add_template_filter(languages.number_words, "number")
+    app.add_template_filter(languages.said, "said")
+    app.add_template_global(languages.weekday_names, "weekday_names")
+    app.add_template_global(languages.current, "language")
+    app.jinja_env.add_extension("jinja2.ext.i18n")
+    app.jinja_env.policies["ext.i18n.trimmed"] = True
+    app.jinja_env.install_gettext_callables(languages.gettext, languages.ngettext, newstyle=True)  # type: ignore[attr-defined]
 
 
 def _time(instant: datetime, zone: str) -> str:
-    return clock.time_in_words(instant, clock.zone(known_zone(zone)))
+    return languages.time_words(instant, clock.zone(known_zone(zone)))
 
 
 def _day_there(instant: datetime, zone: str) -> date:
     return clock.day_of(instant, clock.zone(known_zone(zone)))
 
 
-def _short_day(day: date) -> str:
-    words = clock.day_in_words(day)
-    return words if day.year != datetime.now().astimezone().year else words.rsplit(" ", 1)[0]
-
-
 def _errors(app: Quart) -> None:
     """Every failure is a sentence, and no words of the writer are lost with it."""
 
     @app.errorhandler(security.SignInNeeded)
-    async def sign_in_needed(_: security.SignInNeeded) -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def sign_in_needed(_error: security.SignInNeeded) -> Response:  # pyright: ignore[reportUnusedFunction]
         if request.method in security.UNSAFE or is_fragment():
-            return await _problem(401, "You were signed out", "Sign in again in another tab, then do this once more.")
+            return await _problem(
+                401, _("You were signed out"), "Sign in again in another tab, then do this once more."
+            )
         return see_other(f"/sign-in?next={quote(request.path)}" if request.path.startswith("/d/") else "/sign-in")
 
     @app.errorhandler(security.AlreadyIn)
-    async def already_in(_: security.AlreadyIn) -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def already_in(_error: security.AlreadyIn) -> Response:  # pyright: ignore[reportUnusedFunction]
         return see_other("/you")
 
     @app.errorhandler(security.Refused)
     async def refused(error: security.Refused) -> Response:  # pyright: ignore[reportUnusedFunction]
         if error.status == 400:  # a foreign host name gets no page, and no cookie
             return Response(error.sentence, status=400, mimetype="text/plain")
-        return await _problem(error.status, "Not carried out", error.sentence, error.readable)
+        return await _problem(error.status, _("Not carried out"), error.sentence, error.readable)
 
     @app.errorhandler(NotFound)
     async def not_found(error: NotFound) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await _problem(404, "Not here", str(error))
+        return await _problem(404, _("Not here"), str(error))
 
     @app.errorhandler(DiskFull)
     async def disk_full(error: DiskFull) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await _problem(507, "The disk is full", str(error))
+        return await _problem(507, _("The disk is full"), str(error))
 
     @app.errorhandler(StaleRevision)
     async def stale(error: StaleRevision) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await _problem(409, "Changed elsewhere", str(error))
+        return await _problem(409, _("Changed elsewhere"), str(error))
 
     @app.errorhandler(AccountError)
     async def account(error: AccountError) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await _problem(422, "Not carried out", str(error))
+        return await _problem(422, _("Not carried out"), str(error))
 
     @app.errorhandler(StorageError)
     async def storage(error: StorageError) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await _problem(503, "The journal cannot be reached", str(error))
+        return await _problem(503, _("The journal cannot be reached"), str(error))
 
     @app.errorhandler(SealError)
     async def seal(error: SealError) -> Response:  # pyright: ignore[reportUnusedFunction]
         logger.error("a record could not be opened (%s)", type(error).__name__)
         return await _problem(
-            500, "A record could not be opened", "It is damaged or not where it belongs. Nothing was removed."
+            500, _("A record could not be opened"), "It is damaged or not where it belongs. Nothing was removed."
         )
 
     @app.errorhandler(RequestEntityTooLarge)
-    async def too_large(_: RequestEntityTooLarge) -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def too_large(_error: RequestEntityTooLarge) -> Response:  # pyright: ignore[reportUnusedFunction]
         if not security.TAKES_TEXT.fullmatch(request.path):
-            return await _problem(413, "Too long", "This is longer than anything that belongs here.", False)
+            return await _problem(413, _("Too long"), "This is longer than anything that belongs here.", False)
         most = get_services().settings.entries.max_bytes / 1_000_000
         return await _problem(
-            413, "Too long", f"This is longer than the {most:g} MB an entry can hold. Keep it as two.", False
+            413, _("Too long"), f"This is longer than the {most:g} MB an entry can hold. Keep it as two.", False
         )
 
     @app.errorhandler(HTTPException)
     async def http(error: HTTPException) -> Response:  # pyright: ignore[reportUnusedFunction]
         code = error.code or 500
         if code == 404:
-            return await _problem(404, "Not here", "There is no page at this address.", False)
+            return await _problem(404, _("Not here"), "There is no page at this address.", False)
         return await _problem(
-            code, "Not carried out", f"The request was not one the journal understands ({code}).", False
+            code, _("Not carried out"), f"The request was not one the journal understands ({code}).", False
         )
 
     @app.errorhandler(Exception)
@@ -167,7 +177,10 @@ def _errors(app: Quart) -> None:
             trace = trace.tb_next
         logger.error("unexpected %s at %s", type(error).__name__, " > ".join(frames[-5:]))
         return await _problem(
-            500, "Something went wrong", "Something went wrong inside Llamora. What was kept is safe; try again.", False
+            500,
+            _("Something went wrong"),
+            "Something went wrong inside Llamora. What was kept is safe; try again.",
+            False,
         )
 
 

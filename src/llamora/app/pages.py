@@ -1,17 +1,19 @@
 """What routes share: forms, fragments, redirects, the writer's day."""
 
 import secrets
+from contextlib import suppress
+from dataclasses import replace
 from datetime import date
-from typing import cast
+from typing import Any, cast
 
-from quart import Response, redirect, render_template, request
+from quart import Response, g, redirect, render_template, request
 
-from llamora.app import security
+from llamora.app import languages, security
 from llamora.app.security import form_field as field
 from llamora.app.services.container import get_services
 from llamora.app.views import model_view
 from llamora.clock import UnknownDay, day_of, parse_day, utc_now, zone
-from llamora.journal.accounts import Profile
+from llamora.journal.profiles import Profile
 from llamora.persistence.connection import NotFound, StorageError
 from llamora.persistence.drafts import Draft, Pen
 from llamora.vault.envelope import SealError
@@ -71,9 +73,31 @@ def known_day(text: str) -> date:
         raise NotFound("There is no such day. A day's address looks like /d/2026-11-20.") from None
 
 
+async def know_writer() -> None:
+    """Read the settings of who is signed in before their request is answered, since errors have a language too."""
+    if security.maybe_session() is not None:
+        with suppress(StorageError, SealError):  # the page that says so is shown all the same
+            await profile()
+
+
 async def profile() -> Profile:
-    """The settings of the writer who is signed in."""
-    return await get_services().accounts.profile(security.session().keys)
+    """The settings of the writer who is signed in, read once for a request."""
+    opened = security.session()
+    if "writer" not in g or g.writer[0] != opened.id:
+        _know(await get_services().accounts.profile(opened.keys))
+    return cast(Profile, g.writer[1])
+
+
+async def save_profile(**changes: Any) -> None:
+    """Change settings of the writer who is signed in. Raises StaleRevision when they change elsewhere just now."""
+    keys = security.session().keys
+    _know(await get_services().accounts.save_profile(keys, replace(await profile(), **changes)))
+
+
+def _know(writer: Profile) -> None:
+    g.writer = (security.session().id, writer)
+    g.twelve_hours = writer.twelve_hours
+    languages.speak(writer.language)
 
 
 async def model_hidden() -> bool:
@@ -87,7 +111,7 @@ async def _writer() -> Profile:
     try:
         return await profile()
     except (StorageError, SealError):
-        return Profile()  # the page that says so is shown all the same
+        return Profile()
 
 
 async def today() -> date:

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from markupsafe import Markup
 
+from llamora.app.languages import gettext as _
+from llamora.app.languages import ngettext
 from llamora.app.markdown import render, render_reply
 from llamora.app.services.container import get_services
 from llamora.journal.citations import Checker, cited, forgetting
@@ -173,13 +175,18 @@ def _fill_reply(view: EntryView, entry: Entry, whole: Receipt | None) -> None:
 
 def _receipt_view(receipt: Receipt, hidden: bool) -> ReceiptView:
     days = len({p.day for p in receipt.passages})
-    drew_on = "this page" if not days else "1 earlier day" if days == 1 else f"{days} earlier days"
+    if not days:
+        drew_on = _("drew on this page alone")
+    else:
+        drew_on = ngettext("drew on %(num)s earlier day", "drew on %(num)s earlier days", days) % {"num": days}
     if receipt.erased:
-        drew_on += " and on what was erased since"
+        drew_on = _("%(sources)s and on what was erased since") % {
+            "sources": drew_on if days else _("drew on this page")
+        }
     elif hidden:
-        drew_on += " and on what is shown no more"
-    elif not days:
-        drew_on += " alone"
+        drew_on = _("%(sources)s and on what is shown no more") % {
+            "sources": drew_on if days else _("drew on this page")
+        }
     return ReceiptView(
         model=receipt.model,
         drew_on=drew_on,
@@ -252,16 +259,17 @@ async def model_view(model: Model, *, name: str = "", full: bool = False, hidden
     if why_not := model.why_not(name):
         return ModelView(available=False, sentence=why_not)
     small = model.small(name)
-    words = "the small built-in model" if small else "the model you connected"
+    words = _("the small built-in model") if small else _("the model you connected")
     if not full:
         return ModelView(available=True, words=words)
     info = await model.info(name)
     if info is None:
         if small:
-            return ModelView(available=True, words=f"{words}, which is starting")
+            return ModelView(available=True, words=_("%(model)s, which is starting") % {"model": words})
         place = model.place(name)
-        host = urlsplit(place if "//" in place else f"//{place}").hostname or "its address"
-        return ModelView(available=True, words=f"{words}; {host} does not answer just now", leaves_machine=True)
+        host = urlsplit(place if "//" in place else f"//{place}").hostname or place
+        now = _("%(model)s; %(host)s does not answer just now") % {"model": words, "host": host}
+        return ModelView(available=True, words=now, leaves_machine=True)
     shown = words if info.embedded else info.name
     return ModelView(
         available=True,

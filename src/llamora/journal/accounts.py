@@ -1,7 +1,6 @@
 """Writers: how they come in, how their keys are opened, how long a session lasts."""
 
 import asyncio
-import json
 import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -13,7 +12,8 @@ from datetime import UTC, datetime
 from logging import getLogger
 from typing import ParamSpec, TypeVar
 
-from llamora.clock import utc_now, zone
+from llamora.clock import utc_now
+from llamora.journal.profiles import Profile, known_zone, read_profile, write_profile
 from llamora.persistence.connection import StorageError
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.sessions import Session
@@ -111,23 +111,6 @@ class Strength:
     def ok(self) -> bool:
         """Whether it is enough for something that lies on a disk for decades."""
         return self.score >= STRENGTH_NEEDED
-
-
-@dataclass(slots=True, frozen=True)
-class Profile:
-    """The writer's own settings, sealed with the account. `zone` is an IANA name; `revision` 0: never saved.
-
-    `replies`: the model is there at all. `openings`: a new day opens with a line from the last ones. `searches`:
-    what was searched for is remembered. `endpoint` names the one of the settings' model servers that answers; "" is
-    the default.
-    """
-
-    zone: str = "UTC"
-    revision: int = 0
-    replies: bool = True
-    openings: bool = False
-    searches: bool = True
-    endpoint: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -411,29 +394,11 @@ class Accounts:
     async def profile(self, keys: Keyring) -> Profile:
         """The writer's settings."""
         stored = await self._db.profiles.get(keys)
-        if stored is None:
-            return Profile()
-        record, revision = stored
-        fields = json.loads(record or b"{}")
-        return Profile(
-            zone=known_zone(fields.get("zone", "")),
-            revision=revision,
-            replies=fields.get("replies", True),
-            openings=fields.get("openings", False),
-            endpoint=fields.get("endpoint", ""),
-            searches=fields.get("searches", True),
-        )
+        return read_profile(*stored) if stored else Profile()
 
     async def save_profile(self, keys: Keyring, profile: Profile) -> Profile:
         """Store the settings over the revision they were read at. Raises StaleRevision."""
-        fields = {
-            "zone": profile.zone,
-            "replies": profile.replies,
-            "openings": profile.openings,
-            "searches": profile.searches,
-            "endpoint": profile.endpoint,
-        }
-        await self._db.profiles.put(keys, json.dumps(fields).encode(), revision=profile.revision)
+        await self._db.profiles.put(keys, write_profile(profile), revision=profile.revision)
         return replace(profile, revision=profile.revision + 1)
 
     async def confirm_recovery(self, user_id: bytes) -> None:
@@ -528,15 +493,6 @@ class Accounts:
 
 def _cookie_text(held: bytes) -> str:
     return urlsafe_b64encode(held).decode().rstrip("=")
-
-
-def known_zone(name: str) -> str:
-    """`name` when it is a zone this machine knows, else UTC: a browser may send anything."""
-    try:
-        zone(name)
-    except ValueError:
-        return "UTC"
-    return name
 
 
 def _strength(passphrase: str, name: str) -> Strength:

@@ -11,10 +11,10 @@ from logging import getLogger
 
 from llamora.clock import time_in_words
 from llamora.clock import zone as zone_named
-from llamora.journal.accounts import known_zone
 from llamora.journal.citations import TAKEN_OUT, Checker, Guard
 from llamora.journal.entries import EntryError, Journal, Thread, threads, without_erased
 from llamora.journal.grounding import related
+from llamora.journal.profiles import known_zone
 from llamora.journal.turns import Turns
 from llamora.llm.client import THOUGHTS_END, ModelClient, ModelError, ModelInfo, estimate_tokens
 from llamora.llm.model import Model
@@ -130,8 +130,9 @@ class LiveReply:
             return READING
         if not self.ahead:
             return "Waiting for the model, which is answering somebody…"
-        others = "one more comes" if self.ahead == 1 else f"{self.ahead} more come"
-        return f"Waiting for the model, which is busy; {others} first…"
+        if self.ahead == 1:
+            return "Waiting for the model, which is busy; one more comes first…"
+        return f"Waiting for the model, which is busy; {self.ahead} more come first…"
 
 
 class Replies:

@@ -21,8 +21,9 @@ class Reveal extends HTMLElement {
 
   #show(field, visible) {
     field.type = visible ? "text" : "password";
-    this.#button.textContent = visible ? "Hide" : "Show";
-    this.#button.setAttribute("aria-label", visible ? "Hide the passphrase" : "Show the passphrase");
+    const { show, showName, hide, hideName } = document.body.dataset;
+    this.#button.textContent = visible ? hide : show;
+    this.#button.setAttribute("aria-label", visible ? hideName : showName);
   }
 }
 

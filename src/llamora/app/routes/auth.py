@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator
 from quart import Blueprint, Response, request
 
 from llamora.app import security
+from llamora.app.languages import gettext as _
+from llamora.app.languages import marked
 from llamora.app.pages import TODAY_PATH as HOME
 from llamora.app.pages import field, page, see_other
 from llamora.app.services.container import get_services
@@ -20,7 +22,7 @@ from llamora.vault.keys import Keyring, recovery_groups, same_group
 
 blueprint = Blueprint("auth", __name__)
 
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+ORDINALS = marked("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 
 
 @blueprint.get("/")
@@ -74,7 +76,7 @@ async def recovery_code_gone() -> Response:
 async def confirm_recovery_code() -> Response:
     """Check the group that the writer typed back."""
     session = security.session()
-    number, _, sealed = (await field("index")).partition(".")
+    number, _dot, sealed = (await field("index")).partition(".")
     index = int(number) if number in map(str, range(len(ORDINALS))) else 0
     try:
         group = session.keys.open(
@@ -83,9 +85,10 @@ async def confirm_recovery_code() -> Response:
     except (SealError, ValueError):
         return see_other(HOME)
     if not same_group(group, await field("part")):
-        error = f"That is not the {ORDINALS[index]} group. Look at what you wrote down and type it again."
+        error = _("That is not the %(which)s group. Look at what you wrote down and type it again.")
+        error %= {"which": _(ORDINALS[index])}
         return await page(
-            "pages/recovery_code.html", status=422, code="", ask=ORDINALS[index], index=f"{index}.{sealed}", error=error
+            "pages/recovery_code.html", status=422, code="", ask=_(ORDINALS[index]), index=f"{index}.{sealed}", error=error
         )
     await get_services().accounts.confirm_recovery(session.user.id)
     return see_other(HOME)
@@ -183,7 +186,7 @@ async def _closed() -> bool:
 
 async def _no_registration() -> Response:
     sentence = "Nobody new can begin here. Whoever runs this journal can open it again in the settings."
-    return await page("pages/error.html", status=403, title="Closed", sentence=sentence, what_to_do="")
+    return await page("pages/error.html", status=403, title=_("Closed"), sentence=sentence, what_to_do="")
 
 
 async def _come_in(user: User, keys: Keyring) -> OpenSession:
@@ -207,7 +210,7 @@ async def show_code(session: OpenSession, code: str) -> Response:
     # What is asked for travels sealed in the form, so that any worker can check it and none remembers it.
     sealed = session.keys.seal(Purpose.KEY, "recovery", "group", session.user.id, index, groups[index].encode())
     token = f"{index}.{urlsafe_b64encode(sealed).decode()}"
-    return await page("pages/recovery_code.html", code=groups, ask=ORDINALS[index], index=token, error="")
+    return await page("pages/recovery_code.html", code=groups, ask=_(ORDINALS[index]), index=token, error="")
 
 
 def _local(path: str) -> str:

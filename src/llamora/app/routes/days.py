@@ -6,12 +6,13 @@ from datetime import date, timedelta
 from quart import Blueprint, Response
 
 from llamora.app import security
+from llamora.app.languages import gettext as _
 from llamora.app.pages import field, is_fragment, known_day, model_hidden, page, posted_pen, profile, see_other, today
 from llamora.app.services.container import get_services
 from llamora.app.views import digest_view, entry_view, page_views
 from llamora.clock import day_edges, day_of, utc_now, zone
-from llamora.journal.accounts import Profile
 from llamora.journal.entries import EntryError, Thread
+from llamora.journal.profiles import Profile
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StorageError
 from llamora.persistence.drafts import day_place
@@ -87,7 +88,7 @@ async def sum_up(text: str) -> Response:
         recap = await get_services().digests.sum_up(security.session().keys, day, (await profile()).endpoint)
     except (ModelError, EntryError) as error:
         status = 503 if isinstance(error, ModelError) else 422
-        return await page("pages/error.html", status=status, title="No summary", sentence=str(error), what_to_do="")
+        return await page("pages/error.html", status=status, title=_("No summary"), sentence=str(error), what_to_do="")
     if not is_fragment():
         return see_other(f"/d/{day}#recap")
     return await page("components/recap.html", recap=digest_view(recap), day=day)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from quart import Blueprint, Response
 
 from llamora.app import security
+from llamora.app.languages import ngettext
 from llamora.app.pages import entry_id, is_fragment, model_hidden, page, profile, see_other
 from llamora.app.services.container import get_services
 from llamora.app.views import EntryView, entry_view
@@ -72,9 +73,10 @@ def _others(item: Deleted) -> str:
     """What goes with an entry, in words."""
     if not item.others:
         return ""
-    return "the message under it" if len(item.others) == 1 else f"the {len(item.others)} messages under it"
+    count = len(item.others)
+    return ngettext("the message under it", "the %(num)s messages under it", count) % {"num": count}
 
 
 def _left(item: Deleted) -> str:
     days = -((utc_now() - item.at - KEPT_FOR) // timedelta(days=1))
-    return "erased within a day" if days <= 1 else f"erased in {days} days"
+    return ngettext("erased within a day", "erased in %(num)s days", max(days, 1)) % {"num": days}

@@ -3,6 +3,7 @@
 from quart import Blueprint, Response
 
 from llamora.app import security
+from llamora.app.languages import gettext as _
 from llamora.app.pages import entry_id, field, is_fragment, number_field, page, posted_pen, see_other
 from llamora.app.services.container import get_services
 from llamora.app.views import message_view
@@ -26,7 +27,7 @@ async def save() -> Response:
         saved = await get_services().journal.save_draft(keys, draft)
     except EntryError as error:
         return await page(
-            "pages/error.html", status=422, title="Not kept as a draft", sentence=str(error), what_to_do=""
+            "pages/error.html", status=422, title=_("Not kept as a draft"), sentence=str(error), what_to_do=""
         )
     if saved:
         return Response(status=204)

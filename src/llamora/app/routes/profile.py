@@ -1,6 +1,5 @@
 """You: the model that answers, your zone, your passphrase and recovery code, your backups."""
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -12,12 +11,14 @@ from quart import (
     send_file,  # pyright: ignore[reportUnknownVariableType] -- quart types it in part
 )
 
-from llamora.app import security
-from llamora.app.pages import field, page, profile, see_other
+from llamora.app import languages, security
+from llamora.app.languages import gettext as _
+from llamora.app.languages import ngettext
+from llamora.app.pages import field, page, profile, save_profile, see_other
 from llamora.app.routes.auth import show_code, subjects_of
 from llamora.app.services.container import get_services
 from llamora.app.views import model_view
-from llamora.clock import day_in_words, day_of, time_in_words, utc_now, zone, zone_names
+from llamora.clock import day_of, utc_now, zone, zone_names
 from llamora.journal.accounts import AccountError, OpenSession, TooOften, WrongCredentials
 from llamora.journal.backups import SUFFIX
 from llamora.llm.client import ModelError
@@ -41,8 +42,7 @@ async def set_zone() -> Response:
     if wanted not in zone_names():
         return await _you(422, "zone", "That is not a zone this machine knows. Choose one of the list.")
     try:
-        keys = security.session().keys
-        await get_services().accounts.save_profile(keys, replace(await profile(), zone=wanted))
+        await save_profile(zone=wanted)
     except StaleRevision as error:
         return await _you(409, "zone", f"{error} Look again and keep once more.")
     return see_other("/you")
@@ -53,8 +53,7 @@ async def set_replies() -> Response:
     """Turn the model on, or off with every mention of it."""
     wanted = await field("replies") == "on"
     try:
-        keys = security.session().keys
-        await get_services().accounts.save_profile(keys, replace(await profile(), replies=wanted))
+        await save_profile(replies=wanted)
     except StaleRevision as error:
         return await _you(409, "replies", f"{error} Look again and keep once more.")
     return see_other("/you")
@@ -63,7 +62,7 @@ async def set_replies() -> Response:
 @blueprint.post("/you/model")
 async def choose_model() -> Response:
     """Choose which of the operator's model servers answers, or try one."""
-    services, keys = get_services(), security.session().keys
+    services = get_services()
     wanted = await field("endpoint")
     if wanted and wanted not in services.model.names:
         return await _you(422, "model", "There is no model server of that name in the settings.")
@@ -74,7 +73,7 @@ async def choose_model() -> Response:
             return await _you(502, "model", error.sentence, endpoint=wanted)
         return await _you(done=f"model {seconds:.1f}", endpoint=wanted)
     try:
-        await services.accounts.save_profile(keys, replace(await profile(), endpoint=wanted))
+        await save_profile(endpoint=wanted)
     except StaleRevision as error:
         return await _you(409, "model", f"{error} Look again and keep once more.")
     return see_other("/you")
@@ -85,8 +84,7 @@ async def set_openings() -> Response:
     """Let new days open with a line from the last ones, or not."""
     wanted = await field("openings") == "on"
     try:
-        keys = security.session().keys
-        await get_services().accounts.save_profile(keys, replace(await profile(), openings=wanted))
+        await save_profile(openings=wanted)
     except StaleRevision as error:
         return await _you(409, "openings", f"{error} Look again and keep once more.")
     return see_other("/you")
@@ -214,7 +212,7 @@ async def _you(
         model=await model_view(services.model, name=writer.endpoint, full=True, hidden=not writer.replies),
         endpoints=services.model.names,
         endpoint=writer.endpoint if endpoint is None else endpoint,
-        default_endpoint="the small built-in model" if services.model.embedded else "the server of the settings",
+        default_endpoint=_("the small built-in model") if services.model.embedded else _("the server of the settings"),
         about=about,
         error=error,
         done=done,
@@ -227,11 +225,17 @@ async def _sessions(opened: OpenSession, zone_name: str) -> list[dict[str, objec
     found: list[dict[str, object]] = []
     for session in await get_services().accounts.sessions(opened.user.id):
         minutes = int((now - session.used).total_seconds()) // 60
-        used = "just now" if minutes < 2 else f"{minutes} minutes ago" if minutes < 60 else _when(session.used, here)
+        if minutes < 2:
+            used = _("just now")
+        elif minutes < 60:
+            used = ngettext("%(num)s minute ago", "%(num)s minutes ago", minutes) % {"num": minutes}
+        else:
+            used = _("on %(when)s") % {"when": _when(session.used, here)}
         since = _when(session.since, here)
         found.append({"id": session.id.hex(), "here": session.id == opened.id, "since": since, "used": used})
     return sorted(found, key=lambda session: not session["here"])
 
 
 def _when(instant: datetime, here: ZoneInfo) -> str:
-    return f"{day_in_words(day_of(instant, here))} at {time_in_words(instant, here)}"
+    day = languages.day_words(day_of(instant, here))
+    return _("%(day)s at %(time)s") % {"day": day, "time": languages.time_words(instant, here)}

@@ -9,7 +9,8 @@ from contextlib import aclosing
 from markupsafe import escape
 from quart import Blueprint, Response, render_template
 
-from llamora.app import security
+from llamora.app import languages, security
+from llamora.app.languages import gettext as _
 from llamora.app.pages import (
     entry_id,
     field,
@@ -151,7 +152,9 @@ async def _asked(to: bytes, also: Sequence[bytes] = ()) -> Entry:
 
 async def _no_reply(error: ModelError | EntryError) -> Response:
     status = 503 if isinstance(error, ModelError) else 422
-    return await page("pages/error.html", status=status, title="No reply just now", sentence=str(error), what_to_do="")
+    return await page(
+        "pages/error.html", status=status, title=_("No reply just now"), sentence=str(error), what_to_do=""
+    )
 
 
 async def _events(reply_id: bytes) -> AsyncGenerator[bytes]:
@@ -168,7 +171,7 @@ async def _events(reply_id: bytes) -> AsyncGenerator[bytes]:
             if not reply.text:
                 if waiting and waiting != said:
                     said = waiting
-                    yield event(f'<p class="waiting">{escape(waiting)}</p>')
+                    yield event(f'<p class="waiting">{escape(languages.said(waiting))}</p>')
                 continue
             pause = RENDER_SECONDS - (time.monotonic() - shown)
             if pause > 0:

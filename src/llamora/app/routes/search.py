@@ -8,7 +8,18 @@ from dataclasses import replace
 from quart import Blueprint, Response
 
 from llamora.app import security
-from llamora.app.pages import entry_id, field, is_fragment, model_hidden, number_field, page, profile, see_other, today
+from llamora.app.pages import (
+    entry_id,
+    field,
+    is_fragment,
+    model_hidden,
+    number_field,
+    page,
+    profile,
+    save_profile,
+    see_other,
+    today,
+)
 from llamora.app.services.container import get_services
 from llamora.clock import utc_now
 from llamora.journal.citations import forgetting
@@ -86,7 +97,7 @@ async def remember() -> Response:
     """Switch remembering on, or off; what is remembered goes when it is switched off."""
     services, keys = get_services(), security.session().keys
     wanted = await field("remember") == "yes"
-    await services.accounts.save_profile(keys, replace(await profile(), searches=wanted))
+    await save_profile(searches=wanted)
     if not wanted:
         services.search.forget(keys.user_id)
         await services.db.search_history.clear(keys.user_id)

@@ -1,0 +1,202 @@
+"""The languages of the interface: its catalogues, and dates and numbers as each language writes them.
+
+What a template or a route says is marked with `_` or `ngettext`. Sentences made further down (`journal`,
+`persistence`, `search`, `llm`) are plain English there, know nothing of languages, and some of them are sealed with a
+reply: `said` finds their translation at the edge, also where a number or a name stands in them.
+`scripts/translations.py` collects both kinds into `translations/<code>.po`; the files are read at the start, so that
+there is nothing to compile.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import cast
+from zoneinfo import ZoneInfo
+
+from babel import Locale
+from babel.dates import format_date, format_skeleton, format_time, get_day_names
+from babel.messages.catalog import Catalog
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+from babel.numbers import format_decimal
+from babel.support import NullTranslations, Translations
+from quart import current_app, g, has_request_context, request
+
+from llamora import clock
+
+EXTENSION = "llamora.languages"
+FOLDER = Path(__file__).parent / "translations"
+BLANK = re.compile(r"\{(\w+)\}")
+_SENTENCE_END = re.compile(r"(?<=[.…?]) (?=\S)")
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """One language: `code` (BCP 47), what it calls itself, how it runs, its catalogue.
+
+    `patterns` are the sentences with blanks in them, the longest first, each with its translation.
+    """
+
+    code: str
+    name: str
+    direction: str
+    locale: Locale
+    catalogue: NullTranslations
+    patterns: tuple[tuple[re.Pattern[str], str], ...] = ()
+
+    def said(self, text: str) -> str:
+        """An English sentence of ours in this language; what is in no catalogue stays as it is."""
+        if not text or self.code == "en":
+            return text
+        found = self.catalogue.gettext(text)
+        if found != text:
+            return found
+        for pattern, translation in self.patterns:
+            if match := pattern.fullmatch(text):
+                return translation.format_map({name: self.said(value) for name, value in match.groupdict().items()})
+        parts = _SENTENCE_END.split(text)
+        return " ".join(map(self.said, parts)) if len(parts) > 1 else text
+
+
+def _language(code: str, catalogue: Catalog | None = None) -> Language:
+    locale = Locale.parse(code, sep="-")
+    name = locale.get_display_name(code.replace("-", "_")) or code
+    direction = "rtl" if locale.character_order == "right-to-left" else "ltr"
+    if catalogue is None:
+        return Language(code, name, direction, locale, NullTranslations())
+    compiled = BytesIO()
+    write_mo(compiled, catalogue)
+    compiled.seek(0)
+    patterns = [
+        (_pattern(message.id), cast(str, message.string))
+        for message in catalogue
+        if isinstance(message.id, str) and message.string and BLANK.search(message.id)
+    ]
+    patterns.sort(key=lambda pair: -len(BLANK.sub("", pair[0].pattern)))
+    return Language(code, name, direction, locale, Translations(compiled), tuple(patterns))
+
+
+def _pattern(message: str) -> re.Pattern[str]:
+    parts = BLANK.split(message)
+    return re.compile(
+        "".join(f"(?P<{part}>.+?)" if index % 2 else re.escape(part) for index, part in enumerate(parts)), re.DOTALL
+    )
+
+
+ENGLISH = _language("en")
+
+
+def load(folder: Path = FOLDER) -> dict[str, Language]:
+    """Every language there is a catalogue for, by its code, and English, which needs none."""
+    found = {"en": ENGLISH}
+    for file in sorted(folder.glob("*.po")):
+        with file.open("rb") as source:
+            found[file.stem] = _language(file.stem, read_po(source, locale=file.stem.replace("-", "_")))
+    return found
+
+
+def known() -> Mapping[str, Language]:
+    """The languages of the app that serves the current request."""
+    return cast("dict[str, Language]", current_app.extensions[EXTENSION])
+
+
+def current() -> Language:
+    """The language of this request: what the writer chose, else what their browser asks for, else English."""
+    if not has_request_context():
+        return ENGLISH
+    if "language" not in g:
+        best = request.accept_languages.best_match(list(known()))
+        g.language = known().get(best or "", ENGLISH)
+    return cast(Language, g.language)
+
+
+def speak(code: str) -> None:
+    """Answer this request in a language; an empty or unknown code leaves the choice to the browser."""
+    g.pop("language", None)
+    if code in known():
+        g.language = known()[code]
+
+
+def gettext(message: str) -> str:
+    """A message in the language of this request."""
+    return current().catalogue.gettext(message)
+
+
+def ngettext(one: str, more: str, number: int) -> str:
+    """A message that counts something, in the language of this request."""
+    return current().catalogue.ngettext(one, more, number)
+
+
+def marked(*messages: str) -> tuple[str, ...]:
+    """Messages that are collected here, and translated where they are shown."""
+    return messages
+
+
+def said(sentence: str) -> str:
+    """A sentence that was made in English further down, in the language of this request."""
+    return current().said(sentence)
+
+
+# -- dates and numbers -------------------------------------------------------------------------------
+
+
+def day_words(day: date) -> str:
+    """`20 November 2026`."""
+    return clock.day_in_words(day) if _is_english() else format_date(day, "long", current().locale)
+
+
+def short_day(day: date) -> str:
+    """`20 November`, with the year when it is another one than now."""
+    if day.year != datetime.now().astimezone().year:
+        return day_words(day)
+    return day_words(day).rsplit(" ", 1)[0] if _is_english() else _in_form("MMMMd", day)
+
+
+def weekday(day: date) -> str:
+    """`Friday`."""
+    return clock.weekday_in_words(day) if _is_english() else format_date(day, "EEEE", current().locale)
+
+
+def month_words(day: date) -> str:
+    """`November 2026`."""
+    return day_words(day).split(" ", 1)[1] if _is_english() else _in_form("yMMMM", day)
+
+
+def month_name(day: date) -> str:
+    """`November`."""
+    return format_date(day, "LLLL", current().locale)
+
+
+def weekday_names() -> list[tuple[str, str]]:
+    """The days of the week, Monday first, in full and as two letters or so."""
+    full = get_day_names("wide", "stand-alone", current().locale)
+    short = get_day_names("short", "stand-alone", current().locale)
+    return [(full[number], short[number].rstrip(".")) for number in range(7)]
+
+
+def time_words(instant: datetime, zone: ZoneInfo) -> str:
+    """`7:42` or `19:42`; where the writer wants twelve hours, `7:42 pm` as the language says it."""
+    if not (has_request_context() and g.get("twelve_hours")):
+        return clock.time_in_words(instant, zone)
+    try:
+        local = instant.astimezone(zone)
+    except OverflowError:
+        local = instant
+    words = format_time(local.time(), "h:mm a", locale=current().locale)
+    return words.lower() if _is_english() else words
+
+
+def number_words(number: float, digits: int = 0) -> str:
+    """A number with so many digits after the point, or the comma."""
+    return format_decimal(round(number, digits), "#,##0" + "." * bool(digits) + "0" * digits, current().locale)
+
+
+def _in_form(skeleton: str, day: date) -> str:
+    return format_skeleton(skeleton, datetime(day.year, day.month, day.day), locale=current().locale)  # noqa: DTZ001
+
+
+def _is_english() -> bool:
+    return current().code == "en"
