@@ -88,7 +88,12 @@ async def confirm_recovery_code() -> Response:
         error = _("That is not the %(which)s group. Look at what you wrote down and type it again.")
         error %= {"which": _(ORDINALS[index])}
         return await page(
-            "pages/recovery_code.html", status=422, code="", ask=_(ORDINALS[index]), index=f"{index}.{sealed}", error=error
+            "pages/recovery_code.html",
+            status=422,
+            code="",
+            ask=_(ORDINALS[index]),
+            index=f"{index}.{sealed}",
+            error=error,
         )
     await get_services().accounts.confirm_recovery(session.user.id)
     return see_other(HOME)
