@@ -1,6 +1,7 @@
 // A page of somebody who is no longer signed in must not go on showing what it shows.
 
 import { areNowhereElse } from "./drafts.js";
+import { day, keepUp } from "./instep.js";
 
 const isIn = document.body.classList.contains("is-in");
 const tabs = new BroadcastChannel("llamora-session"); // says only that something ended, never what
@@ -21,7 +22,8 @@ function empty() {
 function listen() {
   watch?.close();
   if (document.visibilityState === "hidden") return;
-  watch = new EventSource("/session/events");
+  watch = new EventSource(day ? `/session/events?day=${day}` : "/session/events");
+  watch.addEventListener("page", ({ data }) => keepUp(JSON.parse(data)));
   watch.addEventListener("ended", empty);
   // A session that ended while nobody listened, such as with the server. Then words that are nowhere but here are
   // worth more than an empty screen: they say themselves how to keep them.

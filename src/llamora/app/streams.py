@@ -13,6 +13,23 @@ logger = getLogger(__name__)
 HEARTBEAT_SECONDS = 15.0
 
 
+class Pulse:
+    """Wakes everybody who waits whenever something was committed to the store, by whichever process."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    @property
+    def next(self) -> asyncio.Event:
+        """Set at the next beat. Take it before you look, so that nothing is missed between looking and waiting."""
+        return self._next
+
+    def beat(self) -> None:
+        """Wake who waits."""
+        beaten, self._next = self._next, asyncio.Event()
+        beaten.set()
+
+
 def event(data: str = "", *, name: str = "", event_id: str = "") -> bytes:
     """One event in the format of https://html.spec.whatwg.org/multipage/server-sent-events.html."""
     lines = [f"event: {name}"] if name else []

@@ -307,6 +307,14 @@ class Entries:
         )
         return sorted(self._open(keys, rows, day), key=lambda entry: (entry.at, entry.id))
 
+    async def revisions_on(self, keys: Keyring, day: date) -> dict[bytes, int]:
+        """The revision of every record on a page, deleted ones too; nothing is opened for it."""
+        return dict(
+            await self._db.fetch(
+                "SELECT id, revision FROM entries WHERE user_id=? AND day=?", (keys.user_id, day_hash(keys, day))
+            )
+        )
+
     async def update(self, keys: Keyring, entry: Entry, also: Sequence[Step] = ()) -> Entry:
         """Store `entry` over the revision it was read at and return it with its new one. Raises StaleRevision."""
         return (await self.update_all(keys, [entry], also))[0]

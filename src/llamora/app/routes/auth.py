@@ -1,9 +1,11 @@
 """Coming in and going out: register, recovery code, sign in, reset, sign out."""
 
 import asyncio
+import json
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator
+from datetime import date
 
 from quart import Blueprint, Response, request
 
@@ -11,7 +13,7 @@ from llamora.app import security
 from llamora.app.languages import gettext as _
 from llamora.app.languages import marked
 from llamora.app.pages import TODAY_PATH as HOME
-from llamora.app.pages import field, page, see_other
+from llamora.app.pages import field, known_day, model_hidden, page, see_other
 from llamora.app.services.container import get_services
 from llamora.app.streams import event, event_stream
 from llamora.journal.accounts import AccountError, OpenSession, TooOften, WrongCredentials
@@ -147,16 +149,39 @@ async def lock() -> Response:
 
 @blueprint.get("/session/events")
 async def watch_session() -> Response:
-    """Tells an open page the moment its session ends, so that it does not go on showing what it shows."""
+    """What an open page listens to: the end of its session, and with `day` what changes on that day's page."""
     opened = security.maybe_session()
     if opened is None:  # an answer of another kind would be an error on the browser's console
         return Response(event(name="out"), mimetype="text/event-stream")
-    return event_stream(_nothing(), get_services().shutting_down, opened.ended, last=event(name="ended"))
+    day = known_day(request.args["day"]) if "day" in request.args else None
+    return event_stream(_changes(day), get_services().shutting_down, opened.ended, last=event(name="ended"))
 
 
-async def _nothing() -> AsyncGenerator[bytes]:
+async def _changes(day: date | None) -> AsyncGenerator[bytes]:
+    """Which messages stand on the page, in their order, at first and whenever that changes: [id, revision, root].
+
+    A reply that is being written has the revision 0: its own stream tells what becomes of it.
+    """
+    services, keys = get_services(), security.session().keys
     yield event(name="open")
-    await asyncio.Event().wait()
+    if day is None:
+        await asyncio.Event().wait()
+        return
+    seen = None
+    while True:
+        beat = services.changes.next
+        now = await services.db.entries.revisions_on(keys, day)
+        if now != seen:
+            seen = now
+            with_replies = not await model_hidden()
+            listing = [
+                [entry.id.hex(), 0 if entry.state == "streaming" else entry.revision, thread.root.id.hex()]
+                for thread in await services.journal.page(keys, day)
+                for entry in (thread.root, *thread.later)
+                if with_replies or entry.role == "me"
+            ]
+            yield event(json.dumps(listing), name="page")
+        await beat.wait()
 
 
 @blueprint.get("/reset")

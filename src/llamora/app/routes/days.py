@@ -3,7 +3,7 @@
 from contextlib import suppress
 from datetime import date, timedelta
 
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 
 from llamora.app import security
 from llamora.app.languages import gettext as _
@@ -31,6 +31,18 @@ async def show_today() -> Response:
 async def show_day(text: str) -> Response:
     """The page of any day."""
     return await _day(known_day(text))
+
+
+@blueprint.get("/d/<text>/entries")
+async def show_entries(text: str) -> Response:
+    """Some messages of a day as its page shows them, by their ids (`e`): what another window changed."""
+    day, wanted = known_day(text), set(request.args.getlist("e"))
+    if not is_fragment():
+        return see_other(f"/d/{day}")
+    threads = await get_services().journal.page(security.session().keys, day)
+    asked = [thread for thread in threads if wanted & {entry.id.hex() for entry in (thread.root, *thread.later)}]
+    views = [view for root in await page_views(security.session().keys, asked) for view in (root, *root.thread)]
+    return await page("components/entries.html", entries=[view for view in views if view.id in wanted])
 
 
 @blueprint.post("/d/<text>/entries")

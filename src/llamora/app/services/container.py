@@ -10,6 +10,7 @@ from typing import cast
 
 from quart import current_app
 
+from llamora.app.streams import Pulse
 from llamora.journal.accounts import Accounts, Throttle
 from llamora.journal.backups import Backups
 from llamora.journal.digests import Digests
@@ -65,6 +66,8 @@ class AppServices:
     digests: Digests
     openings: Openings
     throttle: Throttle = field(default_factory=Throttle)
+    changes: Pulse = field(default_factory=Pulse)
+    """Beats within NOTICE_SECONDS of anything that was committed, here or by another worker."""
     shutting_down: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
@@ -194,6 +197,7 @@ class AppLifecycle:
                 now = await s.db.change_counter()
                 if now != seen:
                     await s.accounts.catch_up()
+                    s.changes.beat()
                 seen = now
             except (StorageError, VaultError) as error:
                 logger.warning("what changed elsewhere could not be read (%s)", type(error).__name__)

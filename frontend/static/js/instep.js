@@ -1,0 +1,95 @@
+// What is written, changed or deleted in another window or on another device comes to this page too: without a move of
+// what is read, and without a touch on what is being typed. The server says what stands on the page (session.js hears
+// it); what differs is asked for and put in its place.
+
+const entries = document.querySelector("[data-day]");
+export const day = entries?.dataset.day;
+
+let listing = null; // the newest that was heard and not yet acted upon: [id, revision, root] in the page's order
+let writing = 0; // requests under way whose answer changes the page by itself
+let asking = false;
+
+const on = (name, listener) => document.addEventListener(name, (event) => listener(event.detail.ctx));
+const shown = (id) => document.getElementById(`e-${id}`);
+const threadOf = (element) => element.querySelector(":scope > .body > .thread");
+const fieldsOf = (element) => [...element.querySelectorAll("textarea")];
+const isTouched = (field) => field === document.activeElement || field.value !== field.defaultValue;
+const isOwn = (element) => (field) => field.closest("[id^='e-']") === element;
+
+export function keepUp(heard) {
+  listing = heard;
+  step();
+}
+
+function differs([id, revision]) {
+  const element = shown(id);
+  if (!element) return true;
+  if (!revision || element.querySelector(":scope > .said > [data-streams]")) return false; // it tells by itself
+  if (fieldsOf(element).filter(isOwn(element)).some(isTouched)) return false; // keeping it will show both
+  return !(element.dataset.revision >= revision);
+}
+
+function step() {
+  if (!listing || writing || asking) return;
+  const heard = listing;
+  listing = null;
+  const ids = new Set(heard.map(([id]) => id));
+  for (const element of entries.querySelectorAll("article[id^='e-']")) {
+    if (!ids.has(element.id.slice(2)) && !fieldsOf(element).some(isTouched)) element.remove();
+  }
+  const wanted = heard.filter(differs).map(([id]) => `e=${id}`);
+  if (!wanted.length) return;
+  asking = true;
+  htmx.ajax("GET", `/d/${day}/entries?${wanted.join("&")}`, { source: entries, swap: "none", heard });
+}
+
+on("htmx:before:request", (ctx) => {
+  if (changesPage(ctx)) writing += 1;
+});
+on("htmx:after:request", (ctx) => {
+  if (ctx.heard && ctx.response.status === 200) place(ctx.heard, ctx.text);
+});
+on("htmx:finally:request", (ctx) => {
+  if (ctx.heard) asking = false;
+  else if (changesPage(ctx)) writing -= 1;
+  setTimeout(step); // after what listens to the same event has done its part
+});
+
+const changesPage = (ctx) =>
+  Boolean(entries) && !ctx.heard && ctx.request?.method === "POST" && entries.contains(ctx.target);
+
+function place(heard, html) {
+  const fresh = document.createElement("template");
+  fresh.innerHTML = html;
+  const last = new Map(); // container -> the message of it that was passed last
+  for (const item of heard) {
+    const [id, , root] = item;
+    const container = id === root ? entries : document.getElementById(`thread-${root}`);
+    const made = fresh.content.querySelector(`#e-${id}`);
+    if (made && container && differs(item)) put(made, shown(id), container, last.get(container));
+    if (shown(id)) last.set(container, shown(id));
+  }
+}
+
+function put(made, old, container, before) {
+  const held = old?.contains(document.activeElement) && !threadOf(old)?.contains(document.activeElement);
+  const thread = old && threadOf(old);
+  if (thread && threadOf(made)) {
+    // Somebody may be answering in the thread: it stays where it is, and only what stands around it is new.
+    const body = made.querySelector(":scope > .body");
+    for (const part of [...old.children, ...thread.parentNode.children]) {
+      if (part !== thread && !part.contains(thread)) part.remove();
+    }
+    old.prepend(...[...made.children].filter((part) => part !== body));
+    thread.before(...[...body.children].filter((part) => part !== threadOf(made)));
+    old.className = made.className;
+    old.dataset.revision = made.dataset.revision;
+    made = old;
+  } else if (old) {
+    old.after(made);
+    old.remove();
+  } else if (before) before.after(made);
+  else container.prepend(made);
+  htmx.process(made);
+  if (held) made.querySelector("[data-returns]")?.focus({ preventScroll: true });
+}

@@ -1,0 +1,126 @@
+"""Two windows and two devices on the same page: what happens in one is seen in the other, on whichever worker."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.served import Server, Writer
+
+DAY = "2024-03-12"
+SECOND = 1000
+SHOW = """state => {
+  Object.defineProperty(document, "visibilityState", {value: state, configurable: true});
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+SOON = 30 * SECOND  # "about a second" is measured by the bench; a busy machine must not fail a test
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server]) -> Server:
+    """Two workers: the other window is served by either."""
+    env = {
+        "LLAMORA_LLM__ENABLED": "false",
+        "LLAMORA_EMBEDDING__ENABLED": "false",
+        "LLAMORA_SERVER__WORKERS": "2",
+    }
+    return serve(mode="prod", env=env).start()
+
+
+@pytest.fixture
+def writer(server: Server) -> Writer:
+    return Writer(server.url).register()
+
+
+def opened(new_page: Callable[..., Page], writer: Writer) -> Page:
+    page = new_page()
+    jar = writer.http.cookies.jar
+    page.context.add_cookies([{"name": c.name, "value": c.value or "", "url": writer.url} for c in jar])
+    with page.expect_response(lambda answer: "/session/events" in answer.url):
+        page.goto(f"{writer.url}/d/{DAY}")
+    return page
+
+
+def texts(page: Page) -> list[str]:
+    return page.locator("article.entry .prose").all_inner_texts()
+
+
+def keep(page: Page, text: str) -> None:
+    page.locator("#write").fill(text)
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("article.entry .prose", has_text=text)).to_be_visible()
+
+
+def test_what_is_written_edited_and_deleted_in_one_window_appears_in_the_other(
+    writer: Writer, new_page: Callable[..., Page]
+) -> None:
+    here, there = opened(new_page, writer), opened(new_page, writer)
+    keep(here, "A heron in the reeds.")
+    expect(there.locator("article.entry .prose")).to_have_text(["A heron in the reeds."], timeout=SOON)
+    keep(there, "And a second one.")
+    expect(here.locator("article.entry .prose")).to_have_text(
+        ["A heron in the reeds.", "And a second one."], timeout=SOON
+    )
+
+    here.get_by_role("link", name="Edit", exact=True).first.click()
+    here.locator("article textarea").fill("A heron, asleep.")
+    here.keyboard.press("Control+Enter")
+    expect(there.locator("article.entry .prose").first).to_have_text("A heron, asleep.", timeout=SOON)
+    expect(there.locator("article.entry a.edited").first).to_contain_text("edited")
+
+    here.get_by_role("button", name="Delete").first.click()
+    expect(there.locator("article.entry .prose")).to_have_text(["And a second one."], timeout=SOON)
+    here.get_by_role("button", name="Undo").click()
+    expect(there.locator("article.entry .prose")).to_have_text(["A heron, asleep.", "And a second one."], timeout=SOON)
+    # Nothing stands twice, in neither window, once both have heard of everything.
+    keep(here, "The last word.")
+    expect(there.locator("article.entry .prose").last).to_have_text("The last word.", timeout=SOON)
+    assert texts(here) == texts(there) == ["A heron, asleep.", "And a second one.", "The last word."]
+    # What came in is as alive as what was there.
+    there.get_by_role("link", name="Edit", exact=True).first.click()
+    expect(there.locator("article textarea")).to_have_value("A heron, asleep.")
+
+
+def test_nothing_moves_and_nothing_typed_is_touched(writer: Writer, new_page: Callable[..., Page]) -> None:
+    ids = [writer.write(f"Entry {number}.\n\n" + "A line of it. " * 40, DAY) for number in range(12)]
+    page = opened(new_page, writer)
+    page.locator("#write").fill("half a thou")
+    page.locator("#write").evaluate("field => field.setSelectionRange(4, 6)")
+    place = page.locator(f"#e-{ids[8]}")
+    place.scroll_into_view_if_needed()
+    page.evaluate("scrollBy(0, 40)")
+    editing = page.locator(f"#e-{ids[9]}")
+    editing.get_by_role("link", name="Edit", exact=True).click()
+    editing.locator("textarea").fill("my own words for it")
+    before = place.bounding_box()
+    # A longer text above what is read, a deletion below it, another text for what is being edited here.
+    writer.post(f"/e/{ids[0]}", {"text": "Longer.\n\n" + "Many more lines. " * 200, "revision": "1"})
+    writer.post(f"/e/{ids[11]}/delete", {"revision": "1"})
+    writer.post(f"/e/{ids[9]}", {"text": "What the other window made of it.", "revision": "1"})
+    expect(page.locator(f"#e-{ids[0]} > .body > .prose")).to_contain_text("Longer.", timeout=SOON)
+    expect(page.locator(f"#e-{ids[11]}")).to_have_count(0, timeout=SOON)
+    after = place.bounding_box()
+    assert before is not None
+    assert after is not None
+    assert abs(after["y"] - before["y"]) < 1  # a page scrolls by whole pixels
+    expect(editing.locator("textarea")).to_have_value("my own words for it")
+    expect(editing.locator("textarea")).to_be_focused()
+    expect(page.locator("#write")).to_have_value("half a thou")
+    # Both texts are there for whoever keeps theirs.
+    editing.get_by_role("button", name="Keep").click()
+    expect(editing.locator(".theirs")).to_contain_text("What the other window made of it.")
+    expect(editing.locator("textarea")).to_have_value("my own words for it")
+
+
+def test_a_window_that_was_away_catches_up(writer: Writer, new_page: Callable[..., Page]) -> None:
+    first = writer.write("There from the start.", DAY)
+    page = opened(new_page, writer)
+    page.evaluate(SHOW, "hidden")
+    for number in range(3):
+        writer.write(f"Written elsewhere {number}.", DAY)
+    writer.post(f"/e/{first}/delete", {"revision": "1"})
+    expect(page.locator("article.entry")).to_have_count(1)
+    page.evaluate(SHOW, "visible")
+    expect(page.locator("article.entry .prose")).to_have_text(
+        [f"Written elsewhere {number}." for number in range(3)], timeout=SOON
+    )
