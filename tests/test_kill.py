@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
-from scripts.torture import rotation, users
-from scripts.torture.kill import torture
+from scripts.torture import kill, rotation, users
 
 
-def test_nothing_acknowledged_is_lost_to_a_kill(tmp_path: Path, cache: Path) -> None:
-    result = torture(3, tmp_path, cache, seed=7)
+def test_nothing_acknowledged_is_lost_or_half_done_after_a_kill(tmp_path: Path, cache: Path) -> None:
+    result = kill.torture(8, tmp_path, cache, seed=7)
     assert result["acknowledged"]
-    assert (result["lost"], result["damaged"]) == (0, 0)
+    assert result["by_kind"].keys() == kill.SHARES.keys()
+    assert result["wrong"] == {}
+    assert (result["lost"], result["half"], result["damaged"], result["plain"]) == (0, 0, 0, 0)
+    assert result["two_epochs"] == 0
 
 
 def test_a_kill_while_the_key_is_changed_loses_nothing(tmp_path: Path, cache: Path) -> None:

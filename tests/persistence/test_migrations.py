@@ -81,6 +81,24 @@ def test_a_copy_is_made_before_a_later_migration(database: Path, folder: Path) -
         assert stat.S_IMODE(copy.parent.stat().st_mode) == 0o700
 
 
+def test_a_copy_has_its_name_only_once_it_is_whole(
+    database: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_db_migrations(database, only_first(folder))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for place, name in ((os, "fsync"), (Path, "replace")):
+        monkeypatch.setattr(place, name, full)
+        with pytest.raises(StorageError, match=r": no space left on device\.$"):
+            run_db_migrations(database, folder)
+        monkeypatch.undo()
+        assert list((database.parent / "backups").iterdir()) == []
+    assert tables(database) == {"one", "schema_migrations"}
+    assert run_db_migrations(database, folder) == ["second"]
+
+
 @pytest.mark.parametrize(
     "bad",
     [

@@ -20,7 +20,15 @@ from typing import Any, BinaryIO, cast
 from filelock import Timeout
 
 from llamora.clock import utc_now
-from llamora.persistence.connection import Row, StorageError, connect, prepare_file, storage_error, write_lock
+from llamora.persistence.connection import (
+    Row,
+    StorageError,
+    connect,
+    prepare_file,
+    storage_error,
+    sync_folder,
+    write_lock,
+)
 from llamora.persistence.entries import instant, micros
 from llamora.persistence.records import KINDS, Kind
 from llamora.persistence.users import NameTaken, SlotKind, name_key
@@ -414,7 +422,7 @@ def copy_database(database: Path, target: Path) -> None:
         except sqlite3.Error as error:
             raise storage_error(error) from None
 
-    _put_in_place(target, fill)
+    put_in_place(target, fill)
 
 
 # -- files and connections -----------------------------------------------------------------------------
@@ -436,7 +444,11 @@ def _whole_file(target: Path) -> Generator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
-def _put_in_place(target: Path, fill: Callable[[Path], None]) -> None:
+def put_in_place(target: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` make a file, which stands at `target` once it is whole and on the disk, and not before.
+
+    Raises StorageError, and what `fill` raises.
+    """
     part = _part_of(target)
     try:
         fill(part)
@@ -451,18 +463,17 @@ def _put_in_place(target: Path, fill: Callable[[Path], None]) -> None:
 
 def _part_of(target: Path) -> Path:
     part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
-    prepare_file(part)
+    try:
+        prepare_file(part)
+    except StorageError:
+        part.unlink(missing_ok=True)
+        raise
     return part
 
 
 def _move(part: Path, target: Path) -> None:
     part.replace(target)
-    if os.name == "posix":  # the name too must be on the disk
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    sync_folder(target.parent)  # the name too must be on the disk
 
 
 def _no_file(target: Path, error: OSError) -> StorageError:

@@ -63,6 +63,22 @@ def storage_error(error: sqlite3.Error) -> StorageError:
     return StorageError(f"The journal's file refused the change ({type(error).__name__}).")
 
 
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk: a file that is there without its name is lost to a power cut.
+
+    Where folders cannot be opened (Windows) the system sees to it. Raises OSError.
+    """
+    if os.name == "posix":
+        try:
+            opened = os.open(folder, os.O_RDONLY)
+        except PermissionError:  # one that may be written to and not read
+            return
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
 def prepare_file(path: Path) -> None:
     """Create the folder (0700) and the database file (0600) where they are missing.
 
@@ -72,8 +88,10 @@ def prepare_file(path: Path) -> None:
         # One by one: `parents=True` makes those between by the umask, readable by others.
         for folder in reversed([each for each in path.parents if not each.exists()]):
             folder.mkdir(mode=0o700, exist_ok=True)
+            sync_folder(folder.parent)
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            sync_folder(path.parent)
         if not (os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)):
             raise PermissionError
         if os.name == "posix" and path.stat().st_mode & 0o077:
@@ -236,7 +254,10 @@ class Connections:
 
     async def change_counter(self) -> int:
         """PRAGMA data_version of one reader: another value when anything was committed since."""
-        rows = await self._reader(1).execute_fetchall("PRAGMA data_version")
+        try:
+            rows = await self._reader(1).execute_fetchall("PRAGMA data_version")
+        except sqlite3.Error as error:
+            raise storage_error(error) from None
         return int(next(iter(rows))[0])
 
     @asynccontextmanager

@@ -3,6 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from logging import getLogger
@@ -11,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from llamora.clock import utc_now
+from llamora.persistence.backups import put_in_place
 from llamora.persistence.connection import StorageError, connect, prepare_file, storage_error, write_lock
 
 logger = getLogger(__name__)
@@ -157,12 +159,9 @@ def _back_up(connection: sqlite3.Connection, path: Path, before: Migration) -> N
     target = path.parent / "backups" / f"{path.stem}-before-{before.number:04}.sqlite3"
     if target.exists():  # an earlier try: its copy is of the same or an older state, keep both
         target = target.with_name(f"{target.stem}-{utc_now():%Y%m%d%H%M%S%f}.sqlite3")
-    prepare_file(target)
-    copy = sqlite3.connect(target)
-    try:
-        connection.backup(copy)
-    except BaseException:
-        copy.close()
-        target.unlink()  # half a copy would look like a whole one
-        raise
-    copy.close()
+
+    def fill(part: Path) -> None:
+        with closing(sqlite3.connect(part)) as copy:
+            connection.backup(copy)
+
+    put_in_place(target, fill)  # whole or not at all: half a copy would look like a whole one

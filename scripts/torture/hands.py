@@ -1,0 +1,269 @@
+"""What is done to a store while it is broken: the list of deeds, and processes that do them until they are killed.
+
+A new kind of deed is a function that plans one, named in DEEDS; a new kind of work is one named in WORK.
+"""
+
+import asyncio
+import random
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from llamora.app.services.container import AppLifecycle, AppServices
+from llamora.journal import rotation
+from llamora.journal.rotation import Rotation
+from llamora.persistence.backups import copy_database, read_header, restore_backup
+from llamora.persistence.connection import StaleRevision
+from llamora.persistence.drafts import Pen
+from llamora.persistence.migrations import run_db_migrations
+from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings, resource
+from llamora.vault.keys import Keyring, open_keyring
+from scripts.torture.promises import Line
+
+WORD = "quokkasaurus"
+"""In every text and trace: no file may hold it."""
+HANDS = 4
+MOST_LINES = 40  # of one hand: beyond, it erases rather than writes
+
+Tell = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """What a hand is about to do to one entry."""
+
+    entry: bytes
+    after: Line | None
+    do: Callable[[], Awaitable[object]]
+
+
+@dataclass(slots=True)
+class Hand:
+    """One of several that work at once, each on entries of its own (by the first byte of the id)."""
+
+    number: int
+    services: AppServices
+    keys: Keyring
+    rng: random.Random
+    lines: dict[bytes, Line]
+
+    def words(self) -> str:
+        """A text of any length, with the word that is looked for."""
+        return f"{WORD} {self.rng.randrange(10**9)}" + " word" * self.rng.choice((0, 3, 30, 300))
+
+    def one(self, *, deleted: bool = False) -> bytes | None:
+        """An entry of this hand's at random."""
+        entries = [entry for entry, line in self.lines.items() if line.deleted == deleted]
+        return self.rng.choice(entries) if entries else None
+
+
+def new_id(number: int) -> bytes:
+    """A random id that belongs to a hand."""
+    first = secrets.randbelow(256 // HANDS) * HANDS + number
+    return bytes([first]) + secrets.token_bytes(15)
+
+
+def _write(hand: Hand) -> Deed | None:
+    if len(hand.lines) >= MOST_LINES:
+        return _erase(hand) or _delete(hand)
+    entry, text = new_id(hand.number), hand.words()
+    day = date(2026, 1 + entry[1] % 12, 1 + entry[2] % 28)
+    return Deed(entry, Line(text), lambda: hand.services.journal.write(hand.keys, day, text, "UTC", pen=Pen(entry)))
+
+
+def _edit(hand: Hand) -> Deed | None:
+    if (entry := hand.one()) is None:
+        return None
+    text, line = hand.words(), hand.lines[entry]
+    return Deed(entry, line.edited(text), lambda: hand.services.journal.edit(hand.keys, entry, text, line.revision))
+
+
+def _delete(hand: Hand) -> Deed | None:
+    if (entry := hand.one()) is None:
+        return None
+    return Deed(entry, hand.lines[entry].marked(deleted=True), lambda: hand.services.journal.delete(hand.keys, entry))
+
+
+def _restore(hand: Hand) -> Deed | None:
+    if (entry := hand.one(deleted=True)) is None:
+        return None
+    return Deed(entry, hand.lines[entry].marked(deleted=False), lambda: hand.services.journal.restore(hand.keys, entry))
+
+
+def _erase(hand: Hand) -> Deed | None:
+    if (entry := hand.one(deleted=True)) is None:
+        return None
+    return Deed(entry, None, lambda: hand.services.journal.erase(hand.keys, entry))
+
+
+def _trace(hand: Hand) -> Deed | None:
+    if (entry := hand.one()) is None:
+        return None
+    name, line = f"{WORD} {hand.rng.randrange(5)}", hand.lines[entry]
+    return Deed(
+        entry,
+        replace(line, traces=line.traces | {name}),
+        lambda: hand.services.db.tags.add(hand.keys, entry, name),
+    )
+
+
+def _untrace(hand: Hand) -> Deed | None:
+    from llamora.persistence.tags import trace_hash
+
+    if (entry := hand.one()) is None or not hand.lines[entry].traces:
+        return None
+    line = hand.lines[entry]
+    name = min(line.traces)
+    return Deed(
+        entry,
+        replace(line, traces=line.traces - {name}),
+        lambda: hand.services.db.tags.remove(hand.keys, entry, trace_hash(hand.keys, name)),
+    )
+
+
+DEEDS: tuple[Callable[[Hand], Deed | None], ...] = (_write, _write, _edit, _delete, _restore, _erase, _trace, _untrace)
+
+
+async def work_on(hand: Hand, tell: Tell) -> None:
+    """One deed after the other, each told before it is done and after."""
+    while True:
+        deed = hand.rng.choice(DEEDS)(hand)
+        if deed is None:
+            continue
+        tell("begin", hand.number, deed.entry, deed.after)
+        try:
+            await deed.do()
+        except StaleRevision:  # an erasure while much else is written is refused in the end, with a sentence
+            tell("refused", hand.number)
+            continue
+        tell("done", hand.number)
+        if deed.after is None:
+            del hand.lines[deed.entry]
+        else:
+            hand.lines[deed.entry] = deed.after
+
+
+def settings_in(folder: Path) -> Settings:
+    """Real parts on the floor of the KDF, without any model."""
+    return Settings(
+        data=DataSettings(folder=folder, cache=folder.parent / "cache"),
+        crypto=CryptoSettings(kdf_target_ms=0),
+        llm=LlmSettings(enabled=False),
+        embedding=EmbeddingSettings(enabled=False),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a process is told: where, whose, what it knows of the entries, and what chance it takes."""
+
+    folder: Path
+    user_id: bytes
+    master: bytes
+    lines: dict[bytes, Line]
+    seed: int
+    files: tuple[Path, ...] = ()
+    code: str = ""
+
+    @property
+    def database(self) -> Path:
+        """The store."""
+        return self.folder / "llamora.sqlite3"
+
+
+async def _at_work(order: Order, tell: Tell, beside: Callable[[AppServices, Keyring], Awaitable[None]] | None) -> None:
+    """The whole server but its web: all hands, and something beside them, until the kill."""
+    services = AppServices.create(settings_in(order.folder))
+    await AppLifecycle(services).start()
+    keys = open_keyring(order.user_id, order.master, await services.db.users.data_keys(order.user_id))
+    hands = [
+        Hand(
+            number,
+            services,
+            keys,
+            random.Random(order.seed + number),
+            {entry: line for entry, line in order.lines.items() if entry[0] % HANDS == number},
+        )
+        for number in range(HANDS)
+    ]
+    tell("ready")
+    extra = [beside(services, keys)] if beside else []
+    await asyncio.gather(*(work_on(hand, tell) for hand in hands), *extra)
+
+
+def entries(order: Order, tell: Tell) -> None:
+    """Write, edit, delete, bring back, erase, trace."""
+    asyncio.run(_at_work(order, tell, None))
+
+
+def rotate(order: Order, tell: Tell) -> None:
+    """The same while the data key is changed, again and again."""
+    rotation.NOTICE_SECONDS = 0.01  # there is no other worker that has to notice
+
+    async def change(services: AppServices, keys: Keyring) -> None:
+        changing: Rotation = services.rotation
+        while True:
+            if await services.db.epochs.count(keys.user_id) == 1:
+                await changing.begin(keys)
+            await changing.finish(keys)
+            tell("rotated")
+
+    asyncio.run(_at_work(order, tell, change))
+
+
+def backup(order: Order, tell: Tell) -> None:
+    """The same while backups of the writer and copies of everything are made, again and again."""
+
+    async def keep(services: AppServices, keys: Keyring) -> None:
+        for number in range(10_000):
+            made = await services.backups.make(keys)
+            tell("file", made)
+            copy = order.folder / "backups" / f"copy-{order.seed}-{number}.sqlite3"
+            await asyncio.to_thread(copy_database, order.database, copy)
+            tell("file", copy)
+
+    asyncio.run(_at_work(order, tell, keep))
+
+
+def migrate(order: Order, tell: Tell) -> None:
+    """Bring an older schema up."""
+    tell("ready")
+    run_db_migrations(order.database, resource("migrations"))
+    tell("migrated")
+
+
+def restore(order: Order, tell: Tell) -> None:
+    """Put one backup and then the other in the journal's place, again and again."""
+    opened = []
+    for file in order.files:
+        header = read_header(file)
+        opened.append((file, header, header.unlock(order.code)))
+    tell("ready")
+    rng = random.Random(order.seed)
+    while True:
+        number = rng.randrange(len(opened))
+        file, header, keys = opened[number]
+        tell("restoring", number)
+        restore_backup(order.database, file, header, keys, replace=True)
+        tell("restored", number)
+
+
+WORK: dict[str, Callable[[Order, Tell], None]] = {
+    "entries": entries,
+    "rotate": rotate,
+    "backup": backup,
+    "migrate": migrate,
+    "restore": restore,
+}
+
+
+def run(kind: str, order: Order, connection: Any) -> None:
+    """What a process runs: the work, telling each step through a pipe."""
+
+    def tell(*words: object) -> None:
+        connection.send(words)
+
+    WORK[kind](order, tell)
