@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -125,6 +126,46 @@ async def test_close_ends_the_thread_and_the_use(cache: Path) -> None:
     assert not embedder.ready
     with pytest.raises(EmbedderUnavailable):
         await embedder.passages(["late"])
+
+
+async def test_a_question_waits_for_no_passage_and_passages_make_way(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = Embedder(EmbeddingSettings(), cache)
+    await embedder.warm_up()
+    plain = Embedder._embed
+    gates = {False: threading.Event(), True: threading.Event()}
+    begun: list[bool] = []
+
+    def held(self: Embedder, texts: list[str], question: bool = False) -> object:
+        begun.append(question)
+        assert gates[question].wait(60)
+        return plain(self, texts, question)
+
+    async def until_begun(count: int) -> None:
+        while len(begun) < count:  # noqa: ASYNC110 -- nothing tells of it
+            await asyncio.sleep(0.001)
+
+    monkeypatch.setattr(Embedder, "_embed", held)
+    async with asyncio.timeout(60):
+        passages = asyncio.create_task(embedder.passages(["one", "two", "three", "four"]))
+        await until_begun(1)
+        gates[True].set()
+        assert (await embedder.query("first of all")).shape == (384,)
+        assert not passages.done()
+        gates[True].clear()
+        question = asyncio.create_task(embedder.query("again"))
+        await until_begun(3)
+        gates[False].set()
+        while not embedder._threads["llamora-embed"]._work_queue.empty():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        for _ in range(100):  # the first batch ends, and the second is not begun before the question is answered
+            await asyncio.sleep(0.001)
+        assert begun == [False, True, True]
+        gates[True].set()
+        await question
+        assert len(await passages) == 4
+    await embedder.close()
 
 
 def test_heavy_parts_are_not_imported_before_they_are_needed() -> None:

@@ -118,6 +118,35 @@ async def test_vectors_are_sealed_and_made_only_once(desk: Desk, monkeypatch: py
     assert (await desk.ask("fruit")).meaning
 
 
+async def test_a_question_is_embedded_once_until_the_journal_is_locked(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = await desk.write("I was made redundant this morning")
+    await desk.ready()
+    asked: list[str] = []
+    query = Embedder.query
+
+    async def counting(self: Embedder, text: str) -> object:
+        asked.append(text)
+        return await query(self, text)
+
+    monkeypatch.setattr(Embedder, "query", counting)
+    for text in ("losing my job", "losing my job by:me", "losing my job after:2020"):
+        assert (await desk.found(text))[0] == entry.id
+    await desk.ask("losing my job", offset=20)
+    assert asked == ["losing my job"]
+    monkeypatch.setattr(module, "ASKED", 1)
+    await desk.ask("a walk")
+    await desk.ask("losing my job")
+    assert asked == ["losing my job", "a walk", "losing my job"]
+    user = desk.service._users[desk.keys.user_id]
+    desk.service.lock(desk.keys.user_id)
+    assert not user.asked
+    await desk.ready()
+    await desk.ask("losing my job")
+    assert len(asked) == 4
+
+
 @pytest.mark.parametrize("what", ["missing", "older", "other model", "damaged"])
 async def test_vectors_that_do_not_fit_are_made_anew(desk: Desk, what: str) -> None:
     entry = await desk.write("a boat on the lake")

@@ -1,4 +1,4 @@
-"""Embeddings: text in, unit vectors out, on one thread of its own. The only door to fastembed.
+"""Embeddings: text in, unit vectors out, on threads of their own. The only door to fastembed.
 
 Nothing here reaches the network: the default model is built from an installed package into the cache folder, and
 any other is loaded from a folder or from what is cached already.
@@ -47,8 +47,10 @@ CHUNK_WORDS = 60  # measured on long dated conversations: shorter and longer pas
 OVERLAP_WORDS = 15
 CHUNK_LETTERS = 1200  # a passage of a script without spaces is one "word": cut it all the same
 TOKENS = 256  # what the model was trained on; longer input is cut by its tokenizer
-BATCH_TEXTS = 8  # larger batches are slower per text and take memory that is never given back
-BATCH_LETTERS = 2400
+# Measured: two texts at a time are as fast per text as eight, and a question, which shares the processor with the
+# batch that is running, is slowed by one of them only for some 20 ms. Large ones take memory that is never given back.
+BATCH_TEXTS = 2
+BATCH_LETTERS = 800
 
 # The end of a sentence, in scripts with and without spaces, or of a line.
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])|\n+")
@@ -109,7 +111,7 @@ def _overlap(pieces: list[list[str]]) -> list[list[str]]:
 
 
 class Embedder:
-    """One embedding model on one thread.
+    """One embedding model on two threads: one for passages, one for questions, for which passages make way.
 
     `state` is "off" (switched off, or no model on this machine; `reason` says which), "cold" (not yet asked for),
     "loading", "ready" or "failed". `dim` is 0 until the model's size is known.
@@ -124,7 +126,8 @@ class Embedder:
         self._cache = cache
         self._model: Any = None
         self._loading: asyncio.Task[None] | None = None
-        self._thread: ThreadPoolExecutor | None = None
+        self._threads: dict[str, ThreadPoolExecutor] = {}
+        self._questions: set[asyncio.Future[Vectors]] = set()  # those that are being embedded
         if not settings.enabled:
             self.state, self.reason = "off", "Search by meaning is switched off in the settings."
         elif importlib.util.find_spec("fastembed") is None:
@@ -169,22 +172,27 @@ class Embedder:
                 or len(batch) == BATCH_TEXTS
                 or (len(batch) + 1) * len(texts[following[0]]) > BATCH_LETTERS
             ):
-                # One batch at a time, so that a query waits for one at most.
+                if self._questions:  # those of now only: one who never stops asking does not stop the rest
+                    await asyncio.wait(self._questions)
                 vectors[batch] = await self._in_thread(self._embed, [texts[index] for index in batch])
                 batch = []
         return vectors
 
     async def query(self, text: str) -> "Vectors":
-        """The unit vector of a question, float32 [dim]. Raises EmbedderUnavailable."""
+        """The unit vector of a question, float32 [dim]; it waits for no passage. Raises EmbedderUnavailable."""
         await self._need()
-        return (await self._in_thread(self._embed, [text], True))[0]
+        # A session of ONNX Runtime may run on several threads at once; the weights are there once.
+        question = self._in_thread(self._embed, [text], True, name="llamora-ask")
+        self._questions.add(question)
+        question.add_done_callback(self._questions.discard)
+        return (await question)[0]
 
     async def close(self) -> None:
         """Let the model go; the embedder stays closed."""
-        thread, self._thread = self._thread, None
+        threads, self._threads = self._threads, {}
         if self.state != "off":
             self.state, self.reason = "off", "Search by meaning has been stopped."
-        if thread is not None:
+        for thread in threads.values():
             await asyncio.to_thread(thread.shutdown, cancel_futures=True)
         self._model = None
 
@@ -193,10 +201,12 @@ class Embedder:
         if self.state != "ready":
             raise EmbedderUnavailable(self.reason)
 
-    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "llamora-embed")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+    def _in_thread(
+        self, work: Callable[..., T], *arguments: object, name: str = "llamora-embed"
+    ) -> "asyncio.Future[T]":
+        if name not in self._threads:
+            self._threads[name] = ThreadPoolExecutor(1, name)
+        return asyncio.get_running_loop().run_in_executor(self._threads[name], work, *arguments)
 
     async def _load(self) -> None:
         try:
@@ -214,7 +224,7 @@ class Embedder:
         if self.state == "loading":
             self._model, self.dim, self.state = model, dim, "ready"
 
-    # What follows runs on the embedder's own thread.
+    # What follows runs on the embedder's own threads.
 
     def _open_model(self) -> "tuple[Any, int]":
         folder = self._settings.folder

@@ -46,6 +46,7 @@ SNAPSHOT_FROM = 1_000  # entries; fewer are read as fast as a snapshot would be
 SNAPSHOT_SHARE = 0.05  # of the entries must have changed before a snapshot is written anew
 SNAPSHOT_QUIET = 20.0  # seconds without a change before it is
 RETRY_SECONDS = (1.0, 300.0)  # the first wait after a batch was not embedded, and the longest
+ASKED = 32  # vectors of questions kept, for the pages and filters of what is looked for
 NOTED = 100  # queries of a writer that addresses in memory stand for
 UNLOCKED = 32  # indexes kept at a time; the one unused for longest makes room and is built again when asked for
 
@@ -97,6 +98,7 @@ class _Unlocked:
     total: int = 0  # of what the records of `seen` weigh
     traces: dict[bytes, frozenset[bytes]] = field(default_factory=dict[bytes, frozenset[bytes]])
     unembedded: dict[bytes, None] = field(default_factory=dict[bytes, None])  # newest last
+    asked: OrderedDict[tuple[str, str], "Vectors"] = field(default_factory=OrderedDict[tuple[str, str], "Vectors"])
     build: asyncio.Task[None] | None = None
     saving: asyncio.Task[None] | None = None
     loaded: bool = False
@@ -184,6 +186,7 @@ class SearchService:
             if task is not None:
                 task.cancel()
         user.unembedded.clear()
+        user.asked.clear()
         user.thread.submit(user.index.close)
         user.thread.shutdown(wait=False)
 
@@ -364,9 +367,14 @@ class SearchService:
         asked: dict[str, Vectors] = {}
         for model in sorted({self._model(), *user.index.models}, key=lambda model: model != self._model()):
             embedder = self._embedder_of(model)
-            if embedder is not None and embedder.ready:
-                with suppress(EmbedderUnavailable):
-                    asked[model] = await embedder.query(text)
+            if embedder is None or not embedder.ready:
+                continue
+            with suppress(EmbedderUnavailable):
+                known = user.asked.pop((model, text), None)
+                asked[model] = await embedder.query(text) if known is None else known
+                user.asked[model, text] = asked[model]
+                while len(user.asked) > ASKED:
+                    user.asked.popitem(last=False)
         return asked
 
     async def _build(self, user: _Unlocked) -> None:
