@@ -27,7 +27,7 @@ import httpx
 from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.persistence.entries import Entry
 from llamora.settings import load_settings
-from llamora.vault.keys import Argon2Params, kdf_milliseconds
+from llamora.vault.slots import Argon2Params, kdf_milliseconds
 from tests.scripted_model import Asked, Reply, ScriptedModel
 from tests.served import Server, Writer
 

@@ -33,7 +33,8 @@ from llamora.persistence.users import User
 from llamora.search.embed import Embedder
 from llamora.search.service import SearchService
 from llamora.settings import Settings, load_settings, resource
-from llamora.vault.keys import Argon2Params, Keyring, create_keys, open_keyring
+from llamora.vault.keys import Keyring, create_keys, open_keyring
+from llamora.vault.slots import Argon2Params
 
 Unit = Literal["diary", "turn", "session"]
 DEPTH = 100  # results looked at; of later ones the reciprocal rank counts as nothing

@@ -35,27 +35,22 @@ from llamora.persistence.users import User
 from llamora.persistence.vectors import EntryVectors
 from llamora.persistence.versions import Version
 from llamora.settings import CryptoSettings, SessionSettings, resource
-from llamora.vault import keys as vault_keys
+from llamora.vault import slots as vault_slots
 from llamora.vault.envelope import Damaged, UnknownFormat, WrongHeader, WrongKey
 from llamora.vault.keys import (
-    Argon2Params,
-    BadParameters,
     Keyring,
-    KeySlot,
     MissingEpoch,
     NewKeys,
-    RecoveryCodeError,
-    WrongSecret,
     create_keys,
     new_data_key,
     open_from_cookie,
     open_from_session,
     open_keyring,
-    open_slot,
     seal_for_cookie,
     seal_for_session,
     session_id_of,
 )
+from llamora.vault.slots import Argon2Params, BadParameters, KeySlot, RecoveryCodeError, WrongSecret, open_slot
 from tests.scan import find_words
 
 PASSPHRASE = "seven quiet herons over the weir"
@@ -225,7 +220,7 @@ def damage_keys(found: Findings, writer: Writer, stride: int) -> None:
 def damage_code(found: Findings, writer: Writer, slot: KeySlot) -> None:
     """Every other letter in every place of a recovery code, every length, every two neighbours exchanged."""
     code = writer.made.recovery_code
-    symbols = vault_keys._CROCKFORD  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    symbols = vault_slots._CROCKFORD  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     for at, letter in enumerate(code):
         if letter != "-":
             for other in symbols.replace(letter, ""):
@@ -412,8 +407,8 @@ def torture(folder: Path, stride: int = 1) -> dict[str, object]:
     run_db_migrations(database, resource("migrations"))
     found = Findings()
     # The KDF is deterministic: what it gave once for a secret, a salt and a cost need not be computed again.
-    real = vault_keys._argon2id  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    vault_keys._argon2id = functools.lru_cache(real)  # type: ignore[assignment]  # noqa: SLF001
+    real = vault_slots._argon2id  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    vault_slots._argon2id = functools.lru_cache(real)  # type: ignore[assignment]  # noqa: SLF001
     try:
         alice, bob = asyncio.run(_two(database))
         mine, theirs = rows_of(database, alice.user.id), rows_of(database, bob.user.id)
@@ -427,7 +422,7 @@ def torture(folder: Path, stride: int = 1) -> dict[str, object]:
         move_keys(found, alice, bob)
         asyncio.run(lower_parameters(found, database, alice))
     finally:
-        vault_keys._argon2id = real  # noqa: SLF001
+        vault_slots._argon2id = real  # noqa: SLF001
     return {
         "tried": sum(found.tried.values()),
         "not_refused": sum(found.passed.values()),

@@ -26,7 +26,8 @@ from llamora.persistence.records import KINDS
 from llamora.persistence.users import User
 from llamora.persistence.versions import Version
 from llamora.settings import resource
-from llamora.vault.keys import Argon2Params, Keyring, create_keys, open_keyring
+from llamora.vault.keys import Keyring, create_keys, open_keyring
+from llamora.vault.slots import Argon2Params
 from tests.scan import find_words
 
 WRITERS = ("Alice", "Bob", "Charlie")

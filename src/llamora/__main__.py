@@ -19,6 +19,7 @@ from typing import Any
 
 from llamora import commands
 from llamora.settings import Settings, SettingsError, load_settings, resource
+from llamora.vault.memory import keep_out_of_dumps
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _set_up_logging(settings.log_level)
         if options.mode in ("dev", "prod"):
             return _serve(settings, dev=options.mode == "dev", reload=options.reload)
-        _quiet_core_dumps()
+        keep_out_of_dumps()
         return commands.run_command(options, settings)
     except (Failure, SettingsError, commands.CommandFailed) as error:
         print(f"llamora-server: {error}", file=sys.stderr)
@@ -83,7 +84,7 @@ def _serve(settings: Settings, *, dev: bool, reload: bool) -> int:
     from llamora.persistence.connection import InstanceLock, StorageError
     from llamora.persistence.migrations import run_db_migrations
 
-    _quiet_core_dumps()
+    keep_out_of_dumps()
     try:
         listening = _listen(settings.server.host, settings.server.port)
         lock = InstanceLock(settings.data.database)
@@ -100,14 +101,6 @@ def _serve(settings: Settings, *, dev: bool, reload: bool) -> int:
             listening.close()
     except StorageError as error:
         raise Failure(str(error)) from None
-
-
-def _quiet_core_dumps() -> None:
-    """Keep keys out of core files, where the system can."""
-    with suppress(ImportError, OSError, ValueError):
-        import resource as limits
-
-        limits.setrlimit(limits.RLIMIT_CORE, (0, 0))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -295,7 +288,7 @@ def serve_as_worker(
     from llamora.llm.model import SharedServer
 
     _set_up_logging(settings.log_level)
-    _quiet_core_dumps()
+    keep_out_of_dumps()
     secret, api_key, address = shared
 
     def listening_at() -> str:

@@ -28,7 +28,9 @@ from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.users import User
 from llamora.settings import Settings, resource
 from llamora.vault.envelope import VaultError
-from llamora.vault.keys import KdfUnavailable, Keyring, RecoveryCodeError, WrongSecret, open_keyring, open_slots
+from llamora.vault.keys import Keyring, open_keyring
+from llamora.vault.memory import wipe
+from llamora.vault.slots import KdfUnavailable, RecoveryCodeError, WrongSecret, open_slots
 
 SECRET = "Passphrase or recovery code: "  # noqa: S105 -- the question, not the answer
 # What a count is called: one, several. Tables that mean nothing to a writer are left out.
@@ -121,7 +123,9 @@ async def unlock(database: Path, name: str) -> tuple[User, Keyring]:
     finally:
         await db.close()
     master = open_slots(user.id, slots.values(), ask_secret())
-    return user, open_keyring(user.id, master, data_keys)
+    keys = open_keyring(user.id, master, data_keys)
+    wipe(master)
+    return user, keys
 
 
 def _backup(database: Path, name: str, to: Path | None) -> int:

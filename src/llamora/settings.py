@@ -18,7 +18,7 @@ ENV_PREFIX = "LLAMORA"
 # Environment variables with our prefix that are not settings: the file of settings itself, and the folder of
 # evaluation data that tests and benchmarks look for.
 _NOT_SETTINGS = frozenset({"settings", "eval_data"})
-# Memory times passes, which is what the KDF's time goes by; llamora.vault.keys refuses slots above it.
+# Memory times passes, which is what the KDF's time goes by; llamora.vault.slots refuses slots above it.
 _MOST_KIB_PASSES = 8 * 1024 * 1024
 _Kind = TypeVar("_Kind")
 

@@ -27,7 +27,8 @@ from llamora.settings import (
     UpstreamSettings,
     resource,
 )
-from llamora.vault.keys import Argon2Params, Keyring, NewKeys, create_keys, open_keyring
+from llamora.vault.keys import Keyring, NewKeys, create_keys, open_keyring
+from llamora.vault.slots import Argon2Params
 from tests.scripted_model import ScriptedModel
 
 DAY = date(2026, 11, 20)

@@ -31,15 +31,8 @@ from llamora.persistence.users import NameTaken, User
 from llamora.persistence.vectors import EntryVectors
 from llamora.persistence.versions import Version
 from llamora.settings import resource
-from llamora.vault.keys import (
-    Argon2Params,
-    Keyring,
-    NewKeys,
-    WrongSecret,
-    create_keys,
-    new_data_key,
-    open_keyring,
-)
+from llamora.vault.keys import Keyring, NewKeys, create_keys, new_data_key, open_keyring
+from llamora.vault.slots import Argon2Params, WrongSecret
 from tests.persistence.conftest import AT, DAY, entry, new_writer
 from tests.scan import find_words
 

@@ -21,7 +21,8 @@ from llamora.persistence import LocalDB, migrations, run_db_migrations
 from llamora.persistence.connection import InstanceLock, StorageError
 from llamora.persistence.migrations import migration_status, read_migrations
 from llamora.settings import resource
-from llamora.vault.keys import open_keyring, open_slot
+from llamora.vault.keys import open_keyring
+from llamora.vault.slots import open_slot
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "tests/fixtures"

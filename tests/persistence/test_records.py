@@ -19,7 +19,8 @@ from llamora.persistence.sessions import Session
 from llamora.persistence.tags import trace_hash
 from llamora.persistence.users import NameTaken, User, name_key
 from llamora.persistence.vectors import EntryVectors
-from llamora.vault.keys import Keyring, KeySlot
+from llamora.vault.keys import Keyring
+from llamora.vault.slots import KeySlot
 from tests.persistence.conftest import AT, DAY, entry, new_keys, new_writer
 
 Raw = Callable[..., list[tuple[Any, ...]]]

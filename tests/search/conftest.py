@@ -16,7 +16,8 @@ from llamora.persistence.users import User
 from llamora.search.embed import Embedder
 from llamora.search.service import SearchResults, SearchService
 from llamora.settings import EmbeddingSettings, SearchSettings, resource
-from llamora.vault.keys import Argon2Params, Keyring, NewKeys, create_keys, open_keyring
+from llamora.vault.keys import Keyring, NewKeys, create_keys, open_keyring
+from llamora.vault.slots import Argon2Params
 
 TODAY = date(2026, 11, 20)
 

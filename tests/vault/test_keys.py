@@ -9,20 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamora.vault import keys
+from llamora.vault import keys, slots
 from llamora.vault.envelope import Damaged, Purpose, SealError, UnknownFormat, VaultError, WrongKey
-from llamora.vault.keys import (
-    Argon2Params,
-    BadParameters,
-    KdfUnavailable,
-    Keyring,
-    KeyringClosed,
-    KeySlot,
-    MissingEpoch,
-    NewKeys,
-    RecoveryCodeError,
-    WrongSecret,
-)
+from llamora.vault.keys import Keyring, KeyringClosed, MissingEpoch, NewKeys
+from llamora.vault.slots import Argon2Params, BadParameters, KdfUnavailable, KeySlot, RecoveryCodeError, WrongSecret
 from tests.vault import second_implementation as second
 
 ANNA, BOB = b"a" * 16, b"b" * 16
@@ -98,7 +88,7 @@ def machine(ms_per_mib_pass: float) -> Callable[[Argon2Params], float]:
 @given(st.floats(0.01, 10), st.integers(100, 1000))
 def test_calibration_reaches_its_target(speed: float, target: int) -> None:
     measure = machine(speed)
-    found = keys.calibrate(target, FLOOR, _measure=measure)
+    found = slots.calibrate(target, FLOOR, _measure=measure)
     assert found.memory_kib >= FLOOR.memory_kib
     assert found.time_cost >= FLOOR.time_cost
     assert found.parallelism == FLOOR.parallelism
@@ -112,9 +102,9 @@ def test_calibration_reaches_its_target(speed: float, target: int) -> None:
 
 def test_calibration_starts_at_the_floor_it_is_given() -> None:
     floor = Argon2Params(131072, 4, 6)
-    assert keys.calibrate(0, floor) == floor
-    assert keys.calibrate(300, floor, _measure=machine(5)) == floor
-    assert keys.calibrate(300, floor, _measure=machine(0.3)).memory_kib > floor.memory_kib
+    assert slots.calibrate(0, floor) == floor
+    assert slots.calibrate(300, floor, _measure=machine(5)) == floor
+    assert slots.calibrate(300, floor, _measure=machine(0.3)).memory_kib > floor.memory_kib
 
 
 def test_calibration_when_the_machine_slows_down_or_lacks_memory() -> None:
@@ -124,43 +114,43 @@ def test_calibration_when_the_machine_slows_down_or_lacks_memory() -> None:
         measured.append(params)
         return machine(0.5 if params == FLOOR else 2)(params)
 
-    assert slow_when_large(keys.calibrate(300, FLOOR, _measure=slow_when_large)) <= 400
+    assert slow_when_large(slots.calibrate(300, FLOOR, _measure=slow_when_large)) <= 400
 
     def little_memory(params: Argon2Params) -> float:
         if params.memory_kib > 100_000:
             raise KdfUnavailable("no memory")
         return machine(0.5)(params)
 
-    assert keys.calibrate(300, FLOOR, _measure=little_memory).memory_kib <= 100_000
+    assert slots.calibrate(300, FLOOR, _measure=little_memory).memory_kib <= 100_000
     assert len(measured) <= 8
 
 
 def test_calibration_on_this_machine() -> None:
-    found = keys.calibrate(1, FLOOR)
+    found = slots.calibrate(1, FLOOR)
     assert found == FLOOR  # nothing derives with the floor in a millisecond
 
 
 def test_a_machine_without_memory_says_so(monkeypatch: pytest.MonkeyPatch, annas: NewKeys) -> None:
     def fail(*_: object, **__: object) -> bytes:
-        raise keys.HashingError("Memory allocation error")
+        raise slots.HashingError("Memory allocation error")
 
-    monkeypatch.setattr(keys, "hash_secret_raw", fail)
+    monkeypatch.setattr(slots, "hash_secret_raw", fail)
     with pytest.raises(KdfUnavailable):
-        keys.open_slot(ANNA, annas.slots[0], PASSPHRASE)
+        slots.open_slot(ANNA, annas.slots[0], PASSPHRASE)
 
 
 # --- Recovery code ------------------------------------------------------------------------------
 
 
 def test_new_codes() -> None:
-    made = {keys.new_recovery_code() for _ in range(200)}
+    made = {slots.new_recovery_code() for _ in range(200)}
     assert len(made) == 200
     for code in made:
         groups = code.split("-")
         assert [len(group) for group in groups] == [4] * 7
         assert set("".join(groups)) <= set(SYMBOLS)
-        assert keys.check_recovery_code(code)
-        assert keys.recovery_groups(code) == groups
+        assert slots.check_recovery_code(code)
+        assert slots.recovery_groups(code) == groups
 
 
 @given(codes)
@@ -179,14 +169,14 @@ def test_a_code_survives_how_people_type(code: str) -> None:
         "\ufeff" + "\u200b".join(plain),
         wide,
     ):
-        assert keys.recovery_groups(typed) == code.split("-")
+        assert slots.recovery_groups(typed) == code.split("-")
 
 
 @given(codes, st.integers(0, 27), st.sampled_from(SYMBOLS))
 def test_one_wrong_symbol_is_noticed(code: str, at: int, symbol: str) -> None:
     plain = code.replace("-", "")
     typed = plain[:at] + symbol + plain[at + 1 :]
-    assert keys.check_recovery_code(typed) == (typed == plain)
+    assert slots.check_recovery_code(typed) == (typed == plain)
 
 
 @given(codes, st.integers(0, 27), st.integers(0, 27))
@@ -194,7 +184,7 @@ def test_two_exchanged_symbols_are_noticed(code: str, one: int, other: int) -> N
     symbols = list(code.replace("-", ""))
     symbols[one], symbols[other] = symbols[other], symbols[one]
     typed = "".join(symbols)
-    assert keys.check_recovery_code(typed) == (typed == code.replace("-", ""))
+    assert slots.check_recovery_code(typed) == (typed == code.replace("-", ""))
 
 
 @given(codes, st.integers(0, 27), st.integers(0, 27), st.sampled_from(SYMBOLS), st.sampled_from(SYMBOLS))
@@ -202,29 +192,29 @@ def test_two_wrong_symbols_are_noticed(code: str, one: int, other: int, first: s
     symbols = list(code.replace("-", ""))
     symbols[one], symbols[other] = first, second
     typed = "".join(symbols)
-    assert keys.check_recovery_code(typed) == (typed == code.replace("-", ""))
+    assert slots.check_recovery_code(typed) == (typed == code.replace("-", ""))
 
 
 @given(st.text(max_size=60))
 def test_no_text_breaks_the_code_reader(text: str) -> None:
-    assert not keys.check_recovery_code(text)
+    assert not slots.check_recovery_code(text)
     with pytest.raises(RecoveryCodeError) as error:
-        keys.recovery_groups(text)
+        slots.recovery_groups(text)
     assert str(error.value).isascii()
 
 
 def test_codes_of_another_shape() -> None:
-    code = keys.new_recovery_code()
+    code = slots.new_recovery_code()
     for changed in (code[:-1], code + "0", "U" + code[1:], code.replace("-", "/")):
-        assert not keys.check_recovery_code(changed)
+        assert not slots.check_recovery_code(changed)
 
 
 def test_confirming_one_group() -> None:
-    assert keys.same_group("10AB", " 1oab ")
-    assert keys.same_group("10AB", "l0-ab")
-    assert not keys.same_group("10AB", "10AC")
-    assert not keys.same_group("10AB", "")
-    assert not keys.same_group("10AB", "\ud800")
+    assert slots.same_group("10AB", " 1oab ")
+    assert slots.same_group("10AB", "l0-ab")
+    assert not slots.same_group("10AB", "10AC")
+    assert not slots.same_group("10AB", "")
+    assert not slots.same_group("10AB", "\ud800")
 
 
 # --- Slots --------------------------------------------------------------------------------------
@@ -233,8 +223,8 @@ def test_confirming_one_group() -> None:
 def test_both_slots_open_to_the_same_master_key(annas: NewKeys) -> None:
     passphrase, recovery = annas.slots
     assert (passphrase.kind, recovery.kind) == ("passphrase", "recovery")
-    assert keys.open_slot(ANNA, passphrase, PASSPHRASE) == annas.master
-    assert keys.open_slot(ANNA, recovery, annas.recovery_code.lower()) == annas.master
+    assert slots.open_slot(ANNA, passphrase, PASSPHRASE) == annas.master
+    assert slots.open_slot(ANNA, recovery, annas.recovery_code.lower()) == annas.master
     assert len(annas.master) == 32
     assert annas.master not in passphrase.sealed + recovery.sealed + annas.data_key.sealed
 
@@ -243,53 +233,53 @@ def test_wrong_secrets(annas: NewKeys) -> None:
     passphrase, recovery = annas.slots
     for wrong in (PASSPHRASE + " ", ""):
         with pytest.raises(WrongSecret) as error:
-            keys.open_slot(ANNA, passphrase, wrong)
+            slots.open_slot(ANNA, passphrase, wrong)
         assert PASSPHRASE not in str(error.value)
     with pytest.raises(WrongSecret) as error:
-        keys.open_slot(ANNA, recovery, keys.new_recovery_code())
+        slots.open_slot(ANNA, recovery, slots.new_recovery_code())
     assert type(error.value) is WrongSecret
     with pytest.raises(RecoveryCodeError):
-        keys.open_slot(ANNA, recovery, annas.recovery_code[:-1])
+        slots.open_slot(ANNA, recovery, annas.recovery_code[:-1])
 
 
 def test_the_same_words_from_another_keyboard() -> None:
-    slot = keys.seal_passphrase_slot(ANNA, bytes(32), "Caf\u00e9 \u2167 \ufb01n", FLOOR)
-    assert keys.open_slot(ANNA, slot, "Cafe\u0301 VIII fin") == bytes(32)
+    slot = slots.seal_passphrase_slot(ANNA, bytes(32), "Caf\u00e9 \u2167 \ufb01n", FLOOR)
+    assert slots.open_slot(ANNA, slot, "Cafe\u0301 VIII fin") == bytes(32)
 
 
 def test_a_passphrase_that_is_not_unicode() -> None:
-    slot = keys.seal_passphrase_slot(ANNA, bytes(32), "\ud83d alone", FLOOR)
-    assert keys.open_slot(ANNA, slot, "\ud83d alone") == bytes(32)
+    slot = slots.seal_passphrase_slot(ANNA, bytes(32), "\ud83d alone", FLOOR)
+    assert slots.open_slot(ANNA, slot, "\ud83d alone") == bytes(32)
 
 
 def test_an_exchanged_recovery_slot(annas: NewKeys) -> None:
     recovery = annas.slots[1]
     code = annas.recovery_code
-    other = keys.seal_recovery_slot(ANNA, annas.master, code)
+    other = slots.seal_recovery_slot(ANNA, annas.master, code)
     with pytest.raises(WrongSecret):
-        keys.open_slot(BOB, recovery, code)
+        slots.open_slot(BOB, recovery, code)
     with pytest.raises(WrongSecret):
-        keys.open_slot(ANNA, replace(recovery, salt=other.salt), code)
+        slots.open_slot(ANNA, replace(recovery, salt=other.salt), code)
     with pytest.raises(WrongSecret):
-        keys.open_slot(ANNA, replace(recovery, sealed=other.sealed), code)
+        slots.open_slot(ANNA, replace(recovery, sealed=other.sealed), code)
     with pytest.raises(WrongSecret):
         # Parameters on a slot that has none.
-        keys.open_slot(ANNA, replace(recovery, params=FLOOR), code)
+        slots.open_slot(ANNA, replace(recovery, params=FLOOR), code)
     assert other.sealed != recovery.sealed
 
 
 def test_an_exchanged_passphrase_slot(annas: NewKeys) -> None:
     passphrase = annas.slots[0]
     with pytest.raises(WrongSecret):
-        keys.open_slot(BOB, passphrase, PASSPHRASE)
+        slots.open_slot(BOB, passphrase, PASSPHRASE)
     with pytest.raises(WrongSecret):
-        keys.open_slot(ANNA, replace(passphrase, params=Argon2Params(65544, 3, 4)), PASSPHRASE)
+        slots.open_slot(ANNA, replace(passphrase, params=Argon2Params(65544, 3, 4)), PASSPHRASE)
     with pytest.raises(BadParameters):
-        keys.open_slot(ANNA, replace(passphrase, params=None), PASSPHRASE)
+        slots.open_slot(ANNA, replace(passphrase, params=None), PASSPHRASE)
     with pytest.raises(RecoveryCodeError):
-        keys.open_slot(ANNA, replace(passphrase, kind="recovery", params=None), PASSPHRASE)
+        slots.open_slot(ANNA, replace(passphrase, kind="recovery", params=None), PASSPHRASE)
     with pytest.raises(UnknownFormat):
-        keys.open_slot(ANNA, replace(passphrase, salt=b"short"), PASSPHRASE)
+        slots.open_slot(ANNA, replace(passphrase, salt=b"short"), PASSPHRASE)
 
 
 def test_parameters_are_bound_even_under_the_right_kek(annas: NewKeys, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,24 +288,24 @@ def test_parameters_are_bound_even_under_the_right_kek(annas: NewKeys, monkeypat
     def one_kek(*_: object, **__: object) -> bytes:
         return bytes(32)
 
-    monkeypatch.setattr(keys, "hash_secret_raw", one_kek)
-    slot = keys.seal_passphrase_slot(ANNA, annas.master, PASSPHRASE, Argon2Params(131072, 3, 4))
-    assert keys.open_slot(ANNA, slot, PASSPHRASE) == annas.master
+    monkeypatch.setattr(slots, "hash_secret_raw", one_kek)
+    slot = slots.seal_passphrase_slot(ANNA, annas.master, PASSPHRASE, Argon2Params(131072, 3, 4))
+    assert slots.open_slot(ANNA, slot, PASSPHRASE) == annas.master
     for changed in (
         replace(slot, params=FLOOR),
         replace(slot, salt=bytes(32)),
         KeySlot("passphrase", slot.salt, Argon2Params(131072, 3, 5), slot.sealed),
     ):
         with pytest.raises(WrongSecret):
-            keys.open_slot(ANNA, changed, PASSPHRASE)
+            slots.open_slot(ANNA, changed, PASSPHRASE)
 
 
 def test_a_damaged_slot_is_not_a_wrong_secret(annas: NewKeys) -> None:
     recovery = annas.slots[1]
     with pytest.raises(Damaged):
-        keys.open_slot(ANNA, replace(recovery, sealed=recovery.sealed[:-1] + b"\0"), annas.recovery_code)
+        slots.open_slot(ANNA, replace(recovery, sealed=recovery.sealed[:-1] + b"\0"), annas.recovery_code)
     with pytest.raises(UnknownFormat):
-        keys.open_slot(ANNA, replace(recovery, sealed=b""), annas.recovery_code)
+        slots.open_slot(ANNA, replace(recovery, sealed=b""), annas.recovery_code)
 
 
 def test_nothing_secret_is_printed(annas: NewKeys, ring: Keyring) -> None:

@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
-from llamora.vault import envelope, keys
+from llamora.vault import envelope, keys, slots
 from llamora.vault.envelope import Context, Purpose, SealError
-from llamora.vault.keys import Argon2Params, KeySlot, SealedDataKey
+from llamora.vault.keys import SealedDataKey
+from llamora.vault.slots import Argon2Params, KeySlot
 from tests.vault import second_implementation as second
 
 Case = dict[str, Any]
@@ -91,10 +92,10 @@ def test_slots(case: Case) -> None:
     ctx = second.slot_place(USER, case["kind"], salt, case["params"])
     if case["kind"] == "passphrase":
         params = Argon2Params.from_text(case["params"])
-        slot = keys.seal_passphrase_slot(USER, MASTER, secret, params, _salt=salt)
+        slot = slots.seal_passphrase_slot(USER, MASTER, secret, params, _salt=salt)
         kek = second.passphrase_kek(secret, salt, case["params"])
     else:
-        slot = keys.seal_recovery_slot(USER, MASTER, secret, _salt=salt)
+        slot = slots.seal_recovery_slot(USER, MASTER, secret, _salt=salt)
         params = None
         kek = second.derive(second.code_bits(secret), salt, "kek/recovery")
     assert slot == KeySlot(case["kind"], salt, params, sealed)
@@ -129,10 +130,10 @@ def test_recovery_codes() -> None:
         assert second.code_from_bits(bits) == code
         assert second.code_bits(code) == bits
         assert second.code_holds(code)
-        assert keys.check_recovery_code(code)
-        assert "-".join(keys.recovery_groups(code)) == code
+        assert slots.check_recovery_code(code)
+        assert "-".join(slots.recovery_groups(code)) == code
     # What the vault makes, the other one accepts.
-    assert all(second.code_holds(keys.new_recovery_code()) for _ in range(50))
+    assert all(second.code_holds(slots.new_recovery_code()) for _ in range(50))
 
 
 def test_the_documentation_shows_a_vector() -> None:

@@ -21,24 +21,27 @@ from llamora.persistence.users import NAME_CHARACTERS, SlotKind, User, name_key
 from llamora.settings import CryptoSettings, SessionSettings
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import (
+    Keyring,
+    create_keys,
+    open_from_cookie,
+    open_from_session,
+    open_keyring,
+    seal_for_cookie,
+    seal_for_session,
+    session_id_of,
+)
+from llamora.vault.memory import wipe
+from llamora.vault.slots import (
     Argon2Params,
     BadParameters,
-    Keyring,
     KeySlot,
     WrongSecret,
     burn_kdf,
     calibrate,
-    create_keys,
     new_recovery_code,
-    open_from_cookie,
-    open_from_session,
-    open_keyring,
     open_slot,
-    seal_for_cookie,
-    seal_for_session,
     seal_passphrase_slot,
     seal_recovery_slot,
-    session_id_of,
 )
 
 logger = getLogger(__name__)
@@ -179,6 +182,7 @@ class Accounts:
         made = await self._slowly(create_keys, user.id, passphrase, params)
         await self._db.users.add(user, made.slots, [made.data_key])
         keys = open_keyring(user.id, made.master, [made.data_key])
+        wipe(made.master)
         await self.save_profile(keys, Profile(zone=known_zone(zone_name)))
         return user, keys, made.recovery_code
 
@@ -200,7 +204,7 @@ class Accounts:
             # whoever can write to the file could have lowered what it says.
             fresh = await self._slowly(seal_passphrase_slot, user.id, master, passphrase, params)
             await self._db.users.put_slots(user.id, [fresh], expected=slot)
-        return user, open_keyring(user.id, master, await self._db.users.data_keys(user.id))
+        return user, await self._keyring(user, master)
 
     async def reset(self, name: str, code: str, passphrase: str) -> tuple[User, Keyring, str]:
         """Set a new passphrase with the recovery code; returns a new code, the old one opens nothing any more.
@@ -227,7 +231,7 @@ class Accounts:
         ]
         await self._db.users.put_slots(user.id, slots, expected=slot, only_session=b"")
         self._forget_others(user.id)
-        return user, open_keyring(user.id, master, await self._db.users.data_keys(user.id)), new_code
+        return user, await self._keyring(user, master), new_code
 
     async def change_passphrase(self, session: OpenSession, old: str, new: str) -> None:
         """Rewrap the passphrase slot; every other session of the writer ends.
@@ -240,7 +244,9 @@ class Accounts:
             raise AccountError("That is the passphrase it has already. Choose another one.")
         await self._check_new(new, session.user.name)
         params = await self._kdf_params()
-        fresh = await self._slowly(seal_passphrase_slot, session.user.id, session.keys.master, new, params)
+        master = session.keys.master
+        fresh = await self._slowly(seal_passphrase_slot, session.user.id, master, new, params)
+        wipe(master)
         await self._db.users.put_slots(session.user.id, [fresh], expected=slot, only_session=session.id)
         self._forget_others(session.user.id, keep=session.id)
 
@@ -252,7 +258,9 @@ class Accounts:
         """
         slot = await self._check(session.user, passphrase)
         code = new_recovery_code()
-        fresh = seal_recovery_slot(session.user.id, session.keys.master, code)
+        master = session.keys.master
+        fresh = seal_recovery_slot(session.user.id, master, code)
+        wipe(master)
         await self._db.users.put_slots(session.user.id, [fresh], expected=slot, only_session=session.id)
         self._forget_others(session.user.id, keep=session.id)
         return code
@@ -273,10 +281,12 @@ class Accounts:
         session = OpenSession(user, await self._one_keyring(keys), session_id_of(token))
         now = int(time.time())
         sealed = None
+        master = keys.master
         if self._session.mode == "cookie":
-            session = replace(session, carried=seal_for_cookie(user.id, session.id, self._boot_secret, keys.master))
+            session = replace(session, carried=seal_for_cookie(user.id, session.id, self._boot_secret, master))
         else:
-            sealed = seal_for_session(user.id, session.id, token, self._boot_secret, keys.master)
+            sealed = seal_for_session(user.id, session.id, token, self._boot_secret, master)
+        wipe(master)
         row = Session(session.id, user.id, sealed, now + self._session.idle_ttl, now + self._session.absolute_ttl)
         await self._db.sessions.add(row, utc_now().date())
         self._open[session.id] = session
@@ -407,6 +417,11 @@ class Accounts:
 
     # -- inside ------------------------------------------------------------------------------------
 
+    async def _keyring(self, user: User, master: bytearray) -> Keyring:
+        keys = open_keyring(user.id, master, await self._db.users.data_keys(user.id))
+        wipe(master)
+        return keys
+
     async def _reopen(self, row: Session, token: bytes, sealed: bytes) -> OpenSession | None:
         carried = b"" if row.sealed is not None else sealed
         try:
@@ -415,6 +430,7 @@ class Accounts:
             else:
                 master = open_from_cookie(row.user_id, row.id, self._boot_secret, sealed)
             keys = open_keyring(row.user_id, master, await self._db.users.data_keys(row.user_id))
+            wipe(master)
         except SealError as error:
             logger.warning("a session did not open (%s)", type(error).__name__)
             return None
@@ -446,7 +462,7 @@ class Accounts:
         if slot is None or len(passphrase) > PASSPHRASE_CHARACTERS:
             raise wrong
         try:
-            await self._slowly(open_slot, user.id, slot, passphrase)
+            wipe(await self._slowly(open_slot, user.id, slot, passphrase))
         except (WrongSecret, BadParameters):
             raise wrong from None
         return slot

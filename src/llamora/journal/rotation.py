@@ -8,6 +8,7 @@ from llamora.persistence.epochs import BATCH, SEALED, Unreadable
 from llamora.persistence.local_db import LocalDB
 from llamora.vault.envelope import VaultError
 from llamora.vault.keys import Keyring, new_data_key
+from llamora.vault.memory import wipe
 
 logger = getLogger(__name__)
 
@@ -29,7 +30,9 @@ class Rotation:
 
         Raises StaleRevision while an earlier change is under way, and StorageError.
         """
-        key = new_data_key(keys.user_id, keys.master, keys.epoch + 1)
+        master = keys.master
+        key = new_data_key(keys.user_id, master, keys.epoch + 1)
+        wipe(master)
         await self._db.epochs.begin(keys.user_id, key, only_session)
         keys.take(await self._db.users.data_keys(keys.user_id))
 

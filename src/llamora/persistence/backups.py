@@ -33,15 +33,9 @@ from llamora.persistence.entries import instant, micros
 from llamora.persistence.records import KINDS, Kind
 from llamora.persistence.users import NameTaken, SlotKind, name_key
 from llamora.vault.envelope import OVERHEAD_BYTES, Purpose, SealError, UnknownFormat
-from llamora.vault.keys import (
-    Argon2Params,
-    BadParameters,
-    Keyring,
-    KeySlot,
-    SealedDataKey,
-    open_keyring,
-    open_slots,
-)
+from llamora.vault.keys import Keyring, SealedDataKey, open_keyring
+from llamora.vault.memory import wipe
+from llamora.vault.slots import Argon2Params, BadParameters, KeySlot, open_slots
 
 MAGIC = b"LLBACKUP"
 VERSION = 1
@@ -115,9 +109,13 @@ class Header:
     def unlock(self, secret: str) -> Keyring:
         """The writer's keys, by passphrase or recovery code of the day of the backup. Blocks for the KDF.
 
-        Raises vault.keys.WrongSecret, SealError and KdfUnavailable.
+        Raises vault.slots.WrongSecret, SealError and KdfUnavailable.
         """
-        return open_keyring(self.user_id, open_slots(self.user_id, self.slots, secret), self.data_keys)
+        master = open_slots(self.user_id, self.slots, secret)
+        try:
+            return open_keyring(self.user_id, master, self.data_keys)
+        finally:
+            wipe(master)
 
 
 # -- making ------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from typing import Literal, cast
 from llamora.persistence.connection import Connections, NotFound, StaleRevision, StorageError, Transaction
 from llamora.text import normal_form
 from llamora.vault.envelope import Purpose, SealError
-from llamora.vault.keys import Argon2Params, Keyring, KeySlot, SealedDataKey
+from llamora.vault.keys import Keyring, SealedDataKey
+from llamora.vault.slots import Argon2Params, KeySlot
 
 logger = getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Users:
     async def slots(self, user_id: bytes, only: SlotKind | None = None) -> dict[SlotKind, KeySlot]:
         """The writer's key slots by kind, or `only` the one: a spoiled slot must not keep the other from opening.
 
-        A slot with impossible parameters raises vault.keys.BadParameters.
+        A slot with impossible parameters raises vault.slots.BadParameters.
         """
         rows = await self._db.fetch(
             "SELECT kind, salt, params, sealed FROM key_slots WHERE user_id=?1 AND (?2 IS NULL OR kind=?2)",

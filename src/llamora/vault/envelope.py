@@ -21,7 +21,9 @@ from enum import IntEnum
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+
+from llamora.vault.memory import Key, wipe
 
 VERSION = 1
 SUITE = 1
@@ -138,12 +140,24 @@ def padded_size(text_bytes: int) -> int:
     return (size + mask) & ~mask
 
 
+def hkdf(
+    key_material: Key, salt: bytes, label: str, into: bytearray | memoryview | None = None
+) -> bytearray | memoryview:
+    """32 bytes of HKDF-SHA256 (RFC 5869), in `into` where it is given, else in a new buffer.
+
+    Every label starts with the name and version of this scheme.
+    """
+    key = bytearray(KEY_BYTES) if into is None else into
+    HKDF(_SHA256, KEY_BYTES, salt, b"llamora/1/" + label.encode()).derive_into(key_material, key)
+    return key
+
+
 def seal(
-    subkey: bytes | bytearray,
+    subkey: Key,
     purpose: Purpose,
     epoch: int,
     context: Context,
-    plaintext: bytes,
+    plaintext: Key,
     *,
     _salt: bytes | None = None,
 ) -> bytes:
@@ -160,18 +174,36 @@ def seal(
     header = _HEADER.pack(_MAGIC, VERSION, SUITE, purpose, 0, epoch)
     salt = os.urandom(32) if _salt is None else _salt
     ctx = context.encode()
-    km = HKDFExpand(_SHA256, 64, header + salt + ctx).derive(subkey)
+    km = _expand(subkey, header + salt + ctx)
     prefix = header + salt + km[32:]
-    padded = (_LENGTH.pack(size) + plaintext).ljust(padded_size(size), b"\x00")
-    return prefix + AESGCM(km[:32]).encrypt(_NONCE, padded, prefix + ctx)
+    padded = bytearray(padded_size(size))
+    _LENGTH.pack_into(padded, 0, size)
+    padded[_LENGTH.size : _LENGTH.size + size] = plaintext
+    body = AESGCM(memoryview(km)[:32]).encrypt(_NONCE, padded, prefix + ctx)
+    wipe(km, padded)
+    return prefix + body
 
 
-def open_sealed(subkey: bytes | bytearray, purpose: Purpose, epoch: int, context: Context, sealed: bytes) -> bytes:
+def open_sealed(subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed: bytes) -> bytes:
     """The text of a record sealed for this purpose, epoch and place.
 
     Raises :class:`UnknownFormat`, :class:`WrongHeader`, :class:`WrongKey` or :class:`Damaged`, in
     this order: each check runs only when the ones before it held.
     """
+    padded, end = _open(subkey, purpose, epoch, context, sealed)
+    return bytes(memoryview(padded)[_LENGTH.size : end])
+
+
+def open_key(subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed: bytes) -> bytearray:
+    """A key that was sealed, in a buffer that the caller wipes. Raises what :func:`open_sealed` does."""
+    padded, end = _open(subkey, purpose, epoch, context, sealed)
+    key = padded[_LENGTH.size : end]
+    wipe(padded)
+    return key
+
+
+def _open(subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed: bytes) -> tuple[bytearray, int]:
+    """The padded text of a record, and where the text in it ends."""
     found_purpose, found_epoch = _read_header(sealed)
     if found_purpose != purpose:
         raise WrongHeader("the record was sealed for another purpose")
@@ -179,19 +211,29 @@ def open_sealed(subkey: bytes | bytearray, purpose: Purpose, epoch: int, context
         raise WrongHeader("the record was sealed in another key epoch")
     ctx = context.encode()
     prefix = sealed[:_BODY_AT]
-    km = HKDFExpand(_SHA256, 64, prefix[:_COMMITMENT_AT] + ctx).derive(subkey)
-    if not hmac.compare_digest(km[32:], prefix[_COMMITMENT_AT:]):
+    km = _expand(subkey, prefix[:_COMMITMENT_AT] + ctx)
+    if not hmac.compare_digest(memoryview(km)[32:], prefix[_COMMITMENT_AT:]):
         raise WrongKey("the record was sealed with another key or moved from another place")
+    padded = bytearray(len(sealed) - OVERHEAD_BYTES)
     try:
-        padded = AESGCM(km[:32]).decrypt(_NONCE, sealed[_BODY_AT:], prefix + ctx)
+        AESGCM(memoryview(km)[:32]).decrypt_into(_NONCE, memoryview(sealed)[_BODY_AT:], prefix + ctx, padded)
     except InvalidTag:
         raise Damaged("the record was changed after it was sealed") from None
+    finally:
+        wipe(km)
     (size,) = _LENGTH.unpack_from(padded)
     end = _LENGTH.size + size
     # Sealing always pads to the one size that fits, so anything else was not made by this program.
     if len(padded) != padded_size(size) or padded.count(0, end) != len(padded) - end:
         raise Damaged("the padding of the record is wrong")
-    return padded[_LENGTH.size : end]
+    return padded, end
+
+
+def _expand(subkey: Key, info: bytes) -> bytearray:
+    """The key of one record and its commitment, 32 bytes each."""
+    km = bytearray(64)
+    HKDFExpand(_SHA256, 64, info).derive_into(subkey, km)
+    return km
 
 
 def sealed_epoch(sealed: bytes) -> int:

@@ -20,7 +20,8 @@ from llamora.journal.accounts import AccountError, OpenSession, TooOften, WrongC
 from llamora.persistence.connection import StorageError
 from llamora.persistence.users import NameTaken, User, name_key
 from llamora.vault.envelope import Purpose, SealError
-from llamora.vault.keys import Keyring, recovery_groups, same_group
+from llamora.vault.keys import Keyring
+from llamora.vault.slots import recovery_groups, same_group
 
 blueprint = Blueprint("auth", __name__)
 

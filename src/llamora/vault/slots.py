@@ -1,0 +1,353 @@
+"""Key slots: from what a person knows, a passphrase or a recovery code, to the user master key.
+
+A passphrase (Argon2id) or a recovery code (HKDF) gives a KEK, which opens its slot and finds the master key. The
+formats are written out in docs/encryption.md. The KDF blocks for hundreds of milliseconds with the GIL released:
+call it on a thread.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+import time
+import unicodedata
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Literal
+
+from argon2.exceptions import HashingError
+from argon2.low_level import Type, hash_secret_raw
+
+from llamora.vault.envelope import (
+    KEY_BYTES,
+    Context,
+    Purpose,
+    UnknownFormat,
+    VaultError,
+    WrongKey,
+    hkdf,
+    open_key,
+    seal,
+)
+from llamora.vault.memory import Key
+
+SALT_BYTES = 32
+
+
+class BadParameters(VaultError):
+    """KDF parameters that cannot be read, or that lie outside the bounds."""
+
+
+class KdfUnavailable(VaultError):
+    """The machine did not give the KDF its memory. Says nothing about the passphrase."""
+
+
+class WrongSecret(VaultError):
+    """This passphrase or recovery code does not open this slot."""
+
+
+class RecoveryCodeError(WrongSecret):
+    """Not a recovery code: a wrong length, a foreign character, or check characters that do not hold."""
+
+
+# --- Argon2id -----------------------------------------------------------------------------------
+
+# RFC 9106 §4, the second recommended option, is the floor.
+_FLOOR = (65536, 3, 4)
+# A row that a thief edited must not make the server allocate 64 GiB or compute for an hour: each
+# parameter has a ceiling, and so has memory x passes, which is what the time is proportional to.
+_CEILING = (1024 * 1024, 32, 16)
+_MAX_KIB_PASSES = 8 * 1024 * 1024
+# Calibration stops adding memory here and adds passes instead: a household's small machine has to
+# find this much again at every sign-in, or its owner is locked out.
+_CALIBRATED_MEMORY_KIB = 256 * 1024
+_MEMORY_STEP_KIB = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Argon2Params:
+    """Argon2id cost: memory in KiB, passes, lanes. Outside the bounds raises :class:`BadParameters`.
+
+    Bounds: memory 65,536 .. 1,048,576 KiB, passes 3 .. 32, lanes 4 .. 16, and memory x passes at most
+    8 GiB. The floor is RFC 9106 §4's option for machines with little memory.
+    """
+
+    memory_kib: int
+    time_cost: int
+    parallelism: int
+
+    def __post_init__(self) -> None:
+        values = (self.memory_kib, self.time_cost, self.parallelism)
+        for value, low, high, name in zip(values, _FLOOR, _CEILING, ("memory", "passes", "lanes"), strict=True):
+            if not low <= value <= high:
+                raise BadParameters(f"Argon2id {name} must be {low} to {high}, not {value}")
+        if self.work > _MAX_KIB_PASSES:
+            raise BadParameters("Argon2id memory times passes must be at most 8 GiB")
+
+    @property
+    def work(self) -> int:
+        """Memory x passes in KiB, which the time of a guess is proportional to."""
+        return self.memory_kib * self.time_cost
+
+    def to_text(self) -> str:
+        """`m=65536,t=3,p=4`: the form kept beside a slot, and bound into its seal."""
+        return f"m={self.memory_kib},t={self.time_cost},p={self.parallelism}"
+
+    @classmethod
+    def from_text(cls, text: str) -> "Argon2Params":
+        """Reads exactly what :meth:`to_text` writes. Raises :class:`BadParameters`."""
+        # Ten digits hold every allowed value and keep int() cheap on a hostile row.
+        parts = text[:64].split(",")
+        if len(parts) == 3 and all(
+            part[:2] == name and part[2:].isascii() and part[2:].isdigit() and len(part) <= 12
+            for part, name in zip(parts, ("m=", "t=", "p="), strict=True)
+        ):
+            params = cls(int(parts[0][2:]), int(parts[1][2:]), int(parts[2][2:]))
+            if params.to_text() == text:
+                return params
+        raise BadParameters("Argon2id parameters must read like m=65536,t=3,p=4")
+
+
+def _argon2id(secret: bytes, salt: bytes, params: Argon2Params) -> bytes:
+    try:
+        return hash_secret_raw(
+            secret,
+            salt,
+            time_cost=params.time_cost,
+            memory_cost=params.memory_kib,
+            parallelism=params.parallelism,
+            hash_len=KEY_BYTES,
+            type=Type.ID,
+            version=0x13,
+        )
+    except (HashingError, MemoryError):
+        raise KdfUnavailable(
+            f"There is not enough free memory for the passphrase check ({params.memory_kib // 1024} MiB)."
+        ) from None
+
+
+def burn_kdf(params: Argon2Params) -> None:
+    """Costs what :func:`open_slot` costs with these parameters: for a user name nobody has."""
+    _argon2id(bytes(16), bytes(SALT_BYTES), params)
+
+
+def kdf_milliseconds(params: Argon2Params) -> float:
+    """How long one key derivation takes on this machine now, in ms."""
+    start = time.perf_counter()
+    burn_kdf(params)
+    return (time.perf_counter() - start) * 1000
+
+
+def calibrate(
+    target_ms: int,
+    floor: Argon2Params,
+    *,
+    _measure: Callable[[Argon2Params], float] = kdf_milliseconds,
+) -> Argon2Params:
+    """Parameters that take about `target_ms` here: never below `floor`; `floor` itself when 0.
+
+    Memory is raised first, passes after: per millisecond of ours, memory costs an attacker's hardware
+    area as well as time, and RFC 9106 §4 likewise settles memory before passes. Memory stops at
+    256 MiB so that the parameters still work on a busy small machine. A result that measures over
+    4/3 of the target is stepped down again.
+    """
+    if target_ms <= 0:
+        return floor
+    # The quietest of three runs: a machine that starts up is noisy, and noise only adds.
+    floor_ms = min(_measure(floor) for _ in range(3))
+    scale = target_ms / max(floor_ms, 0.001)
+    for _ in range(4):
+        candidate = _scaled(floor, scale)
+        if candidate == floor:
+            break
+        try:
+            measured = _measure(candidate)
+        except KdfUnavailable:
+            measured = target_ms * 2.0
+        if measured <= target_ms * 4 / 3:
+            return candidate
+        scale *= target_ms / measured
+    return floor
+
+
+def _scaled(floor: Argon2Params, scale: float) -> Argon2Params:
+    """`floor` with memory x passes grown by `scale`, rounded down, within the bounds."""
+    budget = floor.memory_kib * floor.time_cost * max(scale, 1.0)
+    wanted = int(budget / floor.time_cost) // _MEMORY_STEP_KIB * _MEMORY_STEP_KIB
+    memory = max(floor.memory_kib, min(wanted, _CALIBRATED_MEMORY_KIB))
+    passes = min(int(budget / memory), _CEILING[1], _MAX_KIB_PASSES // memory)
+    return Argon2Params(memory, max(floor.time_cost, passes), floor.parallelism)
+
+
+# --- Recovery code ------------------------------------------------------------------------------
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_CODE_SYMBOLS = 26
+_CODE_BITS = 130
+_GROUP = 4
+_FORGIVEN = str.maketrans({"I": "1", "L": "1", "O": "0"})
+
+
+def _gf32_double(value: int) -> int:
+    """Times alpha in GF(2^5) with x^5 + x^2 + 1."""
+    value <<= 1
+    return value ^ 0b100101 if value & 32 else value
+
+
+def _check_symbols(symbols: list[int]) -> list[int]:
+    """The remainder of the code as a polynomial over GF(32), divided by (x + 1)(x + alpha).
+
+    A Reed-Solomon code of distance 3 and length 28 <= 31: every one or two wrong symbols show, and so
+    does every exchange of two symbols, adjacent or not.
+    """
+    first = second = 0
+    for symbol in symbols:
+        feedback = symbol ^ first
+        doubled = _gf32_double(feedback)
+        first, second = second ^ feedback ^ doubled, doubled
+    return [first, second]
+
+
+def new_recovery_code() -> str:
+    """130 random bits: 26 Crockford base32 symbols and 2 check symbols in 7 groups of 4."""
+    return _format_code(secrets.randbits(_CODE_BITS))
+
+
+def _format_code(value: int) -> str:
+    symbols = [value >> 5 * place & 31 for place in reversed(range(_CODE_SYMBOLS))]
+    text = "".join(_CROCKFORD[symbol] for symbol in symbols + _check_symbols(symbols))
+    return "-".join(text[start : start + _GROUP] for start in range(0, len(text), _GROUP))
+
+
+def _compact(typed: str) -> str:
+    """Only the symbols of what was typed, in upper case, with I, L and O read as 1, 1 and 0."""
+    return "".join(
+        character
+        for character in unicodedata.normalize("NFKC", typed[:1000]).upper()
+        # Any kind of space, line end, dash or invisible mark may stand between the symbols.
+        if not (character.isspace() or unicodedata.category(character) in {"Pd", "Cf", "Cc"})
+        and character not in "_.\u2212"
+    ).translate(_FORGIVEN)
+
+
+def _parse_code(text: str) -> int:
+    """The 130 bits of a code as typed. Raises :class:`RecoveryCodeError`, which quotes nothing."""
+    compact = _compact(text)
+    if len(compact) != _CODE_SYMBOLS + 2:
+        raise RecoveryCodeError("A recovery code has 28 letters and digits.")
+    symbols = [_CROCKFORD.find(character) for character in compact]
+    if -1 in symbols:
+        raise RecoveryCodeError("A recovery code has only the digits and the letters A to Z without U.")
+    if _check_symbols(symbols[:_CODE_SYMBOLS]) != symbols[_CODE_SYMBOLS:]:
+        raise RecoveryCodeError("The recovery code has a mistyped or swapped character.")
+    value = 0
+    for symbol in symbols[:_CODE_SYMBOLS]:
+        value = value << 5 | symbol
+    return value
+
+
+def check_recovery_code(text: str) -> bool:
+    """Whether this reads as a recovery code: case, I, L, O, spaces and dashes forgiven, check symbols not."""
+    try:
+        _parse_code(text)
+    except RecoveryCodeError:
+        return False
+    return True
+
+
+def recovery_groups(code: str) -> list[str]:
+    """The seven groups of four, in upper case, of a code however typed. Raises :class:`RecoveryCodeError`."""
+    return _format_code(_parse_code(code)).split("-")
+
+
+def same_group(group: str, typed: str) -> bool:
+    """Whether `typed` is this group of a recovery code, with the same forgiveness as the whole code."""
+    return hmac.compare_digest(_compact(typed).encode("utf-8", "surrogatepass"), group.encode())
+
+
+# --- Slots --------------------------------------------------------------------------------------
+
+SlotKind = Literal["passphrase", "recovery"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeySlot:
+    """The master key, sealed under what a person knows. `params` is None for a recovery slot."""
+
+    kind: SlotKind
+    salt: bytes
+    params: Argon2Params | None
+    sealed: bytes = field(repr=False)
+
+
+def _slot_context(user_id: bytes, kind: SlotKind, salt: bytes, params: Argon2Params | None) -> Context:
+    # Salt and parameters are part of the place, so that a row with either exchanged is refused even
+    # by a KEK that would be right. The salt's length is fixed: salt and text read in one way only.
+    if len(salt) != SALT_BYTES:
+        raise UnknownFormat("the salt of a key slot has 32 bytes")
+    text = params.to_text() if params else ""
+    return Context(user_id, "key_slots", kind, hashlib.sha256(salt + text.encode()).digest(), 0)
+
+
+def _passphrase_kek(passphrase: str, salt: bytes, params: Argon2Params) -> bytes:
+    # NFKC: the same words typed on another system or keyboard are the same bytes. surrogatepass: no
+    # exception that carries the passphrase for a string that is not proper Unicode.
+    normal = unicodedata.normalize("NFKC", passphrase).encode("utf-8", "surrogatepass")
+    return _argon2id(normal, salt, params)
+
+
+def _recovery_kek(code: str, salt: bytes) -> Key:
+    return hkdf(_parse_code(code).to_bytes(17, "big"), salt, "kek/recovery")
+
+
+def seal_passphrase_slot(
+    user_id: bytes, master: Key, passphrase: str, params: Argon2Params, *, _salt: bytes | None = None
+) -> KeySlot:
+    """A new slot with a fresh salt. Blocks for the KDF. `_salt` is for the published vectors only."""
+    salt = _salt or os.urandom(SALT_BYTES)
+    kek = _passphrase_kek(passphrase, salt, params)
+    context = _slot_context(user_id, "passphrase", salt, params)
+    return KeySlot("passphrase", salt, params, seal(kek, Purpose.KEY, 0, context, master, _salt=_salt))
+
+
+def seal_recovery_slot(user_id: bytes, master: Key, code: str, *, _salt: bytes | None = None) -> KeySlot:
+    """A new slot for this recovery code. Raises :class:`RecoveryCodeError`."""
+    salt = _salt or os.urandom(SALT_BYTES)
+    kek = _recovery_kek(code, salt)
+    context = _slot_context(user_id, "recovery", salt, None)
+    return KeySlot("recovery", salt, None, seal(kek, Purpose.KEY, 0, context, master, _salt=_salt))
+
+
+def open_slot(user_id: bytes, slot: KeySlot, secret: str) -> bytearray:
+    """The master key, for the caller to wipe. Blocks for the KDF of a passphrase slot.
+
+    Raises :class:`WrongSecret` (or its kind :class:`RecoveryCodeError`), :class:`SealError` for a
+    slot that is damaged, :class:`BadParameters` and :class:`KdfUnavailable`.
+    """
+    context = _slot_context(user_id, slot.kind, slot.salt, slot.params)
+    if slot.kind == "recovery":
+        kek: Key = _recovery_kek(secret, slot.salt)
+    elif slot.params is not None:
+        kek = _passphrase_kek(secret, slot.salt, slot.params)
+    else:
+        raise BadParameters("a passphrase slot needs Argon2id parameters")
+    try:
+        return open_key(kek, Purpose.KEY, 0, context, slot.sealed)
+    except WrongKey:
+        raise WrongSecret(f"the {slot.kind} slot does not open with this") from None
+
+
+def open_slots(user_id: bytes, slots: Iterable[KeySlot], secret: str) -> bytearray:
+    """The master key, with whichever slot this passphrase or recovery code opens. Blocks for the KDF.
+
+    Raises :class:`WrongSecret` when none does, and what else :func:`open_slot` raises.
+    """
+    by_kind: dict[SlotKind, KeySlot] = {slot.kind: slot for slot in slots}
+    # A code costs no KDF, and a passphrase that reads as one is a passphrase all the same.
+    kinds: tuple[SlotKind, ...] = ("recovery", "passphrase") if check_recovery_code(secret) else ("passphrase",)
+    for kind in kinds:
+        if kind in by_kind:
+            with suppress(WrongSecret):
+                return open_slot(user_id, by_kind[kind], secret)
+    raise WrongSecret("That is neither the passphrase nor the recovery code.")
