@@ -36,7 +36,8 @@ from llamora.persistence.doctor import examine
 from llamora.persistence.migrations import migration_status
 from llamora.persistence.users import User
 from llamora.settings import resource
-from llamora.vault.keys import Argon2Params, KeySlot, create_keys, open_keyring, open_slot
+from llamora.vault.keys import create_keys, open_keyring
+from llamora.vault.slots import Argon2Params, KeySlot, open_slot
 from scripts.torture import hands
 from scripts.torture.hands import HANDS, WORD, Order, new_id
 from scripts.torture.promises import Line, Promises, broken_files, check, is_whole, keys_of, lines_of
@@ -95,7 +96,7 @@ class Store:
         made = create_keys(secrets.token_bytes(16), PASSPHRASE, Argon2Params(65536, 3, 4))
         user_id = secrets.token_bytes(16)
         made = create_keys(user_id, PASSPHRASE, Argon2Params(65536, 3, 4))
-        store = cls(folder, user_id, made.master, made.recovery_code)
+        store = cls(folder, user_id, bytes(made.master), made.recovery_code)
         run_db_migrations(store.database, resource("migrations"))
 
         async def add() -> None:
@@ -309,7 +310,7 @@ class Served:
         with closing(sqlite3.connect(server.data / "llamora.sqlite3")) as connection:
             (user_id,) = connection.execute("SELECT id FROM users").fetchone()
             salt, sealed = connection.execute("SELECT salt, sealed FROM key_slots WHERE kind='recovery'").fetchone()
-        master = open_slot(user_id, KeySlot("recovery", salt, None, sealed), writer.code)
+        master = bytes(open_slot(user_id, KeySlot("recovery", salt, None, sealed), writer.code))
         return cls(server, writer, Store(server.data, user_id, master, writer.code))
 
     def round(self, rng: random.Random) -> dict[str, int]:
