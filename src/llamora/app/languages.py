@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from babel import Locale
 from babel.dates import format_date, format_skeleton, format_time, get_day_names
+from babel.lists import format_list
 from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
@@ -192,6 +193,11 @@ def time_words(instant: datetime, zone: ZoneInfo) -> str:
 def number_words(number: float, digits: int = 0) -> str:
     """A number with so many digits after the point, or the comma."""
     return format_decimal(round(number, digits), "#,##0" + "." * bool(digits) + "0" * digits, current().locale)
+
+
+def listed(words: list[str]) -> str:
+    """`one, two and three`."""
+    return format_list(words, locale=current().locale)
 
 
 def _in_form(skeleton: str, day: date) -> str:

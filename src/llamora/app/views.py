@@ -1,6 +1,7 @@
 """What templates are given: entries and the model as a page shows them."""
 
 import asyncio
+import re
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 
 from markupsafe import Markup
 
+from llamora.app import languages
 from llamora.app.languages import gettext as _
 from llamora.app.languages import ngettext
 from llamora.app.markdown import render, render_reply
@@ -157,7 +159,32 @@ def _entry_view(entry: Entry, root: bytes, hidden: AbstractSet[bytes]) -> EntryV
 
 def digest_view(digest: Digest) -> DigestView:
     """The line that opens a day, or the summary of one."""
-    return DigestView(render_reply(digest.text, {}), digest.model, digest.cut)
+    return DigestView(render_reply(digest.text, {}), digest.model, cut_words(digest.cut))
+
+
+LEFT_OUT = re.compile(r"Left out for lack of room: (.+)\.")
+
+
+def cut_words(sentence: str) -> str:
+    """What was left out of a prompt, as `llm.prompts` says it and a reply keeps it, in the language of the request."""
+    told = LEFT_OUT.fullmatch(sentence)
+    if told is None or languages.current().code == "en":
+        return sentence
+    parts = [_left_out(*part.partition(" ")) for part in re.split(", | and ", told[1])]
+    return _("Left out for lack of room: %(what)s.") % {"what": languages.listed(parts)}
+
+
+def _left_out(number: str, _space: str, what: str) -> str:
+    if not number.isdecimal():
+        return _("the middle of the entry")
+    count = int(number)
+    if what.startswith("note"):
+        words = ngettext("%(num)s note of the day", "%(num)s notes of the day", count)
+    elif what.startswith("turn"):
+        words = ngettext("%(num)s turn of the conversation", "%(num)s turns of the conversation", count)
+    else:
+        words = ngettext("%(num)s earlier passage", "%(num)s earlier passages", count)
+    return words % {"num": count}
 
 
 def _fill_reply(view: EntryView, entry: Entry, whole: Receipt | None) -> None:
@@ -190,7 +217,7 @@ def _receipt_view(receipt: Receipt, hidden: bool) -> ReceiptView:
     return ReceiptView(
         model=receipt.model,
         drew_on=drew_on,
-        cut=receipt.cut,
+        cut=cut_words(receipt.cut),
         file=receipt.file,
         endpoint=receipt.endpoint,
         left=receipt.left,

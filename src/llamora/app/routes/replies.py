@@ -24,7 +24,7 @@ from llamora.app.pages import (
 )
 from llamora.app.services.container import get_services
 from llamora.app.streams import event, event_stream
-from llamora.app.views import entry_view, message_view, model_view
+from llamora.app.views import cut_words, entry_view, message_view, model_view
 from llamora.journal.entries import EntryError
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import NotFound
@@ -83,6 +83,7 @@ async def preview(text: str) -> Response:
         messages=composed.prompt.messages,
         options=options,
         receipt=composed.receipt,
+        cut=cut_words(composed.receipt.cut),
     )
 
 
