@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.torture import forgery
+from scripts.torture import forgery, power
+from scripts.torture.disk import NoShim
 from scripts.torture.streams import torture
 
 
@@ -25,3 +26,13 @@ def test_everything_sealed_is_refused_when_it_is_changed_or_moved(tmp_path: Path
     result = forgery.torture(tmp_path, stride=23)
     assert (result["not_refused"], result["refused_as_something_else"], result["plain"]) == (0, 0, 0)
     assert result["wrong_trials"] == []
+
+
+def test_a_power_cut_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    try:
+        result = power.torture(18, tmp_path, seed=3, share=0.3)
+    except NoShim as reason:
+        pytest.skip(str(reason))
+    assert result["by_kind"] == dict.fromkeys(power.SECONDS_OF_A_RUN, 3)
+    assert result["acknowledged"]
+    assert (result["wrong"], result["plain"]) == ({}, 0)

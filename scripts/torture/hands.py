@@ -4,6 +4,7 @@ A new kind of deed is a function that plans one, named in DEEDS; a new kind of w
 """
 
 import asyncio
+import os
 import random
 import secrets
 from collections.abc import Awaitable, Callable
@@ -261,9 +262,10 @@ WORK: dict[str, Callable[[Order, Tell], None]] = {
 
 
 def run(kind: str, order: Order, connection: Any) -> None:
-    """What a process runs: the work, telling each step through a pipe."""
+    """What a process runs: the work, telling each step through a pipe, with the place in the log of a watched disk."""
+    log = os.environ.get("TORTURE_LOG")
 
     def tell(*words: object) -> None:
-        connection.send(words)
+        connection.send((Path(log).stat().st_size if log else 0, *words))
 
     WORK[kind](order, tell)

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import os
 import random
 import secrets
 import shutil
@@ -20,11 +21,12 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 
@@ -93,7 +95,6 @@ class Store:
     @classmethod
     def new(cls, folder: Path) -> "Store":
         """A journal with nothing in it."""
-        made = create_keys(secrets.token_bytes(16), PASSPHRASE, Argon2Params(65536, 3, 4))
         user_id = secrets.token_bytes(16)
         made = create_keys(user_id, PASSPHRASE, Argon2Params(65536, 3, 4))
         store = cls(folder, user_id, bytes(made.master), made.recovery_code)
@@ -112,14 +113,20 @@ class Store:
         return Order(self.folder, self.user_id, self.master, self.promises.lines(), seed, code=self.code, **more)
 
 
-def killed(kind: str, order: Order, delay: float) -> list[tuple[Any, ...]]:
-    """Let a process work and kill it `delay` seconds after it is ready; what it told until then."""
-    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    if sys.platform != "win32":
-        context.set_forkserver_preload(["scripts.torture.hands"])  # type: ignore[attr-defined]
+def killed(kind: str, order: Order, delay: float, env: Mapping[str, str] | None = None) -> list[tuple[Any, ...]]:
+    """Let a process work and kill it `delay` seconds after it is ready; what it told until then.
+
+    With `env`, a process of its own has that in its environment too.
+    """
+    if env is not None or sys.platform == "win32":
+        context = multiprocessing.get_context("spawn")
+    else:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["scripts.torture.hands"])
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=hands.run, args=(kind, order, send), daemon=True)
-    process.start()
+    with mock.patch.dict(os.environ, env or {}):
+        process.start()
     send.close()
     told: list[tuple[Any, ...]] = []
     with suppress(EOFError, OSError):
@@ -135,37 +142,30 @@ def killed(kind: str, order: Order, delay: float) -> list[tuple[Any, ...]]:
         while receive.poll():
             told.append(receive.recv())
     receive.close()
-    assert told[:1] == [("ready",)], told[:1]
+    assert [words[1] for words in told[:1]] == ["ready"], told[:1]
     return told[1:]
 
 
-def take(promises: Promises, told: list[tuple[Any, ...]]) -> None:
-    """Enter what a process told into the book."""
-    for word, *rest in told:
-        if word == "begin":
-            promises.begin(*rest)
-        elif word == "done":
-            promises.done(*rest)
-        elif word == "refused":
-            promises.under_way.pop(rest[0])
+def judge_work(store: Store, folder: Path, told: list[tuple[Any, ...]]) -> dict[str, int]:
+    """What is wrong in `folder` after what was told of work on a store."""
+    before = store.promises.acknowledged
+    store.promises.take(told)
+    found = check(folder / "llamora.sqlite3", store.user_id, store.master, store.promises)
+    found["acknowledged"] = store.promises.acknowledged - before
+    for _, word, *rest in told:
+        if word == "file":
+            found["acknowledged"] += 1
+            found["lost"] += not (folder / rest[0].relative_to(store.folder)).exists()
+    broken, found["files"] = broken_files(folder, store.code)
+    found["half"] += broken
+    return found
 
 
 def at_work(kind: str, store: Store, rng: random.Random, delay: float) -> dict[str, int]:
     """One kill of the store at work, and what was found."""
-    told = killed(kind, store.order(rng.randrange(2**31)), delay)
-    before = store.promises.acknowledged
-    take(store.promises, told)
-    found = check(store.database, store.user_id, store.master, store.promises)
-    found["acknowledged"] = store.promises.acknowledged - before
-    for word, *rest in told:
-        if word == "file":
-            found["acknowledged"] += 1
-            found["lost"] += not rest[0].exists()
-    if kind == "backup":
-        broken, found["files"] = broken_files(store.folder, store.code)
-        found["half"] += broken
-        for copy in (store.folder / "backups").glob("copy-*"):
-            copy.unlink()
+    found = judge_work(store, store.folder, killed(kind, store.order(rng.randrange(2**31)), delay))
+    for copy in (store.folder / "backups").glob("copy-*"):
+        copy.unlink()
     return found
 
 
@@ -210,26 +210,37 @@ def rows(database: Path) -> dict[str, list[tuple[Any, ...]]]:
         }
 
 
-def migrating(folder: Path, rng: random.Random, delay: float, newest: list[tuple[str, str]]) -> dict[str, int]:
-    """Kill a migration of an older journal; then bring it to its end."""
-    older = rng.choice(sorted(FIXTURES.glob("schema-*.sqlite3")))
+def older_journal(folder: Path, rng: random.Random) -> Order:
+    """A journal of an earlier schema."""
     order = Order(folder, b"", b"", {}, 0)
     folder.mkdir()
-    shutil.copy(older, order.database)
-    before = rows(order.database)
-    told = killed("migrate", order, delay)
-    lost = half = 0
-    steps = [each.applied_on is not None for each in migration_status(order.database, resource("migrations"))]
-    half += steps != sorted(steps, reverse=True)
-    lost += ("migrated",) in told and not all(steps)
-    after = rows(order.database)
+    shutil.copy(rng.choice(sorted(FIXTURES.glob("schema-*.sqlite3"))), order.database)
+    return order
+
+
+def judge_migration(
+    database: Path, before: dict[str, list[tuple[Any, ...]]], newest: list[tuple[str, str]], told: list[tuple[Any, ...]]
+) -> dict[str, int]:
+    """What is wrong after what was told of a migration; it is brought to its end."""
+    done = any(word == "migrated" for _, word in told)
+    steps = [each.applied_on is not None for each in migration_status(database, resource("migrations"))]
+    half = int(steps != sorted(steps, reverse=True))
+    lost = int(done and not all(steps))
+    after = rows(database)
     half += any(after[table] != content for table, content in before.items())
-    for copy in (folder / "backups").glob("*.sqlite3"):
+    for copy in (database.parent / "backups").glob("*.sqlite3"):
         half += not is_whole(copy) or rows(copy).keys() - after.keys() != set()
-    run_db_migrations(order.database, resource("migrations"))
-    half += schema(order.database) != newest
-    damaged = len(examine(order.database, resource("migrations")).damage)
-    return {"acknowledged": int(("migrated",) in told), "lost": lost, "half": half, "damaged": damaged}
+    run_db_migrations(database, resource("migrations"))
+    half += schema(database) != newest
+    damaged = len(examine(database, resource("migrations")).damage)
+    return {"acknowledged": int(done), "lost": lost, "half": half, "damaged": damaged}
+
+
+def migrating(folder: Path, rng: random.Random, delay: float, newest: list[tuple[str, str]]) -> dict[str, int]:
+    """Kill a migration of an older journal; then bring it to its end."""
+    order = older_journal(folder, rng)
+    before = rows(order.database)
+    return judge_migration(order.database, before, newest, killed("migrate", order, delay))
 
 
 def schema(database: Path) -> list[tuple[str, str]]:
@@ -246,13 +257,38 @@ def two_backups(store: Store, rng: random.Random) -> tuple[tuple[Path, ...], lis
     files: list[Path] = []
     contents: list[dict[bytes, Line]] = []
     for number in range(2):
-        take(store.promises, killed("entries", store.order(rng.randrange(2**31)), 0.3))
+        store.promises.take(killed("entries", store.order(rng.randrange(2**31)), 0.3))
         assert not any(check(store.database, store.user_id, store.master, store.promises).values())
         keys = keys_of(store.database, store.user_id, store.master)
         files.append(store.folder / f"{number}.llamora")
         write_backup(store.database, keys, files[-1])
         contents.append(lines_of(store.database, keys))
     return tuple(files), contents
+
+
+def judge_restore(
+    store: Store, database: Path, contents: list[dict[bytes, Line]], there: int | None, told: list[tuple[Any, ...]]
+) -> tuple[dict[str, int], int | None]:
+    """What is wrong after what was told of restores over the contents `there`, and what is there now.
+
+    None is an empty journal, -1 one that is neither of the backups.
+    """
+    allowed = {there}
+    for _, word, number in told:
+        allowed = {number} if word == "restored" else allowed | {number}
+    done = sum(word == "restored" for _, word, _ in told)
+    found = {"lost": 0, "half": 0, "damaged": 0, "acknowledged": done}
+    which: int | None = None
+    with closing(sqlite3.connect(database)) as connection:
+        anybody = bool(connection.execute("SELECT 1 FROM users").fetchone())
+    if anybody:
+        keys = keys_of(database, store.user_id, store.master)
+        lines = lines_of(database, keys)
+        found["damaged"] = len(examine(database, resource("migrations"), keys).damage)
+        which = next((number for number, content in enumerate(contents) if content == lines), -1)
+    found["half"] = int(which == -1)
+    found["lost"] = int(which != -1 and which not in allowed)
+    return found, which
 
 
 def restoring(
@@ -264,29 +300,11 @@ def restoring(
     order = replace(store.order(rng.randrange(2**31), files=files), folder=folder)
     if empty:
         run_db_migrations(order.database, resource("migrations"))
-    there: int | None = (
-        None if empty else next(number for number, lines in enumerate(contents) if store.promises.lines() == lines)
-    )
-    told = killed("restore", order, delay)
-    done = sum(word[0] == "restored" for word in told)
-    allowed = {there}
-    for word, number in told:
-        allowed = {number} if word == "restored" else allowed | {number}
-    with closing(sqlite3.connect(order.database)) as connection:
-        anybody = bool(connection.execute("SELECT 1 FROM users").fetchone())
-    found: dict[str, int] = {"lost": 0, "half": 0, "damaged": 0, "acknowledged": done}
-    if anybody:
-        keys = keys_of(order.database, store.user_id, store.master)
-        lines = lines_of(order.database, keys)
-        found["damaged"] = len(examine(order.database, resource("migrations"), keys).damage)
-        which = next((number for number, content in enumerate(contents) if content == lines), -1)
-    else:
-        which = None
-    found["half"] = which == -1
-    found["lost"] = which != -1 and which not in allowed
+    there = None if empty else contents.index(store.promises.lines())
+    found, which = judge_restore(store, order.database, contents, there, killed("restore", order, delay))
     if empty:
         shutil.rmtree(folder)
-    elif which not in (-1, None):
+    elif which is not None and which >= 0:
         store.promises = Promises(dict(contents[which]))
     return found
 
@@ -303,9 +321,9 @@ class Served:
     store: Store
 
     @classmethod
-    def begin(cls, folder: Path, cache: Path) -> "Served":
+    def begin(cls, folder: Path, cache: Path, env: Mapping[str, str] = QUIET) -> "Served":
         """A new server with one writer, whose keys are opened here too."""
-        server = Server(folder, cache, mode="prod", env=QUIET).start()
+        server = Server(folder, cache, mode="prod", env=env).start()
         writer = Writer(server.url).register()
         with closing(sqlite3.connect(server.data / "llamora.sqlite3")) as connection:
             (user_id,) = connection.execute("SELECT id FROM users").fetchone()
@@ -320,7 +338,7 @@ class Served:
         lines, promises = self.store.promises.lines(), self.store.promises
         before = promises.acknowledged
         threads = [
-            threading.Thread(target=self._post, args=(number, random.Random(rng.random()), lines))
+            threading.Thread(target=self.post, args=(number, random.Random(rng.random()), lines))
             for number in range(HANDS)
         ]
         for thread in threads:
@@ -337,7 +355,7 @@ class Served:
         assert self.writer.sign_in().status_code == 303
         return found
 
-    def _post(self, number: int, rng: random.Random, lines: dict[bytes, Line]) -> None:
+    def post(self, number: int, rng: random.Random, lines: dict[bytes, Line]) -> None:
         """One hand: write, edit, delete, bring back and erase until the server is gone."""
         own = {entry: line for entry, line in lines.items() if entry[0] % HANDS == number}
         promises, hand = self.store.promises, Writer(self.server.url)
@@ -351,7 +369,7 @@ class Served:
                     promises.done(number)
                 else:
                     assert answer.status_code == 409, (path.split("/")[-1], answer.status_code)
-                    promises.under_way.pop(number)
+                    promises.refused(number)
                     continue
                 if after is None:
                     del own[entry]

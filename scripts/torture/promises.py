@@ -61,6 +61,16 @@ class Promises:
         self.kept[entry] = after
         self.acknowledged += 1
 
+    def refused(self, hand: int) -> None:
+        """What that hand was about to do was refused, with a sentence: nothing of it happened."""
+        self.under_way.pop(hand)
+
+    def take(self, told: Iterable[tuple[Any, ...]]) -> None:
+        """Enter what a process told, each with the place of the disk's log before it."""
+        for _, word, *rest in told:
+            if word in ("begin", "done", "refused"):
+                getattr(self, word)(*rest)
+
     def lines(self) -> dict[bytes, Line]:
         """The entries that there are."""
         return {entry: line for entry, line in self.kept.items() if line is not None}
