@@ -1,11 +1,21 @@
 """The whole test suite: `python -m scripts.test [pytest options]`.
 
 Brings a Chromium where there is none, runs what needs no browser on two processes, then tests/browser alone,
-since a browser and a model want the processor for themselves.
+since a browser and a model want the processor for themselves. What fails runs a second time, alone: a test counts
+as failed when it fails twice, and what passes only then is named. Nothing else is given a second chance: neither an
+error while tests are collected, nor a process that dies, nor a run that ends early.
 """
 
+import json
+import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
 
 from scripts.browser import NoBrowser, find_or_bring
 
@@ -13,6 +23,64 @@ PARTS = (
     ("everything but the browser", ["-n", "2", "--ignore=tests/browser"]),
     ("the browser", ["tests/browser"]),
 )
+RECORD = "JOURNAL_TEST_RECORD"  # names the file in which a run leaves its Record
+
+
+@dataclass(slots=True)
+class Record:
+    """What a run of pytest came to: ids of tests, and whether all of them could have their say."""
+
+    passed: list[str]
+    failed: list[str]
+    whole: bool = True
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file that cannot be collected hides tests."""
+        self.whole = self.whole and not report.failed
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note the outcome of a test, or that its process died, which xdist reports as a phase of its own."""
+        self.whole = self.whole and report.when in ("setup", "call", "teardown")
+        if report.failed:
+            self.failed.append(report.nodeid)
+        elif report.when == "call":
+            self.passed.append(report.nodeid)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Leave the record; a run that stopped early (`-x`, say) has not asked every test."""
+        self.whole = self.whole and not (session.shouldfail or session.shouldstop)
+        Path(os.environ[RECORD]).write_text(json.dumps([self.passed, self.failed, self.whole]), encoding="utf-8")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """This module is also the plugin that keeps the record, in the process that hears of every test."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Record([], []))
+
+
+def run(options: Sequence[str]) -> tuple[bool, list[str]]:
+    """Run pytest, and what failed of it once more; return whether all passed, and what did so only then."""
+    with tempfile.TemporaryDirectory() as folder:
+        cache = ("-p", "scripts.test", "-o", f"cache_dir={Path(folder, 'cache')}")
+        first_status, first = _pytest([*options, *cache], Path(folder, "first"))
+        failed = set(first.failed)
+        if first_status != pytest.ExitCode.TESTS_FAILED or not first.whole or not failed:
+            return first_status == pytest.ExitCode.OK, []
+        sys.stderr.write(f"Once more, alone: {_list(failed)}\n")
+        status, second = _pytest([*options, *cache, "-n", "0", "--last-failed"], Path(folder, "second"))
+        late = failed & set(second.passed) - set(second.failed)
+        return status == pytest.ExitCode.OK and second.whole and late == failed, sorted(late)
+
+
+def _pytest(options: Sequence[str], record: Path) -> tuple[int, Record]:
+    status = subprocess.call([sys.executable, "-m", "pytest", *options], env={**os.environ, RECORD: str(record)})
+    if not record.exists():  # it did not come as far as a first test, or died
+        return status, Record([], [], whole=False)
+    return status, Record(*json.loads(record.read_text(encoding="utf-8")))
+
+
+def _list(tests: Sequence[str] | set[str]) -> str:
+    return "".join(f"\n  {test}" for test in sorted(tests))
 
 
 def main(options: list[str]) -> int:
@@ -22,7 +90,13 @@ def main(options: list[str]) -> int:
     except NoBrowser as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    failed = [name for name, where in PARTS if subprocess.call([sys.executable, "-m", "pytest", *where, *options])]
+    failed: list[str] = []
+    for name, where in PARTS:
+        passed, late = run([*where, *options])
+        if late:
+            sys.stderr.write(f"Passed only the second time: {_list(late)}\n")
+        if not passed:
+            failed.append(name)
     sys.stderr.write(f"Failed: {', '.join(failed)}.\n" if failed else "All tests passed.\n")
     return 1 if failed else 0
 
