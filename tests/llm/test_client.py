@@ -7,6 +7,8 @@ import json
 import logging
 import socket
 import ssl
+import subprocess
+import sys
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -400,3 +402,49 @@ def own_certificate(folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
     return context
+
+
+# Another thread (in the server it is fastembed's) has begun to import httpx, slowly, when the first reply is asked for.
+SLOW_IMPORT = """
+import asyncio, importlib.util, sys, threading, time
+import openai.resources.chat
+from llamora.llm.client import Message, ModelClient
+from llamora.settings import LlmSettings
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name != "httpx":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        execute = spec.loader.exec_module
+        def slowly(module):
+            begun.set()
+            time.sleep(3)
+            execute(module)
+        spec.loader.exec_module = slowly
+        return spec
+
+async def ask():
+    client = ModelClient(sys.argv[1], "", LlmSettings())
+    print("".join([piece async for piece in client.stream([Message("user", "Well?")], max_tokens=9)]))
+    await client.close()
+
+begun = threading.Event()
+sys.meta_path.insert(0, Slow())
+importing = threading.Thread(target=lambda: __import__("httpx"))
+importing.start()
+begun.wait()
+asyncio.run(ask())
+importing.join()
+"""
+
+
+async def test_the_first_reply_waits_for_a_module_that_another_thread_imports() -> None:
+    async with ScriptedModel() as model:
+        model.script(Reply(["Well."]))
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", SLOW_IMPORT, model.url, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        said, errors = await child.communicate()
+    assert (said.decode().strip(), child.returncode) == ("Well.", 0), errors.decode()[-2000:]

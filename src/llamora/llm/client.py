@@ -15,6 +15,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from urllib.parse import urlsplit
@@ -589,6 +590,10 @@ def _root(address: str) -> str:
 
 
 def _import_sdk() -> None:
+    # The SDK looks at the older httpx wherever somebody has begun to import it (fastembed does, in a thread of its
+    # own), and fails every request until that has come to its end. Here this waits for the end.
+    with suppress(ImportError):
+        importlib.import_module("httpx")
     importlib.import_module("openai.resources.chat")  # the SDK would import it at the first request
 
     # Their debug lines hold addresses and headers; at the levels we log at, they have nothing to say.
