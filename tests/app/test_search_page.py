@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from tests.app.conftest import Running, Visitor
 
 
@@ -75,7 +77,7 @@ async def test_what_narrows_a_search_stands_as_chips_that_can_be_taken_off(app: 
         "heron by:reply in:2024 -otter",
         'heron by:reply in:2024 "grey heron"',
     ]
-    assert "Searched for: heron, grey; by the model; from 1 January 2024; until 31 December 2024" in page.words
+    assert "Searched for: heron, grey; in replies; in 2024; without otter." in page.words
     assert entry in (await alice.get(await asked(alice, 'heron in:2024 "grey heron" -otter'))).text
 
 
@@ -92,3 +94,69 @@ async def test_you_also_wrote(app: Running) -> None:
         assert f"#e-{beside}" not in answer.text
         assert "Bob" not in answer.text
     assert (await bob.post(f"/e/{entry}/related", fragment=True)).status == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("heron in:2024", "One place. Only in 2024."),
+        ("heron in:May-2024", "One place. Only in May 2024."),
+        ("heron on:3 May 2024", "One place. Only on 3 May 2024."),
+        ("heron before:2025", "One place. Only until 31 December 2024."),
+        ("heron after:2023", "One place. Only from 1 January 2024 on."),
+        ("heron in:3-5 May 2024", "One place. Only from 3 May 2024 to 5 May 2024."),
+        ("May 2024", "One place. Only in May 2024."),
+        (
+            "heron tag:weir by:me",
+            "Nothing found. Fewer words, or other ones, may help. Searched for: heron; the trace weir; by you.",
+        ),
+        ("heron in:2024-13", "2024-13” names no day, month or year, so it was searched as words."),
+        ("heron in:march in:april", "No day is in all of “in:march”, “in:april”."),
+        ("by:me by:reply", "Nothing is by you and a reply at once."),
+        ('"heron" -heron', "“heron” is asked for and left out at once."),
+        ('"stood heron" in:2024', "No entry that fits the rest holds the quoted words in that order"),
+        ('"stood heron"', "No entry holds the quoted words in that order"),
+        ("heron " * 500, "Only the first 2000 letters were searched."),
+    ],
+)
+async def test_what_was_made_of_a_query_is_said(app: Running, query: str, sentence: str) -> None:
+    alice = await app.visitor()
+    await alice.write("The grey heron stood.", day="2024-05-03")
+    page = await alice.get(await asked(alice, query))
+    assert sentence in page.words
+    impossible = "at once" in sentence or "No day" in sentence
+    assert ('class="hit"' in page.text) == (not impossible and "Nothing found" not in sentence)
+    typed = await alice.post("/search/typing", {"q": query}, fragment=True)
+    assert typed.status == 200
+
+
+async def test_what_narrows_twice_is_one_chip_and_comes_off_at_once(app: Running) -> None:
+    alice = await app.visitor()
+    await alice.write("The grey heron stood.", day="2024-05-03")
+    page = await alice.get(await asked(alice, "on:3 May 2024 heron on:3 May 2024"))
+    assert re.findall(r'name="q" value="([^"]*)"', page.text.partition('class="chips"')[2].partition("</ul>")[0]) == [
+        "heron"
+    ]
+
+
+@pytest.mark.parametrize("blank", ["", "   ", "\n"])
+async def test_an_emptied_field_leaves_the_address_of_the_form(app: Running, blank: str) -> None:
+    alice = await app.visitor()
+    for path in ("/search", "/search/typing"):
+        answer = await alice.post(path, {"q": blank}, fragment=True)
+        assert answer.status == 200
+        assert answer.headers["HX-Replace-Url"] == "/search"
+        assert "<html" not in answer.text
+        assert 'id="results"' in answer.text
+
+
+async def test_who_turned_replies_off_is_told_of_none(app: Running) -> None:
+    alice = await app.visitor()
+    await alice.write("The heron stood.")
+    assert "by:reply" in (await alice.get("/search")).words
+    await alice.post("/you/replies", {})
+    page = await alice.get("/search")
+    assert "by:reply" not in page.words
+    page = await alice.get(await asked(alice, "heron by:reply"))
+    assert "Nothing found." in page.words
+    assert 'class="hit"' not in page.text

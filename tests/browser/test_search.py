@@ -69,3 +69,100 @@ def test_also_written(writer: Writer, new_page: Callable[..., Page], axe: Callab
     page.get_by_role("button", name="You also wrote").click()
     expect(page.locator(".related .hit")).to_have_count(5)
     axe(page)
+
+
+def signed_in(writer: Writer, page: Page) -> Page:
+    page.context.add_cookies([{"name": n, "value": v, "url": writer.url} for n, v in writer.http.cookies.items()])
+    page.goto(writer.url + "/search")
+    return page
+
+
+def test_arrow_keys_lead_through_what_was_found(writer: Writer, new_page: Callable[..., Page]) -> None:
+    page = signed_in(writer, new_page())
+    field, hits, keys = page.locator("#q"), page.locator(".hit"), page.keyboard
+    keys.press("ArrowDown")  # nothing is found yet
+    expect(field).to_be_focused()
+    keys.type("heron")
+    expect(hits).to_have_count(6)
+    keys.press("Shift+ArrowUp")  # with a modifier keys are the browser's: this selects
+    expect(field).to_be_focused()
+    keys.press("ArrowDown")
+    expect(hits.nth(0)).to_be_focused()
+    keys.press("ArrowUp")
+    expect(field).to_be_focused()
+    for place in range(6):
+        keys.press("ArrowDown")
+        expect(hits.nth(place)).to_be_focused()
+    keys.press("ArrowDown")  # the last one: the page may scroll
+    expect(hits.nth(5)).to_be_focused()
+    keys.press("Escape")
+    expect(field).to_be_focused()
+    expect(field).to_have_value("heron")
+    keys.press("ArrowDown")
+    keys.press("ArrowDown")
+    keys.press("/")
+    expect(field).to_be_focused()
+    expect(field).to_have_value("heron")
+    keys.press("ArrowDown")
+    keys.press("ArrowDown")
+    keys.press("Enter")
+    expect(page).to_have_url(re.compile("/d/2024-03-07"))
+
+
+def test_who_is_among_the_results_stays_there_when_they_change(writer: Writer, new_page: Callable[..., Page]) -> None:
+    page = signed_in(writer, new_page())
+    field, hits = page.locator("#q"), page.locator(".hit")
+    page.keyboard.type("heron")
+    expect(hits).to_have_count(6)
+    # The answer to what is typed comes when the focus has gone on already.
+    for typed, count in (("heron weir", 6), ("heron in:2024", 6)):
+        with page.expect_response("**/search/typing"):
+            field.fill(typed)
+            page.keyboard.press("ArrowDown")
+            page.keyboard.press("ArrowDown")
+            expect(page.locator(".hit:focus")).to_have_count(1)
+            place = page.evaluate("document.activeElement.getAttribute('href')")
+        expect(page.locator(".chips")).to_have_count(int("in:" in typed))
+        expect(hits).to_have_count(count)
+        expect(page.locator(f'.hit[href="{place}"]')).to_be_focused()
+    with page.expect_response("**/search/typing"):
+        field.fill("pelican")
+        page.keyboard.press("ArrowDown")
+    expect(page.locator("#found")).to_contain_text("Nothing found.")
+    expect(field).to_be_focused()
+
+
+def test_an_emptied_field_asks_for_nothing_and_leaves_no_address(writer: Writer, new_page: Callable[..., Page]) -> None:
+    page = signed_in(writer, new_page())
+    page.keyboard.type("heron")
+    expect(page).to_have_url(re.compile("/search/[0-9a-f]{32}$"))
+    page.keyboard.press("Escape")  # as browsers empty a field of this kind
+    expect(page.locator("#q")).to_have_value("")
+    expect(page.locator(".hit")).to_have_count(0)
+    expect(page).to_have_url(writer.url + "/search")
+    for blank in ("", "  "):
+        page.locator("#q").fill(blank)
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("Ways to search")).to_be_visible()
+        expect(page.locator("[data-problem]").first).to_be_empty()
+        expect(page).to_have_url(writer.url + "/search")
+
+
+def test_who_asks_for_more_goes_on_with_what_is_new(
+    serve: Callable[..., Server], new_page: Callable[..., Page]
+) -> None:
+    env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false", "LLAMORA_SEARCH__PAGE_SIZE": "2"}
+    writer = Writer(serve(env=env).start().url).register()
+    for day in range(3, 8):
+        writer.write(f"The heron, day {day}.", f"2024-03-{day:02}")
+    page = signed_in(writer, new_page())
+    hits, keys = page.locator(".hit"), page.keyboard
+    keys.type("heron")
+    expect(hits).to_have_count(2)
+    for shown in (2, 4):
+        for _ in range(3 if shown == 2 else 2):
+            keys.press("ArrowDown")
+        expect(page.get_by_role("button", name="Show more")).to_be_focused()
+        keys.press("Enter")
+        expect(hits.nth(shown)).to_be_focused()
+    expect(hits).to_have_count(5)

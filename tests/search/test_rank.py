@@ -5,7 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamora.search.rank import MAX_QUERY, START, STOP, Query, fused, opening, parse_query, pieces, plain, relaxed
+from llamora.search.rank import (
+    MAX_QUERY,
+    START,
+    STOP,
+    Query,
+    chips,
+    fused,
+    opening,
+    parse_query,
+    pieces,
+    plain,
+    relaxed,
+)
 
 TODAY = date(2026, 11, 20)
 
@@ -14,11 +26,36 @@ def parsed(text: str) -> Query:
     return parse_query(text, TODAY)
 
 
-@given(st.text(max_size=300) | st.text(alphabet='"-:*abin by 2024()^+\\', max_size=60))
-def test_the_parser_never_raises(text: str) -> None:
-    query = parsed(text)
-    relaxed(query)
-    assert query.after is None or isinstance(query.after, date)
+# What queries are made of, so that chance puts operators, times and marks beside each other.
+PIECES = st.sampled_from(
+    [
+        *"in: on: before: after: by: tag: -in: -by: -tag: me reply 2024 2024-13 9999-99-99 0001-01-01".split(),
+        *"9999-12-31 : by:nobody".split(),
+        *"last march may 3 monday tomorrow the of walrus -walrus ß \u0301 天気 שלום 😀 \x00 \ud800 ::".split(),
+        *"“ » - *".split(),
+        *('"old oak"', '"', '-"', '"walrus"', ""),
+    ]
+)
+
+
+@given(
+    st.text(max_size=300) | st.text(alphabet='"-:*abin by 2024()^+\\', max_size=60) | st.lists(PIECES).map(" ".join),
+    st.dates(),
+    st.booleans(),
+)
+def test_the_parser_never_raises_and_says_what_it_read(text: str, today: date, typing: bool) -> None:
+    query = parse_query(text, today, typing)
+    for each in (query, relaxed(query)):
+        assert each.hint == "" or each.hint.endswith(".")
+        assert len(each.words) <= 64
+    for part, rest in chips(text, today):
+        # To take a chip off makes a query of less, and one that is no error either.
+        assert part.strip()
+        assert len(rest) < len(text) + 1
+        parse_query(rest, today)
+    if query.after and query.before and query.after > query.before:
+        assert query.impossible
+        assert query.hint
 
 
 def test_words_phrases_and_exclusions() -> None:
@@ -48,6 +85,15 @@ def test_the_words_of_a_question_are_pruned_but_never_all() -> None:
         ("after:2024 before:2026-02-01 in:2025", date(2025, 1, 1), date(2025, 12, 31)),
         ("before:0001-01-01 tea", None, date(1, 1, 1)),
         ("after:9999-12-31 tea", date(9999, 12, 31), None),
+        ("on:3 May 2024 tea", date(2024, 5, 3), date(2024, 5, 3)),
+        ("in:march 2024 tea", date(2024, 3, 1), date(2024, 3, 31)),
+        ("before:last march tea", None, date(2026, 2, 28)),
+        ("in:2024 may I have tea", date(2024, 1, 1), date(2024, 12, 31)),
+        ("in:may-2024 tea", date(2024, 5, 1), date(2024, 5, 31)),
+        ("in:2024-2025 tea", date(2024, 1, 1), date(2025, 12, 31)),
+        ("in:1663 tea", date(1663, 1, 1), date(1663, 12, 31)),
+        ("on:monday tea", date(2026, 11, 16), date(2026, 11, 16)),
+        ("tomorrow tomorrow", date(2026, 11, 21), date(2026, 11, 21)),
     ],
 )
 def test_times(text: str, after: date | None, before: date | None) -> None:
@@ -70,11 +116,65 @@ def test_plain_times_filter_alone_and_weigh_beside_words() -> None:
     assert "garden" in beside.words
 
 
-@pytest.mark.parametrize("text", ['an "open quote', "in:nowhere tea", "by:nobody tea", "a" * (MAX_QUERY + 1)])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'an "open quote',
+        "in:nowhere tea",
+        "by:nobody tea",
+        "in: 2024",
+        "in:2024-13",
+        "after:2024-00",
+        "on:2024-02-30",
+        "before:9999-99-99",
+        "before:9999-99-99 tea",
+        'before:"before 2020" tea',
+        "tea -in:2024",
+        "tea -tag:harbour",
+        "a" * (MAX_QUERY + 1),
+    ],
+)
 def test_what_is_not_understood_is_searched_with_a_hint(text: str) -> None:
     query = parsed(text)
     assert query.words
     assert query.hint.endswith(".")
+    assert (query.after, query.before, query.role, query.tags) == (None, None, None, ())
+
+
+@pytest.mark.parametrize("text", ["heron in:20", "heron by:", "heron in:", 'heron "the', "heron on:tomo"])
+def test_nothing_is_complained_of_while_it_is_typed(text: str) -> None:
+    query = parse_query(text, TODAY, typing=True)
+    assert query.hint == ""
+    assert query.words[0].startswith("heron")
+    assert len(query.words) <= 1 or text.endswith("the")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("in:march in:april tea", "No day is in all of “in:march”, “in:april”."),
+        ("in:2024 last march", "No day is in all of “in:2024”, “last march”."),
+        ("by:me by:reply tea", "Nothing is by you and a reply at once."),
+        ("by:me -by:me tea", "Nothing is by you and a reply at once."),
+        ('"walrus" -walrus', "“walrus” is asked for and left out at once."),
+        ('"the old walrus" -"Old walrus"', "“Old walrus” is asked for and left out at once."),
+    ],
+)
+def test_what_contradicts_itself_is_said(text: str, hint: str) -> None:
+    query = parsed(text)
+    assert query.impossible
+    assert query.hint == hint
+    assert len(chips(text, TODAY)) == (1 if "last march" in text else 2)
+
+
+def test_what_is_asked_for_twice_is_asked_for_once() -> None:
+    assert chips('in:2024 tea IN:2024 "a b" "a b"', TODAY) == (
+        ("in:2024", 'tea "a b" "a b"'),
+        ('"a b"', "in:2024 tea IN:2024"),
+    )
+    assert parsed('"a b" "a b" -c -c tag:x tag:x') == Query(
+        phrases=("a b",), excluded=("c",), tags=("x",), meaning="a b"
+    )
 
 
 def test_nothing_asks_for_nothing() -> None:

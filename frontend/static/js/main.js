@@ -4,6 +4,7 @@ import "./vendor/hx-sse.js";
 import "./requests.js";
 import "./replies.js";
 import "./keys.js";
+import "./results.js";
 import "./writing.js";
 import "./drafts.js";
 import "./days.js";

@@ -20,6 +20,7 @@ from llamora.search.rank import (
     IN_TIME,
     JOINT,
     LOOKUP_WORDS,
+    OWN_WORDS,
     QUOTED,
     START,
     STOP,
@@ -33,7 +34,7 @@ from llamora.search.rank import (
     normalised,
     spaced,
 )
-from llamora.search.words import NEARNESS, STEP, Posting, Postings, bm25, nearness
+from llamora.search.words import NEARNESS, STEP, Posting, Postings, bm25, nearness, telling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -548,6 +549,8 @@ class UserIndex:
             return None
         slots = len(self._ids)
         mask = self._live[:slots].copy()
+        if query.impossible:
+            mask[:] = False
         if query.role is not None:
             mask &= self._mine[:slots] == (query.role == "me")
         if query.after is not None:
@@ -574,6 +577,7 @@ class UserIndex:
         import numpy as np
 
         postings = [posting for literal in _any(query.terms) if (posting := self._posting(literal)) is not None]
+        postings = telling(postings, len(self))
         slots = len(self._ids)
         scores = bm25(postings, self._lengths[:slots], self._live[:slots], len(self))
         if allowed is not None:
@@ -611,6 +615,7 @@ class UserIndex:
         """Scores with what the question as a whole adds: word for word in an entry, or of the days it speaks of."""
         import numpy as np
 
+        scores = scores + OWN_WORDS * self._mine[found]
         if query.whole and (phrase := match_phrase(query.whole)):
             scores = scores + WHOLE_PHRASE * np.isin(found, self._rows(phrase))
         if 0 < len(query.words) <= LOOKUP_WORDS and not query.phrases:

@@ -2,13 +2,14 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-from llamora.clock import DateRange, UnknownDay, day_in_words, parse_day, parse_phrase
+from llamora.clock import DateRange, UnknownDay, parse_day, parse_phrase
 from llamora.text import normal_form
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ Role = Literal["me", "reply"]
 
 MAX_QUERY = 2000  # letters; a longer question is cut, with a hint
 MAX_TERMS = 64  # words and phrases; every one costs a look into the index
+MAX_TIMES = 16  # operators with a time, each read in several ways; and chips
 LOOKUP_WORDS = 2  # so few words are a look-up rather than a question: the words themselves count more
 LOOKUP_WEIGHT = 0.75
 EXACT = 0.5  # what an entry gains that holds the words of a look-up as they are written, not another form of them
@@ -28,6 +30,7 @@ QUESTION_WORDS = 5  # with so many words beside it, a quotation is part of a que
 QUOTED = 0.2  # what an entry gains that holds such a quotation
 WHOLE_PHRASE = 1.0  # what an entry gains that holds the whole question word for word: it comes first
 IN_TIME = 0.2  # what an entry gains that stands on the days a question speaks of
+OWN_WORDS = 0.05  # what the writer's own words gain over a reply: where both are as good, theirs come first
 DENSE_FLOOR = 0.2  # cosine; what shares no word and is further off than this is no result
 
 START, STOP, JOINT = "\x01", "\x02", "\x1f"  # marks of a match, and what parts letters of a script without spaces
@@ -56,6 +59,12 @@ _UNSPACED_LETTER = re.compile(f"[{_UNSPACED}]")
 _UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
 
 TYPED = re.compile(r"\w{3}$")  # fewer letters begin too many words
+_TIMES = ("before", "after", "on", "in")
+_TIME_WORDS = 4  # of a time that is not quoted, after the first: "on:the 3rd of May 2024"
+_YEAR = re.compile(r"(?!0000)[0-9]{4}")
+_YEARS = re.compile(r"((?!0000)[0-9]{4})(?:-|–|\.\.+)((?!0000)[0-9]{4})")
+_OPERATORS = frozenset(f"{key}:" for key in (*_TIMES, "by", "tag"))
+_OTHER: dict[str, Role] = {"me": "reply", "reply": "me"}
 _PIECE = re.compile(r'(?P<minus>-)?(?:(?P<key>[A-Za-z]+):)?(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s"]+))')
 
 
@@ -66,7 +75,8 @@ class Query:
     `words` score; one that ends in `*` is a prefix. `phrases` must all be there, `excluded` none; `quoted` are phrases
     inside a longer question, whose words score. `tags` are names of traces, all of which an entry must bear. `after`
     and `before` are the first and last day wanted. `when` are days the question only speaks of. `meaning` is the text
-    for the embedding model, "" when there is nothing to compare. `hint` is a sentence, or "".
+    for the embedding model, "" when there is nothing to compare. `impossible`: what is asked for rules itself out.
+    `hint` is a sentence, or "".
     """
 
     words: tuple[str, ...] = ()
@@ -80,12 +90,18 @@ class Query:
     when: DateRange | None = None
     meaning: str = ""
     whole: str = ""
+    impossible: bool = False
     hint: str = ""
 
     @property
     def filtered(self) -> bool:
         """Whether some entries are ruled out, whatever their score."""
-        return bool(self.phrases or self.excluded or self.tags or self.role or self.after or self.before)
+        return bool(self.phrases or self.excluded or self.narrowed)
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether some are ruled out by what is known of them, not by their words."""
+        return bool(self.tags or self.role or self.after or self.before or self.impossible)
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -141,119 +157,212 @@ def parse_query(text: str, today: date, typing: bool = False) -> Query:
     """Read a query; what is not understood is searched as words, with a hint. Never raises.
 
     Bare words, `"exact phrase"`, `-word` and `-"phrase"`, `prefix*`, `tag:x`, `by:me` and `by:reply`, `before:`,
-    `after:`, `on:` and `in:` with a day or a time in words (`in:2024`, `on:"3 May"`), and times in plain words.
-    `before:` and `after:` leave out the time they name. `typing`: the last word is not finished.
+    `after:`, `on:` and `in:` with a day or a time in words (`in:2024`, `on:3 May`, `in:"last March"`), and times in
+    plain words. `before:` and `after:` leave out the time they name. What contradicts itself finds nothing, and the
+    hint says so. `typing`: the last word is not finished.
     """
     hints: list[str] = []
-    clean = re.sub("[“”„«»]", '"', normalised(text)).strip()
+    clean = _clean(text)
     if len(clean) > MAX_QUERY:
         clean = clean[:MAX_QUERY]
         hints.append(f"Only the first {MAX_QUERY} letters were searched.")
     if clean.count('"') % 2:
-        place = clean.rindex('"')
-        clean = clean[:place] + " " + clean[place + 1 :]
-        hints.append("A quotation mark has no partner, so it was left out.")
+        clean = _paired(clean)
+        if not typing:
+            hints.append("A quotation mark has no partner, so it was left out.")
 
-    bare: list[str] = []
-    phrases: list[str] = []
-    excluded: list[str] = []
-    tags: list[str] = []
-    role: Role | None = None
-    after: date | None = None
-    before: date | None = None
-    for piece in _PIECE.finditer(clean):
-        minus, key, quoted, plain = piece["minus"], (piece["key"] or "").lower(), piece["quoted"], piece["bare"]
-        value = quoted if quoted is not None else plain
-        if key == "by" and not minus and value.lower() in ("me", "reply"):
-            role = "me" if value.lower() == "me" else "reply"
-            continue
-        if key == "tag" and not minus and value.strip():
-            tags.append(value.strip())
-            continue
-        if key in ("before", "after", "on", "in") and not minus:
-            span = _span(value, today)
-            if span is not None:
-                first, last = _edges(key, *span)
-                after = max(filter(None, (after, first)), default=None)
-                before = min(filter(None, (before, last)), default=None)
-                continue
-            hints.append(f"There is no date after “{key}:”, so it was searched as a word.")
-        elif key == "by" and not minus:
-            hints.append("“by:” knows “me” and “reply”; it was searched as a word.")
-        whole = f"{piece['key']}:{value}" if key else value
-        if not tokens(whole):
-            continue
-        if minus:
-            excluded.append(whole)
-        elif quoted is not None and not key:
-            phrases.append(value)
-        else:
-            bare.append(whole)
-    if typing and bare and clean.endswith(bare[-1]) and TYPED.search(bare[-1]):
-        bare[-1] += "*"
-    return _assembled(
-        bare,
-        phrases,
-        excluded,
-        Query(tags=tuple(dict.fromkeys(tags)), role=role, after=after, before=before),
-        hints,
-        today,
-    )
+    read = _Read()
+    for part in _parts(clean, today):
+        if not (typing and part.open and part.stop == len(clean)):  # what is still to come may make sense of it
+            read.take(part, hints)
+    if typing and read.bare and clean.endswith(read.bare[-1]) and TYPED.search(read.bare[-1]):
+        read.bare[-1] += "*"
+    return _assembled(read, hints, today)
 
 
 def chips(text: str, today: date) -> tuple[tuple[str, str], ...]:
-    """The parts of a query that rule entries out, as they were written, each with the query without it."""
-    clean = re.sub("[“”„«»]", '"', normalised(text)).strip()[:MAX_QUERY]
-    if clean.count('"') % 2:
-        return ()
-    found: list[tuple[str, str]] = []
-    for piece in _PIECE.finditer(clean):
-        alone = parse_query(piece[0], today)
-        # A date in plain words is no operator: on its own it would rule entries out, in a question it does not.
-        operator = piece["key"] or piece["minus"] or piece["quoted"] is not None
-        if operator and alone.filtered:
-            found.append((piece[0], " ".join((clean[: piece.start()] + clean[piece.end() :]).split())))
-    return tuple(found)
+    """The parts of a query that rule entries out, as they were written, each once and with the query without it."""
+    clean = _paired(_clean(text)[:MAX_QUERY])
+    wanted = parse_query(clean, today).phrases
+    # A date in plain words is no operator: on its own it rules entries out, in a question it does not.
+    ruling = [part for part in _parts(clean, today) if part.rules and (part.key or part.minus or part.value in wanted)]
+    found: dict[str, tuple[str, str]] = {}
+    for part in ruling[:MAX_TIMES]:
+        rest, at = "", 0
+        for same in (other for other in ruling if other.text.lower() == part.text.lower()):
+            rest, at = rest + clean[at : same.start] + " ", same.stop
+        found.setdefault(part.text.lower(), (part.text, " ".join((rest + clean[at:]).split())))
+    return tuple(found.values())
 
 
-def said(query: Query) -> str:
-    """What a query asks for, in words."""
-    parts: list[str] = []
-    if query.words:
-        parts.append(", ".join(word.removesuffix("*") for word in query.words))
-    parts += [f"“{phrase}”" for phrase in query.phrases + query.quoted]
-    parts += [f"the trace {tag}" for tag in query.tags]
-    if query.role is not None:
-        parts.append("by you" if query.role == "me" else "by the model")
-    if query.after is not None and query.after == query.before:
-        parts.append(f"on {day_in_words(query.after)}")
-    else:
-        if query.after is not None:
-            parts.append(f"from {day_in_words(query.after)}")
-        if query.before is not None:
-            parts.append(f"until {day_in_words(query.before)}")
-    if query.excluded:
-        parts.append("without " + ", ".join(query.excluded))
-    return "; ".join(parts)
+def _clean(text: str) -> str:
+    return re.sub("[“”„«»]", '"', normalised(text)).strip()
 
 
-def _assembled(
-    bare: list[str], phrases: list[str], excluded: list[str], filters: Query, hints: list[str], today: date
-) -> Query:
+def _paired(clean: str) -> str:
+    """A query without the quotation mark that has no partner."""
+    if clean.count('"') % 2 == 0:
+        return clean
+    place = clean.rindex('"')
+    return clean[:place] + " " + clean[place + 1 :]
+
+
+@dataclass(slots=True, frozen=True)
+class _Part:
+    """A piece of a query: `text` from `start` to `stop`; `key` is its operator, "" for plain words and phrases.
+
+    `span` are the days that a time after an operator names.
+    """
+
+    text: str
+    start: int
+    stop: int
+    minus: bool
+    key: str
+    value: str
+    quoted: bool
+    span: tuple[date, date] | None = None
+
+    @property
+    def understood(self) -> bool:
+        """Whether it is an operator with a value that it can use."""
+        if self.key == "by":
+            return self.value.lower() in _OTHER
+        if self.key == "tag":
+            return bool(self.value.strip()) and not self.minus
+        return self.span is not None and not self.minus
+
+    @property
+    def open(self) -> bool:
+        """Whether it is an operator that lacks a value it can use."""
+        return not self.understood if self.key else self.value.lower() in _OPERATORS
+
+    @property
+    def rules(self) -> bool:
+        """Whether it rules entries out."""
+        return self.understood or (not self.key and (self.minus or self.quoted) and bool(tokens(self.value)))
+
+
+def _parts(clean: str, today: date) -> list[_Part]:
+    """The pieces of a query in order. A time that is not quoted may go on over the next words: `on:3 May 2024`."""
+    pieces = list(_PIECE.finditer(clean))
+    found: list[_Part] = []
+    at = times = 0
+    while at < len(pieces):
+        piece = pieces[at]
+        key, quoted = (piece["key"] or "").lower(), piece["quoted"] is not None
+        value = piece["quoted"] if quoted else piece["bare"]
+        stop, span = piece.end(), None
+        if key in _TIMES:
+            times += 1
+            for last in range(at if quoted else _plain_until(pieces, at), at - 1, -1):
+                wording = value + clean[stop : pieces[last].end()]
+                if times <= MAX_TIMES and (span := _span(key, wording, today)) is not None:
+                    at, stop, value = last, pieces[last].end(), wording
+                    break
+        elif key and key not in ("by", "tag"):  # not ours: "diary:today"
+            key, value, quoted = "", f"{piece['key']}:{value}", False
+        place = (clean[piece.start() : stop], piece.start(), stop)
+        found.append(_Part(*place, bool(piece["minus"]), key, value, quoted, span))
+        at += 1
+    return found
+
+
+def _plain_until(pieces: Sequence["re.Match[str]"], at: int) -> int:
+    """The last of at most _TIME_WORDS plain words in a row after a piece."""
+    last = at
+    for piece in pieces[at + 1 : at + 1 + _TIME_WORDS]:
+        if piece["minus"] or piece["key"] or piece["bare"] is None:
+            break
+        last += 1
+    return last
+
+
+@dataclass(slots=True)
+class _Read:
+    """What the parts of a query came to."""
+
+    bare: list[str] = field(default_factory=list[str])
+    unread: list[str] = field(default_factory=list[str])  # what stood behind operators that were not understood
+    phrases: list[str] = field(default_factory=list[str])
+    excluded: list[str] = field(default_factory=list[str])
+    tags: list[str] = field(default_factory=list[str])
+    roles: set[Role] = field(default_factory=set[Role])
+    after: date | None = None
+    before: date | None = None
+    times: list[str] = field(default_factory=list[str])  # as they were written
+
+    def take(self, part: _Part, hints: list[str]) -> None:
+        """Add a part."""
+        if part.understood and part.key == "by":
+            role = _OTHER[part.value.lower()] if part.minus else part.value.lower()
+            self.roles.add("me" if role == "me" else "reply")
+        elif part.understood and part.key == "tag":
+            self.tags.append(part.value.strip())
+        elif part.understood and part.span is not None:
+            self.within(part.text, *_edges(part.key, *part.span))
+        elif not tokens(part.value):
+            pass
+        elif part.key:
+            hints.append(_not_understood(part))
+            (self.excluded if part.minus else self.unread).append(part.value)
+        elif part.minus:
+            self.excluded.append(part.value)
+        elif part.quoted:
+            self.phrases.append(part.value)
+        else:
+            if part.open:
+                hints.append(f"Nothing stands right after “{part.value}”, so it was searched as a word.")
+            self.bare.append(part.value)
+
+    def within(self, said: str, first: date | None, last: date | None) -> None:
+        """Let only these days through, of those that were so far."""
+        self.after = max(filter(None, (self.after, first)), default=None)
+        self.before = min(filter(None, (self.before, last)), default=None)
+        self.times.append(said)
+
+    def contradiction(self) -> str:
+        """Why nothing can match, or ""."""
+        if self.after and self.before and self.after > self.before:
+            times = ", ".join(f"“{said}”" for said in dict.fromkeys(self.times))
+            return f"No day is in all of {times}."
+        if len(self.roles) > 1:
+            return "Nothing is by you and a reply at once."
+        held = [[word.lower() for word in tokens(phrase)] for phrase in self.phrases]
+        for unwanted in self.excluded:
+            gone = [word.lower() for word in tokens(unwanted)]
+            if any(gone == words[at : at + len(gone)] for words in held for at in range(len(words))):
+                return f"“{unwanted}” is asked for and left out at once."
+        return ""
+
+
+def _not_understood(part: _Part) -> str:
+    if part.minus:
+        return f"A minus leaves out words and phrases; “{part.key}:” after it was not understood."
+    if part.key == "by":
+        return "“by:” knows “me” and “reply”; what stood after it was searched as words."
+    return f"“{part.text}” names no day, month or year, so it was searched as words."
+
+
+def _assembled(read: _Read, hints: list[str], today: date) -> Query:
+    bare, phrases = read.bare, list(dict.fromkeys(read.phrases))
     question = " ".join(word.rstrip("*") for word in bare)
-    after, before = filters.after, filters.before
     when = parse_phrase(question, today)
-    if when is not None and not phrases and not _content(tokens(question.replace(when.matched, " ", 1))):
-        # Nothing but a time was asked for: then it is the time that is wanted.
-        after = max(filter(None, (after, when.start)))
-        before = min(filter(None, (before, when.end)))
-        when, question, bare = None, "", []
-    words = list(dict.fromkeys(_words(bare)))
+    if when is not None and not phrases and not read.unread:
+        rest = re.sub(re.escape(when.matched), " ", question, flags=re.IGNORECASE)
+        if not _content(tokens(rest)):
+            # Nothing but a time was asked for: then it is the time that is wanted.
+            read.within(when.matched, when.start, when.end)
+            when, question, bare = None, "", []
+    question = " ".join(filter(None, [question, *read.unread]))
+    words = list(dict.fromkeys(_words([*bare, *read.unread])))
     words = _content(words) or words
+    excluded = list(dict.fromkeys(read.excluded))
     quoted: list[str] = []
     if phrases and len(_content(words)) >= QUESTION_WORDS:
-        quoted, phrases = phrases, []
+        quoted, phrases, read.phrases = phrases, [], []
         words = list(dict.fromkeys([*words, *_content(_words(quoted))]))
+    contradiction = read.contradiction()
     if len(words) + len(phrases) + len(excluded) > MAX_TERMS:
         hints.append(f"Only the first {MAX_TERMS} words were searched.")
     return Query(
@@ -261,14 +370,15 @@ def _assembled(
         phrases=tuple(phrases[:MAX_TERMS]),
         excluded=tuple(excluded[:MAX_TERMS]),
         quoted=tuple(quoted[:MAX_TERMS]),
-        tags=filters.tags,
-        role=filters.role,
-        after=after,
-        before=before,
+        tags=tuple(dict.fromkeys(read.tags)),
+        role=next(iter(read.roles)) if len(read.roles) == 1 else None,
+        after=read.after,
+        before=read.before,
         when=when,
         meaning=" ".join([question, *phrases, *quoted]).strip(),
         whole=question if not phrases and not quoted and len(_content(tokens(question))) > 1 else "",
-        hint=" ".join(dict.fromkeys(hints)),
+        impossible=bool(contradiction),
+        hint=" ".join(dict.fromkeys([*hints, contradiction])).strip(),
     )
 
 
@@ -285,6 +395,8 @@ def relaxed(query: Query) -> Query:
     """The same query with its phrases as words: for when no entry holds them word for word."""
     words = dict.fromkeys([*query.words, *_content(_words(query.phrases))])
     hint = "No entry holds the quoted words in that order, so they were searched one by one."
+    if query.narrowed or query.excluded:
+        hint = "No entry that fits the rest holds the quoted words in that order, so they were searched one by one."
     return replace(
         query,
         words=tuple(words)[:MAX_TERMS] or tuple(_words(query.phrases)),
@@ -305,17 +417,23 @@ def _content(words: Iterable[str]) -> list[str]:
     return [word for word in words if word.lower() not in STOP_WORDS]
 
 
-def _span(text: str, today: date) -> tuple[date, date] | None:
-    try:
+def _span(key: str, text: str, today: date) -> tuple[date, date] | None:
+    """The days that the value of an operator names, when it names days and nothing but them."""
+    with suppress(UnknownDay):
         day = parse_day(text)
         return day, day
-    except UnknownDay:
-        pass
-    for wording in (text, f"in {text}", re.sub(r"[-_./]+", " ", text), "in " + re.sub(r"[-_./]+", " ", text)):
+    if _YEAR.fullmatch(text):
+        return date(int(text), 1, 1), date(int(text), 12, 31)
+    spoken = " ".join(re.sub(r"[-_./]+", " ", text).split())
+    ways = (text, spoken) if text[:1].isdigit() else (spoken, text)
+    wordings = [f"{lead}{way}" for way in ways for lead in ("", "in ", "on ", "the ")]
+    years = _YEARS.fullmatch(text)
+    for wording in [*wordings, f"from {years[1]} to {years[2]}" if years else f"from {text}"]:
         found = parse_phrase(wording, today)
-        # The phrase must be all there is: "in:garden 2024" names no time.
-        if found is not None and len(tokens(found.matched)) >= len(tokens(text)):
-            return found.start, found.end
+        # The phrase must be all there is: "in:garden 2024" names no time, nor does "in:2024-13".
+        if found is not None and tokens(found.matched) == tokens(wording):
+            endless = found.start == date.min if key == "before" else key == "after" and found.end == date.max
+            return None if endless else (found.start, found.end)  # nothing is before "before 2020"
     return None
 
 

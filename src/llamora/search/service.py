@@ -259,7 +259,7 @@ class SearchService:
         """
         wanted = parse_query(query, today, typing)
         if role is not None:
-            wanted = replace(wanted, role=role)
+            wanted = replace(wanted, role=role, impossible=wanted.impossible or wanted.role not in (None, role))
         user = self._opened(keys)
         await self._refresh(user)
         only = None
@@ -354,7 +354,7 @@ class SearchService:
         weight = self._settings.lexical_weight
         complete = user.complete
         found: Matches = await self._run(user, lambda: user.index.search(wanted, asked, weight, limit, offset, only))
-        if not found.total and wanted.phrases:
+        if not found.total and wanted.phrases and not wanted.impossible:
             wanted = relaxed(wanted)
             found = await self._run(user, lambda: user.index.search(wanted, asked, weight, limit, offset, only))
         rows = await self._db.entries.sealed_many(user.user_id, [match.entry_id for match in found.page])

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 K1, B = 1.2, 0.4  # BM25; B is low because long entries speak of more, they do not only say it at more length
 STEP = 20  # tokens; a window is two steps long and begins at each
 NEARNESS = 0.5  # the share of the best window
+EVERYDAY = 0.3  # a word in more than this part of all entries says how a question is asked, not what it is about
+FEW_ENTRIES = 200
 CACHE_BYTES = 48_000_000  # postings kept, the least used go first
 
 
@@ -112,6 +114,17 @@ class Postings:
         """Forget all of them."""
         self._kept.clear()
         self._bytes = 0
+
+
+def telling(postings: list[Posting], entries: int) -> list[Posting]:
+    """Those of the postings that tell entries apart.
+
+    Words that the writer uses all the time, whatever their language, are left out, unless there are no others. Where
+    there are few entries a word that many of them hold may be what they are about.
+    """
+    if entries < FEW_ENTRIES:
+        return postings
+    return [posting for posting in postings if len(posting.slots) <= EVERYDAY * entries] or postings
 
 
 def bm25(postings: Sequence[Posting], lengths: "NDArray[np.int32]", live: "Mask", entries: int) -> "Scores":

@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import date, timedelta
 
 from quart import Blueprint, Response
 
 from llamora.app import security
+from llamora.app.languages import day_words, month_words
+from llamora.app.languages import gettext as _
 from llamora.app.pages import (
     entry_id,
     field,
@@ -25,12 +28,12 @@ from llamora.clock import utc_now
 from llamora.journal.citations import forgetting
 from llamora.persistence.connection import NotFound, StorageError
 from llamora.persistence.entries import Role
-from llamora.search.rank import chips, opening, plain, said
+from llamora.search.rank import MAX_QUERY, Query, chips, opening, plain
 from llamora.search.service import Hit
 
 blueprint = Blueprint("search", __name__)
 
-QUERY_CHARACTERS = 1000
+QUERY_CHARACTERS = MAX_QUERY + 1  # one more than is read, so that search says that it cut
 DEEPEST = 100_000
 RECENT = 8
 RELATED = 5
@@ -63,7 +66,7 @@ async def typing() -> Response:
     """What is found while the query is being typed; it is remembered in memory alone, for the way back."""
     query = await _query()
     if not query:
-        return await page("components/results.html", 200, query="", **await _recent())
+        return await _empty()
     name = get_services().search.note(security.session().keys, query)
     response = await _found(query, 0, typing=True)
     response.headers["HX-Replace-Url"] = f"/search/{name.hex()}"
@@ -143,7 +146,12 @@ async def _recent() -> dict[str, object]:
 
 
 async def _empty() -> Response:
-    return await page("pages/search.html", 200, query="", **await _recent())
+    """Nothing was asked for: what was lately, at the address of the form."""
+    if not is_fragment():
+        return await page("pages/search.html", 200, query="", **await _recent())
+    response = await page("components/results.html", 200, query="", **await _recent())
+    response.headers["HX-Replace-Url"] = "/search"
+    return response
 
 
 async def _found(query: str, offset: int, *, typing: bool = False) -> Response:
@@ -162,12 +170,48 @@ async def _found(query: str, offset: int, *, typing: bool = False) -> Response:
             "hint": found.hint,
             "meaning": found.meaning,
             "said": said(found.query),
+            "days": days_said(found.query.after, found.query.before),
             "chips": chips(query, day),
         },
         "offset": offset,
         "next_offset": following if following < found.total else None,
     }
     return await page("components/results.html" if is_fragment() else "pages/search.html", 200, **context)
+
+
+def said(query: Query) -> str:
+    """What a query asks for, in words."""
+    parts: list[str] = []
+    if query.words:
+        parts.append(", ".join(word.removesuffix("*") for word in query.words))
+    parts += [f"“{phrase}”" for phrase in query.phrases + query.quoted]
+    parts += [_("the trace %(name)s") % {"name": tag} for tag in query.tags]
+    if query.role is not None:
+        parts.append(_("by you") if query.role == "me" else _("in replies"))
+    if days := days_said(query.after, query.before):
+        parts.append(days)
+    if query.excluded:
+        parts.append(_("without %(words)s") % {"words": ", ".join(query.excluded)})
+    return "; ".join(parts)
+
+
+def days_said(after: date | None, before: date | None) -> str:
+    """The days from the one to the other in words: `on 3 May 2024`, `in 2024`, `until 5 May 2024`; "" for all days."""
+    first, last = after or date.min, before or date.max
+    if first > last or (first == date.min and last == date.max):
+        return ""
+    if first == date.min:
+        return _("until %(day)s") % {"day": day_words(last)}
+    if last == date.max:
+        return _("from %(day)s on") % {"day": day_words(first)}
+    if first == last:
+        return _("on %(day)s") % {"day": day_words(first)}
+    whole = first.day == 1 and (last + timedelta(days=1)).day == 1 and first.year == last.year
+    if whole and first.month == last.month:
+        return _("in %(month)s") % {"month": month_words(first)}
+    if whole and (first.month, last.month) == (1, 12):
+        return _("in %(year)s") % {"year": first.year}
+    return _("from %(first)s to %(last)s") % {"first": day_words(first), "last": day_words(last)}
 
 
 async def _as_shown(hits: Sequence[Hit]) -> list[Hit]:
@@ -186,4 +230,4 @@ async def _as_shown(hits: Sequence[Hit]) -> list[Hit]:
 def _hit(hit: Hit, *, marks: bool = True) -> dict[str, object]:
     path = f"/d/{hit.day}#e-{hit.entry_id.hex()}"
     snippet = hit.snippet if marks else (("".join(text for text, _ in hit.snippet), False),)
-    return {"path": path, "day": hit.day, "role": hit.role, "snippet": snippet}
+    return {"id": hit.entry_id.hex(), "path": path, "day": hit.day, "role": hit.role, "snippet": snippet}
