@@ -4,12 +4,14 @@ Nothing here needs pytest: the benchmarks use it too.
 """
 
 import os
+import random
 import re
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,9 +24,12 @@ CSRF = re.compile(r'name="csrf" value="([^"]+)"')
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody uses, from below those that systems hand out to connections and might until it is taken."""
+    for port in random.sample(range(15_000, 32_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 @dataclass
@@ -51,7 +56,7 @@ class Server:
     def data(self) -> Path:
         return self.folder / "data"
 
-    def start(self, *options: str, wait: float = 30) -> "Server":
+    def start(self, *options: str, wait: float = 90) -> "Server":
         self.folder.mkdir(parents=True, exist_ok=True)
         env = {
             **os.environ,
@@ -69,7 +74,7 @@ class Server:
         end = time.monotonic() + wait
         while time.monotonic() < end and self.process.poll() is None:
             try:
-                if httpx.get(self.url + "/healthz", timeout=2, trust_env=False).status_code == 200:
+                if httpx.get(self.url + "/healthz", timeout=10, trust_env=False).status_code == 200:
                     return self
             except httpx.HTTPError:
                 time.sleep(0.05)
@@ -79,7 +84,7 @@ class Server:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.terminate()
-        return self.process.wait(10)
+        return self.process.wait(60)
 
 
 @dataclass
@@ -93,7 +98,7 @@ class Writer:
     code: str = ""
 
     def __post_init__(self) -> None:
-        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
 
     def __del__(self) -> None:
         self.http.close()

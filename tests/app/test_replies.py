@@ -155,7 +155,7 @@ async def test_deleting_it_while_it_streams_stops_it(app: Running, model: Script
     gone = await alice.post(f"/e/{reply}/delete", fragment=True)
     assert "Deleted. Undo" in gone.words
     await following
-    await asyncio.wait_for(model.chats[0].ended.wait(), 5)
+    await asyncio.wait_for(model.chats[0].ended.wait(), 60)
     assert (await alice.get(DAY)).ids == [entry]
     await alice.post(f"/e/{reply}/restore")
     page = await alice.get(DAY)

@@ -140,8 +140,8 @@ def test_midnight_passes_while_somebody_writes(writer: Writer, new_page: Callabl
     field, line = page.locator("#write"), page.locator(".turned")
     field.fill("half a line of it")
     expect(line).to_be_hidden()
-    page.clock.run_for(2000)  # the draft is on its way
-    page.wait_for_timeout(200)
+    with page.expect_response("**/drafts"):
+        page.clock.run_for(2000)
     expect(page.locator(".htmx-request")).to_have_count(0)
     boxes = places(page)
 

@@ -216,7 +216,7 @@ def test_leaving_the_page_sends_the_last_words(server: Server, writer: Writer, o
     page.close(run_before_unload=True)
     fresh = context.new_page()
     fresh.goto(server.url + "/healthz")
-    for _ in range(50):
+    for _ in range(600):
         if drafts(server):
             break
         fresh.wait_for_timeout(50)

@@ -42,7 +42,7 @@ def test_a_key_locks_every_page(server: Server, writer: Writer, new_page: Callab
     page.locator("h1").click()
     page.keyboard.press("l")
     for each in (page, phone, tab):
-        expect(each).to_have_url(server.url + "/sign-in", timeout=5 * SECOND)
+        expect(each).to_have_url(server.url + "/sign-in")
         expect(each.get_by_text("A heron in the reeds.")).to_have_count(0)
     assert find_words(server.data, ["heron"]) == []
 
@@ -53,7 +53,7 @@ def test_a_page_empties_at_once_when_the_session_ends_elsewhere(
     writer.write("A heron in the reeds.")
     page = new_page()
     enter(page, writer)
-    with page.expect_event("framenavigated", timeout=SECOND):
+    with page.expect_event("framenavigated"):
         writer.post("/lock", {})
     expect(page).to_have_url(server.url + "/sign-in")
 

@@ -86,7 +86,7 @@ async def test_stop_keeps_what_came(desk: Desk, scripted: ScriptedModel) -> None
     stopped = await desk.replies.stop(desk.keys, reply.id)
     assert (stopped.text, stopped.state, stopped.note, stopped.boot) == ("Half a sentence", "stopped", "", "")
     assert await desk.stored(reply) == stopped
-    await asyncio.wait_for(scripted.chats[0].ended.wait(), 5)  # the model is let go as well
+    await asyncio.wait_for(scripted.chats[0].ended.wait(), 60)  # the model is let go as well
     assert await desk.replies.stop(desk.keys, reply.id) == stopped  # once more changes nothing
 
 
@@ -292,7 +292,7 @@ async def test_a_full_disk_keeps_the_text_in_memory_and_stores_it_later(
     shown = await desk.ended(reply)
     assert (shown.text, shown.note) == ("Every word.", FULL)
     assert (await desk.stored(reply)).text == ""
-    stopped = await asyncio.wait_for(desk.replies.stop(desk.keys, reply.id), 5)  # does not wait for room
+    stopped = await asyncio.wait_for(desk.replies.stop(desk.keys, reply.id), 60)  # does not wait for room
     assert stopped.text == "Every word."
     assert (await desk.replies.settle(desk.keys, await desk.stored(reply))).text == "Every word."
     full.clear()
@@ -309,7 +309,7 @@ async def test_stop_on_a_full_disk_keeps_the_text(
     reply = await desk.ask(await desk.write("Go on."))
     await desk.until(reply, lambda state: state.text == "Half a")
     full.append(True)
-    stopped = await asyncio.wait_for(desk.replies.stop(desk.keys, reply.id), 5)
+    stopped = await asyncio.wait_for(desk.replies.stop(desk.keys, reply.id), 60)
     assert (stopped.text, stopped.state, stopped.note) == ("Half a", "stopped", FULL)
     full.clear()
     assert (await desk.at_rest(reply)).text == "Half a"
@@ -361,7 +361,7 @@ async def test_a_reply_erased_meanwhile_ends(desk: Desk, scripted: ScriptedModel
     task = desk.replies._live[reply.id].task
     assert task is not None
     end.set()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 60)
     assert desk.replies._live == {}
     with pytest.raises(NotFound):
         await desk.stored(reply)
@@ -375,7 +375,7 @@ async def test_close_keeps_what_came_and_says_so(desk: Desk, scripted: ScriptedM
     asked = [await desk.ask(await desk.write(f"Number {number}.")) for number in range(3)]  # one waits its turn
     for reply in asked[:2]:
         await desk.until(reply, lambda state: state.text == "Half a")
-    await asyncio.wait_for(desk.replies.close(), 5)
+    await asyncio.wait_for(desk.replies.close(), 60)
     stored = [await desk.stored(reply) for reply in asked]
     assert [(reply.text, reply.state, reply.note) for reply in stored] == [
         ("Half a", "stopped", CUT_SHORT),
@@ -394,7 +394,7 @@ async def test_close_does_not_wait_for_room_on_the_disk(
     full.append(True)
     ended = await desk.ended(await desk.ask(await desk.write("Two.")))
     assert ended.note == FULL
-    await asyncio.wait_for(desk.replies.close(), 5)
+    await asyncio.wait_for(desk.replies.close(), 60)
     full.clear()
     left = await desk.stored(hanging)
     assert replace(left, text="") == hanging  # as it was begun: the next start shows it as cut short
@@ -453,7 +453,7 @@ async def test_what_is_erased_while_a_reply_streams_does_not_come_back(
     await desk.until(reply, lambda state: "So it was." in state.text and QUOTE in state.text)
     await eraser.journal.delete(eraser.keys, other.id)
     await eraser.journal.erase(eraser.keys, other.id)
-    shown = await asyncio.wait_for(desk.ended(reply), 5)  # although the model does not end
+    shown = await asyncio.wait_for(desk.ended(reply), 60)  # although the model does not end
     end.set()
     kept = await desk.stored(reply)
     assert (kept.state, kept.note) == ("stopped", ERASED_MEANWHILE)
@@ -511,7 +511,7 @@ async def test_a_reply_to_what_is_kept_from_the_model_meanwhile_ends(desk: Desk,
     reply = await desk.ask(entry)
     await desk.until(reply, lambda state: state.text == "Half a sentence")
     await desk.journal.withhold(desk.keys, entry.id, withheld=True)
-    ended = await asyncio.wait_for(desk.ended(reply), 5)
+    ended = await asyncio.wait_for(desk.ended(reply), 60)
     assert (ended.text, ended.state, ended.note) == ("Half a sentence", "stopped", KEPT_MEANWHILE)
     assert (await desk.stored(reply)).withheld
-    await asyncio.wait_for(scripted.chats[0].ended.wait(), 5)
+    await asyncio.wait_for(scripted.chats[0].ended.wait(), 60)

@@ -16,7 +16,7 @@ async def test_a_stop_is_heeded_by_the_worker_that_writes(desks: Desks, scripted
     await writer.until(reply, lambda state: state.text == "Half a sentence")
     stopped = await other.replies.stop(other.keys, reply.id)
     assert (stopped.text, stopped.state, stopped.note, stopped.boot) == ("Half a sentence", "stopped", "", "")
-    await asyncio.wait_for(scripted.chats[0].ended.wait(), 5)
+    await asyncio.wait_for(scripted.chats[0].ended.wait(), 60)
     assert scripted.chats[0].client_gone
     while writer.replies._live:  # noqa: ASYNC110 -- it is told of a moment after it is stored
         await asyncio.sleep(0.01)
@@ -32,7 +32,7 @@ async def test_a_reply_of_a_worker_that_is_gone_can_be_stopped(desks: Desks, scr
     live = writer.replies._live[reply.id]
     assert writer.replies._watcher is not None
     writer.replies._watcher.cancel()  # as if it had been killed
-    stopped = await asyncio.wait_for(other.replies.stop(other.keys, reply.id), 10)
+    stopped = await asyncio.wait_for(other.replies.stop(other.keys, reply.id), 60)
     assert (stopped.text, stopped.state) == ("Half", "stopped")
     assert live.task is not None
 

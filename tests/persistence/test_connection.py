@@ -31,7 +31,7 @@ async def count(db: LocalDB, keys: Keyring) -> int:
 
 async def bounded(work: Any) -> Any:
     """A hang is a failure, not a wait."""
-    return await asyncio.wait_for(work, 20)
+    return await asyncio.wait_for(work, 60)
 
 
 # -- pragmas -----------------------------------------------------------------------------------------
