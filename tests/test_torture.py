@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.torture import forgery, power
+from scripts.torture import faults, forgery, power
 from scripts.torture.disk import NoShim
 from scripts.torture.streams import torture
 
@@ -35,4 +35,13 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None
         pytest.skip(str(reason))
     assert result["by_kind"] == dict.fromkeys(power.SECONDS_OF_A_RUN, 3)
     assert result["acknowledged"]
+    assert (result["wrong"], result["plain"]) == ({}, 0)
+
+
+def test_a_disk_that_fills_up_or_breaks_is_told_in_a_sentence_and_loses_nothing(tmp_path: Path) -> None:
+    try:
+        result = faults.torture(tmp_path, seed=4, step=29)
+    except NoShim as reason:
+        pytest.skip(str(reason))
+    assert result["told_in_a_sentence"]
     assert (result["wrong"], result["plain"]) == ({}, 0)

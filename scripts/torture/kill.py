@@ -362,7 +362,8 @@ class Served:
         hand.http.cookies.update(self.writer.http.cookies)
         with suppress(httpx.HTTPError, OSError):
             while True:
-                entry, after, path, form = self._deed(number, rng, own)
+                kind = rng.choice(("write", "write", "edit", "delete", "restore", "erase"))
+                entry, after, path, form = posted(kind, number, rng, own)
                 promises.begin(number, entry, after)
                 answer = hand.post(path, form, fragment=True)
                 if answer.status_code == 200:
@@ -376,23 +377,23 @@ class Served:
                 else:
                     own[entry] = after
 
-    @staticmethod
-    def _deed(
-        number: int, rng: random.Random, own: dict[bytes, Line]
-    ) -> tuple[bytes, Line | None, str, dict[str, str]]:
-        text = f"{WORD} {rng.randrange(10**9)}" + " word" * rng.choice((0, 3, 30, 300))
-        kind = rng.choice(("write", "write", "edit", "delete", "restore", "erase"))
-        fitting = [e for e, line in own.items() if line.deleted == (kind in ("restore", "erase"))]
-        if kind == "write" or not fitting:
-            entry = new_id(number)
-            day = f"2026-{1 + entry[1] % 12:02}-{1 + entry[2] % 28:02}"
-            return entry, Line(text), f"/d/{day}/entries", {"text": text, "pen": entry.hex()}
-        entry = rng.choice(fitting)
-        line, path = own[entry], f"/e/{entry.hex()}"
-        if kind == "edit":
-            return entry, line.edited(text), path, {"text": text, "revision": str(line.revision)}
-        after = None if kind == "erase" else line.marked(deleted=kind == "delete")
-        return entry, after, f"{path}/{kind}", {}
+
+def posted(
+    kind: str, number: int, rng: random.Random, own: dict[bytes, Line]
+) -> tuple[bytes, Line | None, str, dict[str, str]]:
+    """A deed of a hand as a form: entry, what it will be, path, fields. Where no entry fits, a new one is written."""
+    text = f"{WORD} {rng.randrange(10**9)}" + " word" * rng.choice((0, 3, 30, 300))
+    fitting = [e for e, line in own.items() if line.deleted == (kind in ("restore", "erase"))]
+    if kind == "write" or not fitting:
+        entry = new_id(number)
+        day = f"2026-{1 + entry[1] % 12:02}-{1 + entry[2] % 28:02}"
+        return entry, Line(text), f"/d/{day}/entries", {"text": text, "pen": entry.hex()}
+    entry = rng.choice(fitting)
+    line, path = own[entry], f"/e/{entry.hex()}"
+    if kind == "edit":
+        return entry, line.edited(text), path, {"text": text, "revision": str(line.revision)}
+    after = None if kind == "erase" else line.marked(deleted=kind == "delete")
+    return entry, after, f"{path}/{kind}", {}
 
 
 # -- all of it -------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from llamora.persistence import LocalDB, connection, run_db_migrations
+from llamora.persistence.backups import writing
 from llamora.persistence.connection import PRAGMAS, Connections, DiskFull, InstanceLock, StorageError, connect
 from llamora.settings import resource
 from llamora.vault.keys import Keyring
@@ -266,6 +267,23 @@ def test_a_second_server_is_refused(path: Path) -> None:
         InstanceLock(path)
     first.release()
     InstanceLock(path).release()
+
+
+async def test_a_lock_that_cannot_be_had_is_a_sentence(path: Path, db: LocalDB, keys: Keyring) -> None:
+    lock = path.with_name(path.name + ".write-lock")
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    with pytest.raises(
+        StorageError, match=r"^The lock beside the journal's file could not be written: is a directory\."
+    ):
+        await db.entries.add(keys, entry("not kept"))
+    with pytest.raises(StorageError, match=r"^The lock beside"):
+        run_db_migrations(path, resource("migrations"))
+    with pytest.raises(StorageError, match=r"^The lock beside"), writing(path):
+        pass
+    lock.rmdir()
+    await db.entries.add(keys, entry("kept"))
+    assert [e.text for e in await db.entries.day(keys, DAY)] == ["kept"]
 
 
 # -- a full disk -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import struct
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -24,6 +24,7 @@ from llamora.persistence.connection import (
     Row,
     StorageError,
     connect,
+    lock_error,
     prepare_file,
     storage_error,
     sync_folder,
@@ -439,7 +440,7 @@ def _whole_file(target: Path) -> Generator[BinaryIO]:
     except OSError as error:
         raise _no_file(target, error) from None
     finally:
-        part.unlink(missing_ok=True)
+        _discard(part)
 
 
 def put_in_place(target: Path, fill: Callable[[Path], None]) -> None:
@@ -456,7 +457,7 @@ def put_in_place(target: Path, fill: Callable[[Path], None]) -> None:
     except OSError as error:
         raise _no_file(target, error) from None
     finally:
-        part.unlink(missing_ok=True)
+        _discard(part)
 
 
 def _part_of(target: Path) -> Path:
@@ -464,9 +465,16 @@ def _part_of(target: Path) -> Path:
     try:
         prepare_file(part)
     except StorageError:
-        part.unlink(missing_ok=True)
+        _discard(part)
         raise
     return part
+
+
+def _discard(part: Path) -> None:
+    """Remove what is left of a file that did not become whole, and what SQLite laid beside it, where the disk lets."""
+    with suppress(OSError):
+        for left in part.parent.glob(f"{part.name}*"):
+            left.unlink(missing_ok=True)
 
 
 def _move(part: Path, target: Path) -> None:
@@ -488,7 +496,7 @@ def _connected(database: Path) -> Generator[sqlite3.Connection]:
         try:
             with write_lock(database).acquire(timeout=LOCK_SECONDS):
                 connection.close()
-        except Timeout:
+        except OSError:  # it was not to be had in time, or at all
             connection.close()
 
 
@@ -521,5 +529,7 @@ def writing(database: Path) -> Generator[sqlite3.Connection]:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except Timeout:
         raise StorageError("The journal's file is in use by another program. Try again in a moment.") from None
+    except OSError as error:
+        raise lock_error(error) from None
     except sqlite3.Error as error:
         raise storage_error(error) from None

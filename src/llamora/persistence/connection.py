@@ -4,7 +4,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,6 +130,12 @@ def write_lock(path: Path) -> FileLock:
     return FileLock(path.with_name(path.name + ".write-lock"), timeout=0, mode=0o600, thread_local=False)
 
 
+def lock_error(error: OSError) -> StorageError:
+    """Turn what the system says of a lock file into a sentence."""
+    reason = (error.strerror or "no reason given").lower()
+    return StorageError(f"The lock beside the journal's file could not be written: {reason}. Check the disk.")
+
+
 class InstanceLock:
     """One server per database. Raises StorageError with a sentence when another one runs."""
 
@@ -140,6 +146,8 @@ class InstanceLock:
             self._lock.acquire()
         except Timeout:
             raise StorageError(f"Another Llamora server already uses {path}. Stop it first.") from None
+        except OSError as error:
+            raise lock_error(error) from None
 
     def release(self) -> None:
         """Let another server take the database."""
@@ -234,7 +242,9 @@ class Connections:
         """Close every connection; the last one checkpoints, so it holds the writers' lock."""
         if not self._opened:
             return
-        async with self._queue, self._exclusive():
+        async with self._queue, AsyncExitStack() as stack:
+            with suppress(StorageError):  # on a disk that takes no lock any more they are closed all the same
+                await stack.enter_async_context(self._exclusive())
             opened, self._opened = self._opened, []
             for connection in reversed(opened):
                 await to_the_end(connection.close())
@@ -303,6 +313,8 @@ class Connections:
                 break
             except Timeout:
                 await asyncio.sleep(LOCK_POLL_SECONDS)
+            except OSError as error:
+                raise lock_error(error) from None
         try:
             yield
         finally:

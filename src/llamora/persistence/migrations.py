@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from llamora.clock import utc_now
 from llamora.persistence.backups import put_in_place
-from llamora.persistence.connection import StorageError, connect, prepare_file, storage_error, write_lock
+from llamora.persistence.connection import StorageError, connect, lock_error, prepare_file, storage_error, write_lock
 
 logger = getLogger(__name__)
 
@@ -105,6 +105,8 @@ def run_db_migrations(path: Path, folder: Path) -> list[str]:
                 connection.close()
     except Timeout:
         raise StorageError("The journal's file is in use by another program. Try again in a moment.") from None
+    except OSError as error:
+        raise lock_error(error) from None
     except sqlite3.Error as error:
         raise storage_error(error) from None
 
