@@ -178,9 +178,63 @@ def test_the_graph_agrees_with_exact_search_through_edits() -> None:
     assert not exact.linked
     same = 0
     for query in queries:
-        best = [set(np.argsort(-p.nearest(query, 3000, exact=False))[:10].tolist()) for p in (exact, graph)]
+        best = [set(np.argsort(-p.nearest(query, 3000, None))[:10].tolist()) for p in (exact, graph)]
         same += len(best[0] & best[1])
     assert same / (10 * len(queries)) >= 0.99
+
+
+def test_the_sketch_agrees_with_exact_search_through_edits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llamora.search.passages.SKETCH_FROM", 1000)
+    monkeypatch.setattr("llamora.search.passages.SKETCH_POOL", 200)
+    rng = np.random.default_rng(4)
+    # Numbers of texts differ much in some directions and little in most.
+    turned, _ = np.linalg.qr(rng.normal(size=(384, 384)))
+    drawn = (rng.normal(size=(6100, 384)) * np.arange(1, 385) ** -0.6) @ turned
+    vectors = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+    vectors, queries = vectors[:6000], vectors[6000:]
+    passages = Passages(384, 10**9)
+    held: dict[int, slice] = {}
+
+    def put(slot: int, rows: slice) -> None:
+        passages.put(slot, vectors[rows])
+        held[slot] = rows
+
+    for slot in range(2000):
+        put(slot, slice(2 * slot, 2 * slot + 2))
+    while passages.sketch():
+        pass
+    for slot in range(0, 2000, 7):
+        passages.drop(slot)
+        held.pop(slot, None)
+    for slot in range(0, 1000, 3):
+        put(slot, slice(4000 + 2 * slot, 4002 + 2 * slot))
+    allowed = np.ones(2000, dtype=np.bool_)
+    allowed[1::2] = False
+    assert passages._sketched == passages.count
+    for mask in (None, allowed):
+        same = 0
+        for query in queries:
+            cosines = np.full(2000, -2.0)
+            for slot, rows in held.items():
+                if mask is None or mask[slot]:
+                    each = vectors[rows] @ query
+                    cosines[slot] = 0.7 * each.max() + 0.3 * each.mean()
+            likeness = passages.nearest(query, 2000, mask)
+            same += len(set(np.argsort(-likeness)[:10].tolist()) & set(np.argsort(-cosines)[:10].tolist()))
+            assert likeness[likeness > -2] == pytest.approx(cosines[likeness > -2], abs=0.004)
+        assert same / (10 * len(queries)) >= 0.99
+
+
+def test_phrases_are_found_by_where_their_words_stand(index: UserIndex) -> None:
+    rng = random.Random(3)
+    words = ["heron", "otter", "weir", "the", "was", "of", "moss"]
+    texts = {n: " ".join(rng.choices(words, k=rng.randint(1, 40))) for n in range(1, 200)}
+    index.put([document(n, text) for n, text in texts.items()])
+    for _ in range(200):
+        phrase = " ".join(rng.choices(words, k=rng.randint(2, 4)))
+        expected = sorted(n for n, text in texts.items() if f" {phrase} " in f" {text} ")
+        assert sorted(found(index, f'"{phrase}"', 300)) == expected, phrase
+    assert len(found(index, '"20 November 2026"', 300)) == len(texts)  # the date stands beside the text
 
 
 def test_compaction_keeps_every_vector() -> None:
@@ -190,10 +244,10 @@ def test_compaction_keeps_every_vector() -> None:
         passages.put(slot, vectors[3 * slot : 3 * slot + 3])
     for slot in range(0, 300, 2):
         passages.drop(slot)
-    before = passages.nearest(vectors[5], 300, exact=True)
+    before = passages.nearest(vectors[5], 300, None)
     assert passages.compact()
     assert passages.count == 450
-    assert passages.nearest(vectors[5], 300, exact=True) == pytest.approx(before, abs=1e-6)
+    assert passages.nearest(vectors[5], 300, None) == pytest.approx(before, abs=1e-6)
     assert passages.passage(1, vectors[5]) == 2
     assert not passages.has(0)
     assert not passages.compact()

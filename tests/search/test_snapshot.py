@@ -157,7 +157,7 @@ async def test_another_writers_snapshot_and_another_format_are_not_used(
     assert await desk.found("violin") == [mine.id]
     assert await desk.service.save(desk.keys.user_id)
     desk.service.lock(desk.keys.user_id)
-    monkeypatch.setattr("llamora.search.snapshot.FORMAT", 2)
+    monkeypatch.setattr("llamora.search.snapshot.FORMAT", FORMAT + 1)
     reads.clear()
     await desk.ready()
     assert sum(reads) == 1

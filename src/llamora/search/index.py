@@ -3,6 +3,7 @@
 Outside `persistence` the only place that opens SQLite: `:memory:` only.
 """
 
+import json
 import re
 import sqlite3
 import zlib
@@ -34,7 +35,7 @@ from llamora.search.rank import (
     normalised,
     spaced,
 )
-from llamora.search.words import NEARNESS, STEP, Posting, Postings, bm25, nearness, telling
+from llamora.search.words import NEARNESS, Posting, Postings, bm25, in_a_row, nearness, telling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,17 +52,17 @@ LEXICAL_POOL = 1000  # so many best matches by word are weighed against meaning;
 SNIPPET_TOKENS = 40  # about 240 letters; SQLite allows 64
 LOOKED_AT = 200  # the best matches of a look-up whose text is looked at for the very words
 FEW = 64  # so many candidates of a phrase are looked at one by one
+COMPRESSED_FROM = 1_000  # letters
 BULK = 32  # from so many new entries on, cached postings are read again instead of brought along
 COMMON_FROM = 5_000  # entries; below, no word is so common that reading its posting is felt
 COMMON = 0.02  # a word in more than this part of all entries has its posting read before it is asked for
 SCAN_TERMS = 500  # words looked through for that before the thread looks for other work
 STEMS_KEPT = 4096
-BLOCK = 4096  # passages of one section of a snapshot
 STATE = ("revisions", "live", "mine", "days", "at", "lengths")  # what is kept of every slot
 
 READ = (
     "SELECT group_concat(CASE col WHEN 'body' THEN doc - 1 END),"
-    " group_concat(CASE col WHEN 'body' THEN offset / ? END),"
+    " group_concat(CASE col WHEN 'body' THEN offset END),"
     " group_concat(CASE col WHEN 'about' THEN doc - 1 END) FROM terms WHERE "
 )
 
@@ -124,7 +125,7 @@ class UserIndex:
 
         self._db = _empty()
         self._db.execute(f'CREATE VIRTUAL TABLE words USING fts5(about, body, content="", tokenize="{TOKENIZER}")')
-        self._db.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, about TEXT NOT NULL, body BLOB NOT NULL)")
+        self._db.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, about TEXT NOT NULL, body NOT NULL)")
         self._views()
         self._slots: dict[bytes, int] = {}
         self._free: list[int] = []
@@ -139,7 +140,9 @@ class UserIndex:
         self._passages: dict[str, Passages] = {}
         self._postings = Postings(self._read)
         self._stems: dict[str, list[str]] = {}
+        self._common = {term for terms in self._terms([f'"{word}"' for word in STOP_WORDS]) for term in terms}
         self._owners: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # of the block that is being taken over
+        self._scales: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
         self.version = 0  # another one after every change
         self._scanned: str | None = ""  # the last word looked at for being common; None: all were
 
@@ -190,7 +193,7 @@ class UserIndex:
         self._db.executemany("INSERT INTO words (rowid, about, body) VALUES (?, ?, ?)", rows)
         self._db.executemany(
             "INSERT INTO texts (id, about, body) VALUES (?, ?, ?)",
-            [(row, about, zlib.compress(body.encode(), 1)) for row, about, body in rows],
+            [(row, about, _packed(body)) for row, about, body in rows],
         )
         for row, _, _ in rows:
             (size,) = self._db.execute("SELECT sz FROM words_docsize WHERE id=?", (row,)).fetchone()
@@ -251,7 +254,7 @@ class UserIndex:
             if passages.compact():
                 self.version += 1
                 return True
-            if passages.link():
+            if passages.sketch() or passages.link():
                 return True
         return self._foresee()
 
@@ -289,8 +292,7 @@ class UserIndex:
         if not known:
             scores = fused(words, None, 1.0)
             return self._page(by_word, self._raised(query, by_word, scores), {}, limit, offset, total)
-        # A filter would starve the graph: what it lets through may be far from all that is near.
-        likeness = self._likeness(known, by_word, exact=allowed is not None)
+        likeness = self._likeness(known, by_word, allowed)
         if allowed is not None:
             likeness[~allowed] = UNKNOWN
         near = np.flatnonzero(likeness >= DENSE_FLOOR)
@@ -308,10 +310,10 @@ class UserIndex:
         import numpy as np
 
         known = {model: vector for model, vector in asked.items() if model in self._passages}
-        likeness = self._likeness(known, np.zeros(0, dtype=np.intp), exact=True)
-        likeness[~(self._live & self._mine)[: len(likeness)]] = UNKNOWN
-        away = [self._slots[entry_id] for entry_id in leave_out if entry_id in self._slots]
-        likeness[np.array(away, dtype=np.intp)] = UNKNOWN
+        allowed = (self._live & self._mine)[: len(self._ids)]
+        allowed[[self._slots[entry_id] for entry_id in leave_out if entry_id in self._slots]] = False
+        likeness = self._likeness(known, np.zeros(0, dtype=np.intp), allowed)
+        likeness[~allowed] = UNKNOWN
         found = np.flatnonzero(likeness >= DENSE_FLOOR)
         return list(self._page(found, likeness[found].astype(np.float64), known, limit, 0, 0).page)
 
@@ -347,7 +349,7 @@ class UserIndex:
         return found
 
     def sections(self) -> "Iterator[tuple[str, NDArray[Any]]]":
-        """All that is needed to be as this index is now, as named arrays; the vectors in blocks, in half precision."""
+        """All that is needed to be as this index is now, as named arrays; the vectors in blocks."""
         import numpy as np
 
         slots = len(self._ids)
@@ -357,16 +359,17 @@ class UserIndex:
         for name in STATE:
             yield name, getattr(self, f"_{name}")[:slots]
         for model, passages in self._passages.items():
-            for owners, vectors in passages.blocks(BLOCK):
+            for owners, scales, codes in passages.blocks():
                 yield f"owners {model}", owners
-                yield f"vectors {model}", vectors
+                yield f"scales {model}", scales
+                yield f"vectors {model}", codes
 
     def take(self, name: str, array: "NDArray[Any]") -> None:
         """Take over one section, in the order of `sections`. Raises ValueError and sqlite3.Error for a damaged one."""
         if name == "words":
             self._db.close()
             self._db = _empty()
-            self._db.deserialize(array.tobytes())
+            self._db.deserialize(array.data)
             self._views()
         elif name == "ids":
             raw = array.tobytes()
@@ -381,13 +384,20 @@ class UserIndex:
                 self._free = [slot for slot, used in enumerate(live) if not used]
         elif name.startswith("owners "):
             self._owners = array
+        elif name.startswith("scales "):
+            self._scales = array
         elif name.startswith("vectors "):
-            if array.shape[:1] != self._owners.shape or self._owners.max(initial=-1) >= len(self._ids):
+            rows = array.shape[:1]
+            if (
+                self._owners.shape != rows
+                or self._scales.shape != rows
+                or self._owners.max(initial=-1) >= len(self._ids)
+            ):
                 raise ValueError("a section does not fit the others")
             known = self._passages.setdefault(
                 name.removeprefix("vectors "), Passages(array.shape[1], self._graph_above)
             )
-            known.restore(self._owners, array)
+            known.restore(self._owners, self._scales, array)
         else:
             raise ValueError("a section of another format")
 
@@ -426,7 +436,12 @@ class UserIndex:
 
     def _stored(self, slot: int) -> tuple[str, str]:
         about, body = self._db.execute("SELECT about, body FROM texts WHERE id=?", (slot + 1,)).fetchone()
-        return about, zlib.decompress(body).decode()
+        return about, _unpacked(body)
+
+    def _bodies(self, slots: Sequence[int]) -> dict[int, str]:
+        wanted = "SELECT id - 1, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        rows = self._db.execute(wanted, (json.dumps(slots),))
+        return {slot: _unpacked(body) for slot, body in rows}
 
     def _remove_text(self, slot: int) -> None:
         self._db.execute(
@@ -483,7 +498,7 @@ class UserIndex:
             where, bounds = "term>=? AND term<?", (term[:-1], term[:-1] + "\U0010ffff")
         else:
             where, bounds = "term=?", (term,)
-        row = self._db.execute(READ + where, (STEP, *bounds)).fetchone()
+        row = self._db.execute(READ + where, bounds).fetchone()
         return Posting(*(np.fromstring(text or "", dtype=np.int32, sep=",") for text in row))
 
     def _posting(self, literal: str) -> Posting | None:
@@ -510,19 +525,42 @@ class UserIndex:
         """The slots that hold the words of a literal one after the other: its rarer words say where to look."""
         import numpy as np
 
-        candidates: Places | None = None
-        for term in terms:
-            if term in STOP_WORDS or term.endswith("*"):
-                continue
-            slots = self._postings.get(term).slots.astype(np.intp)
-            candidates = slots if candidates is None else np.intersect1d(candidates, slots, assume_unique=True)
-            if not len(candidates):
-                return candidates
-        if candidates is not None and len(candidates) <= FEW:
-            one = "SELECT 1 FROM words WHERE words MATCH ? AND rowid=?"
-            held = [bool(self._db.execute(one, (literal, slot + 1)).fetchone()) for slot in candidates.tolist()]
-            return candidates[np.array(held, dtype=np.bool_)]
+        placed = [
+            (place, self._postings.get(term))
+            for place, term in enumerate(terms)
+            if term not in self._common and not term.endswith("*")
+        ]
+        if not placed:
+            return self._matching(literal)
+        found = in_a_row(placed)
+        about = placed[0][1].about
+        for _, posting in placed[1:]:
+            about = np.intersect1d(about, posting.about)
+        if len(placed) == len(terms) and not len(about):
+            return found
+        found = np.union1d(found, about).astype(np.intp)
+        return self._holding(literal, found) if len(found) <= FEW else self._matching(literal)
+
+    def _matching(self, literal: str) -> "Places":
+        """The slots that FTS5 finds for a literal."""
+        import numpy as np
+
         rows = self._db.execute("SELECT rowid - 1 FROM words WHERE words MATCH ?", (literal,))
+        return np.array([row[0] for row in rows], dtype=np.intp)
+
+    def _holding(self, literal: str, slots: "Places") -> "Places":
+        """Those of a few slots that FTS5 finds for a literal when it is shown their texts alone."""
+        import numpy as np
+
+        self._db.execute("BEGIN")
+        try:
+            self._db.executemany(
+                "INSERT INTO temp.shown (rowid, about, body) VALUES (?, ?, ?)",
+                [(slot + 1, *self._stored(slot)) for slot in slots.tolist() if self._live[slot]],
+            )
+            rows = self._db.execute("SELECT rowid - 1 FROM temp.shown WHERE shown MATCH ?", (literal,)).fetchall()
+        finally:
+            self._db.execute("ROLLBACK")
         return np.array([row[0] for row in rows], dtype=np.intp)
 
     def _foresee(self) -> bool:
@@ -534,6 +572,8 @@ class UserIndex:
         ).fetchall()
         for term, entries in words:
             self._scanned = term
+            if term in self._common:
+                continue
             if entries > COMMON * len(self) and term not in self._postings:
                 self._postings.get(term)
                 return True
@@ -592,11 +632,13 @@ class UserIndex:
         best = float(near.max()) or 1.0
         return found, (1 - NEARNESS) * scores[found] / scores[found].max() + NEARNESS * near / best, total
 
-    def _likeness(self, asked: "Mapping[str, Vectors]", needed: "Places", exact: bool) -> "NDArray[np.float32]":
+    def _likeness(
+        self, asked: "Mapping[str, Vectors]", needed: "Places", allowed: "Mask | None"
+    ) -> "NDArray[np.float32]":
         """Per slot its cosine, by a former model where the one in use has not been there yet.
 
         Those of two models are not one measure, but near enough while the one replaces the other. Of `needed` it is
-        known even where a graph compares the nearest only.
+        known even where the nearest only are compared.
         """
         import numpy as np
 
@@ -604,10 +646,9 @@ class UserIndex:
         merged = np.full(slots, UNKNOWN, dtype=np.float32)
         for model, vector in asked.items():
             passages = self._passages[model]
-            found = passages.nearest(vector, slots, exact)
-            if not exact:
-                unknown = needed[found[needed] == UNKNOWN]
-                found[unknown] = passages.likeness(unknown, vector)
+            found = passages.nearest(vector, slots, allowed)
+            unknown = needed[found[needed] == UNKNOWN]
+            found[unknown] = passages.likeness(unknown, vector)
             merged = np.where(merged == UNKNOWN, found, merged)
         return merged
 
@@ -632,15 +673,16 @@ class UserIndex:
         """The share of the words that the best of `found` hold in the very form asked for: a stem stands for many."""
         import numpy as np
 
-        ends = ["" if word.endswith("*") else r"(?!\w)" for word in words]
-        forms = [
-            re.compile(rf"(?<!\w){re.escape(word.rstrip('*'))}{end}", re.IGNORECASE)
-            for word, end in zip(words, ends, strict=True)
-        ]
+        forms: list[tuple[str, re.Pattern[str]]] = []
+        for word in words:
+            form, end = word.rstrip("*").lower(), "" if word.endswith("*") else r"(?!\w)"
+            forms.append((form, re.compile(rf"(?<!\w){re.escape(form)}{end}")))
         share = np.zeros(len(found))
-        for place in np.argsort(-scores, kind="stable")[:LOOKED_AT].tolist():
-            body = self._stored(int(found[place]))[1]
-            share[place] = sum(form.search(body) is not None for form in forms) / len(forms)
+        places = np.argsort(-scores, kind="stable")[:LOOKED_AT].tolist()
+        bodies = self._bodies([int(found[place]) for place in places])
+        for place in places:
+            body = bodies[int(found[place])].lower()
+            share[place] = sum(form in body and exact.search(body) is not None for form, exact in forms) / len(forms)
         return share
 
     def _page(
@@ -648,15 +690,17 @@ class UserIndex:
     ) -> Matches:
         import numpy as np
 
-        order = np.lexsort((-self._at[found], -scores))
+        order = np.lexsort((-self._at[found], -scores))[offset : offset + limit]
+        slots = found[order]
+        likeness = np.full(len(slots), UNKNOWN, dtype=np.float32)
+        for model, vector in asked.items():
+            likeness = np.where(likeness == UNKNOWN, self._passages[model].likeness(slots, vector), likeness)
         page: list[Match] = []
-        for place in order[offset : offset + limit].tolist():
-            slot = int(found[place])
+        for number, score, cosine in zip(slots, scores[order], likeness, strict=True):
+            slot = int(number)
             parts = (self._passages[model].passage(slot, vector) for model, vector in asked.items())
             passage = next((part for part in parts if part >= 0), -1)
-            alike = (float(self._passages[m].likeness(np.array([slot]), v)[0]) for m, v in asked.items())
-            likeness = next((cosine for cosine in alike if cosine != UNKNOWN), UNKNOWN)
-            page.append(Match(self._ids[slot], float(scores[place]), passage, likeness))
+            page.append(Match(self._ids[slot], float(score), passage, float(cosine)))
         return Matches(tuple(page), total, bool(asked))
 
 
@@ -672,6 +716,15 @@ def _about(document: Document) -> str:
     day = document.day
     traces = " ".join(spaced(normalised(trace)) for trace in document.traces)
     return f"{weekday_in_words(day)} {day_in_words(day)} {day.isoformat()} {traces}".rstrip()
+
+
+def _packed(body: str) -> str | bytes:
+    """A text as it is kept: a long one compressed, for a short one that gains little and takes long."""
+    return zlib.compress(body.encode(), 1) if len(body) > COMPRESSED_FROM else body
+
+
+def _unpacked(kept: str | bytes) -> str:
+    return zlib.decompress(kept).decode() if isinstance(kept, bytes) else kept
 
 
 def _varints(blob: bytes) -> Iterable[int]:

@@ -27,13 +27,13 @@ CACHE_BYTES = 48_000_000  # postings kept, the least used go first
 
 @dataclass(slots=True)
 class Posting:
-    """Where a term stands: for each token of a body its slot and step, and the slots whose date or traces name it.
+    """Where a term stands: for each token of a body its slot and number, and the slots whose date or traces name it.
 
     `slots` and `counts` are what follows for whole entries. `later` holds what came since it was read.
     """
 
     body: "Slots"
-    steps: "Slots"
+    numbers: "NDArray[np.int32]"
     about: "Slots"
     slots: "Slots" = field(init=False)
     counts: "NDArray[np.float32]" = field(init=False)
@@ -50,7 +50,7 @@ class Posting:
     @property
     def bytes(self) -> int:
         """The memory it takes."""
-        return self.body.nbytes + self.steps.nbytes + self.about.nbytes + self.slots.nbytes + self.counts.nbytes
+        return self.body.nbytes + self.numbers.nbytes + self.about.nbytes + self.slots.nbytes + self.counts.nbytes
 
     def settled(self) -> "Posting":
         """The posting with what came later."""
@@ -59,10 +59,10 @@ class Posting:
         if not self.later:
             return self
         parts = [np.array([n for part in self.later for n in part[which]], dtype=np.int32) for which in range(3)]
-        body, steps, about = (
-            np.concatenate([old, new]) for old, new in zip((self.body, self.steps, self.about), parts, strict=True)
+        body, numbers, about = (
+            np.concatenate([old, new]) for old, new in zip((self.body, self.numbers, self.about), parts, strict=True)
         )
-        return Posting(body, steps, about)
+        return Posting(body, numbers, about)
 
 
 class Postings:
@@ -104,7 +104,7 @@ class Postings:
                 part = new.setdefault(term, ([], [], []))
                 if in_body:
                     part[0].append(slot)
-                    part[1].append(number // STEP)
+                    part[1].append(number)
                 elif slot not in part[2]:
                     part[2].append(slot)
         for term, part in new.items():
@@ -151,7 +151,7 @@ def nearness(postings: Sequence[Posting], slots: "NDArray[np.intp]", size: int, 
     for posting in postings:
         at = place[posting.body]
         here = at >= 0
-        found.append((posting, at[here], posting.steps[here]))
+        found.append((posting, at[here], posting.numbers[here] // STEP))
     # A window begins at each step and is two long: a token is in the one of its step and in the one before.
     width = max((int(steps.max(initial=0)) for _, _, steps in found), default=0) + 2
     windows = [at * width + steps + shift for _, at, steps in found for shift in (0, 1)]
@@ -169,6 +169,28 @@ def nearness(postings: Sequence[Posting], slots: "NDArray[np.intp]", size: int, 
         at = place[posting.about]
         best[at[at >= 0]] += _rarity(posting, entries)
     return best
+
+
+def in_a_row(terms: "Sequence[tuple[int, Posting]]") -> "NDArray[np.intp]":
+    """The slots whose bodies hold terms at places (of tokens, in a phrase) that fit together."""
+    import numpy as np
+
+    held: NDArray[np.int64] | None = None  # the slot and the token at which such a phrase begins, in one number
+    for place, posting in sorted(terms, key=lambda term: len(term[1].body)):
+        begins = (posting.body.astype(np.int64) << 32) + (posting.numbers - place)
+        if held is None:
+            held = begins
+        elif len(begins):
+            # Postings are in order, so each is looked up in the next longer one.
+            at = np.minimum(np.searchsorted(begins, held), len(begins) - 1)
+            held = held[begins[at] == held]
+        else:
+            held = begins
+        if not len(held):
+            break
+    held = np.zeros(0, dtype=np.int64) if held is None else held
+    # A phrase would begin before the text: such a number belongs to the slot before.
+    return np.unique(held[(held & 0xFFFFFFFF) < 2**31] >> 32).astype(np.intp)
 
 
 def _rarity(posting: Posting, entries: int) -> float:
