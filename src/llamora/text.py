@@ -26,3 +26,111 @@ def _thinned(run: "re.Match[str]") -> str:
         if marks <= MARKS_IN_A_ROW:
             kept.append(letter)
     return "".join(kept)
+
+
+# -- the names of traces -------------------------------------------------------------------------------
+
+LONGEST_TRACE = 64  # characters
+
+# One emoji as Unicode Technical Standard #51 composes it: a flag, or pictographs with their skin tones, variation
+# selectors, tags and keycaps, joined into one by U+200D. Which single characters are pictographs is taken from their
+# general category, since Python does not know the property.
+_PICTOGRAPH = r"(?:[\u00a9\u00ae\u203c-\u3299\U0001f000-\U0001faff])"
+_ONE = rf"{_PICTOGRAPH}[\ufe0e\ufe0f]?[\U0001f3fb-\U0001f3ff]?[\U000e0020-\U000e007f]*"
+_EMOJI = rf"(?:[\U0001f1e6-\U0001f1ff]{{2}}|[0-9#*]\ufe0f?\u20e3|{_ONE}(?:\u200d{_ONE})*)"
+_ONE_EMOJI = re.compile(_EMOJI)
+_SYMBOL = frozenset(("So", "Sm", "Po", "Sk"))
+_JOINERS = "\u200c\u200d"
+_BREAKS = re.compile(r"[\s_\-\u2010-\u2015]+")
+# What follows a "#" at which no word, address or further "#" ends; `_word` says how far it goes.
+_IN_TEXT = re.compile(rf"(?<![\w#&/\u20e3])#(?:({_EMOJI})|([^\W_]\S*))")
+# Where a "#" is no trace: code, what is escaped, addresses.
+_NOT_TEXT = re.compile(
+    r"^(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^(?P=fence)[`~]*[ \t]*$|\Z)"
+    r"|\\[#`]|<[^<>\s]+>|\]\([^()\s]*\)|(?<!\w)\w{1,20}://\S+|www\.\S+",
+    re.DOTALL | re.MULTILINE,
+)
+_TICKS = re.compile("`+")
+
+
+def is_emoji(name: str) -> bool:
+    """Whether a name is one emoji, its whole sequence and nothing else."""
+    if _ONE_EMOJI.fullmatch(name) is None:
+        return False
+    first = name[0]
+    return unicodedata.category(first) in _SYMBOL or first.isdigit() or "\U0001f1e6" <= first <= "\U0001f1ff"
+
+
+def trace_key(name: str) -> str:
+    """What is the same for every spelling of a trace's name.
+
+    NFKC and case-folded; blanks, low lines and dashes are one hyphen; "" for what has nothing in it to be a name.
+    """
+    if is_emoji(name):
+        return name.replace("\ufe0f", "").replace("\ufe0e", "")
+    folded = normal_form("NFKC", normal_form("NFKC", name).casefold())
+    return _BREAKS.sub("-", folded).strip("-")
+
+
+def trace_name(written: str) -> str:
+    """The name of a trace as it is shown, from what somebody wrote in a box: without "#", blanks single.
+
+    "" when it is no name: without letter or digit, with a control character in it, longer than
+    LONGEST_TRACE, or more than one emoji.
+    """
+    name = " ".join(written.removeprefix("#").split()) if len(written) <= 4 * LONGEST_TRACE else ""
+    if is_emoji(name):
+        return name
+    name = name.strip("-_,;:.!?\"'()[]{}<>#")
+    if (
+        not name
+        or len(name) > LONGEST_TRACE
+        or any(unicodedata.category(c)[0] == "C" for c in name if c not in _JOINERS)
+    ):
+        return ""
+    return name if any(c.isalnum() for c in name) else ""
+
+
+def traces_in(text: str) -> list[str]:
+    """The names of the traces that a text makes (`#like-this`, `#🎻`), each once, in the order they come.
+
+    Not in code, addresses or after a backslash; a number alone is none ("#1").
+    """
+    found: dict[str, str] = {}
+    for match in _IN_TEXT.finditer(_without_code(_NOT_TEXT.sub(" ", text))) if "#" in text else ():
+        name = match[1] if match[1] and is_emoji(match[1]) else trace_name(_word(match[2] or ""))
+        if name and not (name.isdigit() and not is_emoji(name)):
+            found.setdefault(trace_key(name), name)
+    return list(found.values())
+
+
+def _without_code(text: str) -> str:
+    """A text without its code spans: what stands between two runs of as many backticks."""
+    runs = [(match.start(), match.end()) for match in _TICKS.finditer(text)]
+    closing: dict[int, int] = {}  # by length: the nearest run after the one that is looked at
+    pairs: dict[int, int] = {}
+    for number in range(len(runs) - 1, -1, -1):
+        start, end = runs[number]
+        if end - start in closing:
+            pairs[number] = closing[end - start]
+        closing[end - start] = number
+    kept: list[str] = []
+    number = place = 0
+    while number < len(runs):
+        if number in pairs:
+            kept.append(text[place : runs[number][0]])
+            number = pairs[number]
+            place = runs[number][1]
+        number += 1
+    return " ".join([*kept, text[place:]])
+
+
+def _word(text: str) -> str:
+    """The beginning of a text as far as it is letters, marks, digits, and single signs "-" and "_" between them."""
+    end = 0
+    for place, letter in enumerate(text):
+        if letter.isalnum() or unicodedata.category(letter)[0] == "M" or letter in _JOINERS:
+            end = place + 1
+        elif letter not in "-_" or end < place:
+            break
+    return text[:end]

@@ -61,6 +61,8 @@ async def alice(db: LocalDB, made: tuple[bytes, NewKeys]) -> Keyring:
     await db.entries.add(keys, *[entry(f"quokka {number} " + "x" * 900, minute=number) for number in range(1500)])
     await db.profiles.put(keys, b'{"zone":"Europe/Berlin"}', revision=0)
     await db.tags.add(keys, kept.id, "quokkas")
+    await db.tags.remove(keys, kept.id, await db.tags.add(keys, kept.id, "wombats"))
+    await db.tags.refuse(keys, kept.id, ["numbats"])
     version = Version(secrets.token_bytes(16), kept.id, "the quokka at dawn", AT, 1)
     await db.entries.update(keys, kept, [db.versions.keeping(keys, version)])
     await db.drafts.save(keys, Draft(day_place(DAY), "quokka on its way", secrets.token_bytes(16), 1), None)

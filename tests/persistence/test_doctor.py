@@ -18,7 +18,10 @@ from llamora.vault.keys import Keyring
 from tests.persistence.conftest import AT, DAY, entry, new_writer
 
 Raw = Callable[..., list[tuple[Any, ...]]]
-TABLES = ["profiles", "entries", "tags", "versions", "drafts", "trash", "search_history", "vectors", "search_snapshots"]
+TABLES = [
+    *("profiles", "entries", "tags", "trace_books", "trace_changes", "trace_refusals", "versions", "drafts", "trash"),
+    *("search_history", "vectors", "search_snapshots"),
+]
 
 
 @pytest.fixture
@@ -28,6 +31,8 @@ async def lived(db: LocalDB, keys: Keyring) -> Keyring:
     await db.entries.add(keys, *made)
     await db.profiles.put(keys, b"{}", revision=0)
     await db.tags.add(keys, made[0].id, "lakes")
+    await db.tags.remove(keys, made[0].id, await db.tags.add(keys, made[0].id, "boats"))
+    await db.tags.refuse(keys, made[0].id, ["oars"])
     await db.entries.update(
         keys, made[0], [db.versions.keeping(keys, Version(secrets.token_bytes(16), made[0].id, "zero", AT, 1))]
     )

@@ -216,8 +216,7 @@ async def test_every_record_of_an_older_journal_opens(kept: str, tmp_path: Path)
             assert entry in await db.entries.day(keys, entry.day)
         names = await db.tags.names(keys)
         assert {
-            name: [entry_id.hex() for entry_id in await db.tags.entries_with(keys, [trace])]
-            for trace, name in names.items()
+            name: [entry_id.hex() for entry_id in await db.tags.entries_with(keys, [name])] for name in names.values()
         } == told["tags"]
         (vectors,) = await db.vectors.get(keys, list(wanted))
         assert list(struct.unpack("<4f", vectors.data)) == told["vector"]

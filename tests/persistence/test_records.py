@@ -170,11 +170,11 @@ async def test_traces_are_added_and_removed(db: LocalDB, keys: Keyring, other: K
     await db.tags.add(keys, first.id, "boat \ud83e")
     assert await db.tags.names(keys) == {lake: "Lake Zürich", boat: "boat \ud83e"}
     assert await db.tags.of_entries(keys, [first.id, second.id, bytes(16)]) == {
-        first.id: ["boat \ud83e", "Lake Zürich"],
-        second.id: ["Lake Zürich"],
+        first.id: {boat: "boat \ud83e", lake: "Lake Zürich"},
+        second.id: {lake: "Lake Zürich"},
     }
-    assert await db.tags.entries_with(keys, [lake]) == {first.id, second.id}
-    assert await db.tags.entries_with(keys, [lake, boat]) == {first.id}
+    assert await db.tags.entries_with(keys, ["lake-zürich"]) == {first.id, second.id}
+    assert await db.tags.entries_with(keys, ["Lake Zürich", "boat \ud83e"]) == {first.id}
     assert await db.tags.entries_with(keys, []) == set()
     assert await db.tags.names(other) == await db.tags.of_entries(other, [first.id]) == {}
     await db.tags.remove(keys, first.id, lake)
@@ -246,7 +246,7 @@ async def test_damaged_records_of_other_kinds_lock_nobody_out(
         damage(table)
     boats = await db.tags.add(keys, made.id, "Boats")
     assert await db.tags.names(keys) == {boats: "Boats"}
-    assert await db.tags.of_entries(keys, [made.id]) == {made.id: ["Boats"]}
+    assert await db.tags.of_entries(keys, [made.id]) == {made.id: {boats: "Boats"}}
     assert await db.vectors.get(keys, [made.id]) == []
     await db.search_history.add(keys, "lakes", AT)
     assert await db.search_history.recent(keys) == ["lakes"]

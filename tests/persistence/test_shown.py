@@ -110,6 +110,8 @@ async def filled(tmp_path: Path) -> Path:
     await services.journal.edit(keys, made[0].id, "quokka two", 1)
     await services.journal.delete(keys, made[1].id)
     await db.tags.add(keys, made[0].id, "quokka")
+    await db.tags.remove(keys, made[0].id, await db.tags.add(keys, made[0].id, "wombat"))
+    await db.tags.refuse(keys, made[0].id, ["numbat"])
     await db.vectors.put(keys, [EntryVectors(made[0].id, 2, "m", 96, secrets.token_bytes(384))])
     await db.search_history.add(keys, "quokka", AT)
     await db.drafts.save(keys, Draft(day_place(DAY), "quokka", secrets.token_bytes(16), 1), None)

@@ -12,6 +12,7 @@ from logging import getLogger
 from llamora.clock import UnknownDay, day_of, parse_day, utc_now
 from llamora.clock import zone as zone_named
 from llamora.journal.citations import forgetting
+from llamora.journal.traces import Traces
 from llamora.persistence.connection import AlreadyThere, NotFound, StaleRevision, StorageError
 from llamora.persistence.drafts import Draft, Pen, answer_place, day_place, edit_place
 from llamora.persistence.entries import Entry
@@ -118,6 +119,7 @@ class Journal:
         self._db = db
         self._search = search
         self._settings = settings
+        self.traces = Traces(db, search)
         self._last = datetime.min.replace(tzinfo=UTC)
         self._tended: dict[bytes, float] = {}
         self._tending: set[asyncio.Task[None]] = set()
@@ -218,7 +220,7 @@ class Journal:
             raise EditConflict(entry)
         version_id = pen.id if pen else secrets.token_bytes(16)
         before = Version(version_id, entry.id, entry.text, entry.edited or entry.at, entry.revision)
-        steps = [self._db.versions.keeping(keys, before)]
+        steps = [self._db.versions.keeping(keys, before), *self.traces.writing(keys, entry.id, entry.text, checked)]
         if pen is not None:
             steps.append(self._db.drafts.settling(keys, edit_place(entry_id), pen))
         try:
@@ -485,7 +487,8 @@ class Journal:
         entry = Entry(
             pen.id if pen else secrets.token_bytes(16), page, "me", checked, at, zone, to=to, withheld=withheld
         )
-        also = [self._db.drafts.settling(keys, place, pen)] if pen and place else []
+        drafts = [self._db.drafts.settling(keys, place, pen)] if pen and place else []
+        also = [*drafts, *self.traces.writing(keys, entry.id, "", checked)]
         try:
             await self._db.entries.add(keys, entry, also=also)
         except AlreadyThere:
@@ -493,6 +496,7 @@ class Journal:
                 if (kept.text, kept.to, kept.deleted) == (checked, to, None):
                     return kept  # the same form, sent twice
             entry = replace(entry, id=secrets.token_bytes(16))
+            also = [*drafts, *self.traces.writing(keys, entry.id, "", checked)]
             await self._db.entries.add(keys, entry, also=also)
         self._search.put(keys, entry)
         return entry

@@ -1,20 +1,148 @@
-"""Traces in the store: a sealed name under a keyed hash, and which entries carry it."""
+"""Traces in the store: sealed names under keyed hashes, which entries bear them, and what undoes a change."""
 
-from collections.abc import Iterable, Sequence
+import json
+import secrets
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from logging import getLogger
+from typing import Any
 
-from llamora.persistence.connection import Connections, NotFound
-from llamora.text import normal_form
+from llamora.persistence.connection import Connections, NotFound, Row, Step, Transaction
+from llamora.persistence.entries import record_bytes
+from llamora.text import trace_key
 from llamora.vault.envelope import Purpose, SealError
 from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
 
+CHANGES_KEPT = 20  # of a writer: so far back can be undone
+BATCH = 500
+_UNUSED = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE user_id=tags.user_id AND trace=tags.trace)"
+Link = tuple[bytes, bytes]
+"""A trace and an entry that bears it."""
+
 
 def trace_hash(keys: Keyring, name: str) -> bytes:
-    """The keyed hash that stands for a trace's name: compatibility-normalised and case-folded first."""
-    folded = normal_form("NFKC", normal_form("NFKC", name).casefold())
-    return keys.blind("trace", folded.encode("utf-8", "surrogatepass"))
+    """The keyed hash that stands for a trace's name, the same for every spelling of it (text.trace_key)."""
+    # With blanks, as the first schema's names were hashed: what has them is found by the same hash.
+    return keys.blind("trace", trace_key(name).replace("-", " ").encode("utf-8", "surrogatepass"))
+
+
+@dataclass(slots=True, frozen=True)
+class Book:
+    """What is said of a writer's traces beside their names.
+
+    `aliases` has for the hash of another name that name as it was written and the name of the trace it stands for;
+    `hidden` are traces that no list shows. `revision` is another one after every change of a name, a link or this.
+    """
+
+    revision: int = 0
+    aliases: Mapping[bytes, tuple[str, str]] = field(default_factory=dict[bytes, tuple[str, str]])
+    hidden: frozenset[bytes] = frozenset()
+
+    def meant(self, name: str, trace: bytes) -> str:
+        """The name of the trace that a name stands for."""
+        return self.aliases[trace][1] if trace in self.aliases else name
+
+
+@dataclass(slots=True, frozen=True)
+class Change:
+    """What one action does to traces. Names that no entry bears any more go by themselves.
+
+    `named` are names to be there, `linked` and `unlinked` what is borne and what is not any more; `aliases` has None
+    for what is no alias any more, `hidden` False for what is shown again.
+    """
+
+    named: Mapping[bytes, str] = field(default_factory=dict[bytes, str])
+    linked: frozenset[Link] = frozenset()
+    unlinked: frozenset[Link] = frozenset()
+    aliases: Mapping[bytes, tuple[str, str] | None] = field(default_factory=dict[bytes, tuple[str, str] | None])
+    hidden: Mapping[bytes, bool] = field(default_factory=dict[bytes, bool])
+
+
+@dataclass(slots=True, frozen=True)
+class Changed:
+    """What was done, for whoever holds a copy of it all.
+
+    `undo` names it for `Tags.undo`, `came` and `went` are links, `names` says what traces are called by now (None: such
+    a trace is not there any more), `book` is the book as stored.
+    """
+
+    undo: bytes
+    came: frozenset[Link]
+    went: frozenset[Link]
+    names: Mapping[bytes, str | None]
+    book: Book
+
+
+class Held:
+    """The traces of a writer as one transaction sees them: what a change is planned from."""
+
+    def __init__(self, tx: Transaction, keys: Keyring, book: Book) -> None:
+        self._tx = tx
+        self.keys = keys
+        self.book = book
+
+    async def name(self, trace: bytes) -> str | None:
+        """The name of a trace, None when there is no such trace or its name does not open."""
+        rows = await self._tx.fetch(
+            "SELECT trace, revision, sealed FROM tags WHERE user_id=? AND trace=?", (self.keys.user_id, trace)
+        )
+        return _open_name(self.keys, *rows[0]) if rows else None
+
+    async def entries(self, trace: bytes) -> frozenset[bytes]:
+        """The entries that bear a trace."""
+        rows = await self._tx.fetch(
+            "SELECT entry_id FROM entry_tags WHERE user_id=? AND trace=?", (self.keys.user_id, trace)
+        )
+        return frozenset(row[0] for row in rows)
+
+    async def traces(self, entry_id: bytes) -> frozenset[bytes]:
+        """The traces that an entry bears."""
+        rows = await self._tx.fetch(
+            "SELECT trace FROM entry_tags WHERE user_id=? AND entry_id=?", (self.keys.user_id, entry_id)
+        )
+        return frozenset(row[0] for row in rows)
+
+    async def has(self, entry_id: bytes) -> bool:
+        """Whether the writer has such an entry."""
+        return bool(await _standing(self._tx, self.keys, [entry_id]))
+
+    async def missing(self, names: Mapping[bytes, str]) -> dict[bytes, str]:
+        """Those of these names that no trace has by now: the first spelling stays the shown one."""
+        return {trace: name for trace, name in names.items() if await self.name(trace) is None}
+
+    def meant(self, name: str) -> tuple[bytes, str]:
+        """The trace that a written name stands for, and its name."""
+        trace = trace_hash(self.keys, name)
+        if trace not in self.book.aliases:
+            return trace, name
+        meant = self.book.meant(name, trace)
+        return trace_hash(self.keys, meant), meant
+
+
+Plan = Callable[[Held], Awaitable[Change]]
+
+
+def adding(entry_id: bytes, name: str, put: dict[bytes, str]) -> Plan:
+    """The plan that puts a trace on an entry, and says in `put` which that was; it raises NotFound without one."""
+
+    async def plan(held: Held) -> Change:
+        put.update([held.meant(name)])
+        if not await held.has(entry_id):
+            raise NotFound("There is no such entry.")
+        return Change(await held.missing(put), frozenset((trace, entry_id) for trace in put))
+
+    return plan
+
+
+def removing(entry_id: bytes, trace: bytes) -> Plan:
+    """The plan that takes a trace off an entry."""
+
+    async def plan(_: Held) -> Change:
+        return Change(unlinked=frozenset({(trace, entry_id)}))
+
+    return plan
 
 
 class Tags:
@@ -23,59 +151,156 @@ class Tags:
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
+    # -- changing ----------------------------------------------------------------------------------
+
+    async def change(self, keys: Keyring, plan: Plan, *, keep: bool = True) -> Changed:
+        """Do in one transaction what `plan` makes of what is there; `keep` stores what undoes it, sealed.
+
+        Entries that are missing, or another writer's, are passed over. Raises StorageError and what `plan` raises.
+        """
+        undo = secrets.token_bytes(16) if keep else b""
+        async with self._db.write() as tx:
+            book = await _book(tx, keys)
+            done, inverse = await _apply(tx, keys, book, await plan(Held(tx, keys, book)))
+            if keep:
+                await _keep(tx, keys, undo, inverse)
+        if done.went:
+            await self._db.checkpoint()
+        return replace(done, undo=undo)
+
+    async def undo(self, keys: Keyring, change: bytes) -> Changed:
+        """Take back one of the latest changes, as far as what it was about is still there; once.
+
+        Raises NotFound for one that is not known any more, StorageError and SealError.
+        """
+        async with self._db.write() as tx:
+            rows = await tx.fetch(
+                "SELECT revision, sealed FROM trace_changes WHERE user_id=? AND id=?", (keys.user_id, change)
+            )
+            if not rows:
+                raise NotFound("This can not be undone any more.")
+            inverse = _unpacked(keys.open(Purpose.TRACE, "trace_changes", "sealed", change, *rows[0]))
+            await tx.execute("DELETE FROM trace_changes WHERE user_id=? AND id=?", (keys.user_id, change))
+            done, _ = await _apply(tx, keys, await _book(tx, keys), inverse)
+        await self._db.checkpoint()
+        return done
+
+    def retracing(
+        self,
+        keys: Keyring,
+        entry_id: bytes,
+        added: Sequence[str],
+        removed: Collection[str],
+        told: Callable[[Changed], None],
+    ) -> Step:
+        """The step that puts named traces on an entry and takes others off, in the transaction that writes it.
+
+        `told` hears of it before that is committed.
+        """
+
+        async def step(tx: Transaction) -> None:
+            book = await _book(tx, keys)
+            held = Held(tx, keys, book)
+            put = dict(held.meant(name) for name in added)
+            off = {held.meant(name)[0] for name in removed} - put.keys()
+            change = Change(
+                await held.missing(put),
+                frozenset((trace, entry_id) for trace in put),
+                frozenset((trace, entry_id) for trace in off),
+            )
+            done, _ = await _apply(tx, keys, book, change)
+            told(done)
+
+        return step
+
     async def add(self, keys: Keyring, entry_id: bytes, name: str) -> bytes:
         """Put a trace on an entry and return its hash; the first spelling of a name stays the shown one.
 
         Raises NotFound for an entry that is missing or another writer's.
         """
-        trace = trace_hash(keys, name)
-        sealed = keys.seal(Purpose.TAG, "tags", "sealed", trace, 1, name.encode("utf-8", "surrogatepass"))
+        put: dict[bytes, str] = {}
+        await self.change(keys, adding(entry_id, name, put), keep=False)
+        return next(iter(put))
+
+    async def remove(self, keys: Keyring, entry_id: bytes, trace: bytes) -> None:
+        """Take a trace off an entry; the name goes with its last entry. Undone as any change."""
+        await self.change(keys, removing(entry_id, trace))
+
+    # -- what an entry is not to get again -----------------------------------------------------------
+
+    async def refuse(self, keys: Keyring, entry_id: bytes, names: Iterable[str]) -> None:
+        """Note that these are not to be suggested for an entry again. Raises NotFound, StorageError."""
         async with self._db.write() as tx:
             if not await tx.fetch("SELECT 1 FROM entries WHERE user_id=? AND id=?", (keys.user_id, entry_id)):
                 raise NotFound("There is no such entry.")
-            await tx.execute(
-                "INSERT OR IGNORE INTO tags (user_id, trace, epoch, revision, sealed) VALUES (?, ?, ?, 1, ?)",
-                (keys.user_id, trace, keys.epoch, sealed),
+            revision, refused = await _refused(keys, tx.fetch, entry_id)
+            kept = sorted(refused | {trace_key(name) for name in names})
+            sealed = keys.seal(
+                Purpose.TRACE, "trace_refusals", "sealed", entry_id, revision + 1, record_bytes({"names": kept})
             )
             await tx.execute(
-                "INSERT INTO entry_tags (user_id, trace, entry_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                (keys.user_id, trace, entry_id),
+                "INSERT INTO trace_refusals (entry_id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
+                (entry_id, keys.user_id, keys.epoch, revision + 1, sealed),
             )
-        return trace
 
-    async def remove(self, keys: Keyring, entry_id: bytes, trace: bytes) -> None:
-        """Take a trace off an entry; the name goes with its last entry."""
-        async with self._db.write() as tx:
-            await tx.execute(
-                "DELETE FROM entry_tags WHERE user_id=? AND trace=? AND entry_id=?", (keys.user_id, trace, entry_id)
-            )
-            await tx.execute(
-                "DELETE FROM tags WHERE user_id=? AND trace=? AND NOT EXISTS"
-                " (SELECT 1 FROM entry_tags WHERE user_id=? AND trace=?)",
-                (keys.user_id, trace, keys.user_id, trace),
-            )
-        await self._db.checkpoint()
+    async def refused(self, keys: Keyring, entry_id: bytes) -> set[str]:
+        """The keys (text.trace_key) of the names that are not to be suggested for an entry."""
+        return (await _refused(keys, self._db.fetch, entry_id))[1]
+
+    # -- reading -------------------------------------------------------------------------------------
+
+    async def book(self, keys: Keyring) -> Book:
+        """What is said of the writer's traces."""
+        return _open_book(
+            keys, await self._db.fetch("SELECT revision, sealed FROM trace_books WHERE user_id=?", (keys.user_id,))
+        )
+
+    async def revision(self, user_id: bytes) -> int:
+        """Another number after every change of a name or a link; 0 before the first."""
+        rows = await self._db.fetch("SELECT revision FROM trace_books WHERE user_id=?", (user_id,))
+        return rows[0][0] if rows else 0
 
     async def names(self, keys: Keyring) -> dict[bytes, str]:
         """Every trace of the writer, name by hash; unreadable ones are left out."""
         rows = await self._db.fetch("SELECT trace, revision, sealed FROM tags WHERE user_id=?", (keys.user_id,))
-        names = {trace: self._open(keys, trace, revision, sealed) for trace, revision, sealed in rows}
-        return {trace: name for trace, name in names.items() if name is not None}
+        return _names(keys, rows)
 
-    async def of_entries(self, keys: Keyring, ids: Sequence[bytes]) -> dict[bytes, list[str]]:
-        """The names on each of these entries, in alphabetical order."""
-        marks = ",".join("?" * len(ids))
-        rows = await self._db.fetch(
-            "SELECT entry_id, trace, revision, sealed FROM entry_tags JOIN tags USING (user_id, trace)"
-            f" WHERE user_id=? AND entry_id IN ({marks})",
-            (keys.user_id, *ids),
-        )
-        found: dict[bytes, list[str]] = {}
-        for entry_id, trace, revision, sealed in rows:
-            name = self._open(keys, trace, revision, sealed)
-            if name is not None:
-                found.setdefault(entry_id, []).append(name)
-        return {entry_id: sorted(names, key=str.casefold) for entry_id, names in found.items()}
+    async def of_entries(self, keys: Keyring, ids: Sequence[bytes]) -> dict[bytes, dict[bytes, str]]:
+        """The traces of each of these entries that bears any, name by hash, in alphabetical order."""
+        found: dict[bytes, dict[bytes, str]] = {}
+        for start in range(0, len(ids), BATCH):
+            part = ids[start : start + BATCH]
+            marks = ",".join("?" * len(part))
+            # The "+" keeps SQLite from walking all links of the writer.
+            links = await self._db.fetch(
+                f"SELECT entry_id, trace FROM entry_tags WHERE +user_id=? AND entry_id IN ({marks})",
+                (keys.user_id, *part),
+            )
+            names = await self.named(keys, {trace for _, trace in links})
+            for entry_id, trace in links:
+                if trace in names:
+                    found.setdefault(entry_id, {})[trace] = names[trace]
+        return {
+            entry_id: dict(sorted(traces.items(), key=lambda item: item[1].casefold()))
+            for entry_id, traces in found.items()
+        }
+
+    async def named(self, keys: Keyring, traces: Collection[bytes]) -> dict[bytes, str]:
+        """The names of these traces; those that are not there or do not open are left out."""
+        wanted = list(traces)
+        found: dict[bytes, str] = {}
+        for start in range(0, len(wanted), BATCH):
+            part = wanted[start : start + BATCH]
+            marks = ",".join("?" * len(part))
+            found |= _names(
+                keys,
+                await self._db.fetch(
+                    f"SELECT trace, revision, sealed FROM tags WHERE user_id=? AND trace IN ({marks})",
+                    (keys.user_id, *part),
+                ),
+            )
+        return found
 
     async def by_entry(self, user_id: bytes) -> dict[bytes, frozenset[bytes]]:
         """The hashes of the traces on every entry of a writer that bears one."""
@@ -85,10 +310,12 @@ class Tags:
             found.setdefault(entry_id, set()).add(trace)
         return {entry_id: frozenset(traces) for entry_id, traces in found.items()}
 
-    async def entries_with(self, keys: Keyring, traces: Iterable[bytes]) -> set[bytes]:
-        """The ids of the entries that carry every one of these traces."""
+    async def entries_with(self, keys: Keyring, names: Iterable[str]) -> set[bytes]:
+        """The ids of the entries that bear every one of these traces, by whichever of its names each is called."""
+        book = await self.book(keys)
         found: set[bytes] | None = None
-        for trace in traces:
+        for name in names:
+            trace = trace_hash(keys, book.meant(name, trace_hash(keys, name)))
             rows = await self._db.fetch(
                 "SELECT entry_id FROM entry_tags WHERE user_id=? AND trace=?", (keys.user_id, trace)
             )
@@ -96,12 +323,203 @@ class Tags:
             found = ids if found is None else found & ids
         return found or set()
 
-    @staticmethod
-    def _open(keys: Keyring, trace: bytes, revision: int, sealed: bytes) -> str | None:
-        try:
-            name = keys.open(Purpose.TAG, "tags", "sealed", trace, revision, sealed)
-        except SealError as error:
-            # One damaged name must not hide the others.
-            logger.error("the name of a trace could not be opened (%s)", type(error).__name__)
-            return None
-        return name.decode("utf-8", "surrogatepass")
+
+async def _apply(tx: Transaction, keys: Keyring, book: Book, change: Change) -> tuple[Changed, Change]:
+    """Do a change; returns what was done and what undoes it."""
+    wanted = change.linked - change.unlinked
+    there = await _links(tx, keys, wanted | change.unlinked)
+    standing = await _standing(tx, keys, {entry_id for _, entry_id in wanted - there})
+    new = frozenset(link for link in wanted - there if link[1] in standing)
+    gone = there & change.unlinked
+    traces = {trace for trace, _ in new | gone} | change.named.keys()
+    before = await _names_of(tx, keys, traces)
+    # A trace that an entry is to bear has a name: one that has none by now cannot come back.
+    new = frozenset(link for link in new if link[0] in before or link[0] in change.named)
+    for trace, name in change.named.items():
+        await _put_name(tx, keys, trace, name)
+    await tx.execute_many(
+        "INSERT INTO entry_tags (user_id, trace, entry_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        [(keys.user_id, *link) for link in new],
+    )
+    await tx.execute_many(
+        "DELETE FROM entry_tags WHERE user_id=? AND trace=? AND entry_id=?", [(keys.user_id, *link) for link in gone]
+    )
+    for trace in traces:
+        await tx.execute(f"DELETE FROM tags WHERE user_id=? AND trace=? AND {_UNUSED}", (keys.user_id, trace))
+    inverse = Change(
+        before,
+        gone,
+        new,
+        {alias: book.aliases.get(alias) for alias in change.aliases},
+        {trace: trace in book.hidden for trace in change.hidden},
+    )
+    aliases = {alias: meant for alias, meant in {**book.aliases, **change.aliases}.items() if meant is not None}
+    hidden = dict.fromkeys(book.hidden, True) | dict(change.hidden)
+    after = replace(
+        book,
+        revision=book.revision + 1,
+        aliases=aliases,
+        hidden=frozenset(trace for trace, is_hidden in hidden.items() if is_hidden),
+    )
+    await _put_book(tx, keys, after)
+    names = await _names_of(tx, keys, traces)
+    return Changed(b"", new, gone, {trace: names.get(trace) for trace in traces}, after), inverse
+
+
+async def _links(tx: Transaction, keys: Keyring, links: Collection[Link]) -> frozenset[Link]:
+    """Which of these links there are."""
+    by_trace: dict[bytes, list[bytes]] = {}
+    for trace, entry_id in links:
+        by_trace.setdefault(trace, []).append(entry_id)
+    found: set[Link] = set()
+    for trace, ids in by_trace.items():
+        for start in range(0, len(ids), BATCH):
+            part = ids[start : start + BATCH]
+            marks = ",".join("?" * len(part))
+            rows = await tx.fetch(
+                f"SELECT entry_id FROM entry_tags WHERE user_id=? AND trace=? AND entry_id IN ({marks})",
+                (keys.user_id, trace, *part),
+            )
+            found |= {(trace, row[0]) for row in rows}
+    return frozenset(found)
+
+
+async def _standing(tx: Transaction, keys: Keyring, ids: Collection[bytes]) -> set[bytes]:
+    """Which of these entries the writer has."""
+    wanted = list(ids)
+    found: set[bytes] = set()
+    for start in range(0, len(wanted), BATCH):
+        part = wanted[start : start + BATCH]
+        marks = ",".join("?" * len(part))
+        rows = await tx.fetch(f"SELECT id FROM entries WHERE +user_id=? AND id IN ({marks})", (keys.user_id, *part))
+        found |= {row[0] for row in rows}
+    return found
+
+
+async def _names_of(tx: Transaction, keys: Keyring, traces: Iterable[bytes]) -> dict[bytes, str]:
+    found: dict[bytes, str] = {}
+    for trace in traces:
+        rows = await tx.fetch(
+            "SELECT trace, revision, sealed FROM tags WHERE user_id=? AND trace=?", (keys.user_id, trace)
+        )
+        found |= _names(keys, rows)
+    return found
+
+
+async def _put_name(tx: Transaction, keys: Keyring, trace: bytes, name: str) -> None:
+    """Store a name where there is none; the same name spelt otherwise by a rename takes the place of the old one."""
+    rows = await tx.fetch("SELECT trace, revision, sealed FROM tags WHERE user_id=? AND trace=?", (keys.user_id, trace))
+    if rows and _open_name(keys, *rows[0]) == name:
+        return
+    revision = rows[0][1] + 1 if rows else 1
+    sealed = keys.seal(Purpose.TAG, "tags", "sealed", trace, revision, name.encode("utf-8", "surrogatepass"))
+    await tx.execute(
+        "INSERT INTO tags (user_id, trace, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
+        (keys.user_id, trace, keys.epoch, revision, sealed),
+    )
+
+
+async def _book(tx: Transaction, keys: Keyring) -> Book:
+    return _open_book(keys, await tx.fetch("SELECT revision, sealed FROM trace_books WHERE user_id=?", (keys.user_id,)))
+
+
+def _open_book(keys: Keyring, rows: Sequence[Row]) -> Book:
+    if not rows:
+        return Book()
+    revision, sealed = rows[0]
+    try:
+        record = json.loads(keys.open(Purpose.TRACE, "trace_books", "sealed", keys.user_id, revision, sealed))
+    except SealError as error:
+        # Names and links are records of their own: what is lost are aliases and what was hidden.
+        logger.error("the book of traces could not be opened (%s)", type(error).__name__)
+        return Book(revision)
+    return Book(
+        revision,
+        {bytes.fromhex(alias): (name, meant) for alias, (name, meant) in record["aliases"].items()},
+        frozenset(bytes.fromhex(trace) for trace in record["hidden"]),
+    )
+
+
+async def _put_book(tx: Transaction, keys: Keyring, book: Book) -> None:
+    record = record_bytes(
+        {
+            "aliases": {alias.hex(): list(meant) for alias, meant in book.aliases.items()},
+            "hidden": sorted(trace.hex() for trace in book.hidden),
+        }
+    )
+    sealed = keys.seal(Purpose.TRACE, "trace_books", "sealed", keys.user_id, book.revision, record)
+    await tx.execute(
+        "INSERT INTO trace_books (user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
+        (keys.user_id, keys.epoch, book.revision, sealed),
+    )
+
+
+async def _keep(tx: Transaction, keys: Keyring, change: bytes, inverse: Change) -> None:
+    """Store what undoes a change; the oldest beyond CHANGES_KEPT goes. Its revision says how old it is."""
+    rows = await tx.fetch("SELECT id, revision FROM trace_changes WHERE user_id=?", (keys.user_id,))
+    latest = max((revision for _, revision in rows), default=0)
+    sealed = keys.seal(Purpose.TRACE, "trace_changes", "sealed", change, latest + 1, _packed(inverse))
+    await tx.execute(
+        "INSERT INTO trace_changes (id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)",
+        (change, keys.user_id, keys.epoch, latest + 1, sealed),
+    )
+    await tx.execute(
+        "DELETE FROM trace_changes WHERE user_id=? AND revision<=?", (keys.user_id, latest + 1 - CHANGES_KEPT)
+    )
+
+
+def _packed(change: Change) -> bytes:
+    return record_bytes(
+        {
+            "named": {trace.hex(): name for trace, name in change.named.items()},
+            "linked": sorted((trace.hex(), entry_id.hex()) for trace, entry_id in change.linked),
+            "unlinked": sorted((trace.hex(), entry_id.hex()) for trace, entry_id in change.unlinked),
+            "aliases": {alias.hex(): meant for alias, meant in change.aliases.items()},
+            "hidden": {trace.hex(): is_hidden for trace, is_hidden in change.hidden.items()},
+        }
+    )
+
+
+def _unpacked(record: bytes) -> Change:
+    fields: dict[str, Any] = json.loads(record)
+    return Change(
+        {bytes.fromhex(trace): name for trace, name in fields["named"].items()},
+        frozenset((bytes.fromhex(trace), bytes.fromhex(entry_id)) for trace, entry_id in fields["linked"]),
+        frozenset((bytes.fromhex(trace), bytes.fromhex(entry_id)) for trace, entry_id in fields["unlinked"]),
+        {bytes.fromhex(alias): (meant[0], meant[1]) if meant else None for alias, meant in fields["aliases"].items()},
+        {bytes.fromhex(trace): is_hidden for trace, is_hidden in fields["hidden"].items()},
+    )
+
+
+async def _refused(
+    keys: Keyring, fetch: Callable[[str, Sequence[object]], Awaitable[list[Row]]], entry_id: bytes
+) -> tuple[int, set[str]]:
+    rows = await fetch(
+        "SELECT revision, sealed FROM trace_refusals WHERE user_id=? AND entry_id=?", (keys.user_id, entry_id)
+    )
+    if not rows:
+        return 0, set()
+    revision, sealed = rows[0]
+    try:
+        record = json.loads(keys.open(Purpose.TRACE, "trace_refusals", "sealed", entry_id, revision, sealed))
+    except SealError as error:
+        logger.error("what an entry is not to be given could not be opened (%s)", type(error).__name__)
+        return revision, set()
+    return revision, set(record["names"])
+
+
+def _names(keys: Keyring, rows: Iterable[Row]) -> dict[bytes, str]:
+    names = {trace: _open_name(keys, trace, revision, sealed) for trace, revision, sealed in rows}
+    return {trace: name for trace, name in names.items() if name is not None}
+
+
+def _open_name(keys: Keyring, trace: bytes, revision: int, sealed: bytes) -> str | None:
+    try:
+        name = keys.open(Purpose.TAG, "tags", "sealed", trace, revision, sealed)
+    except SealError as error:
+        # One damaged name must not hide the others.
+        logger.error("the name of a trace could not be opened (%s)", type(error).__name__)
+        return None
+    return name.decode("utf-8", "surrogatepass")

@@ -237,6 +237,15 @@ class UserIndex:
         slot, passages = self._slots.get(entry_id), self._passages.get(model)
         return passages.of(slot) if slot is not None and passages is not None and passages.has(slot) else None
 
+    def days_of(self, ids: Iterable[bytes]) -> list[int]:
+        """The day of each entry as date.toordinal() gives it, 0 for one that is not here."""
+        import numpy as np
+
+        slots = np.fromiter((self._slots.get(entry_id, -1) for entry_id in ids), dtype=np.intp)
+        if not len(self._days):
+            return [0] * len(slots)
+        return np.where(slots < 0, 0, self._days[slots]).tolist()
+
     def without_vectors(self, model: str) -> list[bytes]:
         """The entries that have no vectors by a model, newest first."""
         passages = self._passages.get(model)

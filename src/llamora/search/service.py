@@ -17,7 +17,6 @@ from llamora.clock import utc_now
 from llamora.persistence.entries import Entry, Role, weighed
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.snapshots import Snapshots
-from llamora.persistence.tags import trace_hash
 from llamora.persistence.vectors import EntryVectors
 from llamora.search.embed import CHUNKING, Embedder, EmbedderUnavailable, chunks
 from llamora.search.index import Document, Match, Matches, UserIndex
@@ -264,7 +263,7 @@ class SearchService:
         await self._refresh(user)
         only = None
         if wanted.tags:
-            only = await self._db.tags.entries_with(keys, [trace_hash(keys, name) for name in wanted.tags])
+            only = await self._db.tags.entries_with(keys, wanted.tags)
         return await self._found(user, wanted, only, limit, offset)
 
     async def passages(
@@ -298,6 +297,18 @@ class SearchService:
         page = await self._run(user, lambda: user.index.nearest(asked, limit, away))
         rows = await self._db.entries.sealed_many(user.user_id, [match.entry_id for match in page])
         return await self._run(user, self._hits, user, Query(), page, rows)
+
+    async def days_of(self, keys: Keyring, ids: Sequence[bytes]) -> list[int]:
+        """The day of each of these entries as date.toordinal() gives it; 0 for one that stands on no page.
+
+        While the index is being built, that is one that was not read yet.
+        """
+        user = self._opened(keys)
+        return await self._run(user, lambda: user.index.days_of(ids))
+
+    def version(self, keys: Keyring) -> int:
+        """Another number once `days_of` may say something else."""
+        return self._opened(keys).index.version
 
     async def settled(self, user_id: bytes) -> None:
         """Wait until all that was asked for so far is indexed, vectors too. For tests and benchmarks."""

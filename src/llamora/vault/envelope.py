@@ -65,6 +65,7 @@ class Purpose(IntEnum):
     AUDIT = 12
     BACKUP = 13
     TRASH = 14
+    TRACE = 15
 
 
 class VaultError(Exception):

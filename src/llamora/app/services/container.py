@@ -90,6 +90,7 @@ class AppServices:
         def left(user_id: bytes) -> None:
             search.lock(user_id)
             rotation.lock(user_id)
+            journal.traces.lock(user_id)
 
         return cls(
             settings=settings,

@@ -1,0 +1,111 @@
+"""Traces: what is done to them, seen through entries, search and counts; everything can be taken back."""
+
+from datetime import date
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamora.journal.traces import Trace, TraceError
+from llamora.persistence.connection import NotFound
+from llamora.text import trace_key, trace_name, traces_in
+from tests.journal.conftest import DAY, Desk
+
+TODAY = date(2026, 11, 25)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("by the #lake with #Anna-Maria, and #日本語", ["lake", "Anna-Maria", "日本語"]),
+        ("#Lake #LAKE #la-ke", ["Lake", "la-ke"]),
+        ("#🎻 #👩‍👩‍👧 #🇩🇪! #1️⃣", ["🎻", "👩‍👩‍👧", "🇩🇪", "1️⃣"]),
+        ("# A heading\n## another\n#1 and x#no, a&#39;", []),
+        ("`#code` and ``#more ` ``, \\#escaped, http://a.org/#there <#b>", []),
+        ("```\n#fenced\n```\n#after", ["after"]),
+        ("#हिन्दी is whole, #don't is not", ["हिन्दी", "don"]),
+    ],
+)
+def test_a_text_makes_traces(text: str, names: list[str]) -> None:
+    assert traces_in(text) == names
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Lake Zürich", "LAKE-ZU\u0308RICH"), ("a_b  c", "A-b-C"), ("❤️", "❤"), ("ﬁne", "FINE"), ("Straße", "STRASSE")],
+)
+def test_spellings_of_a_name_are_one(one: str, other: str) -> None:
+    assert trace_key(one) == trace_key(other) != ""
+
+
+@pytest.mark.parametrize("written", ["", " ", "#", "!!!", "🎻🎻", "x" * 65, "a\x00b", "\u202eabc"])
+def test_what_is_no_name(written: str) -> None:
+    assert trace_name(written) == ""
+
+
+@given(st.text())
+def test_every_text_can_be_looked_through(text: str) -> None:
+    for name in traces_in(text):
+        assert trace_key(name)
+        assert trace_name(name) == name
+
+
+async def names_on(desk: Desk, entry_id: bytes) -> list[str]:
+    return [trace.name for trace in (await desk.journal.traces.on(desk.keys, [entry_id])).get(entry_id, [])]
+
+
+async def by_name(desk: Desk, name: str) -> Trace:
+    return next(trace for trace in await desk.journal.traces.all(desk.keys) if trace.name == name)
+
+
+async def write(desk: Desk, text: str, day: date = DAY) -> bytes:
+    return (await desk.journal.write(desk.keys, day, text, "Europe/Berlin")).id
+
+
+async def test_the_text_makes_and_unmakes_them(desk: Desk) -> None:
+    traces = desk.journal.traces
+    entry_id = await write(desk, "To the #lake with #Anna")
+    await traces.add(desk.keys, entry_id, "boats and oars")
+    assert await names_on(desk, entry_id) == ["Anna", "boats and oars", "lake"]
+    await traces.remove(desk.keys, entry_id, (await by_name(desk, "Anna")).id)
+    # What stays in the text stays as the writer has it; what leaves it leaves the entry.
+    await desk.journal.edit(desk.keys, entry_id, "With #Anna to the #Sea", 1)
+    assert await names_on(desk, entry_id) == ["boats and oars", "Sea"]
+    await desk.journal.delete(desk.keys, entry_id)
+    await desk.search.settled(desk.keys.user_id)
+    assert await traces.all(desk.keys) == []
+    await desk.journal.restore(desk.keys, entry_id)
+    await desk.search.settled(desk.keys.user_id)
+    assert [trace.name for trace in await traces.all(desk.keys)] == ["boats and oars", "Sea"]
+
+
+async def test_a_name_that_moved_goes_on_to_mean_its_trace(desk: Desk) -> None:
+    traces = desk.journal.traces
+    first, second = await write(desk, "#lake"), await write(desk, "#sea")
+    await desk.search.settled(desk.keys.user_id)
+    lake, undo = await traces.rename(desk.keys, (await by_name(desk, "lake")).id, "Walden")
+    third = await write(desk, "again at the #lake")
+    assert await names_on(desk, first) == await names_on(desk, third) == ["Walden"]
+    assert [alias.name for alias in await traces.aliases(desk.keys, lake)] == ["lake"]
+    found = await desk.search.search(desk.keys, "tag:lake", today=TODAY)
+    assert {hit.entry_id for hit in found.hits} == {first, third}
+    with pytest.raises(TraceError):
+        await traces.alias(desk.keys, (await by_name(desk, "sea")).id, "lake")
+    await traces.merge(desk.keys, lake, (await by_name(desk, "sea")).id)
+    assert await names_on(desk, third) == ["sea"]
+    assert {alias.name for alias in await traces.aliases(desk.keys, (await by_name(desk, "sea")).id)} == {
+        "lake",
+        "Walden",
+    }
+    await traces.undo(desk.keys, undo)  # what is still there of it: the name is free again
+    with pytest.raises(NotFound):
+        await traces.undo(desk.keys, undo)
+    assert await names_on(desk, second) == ["sea"]
+
+
+async def test_two_processes_know_the_same(desk: Desk) -> None:
+    entry_id = await write(desk, "#lake")
+    await desk.search.settled(desk.keys.user_id)
+    assert [trace.name for trace in await desk.journal.traces.all(desk.keys)] == ["lake"]
+    await desk.db.tags.add(desk.keys, entry_id, "elsewhere")  # as another process would: past what is in memory
+    assert {trace.name for trace in await desk.journal.traces.all(desk.keys)} == {"lake", "elsewhere"}
