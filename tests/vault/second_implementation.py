@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 PURPOSES = dict(
     enumerate(
-        "entry tag vector query draft profile version receipt index key session audit backup trash trace".split(), start=1
+        "entry tag vector query draft profile version receipt index key session audit backup trash trace".split(),
+        start=1,
     )
 )
 
