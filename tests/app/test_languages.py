@@ -129,9 +129,9 @@ GERMAN = {"Accept-Language": "de-AT,de;q=0.9,en;q=0.5"}
 
 async def test_before_sign_in_the_browser_says_which_language(app: Running) -> None:
     page = await app.stranger(GERMAN).get("/sign-in")
-    assert '<html lang="de" dir="ltr">' in page.text
+    assert '<html lang="de" dir="ltr"' in page.text
     assert "Willkommen zurück" in page.words
-    assert '<html lang="en" dir="ltr">' in (await app.stranger({"Accept-Language": "fr"}).get("/sign-in")).text
+    assert '<html lang="en" dir="ltr"' in (await app.stranger({"Accept-Language": "fr"}).get("/sign-in")).text
 
 
 async def test_refusals_speak_the_language_too(app: Running) -> None:

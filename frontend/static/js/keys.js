@@ -3,6 +3,8 @@
 const isMac = /mac|iphone|ipad/i.test(navigator.userAgentData?.platform ?? navigator.platform);
 if (isMac) document.documentElement.dataset.keys = "mac";
 
+const chosen = document.documentElement.dataset; // the settings of the writer
+
 const isWriting = (element) => element.matches?.("input, textarea, select, [contenteditable]") ?? false;
 
 // Where a bracket is typed with AltGr, Windows says Ctrl and Alt are down.
@@ -32,12 +34,13 @@ function stopOrClose(target) {
 document.addEventListener("keydown", (event) => {
   const { key, target } = event;
   if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open], :popover-open")) return;
-  if (key === "Enter" && (event.ctrlKey || event.metaKey) && target.matches?.("textarea")) {
+  const keeps = event.ctrlKey || event.metaKey || (chosen.enter === "keep" && !event.shiftKey && !event.altKey);
+  if (key === "Enter" && keeps && target.matches?.("textarea")) {
     event.preventDefault();
     target.form?.requestSubmit();
   } else if (key === "Escape") {
     stopOrClose(target);
-  } else if (!isWriting(target) && isPlain(event)) {
+  } else if (chosen.letters !== "off" && !isWriting(target) && isPlain(event)) {
     if (key === "/") {
       event.preventDefault();
       search();

@@ -9,4 +9,5 @@ import "./writing.js";
 import "./drafts.js";
 import "./days.js";
 import "./session.js";
+import "./settings.js";
 import "./components/reveal.js";

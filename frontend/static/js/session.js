@@ -2,6 +2,7 @@
 
 import { areNowhereElse } from "./drafts.js";
 import { day, keepUp } from "./instep.js";
+import { applyLook } from "./settings.js";
 
 const isIn = document.body.classList.contains("is-in");
 const tabs = new BroadcastChannel("llamora-session"); // says only that something ended, never what
@@ -24,6 +25,7 @@ function listen() {
   if (document.visibilityState === "hidden") return;
   watch = new EventSource(day ? `/session/events?day=${day}` : "/session/events");
   watch.addEventListener("page", ({ data }) => keepUp(JSON.parse(data)));
+  watch.addEventListener("look", ({ data }) => applyLook(JSON.parse(data)));
   watch.addEventListener("ended", empty);
   // A session that ended while nobody listened, such as with the server. Then words that are nowhere but here are
   // worth more than an empty screen: they say themselves how to keep them.

@@ -86,7 +86,6 @@ def _templates(app: Quart, files: assets.Assets) -> None:
     app.add_template_filter(languages.month_name, "month_name")
     app.add_template_filter(languages.number_words, "number")
     app.add_template_filter(languages.said, "said")
-    app.add_template_global(languages.weekday_names, "weekday_names")
     app.add_template_global(languages.current, "language")
     app.jinja_env.add_extension("jinja2.ext.i18n")
     app.jinja_env.policies["ext.i18n.trimmed"] = True

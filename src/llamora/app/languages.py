@@ -10,7 +10,7 @@ there is nothing to compile.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time
 from io import BytesIO
 from pathlib import Path
 from typing import cast
@@ -171,22 +171,27 @@ def month_name(day: date) -> str:
     return format_date(day, "LLLL", current().locale)
 
 
-def weekday_names() -> list[tuple[str, str]]:
-    """The days of the week, Monday first, in full and as two letters or so."""
+def weekday_names(first: int = 0) -> list[tuple[str, str]]:
+    """The days of the week from `first` (0 is Monday), in full and as two letters or so."""
     full = get_day_names("wide", "stand-alone", current().locale)
     short = get_day_names("short", "stand-alone", current().locale)
-    return [(full[number], short[number].rstrip(".")) for number in range(7)]
+    return [(full[number], short[number].rstrip(".")) for number in (*range(first, 7), *range(first))]
 
 
 def time_words(instant: datetime, zone: ZoneInfo) -> str:
-    """`7:42` or `19:42`; where the writer wants twelve hours, `7:42 pm` as the language says it."""
-    if not (has_request_context() and g.get("twelve_hours")):
-        return clock.time_in_words(instant, zone)
+    """The time a clock in `zone` shows: `7:42` and `19:42`, or `7:42 pm` where the writer wants twelve hours."""
     try:
         local = instant.astimezone(zone)
     except OverflowError:
         local = instant
-    words = format_time(local.time(), "h:mm a", locale=current().locale)
+    return clock_words(local.time(), twelve_hours=has_request_context() and bool(g.get("twelve_hours")))
+
+
+def clock_words(moment: time, *, twelve_hours: bool = False) -> str:
+    """`19:42`, or `7:42 pm` as the language says it."""
+    if not twelve_hours:
+        return f"{moment.hour}:{moment.minute:02d}"
+    words = format_time(moment, "h:mm a", locale=current().locale)
     return words.lower() if _is_english() else words
 
 

@@ -14,11 +14,12 @@ from llamora.app.services.container import get_services
 from llamora.app.views import model_view
 from llamora.clock import UnknownDay, day_of, parse_day, utc_now, zone
 from llamora.journal.profiles import Profile
-from llamora.persistence.connection import NotFound, StorageError
+from llamora.persistence.connection import NotFound, StaleRevision, StorageError
 from llamora.persistence.drafts import Draft, Pen
 from llamora.vault.envelope import SealError
 
 TODAY_PATH = "/d/today"
+SAVE_TRIES = 5
 
 
 def is_fragment() -> bool:
@@ -89,9 +90,16 @@ async def profile() -> Profile:
 
 
 async def save_profile(**changes: Any) -> None:
-    """Change settings of the writer who is signed in. Raises StaleRevision when they change elsewhere just now."""
-    keys = security.session().keys
-    _know(await get_services().accounts.save_profile(keys, replace(await profile(), **changes)))
+    """Change settings of the writer who is signed in, whatever else of them is changed elsewhere at the same time."""
+    accounts, keys = get_services().accounts, security.session().keys
+    for tries_left in reversed(range(SAVE_TRIES)):
+        now = await accounts.profile(keys)
+        try:
+            _know(await accounts.save_profile(keys, replace(now, **changes)))
+            return
+        except StaleRevision:
+            if not tries_left:
+                raise
 
 
 def _know(writer: Profile) -> None:
@@ -122,8 +130,20 @@ async def today() -> date:
 async def page(template: str, status: int = 200, **context: object) -> Response:
     """Render a template with what every page knows."""
     opened = security.maybe_session()
+    writer = await _writer()
     if "model" not in context:
-        writer = await _writer()
         context["model"] = await model_view(get_services().model, name=writer.endpoint, hidden=not writer.replies)
-    html = await render_template(template, user=opened.user if opened else None, today_path=TODAY_PATH, **context)
+    html = await render_template(
+        template, user=opened.user if opened else None, today_path=TODAY_PATH, look=look_of(writer), **context
+    )
     return Response(html, status=status, mimetype="text/html")
+
+
+def look_of(writer: Profile) -> dict[str, str]:
+    """How every page of a writer looks and what its keys do: attributes of the document, known to CSS and scripts."""
+    return {
+        "theme": writer.theme,
+        "size": str(writer.text_size),
+        "enter": "keep" if writer.enter_keeps else "line",
+        "letters": "on" if writer.letter_keys else "off",
+    }

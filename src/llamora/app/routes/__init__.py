@@ -2,7 +2,7 @@
 
 from quart import Blueprint
 
-from llamora.app.routes import auth, calendar, days, deleted, drafts, entries, profile, replies, search
+from llamora.app.routes import auth, calendar, days, deleted, drafts, entries, profile, replies, search, settings
 
 blueprints: tuple[Blueprint, ...] = (
     auth.blueprint,
@@ -14,4 +14,5 @@ blueprints: tuple[Blueprint, ...] = (
     replies.blueprint,
     search.blueprint,
     profile.blueprint,
+    settings.blueprint,
 )

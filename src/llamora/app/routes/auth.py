@@ -1,6 +1,5 @@
 """Coming in and going out: register, recovery code, sign in, reset, sign out."""
 
-import asyncio
 import json
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -13,7 +12,7 @@ from llamora.app import security
 from llamora.app.languages import gettext as _
 from llamora.app.languages import marked
 from llamora.app.pages import TODAY_PATH as HOME
-from llamora.app.pages import field, known_day, model_hidden, page, see_other
+from llamora.app.pages import field, known_day, look_of, model_hidden, page, see_other
 from llamora.app.services.container import get_services
 from llamora.app.streams import event, event_stream
 from llamora.journal.accounts import AccountError, OpenSession, TooOften, WrongCredentials
@@ -150,7 +149,10 @@ async def lock() -> Response:
 
 @blueprint.get("/session/events")
 async def watch_session() -> Response:
-    """What an open page listens to: the end of its session, and with `day` what changes on that day's page."""
+    """What an open page listens to: the end of its session, and with `day` what changes on that day's page.
+
+    Also how the writer wants pages to look: a change of theme or size is seen on all of them.
+    """
     opened = security.maybe_session()
     if opened is None:  # an answer of another kind would be an error on the browser's console
         return Response(event(name="out"), mimetype="text/event-stream")
@@ -165,14 +167,15 @@ async def _changes(day: date | None) -> AsyncGenerator[bytes]:
     """
     services, keys = get_services(), security.session().keys
     yield event(name="open")
-    if day is None:
-        await asyncio.Event().wait()
-        return
-    seen = None
+    seen = shown = None
     while True:
         beat = services.changes.next
-        now = await services.db.entries.revisions_on(keys, day)
-        if now != seen:
+        look = look_of(await services.accounts.profile(keys))
+        if look != shown:
+            shown = look
+            yield event(json.dumps(look), name="look")
+        now = await services.db.entries.revisions_on(keys, day) if day else None
+        if day and now != seen:
             seen = now
             with_replies = not await model_hidden()
             listing = [

@@ -6,7 +6,8 @@ from datetime import date, timedelta
 from quart import Blueprint, Response, request
 
 from llamora.app import security
-from llamora.app.pages import field, is_fragment, page, see_other, today
+from llamora.app.languages import weekday_names
+from llamora.app.pages import field, is_fragment, page, profile, see_other, today
 from llamora.app.services.container import get_services
 from llamora.clock import UnknownDay, parse_day, parse_phrase
 from llamora.persistence.connection import NotFound
@@ -68,10 +69,10 @@ def _place(words: str, now: date) -> str:
 
 async def _month(month: date, *, words: str = "", error: str = "", about: str = "", status: int = 200) -> Response:
     keys = security.session().keys
-    first = month.replace(day=1)
+    first, week_start = month.replace(day=1), (await profile()).week_start
     weeks = [
         [first.replace(day=number) if number else None for number in week]
-        for week in Calendar().monthdayscalendar(first.year, first.month)
+        for week in Calendar(week_start).monthdayscalendar(first.year, first.month)
     ]
     days = [day for week in weeks for day in week if day]
     return await page(
@@ -79,6 +80,7 @@ async def _month(month: date, *, words: str = "", error: str = "", about: str = 
         status=status,
         month=first,
         weeks=weeks,
+        weekdays=weekday_names(week_start),
         written=await get_services().journal.written_days(keys, days),
         now=await today(),
         previous_month=first - timedelta(1) if first > date.min else None,

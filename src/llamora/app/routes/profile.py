@@ -1,6 +1,6 @@
 """You: the model that answers, your zone, your passphrase and recovery code, your backups."""
 
-from datetime import datetime
+from datetime import datetime, time
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -21,31 +21,22 @@ from llamora.app.views import model_view
 from llamora.clock import day_of, utc_now, zone, zone_names
 from llamora.journal.accounts import AccountError, OpenSession, TooOften, WrongCredentials
 from llamora.journal.backups import SUFFIX
+from llamora.journal.profiles import WEEK_STARTS
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import StaleRevision, StorageError
 
 blueprint = Blueprint("profile", __name__)
 
-Part = Literal["", "model", "replies", "openings", "zone", "passphrase", "recovery", "key", "backup", "end"]
+Part = Literal[
+    "", "page", "zone", "writing", "model", "replies", "openings", "passphrase", "recovery", "key", "backup", "end"
+]
+EVENING = time(19, 42)
 
 
 @blueprint.get("/you")
 async def you() -> Response:
-    """What is yours to set."""
-    return await _you(done=request.args.get("done", ""))
-
-
-@blueprint.post("/you/zone")
-async def set_zone() -> Response:
-    """Set the zone in which days begin and end."""
-    wanted = await field("zone")
-    if wanted not in zone_names():
-        return await _you(422, "zone", "That is not a zone this machine knows. Choose one of the list.")
-    try:
-        await save_profile(zone=wanted)
-    except StaleRevision as error:
-        return await _you(409, "zone", f"{error} Look again and keep once more.")
-    return see_other("/you")
+    """What is yours to set (routes/settings.py), to keep and to end."""
+    return await show_you(done=request.args.get("done", ""))
 
 
 @blueprint.post("/you/replies")
@@ -55,7 +46,7 @@ async def set_replies() -> Response:
     try:
         await save_profile(replies=wanted)
     except StaleRevision as error:
-        return await _you(409, "replies", f"{error} Look again and keep once more.")
+        return await show_you(409, "replies", f"{error} Look again and keep once more.")
     return see_other("/you")
 
 
@@ -65,17 +56,17 @@ async def choose_model() -> Response:
     services = get_services()
     wanted = await field("endpoint")
     if wanted and wanted not in services.model.names:
-        return await _you(422, "model", "There is no model server of that name in the settings.")
+        return await show_you(422, "model", "There is no model server of that name in the settings.")
     if await field("test"):
         try:
             seconds = await services.model.test(wanted)
         except ModelError as error:
-            return await _you(502, "model", error.sentence, endpoint=wanted)
-        return await _you(done=f"model {seconds:.1f}", endpoint=wanted)
+            return await show_you(502, "model", error.sentence, endpoint=wanted)
+        return await show_you(done=f"model {seconds:.1f}", endpoint=wanted)
     try:
         await save_profile(endpoint=wanted)
     except StaleRevision as error:
-        return await _you(409, "model", f"{error} Look again and keep once more.")
+        return await show_you(409, "model", f"{error} Look again and keep once more.")
     return see_other("/you")
 
 
@@ -86,7 +77,7 @@ async def set_openings() -> Response:
     try:
         await save_profile(openings=wanted)
     except StaleRevision as error:
-        return await _you(409, "openings", f"{error} Look again and keep once more.")
+        return await show_you(409, "openings", f"{error} Look again and keep once more.")
     return see_other("/you")
 
 
@@ -101,7 +92,7 @@ async def change_passphrase() -> Response:
     except (AccountError, StaleRevision) as error:
         if not isinstance(error, WrongCredentials | TooOften):
             services.throttle.succeeded(*subjects)  # the old one was right
-        return await _you(_status(error), "passphrase", str(error))
+        return await show_you(_status(error), "passphrase", str(error))
     services.throttle.succeeded(*subjects)
     return see_other("/you?done=passphrase")
 
@@ -115,7 +106,7 @@ async def renew_recovery_code() -> Response:
         services.throttle.attempt(*subjects)
         code = await services.accounts.renew_recovery_code(opened, await field("passphrase"))
     except (AccountError, StaleRevision) as error:
-        return await _you(_status(error), "recovery", str(error))
+        return await show_you(_status(error), "recovery", str(error))
     services.throttle.succeeded(*subjects)
     return await show_code(opened, code)
 
@@ -142,7 +133,7 @@ async def change_key() -> Response:
         services.throttle.succeeded(*subjects)
         await services.rotation.begin(opened.keys, opened.id)
     except (AccountError, StaleRevision) as error:
-        return await _you(_status(error), "key", str(error))
+        return await show_you(_status(error), "key", str(error))
     await services.accounts.catch_up()
     await services.rotation.tend(opened.keys)
     return see_other("/you?done=key")
@@ -157,12 +148,12 @@ async def end_journal() -> Response:
         services.throttle.attempt(*subjects)
         await services.accounts.check_passphrase(opened, await field("passphrase"))
     except AccountError as error:
-        return await _you(_status(error), "end", str(error))
+        return await show_you(_status(error), "end", str(error))
     services.throttle.succeeded(*subjects)
     try:
         await services.backups.remove(user_id)
     except StorageError as error:
-        return await _you(507, "end", str(error))
+        return await show_you(507, "end", str(error))
     security.end()
     await services.replies.lock(user_id)
     await services.accounts.lock(user_id)
@@ -176,7 +167,7 @@ async def download_backup() -> Response:
     try:
         file = await get_services().backups.make(security.session().keys)
     except StorageError as error:
-        return await _you(507, "backup", str(error))
+        return await show_you(507, "backup", str(error))
     name = f"llamora-{file.stem}{SUFFIX}"
     response = await send_file(file, "application/octet-stream", as_attachment=True, attachment_filename=name)
     response.timeout = None  # as long as the line takes
@@ -189,9 +180,10 @@ def _status(error: AccountError | StaleRevision) -> int:
     return 403 if isinstance(error, WrongCredentials) else 429 if isinstance(error, TooOften) else 422
 
 
-async def _you(
+async def show_you(
     status: int = 200, about: Part = "", error: str = "", *, done: str = "", endpoint: str | None = None
 ) -> Response:
+    """The page of what is the writer's own, with a sentence beside the form it is `about`, or what was `done`."""
     services = get_services()
     opened = security.session()
     user = await services.db.users.get(opened.user.id)
@@ -201,7 +193,10 @@ async def _you(
         status=status,
         name=user.name,
         recovery_confirmed=user.recovery_confirmed,
-        zone=writer.zone,
+        writer=writer,
+        languages=[(code, language.name) for code, language in languages.known().items()],
+        hours=[("24", languages.clock_words(EVENING)), ("12", languages.clock_words(EVENING, twelve_hours=True))],
+        week_starts=[(day, languages.weekday_names()[day][0]) for day in WEEK_STARTS],
         changing_key=await services.db.epochs.count(user.id) > 1,
         set_aside=await services.db.epochs.set_aside(user.id),
         sessions=await _sessions(opened, writer.zone),

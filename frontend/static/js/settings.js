@@ -1,0 +1,24 @@
+// Settings: what is chosen is seen at once, and each is posted by itself, since the others may have been changed in
+// another window meanwhile.
+
+const root = document.documentElement;
+
+/** How pages look and what keys do, as the server tells it: attributes of the document. */
+export function applyLook(look) {
+  for (const [name, value] of Object.entries(look)) root.dataset[name] = value;
+  const scheme = /^(light|dark)$/.test(look.theme) ? look.theme : "light dark";
+  document.querySelector("meta[name='color-scheme']").content = scheme;
+}
+
+const ATTRIBUTES = { theme: "theme", text_size: "size", enter: "enter", letters: "letters" };
+
+document.addEventListener("change", ({ target }) => {
+  const name = target.closest("[data-settings]") && ATTRIBUTES[target.name];
+  if (name) applyLook({ ...root.dataset, [name]: target.value });
+});
+
+document.addEventListener("htmx:config:request", ({ detail: { ctx } }) => {
+  if (!ctx.sourceElement.matches("[data-settings]") || !ctx.sourceEvent?.target.name) return;
+  const changed = new Set([ctx.sourceEvent.target.name, "csrf", "section"]);
+  for (const name of [...ctx.request.body.keys()]) if (!changed.has(name)) ctx.request.body.delete(name);
+});

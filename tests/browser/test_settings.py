@@ -1,0 +1,143 @@
+"""Settings in a real browser: seen at once, here and in every other window, by keyboard, and in both directions."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.conftest import Server, Writer
+
+WITHOUT_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
+LONG = 30_000  # milliseconds, for a machine that is busy
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server]) -> Server:
+    return serve(env=WITHOUT_MODELS).start()
+
+
+@pytest.fixture
+def writer(server: Server) -> Writer:
+    return Writer(server.url).register()
+
+
+def enter(page: Page, writer: Writer, path: str = "/you") -> None:
+    page.context.add_cookies([{"name": n, "value": v, "url": writer.url} for n, v in writer.http.cookies.items()])
+    page.goto(writer.url + path)
+
+
+def look(page: Page, name: str) -> object:
+    return page.evaluate("name => document.documentElement.dataset[name]", name)
+
+
+def test_a_choice_is_seen_at_once_here_and_in_other_windows(writer: Writer, new_page: Callable[..., Page]) -> None:
+    page, phone = new_page(color_scheme="light"), new_page(color_scheme="light")
+    enter(phone, writer, "/d/today")
+    enter(page, writer)
+    page.get_by_label("dark", exact=True).check(force=True)
+    expect(page.locator("#kept-page")).to_have_text("Kept.", timeout=LONG)
+    expect(phone.locator("html")).to_have_attribute("data-theme", "dark", timeout=LONG)
+    page.get_by_label("largest", exact=True).check(force=True)
+    expect(phone.locator("html")).to_have_attribute("data-size", "152", timeout=LONG)
+    for each in (page, phone):
+        assert look(each, "theme") == "dark"
+        assert each.evaluate("getComputedStyle(document.documentElement).fontSize") == "24.32px"
+        assert each.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
+    phone.reload()
+    assert look(phone, "theme") == "dark"
+
+
+def test_only_what_was_changed_is_posted(writer: Writer, new_page: Callable[..., Page]) -> None:
+    page = new_page()
+    enter(page, writer)
+    with page.expect_request("**/you/settings") as request:
+        page.get_by_label("keeps the entry", exact=True).check(force=True)
+    body = request.value.post_data
+    assert body is not None
+    assert sorted(part.split("=")[0] for part in body.split("&")) == ["csrf", "enter", "section"]
+
+
+def test_choices_by_keyboard(writer: Writer, new_page: Callable[..., Page]) -> None:
+    page = new_page()
+    enter(page, writer)
+    page.get_by_label("as the system").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_label("light", exact=True)).to_be_focused()
+    expect(page.locator("#kept-page")).to_have_text("Kept.", timeout=LONG)
+    page.reload()
+    expect(page.get_by_label("light", exact=True)).to_be_checked()
+
+
+def test_enter_keeps_the_entry_where_it_is_wanted(writer: Writer, new_page: Callable[..., Page]) -> None:
+    page = new_page()
+    enter(page, writer, "/d/today")
+    field = page.get_by_label("Write an entry")
+    field.fill("A heron")
+    field.press("Enter")
+    expect(field).to_have_value("A heron\n")
+    page.goto(writer.url + "/you")
+    page.get_by_label("keeps the entry", exact=True).check(force=True)
+    expect(page.locator("#kept-writing")).to_have_text("Kept.", timeout=LONG)
+    page.goto(writer.url + "/d/today")
+    field.fill("A heron")
+    field.press("Shift+Enter")
+    expect(field).to_have_value("A heron\n")
+    field.press("Enter")
+    expect(page.locator("article .prose", has_text="A heron")).to_be_visible(timeout=LONG)
+
+
+def test_single_letters_do_nothing_where_they_are_not_wanted(writer: Writer, new_page: Callable[..., Page]) -> None:
+    page = new_page()
+    enter(page, writer)
+    page.get_by_label("do nothing", exact=True).check(force=True)
+    expect(page.locator("#kept-writing")).to_have_text("Kept.", timeout=LONG)
+    page.locator("h1").click()
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.name") != "q"
+    page.get_by_label("do something", exact=True).check(force=True)
+    page.locator("h1").click()
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.name") == "q"
+
+
+def test_the_language_is_shown_anew(writer: Writer, new_page: Callable[..., Page]) -> None:
+    page = new_page()
+    enter(page, writer)
+    page.get_by_label("Deutsch").check(force=True)
+    expect(page.get_by_role("heading", name="Die Seite")).to_be_visible(timeout=LONG)
+    assert page.evaluate("document.documentElement.lang") == "de"
+    expect(page.get_by_label("Deutsch")).to_be_focused()
+
+
+def test_settings_without_a_script(writer: Writer, new_page: Callable[..., Page]) -> None:
+    page = new_page(java_script_enabled=False)
+    enter(page, writer)
+    page.get_by_label("dark", exact=True).check(force=True)
+    page.locator("section", has=page.locator("#h-page")).get_by_role("button", name="Keep").click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    expect(page.locator("#kept-page")).to_have_text("Kept.")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "contrast"])
+def test_axe_has_nothing_to_object_to(
+    writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None], theme: str
+) -> None:
+    writer.post("/you/settings", {"theme": theme})
+    page = new_page()
+    enter(page, writer)
+    axe(page)
+
+
+@pytest.mark.parametrize("size", ["88", "152"])
+def test_no_page_scrolls_sideways_at_any_size_of_the_text(
+    writer: Writer, new_page: Callable[..., Page], size: str
+) -> None:
+    writer.post("/you/settings", {"text_size": size})
+    writer.write("A heron in the reeds, and a very long word: " + "Donaudampfschifffahrtsgesellschaft" * 3)
+    page = new_page()
+    for width in (360, 768, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        for path in ("/d/today", "/you", "/search", "/calendar"):
+            enter(page, writer, path)
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wide <= 0, (path, width)
