@@ -103,7 +103,9 @@ async def test_events_hold_all_that_came_so_that_nothing_is_lost_or_repeated(
 
 
 async def test_words_of_the_model_are_markdown_and_nothing_else(app: Running, model: ScriptedModel) -> None:
-    model.script(Reply(["<script>alert(1)</script>", '<hx-partial hx-get="/sign-out">', "\n\ndata: x\n\nevent: done"]))
+    model.script(
+        Reply(["<script>alert(`heron`)</script>", '<hx-partial hx-get="/sign-out">', "\n\ndata: x\n\nevent: done"])
+    )
     alice = await app.visitor()
     _, reply = await asked(alice)
     for name, data in events(await alice.get(f"/r/{reply}/events")):
@@ -111,7 +113,7 @@ async def test_words_of_the_model_are_markdown_and_nothing_else(app: Running, mo
         assert "<script" not in data
         assert "<hx-partial hx-get" not in data
     page = await alice.get(DAY)
-    assert "alert(1)" in page.text
+    assert "heron" in page.text
     assert "<script>alert" not in page.text
 
 

@@ -213,7 +213,7 @@ def test_however_it_comes_it_ends_the_same_and_never_shows_what_is_false(text: s
     assert (guard.finish(), guard.removed) == CHECK.checked(text)
 
 
-MARKS = re.compile("[\"'“”‘’„«»`>&\\n—｢」＇*_]")
+MARKS = re.compile("first|second|ninth|[\"'“”‘’„«»`>&\\n—｢」＇*_]")
 WITHOUT_QUOTATIONS = [text for text in (*HONEST, *PUT_RIGHT, *FALSE) if not MARKS.search(text)]
 
 
@@ -230,9 +230,9 @@ def test_what_was_shown_of_a_reference_is_never_taken_back(text: str, cuts: list
     before = ""
     for piece in pieces(text, cuts):
         guard.feed(piece)
-        assert guard.text.startswith(before.rstrip()), (before, guard.text)
-        before = guard.text
-    assert guard.finish().startswith(before.rstrip())
+        assert guard.text.startswith(before), (before, guard.text)
+        before = re.sub(r"\s*(\b\w)?$", "", guard.text)  # but for white space, and a letter that begins a word
+    assert guard.finish().startswith(before)
 
 
 @given(st.text(max_size=200))

@@ -128,14 +128,14 @@ _SO_FAR: Final = re.compile(
     rf"[\s.:*_`~-]*(?:{_SIGN}[\s*_`~]*)?(?:[\d\s,;&–—-]|and|und|or|to|et)*\w{{0,12}}(?:[\s.,:]+\w{{0,8}}(?:\s+\w{{0,4}})?)?",
     re.IGNORECASE,
 )
-_LAST_WORD: Final = re.compile(r"(?<!\w)\w{1,14}\Z")
+_LAST_WORD: Final = re.compile(r"(?<!\w)\w{2,14}\Z")  # a single letter does not wait
 _ALL_NOUNS: Final = tuple(
     "passagen passages passaggio passaggi excerpts extracts extraits snippets sources citations citazione "
     "citazioni citas citaten citaat quotations quotes references fragments fragmentos fragmente footnotes "
     "endnotes chunks stellen fundstellen auszug auszüge quellen zitate belege pasajes fuentes brano brani fonti "
     "trechos bronnen notes notas notizen notities entry entries entrées entradas eintrag einträge pages pp items "
     "documents docs memory memories records texts paragraphs sections cites seiten abschnitte voce voci in from "
-    "see per by also the first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
+    "see per by also the".split()
 )
 
 
