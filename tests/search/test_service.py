@@ -183,6 +183,27 @@ async def test_what_another_process_writes_is_found(desks: Desks) -> None:
     assert await here.found("kite") == []
 
 
+async def test_what_is_remembered_makes_no_index_look_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = await desk.write("a comet over the roof")
+    await desk.ready()
+    await desk.ask("anything")
+    await desk.service.settled(desk.keys.user_id)
+    looked: list[bytes] = []
+    fingerprint = type(desk.db.entries).fingerprint
+
+    async def counting(self: object, user_id: bytes) -> object:
+        looked.append(user_id)
+        return await fingerprint(self, user_id)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(desk.db.entries), "fingerprint", counting)
+    await desk.db.search_history.add(desk.keys, "comet", datetime.now(UTC))
+    assert await desk.found("comet") == [entry.id]
+    assert looked == []
+    await desk.db.entries.update(desk.keys, replace(entry, text="a kite over the roof"))  # and nobody told search
+    assert await desk.found("kite") == [entry.id]
+    assert looked
+
+
 async def test_streaming_replies_are_not_found_and_finished_ones_are(desk: Desk) -> None:
     await desk.ready()
     reply = await desk.write("thinking about marmalade", role="reply", state="streaming")

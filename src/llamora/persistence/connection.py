@@ -204,6 +204,7 @@ class Connections:
         self._count = readers
         self._opened: list[aiosqlite.Connection] = []  # the writer first
         self._turn = 0
+        self._written = 0
         self._queue = asyncio.Lock()
         self._lock = write_lock(path)
 
@@ -270,12 +271,23 @@ class Connections:
             raise storage_error(error) from None
         return int(next(iter(rows))[0])
 
+    async def search_counter(self) -> tuple[int, int]:
+        """Another value when anything was committed since that may concern what is searched.
+
+        The writer's `PRAGMA data_version` tells of other connections alone: what it wrote `aside` does not show.
+        """
+        try:
+            rows = await self._writer.execute_fetchall("PRAGMA data_version")
+        except sqlite3.Error as error:
+            raise storage_error(error) from None
+        return int(next(iter(rows))[0]), self._written
+
     @asynccontextmanager
-    async def write(self) -> AsyncGenerator[Transaction]:
+    async def write(self, *, aside: bool = False) -> AsyncGenerator[Transaction]:
         """One user action as one transaction: all of it is on the disk after the block, or nothing.
 
-        Raises StorageError (DiskFull and others) when SQLite refuses; any other exception of the
-        block undoes the transaction and is passed on.
+        `aside`: it concerns neither entries nor their traces, so indexes need not look. Raises StorageError (DiskFull
+        and others) when SQLite refuses; any other exception of the block undoes the transaction and is passed on.
         """
         async with self._queue, self._exclusive():
             try:
@@ -286,6 +298,8 @@ class Connections:
                 except BaseException:
                     await to_the_end(self._undo())
                     raise
+                finally:
+                    self._written += not aside
             except sqlite3.Error as error:
                 raise storage_error(error) from None
 

@@ -65,7 +65,7 @@ class Drafts:
         same pen is here already. Raises NotFound when the entry that it is `about` is gone.
         """
         place = _hash(keys, draft.place)
-        async with self._db.write() as tx:
+        async with self._db.write(aside=True) as tx:
             own = (keys.user_id, about)
             if about is not None and not await tx.fetch("SELECT 1 FROM entries WHERE user_id=? AND id=?", own):
                 raise NotFound("There is no such entry.")
@@ -102,7 +102,7 @@ class Drafts:
 
     async def remove(self, keys: Keyring, place: str) -> None:
         """Remove the draft of a place."""
-        async with self._db.write() as tx:
+        async with self._db.write(aside=True) as tx:
             await self.removing(keys, [place])(tx)
 
     def removing(self, keys: Keyring, places: Iterable[str]) -> Step:

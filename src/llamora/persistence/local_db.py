@@ -56,6 +56,10 @@ class LocalDB:
         """A number that differs once anything was committed, by this process or another."""
         return await self._connections.change_counter()
 
+    async def search_counter(self) -> tuple[int, int]:
+        """What differs once anything was committed that may concern what is searched, here or elsewhere."""
+        return await self._connections.search_counter()
+
     async def checkpoint(self) -> None:
         """Fold the write-ahead log into the file, so that what was deleted is gone from both."""
         await self._connections.checkpoint()

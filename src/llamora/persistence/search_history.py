@@ -28,7 +28,7 @@ class SearchHistory:
         row_id = secrets.token_bytes(16)
         record = json.dumps([at.timestamp(), query]).encode()
         sealed = keys.seal(Purpose.QUERY, "search_history", "sealed", row_id, 1, record)
-        async with self._db.write() as tx:
+        async with self._db.write(aside=True) as tx:
             await tx.execute_many("DELETE FROM search_history WHERE id=?", [(old,) for old in gone])
             await tx.execute(
                 "INSERT INTO search_history (id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, 1, ?)",
@@ -46,7 +46,7 @@ class SearchHistory:
 
     async def clear(self, user_id: bytes) -> None:
         """Forget all queries of a writer; the bytes are overwritten in the file."""
-        async with self._db.write() as tx:
+        async with self._db.write(aside=True) as tx:
             await tx.execute("DELETE FROM search_history WHERE user_id=?", (user_id,))
         await self._db.checkpoint()
 

@@ -71,7 +71,7 @@ class Sessions:
 
     async def touch(self, session_id: bytes, idle_until: int) -> None:
         """Move the end of idleness on."""
-        async with self._db.write() as tx:
+        async with self._db.write(aside=True) as tx:
             await tx.execute("UPDATE dek_sessions SET idle_until=? WHERE id=?", (idle_until, session_id))
 
     async def end(self, session_id: bytes) -> None:

@@ -18,7 +18,7 @@ class Snapshots:
 
     async def begin(self, keys: Keyring) -> int:
         """Begin a new snapshot and return its generation. An erasure from now on ends it."""
-        async with self._db.write() as tx:
+        async with self._db.write(aside=True) as tx:
             rows = await tx.fetch("SELECT max(generation) FROM search_snapshots WHERE user_id=?", (keys.user_id,))
             generation = int(rows[0][0] or 0) + 1
             await self._put(tx, keys, generation, HOLDER, self.seal_part(keys, generation, HOLDER, b""))
@@ -26,7 +26,7 @@ class Snapshots:
 
     async def add(self, keys: Keyring, generation: int, part: int, sealed: bytes) -> None:
         """Store a part that `seal_part` has sealed; parts count from 1."""
-        async with self._db.write() as tx:
+        async with self._db.write(aside=True) as tx:
             await self._put(tx, keys, generation, part, sealed)
 
     async def finish(self, keys: Keyring, generation: int, parts: int, sealed: bytes) -> bool:
@@ -35,7 +35,7 @@ class Snapshots:
         False, and it is removed, when something was erased since `begin`.
         """
         mine = (keys.user_id, generation)
-        async with self._db.write() as tx:
+        async with self._db.write(aside=True) as tx:
             held = await tx.execute(
                 "DELETE FROM search_snapshots WHERE user_id=? AND generation=? AND part=?", (*mine, HOLDER)
             )
@@ -84,7 +84,7 @@ class Snapshots:
 
     async def _drop_all_but(self, user_id: bytes, generation: int) -> None:
         while True:
-            async with self._db.write() as tx:
+            async with self._db.write(aside=True) as tx:
                 gone = await tx.execute(
                     "DELETE FROM search_snapshots WHERE rowid IN (SELECT rowid FROM search_snapshots"
                     " WHERE user_id=? AND generation<>? ORDER BY part LIMIT ?)",

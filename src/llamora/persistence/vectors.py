@@ -58,7 +58,7 @@ class Vectors:
             )
             for v in vectors
         ]
-        async with self._db.write() as tx:
+        async with self._db.write(aside=True) as tx:
             await tx.execute_many(
                 "INSERT OR REPLACE INTO vectors (rid, entry_id, user_id, epoch, revision, sealed)"
                 " SELECT ?1, id, user_id, ?2, ?3, ?4 FROM entries WHERE id=?5 AND user_id=?6",
@@ -86,7 +86,7 @@ class Vectors:
 
     async def delete(self, user_id: bytes, ids: Sequence[bytes]) -> None:
         """Remove the vectors of these entries; the bytes are overwritten in the file."""
-        async with self._db.write() as tx:
+        async with self._db.write(aside=True) as tx:
             await tx.execute_many(
                 "DELETE FROM vectors WHERE user_id=? AND entry_id=?", [(user_id, entry_id) for entry_id in ids]
             )

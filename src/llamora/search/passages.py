@@ -23,6 +23,7 @@ SKETCH_WIDTH = 128  # directions
 SKETCH_POOL = 1_600  # so many nearest entries are compared in full: top-10 overlap with exact 0.992 of 100,000
 SKETCH_STEP = 4_096  # rows sketched before the thread looks for other work
 SKETCH_AGAIN = 8  # as many times more rows than the directions were found in: they are looked for anew
+AT_ONCE = 4  # rows sketched in one product
 BLOCK = 4_096  # rows made floats of at a time
 
 
@@ -60,7 +61,7 @@ class Passages:
         self._rows: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # per slot: how many rows
         self._starts: Slots | None = None  # the first row of each entry, the rows of an entry stand together
         self._sketch: Vectors = np.zeros((0, min(dim, SKETCH_WIDTH)), dtype=np.float32)
-        self._directions: Vectors | None = None  # [dim, SKETCH_WIDTH]
+        self._directions: Vectors | None = None  # [SKETCH_WIDTH, dim]
         self._sketched = 0
         self._looked_at = 0  # so many rows were there when the directions were looked for
         self._graph_above = graph_above
@@ -127,7 +128,7 @@ class Passages:
             some = self._vectors(np.linspace(0, self.count - 1, SKETCH_FROM).astype(np.intp))
             # In ascending order: the last directions are those in which the vectors differ most.
             _, directions = np.linalg.eigh(some.T @ some)
-            self._directions = np.ascontiguousarray(directions[:, -SKETCH_WIDTH:])
+            self._directions = np.ascontiguousarray(directions[:, -SKETCH_WIDTH:].T)
             self._sketched, self._looked_at = 0, self.count
         if self._sketched < self.count:
             self._sketch_rows(min(self.count, self._sketched + SKETCH_STEP))
@@ -175,7 +176,7 @@ class Passages:
             near = np.unique(self._owners[labels[0]]).astype(np.intp)
             near = near[near >= 0]
         elif self._directions is not None and self._sketched == self.count:
-            likeness = self._by_entry(_products(self._sketch[: self.count], vector @ self._directions), slots)
+            likeness = self._by_entry(_products(self._sketch[: self.count], _products(self._directions, vector)), slots)
             if allowed is not None:
                 likeness[~allowed] = UNKNOWN
             near = np.argpartition(-likeness, SKETCH_POOL)[:SKETCH_POOL] if slots > SKETCH_POOL else np.arange(slots)
@@ -254,7 +255,12 @@ class Passages:
             return
         self._sketch = grown(self._sketch, last)
         rows = slice(self._sketched, last)
-        self._sketch[rows] = self._vectors(rows) @ self._directions
+        vectors = self._vectors(rows)
+        # In products so small that BLAS does not share them out: see _products.
+        even = len(vectors) - len(vectors) % AT_ONCE
+        parts = vectors[:even].reshape(-1, AT_ONCE, self.dim) @ self._directions.T
+        self._sketch[rows][:even] = parts.reshape(even, self._sketch.shape[1])
+        self._sketch[rows][even:] = vectors[even:] @ self._directions.T
         self._sketched = last
 
     def _by_entry(self, cosines: "NDArray[np.float32]", slots: int) -> "NDArray[np.float32]":

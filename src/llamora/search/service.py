@@ -4,14 +4,15 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from functools import partial
 from logging import getLogger
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llamora.clock import utc_now
 from llamora.persistence.entries import Entry, Role, weighed
@@ -34,9 +35,10 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 logger = getLogger(__name__)
+P = TypeVar("P")
 T = TypeVar("T")
 
-READ_BATCH = 100  # records opened in one go: some ms of an index's thread, for which a query may have to wait
+READ_BATCH = 250  # records opened in one go: some 15 ms of an index's thread, for which a query may have to wait
 EMBED_BATCH = 16  # entries whose vectors are stored in one transaction
 RECENT_DAYS = (31, 1096)  # an index goes newest first through the last month and three years, then takes the rest
 REFRESH_SECONDS = 0.15  # how long a query waits for what others wrote meanwhile
@@ -102,7 +104,7 @@ class _Unlocked:
     saving: asyncio.Task[None] | None = None
     loaded: bool = False
     complete: bool = False
-    counter: int = -1
+    counter: tuple[int, int] | None = None
     running: int = 0
     unsaved: int = 0  # entries that a snapshot does not hold as they are
     changed_at: float = 0.0
@@ -260,11 +262,11 @@ class SearchService:
         if role is not None:
             wanted = replace(wanted, role=role, impossible=wanted.impossible or wanted.role not in (None, role))
         user = self._opened(keys)
-        await self._refresh(user)
+        _, asked = await asyncio.gather(self._refresh(user), self._asked(user, wanted.meaning))
         only = None
         if wanted.tags:
             only = await self._db.tags.entries_with(keys, wanted.tags)
-        return await self._found(user, wanted, only, limit, offset)
+        return await self._found(user, wanted, asked, only, limit, offset)
 
     async def passages(
         self, keys: Keyring, text: str, *, today: date, leave_out: AbstractSet[bytes] = frozenset(), limit: int = 3
@@ -278,7 +280,8 @@ class SearchService:
         if not user.complete:
             await self._refresh(user)  # later the watch notices what others wrote: a reply does not wait for it
         wanted = replace(plain_query(text, today), role="me")
-        found = await self._found(user, wanted, None, limit + len(leave_out), 0)
+        asked = await self._asked(user, wanted.meaning)
+        found = await self._found(user, wanted, asked, None, limit + len(leave_out), 0)
         return tuple(hit for hit in found.hits if hit.entry_id not in leave_out)[:limit]
 
     async def related(
@@ -351,17 +354,20 @@ class SearchService:
             user.running -= 1
             if not future.cancelled() and (error := future.exception()) is not None:
                 logger.error("an index could not be updated (%s)", type(error).__name__)
-                user.counter = -1
+                user.counter = None
                 user.forget_all()
 
         future.add_done_callback(done)
 
     async def _found(
-        self, user: _Unlocked, wanted: Query, only: AbstractSet[bytes] | None, limit: int, offset: int
+        self,
+        user: _Unlocked,
+        wanted: Query,
+        asked: "dict[str, Vectors]",
+        only: AbstractSet[bytes] | None,
+        limit: int,
+        offset: int,
     ) -> SearchResults:
-        asked: dict[str, Vectors] = {}
-        if wanted.meaning:
-            asked = await self._asked(user, wanted.meaning)
         weight = self._settings.lexical_weight
         complete = user.complete
         found: Matches = await self._run(user, lambda: user.index.search(wanted, asked, weight, limit, offset, only))
@@ -376,6 +382,8 @@ class SearchService:
     async def _asked(self, user: _Unlocked, text: str) -> "dict[str, Vectors]":
         """The vector of a question by every model whose vectors are in use, the one of the settings first."""
         asked: dict[str, Vectors] = {}
+        if not text:
+            return asked
         for model in sorted({self._model(), *user.index.models}, key=lambda model: model != self._model()):
             embedder = self._embedder_of(model)
             if embedder is None or not embedder.ready:
@@ -391,7 +399,7 @@ class SearchService:
     async def _build(self, user: _Unlocked) -> None:
         """Read all that is in the store and differs from the index; again when others wrote meanwhile."""
         try:
-            counter = await self._db.change_counter()
+            counter = await self._db.search_counter()
             first = not user.loaded
             if first:
                 await self._load(user)
@@ -414,7 +422,7 @@ class SearchService:
             raise
         except Exception as error:
             logger.error("an index could not be built (%s)", type(error).__name__)
-            user.counter = -1
+            user.counter = None
 
     async def _catch_up(self, user: _Unlocked, traces: dict[bytes, frozenset[bytes]]) -> list[bytes]:
         """Read the records that differ from what is known of them, and return which they were."""
@@ -434,9 +442,8 @@ class SearchService:
 
     async def _read(self, user: _Unlocked, ids: Sequence[bytes], traces: dict[bytes, frozenset[bytes]]) -> None:
         names = await self._db.tags.names(user.keys) if traces else {}
-        for start in range(0, len(ids), READ_BATCH):
-            part = ids[start : start + READ_BATCH]
-            rows = await self._db.entries.sealed_many(user.user_id, part)
+        parts = [ids[start : start + READ_BATCH] for start in range(0, len(ids), READ_BATCH)]
+        async for part, rows in _ahead(parts, lambda part: self._db.entries.sealed_many(user.user_id, part)):
             spoken = {i: tuple(sorted(names[t] for t in traces[i] if t in names)) for i in part if i in traces}
             await self._run(user, self._index_entries, user, rows, spoken)
             for entry_id, revision, _ in rows:
@@ -478,11 +485,11 @@ class SearchService:
         try:
             header = await self._run(user, Snapshots.open_part, user.keys, generation, 0, sealed)
             reader = await self._run(user, Reader, fresh, header)
-            part = 0
-            while not reader.done:
-                part += 1
-                sealed = await self._db.snapshots.part(user.user_id, generation, part)
+            fetch = partial(self._db.snapshots.part, user.user_id, generation)
+            async for part, sealed in _ahead(range(1, reader.parts + 1), fetch):
                 await self._run(user, _feed, reader, user.keys, generation, part, sealed)
+            if not reader.done:
+                raise Unusable
             revisions = await self._run(user, lambda: fresh.revisions)
         except asyncio.CancelledError:
             fresh.close()
@@ -566,7 +573,7 @@ class SearchService:
             if not self._users:
                 continue
             try:
-                counter = await self._db.change_counter()
+                counter = await self._db.search_counter()
             except Exception as error:
                 logger.warning("the store could not be asked for changes (%s)", type(error).__name__)
                 continue
@@ -579,7 +586,7 @@ class SearchService:
     async def _refresh(self, user: _Unlocked) -> None:
         """Notice what other processes (or the command line) wrote; wait for it a moment only."""
         if user.build is None or user.build.done():
-            if await self._db.change_counter() == user.counter:
+            if await self._db.search_counter() == user.counter:
                 return
             if user.build is None or user.build.done():
                 user.build = asyncio.create_task(self._build(user))
@@ -760,6 +767,23 @@ def _changes(revisions: dict[bytes, int], known: dict[bytes, int]) -> tuple[list
 
 def _differing(traces: dict[bytes, frozenset[bytes]], known: dict[bytes, frozenset[bytes]]) -> list[bytes]:
     return [entry_id for entry_id in {*traces, *known} if traces.get(entry_id) != known.get(entry_id)]
+
+
+async def _ahead(places: Iterable[P], fetch: Callable[[P], Coroutine[Any, Any, T]]) -> AsyncGenerator[tuple[P, T]]:
+    """What `fetch` finds at each place; while the caller works on one, the next is under way."""
+    waiting: tuple[P, asyncio.Task[T]] | None = None
+    try:
+        for place in places:
+            following = (place, asyncio.create_task(fetch(place)))
+            if waiting is not None:
+                here, waiting = waiting, following
+                yield here[0], await here[1]
+            waiting = following
+        if waiting is not None:
+            yield waiting[0], await waiting[1]
+    finally:
+        if waiting is not None:
+            waiting[1].cancel()
 
 
 def _feed(reader: Reader, keys: Keyring, generation: int, part: int, sealed: bytes) -> None:

@@ -64,11 +64,15 @@ class Reader:
     """Makes an index of parts. Every method raises Unusable, or what damaged content makes SQLite and numpy raise."""
 
     def __init__(self, index: UserIndex, header: bytes) -> None:
+        import numpy as np
+
         held = json.loads(header)
         if held["format"] != [FORMAT, TOKENIZER]:
             raise Unusable
         self._index = index
         self._sections: list[tuple[str, str, list[int]]] = held["sections"]
+        sizes = [np.dtype(kind).itemsize * int(np.prod(shape)) for _, kind, shape in self._sections]
+        self.parts = -(-sum(sizes) // PART_BYTES)
         self._current: NDArray[Any] | None = None
         self._filled = 0
         self._next()
