@@ -135,7 +135,7 @@ async def test_a_question_is_embedded_once_until_the_journal_is_locked(
         assert (await desk.found(text))[0] == entry.id
     await desk.ask("losing my job", offset=20)
     assert asked == ["losing my job"]
-    monkeypatch.setattr(module, "ASKED", 1)
+    monkeypatch.setattr("llamora.search.embed_queue.ASKED", 1)
     await desk.ask("a walk")
     await desk.ask("losing my job")
     assert asked == ["losing my job", "a walk", "losing my job"]
@@ -254,7 +254,7 @@ async def test_empty_and_very_long_entries(desk: Desk) -> None:
 
 
 async def test_searches_run_while_the_index_is_built(desks: Desks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "READ_BATCH", 5)
+    monkeypatch.setattr("llamora.search.building.READ_BATCH", 5)
     desk = await desks()
     for number in range(60):
         await desk.write(f"entry {number} about tea", TODAY - timedelta(days=50 * number))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from llamora.persistence.snapshots import Snapshots
 from llamora.persistence.vectors import EntryVectors
 from llamora.search import service as module
+from llamora.search.building import Builder
 from llamora.search.embed import Embedder
 from llamora.search.index import TOKENIZER, UserIndex
 from llamora.search.rank import parse_query, plain_query
@@ -31,13 +32,13 @@ Desks = Callable[..., Awaitable[Desk]]
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many records each call read for an index."""
     counted: list[int] = []
-    before = module.SearchService._index_entries
+    before = Builder._index_entries
 
     def counting(self: object, user: object, rows: list[object], traces: object) -> None:
         counted.append(len(rows))
         before(self, user, rows, traces)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module.SearchService, "_index_entries", counting)
+    monkeypatch.setattr(Builder, "_index_entries", counting)
     return counted
 
 
@@ -175,8 +176,8 @@ async def test_a_snapshot_shows_nothing_in_the_file(desk: Desk) -> None:
 
 
 async def test_a_snapshot_is_written_when_it_is_quiet(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SNAPSHOT_FROM", 3)
-    monkeypatch.setattr(module, "SNAPSHOT_QUIET", 0.0)
+    monkeypatch.setattr("llamora.search.building.SNAPSHOT_FROM", 3)
+    monkeypatch.setattr("llamora.search.building.SNAPSHOT_QUIET", 0.0)
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     for number in range(4):
         await desk.write(f"entry {number}")
@@ -246,19 +247,20 @@ async def test_old_vectors_serve_while_the_model_changes(
     monkeypatch.setattr(Embedder, "passages", slow)
     await desk.service.unlock(desk.keys)
     user = desk.service._users[desk.keys.user_id]
-    await until(lambda: bool(desk.service._formers) and all(e.ready for e in desk.service._formers.values()))
+    formers = desk.service._queue.formers
+    await until(lambda: bool(formers) and all(former.ready for former in formers.values()))
     assert (await desk.found("losing my job"))[0] == lost.id
     gate.set()
     await desk.service.settled(desk.keys.user_id)
     assert f"{former}/1" not in user.index.models
-    await until(lambda: not desk.service._formers)
+    await until(lambda: not formers)
     (again,) = await desk.db.vectors.get(desk.keys, [lost.id])
     assert again.model == old.model
     assert (await desk.found("losing my job"))[0] == lost.id
 
 
 async def test_a_failed_batch_is_tried_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_SECONDS", (0.01, 0.1))
+    monkeypatch.setattr("llamora.search.embed_queue.RETRY_SECONDS", (0.01, 0.1))
     await desk.ready()
     passages = Embedder.passages
     failures = 3

@@ -1,0 +1,126 @@
+"""A writer's journal as search holds it while it is open: the index, its thread, what is known and what is to do."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from logging import getLogger
+from typing import TYPE_CHECKING, TypeVar
+
+from llamora.persistence.entries import Entry, weighed
+from llamora.persistence.local_db import LocalDB
+from llamora.search.index import UserIndex
+from llamora.vault.envelope import SealError
+from llamora.vault.keys import Keyring
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+
+logger = getLogger(__name__)
+T = TypeVar("T")
+
+RETRY_SECONDS = (1.0, 300.0)  # the first wait after a batch was not embedded, and the longest
+
+
+@dataclass(slots=True, eq=False)
+class Unlocked:
+    """The index of one writer, its thread, and what is still to do for it."""
+
+    keys: Keyring
+    index: UserIndex
+    thread: ThreadPoolExecutor
+    seen: dict[bytes, int] = field(default_factory=dict[bytes, int])  # every record's revision, indexed or not
+    total: int = 0  # of what the records of `seen` weigh
+    traces: dict[bytes, frozenset[bytes]] = field(default_factory=dict[bytes, frozenset[bytes]])
+    unembedded: dict[bytes, None] = field(default_factory=dict[bytes, None])  # newest last
+    asked: OrderedDict[tuple[str, str], "Vectors"] = field(default_factory=OrderedDict[tuple[str, str], "Vectors"])
+    build: asyncio.Task[None] | None = None
+    saving: asyncio.Task[None] | None = None
+    loaded: bool = False
+    complete: bool = False
+    counter: tuple[int, int] | None = None
+    running: int = 0
+    unsaved: int = 0  # entries that a snapshot does not hold as they are
+    changed_at: float = 0.0
+    retry_at: float = 0.0
+    retry_after: float = RETRY_SECONDS[0]
+
+    def know(self, entry_id: bytes, revision: int) -> None:
+        """Note the revision of a record."""
+        self.forget(entry_id)
+        self.seen[entry_id] = revision
+        self.total += weighed(entry_id, revision)
+
+    def forget(self, entry_id: bytes) -> None:
+        """Note that a record is gone."""
+        known = self.seen.pop(entry_id, None)
+        if known is not None:
+            self.total -= weighed(entry_id, known)
+
+    def forget_all(self) -> None:
+        """Know nothing of any record, so that all are read again."""
+        self.seen.clear()
+        self.total = 0
+
+    def changed(self, count: int) -> None:
+        """Note that the index differs from its snapshot by so many entries more."""
+        self.unsaved += count
+        self.changed_at = time.monotonic()
+
+    async def run(self, work: Callable[..., T], *arguments: object) -> T:
+        """Do something on the index's thread."""
+        self.running += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.thread, work, *arguments)
+        finally:
+            self.running -= 1
+
+    def later(self, work: Callable[..., object], *arguments: object) -> None:
+        """Do something on the index's thread in its turn; a failure costs freshness, and the next refresh mends it."""
+        self.running += 1
+        future = asyncio.get_running_loop().run_in_executor(self.thread, work, *arguments)
+
+        def done(future: "asyncio.Future[object]") -> None:
+            self.running -= 1
+            if not future.cancelled() and (error := future.exception()) is not None:
+                logger.error("an index could not be updated (%s)", type(error).__name__)
+                self.counter = None
+                self.forget_all()
+
+        future.add_done_callback(done)
+
+    def close(self) -> None:
+        """Forget everything."""
+        for task in (self.build, self.saving):
+            if task is not None:
+                task.cancel()
+        self.unembedded.clear()
+        self.asked.clear()
+        self.thread.submit(self.index.close)
+        self.thread.shutdown(wait=False)
+
+    @property
+    def user_id(self) -> bytes:
+        """Whose journal it is."""
+        return self.keys.user_id
+
+
+def findable(entry: Entry) -> bool:
+    """Whether search shows an entry."""
+    return entry.deleted is None and entry.state not in ("streaming", "unreadable")
+
+
+def opened_entries(db: LocalDB, keys: Keyring, rows: Sequence[tuple[bytes, int, bytes]]) -> tuple[list[Entry], int]:
+    """The entries of sealed rows, and how many did not open."""
+    opened: list[Entry] = []
+    for entry_id, revision, sealed in rows:
+        try:
+            opened.append(db.entries.open_record(keys, entry_id, revision, sealed))
+        except (SealError, ValueError, KeyError):
+            continue
+    return opened, len(rows) - len(opened)
