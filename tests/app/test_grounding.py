@@ -1,5 +1,6 @@
 """What a reply may read, what it may cite, and what the page tells of it."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -351,3 +352,43 @@ async def test_search_shows_no_more_of_a_reply_than_its_page(app: Running, alice
     found = await alice.post("/search", {"q": "kingfishers"}, fragment=True)
     assert "You called it […]. Kingfishers too." in found.words
     assert "only quarter" not in found.words
+
+
+@pytest.mark.parametrize("how", ["withheld", "delete"])
+async def test_a_note_of_the_same_page_is_quoted_no_more_once_it_is_deleted_or_kept_back(
+    alice: Visitor, ask: Ask, how: str
+) -> None:
+    note = await alice.write("The kingfisher came back to the weir at noon.")
+    reply, page = await ask("You wrote “The kingfisher came back to the weir”. Well.")
+    assert "“The kingfisher came back to the weir”" in page.words
+    await alice.post(f"/e/{note}/{how}", {"withheld": "yes"})
+    page = await alice.get(DAY)
+    assert "You wrote […]. Well." in page.words
+    await alice.post(f"/e/{reply}/delete")
+    for path in ("/deleted", f"/e/{reply}/deleted", f"/e/{reply}/erase"):
+        shown = await alice.get(path)
+        assert "Well." in shown.words or path != "/deleted"
+        assert "“The kingfisher came back" not in shown.words, path
+    await alice.post(f"/e/{reply}/restore")
+    await alice.post(f"/e/{note}/withheld" if how == "withheld" else f"/e/{note}/restore", {"withheld": "no"})
+    assert "“The kingfisher came back to the weir”" in (await alice.get(DAY)).words
+
+
+@pytest.mark.parametrize("how", ["withheld", "delete"])
+async def test_what_is_deleted_or_kept_back_while_a_reply_streams_brings_no_further_word(
+    app: Running, alice: Visitor, model: ScriptedModel, how: str
+) -> None:
+    end = asyncio.Event()
+    model.script(Reply(["So it was. ", "You wrote “The only quarter of an hour that was mine”."], held={1: end}))
+    march = await alice.write(MARCH, "2026-03-14")
+    entry = await alice.write(QUESTION)
+    await app.services.search.settled(app.keys().user_id)
+    reply = (await alice.post(f"/e/{entry}/replies", fragment=True)).ids[0]
+    while "So it was." not in (await alice.get(DAY)).text:  # noqa: ASYNC110 -- a person loads the page again
+        await asyncio.sleep(0.01)
+    await alice.post(f"/e/{march}/{how}", {"withheld": "yes"})
+    end.set()
+    await alice.get(f"/r/{reply}/events")
+    stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
+    assert (stored.state, stored.text.strip()) == ("stopped", "So it was.")
+    assert "Stopped, since something it drew on" in (await alice.get(DAY)).words

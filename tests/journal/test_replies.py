@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from llamora.journal import replies as replies_module
-from llamora.journal.replies import CUT_SHORT, ERASED_MEANWHILE, KEPT_MEANWHILE
+from llamora.journal.replies import CUT_SHORT, DELETED_MEANWHILE, ERASED_MEANWHILE, KEPT_MEANWHILE
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import DiskFull, NotFound
 from llamora.persistence.entries import Entries, Entry
@@ -456,7 +456,8 @@ async def test_what_is_erased_while_a_reply_streams_does_not_come_back(
     shown = await asyncio.wait_for(desk.ended(reply), 60)  # although the model does not end
     end.set()
     kept = await desk.stored(reply)
-    assert (kept.state, kept.note) == ("stopped", ERASED_MEANWHILE)
+    assert kept.state == "stopped"
+    assert kept.note in (DELETED_MEANWHILE, ERASED_MEANWHILE)  # whichever was noticed first
     assert "So it was." in kept.text
     for state in (shown, kept):
         assert QUOTE not in state.text
@@ -515,3 +516,42 @@ async def test_a_reply_to_what_is_kept_from_the_model_meanwhile_ends(desk: Desk,
     assert (ended.text, ended.state, ended.note) == ("Half a sentence", "stopped", KEPT_MEANWHILE)
     assert (await desk.stored(reply)).withheld
     await asyncio.wait_for(scripted.chats[0].ended.wait(), 60)
+
+
+@pytest.mark.parametrize("worker", ["this one", "another one"])
+@pytest.mark.parametrize("what", ["a source", "beside it"])
+async def test_a_reply_ends_when_what_it_draws_on_is_deleted(
+    desks: Desks, scripted: ScriptedModel, what: str, worker: str
+) -> None:
+    desk = await desks()
+    deleter = desk if worker == "this one" else await desks()
+    end = asyncio.Event()
+    scripted.script(Reply(["So it was. ", f"You wrote “{QUOTE}”."], held={1: end}))
+    other = await desk.write(f"Today {QUOTE}.", date(2025, 6, 3) if what == "a source" else DAY)
+    entry = await desk.write("A kingfisher, a letter.")
+    await desk.search.settled(desk.keys.user_id)
+    reply = await desk.ask(entry)
+    await desk.until(reply, lambda state: bool(state.text))
+    await deleter.journal.delete(deleter.keys, other.id)
+    ended = await asyncio.wait_for(desk.ended(reply), 30)  # although the model does not end
+    end.set()
+    kept = await desk.stored(reply)
+    assert (ended.state, kept.state, kept.note) == ("stopped", "stopped", DELETED_MEANWHILE)
+    assert kept.text.strip() == "So it was."
+
+
+async def test_a_reply_that_waits_for_its_turn_to_answer_what_is_deleted_says_so(
+    desks: Desks, scripted: ScriptedModel
+) -> None:
+    desk = await desks(slots=1)
+    end = asyncio.Event()
+    scripted.script(Reply(["First."], held={0: end}))
+    first = await desk.ask(await desk.write("One."))
+    entry = await desk.write("Two.")
+    second = await desk.ask(entry)
+    await desk.journal.delete(desk.keys, entry.id)
+    end.set()
+    await desk.ended(first)
+    ended = await desk.ended(second)
+    assert (ended.text, ended.note) == ("", "This entry was deleted.")
+    assert len(scripted.chats) == 1

@@ -2,9 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from markupsafe import Markup
@@ -114,11 +115,12 @@ class ModelView:
     """The writer has turned the model off: no page mentions it but the one where it is turned on."""
 
 
+NOTHING_HIDDEN: Mapping[bytes, str] = MappingProxyType({})
 LONG_TEXT = 2_000  # characters; the worst text of that length takes some 30 ms
 
 
-async def entry_view(entry: Entry, root: bytes, hidden: AbstractSet[bytes] = frozenset()) -> EntryView:
-    """One message of the thread that begins with `root`; a reply shows nothing of the `hidden` entries.
+async def entry_view(entry: Entry, root: bytes, hidden: Mapping[bytes, str] = NOTHING_HIDDEN) -> EntryView:
+    """One message of the thread that begins with `root`; a reply shows nothing of the `hidden` entries and texts.
 
     A long text is rendered on a thread: nobody else waits for it.
     """
@@ -127,10 +129,10 @@ async def entry_view(entry: Entry, root: bytes, hidden: AbstractSet[bytes] = fro
     return _entry_view(entry, root, hidden)
 
 
-def _entry_view(entry: Entry, root: bytes, hidden: AbstractSet[bytes]) -> EntryView:
+def _entry_view(entry: Entry, root: bytes, hidden: Mapping[bytes, str]) -> EntryView:
     whole = entry.receipt
     if entry.role == "reply":
-        entry = forgetting(entry, hidden, ()) or entry
+        entry = forgetting(entry, hidden, filter(None, hidden.values())) or entry
     view = EntryView(
         id=entry.id.hex(),
         root=root.hex(),

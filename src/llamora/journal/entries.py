@@ -274,11 +274,12 @@ class Journal:
                 return replace(reply, preferred=preferred)
         raise StaleRevision("This reply is being changed elsewhere. Try again in a moment.")
 
-    async def hidden(self, keys: Keyring, replies: Iterable[Entry]) -> set[bytes]:
-        """The sources of these replies that may not be shown: deleted, gone, or kept from the model."""
-        wanted = {source for reply in replies for source in reply.sources}
-        found = await self._db.entries.many(keys, list(wanted)) if wanted else []
-        return wanted - {entry.id for entry in found if entry.deleted is None and not entry.withheld}
+    async def hidden(self, keys: Keyring, replies: Iterable[Entry]) -> dict[bytes, str]:
+        """What these replies drew on and may not show: deleted, gone, or kept from the model; with its text, or ""."""
+        wanted = {i for r in replies for i in (*r.sources, *r.also, *(r.receipt.beside if r.receipt else ()))}
+        found = {entry.id: entry for entry in await self._db.entries.many(keys, list(wanted))} if wanted else {}
+        gone = dict.fromkeys(wanted - found.keys(), "")
+        return gone | {e.id: e.text for e in found.values() if e.deleted is not None or e.withheld}
 
     async def versions(self, keys: Keyring, entry_id: bytes) -> list[Version]:
         """What an entry said before, newest first. Raises NotFound for a missing or deleted entry."""

@@ -42,6 +42,7 @@ NOTHING_TRUE = (
 )
 WITHHELD = "This entry is kept from the model. Let the model read it first, then ask."
 ERASED_MEANWHILE = "Stopped, since something it drew on was erased."
+DELETED_MEANWHILE = "Stopped, since something it drew on was deleted."
 KEPT_MEANWHILE = "Stopped, since something it drew on is now kept from the model."
 READING = "Reading your page…"
 
@@ -238,14 +239,17 @@ class Replies:
                 return entry
         return await self._store(keys, replace(entry, state="stopped", note=CUT_SHORT, boot="", stopping=False))
 
-    def give_up(self, entry_ids: Iterable[bytes]) -> None:
-        """End what is being written of these entries, which are about to be erased, and what draws on them."""
+    def give_up(self, entry_ids: Iterable[bytes], because: str = ERASED_MEANWHILE) -> None:
+        """End what is being written of these entries, which are about to be erased, and what draws on them.
+
+        Deleted or kept from the model they end at once too, so that no word that comes after is stored.
+        """
         gone = set(entry_ids)
         for reply_id, live in self._live.items():
             if reply_id in gone:
                 self._cancel(live, "stopped")
             elif not gone.isdisjoint(live.read):
-                self._cancel(live, ERASED_MEANWHILE)
+                self._cancel(live, because)
 
     async def follow(self, keys: Keyring, reply_id: bytes) -> AsyncGenerator[tuple[Entry, str]]:
         """Yield the reply each time it has grown, as it then stands, and in words what it waits for, or "".
@@ -460,13 +464,16 @@ class Replies:
         raise StaleRevision("This reply is being changed elsewhere. Try again in a moment.")
 
     async def _why_end(self, keys: Keyring, live: LiveReply) -> str:
-        """Why a reply may not go on: what it drew on was erased or is now kept from the model; or ""."""
+        """Why a reply may not go on: what it drew on was erased, deleted or is now kept from the model; or ""."""
         found = await self._db.entries.revisions_of(keys.user_id, live.read)
         if live.read.keys() - found.keys():
             return ERASED_MEANWHILE
         changed = [entry_id for entry_id, revision in found.items() if live.seen.get(entry_id) != revision]
-        if any(entry.withheld for entry in await self._db.entries.many(keys, changed)):
+        now = await self._db.entries.many(keys, changed)
+        if any(entry.withheld for entry in now):
             return KEPT_MEANWHILE
+        if any(entry.deleted is not None for entry in now):
+            return DELETED_MEANWHILE
         live.seen = found
         return ""
 
@@ -502,6 +509,7 @@ class Replies:
         path, notes = _page_for(page, to, also)
         path = await self._still_true(keys, page, path)
         if not path:
+            await self._journal.get(keys, to)  # raises NotFound when it was deleted meanwhile
             raise EntryError(WITHHELD)
         turns = [Turn(e.role, e.text) for e in path]
         if also:

@@ -19,6 +19,7 @@ from llamora.app.pages import (
 from llamora.app.services.container import get_services
 from llamora.app.views import EntryView, entry_view, message_view
 from llamora.journal.entries import EditConflict, EntryError
+from llamora.journal.replies import DELETED_MEANWHILE
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StorageError
 
@@ -88,6 +89,7 @@ async def delete(text: str) -> Response:
     view = await _view(text)
     if view.state == "streaming":
         await services.replies.stop(keys, entry_id(text))
+    services.replies.give_up([entry_id(text)], DELETED_MEANWHILE)
     await services.journal.delete(keys, entry_id(text))
     if is_fragment():
         return await page("components/entry_deleted.html", entry=view)

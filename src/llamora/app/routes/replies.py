@@ -26,6 +26,7 @@ from llamora.app.services.container import get_services
 from llamora.app.streams import event, event_stream
 from llamora.app.views import cut_words, entry_view, message_view, model_view
 from llamora.journal.entries import EntryError
+from llamora.journal.replies import KEPT_MEANWHILE
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry
@@ -101,8 +102,10 @@ async def prefer(text: str) -> Response:
 async def withhold(text: str) -> Response:
     """Keep an entry from the model, or let the model read it again."""
     await _there()
-    keys = security.session().keys
-    entry = await get_services().journal.withhold(keys, entry_id(text), withheld=await field("withheld") == "yes")
+    keys, withheld = security.session().keys, await field("withheld") == "yes"
+    if withheld:
+        get_services().replies.give_up([entry_id(text)], KEPT_MEANWHILE)
+    entry = await get_services().journal.withhold(keys, entry_id(text), withheld=withheld)
     if not is_fragment():
         return see_other(f"/d/{entry.day}#e-{entry.id.hex()}")
     return await page("components/entry.html", entry=await message_view(keys, entry.id))

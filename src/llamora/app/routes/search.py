@@ -222,7 +222,7 @@ async def _as_shown(hits: Sequence[Hit]) -> list[Hit]:
     hidden = await services.journal.hidden(keys, replies)
     left: dict[bytes, str] = {}
     for reply in replies:
-        if (shown := forgetting(reply, hidden, ())) is not None and shown.text != reply.text:
+        if (shown := forgetting(reply, hidden, filter(None, hidden.values()))) is not None and shown.text != reply.text:
             left[reply.id] = opening(plain(shown.text))
     return [replace(hit, snippet=((left[hit.entry_id], False),)) if hit.entry_id in left else hit for hit in hits]
 
