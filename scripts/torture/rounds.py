@@ -13,6 +13,7 @@ import secrets
 import sqlite3
 import sys
 import tempfile
+import time
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -92,11 +93,14 @@ async def one_round(folder: Path, rng: random.Random, most: int) -> tuple[int, i
     return total, different
 
 
-def torture(rounds: int, folder: Path, seed: int, most: int) -> dict[str, object]:
-    """Run all rounds."""
-    rng = random.Random(seed)
-    total = different = plain = 0
+def torture(rounds: int, folder: Path, seed: int, most: int, seconds: float = 1e9) -> dict[str, object]:
+    """Run all rounds, or as many as fit into `seconds`."""
+    rng, until = random.Random(seed), time.monotonic() + seconds
+    total = different = plain = done = 0
     for number in range(rounds):
+        if time.monotonic() > until:
+            break
+        done += 1
         with tempfile.TemporaryDirectory(dir=folder) as name:
             # Now and then a large journal, mostly a small one.
             largest = most if number % 10 == 0 else min(most, 300)
@@ -104,7 +108,7 @@ def torture(rounds: int, folder: Path, seed: int, most: int) -> dict[str, object
             plain += len(find_words(Path(name), [WORD]))
         total += records
         different += wrong
-    return {"rounds": rounds, "records": total, "different": different, "plain": plain, "seed": seed}
+    return {"rounds": done, "records": total, "different": different, "plain": plain, "seed": seed}
 
 
 def main() -> int:
@@ -112,10 +116,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--entries", type=int, default=10_000, help="of the largest journals")
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long; the number reached is printed")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rounds-") as name:
-        result = torture(options.rounds, Path(name), options.seed, options.entries)
+        result = torture(options.rounds, Path(name), options.seed, options.entries, options.seconds)
     print(json.dumps(result))
     return 1 if result["different"] or result["plain"] else 0
 
