@@ -1,5 +1,8 @@
 """Breaking things on purpose, in small counts; `python -m scripts.torture` has the large ones."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +48,16 @@ def test_a_disk_that_fills_up_or_breaks_is_told_in_a_sentence_and_loses_nothing(
         pytest.skip(str(reason))
     assert result["told_in_a_sentence"]
     assert (result["wrong"], result["plain"]) == ({}, 0)
+
+
+def test_a_stolen_disk_opens_nothing(tmp_path: Path) -> None:
+    # In a process of its own: other tests of this run may have a Playwright open.
+    command = [sys.executable, "-m", "scripts.torture.stolen", "--words", "2000", "--every", "5"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    result = json.loads(ran.stdout)
+    assert (result["opened"], result["confirmed"], result["plain"]) == (0, 0, 0)
+    assert result["with_the_keys"]  # the same trials succeed for somebody who has them
+    for mode in ("session", "cookie"):
+        assert result[mode]["sessions"]
+        assert result[mode]["secrets_tried"] > 1000
