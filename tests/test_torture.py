@@ -1,6 +1,7 @@
 """Breaking things on purpose, in small counts; `python -m scripts.torture` has the large ones."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,16 @@ import pytest
 from scripts.torture import faults, forgery, power
 from scripts.torture.disk import NoShim
 from scripts.torture.streams import torture
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_test_that_the_threat_model_names_is_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs/security.md").read_text(encoding="utf-8"))
+    assert len(named) > 20
+    for file, function in named:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert f"def {function or 'test_'}" in text, (file, function)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -112,6 +112,8 @@ async def write_every_kind(db: LocalDB, keys: Keyring, words: str) -> None:
     version = Version(secrets.token_bytes(16), entry.id, words, entry.at, 1)
     await db.entries.update(keys, entry, [db.versions.keeping(keys, version)])
     await db.tags.add(keys, entry.id, words)
+    await db.tags.remove(keys, entry.id, await db.tags.add(keys, entry.id, f"{words} not"))
+    await db.tags.refuse(keys, entry.id, [words])
     await db.vectors.put(keys, [EntryVectors(each.id, 1, "a model", 4, os.urandom(16)) for each in (long, entry)])
     await db.drafts.save(keys, Draft(day_place(DAY), words, secrets.token_bytes(16), 1), None)
     await db.digests.put(keys, Digest("opening", DAY, words, (entry.id,), "", "a model"))
@@ -298,7 +300,8 @@ def move_records(found: Findings, alice: Writer, bob: Writer, mine: list[Row], t
                 trial = "to another revision" if one.id == other.id else "to another row"
                 found.refuse(trial, lambda m=moved: m.open(alice.keys), WrongKey)
             else:
-                found.refuse("to another table and column", lambda m=moved: m.open(alice.keys), WrongHeader)
+                error = WrongKey if one.kind.purpose == other.kind.purpose else WrongHeader
+                found.refuse("to another table and column", lambda m=moved: m.open(alice.keys), error)
         found.refuse("from another writer", lambda o=one: o.open(bob.keys), WrongKey)
         for revision in (one.revision + 1, one.revision - 1, 0, 2**63 - 1):
             if revision >= 0 and revision != one.revision:

@@ -20,7 +20,9 @@ from llamora.persistence.backups import copy_database, read_header, restore_back
 from llamora.persistence.connection import StaleRevision
 from llamora.persistence.drafts import Pen
 from llamora.persistence.migrations import run_db_migrations
+from llamora.persistence.tags import trace_hash
 from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings, resource
+from llamora.text import trace_name
 from llamora.vault.keys import Keyring, open_keyring
 from scripts.torture.promises import Line
 
@@ -103,29 +105,34 @@ def _erase(hand: Hand) -> Deed | None:
 def _trace(hand: Hand) -> Deed | None:
     if (entry := hand.one()) is None:
         return None
-    name, line = f"{WORD} {hand.rng.randrange(5)}", hand.lines[entry]
-    return Deed(
-        entry,
-        replace(line, traces=line.traces | {name}),
-        lambda: hand.services.db.tags.add(hand.keys, entry, name),
-    )
+    name, line = trace_name(f"{WORD} {hand.rng.randrange(5)}"), hand.lines[entry]
+    traced = replace(line, traces=line.traces | {name})
+    return Deed(entry, traced, lambda: hand.services.journal.traces.add(hand.keys, entry, name))
 
 
 def _untrace(hand: Hand) -> Deed | None:
-    from llamora.persistence.tags import trace_hash
-
     if (entry := hand.one()) is None or not hand.lines[entry].traces:
         return None
     line = hand.lines[entry]
     name = min(line.traces)
-    return Deed(
-        entry,
-        replace(line, traces=line.traces - {name}),
-        lambda: hand.services.db.tags.remove(hand.keys, entry, trace_hash(hand.keys, name)),
-    )
+    trace = trace_hash(hand.keys, name)
+    traced = replace(line, traces=line.traces - {name})
+    return Deed(entry, traced, lambda: hand.services.journal.traces.remove(hand.keys, entry, trace))
 
 
-DEEDS: tuple[Callable[[Hand], Deed | None], ...] = (_write, _write, _edit, _delete, _restore, _erase, _trace, _untrace)
+def _write_traced(hand: Hand) -> Deed | None:
+    """A text that names its trace: the two are one action."""
+    if len(hand.lines) >= MOST_LINES:
+        return None
+    entry, text = new_id(hand.number), f"{hand.words()} #{WORD}"
+    line = Line(text, traces=frozenset({WORD}))
+    day = date(2026, 1 + entry[1] % 12, 1 + entry[2] % 28)
+    return Deed(entry, line, lambda: hand.services.journal.write(hand.keys, day, text, "UTC", pen=Pen(entry)))
+
+
+DEEDS: tuple[Callable[[Hand], Deed | None], ...] = (
+    *(_write, _write, _write_traced, _edit, _delete, _restore, _erase, _trace, _untrace),
+)
 
 
 async def work_on(hand: Hand, tell: Tell) -> None:

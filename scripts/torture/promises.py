@@ -18,6 +18,7 @@ from llamora.persistence.doctor import examine
 from llamora.persistence.entries import Entry
 from llamora.persistence.records import KINDS
 from llamora.settings import resource
+from llamora.text import traces_in
 from llamora.vault.envelope import SealError, VaultError
 from llamora.vault.keys import Keyring, SealedDataKey, open_keyring
 
@@ -35,8 +36,9 @@ class Line:
     traces: frozenset[str] = frozenset()
 
     def edited(self, text: str) -> "Line":
-        """After an edit."""
-        return replace(self, text=text, revision=self.revision + 1, before=(self.text, *self.before))
+        """After an edit: what the text named as traces goes with it."""
+        traces = (self.traces - set(traces_in(self.text))) | set(traces_in(text))
+        return replace(self, text=text, revision=self.revision + 1, before=(self.text, *self.before), traces=traces)
 
     def marked(self, *, deleted: bool) -> "Line":
         """After it was deleted or brought back."""
