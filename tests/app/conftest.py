@@ -44,7 +44,7 @@ class Account:
     user: User
     keys: Keyring
     code: str
-    master: bytes
+    master: bytearray
 
 
 @dataclass
@@ -194,7 +194,10 @@ class Running:
     async def visitor(self, name: str = "Alice", headers: Mapping[str, str] | None = None) -> Visitor:
         """Somebody who is signed in; their keys are at hand, so that no KDF is waited for."""
         account = self.accounts[name]
-        cookie, _ = await self.services.accounts.open_session(account.user, account.keys)
+        # Their own: keys are overwritten when the last session ends.
+        stored = await self.services.db.users.data_keys(account.user.id)
+        keys = open_keyring(account.user.id, account.master, stored)
+        cookie, _ = await self.services.accounts.open_session(account.user, keys)
         visitor = self.stranger(headers)
         visitor.give("llamora", cookie)
         await visitor.get("/search")  # the first page brings the token

@@ -9,6 +9,7 @@ import pytest
 
 from llamora.journal import accounts as accounts_module
 from llamora.journal.accounts import Throttle
+from llamora.persistence.sessions import LINGER_SECONDS
 from llamora.settings import ServerSettings, SessionSettings
 from llamora.vault import slots as vault_slots
 from tests.app.conftest import PASSPHRASE, Running, Start, Visitor
@@ -275,7 +276,7 @@ async def test_a_session_ends_when_idle(kept: Running, clock: Clock) -> None:
     assert await is_in(alice)
     clock.on(IDLE)
     assert not await is_in(alice)
-    assert await kept.services.db.sessions.of_user(kept.keys().user_id) == []
+    assert kept.services.accounts.open_keys() == []
     assert not await is_in(alice)
 
 
@@ -325,7 +326,7 @@ async def test_signing_out_ends_the_row_and_the_cookie(kept: Running) -> None:
 async def test_the_sweep_ends_what_ran_out(kept: Running, clock: Clock) -> None:
     alice = kept.stranger()
     await alice.sign_in()
-    clock.on(IDLE + 1)
+    clock.on(IDLE + LINGER_SECONDS)
     await kept.services.accounts.sweep()
     assert await kept.services.db.sessions.of_user(kept.keys().user_id) == []
     assert not await is_in(alice)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from llamora.journal.accounts import Throttle
 from llamora.persistence.backups import read_header, verify_backup
 from llamora.persistence.connection import StorageError
 from llamora.settings import BackupSettings
-from tests.app.conftest import Running, Start
+from tests.app.conftest import PASSPHRASE, Running, Start
+from tests.app.test_you import alert
 from tests.scan import find_words
 
 
@@ -21,7 +23,7 @@ async def settled(app: Running) -> list[Path]:
 async def test_the_button_hands_over_a_backup_of_this_moment(app: Running, tmp_path: Path) -> None:
     alice = await app.visitor()
     await alice.write("the heron again")
-    answer = await alice.post("/you/backup")
+    answer = await alice.post("/you/backup", {"passphrase": PASSPHRASE})
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "application/octet-stream"
     assert answer.headers["Content-Disposition"].startswith("attachment; filename=llamora-2")
@@ -30,13 +32,13 @@ async def test_the_button_hands_over_a_backup_of_this_moment(app: Running, tmp_p
     file.write_bytes(answer.body)
     assert verify_backup(file, read_header(file), app.keys()).records["entries"] == 1
     await alice.write("and once more")
-    file.write_bytes((await alice.post("/you/backup")).body)
+    file.write_bytes((await alice.post("/you/backup", {"passphrase": PASSPHRASE})).body)
     assert verify_backup(file, read_header(file), app.keys()).records["entries"] == 2
     assert find_words(app.services.settings.data.folder / "backups", ["heron"]) == []
 
 
 async def test_it_is_for_the_signed_in_only(app: Running) -> None:
-    assert (await app.stranger().post("/you/backup")).status == 401
+    assert (await app.stranger().post("/you/backup", {"passphrase": PASSPHRASE})).status == 401
 
 
 async def test_one_a_day_is_made_at_sign_in(app: Running) -> None:
@@ -73,7 +75,7 @@ async def test_none_is_made_where_it_is_switched_off(start: Start) -> None:
     assert await settled(app) == []
     alice = await app.visitor()
     assert "by itself" not in (await alice.get("/you")).words.partition("Backup")[2].partition("Deleted")[0]
-    assert (await alice.post("/you/backup")).status == 200
+    assert (await alice.post("/you/backup", {"passphrase": PASSPHRASE})).status == 200
 
 
 async def test_a_folder_that_cannot_be_used_keeps_nobody_out(start: Start, tmp_path: Path) -> None:
@@ -81,7 +83,7 @@ async def test_a_folder_that_cannot_be_used_keeps_nobody_out(start: Start, tmp_p
     app = await start(backup=BackupSettings(folder=tmp_path / "file"))
     assert (await app.stranger().sign_in()).status == 303
     alice = await app.visitor()
-    answer = await alice.post("/you/backup")
+    answer = await alice.post("/you/backup", {"passphrase": PASSPHRASE})
     assert answer.status == 507
     assert "cannot be used" in answer.problem or "cannot be used" in answer.words
     with pytest.raises(StorageError):
@@ -92,3 +94,26 @@ async def test_two_at_once_are_two_whole_ones(app: Running) -> None:
     made = await asyncio.gather(*[app.services.backups.make(app.keys()) for _ in range(3)])
     assert len(set(made)) == 1
     verify_backup(made[0], read_header(made[0]), app.keys())
+
+
+async def test_a_page_left_open_gives_no_backup_away(app: Running) -> None:
+    alice = await app.visitor()
+    answer = await alice.post("/you/backup", {"passphrase": "not it"})
+    assert answer.status == 403
+    assert "not the passphrase" in alert(answer, "backup")
+    assert app.services.backups.files(app.accounts["Alice"].user.id) == []
+    # The recovery code does as well.
+    assert (await alice.post("/you/backup", {"passphrase": app.accounts["Alice"].code})).status == 200
+
+
+@pytest.mark.parametrize("part", ["backup", "key", "end", "recovery-code"])
+async def test_guesses_before_what_matters_are_slowed_down_as_at_the_door(
+    app: Running, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = await app.visitor()
+    monkeypatch.setattr(Throttle, "FREE", -5)  # a minute's wait after the first
+    assert (await alice.post(f"/you/{part}", {"passphrase": "a guess"})).status == 403
+    slowed = await alice.post(f"/you/{part}", {"passphrase": PASSPHRASE})
+    assert slowed.status == 429
+    assert alert(slowed, part.partition("-")[0]).startswith("Too many tries. Wait ")
+    assert (await app.stranger().sign_in()).status == 429

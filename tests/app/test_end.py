@@ -35,7 +35,7 @@ async def test_nothing_is_left_of_it(app: Running) -> None:
     edited = await alice.write("before")
     await alice.post(f"/e/{edited}", {"text": "after", "revision": "1"}, fragment=True)
     of_bob = await bob.write("bob's own")
-    await alice.post("/you/backup")
+    await alice.post("/you/backup", {"passphrase": PASSPHRASE})
     folder, user_id = app.services.settings.data.folder, app.accounts["Alice"].user.id
     await app.services.search.save(user_id)
     database = app.services.settings.data.database

@@ -18,9 +18,9 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rotation, "NOTICE_SECONDS", 0.6)  # a worker looks every 0.4 seconds
 
 
-async def signed_in(app: Running) -> Visitor:
+async def signed_in(app: Running, agent: str = "") -> Visitor:
     """Alice with keys of her own: those of the other tests must not change."""
-    visitor = app.stranger()
+    visitor = app.stranger({"User-Agent": agent})
     assert (await visitor.sign_in()).status == 303
     await visitor.get("/search")
     return visitor

@@ -1,17 +1,30 @@
 """Where somebody is signed in, and locking: one or all sessions end, streams with them, keys and index go."""
 
 import asyncio
+import re
+import time
+from base64 import urlsafe_b64decode
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from llamora.app import create_app
 from llamora.app.services.container import EXTENSION, Shared
-from llamora.vault.keys import Keyring, KeyringClosed
-from tests.app.conftest import Running, Start, Visitor, settings_in
+from llamora.app.views import device_name
+from llamora.settings import SessionSettings
+from llamora.vault.keys import Keyring, KeyringClosed, session_id_of
+from tests.app.conftest import Running, Start, Visitor, connected_to, settings_in
 from tests.app.test_key import signed_in
+from tests.app.test_you import alert
+from tests.scripted_model import Reply, ScriptedModel
 
 ENDS_WITHIN = 60.0  # seconds; what is not told of its end does not end at all
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0"
+IPHONE = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko)"
+    " Version/18.6 Mobile/15E148 Safari/604.1"
+)
 
 
 async def is_in(visitor: Visitor) -> bool:
@@ -19,16 +32,18 @@ async def is_in(visitor: Visitor) -> bool:
 
 
 async def other_sessions(visitor: Visitor) -> list[str]:
-    import re
-
     return re.findall(r'name="session" value="([0-9a-f]{64})"', (await visitor.get("/you")).text)
 
 
 async def test_sessions_are_listed_and_end_one_by_one(app: Running) -> None:
-    alice, phone, tablet = [await signed_in(app) for _ in range(3)]
+    alice, phone = await signed_in(app, FIREFOX), await signed_in(app, IPHONE)
+    tablet = await signed_in(app)
     page = (await alice.get("/you")).words
     assert page.count("last used just now") == 2
-    assert "Here, since" in page
+    assert "Firefox on Linux: here, since" in page
+    assert "Safari on iPhone: since" in page
+    assert "A browser: since" in page
+    assert "Mozilla" not in page
     others = await other_sessions(alice)
     assert len(others) == 2
     await alice.post("/you/sessions", {"session": others[0]})
@@ -77,7 +92,7 @@ async def test_a_lock_ends_everything_at_once(app: Running) -> None:
     assert [b"event: ended" in each for each in told] == [True, True]
     assert app.services.accounts.open_keys() == []
     assert app.services.search.unlocked() == []
-    assert await app.services.db.sessions.of_user(user_id) == []
+    assert [row.sealed for row in await app.services.db.sessions.of_user(user_id)] == [None, None]
     with pytest.raises(KeyringClosed):
         _ = keys.master
     assert _held(keys) == b""
@@ -88,11 +103,7 @@ async def test_a_lock_ends_everything_at_once(app: Running) -> None:
 
 def _held(keys: Keyring) -> bytes:
     """What is left of keys in a keyring."""
-    return bytes(keys._master).strip(b"\0") + b"".join(  # pyright: ignore[reportPrivateUsage]
-        bytes(key)
-        for held in (keys._data_keys, keys._subkeys, keys._blind_keys)  # pyright: ignore[reportPrivateUsage]
-        for key in held.values()
-    )
+    return b"".join(bytes(page) for page in keys._memory._pages).strip(b"\0")  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_page_of_another_worker_is_told_too(start: Start, tmp_path: Path) -> None:
@@ -117,3 +128,139 @@ async def test_the_end_of_the_server_empties_no_page(app: Running) -> None:
     page = await watched(await signed_in(app))
     app.services.shutting_down.set()
     assert b"ended" not in await page
+
+
+@pytest.mark.parametrize(
+    ("agent", "name"),
+    [
+        (FIREFOX, "Firefox on Linux"),
+        (IPHONE, "Safari on iPhone"),
+        (
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0 Edg/141.0",
+            "Edge on Windows",
+        ),
+        (
+            "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0 Mobile Safari/537",
+            "Chrome on Android",
+        ),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 15.7; rv:144.0) Gecko/20100101 Firefox/144.0", "Firefox on Mac"),
+        ("curl/8.5", ""),
+        ("", ""),
+        ("<script>Firefox/", "Firefox"),
+    ],
+)
+def test_what_a_browser_is_called(agent: str, name: str) -> None:
+    assert device_name(agent) == name
+
+
+# -- idle ------------------------------------------------------------------------------------------------
+
+
+async def locked(app: Running, keys: Keyring) -> None:
+    """Wait until the keys are overwritten."""
+    async with asyncio.timeout(60):
+        while not keys.closed:  # noqa: ASYNC110 -- another task does it
+            await asyncio.sleep(0.01)
+    assert _held(keys) == b""
+    assert app.services.accounts.open_keys() == []
+    assert app.services.search.unlocked() == []
+
+
+async def test_a_session_that_is_idle_is_locked_without_a_request(start: Start) -> None:
+    app = await start(session=SessionSettings(idle_ttl=2))
+    alice = await signed_in(app)
+    await alice.write("the heron again")
+    page = await watched(alice)
+    (keys,) = app.services.accounts.open_keys()
+    await locked(app, keys)
+    assert b"event: ended" in await page
+    assert not await is_in(alice)
+
+
+async def test_who_is_there_elsewhere_keeps_the_keys(start: Start) -> None:
+    app = await start()
+    alice, phone = await signed_in(app), await signed_in(app)
+    await alice.get("/you")
+    (keys,) = app.services.accounts.open_keys()
+    page = await watched(phone)
+    rows = await app.services.db.sessions.of_user(keys.user_id)
+    here = alice.cookie("llamora")
+    (other,) = [row.id for row in rows if row.id != session_id_of(urlsafe_b64decode(here + "=")[:32])]
+    await app.services.db.sessions.touch(other, 1, 0)  # its time was up long ago
+    async with asyncio.timeout(60):
+        assert b"event: ended" in await page
+    assert not keys.closed
+    assert await is_in(alice)
+    assert not await is_in(phone)
+
+
+async def test_what_a_page_asks_for_by_itself_is_no_sign_of_the_writer(start: Start) -> None:
+    app = await start()
+    alice = await signed_in(app)
+    (row,) = await app.services.db.sessions.of_user(app.accounts["Alice"].user.id)
+    await app.services.db.sessions.touch(row.id, row.idle_until - 1000, 0)
+
+    async def left() -> int:
+        (now,) = await app.services.db.sessions.of_user(row.user_id)
+        return now.idle_until - row.idle_until
+
+    page = await watched(alice)
+    await alice.get("/d/2026-11-20/entries?e=" + "0" * 32)
+    assert await left() == -1000
+    assert (await alice.post("/session/here")).status == 204
+    assert await left() >= 0
+    page.cancel()
+
+
+async def test_lock_after_is_the_writers_own_and_holds_at_once(start: Start) -> None:
+    app = await start()
+    alice, phone = await signed_in(app), await signed_in(app)
+    now = time.time()
+    for minutes, seconds in ((5, 300), (15, 900), (0, 7200), (60, 3600)):
+        answer = await alice.post("/you/lock-after", {"minutes": str(minutes)})
+        assert answer.location == "/you#devices"
+        limits = [row.idle_until - now for row in await app.services.db.sessions.of_user(app.keys().user_id)]
+        assert all(seconds - 5 <= limit <= seconds + 60 for limit in limits), (minutes, limits)
+        assert f'data-idle="{seconds}"' in (await alice.get("/you")).text
+        assert re.search(rf'value="{minutes}" selected', (await phone.get("/you")).text)
+    assert (await alice.get("/you")).words.count("last used just now") == 1  # it says the same of the other one
+    refused = await alice.post("/you/lock-after", {"minutes": "7"})
+    assert refused.status == 422
+    assert alert(refused, "lock") == "Choose one of the times in the list."
+
+
+async def test_no_time_is_offered_that_the_server_does_not_allow(start: Start) -> None:
+    app = await start(session=SessionSettings(idle_ttl=600))
+    page = (await (await signed_in(app)).get("/you")).text
+    times = re.search(r'<select id="lock-after".*?</select>', page, re.DOTALL)
+    assert times is not None
+    assert re.findall(r'value="(\d+)"( selected)?', times[0]) == [("5", ""), ("0", " selected")]
+
+
+async def test_a_lock_reaches_the_keys_and_replies_of_other_workers(
+    start: Start, model: ScriptedModel, tmp_path: Path
+) -> None:
+    middle = asyncio.Event()
+    model.script(Reply(["Before. ", "After."], held={1: middle}))
+    app = await start(llm=connected_to(model))
+    alice = await signed_in(app)
+    entry = await alice.write("the heron again")
+    settings = replace(settings_in(tmp_path / "data"), llm=connected_to(model))
+    second = create_app(settings, dev=True, shared=Shared(app.services.boot_secret))
+    async with second.test_app():
+        there = Running(second, app.test_app, app.accounts).stranger()
+        for name in ("llamora", "llamora_csrf"):
+            there.give(name, alice.cookie(name))
+        await there.post(f"/e/{entry}/replies", fragment=True)
+        async with asyncio.timeout(60):
+            while "Before." not in (await alice.get("/d/2026-11-20")).text:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        (keys,) = second.extensions[EXTENSION].accounts.open_keys()
+        await alice.post("/lock")
+        await locked(Running(second, app.test_app, app.accounts), keys)
+        assert second.extensions[EXTENSION].replies._live == {}
+        middle.set()
+    again = await signed_in(app)
+    words = (await again.get("/d/2026-11-20")).words
+    assert "Before." in words
+    assert "After." not in words

@@ -15,7 +15,7 @@ from llamora.persistence import LocalDB
 from llamora.persistence.connection import NotFound, StaleRevision, StorageError
 from llamora.persistence.entries import Entry
 from llamora.persistence.search_history import KEPT
-from llamora.persistence.sessions import Session
+from llamora.persistence.sessions import LINGER_SECONDS, Session
 from llamora.persistence.tags import trace_hash
 from llamora.persistence.users import NameTaken, User, name_key
 from llamora.persistence.vectors import EntryVectors
@@ -310,12 +310,17 @@ async def test_sessions_begin_and_end(db: LocalDB, keys: Keyring, other: Keyring
     assert await db.sessions.get(bytes(32)) is None
     assert {s.id for s in await db.sessions.of_user(keys.user_id)} == {made[0].id, made[1].id, made[3].id}
     assert raw("SELECT signed_in_on FROM users WHERE id=?", keys.user_id) == [("2026-11-20",)]
-    await db.sessions.touch(made[0].id, 200)
-    assert await db.sessions.end_expired(99) == []
-    assert sorted(await db.sessions.end_expired(100)) == sorted([keys.user_id, keys.user_id, other.user_id])
+    await db.sessions.touch(made[0].id, 200, 50)
+    await db.sessions.touch(made[1].id, 300, 100)  # too late: its time was up
+    await db.sessions.end_expired(99 + LINGER_SECONDS)
+    assert len(raw("SELECT id FROM dek_sessions")) == 4
+    await db.sessions.end_expired(100 + LINGER_SECONDS)
     assert [s.idle_until for s in await db.sessions.of_user(keys.user_id)] == [200]
-    await db.sessions.touch(made[0].id, 5000)
-    assert await db.sessions.end_expired(1000) == [keys.user_id]  # the absolute end counts too
+    assert await db.sessions.of_user(other.user_id) == []
+    await db.sessions.touch(made[0].id, 5000, 100)
+    assert await db.sessions.limits([made[0].id, made[1].id]) == {made[0].id: 1000}
+    await db.sessions.end_expired(1000 + LINGER_SECONDS)  # the absolute end counts too
+    assert raw("SELECT id FROM dek_sessions") == []
     for each in made:
         await db.sessions.add(each, DAY)
     await db.sessions.end(made[3].id)
@@ -323,6 +328,36 @@ async def test_sessions_begin_and_end(db: LocalDB, keys: Keyring, other: Keyring
     assert {row[0] for row in raw("SELECT id FROM dek_sessions")} == {made[1].id, made[2].id}
     await db.sessions.clear()
     assert raw("SELECT id FROM dek_sessions") == []
+
+
+async def test_what_a_browser_is_called_is_sealed_and_goes_with_the_session(
+    db: LocalDB, keys: Keyring, other: Keyring, raw: Raw
+) -> None:
+    made = [Session(secrets.token_bytes(32), keys.user_id, b"sealed", 100, 1000) for _ in range(3)]
+    for each, name in zip(made, ("Firefox on Linux", "Safari on iPhone", ""), strict=True):
+        await db.sessions.add(each, DAY, (keys, name))
+    assert await db.sessions.devices(keys) == {made[0].id: "Firefox on Linux", made[1].id: "Safari on iPhone"}
+    assert await db.sessions.devices(other) == {}
+    assert not any(b"Firefox" in row[0] for row in raw("SELECT sealed FROM devices"))
+    raw("UPDATE devices SET sealed=(SELECT sealed FROM devices WHERE session_id=?)", made[0].id)
+    assert await db.sessions.devices(keys) == {made[0].id: "Firefox on Linux"}
+    await db.sessions.end(made[0].id)
+    assert [row[0] for row in raw("SELECT session_id FROM devices")] == [made[1].id]
+
+
+async def test_a_lock_lets_every_session_run_out_and_forgets_its_key(
+    db: LocalDB, keys: Keyring, other: Keyring, raw: Raw
+) -> None:
+    made = [Session(secrets.token_bytes(32), ring.user_id, b"sealed", 100, 1000) for ring in (keys, keys, other)]
+    for each in made:
+        await db.sessions.add(each, DAY, (keys if each.user_id == keys.user_id else other, "Firefox on Linux"))
+    await db.sessions.lock(keys.user_id, 50)
+    assert [(s.sealed, s.idle_until) for s in await db.sessions.of_user(keys.user_id)] == [(None, 50), (None, 50)]
+    assert await db.sessions.devices(keys) == {}
+    await db.sessions.touch(made[0].id, 500, 51)  # a request that was under way brings nothing back
+    await db.sessions.shift_idle(keys.user_id, 500, 51)
+    assert set((await db.sessions.limits([each.id for each in made])).values()) == {50, 100}
+    assert (await db.sessions.of_user(other.user_id))[0].sealed == b"sealed"
 
 
 async def test_a_session_needs_a_writer(db: LocalDB) -> None:

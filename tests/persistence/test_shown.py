@@ -105,7 +105,7 @@ async def filled(tmp_path: Path) -> Path:
     db: LocalDB = services.db
     await db.start()
     user, keys, _ = await services.accounts.register(NAME, PASSPHRASE, "Europe/Berlin")
-    await services.accounts.open_session(user, keys)
+    await services.accounts.open_session(user, keys, "Firefox on Linux")
     made = [await services.journal.write(keys, DAY, f"quokka {'x' * size}", "UTC") for size in (1, 500, 40_000)]
     await services.journal.edit(keys, made[0].id, "quokka two", 1)
     await services.journal.delete(keys, made[1].id)

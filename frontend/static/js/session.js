@@ -8,6 +8,12 @@ const isIn = document.body.classList.contains("is-in");
 const tabs = new BroadcastChannel("llamora-session"); // says only that something ended, never what
 let watch;
 
+// Without a sign of the writer, in any tab, the server locks after this time; it hears of signs in steps.
+const idle = Number(document.body.dataset.idle) * 1000;
+const step = idle / 15;
+let used = Date.now();
+let told = used;
+
 function clear() {
   watch?.close();
   document.body.replaceChildren();
@@ -32,8 +38,26 @@ function listen() {
   watch.addEventListener("out", () => (areNowhereElse() ? watch.close() : empty()));
 }
 
+function tellOrEmpty() {
+  // The page goes by itself where nobody tells it to: it is hidden, or the server is away.
+  if (Date.now() - used > idle + 2 * step) return empty();
+  if (used <= told) return;
+  told = Date.now();
+  tabs.postMessage("here");
+  document.getElementById("here")?.dispatchEvent(new Event("here"));
+}
+
 if (isIn) {
-  tabs.addEventListener("message", () => {
+  for (const sign of ["keydown", "pointerdown", "pointermove", "wheel", "scroll"]) {
+    window.addEventListener(sign, () => (used = Date.now()), { capture: true, passive: true });
+  }
+  setInterval(tellOrEmpty, step);
+  tabs.addEventListener("message", ({ data }) => {
+    if (data === "here") {
+      used = Date.now();
+      told = used; // it was told by the other tab
+      return;
+    }
     clear();
     setTimeout(() => location.replace("/sign-in"), 1000); // until then the server has ended the session too
   });

@@ -20,6 +20,7 @@ from llamora.journal.profiles import known_zone
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision, StorageError
 from llamora.settings import Settings, load_settings, resource
 from llamora.vault.envelope import SealError
+from llamora.vault.keys import KeyringClosed
 
 logger = getLogger(__name__)
 
@@ -103,8 +104,9 @@ def _day_there(instant: datetime, zone: str) -> date:
 def _errors(app: Quart) -> None:
     """Every failure is a sentence, and no words of the writer are lost with it."""
 
+    @app.errorhandler(KeyringClosed)  # it was locked while this was under way
     @app.errorhandler(security.SignInNeeded)
-    async def sign_in_needed(_error: security.SignInNeeded) -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def sign_in_needed(_error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
         if request.method in security.UNSAFE or is_fragment():
             return await _problem(
                 401, _("You were signed out"), "Sign in again in another tab, then do this once more."

@@ -129,12 +129,17 @@ async def today() -> date:
 
 async def page(template: str, status: int = 200, **context: object) -> Response:
     """Render a template with what every page knows."""
-    opened = security.maybe_session()
-    writer = await _writer()
+    opened, writer, services = security.maybe_session(), await _writer(), get_services()
     if "model" not in context:
-        context["model"] = await model_view(get_services().model, name=writer.endpoint, hidden=not writer.replies)
+        context["model"] = await model_view(services.model, name=writer.endpoint, hidden=not writer.replies)
     html = await render_template(
-        template, user=opened.user if opened else None, today_path=TODAY_PATH, look=look_of(writer), **context
+        template,
+        user=opened.user if opened else None,
+        idle=services.accounts.idle_seconds(opened) if opened else 0,
+        settings_lost=writer.damaged,
+        today_path=TODAY_PATH,
+        look=look_of(writer),
+        **context,
     )
     return Response(html, status=status, mimetype="text/html")
 

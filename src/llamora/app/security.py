@@ -23,6 +23,8 @@ CSRF_COOKIE = "llamora_csrf"  # readable by our own script, which sends it back 
 CSRF_HEADER = "X-CSRF-Token"
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.-]+)(?::[0-9]+)?")
 TAKES_TEXT = re.compile(r"/d/[^/]+/entries|/e/[0-9a-f]+(?:/answers)?|/drafts")
+# What an open page asks for by itself is no sign of the writer.
+BY_ITSELF = re.compile(r"/session/events|/r/[0-9a-f]+/events|/d/[^/]+/entries")
 SMALL_BODY = 65_536
 FIELDS = 100
 UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -173,7 +175,8 @@ async def _admit() -> None:
     services = get_services()
     cookie = request.cookies.get(SESSION_COOKIE)
     if cookie:
-        opened = await services.accounts.resume(cookie)
+        by_itself = request.method == "GET" and BY_ITSELF.fullmatch(request.path)
+        opened = await services.accounts.resume(cookie, used=not by_itself)
         g.session = opened
         if opened is None:
             g.session_cookie = ""

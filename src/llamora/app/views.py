@@ -308,3 +308,33 @@ async def model_view(model: Model, *, name: str = "", full: bool = False, hidden
         leaves_machine=not info.on_this_machine,
         embedded=info.embedded,
     )
+
+
+# What browsers call themselves, in the order in which to ask: most of them also claim to be others
+# (https://www.rfc-editor.org/rfc/rfc9110#name-user-agent sets no order).
+_BROWSERS = (
+    (r"Firefox/|FxiOS/", "Firefox"),
+    (r"Edg(?:e|A|iOS)?/", "Edge"),
+    (r"OPR/|Opera", "Opera"),
+    (r"SamsungBrowser/", "Samsung Internet"),
+    (r"Chrome/|CriOS/|Chromium/", "Chrome"),
+    (r"Safari/", "Safari"),
+)
+_SYSTEMS = (
+    (r"Android", "Android"),
+    (r"iPhone|iPod", "iPhone"),
+    (r"iPad", "iPad"),
+    (r"CrOS", "ChromeOS"),
+    (r"Windows", "Windows"),
+    (r"Macintosh|Mac OS X", "Mac"),
+    (r"Linux|X11", "Linux"),
+)
+
+
+def device_name(user_agent: str) -> str:
+    """What a browser is called in words, such as "Firefox on Linux"; "" for one that is not known."""
+    browser, system = (
+        next((name for pattern, name in known if re.search(pattern, user_agent[:500])), "")
+        for known in (_BROWSERS, _SYSTEMS)
+    )
+    return f"{browser} on {system}" if browser and system else browser or system

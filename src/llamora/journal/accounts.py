@@ -5,7 +5,7 @@ import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -38,6 +38,7 @@ from llamora.vault.slots import (
     WrongSecret,
     burn_kdf,
     calibrate,
+    check_recovery_code,
     new_recovery_code,
     open_slot,
     seal_passphrase_slot,
@@ -53,6 +54,7 @@ STRENGTH_CHARACTERS = 72  # what zxcvbn takes: its time grows with the square of
 STRENGTH_NEEDED = 3  # zxcvbn: "safely unguessable: moderate protection from offline slow-hash scenario"
 KDF_AT_ONCE = 2  # each takes 64 MiB or more
 TOKEN_BYTES = 32
+STOP_SECONDS = 0.5  # for what is being written when a journal is locked: all is to be over within a second
 
 
 class AccountError(Exception):
@@ -133,9 +135,13 @@ class OpenSession:
 
 @dataclass(slots=True, frozen=True)
 class SignedIn:
-    """One session of a writer as they are told of it: since when, and when it was last used to within a minute."""
+    """One session of a writer as they are told of it.
+
+    `device` is what its browser calls itself, "" when that is not known. `used` is true to within a minute.
+    """
 
     id: bytes
+    device: str
     since: datetime
     used: datetime
 
@@ -144,7 +150,8 @@ class Accounts:
     """Registration, sign-in, recovery and sessions.
 
     `boot_secret` lives in RAM only and is shared with worker processes: without it no session row and
-    no cookie opens anything. `left` is called with a writer's id when their last session here ended.
+    no cookie opens anything. `left` is called with a writer's id when their last session here ended; `stop` when their
+    keys are about to be overwritten, so that what is being written with them is stored.
     """
 
     def __init__(
@@ -154,13 +161,17 @@ class Accounts:
         session: SessionSettings,
         boot_secret: bytes,
         left: Callable[[bytes], None],
+        stop: Callable[[bytes], Awaitable[None]] | None = None,
     ) -> None:
         self._db = db
         self._crypto = crypto
         self._session = session
         self._boot_secret = boot_secret
         self._left = left
+        self._stop = stop
         self._open: dict[bytes, OpenSession] = {}
+        self._until: dict[bytes, int] = {}  # when each of them runs out, as far as is known here
+        self._idle: dict[bytes, int] = {}  # of the writers of the open ones: seconds without a sign of them
         self._kdf = asyncio.Semaphore(KDF_AT_ONCE)
         self._params: Argon2Params | None = None
 
@@ -265,9 +276,15 @@ class Accounts:
         self._forget_others(session.user.id, keep=session.id)
         return code
 
-    async def check_passphrase(self, session: OpenSession, passphrase: str) -> None:
-        """Ask again, before something that cannot be undone. Raises WrongCredentials."""
-        await self._check(session.user, passphrase)
+    async def check_secret(self, session: OpenSession, secret: str) -> None:
+        """Whether this is the passphrase or the recovery code, before what matters. Raises WrongCredentials."""
+        code = await self._slot(session.user, "recovery") if check_recovery_code(secret) else None
+        try:
+            if code is None:
+                raise WrongSecret
+            wipe(open_slot(session.user.id, code, secret))
+        except WrongSecret:  # what reads as a code may be a passphrase all the same
+            await self._check(session.user, secret)
 
     async def strength(self, passphrase: str, name: str) -> Strength:
         """Judge a passphrase, off the event loop."""
@@ -275,8 +292,8 @@ class Accounts:
 
     # -- sessions ----------------------------------------------------------------------------------
 
-    async def open_session(self, user: User, keys: Keyring) -> tuple[str, OpenSession]:
-        """Begin a session; the string is what the cookie holds."""
+    async def open_session(self, user: User, keys: Keyring, device: str = "") -> tuple[str, OpenSession]:
+        """Begin a session; the string is what the cookie holds. `device`: what its browser is called."""
         token = secrets.token_bytes(TOKEN_BYTES)
         session = OpenSession(user, await self._one_keyring(keys), session_id_of(token))
         now = int(time.time())
@@ -287,13 +304,15 @@ class Accounts:
         else:
             sealed = seal_for_session(user.id, session.id, token, self._boot_secret, master)
         wipe(master)
-        row = Session(session.id, user.id, sealed, now + self._session.idle_ttl, now + self._session.absolute_ttl)
-        await self._db.sessions.add(row, utc_now().date())
+        idle = await self._idle_of(session.keys, anew=True)
+        row = Session(session.id, user.id, sealed, now + idle, now + self._session.absolute_ttl)
+        await self._db.sessions.add(row, utc_now().date(), (session.keys, device))
         self._open[session.id] = session
+        self._until[session.id] = min(row.idle_until, row.expires_at)
         return _cookie_text(token + session.carried), session
 
-    async def resume(self, cookie: str) -> OpenSession | None:
-        """The session of a cookie, its time moved on; None when it ended, timed out or never was."""
+    async def resume(self, cookie: str, *, used: bool = True) -> OpenSession | None:
+        """The session of a cookie; None when it ended, timed out or never was. `used`: its time is moved on."""
         try:
             held = urlsafe_b64decode(cookie + "=" * (-len(cookie) % 4))
         except (Base64Error, ValueError):
@@ -304,11 +323,11 @@ class Accounts:
             return None
         row = await self._db.sessions.get(session_id_of(token))
         now = int(time.time())
-        if row is None or now >= min(row.idle_until, row.expires_at):
+        if row is None:
             self._forget(session_id_of(token))
-            if row is not None:
-                with suppress(StorageError):  # the sweep takes it later
-                    await self._db.sessions.end(row.id)
+            return None
+        if now >= min(row.idle_until, row.expires_at):
+            await self._run_out([row.id])
             return None
         session = self._open.get(row.id)
         if session is None:
@@ -320,31 +339,41 @@ class Accounts:
             return None  # the whole cookie counts, also where this process has the key open
         if session.keys.epoch != row.epoch:
             session.keys.take(await self._db.users.data_keys(row.user_id))
-        idle_until = now + self._session.idle_ttl
+        idle = await self._idle_of(session.keys)
+        idle_until = now + idle
         # Either way: a limit further off than it can be was set before the clock was put back.
-        if abs(idle_until - row.idle_until) >= self._session.cookie_touch_interval:
+        if used and abs(idle_until - row.idle_until) >= min(self._session.cookie_touch_interval, idle // 10):
             with suppress(StorageError):  # a full disk must not keep anybody from reading
-                await self._db.sessions.touch(row.id, idle_until)
+                await self._db.sessions.touch(row.id, idle_until, now)
+            self._until[row.id] = min(idle_until, row.expires_at)
+        else:
+            self._until[row.id] = min(row.idle_until, row.expires_at)
         return session
+
+    def idle_seconds(self, session: OpenSession) -> int:
+        """How long a session goes on without a sign of the writer."""
+        return self._idle.get(session.user.id, self._session.idle_ttl)
 
     async def end(self, session: OpenSession) -> None:
         """Sign out."""
         self._forget(session.id)
         await self._db.sessions.end(session.id)
 
-    async def sessions(self, user_id: bytes) -> list[SignedIn]:
-        """The sessions of a writer that have not run out, the last used first."""
-        now = time.time()
+    async def sessions(self, session: OpenSession) -> list[SignedIn]:
+        """The sessions of a session's writer that have not run out, the last used first."""
+        now, idle = time.time(), await self._idle_of(session.keys)
+        devices = await self._db.sessions.devices(session.keys)
         found = [
             SignedIn(
                 row.id,
+                devices.get(row.id, ""),
                 datetime.fromtimestamp(row.expires_at - self._session.absolute_ttl, UTC),
-                datetime.fromtimestamp(row.idle_until - self._session.idle_ttl, UTC),
+                datetime.fromtimestamp(row.idle_until - idle, UTC),
             )
-            for row in await self._db.sessions.of_user(user_id)
+            for row in await self._db.sessions.of_user(session.user.id)
             if now < min(row.idle_until, row.expires_at)
         ]
-        return sorted(found, key=lambda session: session.used, reverse=True)
+        return sorted(found, key=lambda each: each.used, reverse=True)
 
     async def end_one(self, user_id: bytes, session_id: bytes) -> None:
         """End one session of a writer, wherever it is; another writer's is left alone."""
@@ -352,16 +381,42 @@ class Accounts:
             await self._db.sessions.end(session_id)
             self._forget(session_id)
 
-    async def lock(self, user_id: bytes) -> None:
-        """End every session of a writer, and overwrite the keys that this process holds.
+    async def end_others(self, session: OpenSession) -> None:
+        """End every session of the writer but this one."""
+        await self._db.sessions.end_others(session.user.id, session.id)
+        self._forget_others(session.user.id, keep=session.id)
 
-        Other workers notice within half a second and let theirs go.
+    async def lock(self, user_id: bytes) -> None:
+        """End every session of a writer, what is being written for them, and overwrite their keys.
+
+        Other workers notice within half a second and do the same.
         """
-        held = [session.keys for session in self._open.values() if session.user.id == user_id]
-        await self._db.sessions.end_others(user_id)
+        try:
+            await self._db.sessions.lock(user_id, int(time.time()))
+        finally:
+            await self._lock_here(user_id)
+
+    async def _lock_here(self, user_id: bytes) -> None:
+        held = {id(session.keys): session.keys for session in self._open.values() if session.user.id == user_id}
         self._forget_others(user_id)
-        for keys in held:
+        if self._stop is not None:
+            with suppress(StorageError, TimeoutError):
+                await asyncio.wait_for(self._stop(user_id), STOP_SECONDS)
+        for keys in held.values():
             keys.close()
+
+    async def _run_out(self, session_ids: Collection[bytes]) -> None:
+        """Let go of sessions whose time is up; who has no other one anywhere is locked."""
+        writers = {self._open[each].user.id for each in session_ids if each in self._open}
+        now = time.time()
+        for user_id in writers:
+            rows: list[Session] = []
+            with suppress(StorageError):
+                rows = await self._db.sessions.of_user(user_id)
+            if not any(now < min(row.idle_until, row.expires_at) for row in rows):
+                await self._lock_here(user_id)
+        for session_id in session_ids:
+            self._forget(session_id)
 
     def holds(self, session: OpenSession) -> bool:
         """Whether the session is still open, as far as this process knows."""
@@ -379,20 +434,31 @@ class Accounts:
         """Whether a writer has a session that is open, as far as this process knows."""
         return any(session.user.id == user_id for session in self._open.values())
 
+    def due(self) -> bool:
+        """Whether the time of a session that is open here is up."""
+        now = time.time()
+        return any(until <= now for until in self._until.values())
+
     async def sweep(self) -> None:
         """End sessions that ran out, and forget their keys."""
-        await self._db.sessions.end_expired(int(time.time()))
         await self.catch_up()
+        await self._db.sessions.end_expired(int(time.time()))
 
     async def catch_up(self) -> None:
-        """Take notice of what another worker or a command did: sessions that ended, keys that changed."""
-        here = list(self._open)
-        alive = await self._db.sessions.alive(here)
+        """Take notice of what time, another worker or a command did: sessions that ended, keys that changed."""
+        here, now = list(self._open), time.time()
+        try:
+            limits = await self._db.sessions.limits(here)
+        except StorageError:  # time goes on all the same
+            limits = dict(self._until)
         for session_id in here:
-            if session_id not in alive:
+            if session_id not in limits:
                 self._forget(session_id)
+        await self._run_out([session_id for session_id, until in limits.items() if until <= now])
         for keys in self.open_keys():
             keys.take(await self._db.users.data_keys(keys.user_id))
+            await self._idle_of(keys, anew=True)
+        self._until.update({each: until for each, until in limits.items() if each in self._open})
 
     def close(self) -> None:
         """Forget all keys."""
@@ -408,8 +474,20 @@ class Accounts:
 
     async def save_profile(self, keys: Keyring, profile: Profile) -> Profile:
         """Store the settings over the revision they were read at. Raises StaleRevision."""
+        before = await self._idle_of(keys)
         await self._db.profiles.put(keys, write_profile(profile), revision=profile.revision)
-        return replace(profile, revision=profile.revision + 1)
+        after = await self._idle_of(keys, anew=True)
+        if after != before:
+            await self._db.sessions.shift_idle(keys.user_id, after - before, int(time.time()))
+        return replace(profile, revision=profile.revision + 1, damaged=False)
+
+    async def _idle_of(self, keys: Keyring, *, anew: bool = False) -> int:
+        """Seconds without a sign of the writer after which their sessions end."""
+        if anew or keys.user_id not in self._idle:
+            minutes = (await self.profile(keys)).lock_after
+            most = self._session.idle_ttl
+            self._idle[keys.user_id] = min(most, minutes * 60) if minutes else most
+        return self._idle[keys.user_id]
 
     async def confirm_recovery(self, user_id: bytes) -> None:
         """The writer has typed back a part of the code."""
@@ -449,11 +527,14 @@ class Accounts:
 
     def _forget(self, session_id: bytes) -> None:
         session = self._open.pop(session_id, None)
-        # A request under way may still hold the keyring, so it is let go rather than wiped beneath it;
-        # the memory of keys is dealt with where the design says so (docs/encryption.md).
-        if session is not None:
-            session.ended.set()
-        if session is not None and all(other.user.id != session.user.id for other in self._open.values()):
+        self._until.pop(session_id, None)
+        # A reply that is being written may still need the keyring, so it is let go rather than closed beneath it: its
+        # memory is overwritten when nothing refers to it any more. A lock does not wait for that.
+        if session is None:
+            return
+        session.ended.set()
+        if not self.is_in(session.user.id):
+            self._idle.pop(session.user.id, None)
             self._left(session.user.id)
 
     async def _check(self, user: User, passphrase: str) -> KeySlot:

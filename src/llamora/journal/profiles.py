@@ -9,6 +9,7 @@ from llamora.clock import zone
 Theme = Literal["system", "light", "dark", "contrast"]
 THEMES: tuple[Theme, ...] = ("system", "light", "dark", "contrast")
 TEXT_SIZES = (88, 100, 115, 132, 152)  # per cent of the face's own size; each step is about an eighth more
+LOCK_MINUTES = (5, 15, 60, 0)
 WEEK_STARTS = (0, 5, 6)  # Monday, Saturday, Sunday: the three that calendars of the world begin with
 
 
@@ -20,7 +21,9 @@ class Profile:
     what was searched for is remembered. `endpoint` names the one of the settings' model servers that answers; "" is
     the default. `language` is a code such as `de`; "" is what the browser asks for. `text_size` is in per cent.
     `week_start` counts from Monday, 0. `enter_keeps`: the Enter key keeps the entry, and Shift+Enter begins a line.
-    `letter_keys`: single letters do something (WCAG 2.1.4 asks that they can be turned off).
+    `lock_after`: minutes without a sign of the writer after which a session ends, 0 for as long as the server allows.
+    `damaged`: the stored settings could not be read, so these are the defaults. `letter_keys`: single letters do
+    something (WCAG 2.1.4 asks that they can be turned off).
     """
 
     zone: str = "UTC"
@@ -36,16 +39,24 @@ class Profile:
     week_start: int = 0
     enter_keeps: bool = False
     letter_keys: bool = True
+    lock_after: int = 60
+    damaged: bool = False
 
 
 def read_profile(record: bytes, revision: int) -> Profile:
     """The settings of a stored record; what is missing in it, or not of this version, is as it was never set."""
     found = cast("dict[str, Any]", json.loads(record or b"{}"))
+    found["damaged"] = not record
     plain = asdict(Profile())
     known: dict[str, Any] = {
         name: value for name, value in found.items() if name in plain and type(value) is type(plain[name])
     }
-    for name, allowed in (("theme", THEMES), ("text_size", TEXT_SIZES), ("week_start", WEEK_STARTS)):
+    for name, allowed in (
+        ("theme", THEMES),
+        ("text_size", TEXT_SIZES),
+        ("week_start", WEEK_STARTS),
+        ("lock_after", LOCK_MINUTES),
+    ):
         if known.get(name) not in allowed:
             known.pop(name, None)
     known.update(zone=known_zone(known.get("zone", "")), revision=revision)
@@ -55,6 +66,7 @@ def read_profile(record: bytes, revision: int) -> Profile:
 def write_profile(profile: Profile) -> bytes:
     """The record of settings, to be sealed."""
     fields = asdict(profile)
+    del fields["damaged"]  # what is stored anew is whole
     del fields["revision"]  # it is in the table, and in what the seal is bound to
     return json.dumps(fields).encode()
 

@@ -63,5 +63,6 @@ KINDS: tuple[Kind, ...] = (
     Kind("trash", Purpose.TRASH, "user_id"),
     Kind("search_history", Purpose.QUERY, "id"),
     Kind("vectors", Purpose.VECTOR, "entry_id", ("rid",), derived=True),
+    Kind("devices", Purpose.SESSION, "session_id", derived=True),
     Kind("search_snapshots", Purpose.INDEX, "part", revision="generation", derived=True),
 )

@@ -1,12 +1,20 @@
 """Rows of open sessions. `session` mode keeps the master key here, sealed under a secret that RAM alone holds."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 
 from llamora.persistence.connection import Connections
+from llamora.persistence.records import KINDS
+from llamora.vault.envelope import SealError
+from llamora.vault.keys import Keyring
 
 BATCH = 500
+DEVICE = next(kind for kind in KINDS if kind.table == "devices")
+LINGER_SECONDS = 5
+"""How long a session that ran out keeps its row: every worker sees it within a second and knows a lock from a
+sign-out, whose row is gone at once."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -31,14 +39,31 @@ class Sessions:
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
-    async def add(self, session: Session, day: date) -> None:
-        """Store a new session and note the day as that of the writer's last sign-in."""
-        async with self._db.write() as tx:
+    async def add(self, session: Session, day: date, device: tuple[Keyring, str] | None = None) -> None:
+        """Store a new session and note the day as that of the writer's last sign-in.
+
+        `device`: what its browser calls itself, and the keys to seal that with.
+        """
+        sealed = [DEVICE.seal(keys, session.id, 1, name.encode()) for keys, name in [device] if name] if device else []
+        async with self._db.write(aside=True) as tx:
             await tx.execute("UPDATE users SET signed_in_on=? WHERE id=?", (day.isoformat(), session.user_id))
             await tx.execute(
                 "INSERT INTO dek_sessions (id, user_id, sealed, idle_until, expires_at) VALUES (?, ?, ?, ?, ?)",
                 (session.id, session.user_id, session.sealed, session.idle_until, session.expires_at),
             )
+            await tx.execute_many(
+                "INSERT INTO devices (session_id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, 1, ?)",
+                [(session.id, session.user_id, int.from_bytes(each[6:10], "big"), each) for each in sealed],
+            )
+
+    async def devices(self, keys: Keyring) -> dict[bytes, str]:
+        """What the browsers of a writer's sessions are called, by session id; one that does not open is left out."""
+        rows = await self._db.fetch("SELECT session_id, revision, sealed FROM devices WHERE user_id=?", (keys.user_id,))
+        found: dict[bytes, str] = {}
+        for session_id, revision, sealed in rows:
+            with suppress(SealError):
+                found[session_id] = DEVICE.open(keys, session_id, revision, sealed).decode()
+        return found
 
     async def get(self, session_id: bytes) -> Session | None:
         """The session of that id, whether its time is up or not."""
@@ -57,42 +82,59 @@ class Sessions:
         )
         return [Session(*row) for row in rows]
 
-    async def alive(self, ids: Iterable[bytes]) -> set[bytes]:
-        """Which of these sessions have a row, whether its time is up or not."""
+    async def limits(self, ids: Iterable[bytes]) -> dict[bytes, int]:
+        """When each of these sessions runs out, in Unix seconds; one that was ended is not in it."""
         wanted = list(ids)
-        found: set[bytes] = set()
+        found: dict[bytes, int] = {}
         for start in range(0, len(wanted), BATCH):
             part = wanted[start : start + BATCH]
             marks = ",".join("?" * len(part))
-            found.update(
-                row[0] for row in await self._db.fetch(f"SELECT id FROM dek_sessions WHERE id IN ({marks})", part)
+            rows = await self._db.fetch(
+                f"SELECT id, min(idle_until, expires_at) FROM dek_sessions WHERE id IN ({marks})", part
             )
+            found.update((row[0], int(row[1])) for row in rows)
         return found
 
-    async def touch(self, session_id: bytes, idle_until: int) -> None:
-        """Move the end of idleness on."""
+    async def touch(self, session_id: bytes, idle_until: int, now: int) -> None:
+        """Move the end of idleness of a session on, unless it came meanwhile."""
         async with self._db.write(aside=True) as tx:
-            await tx.execute("UPDATE dek_sessions SET idle_until=? WHERE id=?", (idle_until, session_id))
+            await tx.execute(
+                "UPDATE dek_sessions SET idle_until=? WHERE id=? AND idle_until>?", (idle_until, session_id, now)
+            )
 
     async def end(self, session_id: bytes) -> None:
         """End one session."""
-        async with self._db.write() as tx:
+        async with self._db.write(aside=True) as tx:
             await tx.execute("DELETE FROM dek_sessions WHERE id=?", (session_id,))
 
-    async def end_others(self, user_id: bytes, keep: bytes = b"") -> None:
+    async def end_others(self, user_id: bytes, keep: bytes) -> None:
         """End every session of a writer but the one to keep."""
-        async with self._db.write() as tx:
+        async with self._db.write(aside=True) as tx:
             await tx.execute("DELETE FROM dek_sessions WHERE user_id=? AND id<>?", (user_id, keep))
 
-    async def end_expired(self, now: int) -> list[bytes]:
-        """End the sessions whose time is up; returns the writers who lost one."""
-        async with self._db.write() as tx:
-            due = await tx.fetch(
-                "DELETE FROM dek_sessions WHERE idle_until<=? OR expires_at<=? RETURNING user_id", (now, now)
+    async def lock(self, user_id: bytes, now: int) -> None:
+        """Let every session of a writer run out now, and forget its key; `end_expired` takes the rows later."""
+        async with self._db.write(aside=True) as tx:
+            await tx.execute("DELETE FROM devices WHERE user_id=?", (user_id,))
+            await tx.execute(
+                "UPDATE dek_sessions SET sealed=NULL, idle_until=min(idle_until, ?) WHERE user_id=?", (now, user_id)
             )
-        return [row[0] for row in due]
+
+    async def shift_idle(self, user_id: bytes, seconds: int, now: int) -> None:
+        """Move the end of idleness of every session of a writer that is not over, forth or back."""
+        async with self._db.write(aside=True) as tx:
+            await tx.execute(
+                "UPDATE dek_sessions SET idle_until=idle_until+? WHERE user_id=? AND idle_until>?",
+                (seconds, user_id, now),
+            )
+
+    async def end_expired(self, now: int) -> None:
+        """End the sessions whose time was up LINGER_SECONDS ago."""
+        until = now - LINGER_SECONDS
+        async with self._db.write(aside=True) as tx:
+            await tx.execute("DELETE FROM dek_sessions WHERE idle_until<=? OR expires_at<=?", (until, until))
 
     async def clear(self) -> None:
         """End all sessions: the secret that opened them is gone with the last start."""
-        async with self._db.write() as tx:
+        async with self._db.write(aside=True) as tx:
             await tx.execute("DELETE FROM dek_sessions")

@@ -15,6 +15,7 @@ from llamora.app.pages import TODAY_PATH as HOME
 from llamora.app.pages import field, known_day, look_of, model_hidden, page, see_other
 from llamora.app.services.container import get_services
 from llamora.app.streams import event, event_stream
+from llamora.app.views import device_name
 from llamora.journal.accounts import AccountError, OpenSession, TooOften, WrongCredentials
 from llamora.persistence.connection import StorageError
 from llamora.persistence.users import NameTaken, User, name_key
@@ -140,11 +141,17 @@ async def sign_out() -> Response:
 @blueprint.post("/lock")
 async def lock() -> Response:
     """Sign out everywhere at once: replies and streams end, keys and the search index go."""
-    opened, services = security.session(), get_services()
+    opened = security.session()
     security.end()
-    await services.replies.lock(opened.user.id)
-    await services.accounts.lock(opened.user.id)
+    await get_services().accounts.lock(opened.user.id)
     return see_other("/sign-in")
+
+
+@blueprint.post("/session/here")
+async def still_here() -> Response:
+    """A sign of the writer, who reads or types: the session goes on. That it was asked is all there is to it."""
+    security.session()
+    return Response(status=204)
 
 
 @blueprint.get("/session/events")
@@ -228,7 +235,7 @@ async def _come_in(user: User, keys: Keyring) -> OpenSession:
     before = security.maybe_session()
     if before is not None:
         await services.accounts.end(before)
-    cookie, opened = await services.accounts.open_session(user, keys)
+    cookie, opened = await services.accounts.open_session(user, keys, device_name(request.user_agent.string))
     security.begin(cookie, opened)
     await services.search.unlock(keys)
     services.journal.tend(keys)
@@ -250,6 +257,18 @@ async def show_code(session: OpenSession, code: str) -> Response:
 def _local(path: str) -> str:
     """A path of ours, or nothing: an address from outside never decides where a sign-in leads."""
     return path if path.startswith("/d/") and "\\" not in path and path.isascii() and path.isprintable() else ""
+
+
+async def check_again() -> None:
+    """Ask who is signed in for passphrase or recovery code once more; guesses count as at the door.
+
+    Raises WrongCredentials and TooOften.
+    """
+    opened, services = security.session(), get_services()
+    subjects = subjects_of(opened.user.name)
+    services.throttle.attempt(*subjects)
+    await services.accounts.check_secret(opened, await field("passphrase"))
+    services.throttle.succeeded(*subjects)
 
 
 def subjects_of(name: str) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """You: the model that answers, your zone, your passphrase and recovery code, your backups."""
 
+from contextlib import suppress
 from datetime import datetime, time
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -15,21 +16,22 @@ from llamora.app import languages, security
 from llamora.app.languages import gettext as _
 from llamora.app.languages import ngettext
 from llamora.app.pages import field, page, profile, save_profile, see_other
-from llamora.app.routes.auth import show_code, subjects_of
+from llamora.app.routes.auth import check_again, show_code, subjects_of
 from llamora.app.services.container import get_services
 from llamora.app.views import model_view
 from llamora.clock import day_of, utc_now, zone, zone_names
 from llamora.journal.accounts import AccountError, OpenSession, TooOften, WrongCredentials
 from llamora.journal.backups import SUFFIX
-from llamora.journal.profiles import WEEK_STARTS
+from llamora.journal.profiles import LOCK_MINUTES, WEEK_STARTS
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import StaleRevision, StorageError
 
 blueprint = Blueprint("profile", __name__)
 
 Part = Literal[
-    "", "page", "zone", "writing", "model", "replies", "openings", "passphrase", "recovery", "key", "backup", "end"
-]
+    "", "page", "zone", "writing", "model", "replies", "openings",
+    "passphrase", "recovery", "lock", "key", "backup", "end",
+]  # fmt: skip
 EVENING = time(19, 42)
 
 
@@ -116,24 +118,39 @@ async def end_sessions() -> Response:
     """End one session of the writer, or all but this one."""
     opened, accounts = security.session(), get_services().accounts
     wanted = await field("session")
-    for session in await accounts.sessions(opened.user.id):
-        if session.id != opened.id and wanted in ("others", session.id.hex()):
+    if wanted == "others":
+        await accounts.end_others(opened)
+    for session in await accounts.sessions(opened):
+        if session.id != opened.id and wanted == session.id.hex():
             await accounts.end_one(opened.user.id, session.id)
     return see_other("/you?done=sessions#devices")
+
+
+@blueprint.post("/you/lock-after")
+async def set_lock_after() -> Response:
+    """Set after how many minutes without a sign of the writer a session ends; 0: as long as the server allows."""
+    minutes = {str(each): each for each in LOCK_MINUTES}.get(await field("minutes"))
+    if minutes is None:
+        return await show_you(422, "lock", "Choose one of the times in the list.")
+    try:
+        await save_profile(lock_after=minutes)
+    except StaleRevision as error:
+        return await show_you(409, "lock", f"{error} Look again and keep once more.")
+    return see_other("/you#devices")
 
 
 @blueprint.post("/you/key")
 async def change_key() -> Response:
     """Seal everything under a new key, in the background; everywhere else the writer is signed out."""
     opened, services = security.session(), get_services()
-    subjects = subjects_of(opened.user.name)
     try:
-        services.throttle.attempt(*subjects)
-        await services.accounts.check_passphrase(opened, await field("passphrase"))
-        services.throttle.succeeded(*subjects)
+        await check_again()
+        await services.backups.make(opened.keys)  # of the moment before, should anything go wrong
         await services.rotation.begin(opened.keys, opened.id)
     except (AccountError, StaleRevision) as error:
         return await show_you(_status(error), "key", str(error))
+    except StorageError as error:
+        return await show_you(507, "key", str(error))
     await services.accounts.catch_up()
     await services.rotation.tend(opened.keys)
     return see_other("/you?done=key")
@@ -142,30 +159,30 @@ async def change_key() -> Response:
 @blueprint.post("/you/end")
 async def end_journal() -> Response:
     """Erase the writer and everything of theirs that is here."""
-    opened, services = security.session(), get_services()
-    subjects, user_id = subjects_of(opened.user.name), opened.user.id
+    services, user_id = get_services(), security.session().user.id
     try:
-        services.throttle.attempt(*subjects)
-        await services.accounts.check_passphrase(opened, await field("passphrase"))
+        await check_again()
+        await services.backups.remove(user_id)
     except AccountError as error:
         return await show_you(_status(error), "end", str(error))
-    services.throttle.succeeded(*subjects)
-    try:
-        await services.backups.remove(user_id)
     except StorageError as error:
         return await show_you(507, "end", str(error))
     security.end()
-    await services.replies.lock(user_id)
     await services.accounts.lock(user_id)
     await services.db.users.erase(user_id)
+    with suppress(StorageError):  # one that was being made when the first were removed
+        await services.backups.remove(user_id)
     return see_other("/sign-in")
 
 
 @blueprint.post("/you/backup")
 async def download_backup() -> Response:
-    """Make a backup of this moment and hand it over; it is sealed, so no passphrase is asked for."""
+    """Make a backup of this moment and hand it over, after the passphrase: a page left open gives nothing away."""
     try:
+        await check_again()
         file = await get_services().backups.make(security.session().keys)
+    except AccountError as error:
+        return await show_you(_status(error), "backup", str(error))
     except StorageError as error:
         return await show_you(507, "backup", str(error))
     name = f"llamora-{file.stem}{SUFFIX}"
@@ -200,6 +217,9 @@ async def show_you(
         changing_key=await services.db.epochs.count(user.id) > 1,
         set_aside=await services.db.epochs.set_aside(user.id),
         sessions=await _sessions(opened, writer.zone),
+        lock_after=writer.lock_after,
+        lock_times=[each for each in LOCK_MINUTES if each * 60 < services.settings.session.idle_ttl],
+        longest=services.settings.session.idle_ttl // 60,
         backups_kept=services.backups.kept,
         backup_of=services.backups.latest(user.id),
         openings=writer.openings,
@@ -218,7 +238,7 @@ async def _sessions(opened: OpenSession, zone_name: str) -> list[dict[str, objec
     """Where the writer is signed in, in words, this browser first."""
     here, now = zone(zone_name), utc_now()
     found: list[dict[str, object]] = []
-    for session in await get_services().accounts.sessions(opened.user.id):
+    for session in await get_services().accounts.sessions(opened):
         minutes = int((now - session.used).total_seconds()) // 60
         if minutes < 2:
             used = _("just now")
@@ -227,7 +247,17 @@ async def _sessions(opened: OpenSession, zone_name: str) -> list[dict[str, objec
         else:
             used = _("on %(when)s") % {"when": _when(session.used, here)}
         since = _when(session.since, here)
-        found.append({"id": session.id.hex(), "here": session.id == opened.id, "since": since, "used": used})
+        browser, _on, system = session.device.partition(" on ")
+        device = _("%(browser)s on %(system)s") % {"browser": browser, "system": system} if system else browser
+        found.append(
+            {
+                "id": session.id.hex(),
+                "here": session.id == opened.id,
+                "device": device or _("A browser"),
+                "since": since,
+                "used": used,
+            }
+        )
     return sorted(found, key=lambda session: not session["here"])
 
 

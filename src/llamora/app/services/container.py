@@ -32,7 +32,7 @@ logger = getLogger(__name__)
 
 EXTENSION = "llamora"
 SWEEP_SECONDS = 20.0
-NOTICE_SECONDS = 0.4  # until what another worker or a command did is known here
+NOTICE_SECONDS = 0.4  # until what time, another worker or a command did is known here
 STOP_SECONDS = 2.5  # for each part; together with Hypercorn's own end under five
 
 
@@ -100,7 +100,7 @@ class AppServices:
             embedder=embedder,
             search=search,
             model=model,
-            accounts=Accounts(db, settings.crypto, settings.session, boot_secret, left),
+            accounts=Accounts(db, settings.crypto, settings.session, boot_secret, left, replies.lock),
             journal=journal,
             rotation=rotation,
             backups=Backups(db, settings.backup, settings.data.folder),
@@ -196,7 +196,7 @@ class AppLifecycle:
             await asyncio.sleep(NOTICE_SECONDS)
             try:
                 now = await s.db.change_counter()
-                if now != seen:
+                if now != seen or s.accounts.due():
                     await s.accounts.catch_up()
                     s.changes.beat()
                 seen = now
