@@ -8,6 +8,8 @@ import pytest
 from llamora.app import create_app
 from llamora.app.services.container import EXTENSION, Shared
 from llamora.journal import rotation
+from llamora.persistence.backups import read_header, verify_backup
+from llamora.settings import BackupSettings
 from llamora.vault.envelope import sealed_epoch
 from tests.app.conftest import PASSPHRASE, Running, Start, Visitor, settings_in
 from tests.app.test_you import alert
@@ -35,10 +37,11 @@ async def changed(app: Running) -> None:
 async def test_the_button_changes_the_key_and_ends_the_other_sessions(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rotation, "NOTICE_SECONDS", 5.0)  # it is still at it while this test looks
     app = await start()
     alice, elsewhere = await signed_in(app), await signed_in(app)
     await alice.write("the heron again")
+    (keys,) = app.services.accounts.open_keys()
+    monkeypatch.setattr(rotation, "NOTICE_SECONDS", 3600.0)  # until everything below was looked at
     answer = await alice.post("/you/key", {"passphrase": PASSPHRASE})
     assert (answer.status, answer.location) == (303, "/you?done=key")
     assert "is being sealed under a new key" in (await alice.get("/you")).words
@@ -46,12 +49,38 @@ async def test_the_button_changes_the_key_and_ends_the_other_sessions(
     assert again.status == 409
     assert (await elsewhere.get("/d/2026-11-20")).status == 303
     await alice.write("written meanwhile")
+    app.services.rotation.lock(keys.user_id)
+    await app.services.rotation.close()
+    monkeypatch.setattr(rotation, "NOTICE_SECONDS", 0.0)
+    await app.services.rotation.tend(keys)
     await changed(app)
     page = await alice.get("/you?done=key")
     assert "Everything is sealed under a new key." in page.words
     words = (await alice.get("/d/2026-11-20")).words
     assert "the heron again" in words
     assert "written meanwhile" in words
+
+
+async def test_a_backup_of_the_moment_before_is_made_first(start: Start, tmp_path: Path) -> None:
+    app = await start()
+    alice = await signed_in(app)
+    await alice.write("the heron again")
+    await app.services.backups.close()
+    (file,) = app.services.backups.files(app.accounts["Alice"].user.id)
+    file.unlink()
+    assert (await alice.post("/you/key", {"passphrase": PASSPHRASE})).status == 303
+    (file,) = app.services.backups.files(app.accounts["Alice"].user.id)
+    header = read_header(file)
+    assert [key.epoch for key in header.data_keys] == [1]
+    assert verify_backup(file, header, header.unlock(PASSPHRASE)).records["entries"] == 1
+    await changed(app)
+    await app.stop()
+    (tmp_path / "file").write_bytes(b"")
+    again = await start(backup=BackupSettings(folder=tmp_path / "file"))
+    refused = await (await signed_in(again)).post("/you/key", {"passphrase": PASSPHRASE})
+    assert refused.status == 507
+    assert "cannot be used" in alert(refused, "key")
+    assert await again.services.db.epochs.count(app.accounts["Alice"].user.id) == 1
 
 
 async def test_the_passphrase_is_asked_for(app: Running) -> None:

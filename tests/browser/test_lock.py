@@ -5,11 +5,13 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import Console
 from tests.conftest import Server, Writer
 from tests.scan import find_words
 
 WITHOUT_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
 SECOND = 1000  # milliseconds
+MINUTE = 60 * SECOND
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_a_page_empties_at_once_when_the_session_ends_elsewhere(
 
 
 def test_words_that_are_nowhere_else_stay_when_the_server_was_started_again(
-    server: Server, writer: Writer, new_page: Callable[..., Page]
+    server: Server, writer: Writer, new_page: Callable[..., Page], console: Console
 ) -> None:
     page = new_page()
     enter(page, writer)
@@ -71,6 +73,47 @@ def test_words_that_are_nowhere_else_stay_when_the_server_was_started_again(
         server.start()  # the browser looks again after some three seconds
     page.evaluate("new Promise(done => setTimeout(done))")
     expect(page.get_by_label("Write an entry")).to_have_value("not kept anywhere")
+    nobody_was_there(console)
+
+
+def nobody_was_there(console: Console) -> None:
+    """The browser complains when it asks a server that is not there; here that is meant."""
+    console.complaints[:] = [each for each in console.complaints if "ERR_CONNECTION_REFUSED" not in each]
+
+
+def test_a_page_goes_by_itself_when_the_server_is_away(
+    server: Server, writer: Writer, new_page: Callable[..., Page], console: Console
+) -> None:
+    writer.write("A heron in the reeds.")
+    page = new_page()
+    page.clock.install()
+    enter(page, writer)
+    expect(page.get_by_text("A heron in the reeds.")).to_be_visible()
+    server.stop()
+    page.clock.run_for(61 * MINUTE)
+    expect(page.get_by_text("A heron in the reeds.")).to_be_visible()  # it waits a little longer than a server
+    page.clock.run_for(12 * MINUTE)
+    expect(page.get_by_text("A heron in the reeds.")).to_have_count(0)
+    nobody_was_there(console)
+
+
+def test_who_reads_in_one_tab_is_there_in_all(server: Server, writer: Writer, new_page: Callable[..., Page]) -> None:
+    writer.write("A heron in the reeds.")
+    page = new_page()
+    page.clock.install()
+    enter(page, writer)
+    tab = page.context.new_page()
+    tab.clock.install()
+    tab.goto(server.url + "/you")
+    for _ in range(5):
+        with page.expect_response(lambda answer: answer.url.endswith("/session/here"), timeout=60 * SECOND) as told:
+            page.mouse.move(100, 100)
+            page.mouse.move(200, 200)
+            page.clock.run_for(20 * MINUTE)
+        assert told.value.status == 204
+        tab.clock.run_for(20 * MINUTE)
+    expect(tab.get_by_role("heading", name="Where you are signed in")).to_be_visible()
+    expect(page.get_by_text("A heron in the reeds.")).to_be_visible()
 
 
 def test_the_list_of_sessions_has_nothing_to_object_to(
