@@ -109,9 +109,9 @@ def test_who_reads_in_one_tab_is_there_in_all(server: Server, writer: Writer, ne
         with page.expect_response(lambda answer: answer.url.endswith("/session/here"), timeout=60 * SECOND) as told:
             page.mouse.move(100, 100)
             page.mouse.move(200, 200)
-            page.clock.run_for(5 * MINUTE)  # it tells in steps of four
+            page.clock.run_for(4 * MINUTE)  # the step in which it tells
         assert told.value.status == 204
-        page.clock.run_for(15 * MINUTE)
+        page.clock.run_for(16 * MINUTE)
         tab.clock.run_for(20 * MINUTE)
     expect(tab.get_by_role("heading", name="Where you are signed in")).to_be_visible()
     expect(page.get_by_text("A heron in the reeds.")).to_be_visible()
