@@ -238,6 +238,9 @@ def test_two_workers_are_one_server(serve: Callable[..., Server], model: ModelTh
     assert "Kept by the other one." in here.get("/d/today").text
     found = here.get(here.post("/search", {"q": "other"}).headers["Location"])
     assert "Kept by the other" in re.sub(r"<[^>]+>", "", found.text)
+    # So does the address of what was found while one typed, which is in no file.
+    typed = here.post("/search/typing", {"q": "kept by"}, fragment=True).headers["HX-Replace-Url"]
+    assert "Kept by the other" in re.sub(r"<[^>]+>", "", there.get(typed).text)
 
     # A reply asked of one is followed on the other to its end, growing.
     held = model.hold(["It ", "was ", "a ", "still ", "lake."], 2)

@@ -223,11 +223,13 @@ async def _serve_with_workers(settings: Settings, listening: socket.socket, *, d
     from llamora.llm.client import ModelError
     from llamora.llm.embedded import EmbeddedServer
     from llamora.persistence.local_db import LocalDB
+    from llamora.search.noted import BYTES as noted_bytes  # noqa: N811
 
     stop = asyncio.Event()
     _on_signals(stop)
     context = multiprocessing.get_context("spawn")
     address: Any = context.Array("c", ADDRESS_BYTES)
+    noted: Any = context.RawArray("c", noted_bytes)
     embedded = settings.llm.enabled and settings.llm.embedded and not settings.llm.upstream.host
     server = EmbeddedServer(settings.llm) if embedded and not EmbeddedServer.available() else None
     db = await LocalDB.open(settings.data.database)
@@ -236,7 +238,7 @@ async def _serve_with_workers(settings: Settings, listening: socket.socket, *, d
     ending = context.Event()
     workers: list[BaseProcess] = []
     for _ in range(settings.server.workers):
-        shared = (secret, server.api_key if server else "", address)
+        shared = (secret, server.api_key if server else "", address, noted)
         worker = context.Process(target=serve_as_worker, args=(settings, listening, ending, shared, dev), daemon=True)
         worker.start()
         workers.append(worker)
@@ -278,18 +280,19 @@ async def _serve_with_workers(settings: Settings, listening: socket.socket, *, d
 
 
 def serve_as_worker(
-    settings: Settings, listening: socket.socket, ending: Any, shared: tuple[bytes, str, Any], dev: bool
+    settings: Settings, listening: socket.socket, ending: Any, shared: tuple[bytes, str, Any, Any], dev: bool
 ) -> None:
     """What each process of several runs, until `ending` is set or the parent is gone.
 
-    `shared` is the boot secret, the key to the parent's model server and its address.
+    `shared` is the boot secret, the key to the parent's model server and its address, and the memory of Noted.
     """
     from llamora.app.services.container import Shared
     from llamora.llm.model import SharedServer
+    from llamora.search.noted import Noted
 
     _set_up_logging(settings.log_level)
     keep_out_of_dumps()
-    secret, api_key, address = shared
+    secret, api_key, address, noted = shared
 
     def listening_at() -> str:
         return address.value.decode()
@@ -311,7 +314,7 @@ def serve_as_worker(
             stop.set()
 
         waiting = asyncio.create_task(wait())
-        await _run_app(settings, listening, stop, dev=dev, shared=Shared(secret, model), announce=False)
+        await _run_app(settings, listening, stop, dev=dev, shared=Shared(secret, model, Noted(noted)), announce=False)
         waiting.cancel()
 
     asyncio.run(run())

@@ -1,4 +1,5 @@
 import logging
+import multiprocessing
 import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from llamora.persistence.vectors import EntryVectors
 from llamora.search import service as module
 from llamora.search.embed import Embedder
+from llamora.search.noted import BYTES, PLACES, Noted
 from llamora.search.service import SearchService
 from llamora.settings import EmbeddingSettings, SearchSettings
 from tests.search.conftest import TODAY, Desk
@@ -181,6 +183,24 @@ async def test_what_another_process_writes_is_found(desks: Desks) -> None:
     assert await here.found("kite") == [entry.id]
     await there.db.entries.update(there.keys, replace(changed, deleted=datetime.now(UTC)))
     assert await here.found("kite") == []
+
+
+async def test_a_noted_query_is_known_to_every_worker_until_it_is_forgotten(desk: Desk) -> None:
+    memory = multiprocessing.get_context("spawn").RawArray("c", BYTES)
+    here, there = Noted(memory), Noted(memory)
+    query = "Bartholomew and his 東京 journey"
+    name = here.add(desk.keys, query)
+    assert there.get(desk.keys, name) == query
+    assert there.get(desk.other, name) == ""
+    assert here.get(desk.keys, bytes(16)) == ""
+    assert b"artholomew" not in bytes(memory)
+    theirs = there.add(desk.other, "x" * 1000)
+    there.forget(desk.keys.user_id)
+    assert here.get(desk.keys, name) == ""
+    assert here.get(desk.other, theirs) == "x" * 1000
+    names = [here.add(desk.keys, f"query {number}") for number in range(PLACES)]
+    assert there.get(desk.other, theirs) == ""
+    assert [there.get(desk.keys, names[place]) for place in (0, -1)] == ["query 0", f"query {PLACES - 1}"]
 
 
 async def test_what_is_remembered_makes_no_index_look_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """Search over sealed records: builds each signed-in writer's index, keeps it true, answers queries."""
 
 import asyncio
-import secrets
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -17,6 +16,7 @@ from llamora.search.building import Builder, document
 from llamora.search.embed import Embedder, chunks
 from llamora.search.embed_queue import EmbedQueue
 from llamora.search.index import Match, Matches, UserIndex
+from llamora.search.noted import Noted
 from llamora.search.passages import UNKNOWN
 from llamora.search.rank import Query, opening, parse_query, pieces, plain, plain_query, relaxed
 from llamora.search.unlocked import Unlocked, findable, opened_entries
@@ -35,7 +35,6 @@ T = TypeVar("T")
 
 REFRESH_SECONDS = 0.15  # how long a query waits for what others wrote meanwhile
 POLL_SECONDS = 0.5  # how often is looked at what other processes wrote
-NOTED = 100  # queries of a writer that addresses in memory stand for
 UNLOCKED = 32  # indexes kept at a time; the one unused for longest makes room and is built again when asked for
 
 
@@ -78,7 +77,7 @@ class SearchResults:
 class SearchService:
     """One per process. Methods are for the event loop; indexing and searching run on a thread per writer."""
 
-    def __init__(self, db: LocalDB, embedder: Embedder, settings: SearchSettings) -> None:
+    def __init__(self, db: LocalDB, embedder: Embedder, settings: SearchSettings, noted: Noted | None = None) -> None:
         self._db = db
         self._settings = settings
         self._users: OrderedDict[bytes, Unlocked] = OrderedDict()
@@ -86,7 +85,7 @@ class SearchService:
         self._builder = Builder(db, self._queue, self._users, settings)
         self._worker: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._noted: dict[bytes, OrderedDict[bytes, str]] = {}
+        self._noted = noted or Noted()
 
     async def start(self) -> None:
         """Start the task that makes vectors."""
@@ -113,7 +112,7 @@ class SearchService:
 
     def lock(self, user_id: bytes) -> None:
         """Forget the writer's index, and what they asked for."""
-        self._noted.pop(user_id, None)
+        self._noted.forget(user_id)
         user = self._users.pop(user_id, None)
         if user is not None:
             user.close()
@@ -145,21 +144,16 @@ class SearchService:
             self._builder.drop(user, list(entry_ids))
 
     def note(self, keys: Keyring, query: str) -> bytes:
-        """Give a query a random name in memory, for the address of its results; the latest NOTED are known."""
-        noted = self._noted.setdefault(keys.user_id, OrderedDict())
-        name = secrets.token_bytes(16)
-        noted[name] = query
-        while len(noted) > NOTED:
-            noted.popitem(last=False)
-        return name
+        """Give a query a random name in memory, for the address of its results; every worker knows the latest."""
+        return self._noted.add(keys, query)
 
     def forget(self, user_id: bytes) -> None:
         """Forget the queries that only memory knows."""
-        self._noted.pop(user_id, None)
+        self._noted.forget(user_id)
 
     def noted(self, keys: Keyring, name: bytes) -> str:
         """The query of that name, "" when it is not known any more."""
-        return self._noted.get(keys.user_id, OrderedDict[bytes, str]()).get(name, "")
+        return self._noted.get(keys, name)
 
     async def search(
         self,

@@ -24,6 +24,7 @@ from llamora.persistence.connection import StorageError
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
 from llamora.search.embed import Embedder
+from llamora.search.noted import Noted
 from llamora.search.service import SearchService
 from llamora.settings import Settings, resource
 from llamora.vault.envelope import VaultError
@@ -40,11 +41,13 @@ STOP_SECONDS = 2.5  # for each part; together with Hypercorn's own end under fiv
 class Shared:
     """What the processes of one server have in common; without it, an app is a server by itself.
 
-    `boot_secret` (32 bytes) never touches the disk. `model` is the parent's built-in model server.
+    `boot_secret` (32 bytes) never touches the disk. `model` is the parent's built-in model server, `noted` holds the
+    queries that addresses name.
     """
 
     boot_secret: bytes = field(repr=False)
     model: SharedServer | None = None
+    noted: Noted | None = None
 
 
 @dataclass(slots=True)
@@ -76,7 +79,7 @@ class AppServices:
         boot_secret = shared.boot_secret if shared else secrets.token_bytes(32)
         db = LocalDB(settings.data.database)
         embedder = Embedder(settings.embedding, settings.data.cache)
-        search = SearchService(db, embedder, settings.search)
+        search = SearchService(db, embedder, settings.search, shared.noted if shared else None)
         model = Model(settings.llm, shared.model if shared else None)
         own_prompts = settings.data.folder / "prompts"
         prompts = PromptBuilder(settings.llm, own_prompts if own_prompts.is_dir() else None)
