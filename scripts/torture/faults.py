@@ -105,7 +105,7 @@ def answer_of(one: Served, kind: str, rng: random.Random) -> tuple[httpx.Respons
         return other.post("/register", form), lambda _: None
     forms: dict[str, tuple[str, dict[str, str]]] = {
         "draft": ("/drafts", {"place": "day:2026-11-20", "text": WORD, "pen": rng.randbytes(16).hex(), "count": "1"}),
-        "zone": ("/you/zone", {"zone": rng.choice(("UTC", "Europe/Berlin"))}),
+        "settings": ("/you/openings", {"openings": rng.choice(("on", "off"))}),
         "search": ("/search", {"q": f"{WORD} {rng.randrange(10**6)}"}),
         "backup": ("/you/backup", {}),
         "recovery code": ("/you/recovery-code", {"passphrase": writer.passphrase}),
@@ -114,7 +114,7 @@ def answer_of(one: Served, kind: str, rng: random.Random) -> tuple[httpx.Respons
 
 
 ACTIONS = (
-    *("write", "edit", "delete", "restore", "erase", "draft", "zone", "search", "backup"),
+    *("write", "edit", "delete", "restore", "erase", "draft", "settings", "search", "backup"),
     *("recovery code", "sign in", "register"),
 )
 
