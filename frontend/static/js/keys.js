@@ -1,5 +1,7 @@
 // Keys: none takes one from the browser, and none but Escape and Ctrl+Enter does anything while writing.
 
+import { comeBack } from "./desk.js";
+
 const isMac = /mac|iphone|ipad/i.test(navigator.userAgentData?.platform ?? navigator.platform);
 if (isMac) document.documentElement.dataset.keys = "mac";
 
@@ -18,6 +20,7 @@ function search() {
 
 /** Stops a reply that is being written, else closes what was opened last. */
 function stopOrClose(target) {
+  if (comeBack()) return;
   const stops = document.querySelectorAll("[data-stop]");
   if (stops.length) return stops[stops.length - 1].click();
   const opened = target.closest?.("details[open]");

@@ -11,6 +11,7 @@ ever fetched to show a text: an image becomes a link to where it is.
 
 import re
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,10 @@ _HX_ELEMENT = re.compile(r"<(?=/?hx-)", re.IGNORECASE)
 
 OPEN_BRACKETS = 5000  # more than that is shown as it is written
 
+TASK_NAME = 200  # characters
+
+_BOX = re.compile(r"<input\b[^>]*>")
+_TASK = re.compile(r"\[[ xX]\](?=\s)")
 _CITED = re.compile(r"\[(\d{1,6})\]")
 _MARK = "\ue000%d\ue001"
 _MARKS = re.compile("[\ue000-\ue003]")
@@ -78,26 +83,65 @@ def render_reply(text: str, cited: Mapping[int, str], quoted: Iterable[tuple[int
     return Markup(_MARKS.sub("", placed))  # noqa: S704 - made of safe HTML, numbers and escaped paths
 
 
-def render(text: str) -> Markup:
+def render(text: str, *, ticking: bool = False) -> Markup:
     """Render Markdown as HTML that is safe to put inside a page of ours.
 
     The caller wraps the result in an element with `hx-ignore`. Headings start at `h2` and never
-    skip a level, since the page has its own `h1`.
+    skip a level, since the page has its own `h1`. `ticking`: task boxes can be ticked; each is a field `box` whose
+    value is its number, as `ticked` counts them.
     """
     import nh3
 
     if text.count("[") > OPEN_BRACKETS:
         # The parser looks from each bracket to the end of the paragraph: minutes for what is no text of a person.
         return Markup("<p>{}</p>").format(Markup("<br>\n").join(text.split("\n")))
+    parser = _parser()
+    tokens = parser.parse(text)
     html = nh3.clean(
-        _parser().render(text),
+        parser.renderer.render(tokens, parser.options, {}),
         tags=set(_TAGS),
         attributes=_ATTRIBUTES,
         set_tag_attribute_values=_FORCED,
         url_schemes=_SCHEMES,
         link_rel="noopener noreferrer nofollow",
     )
-    return Markup(_HX_ELEMENT.sub("&lt;", html))  # noqa: S704 - this is the maker of safe HTML
+    names = iter([(number, _said(token)) for number, token in enumerate(_tasks(tokens))])
+
+    def named(found: "re.Match[str]") -> str:
+        number, name = next(names, (0, "task"))
+        field = f'name="box" value="{number}" autocomplete="off"' if ticking else "disabled"
+        checked = ' checked=""' if " checked" in found[0] else ""
+        return f'<input type="checkbox" aria-label="{escape(name)}" {field}{checked}>'
+
+    html = _HX_ELEMENT.sub("&lt;", _BOX.sub(named, html))
+    return Markup(html)  # noqa: S704 - this is the maker of safe HTML
+
+
+def ticked(text: str, boxes: AbstractSet[int]) -> str:
+    """The text with exactly these of its task boxes ticked, counted from 0 as `render` counts them."""
+    lines = text.split("\n")
+    if text.count("[") > OPEN_BRACKETS:
+        return text
+    for number, token in enumerate(_tasks(_parser().parse(text))):
+        at = token.map[0] if token.map else -1
+        lines[at] = _TASK.sub("[x]" if number in boxes else "[ ]", lines[at], count=1)
+    return "\n".join(lines)
+
+
+def has_tasks(text: str) -> bool:
+    """Whether there are boxes to tick in a text, as `render` shows it."""
+    return _TASK.search(text) is not None and text.count("[") <= OPEN_BRACKETS and bool(_tasks(_parser().parse(text)))
+
+
+def _tasks(tokens: "list[Token]") -> "list[Token]":
+    """The inline tokens that begin with a box; raw HTML is off, so only the plugin makes `html_inline`."""
+    return [token for token in tokens if token.children and token.children[0].type == "html_inline"]
+
+
+def _said(task: "Token") -> str:
+    """The words of a task, as a name for its box."""
+    words = "".join(" " if "break" in child.type else child.content for child in (task.children or [])[1:])
+    return words.replace("<", " ").strip()[:TASK_NAME] or "task"
 
 
 @cache

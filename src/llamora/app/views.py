@@ -13,7 +13,7 @@ from markupsafe import Markup
 from llamora.app import languages
 from llamora.app.languages import gettext as _
 from llamora.app.languages import ngettext
-from llamora.app.markdown import render, render_reply
+from llamora.app.markdown import has_tasks, render, render_reply
 from llamora.app.services.container import get_services
 from llamora.journal.citations import Checker, cited, forgetting
 from llamora.journal.entries import Thread
@@ -87,6 +87,8 @@ class EntryView:
     preferred: bool = False
     aside: bool = False
     """Another reply to the same entry is preferred."""
+    tasks: bool = False
+    """There are boxes to tick in it."""
     waiting: str = ""
     """What a reply without a word yet waits for."""
 
@@ -155,7 +157,8 @@ def _entry_view(entry: Entry, root: bytes, hidden: Mapping[bytes, str]) -> Entry
     if entry.role == "reply":
         _fill_reply(view, entry, whole)
     else:
-        view.html = render(entry.text)
+        view.tasks = view.state != "unreadable" and has_tasks(entry.text)
+        view.html = render(entry.text, ticking=view.tasks)
     return view
 
 

@@ -3,7 +3,8 @@
 from quart import Blueprint, Response
 
 from llamora.app import security
-from llamora.app.markdown import render
+from llamora.app.languages import gettext as _
+from llamora.app.markdown import render, ticked
 from llamora.app.pages import (
     entry_id,
     field,
@@ -62,6 +63,32 @@ async def edit(text: str) -> Response:
         return await _edit(view, status=_status(error), error=str(error), text=words)
     view = await _view(text)
     return await page("components/entry.html", entry=view) if is_fragment() else see_other(_place(view))
+
+
+@blueprint.post("/e/<text>/tasks")
+async def tick(text: str) -> Response:
+    """Tick the boxes of an entry as they are in the form: an edit like any other."""
+    keys, wanted = security.session().keys, entry_id(text)
+    entry = await get_services().journal.get(keys, wanted)
+    boxes = {int(number) for number in await security.form_fields("box") if number.isascii() and number.isdigit()}
+    status, problem = 200, ""
+    try:
+        if entry.revision != await number_field("revision"):
+            raise EditConflict(entry)
+        await get_services().journal.edit(keys, wanted, ticked(entry.text, boxes), entry.revision)
+    except EditConflict:
+        status = 409
+        problem = _(
+            "This entry was changed elsewhere in the meantime. This is how it stands now; tick the box once more."
+        )
+    view = await _view(text)
+    if not is_fragment():
+        if problem:
+            return await page(
+                "pages/error.html", status=status, title=_("Changed elsewhere"), sentence=problem, what_to_do=""
+            )
+        return see_other(_place(view))
+    return await page("components/ticked.html", status=status, entry=view, untouched=problem)
 
 
 @blueprint.get("/e/<text>/versions")

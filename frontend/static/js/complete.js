@@ -1,0 +1,118 @@
+// Completion while one writes: ":" and the beginning of a name offers emoji, in the line under the text. The arrow keys
+// choose, Tab or Enter takes, Escape closes. `offer` is for whoever else has something to complete.
+
+import { emojiLike, emojiOf } from "./emoji.js";
+import { type } from "./markup.js";
+
+const MOST = 6;
+const sources = new Map(); // the sign before the word -> (word) => a list, or a promise of one, of {text, name, shown}
+
+/** Completes words after a sign; `find` is given the word and returns what can take the place of sign and word. */
+export function offer(sign, find) {
+  sources.set(sign, find);
+}
+offer(":", (word) =>
+  word.length < 2 ? [] : emojiLike(word, MOST).map(([name, text]) => ({ text, name, shown: text })),
+);
+
+let open = null; // {field, start, choices, at}
+const list = document.createElement("div");
+list.id = "offers";
+list.className = "offers";
+list.setAttribute("role", "listbox");
+
+/** What is being completed at the caret: where its sign stands, the sign, and the word so far. */
+function wordAt(field) {
+  const { selectionStart: at, selectionEnd, value } = field;
+  if (at !== selectionEnd) return null;
+  const [, sign, word] =
+    value.slice(Math.max(0, at - 40), at).match(/(?:^|[\s(])([^\s\p{L}\p{N}_])([\p{L}\p{N}_+-]+)$/u) ?? [];
+  return sources.has(sign) ? { sign, word, start: at - word.length - 1 } : null;
+}
+
+function close() {
+  if (!open) return;
+  for (const name of ["aria-activedescendant", "aria-controls", "aria-autocomplete"]) open.field.removeAttribute(name);
+  list.remove();
+  open = null;
+}
+
+function show(field, start, choices) {
+  const foot = field.form?.querySelector(".foot");
+  if (!choices.length || !foot) return close();
+  if (open?.field !== field) close();
+  open = { field, start, choices, at: 0 };
+  list.setAttribute("aria-label", field.dataset.offers ?? "");
+  list.replaceChildren(...choices.map(optionOf));
+  foot.append(list);
+  field.setAttribute("aria-autocomplete", "list");
+  field.setAttribute("aria-controls", list.id);
+  choose(0);
+}
+
+function optionOf({ name, shown }, number) {
+  const option = document.createElement("span");
+  option.id = `offer-${number}`;
+  option.className = "word";
+  option.setAttribute("role", "option");
+  option.append(shown === name ? name : `${shown} ${name.replaceAll("_", " ")}`);
+  return option;
+}
+
+function choose(at) {
+  open.at = (at + open.choices.length) % open.choices.length;
+  for (const [number, option] of [...list.children].entries()) {
+    option.setAttribute("aria-selected", String(number === open.at));
+  }
+  open.field.setAttribute("aria-activedescendant", `offer-${open.at}`);
+  list.children[open.at].scrollIntoView({ block: "nearest", inline: "nearest" });
+}
+
+function take(number) {
+  const { field, start, choices } = open;
+  const at = field.selectionStart;
+  close();
+  type(field, choices[number].text, start, at);
+}
+
+document.addEventListener("input", async ({ target: field, isComposing }) => {
+  if (!field.matches?.("textarea[data-grows]") || isComposing) return;
+  const before = field.value.slice(Math.max(0, field.selectionStart - 40), field.selectionStart);
+  const [whole, name] = before.match(/:([\w+-]+):$/) ?? [];
+  if (name && emojiOf(name)) {
+    close();
+    return type(field, emojiOf(name), field.selectionStart - whole.length);
+  }
+  const asked = wordAt(field);
+  const choices = asked ? await sources.get(asked.sign)(asked.word) : [];
+  const now = wordAt(field);
+  if (asked?.word !== now?.word || asked?.start !== now?.start) return; // something was typed meanwhile
+  if (now) show(field, now.start, choices);
+  else close();
+});
+
+document.addEventListener(
+  "keydown",
+  (event) => {
+    if (!open || event.target !== open.field || event.isComposing) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
+    const { key } = event;
+    if (key === "ArrowDown" || key === "ArrowUp") choose(open.at + (key === "ArrowDown" ? 1 : -1));
+    else if (key === "Enter" || key === "Tab") take(open.at);
+    else if (key === "Escape") close();
+    else {
+      if (/^(Arrow|Home|End|Page)/.test(key)) close();
+      return;
+    }
+    event.preventDefault();
+  },
+  true,
+);
+
+// The field keeps the focus, and on a phone its keyboard.
+list.addEventListener("pointerdown", (event) => event.preventDefault());
+list.addEventListener("click", ({ target }) => {
+  const number = [...list.children].indexOf(target.closest("[role=option]"));
+  if (number >= 0) take(number);
+});
+document.addEventListener("focusout", ({ target }) => target === open?.field && close());

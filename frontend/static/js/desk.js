@@ -1,0 +1,64 @@
+// Around the text one writes: focus mode, the number of its words when asked, and a keyboard that takes the screen.
+
+const fieldOf = (element) => element.closest("form")?.querySelector("textarea");
+
+/** All but the text goes, until Escape, until the text is kept, or until the focus goes elsewhere. */
+export function beAlone(form, isAlone) {
+  form.classList.toggle("alone", isAlone);
+  form.querySelector("[data-does=alone]")?.setAttribute("aria-pressed", String(isAlone));
+  if (isAlone) form.querySelector("textarea").focus();
+}
+
+/** Leaves focus mode; whether there was anything to leave. */
+export function comeBack() {
+  const form = document.querySelector("form.alone");
+  if (form) beAlone(form, false);
+  return Boolean(form);
+}
+
+function countWords(text) {
+  if (!Intl.Segmenter) return text.split(/\s+/).filter(Boolean).length;
+  const segments = new Intl.Segmenter(document.documentElement.lang, { granularity: "word" }).segment(text);
+  return [...segments].filter(({ isWordLike }) => isWordLike).length;
+}
+
+const does = {
+  alone: (button) => beAlone(button.form, !button.form.classList.contains("alone")),
+  count(button) {
+    const field = fieldOf(button);
+    const { selectionStart, selectionEnd, value } = field;
+    const text = selectionStart === selectionEnd ? value : value.slice(selectionStart, selectionEnd);
+    const place = button.form.querySelector("[data-count]");
+    place.textContent = place.dataset.count.replace(
+      "%",
+      countWords(text).toLocaleString(document.documentElement.lang),
+    );
+    field.focus({ preventScroll: true });
+  },
+};
+
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest("button[data-does]");
+  does[button?.dataset.does]?.(button);
+});
+
+document.addEventListener("input", ({ target }) => {
+  const place = target.form?.querySelector("[data-count]");
+  if (place) place.textContent = "";
+});
+
+document.addEventListener("focusout", ({ target, relatedTarget }) => {
+  const form = target.closest("form.alone");
+  if (form && relatedTarget && !form.contains(relatedTarget)) beAlone(form, false);
+});
+
+document.addEventListener("htmx:after:swap", ({ detail: { ctx } }) => ctx.sent && ctx.response?.raw.ok && comeBack());
+
+// Where a keyboard lies over the page instead of making it smaller (iOS), what is written stays above it.
+const seen = window.visualViewport;
+function makeRoom() {
+  const covered = seen.scale > 1.01 ? 0 : Math.round(window.innerHeight - seen.height - seen.offsetTop);
+  document.documentElement.style.setProperty("--keyboard", `${Math.max(0, covered)}px`);
+}
+seen?.addEventListener("resize", makeRoom);
+seen?.addEventListener("scroll", makeRoom);

@@ -1,0 +1,112 @@
+// What a text area knows of Markdown: lists go on, Tab makes a sub-item, Ctrl or ⌘ with B, I and K mark what is selected.
+// Every change goes through the browser, so that its own undo takes it back.
+
+const ITEM = /^([ \t]*)(?:([-*+])|(\d{1,9})([.)]))([ \t]+)(?:(\[)[ xX]\][ \t]+)?/;
+const QUOTE = /^(?:[ \t]*>[ \t]?)+/;
+export const isAddress = (text) => /^https?:\/\/\S+$/i.test(text);
+
+/** Puts text in place of what stands from `start` to `end`, as if it had been typed. */
+export function type(field, text, start = field.selectionStart, end = field.selectionEnd) {
+  field.setSelectionRange(start, end);
+  if (start === end && !text) return;
+  if (document.execCommand(text ? "insertText" : "delete", false, text)) return;
+  field.setRangeText(text, start, end, "end");
+  field.dispatchEvent(new InputEvent("input", { bubbles: true, data: text }));
+}
+
+const lineStart = (text, at) => text.lastIndexOf("\n", at - 1) + 1;
+const lineEnd = (text, at) => (text.indexOf("\n", at) < 0 ? text.length : text.indexOf("\n", at));
+const isInFence = (text) => (text.match(/^[ \t]*(```|~~~)/gm)?.length ?? 0) % 2 === 1;
+const widthOf = (blanks) => blanks.replaceAll("\t", "    ").length;
+
+function continueList(field) {
+  const { selectionStart: at, selectionEnd, value } = field;
+  const start = lineStart(value, at);
+  if (at !== selectionEnd || isInFence(value.slice(0, start))) return false;
+  const line = value.slice(start, at);
+  const quote = line.match(QUOTE)?.[0] ?? "";
+  const item = line.slice(quote.length).match(ITEM);
+  const mark = quote + (item?.[0] ?? "");
+  if (!mark.trim()) return false;
+  if (line === mark && at === lineEnd(value, at)) {
+    type(field, item ? quote : "", start, at); // an empty item ends the list
+  } else {
+    const [, blanks, bullet, number, point, gap, box] = item ?? [];
+    const next = item ? `${blanks}${bullet ?? Number(number) + 1 + point}${gap}${box ? "[ ] " : ""}` : "";
+    type(field, `\n${quote}${next}`);
+  }
+  return true;
+}
+
+/** Makes items sub-items of the one before them, or takes that back; false where neither is a list's business. */
+function indent(field, isBack) {
+  const { selectionStart, selectionEnd, value } = field;
+  const start = lineStart(value, selectionStart);
+  const end = lineEnd(value, Math.max(selectionStart, selectionEnd - 1));
+  const lines = value.slice(start, end).split("\n");
+  const item = lines[0].match(ITEM);
+  if (!item || isInFence(value.slice(0, start))) return false;
+  const above = value.slice(0, start).split("\n").slice(0, -1).reverse();
+  const own = widthOf(item[1]);
+  let width;
+  if (isBack) {
+    const parent = above.map((line) => line.match(ITEM)).find((other) => other && widthOf(other[1]) < own);
+    if (!own) return false;
+    width = parent ? widthOf(parent[1]) : 0;
+  } else {
+    const other = above[0]?.match(ITEM);
+    if (!other || widthOf(other[1]) < own) return false; // there is nothing it could be under: Tab moves on
+    width = widthOf(other[1]) > own ? widthOf(other[1]) : own + other[0].trimStart().replace(/\[.\][ \t]*$/, "").length;
+  }
+  const moved = lines.map((line) => {
+    const blanks = line.match(/^[ \t]*/)[0];
+    return " ".repeat(Math.max(0, widthOf(blanks) + width - own)) + line.slice(blanks.length);
+  });
+  type(field, moved.join("\n"), start, end);
+  const shift = moved[0].length - lines[0].length;
+  if (selectionStart === selectionEnd) field.setSelectionRange(selectionStart + shift, selectionStart + shift);
+  else field.setSelectionRange(start, start + moved.join("\n").length);
+  return true;
+}
+
+/** Puts marks around what is selected, or takes them away: n stars make italics when odd, and bold from two on. */
+function emphasise(field, mark) {
+  const { selectionStart, selectionEnd, value } = field;
+  const selected = value.slice(selectionStart, selectionEnd);
+  const start = selectionStart + (selected.length - selected.trimStart().length) * Number(selected.trim() !== "");
+  const text = selected.trim() || selected;
+  const end = start + text.length;
+  const stars = Math.min(value.slice(0, start).match(/\**$/)[0].length, value.slice(end).match(/^\**/)[0].length);
+  const size = mark.length;
+  const isMarked = size === 1 ? stars % 2 === 1 : stars >= 2;
+  if (isMarked) type(field, text, start - size, end + size);
+  else type(field, mark + text + mark, start, end);
+  const from = isMarked ? start - size : start + size;
+  field.setSelectionRange(from, from + text.length);
+}
+
+/** Makes what is selected a link, to `address` where it is known; the caret goes where something is missing. */
+export function link(field, address = "") {
+  const { selectionStart: start, selectionEnd: end, value } = field;
+  const text = value.slice(start, end);
+  const words = isAddress(text) ? "" : text;
+  const to = address || (words ? "" : text);
+  type(field, `[${words}](${to})`, start, end);
+  const caret = !words ? start + 1 : to ? field.selectionEnd : start + words.length + 3;
+  field.setSelectionRange(caret, caret);
+}
+
+document.addEventListener("keydown", (event) => {
+  const { key, target: field } = event;
+  if (!field.matches?.("textarea[data-grows]") || event.defaultPrevented || event.isComposing || event.altKey) return;
+  const isMac = document.documentElement.dataset.keys === "mac";
+  const isPressed = isMac ? event.metaKey && !event.ctrlKey : event.ctrlKey && !event.metaKey;
+  const letter = isPressed && !event.shiftKey ? key.toLowerCase() : "";
+  let done = true;
+  if (letter === "b" || letter === "i") emphasise(field, letter === "b" ? "**" : "*");
+  else if (letter === "k" && field.selectionStart !== field.selectionEnd) link(field);
+  else if (key === "Enter" && !event.ctrlKey && !event.metaKey && !event.shiftKey) done = continueList(field);
+  else if (key === "Tab" && !event.ctrlKey && !event.metaKey) done = indent(field, event.shiftKey);
+  else done = false;
+  if (done) event.preventDefault();
+});

@@ -1,0 +1,129 @@
+// Rich text that is pasted becomes Markdown. It is read in a document that shows, runs and fetches nothing.
+
+import { isAddress, link, type } from "./markup.js";
+
+const TELLING = "b,strong,i,em,a[href],h1,h2,h3,h4,h5,h6,li,blockquote,code,pre,table,hr,s,del,[data-style]";
+const IGNORED = new Set(["SCRIPT", "STYLE", "TITLE", "META", "LINK", "HEAD", "TEMPLATE", "SVG", "OBJECT", "IFRAME"]);
+const BLOCKS = new Set(
+  "P DIV H1 H2 H3 H4 H5 H6 UL OL LI BLOCKQUOTE PRE TABLE HR SECTION ARTICLE HEADER FOOTER MAIN ASIDE NAV FIGURE FIGCAPTION DL DT DD ADDRESS FORM BODY".split(
+    " ",
+  ),
+);
+
+const isBlock = (node) => BLOCKS.has(node.nodeName);
+const lines = (text, first, rest) =>
+  text
+    .split("\n")
+    .map((line, number) => (number ? (line ? rest + line : line) : first + line))
+    .join("\n");
+
+/** Markdown of a fragment of HTML; "" where there is nothing in it that plain text would lose. */
+export function markdownOf(html) {
+  // Attributes of style would be refused, and complained of, by the policy of the page.
+  const tame = html.replace(/<style[\s\S]*?<\/style>/gi, "").replace(/\sstyle=/gi, " data-style=");
+  const { body } = new DOMParser().parseFromString(tame, "text/html");
+  const isTelling = [...body.querySelectorAll(TELLING)].some(
+    (element) => !element.dataset.style || marksOf(element).length || !element.matches("[data-style]:is(span,p,div)"),
+  );
+  return isTelling ? blocks(body).join("\n\n") : "";
+}
+
+function blocks(parent) {
+  const found = [];
+  let run = "";
+  const flush = () => {
+    const text = run.replace(/ *\n */g, "\n").trim();
+    if (text) found.push(text);
+    run = "";
+  };
+  for (const node of parent.childNodes) {
+    if (isBlock(node) || (node.firstElementChild && [...node.querySelectorAll("*")].some(isBlock))) {
+      flush();
+      found.push(...block(node));
+    } else run += inline(node);
+  }
+  flush();
+  return found;
+}
+
+function block(node) {
+  const name = node.nodeName;
+  if (/^H[1-6]$/.test(name)) {
+    const words = inlines(node).replace(/\s+/g, " ").trim();
+    return words ? [`${"#".repeat(Number(name[1]))} ${words}`] : [];
+  }
+  if (name === "UL" || name === "OL") return [list(node)];
+  if (name === "BLOCKQUOTE") return [blocks(node).join("\n\n").replace(/^/gm, "> ").replace(/^> $/gm, ">")];
+  if (name === "PRE") return [`\`\`\`\n${node.textContent.replace(/\n$/, "")}\n\`\`\``];
+  if (name === "HR") return ["---"];
+  if (name === "TABLE") return [table(node)];
+  return blocks(node);
+}
+
+function list(node) {
+  const items = [];
+  let number = Number(node.getAttribute("start") ?? 1);
+  for (const child of node.children) {
+    if (/^[UO]L$/.test(child.nodeName) && items.length) {
+      items.push(lines(list(child), "  ", "  ")); // as some word processors nest them
+    } else if (child.nodeName === "LI") {
+      const box = child.querySelector(":scope > input[type=checkbox], :scope > p:first-child > input[type=checkbox]");
+      const mark =
+        node.nodeName === "OL" ? `${number++}. ` : box ? `- [${box.hasAttribute("checked") ? "x" : " "}] ` : "- ";
+      items.push(lines(blocks(child).join("\n"), mark, " ".repeat(mark.length - (box ? 4 : 0))));
+    }
+  }
+  return items.join("\n");
+}
+
+function table(node) {
+  const rows = [...node.rows].map((row) =>
+    [...row.cells].map((cell) => blocks(cell).join(" ").replace(/\s+/g, " ").replaceAll("|", "\\|")),
+  );
+  const row = (cells) => `| ${cells.join(" | ")} |`;
+  return rows.length ? [row(rows[0]), row(rows[0].map(() => "---")), ...rows.slice(1).map(row)].join("\n") : "";
+}
+
+function marksOf({ nodeName: name, dataset = {} }) {
+  const style = dataset.style ?? "";
+  const weight = style.match(/font-weight:\s*(\w+)/)?.[1];
+  const isBold = weight ? weight === "bold" || Number(weight) >= 600 : name === "B" || name === "STRONG";
+  const slant = style.match(/font-style:\s*(\w+)/)?.[1];
+  const isItalic = slant ? slant !== "normal" : name === "I" || name === "EM" || name === "CITE";
+  return [isBold && "**", isItalic && "*", (name === "S" || name === "DEL") && "~~"].filter(Boolean);
+}
+
+const inlines = (node) => [...node.childNodes].map(inline).join("");
+
+function inline(node) {
+  if (node.nodeType === Node.TEXT_NODE) {
+    return node.data.replace(/[\s\u00a0]+/g, " ").replace(/[\\`*]|(?<!\w)_|_(?!\w)/g, "\\$&");
+  }
+  const { nodeName: name } = node;
+  if (node.nodeType !== Node.ELEMENT_NODE || IGNORED.has(name)) return "";
+  if (name === "BR") return "\n";
+  if (name === "IMG") return node.alt;
+  if (name === "CODE" || name === "KBD" || name === "SAMP") return node.textContent && `\`${node.textContent}\``;
+  let text = inlines(node);
+  if (!text.trim()) return text;
+  const [, before, words, after] = text.match(/^(\s*)([\s\S]*?)(\s*)$/);
+  text = words;
+  for (const mark of marksOf(node)) text = mark + text + mark;
+  const address = name === "A" ? (node.getAttribute("href") ?? "") : "";
+  if (/^(https?:|mailto:)/i.test(address) && address !== words) text = `[${text}](${address.replaceAll(" ", "%20")})`;
+  return before + text + after;
+}
+
+document.addEventListener("paste", (event) => {
+  const field = event.target;
+  if (!field.matches?.("textarea[data-grows]")) return;
+  const plain = event.clipboardData.getData("text/plain").trim();
+  const html = event.clipboardData.getData("text/html");
+  if (isAddress(plain) && field.selectionStart !== field.selectionEnd) link(field, plain);
+  else {
+    const text = html && markdownOf(html);
+    if (!text) return;
+    type(field, text);
+  }
+  event.preventDefault();
+});

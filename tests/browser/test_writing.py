@@ -1,0 +1,264 @@
+"""Writing: lists, emphasis, pasted text, emoji, boxes, focus, and that the browser's own undo takes each back."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.served import Server, Writer
+
+DAY = "2024-03-12"
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server]) -> Server:
+    env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
+    return serve(env=env).start()
+
+
+@pytest.fixture
+def writer(server: Server) -> Writer:
+    return Writer(server.url).register()
+
+
+def opened(new_page: Callable[..., Page], writer: Writer, **options: object) -> Page:
+    page = new_page(**options)
+    jar = writer.http.cookies.jar
+    page.context.add_cookies([{"name": c.name, "value": c.value or "", "url": writer.url} for c in jar])
+    page.goto(f"{writer.url}/d/{DAY}")
+    return page
+
+
+@pytest.fixture
+def page(writer: Writer, new_page: Callable[..., Page]) -> Page:
+    return opened(new_page, writer)
+
+
+@pytest.fixture
+def field(page: Page) -> Locator:
+    field = page.get_by_label("Write an entry")
+    field.focus()
+    return field
+
+
+LISTS = [
+    ("- one", "Enter", "- one\n- "),
+    ("- one\n- ", "Enter", "- one\n"),
+    ("9. nine", "Enter", "9. nine\n10. "),
+    ("  * a", "Enter", "  * a\n  * "),
+    ("- [x] done", "Enter", "- [x] done\n- [ ] "),
+    ("- [ ] ", "Enter", ""),
+    ("> said", "Enter", "> said\n> "),
+    ("> - a", "Enter", "> - a\n> - "),
+    ("plain", "Enter", "plain\n"),
+    ("- one", "Shift+Enter", "- one\n"),
+    ("```\n- code", "Enter", "```\n- code\n"),
+    ("- one\n- two", "Tab", "- one\n  - two"),
+    ("1. one\n2. two", "Tab", "1. one\n   2. two"),
+    ("- one\n  - two\n- three", "Tab", "- one\n  - two\n  - three"),
+    ("- one\n  - two", "Shift+Tab", "- one\n- two"),
+    ("- [ ] one\n- [ ] two", "Tab", "- [ ] one\n  - [ ] two"),
+]
+
+PLAIN = {("plain", "Enter"), ("- one", "Shift+Enter"), ("```\n- code", "Enter")}
+
+
+def test_lists(field: Locator, page: Page) -> None:
+    for before, key, after in LISTS:
+        page.keyboard.press("Control+a")
+        field.evaluate("(field, text) => document.execCommand('insertText', false, text)", before)
+        page.keyboard.press(key)
+        expect(field).to_have_value(after)
+        expect(field).to_be_focused()
+        if (before, key) not in PLAIN:  # there the browser takes back what was put in before, too
+            page.keyboard.press("Control+z")
+            expect(field).to_have_value(before)
+
+
+def test_tab_leaves_a_text_that_is_no_list(field: Locator, page: Page) -> None:
+    page.keyboard.type("just words")
+    page.keyboard.press("Tab")
+    expect(field).not_to_be_focused()
+    expect(field).to_have_value("just words")
+    # A first item has nothing to be under: nobody is caught in a list either.
+    field.fill("- one")
+    page.keyboard.press("Tab")
+    expect(field).not_to_be_focused()
+
+
+def test_emphasis_and_links(field: Locator, page: Page) -> None:
+    page.keyboard.type("a heron")
+    page.keyboard.press("Shift+Control+ArrowLeft")
+    page.keyboard.press("Control+b")
+    expect(field).to_have_value("a **heron**")
+    page.keyboard.press("Control+i")
+    expect(field).to_have_value("a ***heron***")
+    page.keyboard.press("Control+b")
+    expect(field).to_have_value("a *heron*")
+    page.keyboard.press("Control+i")
+    expect(field).to_have_value("a heron")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("https://example.org")
+    expect(field).to_have_value("a [heron](https://example.org)")
+    for _ in range(30):
+        page.keyboard.press("Control+z")
+    expect(field).to_have_value("")
+
+
+PASTE = """(field, [html, text]) => {
+  const data = new DataTransfer();
+  if (html) data.setData("text/html", html);
+  data.setData("text/plain", text);
+  const event = new ClipboardEvent("paste", {clipboardData: data, bubbles: true, cancelable: true});
+  if (field.dispatchEvent(event)) document.execCommand("insertText", false, text);
+}"""
+
+
+PASTED = [
+    ("<p>a <b>bold</b> and <em>slanted </em>word</p>", "a **bold** and *slanted* word"),
+    ("<h2>Title</h2><p>One.</p><p>Two<br>lines.</p>", "## Title\n\nOne.\n\nTwo\nlines."),
+    (
+        "<ul><li>one<ul><li>deeper</li></ul></li><li><input type=checkbox checked> done</ul><ol start=3><li>c</ol>",
+        "- one\n  - deeper\n- [x] done\n\n3. c",
+    ),
+    ("<blockquote><p>said</p><p>twice</p></blockquote>", "> said\n>\n> twice"),
+    (
+        '<p>see <a href="https://e.org/a b">there</a> <a href="javascript:x()">no</a></p>',
+        "see [there](https://e.org/a%20b) no",
+    ),
+    ("<p>run <code>ls *</code></p><pre>a\n  b\n</pre>", "run `ls *`\n\n```\na\n  b\n```"),
+    ('<b style="font-weight:normal"><span style="font-weight:700">docs</span> plain</b>', "**docs** plain"),
+    ("<table><tr><th>a<th>b<tr><td>1<td>2|3</table>", "| a | b |\n| --- | --- |\n| 1 | 2\\|3 |"),
+    (
+        '<p>2 * 3 <i>is</i> six<img src="https://e.org/x.png" alt="!"><script>alert(1)</script></p>',
+        "2 \\* 3 *is* six!",
+    ),
+    ('<meta charset="utf-8"><span style="color: red">only words</span>', "PLAIN"),
+    ("", "PLAIN"),
+]
+
+
+def test_rich_text_becomes_markdown(field: Locator, page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.keyboard.type("x ")
+    for html, markdown in PASTED:
+        field.evaluate(PASTE, [html, "PLAIN"])
+        expect(field).to_have_value("x " + markdown)
+        page.keyboard.press("Control+z")
+        expect(field).to_have_value("x ")
+    assert not [url for url in asked if "e.org" in url]
+
+
+def test_an_address_pasted_over_words_makes_them_a_link(field: Locator, page: Page) -> None:
+    page.keyboard.type("the heron")
+    page.keyboard.press("Shift+Control+ArrowLeft")
+    field.evaluate(PASTE, ["", "https://example.org/bird"])
+    expect(field).to_have_value("the [heron](https://example.org/bird)")
+
+
+def test_emoji_by_their_names(field: Locator, page: Page, axe: Callable[[Page], None]) -> None:
+    page.keyboard.type("at 10:30 good :he")
+    offers = page.get_by_role("listbox", name="Suggestions")
+    expect(offers.get_by_role("option").first).to_have_attribute("aria-selected", "true")
+    expect(field).to_have_attribute("aria-activedescendant", "offer-0")
+    axe(page)
+    page.keyboard.type("ar")
+    expect(offers.get_by_role("option").first).to_have_text("❤️ heart")
+    page.keyboard.press("ArrowDown")
+    expect(offers.get_by_role("option").nth(1)).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    expect(field).to_have_value("at 10:30 good ❤️")
+    expect(offers).to_have_count(0)
+    page.keyboard.press("Control+z")
+    expect(field).to_have_value("at 10:30 good :hear")
+    page.keyboard.press("Escape")
+    expect(offers).to_have_count(0)
+    field.fill("")
+    page.keyboard.type("whole :coffee: and :nothinglikeit: ")
+    expect(field).to_have_value("whole ☕ and :nothinglikeit: ")
+    field.fill("")
+    page.keyboard.type(":tea")
+    offers.get_by_role("option", name="tea").first.click()
+    expect(field).to_have_value("🍵")
+    expect(field).to_be_focused()
+
+
+def test_boxes_are_ticked_where_they_stand(writer: Writer, new_page: Callable[..., Page]) -> None:
+    entry = writer.write("- [ ] ring the plumber\n- [ ] paint", DAY)
+    page = opened(new_page, writer)
+    first, second = page.get_by_role("checkbox", name="ring the plumber"), page.get_by_role("checkbox", name="paint")
+    with page.expect_response(lambda answer: answer.url.endswith("/tasks")):
+        first.check()
+    second.focus()
+    with page.expect_response(lambda answer: answer.url.endswith("/tasks") and answer.ok):
+        page.keyboard.press("Space")
+    expect(second).to_be_focused()
+    expect(page.locator(f"#e-{entry} .edited").last).to_contain_text("edited")
+    expect(page.locator(f"#e-{entry}")).to_have_attribute("data-revision", "3")
+    page.reload()
+    expect(first).to_be_checked()
+    expect(second).to_be_checked()
+
+    # Changed elsewhere, and this window has not heard of it: nothing is lost, and it says so.
+    page.route("**/entries?**", lambda route: route.abort())
+    revision = page.locator(f"#e-{entry} form.tasks input[name=revision]")
+    revision.evaluate("field => { field.value = 2 }")
+    second.uncheck()
+    expect(page.locator(f"#e-{entry}").get_by_role("alert").first).to_contain_text("changed elsewhere")
+    expect(second).to_be_checked()
+    second.uncheck()
+    expect(revision).to_have_value("4")
+    expect(page.locator(f"#e-{entry} form.tasks .problem")).to_be_hidden()
+
+
+def test_two_boxes_ticked_in_one_breath(writer: Writer, new_page: Callable[..., Page]) -> None:
+    entry = writer.write("- [ ] one\n- [ ] two\n- [ ] three", DAY)
+    page = opened(new_page, writer)
+    page.evaluate("for (const box of document.querySelectorAll('.tasks input[type=checkbox]')) box.click()")
+    expect(page.locator(f"#e-{entry} form.tasks input[name=revision]")).to_have_value(re.compile("[23]"))
+    expect(page.locator(".htmx-request")).to_have_count(0)
+    page.reload()
+    assert page.locator(".tasks input:checked").count() == 3
+
+
+def test_boxes_without_a_script(writer: Writer, new_page: Callable[..., Page]) -> None:
+    writer.write("- [ ] ring the plumber\n- [ ] paint", DAY)
+    page = opened(new_page, writer, java_script_enabled=False)
+    page.get_by_role("checkbox", name="paint").check()
+    page.get_by_role("button", name="Keep the boxes").click()
+    expect(page.get_by_role("checkbox", name="paint")).to_be_checked()
+    expect(page.get_by_role("checkbox", name="ring")).not_to_be_checked()
+
+
+def test_alone_with_the_text(writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
+    width = 390
+    writer.write("An entry.", DAY)
+    page = opened(new_page, writer)
+    page.set_viewport_size({"width": width, "height": 844})
+    field = page.get_by_label("Write an entry")
+    field.click()
+    page.keyboard.type("Three herons flew.")
+    page.get_by_role("button", name="Words").click()
+    expect(page.get_by_text("Words: 3")).to_be_visible()
+    expect(field).to_be_focused()
+    button = page.get_by_role("button", name="Focus")
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    expect(field).to_be_focused()
+    middle = "([x, y]) => document.elementFromPoint(x, y)?.closest('form')?.id"
+    for place in ([10, 10], [width / 2, 60], [10, 834]):
+        assert page.evaluate(middle, place) == "composer", place
+    axe(page)
+    page.keyboard.type(" Away.")
+    page.keyboard.press("Escape")
+    expect(button).to_have_attribute("aria-pressed", "false")
+    expect(field).to_have_value("Three herons flew. Away.")
+    expect(field).to_be_focused()
+    button.click()
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("article.entry .prose").last).to_have_text("Three herons flew. Away.")
+    expect(page.locator("form.alone")).to_have_count(0)
+    expect(field).to_be_focused()
