@@ -153,7 +153,7 @@ async def test_the_months_beside_it_and_the_ends_of_the_calendar(app: Running) -
     assert await beside("2024-02") == ["2024-01", "2024-03"]
 
 
-@pytest.mark.parametrize("month", "2026-13 2026-00 2026 2026-1 11-2026 2026-11-20 x 2026-11- 0000-01".split())
+@pytest.mark.parametrize("month", "2026-13 2026-00 226 2026-1 11-2026 2026-11-20 x 2026-11- 0000-01".split())
 async def test_there_is_no_such_month(app: Running, month: str) -> None:
     answer = await (await app.visitor()).get(f"/calendar/{month}")
     assert answer.status == 404
@@ -205,7 +205,7 @@ async def test_strangers_see_no_calendar(app: Running) -> None:
         ("29 February", "/d/2024-02-29"),
         ("March 2024", "/calendar/2024-03"),
         ("March", "/calendar/2026-03"),
-        ("2019", "/calendar/2019-01"),
+        ("2019", "/calendar/2019"),
         ("summer 2023", "/calendar/2023-06"),
         ("before 2020", "/calendar/2019-12"),
         ("last week", "/calendar/2026-11"),

@@ -136,6 +136,7 @@ class UserIndex:
         self._days: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
         self._at: NDArray[np.float64] = np.zeros(0, dtype=np.float64)
         self._lengths: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+        self._words: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # of the text alone; -1: not asked for yet
         self._graph_above = graph_above
         self._passages: dict[str, Passages] = {}
         self._postings = Postings(self._read)
@@ -198,6 +199,8 @@ class UserIndex:
         for row, _, _ in rows:
             (size,) = self._db.execute("SELECT sz FROM words_docsize WHERE id=?", (row,)).fetchone()
             self._lengths[row - 1] = sum(_varints(size))
+            if row <= len(self._words):
+                self._words[row - 1] = -1
         self._db.execute("COMMIT")
         self._bring_along(rows)
 
@@ -325,6 +328,23 @@ class UserIndex:
         likeness[~allowed] = UNKNOWN
         found = np.flatnonzero(likeness >= DENSE_FLOOR)
         return list(self._page(found, likeness[found].astype(np.float64), known, limit, 0, 0).page)
+
+    def words_on(self, first: date, last: date) -> dict[date, int]:
+        """How many words the writer's own entries have on each day from `first` to `last` that has any."""
+        import numpy as np
+
+        slots = len(self._ids)
+        self._words = grown(self._words, slots, -1)
+        days = self._days[:slots]
+        mine = self._live[:slots] & self._mine[:slots]
+        found = np.flatnonzero(mine & (days >= first.toordinal()) & (days <= last.toordinal()))
+        unknown = found[self._words[found] < 0]
+        query = "SELECT id, sz FROM words_docsize WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        for row, size in self._db.execute(query, (json.dumps(unknown.tolist()),)):
+            self._words[row - 1] = list(_varints(size))[-1]
+        counts = np.bincount(days[found] - first.toordinal(), weights=self._words[found])
+        written = np.unique(days[found]).tolist()
+        return {date.fromordinal(day): int(counts[day - first.toordinal()]) for day in written}
 
     def snippets(self, query: Query, texts: Sequence[str]) -> list[str]:
         """Per text the stretch that matches best, with START and STOP around each match; "" where none matches."""

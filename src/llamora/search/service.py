@@ -231,6 +231,16 @@ class SearchService:
         """Seal the writer's index as it is into the store. False when it changed meanwhile, or is not unlocked."""
         return await self._builder.save(user_id)
 
+    async def words_on(self, keys: Keyring, first: date, last: date) -> tuple[dict[date, int], bool]:
+        """How many words the writer wrote on each day that has any, and whether all entries are known by now.
+
+        Counted as the index cuts words: what the model said and what is deleted are left out. Raises StorageError.
+        """
+        user = self._opened(keys)
+        await self._refresh(user)
+        complete = user.complete
+        return await user.run(lambda: user.index.words_on(first, last)), complete
+
     async def settled(self, user_id: bytes) -> None:
         """Wait until all that was asked for so far is indexed, vectors too. For tests and benchmarks."""
         while user := self._users.get(user_id):

@@ -1,6 +1,8 @@
-"""The calendar: a month, the days that have something on them, and the way to any date."""
+"""The calendar: a month, a year, the days that have something on them, and the way to any date."""
 
-from calendar import Calendar
+import re
+from bisect import bisect_right
+from calendar import Calendar, monthrange
 from datetime import date, timedelta
 
 from quart import Blueprint, Response, request
@@ -9,12 +11,14 @@ from llamora.app import security
 from llamora.app.languages import weekday_names
 from llamora.app.pages import field, is_fragment, page, profile, see_other, today
 from llamora.app.services.container import get_services
+from llamora.app.views import page_views
 from llamora.clock import UnknownDay, parse_day, parse_phrase
 from llamora.persistence.connection import NotFound
 
 blueprint = Blueprint("calendar", __name__)
 
 WORDS = 200
+SHADES = (1, 100, 300, 700)  # words from which a day of the year is a shade darker; the same for every year
 NO_DATE = "That is not a date the calendar knows. Try “12 March 2024”, “last Friday” or “2024-03-12”."
 
 
@@ -26,12 +30,62 @@ async def this_month() -> Response:
 
 @blueprint.get("/calendar/<text>")
 async def show_month(text: str) -> Response:
-    """Any month."""
+    """Any month, or with four digits any year."""
+    if re.fullmatch(r"[0-9]{4}", text) and int(text):
+        return await _year(int(text))
+    return await _month(_known_month(text))
+
+
+@blueprint.get("/m/<text>")
+async def read_month(text: str) -> Response:
+    """A month as one page to read."""
+    first = _known_month(text)
+    services, keys = get_services(), security.session().keys
+    days = _days(first)
+    found = [(day, await services.journal.page(keys, day)) for day in days]
+    pages = [(day, await page_views(keys, threads)) for day, threads in found if threads]
+    before, after = _beside(days)
+    return await page("pages/month.html", month=first, pages=pages, previous_month=before, next_month=after)
+
+
+def _known_month(text: str) -> date:
     try:
-        month = parse_day(f"{text}-01")
+        return parse_day(f"{text}-01")
     except UnknownDay:
         raise NotFound("There is no such month. A month's address looks like /calendar/2026-11.") from None
-    return await _month(month)
+
+
+def _days(month: date) -> list[date]:
+    return [month.replace(day=number) for number in range(1, monthrange(month.year, month.month)[1] + 1)]
+
+
+def _beside(days: list[date]) -> tuple[date | None, date | None]:
+    """The month before and the month after, by one of their days."""
+    before = days[0] - timedelta(1) if days[0] > date.min else None
+    return before, days[-1] + timedelta(1) if days[-1] < date.max else None
+
+
+def _weeks(month: date, week_start: int) -> list[list[date | None]]:
+    weeks = Calendar(week_start).monthdayscalendar(month.year, month.month)
+    return [[month.replace(day=number) if number else None for number in week] for week in weeks]
+
+
+async def _year(year: int) -> Response:
+    """A year by the words that were written on each day."""
+    first, last = date(year, 1, 1), date(year, 12, 31)
+    words, complete = await get_services().search.words_on(security.session().keys, first, last)
+    months = [date(year, number, 1) for number in range(1, 13)]
+    week_start = (await profile()).week_start
+    return await page(
+        "pages/year.html",
+        year=first,
+        months=[(month, _weeks(month, week_start), sum(words.get(day, 0) for day in _days(month))) for month in months],
+        weekdays=weekday_names(week_start),
+        words=words,
+        levels={day: bisect_right(SHADES, count) for day, count in words.items()},
+        complete=complete,
+        now=await today(),
+    )
 
 
 @blueprint.get("/go")
@@ -63,6 +117,8 @@ def _place(words: str, now: date) -> str:
         if found.start == found.end:
             return f"/d/{found.start}"
         start = found.end if found.start == date.min else found.start
+        if (found.start, found.end) == (date(start.year, 1, 1), date(start.year, 12, 31)):
+            return f"/calendar/{start.year:04}"
         return f"/calendar/{start.isoformat()[:7]}"
     return ""
 
@@ -70,21 +126,18 @@ def _place(words: str, now: date) -> str:
 async def _month(month: date, *, words: str = "", error: str = "", about: str = "", status: int = 200) -> Response:
     keys = security.session().keys
     first, week_start = month.replace(day=1), (await profile()).week_start
-    weeks = [
-        [first.replace(day=number) if number else None for number in week]
-        for week in Calendar(week_start).monthdayscalendar(first.year, first.month)
-    ]
-    days = [day for week in weeks for day in week if day]
+    days = _days(first)
+    before, after = _beside(days)
     return await page(
         "components/calendar.html" if is_fragment() else "pages/calendar.html",
         status=status,
         month=first,
-        weeks=weeks,
+        weeks=_weeks(first, week_start),
         weekdays=weekday_names(week_start),
         written=await get_services().journal.written_days(keys, days),
         now=await today(),
-        previous_month=first - timedelta(1) if first > date.min else None,
-        next_month=days[-1] + timedelta(1) if days[-1] < date.max else None,
+        previous_month=before,
+        next_month=after,
         fragment=is_fragment(),
         words=words,
         error=error,

@@ -13,9 +13,11 @@ from llamora.app.views import digest_view, entry_view, page_views
 from llamora.clock import day_edges, day_of, utc_now, zone
 from llamora.journal.entries import EntryError, Thread
 from llamora.journal.profiles import Profile
+from llamora.journal.years import on_this_day
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StorageError
 from llamora.persistence.drafts import day_place
+from llamora.search.rank import opening, plain
 from llamora.vault.keys import Keyring
 
 blueprint = Blueprint("days", __name__)
@@ -149,5 +151,9 @@ async def _day(day: date, words: str = "", error: str = "", status: int = 200) -
         next_day=day + timedelta(1) if day < date.max else None,
         entries=await page_views(keys, threads),
         **await _of_the_model(keys, day, threads, writer, is_today=day == day_of(now, here)),
+        again=[
+            (entry.day, opening(plain(entry.text)))
+            for entry in await on_this_day(get_services().db, get_services().journal, keys, day)
+        ],
         composer={"day": day, "text": words or (draft.text if draft else ""), "error": error, "draft": draft},
     )
