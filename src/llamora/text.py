@@ -9,7 +9,7 @@ MARKS_IN_A_ROW = 30  # Stream-Safe Text Format, Unicode Standard Annex #15, sect
 _RUN = re.compile(rf"[^\w\s\x00-\x7f]{{{MARKS_IN_A_ROW + 1},}}")
 
 
-def normal_form(form: Literal["NFC", "NFKC"], text: str) -> str:
+def normal_form(form: Literal["NFC", "NFKC", "NFKD"], text: str) -> str:
     """`text` in a Unicode normal form; combining marks beyond MARKS_IN_A_ROW on one letter are dropped.
 
     `unicodedata.normalize` sorts the marks of a letter in quadratic time and keeps the interpreter's lock meanwhile:

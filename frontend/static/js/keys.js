@@ -1,6 +1,6 @@
 // Keys: none takes one from the browser, and none but Escape and Ctrl+Enter does anything while writing.
 
-import { comeBack } from "./desk.js";
+import { beAlone, comeBack } from "./desk.js";
 
 const isMac = /mac|iphone|ipad/i.test(navigator.userAgentData?.platform ?? navigator.platform);
 if (isMac) document.documentElement.dataset.keys = "mac";
@@ -12,10 +12,40 @@ const isWriting = (element) => element.matches?.("input, textarea, select, [cont
 // Where a bracket is typed with AltGr, Windows says Ctrl and Alt are down.
 const isPlain = (event) => !event.metaKey && (event.getModifierState("AltGraph") || (!event.ctrlKey && !event.altKey));
 
+const find = (selector) => document.querySelector(selector);
+
 function search() {
-  const field = document.querySelector("[data-shortcut='/']");
+  const field = find("[data-shortcut='/']");
   if (field?.checkVisibility()) field.focus();
-  else if (document.querySelector(".bar")) location.assign("/search");
+  else location.assign("/search");
+}
+
+/** Something of the entry one is at: where the focus is, else what was jumped to, else the last of the page. */
+function ofEntry(selector) {
+  const all = [...document.querySelectorAll("#entries article:not(.reply)")];
+  const here = document.activeElement?.closest("article:not(.reply)") ?? all.find((entry) => entry.matches(":target"));
+  return (here ?? all.at(-1))?.querySelector(`:is(:scope > .actions, :scope > .body > .actions) > ${selector}`);
+}
+
+// What a key does: the element it needs, and what is done with it. Any other key presses what bears it as `data-key`.
+const deeds = {
+  "/": [() => find(".bar"), search],
+  "?": [() => find("#shortcuts"), (sheet) => sheet.showModal()],
+  n: [() => find("#write"), (field) => field.focus()],
+  f: [() => find("#composer"), (form) => beAlone(form, true)],
+  e: [() => ofEntry("[href$='/edit']"), (link) => link.click()],
+  r: [() => ofEntry("[action$='/replies'] button"), (button) => button.click()],
+};
+const other = (key) => [() => find(`[data-key="${key}"]`), (element) => element.click()];
+const deedOf = (key) => (Object.hasOwn(deeds, key) ? deeds[key] : other(key));
+
+/** Whether a key does anything on this page. */
+export const can = (key) => Boolean(deedOf(key)[0]());
+
+export function press(key) {
+  const [find, does] = deedOf(key);
+  const element = find();
+  if (element) does(element);
 }
 
 /** Stops a reply that is being written, else closes what was opened last. */
@@ -44,14 +74,8 @@ document.addEventListener("keydown", (event) => {
   } else if (key === "Escape") {
     stopOrClose(target);
   } else if (chosen.letters !== "off" && !isWriting(target) && isPlain(event)) {
-    if (key === "/") {
-      event.preventDefault();
-      search();
-    } else if (key === "?") {
-      event.preventDefault();
-      document.getElementById("shortcuts")?.showModal();
-    } else if (/^[a-z[\]]$/.test(key)) {
-      document.querySelector(`[data-key="${key}"]`)?.click();
-    }
+    if (!/^[a-z[\]/?]$/.test(key) || !can(key)) return;
+    event.preventDefault();
+    press(key);
   }
 });

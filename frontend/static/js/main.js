@@ -9,6 +9,7 @@ import "./paste.js";
 import "./desk.js";
 import "./tasks.js";
 import "./keys.js";
+import "./palette.js";
 import "./results.js";
 import "./writing.js";
 import "./drafts.js";

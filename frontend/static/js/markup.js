@@ -102,10 +102,11 @@ document.addEventListener("keydown", (event) => {
   const isMac = document.documentElement.dataset.keys === "mac";
   const isPressed = isMac ? event.metaKey && !event.ctrlKey : event.ctrlKey && !event.metaKey;
   const letter = isPressed && !event.shiftKey ? key.toLowerCase() : "";
+  const keeps = document.documentElement.dataset.enter === "keep"; // then Shift and Enter begin a new line
   let done = true;
   if (letter === "b" || letter === "i") emphasise(field, letter === "b" ? "**" : "*");
   else if (letter === "k" && field.selectionStart !== field.selectionEnd) link(field);
-  else if (key === "Enter" && !event.ctrlKey && !event.metaKey && !event.shiftKey) done = continueList(field);
+  else if (key === "Enter" && !event.ctrlKey && !event.metaKey && event.shiftKey === keeps) done = continueList(field);
   else if (key === "Tab" && !event.ctrlKey && !event.metaKey) done = indent(field, event.shiftKey);
   else done = false;
   if (done) event.preventDefault();

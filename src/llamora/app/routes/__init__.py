@@ -2,7 +2,19 @@
 
 from quart import Blueprint
 
-from llamora.app.routes import auth, calendar, days, deleted, drafts, entries, profile, replies, search, settings
+from llamora.app.routes import (
+    auth,
+    calendar,
+    days,
+    deleted,
+    drafts,
+    entries,
+    palette,
+    profile,
+    replies,
+    search,
+    settings,
+)
 
 blueprints: tuple[Blueprint, ...] = (
     auth.blueprint,
@@ -13,6 +25,7 @@ blueprints: tuple[Blueprint, ...] = (
     deleted.blueprint,
     replies.blueprint,
     search.blueprint,
+    palette.blueprint,
     profile.blueprint,
     settings.blueprint,
 )

@@ -103,11 +103,11 @@ async def go_to_words() -> Response:
     """To the day, or the month, that somebody typed; their words stay out of every address."""
     now = await today()
     words = (await field("when"))[:WORDS].strip()
-    place = _place(words, now)
+    place = place_of(words, now)
     return see_other(place) if place else await _month(now, words=words, error=NO_DATE, about="when", status=422)
 
 
-def _place(words: str, now: date) -> str:
+def place_of(words: str, now: date) -> str:
     """Where a typed date leads: to its day, and for a longer time to the month it begins in; "" for none."""
     # "Friday" and "March" alone are dates here, though not in a sentence.
     for phrase in (words, f"on {words}", f"in {words}"):

@@ -1,0 +1,66 @@
+"""The palette: what its words may mean."""
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from llamora.app import pages
+from llamora.app.routes.palette import likeness
+from tests.app.conftest import Running, Visitor
+
+WAY = re.compile(r'<a role="option" id="way-\d+"[^>]*?(?: href="([^"]*)")?(?: data-press="([^"]*)")?>([^<]*)')
+
+
+@pytest.fixture(autouse=True)
+def _noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is Friday 20 November 2026."""
+    monkeypatch.setattr(pages, "utc_now", lambda: datetime(2026, 11, 20, 12, tzinfo=UTC))
+
+
+async def ways(visitor: Visitor, words: str) -> list[tuple[str, str]]:
+    """Names and where they lead, the first that stands out first."""
+    answer = await visitor.post("/palette", {"q": words}, fragment=True)
+    assert answer.status == 200
+    return [(name.strip(), path) for path, _, name in WAY.findall(answer.text)]
+
+
+async def test_a_date_comes_first(app: Running) -> None:
+    alice = await app.visitor()
+    for words, way in {
+        "last friday": ("Friday 13 November 2026", "/d/2026-11-13"),
+        "12 March 2024": ("Tuesday 12 March 2024", "/d/2024-03-12"),
+        "2024-03": ("March 2024", "/calendar/2024-03"),
+        "2024": ("2024", "/calendar/2024"),
+        "yesterday": ("Thursday 19 November 2026", "/d/2026-11-19"),
+    }.items():
+        assert (await ways(alice, words))[0] == way, words
+
+
+async def test_pages_and_settings_by_a_part_of_their_names(app: Running) -> None:
+    alice = await app.visitor()
+    assert (await ways(alice, ""))[0] == ("Write", "/d/today#write")
+    assert (await ways(alice, "passph"))[0] == ("Passphrase", "/you#h-passphrase")
+    assert (await ways(alice, "signed"))[0] == ("Where you are signed in", "/you#devices")
+    assert (await ways(alice, "rdm"))[0] == ("Read the month", "/m/2026-11")
+    assert ("Replies", "/you#h-model") in await ways(alice, "repl")
+    assert await ways(alice, "nothing is called that") == []
+
+
+async def test_anything_else_is_a_search(app: Running) -> None:
+    alice = await app.visitor()
+    answer = await alice.post("/palette", {"q": 'the <b>"heron"'}, fragment=True)
+    assert '<button role="option" id="way-search" name="q" value="the &lt;b&gt;&#34;heron&#34;"' in answer.text
+    assert "Search for “the &lt;b&gt;&#34;heron&#34;”" in answer.text
+    assert "Search for" not in (await alice.post("/palette", {"q": " "}, fragment=True)).text
+    assert (await app.stranger().post("/palette", {"q": "x"}, fragment=True)).status == 401
+
+
+def test_the_nearer_the_name_the_less() -> None:
+    names = ["Re", "Read me", "Please Read", "Already", "R-E-D-O"]
+    assert [likeness("re", name) for name in names] == [0, 0, 1, 2, 3]
+    assert likeness("red", "Write") == -1
+    assert likeness("schlussel", "Schlüssel") == 0
+    assert likeness("x", "axe") == 2
+    assert likeness("q", "xaq!z") == 2
+    assert likeness("Q", "axe") == -1
