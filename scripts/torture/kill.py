@@ -331,8 +331,8 @@ class Served:
         master = bytes(open_slot(user_id, KeySlot("recovery", salt, None, sealed), writer.code))
         return cls(server, writer, Store(server.data, user_id, master, writer.code))
 
-    def round(self, rng: random.Random) -> dict[str, int]:
-        """Post with all hands until the kill; then start again and sign in."""
+    def round(self, rng: random.Random, longest: float = 0.5) -> dict[str, int]:
+        """Post with all hands until the kill, `longest` seconds at the most; then start again and sign in."""
         process = self.server.process
         assert process is not None
         lines, promises = self.store.promises.lines(), self.store.promises
@@ -343,7 +343,7 @@ class Served:
         ]
         for thread in threads:
             thread.start()
-        time.sleep(rng.uniform(0.01, 0.5))
+        time.sleep(rng.uniform(0.01, longest))
         process.kill()
         process.wait()
         for thread in threads:
