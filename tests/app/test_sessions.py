@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llamora.app import create_app
+from llamora.app.services import container
 from llamora.app.services.container import EXTENSION, Shared
 from llamora.app.views import device_name
 from llamora.settings import SessionSettings
@@ -64,6 +65,25 @@ async def test_nobody_ends_the_sessions_of_others(app: Running) -> None:
     assert await is_in(again)
     await bob.post("/lock")
     assert await is_in(alice)
+
+
+async def test_keys_that_are_locked_during_a_sweep_do_not_end_the_sweeps(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container, "SWEEP_SECONDS", 0.01)
+    app = await start()
+    again = asyncio.Event()
+    sweeps = 0
+
+    async def locked() -> None:
+        nonlocal sweeps
+        sweeps += 1
+        if sweeps > 1:
+            again.set()
+        raise KeyringClosed("the keys were locked")
+
+    monkeypatch.setattr(app.services.accounts, "sweep", locked)
+    await asyncio.wait_for(again.wait(), 60)
 
 
 async def watched(visitor: Visitor) -> "asyncio.Task[bytes]":

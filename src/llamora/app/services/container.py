@@ -190,7 +190,7 @@ class AppLifecycle:
                     self._services.journal.tend(keys)
                     self._services.backups.tend(keys)
                     await self._services.rotation.tend(keys)
-            except StorageError as error:
+            except (StorageError, VaultError) as error:  # such as of keys that are locked meanwhile
                 logger.warning("the sweep of sessions failed (%s)", type(error).__name__)
 
     async def _watch(self) -> None:
