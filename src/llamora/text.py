@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import Literal
 
 MARKS_IN_A_ROW = 30  # Stream-Safe Text Format, Unicode Standard Annex #15, section 13
@@ -97,11 +98,18 @@ def traces_in(text: str) -> list[str]:
     Not in code, addresses or after a backslash; a number alone is none ("#1").
     """
     found: dict[str, str] = {}
-    for match in _IN_TEXT.finditer(_without_code(_NOT_TEXT.sub(" ", text))) if "#" in text else ():
-        name = match[1] if match[1] and is_emoji(match[1]) else trace_name(_word(match[2] or ""))
-        if name and not (name.isdigit() and not is_emoji(name)):
-            found.setdefault(trace_key(name), name)
+    for _, _, name in trace_spans(_without_code(_NOT_TEXT.sub(" ", text))) if "#" in text else ():
+        found.setdefault(trace_key(name), name)
     return list(found.values())
+
+
+def trace_spans(text: str) -> Iterator[tuple[int, int, str]]:
+    """Where a text without code or addresses in it makes traces: from its "#", to the end of its name, the name."""
+    for match in _IN_TEXT.finditer(text):
+        word = match[1] if match[1] and is_emoji(match[1]) else _word(match[2] or "")
+        name = word if match[1] else trace_name(word)
+        if name and word and not (name.isdigit() and not is_emoji(name)):
+            yield match.start(), match.start() + 1 + len(word), name
 
 
 def _without_code(text: str) -> str:

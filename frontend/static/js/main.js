@@ -14,6 +14,7 @@ import "./results.js";
 import "./writing.js";
 import "./drafts.js";
 import "./days.js";
+import "./traces.js";
 import "./session.js";
 import "./settings.js";
 import "./components/reveal.js";

@@ -85,6 +85,7 @@ def _templates(app: Quart, files: assets.Assets) -> None:
     app.add_template_filter(languages.weekday, "weekday")
     app.add_template_filter(languages.month_words, "month_words")
     app.add_template_filter(languages.month_name, "month_name")
+    app.add_template_filter(languages.month_short, "month_short")
     app.add_template_filter(languages.number_words, "number")
     app.add_template_filter(languages.said, "said")
     app.add_template_global(languages.current, "language")

@@ -171,6 +171,11 @@ def month_name(day: date) -> str:
     return format_date(day, "LLLL", current().locale)
 
 
+def month_short(day: date) -> str:
+    """The name of a month as a chart has room for."""
+    return format_date(day, "LLL", locale=current().locale).strip(".")
+
+
 def weekday_names(first: int = 0) -> list[tuple[str, str]]:
     """The days of the week from `first` (0 is Monday), in full and as two letters or so."""
     full = get_day_names("wide", "stand-alone", current().locale)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
+from llamora.text import trace_key, trace_spans
+
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.rules_core import StateCore
@@ -51,9 +53,11 @@ _BOX = re.compile(r"<input\b[^>]*>")
 _TASK = re.compile(r"\[[ xX]\](?=\s)")
 _CITED = re.compile(r"\[(\d{1,6})\]")
 _MARK = "\ue000%d\ue001"
-_MARKS = re.compile("[\ue000-\ue003]")
+_MARKS = re.compile("[\ue000-\ue006]")
 _PLACED = re.compile(r"(<a\b[^>]*>.*?</a>)|\ue000(\d{1,6})\ue001", re.DOTALL)
 _QUOTED = re.compile("\ue002([^\ue002\ue003<>]*)\ue003")
+_MARKED = re.compile("\ue004\\d{1,6}\ue005|\ue006")
+_TRACED = re.compile("\ue004(\\d{1,6})\ue005([^\ue004-\ue006<>]*)\ue006")
 
 
 def render_reply(text: str, cited: Mapping[int, str], quoted: Iterable[tuple[int, int]] = ()) -> Markup:
@@ -83,8 +87,24 @@ def render_reply(text: str, cited: Mapping[int, str], quoted: Iterable[tuple[int
     return Markup(_MARKS.sub("", placed))  # noqa: S704 - made of safe HTML, numbers and escaped paths
 
 
-def render(text: str, *, ticking: bool = False) -> Markup:
+def render_traced(text: str, paths: Mapping[str, str], *, ticking: bool = False) -> Markup:
+    """Render what a writer wrote: `#like-this` is a link to the path that `paths` has for its key (text.trace_key)."""
+    found = list(paths.values())
+    places = {key: number for number, key in enumerate(paths)}
+    html = render(_MARKS.sub("", text), places, ticking=ticking)
+    if not places:
+        return html
+
+    def link(named: "re.Match[str]") -> str:
+        return f'<a class="trace" href="{escape(found[int(named[1])])}" data-trace>{named[2]}</a>'
+
+    return Markup(_MARKS.sub("", _TRACED.sub(link, html)))  # noqa: S704 - made of safe HTML and escaped paths
+
+
+def render(text: str, traces: Mapping[str, int] | None = None, *, ticking: bool = False) -> Markup:
     """Render Markdown as HTML that is safe to put inside a page of ours.
+
+    `traces` has numbers for keys of traces: where the text names one it is put between marks (`render_traced`).
 
     The caller wraps the result in an element with `hx-ignore`. Headings start at `h2` and never
     skip a level, since the page has its own `h1`. `ticking`: task boxes can be ticked; each is a field `box` whose
@@ -96,7 +116,7 @@ def render(text: str, *, ticking: bool = False) -> Markup:
         # The parser looks from each bracket to the end of the paragraph: minutes for what is no text of a person.
         return Markup("<p>{}</p>").format(Markup("<br>\n").join(text.split("\n")))
     parser = _parser()
-    tokens = parser.parse(text)
+    tokens = parser.parse(text, {"traces": traces or {}})
     html = nh3.clean(
         parser.renderer.render(tokens, parser.options, {}),
         tags=set(_TAGS),
@@ -141,7 +161,7 @@ def _tasks(tokens: "list[Token]") -> "list[Token]":
 def _said(task: "Token") -> str:
     """The words of a task, as a name for its box."""
     words = "".join(" " if "break" in child.type else child.content for child in (task.children or [])[1:])
-    return words.replace("<", " ").strip()[:TASK_NAME] or "task"
+    return _MARKED.sub("", words).replace("<", " ").strip()[:TASK_NAME] or "task"
 
 
 @cache
@@ -157,8 +177,32 @@ def _parser() -> "MarkdownIt":
         parser.linkify.set(  # pyright: ignore[reportUnknownMemberType] -- linkify-it-py is untyped
             {"fuzzy_link": False, "fuzzy_email": False}
         )
+    # Before what is escaped is joined with what is not: there a backslash still tells "#" from "#".
+    parser.core.ruler.before("text_join", "traces", _mark_traces)
     parser.core.ruler.push("page", _fit_to_page)
     return parser
+
+
+def _mark_traces(state: "StateCore") -> None:
+    """Put marks around the traces that a text names."""
+    places: Mapping[str, int] = state.env.get("traces", {})
+    for token in state.tokens if places else ():
+        inside_link = 0
+        for part in token.children or ():
+            inside_link += part.nesting if part.type in ("link_open", "link_close") else 0
+            part.content = _MARKS.sub("", part.content)  # an entity may stand for one
+            if part.type == "text" and not inside_link:
+                part.content = _with_marks(part.content, places)
+
+
+def _with_marks(text: str, places: Mapping[str, int]) -> str:
+    kept: list[str] = []
+    at = 0
+    for start, end, name in trace_spans(text):
+        if (place := places.get(trace_key(name))) is not None:
+            kept += [text[at:start], f"\ue004{place}\ue005{text[start:end]}\ue006"]
+            at = end
+    return "".join([*kept, text[at:]])
 
 
 def _fit_to_page(state: "StateCore") -> None:

@@ -13,10 +13,11 @@ from markupsafe import Markup
 from llamora.app import languages
 from llamora.app.languages import gettext as _
 from llamora.app.languages import ngettext
-from llamora.app.markdown import has_tasks, render, render_reply
+from llamora.app.markdown import has_tasks, render_reply, render_traced
 from llamora.app.services.container import get_services
 from llamora.journal.citations import Checker, cited, forgetting
 from llamora.journal.entries import Thread
+from llamora.journal.traces import Borne, Trace
 from llamora.llm.model import Model
 from llamora.persistence.connection import NotFound
 from llamora.persistence.digests import Digest
@@ -91,6 +92,7 @@ class EntryView:
     """There are boxes to tick in it."""
     waiting: str = ""
     """What a reply without a word yet waits for."""
+    traces: tuple[Trace, ...] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -121,17 +123,19 @@ NOTHING_HIDDEN: Mapping[bytes, str] = MappingProxyType({})
 LONG_TEXT = 2_000  # characters; the worst text of that length takes some 30 ms
 
 
-async def entry_view(entry: Entry, root: bytes, hidden: Mapping[bytes, str] = NOTHING_HIDDEN) -> EntryView:
+async def entry_view(
+    entry: Entry, root: bytes, hidden: Mapping[bytes, str] = NOTHING_HIDDEN, borne: Borne | None = None
+) -> EntryView:
     """One message of the thread that begins with `root`; a reply shows nothing of the `hidden` entries and texts.
 
     A long text is rendered on a thread: nobody else waits for it.
     """
     if len(entry.text) > LONG_TEXT:
-        return await asyncio.to_thread(_entry_view, entry, root, hidden)
-    return _entry_view(entry, root, hidden)
+        return await asyncio.to_thread(_entry_view, entry, root, hidden, borne)
+    return _entry_view(entry, root, hidden, borne)
 
 
-def _entry_view(entry: Entry, root: bytes, hidden: Mapping[bytes, str]) -> EntryView:
+def _entry_view(entry: Entry, root: bytes, hidden: Mapping[bytes, str], borne: Borne | None) -> EntryView:
     whole = entry.receipt
     if entry.role == "reply":
         entry = forgetting(entry, hidden, filter(None, hidden.values())) or entry
@@ -157,9 +161,17 @@ def _entry_view(entry: Entry, root: bytes, hidden: Mapping[bytes, str]) -> Entry
     if entry.role == "reply":
         _fill_reply(view, entry, whole)
     else:
+        borne = borne or Borne()
+        view.traces = borne.traces
         view.tasks = view.state != "unreadable" and has_tasks(entry.text)
-        view.html = render(entry.text, ticking=view.tasks)
+        paths = {key: trace_path(trace) for key, trace in borne.named.items()}
+        view.html = render_traced(entry.text, paths, ticking=view.tasks)
     return view
+
+
+def trace_path(trace: bytes) -> str:
+    """The address of a trace's page."""
+    return f"/traces/{trace.hex()}"
 
 
 def digest_view(digest: Digest) -> DigestView:
@@ -240,13 +252,15 @@ async def page_views(keys: Keyring, threads: list[Thread]) -> list[EntryView]:
     services = get_services()
     with_replies = (await services.accounts.profile(keys)).replies
     hidden = await services.journal.hidden(keys, [entry for thread in threads for entry in thread.later])
+    written = [e for thread in threads for e in (thread.root, *thread.later) if e.role == "me"]
+    borne = await services.journal.traces.borne(keys, {entry.id: entry.text for entry in written})
     views: list[EntryView] = []
     for thread in threads:
-        view = await entry_view(thread.root, thread.root.id)
+        view = await entry_view(thread.root, thread.root.id, borne=borne.get(thread.root.id))
         for entry in thread.later:
             if with_replies or entry.role == "me":
                 settled = await services.replies.settle(keys, entry)
-                view.thread.append(await entry_view(settled, thread.root.id, hidden))
+                view.thread.append(await entry_view(settled, thread.root.id, hidden, borne.get(entry.id)))
         _count_replies(view)
         views.append(view)
     shown = {_draft_place(view): view for root in views for view in (root, *root.thread)}

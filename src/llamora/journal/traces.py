@@ -1,15 +1,16 @@
 """Traces: light labels on entries. What a writer does with them, and what they say about when and beside what."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from heapq import nsmallest
 
 from llamora.persistence.connection import NotFound, Step
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.tags import Book, Change, Changed, Held, Plan, adding, removing, trace_hash
 from llamora.search.service import SearchService
-from llamora.text import LONGEST_TRACE, trace_key, trace_name, traces_in
+from llamora.text import LONGEST_TRACE, is_emoji, trace_key, trace_name, traces_in
 from llamora.vault.keys import Keyring
 
 NO_NAME = f"A trace is a word, a few words or one emoji, of at most {LONGEST_TRACE} characters."
@@ -29,6 +30,19 @@ class Trace:
     first: date | None = None
     last: date | None = None
     hidden: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The name as a page shows it."""
+        return self.name if is_emoji(self.name) else f"#{self.name}"
+
+
+@dataclass(slots=True, frozen=True)
+class Borne:
+    """The traces of one entry. `named` has the trace that each name in its text (text.trace_key) stands for."""
+
+    traces: tuple[Trace, ...] = ()
+    named: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
 
 
 @dataclass(slots=True)
@@ -195,6 +209,29 @@ class Traces:
         found = await self._db.tags.of_entries(keys, list(ids))
         return {entry_id: [Trace(trace, name) for trace, name in names.items()] for entry_id, names in found.items()}
 
+    async def borne(self, keys: Keyring, texts: Mapping[bytes, str]) -> dict[bytes, Borne]:
+        """The traces of these entries, of which the texts are given, and what the names in each text stand for."""
+        found: dict[bytes, Borne] = {}
+        book: Book | None = None
+        for entry_id, traces in (await self.on(keys, texts)).items():
+            named = {trace_key(trace.name): trace.id for trace in traces}
+            own = set(named.values())
+            for name in traces_in(texts[entry_id]):
+                if (key := trace_key(name)) not in named:
+                    book = book or await self._db.tags.book(keys)
+                    trace = trace_hash(keys, book.meant(name, trace_hash(keys, name)))
+                    named.update({key: trace} if trace in own else {})
+            found[entry_id] = Borne(tuple(traces), named)
+        return found
+
+    async def of_name(self, keys: Keyring, written: str) -> Trace:
+        """The trace that a name means, by whichever of its names. Raises NotFound."""
+        known = await self._known(keys)
+        trace = trace_hash(keys, known.book.meant(written, trace_hash(keys, written)))
+        if trace not in known.names:
+            raise NotFound("There is no trace of that name.")
+        return Trace(trace, known.names[trace], hidden=trace in known.book.hidden)
+
     async def all(self, keys: Keyring, *, hidden: bool = False) -> list[Trace]:
         """Every trace that stands on a page, by name; `hidden`: those that are hidden instead."""
         known = await self._uses(keys)
@@ -203,10 +240,12 @@ class Traces:
 
     async def get(self, keys: Keyring, trace: bytes) -> Trace:
         """One trace. Raises NotFound for one that stands on no page."""
-        known = await self._uses(keys)
-        if trace not in known.uses:
+        known = await self._known(keys)
+        days = await self._search.days_of(keys, list(known.by_trace.get(trace, ())))
+        found = _use(trace, known.names.get(trace), known, [day for day in days if day])
+        if found is None:
             raise NotFound("There is no such trace.")
-        return known.uses[trace]
+        return found
 
     async def aliases(self, keys: Keyring, trace: bytes) -> list[Trace]:
         """The other names of a trace."""
@@ -221,14 +260,17 @@ class Traces:
 
     async def beside(self, keys: Keyring, trace: bytes, limit: int = 12) -> list[tuple[Trace, int]]:
         """The traces that stand on the same entries, and how often; most often first, hidden ones left out."""
-        known = await self._uses(keys)
+        known = await self._known(keys)
         counts: Counter[bytes] = Counter()
         for entry_id, _ in await self._dated(keys, known.by_trace.get(trace, ())):
             counts.update(known.by_entry.get(entry_id, ()))
         del counts[trace]
-        shown = [(known.uses[other], count) for other, count in counts.items() if other in known.uses]
-        shown.sort(key=lambda pair: (-pair[1], pair[0].name.casefold()))
-        return [pair for pair in shown if not pair[0].hidden][:limit]
+        shown = [
+            (Trace(other, known.names[other]), count)
+            for other, count in counts.items()
+            if other in known.names and other not in known.book.hidden
+        ]
+        return nsmallest(limit, shown, key=lambda pair: (-pair[1], pair[0].name.casefold()))
 
     async def sharing(self, keys: Keyring, entry_id: bytes) -> list[tuple[bytes, int]]:
         """The entries that bear traces of this one, and how many; most first, newest among equals."""
@@ -292,8 +334,8 @@ class Traces:
         return known
 
 
-def _use(trace: bytes, name: str, known: _Known, days: Sequence[int]) -> Trace | None:
-    if not days:
+def _use(trace: bytes, name: str | None, known: _Known, days: Sequence[int]) -> Trace | None:
+    if not days or name is None:
         return None
     first, last = date.fromordinal(min(days)), date.fromordinal(max(days))
     return Trace(trace, name, len(days), first, last, trace in known.book.hidden)

@@ -14,6 +14,7 @@ from llamora.app.routes import (
     replies,
     search,
     settings,
+    traces,
 )
 
 blueprints: tuple[Blueprint, ...] = (
@@ -26,6 +27,7 @@ blueprints: tuple[Blueprint, ...] = (
     replies.blueprint,
     search.blueprint,
     palette.blueprint,
+    traces.blueprint,
     profile.blueprint,
     settings.blueprint,
 )

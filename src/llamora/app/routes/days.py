@@ -66,7 +66,8 @@ async def keep(text: str) -> Response:
         return await _not_kept(day, words, str(error), 503)
     if not is_fragment():
         return see_other(f"/d/{entry.day}#e-{entry.id.hex()}")
-    return await page("components/kept.html", entry=await entry_view(entry, entry.id))
+    borne = await get_services().journal.traces.borne(keys, {entry.id: entry.text})
+    return await page("components/kept.html", entry=await entry_view(entry, entry.id, borne=borne.get(entry.id)))
 
 
 async def _not_kept(day: date | None, words: str, error: str, status: int) -> Response:
