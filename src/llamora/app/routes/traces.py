@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from datetime import date
+from typing import Any
 
 from quart import Blueprint, Response, request
 
@@ -152,7 +153,7 @@ async def years(text: str) -> Response:
     return await page("components/trace_year.html", trace_id=text, **await _year(found))
 
 
-async def _year(found: list[tuple[bytes, date]]) -> dict[str, object]:
+async def _year(found: list[tuple[bytes, date]]) -> dict[str, Any]:
     days = Counter(day for _, day in found)
     used = sorted({day.year for day in days})
     asked = request.args.get("year", "")
