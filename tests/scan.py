@@ -1,6 +1,8 @@
 """Looks for words in files, in every form in which a program might have left them there."""
 
 import base64
+import re
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -23,14 +25,30 @@ def forms(word: str) -> Iterator[tuple[str, bytes]]:
             yield f"base64url+{shift}", inner.replace(b"+", b"-").replace(b"/", b"_")
 
 
+_ZLIB = re.compile(rb"\x78[\x01\x5e\x9c\xda]")  # how a stream of RFC 1950 begins
+INFLATED_BYTES = 1_000_000
+
+
+def inflated(content: bytes) -> bytes:
+    """What a file holds compressed, as the index in memory holds texts."""
+    found: list[bytes] = []
+    for start in _ZLIB.finditer(content):
+        try:
+            found.append(zlib.decompressobj().decompress(content[start.start() :], INFLATED_BYTES))
+        except zlib.error:
+            continue
+    return b"\n".join(found)
+
+
 def find_words(folder: Path, words: Iterable[str]) -> list[tuple[str, str, str]]:
-    """(file, word, form) for every hit below `folder`; letters of either case count."""
+    """(file, word, form) for every hit below `folder`, also where it is compressed; letters of either case count."""
     wanted = [(word, form, needle) for word in words for form, needle in forms(word)]
     hits: list[tuple[str, str, str]] = []
     for file in sorted(folder.rglob("*")):
         if not file.is_file():
             continue
         content = file.read_bytes()
+        content += b"\n" + inflated(content)
         lower = content.lower()
         for word, form, needle in wanted:
             found = needle.lower() in lower if form in ("utf-8", "utf-16-le", "utf-16-be") else needle in content

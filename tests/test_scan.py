@@ -2,6 +2,7 @@
 
 import base64
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,12 @@ def test_base64_is_found_wherever_the_word_stands(place: int, tmp_path: Path) ->
     for number, encode in enumerate((base64.b64encode, base64.urlsafe_b64encode)):
         (tmp_path / str(number)).write_bytes(encode(b"?" * place + b"a heron & its lake" + b"!" * place))
     assert {file for file, _, _ in find_words(tmp_path, ["a heron & its lake"])} == {"0", "1"}
+
+
+def test_what_is_compressed_is_found(tmp_path: Path) -> None:
+    packed = zlib.compress(b"Nothing else: a heron & its lake. " * 3, 1)
+    (tmp_path / "page").write_bytes(bytes(100) + b"x\x01not a stream" + packed + bytes(100))
+    assert [word for _, word, _ in find_words(tmp_path, ["a heron & its lake"])] == ["a heron & its lake"]
 
 
 def test_floats_are_found_in_every_width(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ async def test_you_also_wrote(app: Running) -> None:
         ),
         ("heron in:2024-13", "2024-13” names no day, month or year, so it was searched as words."),
         ("heron in:march in:april", "No day is in all of “in:march”, “in:april”."),
-        ("by:me by:reply", "Nothing is by you and a reply at once."),
+        ("by:me by:reply", "Nothing found. Nothing is by you and a reply at once."),
         ('"heron" -heron', "“heron” is asked for and left out at once."),
         ('"stood heron" in:2024', "No entry that fits the rest holds the quoted words in that order"),
         ('"stood heron"', "No entry holds the quoted words in that order"),

@@ -5,10 +5,12 @@ Nothing may be found in any form; and with any one kind of record unsealed, its 
 
 import asyncio
 import re
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -33,10 +35,13 @@ EDITED = 2  # the revision of the entry once it was edited
 COMES_WITHIN = 60.0  # seconds that a busy machine may take for what is waited for
 BROWSER_STAYS_SECONDS = 15  # Chromium writes its profile in its own time
 
-# Starts the server with one table's records stored as they are.
+# Starts the server with one table's records stored as they are, or none's; snapshots of the index are written from the
+# first entry on and at once, where a thousand entries and some quiet are waited for otherwise.
 LEAKING = """
 import sys
+from llamora.search import building
 from llamora.vault.keys import Keyring
+building.SNAPSHOT_FROM, building.SNAPSHOT_QUIET = 1, 0.0
 table_off, sealing = sys.argv.pop(1), Keyring.seal
 def seal(self, purpose, table, column, record_id, revision, plaintext):
     if table == table_off:
@@ -138,6 +143,30 @@ def write_by_form(server: Server, off: str = "") -> list[float]:
         return thread.submit(asyncio.run, work).result()
 
 
+def snapshot_of_all(server: Server) -> None:
+    """Wait until the store holds a snapshot of the index that was begun after everything so far was indexed."""
+
+    def newest(condition: str) -> int:
+        with closing(sqlite3.connect(f"file:{server.data / 'llamora.sqlite3'}?mode=ro", uri=True)) as raw:
+            (number,) = raw.execute(f"SELECT max(generation) FROM search_snapshots WHERE {condition}").fetchone()
+        return int(number or 0)
+
+    writer = Writer(server.url, passphrase=PASSPHRASE)
+    writer.sign_in()
+    end = time.monotonic() + COMES_WITHIN
+    while True:  # quoted, and not remembered: what is found holds the very word
+        found = writer.post("/search/typing", {"q": f'"{TRACE}"'}, fragment=True).text
+        if 'class="hit"' in found and "one by one" not in found:
+            break
+        assert time.monotonic() < end, found
+        time.sleep(0.05)
+    before = newest("true")
+    writer.write("Something else.")
+    while newest("part = 0") <= before:
+        assert time.monotonic() < end, "no snapshot was written"
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize(
     ("off", "words"),
     [
@@ -147,6 +176,7 @@ def write_by_form(server: Server, off: str = "") -> list[float]:
         ("drafts", {DRAFT}),
         ("search_history", {QUERY}),
         ("vectors", {"floats"}),
+        ("search_snapshots", {ENTRY, REPLY, TRACE}),  # vectors are there in eight bits, which no float is found by
     ],
 )
 def test_what_is_not_sealed_is_found(
@@ -154,9 +184,9 @@ def test_what_is_not_sealed_is_found(
 ) -> None:
     leaking = tmp_path / "leaking.py"
     leaking.write_text(LEAKING, encoding="utf-8")
-    command = (str(leaking), off) if off else ("-m", "llamora")
-    server = serve(env=environment(model, tmp_path / "server0"), command=command).start()
+    server = serve(env=environment(model, tmp_path / "server0"), command=(str(leaking), off or "none")).start()
     floats = write_by_form(server, off)
+    snapshot_of_all(server)
     found = {word for _, word, _ in find_words(server.folder, WORDS)}
     if find_bytes(server.folder, float_forms("floats", floats)):
         found.add("floats")
@@ -167,8 +197,10 @@ def test_what_is_not_sealed_is_found(
 def test_nothing_is_readable_after_a_day_in_a_browser(
     serve: Callable[..., Server], model: ModelThread, tmp_path: Path, playwright: Playwright
 ) -> None:
+    hasty = tmp_path / "hasty.py"
+    hasty.write_text(LEAKING, encoding="utf-8")
     env = environment(model, tmp_path / "server0")
-    server = serve(env=env).start()
+    server = serve(env=env, command=(str(hasty), "none")).start()
     floats = write_by_form(server)
     short = tempfile.TemporaryDirectory(prefix="b-")  # Chromium's socket must have a short path
     context = playwright.chromium.launch_persistent_context(
@@ -198,6 +230,7 @@ def test_nothing_is_readable_after_a_day_in_a_browser(
     page.wait_for_url(re.compile("/search"))
     page.goto(server.url + "/d/2026-02-03")
     expect(page.locator("#write")).to_have_value(f"A {DRAFT}, half")
+    snapshot_of_all(server)
     time.sleep(BROWSER_STAYS_SECONDS)
     while_open = find_words(tmp_path / "server0", (*WORDS, KEY)) + find_words(Path(short.name), (*WORDS, KEY))
     context.close()

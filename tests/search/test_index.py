@@ -1,14 +1,17 @@
 import random
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llamora.search import index as module
 from llamora.search.index import Document, UserIndex
 from llamora.search.passages import Passages
-from llamora.search.rank import parse_query
+from llamora.search.rank import START, STOP, normalised, parse_query
 
 TODAY = date(2026, 11, 20)
 
@@ -53,6 +56,81 @@ def test_every_script_is_found(index: UserIndex, text: str, queries: list[str]) 
     index.put([document(1, text), document(2, "other words"), document(3, "東京 ソウル 서울 กรุงเทพ")])
     for query in queries:
         assert found(index, query)[:1] == [1], query
+
+
+@pytest.mark.parametrize(
+    ("written", "typed"),
+    [
+        ("Die Straße ist naß", "strasse"),
+        ("In der Bahnhofstrasse", "bahnhofstraße"),
+        ("J'ai le cœur brisé", '"coeur brise"'),
+        ("Le coeur est là", "cœur"),
+        ("Wir fuhren nach Łódź", "lodz"),
+        ("Sommer in København", "kobenhavn"),
+        ("Сегодня шёл снег", "шел"),
+        ("Все ели мед", "мёд"),
+        ("Ήπια έναν καφές", "ΚΑΦΕΣ"),
+        ("שָׁלוֹם לכולם", "שלום"),
+        ("ذهبتُ إلى المَدرسة", "المدرسه"),
+        ("ｆｕｌｌ ｗｉｄｔｈ", "width"),
+        ("Die Änderung über Nacht", "anderung uber"),
+        ("un nin\u0303o pequen\u0303o", "niño"),
+    ],
+)
+def test_each_way_to_write_a_letter_finds_the_others(index: UserIndex, written: str, typed: str) -> None:
+    index.put([document(1, f"Long before that. {written}, she said."), document(2, "other words")])
+    assert found(index, typed) == [1]
+    (shown,) = index.snippets(parse_query(typed, TODAY), [f"Long before that. {written}, she said."])
+    marked = "".join(re.findall(f"{START}([^{STOP}]*){STOP}", shown))
+    assert marked
+    assert set(marked) <= set(written)  # the letters are the writer's
+    assert written in shown.replace(START, "").replace(STOP, "")
+
+
+@given(
+    st.lists(
+        st.sampled_from(["œuvre", "Straße", "the", "łódź", "天気", "שָׁלוֹם", "…", "…ß", "x", "\n", "😀", "ﬃ", "e\u0301"]),
+        max_size=200,
+    ),
+    st.sampled_from(["oeuvre", "strasse", "lodz the", "天気", "שלום", "x"]),
+)
+def test_a_snippet_is_a_piece_of_the_text_itself(words: list[str], asked: str) -> None:
+    index = UserIndex(graph_above=10**9)
+    text = normalised(" ".join(words))
+    (shown,) = index.snippets(parse_query(asked, TODAY), [text])
+    index.close()
+    bare = shown.replace(START, "").replace(STOP, "")
+    assert any(piece in text for piece in (bare, bare[1:], bare[:-1], bare[1:-1]))
+    assert bool(shown) == (START in shown)
+
+
+def test_everyday_words_of_any_language_let_the_others_speak(index: UserIndex) -> None:
+    rng = random.Random(5)
+    everyday = "und die der ich habe mit dem das war wann wie ist ein nicht zu".split()
+    index.put(
+        document(n, " ".join([*rng.choices(everyday, k=60), "Regen" if n % 7 else "Schnee"])) for n in range(2, 400)
+    )
+    index.put([document(1, "Der Leuchtturm. " + "Etwas anderes, Kaffee. " * 10)])
+    asked = "wann war das mit dem leuchtturm und wie ist das ich habe die"
+    assert found(index, asked, 1000) == [1]
+    # Where nothing but everyday words is asked for, they are what is asked for.
+    assert len(found(index, "das mit dem und", 1000)) == 398
+
+
+def test_the_writers_own_words_come_before_a_reply_that_is_as_good(index: UserIndex) -> None:
+    later = date(2026, 11, 21)
+    index.put([document(1, "the heron by the weir"), document(2, "the heron by the weir", later, mine=False)])
+    assert found(index, "heron weir") == [1, 2]
+    assert found(index, "by:reply heron") == [2]
+    # A reply that is better by far stays first.
+    index.put(
+        [
+            document(3, "the heron " + "and much else beside it " * 40),
+            document(2, "heron weir", later, mine=False, revision=2),
+        ]
+    )
+    index.drop([(1).to_bytes(16, "big")])
+    assert found(index, "heron weir") == [2, 3]
 
 
 def test_a_phrase_must_be_there_word_for_word(index: UserIndex) -> None:
@@ -257,6 +335,27 @@ def test_the_very_form_of_a_word_comes_before_its_kin(index: UserIndex) -> None:
     index.put([document(1, "a night of vomiting, and of much else that was long to tell"), document(2, "vomit " * 5)])
     assert found(index, "vomiting") == [1, 2]
     assert found(index, "vomit") == [2, 1]
+
+
+def test_the_very_form_of_a_word_is_found_among_thousands_of_its_kin(index: UserIndex) -> None:
+    # More than are weighed at all, each better by its stem than the one that is wanted.
+    index.put(document(n, "business " * 3) for n in range(2, module.LEXICAL_POOL + 300))
+    index.put([document(1, "All the morning busying myself " + "with one thing and another " * 30)])
+    assert found(index, "busying")[:1] == [1]
+    assert found(index, "Busyin*")[:1] == [1]
+    index.put([document(1, "All the morning abed", revision=2)])
+    assert 1 not in found(index, "busying", 2000)
+    index.drop([(1).to_bytes(16, "big")])
+    assert index._db.execute("SELECT count(*) FROM forms WHERE forms MATCH 'abed OR busying'").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("typed", ["runnin", "RUNNI", "happines", "cafeter", "naïvet", "busyin"])
+def test_what_is_typed_is_found_before_its_last_letter(index: UserIndex, typed: str) -> None:
+    text = "Running in happiness to the cafétéria of naivety, busying myself"
+    index.put([document(1, text), document(2, "nothing of all that")])
+    query = parse_query(typed, TODAY, typing=True)
+    assert [match.entry_id[-1] for match in index.search(query, {}, 0.5, 5, 0).page] == [1]
+    assert START in index.snippets(query, [text])[0]
 
 
 def test_postings_that_are_kept_follow_what_is_written_edited_and_dropped(index: UserIndex) -> None:

@@ -190,6 +190,8 @@ class Builder:
         kept = latest[0] if latest else 0
         generation = await self._db.snapshots.begin(keys)
         try:
+            while await user.run(index.purge):
+                pass
             indexed = await user.run(lambda: index.revisions)
             others = {entry_id: revision for entry_id, revision in user.seen.items() if entry_id not in indexed}
             traces = {entry_id: tuple(trace.hex() for trace in marks) for entry_id, marks in user.traces.items()}

@@ -6,6 +6,7 @@ Outside `persistence` the only place that opens SQLite: `:memory:` only.
 import json
 import re
 import sqlite3
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -28,12 +29,14 @@ from llamora.search.rank import (
     STOP_WORDS,
     WHOLE_PHRASE,
     Query,
+    folded,
     fused,
     lexical_weight,
     match_phrase,
     match_terms,
     normalised,
     spaced,
+    unfolded,
 )
 from llamora.search.words import NEARNESS, Posting, Postings, bm25, in_a_row, nearness, telling
 
@@ -46,11 +49,13 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Scores = NDArray[np.float64]
 
-TOKENIZER = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
+CUTTER = "unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
+TOKENIZER = f"porter {CUTTER}"
 DENSE_POOL = 200  # so many nearest entries are weighed against those found by word
 LEXICAL_POOL = 1000  # so many best matches by word are weighed against meaning; deeper pages ask for more
 SNIPPET_TOKENS = 40  # about 240 letters; SQLite allows 64
-LOOKED_AT = 200  # the best matches of a look-up whose text is looked at for the very words
+LOOKED_AT = 200  # the best matches of a look-up whose text is looked at for words that very many entries hold
+RARE_FORM = 2_000  # entries; a word that so many hold as it is written is not looked up for all of them
 FEW = 64  # so many candidates of a phrase are looked at one by one
 COMPRESSED_FROM = 1_000  # letters
 BULK = 32  # from so many new entries on, cached postings are read again instead of brought along
@@ -58,6 +63,9 @@ COMMON_FROM = 5_000  # entries; below, no word is so common that reading its pos
 COMMON = 0.02  # a word in more than this part of all entries has its posting read before it is asked for
 SCAN_TERMS = 500  # words looked through for that before the thread looks for other work
 STEMS_KEPT = 4096
+FINISHED = 16  # words that a prefix is taken for, where it is none of a stem
+MERGE = {table: f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)" for table in ("words", "forms")}  # noqa: S608
+MERGE_PAGES = 64  # of FTS5, written in one step of purging: some 20 ms
 STATE = ("revisions", "live", "mine", "days", "at", "lengths")  # what is kept of every slot
 
 READ = (
@@ -125,6 +133,10 @@ class UserIndex:
 
         self._db = _empty()
         self._db.execute(f'CREATE VIRTUAL TABLE words USING fts5(about, body, content="", tokenize="{TOKENIZER}")')
+        # The words as they are written, beside their stems: "busying" is one word among thousands of "business".
+        self._db.execute(
+            f'CREATE VIRTUAL TABLE forms USING fts5(body, content="", detail=none, columnsize=0, tokenize="{CUTTER}")'
+        )
         self._db.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, about TEXT NOT NULL, body NOT NULL)")
         self._views()
         self._slots: dict[bytes, int] = {}
@@ -144,11 +156,13 @@ class UserIndex:
         self._common = {term for terms in self._terms([f'"{word}"' for word in STOP_WORDS]) for term in terms}
         self._owners: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # of the block that is being taken over
         self._scales: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
+        self._marked: dict[str, bool] = {}  # tables with words that are only marked as gone; whether purging began
         self.version = 0  # another one after every change
         self._scanned: str | None = ""  # the last word looked at for being common; None: all were
 
     def _views(self) -> None:
         self._db.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, words, instance)")
+        self._db.execute("CREATE VIRTUAL TABLE temp.spelt USING fts5vocab(main, forms, row)")
         self._db.execute("CREATE VIRTUAL TABLE temp.counts USING fts5vocab(main, words, row)")
         self._db.execute(f'CREATE VIRTUAL TABLE temp.shown USING fts5(about, body, tokenize="{TOKENIZER}")')
         self._db.execute("CREATE VIRTUAL TABLE temp.cut USING fts5vocab(temp, shown, instance)")
@@ -190,8 +204,9 @@ class UserIndex:
             self._mine[slot] = document.mine
             self._days[slot] = document.day.toordinal()
             self._at[slot] = document.at.timestamp()
-            rows.append((slot + 1, about, spaced(normalised(document.text))))
+            rows.append((slot + 1, about, spaced(folded(normalised(document.text)))))
         self._db.executemany("INSERT INTO words (rowid, about, body) VALUES (?, ?, ?)", rows)
+        self._db.executemany("INSERT INTO forms (rowid, body) VALUES (?, ?)", [(row, body) for row, _, body in rows])
         self._db.executemany(
             "INSERT INTO texts (id, about, body) VALUES (?, ?, ?)",
             [(row, about, _packed(body)) for row, about, body in rows],
@@ -269,6 +284,21 @@ class UserIndex:
             if passages.sketch() or passages.link():
                 return True
         return self._foresee()
+
+    def purge(self) -> bool:
+        """Take a step towards having no word in memory that no entry holds. True while there is more to do.
+
+        FTS5 only marks what is deleted, until it merges (https://www.sqlite.org/fts5.html#the_merge_command).
+        """
+        for table, began in list(self._marked.items()):
+            before = self._db.total_changes
+            pages = MERGE_PAGES if began else -MERGE_PAGES
+            self._db.execute(MERGE[table], (pages,))
+            self._marked[table] = True
+            if began and self._db.total_changes - before < 2:
+                del self._marked[table]
+            return True
+        return False
 
     @property
     def linked(self) -> bool:
@@ -348,7 +378,7 @@ class UserIndex:
 
     def snippets(self, query: Query, texts: Sequence[str]) -> list[str]:
         """Per text the stretch that matches best, with START and STOP around each match; "" where none matches."""
-        expression = " OR ".join(_any(query.terms))
+        expression = " OR ".join(self._literals(query))
         found = [""] * len(texts)
         if not expression:
             return found
@@ -359,7 +389,7 @@ class UserIndex:
             rows = [(i, stretch) for i, text in enumerate(texts) for stretch in _stretches(text)]
             self._db.executemany(
                 "INSERT INTO temp.shown (rowid, body) VALUES (?, ?)",
-                [(row, spaced(stretch)) for row, (_, stretch) in enumerate(rows)],
+                [(row, spaced(folded(stretch))) for row, (_, stretch) in enumerate(rows)],
             )
             best: dict[int, int] = {}
             ranked: list[tuple[int]] = self._db.execute(
@@ -372,7 +402,8 @@ class UserIndex:
                     "SELECT snippet(shown, 1, ?, ?, '…', ?) FROM shown WHERE shown MATCH ? AND rowid=?",
                     (START, STOP, SNIPPET_TOKENS, expression, row),
                 ).fetchone()
-                found[text] = marked.replace(JOINT, "")
+                marked, stretch = marked.replace(JOINT, ""), rows[row][1]
+                found[text] = marked if stretch.isascii() else unfolded(marked, stretch)
         finally:
             self._db.execute("ROLLBACK")
         return found
@@ -473,9 +504,12 @@ class UserIndex:
         return {slot: _unpacked(body) for slot, body in rows}
 
     def _remove_text(self, slot: int) -> None:
+        about, body = self._stored(slot)
         self._db.execute(
-            "INSERT INTO words (words, rowid, about, body) VALUES ('delete', ?, ?, ?)", (slot + 1, *self._stored(slot))
+            "INSERT INTO words (words, rowid, about, body) VALUES ('delete', ?, ?, ?)", (slot + 1, about, body)
         )
+        self._db.execute("INSERT INTO forms (forms, rowid, body) VALUES ('delete', ?, ?)", (slot + 1, body))
+        self._marked = {"words": False, "forms": False}
         self._db.execute("DELETE FROM texts WHERE id=?", (slot + 1,))
 
     def _bring_along(self, rows: Sequence[tuple[int, str, str]]) -> None:
@@ -500,7 +534,8 @@ class UserIndex:
             )
             rows: Iterable[tuple[str, int, str, int]] = self._db.execute("SELECT term, doc, col, offset FROM temp.cut")
             for term, row, column, number in rows:
-                found[row] += [(term, column == "body", number)]
+                if term:  # of a mark without a letter nothing is left
+                    found[row] += [(term, column == "body", number)]
         finally:
             self._db.execute("ROLLBACK")
         return found
@@ -645,7 +680,7 @@ class UserIndex:
         """The best `pool` slots by word, their scores, 0..1, and how many match in all."""
         import numpy as np
 
-        postings = [posting for literal in _any(query.terms) if (posting := self._posting(literal)) is not None]
+        postings = [posting for literal in self._literals(query) if (posting := self._posting(literal)) is not None]
         postings = telling(postings, len(self))
         slots = len(self._ids)
         scores = bm25(postings, self._lengths[:slots], self._live[:slots], len(self))
@@ -654,12 +689,14 @@ class UserIndex:
         found = np.flatnonzero(scores)
         total = len(found)
         if total > pool:
-            found = found[np.argpartition(-scores[found], pool)[:pool]]
+            best = found[np.argpartition(-scores[found], pool)[:pool]]
+            very = [form for word in _looked_up(query) if (form := self._form(word)) is not None]
+            found = np.union1d(best, np.intersect1d(found, np.concatenate(very))) if very else best
         if not total:
             return found, scores[found], 0
         near = nearness(postings, found, slots, len(self))
-        best = float(near.max()) or 1.0
-        return found, (1 - NEARNESS) * scores[found] / scores[found].max() + NEARNESS * near / best, total
+        nearest = float(near.max()) or 1.0
+        return found, (1 - NEARNESS) * scores[found] / scores[found].max() + NEARNESS * near / nearest, total
 
     def _likeness(
         self, asked: "Mapping[str, Vectors]", needed: "Places", allowed: "Mask | None"
@@ -688,8 +725,8 @@ class UserIndex:
         scores = scores + OWN_WORDS * self._mine[found]
         if query.whole and (phrase := match_phrase(query.whole)):
             scores = scores + WHOLE_PHRASE * np.isin(found, self._rows(phrase))
-        if 0 < len(query.words) <= LOOKUP_WORDS and not query.phrases:
-            scores = scores + EXACT * self._exactly(query.words, found, scores)
+        if words := _looked_up(query):
+            scores = scores + EXACT * self._exactly(words, found, scores)
         for quoted in filter(None, map(match_phrase, query.quoted)):
             scores = scores + QUOTED * np.isin(found, self._rows(quoted))
         if query.when is not None:
@@ -699,20 +736,55 @@ class UserIndex:
         return scores
 
     def _exactly(self, words: Sequence[str], found: "Places", scores: "Scores") -> "Scores":
-        """The share of the words that the best of `found` hold in the very form asked for: a stem stands for many."""
+        """The share of the words that `found` hold in the very form asked for: a stem stands for many.
+
+        For a form that very many entries hold, the best of `found` are looked at only.
+        """
         import numpy as np
 
-        forms: list[tuple[str, re.Pattern[str]]] = []
-        for word in words:
-            form, end = word.rstrip("*").lower(), "" if word.endswith("*") else r"(?!\w)"
-            forms.append((form, re.compile(rf"(?<!\w){re.escape(form)}{end}")))
         share = np.zeros(len(found))
-        places = np.argsort(-scores, kind="stable")[:LOOKED_AT].tolist()
+        common: list[tuple[str, re.Pattern[str]]] = []
+        for word in words:
+            if (slots := self._form(word)) is not None:
+                share += np.isin(found, slots)
+            else:
+                form, end = folded(word.rstrip("*")).lower(), "" if word.endswith("*") else r"(?!\w)"
+                common.append((form, re.compile(rf"(?<!\w){re.escape(form)}{end}")))
+        places = np.argsort(-scores, kind="stable")[: LOOKED_AT if common else 0].tolist()
         bodies = self._bodies([int(found[place]) for place in places])
         for place in places:
             body = bodies[int(found[place])].lower()
-            share[place] = sum(form in body and exact.search(body) is not None for form, exact in forms) / len(forms)
-        return share
+            share[place] += sum(form in body and exact.search(body) is not None for form, exact in common)
+        return share / len(words)
+
+    def _literals(self, query: Query) -> list[str]:
+        """What a query's words and phrases are found by. Where no stem begins as a prefix does, words that do."""
+        found: dict[str, None] = {}
+        for literal in _any(query.terms):
+            unfinished = literal.endswith("*") and not len(self._rows(literal))
+            found.update(dict.fromkeys((unfinished and self._finished(literal)) or [literal]))
+        return list(found)
+
+    def _finished(self, literal: str) -> list[str]:
+        """Words that begin as a literal does: "busyin*" is no beginning of the stem "busi", but of "busying"."""
+        letters = unicodedata.normalize("NFD", literal.strip('*"').lower())
+        start = "".join(letter for letter in letters if not unicodedata.combining(letter))
+        rows = self._db.execute(
+            "SELECT term FROM temp.spelt WHERE term>=? AND term<? LIMIT ?", (start, start + "\U0010ffff", FINISHED)
+        )
+        return [f'"{term}"' for (term,) in rows]
+
+    def _form(self, word: str) -> "Places | None":
+        """The slots that hold a word as it is written; None for one of several tokens, or in more than RARE_FORM."""
+        import numpy as np
+
+        literals = match_terms(word)
+        if len(literals) != 1 or " " in literals[0]:
+            return None
+        rows = self._db.execute(
+            "SELECT rowid - 1 FROM forms WHERE forms MATCH ? LIMIT ?", (literals[0], RARE_FORM + 1)
+        ).fetchall()
+        return None if len(rows) > RARE_FORM else np.array([row[0] for row in rows], dtype=np.intp)
 
     def _page(
         self, found: "Places", scores: "Scores", asked: "Mapping[str, Vectors]", limit: int, offset: int, total: int
@@ -740,10 +812,15 @@ def _empty() -> sqlite3.Connection:
     return connection
 
 
+def _looked_up(query: Query) -> Sequence[str]:
+    """The words of a query that is a look-up rather than a question."""
+    return query.words if len(query.words) <= LOOKUP_WORDS and not query.phrases else ()
+
+
 def _about(document: Document) -> str:
     """What is indexed beside the text: the day in words, and the traces."""
     day = document.day
-    traces = " ".join(spaced(normalised(trace)) for trace in document.traces)
+    traces = " ".join(spaced(folded(normalised(trace))) for trace in document.traces)
     return f"{weekday_in_words(day)} {day_in_words(day)} {day.isoformat()} {traces}".rstrip()
 
 

@@ -25,7 +25,7 @@ MAX_TERMS = 64  # words and phrases; every one costs a look into the index
 MAX_TIMES = 16  # operators with a time, each read in several ways; and chips
 LOOKUP_WORDS = 2  # so few words are a look-up rather than a question: the words themselves count more
 LOOKUP_WEIGHT = 0.75
-EXACT = 0.5  # what an entry gains that holds the words of a look-up as they are written, not another form of them
+EXACT = 1.0  # what an entry gains that holds the words of a look-up as they are written: before all their kin
 QUESTION_WORDS = 5  # with so many words beside it, a quotation is part of a question: it is wanted, not demanded
 QUOTED = 0.2  # what an entry gains that holds such a quotation
 WHOLE_PHRASE = 1.0  # what an entry gains that holds the whole question word for word: it comes first
@@ -57,6 +57,23 @@ _UNSPACED = (
 )
 _UNSPACED_LETTER = re.compile(f"[{_UNSPACED}]")
 _UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
+
+# Letters that have no mark to take off (`fts5`'s remove_diacritics knows those that have, in Latin only), what is typed
+# without its points or accents, and other widths. Arabic as in Lucene's ArabicNormalizer.
+_FOLDED: dict[int, str | int] = {
+    **{
+        code: unicodedata.normalize("NFD", chr(code))[0]
+        for code in (*range(0x0386, 0x03CF), *range(0x1F00, 0x1FFF))
+        if unicodedata.category(chr(code)).startswith("L")
+    },
+    **str.maketrans("øØłŁđĐðÐħĦıſ", "oOlLdDdDhHis"),
+    **str.maketrans("\u03c2\u0451\u0401", "\u03c3\u0435\u0415"),  # the sigma at the end of a word, and Russian yo
+    **str.maketrans("\u0623\u0625\u0622\u0649\u0629", "\u0627\u0627\u0627\u064a\u0647"),  # alef, ya, ta marbuta
+    **str.maketrans({"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "þ": "th", "Þ": "TH"}),
+    **str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl"}),
+    **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},
+    **dict.fromkeys([*range(0x0591, 0x05BE), 0x05BF, 0x05C1, 0x05C2, *range(0x064B, 0x0653), 0x0670, 0x0640], ""),
+}
 
 TYPED = re.compile(r"\w{3}$")  # fewer letters begin too many words
 _TIMES = ("before", "after", "on", "in")
@@ -115,6 +132,43 @@ def normalised(text: str) -> str:
     return normal_form("NFC", _CONTROL.sub(" ", clean))
 
 
+def folded(text: str) -> str:
+    """Text with letters that are written in more than one way in one of them, beyond what the tokenizer folds.
+
+    `ß` and `ss`, `œ` and `oe`, `ł` and `l`, `ё` and `е`, Greek with and without accents, Hebrew and Arabic with and
+    without points, full-width and ordinary Latin. Nobody types them all alike, so both ways find both.
+    """
+    return text if text.isascii() else text.translate(_FOLDED)
+
+
+def unfolded(marked: str, text: str) -> str:
+    """A snippet of `folded(text)`, with its marks, in the letters of `text`."""
+    inner = marked.replace(START, "").replace(STOP, "")
+    letters: list[str] = []  # of the folded text, and for each the place in `text` that it comes from
+    places: list[int] = []
+    for place, letter in enumerate(text):
+        new = folded(letter)
+        letters.append(new)
+        places += [place] * len(new)
+    whole = "".join(letters)
+    lead, tail = inner.startswith("…"), inner.endswith("…")
+    for head, end in ((0, 0), (lead, 0), (0, tail), (lead, tail)):  # what the snippet was cut off with, or not
+        start = whole.find(inner[head : len(inner) - end])
+        if start >= 0:
+            break
+    else:
+        return marked
+    places.append(len(text))
+    found, at = ["…" * head], start
+    for piece in re.split(f"([{START}{STOP}])", marked[head : len(marked) - end]):
+        if piece in (START, STOP):
+            found.append(piece)
+        else:
+            found.append(text[places[at] : places[at + len(piece)]])
+            at += len(piece)
+    return "".join(found) + "…" * end
+
+
 def spaced(text: str) -> str:
     """Part the letters of scripts without spaces by JOINT, which the tokenizer takes for a space."""
     return _UNSPACED_LETTER.sub(lambda letter: f"{JOINT}{letter[0]}{JOINT}", text)
@@ -135,7 +189,7 @@ def match_terms(word: str) -> list[str]:
     """The FTS5 string literals that find `word`: itself, or each pair of letters of a script without spaces."""
     prefix = word.endswith("*")
     found: list[str] = []
-    for part in tokens(word):
+    for part in tokens(folded(word)):
         runs = _UNSPACED_RUN.findall(part)
         rest = _UNSPACED_RUN.sub(" ", part).split()
         for run in runs:
@@ -150,7 +204,7 @@ def match_terms(word: str) -> list[str]:
 
 def match_phrase(phrase: str) -> str:
     """The FTS5 string literal that finds `phrase` word by word, or ""."""
-    return '"' + " ".join(tokens(spaced(phrase))) + '"' if tokens(phrase) else ""
+    return '"' + " ".join(tokens(spaced(folded(phrase)))) + '"' if tokens(phrase) else ""
 
 
 def parse_query(text: str, today: date, typing: bool = False) -> Query:

@@ -14,7 +14,7 @@ from llamora.search.index import TOKENIZER, UserIndex
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = 2  # raise when an index of before would not do
+FORMAT = 3  # raise when an index of before would not do
 PART_BYTES = 2_000_000
 LARGEST = 2**31  # bytes of one section; more is damage
 

@@ -170,6 +170,7 @@ async def _found(query: str, offset: int, *, typing: bool = False) -> Response:
             "hint": found.hint,
             "meaning": found.meaning,
             "said": said(found.query),
+            "impossible": found.query.impossible and bool(found.hint),
             "days": days_said(found.query.after, found.query.before),
             "chips": chips(query, day),
         },

@@ -1,0 +1,25 @@
+"""What was written long ago comes first for its very words; in full: `python -m scripts.bench.exact`."""
+
+from pathlib import Path
+
+from llamora.search.embed import Embedder
+from llamora.settings import Settings
+from scripts.bench.exact import run
+from scripts.bench.search_scale import pepys
+from tests.evaluation import evaluation_data
+
+SHORT = 600  # letters; entries of one passage, so that the vectors of 300 take seconds
+
+
+async def test_exact_phrases_and_words_of_old_entries_come_first(embedder: Embedder, tmp_path: Path) -> None:
+    texts = [text for _, text in pepys(evaluation_data("pepys")) if len(text) < SHORT][:300]
+    result = await run(texts, 10, Settings(), embedder, tmp_path)
+    del result["indexed_s"]
+    assert result == {
+        "entries": 300,
+        "phrases": 10,
+        "phrases_first": 10,
+        "words": 10,
+        "words_first": 10,
+        "meaning": True,
+    }
