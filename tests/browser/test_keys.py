@@ -28,6 +28,12 @@ def page(writer: Writer, new_page: Callable[..., Page]) -> Page:
     return page
 
 
+def arrived(page: Page, path: str) -> None:
+    """On that page, and its keys are alive."""
+    expect(page).to_have_url(re.compile(path))
+    page.wait_for_load_state()
+
+
 def test_the_palette_leads_anywhere(page: Page, writer: Writer, axe: Callable[[Page], None]) -> None:
     keys, palette = page.keyboard, page.get_by_role("dialog", name="Go to")
     field = page.get_by_role("combobox")
@@ -49,7 +55,7 @@ def test_the_palette_leads_anywhere(page: Page, writer: Writer, axe: Callable[[P
     keys.type("14 March 2024")
     expect(chosen).to_have_text("Thursday 14 March 2024")
     keys.press("Enter")
-    expect(page).to_have_url(re.compile("/d/2024-03-14$"))
+    arrived(page, "/d/2024-03-14$")
 
     # What the page can do itself is done on the page: nothing is left for it.
     keys.press("Control+k")
@@ -57,18 +63,18 @@ def test_the_palette_leads_anywhere(page: Page, writer: Writer, axe: Callable[[P
     expect(chosen).to_contain_text("Write")
     keys.press("Enter")
     expect(page.get_by_label("Write an entry")).to_be_focused()
-    expect(page).to_have_url(re.compile("/d/2024-03-14$"))
+    arrived(page, "/d/2024-03-14$")
     keys.press("Control+k")  # nothing is selected in the text: it opens there, too
     keys.type("deleted")
     expect(chosen).to_contain_text("Deleted")
     keys.press("Enter")
-    expect(page).to_have_url(re.compile("/deleted$"))
+    arrived(page, "/deleted$")
 
     keys.press("Control+k")
     keys.type("second")
     expect(chosen).to_have_text("Search for “second”")
     keys.press("Enter")
-    expect(page).to_have_url(re.compile("/search/[0-9a-f]+$"))
+    arrived(page, "/search/[0-9a-f]+$")
     expect(page.locator(".hit mark")).to_have_text("Second")
 
 
@@ -119,6 +125,7 @@ def test_a_year_and_a_month_by_key(page: Page, writer: Writer, axe: Callable[[Pa
     axe(page)
     page.get_by_role("link", name="March", exact=True).click()
     expect(page.locator("h1")).to_have_text("March 2024")
+    page.wait_for_load_state()
     expect(page.locator(".leaf .prose")).to_have_text(["First.", "Second."])
     axe(page)
     page.keyboard.press("[")
