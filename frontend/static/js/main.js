@@ -17,4 +17,5 @@ import "./days.js";
 import "./traces.js";
 import "./session.js";
 import "./settings.js";
+import "./shell.js";
 import "./components/reveal.js";

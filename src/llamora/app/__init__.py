@@ -195,4 +195,17 @@ async def _problem(status: int, title: str, sentence: str, with_words: bool = Tr
         return await page(
             "pages/not_kept.html", status, sentence=sentence, words=words, path="", sign_in=status == 401, **again
         )
-    return await page("pages/error.html", status=status, title=title, sentence=sentence, what_to_do="")
+    return await page("pages/error.html", status=status, title=title, sentence=sentence, what_to_do=_what_to_do(status))
+
+
+def _what_to_do(status: int) -> str:
+    """What to do about a failure whose sentence says only what happened."""
+    match status:
+        case 404:
+            return _("Look for it with the search, or begin from today’s page.")
+        case 409:
+            return _("Go back and load the page again to see how it stands now.")
+        case 405 | 413 | 415:
+            return _("Go back and try once more.")
+        case _:
+            return _("Go back and try again; if it stays so, whoever runs this journal can look at the server’s log.")

@@ -2,6 +2,7 @@
 
 import json
 import mimetypes
+from hashlib import sha256
 from logging import getLogger
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from quart import Blueprint, Response, request, send_file  # pyright: ignore[rep
 logger = getLogger(__name__)
 
 ENCODINGS = (("br", ".br"), ("gzip", ".gz"))
+OFFLINE = "/offline"
+FACES = ("fonts/vendor/literata.woff2", "fonts/vendor/instrument-sans.woff2")
 FOREVER = "public, max-age=31536000, immutable"
 
 
@@ -18,6 +21,7 @@ class Assets:
 
     def __init__(self, frontend: Path, *, dev: bool) -> None:
         dist = frontend / "dist"
+        self._static = frontend / "static"
         self._folders = [frontend / "static"] if dev else [dist, frontend / "static"]
         self._manifest: dict[str, str] = {}
         if not dev and (dist / "manifest.json").is_file():
@@ -40,6 +44,17 @@ class Assets:
                 return None  # too long, or not a name at all
         return None
 
+    def shell(self) -> list[str]:
+        """The addresses of the style, the faces and the mark: what the page for when the server is away is set with."""
+        styles = sorted(file.name for file in self._static.glob("css/*.css")) if not self._manifest else ["main.css"]
+        names = [*(f"css/{name}" for name in styles), *FACES, "favicon.svg"]
+        return [self.url(name) for name in names]
+
+    def content(self, address: str) -> bytes:
+        """What is behind an address that `url` gave; empty when there is nothing."""
+        file = self.find(address.removeprefix("/static/"))
+        return file.read_bytes() if file else b""
+
     def is_hashed(self, name: str) -> bool:
         """Whether the address changes with the content."""
         return name in self._manifest.values()
@@ -52,6 +67,16 @@ def blueprint(assets: Assets) -> Blueprint:
     @made.get("/static/<path:name>")
     async def static(name: str) -> Response:  # pyright: ignore[reportUnusedFunction] -- registered by the decorator
         return await _send(assets, name)
+
+    @made.get("/sw.js")
+    async def worker() -> Response:  # pyright: ignore[reportUnusedFunction] -- registered by the decorator
+        """The service worker, told what the shell is; at the root, since it may look after nothing above itself."""
+        shell = assets.shell()
+        name = sha256(b"".join(path.encode() + assets.content(path) for path in shell)).hexdigest()[:16]
+        told = f"const NAME = {json.dumps(f'llamora-{name}')};\nconst SHELL = {json.dumps([OFFLINE, *shell])};\n"
+        source = assets.find("sw.js")
+        script = told + (source.read_text(encoding="utf-8") if source else "")
+        return Response(script, mimetype="text/javascript", headers={"Cache-Control": "no-cache"})
 
     @made.get("/favicon.ico")
     async def favicon() -> Response:  # pyright: ignore[reportUnusedFunction] -- registered by the decorator
@@ -67,6 +92,8 @@ async def _send(assets: Assets, name: str) -> Response:
     mimetype = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
     if file.suffix in (".js", ".mjs"):
         mimetype = "text/javascript"  # a Windows registry may say otherwise, and modules insist
+    elif file.suffix == ".webmanifest":
+        mimetype = "application/manifest+json"
     elif file.suffix == ".woff2":
         mimetype = "font/woff2"
     encoding = ""

@@ -27,6 +27,7 @@ TAKES_TEXT = re.compile(r"/d/[^/]+/entries|/e/[0-9a-f]+(?:/answers)?|/drafts")
 BY_ITSELF = re.compile(r"/session/events|/r/[0-9a-f]+/events|/d/[^/]+/entries")
 SMALL_BODY = 65_536
 FIELDS = 100
+OPEN = frozenset({"/healthz", "/favicon.ico", "/sw.js", "/offline"})  # the same for everybody
 UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 ENTRANCES = frozenset({"/sign-in", "/register", "/reset"})
 DOORS = frozenset({"/sign-in", "/sign-out", "/register", "/register/strength", "/reset"})  # forms of the signed-out
@@ -34,7 +35,8 @@ DOORS = frozenset({"/sign-in", "/sign-out", "/register", "/register/strength", "
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; "
-        "connect-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        "connect-src 'self'; manifest-src 'self'; worker-src 'self'; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -164,7 +166,7 @@ def is_https(req: Request) -> bool:
 
 
 def _is_public(path: str) -> bool:
-    return path == "/healthz" or path.startswith("/static/") or path == "/favicon.ico"
+    return path in OPEN or path.startswith("/static/")
 
 
 async def _admit() -> None:

@@ -9,6 +9,7 @@ from llamora.app.routes import (
     deleted,
     drafts,
     entries,
+    guide,
     palette,
     profile,
     replies,
@@ -30,4 +31,5 @@ blueprints: tuple[Blueprint, ...] = (
     traces.blueprint,
     profile.blueprint,
     settings.blueprint,
+    guide.blueprint,
 )

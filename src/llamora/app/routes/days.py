@@ -148,6 +148,7 @@ async def _day(day: date, words: str = "", error: str = "", status: int = 200) -
         # In milliseconds, as the script of the page reckons: the server's clock says when the day is over.
         now=int(now.timestamp() * 1000),
         ends=int(day_edges(day, here)[1].timestamp() * 1000),
+        first_run=not threads and not (await get_services().db.entries.fingerprint(keys.user_id))[0],
         previous_day=day - timedelta(1) if day > date.min else None,
         next_day=day + timedelta(1) if day < date.max else None,
         entries=await page_views(keys, threads),

@@ -1,0 +1,8 @@
+// What makes an app of the page: a worker that keeps the shell, for when the server is away. Only who is signed in gets
+// it, so that the first page asks for no more than it shows.
+
+if (document.body.classList.contains("is-in")) {
+  const register = () => navigator.serviceWorker?.register("/sw.js").catch(() => {}); // without it the page is as good
+  if (document.readyState === "complete") register();
+  else window.addEventListener("load", register);
+}
