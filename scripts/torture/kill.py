@@ -113,10 +113,12 @@ class Store:
         return Order(self.folder, self.user_id, self.master, self.promises.lines(), seed, code=self.code, **more)
 
 
-def killed(kind: str, order: Order, delay: float, env: Mapping[str, str] | None = None) -> list[tuple[Any, ...]]:
+def killed(
+    kind: str, order: Order, delay: float, env: Mapping[str, str] | None = None, *, late: bool = False
+) -> list[tuple[Any, ...]]:
     """Let a process work and kill it `delay` seconds after it is ready; what it told until then.
 
-    With `env`, a process of its own has that in its environment too.
+    `late`: after something was acknowledged. With `env`, a process of its own has that in its environment too.
     """
     if env is not None or sys.platform == "win32":
         context = multiprocessing.get_context("spawn")
@@ -132,6 +134,8 @@ def killed(kind: str, order: Order, delay: float, env: Mapping[str, str] | None 
     with suppress(EOFError, OSError):
         assert receive.poll(60), "the process did not come up"
         told.append(receive.recv())
+        while late and told[-1][1] in ("ready", "begin", "restoring") and receive.poll(60):
+            told.append(receive.recv())
         end = time.monotonic() + delay
         while (left := end - time.monotonic()) > 0:
             if receive.poll(left):
@@ -161,9 +165,10 @@ def judge_work(store: Store, folder: Path, told: list[tuple[Any, ...]]) -> dict[
     return found
 
 
-def at_work(kind: str, store: Store, rng: random.Random, delay: float) -> dict[str, int]:
+def at_work(kind: str, store: Store, rng: random.Random, delay: float, *, late: bool) -> dict[str, int]:
     """One kill of the store at work, and what was found."""
-    found = judge_work(store, store.folder, killed(kind, store.order(rng.randrange(2**31)), delay))
+    told = killed(kind, store.order(rng.randrange(2**31)), delay, late=late)
+    found = judge_work(store, store.folder, told)
     for copy in (store.folder / "backups").glob("copy-*"):
         copy.unlink()
     return found
@@ -257,7 +262,7 @@ def two_backups(store: Store, rng: random.Random) -> tuple[tuple[Path, ...], lis
     files: list[Path] = []
     contents: list[dict[bytes, Line]] = []
     for number in range(2):
-        store.promises.take(killed("entries", store.order(rng.randrange(2**31)), 0.3))
+        store.promises.take(killed("entries", store.order(rng.randrange(2**31)), 0.3, late=True))
         assert not any(check(store.database, store.user_id, store.master, store.promises).values())
         keys = keys_of(store.database, store.user_id, store.master)
         files.append(store.folder / f"{number}.llamora")
@@ -431,7 +436,7 @@ def torture(
         if kind == "restore":
             found.add(kind, **restoring(stores[kind], *backups, rng, delay))
         else:
-            found.add(kind, **at_work(kind, stores[kind], rng, delay))
+            found.add(kind, **at_work(kind, stores[kind], rng, delay, late=not found.kills[kind]))
     for store in stores.values():
         left_over += close(store, found)
     if served is not None:

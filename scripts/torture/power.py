@@ -100,7 +100,7 @@ def a_run(kind: str, folder: Path, library: Path, rng: random.Random, share: flo
         order = older_journal(root / "data", rng)
         before, newest = rows(order.database), _newest(folder)
         disk = Disk(root)
-        told = killed(kind, order, seconds, watched.env)
+        told = killed(kind, order, seconds, watched.env, late=True)
         return Run(
             root,
             disk,
@@ -113,7 +113,7 @@ def a_run(kind: str, folder: Path, library: Path, rng: random.Random, share: flo
         files, contents = two_backups(store, rng)
         there = contents.index(store.promises.lines())
         disk = Disk(root)
-        told = killed(kind, store.order(rng.randrange(2**31), files=files), seconds, watched.env)
+        told = killed(kind, store.order(rng.randrange(2**31), files=files), seconds, watched.env, late=True)
         return Run(
             root,
             disk,
@@ -122,7 +122,7 @@ def a_run(kind: str, folder: Path, library: Path, rng: random.Random, share: flo
             lambda data, t: judge_restore(store, data / "llamora.sqlite3", contents, there, t)[0],
         )
     disk = Disk(root)
-    told = killed(kind, store.order(rng.randrange(2**31)), seconds, watched.env)
+    told = killed(kind, store.order(rng.randrange(2**31)), seconds, watched.env, late=True)
 
     def judge(data: Path, until: Told) -> dict[str, int]:
         return judge_work(replace(store, promises=Promises()), data, until)
