@@ -147,6 +147,13 @@ def rss_mb(server: Server) -> float:
     return int(found[1]) / 1024 if found else float("nan")
 
 
+def cpu_ms(server: Server) -> float:
+    """Processor time of the server so far: what a query costs, also on a machine that does other things."""
+    assert server.process is not None
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def search(writer: Writer, query: str) -> str:
     """The results as HTMX gets them."""
     answer = writer.post("/search", {"q": query}, fragment=True)
@@ -208,7 +215,9 @@ def measure(server: Server, entries: list[tuple[date, str]], asked: int) -> dict
     time.sleep(8)  # the embedding model comes up
     before = rss_mb(server)
     without: dict[str, float] = {}
+    spent = cpu_ms(server)
     writer = unlocked(server, without)
+    without["cpu_s"] = round((cpu_ms(server) - spent) / 1000, 2)
     result["without_snapshot"] = without
     result["file_mb"] = round((server.data / "llamora.sqlite3").stat().st_size / 1e6, 1)
     result["embedded_s"] = wait_for(server, "SELECT count(*) FROM vectors", len(entries), 3600)
@@ -219,11 +228,14 @@ def measure(server: Server, entries: list[tuple[date, str]], asked: int) -> dict
     for query in queries(entries[:1000], 12):
         search(writer, query)
     times: dict[str, list[float]] = {"question": [], "word": [], "phrase": []}
+    spent = cpu_ms(server)
     for number, query in enumerate(queries(entries, asked)):
         began = time.perf_counter()
         search(writer, query)
         times[("question", "question", "word", "phrase")[number % 4]].append(1000 * (time.perf_counter() - began))
     everything = quantiles([value for values in times.values() for value in values], n=100)
+    result["cpu_ms_per_query"] = round((cpu_ms(server) - spent) / asked, 1)
+    result["load"] = [round(number, 1) for number in os.getloadavg()]
     result["p50"], result["p95"] = round(everything[49], 1), round(everything[94], 1)
     for kind, values in times.items():
         cuts = quantiles(values, n=100)
@@ -236,7 +248,9 @@ def measure(server: Server, entries: list[tuple[date, str]], asked: int) -> dict
     server.start(wait=120)
     time.sleep(8)
     with_snapshot: dict[str, float] = {}
+    spent = cpu_ms(server)
     writer = unlocked(server, with_snapshot)
+    with_snapshot["cpu_s"] = round((cpu_ms(server) - spent) / 1000, 2)
     result["with_snapshot"] = with_snapshot
     server.stop()
     with sqlite3.connect(server.data / "llamora.sqlite3") as raw:
