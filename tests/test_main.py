@@ -268,3 +268,33 @@ def test_two_workers_are_one_server(serve: Callable[..., Server], model: ModelTh
     with closing(sqlite3.connect(server.data / "llamora.sqlite3")) as connection:
         assert connection.execute("SELECT count(*) FROM dek_sessions").fetchone() == (0,)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker of a connection in /proc")
+def test_a_worker_that_is_killed_is_replaced_and_its_reply_is_cut_short(
+    serve: Callable[..., Server], model: ModelThread
+) -> None:
+    server = serve(mode="prod", env=model.env).start("--workers", "2")
+    here, there = one_of_each(server, Writer(server.url).register())
+    held = model.hold(["It was ", "a still lake."], 1)
+    reply = asked(here)
+
+    def until(words: str) -> str:
+        patience = time.monotonic() + 60
+        while words not in (page := re.sub(r"<[^>]+>", " ", there.get("/d/today").text)):
+            assert time.monotonic() < patience, " ".join(page.split())
+            time.sleep(0.05)
+        return page
+
+    until("It was")
+    assert "Cut short" not in there.get("/d/today").text
+    os.kill(served_by(server, here.get("/healthz")), signal.SIGKILL)
+    assert "It was" in until("Cut short when the server stopped.")
+    model.release(held)
+    with there.http.stream("GET", f"/r/{reply}/events", timeout=60) as stream:
+        assert any("Cut short" in line for line in stream.iter_lines())
+    assert server.process is not None
+    assert server.process.poll() is None
+    one_of_each(server, there)  # another worker serves in its place
+    asked(there)
+    until("word0 word1")

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 NAME = "llamora.localhost"
 ADDRESS_BYTES = 128
+REPLACED = 5  # workers that ended by themselves and were replaced, until the server gives up
 
 
 class Failure(Exception):
@@ -228,20 +229,27 @@ async def _serve_with_workers(settings: Settings, listening: socket.socket, *, d
     stop = asyncio.Event()
     _on_signals(stop)
     context = multiprocessing.get_context("spawn")
-    address: Any = context.Array("c", ADDRESS_BYTES)
+    # Without locks: a worker that is killed while it reads would keep one for ever.
+    address: Any = context.RawArray("c", ADDRESS_BYTES)
     noted: Any = context.RawArray("c", noted_bytes)
     embedded = settings.llm.enabled and settings.llm.embedded and not settings.llm.upstream.host
     server = EmbeddedServer(settings.llm) if embedded and not EmbeddedServer.available() else None
     db = await LocalDB.open(settings.data.database)
     await db.sessions.clear()
     secret = secrets.token_bytes(32)
-    ending = context.Event()
+    ending: Any = context.RawValue("b", 0)
+    alive: Any = context.RawArray("q", settings.server.workers)  # the numbers of the workers that are; 0 is none
     workers: list[BaseProcess] = []
-    for _ in range(settings.server.workers):
-        shared = (secret, server.api_key if server else "", address, noted)
+
+    def start_worker(place: int, number: int) -> "BaseProcess":
+        shared = (secret, server.api_key if server else "", address, noted, number, alive)
         worker = context.Process(target=serve_as_worker, args=(settings, listening, ending, shared, dev), daemon=True)
+        alive[place] = number
         worker.start()
-        workers.append(worker)
+        return worker
+
+    workers += [start_worker(place, place + 1) for place in range(settings.server.workers)]
+    started = len(workers)
 
     async def run_model() -> None:
         if server is None:
@@ -258,12 +266,21 @@ async def _serve_with_workers(settings: Settings, listening: socket.socket, *, d
     _announce(settings, listening)
     failed = False
     while not stop.is_set():
-        if any(not worker.is_alive() for worker in workers):
-            failed = True
+        for place, worker in enumerate(workers):
+            if worker.is_alive():
+                continue
+            alive[place] = 0  # what it was writing is now shown as cut short
+            started += 1
+            if started > settings.server.workers + REPLACED:
+                failed = True
+                break
+            logger.warning("a worker ended unexpectedly (%s); another one takes its place", worker.exitcode)
+            workers[place] = start_worker(place, started)
+        if failed:
             break
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 0.3)
-    ending.set()
+    ending.value = 1
     for worker in workers:
         await asyncio.to_thread(worker.join, 4.0)
         if worker.is_alive():
@@ -275,16 +292,17 @@ async def _serve_with_workers(settings: Settings, listening: socket.socket, *, d
     await db.sessions.clear()
     await db.close()
     if failed and not stop.is_set():
-        raise Failure("A worker ended unexpectedly, so the server stopped. Start it again; what was kept is safe.")
+        raise Failure("Workers kept ending unexpectedly, so the server stopped. Start it again; what was kept is safe.")
     return 0
 
 
 def serve_as_worker(
-    settings: Settings, listening: socket.socket, ending: Any, shared: tuple[bytes, str, Any, Any], dev: bool
+    settings: Settings, listening: socket.socket, ending: Any, shared: tuple[bytes, str, Any, Any, int, Any], dev: bool
 ) -> None:
     """What each process of several runs, until `ending` is set or the parent is gone.
 
-    `shared` is the boot secret, the key to the parent's model server and its address, and the memory of Noted.
+    `shared` is the boot secret, the key to the parent's model server and its address, the memory of Noted, the
+    number of this worker and those of all that are alive.
     """
     from llamora.app.services.container import Shared
     from llamora.llm.model import SharedServer
@@ -292,7 +310,7 @@ def serve_as_worker(
 
     _set_up_logging(settings.log_level)
     keep_out_of_dumps()
-    secret, api_key, address, noted = shared
+    secret, api_key, address, noted, worker, alive = shared
 
     def listening_at() -> str:
         return address.value.decode()
@@ -306,7 +324,7 @@ def serve_as_worker(
             signal.signal(number, signal.SIG_IGN)
 
         async def wait() -> None:
-            while not ending.is_set() and multiprocessing.parent_process() is not None:
+            while not ending.value and multiprocessing.parent_process() is not None:
                 parent = multiprocessing.parent_process()
                 if parent is None or not parent.is_alive():
                     break
@@ -314,7 +332,8 @@ def serve_as_worker(
             stop.set()
 
         waiting = asyncio.create_task(wait())
-        await _run_app(settings, listening, stop, dev=dev, shared=Shared(secret, model, Noted(noted)), announce=False)
+        common = Shared(secret, model, Noted(noted), worker, lambda: tuple(alive))
+        await _run_app(settings, listening, stop, dev=dev, shared=common, announce=False)
         waiting.cancel()
 
     asyncio.run(run())

@@ -1,10 +1,11 @@
 """The queue over the model's slots: fair among writers, in order for each, and nobody is forgotten."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from llamora.journal.turns import Turns
+from llamora.journal.turns import Turns, slot_files
 
 
 class Log:
@@ -84,3 +85,37 @@ async def test_a_cancellation_in_the_moment_of_the_call_gives_the_slot_back() ->
     log.tasks["c1"].cancel()
     await asyncio.gather(*log.tasks.values(), return_exceptions=True)
     assert log.turns._free == 1
+
+
+async def _taken(turns: Turns, told: list[int]) -> None:
+    async with turns.turn(b"carol", told.append):
+        pass
+
+
+async def test_workers_share_the_slots_and_never_have_more(tmp_path: Path) -> None:
+    files = slot_files(tmp_path / "journal.sqlite3", 2, 2)
+    here, there = Turns(2, files), Turns(2, files)  # as two workers have them
+    told: list[int] = []
+    async with here.turn(b"alice", lambda _: None):
+        async with here.turn(b"bob", lambda _: None):  # one worker may have all that are free
+            waiting = asyncio.create_task(_taken(there, told))
+            while not told:  # noqa: ASYNC110 -- the slots are another worker's
+                await asyncio.sleep(0.01)
+            assert set(told) == {0}
+            assert not waiting.done()
+        await asyncio.wait_for(waiting, 30)
+
+
+async def test_who_gives_up_waiting_for_another_workers_slot_leaves_nothing(tmp_path: Path) -> None:
+    files = slot_files(tmp_path / "journal.sqlite3", 1, 2)
+    here, there = Turns(1, files), Turns(1, files)
+    told: list[int] = []
+    async with here.turn(b"alice", lambda _: None):
+        waiting = asyncio.create_task(_taken(there, told))
+        while not told:  # noqa: ASYNC110 -- the slot is another worker's
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    await asyncio.wait_for(_taken(there, told), 30)
+    await asyncio.wait_for(_taken(here, told), 30)
+    assert slot_files(tmp_path / "journal.sqlite3", 4, 1) == []

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import date
@@ -137,7 +137,11 @@ class LiveReply:
 
 
 class Replies:
-    """Asks the model and keeps what it says. `boot` names this run of the server (all its workers)."""
+    """Asks the model and keeps what it says.
+
+    `boot` names this worker in this run of the server, and `writes` tells whether a name is that of another worker
+    which is alive.
+    """
 
     def __init__(
         self,
@@ -148,7 +152,8 @@ class Replies:
         prompts: PromptBuilder,
         settings: LlmSettings,
         boot: str,
-        workers: int = 1,
+        turns: Turns | None = None,
+        writes: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._db = db
         self._journal = journal
@@ -160,8 +165,8 @@ class Replies:
         self._live: dict[bytes, LiveReply] = {}
         self._keys: dict[bytes, Keyring] = {}
         self._watcher: asyncio.Task[None] | None = None
-        # The model's slots are shared out among the workers, at least one each.
-        self.turns = Turns(max(1, settings.slots // workers))
+        self._writes = writes
+        self.turns = turns or Turns(settings.slots)
 
     async def ask(
         self, keys: Keyring, to: bytes, zone: str, today: date, *, also: Sequence[bytes] = (), endpoint: str = ""
@@ -182,7 +187,7 @@ class Replies:
             if (live.entry.to, live.entry.also) == (to, tuple(also)) and not live.finished:
                 return live.now()
         for other in thread.later:  # another worker may be writing it
-            same = (other.to, other.also, other.boot) == (to, tuple(also), self._boot)
+            same = (other.to, other.also) == (to, tuple(also)) and self._is_written(other)
             if same and other.state == "streaming" and other.deleted is None and other.id not in self._live:
                 return other
         reply = Entry(
@@ -270,6 +275,10 @@ class Replies:
                 return
             await asyncio.sleep(FOLLOW_SECONDS)
 
+    def _is_written(self, reply: Entry) -> bool:
+        """Whether a worker that is alive has begun a reply and not ended it yet."""
+        return reply.boot == self._boot or self._writes(reply.boot)
+
     def waiting(self, reply_id: bytes) -> str:
         """What a reply that has no words yet waits for, in words."""
         live = self._live.get(reply_id)
@@ -282,8 +291,8 @@ class Replies:
         live = self._live.get(entry.id)
         if live is not None:
             return live.now()
-        if entry.boot == self._boot:
-            return entry  # another worker writes it
+        if self._is_written(entry):
+            return entry  # by another worker
         cut = replace(entry, state="stopped", note=CUT_SHORT, boot="", stopping=False)
         try:
             return await self._store(keys, cut)

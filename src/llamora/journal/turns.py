@@ -1,10 +1,15 @@
-"""Whose turn it is: a fair queue over the model's slots. Pure asyncio, one process."""
+"""Whose turn it is: a fair queue over the model's slots in each process, and one count of slots for all of them."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+LOOK_SECONDS = 0.05  # between two looks for a slot that another worker holds
 
 
 @dataclass(slots=True, eq=False)
@@ -19,11 +24,14 @@ class _Place:
 class Turns:
     """Gives out `slots` places at the model: next is who has the fewest running, of them who was called longest ago.
 
-    Ten requests of one writer so never stand before the first one of another.
+    Ten requests of one writer so never stand before the first one of another. `files` (see `slot_files`) are locked
+    for the slots that are in use, where several workers share them: never are more in use than there are, any worker
+    may have all that are free, and those of a worker that dies are free at once.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, files: Sequence[Path] = ()) -> None:
         self._free = slots
+        self._shared = [FileLock(path, timeout=0, mode=0o600) for path in files]
         self._running: Counter[bytes] = Counter()
         self._queue: list[_Place] = []
         self._calls = 0
@@ -44,10 +52,30 @@ class Turns:
             elif not place.called.cancelled():
                 self._leave(who)
             raise
+        held: FileLock | None = None
         try:
+            held = await self._slot(moved)
             yield
         finally:
+            if held is not None:
+                held.release()
             self._leave(who)
+
+    async def _slot(self, moved: Callable[[int], None]) -> FileLock | None:
+        """A slot that no other worker has, waited for; None where there is but one worker."""
+        while self._shared:
+            for lock in self._shared:
+                if lock.is_locked:
+                    continue
+                try:
+                    return lock.acquire().lock
+                except Timeout:
+                    continue
+                except OSError:
+                    return None  # where no lock file can be had, the model server's own queue must do
+            moved(0)
+            await asyncio.sleep(LOOK_SECONDS)
+        return None
 
     def _leave(self, who: bytes) -> None:
         self._free += 1
@@ -88,3 +116,8 @@ class Turns:
             if not waiting[who]:
                 del waiting[who]
         return order
+
+
+def slot_files(database: Path, slots: int, workers: int) -> list[Path]:
+    """The files beside the database that stand for the model's slots; none are needed for a single worker."""
+    return [database.with_name(f"{database.name}.model-slot-{n}") for n in range(slots if workers > 1 else 0)]

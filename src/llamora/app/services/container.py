@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from hashlib import sha256
 from logging import getLogger
@@ -18,6 +18,7 @@ from llamora.journal.entries import Journal
 from llamora.journal.openings import Openings
 from llamora.journal.replies import Replies
 from llamora.journal.rotation import Rotation
+from llamora.journal.turns import Turns, slot_files
 from llamora.llm.model import Model, SharedServer
 from llamora.llm.prompts import PromptBuilder
 from llamora.persistence.connection import StorageError
@@ -48,6 +49,10 @@ class Shared:
     boot_secret: bytes = field(repr=False)
     model: SharedServer | None = None
     noted: Noted | None = None
+    worker: int = 0
+    """The number of this worker in this run of the server: one that takes the place of another has a new one."""
+    alive: Callable[[], Collection[int]] = lambda: ()
+    """The numbers of the workers that are alive."""
 
 
 @dataclass(slots=True)
@@ -85,8 +90,15 @@ class AppServices:
         prompts = PromptBuilder(settings.llm, own_prompts if own_prompts.is_dir() else None)
         journal = Journal(db, search, settings.entries)
         # Names this run of the server in replies that are being written; it tells nothing of the secret.
-        boot = sha256(b"llamora/1/boot-name" + boot_secret).hexdigest()[:16]
-        replies = Replies(db, journal, search, model, prompts, settings.llm, boot, settings.server.workers)
+        run = sha256(b"llamora/1/boot-name" + boot_secret).hexdigest()[:16]
+        llm, workers = settings.llm, settings.server.workers
+        turns = Turns(llm.slots, slot_files(settings.data.database, llm.slots, workers))
+        worker = shared.worker if shared else 0
+
+        def writes(boot: str) -> bool:
+            return shared is not None and boot in {f"{run}.{number}" for number in shared.alive()}
+
+        replies = Replies(db, journal, search, model, prompts, llm, f"{run}.{worker}", turns, writes)
         digests = Digests(db, journal, model, prompts, replies.turns)
         rotation = Rotation(db)
 
