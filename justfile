@@ -24,7 +24,7 @@ watch:
 bench *options:
     uv run --group dev python -m scripts.bench.latency {{ options }}
 
-# Break things on purpose, for hours; with --share 0.01 for minutes
+# Break things on purpose and print a JSON line for each kind, for hours; with --share 0.01 for minutes, or by name
 torture *options:
     uv run --group dev python -m scripts.torture {{ options }}
 
