@@ -60,6 +60,12 @@ class Desk:
         self.service.put(keys, entry)
         return entry
 
+    async def until_found(self, query: str, ids: list[bytes]) -> None:
+        """Ask until just these are found: a search waits for what others wrote, but for a moment only."""
+        async with asyncio.timeout(60):
+            while await self.found(query) != ids:  # noqa: ASYNC110 -- nothing tells of it
+                await asyncio.sleep(0.01)
+
     async def ready(self, keys: Keyring | None = None) -> None:
         keys = keys or self.keys
         await self.service.unlock(keys)

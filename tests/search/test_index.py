@@ -263,11 +263,11 @@ def test_the_graph_agrees_with_exact_search_through_edits() -> None:
 
 def test_the_sketch_agrees_with_exact_search_through_edits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llamora.search.passages.SKETCH_FROM", 1000)
-    monkeypatch.setattr("llamora.search.passages.SKETCH_POOL", 200)
+    monkeypatch.setattr("llamora.search.passages.SKETCH_POOL", 300)
     rng = np.random.default_rng(4)
     # Numbers of texts differ much in some directions and little in most.
     turned, _ = np.linalg.qr(rng.normal(size=(384, 384)))
-    drawn = (rng.normal(size=(6100, 384)) * np.arange(1, 385) ** -0.6) @ turned
+    drawn = (rng.normal(size=(6100, 384)) * np.arange(1, 385) ** -0.3) @ turned
     vectors = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
     vectors, queries = vectors[:6000], vectors[6000:]
     passages = Passages(384, 10**9)

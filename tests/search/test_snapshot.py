@@ -212,7 +212,7 @@ async def test_traces_are_searched_and_filter(desk: Desk) -> None:
     assert await desk.found("tag:waterwheel") == [marked.id]
     assert await desk.found("walked tag:Waterwheel") == [marked.id]
     assert await desk.found("tag:nothing") == []
-    assert (await desk.found("waterwheel"))[0] == marked.id
+    await desk.until_found("waterwheel", [marked.id])
     await saved(desk)
     await desk.ready()
     assert (await desk.found("waterwheel"))[0] == marked.id
