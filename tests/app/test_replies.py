@@ -304,3 +304,44 @@ async def test_a_reply_that_was_stopped_says_so(app: Running, model: ScriptedMod
     await until_shown(alice, "One two three.")
     await alice.post(f"/r/{reply}/stop", {})
     assert "Stopped by you." in (await alice.get("/d/today")).words
+
+
+async def test_a_writer_without_replies_comes_upon_no_word_of_them(app: Running, model: ScriptedModel) -> None:
+    """Every page that can be reached by its links and by searching; `/you` alone has the way back."""
+    model.default = Reply(["The zebra was a quiet one."])
+    alice = await app.visitor()
+    entry, reply = await asked(alice)
+    await until_shown(alice, "The zebra was a quiet one.")
+    answered = await alice.answer(reply, "It was.")
+    gone = await alice.write("Gone.")
+    await alice.post(f"/e/{gone}/delete")
+    await alice.post("/you/replies", {"replies": "off"})
+    mention = re.compile(r"\b(?:repl(?:y|ies)|models?|zebra|scripted)\b", re.IGNORECASE)
+    seen, ahead = set[str](), ["/d/today", DAY, f"/e/{answered}/edit", f"/e/{entry}/versions", f"/e/{gone}/erase"]
+    while ahead:
+        path = ahead.pop().partition("#")[0]
+        if path in seen:
+            continue
+        seen.add(path)
+        shown = await alice.get(path)
+        if not shown.headers["Content-Type"].startswith("text/html"):
+            continue
+        # On /you they can be turned on again: that one section says what they are.
+        text = re.sub(r'<section aria-labelledby="h-model">.*?</section>', "", shown.text, flags=re.DOTALL)
+        text = re.sub(r"<(?:script|link|meta)[^>]*>", "", text)
+        words = html.unescape(
+            re.sub(r"<[^>]+>", " ", text) + " ".join(re.findall(r'(?:aria-label|title|placeholder)="([^"]*)', text))
+        )
+        assert not mention.search(words), (path, mention.findall(words))
+        links = [html.unescape(link) for link in re.findall(r'href="(/[^"]*)"', text)]
+        # Of days and months that have nothing on them one is like the other.
+        ahead += [link for link in links if not re.match(r"/static|/d/2|/calendar/", link)]
+    assert {"/you", "/search", "/deleted", DAY} <= seen
+    for query in ("was", "by:me was", "quiet", "by:reply", "by:reply quiet"):
+        found = await alice.get((await alice.post("/search", {"q": query})).location)
+        words = found.words.replace(query, "").replace("by:reply", "")
+        assert not mention.search(words), (query, mention.findall(words))
+        typed = await alice.post("/search/typing", {"q": query}, fragment=True)
+        assert not mention.search(typed.words.replace("by:reply", "")), query
+    assert (await alice.get(f"/e/{reply}/edit")).status == 404
+    assert not mention.search((await alice.get(f"/e/{reply}/edit")).words)

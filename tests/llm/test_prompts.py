@@ -101,7 +101,7 @@ async def test_what_fits_is_all_there() -> None:
     assert "> The morning." in last.content
     assert "[1] Friday, 3 May 2024\n> Once\n> upon a time." in last.content
     assert last.content.endswith("The answer.")
-    assert prompt.passages_used == (1,)
+    assert [passage.number for passage in prompt.passages] == [1]
     assert prompt.cut == ""
     assert prompt.options == {}
 
@@ -168,7 +168,7 @@ async def test_the_small_prompt_has_a_worked_example_and_may_only_say_what_was_w
         small=True,
     )
     assert [m.role for m in prompt.messages] == ["system", "user", "assistant", "user"]
-    assert prompt.passages_used == (4, 5)
+    assert [passage.number for passage in prompt.passages] == [4, 5]
     assert prompt.cut == "Left out for lack of room: 1 note of the day and 1 earlier passage."
     grammar = str(prompt.options["grammar"])
     assert '"You met Anna at the harbour."' in grammar

@@ -101,11 +101,6 @@ class Prompt:
     own: tuple[str, ...] = ()
     tokens: int = 0
 
-    @property
-    def passages_used(self) -> tuple[int, ...]:
-        """The numbers of the passages."""
-        return tuple(passage.number for passage in self.passages)
-
 
 class PromptTemplateError(Exception):
     """A template of the overrides folder cannot be used; the message names the file."""
