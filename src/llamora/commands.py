@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from llamora.clock import day_in_words, utc_now
-from llamora.journal.backups import SUFFIX
+from llamora.journal.backups import SUFFIX, Backups
 from llamora.journal.rotation import Rotation
 from llamora.persistence.backups import (
     Manifest,
@@ -80,7 +80,7 @@ def run_command(options: argparse.Namespace, settings: Settings) -> int:
             case "doctor":
                 return _doctor(database, options.user, as_json=options.json, mending=options.mend)
             case "rotate":
-                return asyncio.run(_rotate(database, options.user))
+                return asyncio.run(_rotate(settings, options.user))
             case "restore":
                 return _restore(database, options.file, options.name, replace=options.replace)
             case _:
@@ -169,12 +169,14 @@ def _copy(database: Path, to: Path | None) -> int:
     return 0
 
 
-async def _rotate(database: Path, name: str) -> int:
-    user, keys = await unlock(database, name)
-    db = await LocalDB.open(database)
+async def _rotate(settings: Settings, name: str) -> int:
+    user, keys = await unlock(settings.data.database, name)
+    db = await LocalDB.open(settings.data.database)
     try:
         rotation = Rotation(db)
         if await db.epochs.count(user.id) == 1:  # else one was begun and not ended
+            kept = await Backups(db, settings.backup, settings.data.folder).make(keys)
+            print(f"What was here is kept in {kept}.")
             await rotation.begin(keys)
         unreadable = await rotation.finish(keys)
     finally:
@@ -209,7 +211,9 @@ def _doctor(database: Path, name: str, *, as_json: bool, mending: bool) -> int:
 
 
 def _tell(report: Report, name: str) -> None:
-    print(f"SQLite {report.sqlite}, {report.openssl}, schema {report.schema}, swap: {report.swap}.")
+    print(
+        f"SQLite {report.sqlite}, {report.openssl}, schema {report.schema}, swap: {report.swap}, keys in memory: {report.memory}."
+    )
     print("In force: " + ", ".join(f"{pragma}={value}" for pragma, value in report.pragmas.items()) + ".")
     for writer, counts in report.records.items():
         print(f"{writer}: " + (_listed([f"{n:,} {table}" for table, n in counts.items() if n]) or "nothing") + ".")

@@ -38,3 +38,20 @@ async def test_without_a_model_a_sentence_says_why(start: Start, llm: LlmSetting
     alice = await app.visitor()
     assert sentence in (await alice.get("/you")).words
     assert sentence in (await alice.get("/d/today")).words
+
+
+async def test_settings_that_cannot_be_read_keep_nobody_out_and_it_is_said(start: Start) -> None:
+    app = await start()
+    async with app.services.db._connections.write() as tx:
+        await tx.execute("UPDATE profiles SET sealed=substr(sealed, 1, length(sealed)-1) || X'00'")
+    alice = app.stranger()
+    assert (await alice.sign_in()).status == 303
+    for path in ("/d/2026-11-20", "/you", "/search"):
+        page = await alice.get(path)
+        assert page.status == 200
+        assert "Your settings could not be read" in page.words
+    assert "UTC" in (await alice.get("/you")).words
+    assert (await alice.post("/you/lock-after", {"minutes": "15"})).status == 303  # set anew, it is whole
+    page = await alice.get("/you")
+    assert "could not be read" not in page.words
+    assert 'value="15" selected' in page.text

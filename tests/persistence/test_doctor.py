@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llamora.persistence import LocalDB
+from llamora.persistence import LocalDB, doctor
 from llamora.persistence.doctor import Report, examine, mend, swap
 from llamora.persistence.drafts import Draft, day_place
 from llamora.persistence.vectors import EntryVectors
@@ -149,3 +149,13 @@ def test_swap(tmp_path: Path) -> None:
     (folder / "dm").mkdir()
     (folder / "dm/uuid").write_text("CRYPT-LUKS2-0\n")
     assert swap(proc, sys) == "encrypted"
+
+
+def test_memory_that_may_not_be_locked_is_mentioned(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said() -> list[str]:
+        return [note for note in examine(path, resource("migrations")).notes if "lock no memory" in note]
+
+    monkeypatch.setattr(doctor, "memory_lock", lambda: "locked")
+    assert said() == []
+    monkeypatch.setattr(doctor, "memory_lock", lambda: "not locked")
+    assert len(said()) == 1

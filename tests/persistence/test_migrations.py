@@ -117,13 +117,18 @@ def test_a_copy_has_its_name_only_once_it_is_whole(
 def test_a_failing_migration_changes_nothing(database: Path, folder: Path, bad: str) -> None:
     run_db_migrations(database, folder)
     (folder / "0003-bad.sql").write_text(bad, encoding="utf-8")
-    for _ in range(2):  # the second try finds the copy of the first
+    for line in ("first", "second"):  # the second try finds the copy of the first
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("INSERT INTO one VALUES (?)", (line,))
         with pytest.raises(StorageError, match=r"^[A-Z].*\.$"):
             run_db_migrations(database, folder)
         assert tables(database) == {"one", "two", "schema_migrations"}
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("SELECT * FROM two").fetchall() == [("x;y",)]
-    assert len(list((database.parent / "backups").iterdir())) == 2
+    (copy,) = (database.parent / "backups").iterdir()  # one for each version that is tried, however often
+    assert copy.name == "llamora-before-0003.sqlite3"
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT a FROM one").fetchall() == [("first",), ("second",)]
     (folder / "0003-bad.sql").write_text("CREATE TABLE three (c);\n", encoding="utf-8")
     assert run_db_migrations(database, folder) == ["bad"]
 

@@ -22,6 +22,7 @@ from llamora.persistence.records import KINDS, Kind
 from llamora.persistence.tags import trace_hash
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring, cipher_library
+from llamora.vault.memory import memory_lock
 
 SAFE_SQLITE = (3, 51, 3)
 """From here on SQLite cannot corrupt a write-ahead log that two connections checkpoint at once; the lock file does."""
@@ -42,6 +43,7 @@ class Report:
     openssl: str = field(default_factory=cipher_library)
     schema: int = 0
     swap: str = ""
+    memory: str = ""
     modes: dict[str, str] = field(default_factory=dict[str, str])
     records: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
     opened: dict[str, int] = field(default_factory=dict[str, int])
@@ -50,7 +52,7 @@ class Report:
 
 def examine(database: Path, migrations: Path, keys: Keyring | None = None) -> Report:
     """Look at everything that can be seen, and with a writer's keys at everything they wrote."""
-    report = Report(swap=swap())
+    report = Report(swap=swap(), memory=memory_lock())
     _look_at_files(report, database)
     _look_at_versions(report)
     try:
@@ -131,6 +133,11 @@ def _look_at_files(report: Report, database: Path) -> None:
     for path in _open_to_others(database):
         report.notes.append(f"{path} can be read by others on this machine (mode {report.modes[str(path)]}).")
         report.mendable.append(f"close {path} to others")
+    if report.memory != "locked":
+        report.notes.append(
+            "This account may lock no memory, so keys can reach the swap while somebody is signed in. Raise the limit"
+            " (ulimit -l), or see that swap is encrypted."
+        )
     if report.swap == "not encrypted":
         report.notes.append(
             "Swap is not encrypted: keys and text in memory may reach the disk. Encrypt it, or use none."

@@ -159,11 +159,11 @@ def _verify(connection: sqlite3.Connection) -> None:
 
 def _back_up(connection: sqlite3.Connection, path: Path, before: Migration) -> None:
     target = path.parent / "backups" / f"{path.stem}-before-{before.number:04}.sqlite3"
-    if target.exists():  # an earlier try: its copy is of the same or an older state, keep both
-        target = target.with_name(f"{target.stem}-{utc_now():%Y%m%d%H%M%S%f}.sqlite3")
 
     def fill(part: Path) -> None:
         with closing(sqlite3.connect(part)) as copy:
             connection.backup(copy)
 
-    put_in_place(target, fill)  # whole or not at all: half a copy would look like a whole one
+    # Whole or not at all: half a copy would look like a whole one. An earlier try, which changed nothing, left one of
+    # the same schema; what was written since is in this one, so it takes its place.
+    put_in_place(target, fill)
