@@ -43,7 +43,7 @@ async def test_without_a_model_a_sentence_says_why(start: Start, llm: LlmSetting
 async def test_settings_that_cannot_be_read_keep_nobody_out_and_it_is_said(start: Start) -> None:
     app = await start()
     async with app.services.db._connections.write() as tx:
-        await tx.execute("UPDATE profiles SET sealed=substr(sealed, 1, length(sealed)-1) || X'00'")
+        await tx.execute("UPDATE profiles SET sealed=CAST(substr(sealed, 1, length(sealed)-1) || X'00' AS BLOB)")
     alice = app.stranger()
     assert (await alice.sign_in()).status == 303
     for path in ("/d/2026-11-20", "/you", "/search"):
