@@ -211,10 +211,8 @@ def _doctor(database: Path, name: str, *, as_json: bool, mending: bool) -> int:
 
 
 def _tell(report: Report, name: str) -> None:
-    print(
     print(f"SQLite {report.sqlite}, {report.openssl}, schema {report.schema}.")
     print(f"Swap: {report.swap}; keys in memory: {report.memory}.")
-    )
     print("In force: " + ", ".join(f"{pragma}={value}" for pragma, value in report.pragmas.items()) + ".")
     for writer, counts in report.records.items():
         print(f"{writer}: " + (_listed([f"{n:,} {table}" for table, n in counts.items() if n]) or "nothing") + ".")
