@@ -107,7 +107,7 @@ def answer_of(one: Served, kind: str, rng: random.Random) -> tuple[httpx.Respons
         "draft": ("/drafts", {"place": "day:2026-11-20", "text": WORD, "pen": rng.randbytes(16).hex(), "count": "1"}),
         "settings": ("/you/openings", {"openings": rng.choice(("on", "off"))}),
         "search": ("/search", {"q": f"{WORD} {rng.randrange(10**6)}"}),
-        "backup": ("/you/backup", {}),
+        "backup": ("/you/backup", {"passphrase": writer.passphrase}),
         "recovery code": ("/you/recovery-code", {"passphrase": writer.passphrase}),
     }
     return writer.post(*forms[kind]), lambda _: None
