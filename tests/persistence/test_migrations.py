@@ -19,6 +19,8 @@ from filelock import FileLock
 
 from llamora.persistence import LocalDB, migrations, run_db_migrations
 from llamora.persistence.connection import InstanceLock, StorageError
+from llamora.persistence.doctor import examine
+from llamora.persistence.drafts import day_place
 from llamora.persistence.migrations import migration_status, read_migrations
 from llamora.settings import resource
 from llamora.vault.keys import open_keyring
@@ -179,8 +181,10 @@ def test_a_database_in_use_says_so(database: Path, folder: Path, monkeypatch: py
 # -- every schema that was ever kept -----------------------------------------------------------------
 
 
-def test_there_is_a_journal_of_the_first_schema() -> None:
-    assert (FIXTURES / "schema-0001.sqlite3").is_file()
+def test_there_is_a_journal_of_every_schema() -> None:
+    kept = {file.stem for file in FIXTURES.glob("schema-*.sqlite3")}
+    wanted = {f"schema-{each.number:04}" for each in read_migrations(resource("migrations"))}
+    assert kept == wanted, "run python -m tests.fixtures.make_fixture"
 
 
 @pytest.mark.parametrize("kept", sorted(file.stem for file in FIXTURES.glob("schema-*.sqlite3")))
@@ -229,6 +233,16 @@ async def test_every_record_of_an_older_journal_opens(kept: str, tmp_path: Path)
         stored = await db.profiles.get(keys)
         assert stored is not None
         assert json.loads(stored[0])["zone"] == told["zone"]
+        drafts = await db.drafts.at(keys, [day_place(date(2026, 11, 20))])
+        assert [each.text for each in drafts.values()] == ([told["draft"]] if told.get("draft") else [])
+        versions = [each.text for each in await db.versions.of(keys, bytes.fromhex(told["entries"][3]["id"]))]
+        assert versions == ([told["version"]] if told.get("version") else [])
+        recap = await db.digests.get(keys, "recap", date(2026, 11, 20))
+        assert (recap.text if recap else None) == told.get("recap")
+        assert list((await db.sessions.devices(keys)).values()) == ([told["device"]] if told.get("device") else [])
+        report = examine(path, resource("migrations"), keys)
+        assert report.damage == []
+        assert report.unreadable == {}
     finally:
         await db.close()
 
