@@ -1,0 +1,52 @@
+"""How fast records are sealed and opened through the public call, on one core: `python -m scripts.bench.vault`.
+
+2 kB of text each, medians of rounds after a warm-up, in records for each second of one core's time (process time, so
+that other programs take less from it) and of the clock on the wall, as one JSON object with the load of the machine.
+"""
+
+import json
+import os
+import secrets
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+from llamora.vault.envelope import Purpose
+from llamora.vault.keys import new_data_key, open_keyring
+
+TEXT_BYTES = 2048
+RECORDS = 20_000
+ROUNDS = 7
+GOALS = {"sealed_per_second": 40_000, "opened_per_second": 60_000}
+
+
+def rate(work: Callable[[], object]) -> dict[str, int]:
+    """Calls a second by either clock, the median of the rounds."""
+    found: dict[str, list[float]] = {"core": [], "wall": []}
+    for _ in range(ROUNDS + 1):
+        core, wall = time.process_time(), time.perf_counter()
+        for _ in range(RECORDS):
+            work()
+        found["core"].append(RECORDS / (time.process_time() - core))
+        found["wall"].append(RECORDS / (time.perf_counter() - wall))
+    return {clock: round(statistics.median(rates[1:])) for clock, rates in found.items()}
+
+
+def main() -> int:
+    """Measure both and print them beside the goals."""
+    user_id, master, text, record_id = (secrets.token_bytes(size) for size in (16, 32, TEXT_BYTES, 16))
+    keys = open_keyring(user_id, master, [new_data_key(user_id, master, 1)])
+    sealed = keys.seal(Purpose.ENTRY, "entries", "sealed", record_id, 1, text)
+    result = {
+        "sealed_per_second": rate(lambda: keys.seal(Purpose.ENTRY, "entries", "sealed", record_id, 1, text)),
+        "opened_per_second": rate(lambda: keys.open(Purpose.ENTRY, "entries", "sealed", record_id, 1, sealed)),
+        "goals": GOALS,
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
