@@ -141,3 +141,47 @@ def test_no_page_scrolls_sideways_at_any_size_of_the_text(
             enter(page, writer, path)
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wide <= 0, (path, width)
+
+
+PLACES = """() => [...document.querySelectorAll(
+    "h1, h2, .wordmark, .places, .when, .body, .foot, .choices label, .bar a")]
+  .map((element) => [element.getBoundingClientRect(), element.className || element.tagName])
+  .filter(([box]) => box.width)
+  .map(([box, name]) => [name, box.left, document.documentElement.clientWidth - box.right])"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_language_that_runs_the_other_way_turns_the_page_round(
+    writer: Writer, new_page: Callable[..., Page], width: int
+) -> None:
+    writer.write("A heron in the reeds.")
+    page = new_page()
+    page.set_viewport_size({"width": width, "height": 800})
+    for path in ("/d/today", "/you", "/help", "/calendar"):
+        enter(page, writer, path)
+        before = page.evaluate(PLACES)
+        page.evaluate("document.documentElement.dir = 'rtl'")
+        after = page.evaluate(PLACES)
+        assert len(before) >= 3
+        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+        for (name, start, end), (_, left, right) in zip(before, after, strict=True):
+            assert (left, right) == pytest.approx((end, start), abs=2), (path, name)
+
+
+def test_paper_shows_the_days_alone(writer: Writer, new_page: Callable[..., Page]) -> None:
+    writer.post("/you/settings", {"theme": "dark", "text_size": "152"})
+    writer.write("A heron in the reeds.", day="2024-03-02")
+    page = new_page()
+    enter(page, writer, "/print?from=2024-03-01&to=2024-03-31&replies=yes")
+    page.emulate_media(media="print")
+    expect(page.get_by_text("A heron in the reeds.")).to_be_visible()
+    for gone in (".top", ".bar", ".skip", ".days-to-print", "dialog"):
+        assert not any(each.is_visible() for each in page.locator(gone).all()), gone
+    ink = page.locator(".prose p").first.evaluate("p => getComputedStyle(p).color")
+    assert ink == "oklch(0 0 0)", "whatever the theme of the screen"
+    box = page.locator(".entry > .when").first.bounding_box()
+    text = page.locator(".entry .prose").first.bounding_box()
+    assert box is not None
+    assert text is not None
+    assert box["x"] + box["width"] <= text["x"], "the time stands in the margin"
+    assert len(page.pdf()) > 10_000

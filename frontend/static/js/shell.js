@@ -1,3 +1,5 @@
+document.querySelector("[data-print]")?.addEventListener("click", () => window.print());
+
 // What makes an app of the page: a worker that keeps the shell, for when the server is away. Only who is signed in gets
 // it, so that the first page asks for no more than it shows.
 

@@ -88,6 +88,7 @@ def _templates(app: Quart, files: assets.Assets) -> None:
     app.add_template_filter(languages.month_short, "month_short")
     app.add_template_filter(languages.number_words, "number")
     app.add_template_filter(languages.said, "said")
+    app.add_template_global(languages.range_words, "range_words")
     app.add_template_global(languages.current, "language")
     app.jinja_env.add_extension("jinja2.ext.i18n")
     app.jinja_env.policies["ext.i18n.trimmed"] = True

@@ -151,9 +151,18 @@ def day_words(day: date) -> str:
 
 def short_day(day: date) -> str:
     """`20 November`, with the year when it is another one than now."""
-    if day.year != datetime.now().astimezone().year:
-        return day_words(day)
+    return day_words(day) if day.year != datetime.now().astimezone().year else _without_year(day)
+
+
+def _without_year(day: date) -> str:
     return day_words(day).rsplit(" ", 1)[0] if _is_english() else _in_form("MMMMd", day)
+
+
+def range_words(first: date, last: date) -> str:
+    """`1 November – 20 November 2026`; for one day, the day."""
+    if first == last:
+        return day_words(first)
+    return f"{_without_year(first) if first.year == last.year else day_words(first)} – {day_words(last)}"
 
 
 def weekday(day: date) -> str:

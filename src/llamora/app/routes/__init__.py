@@ -11,6 +11,7 @@ from llamora.app.routes import (
     entries,
     guide,
     palette,
+    printing,
     profile,
     replies,
     search,
@@ -32,4 +33,5 @@ blueprints: tuple[Blueprint, ...] = (
     profile.blueprint,
     settings.blueprint,
     guide.blueprint,
+    printing.blueprint,
 )

@@ -67,7 +67,8 @@ async def _known() -> list[Way]:
         Way(_("The whole year"), f"/calendar/{now.year:04}"),
         Way(_("Search"), "/search", "/"),
         Way(_("Focus"), "", "f"),
-        Way(_("Keys"), "/you#h-keys", "?"),
+        Way(_("Keys"), "/help", "?"),
+        Way(_("Print"), "/print"),
         Way(_("Lock"), "/you#devices", "l"),
         Way(_("Deleted"), "/deleted"),
     ]
