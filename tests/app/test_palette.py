@@ -47,6 +47,15 @@ async def test_pages_and_settings_by_a_part_of_their_names(app: Running) -> None
     assert await ways(alice, "nothing is called that") == []
 
 
+async def test_traces_by_name(app: Running) -> None:
+    alice, bob = await app.visitor(), await app.visitor("Bob")
+    await alice.write("By the weir. #heron")
+    name, path = (await ways(alice, "hero"))[0]
+    assert name == "#heron"
+    assert "#heron" in (await alice.get(path)).words
+    assert not [path for _, path in await ways(bob, "hero") if path.startswith("/traces/")]
+
+
 async def test_anything_else_is_a_search(app: Running) -> None:
     alice = await app.visitor()
     answer = await alice.post("/palette", {"q": 'the <b>"heron"'}, fragment=True)

@@ -186,6 +186,22 @@ def test_emoji_by_their_names(field: Locator, page: Page, axe: Callable[[Page], 
     expect(field).to_be_focused()
 
 
+def test_traces_by_their_beginning(writer: Writer, new_page: Callable[..., Page]) -> None:
+    writer.write("By the weir. #heron", "2024-01-01")
+    page = opened(new_page, writer)
+    field = page.get_by_label("Write an entry")
+    field.focus()
+    page.keyboard.type("# no heading, # he")
+    page.keyboard.type(" again #he")
+    option = page.get_by_role("option", name="#heron")
+    expect(option).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("Tab")
+    expect(field).to_have_value("# no heading, # he again #heron")
+    expect(field).to_be_focused()
+    page.keyboard.type(" #nosuch")
+    expect(page.get_by_role("listbox")).to_have_count(0)
+
+
 def test_boxes_are_ticked_where_they_stand(writer: Writer, new_page: Callable[..., Page]) -> None:
     entry = writer.write("- [ ] ring the plumber\n- [ ] paint", DAY)
     page = opened(new_page, writer)

@@ -1,19 +1,37 @@
-// Completion while one writes: ":" and the beginning of a name offers emoji, in the line under the text. The arrow keys
-// choose, Tab or Enter takes, Escape closes. `offer` is for whoever else has something to complete.
+// Completion while one writes: ":" and the beginning of a name offers emoji, "#" traces, in the line under the text. The
+// arrow keys choose, Tab or Enter takes, Escape closes.
 
 import { emojiLike, emojiOf } from "./emoji.js";
 import { type } from "./markup.js";
 
 const MOST = 6;
-const sources = new Map(); // the sign before the word -> (word) => a list, or a promise of one, of {text, name, shown}
+// The sign before the word -> (word) => what can take the place of both, or a promise of it: {text, shown}.
+const sources = {
+  ":": (word) =>
+    word.length < 2
+      ? []
+      : emojiLike(word, MOST).map(([name, text]) => ({ text, shown: `${text} ${name.replaceAll("_", " ")}` })),
+  "#": (word) => new Promise((resolve) => askForTraces(word, resolve)),
+};
 
-/** Completes words after a sign; `find` is given the word and returns what can take the place of sign and word. */
-export function offer(sign, find) {
-  sources.set(sign, find);
+const asker = document.createElement("div"); // only the latest question is answered
+asker.hidden = true;
+asker.setAttribute("hx-sync", "this:replace");
+document.body.append(asker);
+
+function askForTraces(q, resolve) {
+  const named = (html) => {
+    const made = document.createElement("template");
+    made.innerHTML = html;
+    const names = [...made.content.querySelectorAll("option")].map((option) => option.value);
+    const words = names.filter((name) => !/\s/.test(name)).slice(0, MOST); // others cannot stand in a text
+    resolve(words.map((name) => ({ text: `#${name}`, shown: `#${name}` })));
+  };
+  htmx.ajax("POST", "/traces/names", { source: asker, swap: "none", values: { q }, named });
 }
-offer(":", (word) =>
-  word.length < 2 ? [] : emojiLike(word, MOST).map(([name, text]) => ({ text, name, shown: text })),
-);
+document.addEventListener("htmx:after:request", ({ detail: { ctx } }) => {
+  if (ctx.named && ctx.response.status === 200) ctx.named(ctx.text);
+});
 
 let open = null; // {field, start, choices, at}
 const list = document.createElement("div");
@@ -27,7 +45,7 @@ function wordAt(field) {
   if (at !== selectionEnd) return null;
   const [, sign, word] =
     value.slice(Math.max(0, at - 40), at).match(/(?:^|[\s(])([^\s\p{L}\p{N}_])([\p{L}\p{N}_+-]+)$/u) ?? [];
-  return sources.has(sign) ? { sign, word, start: at - word.length - 1 } : null;
+  return sign in sources ? { sign, word, start: at - word.length - 1 } : null;
 }
 
 function close() {
@@ -50,12 +68,12 @@ function show(field, start, choices) {
   choose(0);
 }
 
-function optionOf({ name, shown }, number) {
+function optionOf({ shown }, number) {
   const option = document.createElement("span");
   option.id = `offer-${number}`;
   option.className = "word";
   option.setAttribute("role", "option");
-  option.append(shown === name ? name : `${shown} ${name.replaceAll("_", " ")}`);
+  option.append(shown);
   return option;
 }
 
@@ -84,7 +102,7 @@ document.addEventListener("input", async ({ target: field, isComposing }) => {
     return type(field, emojiOf(name), field.selectionStart - whole.length);
   }
   const asked = wordAt(field);
-  const choices = asked ? await sources.get(asked.sign)(asked.word) : [];
+  const choices = asked ? await sources[asked.sign](asked.word) : [];
   const now = wordAt(field);
   if (asked?.word !== now?.word || asked?.start !== now?.start) return; // something was typed meanwhile
   if (now) show(field, now.start, choices);

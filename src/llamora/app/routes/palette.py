@@ -9,6 +9,8 @@ from llamora.app.languages import day_words, month_words, weekday
 from llamora.app.languages import gettext as _
 from llamora.app.pages import TODAY_PATH, field, model_hidden, page, today
 from llamora.app.routes.calendar import place_of
+from llamora.app.services.container import get_services
+from llamora.app.views import trace_path
 from llamora.clock import UnknownDay, parse_day
 from llamora.text import normal_form
 
@@ -33,7 +35,7 @@ async def ways() -> Response:
     """What the words may mean, the likeliest first; for no words, what there is."""
     security.session()
     words = (await field("q"))[:WORDS].strip()
-    known = await _known()
+    known = await _known() + (await _traces() if words else [])
     found = [way for _score, _place, way in sorted(_scored(words, known), key=lambda each: each[:2])]
     date = await _date(words) if words else None
     return await page(
@@ -70,6 +72,7 @@ async def _known() -> list[Way]:
         Way(_("Keys"), "/help", "?"),
         Way(_("Print"), "/print"),
         Way(_("Lock"), "/you#devices", "l"),
+        Way(_("Traces"), "/traces"),
         Way(_("Deleted"), "/deleted"),
     ]
     sections = [
@@ -88,6 +91,11 @@ async def _known() -> list[Way]:
     if await model_hidden():
         sections = [(anchor, name) for anchor, name in sections if anchor != "h-model"]
     return actions + [Way(name, f"/you#{anchor}", hint=_("You")) for anchor, name in sections]
+
+
+async def _traces() -> list[Way]:
+    found = await get_services().journal.traces.all(security.session().keys)
+    return [Way(trace.shown, trace_path(trace.id), hint=_("Traces")) for trace in found]
 
 
 def _scored(words: str, known: list[Way]) -> list[tuple[int, int, Way]]:

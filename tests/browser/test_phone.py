@@ -1,0 +1,79 @@
+"""A phone: labelled places at the foot, room for fingers, and a keyboard that covers no line being written."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.served import Server, Writer
+
+DAY = "2024-03-12"
+TOUCHED = 44
+# As iOS has it: the keyboard makes the visual viewport smaller, and nothing else.
+KEYBOARD = """height => {
+  Object.defineProperty(visualViewport, "height", {value: innerHeight - height, configurable: true});
+  visualViewport.dispatchEvent(new Event("resize"));
+}"""
+
+
+@pytest.fixture
+def writer(serve: Callable[..., Server]) -> Writer:
+    env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
+    return Writer(serve(env=env).start().url).register()
+
+
+@pytest.fixture
+def page(writer: Writer, new_page: Callable[..., Page]) -> Page:
+    for number in range(8):
+        writer.write(f"Entry {number}.\n\n- [ ] a box\n\n" + "A line of it. " * 20, DAY)
+    page = new_page(has_touch=True, is_mobile=True)
+    page.set_viewport_size({"width": 390, "height": 844})
+    jar = writer.http.cookies.jar
+    page.context.add_cookies([{"name": c.name, "value": c.value or "", "url": writer.url} for c in jar])
+    page.goto(f"{writer.url}/d/{DAY}")
+    return page
+
+
+def foot_of(page: Page, selector: str) -> float:
+    box = page.locator(selector).bounding_box()
+    assert box is not None
+    return box["y"] + box["height"]
+
+
+def test_the_keyboard_covers_nothing_that_is_written(page: Page) -> None:
+    bar = page.locator(".bar").bounding_box()
+    assert bar is not None
+    assert foot_of(page, "#composer") <= bar["y"]
+    page.locator("#write").tap()
+    page.evaluate(KEYBOARD, 336)
+    assert foot_of(page, "#composer") <= 844 - 336
+    page.keyboard.type("A line, and below it\n" * 12 + "the last one")
+    assert foot_of(page, "#composer") <= 844 - 336
+    composer = page.locator("#composer").bounding_box()
+    assert composer is not None
+    assert composer["y"] >= 0
+    page.locator("[data-does=alone]").first.tap()
+    foot = page.locator("#composer .foot").bounding_box()
+    assert foot is not None
+    assert foot["y"] + foot["height"] <= 844 - 336
+    page.locator("[data-does=alone]").first.tap()
+    page.evaluate(KEYBOARD, 0)
+    expect(page.locator("form.alone")).to_have_count(0)
+    assert foot_of(page, "#composer") <= bar["y"]
+
+
+def test_everything_can_be_touched(page: Page, writer: Writer, axe: Callable[[Page], None]) -> None:
+    for path in (f"/d/{DAY}", "/m/2024-03", "/calendar/2024", "/calendar/2024-03"):
+        page.goto(writer.url + path)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        small = page.evaluate(
+            """least => [...document.querySelectorAll("a, button, summary, input:not([type=hidden])")]
+                .filter((e) => e.checkVisibility({visibilityProperty: true}) && !e.closest(".prose, .unseen, .skip"))
+                .map((e) => [e.outerHTML.slice(0, 90), e.getBoundingClientRect()])
+                .filter(([, box]) => box.height && box.height < least)
+                .map(([html, box]) => `${html} ${box.height}`)""",
+            TOUCHED - 0.5,
+        )
+        assert small == [], path
+        axe(page)
+    assert page.locator(".bar a").all_inner_texts()[0] == "Today"
