@@ -1,10 +1,11 @@
 """Traces: light labels on entries. What a writer does with them, and what they say about when and beside what."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from heapq import nsmallest
+from typing import TYPE_CHECKING
 
 from llamora.persistence.connection import NotFound, Step
 from llamora.persistence.local_db import LocalDB
@@ -12,6 +13,10 @@ from llamora.persistence.tags import Book, Change, Changed, Held, Plan, adding, 
 from llamora.search.service import SearchService
 from llamora.text import LONGEST_TRACE, is_emoji, trace_key, trace_name, traces_in
 from llamora.vault.keys import Keyring
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 NO_NAME = f"A trace is a word, a few words or one emoji, of at most {LONGEST_TRACE} characters."
 
@@ -55,21 +60,37 @@ class _Known:
     by_entry: dict[bytes, set[bytes]]
     at: tuple[int, int] = (-1, -1)  # of the index and of the book, which `uses` were reckoned from
     uses: dict[bytes, Trace] = field(default_factory=dict[bytes, Trace])
+    numbers: dict[bytes, int] = field(default_factory=dict[bytes, int])  # of entries, as they came
+    links: "dict[bytes, NDArray[np.intp]]" = field(
+        default_factory=dict[bytes, "NDArray[np.intp]"]
+    )  # the numbers of what bears a trace
 
     def take(self, done: Changed) -> None:
         """Do in memory what was done in the store."""
         for trace, entry_id in done.went:
             self.by_trace.get(trace, set()).discard(entry_id)
             self.by_entry.get(entry_id, set()).discard(trace)
+            self.links.pop(trace, None)
         for trace, entry_id in done.came:
             self.by_trace.setdefault(trace, set()).add(entry_id)
             self.by_entry.setdefault(entry_id, set()).add(trace)
+            self.links.pop(trace, None)
         for trace, name in done.names.items():
             if name is None:
                 self.names.pop(trace, None)
             else:
                 self.names[trace] = name
         self.book = done.book
+
+    def bearing(self, trace: bytes) -> "NDArray[np.intp]":
+        """The numbers of the entries that bear a trace."""
+        import numpy as np
+
+        if trace not in self.links:
+            numbers = self.numbers
+            found = [numbers.setdefault(entry_id, len(numbers)) for entry_id in self.by_trace.get(trace, ())]
+            self.links[trace] = np.array(found, dtype=np.intp)
+        return self.links[trace]
 
 
 class Traces:
@@ -241,8 +262,10 @@ class Traces:
     async def get(self, keys: Keyring, trace: bytes) -> Trace:
         """One trace. Raises NotFound for one that stands on no page."""
         known = await self._known(keys)
+        import numpy as np
+
         days = await self._search.days_of(keys, list(known.by_trace.get(trace, ())))
-        found = _use(trace, known.names.get(trace), known, [day for day in days if day])
+        found = _use(trace, known.names.get(trace), known, np.array(days, dtype=np.int32))
         if found is None:
             raise NotFound("There is no such trace.")
         return found
@@ -290,6 +313,7 @@ class Traces:
         return done.undo
 
     def _take(self, keys: Keyring, done: Changed) -> None:
+        self._search.retraced(keys.user_id, done.book.revision, {entry_id for _, entry_id in done.came | done.went})
         known = self._kept.get(keys.user_id)
         if known is not None and done.book.revision == known.book.revision + 1:
             known.take(done)
@@ -320,24 +344,28 @@ class Traces:
 
     async def _uses(self, keys: Keyring) -> _Known:
         """What is known, with how often and when each trace was used, reckoned again when something changed."""
+        import numpy as np
+
         known = await self._known(keys)
         at = (self._search.version(keys), known.book.revision)
         if known.at != at:
-            ids = list(known.by_entry)
-            days = dict(zip(ids, await self._search.days_of(keys, ids), strict=True))
+            bearing = {trace: known.bearing(trace) for trace in known.names}
+            days = np.array(await self._search.days_of(keys, list(known.numbers)), dtype=np.int32)
             known.uses = {
                 use.id: use
                 for trace, name in known.names.items()
-                if (use := _use(trace, name, known, [d for i in known.by_trace.get(trace, ()) if (d := days.get(i))]))
+                if (use := _use(trace, name, known, days[bearing[trace]]))
             }
             known.at = at
         return known
 
 
-def _use(trace: bytes, name: str | None, known: _Known, days: Sequence[int]) -> Trace | None:
-    if not days or name is None:
+def _use(trace: bytes, name: str | None, known: _Known, days: "NDArray[np.int32]") -> Trace | None:
+    """How a trace was used on these days; 0 is no page."""
+    days = days[days > 0]
+    if not len(days) or name is None:
         return None
-    first, last = date.fromordinal(min(days)), date.fromordinal(max(days))
+    first, last = date.fromordinal(int(days.min())), date.fromordinal(int(days.max()))
     return Trace(trace, name, len(days), first, last, trace in known.book.hidden)
 
 

@@ -268,22 +268,13 @@ class Tags:
 
     async def of_entries(self, keys: Keyring, ids: Sequence[bytes]) -> dict[bytes, dict[bytes, str]]:
         """The traces of each of these entries that bears any, name by hash, in alphabetical order."""
-        found: dict[bytes, dict[bytes, str]] = {}
-        for start in range(0, len(ids), BATCH):
-            part = ids[start : start + BATCH]
-            marks = ",".join("?" * len(part))
-            # The "+" keeps SQLite from walking all links of the writer.
-            links = await self._db.fetch(
-                f"SELECT entry_id, trace FROM entry_tags WHERE +user_id=? AND entry_id IN ({marks})",
-                (keys.user_id, *part),
-            )
-            names = await self.named(keys, {trace for _, trace in links})
-            for entry_id, trace in links:
-                if trace in names:
-                    found.setdefault(entry_id, {})[trace] = names[trace]
+        links = await self.links_of(keys.user_id, ids)
+        names = await self.named(keys, {trace for traces in links.values() for trace in traces})
+        found = {entry_id: {t: names[t] for t in traces if t in names} for entry_id, traces in links.items()}
         return {
             entry_id: dict(sorted(traces.items(), key=lambda item: item[1].casefold()))
             for entry_id, traces in found.items()
+            if traces
         }
 
     async def named(self, keys: Keyring, traces: Collection[bytes]) -> dict[bytes, str]:
@@ -308,6 +299,21 @@ class Tags:
         found: dict[bytes, set[bytes]] = {}
         for entry_id, trace in rows:
             found.setdefault(entry_id, set()).add(trace)
+        return {entry_id: frozenset(traces) for entry_id, traces in found.items()}
+
+    async def links_of(self, user_id: bytes, ids: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
+        """As `by_entry`, of these entries."""
+        wanted = list(ids)
+        found: dict[bytes, set[bytes]] = {}
+        for start in range(0, len(wanted), BATCH):
+            part = wanted[start : start + BATCH]
+            marks = ",".join("?" * len(part))
+            # The "+" keeps SQLite from walking all links of the writer.
+            rows = await self._db.fetch(
+                f"SELECT entry_id, trace FROM entry_tags WHERE +user_id=? AND entry_id IN ({marks})", (user_id, *part)
+            )
+            for entry_id, trace in rows:
+                found.setdefault(entry_id, set()).add(trace)
         return {entry_id: frozenset(traces) for entry_id, traces in found.items()}
 
     async def entries_with(self, keys: Keyring, names: Iterable[str]) -> set[bytes]:

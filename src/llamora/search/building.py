@@ -51,12 +51,13 @@ class Builder:
                 await self._load(user)
                 user.loaded = True
             read: list[bytes] = []
-            traces = await self._db.tags.by_entry(user.user_id)
+            at, traces, differing = await self._traces(user)
             if await self._db.entries.fingerprint(user.user_id) != (len(user.seen), user.total):
-                read = await self._catch_up(user, traces)
-            elif traces != user.traces:
-                read = [i for i in _differing(traces, user.traces) if i in user.seen]
+                read = await self._catch_up(user, traces, differing)
+            elif differing:
+                read = [entry_id for entry_id in differing if entry_id in user.seen]
                 await self._read(user, read, traces)
+            user.traces_at = max(at, user.traces_at)  # a change meanwhile may have moved it on
             user.complete = True
             user.counter = counter
             missing = await user.run(user.index.without_vectors, self._queue.model()) if first else read
@@ -69,15 +70,36 @@ class Builder:
         except Exception as error:
             logger.error("an index could not be built (%s)", type(error).__name__)
             user.counter = None
+            user.traces_at = -1
 
-    async def _catch_up(self, user: Unlocked, traces: dict[bytes, frozenset[bytes]]) -> list[bytes]:
+    async def _traces(self, user: Unlocked) -> tuple[int, dict[bytes, frozenset[bytes]], list[bytes]]:
+        """The traces of every entry by now, at which revision of their book, and the entries whose traces differ.
+
+        All links are read only when somebody else changed one; what changed here is known by `user.retraced`.
+        """
+        revision = await self._db.tags.revision(user.user_id)
+        touched = set(user.retraced)
+        user.retraced -= touched
+        if revision != user.traces_at:
+            traces = await self._db.tags.by_entry(user.user_id)
+            return revision, traces, _differing(traces, user.traces, {*traces, *user.traces})
+        if not touched:
+            return revision, user.traces, []
+        fresh = await self._db.tags.links_of(user.user_id, touched)
+        traces = {**user.traces, **fresh}
+        for entry_id in touched - fresh.keys():
+            traces.pop(entry_id, None)
+        return revision, traces, _differing(traces, user.traces, touched)
+
+    async def _catch_up(
+        self, user: Unlocked, traces: dict[bytes, frozenset[bytes]], other: Sequence[bytes]
+    ) -> list[bytes]:
         """Read the records that differ from what is known of them, and return which they were."""
         revisions = await self._db.entries.revisions(user.user_id)
         known = dict(user.seen)
         changed, gone = await asyncio.to_thread(_changes, revisions, known)
         if gone:
             self.drop(user, gone)
-        other = _differing(traces, user.traces)
         changed += [
             entry_id for entry_id in other if entry_id in revisions and revisions[entry_id] == known.get(entry_id)
         ]
@@ -87,7 +109,8 @@ class Builder:
         return changed
 
     async def _read(self, user: Unlocked, ids: Sequence[bytes], traces: dict[bytes, frozenset[bytes]]) -> None:
-        names = await self._db.tags.names(user.keys) if traces else {}
+        spoken_of = {trace for entry_id in ids for trace in traces.get(entry_id, ())}
+        names = await self._db.tags.named(user.keys, spoken_of)
         parts = [ids[start : start + READ_BATCH] for start in range(0, len(ids), READ_BATCH)]
         async for part, rows in _ahead(parts, lambda part: self._db.entries.sealed_many(user.user_id, part)):
             spoken = {i: tuple(sorted(names[t] for t in traces[i] if t in names)) for i in part if i in traces}
@@ -165,6 +188,7 @@ class Builder:
         user.traces = {
             entry_id: frozenset(bytes.fromhex(trace) for trace in traces) for entry_id, traces in reader.traces.items()
         }
+        user.traces_at = -1
         user.unsaved = 0
 
     def worth_saving(self, user: Unlocked) -> bool:
@@ -271,8 +295,10 @@ def _changes(revisions: dict[bytes, int], known: dict[bytes, int]) -> tuple[list
     return changed, [entry_id for entry_id in known if entry_id not in revisions]
 
 
-def _differing(traces: dict[bytes, frozenset[bytes]], known: dict[bytes, frozenset[bytes]]) -> list[bytes]:
-    return [entry_id for entry_id in {*traces, *known} if traces.get(entry_id) != known.get(entry_id)]
+def _differing(
+    traces: dict[bytes, frozenset[bytes]], known: dict[bytes, frozenset[bytes]], among: Iterable[bytes]
+) -> list[bytes]:
+    return [entry_id for entry_id in among if traces.get(entry_id) != known.get(entry_id)]
 
 
 async def _ahead(places: Iterable[P], fetch: Callable[[P], Coroutine[Any, Any, T]]) -> AsyncGenerator[tuple[P, T]]:

@@ -134,8 +134,16 @@ class SearchService:
         # Its traces are read with the rest of what changed, a moment later.
         user.later(user.index.put, [document(entry)])
         user.traces.pop(entry.id, None)
+        user.retraced.add(entry.id)
         user.retry_at = 0.0
         self._queue.put(user, [entry.id])
+
+    def retraced(self, user_id: bytes, revision: int, entry_ids: Iterable[bytes]) -> None:
+        """Read the traces of these entries again: a change that made this revision of their book was about them."""
+        user = self._users.get(user_id)
+        if user is not None:
+            user.retraced.update(entry_ids)
+            user.traces_at = revision if user.traces_at == revision - 1 else -1
 
     def drop(self, user_id: bytes, entry_ids: Iterable[bytes]) -> None:
         """Take deleted entries out of the index."""

@@ -37,6 +37,8 @@ class Unlocked:
     seen: dict[bytes, int] = field(default_factory=dict[bytes, int])  # every record's revision, indexed or not
     total: int = 0  # of what the records of `seen` weigh
     traces: dict[bytes, frozenset[bytes]] = field(default_factory=dict[bytes, frozenset[bytes]])
+    traces_at: int = -1  # the revision of the book of traces that `traces` were read at
+    retraced: set[bytes] = field(default_factory=set[bytes])  # whose traces are to be read again
     unembedded: dict[bytes, None] = field(default_factory=dict[bytes, None])  # newest last
     asked: OrderedDict[tuple[str, str], "Vectors"] = field(default_factory=OrderedDict[tuple[str, str], "Vectors"])
     build: asyncio.Task[None] | None = None

@@ -11,7 +11,7 @@ from llamora.app import security
 from llamora.app.charts import year_of
 from llamora.app.pages import entry_id, field, is_fragment, page, profile, see_other
 from llamora.app.services.container import get_services
-from llamora.app.views import EntryView, message_view, trace_path
+from llamora.app.views import message_view, trace_path
 from llamora.journal.traces import Trace, TraceError, Traces
 from llamora.persistence.connection import NotFound
 from llamora.search.rank import opening, plain
@@ -259,7 +259,8 @@ async def add(text: str) -> Response:
     try:
         await traces.add(keys, entry_id(text), await field("name"))
     except TraceError as error:
-        return await _on_entry(await message_view(keys, entry_id(text)), 422, error=str(error))
+        view = await message_view(keys, entry_id(text))
+        return await page("pages/entry_traces.html", 422, entry=view, error=str(error))
     return await _changed(text)
 
 
@@ -267,8 +268,7 @@ async def add(text: str) -> Response:
 async def remove(text: str, trace: str) -> Response:
     """Take a trace off an entry; the way back stands in its place."""
     traces, keys = _traces()
-    change = await traces.remove(keys, entry_id(text), trace_id(trace))
-    return await _on_entry(await message_view(keys, entry_id(text)), undo=change)
+    return await _changed(text, await traces.remove(keys, entry_id(text), trace_id(trace)))
 
 
 @blueprint.post("/e/<text>/traces/undo")
@@ -279,12 +279,13 @@ async def undo_on_entry(text: str) -> Response:
     return await _changed(text)
 
 
-async def _changed(text: str) -> Response:
-    view = await message_view(security.session().keys, entry_id(text))
-    return await _on_entry(view) if is_fragment() else see_other(f"/d/{view.day}#e-{view.id}")
-
-
-async def _on_entry(view: EntryView, status: int = 200, **context: object) -> Response:
-    """The traces of an entry: a part of its page, or where there is no script a page of their own."""
-    template = "components/traces.html" if is_fragment() and status == 200 else "pages/entry_traces.html"
-    return await page(template, status, entry=view, **context)
+async def _changed(text: str, undo: bytes = b"") -> Response:
+    """The traces of an entry as they are by now."""
+    traces, keys = _traces()
+    if not is_fragment():
+        view = await message_view(keys, entry_id(text))
+        if undo:
+            return await page("pages/entry_traces.html", entry=view, undo=undo)
+        return see_other(f"/d/{view.day}#e-{view.id}")
+    on = (await traces.on(keys, [entry_id(text)])).get(entry_id(text), [])
+    return await page("components/traces.html", entry={"id": text, "traces": on}, undo=undo)
