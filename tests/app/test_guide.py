@@ -77,6 +77,6 @@ def test_the_system_is_told_the_colour_of_the_paper() -> None:
 def test_our_scripts_are_small_and_ask_for_nothing_by_themselves() -> None:
     static = ROOT / "frontend/static"
     ours = [file for file in static.rglob("*.js") if "vendor" not in file.parts]
-    assert sum(file.stat().st_size for file in ours) <= 60_000
-    assert all(file.stat().st_size <= 10_000 for file in ours)
+    assert sum(file.stat().st_size for file in ours) <= 60 * 1024
+    assert all(file.stat().st_size <= 10 * 1024 for file in ours)
     assert [file.name for file in ours if re.search(r"\bfetch\(|XMLHttpRequest", file.read_text("utf-8"))] == ["sw.js"]

@@ -15,7 +15,7 @@ from quart import (
 from llamora.app import languages, security
 from llamora.app.languages import gettext as _
 from llamora.app.languages import ngettext
-from llamora.app.pages import field, page, profile, save_profile, see_other
+from llamora.app.pages import field, is_fragment, page, profile, save_profile, see_other
 from llamora.app.routes.auth import check_again, show_code, subjects_of
 from llamora.app.services.container import get_services
 from llamora.app.views import model_view
@@ -136,7 +136,7 @@ async def set_lock_after() -> Response:
         await save_profile(lock_after=minutes)
     except StaleRevision as error:
         return await show_you(409, "lock", f"{error} Look again and keep once more.")
-    return see_other("/you#devices")
+    return kept() if is_fragment() else see_other("/you#devices")
 
 
 @blueprint.post("/you/key")
@@ -195,6 +195,11 @@ def _status(error: AccountError | StaleRevision) -> int:
     if isinstance(error, StaleRevision):
         return 409
     return 403 if isinstance(error, WrongCredentials) else 429 if isinstance(error, TooOften) else 422
+
+
+def kept() -> Response:
+    """What is said beside a setting that was saved as soon as it was chosen."""
+    return Response(f"<span>{_('Kept.')}</span>", mimetype="text/html")
 
 
 async def show_you(

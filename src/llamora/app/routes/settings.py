@@ -5,9 +5,8 @@ from collections.abc import Callable
 from quart import Blueprint, Response
 
 from llamora.app import languages, security
-from llamora.app.languages import gettext as _
 from llamora.app.pages import field, is_fragment, save_profile, see_other
-from llamora.app.routes.profile import Part, show_you
+from llamora.app.routes.profile import Part, kept, show_you
 from llamora.clock import zone_names
 from llamora.journal.profiles import TEXT_SIZES, THEMES, WEEK_STARTS
 from llamora.persistence.connection import StorageError
@@ -40,7 +39,7 @@ async def change() -> Response:
         return see_other(f"/you?done={section}#h-{section}")
     if "language" in changes:
         return Response(headers={"HX-Redirect": "/you?done=language"})
-    return Response(f"<span>{_('Kept.')}</span>", mimetype="text/html")
+    return kept()
 
 
 def _language(code: str) -> dict[str, object]:
