@@ -76,4 +76,8 @@ def test_everything_can_be_touched(page: Page, writer: Writer, axe: Callable[[Pa
         )
         assert small == [], path
         axe(page)
-    assert page.locator(".bar a").all_inner_texts()[0] == "Today"
+    assert page.locator(".bar a").all_inner_texts() == ["Today", "Search", "Traces"]
+    page.get_by_role("link", name="You", exact=True).tap()
+    expect(page).to_have_url(f"{writer.url}/you")
+    page.get_by_role("link", name="Today").tap()
+    expect(page).to_have_url(f"{writer.url}/d/today")
