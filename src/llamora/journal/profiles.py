@@ -39,6 +39,7 @@ class Profile:
     week_start: int = 0
     enter_keeps: bool = False
     letter_keys: bool = True
+    suggestions: bool = False
     lock_after: int = 60
     damaged: bool = False
 

@@ -43,6 +43,8 @@ TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     "opening.user.j2": ("day", "notes"),
     "recap.system.j2": (),
     "recap.user.j2": ("day", "notes"),
+    "traces.system.j2": (),
+    "traces.user.j2": ("day", "notes"),
 }
 """Each template and the names it is given. A passage has number, day and text, a note role, day and text."""
 
@@ -188,7 +190,7 @@ class PromptBuilder:
     async def line(
         self,
         client: ModelClient,
-        kind: Literal["opening", "recap"],
+        kind: Literal["opening", "recap", "traces"],
         *,
         day: date,
         written: Sequence[Turn],
@@ -196,6 +198,7 @@ class PromptBuilder:
     ) -> Prompt:
         """The prompt for the line that opens ``day``, drawn from earlier days, or for a summary of the day itself.
 
+        With "traces" it asks for names of what the last of ``written`` is about.
         ``written`` is oldest first, and the oldest is left out first. Raises ValueError when it is empty,
         ModelError when the server cannot be reached.
         """
@@ -235,7 +238,7 @@ class PromptBuilder:
         options: dict[str, Any] = {}
         if small and kind == "recap":
             options = small_model_options("\n".join(own))
-        elif small:
+        elif small and kind == "opening":
             options = _recall_options(day, draft.notes)
         return Prompt(messages, (), _cut_sentence(draft), options, own, draft.total())
 

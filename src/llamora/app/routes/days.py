@@ -67,7 +67,8 @@ async def keep(text: str) -> Response:
     if not is_fragment():
         return see_other(f"/d/{entry.day}#e-{entry.id.hex()}")
     borne = await get_services().journal.traces.borne(keys, {entry.id: entry.text})
-    return await page("components/kept.html", entry=await entry_view(entry, entry.id, borne=borne.get(entry.id)))
+    view = await entry_view(entry, entry.id, borne=borne.get(entry.id))
+    return await page("components/kept.html", entry=view, suggesting=(await profile()).suggestions)
 
 
 async def _not_kept(day: date | None, words: str, error: str, status: int) -> Response:

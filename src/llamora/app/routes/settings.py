@@ -64,5 +64,6 @@ FIELDS: dict[str, Callable[[str], dict[str, object]]] = {
     "hours": _one_of("twelve_hours", {"24": False, "12": True}),
     "week_start": _one_of("week_start", {str(day): day for day in WEEK_STARTS}),
     "enter": _one_of("enter_keeps", {"line": False, "keep": True}),
+    "suggest": _one_of("suggestions", {"off": False, "on": True}),
     "letters": _one_of("letter_keys", {"on": True, "off": False}),
 }

@@ -9,13 +9,13 @@ from quart import Blueprint, Response, request
 
 from llamora.app import security
 from llamora.app.charts import year_of
-from llamora.app.pages import entry_id, field, is_fragment, page, profile, see_other
+from llamora.app.pages import entry_id, field, is_fragment, model_hidden, page, profile, see_other
 from llamora.app.services.container import get_services
 from llamora.app.views import message_view, trace_path
 from llamora.journal.traces import Trace, TraceError, Traces
 from llamora.persistence.connection import NotFound
 from llamora.search.rank import opening, plain
-from llamora.text import trace_key
+from llamora.text import trace_key, trace_name
 from llamora.vault.keys import Keyring
 
 blueprint = Blueprint("traces", __name__)
@@ -23,6 +23,7 @@ blueprint = Blueprint("traces", __name__)
 PAGE_SIZE = 20
 LAST = 3  # entries that the popover shows
 NAMED = 6  # names that completion offers
+SUGGESTED = 6
 NEVER = date.min
 
 SORTED: dict[str, Callable[[Trace], tuple[object, ...]]] = {
@@ -261,7 +262,7 @@ async def add(text: str) -> Response:
     except TraceError as error:
         view = await message_view(keys, entry_id(text))
         return await page("pages/entry_traces.html", 422, entry=view, error=str(error))
-    return await _changed(text)
+    return await _changed(text, suggested=await _rest())
 
 
 @blueprint.post("/e/<text>/traces/<trace>/remove")
@@ -279,13 +280,40 @@ async def undo_on_entry(text: str) -> Response:
     return await _changed(text)
 
 
-async def _changed(text: str, undo: bytes = b"") -> Response:
-    """The traces of an entry as they are by now."""
+@blueprint.post("/e/<text>/traces/suggested")
+async def suggest(text: str) -> Response:
+    """What an entry might bear; nothing is put on it."""
+    keys = security.session().keys
+    with_model = not await model_hidden()
+    found = await get_services().suggestions.suggest(
+        keys, entry_id(text), (await profile()).endpoint, with_model=with_model
+    )
+    return await _changed(
+        text, suggested=list(found.names), suggested_by=found.model, suggested_note=found.note, stays=True
+    )
+
+
+@blueprint.post("/e/<text>/traces/refused")
+async def refuse(text: str) -> Response:
+    """Never suggest a name for an entry again."""
+    await get_services().suggestions.refuse(security.session().keys, entry_id(text), await field("name"))
+    return await _changed(text, suggested=await _rest())
+
+
+async def _rest() -> list[str] | None:
+    """What else was suggested when one of the suggestions was taken or rejected."""
+    taken = trace_key(await field("name"))
+    names = [name for name in (await field("rest")).splitlines()[:SUGGESTED] if trace_name(name) == name]
+    return [name for name in names if trace_key(name) != taken] or None
+
+
+async def _changed(text: str, undo: bytes = b"", *, stays: bool = False, **suggested: Any) -> Response:
+    """The traces of an entry as they are by now. `stays`: there is something to look at, also without a script."""
     traces, keys = _traces()
     if not is_fragment():
         view = await message_view(keys, entry_id(text))
-        if undo:
-            return await page("pages/entry_traces.html", entry=view, undo=undo)
+        if undo or stays or suggested.get("suggested"):
+            return await page("pages/entry_traces.html", entry=view, undo=undo, **suggested)
         return see_other(f"/d/{view.day}#e-{view.id}")
     on = (await traces.on(keys, [entry_id(text)])).get(entry_id(text), [])
-    return await page("components/traces.html", entry={"id": text, "traces": on}, undo=undo)
+    return await page("components/traces.html", entry={"id": text, "traces": on}, undo=undo, **suggested)

@@ -18,6 +18,7 @@ from llamora.journal.entries import Journal
 from llamora.journal.openings import Openings
 from llamora.journal.replies import Replies
 from llamora.journal.rotation import Rotation
+from llamora.journal.suggestions import Suggestions
 from llamora.journal.turns import Turns, slot_files
 from llamora.llm.model import Model, SharedServer
 from llamora.llm.prompts import PromptBuilder
@@ -73,6 +74,7 @@ class AppServices:
     replies: Replies
     digests: Digests
     openings: Openings
+    suggestions: Suggestions
     throttle: Throttle = field(default_factory=Throttle)
     changes: Pulse = field(default_factory=Pulse)
     """Beats within NOTICE_SECONDS of anything that was committed, here or by another worker."""
@@ -122,6 +124,7 @@ class AppServices:
             replies=replies,
             digests=digests,
             openings=Openings(db, journal, digests),
+            suggestions=Suggestions(db, journal, search, model, prompts, replies.turns),
         )
 
 

@@ -1,0 +1,115 @@
+"""Which traces are suggested for a hundred days of Pepys: `uv run python -m scripts.bench.suggestions`.
+
+The days are chosen at random from his diary (`--data`); every tenth of the days before bears a few traces of the
+writer's own. Asked for by the small built-in model, and by none. The last line printed is one JSON object: `valid`,
+names that can be given; `twice`, entries with a trace twice; `in_text`, the share of the model's names whose every
+word stands in the text; `own_or_text`, the share of all names that are the writer's own or stand in the text.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import secrets
+import tempfile
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from llamora.app.services.container import AppLifecycle, AppServices
+from llamora.journal.suggestions import MOST
+from llamora.persistence.entries import Entry
+from llamora.settings import load_settings
+from llamora.text import trace_key, trace_name
+from scripts.bench.builtin import diary
+from scripts.bench.latency import PASSPHRASE
+
+SEED = 1660
+OWN = ("navy", "theatre", "my wife", "music", "money", "Deptford", "church", "Sir W. Batten", "sermon", "🎻")
+_WORDS = re.compile(r"[^\W_]+")
+
+
+def stands_in(name: str, text: str) -> bool:
+    """Whether every word of a name is a word of a text, whatever its case."""
+    words = {word.casefold() for word in _WORDS.findall(text)}
+    own = [word.casefold() for word in _WORDS.findall(name)]
+    return bool(own) and all(word in words for word in own)
+
+
+async def suggested(folder: Path, days: list[tuple[date, str]], count: int, *, with_model: bool) -> dict[str, object]:
+    """What is suggested for `count` of the days, reckoned."""
+    settings = load_settings(
+        overrides={
+            "data": {"folder": str(folder), "cache": str(load_settings().data.cache)},
+            "crypto": {"kdf_target_ms": 0},
+            "llm": {"enabled": with_model},
+            "embedding": {"enabled": False},
+        }
+    )
+    services = AppServices.create(settings)
+    lifecycle = AppLifecycle(services)
+    await lifecycle.start()
+    dice = random.Random(SEED)
+    names = valid = twice = fitting = of_model = of_model_in_text = answered = most = 0
+    try:
+        _, keys, _ = await services.accounts.register("Alice", PASSPHRASE, "UTC")
+        made = [
+            Entry(secrets.token_bytes(16), d, "me", text, datetime(d.year, d.month, d.day, 9, tzinfo=UTC), "UTC")
+            for d, text in days
+        ]
+        await services.db.entries.add(keys, *made)
+        await services.search.unlock(keys)
+        await services.search.settled(keys.user_id)
+        for entry in made[::10]:
+            for name in dice.sample(OWN, 2):
+                await services.journal.traces.add(keys, entry.id, name)
+        own = {trace_key(name) for name in OWN}
+        for entry in dice.sample([entry for place, entry in enumerate(made) if place % 10], count):
+            found = await services.suggestions.suggest(keys, entry.id, with_model=with_model)
+            names += len(found.names)
+            most = max(most, len(found.names))
+            valid += sum(trace_name(name) == name for name in found.names)
+            twice += len({trace_key(name) for name in found.names}) != len(found.names)
+            fitting += sum(trace_key(name) in own or stands_in(name, entry.text) for name in found.names)
+            answered += bool(found.said)
+            of_model += len(found.said)
+            of_model_in_text += sum(stands_in(name, entry.text) for name in found.said)
+    finally:
+        await lifecycle.stop()
+    result: dict[str, object] = {
+        "entries": count,
+        "names": names,
+        "valid": valid,
+        "twice": twice,
+        "most": most,
+        "within_most": most <= MOST,
+        "own_or_text": round(fitting / max(names, 1), 3),
+    }
+    if with_model:
+        result |= {
+            "answered": answered,
+            "of_model": of_model,
+            "in_text": round(of_model_in_text / max(of_model, 1), 3),
+        }
+    return result
+
+
+def main() -> None:
+    """Read the command line, run, print."""
+    parser = argparse.ArgumentParser(prog="scripts.bench.suggestions", description=(__doc__ or "").partition("\n")[0])
+    given_data = Path(os.environ.get("LLAMORA_EVAL_DATA", "../shared/data")) / "pepys"
+    parser.add_argument("--data", type=Path, default=given_data, help="the folder with Pepys' diary")
+    parser.add_argument("--entries", type=int, default=100)
+    given = parser.parse_args()
+    days = diary(given.data)[-1500:]
+    result: dict[str, object] = {}
+    for kind, with_model in (("none", False), ("built_in", True)):
+        with tempfile.TemporaryDirectory(prefix="llamora-bench-") as name:
+            result[kind] = asyncio.run(suggested(Path(name), days, given.entries, with_model=with_model))
+            print(kind, json.dumps(result[kind]), flush=True)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
