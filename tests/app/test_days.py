@@ -32,7 +32,8 @@ async def test_today_is_the_day_in_the_writers_zone(
     app: Running, monkeypatch: pytest.MonkeyPatch, zone: str, instant: datetime, day: str
 ) -> None:
     alice = await app.visitor()
-    await alice.post("/you/zone", {"zone": zone})
+    await alice.write("Before.", "2020-01-01")
+    await alice.post("/you/settings", {"zone": zone})
     for module in (pages, days, entries):
         monkeypatch.setattr(module, "utc_now", lambda: instant)
     page = await alice.get("/d/today")

@@ -15,7 +15,7 @@ from tests.scripted_model import Reply, ScriptedModel
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
-    "manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "manifest-src 'self'; worker-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 WRITING = {"text": "from elsewhere"}
 PATH = "/d/2026-11-20/entries"
@@ -236,7 +236,7 @@ async def test_a_token_runs_out_and_the_cookie_stays_fresh(start: Start, monkeyp
     assert (await alice.post(PATH, WRITING)).status == 303
 
 
-@pytest.mark.parametrize("path", ["/sign-out", "/you/zone", "/search", "/e/" + "0" * 32 + "/delete"])
+@pytest.mark.parametrize("path", ["/sign-out", "/you/settings", "/search", "/e/" + "0" * 32 + "/delete"])
 async def test_every_form_needs_the_token(app: Running, path: str) -> None:
     alice = await app.visitor()
     answer = await alice.client.post(path, form={"q": "x"})
@@ -285,7 +285,7 @@ async def test_other_methods_are_not_understood(app: Running, method: str) -> No
 async def test_a_get_changes_nothing(app: Running) -> None:
     alice = await app.visitor()
     entry = await alice.write("Stays.")
-    for path in ("/sign-out", f"/e/{entry}/delete", f"/e/{entry}/restore", f"/e/{entry}/replies", "/you/zone"):
+    for path in ("/sign-out", f"/e/{entry}/delete", f"/e/{entry}/restore", f"/e/{entry}/replies", "/you/settings"):
         assert (await alice.get(path)).status in (404, 405), path
     assert (await alice.get("/d/2026-11-20")).ids == [entry]
 
@@ -396,7 +396,7 @@ async def test_bodies_are_as_large_as_their_page_has_a_use_for(app: Running) -> 
     alice, stranger = await app.visitor(), app.stranger()
     await stranger.get("/sign-in")
     assert (await stranger.post("/sign-in", {"name": "x" * 100_000, "passphrase": "x"})).status == 413
-    assert (await alice.post("/you/zone", {"zone": "x" * 100_000})).status == 413
+    assert (await alice.post("/you/settings", {"zone": "x" * 100_000})).status == 413
     assert (await alice.post(PATH, {"text": "x" * 100_000})).status == 303
     many = {f"field{number}": "x" for number in range(200)}
     assert (await alice.post(PATH, {"text": "x", **many})).status == 413

@@ -109,12 +109,12 @@ async def test_travel_moves_no_entry(clock: Clock, app: Running) -> None:
     clock.set("2026-11-20T22:30")
     alice = await app.visitor()
     await alice.write("half past eleven in Berlin", "today")
-    assert (await alice.post("/you/zone", {"zone": "Pacific/Auckland"})).status == 303
+    assert (await alice.post("/you/settings", {"zone": "Pacific/Auckland"})).status == 303
     assert heading(await alice.get("/d/today")) == "Saturday 21 November 2026"
     await alice.write("half past eleven in Auckland", "today")
     assert times(await alice.get("/d/2026-11-20")) == ["23:30"]
     assert times(await alice.get("/d/2026-11-21")) == ["11:30"]
-    await alice.post("/you/zone", {"zone": "America/Los_Angeles"})
+    await alice.post("/you/settings", {"zone": "America/Los_Angeles"})
     await alice.write("half past two in Los Angeles", "today")
     berlin = await alice.get("/d/2026-11-20")
     assert times(berlin) == ["23:30", "14:30"]

@@ -1,4 +1,4 @@
-"""You: the passphrase, the recovery code, the zone; in both modes of keeping a session's key."""
+"""You: the passphrase, the recovery code; in both modes of keeping a session's key."""
 
 import asyncio
 import re
@@ -221,16 +221,3 @@ async def test_no_code_in_the_page_once_it_was_shown(app: Running) -> None:
     code = code_in(await alice.post("/you/recovery-code", {"passphrase": PASSPHRASE}))
     for path in ("/you", "/recovery-code", "/d/today"):
         assert code.split("-")[0] not in (await alice.get(path)).text
-
-
-# -- the zone --------------------------------------------------------------------------------------------
-
-
-async def test_a_zone_that_is_none(app: Running) -> None:
-    alice = await app.visitor()
-    answer = await alice.post("/you/zone", {"zone": "Mars/Olympus"})
-    assert (answer.status, answer.problem) == (
-        422,
-        "That is not a zone this machine knows. Choose one of the list.",
-    )
-    assert 'value="Europe/Berlin" selected' in (await alice.get("/you")).text
