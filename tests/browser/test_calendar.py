@@ -10,7 +10,12 @@ from playwright.sync_api import Page, expect
 
 from tests.served import Server, Writer
 
-COOKIES = {"LLAMORA_SESSION__MODE": "cookie", "LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
+COOKIES = {
+    "LLAMORA_SESSION__MODE": "cookie",
+    "LLAMORA_SESSION__IDLE_TTL": "86400",  # where the clock is put on to midnight, nobody is away
+    "LLAMORA_LLM__ENABLED": "false",
+    "LLAMORA_EMBEDDING__ENABLED": "false",
+}
 NEW = "four unrelated words: kelp anvil dormouse"
 TOUCHED = 44  # CSS pixels: WCAG 2.2, 2.5.5
 
@@ -133,6 +138,9 @@ def too_small(page: Page, selector: str) -> list[str]:
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_midnight_passes_while_somebody_writes(writer: Writer, new_page: Callable[..., Page], width: int) -> None:
+    assert (
+        writer.post("/you/lock-after", {"minutes": "0"}).status_code < 400
+    )  # as long as the server allows: a day here
     page = opened(new_page, writer, "", width)
     page.clock.install()
     page.goto(writer.url + "/d/today")
