@@ -35,7 +35,7 @@ async def test_as_you_type_unfinished_words_are_found_and_nothing_is_remembered(
     assert entry in answer.text
     place = answer.headers["HX-Replace-Url"]
     assert "light" not in place
-    assert entry in (await alice.get(place)).text or "lightho" in (await alice.get(place)).text
+    assert entry in (await alice.get(place)).text  # who comes back finds what was found
     assert await app.services.db.search_history.recent(app.keys()) == []
     submitted = await alice.post("/search", {"q": "lighthouse"}, fragment=True)
     assert entry in submitted.text

@@ -215,6 +215,26 @@ def test_total_counts_beyond_the_pool(index: UserIndex, monkeypatch: pytest.Monk
     assert index.search(parse_query("tea by:me", TODAY), {}, 0.5, 5, 0).total == 20
 
 
+@pytest.mark.parametrize("meaning", [False, True])
+def test_each_match_is_on_one_page_also_beyond_the_pool(
+    index: UserIndex, monkeypatch: pytest.MonkeyPatch, meaning: bool
+) -> None:
+    monkeypatch.setattr(module, "LEXICAL_POOL", 20)
+    monkeypatch.setattr(module, "DENSE_POOL", 30)
+    rng = random.Random(2)
+    texts = [" ".join(rng.choices(["tea", "cup", "filler", "word", "spoon"], k=rng.randint(9, 90))) for _ in range(200)]
+    index.put(document(n, f"tea {text}") for n, text in enumerate(texts, 1))
+    vectors = clustered(200, 8, 3)
+    asked = {"m": vectors[0]} if meaning else {}
+    for n in range(200 if meaning else 0):
+        assert index.put_vectors((n + 1).to_bytes(16, "big"), 1, vectors[n : n + 1], "m")
+    query = parse_query("tea cup spoon", TODAY)
+    pages = [index.search(query, asked, 0.5, 7, offset) for offset in range(0, 200, 7)]
+    assert {page.total for page in pages} == {200}
+    shown = [match.entry_id for page in pages for match in page.page]
+    assert len(shown) == len(set(shown)) == 200
+
+
 def test_snippets_mark_what_matches(index: UserIndex) -> None:
     query = parse_query("running 天気", TODAY)
     long = "word " * 200 + "she runs fast" + " word" * 200

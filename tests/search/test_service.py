@@ -1,3 +1,4 @@
+import asyncio
 import logging
 import multiprocessing
 import sqlite3
@@ -9,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llamora.persistence.entries import Entry
 from llamora.persistence.vectors import EntryVectors
 from llamora.search import service as module
 from llamora.search.embed import Embedder
 from llamora.search.noted import BYTES, PLACES, Noted
+from llamora.search.rank import MAX_QUERY
 from llamora.search.service import SearchService
 from llamora.settings import EmbeddingSettings, SearchSettings
 from tests.search.conftest import TODAY, Desk
@@ -201,6 +204,80 @@ async def test_a_noted_query_is_known_to_every_worker_until_it_is_forgotten(desk
     names = [here.add(desk.keys, f"query {number}") for number in range(PLACES)]
     assert there.get(desk.other, theirs) == ""
     assert [there.get(desk.keys, names[place]) for place in (0, -1)] == ["query 0", f"query {PLACES - 1}"]
+
+
+@pytest.mark.parametrize("letter", ["x", "ж", "東", "😀"])
+async def test_the_longest_query_is_noted_in_any_script(desk: Desk, letter: str) -> None:
+    query = letter * (MAX_QUERY + 1)
+    for typing in (False, True):
+        name = desk.service.note(desk.keys, query, typing=typing)
+        assert desk.service.noted(desk.keys, name) == (query, typing)
+
+
+async def test_an_entry_told_of_late_keeps_its_traces(desk: Desk) -> None:
+    entry = await desk.write("we walked to the old mill")
+    await desk.ready()
+    await desk.db.tags.add(desk.keys, entry.id, "Waterwheel")
+    await desk.until_found("waterwheel", [entry.id])
+    await desk.service.settled(desk.keys.user_id)
+    desk.service.put(desk.keys, entry)  # the build that noticed the write was done before its writer came to say so
+    await desk.until_found("waterwheel", [entry.id])
+
+
+async def test_what_is_written_while_the_store_is_read_stays_in_the_index(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.ready()
+    revisions = type(desk.db.entries).revisions
+    written: list[Entry] = []
+
+    async def meanwhile(self: object, user_id: bytes) -> dict[bytes, int]:
+        found = await revisions(self, user_id)  # type: ignore[arg-type]
+        if not written:
+            written.append(await desk.write("a comet over the roof"))
+        return found
+
+    monkeypatch.setattr(type(desk.db.entries), "revisions", meanwhile)
+    dropped: list[bytes] = []
+    monkeypatch.setattr(desk.service._builder, "drop", lambda _, gone: dropped.extend(gone))
+    other = await desk.db.entries.add(desk.keys, replace(await desk.write("first"), id=bytes(16)))
+    assert other is None
+    await desk.ask("anything")
+    await desk.service.settled(desk.keys.user_id)
+    assert written
+    assert dropped == []
+    await desk.until_found("comet", [written[0].id])
+
+
+async def test_models_of_before_may_be_asked_for_while_one_is_loaded(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.ready()
+    queue = desk.service._queue
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    class Former:
+        state = "cold"
+
+        async def warm_up(self) -> None:
+            begun.set()
+            await gate.wait()
+            self.state = "ready"
+
+        async def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(Embedder, "former", lambda *_: Former())
+    assert queue.embedder_of("one/1") is not None
+    entry = await desk.write("a heron by the pond")
+    await begun.wait()
+    assert queue.embedder_of("two/1") is not None
+    gate.set()
+    async with asyncio.timeout(60):
+        while not await desk.db.vectors.get(desk.keys, [entry.id]):  # noqa: ASYNC110 -- nothing tells of it
+            await asyncio.sleep(0.01)
+    assert desk.service._worker is not None
+    assert not desk.service._worker.done()
 
 
 async def test_what_is_remembered_makes_no_index_look_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

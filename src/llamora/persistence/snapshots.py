@@ -55,6 +55,12 @@ class Snapshots:
         )
         return (rows[0][0], rows[0][1]) if rows else None
 
+    async def there(self, user_id: bytes) -> bool:
+        """Whether there is a whole snapshot of a writer; nothing is opened for it."""
+        return bool(
+            await self._db.fetch("SELECT 1 FROM search_snapshots WHERE user_id=? AND part=0 LIMIT 1", (user_id,))
+        )
+
     async def part(self, user_id: bytes, generation: int, part: int) -> bytes:
         """One sealed part, empty when it is not there."""
         rows = await self._db.fetch(

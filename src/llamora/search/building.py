@@ -59,7 +59,9 @@ class Builder:
                 await self._read(user, read, traces)
             user.traces_at = max(at, user.traces_at)  # a change meanwhile may have moved it on
             user.complete = True
-            user.counter = counter
+            user.counter = None if user.retraced else counter  # what came too late for this build is for the next
+            if not first and not await self._db.snapshots.there(user.user_id):
+                user.unsaved = len(user.seen)  # an erasure took the snapshot with it
             missing = await user.run(user.index.without_vectors, self._queue.model()) if first else read
             for start in range(0, len(missing), READ_BATCH):
                 await self._read_vectors(user, missing[start : start + READ_BATCH])
@@ -95,8 +97,8 @@ class Builder:
         self, user: Unlocked, traces: dict[bytes, frozenset[bytes]], other: Sequence[bytes]
     ) -> list[bytes]:
         """Read the records that differ from what is known of them, and return which they were."""
+        known = dict(user.seen)  # before the store is read: what is written meanwhile is read twice, never taken out
         revisions = await self._db.entries.revisions(user.user_id)
-        known = dict(user.seen)
         changed, gone = await asyncio.to_thread(_changes, revisions, known)
         if gone:
             self.drop(user, gone)

@@ -94,7 +94,7 @@ class EmbedQueue:
     async def run(self) -> None:
         """Embed what is queued, a batch per writer in turn, newest first; what failed is tried again later."""
         while True:
-            for former in self.formers.values():
+            for former in list(self.formers.values()):  # others may be asked for while one is loaded
                 if former.state == "cold":
                     await former.warm_up()
             queued = [user for user in self._users.values() if user.unembedded]

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 CUTTER = "unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
 TOKENIZER = f"porter {CUTTER}"
 DENSE_POOL = 200  # so many nearest entries are weighed against those found by word
-LEXICAL_POOL = 1000  # so many best matches by word are weighed against meaning; deeper pages ask for more
+LEXICAL_POOL = 1000  # so many best matches by word are weighed against meaning; the others follow by word alone
 SNIPPET_TOKENS = 40  # about 240 letters; SQLite allows 64
 LOOKED_AT = 200  # the best matches of a look-up whose text is looked at for words that very many entries hold
 RARE_FORM = 2_000  # entries; a word that so many hold as it is written is not looked up for all of them
@@ -329,11 +329,11 @@ class UserIndex:
             if allowed is None:
                 found, scores = found[:0], scores[:0]
             return self._page(found, scores, {}, limit, offset, len(found))
-        by_word, words, total = self._lexical(query, allowed, max(LEXICAL_POOL, offset + limit))
+        by_word, words, rest, worth = self._lexical(query, allowed)
         known = {model: vector for model, vector in asked.items() if model in self._passages}
         if not known:
-            scores = fused(words, None, 1.0)
-            return self._page(by_word, self._raised(query, by_word, scores), {}, limit, offset, total)
+            scores = self._raised(query, by_word, fused(words, None, 1.0))
+            return self._page(*_behind(by_word, scores, rest, worth), {}, limit, offset, len(by_word) + len(rest))
         likeness = self._likeness(known, by_word, allowed)
         if allowed is not None:
             likeness[~allowed] = UNKNOWN
@@ -344,8 +344,11 @@ class UserIndex:
         lexical = np.zeros(len(found))
         lexical[: len(by_word)] = words
         scores = fused(lexical, likeness[found].astype(np.float64), lexical_weight(query, weight))
-        total += len(found) - len(by_word)
-        return self._page(found, self._raised(query, found, scores), known, limit, offset, total)
+        further = ~np.isin(rest, found)
+        rest, worth = rest[further], worth[further]
+        total = len(found) + len(rest)
+        scores = self._raised(query, found, scores)
+        return self._page(*_behind(found, scores, rest, worth), known, limit, offset, total)
 
     def nearest(self, asked: "Mapping[str, Vectors]", limit: int, leave_out: AbstractSet[bytes]) -> list[Match]:
         """The writer's own entries that are nearest to vectors, best first, with no regard to words."""
@@ -676,8 +679,11 @@ class UserIndex:
         mask[slots] = True
         return mask
 
-    def _lexical(self, query: Query, allowed: "Mask | None", pool: int) -> "tuple[Places, Scores, int]":
-        """The best `pool` slots by word, their scores, 0..1, and how many match in all."""
+    def _lexical(self, query: Query, allowed: "Mask | None") -> "tuple[Places, Scores, Places, Scores]":
+        """The best LEXICAL_POOL slots by word with their scores, 0..1, and all others with BM25 of the whole entry.
+
+        Which are which does not depend on the page asked for: else going on would show some twice and others never.
+        """
         import numpy as np
 
         postings = [posting for literal in self._literals(query) if (posting := self._posting(literal)) is not None]
@@ -687,16 +693,20 @@ class UserIndex:
         if allowed is not None:
             scores[~allowed] = 0
         found = np.flatnonzero(scores)
-        total = len(found)
-        if total > pool:
-            best = found[np.argpartition(-scores[found], pool)[:pool]]
+        rest = found[:0]
+        if len(found) > LEXICAL_POOL:
+            matching = found
+            found = found[np.argpartition(-scores[found], LEXICAL_POOL)[:LEXICAL_POOL]]
             very = [form for word in _looked_up(query) if (form := self._form(word)) is not None]
-            found = np.union1d(best, np.intersect1d(found, np.concatenate(very))) if very else best
-        if not total:
-            return found, scores[found], 0
+            if very:
+                found = np.union1d(found, np.intersect1d(matching, np.concatenate(very)))
+            rest = np.setdiff1d(matching, found, assume_unique=True)
+        if not len(found):
+            return found, scores[found], rest, scores[rest]
         near = nearness(postings, found, slots, len(self))
         nearest = float(near.max()) or 1.0
-        return found, (1 - NEARNESS) * scores[found] / scores[found].max() + NEARNESS * near / nearest, total
+        worth = (1 - NEARNESS) * scores[found] / scores[found].max() + NEARNESS * near / nearest
+        return found, worth, rest, scores[rest]
 
     def _likeness(
         self, asked: "Mapping[str, Vectors]", needed: "Places", allowed: "Mask | None"
@@ -810,6 +820,15 @@ def _empty() -> sqlite3.Connection:
     connection.execute("PRAGMA temp_store=MEMORY")
     connection.execute("PRAGMA secure_delete=ON")
     return connection
+
+
+def _behind(found: "Places", scores: "Scores", rest: "Places", worth: "Scores") -> "tuple[Places, Scores]":
+    """Slots with their scores, and behind them all the rest in the order of what they are worth, above 0."""
+    import numpy as np
+
+    if not len(rest):
+        return found, scores
+    return np.concatenate([found, rest]), np.concatenate([scores, worth / worth.max() - 2])
 
 
 def _looked_up(query: Query) -> Sequence[str]:

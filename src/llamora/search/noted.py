@@ -8,7 +8,7 @@ from llamora.vault.envelope import Purpose, SealError
 from llamora.vault.keys import Keyring
 
 PLACES = 512  # queries of all writers together; the oldest make room
-PLACE_BYTES = 4_800  # name, owner, length, envelope: 1,000 letters take 4,000 bytes at most
+PLACE_BYTES = 8_400  # name, owner, length, padded envelope: rank.MAX_QUERY letters take 4 bytes each at most
 BYTES = 8 + PLACES * PLACE_BYTES
 _HEAD = struct.Struct("=16s16sI")
 

@@ -193,6 +193,8 @@ class Passages:
         import numpy as np
 
         found = np.full(len(slots), UNKNOWN, dtype=np.float32)
+        if not len(self._rows):
+            return found
         known = np.flatnonzero((slots < len(self._rows)) & (self._rows[np.minimum(slots, len(self._rows) - 1)] > 0))
         if len(known):
             counts = self._rows[slots[known]]

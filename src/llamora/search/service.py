@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 REFRESH_SECONDS = 0.15  # how long a query waits for what others wrote meanwhile
 POLL_SECONDS = 0.5  # how often is looked at what other processes wrote
+UNFINISHED, FINISHED = "…", "."  # what a noted query begins with
 UNLOCKED = 32  # indexes kept at a time; the one unused for longest makes room and is built again when asked for
 
 
@@ -135,6 +136,7 @@ class SearchService:
         user.later(user.index.put, [document(entry)])
         user.traces.pop(entry.id, None)
         user.retraced.add(entry.id)
+        user.counter = None  # a build may have read the entry before this was told: look again for its traces
         user.retry_at = 0.0
         self._queue.put(user, [entry.id])
 
@@ -151,17 +153,18 @@ class SearchService:
         if user is not None:
             self._builder.drop(user, list(entry_ids))
 
-    def note(self, keys: Keyring, query: str) -> bytes:
+    def note(self, keys: Keyring, query: str, *, typing: bool = False) -> bytes:
         """Give a query a random name in memory, for the address of its results; every worker knows the latest."""
-        return self._noted.add(keys, query)
+        return self._noted.add(keys, (UNFINISHED if typing else FINISHED) + query)
 
     def forget(self, user_id: bytes) -> None:
         """Forget the queries that only memory knows."""
         self._noted.forget(user_id)
 
-    def noted(self, keys: Keyring, name: bytes) -> str:
-        """The query of that name, "" when it is not known any more."""
-        return self._noted.get(keys, name)
+    def noted(self, keys: Keyring, name: bytes) -> tuple[str, bool]:
+        """The query of that name and whether it was still being typed; "" when it is not known any more."""
+        kept = self._noted.get(keys, name)
+        return kept[1:], kept.startswith(UNFINISHED)
 
     async def search(
         self,

@@ -67,7 +67,7 @@ async def typing() -> Response:
     query = await _query()
     if not query:
         return await _empty()
-    name = get_services().search.note(security.session().keys, query)
+    name = get_services().search.note(security.session().keys, query, typing=True)
     response = await _found(query, 0, typing=True)
     response.headers["HX-Replace-Url"] = f"/search/{name.hex()}"
     return response
@@ -81,8 +81,9 @@ async def results(text: str) -> Response:
         name = entry_id(text)
     except NotFound:
         return see_other("/search")
-    query = services.search.noted(keys, name) or await services.db.search_history.get(keys, name)
-    return await _found(query, 0) if query else see_other("/search")
+    query, unfinished = services.search.noted(keys, name)
+    query = query or await services.db.search_history.get(keys, name)
+    return await _found(query, 0, typing=unfinished) if query else see_other("/search")
 
 
 @blueprint.post("/search/forget")
