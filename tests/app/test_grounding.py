@@ -392,3 +392,24 @@ async def test_what_is_deleted_or_kept_back_while_a_reply_streams_brings_no_furt
     stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
     assert (stored.state, stored.text.strip()) == ("stopped", "So it was.")
     assert "Stopped, since something it drew on" in (await alice.get(DAY)).words
+
+
+async def test_a_trace_brings_what_was_written_under_it(alice: Visitor, model: ScriptedModel, ask: Ask) -> None:
+    await alice.write(MARCH, "2026-03-14")
+    older = await alice.write("Planted beans. #allotment", "2026-04-01")
+    kept_back = await alice.write("Pulled weeds. #allotment", "2026-04-02")
+    gone = await alice.write("Cut the hedge. #allotment", "2026-04-03")
+    await alice.write("Picked plums. #allotment", "2026-12-24")  # later than what is answered
+    await alice.post(f"/e/{kept_back}/withheld", {"withheld": "yes"})
+    await alice.post(f"/e/{gone}/delete")
+    _, page = await ask("You planted beans.[2]", f"{QUESTION} #allotment")
+    assert "[1] Saturday, 14 March 2026" in sent(model)
+    assert "[2] Wednesday, 1 April 2026\n> Planted beans. #allotment" in sent(model)
+    for word in ("weeds", "hedge", "plums"):
+        assert word not in sent(model)
+    assert 'aria-label="passage 2">2</a></sup>' in page.text
+    assert f"/d/2026-04-01#e-{older}" in page.text
+    assert page.words.count("brought by a trace") == 1
+    await alice.post(f"/e/{older}/delete")
+    page = await alice.get(DAY)
+    assert "brought by a trace" not in page.words

@@ -28,7 +28,7 @@ from llamora.vault.keys import Keyring
 
 @dataclass(slots=True, frozen=True)
 class SourceView:
-    """A passage that was in the prompt of a reply; `cited`: the reply refers to it."""
+    """A passage that was in the prompt of a reply; `cited`: the reply refers to it, `traced`: a trace brought it."""
 
     number: int
     path: str
@@ -36,6 +36,7 @@ class SourceView:
     text: str
     score: float
     cited: bool
+    traced: bool
 
 
 @dataclass(slots=True, frozen=True)
@@ -208,7 +209,9 @@ def _fill_reply(view: EntryView, entry: Entry, whole: Receipt | None) -> None:
     used = entry.receipt.passages if entry.receipt else ()
     paths = {p.number: f"/d/{p.day}#e-{p.entry.hex()}" for p in used}
     referred = set(cited(entry.text))
-    view.sources = [SourceView(p.number, paths[p.number], p.day, p.text, p.score, p.number in referred) for p in used]
+    view.sources = [
+        SourceView(p.number, paths[p.number], p.day, p.text, p.score, p.number in referred, p.traced) for p in used
+    ]
     quoted = Checker({p.number: p.text for p in used}).quoted_from(entry.text) if used else []
     view.html = render_reply(entry.text, paths, [quotation.inner for quotation in quoted])
     if entry.state == "streaming":

@@ -1,9 +1,13 @@
 """What a reply may draw on from the whole journal: the passages that bear on what is asked, or none."""
 
 import re
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from datetime import date
+from itertools import zip_longest
 
+from llamora.journal.traces import Traces
 from llamora.persistence.entries import Used
 from llamora.persistence.local_db import LocalDB
 from llamora.search.embed import CHUNK_WORDS, chunks
@@ -13,6 +17,8 @@ from llamora.search.service import SearchService
 from llamora.vault.keys import Keyring
 
 PASSAGES = 6
+TRACED = 2  # of them at most those that a trace brings
+LOOKED_AT = 24  # entries that share a trace, of which some may be kept from the model
 QUESTION_CHARACTERS = 600
 WHOLE_WORDS = 150  # an entry up to this long is quoted whole
 AROUND = 1  # passages before and after the nearest one that are quoted with it
@@ -58,6 +64,38 @@ async def related(
         if bears(hit.likeness, asked, passage):
             found.append(Used(len(found) + 1, entry.id, entry.day, passage, round(hit.score, 4)))
     return found
+
+
+async def recalled(
+    traces: Traces,
+    db: LocalDB,
+    keys: Keyring,
+    asked: Sequence[bytes],
+    text: str,
+    day: date,
+    here: AbstractSet[bytes],
+    found: Sequence[Used],
+    *,
+    short: bool = False,
+) -> list[Used]:
+    """What search `found`, and between it what the traces of the `asked` entries bring from days before `day`.
+
+    Those with the most traces in common come first, of them the newest. Entries of `here`, deleted ones and those kept
+    from the model are left out. Raises StorageError.
+    """
+    away = here | {used.entry for used in found}
+    sharing = [each for each in await traces.sharing(keys, asked) if each[2] < day and each[0] not in away][:LOOKED_AT]
+    entries = {entry.id: entry for entry in await db.entries.many(keys, [each[0] for each in sharing])}
+    words = content_words(text[:QUESTION_CHARACTERS])
+    brought: list[Used] = []
+    for entry_id, count, _ in sharing:
+        entry = entries.get(entry_id)
+        if entry is None or entry.role != "me" or entry.withheld or entry.deleted is not None or len(brought) == TRACED:
+            continue
+        passage = excerpt(entry.text, -1, words, short=short)
+        brought.append(Used(0, entry.id, entry.day, passage, float(count), traced=True))
+    mixed = [used for pair in zip_longest(found, brought) for used in pair if used is not None][:PASSAGES]
+    return [replace(used, number=number) for number, used in enumerate(mixed, 1)]
 
 
 def bears(likeness: float, asked: AbstractSet[str], passage: str) -> bool:

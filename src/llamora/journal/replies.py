@@ -13,7 +13,7 @@ from llamora.clock import time_in_words
 from llamora.clock import zone as zone_named
 from llamora.journal.citations import TAKEN_OUT, Checker, Guard
 from llamora.journal.entries import EntryError, Journal, Thread, threads, without_erased
-from llamora.journal.grounding import related
+from llamora.journal.grounding import recalled, related
 from llamora.journal.profiles import known_zone
 from llamora.journal.turns import Turns
 from llamora.llm.client import THOUGHTS_END, ModelClient, ModelError, ModelInfo, estimate_tokens
@@ -528,6 +528,9 @@ class Replies:
         here = {entry.id for thread in page for entry in (thread.root, *thread.later)}
         small = self._model.small(endpoint)
         found = await related(self._search, self._db, keys, turns[-1].text, today, here, short=small)
+        found = await recalled(
+            self._journal.traces, self._db, keys, [to, *also], turns[-1].text, day, here, found, short=small
+        )
         passages = [Passage(number, used.day, used.text) for number, used in enumerate(found, 1)]
         prompt = await self._prompts.reply(
             client,

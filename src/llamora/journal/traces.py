@@ -1,7 +1,7 @@
 """Traces: light labels on entries. What a writer does with them, and what they say about when and beside what."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from heapq import nsmallest
@@ -295,15 +295,18 @@ class Traces:
         ]
         return nsmallest(limit, shown, key=lambda pair: (-pair[1], pair[0].name.casefold()))
 
-    async def sharing(self, keys: Keyring, entry_id: bytes) -> list[tuple[bytes, int]]:
-        """The entries that bear traces of this one, and how many; most first, newest among equals."""
+    async def sharing(self, keys: Keyring, ids: Sequence[bytes]) -> list[tuple[bytes, int, date]]:
+        """The entries that bear traces of these, how many, and their days; most first, newest among equals."""
+        if not await self._db.tags.links_of(keys.user_id, ids):
+            return []
         known = await self._known(keys)
         counts: Counter[bytes] = Counter()
-        for trace in known.by_entry.get(entry_id, ()):
+        for trace in {trace for entry_id in ids for trace in known.by_entry.get(entry_id, ())}:
             counts.update(known.by_trace.get(trace, ()))
-        del counts[entry_id]
+        for entry_id in ids:
+            del counts[entry_id]
         dated = await self._dated(keys, counts)
-        return sorted(((other, counts[other]) for other, _ in dated), key=lambda pair: -pair[1])
+        return sorted(((other, counts[other], day) for other, day in dated), key=lambda found: -found[1])
 
     # -- inside ------------------------------------------------------------------------------------
 

@@ -36,13 +36,17 @@ _FINGERPRINT = (
 
 @dataclass(slots=True, frozen=True)
 class Used:
-    """A passage that was in the prompt of a reply: its number there, where it is from, its words and its score."""
+    """A passage that was in the prompt of a reply: its number there, where it is from, its words and its score.
+
+    `traced`: it was brought since its entry bears a trace of what was answered; then its score counts such traces.
+    """
 
     number: int
     entry: bytes
     day: date
     text: str
     score: float
+    traced: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -179,6 +183,7 @@ def _receipt_fields(receipt: Receipt) -> dict[str, object]:
         "prompt": receipt.prompt,
         "passages": [
             {"number": p.number, "entry": p.entry.hex(), "day": p.day.isoformat(), "text": p.text, "score": p.score}
+            | ({"traced": True} if p.traced else {})
             for p in receipt.passages
         ],
         "in": receipt.tokens_in,
@@ -203,7 +208,14 @@ def _receipt(fields: dict[str, Any]) -> Receipt:
         left=fields["left"],
         prompt=fields["prompt"],
         passages=tuple(
-            Used(p["number"], bytes.fromhex(p["entry"]), date.fromisoformat(p["day"]), p["text"], p["score"])
+            Used(
+                p["number"],
+                bytes.fromhex(p["entry"]),
+                date.fromisoformat(p["day"]),
+                p["text"],
+                p["score"],
+                p.get("traced", False),
+            )
             for p in fields["passages"]
         ),
         tokens_in=fields["in"],
