@@ -137,6 +137,7 @@ async def _show(trace: bytes, status: int = 200, error: str = "", about: str = "
         error=error,
         about=about,
         undo=request.args.get("undo", ""),
+        was=request.args.get("was", "") or trace.hex(),
         **await _year(found),
     )
 
@@ -199,7 +200,7 @@ async def rename(text: str) -> Response:
         trace, change = await traces.rename(keys, trace_id(text), await field("name"))
     except TraceError as error:
         return await _show(trace_id(text), 422, str(error), "name")
-    return _done(trace, change)
+    return _done(trace, change, text)
 
 
 @blueprint.post("/traces/<text>/merge")
@@ -210,7 +211,7 @@ async def merge(text: str) -> Response:
         into = await traces.of_name(keys, (await field("into")).strip().removeprefix("#"))
     except NotFound as error:
         return await _show(trace_id(text), 422, str(error), "into")
-    return _done(into.id, await traces.merge(keys, trace_id(text), into.id))
+    return _done(into.id, await traces.merge(keys, trace_id(text), into.id), text)
 
 
 @blueprint.post("/traces/<text>/aliases")
@@ -246,8 +247,9 @@ async def delete(text: str) -> Response:
     return see_other(f"/traces?undo={change.hex()}")
 
 
-def _done(trace: bytes, change: bytes) -> Response:
-    return see_other(f"{trace_path(trace)}?undo={change.hex()}")
+def _done(trace: bytes, change: bytes, was: str = "") -> Response:
+    """To the page of what a trace is now; `was` is where it is once that is taken back."""
+    return see_other(f"{trace_path(trace)}?undo={change.hex()}" + (f"&was={was}" if was else ""))
 
 
 # -- on an entry -----------------------------------------------------------------------------------
