@@ -1,4 +1,4 @@
-"""Traces as somebody uses them: beside an entry, in the index, on a page of their own; by keys, by pointer, by touch."""
+"""Traces as somebody uses them: beside an entry, in the index, on a page of their own; by keys, pointer and touch."""
 
 import re
 from collections.abc import Callable
