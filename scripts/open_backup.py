@@ -40,6 +40,10 @@ TABLES = {
 }
 
 
+# What Python says of JSON and numbers that no backup has.
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, struct.error)
+
+
 class Broken(Exception):
     """What is wrong with the file or the secret, in a sentence."""
 
@@ -89,7 +93,7 @@ def slot_key(slot: dict[str, Any], secret: str) -> bytes | None:
         value = code_value(secret)
         return None if value is None else hkdf(value.to_bytes(17, "big"), salt, "kek/recovery")
     cost = {name: int(number) for name, number in (part.split("=") for part in slot["params"].split(","))}
-    if cost["m"] < 65536 or cost["m"] * cost["t"] > 8 * 1024 * 1024:
+    if not 65536 <= cost["m"] <= 1024 * 1024 or not 0 < cost["t"] * cost["m"] <= 8 * 1024 * 1024:
         raise Broken("The cost of the passphrase check is out of bounds.")
     text = unicodedata.normalize("NFKC", secret).encode("utf-8", "surrogatepass")
     return hash_secret_raw(text, salt, cost["t"], cost["m"], cost["p"], 32, Type.ID)
@@ -172,7 +176,7 @@ def main() -> int:
     try:
         for record in records(options.file.read_bytes(), secret):
             print(json.dumps(record))
-    except (Broken, OSError, ValueError, LookupError, struct.error) as error:
+    except (Broken, OSError, *UNREADABLE) as error:
         words = str(error) if isinstance(error, Broken) else f"The backup cannot be read ({type(error).__name__})."
         print(words, file=sys.stderr)
         return 1

@@ -119,11 +119,12 @@ async def unlock(database: Path, name: str) -> tuple[User, Keyring]:
         user = await db.users.by_name(name) if name else writers[0] if len(writers) == 1 else None
         if user is None:
             raise CommandFailed("There is no such writer here." if name else "Say whose with --user NAME.")
-        slots, data_keys = await db.users.slots(user.id), await db.users.data_keys(user.id)
+        slots = await db.users.slots(user.id)
+        master = open_slots(user.id, slots.values(), ask_secret())
+        # Read after the secret was typed, which takes its time: the key may have been changed meanwhile.
+        keys = open_keyring(user.id, master, await db.users.data_keys(user.id))
     finally:
         await db.close()
-    master = open_slots(user.id, slots.values(), ask_secret())
-    keys = open_keyring(user.id, master, data_keys)
     wipe(master)
     return user, keys
 

@@ -69,6 +69,17 @@ async def test_the_oldest_go_and_what_was_cut_off_too(start: Start) -> None:
     assert sorted(file.name for file in folder.iterdir()) == sorted([*names, "notes.txt"])
 
 
+async def test_the_one_just_made_stays_after_a_clock_that_was_ahead(start: Start) -> None:
+    app = await start(backup=BackupSettings(keep=2))
+    folder = app.services.backups.folder(app.accounts["Alice"].user.id)
+    folder.mkdir(parents=True)
+    for day in range(1, 5):
+        (folder / f"2090-01-0{day}.llamora").write_bytes(b"")
+    made = await app.services.backups.make(app.keys())
+    assert [file.name for file in await settled(app)] == [made.name, "2090-01-04.llamora"]
+    verify_backup(made, read_header(made), app.keys())
+
+
 async def test_none_is_made_where_it_is_switched_off(start: Start) -> None:
     app = await start(backup=BackupSettings(daily=False))
     await app.stranger().sign_in()

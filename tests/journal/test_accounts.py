@@ -122,6 +122,24 @@ async def test_a_passphrase_is_changed_and_other_sessions_end(house: House, mode
     await accounts.reset("Ada", code, PASSPHRASE)  # the code stays good
 
 
+async def test_what_the_old_passphrase_opened_is_in_no_file_any_more(house: House) -> None:
+    user, keys, code = await house.accounts.register("Ada", PASSPHRASE, "UTC")
+    _, here = await house.accounts.open_session(user, keys)
+    await house.db.checkpoint()  # as after a while: in the file itself, not only in its log
+
+    async def in_files(sealed: bytes) -> bool:
+        folder = house.db.path.parent
+        return any(sealed in file.read_bytes() for file in folder.iterdir() if file.is_file())
+
+    old = await house.db.users.slots(user.id)
+    assert await in_files(old["passphrase"].sealed)
+    await house.accounts.change_passphrase(here, PASSPHRASE, NEW)
+    assert not await in_files(old["passphrase"].sealed)
+    assert await in_files(old["recovery"].sealed)
+    await house.accounts.reset("Ada", code, PASSPHRASE)
+    assert not await in_files(old["recovery"].sealed)
+
+
 async def test_a_new_recovery_code_ends_the_old_one(house: House) -> None:
     user, keys, code = await house.accounts.register("Ada", PASSPHRASE, "UTC")
     _, session = await house.accounts.open_session(user, keys)

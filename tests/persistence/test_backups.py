@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from llamora.journal.backups import Backups
 from llamora.persistence import LocalDB, backups, run_db_migrations
 from llamora.persistence.backups import (
     BackupError,
@@ -23,15 +24,15 @@ from llamora.persistence.backups import (
     verify_backup,
     write_backup,
 )
-from llamora.persistence.connection import StorageError
+from llamora.persistence.connection import NotFound, StorageError
 from llamora.persistence.digests import Digest
 from llamora.persistence.drafts import Draft, day_place
 from llamora.persistence.records import KINDS
 from llamora.persistence.users import NameTaken, User
 from llamora.persistence.vectors import EntryVectors
 from llamora.persistence.versions import Version
-from llamora.settings import resource
-from llamora.vault.keys import Keyring, NewKeys, create_keys, new_data_key, open_keyring
+from llamora.settings import BackupSettings, resource
+from llamora.vault.keys import Keyring, KeyringClosed, NewKeys, create_keys, new_data_key, open_keyring
 from llamora.vault.slots import Argon2Params, WrongSecret
 from tests.persistence.conftest import AT, DAY, entry, new_writer
 from tests.scan import find_words
@@ -186,6 +187,53 @@ def test_a_record_that_should_open_and_does_not_stops_the_restore(
     assert rows(path, alice.user_id) == before
 
 
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Let something happen while a backup is made, after its first record was read."""
+
+    def arrange(what: Callable[[], object]) -> None:
+        real = backups._records
+
+        def records(*given: Any) -> Any:
+            found = real(*given)
+            yield next(found)
+            what()
+            yield from found
+
+        monkeypatch.setattr(backups, "_records", records)
+
+    return arrange
+
+
+def test_a_change_of_key_meanwhile_leaves_it_whole(
+    alice: Keyring, made: tuple[bytes, NewKeys], path: Path, tmp_path: Path, meanwhile: Any
+) -> None:
+    third = new_data_key(alice.user_id, made[1].master, 3)
+    meanwhile(lambda: alice.take([third]))  # and everything older is gone
+    target = tmp_path / "b.llamora"
+    assert write_backup(path, alice, target).unreadable == 0
+    header = read_header(target)
+    assert verify_backup(target, header, header.unlock(PASSPHRASE)).records["entries"] == 1502
+
+
+def test_a_lock_meanwhile_ends_it(alice: Keyring, path: Path, tmp_path: Path, meanwhile: Any) -> None:
+    meanwhile(alice.close)
+    with pytest.raises(KeyringClosed):
+        write_backup(path, alice, tmp_path / "some" / "b.llamora")
+    assert list((tmp_path / "some").iterdir()) == []
+
+
+async def test_none_is_left_of_a_journal_that_was_ended_meanwhile(
+    db: LocalDB, alice: Keyring, path: Path, tmp_path: Path, meanwhile: Any
+) -> None:
+    loop = asyncio.get_running_loop()
+    meanwhile(lambda: asyncio.run_coroutine_threadsafe(db.users.erase(alice.user_id), loop).result(60))
+    of_another_worker = Backups(db, BackupSettings(), tmp_path)
+    with pytest.raises(NotFound):
+        await of_another_worker.make(alice)
+    assert not of_another_worker.folder(alice.user_id).exists()
+
+
 # -- what was done to it -------------------------------------------------------------------------------
 
 
@@ -255,6 +303,28 @@ def test_a_later_version_is_said_to_be_one(file: Path, alice: Keyring) -> None:
     content[8] = 2
     file.write_bytes(content)
     assert "newer" in problem(file, alice)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: "[" * 200_000,
+        lambda fields: json.dumps(fields | {"data_keys": [{"epoch": float("inf"), "sealed": ""}]}),
+        lambda fields: json.dumps(fields | {"data_keys": [fields["data_keys"][0] | {"epoch": -1}]}),
+        lambda fields: json.dumps(fields | {"data_keys": [fields["data_keys"][0] | {"epoch": 1 << 32}]}),
+        lambda fields: json.dumps(fields | {"user": "00" * 70_000}),
+        lambda fields: json.dumps(fields | {"slots": 7}),
+    ],
+)
+def test_a_beginning_that_a_stranger_made_up_is_a_sentence(file: Path, change: Callable[[Any], str]) -> None:
+    fields = json.loads(file.read_bytes()[13 : read_header(file).ends_at])
+    text = change(fields).encode()
+    file.write_bytes(b"LLBACKUP\x01" + struct.pack(">I", len(text)) + text)
+    with pytest.raises(BackupError, match="its beginning cannot be read"):
+        read_header(file)
+    alone = open_alone(file, PASSPHRASE)
+    assert alone.returncode == 1
+    assert "Traceback" not in alone.stderr
 
 
 # -- putting back --------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from llamora.persistence.drafts import Draft, day_place
 from llamora.persistence.vectors import EntryVectors
 from llamora.persistence.versions import Version
 from llamora.settings import resource
-from llamora.vault.keys import Keyring
+from llamora.vault.envelope import Purpose
+from llamora.vault.keys import Keyring, SealedDataKey, new_data_key, open_keyring
 from tests.persistence.conftest import AT, DAY, entry, new_writer
 
 Raw = Callable[..., list[tuple[Any, ...]]]
@@ -100,6 +101,47 @@ async def test_orphans_go_and_nobody_else(db: LocalDB, path: Path, lived: Keyrin
     assert look(path, lived).damage == []
     assert raw("SELECT count(*) FROM entries") == [(2,)]
     assert raw("SELECT count(*) FROM tags") == [(1,)]
+
+
+def test_every_kind_of_orphan_is_mended(path: Path, lived: Keyring, raw: Raw) -> None:
+    """Also what belongs to an entry or a session that is gone, in tables without row numbers."""
+    raw("INSERT INTO devices SELECT zeroblob(32), user_id, epoch, revision, sealed FROM profiles")
+    raw("DELETE FROM entries")
+    assert "1 in devices" in look(path).damage[0]
+    assert "1 in trace_refusals" in look(path).damage[0]
+    mend(path)
+    assert look(path).damage == []
+    assert raw("SELECT count(*) FROM profiles") == [(1,)]
+
+
+def test_records_are_opened_beside_other_damage(
+    path: Path, lived: Keyring, raw: Raw, damage: Callable[[str], None]
+) -> None:
+    raw("DELETE FROM entry_tags")
+    damage("drafts")
+    report = look(path, lived)
+    assert report.unreadable == {"drafts": 1}
+    assert len(report.damage) == 2
+
+
+def test_a_key_that_was_changed_while_the_passphrase_was_typed(path: Path, lived: Keyring, raw: Raw) -> None:
+    ((_, sealed),) = raw("SELECT epoch, sealed FROM data_keys")
+    second = new_data_key(lived.user_id, lived.master, 2)
+    raw("INSERT INTO data_keys VALUES (?, 2, ?)", lived.user_id, second.sealed)
+    typed = open_keyring(lived.user_id, lived.master, [SealedDataKey(1, sealed)])
+    newer = open_keyring(lived.user_id, lived.master, [SealedDataKey(1, sealed), second])
+    text = newer.seal(Purpose.PROFILE, "profiles", "sealed", lived.user_id, 1, b"{}")
+    raw("UPDATE profiles SET epoch=2, sealed=?", text)
+    assert look(path, typed).damage == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_a_file_that_goes_while_it_is_looked_at(path: Path, lived: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = path.with_name(f"{path.name}.part")
+    real = doctor._files
+    monkeypatch.setattr(doctor, "_files", lambda database: [*real(database), gone])  # listed, then removed
+    assert look(path).damage == []
+    mend(path)
 
 
 def test_a_trace_that_nothing_bears(path: Path, lived: Keyring, raw: Raw) -> None:

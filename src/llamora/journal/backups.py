@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llamora.clock import utc_now
 from llamora.persistence.backups import write_backup
-from llamora.persistence.connection import StorageError
+from llamora.persistence.connection import NotFound, StorageError
 from llamora.persistence.local_db import LocalDB
 from llamora.settings import BackupSettings
 from llamora.vault.envelope import VaultError
@@ -56,7 +56,7 @@ class Backups:
     def tend(self, keys: Keyring) -> None:
         """Make today's backup in the background, unless it is here, or none is wanted."""
         user_id, now = keys.user_id, time.monotonic()
-        if not self._settings.daily or self.latest(user_id) == utc_now().date():
+        if not self._settings.daily or self._of_today(user_id).exists():
             return
         if now - self._tried.get(user_id, -AGAIN_SECONDS) < AGAIN_SECONDS:
             return
@@ -72,9 +72,14 @@ class Backups:
         """
         user_id = keys.user_id
         async with self._making.setdefault(user_id, asyncio.Lock()):
-            target = self.folder(user_id) / f"{utc_now().date().isoformat()}{SUFFIX}"
-            await asyncio.to_thread(write_backup, self._db.path, keys, target)
-            await asyncio.to_thread(self._let_go, user_id)
+            target = self._of_today(user_id)
+            try:
+                await asyncio.to_thread(write_backup, self._db.path, keys, target)
+            except NotFound:  # the journal was ended meanwhile; its folder must not be here again
+                with suppress(OSError):
+                    await asyncio.to_thread(self.folder(user_id).rmdir)
+                raise
+            await asyncio.to_thread(self._let_go, user_id, target)
         return target
 
     async def remove(self, user_id: bytes) -> None:
@@ -103,8 +108,13 @@ class Backups:
         except (StorageError, VaultError, OSError) as error:
             logger.warning("a backup could not be made (%s)", type(error).__name__)
 
-    def _let_go(self, user_id: bytes) -> None:
-        for file in self.files(user_id)[: -self._settings.keep]:
+    def _of_today(self, user_id: bytes) -> Path:
+        return self.folder(user_id) / f"{utc_now().date().isoformat()}{SUFFIX}"
+
+    def _let_go(self, user_id: bytes, made: Path) -> None:
+        # Never the one just made: after a clock that was ahead there are later days than today.
+        others = [file for file in self.files(user_id) if file != made]
+        for file in others[: max(len(others) - self._settings.keep + 1, 0)]:
             file.unlink(missing_ok=True)
         for part in self.folder(user_id).glob("*.part"):
             with suppress(OSError):

@@ -10,9 +10,10 @@ import secrets
 import sqlite3
 import struct
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from glob import escape
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -21,6 +22,7 @@ from filelock import Timeout
 
 from llamora.clock import utc_now
 from llamora.persistence.connection import (
+    NotFound,
     Row,
     StorageError,
     connect,
@@ -34,7 +36,7 @@ from llamora.persistence.entries import instant, micros
 from llamora.persistence.records import KINDS, Kind
 from llamora.persistence.users import NameTaken, SlotKind, name_key
 from llamora.vault.envelope import OVERHEAD_BYTES, Purpose, SealError, UnknownFormat
-from llamora.vault.keys import Keyring, SealedDataKey, open_keyring
+from llamora.vault.keys import Keyring, KeyringClosed, SealedDataKey, open_keyring
 from llamora.vault.memory import wipe
 from llamora.vault.slots import Argon2Params, BadParameters, KeySlot, open_slots
 
@@ -44,6 +46,7 @@ CHUNK_BYTES = 1 << 20
 """A chunk ends with the record that takes it to this size."""
 LOCK_SECONDS = 30.0
 MOST_HEADER_BYTES = 1 << 20
+USER_ID_BYTES = 16
 _LENGTH = struct.Struct(">I")
 
 
@@ -125,25 +128,62 @@ class Header:
 def write_backup(database: Path, keys: Keyring, target: Path) -> Manifest:
     """Put everything of one writer, as it stands at one instant, into the file `target`, replacing it when whole.
 
-    Raises StorageError with a sentence, and vault.keys.KeyringClosed when the writer locked meanwhile.
+    Raises StorageError with a sentence (NotFound when the journal was ended, also meanwhile), and
+    vault.keys.KeyringClosed when the writer locked meanwhile.
     """
-    with _whole_file(target) as out, reading(database) as connection:
-        rows = connection.execute("SELECT name, recovery_confirmed FROM users WHERE id=?", (keys.user_id,)).fetchall()
-        if not rows:
-            raise StorageError("There is no such writer here.")
+    here = _still_here(database, keys.user_id)
+    with _whole_file(target, here) as out, reading(database) as connection, _as_stored(connection, keys) as stored:
+        about = "SELECT name, recovery_confirmed FROM users WHERE id=?"
+        name, confirmed = connection.execute(about, (keys.user_id,)).fetchone()
         (schema,) = connection.execute("SELECT max(number) FROM schema_migrations").fetchone()
         header = _header_bytes(connection, keys.user_id)
         out.write(header)
-        chunks = _Chunks(out, keys, sha256(header).digest())
+        chunks = _Chunks(out, stored, sha256(header).digest())
         counts = {kind.table: 0 for kind in KINDS if not kind.derived}
         unreadable = 0
-        for record in _records(connection, keys):
+        for record in _records(connection, stored):
+            if keys.closed:
+                raise KeyringClosed("the keys were locked")
             counts[record.kind.table] += 1
             unreadable += record.unreadable
             chunks.add(record.packed())
-        manifest = Manifest(rows[0][0], utc_now(), bool(rows[0][1]), schema, counts, unreadable)
+        manifest = Manifest(name, utc_now(), bool(confirmed), schema, counts, unreadable)
         chunks.finish(manifest.packed())
     return manifest
+
+
+@contextmanager
+def _as_stored(connection: sqlite3.Connection, keys: Keyring) -> Generator[Keyring]:
+    """The writer's keys of the instant that `connection` sees, which a change of key meanwhile leaves alone.
+
+    The keys of the session go with the change: what they seal then names a key that the header does not hold.
+    """
+    if not connection.execute("SELECT 1 FROM users WHERE id=?", (keys.user_id,)).fetchone():
+        raise NotFound("There is no such writer here.")
+    rows = connection.execute("SELECT epoch, sealed FROM data_keys WHERE user_id=?", (keys.user_id,)).fetchall()
+    master = keys.master
+    try:
+        stored = open_keyring(keys.user_id, master, [SealedDataKey(*row) for row in rows])
+    finally:
+        wipe(master)
+    try:
+        yield stored
+    finally:
+        stored.close()
+
+
+@contextmanager
+def _still_here(database: Path, user_id: bytes) -> Generator[None]:
+    """A moment in which a writer is here and nobody can end their journal: who ends it next removes this file too."""
+    try:
+        with write_lock(database).acquire(timeout=LOCK_SECONDS), closing(connect(database)) as connection:
+            if not connection.execute("SELECT 1 FROM users WHERE id=?", (user_id,)).fetchone():
+                raise NotFound("There is no such writer here.")
+            yield
+    except Timeout:
+        raise StorageError("The journal's file is in use by another program. Try again in a moment.") from None
+    except sqlite3.Error as error:
+        raise storage_error(error) from None
 
 
 class _Chunks:
@@ -239,7 +279,7 @@ def read_header(path: Path) -> Header:
         fields = json.loads(text)
         slots = tuple(
             KeySlot(
-                cast(SlotKind, slot["kind"]),
+                cast(SlotKind, str(slot["kind"])),
                 bytes.fromhex(slot["salt"]),
                 Argon2Params.from_text(slot["params"]) if slot["params"] else None,
                 bytes.fromhex(slot["sealed"]),
@@ -248,7 +288,10 @@ def read_header(path: Path) -> Header:
         )
         data_keys = tuple(SealedDataKey(int(key["epoch"]), bytes.fromhex(key["sealed"])) for key in fields["data_keys"])
         user_id = bytes.fromhex(fields["user"])
-    except (ValueError, LookupError, TypeError, AttributeError, BadParameters):
+        if len(user_id) != USER_ID_BYTES or not all(0 < key.epoch < 1 << 32 for key in data_keys):
+            raise ValueError
+    # A stranger's file may hold anything that JSON can say: brackets without end, numbers without end.
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, BadParameters):
         raise BackupError("This backup is damaged: its beginning cannot be read.") from None
     return Header(user_id, slots, data_keys, sha256(start + text).digest(), len(start) + length)
 
@@ -428,15 +471,19 @@ def copy_database(database: Path, target: Path) -> None:
 
 
 @contextmanager
-def _whole_file(target: Path) -> Generator[BinaryIO]:
-    """A file that stands at `target` once the block is through and it is on the disk, and not before."""
+def _whole_file(target: Path, moment: AbstractContextManager[None]) -> Generator[BinaryIO]:
+    """A file that stands at `target` once the block is through and it is on the disk, and not before.
+
+    It gets its name at the `moment`.
+    """
     part = _part_of(target)
     try:
         with part.open("r+b") as out:
             yield out
             out.flush()
             os.fsync(out.fileno())
-        _move(part, target)
+        with moment:
+            _move(part, target)
     except OSError as error:
         raise _no_file(target, error) from None
     finally:
@@ -473,7 +520,7 @@ def _part_of(target: Path) -> Path:
 def _discard(part: Path) -> None:
     """Remove what is left of a file that did not become whole, and what SQLite laid beside it, where the disk lets."""
     with suppress(OSError):
-        for left in part.parent.glob(f"{part.name}*"):
+        for left in part.parent.glob(f"{escape(part.name)}*"):
             left.unlink(missing_ok=True)
 
 

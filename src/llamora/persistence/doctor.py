@@ -9,8 +9,10 @@ import sqlite3
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
+from glob import escape
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +23,7 @@ from llamora.persistence.migrations import migration_status
 from llamora.persistence.records import KINDS, Kind
 from llamora.persistence.tags import trace_hash
 from llamora.vault.envelope import SealError
-from llamora.vault.keys import Keyring, cipher_library
+from llamora.vault.keys import Keyring, SealedDataKey, cipher_library
 from llamora.vault.memory import memory_lock
 
 SAFE_SQLITE = (3, 51, 3)
@@ -57,11 +59,11 @@ def examine(database: Path, migrations: Path, keys: Keyring | None = None) -> Re
     _look_at_versions(report)
     try:
         with reading(database) as connection:
-            _look_at_database(report, connection)
-            if not report.damage:
+            if _look_at_database(report, connection):
                 _count(report, connection)
-            if keys is not None and not report.damage:
-                _open_everything(report, connection, keys)
+                if keys is not None:
+                    keys.take(_data_keys(connection, keys.user_id))
+                    _open_everything(report, connection, keys)
         applied = [each for each in migration_status(database, migrations) if each.applied_on]
         report.schema = len(applied)
         if report.schema < len(migration_status(database, migrations)):
@@ -79,14 +81,15 @@ def mend(database: Path, keys: Keyring | None = None) -> list[str]:
     """
     done: list[str] = []
     for path in _open_to_others(database):
-        path.chmod(0o700 if path.is_dir() else 0o600)
-        done.append(f"{path} is for its owner only.")
+        with suppress(FileNotFoundError):
+            path.chmod(0o700 if path.is_dir() else 0o600)
+            done.append(f"{path} is for its owner only.")
     with writing(database) as connection:
         orphans = _orphans(connection)
         while orphans:  # what pointed to a removed row is the next orphan
             for table, rowid in orphans:
                 if rowid is None:
-                    connection.execute(f"DELETE FROM {table} WHERE {_ownerless(table)}")
+                    connection.execute(f"DELETE FROM {table} WHERE {_ownerless(connection, table)}")
                 else:
                     connection.execute(f"DELETE FROM {table} WHERE rowid=?", (rowid,))
             done.append(f"{len(orphans):,} records that belong to nobody are gone.")
@@ -128,11 +131,11 @@ def _look_at_versions(report: Report) -> None:
 def _look_at_files(report: Report, database: Path) -> None:
     if os.name != "posix":
         return
-    for path in _files(database):
-        report.modes[str(path)] = f"{stat.S_IMODE(path.stat().st_mode):04o}"
-    for path in _open_to_others(database):
-        report.notes.append(f"{path} can be read by others on this machine (mode {report.modes[str(path)]}).")
-        report.mendable.append(f"close {path} to others")
+    for path, mode in _modes(database).items():
+        report.modes[str(path)] = f"{mode:04o}"
+        if mode & 0o077:
+            report.notes.append(f"{path} can be read by others on this machine (mode {mode:04o}).")
+            report.mendable.append(f"close {path} to others")
     if report.memory != "locked":
         report.notes.append(
             "This account may lock no memory, so keys can reach the swap while somebody is signed in. Raise the limit"
@@ -146,24 +149,38 @@ def _look_at_files(report: Report, database: Path) -> None:
 
 def _files(database: Path) -> Iterator[Path]:
     yield database.parent
-    yield from sorted(database.parent.glob(f"{database.name}*"))
+    yield from sorted(database.parent.glob(f"{escape(database.name)}*"))
     if (copies := database.parent / "backups").is_dir():
         yield copies
         yield from sorted(copies.rglob("*"))
 
 
+def _modes(database: Path) -> dict[Path, int]:
+    """The mode of each file; one that a running server removed since it was listed is left out."""
+    found: dict[Path, int] = {}
+    for path in _files(database):
+        with suppress(FileNotFoundError):
+            found[path] = stat.S_IMODE(path.stat().st_mode)
+    return found
+
+
 def _open_to_others(database: Path) -> list[Path]:
-    if os.name != "posix":
-        return []
-    return [path for path in _files(database) if path.stat().st_mode & 0o077]
+    return [path for path, mode in _modes(database).items() if mode & 0o077] if os.name == "posix" else []
 
 
-def _look_at_database(report: Report, connection: sqlite3.Connection) -> None:
+def _data_keys(connection: sqlite3.Connection, user_id: bytes) -> list[SealedDataKey]:
+    """Those of the instant that is looked at: the key may have been changed while the passphrase was typed."""
+    rows = connection.execute("SELECT epoch, sealed FROM data_keys WHERE user_id=?", (user_id,))
+    return [SealedDataKey(*row) for row in rows]
+
+
+def _look_at_database(report: Report, connection: sqlite3.Connection) -> bool:
+    """Whether the file itself is whole, so that the records in it can be looked at."""
     report.pragmas = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in PRAGMAS}
     found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
     if found != ["ok"]:
         report.damage.append(f"The file is damaged ({len(found)} faults, the first: {found[0]}).")
-        return
+        return False
     if orphans := _orphans(connection):
         tables = Counter(table for table, _ in orphans)
         words = ", ".join(f"{count:,} in {table}" for table, count in sorted(tables.items()))
@@ -173,20 +190,20 @@ def _look_at_database(report: Report, connection: sqlite3.Connection) -> None:
     if unused:
         report.damage.append(f"{unused:,} names of traces are left that no entry bears.")
         report.mendable.append("remove the names of traces that no entry bears")
+    return True
 
 
 _UNUSED = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE entry_tags.user_id=tags.user_id AND entry_tags.trace=tags.trace)"
 
 
-def _ownerless(table: str) -> str:
-    """What is wrong with the orphans of a table without row numbers."""
-    missing = f"NOT EXISTS (SELECT 1 FROM users WHERE users.id={table}.user_id)"
-    if table == "entry_tags":
-        missing += " OR NOT EXISTS (SELECT 1 FROM entries WHERE entries.id=entry_tags.entry_id)"
-        missing += (
-            " OR NOT EXISTS (SELECT 1 FROM tags WHERE tags.user_id=entry_tags.user_id AND tags.trace=entry_tags.trace)"
-        )
-    return missing
+def _ownerless(connection: sqlite3.Connection, table: str) -> str:
+    """What is wrong with the orphans of a table without row numbers: one of its references leads nowhere."""
+    references: dict[int, tuple[str, list[str]]] = {}
+    for number, _, parent, own, theirs, *_ in connection.execute(f"PRAGMA foreign_key_list({table})"):
+        references.setdefault(number, (parent, []))[1].append(f"{parent}.{theirs}={table}.{own}")
+    return " OR ".join(
+        f"NOT EXISTS (SELECT 1 FROM {parent} WHERE {' AND '.join(same)})" for parent, same in references.values()
+    )
 
 
 def _orphans(connection: sqlite3.Connection) -> list[tuple[str, int | None]]:

@@ -112,7 +112,8 @@ class Users:
 
         With `expected`, only while that slot is still the stored one, else StaleRevision: of two
         changes of a passphrase at once, one wins and the other is told. With `only_session`, every
-        session of the writer but that one ends in the same transaction; b"" ends them all.
+        session of the writer but that one ends in the same transaction; b"" ends them all. The bytes of the old slots
+        are overwritten in the file and gone from its log: what opened them opens nothing here any more.
         """
         async with self._db.write() as tx:
             if expected is not None and not await tx.fetch(
@@ -125,6 +126,7 @@ class Users:
                 await tx.execute("UPDATE users SET recovery_confirmed=0 WHERE id=?", (user_id,))
             if only_session is not None:
                 await tx.execute("DELETE FROM dek_sessions WHERE user_id=? AND id<>?", (user_id, only_session))
+        await self._db.checkpoint()
 
     async def erase(self, user_id: bytes) -> None:
         """Remove a writer and everything of theirs; the bytes are overwritten in the file and gone from its log."""
