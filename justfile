@@ -20,6 +20,7 @@ assets:
 watch:
     uv run --group dev python scripts/build_assets.py watch
 
+# Of the vault alone: python -m scripts.bench.vault (records a second), scripts.bench.unlock (passphrase to first page)
 # How long a writer waits, beside the goals
 bench *options:
     uv run --group dev python -m scripts.bench.latency {{ options }}

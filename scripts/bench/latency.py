@@ -102,13 +102,14 @@ def sentences(count: int) -> list[str]:
     return [" ".join(rng.choice(words) for _ in range(60)).capitalize() + "." for _ in range(count)]
 
 
-async def seed(server: Server, entries: int) -> None:
-    """A writer with a journal, made through the service API before the server starts."""
+async def seed(server: Server, entries: int, *, vectors: bool = True) -> None:
+    """A writer with a journal, its index and snapshot, made through the service API before the server starts."""
     settings = load_settings(
         overrides={
             "data": {"folder": str(server.data), "cache": str(server.cache)},
             "crypto": {"kdf_target_ms": 0},
             "llm": {"enabled": False},
+            "embedding": {"enabled": vectors},
         }
     )
     services = AppServices.create(settings)
@@ -131,8 +132,13 @@ async def seed(server: Server, entries: int) -> None:
     ]
     for start in range(0, len(made), 500):
         await services.db.entries.add(keys, *made[start : start + 500])
-    say(f"seeded {len(made)} entries; making their vectors")
+    say(f"seeded {len(made)} entries")
     await services.search.unlock(keys)
+    if not vectors:
+        await services.search.settled(keys.user_id)
+        assert await services.search.save(keys.user_id)
+        await lifecycle.stop()
+        return
     await services.embedder.warm_up()
     start = time.perf_counter()
     await services.search.settled(keys.user_id)  # a search beside embedding is another figure
