@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.users import NameTaken
 from llamora.settings import CryptoSettings, SessionSettings, resource
+from llamora.vault.keys import new_data_key
 
 PASSPHRASE = "correct horse battery staple 42"
 NEW = "four unrelated words: kelp anvil dormouse"
@@ -138,6 +140,35 @@ async def test_what_the_old_passphrase_opened_is_in_no_file_any_more(house: Hous
     assert await in_files(old["recovery"].sealed)
     await house.accounts.reset("Ada", code, PASSPHRASE)
     assert not await in_files(old["recovery"].sealed)
+
+
+async def test_who_comes_in_at_the_moment_of_a_lock_has_keys_that_open(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, keys, _ = await house.accounts.register("Ada", PASSPHRASE, "UTC")
+    await house.accounts.open_session(user, keys)
+    _, other = await house.accounts.sign_in("Ada", PASSPHRASE)
+    real = house.db.sessions.add
+
+    async def add(*given: Any) -> None:
+        await house.accounts.lock(user.id)
+        await real(*given)
+
+    monkeypatch.setattr(house.db.sessions, "add", add)
+    cookie, _ = await house.accounts.open_session(user, other)
+    session = await house.accounts.resume(cookie)
+    assert session is not None
+    assert not session.keys.closed
+    assert await house.accounts.profile(session.keys) == Profile("UTC", 1)
+
+
+async def test_who_comes_in_just_after_a_backup_was_put_back_has_its_keys(house: House) -> None:
+    user, keys, _ = await house.accounts.register("Ada", PASSPHRASE, "UTC")
+    _, before = await house.accounts.open_session(user, keys)
+    second = new_data_key(user.id, keys.master, 2)
+    before.keys.take([*await house.db.users.data_keys(user.id), second])  # the store is as it was before the change
+    _, after = await house.accounts.open_session(*await house.accounts.sign_in("Ada", PASSPHRASE))
+    assert after.keys.epoch == 1
 
 
 async def test_a_new_recovery_code_ends_the_old_one(house: House) -> None:

@@ -17,7 +17,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from llamora.persistence import LocalDB, connection, run_db_migrations
-from llamora.persistence.backups import writing
+from llamora.persistence.backups import reading, writing
 from llamora.persistence.connection import PRAGMAS, Connections, DiskFull, InstanceLock, StorageError, connect
 from llamora.settings import resource
 from llamora.vault.keys import Keyring
@@ -399,6 +399,29 @@ async def test_deleted_bytes_are_gone_from_file_and_log(path: Path, db: LocalDB,
     await db.entries.erase(keys, [made.id])
     for file in path.parent.iterdir():
         assert sealed[100:200] not in file.read_bytes(), file.name
+
+
+async def test_deleted_bytes_go_once_nobody_reads_any_more(
+    path: Path, monkeypatch: pytest.MonkeyPatch, raw: Raw
+) -> None:
+    """A backup that is being made keeps the log from being emptied."""
+    monkeypatch.setitem(PRAGMAS, "busy_timeout", 50)
+    db = await LocalDB.open(path)
+    keys, made = await new_writer(db, "Alice"), entry("x" * 3000)
+    await db.entries.add(keys, made)
+    ((sealed,),) = raw("SELECT sealed FROM entries")
+
+    def is_there() -> bool:
+        return any(sealed[100:200] in file.read_bytes() for file in path.parent.iterdir())
+
+    with reading(path) as backup:
+        assert backup.execute("SELECT count(*) FROM entries").fetchone() == (1,)
+        await db.entries.erase(keys, [made.id])
+        await db.owed_checkpoint()
+        assert is_there()
+    await db.owed_checkpoint()
+    assert not is_there()
+    await db.close()
 
 
 def test_an_error_of_sqlite_holds_no_value(path: Path) -> None:

@@ -330,7 +330,7 @@ class Accounts:
             await self._run_out([row.id])
             return None
         session = self._open.get(row.id)
-        if session is None:
+        if session is None or session.keys.closed:  # closed: it began at the very moment of a lock
             session = await self._reopen(row, token, held[TOKEN_BYTES:])
             if session is None:
                 return None
@@ -519,11 +519,13 @@ class Accounts:
 
         One for all their sessions, so that a new key reaches everything that is done for them.
         """
-        held = next((session.keys for session in self._open.values() if session.user.id == keys.user_id), None)
+        held = next((each for each in self.open_keys() if each.user_id == keys.user_id and not each.closed), None)
         if held is None or held is keys:
             return keys
-        held.take(await self._db.users.data_keys(keys.user_id))
-        return held
+        stored = await self._db.users.data_keys(keys.user_id)
+        held.take(stored)
+        # A backup was put back a moment ago: what is still held here would seal under a key that is gone.
+        return keys if stored and stored[-1].epoch < held.epoch else held
 
     def _forget(self, session_id: bytes) -> None:
         session = self._open.pop(session_id, None)

@@ -207,6 +207,8 @@ class Connections:
         self._written = 0
         self._queue = asyncio.Lock()
         self._lock = write_lock(path)
+        self.owes_checkpoint = False
+        """Whether a checkpoint could not empty the log, since somebody was reading: it is to be made again."""
 
     async def open(self) -> None:
         """Open the connections; the schema must be there. Raises StorageError."""
@@ -304,11 +306,15 @@ class Connections:
                 raise storage_error(error) from None
 
     async def checkpoint(self) -> None:
-        """Fold the WAL into the database and truncate it, so that deleted bytes are gone from both."""
+        """Fold the WAL into the database and truncate it, so that deleted bytes are gone from both.
+
+        A reader, such as a backup, can keep it from that for longer than it waits: see `owes_checkpoint`.
+        """
         async with self._queue, self._exclusive():
             try:
                 # The lock must not be let go while the connection's thread is still at it.
-                await to_the_end(self._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)"))
+                rows = await to_the_end(self._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)"))
+                self.owes_checkpoint = bool(next(iter(rows))[0])  # (busy, ...)
             except sqlite3.Error as error:
                 raise storage_error(error) from None
 

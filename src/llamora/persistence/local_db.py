@@ -64,6 +64,11 @@ class LocalDB:
         """Fold the write-ahead log into the file, so that what was deleted is gone from both."""
         await self._connections.checkpoint()
 
+    async def owed_checkpoint(self) -> None:
+        """Make the last checkpoint again if somebody's reading kept it from emptying the log."""
+        if self._connections.owes_checkpoint:
+            await self._connections.checkpoint()
+
     async def close(self) -> None:
         """Close the connections after what is queued."""
         await self._connections.close()

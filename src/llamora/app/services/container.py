@@ -201,6 +201,7 @@ class AppLifecycle:
             self.lock_left()
             try:
                 await self._services.accounts.sweep()
+                await self._services.db.owed_checkpoint()
                 for keys in self._services.accounts.open_keys():
                     self._services.journal.tend(keys)
                     self._services.backups.tend(keys)
