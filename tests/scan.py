@@ -58,11 +58,17 @@ def find_words(folder: Path, words: Iterable[str]) -> list[tuple[str, str, str]]
 
 
 def float_forms(name: str, values: Sequence[float]) -> list[tuple[str, str, bytes]]:
-    """(name, form, bytes) of an embedding's first numbers, in the widths in which programs keep them."""
+    """(name, form, bytes) of the first numbers of a whole embedding, in the widths in which programs keep them.
+
+    Eight bits are whole numbers from -127 to 127, of which the largest stands for the largest of all the values.
+    """
     import numpy as np
 
     kinds = {"float32": "<f4", "float32 big-endian": ">f4", "float64": "<f8", "float16": "<f2"}
-    return [(name, form, np.array(values[:8], dtype=kind).tobytes()) for form, kind in kinds.items()]
+    found = [(name, form, np.array(values[:8], dtype=kind).tobytes()) for form, kind in kinds.items()]
+    exact = np.array(values, dtype="<f4")
+    codes = np.rint(exact / (np.abs(exact).max() / 127)).astype(np.int8)
+    return [*found, (name, "int8", codes[:16].tobytes())]
 
 
 def find_bytes(folder: Path, wanted: Iterable[tuple[str, str, bytes]]) -> list[tuple[str, str, str]]:

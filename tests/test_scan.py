@@ -10,7 +10,9 @@ import pytest
 
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.vectors import EntryVectors
-from llamora.settings import resource
+from llamora.search.embed import Embedder
+from llamora.search.service import SearchService
+from llamora.settings import EmbeddingSettings, SearchSettings, resource
 from llamora.vault.keys import Keyring
 from tests.persistence.conftest import AT, entry, new_writer
 from tests.scan import find_bytes, find_words, float_forms, forms
@@ -89,6 +91,31 @@ async def test_each_kind_of_record_is_found_when_it_is_unsealed(
     await db.close()
 
 
+@pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "unsealed"])
+async def test_vectors_in_a_snapshot_are_found_when_it_is_unsealed(
+    sealed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal" / "llamora.sqlite3"
+    run_db_migrations(path, resource("migrations"))
+    db = await LocalDB.open(path)
+    keys = await new_writer(db, "Alice")
+    made = entry("quokkaentries")
+    await db.entries.add(keys, made)
+    search = SearchService(db, Embedder(EmbeddingSettings(enabled=False), tmp_path), SearchSettings())
+    await search.unlock(keys)
+    await search.settled(keys.user_id)
+    vectors = np.random.default_rng(1).normal(size=(1, 384)).astype(np.float32)
+    user = search._users[keys.user_id]
+    assert await user.run(user.index.put_vectors, made.id, made.revision, vectors, "m/1")
+    if not sealed:
+        monkeypatch.setattr(Keyring, "seal", lambda *arguments: arguments[-1])
+    assert await search.save(keys.user_id)
+    forms = {form for _, _, form in find_bytes(tmp_path, float_forms("vectors", vectors[0].tolist()))}
+    assert forms == (set() if sealed else {"int8"})
+    await search.stop()
+    await db.close()
+
+
 @pytest.mark.parametrize("form", [name for name, _ in forms("a heron & its lake")])
 def test_every_form_is_found(form: str, tmp_path: Path) -> None:
     needle = dict(forms("a heron & its lake"))[form]
@@ -115,3 +142,8 @@ def test_floats_are_found_in_every_width(tmp_path: Path) -> None:
         (tmp_path / kind[1:]).mkdir(exist_ok=True)
         (tmp_path / kind[1:] / "vectors").write_bytes(b"x" + np.array(floats, dtype=kind).tobytes())
         assert find_bytes(tmp_path / kind[1:], float_forms("v", floats)), kind
+    # 0.0123 * 0 - 0.5 is the largest of them, and stands as -127.
+    codes = [round((0.0123 * number - 0.5) * 127 / 0.5) for number in range(32)]
+    (tmp_path / "eight").mkdir()
+    (tmp_path / "eight" / "vectors").write_bytes(b"x" + struct.pack("32b", *codes))
+    assert find_bytes(tmp_path / "eight", float_forms("v", floats))

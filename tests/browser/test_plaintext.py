@@ -78,7 +78,7 @@ def environment(model: ModelThread, folder: Path) -> dict[str, str]:
 
 
 async def add_and_remove_a_trace(path: Path, name: str, passphrase: str, entry: bytes, off: str) -> list[float]:
-    """As another process beside the server; returns the first numbers of the edited entry's embedding."""
+    """As another process beside the server; returns the first embedding of the edited entry."""
     import numpy as np
 
     db = await LocalDB.open(path)
@@ -96,7 +96,7 @@ async def add_and_remove_a_trace(path: Path, name: str, passphrase: str, entry: 
                 unsealed = EntryVectors.unpacked(entry_id, sealed) if off == "vectors" else None
                 vectors = unsealed or Vectors.open_record(keys, entry_id, revision, sealed)
                 if vectors.entry_revision == EDITED:
-                    return [float(number) for number in np.frombuffer(vectors.data, dtype="<f4")[:16]]
+                    return [float(number) for number in np.frombuffer(vectors.data, dtype="<f4")[: vectors.dim]]
             await asyncio.sleep(0.05)
         raise AssertionError("the entry was not embedded")
     finally:
@@ -118,7 +118,7 @@ def reply_of(writer: Writer, entry: str) -> None:
 
 
 def write_by_form(server: Server, off: str = "") -> list[float]:
-    """All kinds of private words by plain forms, each on the disk when this returns; returns numbers of an embedding.
+    """All kinds of private words by plain forms, each on the disk when this returns; returns an embedding.
 
     `off` is the table that the server does not seal.
     """
@@ -176,7 +176,7 @@ def snapshot_of_all(server: Server) -> None:
         ("drafts", {DRAFT}),
         ("search_history", {QUERY}),
         ("vectors", {"floats"}),
-        ("search_snapshots", {ENTRY, REPLY, TRACE}),  # vectors are there in eight bits, which no float is found by
+        ("search_snapshots", {ENTRY, REPLY, TRACE, "floats"}),
     ],
 )
 def test_what_is_not_sealed_is_found(
