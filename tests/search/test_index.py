@@ -200,6 +200,16 @@ def test_vectors_of_another_revision_are_refused(index: UserIndex) -> None:
     assert not index.put_vectors((1).to_bytes(16, "big"), 1, np.ones((1, 4), dtype=np.float32))
 
 
+def test_a_question_of_another_dimension_goes_by_word(index: UserIndex) -> None:
+    index.put([document(1, "apples"), document(2, "pears")])
+    assert index.put_vectors((1).to_bytes(16, "big"), 1, np.ones((1, 4), dtype=np.float32), "m")
+    asked = {"m": np.ones(8, dtype=np.float32)}
+    matches = index.search(parse_query("apples", TODAY), asked, 0.5, 5, 0)
+    assert [match.entry_id[-1] for match in matches.page] == [1]
+    assert not matches.meaning
+    assert index.nearest(asked, 5, frozenset()) == []
+
+
 def test_paging_gives_each_match_once(index: UserIndex) -> None:
     rng = random.Random(1)
     index.put(document(n, "tea " * rng.randint(1, 9) + "cup " * rng.randint(0, 9)) for n in range(1, 251))

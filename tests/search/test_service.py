@@ -18,6 +18,7 @@ from llamora.search.noted import BYTES, PLACES, Noted
 from llamora.search.rank import MAX_QUERY
 from llamora.search.service import SearchService
 from llamora.settings import EmbeddingSettings, SearchSettings
+from llamora.vault.keys import KeyringClosed
 from tests.search.conftest import TODAY, Desk
 
 Desks = Callable[..., Awaitable[Desk]]
@@ -103,6 +104,32 @@ async def test_an_index_is_built_from_the_store_and_dropped_at_lock(desk: Desk) 
     assert await desk.found("winter weather") == [entry.id]
 
 
+@pytest.mark.parametrize("forgotten", [False, True], ids=["thread gone", "index gone"])
+async def test_a_search_that_a_lock_overtakes_says_so(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, forgotten: bool
+) -> None:
+    await desk.write("snow on the orchard")
+    await desk.ready()
+    user = desk.service._users[desk.keys.user_id]
+    sealed_many = type(desk.db.entries).sealed_many
+
+    async def locking(self: object, *arguments: object) -> object:
+        rows = await sealed_many(self, *arguments)  # type: ignore[arg-type]
+        if forgotten:  # what is under way on the thread when the lock comes finds the index closed
+            user.thread.submit(user.index.close)
+            user.closed = True
+        else:
+            desk.service.lock(desk.keys.user_id)
+        return rows
+
+    monkeypatch.setattr(type(desk.db.entries), "sealed_many", locking)
+    with pytest.raises(KeyringClosed):
+        await desk.ask("snow")
+    monkeypatch.undo()
+    desk.service.lock(desk.keys.user_id)
+    assert (await desk.ask("snow")).total == 1
+
+
 async def test_vectors_are_sealed_and_made_only_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = [await desk.write(f"note number {number} about apples. " * number) for number in range(1, 40)]
     await desk.ready()
@@ -152,7 +179,7 @@ async def test_a_question_is_embedded_once_until_the_journal_is_locked(
     assert len(asked) == 4
 
 
-@pytest.mark.parametrize("what", ["missing", "older", "other model", "damaged"])
+@pytest.mark.parametrize("what", ["missing", "older", "other model", "other size", "damaged"])
 async def test_vectors_that_do_not_fit_are_made_anew(desk: Desk, what: str) -> None:
     entry = await desk.write("a boat on the lake")
     await desk.ready()
@@ -163,6 +190,8 @@ async def test_vectors_that_do_not_fit_are_made_anew(desk: Desk, what: str) -> N
         await desk.db.vectors.delete(desk.keys.user_id, [entry.id])
     elif what == "older":
         await desk.db.vectors.put(desk.keys, [replace(right, entry_revision=0, data=zeros)])
+    elif what == "other size":
+        await desk.db.vectors.put(desk.keys, [replace(right, dim=192, data=zeros)])
     elif what == "other model":
         await desk.db.vectors.put(desk.keys, [EntryVectors(entry.id, 1, "another/1", 384, zeros)])
     else:

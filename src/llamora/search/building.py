@@ -277,8 +277,11 @@ class Builder:
                 record = self._db.vectors.open_record(user.keys, entry_id, revision, sealed)
             except (SealError, ValueError, KeyError):
                 continue  # made anew, like a missing one
-            if len(record.data) % (4 * record.dim or 1) or self._queue.embedder_of(record.model) is None:
+            embedder = self._queue.embedder_of(record.model)
+            if embedder is None or len(record.data) % (4 * record.dim or 1):
                 continue
+            if embedder.dim and record.dim != embedder.dim:
+                continue  # the same name, another model
             vectors = np.frombuffer(record.data, dtype="<f4").reshape(-1, record.dim or 1)
             placed = user.index.put_vectors(entry_id, record.entry_revision, vectors, record.model)
             if placed and record.model == self._queue.model():

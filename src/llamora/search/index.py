@@ -330,7 +330,7 @@ class UserIndex:
                 found, scores = found[:0], scores[:0]
             return self._page(found, scores, {}, limit, offset, len(found))
         by_word, words, rest, worth = self._lexical(query, allowed)
-        known = {model: vector for model, vector in asked.items() if model in self._passages}
+        known = self._comparable(asked)
         if not known:
             scores = self._raised(query, by_word, fused(words, None, 1.0))
             return self._page(*_behind(by_word, scores, rest, worth), {}, limit, offset, len(by_word) + len(rest))
@@ -354,7 +354,7 @@ class UserIndex:
         """The writer's own entries that are nearest to vectors, best first, with no regard to words."""
         import numpy as np
 
-        known = {model: vector for model, vector in asked.items() if model in self._passages}
+        known = self._comparable(asked)
         allowed = (self._live & self._mine)[: len(self._ids)]
         allowed[[self._slots[entry_id] for entry_id in leave_out if entry_id in self._slots]] = False
         likeness = self._likeness(known, np.zeros(0, dtype=np.intp), allowed)
@@ -671,6 +671,11 @@ class UserIndex:
         for unwanted in filter(None, map(_excluded, query.excluded)):
             mask &= ~self._having(self._rows(unwanted))
         return mask
+
+    def _comparable(self, asked: "Mapping[str, Vectors]") -> "dict[str, Vectors]":
+        """The question's vectors that vectors here can be compared with: a folder may hold another model by now."""
+        sizes = {model: passages.dim for model, passages in self._passages.items()}
+        return {model: vector for model, vector in asked.items() if sizes.get(model) == len(vector)}
 
     def _having(self, slots: "Places") -> "Mask":
         import numpy as np

@@ -13,7 +13,7 @@ from llamora.persistence.entries import Entry, weighed
 from llamora.persistence.local_db import LocalDB
 from llamora.search.index import UserIndex
 from llamora.vault.envelope import SealError
-from llamora.vault.keys import Keyring
+from llamora.vault.keys import Keyring, KeyringClosed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,7 @@ class Unlocked:
     asked: OrderedDict[tuple[str, str], "Vectors"] = field(default_factory=OrderedDict[tuple[str, str], "Vectors"])
     build: asyncio.Task[None] | None = None
     saving: asyncio.Task[None] | None = None
+    closed: bool = False
     loaded: bool = False
     complete: bool = False
     counter: tuple[int, int] | None = None
@@ -75,10 +76,14 @@ class Unlocked:
         self.changed_at = time.monotonic()
 
     async def run(self, work: Callable[..., T], *arguments: object) -> T:
-        """Do something on the index's thread."""
+        """Do something on the index's thread. Raises vault.keys.KeyringClosed when the journal is locked meanwhile."""
         self.running += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self.thread, work, *arguments)
+        except Exception:
+            if self.closed:  # whatever it stumbled over there
+                raise KeyringClosed("The journal was locked meanwhile.") from None
+            raise
         finally:
             self.running -= 1
 
@@ -98,6 +103,7 @@ class Unlocked:
 
     def close(self) -> None:
         """Forget everything."""
+        self.closed = True
         for task in (self.build, self.saving):
             if task is not None:
                 task.cancel()
