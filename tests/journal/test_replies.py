@@ -103,15 +103,15 @@ async def test_stop_before_the_first_word_or_even_the_first_step(desk: Desk, scr
 
 async def test_stop_while_it_waits_its_turn(desks: Desks, scripted: ScriptedModel) -> None:
     desk = await desks(slots=1)
-    scripted.script(Reply(["First"], fault="hang"))
+    scripted.script(Reply(["Quiet"], fault="hang"))
     first = await desk.ask(await desk.write("One."))
-    await desk.until(first, lambda state: state.text == "First")
+    await desk.until(first, lambda state: state.text == "Quiet")
     second = await desk.ask(await desk.write("Two."))
     async for _, waiting in desk.replies.follow(desk.keys, second.id):
         assert waiting
         break
     assert (await desk.replies.stop(desk.keys, second.id)).state == "stopped"
-    assert (await desk.replies.stop(desk.keys, first.id)).text == "First"
+    assert (await desk.replies.stop(desk.keys, first.id)).text == "Quiet"
     assert len(scripted.chats) == 1
     third = await desk.ended(await desk.ask(await desk.write("Three.")))  # the turn was given back
     assert third.state == "done"

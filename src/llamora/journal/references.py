@@ -129,6 +129,7 @@ _SO_FAR: Final = re.compile(
     re.IGNORECASE,
 )
 _LAST_WORD: Final = re.compile(r"(?<!\w)\w{2,14}\Z")  # a single letter does not wait
+_LETTER: Final = re.compile(r"(?<!\w)\w\Z")
 _ALL_NOUNS: Final = tuple(
     "passagen passages passaggio passaggi excerpts extracts extraits snippets sources citations citazione "
     "citazioni citas citaten citaat quotations quotes references fragments fragmentos fragmente footnotes "
@@ -221,8 +222,11 @@ def held(text: str) -> int:
     if (last := _LAST_WORD.search(tail)) and any(noun.startswith(last[0].lower()) for noun in _ALL_NOUNS):
         at = min(at, off + last.start())
     first = max(0, at - _LEAD_LETTERS)
-    if (leads := _LEADING_OR_SO.search(text[first:at])) and leads[0].strip():
-        at = first + leads.start()
+    # A letter after "in " may begin another word that leads to a reference: "in t", "in the passage 9".
+    begun = at - 1 if _LETTER.search(text[first:at]) else at
+    for end in (at, begun):
+        if (leads := _LEADING_OR_SO.search(text[first:end])) and leads[0].strip():
+            return first + leads.start()
     return at
 
 
