@@ -12,6 +12,14 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from llamora import commands
+from llamora.persistence import LocalDB, run_db_migrations
+from llamora.persistence.users import User
+from llamora.settings import resource
+from llamora.vault.keys import create_keys
+from llamora.vault.slots import Argon2Params, WrongSecret
 from tests.served import FAST_KDF, Server, Writer
 
 NO_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
@@ -181,3 +189,22 @@ def test_the_doctor(serve: Callable[..., Server]) -> None:
     assert code == 1
     assert "1 of 1 records in entries do not open." in said
     assert run(server.data, "doctor")[0] == 0
+
+
+async def test_the_code_opens_beside_a_spoiled_passphrase_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database, user_id = tmp_path / "llamora.sqlite3", bytes(16)
+    run_db_migrations(database, resource("migrations"))
+    made = create_keys(user_id, "seven quiet herons", Argon2Params(65536, 3, 4))
+    db = await LocalDB.open(database)
+    await db.users.add(User(user_id, "Alice", recovery_confirmed=True), made.slots, [made.data_key])
+    async with db._connections.write() as tx:
+        await tx.execute("UPDATE key_slots SET params='m=8,t=1,p=1' WHERE kind='passphrase'")
+    await db.close()
+    monkeypatch.setattr(commands, "ask_secret", lambda: made.recovery_code)
+    assert (await commands.unlock(database, "Alice"))[1].master == made.master
+    assert "is not trusted" in capsys.readouterr().err
+    monkeypatch.setattr(commands, "ask_secret", lambda: "seven quiet herons")
+    with pytest.raises(WrongSecret):
+        await commands.unlock(database, "Alice")

@@ -30,7 +30,7 @@ from llamora.settings import Settings, resource
 from llamora.vault.envelope import VaultError
 from llamora.vault.keys import Keyring, open_keyring
 from llamora.vault.memory import wipe
-from llamora.vault.slots import KdfUnavailable, RecoveryCodeError, WrongSecret, open_slots
+from llamora.vault.slots import BadParameters, KdfUnavailable, KeySlot, RecoveryCodeError, WrongSecret, open_slots
 
 SECRET = "Passphrase or recovery code: "  # noqa: S105 -- the question, not the answer
 # What a count is called: one, several. Tables that mean nothing to a writer are left out.
@@ -119,14 +119,24 @@ async def unlock(database: Path, name: str) -> tuple[User, Keyring]:
         user = await db.users.by_name(name) if name else writers[0] if len(writers) == 1 else None
         if user is None:
             raise CommandFailed("There is no such writer here." if name else "Say whose with --user NAME.")
-        slots = await db.users.slots(user.id)
-        master = open_slots(user.id, slots.values(), ask_secret())
+        master = open_slots(user.id, await _slots(db, user), ask_secret())
         # Read after the secret was typed, which takes its time: the key may have been changed meanwhile.
         keys = open_keyring(user.id, master, await db.users.data_keys(user.id))
     finally:
         await db.close()
     wipe(master)
     return user, keys
+
+
+async def _slots(db: LocalDB, user: User) -> list[KeySlot]:
+    """The writer's slots but for one that is spoiled, which must not keep the other from opening."""
+    found: list[KeySlot] = []
+    for kind in ("passphrase", "recovery"):
+        try:
+            found += (await db.users.slots(user.id, kind)).values()
+        except BadParameters:
+            print(f"The {kind} slot was changed by something other than Llamora and is not trusted.", file=sys.stderr)
+    return found
 
 
 def _backup(database: Path, name: str, to: Path | None) -> int:
