@@ -288,14 +288,27 @@ def test_moved_repeated_and_foreign_chunks_are_found(file: Path, alice: Keyring,
     assert "damaged" in problem(file, alice)
 
 
-def test_a_lowered_cost_is_refused(file: Path) -> None:
+def test_a_lowered_cost_is_refused(file: Path, made: tuple[bytes, NewKeys]) -> None:
     content = file.read_bytes()
     file.write_bytes(content.replace(b"m=65536,t=3,p=4", b"m=00008,t=1,p=1"))
-    with pytest.raises(BackupError):
-        read_header(file)
+    with pytest.raises(WrongSecret):
+        read_header(file).unlock(PASSPHRASE)
+    assert "damaged" in problem(file, read_header(file).unlock(made[1].recovery_code))
     file.write_bytes(content.replace(b"m=65536,t=3,p=4", b"m=65537,t=3,p=4"))
     with pytest.raises(WrongSecret):
         read_header(file).unlock(PASSPHRASE)
+
+
+def test_the_code_opens_what_was_made_beside_a_spoiled_passphrase_slot(
+    alice: Keyring, made: tuple[bytes, NewKeys], path: Path, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE key_slots SET params='m=8,t=1,p=1' WHERE kind='passphrase'")
+    target = tmp_path / "b.llamora"
+    write_backup(path, alice, target)
+    header = read_header(target)
+    verify_backup(target, header, header.unlock(made[1].recovery_code))
+    assert open_alone(target, made[1].recovery_code).returncode == 0
 
 
 def test_a_later_version_is_said_to_be_one(file: Path, alice: Keyring) -> None:

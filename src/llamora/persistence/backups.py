@@ -277,23 +277,25 @@ def read_header(path: Path) -> Header:
         raise BackupError("This backup is cut short.")
     try:
         fields = json.loads(text)
-        slots = tuple(
-            KeySlot(
-                cast(SlotKind, str(slot["kind"])),
-                bytes.fromhex(slot["salt"]),
-                Argon2Params.from_text(slot["params"]) if slot["params"] else None,
-                bytes.fromhex(slot["sealed"]),
-            )
-            for slot in fields["slots"]
-        )
+        slots = tuple(slot for each in fields["slots"] if (slot := _slot_of(each)))
         data_keys = tuple(SealedDataKey(int(key["epoch"]), bytes.fromhex(key["sealed"])) for key in fields["data_keys"])
         user_id = bytes.fromhex(fields["user"])
         if len(user_id) != USER_ID_BYTES or not all(0 < key.epoch < 1 << 32 for key in data_keys):
             raise ValueError
     # A stranger's file may hold anything that JSON can say: brackets without end, numbers without end.
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, BadParameters):
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise BackupError("This backup is damaged: its beginning cannot be read.") from None
     return Header(user_id, slots, data_keys, sha256(start + text).digest(), len(start) + length)
+
+
+def _slot_of(fields: dict[str, Any]) -> KeySlot | None:
+    """A slot of a header; None for one that was spoiled before the backup was made: the other may open it."""
+    salt, sealed = bytes.fromhex(fields["salt"]), bytes.fromhex(fields["sealed"])
+    try:
+        params = Argon2Params.from_text(fields["params"]) if fields["params"] else None
+    except BadParameters:
+        return None
+    return KeySlot(cast(SlotKind, str(fields["kind"])), salt, params, sealed)
 
 
 def verify_backup(path: Path, header: Header, keys: Keyring) -> Manifest:
