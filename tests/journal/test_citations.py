@@ -129,6 +129,34 @@ def test_what_is_true_stays_letter_by_letter(text: str) -> None:
     assert CHECK.checked(text) == (text, 0)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "On that day you wrote “it was all about the kids'”.[1]",
+        "You wrote “it was all about the kids’” [1]. You wrote “we were only goin' home” [1].",
+        "You wrote \"it was all about the kids'\" [1] and „we were only goin'“ [1].",
+        "Du schriebst „it was all about the kids'“ [1], tu as écrit «it was all about the kids'» [1].",
+    ],
+)
+def test_a_quotation_that_ends_in_an_apostrophe_is_kept(text: str) -> None:
+    check = Checker({1: "This week it was all about the kids' future; we were only goin' home."})
+    assert check.checked(text) == (text, 0)
+    guard = Guard(check)
+    for letter in text:
+        guard.feed(letter)
+        assert TAKEN_OUT not in guard.text
+    assert guard.finish() == text
+
+
+def test_an_apostrophe_at_the_end_of_a_false_quotation_saves_nothing_of_it() -> None:
+    check = Checker({1: "This week it was all about the kids' future."})
+    for marks in ("“{}”", '"{}"', "„{}“", "«{}»", "'{}'"):
+        quoted = marks.format("I never loved any of the kids'")
+        text, removed = check.checked(f"You wrote {quoted} once [1].")
+        assert "loved" not in text, text
+        assert removed
+
+
 @pytest.mark.parametrize(("text", "left"), FALSE.items())
 def test_what_is_false_is_taken_out_and_counted(text: str, left: str) -> None:
     checked, removed = CHECK.checked(text)

@@ -23,6 +23,7 @@ _QUOTES: Final = str.maketrans(dict.fromkeys("".join(_DOUBLE) + _SINGLE, "'"))
 _SINGLE_OPENS: Final = re.compile(rf"(?<![^\W_])(?<![{_SINGLE}])[{_SINGLE.replace('’', '')}](?=[^\s{_SINGLE}])")
 _SINGLE_CLOSES: Final = re.compile(rf"(?<=\S)[{_SINGLE.replace('‘', '').replace('‚', '')}](?![^\W_])")
 _ELIDED: Final = re.compile(r"(?:tis|twas|twere|em|n|til|cause|cos|round|bout)\b|\d", re.IGNORECASE)  # after its mark
+_AFTER_APOSTROPHE: Final = re.compile(r"\s[^\W\d_]|[”“»\"](?!\w)")  # the word it belongs to, or the end of a quotation
 _UNSPACED: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _LETTER: Final = rf"(?![{_UNSPACED}_])\w"
 _WORD: Final = re.compile(rf"[{_UNSPACED}]{{1,2}}|(?:{_LETTER})+(?:['’](?:{_LETTER})+)?")
@@ -183,9 +184,10 @@ def _in_single(text: str) -> Iterator[Quotation]:
 
 
 def _is_apostrophe(text: str, at: int) -> bool:
-    """Whether a mark behind a word is that of "the boys' room" or "goin' home"."""
-    before, after = text[max(0, at - 2) : at].lower(), text[at + 1 : at + 3]
-    return (before.endswith(("s", "in")) or before.strip() == "o") and after[:1].isspace() and after[1:].isalpha()
+    """Whether a mark behind a word is that of "the boys' room" or "goin' home", or ends a quotation: “of the kids'”."""
+    before = text[max(0, at - 2) : at].lower()
+    behind_word = before.endswith(("s", "in")) or before.strip() == "o"
+    return behind_word and _AFTER_APOSTROPHE.match(text, at + 1) is not None
 
 
 def held(text: str) -> int:
