@@ -150,7 +150,8 @@ def untrue(text: str, passages: dict[int, str], own: Iterable[str], *, whole: bo
 
 async def journal_of(services: AppServices, name: str, talk: Talk) -> Keyring:
     """A writer with a journal of these entries, indexed."""
-    _, keys, _ = await services.accounts.register(name, PASSPHRASE, "UTC")
+    user, keys, _ = await services.accounts.register(name, PASSPHRASE, "UTC")
+    await services.accounts.open_session(user, keys)  # what nobody is signed in for is locked after a while
     entries = [Entry(random.randbytes(16), at.date(), "me", text, at, "UTC") for at, text in talk.entries]
     await services.db.entries.add(keys, *entries)
     return keys

@@ -1,4 +1,4 @@
-"""Normal forms of text, in time that grows with its length and not with the square of it."""
+"""Normal forms of text, in time that grows with its length and not with its square; errors without their words."""
 
 import re
 import unicodedata
@@ -142,3 +142,13 @@ def _word(text: str) -> str:
         elif letter not in "-_" or end < place:
             break
     return text[:end]
+
+
+def place_of(error: BaseException) -> str:
+    """The last calls that led to an error, file and line alone: its message could quote somebody's words."""
+    frames: list[str] = []
+    trace = error.__traceback__
+    while trace is not None:
+        frames.append(f"{trace.tb_frame.f_code.co_filename.rpartition('llamora')[2]}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return " > ".join(frames[-5:])

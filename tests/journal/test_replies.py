@@ -13,6 +13,7 @@ from llamora.journal.replies import CUT_SHORT, DELETED_MEANWHILE, ERASED_MEANWHI
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import DiskFull, NotFound
 from llamora.persistence.entries import Entries, Entry
+from llamora.vault.keys import NewKeys, open_keyring
 from tests.journal.conftest import DAY, Desk
 from tests.scripted_model import Fault, Reply, ScriptedModel
 
@@ -555,3 +556,24 @@ async def test_a_reply_that_waits_for_its_turn_to_answer_what_is_deleted_says_so
     ended = await desk.ended(second)
     assert (ended.text, ended.note) == ("", "This entry was deleted.")
     assert len(scripted.chats) == 1
+
+
+async def test_a_reply_whose_keys_are_locked_ends_and_is_found_cut_short(
+    desk: Desk, scripted: ScriptedModel, made: tuple[bytes, NewKeys]
+) -> None:
+    more = asyncio.Event()
+    scripted.script(Reply(["One ", "two ", "three."], held={1: more}))
+    entry = await desk.write("Count.")
+    reply = await desk.ask(entry)
+    await desk.until(reply, lambda state: state.text == "One ")
+    following = asyncio.create_task(desk.ended(reply))
+    desk.keys.close()  # as at a lock for which the disk was too slow
+    more.set()
+    assert (await asyncio.wait_for(following, 60)).state == "stopped"
+    user_id, keys = made
+    desk.keys = open_keyring(user_id, keys.master, [keys.data_key])
+    assert (await desk.stored(reply)).state == "streaming"
+    assert (await asyncio.wait_for(desk.ended(reply), 60)).note == CUT_SHORT
+    assert (await desk.stored(reply)).state == "stopped"
+    again = await desk.ended(await desk.ask(entry))
+    assert (again.state, again.id == reply.id) == ("done", False)

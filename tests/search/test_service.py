@@ -422,6 +422,18 @@ async def test_the_least_used_index_makes_room(desk: Desk, monkeypatch: pytest.M
     assert await desk.found("quiet") == [entry.id]
 
 
+async def test_a_question_that_another_writer_pushed_out_is_asked_once_more(desk: Desk) -> None:
+    entry = await desk.write("a quiet day by the weir")
+    await desk.ready()
+    for turns in range(0, 40, 3):  # at each step of the way
+        asking = asyncio.create_task(desk.service.passages(desk.keys, "a quiet weir", today=TODAY))
+        for _ in range(turns):
+            await asyncio.sleep(turns / 20_000)
+        desk.service.lock(desk.keys.user_id)
+        assert {hit.entry_id for hit in await asking} <= {entry.id}
+        await desk.ready()
+
+
 async def test_a_stopped_service_lets_everything_go(desk: Desk) -> None:
     await desk.write("anything")
     await desk.ready()

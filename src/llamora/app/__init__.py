@@ -19,6 +19,7 @@ from llamora.journal.accounts import AccountError
 from llamora.journal.profiles import known_zone
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision, StorageError
 from llamora.settings import Settings, load_settings, resource
+from llamora.text import place_of
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import KeyringClosed
 
@@ -172,13 +173,7 @@ def _errors(app: Quart) -> None:
 
     @app.errorhandler(Exception)
     async def anything(error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
-        # The class and the place are enough to mend it; the message could quote somebody's words.
-        frames: list[str] = []
-        trace = error.__traceback__
-        while trace is not None:
-            frames.append(f"{trace.tb_frame.f_code.co_filename.rpartition('llamora')[2]}:{trace.tb_lineno}")
-            trace = trace.tb_next
-        logger.error("unexpected %s at %s", type(error).__name__, " > ".join(frames[-5:]))
+        logger.error("unexpected %s at %s", type(error).__name__, place_of(error))
         return await _problem(
             500,
             _("Something went wrong"),

@@ -24,7 +24,8 @@ from llamora.persistence.entries import Entry, Receipt, State, Used
 from llamora.persistence.local_db import LocalDB
 from llamora.search.service import SearchService
 from llamora.settings import LlmSettings
-from llamora.vault.keys import Keyring
+from llamora.text import place_of
+from llamora.vault.keys import Keyring, KeyringClosed
 
 logger = getLogger(__name__)
 
@@ -164,6 +165,7 @@ class Replies:
         self._boot = boot
         self._live: dict[bytes, LiveReply] = {}
         self._keys: dict[bytes, Keyring] = {}
+        self._lost: set[bytes] = set()  # replies whose end could not be stored
         self._watcher: asyncio.Task[None] | None = None
         self._writes = writes
         self.turns = turns or Turns(settings.slots)
@@ -277,7 +279,7 @@ class Replies:
 
     def _is_written(self, reply: Entry) -> bool:
         """Whether a worker that is alive has begun a reply and not ended it yet."""
-        return reply.boot == self._boot or self._writes(reply.boot)
+        return reply.id not in self._lost and (reply.boot == self._boot or self._writes(reply.boot))
 
     def waiting(self, reply_id: bytes) -> str:
         """What a reply that has no words yet waits for, in words."""
@@ -352,8 +354,10 @@ class Replies:
             state, note = "failed", str(error)
         except StorageError as error:
             state, note = "failed", str(error)
+        except KeyringClosed:
+            state, note = "stopped", CUT_SHORT
         except Exception as error:
-            logger.error("a reply failed (%s)", type(error).__name__)
+            logger.error("a reply failed (%s at %s)", type(error).__name__, place_of(error))
             state, note = "failed", "Something went wrong inside Llamora. Ask again."
         live.finishing = True
         if await live.placed:
@@ -434,10 +438,15 @@ class Replies:
                 if live.stopped_because == CUT_SHORT:
                     break
                 await asyncio.sleep(RETRY_SECONDS)
+            except Exception as error:  # the keys were locked before the disk was done: `settle` sees to it
+                logger.warning("the end of a reply was not stored (%s)", type(error).__name__)
+                live.entry = replace(wanted, state="stopped", note=CUT_SHORT)
+                self._lost.add(wanted.id)
+                break
         live.finished = True
         live.tell()
         self._forget(live.entry.id)
-        if live.entry.text and live.entry.deleted is None:
+        if live.entry.text and live.entry.deleted is None and not keys.closed:
             self._search.put(keys, live.entry)
 
     def _forget(self, reply_id: bytes) -> None:

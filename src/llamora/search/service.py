@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ from llamora.search.passages import UNKNOWN
 from llamora.search.rank import Query, opening, parse_query, pieces, plain, plain_query, relaxed
 from llamora.search.unlocked import Unlocked, findable, opened_entries
 from llamora.settings import SearchSettings
-from llamora.vault.keys import Keyring
+from llamora.vault.keys import Keyring, KeyringClosed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -186,12 +186,15 @@ class SearchService:
         wanted = parse_query(query, today, typing)
         if role is not None:
             wanted = replace(wanted, role=role, impossible=wanted.impossible or wanted.role not in (None, role))
-        user = self._opened(keys)
-        _, asked = await asyncio.gather(self._refresh(user), self._queue.asked(user, wanted.meaning))
-        only = None
-        if wanted.tags:
-            only = await self._db.tags.entries_with(keys, wanted.tags)
-        return await self._found(user, wanted, asked, only, limit, offset)
+
+        async def look(user: Unlocked) -> SearchResults:
+            _, asked = await asyncio.gather(self._refresh(user), self._queue.asked(user, wanted.meaning))
+            only = None
+            if wanted.tags:
+                only = await self._db.tags.entries_with(keys, wanted.tags)
+            return await self._found(user, wanted, asked, only, limit, offset)
+
+        return await self._with_index(keys, look)
 
     async def passages(
         self, keys: Keyring, text: str, *, today: date, leave_out: AbstractSet[bytes] = frozenset(), limit: int = 3
@@ -201,12 +204,15 @@ class SearchService:
         The text is taken by its words: no sign in it rules anything out. Days it speaks of count as in a search.
         Raises StorageError.
         """
-        user = self._opened(keys)
-        if not user.complete:
-            await self._refresh(user)  # later the watch notices what others wrote: a reply does not wait for it
         wanted = replace(plain_query(text, today), role="me")
-        asked = await self._queue.asked(user, wanted.meaning)
-        found = await self._found(user, wanted, asked, None, limit + len(leave_out), 0)
+
+        async def look(user: Unlocked) -> SearchResults:
+            if not user.complete:
+                await self._refresh(user)  # later the watch notices what others wrote: a reply does not wait for it
+            asked = await self._queue.asked(user, wanted.meaning)
+            return await self._found(user, wanted, asked, None, limit + len(leave_out), 0)
+
+        found = await self._with_index(keys, look)
         return tuple(hit for hit in found.hits if hit.entry_id not in leave_out)[:limit]
 
     async def related(
@@ -276,6 +282,15 @@ class SearchService:
         # The keys of a session end with it, those of the latest one live longest.
         user.keys = keys
         return user
+
+    async def _with_index(self, keys: Keyring, look: Callable[[Unlocked], Awaitable[T]]) -> T:
+        """Look into the writer's index; where it is put away meanwhile for others' sake, once more."""
+        try:
+            return await look(self._opened(keys))
+        except KeyringClosed:
+            if keys.closed:
+                raise
+            return await look(self._opened(keys))
 
     async def _found(
         self,
