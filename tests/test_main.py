@@ -236,8 +236,11 @@ def test_two_workers_are_one_server(serve: Callable[..., Server], model: ModelTh
     assert "Kept by one worker." in there.get("/d/today").text
     there.write("Kept by the other one.")
     assert "Kept by the other one." in here.get("/d/today").text
-    found = here.get(here.post("/search", {"q": "other"}).headers["Location"])
-    assert "Kept by the other" in re.sub(r"<[^>]+>", "", found.text)
+    place = here.post("/search", {"q": "other"}).headers["Location"]
+    patience = time.monotonic() + 60
+    while "Kept by the other" not in re.sub(r"<[^>]+>", "", here.get(place).text):
+        assert time.monotonic() < patience, "the other worker's entry was not found"
+        time.sleep(0.05)
     # So does the address of what was found while one typed, which is in no file.
     typed = here.post("/search/typing", {"q": "kept by"}, fragment=True).headers["HX-Replace-Url"]
     assert "Kept by the other" in re.sub(r"<[^>]+>", "", there.get(typed).text)

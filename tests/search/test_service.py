@@ -309,6 +309,28 @@ async def test_models_of_before_may_be_asked_for_while_one_is_loaded(
     assert not desk.service._worker.done()
 
 
+async def test_who_makes_room_keeps_what_was_noted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UNLOCKED", 1)
+    entry = await desk.write("a heron by the pond")
+    await desk.ready()
+    name = desk.service.note(desk.keys, "heron")
+    await desk.ready(desk.other)
+    assert desk.service.unlocked() == [desk.other.user_id]
+    assert desk.service.noted(desk.keys, name) == ("heron", False)
+    await desk.until_found("heron", [entry.id])
+
+
+async def test_what_is_forgotten_is_forgotten_with_its_vector(desk: Desk) -> None:
+    await desk.ready()
+    name = desk.service.note(desk.keys, "losing my job")
+    await desk.ask("losing my job")
+    user = desk.service._users[desk.keys.user_id]
+    assert user.asked
+    desk.service.forget(desk.keys.user_id)
+    assert not user.asked
+    assert desk.service.noted(desk.keys, name) == ("", False)
+
+
 async def test_what_is_remembered_makes_no_index_look_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = await desk.write("a comet over the roof")
     await desk.ready()

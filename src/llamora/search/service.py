@@ -160,6 +160,8 @@ class SearchService:
     def forget(self, user_id: bytes) -> None:
         """Forget the queries that only memory knows."""
         self._noted.forget(user_id)
+        if (user := self._users.get(user_id)) is not None:
+            user.asked.clear()
 
     def noted(self, keys: Keyring, name: bytes) -> tuple[str, bool]:
         """The query of that name and whether it was still being typed; "" when it is not known any more."""
@@ -273,7 +275,7 @@ class SearchService:
         user = self._users.get(keys.user_id)
         if user is None:
             while len(self._users) >= UNLOCKED:
-                self.lock(next(iter(self._users)))
+                self._users.popitem(last=False)[1].close()  # they are still signed in: what they asked for stays
             thread = ThreadPoolExecutor(1, "llamora-index")
             user = Unlocked(keys, UserIndex(self._settings.hnsw_above), thread)
             self._users[keys.user_id] = user

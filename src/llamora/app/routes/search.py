@@ -34,7 +34,7 @@ from llamora.search.service import Hit
 blueprint = Blueprint("search", __name__)
 
 QUERY_CHARACTERS = MAX_QUERY + 1  # one more than is read, so that search says that it cut
-DEEPEST = 100_000
+DEEPEST = 10_000_000  # more than any journal holds
 RECENT = 8
 RELATED = 5
 
