@@ -311,6 +311,15 @@ def test_work_grows_with_the_text_and_not_with_its_square(unit: str) -> None:
     assert len(checked) <= 40_000 + len(TAKEN_OUT)
 
 
+@pytest.mark.parametrize(("opened", "closed"), [("*a ", "b* "), ("_a ", "b_ "), ("**a _b ", "c_ d** ")])
+def test_marks_nested_without_end_are_taken_out_in_no_time(opened: str, closed: str) -> None:
+    """A model server that sends them would stop everybody's page: each span lies in all that stand around it."""
+    guard = Guard(CHECK)
+    guard.feed("You wrote: " + opened * 6_000 + closed * 6_000)
+    assert guard.text in ("", TAKEN_OUT)
+    assert guard.finish() == TAKEN_OUT
+
+
 def test_numbers_without_end_are_checked_in_no_time() -> None:
     assert CHECK.checked("".join(f"[{number}]" for number in range(1, 6_001))) == ("[1][2]", 5_998)
 

@@ -41,6 +41,7 @@ _BETWEEN: Final = re.compile(r"(?:[^\w,;/\n]|\[\d+\])*")  # a comma makes a list
 _ANY: Final = re.escape("".join(_DOUBLE) + _SINGLE)
 _SHORT_AT_END: Final = re.compile(rf"(?:[{_ANY}][^{_ANY}\n]{{1,60}}[{_ANY}](?:[^\w,;/\n{_ANY}]|\[\d+\])*)+\Z")
 _TAIL: Final = 400  # letters at the end that are looked at for it
+_NESTED: Final = 12  # spans of italics and bold around one letter; deeper, nobody nests them
 _TRIMMED: Final = " \t\n.,;:!?…-–—'\""
 
 
@@ -110,10 +111,12 @@ def joined(paragraph: str, found: Iterable[Quotation]) -> list[list[Quotation]]:
 def _stressed(text: str) -> tuple[list[Quotation], int]:
     """The spans between marks of italics or bold, each pair that may be one, and where one is still open.
 
-    Looked at from the marks alone: what Markdown makes of them in the end is among the readings.
+    Looked at from the marks alone: what Markdown makes of them in the end is among the readings. Where they are nested
+    deeper than anybody does it, all of the text is one span: to look at each would take seconds.
     """
     found: list[Quotation] = []
     held = len(text)
+    room = _NESTED * len(text)
     for kind in "*_":
         opened: list[tuple[int, int]] = []  # where, and how many marks of it are left
         for run in _STRESS.finditer(text):
@@ -127,6 +130,9 @@ def _stressed(text: str) -> tuple[list[Quotation], int]:
                 start, left = opened[-1]
                 used = min(left, size)
                 found.append(Quotation(start, run.end(), (start + left, run.start()), "italic" if used % 2 else "bold"))
+                room -= run.end() - start
+                if room < 0:
+                    return [Quotation(0, len(text), (0, len(text)), "italic")], 0
                 size -= used
                 opened[-1] = (start, left - used)
                 if opened[-1][1] <= 0:

@@ -185,8 +185,9 @@ class Replies:
         thread = await self._journal.thread(keys, to)
         if asked.withheld or thread.root.withheld:
             raise EntryError(WITHHELD)
-        for live in self._live.values():
-            if (live.entry.to, live.entry.also) == (to, tuple(also)) and not live.finished:
+        for live in list(self._live.values()):
+            same = (live.entry.to, live.entry.also) == (to, tuple(also))
+            if same and not live.finished and await asyncio.shield(live.placed):  # what has no record cannot be shown
                 return live.now()
         for other in thread.later:  # another worker may be writing it
             same = (other.to, other.also) == (to, tuple(also)) and self._is_written(other)
