@@ -88,7 +88,7 @@ class Desk:
 async def desks(
     tmp_path: Path, made: tuple[bytes, NewKeys], scripted: ScriptedModel
 ) -> AsyncIterator[Callable[..., "object"]]:
-    """Opens a desk; a second one on the same store, with another name of its run, is the server started again."""
+    """Opens a desk; a second one on the same store is another worker, with another `boot` the server started again."""
     path = tmp_path / "journal.sqlite3"
     run_db_migrations(path, resource("migrations"))
     opened: list[Desk] = []
@@ -102,7 +102,17 @@ async def desks(
         journal = Journal(db, search, EntrySettings())
         llm = LlmSettings(embedded=False, upstream=UpstreamSettings(host=scripted.url), **given)  # type: ignore[arg-type]
         model = Model(llm)
-        replies = Replies(db, journal, search, model, PromptBuilder(llm, None), llm, boot)
+        name = f"{boot}.{len(opened)}"  # of the worker, in a run of the server
+        replies = Replies(
+            db,
+            journal,
+            search,
+            model,
+            PromptBuilder(llm, None),
+            llm,
+            name,
+            writes=lambda other: other != name and other.startswith(f"{boot}."),
+        )
         desk = Desk(db, search, journal, model, replies, open_keyring(user_id, keys.master, [keys.data_key]))
         await search.start()
         await search.unlock(desk.keys)

@@ -12,7 +12,7 @@ from llamora.journal import replies as replies_module
 from llamora.journal.entries import Thread
 from llamora.journal.replies import CUT_SHORT, DELETED_MEANWHILE, ERASED_MEANWHILE, KEPT_MEANWHILE
 from llamora.llm.client import ModelError
-from llamora.persistence.connection import DiskFull, NotFound
+from llamora.persistence.connection import DiskFull, NotFound, StaleRevision
 from llamora.persistence.entries import Entries, Entry
 from llamora.vault.keys import Keyring, NewKeys, open_keyring
 from tests.journal.conftest import DAY, Desk
@@ -258,7 +258,7 @@ async def test_it_is_saved_while_it_streams(
     while (stored := await desk.stored(reply)).text != "Word by word.":
         assert stored.state == "streaming"
         await asyncio.sleep(0.01)
-    assert (stored.state, stored.boot) == ("streaming", "first")
+    assert (stored.state, stored.boot) == ("streaming", "first.0")
     end.set()
     assert (await desk.ended(reply)).text == "Word by word."
 
@@ -607,3 +607,56 @@ async def test_a_reply_whose_keys_are_locked_ends_and_is_found_cut_short(
     assert (await desk.stored(reply)).state == "stopped"
     again = await desk.ended(await desk.ask(entry))
     assert (again.state, again.id == reply.id) == ("done", False)
+
+
+async def test_what_could_not_be_stored_at_a_lock_is_cut_short_and_not_written_for_ever(
+    desk: Desk, scripted: ScriptedModel, full: list[bool]
+) -> None:
+    scripted.script(Reply(["Half"], fault="hang"))
+    entry = await desk.write("Go on.")
+    reply = await desk.ask(entry)
+    while (await desk.stored(reply)).text != "Half":  # noqa: ASYNC110 -- it is stored in the background
+        await asyncio.sleep(0.01)
+    full.append(True)
+    await desk.replies.lock(desk.keys.user_id)
+    while desk.replies._live:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    full.clear()
+    assert (await desk.stored(reply)).state == "streaming"  # as it was left
+    again = await desk.ask(entry)
+    assert again.id != reply.id
+    assert (await desk.ended(again)).state == "done"
+    shown = await desk.ended(reply)
+    assert (shown.text, shown.state, shown.note) == ("Half", "stopped", CUT_SHORT)
+    assert await desk.stored(reply) == shown
+
+
+async def test_a_reply_whose_keys_are_gone_before_it_is_stored_is_let_go(
+    desk: Desk, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.script(Reply(["Half"], fault="hang"))
+    reply = await desk.ask(await desk.write("Go on."))
+    await desk.until(reply, lambda state: state.text == "Half")
+    slow = asyncio.Event()
+
+    async def update_all(self: Entries, *given: object) -> list[Entry]:
+        await slow.wait()
+        raise StaleRevision("Somebody else was first.")
+
+    monkeypatch.setattr(Entries, "update_all", update_all)
+    live = desk.replies._live[reply.id]
+    await desk.replies.lock(desk.keys.user_id)
+    desk.keys.close()
+    slow.set()
+    assert live.task is not None
+    await asyncio.wait_for(live.task, 60)
+    assert live.finished
+    assert not desk.replies._live
+
+
+async def test_a_look_at_a_reply_that_ended_meanwhile_does_not_cut_it(desk: Desk, scripted: ScriptedModel) -> None:
+    scripted.script(Reply(["All of it."]))
+    reply = await desk.ask(await desk.write("Go on."))
+    ended = await desk.ended(reply)
+    assert await desk.replies.settle(desk.keys, reply) == ended  # as it was read a moment before
+    assert await desk.stored(reply) == ended

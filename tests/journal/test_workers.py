@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from llamora.journal.replies import CUT_SHORT
 from tests.journal.conftest import Desk
 from tests.scripted_model import Reply, ScriptedModel
 
@@ -35,6 +36,27 @@ async def test_a_reply_of_a_worker_that_is_gone_can_be_stopped(desks: Desks, scr
     stopped = await asyncio.wait_for(other.replies.stop(other.keys, reply.id), 60)
     assert (stopped.text, stopped.state) == ("Half", "stopped")
     assert live.task is not None
+
+
+async def test_a_stop_holds_also_where_the_writing_worker_was_only_slow(desks: Desks, scripted: ScriptedModel) -> None:
+    writer, other = await desks(), await desks()
+    go_on = asyncio.Event()
+    scripted.script(Reply(["Half", " more.", " And more."], held={1: go_on}, fault="hang"))
+    reply = await writer.ask(await writer.write("Go on."))
+    await writer.until(reply, lambda state: state.text == "Half")
+    watcher, live = writer.replies._watcher, writer.replies._live[reply.id]
+    assert watcher is not None
+    watcher.cancel()  # too busy to look
+    stopped = await asyncio.wait_for(other.replies.stop(other.keys, reply.id), 60)
+    assert stopped.state == "stopped"
+    go_on.set()
+    assert live.task is not None
+    await asyncio.wait_for(live.task, 60)
+    assert live.finished
+    assert scripted.chats[0].client_gone
+    kept = await other.stored(reply)
+    assert (kept.state, kept.note, kept.boot) == ("stopped", CUT_SHORT, "")
+    assert kept.text.startswith("Half")
 
 
 async def test_asked_on_two_workers_it_is_written_once(desks: Desks, scripted: ScriptedModel) -> None:

@@ -231,7 +231,8 @@ def held(text: str) -> int:
 
 
 _LEADING_OR_SO: Final = re.compile(
-    rf"[ \t]*{_BEFORE}(?:{_START}(?:{_PASSAGE}|{_NOTE}|{_ORDINALS})[\s.:]*(?:{_SIGN}\s*)?)?\Z", re.IGNORECASE
+    rf"[ \t]*{_BEFORE}(?:{_START}(?:(?:{_PASSAGE}|{_NOTE})[\s.:]*(?:{_SIGN}\s*)?|(?:{_ORDINALS})[ \t]*))?\Z",
+    re.IGNORECASE,
 )
 
 

@@ -165,7 +165,6 @@ class Replies:
         self._boot = boot
         self._live: dict[bytes, LiveReply] = {}
         self._keys: dict[bytes, Keyring] = {}
-        self._lost: set[bytes] = set()  # replies whose end could not be stored
         self._watcher: asyncio.Task[None] | None = None
         self._writes = writes
         self.turns = turns or Turns(settings.slots)
@@ -191,7 +190,7 @@ class Replies:
                 return live.now()
         for other in thread.later:  # another worker may be writing it
             same = (other.to, other.also) == (to, tuple(also)) and self._is_written(other)
-            if same and other.state == "streaming" and other.deleted is None and other.id not in self._live:
+            if same and other.state == "streaming" and other.deleted is None:
                 return other
         reply = Entry(
             secrets.token_bytes(16),
@@ -279,8 +278,11 @@ class Replies:
             await asyncio.sleep(FOLLOW_SECONDS)
 
     def _is_written(self, reply: Entry) -> bool:
-        """Whether a worker that is alive has begun a reply and not ended it yet."""
-        return reply.id not in self._lost and (reply.boot == self._boot or self._writes(reply.boot))
+        """Whether a worker that is alive has begun a reply and not ended it yet.
+
+        One of this worker's that is not here any more could not be stored at its end.
+        """
+        return reply.id in self._live or self._writes(reply.boot)
 
     def waiting(self, reply_id: bytes) -> str:
         """What a reply that has no words yet waits for, in words."""
@@ -419,6 +421,9 @@ class Replies:
             if due is not None and now >= due:
                 live.entry = await self._store(keys, live.now(), live.read)
                 due = None
+                if live.entry.state != "streaming":  # another worker was asked to stop it, and took this one for dead
+                    self._cancel(live, live.entry.note or "stopped")
+                    await asyncio.sleep(0)  # ends here
 
     async def _finish(self, keys: Keyring, live: LiveReply, state: State, note: str) -> None:
         wanted = replace(
@@ -442,7 +447,6 @@ class Replies:
             except Exception as error:  # the keys were locked before the disk was done: `settle` sees to it
                 logger.warning("the end of a reply was not stored (%s)", type(error).__name__)
                 live.entry = replace(wanted, state="stopped", note=CUT_SHORT)
-                self._lost.add(wanted.id)
                 break
         live.finished = True
         live.tell()
@@ -457,7 +461,8 @@ class Replies:
     async def _store(self, keys: Keyring, entry: Entry, read: Mapping[bytes, str] | None = None) -> Entry:
         """Store a reply in the same transaction that sees all it drew on still there; what was erased, it forgets.
 
-        `read` is what was in its prompt. Who deleted, restored or preferred it meanwhile is heeded.
+        `read` is what was in its prompt, known to who writes it: for anybody else a reply that has ended meanwhile
+        stays as it is. Who deleted, restored, preferred or ended it meanwhile is heeded.
         """
         texts = read or {}
         gone = set[bytes]()
@@ -468,6 +473,11 @@ class Replies:
                 return await self._db.entries.update(keys, entry, [standing])
             except StaleRevision:
                 stored = await self._db.entries.get(keys, entry.id)
+                if stored.state != "streaming":
+                    if read is None:
+                        return stored
+                    if entry.state == "streaming":
+                        entry = replace(entry, state=stored.state, note=stored.note, boot="")
                 entry = replace(
                     entry,
                     revision=stored.revision,
@@ -512,6 +522,8 @@ class Replies:
                         continue
                     if not stored or stored[0].stopping:
                         self._cancel(live, "stopped")
+                    elif stored[0].state != "streaming":
+                        self._cancel(live, stored[0].note or "stopped")
                     elif why := await self._why_end(keys, live):
                         self._cancel(live, why)
             except Exception as error:
