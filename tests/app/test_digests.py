@@ -1,6 +1,8 @@
 """Openings and recaps: off until asked for, made by POST alone, gone when what they were drawn from changes."""
 
 import asyncio
+import html
+import re
 from dataclasses import replace
 from datetime import timedelta
 
@@ -178,3 +180,30 @@ async def test_what_is_kept_from_the_model_while_it_waits_is_not_sent(start: Sta
     assert (await first).status == 200
     assert (await second).status == 422
     assert "The secret." not in str([chat.body for chat in model.chats])
+
+
+async def test_what_would_be_sent_for_a_recap_and_an_opening_is_what_is_sent(
+    alice: Visitor, model: ScriptedModel
+) -> None:
+    model.default = Reply(["A heron & an otter."])
+
+    def shown_in(page: str) -> list[str]:
+        return [html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)]
+
+    await alice.write("A heron & an otter, <before> rain.", days_ago(1))
+    await alice.write("Rain since noon.", days_ago(1))
+    for path, ask in ((f"/d/{days_ago(1)}/recap", f"/d/{days_ago(1)}/recap"), (OPENING, OPENING)):
+        asked = len(model.chats)
+        shown = await alice.get(f"{path}/prompt")
+        assert shown.status == 200
+        assert len(model.chats) == asked  # looking sends nothing
+        await alice.post("/you/openings", {"openings": "on"})
+        await alice.post(ask)
+        assert shown_in(shown.text) == [message["content"] for message in model.chats[-1].body["messages"]]
+        assert len(model.chats) == asked + 1
+    assert f'href="/d/{days_ago(1)}/recap/prompt"' in (await alice.get(f"/d/{days_ago(1)}")).text
+    assert f'href="{OPENING}/prompt"' in (await alice.get("/you")).text
+    assert (await alice.get("/d/2020-02-02/recap/prompt")).status == 422
+    await alice.post("/you/replies", {"replies": "off"})
+    for path in (f"/d/{days_ago(1)}/recap", OPENING):
+        assert (await alice.get(f"{path}/prompt")).status == 404

@@ -1,16 +1,17 @@
 """A day summed up, on request only: kept under a digest of its entries, and dropped when they change."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from datetime import date
 
 from llamora.journal.citations import TAKEN_OUT, Checker, Guard
 from llamora.journal.entries import EntryError, Journal, Thread
 from llamora.journal.turns import Turns
-from llamora.llm.client import THOUGHTS_END, ModelError
+from llamora.llm.client import THOUGHTS_END, ModelClient, ModelError, ModelInfo
 from llamora.llm.model import Model
-from llamora.llm.prompts import PromptBuilder, Turn
+from llamora.llm.prompts import Prompt, PromptBuilder, Turn
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.digests import Digest, Kind
 from llamora.persistence.entries import Entry
@@ -20,6 +21,20 @@ from llamora.vault.keys import Keyring
 MAX_TOKENS = 200  # three sentences at most
 CHANGED = "What this is about was changed while the model read it. Ask again."
 NOTHING = "The model had nothing to say of it that stands in your pages. Ask again later."
+
+EMPTY: Mapping[Kind, str] = {
+    "recap": "There is nothing on this page that the model may read.",
+    "opening": "There is nothing on the last days that the model may read.",
+}
+
+
+@dataclass(slots=True, frozen=True)
+class Asked:
+    """A prompt, and who would get it."""
+
+    prompt: Prompt
+    client: ModelClient
+    info: ModelInfo
 
 
 class Digests:
@@ -45,8 +60,27 @@ class Digests:
         """Sum a day up now. Raises EntryError when there is nothing to sum up, ModelError, StorageError."""
         entries = readable(await self._journal.page(keys, day))
         if not entries:
-            raise EntryError("There is nothing on this page that the model may read.")
+            raise EntryError(EMPTY["recap"])
         return await self.say(keys, "recap", day, entries, endpoint)
+
+    async def preview(self, keys: Keyring, day: date, endpoint: str = "") -> "Asked":
+        """What would be sent to sum a day up, exactly. Raises as `sum_up`."""
+        return await self.would_say("recap", day, readable(await self._journal.page(keys, day)), endpoint)
+
+    async def would_say(self, kind: Kind, day: date, entries: Sequence[Entry], endpoint: str) -> "Asked":
+        """What `say` would send. Raises EntryError where there is nothing to send, ModelError."""
+        if not entries:
+            raise EntryError(EMPTY[kind])
+        if why_not := self._model.why_not(endpoint):
+            raise ModelError("unreachable", why_not)
+        return await self._asked(kind, day, entries, endpoint)
+
+    async def _asked(self, kind: Kind, day: date, entries: Sequence[Entry], endpoint: str) -> "Asked":
+        client = await self._model.client(endpoint)
+        written = [Turn("me", entry.text, entry.day) for entry in entries]
+        small = self._model.small(endpoint)
+        prompt = await self._prompts.line(client, kind, day=day, written=written, small=small)
+        return Asked(prompt, client, await client.describe())
 
     async def say(self, keys: Keyring, kind: Kind, day: date, entries: Sequence[Entry], endpoint: str) -> Digest:
         """Ask for a line about `entries`, check it as replies are checked, and keep it.
@@ -57,11 +91,8 @@ class Digests:
         if why_not := self._model.why_not(endpoint):
             raise ModelError("unreachable", why_not)
         async with self._turns.turn(keys.user_id, lambda _: None):
-            client = await self._model.client(endpoint)
-            small = self._model.small(endpoint)
-            written = [Turn("me", entry.text, entry.day) for entry in entries]
-            prompt = await self._prompts.line(client, kind, day=day, written=written, small=small)
-            info = await client.describe()
+            asked = await self._asked(kind, day, entries, endpoint)
+            prompt, client = asked.prompt, asked.client
             if await self._db.entries.revisions_of(keys.user_id, read) != read:
                 raise EntryError(CHANGED)
             said = ""
@@ -82,7 +113,7 @@ class Digests:
             text,
             tuple(entry.id for entry in entries),
             made_of(entries),
-            "small built-in model" if small else info.name,
+            "small built-in model" if asked.info.embedded else asked.info.name,
             prompt.cut,
         )
         try:

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from datetime import date, timedelta
 
-from llamora.journal.digests import Digests, made_of, readable
+from llamora.journal.digests import Asked, Digests, made_of, readable
 from llamora.journal.entries import EntryError, Journal
 from llamora.persistence.connection import StorageError
 from llamora.persistence.digests import Digest
@@ -53,6 +53,10 @@ class Openings:
             return None
         finally:
             self._making.discard(wanted)
+
+    async def preview(self, keys: Keyring, today: date, endpoint: str = "") -> Asked:
+        """What would be sent for today's line, exactly. Raises EntryError where there is nothing, ModelError."""
+        return await self._digests.would_say("opening", today, await self._last(keys, today), endpoint)
 
     async def _last(self, keys: Keyring, today: date) -> list[Entry]:
         """What was written on the last days that have something on them, oldest first."""

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from datetime import date
 
 from markupsafe import escape
 from quart import Blueprint, Response, render_template
@@ -28,8 +29,9 @@ from llamora.app.views import cut_words, entry_view, message_view, model_view
 from llamora.journal.entries import EntryError
 from llamora.journal.replies import KEPT_MEANWHILE
 from llamora.llm.client import ModelError
+from llamora.llm.prompts import Prompt
 from llamora.persistence.connection import NotFound
-from llamora.persistence.entries import Entry
+from llamora.persistence.entries import Entry, Receipt
 
 blueprint = Blueprint("replies", __name__)
 
@@ -77,14 +79,47 @@ async def preview(text: str) -> Response:
         composed = await services.replies.preview(keys, wanted, await today(), endpoint=(await profile()).endpoint)
     except (ModelError, EntryError) as error:
         return await _no_reply(error)
-    options = json.dumps(dict(composed.prompt.options), ensure_ascii=False, indent=1) if composed.prompt.options else ""
+    return await _previewed("reply", entry.day, composed.prompt, composed.receipt, wanted.hex())
+
+
+@blueprint.get("/d/<text>/recap/prompt")
+async def preview_recap(text: str) -> Response:
+    """Exactly what would be sent if the day were summed up now."""
+    services, day = get_services(), known_day(text)
+    await _there()
+    try:
+        asked = await services.digests.preview(security.session().keys, day, (await profile()).endpoint)
+    except (ModelError, EntryError) as error:
+        return await _no_reply(error)
+    return await _previewed(
+        "recap", day, asked.prompt, services.replies.receipt(asked.info, asked.client, asked.prompt)
+    )
+
+
+@blueprint.get("/d/today/opening/prompt")
+async def preview_opening() -> Response:
+    """Exactly what would be sent if today were to open with a line now."""
+    services, day = get_services(), await today()
+    await _there()
+    try:
+        asked = await services.openings.preview(security.session().keys, day, (await profile()).endpoint)
+    except (ModelError, EntryError) as error:
+        return await _no_reply(error)
+    receipt = services.replies.receipt(asked.info, asked.client, asked.prompt)
+    return await _previewed("opening", day, asked.prompt, receipt)
+
+
+async def _previewed(what: str, day: date, prompt: Prompt, receipt: Receipt, entry: str = "") -> Response:
+    options = json.dumps(dict(prompt.options), ensure_ascii=False, indent=1) if prompt.options else ""
     return await page(
         "pages/prompt.html",
-        entry=await entry_view(entry, wanted),
-        messages=composed.prompt.messages,
+        what=what,
+        day=day,
+        entry=entry,
+        messages=prompt.messages,
         options=options,
-        receipt=composed.receipt,
-        cut=cut_words(composed.receipt.cut),
+        receipt=receipt,
+        cut=cut_words(receipt.cut),
     )
 
 
