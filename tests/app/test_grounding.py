@@ -316,6 +316,29 @@ async def test_a_writer_chooses_among_the_servers_of_the_settings_and_tests_one(
         assert other.url in (await alice.get("/you")).words
 
 
+async def test_a_server_that_is_taken_out_of_the_settings_is_not_replaced_by_another_one_unasked(
+    start: Start, model: ScriptedModel
+) -> None:
+    async with ScriptedModel(models=["home"]) as home:
+        llm = connected_to(model)
+        app = await start(llm=replace(llm, endpoints={"home": UpstreamSettings(host=home.url)}))
+        alice = await app.visitor()
+        assert (await alice.post("/you/model", {"endpoint": "home"})).status == 303
+        entry = await alice.write("Only for the model at home.")
+        app.services.model._others.clear()  # as after a start without it
+        gone = "The model server you chose is no longer in the settings"
+        refused = await alice.post(f"/e/{entry}/replies", fragment=True)
+        assert refused.status == 503
+        assert gone in refused.words
+        assert (await alice.get(f"/e/{entry}/prompt")).status == 503
+        assert (await alice.post(f"{DAY}/recap")).status == 503
+        assert model.asked == home.chats == []
+        page = await alice.get("/you")
+        assert gone in page.words
+        assert (await alice.post("/you/model", {"endpoint": ""})).status == 303
+        assert (await alice.post(f"/e/{entry}/replies", fragment=True)).status == 200
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [

@@ -195,6 +195,17 @@ async def test_a_reply_that_said_its_last_word_is_complete() -> None:
         await client.close()
 
 
+async def test_words_that_look_like_the_end_are_not_the_end() -> None:
+    async with ScriptedModel() as model:
+        model.script(Reply(["It ends with", " [DONE]"], fault="cut_quietly"))
+        client = ModelClient(model.url, "", QUICK, model="m")
+        text, error = await say(client)
+        assert text == "It ends with [DONE]"
+        assert error is not None
+        assert error.kind == "broken"
+        await client.close()
+
+
 async def test_characters_cut_in_two_are_joined() -> None:
     async with ScriptedModel() as model:
         model.script(Reply(["a ", "\ud83e", "\udeb6", " b", "\udeb6"], ascii_json=True))

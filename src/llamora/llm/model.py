@@ -13,6 +13,7 @@ from llamora.settings import LlmSettings, UpstreamSettings
 
 logger = getLogger(__name__)
 
+GONE = "The model server you chose is no longer in the settings: choose another one on the page about you."
 TEST_TOKENS = 256  # some models think before they say a word
 
 
@@ -27,7 +28,8 @@ class SharedServer:
 class Model:
     """The model of this process, or the reason why there is none, and further ones that a writer may choose.
 
-    Methods that take a `name` mean the endpoint of that name in the settings; "" and unknown names mean the default.
+    Methods that take a `name` mean the endpoint of that name in the settings, "" the default. One that the operator
+    took out answers nothing: who chose a server at home is not handed over to another one unasked.
     """
 
     def __init__(self, settings: LlmSettings, shared: SharedServer | None = None) -> None:
@@ -75,7 +77,9 @@ class Model:
 
     def why_not(self, name: str = "") -> str:
         """Why no reply can be asked of an endpoint, or an empty text."""
-        return "" if name in self._others else self.sentence
+        if name in self._others:
+            return ""
+        return self.sentence or (GONE if name else "")
 
     def small(self, name: str = "") -> bool:
         """Whether the small built-in model answers there."""
@@ -95,6 +99,8 @@ class Model:
         """The client, once the model is up. Raises ModelError with a sentence."""
         if name in self._others:
             return self._others[name]
+        if name:
+            raise ModelError("unreachable", self.why_not(name))
         if self._starting is not None:
             await asyncio.shield(self._starting)
         if self._client is None or self.sentence:
@@ -108,7 +114,7 @@ class Model:
                 return await self._others[name].describe()
             except ModelError:
                 return None
-        if self._client is None or self.sentence or (self._starting is not None and not self._starting.done()):
+        if name or self._client is None or self.sentence or (self._starting is not None and not self._starting.done()):
             return None
         try:
             return await self._client.describe()

@@ -412,7 +412,10 @@ def _quote(text: str) -> str:
     return "\n".join("> " + line for line in text.splitlines())
 
 
-_CONTROL = re.compile(r"<(?=[|｜]|/?s>|/?(?:start|end)_of_turn>|/?think>|bos>|eos>)|\[(?=/?INST\])")
+_CONTROL = re.compile(
+    r"<(?=[|｜]|/?s>|/?(?:start|end)_of_\w+>|/?think>|\[?(?:bos|eos|sop)|</?SYS>>|/?tool_|seed:|/?SPECIAL_)"
+    r"|\[(?=\||/?(?:INST|THINK|IMG|SYSTEM_\w+|TOOL_\w+|AVAILABLE_\w+|gMASK)\])"
+)
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 

@@ -4,6 +4,7 @@ Apart from :mod:`llamora.llm.client` because it needs ``httpx2`` when it is impo
 (like the one of ``openai``) is kept out of the server's cold start.
 """
 
+import re
 from collections.abc import AsyncIterator
 from typing import Final, cast
 
@@ -15,7 +16,8 @@ MAX_LINE_BYTES: Final = 1 << 20
 MAX_BODY_BYTES: Final = 32 << 20
 """Most bytes of one answer, streamed or not."""
 
-DONE_MARK: Final = b"[DONE]"
+DONE_MARK: Final = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\][ \t]*(?:[\r\n]|\Z)")
+"""The last line of an event stream; the same letters may also be words of the reply."""
 
 _REQUEST_HEADERS: Final = frozenset(
     {"host", "authorization", "content-type", "content-length", "accept", "connection", "transfer-encoding"}
@@ -56,7 +58,7 @@ class GuardedStream(httpx2.AsyncByteStream):
                 if line > MAX_LINE_BYTES:
                     raise Overrun
                 self._tail = (self._tail + chunk)[-64:]
-                self.finished = self.finished or DONE_MARK in self._tail
+                self.finished = self.finished or DONE_MARK.search(self._tail) is not None
             yield chunk
 
     async def aclose(self) -> None:
