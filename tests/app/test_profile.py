@@ -22,6 +22,8 @@ async def test_a_model_that_does_not_answer_is_said(start: Start, model: Scripte
     page = await alice.get("/you")
     assert page.status == 200
     assert "the model you connected; 127.0.0.1 does not answer just now" in page.words
+    assert "Start the model server, then test it here." in page.words
+    assert "It is on this machine" in page.words  # a silent one on this machine is still on it
     assert (await alice.get("/d/today")).status == 200
 
 

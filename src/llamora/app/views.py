@@ -18,6 +18,7 @@ from llamora.app.services.container import get_services
 from llamora.journal.citations import Checker, cited, forgetting
 from llamora.journal.entries import Thread
 from llamora.journal.traces import Borne, Trace
+from llamora.llm.client import is_loopback
 from llamora.llm.model import Model
 from llamora.persistence.connection import NotFound
 from llamora.persistence.digests import Digest
@@ -116,6 +117,8 @@ class ModelView:
     endpoint: str = ""
     leaves_machine: bool = False
     embedded: bool = False
+    silent: bool = False
+    """It was asked for its name just now and gave no answer."""
     hidden: bool = False
     """The writer has turned the model off: no page mentions it but the one where it is turned on."""
 
@@ -318,7 +321,8 @@ async def model_view(model: Model, *, name: str = "", full: bool = False, hidden
         place = model.place(name)
         host = urlsplit(place if "//" in place else f"//{place}").hostname or place
         now = _("%(model)s; %(host)s does not answer just now") % {"model": words, "host": host}
-        return ModelView(available=True, words=now, leaves_machine=True)
+        away = not is_loopback(place if "//" in place else f"//{place}")
+        return ModelView(available=True, words=now, leaves_machine=away, silent=True)
     shown = words if info.embedded else info.name
     return ModelView(
         available=True,

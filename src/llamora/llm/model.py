@@ -114,8 +114,10 @@ class Model:
                 return await self._others[name].describe()
             except ModelError:
                 return None
-        if name or self._client is None or self.sentence or (self._starting is not None and not self._starting.done()):
+        if name or self._client is None or self.sentence:
             return None
+        if self.embedded and self._starting is not None and not self._starting.done():
+            return None  # one that is connected is asked all the same: it does not start with us
         try:
             return await self._client.describe()
         except ModelError:
