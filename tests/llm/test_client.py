@@ -301,6 +301,16 @@ async def test_counts_with_the_servers_own_tokenizer_in_one_request() -> None:
     assert [a.path for a in model.asked] == ["/tokenize", "/tokenize"]
 
 
+async def test_what_is_only_counted_is_sent_to_no_other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llamora.llm.client.is_loopback", lambda address: False)
+    async with ScriptedModel() as model:
+        client = ModelClient(model.url, "", QUICK)
+        assert await client.count_many(["one two three", ""]) == [estimate_tokens("one two three"), 0]
+        assert not client.counts
+        await client.close()
+    assert model.asked == []
+
+
 async def test_estimates_where_there_is_no_tokenizer_and_does_not_ask_again() -> None:
     async with ScriptedModel(tokenizer=False) as model:
         client = ModelClient(model.url, "", QUICK)

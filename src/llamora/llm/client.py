@@ -247,8 +247,11 @@ class ModelClient:
 
     @property
     def counts(self) -> bool:
-        """Whether tokens are counted by the server's tokenizer just now, not estimated."""
-        return time.monotonic() >= self._no_tokenizer_until
+        """Whether tokens are counted by the server's tokenizer just now, not estimated.
+
+        Never by a server elsewhere: what is only counted, or shown before it is sent, does not leave this machine.
+        """
+        return time.monotonic() >= self._no_tokenizer_until and is_loopback(self._address())
 
     async def count_tokens(self, text: str) -> int:
         """Tokens in ``text`` by the server's own tokenizer, else a cautious estimate. Raises nothing."""
@@ -258,15 +261,14 @@ class ModelClient:
         """Tokens in each of ``texts``, with a single request."""
         if not texts:
             return []
-        now = time.monotonic()
-        if now < self._no_tokenizer_until or sum(map(len, texts)) > MAX_TOKENIZE_CHARS:
+        if not self.counts or sum(map(len, texts)) > MAX_TOKENIZE_CHARS:
             return [estimate_tokens(text) for text in texts]
         try:
             counts = await self._tokenize(texts)
         except ModelError:
             counts = None
         if counts is None:
-            self._no_tokenizer_until = now + REMEMBER_SECONDS
+            self._no_tokenizer_until = time.monotonic() + REMEMBER_SECONDS
             return [estimate_tokens(text) for text in texts]
         return counts
 
