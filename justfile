@@ -29,6 +29,10 @@ bench *options:
 torture *options:
     uv run --group dev python -m scripts.torture {{ options }}
 
+# Pictures of every page and state, to look at: just pictures --to FOLDER
+pictures *options:
+    uv run --group dev python -m scripts.pictures {{ options }}
+
 # The first day against the installed wheel
 wheel:
     uv run --group dev python -m scripts.wheel

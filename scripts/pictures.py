@@ -1,0 +1,343 @@
+"""Pictures of every page and state, to be looked at: `uv run python -m scripts.pictures --to FOLDER`.
+
+A server of its own with invented journals, a scripted model and a clock that stands still, so that two runs can be
+laid over each other. `--only day --width 360 --theme dark` takes some. One line of JSON with the count is printed last.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from scripts.browser import find_or_bring
+from tests.scripted_model import ModelThread, Reply
+from tests.served import Server, Writer
+
+WIDTHS = {360: 740, 768: 1024, 1280: 860, 1920: 1080}  # px, with the height of such a screen
+THEMES = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark"},
+    "contrast": {"color_scheme": "light", "contrast": "more"},
+}
+NOW = datetime(2026, 3, 14, 18, 40, tzinfo=UTC)
+TODAY, YESTERDAY = "2026-03-14", "2026-03-13"
+PASSPHRASE = "a picture is of what was there"  # noqa: S105 - of nobody
+# No code is like another, nor is the group that is asked for, nor a free port: something stands in for them.
+STANDS_IN = """main => {
+  const texts = document.createTreeWalker(main, NodeFilter.SHOW_TEXT)
+  for (let text; (text = texts.nextNode()); ) {
+    if (text.parentElement.closest('.code-shown')) text.data = text.data.replace(/[A-Z0-9]/g, 'H')
+    text.data = text.data.replace(/127\\.0\\.0\\.1:\\d+/, '127.0.0.1:8080')
+    text.data = text.data.replace(/the \\w+ group$/, 'the second group')
+  }
+}"""
+# The server's clock is the date of modification of a file. It is put in before anything takes `utc_now` by name.
+CLOCKED = (
+    "-c",
+    """
+import os, sys
+from datetime import UTC, datetime
+from llamora import clock
+clock.utc_now = lambda: datetime.fromtimestamp(os.stat(os.environ["PICTURES_CLOCK"]).st_mtime, UTC)
+from llamora.__main__ import main
+sys.exit(main())
+""",
+)
+
+MORNING = (
+    "Up before the alarm. Walked along the #river in the dark; the heron was there again, perfectly still, and for "
+    "ten minutes I forgot everything I meant to worry about.\n\n"
+    "I keep thinking about what #nora said, that I only write when something is *wrong*. So: nothing is wrong. "
+    "Coffee, wet shoes, a bird."
+)
+LIST = (
+    "## Before Easter\n\n- [x] paint the kitchen\n- [x] ring the dentist\n- [ ] post the letter to #nora\n\n"
+    "> What is written down need not be carried.\n\nThe recipe said `180 °C`; 160 would have done. More of it "
+    "[on the card](https://example.org/card)."
+)
+QUESTION = "Have I really never written about a good morning before?"
+ANSWERED = [
+    "You have, though not often in those words. ",
+    "In February you stood on the same path and called it the only quarter of an hour that was yours. ",
+    "After the storm you counted three herons and did not mention work at all.",
+]
+PAST = (
+    ("2024-03-14", "The ice has gone from the #river. Sat on the bench until my hands were cold."),
+    ("2025-03-14", "Three herons after the storm. Branches everywhere. Slept nine hours. #river #heron"),
+    ("2025-08-09", "Too hot to walk. Read on the stairs, where it is cool, until #nora rang."),
+    ("2026-02-03", "Fog on the #river, no one about. The only quarter of an hour that was mine this week."),
+    ("2026-02-17", "The letter is still not written. I know what to say and not how to begin. #nora"),
+    ("2026-03-02", "First day without a coat. Bought paint for the kitchen, the colour of a pear."),
+    ("2026-03-09", "One wall of the kitchen is done. It is greener than a pear. I like it. #kitchen"),
+    (YESTERDAY, "The kitchen is finally painted, the letter unsent. #kitchen #nora"),
+)
+LONG = (
+    "Rain on the roof of the train. Nobody spoke, and I read the same page three times.",
+    "Lunch under the arcade. " * 12,
+    "Rindfleischetikettierungsüberwachungsaufgabenübertragungsgesetz" * 3,
+    "| day | miles |\n| --- | --- |\n| Monday | 4 |\n| Tuesday | 11 |\n\n```\nfor step in walk: count += 1\n```",
+    "1. milk\n2. bread\n3. stamps\n\nThen home, along the canal.",
+)
+GERMAN = (
+    "Früh am #fluss, noch im Dunkeln. Der Reiher stand wieder da, und zehn Minuten lang habe ich alles vergessen.",
+    "Die Küche ist endlich gestrichen. Grüner als eine Birne; es gefällt mir. #küche",
+)
+
+
+@dataclass
+class Scene:
+    """The server with its journals, and the names of the entries that pages are about."""
+
+    server: Server
+    writers: dict[str, Writer]
+    entry: str
+    deleted: str
+    trace: str
+
+    def sign_in(self, context: BrowserContext, who: str) -> None:
+        """Give the context the cookies of one of the writers."""
+        cookies = self.writers[who].http.cookies
+        context.add_cookies([{"name": name, "value": value, "url": self.server.url} for name, value in cookies.items()])
+
+
+@dataclass(frozen=True)
+class View:
+    """One page or state: who looks, at which address, and what is done there first."""
+
+    name: str
+    path: str | Callable[[Scene], str]
+    who: str = "typical"
+    do: Callable[[Page], None] | None = None
+    whole: bool = True
+    """The page to its end, instead of one screen of it."""
+    media: str = "screen"
+
+
+def _register(page: Page) -> None:
+    page.get_by_label("Name").fill(f"Ada {time.time_ns()}")
+    page.locator("input[type=password]").first.fill(PASSPHRASE)
+    page.locator("form button.main, form button[type=submit], form button").last.click()
+    page.locator("main").evaluate(STANDS_IN)
+
+
+def _wrong(page: Page) -> None:
+    page.get_by_label("Name").fill("Nobody")
+    page.locator("input[type=password]").first.fill("not the passphrase at all")
+    page.locator("main form button").last.click()
+    expect(page.locator(".problem:not(:empty)").first).to_be_visible()
+
+
+def _search(query: str) -> Callable[[Page], None]:
+    def do(page: Page) -> None:
+        field = page.locator("main input[type=search], input[type=search]:visible").first
+        field.fill(query)
+        field.press("Enter")
+        expect(page.locator("main")).to_contain_text(query.split(maxsplit=1)[0] if query == "submarine" else "river")
+
+    return do
+
+
+def _press(keys: str, shown: str) -> Callable[[Page], None]:
+    def do(page: Page) -> None:
+        page.locator("h1").first.click()
+        page.keyboard.press(keys)
+        expect(page.locator(shown).first).to_be_visible()
+
+    return do
+
+
+def _open(selector: str) -> Callable[[Page], None]:
+    return lambda page: page.locator(selector).first.click()
+
+
+def _write(page: Page) -> None:
+    page.locator("#write").fill("A second heron, further down.\n\n- it did not mind me\n- nor the first one")
+    expect(page.locator("#composer[data-draft]")).to_be_attached()
+
+
+VIEWS = (
+    View("sign-in", "/sign-in", ""),
+    View("sign-in-wrong", "/sign-in", "", _wrong),
+    View("register", "/register", ""),
+    View("recovery-code", "/register", "", _register),
+    View("reset", "/reset", ""),
+    View("day-empty", "/d/today", "empty"),
+    View("day", "/d/today", whole=False),
+    View("day-whole", "/d/today"),
+    View("day-writing", "/d/today", "writing", _write, whole=False),
+    View("day-trace", "/d/today", do=_open("article.entry summary:text-is('Trace')"), whole=False),
+    View("day-more", "/d/today", do=_open("article.entry summary:text-is('More')"), whole=False),
+    View("day-past", f"/d/{YESTERDAY}"),
+    View("day-long", "/d/today", "long", whole=False),
+    View("day-long-whole", "/d/today", "long"),
+    View("day-streaming", "/d/today", "streaming"),
+    View("day-failed", "/d/today", "failed"),
+    View("day-german", "/d/today", "german"),
+    View("edit", lambda scene: f"/e/{scene.entry}/edit"),
+    View("month", "/m/2026-03"),
+    View("year", "/calendar/2026"),
+    View("calendar", "/calendar"),
+    View("calendar-popover", "/d/today", do=_press("c", "dialog[open], [popover]:popover-open"), whole=False),
+    View("palette", "/d/today", do=_press("Control+k", "#palette, dialog[open]"), whole=False),
+    View("search", "/search"),
+    View("search-found", "/search", do=_search("river")),
+    View("search-nothing", "/search", do=_search("submarine")),
+    View("traces", "/traces"),
+    View("traces-empty", "/traces", "empty"),
+    View("trace", lambda scene: f"/traces/{scene.trace}"),
+    View("you", "/you"),
+    View("you-german", "/you", "german"),
+    View("help", "/help"),
+    View("deleted", "/deleted"),
+    View("deleted-empty", "/deleted", "empty"),
+    View("versions", lambda scene: f"/e/{scene.entry}/versions"),
+    View("erase", lambda scene: f"/e/{scene.deleted}/erase"),
+    View("not-found", "/d/2026-02-30"),
+    View("offline", "/offline", ""),
+    View("print", "/print"),
+    View("print-pages", "/print?from=2026-03-01&to=2026-03-14&replies=on", media="print"),
+)
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[Scene]:
+    model = ModelThread()
+    clock = folder / "clock"
+    clock.touch()
+    env = {**model.env, "PICTURES_CLOCK": str(clock), "LLAMORA_SESSION__IDLE_TTL": "86400"}
+    server = Server(folder, folder / "cache", "dev", env, CLOCKED)
+    try:
+        server.start()
+        yield _seeded(server, model, lambda at: os.utime(clock, (at.timestamp(), at.timestamp())))
+    finally:
+        server.stop()
+        model.close()
+
+
+def _seeded(server: Server, model: ModelThread, put_clock: Callable[[datetime], None]) -> Scene:
+    put_clock(NOW - timedelta(hours=12))
+    names = {"typical": "Mara", "empty": "Ada", "long": "Ferdinand", "streaming": "Iris", "failed": "Jon"}
+    names |= {"german": "Greta", "writing": "Vera"}
+    writers = {who: Writer(server.url, name, PASSPHRASE).register() for who, name in names.items()}
+    for writer in writers.values():
+        writer.post("/recovery-code", {"code": writer.code})
+    mara = writers["typical"]
+    for day, text in PAST:
+        put_clock(datetime.fromisoformat(day + "T17:20+00:00"))
+        mara.write(text)
+    deleted = mara.write("Nothing today.")
+    mara.post(f"/e/{deleted}/delete", {})
+    put_clock(NOW - timedelta(hours=11, minutes=58))
+    entry = mara.write(MORNING.replace("ten minutes", "five minutes"))
+    revision = re.search(r'data-revision="([^"]+)"', mara.get(f"/e/{entry}/edit").text)
+    mara.post(f"/e/{entry}", {"text": MORNING, "revision": revision[1] if revision else ""})
+    writers["writing"].write(MORNING)
+    put_clock(NOW - timedelta(hours=11, minutes=49))
+    model.model.script(Reply(ANSWERED))
+    _asked(mara, mara.write(QUESTION), ANSWERED[-1])
+    put_clock(NOW - timedelta(hours=2))
+    mara.write(LIST)
+    for number in range(40):
+        put_clock(NOW - timedelta(minutes=10 * (40 - number)))
+        writers["long"].write(LONG[number % len(LONG)])
+    put_clock(NOW - timedelta(minutes=4))
+    model.hold(ANSWERED, 2)
+    _asked(writers["streaming"], writers["streaming"].write(QUESTION), ANSWERED[1])
+    model.model.script(*(Reply(ANSWERED[:2], fault="cut") for _ in range(4)))
+    _asked(writers["failed"], writers["failed"].write(QUESTION), "")
+    writers["german"].post("/you/settings", {"language": "de", "was-language": ""})
+    for text in GERMAN:
+        writers["german"].write(text)
+    put_clock(NOW)
+    found = mara.get("/traces").text.partition('href="/traces/')[2]
+    return Scene(server, writers, entry, deleted, found.partition('"')[0])
+
+
+def _asked(writer: Writer, entry: str, until: str) -> None:
+    """Ask for a reply and read its page until these words stand there, or until it has come to its end."""
+    writer.post(f"/e/{entry}/replies", {})
+    for _ in range(600):
+        html = writer.get("/d/today").text
+        if until.strip() in html if until else "/stop" not in html:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the scripted reply did not come")
+
+
+def _take(scene: Scene, browser: Browser, view: View, width: int, theme: str, folder: Path) -> bool:
+    """Take one picture. False where the page is wider than its window, which is said and must be mended."""
+    context = browser.new_context(
+        viewport={"width": width, "height": WIDTHS[width]},
+        reduced_motion="reduce",
+        locale="en-GB",
+        timezone_id="Europe/Berlin",
+        service_workers="block",
+        **THEMES[theme],  # type: ignore[arg-type]
+    )
+    try:
+        context.set_default_timeout(30_000)
+        if view.who:
+            scene.sign_in(context, view.who)
+        page = context.new_page()
+        page.clock.set_fixed_time(NOW)
+        page.goto(scene.server.url + (view.path if isinstance(view.path, str) else view.path(scene)))
+        page.evaluate("document.fonts.ready.then(() => null)")
+        if view.do:
+            view.do(page)
+        page.emulate_media(media=view.media)  # type: ignore[arg-type]
+        page.locator("main").evaluate(STANDS_IN)
+        if view.whole:  # in a window as high as the page: one put together from several has the composer in the middle
+            height = page.evaluate("document.documentElement.scrollHeight")
+            page.set_viewport_size({"width": width, "height": max(WIDTHS[width], min(height, 16_000))})
+        path = folder / f"{view.name}-{width}-{theme}.png"
+        page.screenshot(path=path, full_page=view.whole, animations="disabled", caret="hide")
+        over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if over > 0:
+            print(f"{path.name}: {over} px wider than the window", file=sys.stderr)
+        return over <= 0
+    finally:
+        context.close()
+
+
+def main() -> int:
+    """Take the pictures; 1 when one failed or a page is wider than its window."""
+    parser = argparse.ArgumentParser(description="Pictures of every page and state.")
+    parser.add_argument("--to", type=Path, required=True, help="the folder for the pictures, made if it is not there")
+    parser.add_argument("--only", nargs="*", default=[], choices=[view.name for view in VIEWS], metavar="NAME")
+    parser.add_argument("--width", nargs="*", type=int, default=list(WIDTHS), choices=WIDTHS)
+    parser.add_argument("--theme", nargs="*", default=list(THEMES), choices=THEMES)
+    options = parser.parse_args()
+    options.to.mkdir(parents=True, exist_ok=True)
+    taken = failed = wide = 0
+    with tempfile.TemporaryDirectory() as made, _served(Path(made)) as scene, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=find_or_bring(), args=["--no-sandbox", "--font-render-hinting=none", "--hide-scrollbars"]
+        )
+        for view in VIEWS:
+            if options.only and view.name not in options.only:
+                continue
+            for width in options.width:
+                for theme in options.theme:
+                    try:
+                        wide += not _take(scene, browser, view, width, theme, options.to)
+                        taken += 1
+                    except Exception as error:  # one picture less; the others are taken all the same
+                        failed += 1
+                        print(f"{view.name}-{width}-{theme}: {str(error)[:400]}", file=sys.stderr)
+        browser.close()
+    print(json.dumps({"taken": taken, "failed": failed, "too_wide": wide}))
+    return 1 if failed or wide else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
