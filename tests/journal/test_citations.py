@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamora.app.markdown import render_reply
-from llamora.journal.citations import TAKEN_OUT, Checker, Guard, cited, without
+from llamora.journal.citations import TAKEN_OUT, Checker, Guard, cited, that_cite, without
 from llamora.journal.quotations import quotations, words
 
 PASSAGES = {
@@ -352,3 +352,25 @@ def test_no_number_of_a_model_is_too_long_or_too_deep(text: str) -> None:
         assert set(cited(kept)) <= {8, 9}
         assert without(kept, [1], ["something else that was said"]) == kept
     assert cited(checked) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("You saw it. [1] You were sad. It came back [2].", "You saw it. [1] It came back [2]."),
+        ("It came [1]! You cried.", "It came [1]!"),
+        ("You wrote […]. [1]", ""),
+        ("You were 3. Then he came. [1]", "Then he came. [1]"),
+        ("Am 3. Mai kam er [1]. Du warst froh.", "Am 3. Mai kam er [1]."),
+        ("“Oh no!” said Dr. Noll. [2] And then [1] it", "“Oh no!” said Dr. Noll. [2]"),
+        (
+            "You wrote “it rained. It was cold all day”.  [1][2] Alas.",
+            "You wrote “it rained. It was cold all day”.  [1][2]",
+        ),
+        ("# Herons\n- It came. [1]\n- It went.\n2. It stood [2]", "It came. [1] It stood [2]"),
+        ("蒼鷺が来た。[1]悲しい。また来た[2]。", "蒼鷺が来た。[1] また来た[2]。"),
+        ("[1]", ""),
+    ],
+)
+def test_only_sentences_that_cite_stand(text: str, left: str) -> None:
+    assert that_cite(text) == left

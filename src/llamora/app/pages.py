@@ -66,6 +66,17 @@ def entry_id(text: str) -> bytes:
     return found
 
 
+def trace_id(text: str) -> bytes:
+    """The trace in an address. Raises NotFound for what is none."""
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if not found or found.hex() != text:
+        raise NotFound("There is no such trace.")
+    return found
+
+
 def known_day(text: str) -> date:
     """The day in an address. Raises NotFound for what is none."""
     try:

@@ -16,6 +16,7 @@ from llamora.app.languages import ngettext
 from llamora.app.markdown import has_tasks, render_reply, render_traced
 from llamora.app.services.container import get_services
 from llamora.journal.citations import Checker, cited, forgetting
+from llamora.journal.digests import Summary
 from llamora.journal.entries import Thread
 from llamora.journal.traces import Borne, Trace
 from llamora.llm.client import is_loopback
@@ -99,7 +100,7 @@ class EntryView:
 
 @dataclass(slots=True, frozen=True)
 class DigestView:
-    """What a model said of a day."""
+    """What a model said of a day or a trace."""
 
     html: Markup
     model: str
@@ -181,6 +182,15 @@ def trace_path(trace: bytes) -> str:
 def digest_view(digest: Digest) -> DigestView:
     """The line that opens a day, or the summary of one."""
     return DigestView(render_reply(digest.text, {}), digest.model, cut_words(digest.cut))
+
+
+def summary_view(summary: Summary) -> DigestView:
+    """The summary of a trace, with links to the entries it cites."""
+    digest, numbered = summary.digest, list(enumerate(summary.entries, 1))
+    paths = {number: f"/d/{entry.day}#e-{entry.id.hex()}" for number, entry in numbered}
+    quoted = Checker({number: entry.text for number, entry in numbered}).quoted_from(digest.text)
+    html = render_reply(digest.text, paths, [quotation.inner for quotation in quoted])
+    return DigestView(html, digest.model, cut_words(digest.cut))
 
 
 LEFT_OUT = re.compile(r"Left out for lack of room: (.+)\.")

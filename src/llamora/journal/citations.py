@@ -29,6 +29,18 @@ ROUNDS: Final = 12  # what is left when something is taken out may be false itse
 
 _CITATION: Final = re.compile(r"\[(\d{1,6})\]")  # a longer number was never given to a passage
 _SENTENCE: Final = re.compile(r"[.!?…][\"”’»)\]]*\s+")
+_CITED_SENTENCE: Final = re.compile(  # numbers may follow the stop
+    r"[.!?…][\"”’»)]*(?:[ \t]*\[\d{1,6}\])*+(?:\s++(?!\[\d)|\Z)"
+    r"|[。！？][\"”’」』）]*(?:\s*\[\d{1,6}\])*+"
+)
+_WHOLE: Final = re.compile(r"(?:[.!?…。！？][\"”’»)」』）]*|\[\d{1,6}\])\Z")
+_MONTHS: Final = r"(?:Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember)\b"
+_GOES_ON: Final = re.compile(  # a stop in the middle of a sentence, and what follows it
+    r"(?<!\w)(?:Mr|Mrs|Ms|Dr|St|Prof|[A-HJ-Z])\.\s+(?P<at>)"
+    rf"|\b\d{{1,2}}\.\s+(?P<day>){_MONTHS}"
+    r"|[!?…][\"”’»]\s+(?P<low>)[a-zà-þ]"
+)
+_LISTED: Final = re.compile(rf"^\s*(?:[-*+]|\d{{1,2}}[.)](?!\s+{_MONTHS})|#+)\s+")
 _PARAGRAPH: Final = re.compile(r"\n[ \t]*\n")
 _BLANK: Final = re.compile(r"\n(?:[ \t]*\n)+")
 _ENTITY: Final = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|\w{2,32});")
@@ -149,11 +161,11 @@ class Checker:
         return not beside and any(holds(own, inner) for own in self._own)
 
 
-def _sentence_ends(text: str, quoted: Sequence[Quotation]) -> list[int]:
+def _sentence_ends(text: str, quoted: Sequence[Quotation], pattern: "re.Pattern[str]" = _SENTENCE) -> list[int]:
     """Where sentences end; a quotation may hold several of them."""
     ends: list[int] = []
     reach = at = 0
-    for end in _SENTENCE.finditer(text):
+    for end in pattern.finditer(text):
         place = end.end()
         while at < len(quoted) and quoted[at].start < place - 1:
             reach = max(reach, quoted[at].end)
@@ -239,6 +251,24 @@ def without(text: str, numbers: Iterable[int], gone: Iterable[str]) -> str:
         parts += [text[end:start], _CITATION.sub(one, _replaced(paragraph, out))]
         end = start + len(paragraph)
     return "".join([*parts, text[end:]])
+
+
+def that_cite(text: str) -> str:
+    """Of a checked text the sentences that cite a passage and are whole, one after the other; "" without any."""
+    kept: list[str] = []
+    for line in (_LISTED.sub("", line).strip() for line in text.splitlines()):
+        quoted = [q for q in quotations(line) if words(line[slice(*q.inner)]) >= LEAST_WORDS]
+        goes_on = {place for found in _GOES_ON.finditer(line) for place in map(found.end, ("at", "day", "low"))}
+        at = 0
+        for end in [*_sentence_ends(line, quoted, _CITED_SENTENCE), len(line)]:
+            if end in goes_on and end < len(line):
+                continue
+            sentence = line[at:end].strip()
+            at = end
+            said = words(_CITATION.sub("", sentence)) > 0
+            if said and _CITATION.search(sentence) and _WHOLE.search(sentence) and TAKEN_OUT not in sentence:
+                kept.append(sentence)
+    return " ".join(kept)
 
 
 def forgetting(reply: Entry, gone: Collection[bytes], texts: Iterable[str]) -> Entry | None:

@@ -281,6 +281,10 @@ class Traces:
         known = await self._known(keys)
         return await self._dated(keys, known.by_trace.get(trace, ()))
 
+    async def bearing(self, keys: Keyring, trace: bytes) -> frozenset[bytes]:
+        """All that bears a trace, on pages or deleted."""
+        return frozenset((await self._known(keys)).by_trace.get(trace, ()))
+
     async def beside(self, keys: Keyring, trace: bytes, limit: int = 12) -> list[tuple[Trace, int]]:
         """The traces that stand on the same entries, and how often; most often first, hidden ones left out."""
         known = await self._known(keys)

@@ -31,7 +31,7 @@ _OPENING_WORDS: Final = re.compile(
     r"(?:(?:and|but|so|then|thence|also|or|for|yet|that|which|where|who|when|while|though|because)\b[ ,]*)+",
     re.IGNORECASE,
 )
-_UNQUOTABLE: Final = re.compile(r"[\"“”„«»\\\[\](){}*#_<>|`~]")
+_UNQUOTABLE: Final = re.compile(r"[\"“”„«»\\\[\](){}*_<>|`~]|#(?![^\W\d_])")  # a trace stays as it is written
 
 # When these occur the change of person would be wrong or unclear, and the clause is quoted instead.
 _UNCLEAR: Final = re.compile(
@@ -80,6 +80,18 @@ def recall_grammar(texts: Sequence[tuple[str, str]]) -> str:
     """GBNF for one sentence: (when, text) becomes "When you wrote …" with a clause of the text. ``""`` without any."""
     said = [f"{when} you wrote “{clause}”." for when, text in texts for clause in clauses(text) or _anything(text)]
     return "root ::= " + " | ".join(_literal(sentence) for sentence in said[:MAX_CLAUSES]) + "\n" if said else ""
+
+
+def summary_grammar(passages: Sequence[tuple[int, date, str]]) -> str:
+    """GBNF for one sentence from each numbered and dated text, with its number. ``""`` without a word in any."""
+    rules: list[str] = []
+    for number, day, text in passages:
+        said = (clauses(text) or _anything(text))[: MAX_CLAUSES // 3]
+        quotes = [f"On {day.day} {day:%B} {day.year} you wrote “{clause}”.[{number}]" for clause in said]
+        if quotes:
+            rules.append(f"from{number} ::= " + " | ".join(_literal(quote) for quote in quotes))
+    root = ' " " '.join(rule.partition(" ")[0] for rule in rules)
+    return "\n".join([f"root ::= {root}", *rules, ""]) if rules else ""
 
 
 def _choice(name: str, said: Sequence[str], speak: Callable[[str], str], follow: str = "") -> list[str]:

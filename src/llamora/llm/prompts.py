@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from llamora.llm.client import Message, ModelClient, ModelError
-from llamora.llm.mirror import mirror_grammar, recall_grammar
+from llamora.llm.mirror import mirror_grammar, recall_grammar, summary_grammar
 
 if TYPE_CHECKING:
     from llamora.settings import LlmSettings
@@ -43,6 +43,8 @@ TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     "opening.user.j2": ("day", "notes"),
     "recap.system.j2": (),
     "recap.user.j2": ("day", "notes"),
+    "trace.system.j2": (),
+    "trace.user.j2": ("passages", "text"),
     "traces.system.j2": (),
     "traces.user.j2": ("day", "notes"),
 }
@@ -241,6 +243,38 @@ class PromptBuilder:
         elif small and kind == "opening":
             options = _recall_options(day, draft.notes)
         return Prompt(messages, (), _cut_sentence(draft), options, own, draft.total())
+
+    async def summary(self, client: ModelClient, trace: str, passages: Sequence[Passage], *, small: bool) -> Prompt:
+        """The prompt that asks what ``passages``, of entries that bear the trace of this name, say.
+
+        They come strongest first, of which the last are left out first, and are shown by number. Raises ValueError
+        when there are none, ModelError when the server cannot be reached.
+        """
+        if not passages:
+            raise ValueError("there is nothing to draw on")
+        budget = await self._budget(client, small)
+        most = budget * CHARS_PER_TOKEN_MOST
+        quoted = [replace(p, text=_quote(_without_middle(_inert(p.text), most))) for p in passages]
+        system, name = self._render("trace.system.j2"), _inert(trace)
+        frame = "\n".join([system, self._render("trace.user.j2", text=name)])
+        fixed, *costs = await client.count_many([frame, *(passage.text for passage in quoted)])
+        fixed += 2 * MESSAGE_TOKENS
+        draft = _Draft([], [], [], [], quoted, [cost + LABEL_TOKENS for cost in costs], fixed)
+        if fixed + draft.passage_costs[0] > budget:
+            text, cost = await _shorten(client, _unquoted(quoted[0].text), budget - fixed - LABEL_TOKENS)
+            draft.passages[0] = replace(quoted[0], text=_quote(text))
+            draft.passage_costs[0] = min(cost + LABEL_TOKENS, budget - fixed)
+            draft.shortened = True
+        await _fit(client, draft, budget)
+        shown = sorted(draft.passages, key=lambda passage: passage.number)
+        given = [{"number": p.number, "day": _in_words(p.day), "text": p.text} for p in shown]
+        messages = (Message("system", system), Message("user", self._render("trace.user.j2", "", given, (), name)))
+        drawn = tuple(replace(p, text=_unquoted(p.text)) for p in shown)
+        options: dict[str, Any] = {}
+        if small:
+            grammar = summary_grammar([(p.number, p.day, p.text) for p in drawn])
+            options = {"grammar": grammar, **_MIRRORED} if grammar else small_model_options()
+        return Prompt(messages, drawn, _cut_sentence(draft), options, tokens=draft.total())
 
     async def _budget(self, client: ModelClient, small: bool) -> int:
         try:
@@ -449,7 +483,7 @@ def _recall_options(day: date, notes: Sequence[Turn]) -> dict[str, Any]:
     when = "Yesterday" if latest == day - timedelta(1) else f"On {latest.day} {latest:%B}"
     texts = [(when, _unquoted(note.text)) for note in notes if note.day == latest and note.role == "me"]
     grammar = recall_grammar(texts)
-    return {"grammar": grammar, "temperature": 0.6, "repeat_penalty": 1.0} if grammar else small_model_options()
+    return {"grammar": grammar, **_MIRRORED} if grammar else small_model_options()
 
 
 def _cut_sentence(draft: _Draft) -> str:
@@ -469,6 +503,7 @@ def _cut_sentence(draft: _Draft) -> str:
     return f"Left out for lack of room: {listing}."
 
 
+_MIRRORED: Final[Mapping[str, Any]] = {"temperature": 0.6, "repeat_penalty": 1.0}
 # For a text with no word in it: two sentences, without lists, quotes or questions.
 _TWO_SENTENCES: Final = r"""
 root ::= sentence " " sentence
@@ -485,5 +520,5 @@ def small_model_options(text: str = "", earlier: Sequence[tuple[int, date, str]]
     """
     mirror = mirror_grammar(text, earlier)
     if mirror:
-        return {"grammar": mirror, "temperature": 0.6, "repeat_penalty": 1.0}
+        return {"grammar": mirror, **_MIRRORED}
     return {"grammar": _TWO_SENTENCES, "temperature": 0.4, "repeat_penalty": 1.1, "repeat_last_n": 128}

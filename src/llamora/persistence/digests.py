@@ -1,4 +1,4 @@
-"""What a model said of a day: the line that opens it, the summary of it. One sealed record for each kind and day."""
+"""What a model said of a day, the line that opens it or its summary, or of a trace: one sealed record of each."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -14,19 +14,20 @@ from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
 
-Kind = Literal["opening", "recap"]
+Kind = Literal["opening", "recap", "trace"]
 
 
 @dataclass(slots=True, frozen=True)
 class Digest:
-    """Some sentences of a model's about a day.
+    """Some sentences of a model's; `about` is the day, or for the kind "trace" the hash of the trace.
 
-    `sources` are the entries they were drawn from and `made_of` a digest of their texts in hex; `model` wrote it,
-    `cut` is a sentence on what was left out for lack of room, or "".
+    `sources` are the entries they were drawn from, where the text cites by numbers in the order of these from 1, and
+    `made_of` a digest of their texts in hex; `model` wrote it, `cut` is a sentence on what was left out for lack of
+    room, or "".
     """
 
     kind: Kind
-    day: date
+    about: date | bytes
     text: str
     sources: tuple[bytes, ...]
     made_of: str
@@ -40,17 +41,17 @@ class Digests:
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
-    async def get(self, keys: Keyring, kind: Kind, day: date) -> Digest | None:
-        """What there is of this kind for a day; None also for one that does not open."""
+    async def get(self, keys: Keyring, kind: Kind, about: date | bytes) -> Digest | None:
+        """What there is of this kind; None also for one that does not open."""
         rows = await self._db.fetch(
             "SELECT place, revision, sealed FROM digests WHERE user_id=? AND place=?",
-            (keys.user_id, _place(keys, kind, day)),
+            (keys.user_id, place_of_digest(keys, kind, about)),
         )
         return _open(keys, *rows[0]) if rows else None
 
     async def put(self, keys: Keyring, digest: Digest, also: Sequence[Step] = ()) -> None:
         """Store it in place of an older one, with further steps of the same action, all or none."""
-        place = _place(keys, digest.kind, digest.day)
+        place = place_of_digest(keys, digest.kind, digest.about)
         async with self._db.write() as tx:
             rows = await tx.fetch("SELECT revision FROM digests WHERE user_id=? AND place=?", (keys.user_id, place))
             revision = rows[0][0] + 1 if rows else 1
@@ -63,10 +64,12 @@ class Digests:
             for step in also:
                 await step(tx)
 
-    async def remove(self, keys: Keyring, kind: Kind, day: date) -> None:
-        """Remove what there is of this kind for a day."""
+    async def remove(self, keys: Keyring, kind: Kind, about: date | bytes) -> None:
+        """Remove what there is of this kind."""
         async with self._db.write() as tx:
-            await tx.execute("DELETE FROM digests WHERE user_id=? AND place=?", (keys.user_id, _place(keys, kind, day)))
+            await tx.execute(
+                "DELETE FROM digests WHERE user_id=? AND place=?", (keys.user_id, place_of_digest(keys, kind, about))
+            )
 
     def forgetting(self, keys: Keyring, gone: Collection[bytes]) -> Step:
         """The step that removes all that was drawn from these entries, and what does not open."""
@@ -81,15 +84,20 @@ class Digests:
         return forget
 
 
-def _place(keys: Keyring, kind: Kind, day: date) -> bytes:
-    return keys.blind("digest", f"{kind}:{day.isoformat()}".encode())
+def place_of_digest(keys: Keyring, kind: Kind, about: date | bytes) -> bytes:
+    """Where the digest of a day or a trace is stored: a keyed hash."""
+    return keys.blind("digest", f"{kind}:{_text_of(about)}".encode())
+
+
+def _text_of(about: date | bytes) -> str:
+    return about.hex() if isinstance(about, bytes) else about.isoformat()
 
 
 def _packed(digest: Digest) -> bytes:
     return record_bytes(
         {
             "kind": digest.kind,
-            "day": digest.day.isoformat(),
+            "trace" if digest.kind == "trace" else "day": _text_of(digest.about),
             "text": digest.text,
             "sources": [source.hex() for source in digest.sources],
             "made_of": digest.made_of,
@@ -108,7 +116,7 @@ def _open(keys: Keyring, place: bytes, revision: int, sealed: bytes) -> Digest |
         return None
     return Digest(
         record["kind"],
-        date.fromisoformat(record["day"]),
+        bytes.fromhex(record["trace"]) if record["kind"] == "trace" else date.fromisoformat(record["day"]),
         record["text"],
         tuple(bytes.fromhex(source) for source in record["sources"]),
         record["made_of"],

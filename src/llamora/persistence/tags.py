@@ -8,6 +8,7 @@ from logging import getLogger
 from typing import Any
 
 from llamora.persistence.connection import Connections, NotFound, Row, Step, Transaction
+from llamora.persistence.digests import place_of_digest
 from llamora.persistence.entries import record_bytes
 from llamora.text import trace_key
 from llamora.vault.envelope import Purpose, SealError
@@ -352,6 +353,12 @@ async def _apply(tx: Transaction, keys: Keyring, book: Book, change: Change) -> 
     )
     for trace in traces:
         await tx.execute(f"DELETE FROM tags WHERE user_id=? AND trace=? AND {_UNUSED}", (keys.user_id, trace))
+    # What a model said of a trace was drawn from other entries than bear it now.
+    changed = {trace for trace, _ in new | gone}
+    await tx.execute_many(
+        "DELETE FROM digests WHERE user_id=? AND place=?",
+        [(keys.user_id, place_of_digest(keys, "trace", trace)) for trace in changed],
+    )
     inverse = Change(
         before,
         gone,

@@ -22,10 +22,11 @@ from llamora.app.pages import (
     profile,
     see_other,
     today,
+    trace_id,
 )
 from llamora.app.services.container import get_services
 from llamora.app.streams import event, event_stream
-from llamora.app.views import cut_words, entry_view, message_view, model_view
+from llamora.app.views import cut_words, entry_view, message_view, model_view, trace_path
 from llamora.journal.entries import EntryError
 from llamora.journal.replies import KEPT_MEANWHILE
 from llamora.llm.client import ModelError
@@ -109,13 +110,29 @@ async def preview_opening() -> Response:
     return await _previewed("opening", day, asked.prompt, receipt)
 
 
-async def _previewed(what: str, day: date, prompt: Prompt, receipt: Receipt, entry: str = "") -> Response:
+@blueprint.get("/traces/<text>/summary/prompt")
+async def preview_summary(text: str) -> Response:
+    """Exactly what would be sent if what is written under a trace were summed up now."""
+    services, keys, trace = get_services(), security.session().keys, trace_id(text)
+    await _there()
+    try:
+        asked = await services.digests.preview_trace(keys, trace, (await profile()).endpoint)
+    except (ModelError, EntryError) as error:
+        return await _no_reply(error)
+    receipt = services.replies.receipt(asked.info, asked.client, asked.prompt)
+    return await _previewed("trace", await today(), asked.prompt, receipt, back=trace_path(trace))
+
+
+async def _previewed(
+    what: str, day: date, prompt: Prompt, receipt: Receipt, entry: str = "", back: str = ""
+) -> Response:
     options = json.dumps(dict(prompt.options), ensure_ascii=False, indent=1) if prompt.options else ""
     return await page(
         "pages/prompt.html",
         what=what,
         day=day,
         entry=entry,
+        back=back,
         messages=prompt.messages,
         options=options,
         receipt=receipt,

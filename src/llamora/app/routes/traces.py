@@ -9,10 +9,13 @@ from quart import Blueprint, Response, request
 
 from llamora.app import security
 from llamora.app.charts import year_of
-from llamora.app.pages import entry_id, field, is_fragment, model_hidden, page, profile, see_other
+from llamora.app.languages import gettext as _
+from llamora.app.pages import entry_id, field, is_fragment, model_hidden, page, profile, see_other, trace_id
 from llamora.app.services.container import get_services
-from llamora.app.views import message_view, trace_path
+from llamora.app.views import DigestView, message_view, summary_view, trace_path
+from llamora.journal.entries import EntryError
 from llamora.journal.traces import Trace, TraceError, Traces
+from llamora.llm.client import ModelError
 from llamora.persistence.connection import NotFound
 from llamora.search.rank import opening, plain
 from llamora.text import trace_key, trace_name
@@ -36,17 +39,6 @@ SORTED: dict[str, Callable[[Trace], tuple[object, ...]]] = {
 
 def _traces() -> tuple[Traces, Keyring]:
     return get_services().journal.traces, security.session().keys
-
-
-def trace_id(text: str) -> bytes:
-    """The trace in an address. Raises NotFound for what is none."""
-    try:
-        found = bytes.fromhex(text)
-    except ValueError:
-        found = b""
-    if not found or found.hex() != text:
-        raise NotFound("There is no such trace.")
-    return found
 
 
 # -- all of them -----------------------------------------------------------------------------------
@@ -121,7 +113,7 @@ async def _show(trace: bytes, status: int = 200, error: str = "", about: str = "
     start = request.args.get("from", "0")
     offset = int(start) if start.isascii() and start.isdigit() and len(start) < 8 else 0
     found = await traces.entries(keys, trace)
-    shown = await _entries(keys, [each for each, _ in found[offset : offset + PAGE_SIZE]])
+    shown = await _entries(keys, [each for each, _day in found[offset : offset + PAGE_SIZE]])
     more = offset + PAGE_SIZE if offset + PAGE_SIZE < len(found) else None
     if is_fragment():
         return await page("components/trace_entries.html", trace_id=trace.hex(), entries=shown, more=more)
@@ -138,6 +130,7 @@ async def _show(trace: bytes, status: int = 200, error: str = "", about: str = "
         about=about,
         undo=request.args.get("undo", ""),
         was=request.args.get("was", "") or trace.hex(),
+        summary=await _summary(keys, trace),
         **await _year(found),
     )
 
@@ -156,7 +149,7 @@ async def years(text: str) -> Response:
 
 
 async def _year(found: list[tuple[bytes, date]]) -> dict[str, Any]:
-    days = Counter(day for _, day in found)
+    days = Counter(day for _id, day in found)
     used = sorted({day.year for day in days})
     asked = request.args.get("year", "")
     year = int(asked) if asked.isascii() and asked.isdigit() and int(asked[:5]) in used else used[-1] if used else 1
@@ -177,13 +170,45 @@ async def _entries(keys: Keyring, ids: list[bytes]) -> list[dict[str, object]]:
     ]
 
 
+async def _summary(keys: Keyring, trace: bytes) -> DigestView | None:
+    """What a model said of a trace; nothing is made here."""
+    kept = None if await model_hidden() else await get_services().digests.trace(keys, trace)
+    return summary_view(kept) if kept else None
+
+
+@blueprint.post("/traces/<text>/summary")
+async def sum_up(text: str) -> Response:
+    """Sum up what is written under a trace, now."""
+    if await model_hidden():
+        raise NotFound("There is no page at this address.")
+    keys, trace = security.session().keys, trace_id(text)
+    try:
+        summary = await get_services().digests.sum_up_trace(keys, trace, (await profile()).endpoint)
+    except (ModelError, EntryError) as error:
+        status = 503 if isinstance(error, ModelError) else 422
+        return await page("pages/error.html", status=status, title=_("No summary"), sentence=str(error), what_to_do="")
+    if not is_fragment():
+        return see_other(f"{trace_path(trace)}#summary")
+    return await page("components/trace_summary.html", summary=summary_view(summary), trace_id=text)
+
+
+@blueprint.post("/traces/<text>/summary/delete")
+async def forget_summary(text: str) -> Response:
+    """Let a summary go."""
+    trace = trace_id(text)
+    await get_services().db.digests.remove(security.session().keys, "trace", trace)
+    if not is_fragment():
+        return see_other(trace_path(trace))
+    return await page("components/trace_summary.html", summary=None, trace_id=text)
+
+
 @blueprint.get("/traces/<text>/brief")
 async def brief(text: str) -> Response:
     """What the popover beside a trace says; `e` is the entry that it stands on. No model has a part in it."""
     traces, keys = _traces()
     trace = await traces.get(keys, trace_id(text))
     on = request.args.get("e", "")
-    last = [each for each, _ in await traces.entries(keys, trace.id) if each.hex() != on][:LAST]
+    last = [each for each, _day in await traces.entries(keys, trace.id) if each.hex() != on][:LAST]
     bears = bool(on) and trace.id in {
         other.id for other in (await traces.on(keys, [entry_id(on)])).get(entry_id(on), [])
     }

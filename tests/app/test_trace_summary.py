@@ -1,0 +1,166 @@
+"""A trace summed up on request: only sentences that cite its entries, gone when one of them changes."""
+
+import html
+import re
+
+import pytest
+
+from llamora.llm.embedded import EmbeddedServer
+from llamora.settings import LlmSettings
+from tests.app.conftest import Running, Start, Visitor, connected_to
+from tests.scripted_model import Reply, ScriptedModel
+
+HERON = "You saw a heron at the weir. [1] It came again in summer.[2]"
+
+
+@pytest.fixture
+async def app(start: Start, model: ScriptedModel) -> Running:
+    return await start(llm=connected_to(model))
+
+
+@pytest.fixture
+async def alice(app: Running) -> Visitor:
+    return await app.visitor()
+
+
+async def lake(app: Running, alice: Visitor) -> tuple[str, list[str]]:
+    """Two entries about a #lake: the address of its page, and their ids."""
+    ids = [
+        await alice.write("At the #lake: a heron stood on the weir all morning.", "2025-03-01"),
+        await alice.write("The heron of the #lake came back today.", "2026-07-02"),
+    ]
+    await app.services.search.settled(app.keys().user_id)
+    return (await app.services.journal.traces.of_name(app.keys(), "lake")).id.hex(), ids
+
+
+async def digests(app: Running) -> int:
+    return (await app.services.db._connections.fetch("SELECT count(*) FROM digests", ()))[0][0]
+
+
+async def test_a_trace_is_summed_up_with_links_to_its_entries(
+    app: Running, alice: Visitor, model: ScriptedModel
+) -> None:
+    trace, ids = await lake(app, alice)
+    secret = await alice.write("The secret of the #lake.")
+    await alice.post(f"/e/{secret}/withheld", {"withheld": "yes"})
+    await app.services.search.settled(app.keys().user_id)
+    model.script(Reply([HERON]))
+    assert 'hx-post="/traces/' + trace + '/summary"' in (await alice.get(f"/traces/{trace}")).text
+    assert model.chats == []  # looking starts nothing
+    shown = await alice.get(f"/traces/{trace}/summary/prompt")
+    assert model.chats == []
+    assert (await alice.post(f"/traces/{trace}/summary")).location == f"/traces/{trace}#summary"
+    for _ in range(2):
+        page = await alice.get(f"/traces/{trace}")
+        assert "You saw a heron at the weir." in page.words
+        assert "summed up by scripted" in page.words
+        assert f'href="/d/2025-03-01#e-{ids[0]}" aria-label="passage 1"' in page.text
+        assert f'href="/d/2026-07-02#e-{ids[1]}" aria-label="passage 2"' in page.text
+        assert f'hx-post="/traces/{trace}/summary"' not in page.text
+    assert len(model.chats) == 1
+    sent = model.chats[0].body["messages"][-1]["content"]
+    assert "[1] Saturday, 1 March 2025\n> At the #lake" in sent
+    assert "secret" not in sent
+    told = re.findall(r"<pre[^>]*>(.*?)</pre>", shown.text, re.DOTALL)
+    assert [html.unescape(text) for text in told] == [m["content"] for m in model.chats[0].body["messages"]]
+    gone = await alice.post(f"/traces/{trace}/summary/delete", fragment=True)
+    assert f'hx-post="/traces/{trace}/summary"' in gone.text
+    assert "You saw a heron" not in (await alice.get(f"/traces/{trace}")).text
+    assert await digests(app) == 0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "You love herons.",
+        "You saw a heron. [7]",
+        "You wrote “I hate every single heron”. [1]",
+        "You wrote “the heron of the lake came back today”. [1]",
+    ],
+)
+async def test_a_sentence_that_rests_on_nothing_is_left_out(
+    app: Running, alice: Visitor, model: ScriptedModel, said: str
+) -> None:
+    trace, _ = await lake(app, alice)
+    model.script(Reply([f"You saw a heron. [1] {said} It came back. [2] And then"]), Reply([said]))
+    part = await alice.post(f"/traces/{trace}/summary", fragment=True)
+    assert re.sub(r"\s+", " ", part.words).startswith("You saw a heron. 1 It came back. 2 summed up by")
+    await alice.post(f"/traces/{trace}/summary/delete")
+    refused = await alice.post(f"/traces/{trace}/summary", fragment=True)
+    assert refused.status == 503
+    assert refused.problem.startswith("The model said nothing that your entries bear out")
+    assert await digests(app) == 0
+
+
+@pytest.mark.parametrize("how", ["edited", "withheld", "deleted", "removed", "added", "renamed", "erased"])
+async def test_it_goes_when_its_entries_change(app: Running, alice: Visitor, model: ScriptedModel, how: str) -> None:
+    model.default = Reply([HERON])
+    trace, ids = await lake(app, alice)
+    await alice.post(f"/traces/{trace}/summary")
+    assert await digests(app) == 1
+    keys, first = app.keys(), bytes.fromhex(ids[0])
+    if how == "edited":
+        await app.services.journal.edit(keys, first, "At the #lake: a gull.", 1)
+    elif how == "withheld":
+        await alice.post(f"/e/{ids[0]}/withheld", {"withheld": "yes"})
+    elif how in ("deleted", "erased"):
+        await alice.post(f"/e/{ids[0]}/delete")
+    elif how == "removed":
+        await alice.post(f"/e/{ids[0]}/traces/{trace}/remove")
+    elif how == "added":
+        await alice.write("Rain on the #lake.")
+    else:
+        await alice.post(f"/traces/{trace}/name", {"name": "mere"})
+    if how == "erased":
+        await app.services.journal.erase(keys, first)
+    if how in ("erased", "removed", "added", "renamed"):
+        assert await digests(app) == 0  # at once, not only when somebody looks
+    await app.services.search.settled(keys.user_id)
+    page = await alice.get(f"/traces/{trace}")
+    assert page.status == (404 if how == "renamed" else 200)
+    assert "You saw a heron" not in page.text
+    assert await digests(app) == 0
+
+
+async def test_with_replies_off_there_is_none(app: Running, alice: Visitor, model: ScriptedModel) -> None:
+    model.default = Reply([HERON])
+    trace, _ = await lake(app, alice)
+    await alice.post(f"/traces/{trace}/summary")
+    await alice.post("/you/replies", {"replies": "off"})
+    page = await alice.get(f"/traces/{trace}")
+    assert f"{trace}/summary" not in page.text
+    assert "You saw a heron" not in page.text
+    assert (await alice.post(f"/traces/{trace}/summary")).status == 404
+    assert (await alice.get(f"/traces/{trace}/summary/prompt")).status == 404
+    assert len(model.chats) == 1
+
+
+async def test_many_entries_are_read_from_both_ends(app: Running, alice: Visitor, model: ScriptedModel) -> None:
+    for number in range(1, 16):
+        await alice.write(f"Entry {number} at the #lake.", f"2026-01-{number:02}")
+    await app.services.search.settled(app.keys().user_id)
+    trace = (await app.services.journal.traces.of_name(app.keys(), "lake")).id.hex()
+    model.default = Reply(["It began. [1] It ended. [12]"])
+    part = await alice.post(f"/traces/{trace}/summary", fragment=True)
+    assert re.findall(r'href="/d/([\d-]+)#', part.text) == ["2026-01-01", "2026-01-15"]
+    sent = model.chats[0].body["messages"][-1]["content"]
+    assert re.findall(r"> Entry (\d+)", sent) == [str(n) for n in (*range(1, 7), *range(10, 16))]
+    middle = (
+        await app.services.journal.page(
+            app.keys(), (await app.services.journal.traces.entries(app.keys(), bytes.fromhex(trace)))[7][1]
+        )
+    )[0].root
+    await app.services.journal.edit(app.keys(), middle.id, "Entry 8 of the #lake.", middle.revision)
+    assert "It began." not in (await alice.get(f"/traces/{trace}")).text
+
+
+@pytest.mark.skipif(bool(EmbeddedServer.available()), reason="needs the built-in model")
+async def test_the_built_in_model_quotes_a_clause_of_each_entry(start: Start) -> None:
+    app = await start(llm=LlmSettings())
+    alice = await app.visitor()
+    trace, ids = await lake(app, alice)
+    part = await alice.post(f"/traces/{trace}/summary", fragment=True)
+    assert part.status == 200, part.problem
+    assert re.findall(r"On (1 March 2025|2 July 2026) you wrote", part.words) == ["1 March 2025", "2 July 2026"]
+    assert re.findall(r"#e-([0-9a-f]+)", part.text) == ids
+    assert "summed up by small built-in model" in part.words
