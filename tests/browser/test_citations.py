@@ -56,7 +56,7 @@ def test_a_citation_is_beside_the_reply_and_leads_to_the_entry(
 
     reply.locator(".receipt > summary").click()
     expect(reply.locator(".receipt dl")).to_contain_text("no text left it")
-    page.locator("article.entry").nth(1).locator(".more > summary").click()
+    page.locator("article.entry").nth(1).get_by_text("More", exact=True).click()
     page.locator(".together-form > summary").click()
     axe(page)
 
@@ -83,8 +83,8 @@ def test_the_pages_of_the_model_are_for_everyone(
     page.get_by_role("button", name="Sum up the day").click()
     expect(page.locator("#recap .prose")).to_have_text("It rained.")
     axe(page)
-    page.locator("article.entry").first.locator(".more > summary").click()
-    page.get_by_role("link", name="What would be sent").click()
+    page.locator("article.entry").first.get_by_text("More", exact=True).click()
+    page.locator("#entries").get_by_role("link", name="What would be sent").click()
     expect(page.locator("pre").last).to_contain_text("Rain.")
     axe(page)
     page.goto(server.url + "/you")
