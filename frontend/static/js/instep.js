@@ -44,19 +44,24 @@ function step() {
 }
 
 on("htmx:before:request", (ctx) => {
-  if (changesPage(ctx)) writing += 1;
+  ctx.writes = changesPage(ctx); // its target may be a mere name by the time the request has failed
+  if (ctx.writes) writing += 1;
 });
 on("htmx:after:request", (ctx) => {
   if (ctx.heard && ctx.response.status === 200) place(ctx.heard, ctx.text);
 });
 on("htmx:finally:request", (ctx) => {
   if (ctx.heard) asking = false;
-  else if (changesPage(ctx)) writing -= 1;
+  else if (ctx.writes) writing -= 1;
   setTimeout(step); // after what listens to the same event has done its part
 });
 
 const changesPage = (ctx) =>
-  Boolean(entries) && !ctx.heard && ctx.request?.method === "POST" && entries.contains(ctx.target);
+  Boolean(entries) &&
+  !ctx.heard &&
+  ctx.request?.method === "POST" &&
+  ctx.target instanceof Node &&
+  entries.contains(ctx.target);
 
 function place(heard, html) {
   const fresh = document.createElement("template");

@@ -55,7 +55,7 @@ document.addEventListener("htmx:after:swap", ({ detail: { ctx } }) => {
   place();
 });
 document.addEventListener("htmx:before:swap", ({ detail: { ctx } }) => {
-  if (open && ctx.target !== open.brief && ctx.target?.contains(open.chip)) close();
+  if (open && ctx.target !== open.brief && ctx.target?.contains?.(open.chip)) close();
 });
 
 document.addEventListener("pointerover", ({ target, pointerType }) => {
