@@ -26,7 +26,7 @@ PARTS = (
 RECORD = "JOURNAL_TEST_RECORD"  # names the file in which a run leaves its Record
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # pytest wants to hash its plugins
 class Record:
     """What a run of pytest came to: ids of tests, and whether all of them could have their say."""
 

@@ -103,7 +103,7 @@ def test_what_cannot_be_done_is_a_sentence(serve: Callable[..., Server], tmp_pat
         assert errors.count("\n") == 1
     assert not file.exists()
     assert list(tmp_path.glob("*.part")) == []
-    assert run(tmp_path / "nowhere", "backup", secret="x")[0] == 2
+    assert run(tmp_path / "nowhere", "backup", secret="no secret of anybody")[0] == 2
 
 
 def test_the_passphrase_is_not_shown_when_it_is_typed(serve: Callable[..., Server], tmp_path: Path) -> None:
