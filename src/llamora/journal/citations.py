@@ -190,6 +190,7 @@ class Guard:
         self._settled = ""
         self._open = ""
         self._shown: str | None = ""
+        self._stands = ""  # what was shown, as long as nothing contradicts it
         self._removed = 0
         self._removed_open = 0
 
@@ -209,7 +210,11 @@ class Guard:
         if self._shown is None:
             said = _as_shown(self._open)
             checked, self._removed_open = self._checker.paragraph(said[: _held(said)])
-            self._shown = self._settled + checked
+            shown = self._settled + checked
+            # A word is held back while it may begin a reference; what of it was shown before does not go and come.
+            if not self._stands.startswith(shown):
+                self._stands = shown
+            self._shown = self._stands
         return self._shown
 
     @property
