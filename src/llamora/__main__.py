@@ -224,7 +224,7 @@ async def _serve_with_workers(settings: Settings, listening: socket.socket, *, d
     from llamora.llm.client import ModelError
     from llamora.llm.embedded import EmbeddedServer
     from llamora.persistence.local_db import LocalDB
-    from llamora.search.noted import BYTES as noted_bytes  # noqa: N811
+    from llamora.search.noted import BYTES as noted_bytes  # noqa: N811 -- a size there, an argument here
 
     stop = asyncio.Event()
     _on_signals(stop)

@@ -98,13 +98,6 @@ class Held:
         )
         return frozenset(row[0] for row in rows)
 
-    async def traces(self, entry_id: bytes) -> frozenset[bytes]:
-        """The traces that an entry bears."""
-        rows = await self._tx.fetch(
-            "SELECT trace FROM entry_tags WHERE user_id=? AND entry_id=?", (self.keys.user_id, entry_id)
-        )
-        return frozenset(row[0] for row in rows)
-
     async def has(self, entry_id: bytes) -> bool:
         """Whether the writer has such an entry."""
         return bool(await _standing(self._tx, self.keys, [entry_id]))
