@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llamora.persistence import LocalDB
 from llamora.persistence.connection import NotFound, StaleRevision, StorageError
 from llamora.persistence.entries import Entry
-from llamora.persistence.search_history import KEPT
+from llamora.persistence.search_history import KEPT, SPARE, SearchHistory
 from llamora.persistence.sessions import LINGER_SECONDS, Session
 from llamora.persistence.tags import trace_hash
 from llamora.persistence.users import NameTaken, User, name_key
@@ -220,14 +220,20 @@ async def test_vectors_come_back_and_are_replaced(db: LocalDB, keys: Keyring, ot
 async def test_the_search_history_is_bounded_and_newest_first(
     db: LocalDB, keys: Keyring, other: Keyring, raw: Raw
 ) -> None:
-    for number in range(KEPT + 7):
+    last = KEPT + SPARE + 1
+    for number in range(last):
         await db.search_history.add(keys, f"query {number}", AT + timedelta(seconds=number))
     await db.search_history.add(other, "\ud83e", AT)
     assert raw("SELECT count(*) FROM search_history") == [(KEPT + 1,)]
-    assert await db.search_history.recent(keys, KEPT) == [f"query {n}" for n in reversed(range(7, KEPT + 7))]
+    assert await db.search_history.recent(keys, last) == [f"query {n}" for n in reversed(range(last - KEPT, last))]
     await db.search_history.add(keys, "query 20", AT + timedelta(hours=1))
-    assert (await db.search_history.recent(keys))[:2] == ["query 20", f"query {KEPT + 6}"]
+    assert (await db.search_history.recent(keys))[:2] == ["query 20", f"query {last - 1}"]
+    fresh = SearchHistory(db.search_history._db)  # another process
+    await fresh.add(keys, "query 20", AT + timedelta(hours=2))
+    await fresh.add(keys, "query 21", AT + timedelta(hours=3))
+    await db.search_history.add(keys, "query 21", AT + timedelta(hours=4))
     assert (await db.search_history.recent(keys, 99)).count("query 20") == 1
+    assert (await db.search_history.recent(keys))[:2] == ["query 21", "query 20"]
     await db.search_history.clear(keys.user_id)
     assert await db.search_history.recent(keys) == []
     assert await db.search_history.recent(other) == ["\ud83e"]

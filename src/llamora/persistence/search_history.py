@@ -2,16 +2,19 @@
 
 import json
 import secrets
+from collections.abc import Sequence
 from datetime import datetime
 from logging import getLogger
 
-from llamora.persistence.connection import Connections
+from llamora.persistence.connection import Connections, Row
 from llamora.vault.envelope import Purpose, SealError
 from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
 
 KEPT = 50
+SPARE = 10  # so many more may be there before the oldest are looked for: that opens every one of them
+OF_WRITER = "SELECT id, revision, sealed FROM search_history WHERE user_id=?"
 
 
 class SearchHistory:
@@ -19,46 +22,67 @@ class SearchHistory:
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
+        self._rows: dict[bytes, dict[bytes, bytes]] = {}  # by writer: the row of a query, by a keyed hash of it
 
     async def add(self, keys: Keyring, query: str, at: datetime) -> bytes:
-        """Note a query and return its id; the same one again moves to the front, and beyond KEPT the oldest go."""
-        known = await self._all(keys)
-        gone = [row_id for row_id, _, text in known if text == query]
-        gone += [row_id for row_id, _, text in known if text != query][KEPT - 1 :]
-        row_id = secrets.token_bytes(16)
+        """Note a query and return its id; the same one again moves to the front.
+
+        When there are more than KEPT and SPARE the oldest go, to KEPT. A query that another process noted as well may
+        be there twice until then, and is shown once.
+        """
+        if keys.user_id not in self._rows:
+            known = await self._db.fetch(OF_WRITER, (keys.user_id,))
+            self._rows[keys.user_id] = {_hash(keys, text): row_id for row_id, _, text in _newest_first(keys, known)}
+        own = self._rows[keys.user_id]
+        hashed, row_id = _hash(keys, query), secrets.token_bytes(16)
         record = json.dumps([at.timestamp(), query]).encode()
         sealed = keys.seal(Purpose.QUERY, "search_history", "sealed", row_id, 1, record)
         async with self._db.write(aside=True) as tx:
-            await tx.execute_many("DELETE FROM search_history WHERE id=?", [(old,) for old in gone])
+            if hashed in own:
+                await tx.execute("DELETE FROM search_history WHERE user_id=? AND id=?", (keys.user_id, own[hashed]))
             await tx.execute(
                 "INSERT INTO search_history (id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, 1, ?)",
                 (row_id, keys.user_id, keys.epoch, sealed),
             )
+            if len(own) >= KEPT + SPARE:
+                rows = await tx.fetch(OF_WRITER, (keys.user_id,))
+                own = {_hash(keys, text): kept for kept, _, text in _newest_first(keys, rows)[:KEPT]}
+                gone = {row[0] for row in rows} - set(own.values())
+                await tx.execute_many("DELETE FROM search_history WHERE id=?", [(old,) for old in gone])
+        self._rows[keys.user_id] = {**own, hashed: row_id}
         return row_id
 
     async def get(self, keys: Keyring, row_id: bytes) -> str:
         """One query, "" when it is not remembered."""
-        return next((text for known, _, text in await self._all(keys) if known == row_id), "")
+        rows = await self._db.fetch(f"{OF_WRITER} AND id=?", (keys.user_id, row_id))
+        return next((text for _, _, text in _newest_first(keys, rows)), "")
 
     async def recent(self, keys: Keyring, limit: int = 10) -> list[str]:
         """The latest queries, newest first."""
-        return [text for _, _, text in (await self._all(keys))[:limit] if text]
+        rows = await self._db.fetch(OF_WRITER, (keys.user_id,))
+        return list(dict.fromkeys(text for _, _, text in _newest_first(keys, rows)))[:limit]
 
     async def clear(self, user_id: bytes) -> None:
         """Forget all queries of a writer; the bytes are overwritten in the file."""
         async with self._db.write(aside=True) as tx:
             await tx.execute("DELETE FROM search_history WHERE user_id=?", (user_id,))
+        self._rows.pop(user_id, None)
         await self._db.checkpoint()
 
-    async def _all(self, keys: Keyring) -> list[tuple[bytes, float, str]]:
-        rows = await self._db.fetch("SELECT id, revision, sealed FROM search_history WHERE user_id=?", (keys.user_id,))
-        opened: list[tuple[bytes, float, str]] = []
-        for row_id, revision, sealed in rows:
-            try:
-                at, text = json.loads(keys.open(Purpose.QUERY, "search_history", "sealed", row_id, revision, sealed))
-            except SealError as error:
-                # A damaged query must not take search away; it is the oldest of all, so new ones push it out.
-                logger.error("a query could not be opened (%s)", type(error).__name__)
-                at, text = float("-inf"), ""
-            opened.append((row_id, at, text))
-        return sorted(opened, key=lambda row: row[1], reverse=True)
+
+def _hash(keys: Keyring, query: str) -> bytes:
+    """For memory only: on the disk it would tell that a query came again."""
+    return keys.blind("query", query.encode("utf-8", "surrogatepass"))
+
+
+def _newest_first(keys: Keyring, rows: Sequence[Row]) -> list[tuple[bytes, float, str]]:
+    """What opens of some rows: id, time and query."""
+    found: list[tuple[bytes, float, str]] = []
+    for row_id, revision, sealed in rows:
+        try:
+            at, text = json.loads(keys.open(Purpose.QUERY, "search_history", "sealed", row_id, revision, sealed))
+        except SealError as error:  # a damaged query must not take search away; in time it goes as the oldest do
+            logger.error("a query could not be opened (%s)", type(error).__name__)
+            continue
+        found.append((row_id, at, text))
+    return sorted(found, key=lambda row: row[1], reverse=True)
