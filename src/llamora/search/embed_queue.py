@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from logging import getLogger
+from math import inf
 from typing import TYPE_CHECKING
 
 from llamora.persistence.local_db import LocalDB
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 logger = getLogger(__name__)
 
 EMBED_BATCH = 16  # entries whose vectors are stored in one transaction
+PAUSE_SECONDS = 0.1  # without another entry, before the vectors of what was just written are made, and
+LONGEST_PAUSE_SECONDS = 0.3  # at most so long: they would take the processor from what is being written
 ASKED = 32  # vectors of questions kept, for the pages and filters of what is looked for
 
 
@@ -34,6 +37,8 @@ class EmbedQueue:
         self._users = users
         self._work = asyncio.Event()
         self._embedding: bytes | None = None  # whose entries are being embedded
+        self._written = (-inf, -inf)  # when the first and the last entry of the present burst of writing came
+        self._hurried = asyncio.Event()
         self.formers: dict[str, Embedder] = {}
 
     def busy_with(self, user: Unlocked) -> bool:
@@ -83,8 +88,17 @@ class EmbedQueue:
         """Whether there is a model, or one that is still to be loaded."""
         return self._embedder.state not in ("off", "failed")
 
-    def put(self, user: Unlocked, ids: Iterable[bytes]) -> None:
-        """Have the vectors of entries made; the last come first."""
+    def hurry(self) -> None:
+        """Make the vectors of what was just written now."""
+        self._hurried.set()
+
+    def put(self, user: Unlocked, ids: Iterable[bytes], *, written: bool = False) -> None:
+        """Have the vectors of entries made; the last come first. `written`: just now, and others may follow."""
+        now = time.monotonic()
+        if written:
+            first, last = self._written
+            self._written = (first if now - last < PAUSE_SECONDS else now, now)
+            self._hurried.clear()
         if self.can_embed():
             for entry_id in ids:
                 user.unembedded.pop(entry_id, None)
@@ -107,6 +121,7 @@ class EmbedQueue:
                     soonest = min((user.retry_at - now for user in queued), default=None)
                     await asyncio.wait_for(self._work.wait(), soonest if self.can_embed() else None)
                 continue
+            await self._burst_over()
             for user in waiting:
                 ids = [user.unembedded.popitem()[0] for _ in range(min(EMBED_BATCH, len(user.unembedded)))]
                 self._embedding = user.user_id
@@ -123,6 +138,15 @@ class EmbedQueue:
                         user.retry_after = min(2 * user.retry_after, RETRY_SECONDS[1])
                 finally:
                     self._embedding = None
+
+    async def _burst_over(self) -> None:
+        while not self._hurried.is_set():
+            first, last = self._written
+            wait = min(first + LONGEST_PAUSE_SECONDS, last + PAUSE_SECONDS) - time.monotonic()
+            if wait <= 0:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), wait)
 
     async def _let_formers_go(self) -> None:
         """Close what made vectors that nobody has any more."""

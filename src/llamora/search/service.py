@@ -138,7 +138,7 @@ class SearchService:
         user.retraced.add(entry.id)
         user.counter = None  # a build may have read the entry before this was told: look again for its traces
         user.retry_at = 0.0
-        self._queue.put(user, [entry.id])
+        self._queue.put(user, [entry.id], written=True)
 
     def retraced(self, user_id: bytes, revision: int, entry_ids: Iterable[bytes]) -> None:
         """Read the traces of these entries again: a change that made this revision of their book was about them."""
@@ -261,7 +261,8 @@ class SearchService:
         return await user.run(lambda: user.index.words_on(first, last)), complete
 
     async def settled(self, user_id: bytes) -> None:
-        """Wait until all that was asked for so far is indexed, vectors too. For tests and benchmarks."""
+        """Wait until all that was asked for so far is indexed, vectors too, at once. For tests and benchmarks."""
+        self._queue.hurry()
         while user := self._users.get(user_id):
             building = user.build is not None and not user.build.done()
             embedding = self._worker is not None and self._queue.busy_with(user)
