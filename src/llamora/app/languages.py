@@ -9,7 +9,7 @@ there is nothing to compile.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +24,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
 from babel.support import NullTranslations, Translations
+from markupsafe import Markup
 from quart import current_app, g, has_request_context, request
 
 from llamora import clock
@@ -38,7 +39,8 @@ _SENTENCE_END = re.compile(r"(?<=[.…?]) (?=\S)")
 class Language:
     """One language: `code` (BCP 47), what it calls itself, how it runs, its catalogue.
 
-    `patterns` are the sentences with blanks in them, the longest first, each with its translation.
+    `patterns` are the sentences with blanks in them, the longest first, each with its translation. `shown` has the
+    messages that a template showed: a page asks for the same few hundreds of times.
     """
 
     code: str
@@ -47,6 +49,7 @@ class Language:
     locale: Locale
     catalogue: NullTranslations
     patterns: tuple[tuple[re.Pattern[str], str], ...] = ()
+    shown: dict[str, Markup] = field(default_factory=dict[str, Markup])
 
     def said(self, text: str) -> str:
         """An English sentence of ours in this language; what is in no catalogue stays as it is."""
@@ -129,6 +132,26 @@ def gettext(message: str) -> str:
 def ngettext(one: str, more: str, number: int) -> str:
     """A message that counts something, in the language of this request."""
     return current().catalogue.ngettext(one, more, number)
+
+
+def shown(message: str, /, **blanks: object) -> Markup:
+    """A message as a template shows it, with what its blanks hold escaped."""
+    language = current()
+    if blanks:
+        return _markup(language.catalogue.gettext(message)) % blanks
+    found = language.shown.get(message)
+    if found is None:
+        found = language.shown[message] = _markup(language.catalogue.gettext(message)) % {}
+    return found
+
+
+def counted(one: str, more: str, num: int, /, **blanks: object) -> Markup:
+    """A message that counts something, as a template shows it."""
+    return _markup(current().catalogue.ngettext(one, more, num)) % {"num": num, **blanks}
+
+
+def _markup(message: str) -> Markup:
+    return Markup(message)  # noqa: S704 - from a catalogue of ours or a template
 
 
 def marked(*messages: str) -> tuple[str, ...]:

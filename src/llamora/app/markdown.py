@@ -10,10 +10,10 @@ ever fetched to show a text: an image becomes a link to where it is.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from functools import cache
-from typing import TYPE_CHECKING
+from functools import cache, partial
+from typing import TYPE_CHECKING, cast
 
 from markupsafe import Markup, escape
 
@@ -177,10 +177,17 @@ def _parser() -> "MarkdownIt":
         parser.linkify.set(  # pyright: ignore[reportUnknownMemberType] -- linkify-it-py is untyped
             {"fuzzy_link": False, "fuzzy_email": False}
         )
+        pretest = cast("Callable[[str], bool]", parser.linkify.pretest)  # pyright: ignore[reportUnknownMemberType]
+        parser.linkify.pretest = partial(_may_link, pretest)
     # Before what is escaped is joined with what is not: there a backslash still tells "#" from "#".
     parser.core.ruler.before("text_join", "traces", _mark_traces)
     parser.core.ruler.push("page", _fit_to_page)
     return parser
+
+
+def _may_link(pretest: Callable[[str], bool], text: str) -> bool:
+    """Whether an address may be in a text. Without a colon there is none, and linkify's own look is a slow one."""
+    return (":" in text or "//" in text) and pretest(text)
 
 
 def _mark_traces(state: "StateCore") -> None:

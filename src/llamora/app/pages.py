@@ -6,7 +6,8 @@ from dataclasses import replace
 from datetime import date
 from typing import Any, cast
 
-from quart import Response, g, redirect, render_template, request
+from jinja2 import Environment
+from quart import Response, current_app, g, redirect, request
 
 from llamora.app import languages, security
 from llamora.app.security import form_field as field
@@ -18,6 +19,7 @@ from llamora.persistence.connection import NotFound, StaleRevision, StorageError
 from llamora.persistence.drafts import Draft, Pen
 from llamora.vault.envelope import SealError
 
+TEMPLATES = "llamora.templates"
 TODAY_PATH = "/d/today"
 SAVE_TRIES = 5
 
@@ -138,12 +140,17 @@ async def today() -> date:
     return day_of(utc_now(), zone((await profile()).zone))
 
 
+def rendered(template: str, **context: object) -> str:
+    """A template filled in."""
+    return cast(Environment, current_app.extensions[TEMPLATES]).get_template(template).render(context)
+
+
 async def page(template: str, status: int = 200, **context: object) -> Response:
     """Render a template with what every page knows."""
     opened, writer, services = security.maybe_session(), await _writer(), get_services()
     if "model" not in context:
         context["model"] = await model_view(services.model, name=writer.endpoint, hidden=not writer.replies)
-    html = await render_template(
+    html = rendered(
         template,
         user=opened.user if opened else None,
         idle=services.accounts.idle_seconds(opened) if opened else 0,

@@ -90,14 +90,19 @@ def begin(cookie: str, opened: OpenSession) -> None:
     """Give the browser the cookie of a new session with this response."""
     g.session = opened
     g.session_cookie = cookie
-    g.pop("csrf", None)  # it was bound to what was before
+    _forget_token()  # it was bound to what was before
 
 
 def end() -> None:
     """Take the session's cookie away with this response."""
     g.session = None
     g.session_cookie = ""
+    _forget_token()
+
+
+def _forget_token() -> None:
     g.pop("csrf", None)
+    g.pop("csrf_field", None)
 
 
 class FormRequest(Request):
@@ -146,7 +151,9 @@ def csrf_token() -> str:
 
 def csrf_field() -> Markup:
     """The hidden field that every form of ours carries."""
-    return Markup('<input type="hidden" name="csrf" value="{}">').format(csrf_token())
+    if "csrf_field" not in g:
+        g.csrf_field = Markup('<input type="hidden" name="csrf" value="{}">').format(csrf_token())
+    return cast(Markup, g.csrf_field)
 
 
 def client_address() -> str:

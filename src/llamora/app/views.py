@@ -263,10 +263,12 @@ def _receipt_view(receipt: Receipt, hidden: bool) -> ReceiptView:
     )
 
 
-async def page_views(keys: Keyring, threads: list[Thread]) -> list[EntryView]:
-    """The threads of a page, replies as they stand this moment, without what is no source any more."""
+async def page_views(keys: Keyring, threads: list[Thread], *, with_replies: bool) -> list[EntryView]:
+    """The threads of a page, replies as they stand this moment, without what is no source any more.
+
+    `with_replies`: the writer has not turned the model off.
+    """
     services = get_services()
-    with_replies = (await services.accounts.profile(keys)).replies
     hidden = await services.journal.hidden(keys, [entry for thread in threads for entry in thread.later])
     written = [e for thread in threads for e in (thread.root, *thread.later) if e.role == "me"]
     borne = await services.journal.traces.borne(keys, {entry.id: entry.text for entry in written})
@@ -302,9 +304,11 @@ def _draft_place(view: EntryView) -> str:
 
 async def message_view(keys: Keyring, entry_id: bytes) -> EntryView:
     """One message as its page shows it, with its thread when it begins one. Raises NotFound."""
-    thread = await get_services().journal.thread(keys, entry_id)
+    services = get_services()
+    thread = await services.journal.thread(keys, entry_id)
+    with_replies = (await services.accounts.profile(keys)).replies
     kept = Thread(thread.root, tuple(entry for entry in thread.later if entry.deleted is None))
-    (view,) = await page_views(keys, [kept])
+    (view,) = await page_views(keys, [kept], with_replies=with_replies)
     for item in (view, *view.thread):
         if item.id == entry_id.hex():
             return item

@@ -8,7 +8,7 @@ from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.vault.keys import Keyring
 
-YEARS = 200  # looked back: longer than any life, and a moment's work
+YEARS = 130  # looked back: longer than any life
 
 
 def same_date(day: date) -> Iterator[date]:

@@ -43,7 +43,8 @@ async def read_month(text: str) -> Response:
     services, keys = get_services(), security.session().keys
     days = _days(first)
     found = [(day, await services.journal.page(keys, day)) for day in days]
-    pages = [(day, await page_views(keys, threads)) for day, threads in found if threads]
+    shown = (await profile()).replies
+    pages = [(day, await page_views(keys, threads, with_replies=shown)) for day, threads in found if threads]
     before, after = _beside(days)
     return await page("pages/month.html", month=first, pages=pages, previous_month=before, next_month=after)
 

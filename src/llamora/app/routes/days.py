@@ -43,7 +43,8 @@ async def show_entries(text: str) -> Response:
         return see_other(f"/d/{day}")
     threads = await get_services().journal.page(security.session().keys, day)
     asked = [thread for thread in threads if wanted & {entry.id.hex() for entry in (thread.root, *thread.later)}]
-    views = [view for root in await page_views(security.session().keys, asked) for view in (root, *root.thread)]
+    roots = await page_views(security.session().keys, asked, with_replies=(await profile()).replies)
+    views = [view for root in roots for view in (root, *root.thread)]
     return await page("components/entries.html", entries=[view for view in views if view.id in wanted])
 
 
@@ -152,7 +153,7 @@ async def _day(day: date, words: str = "", error: str = "", status: int = 200) -
         first_run=not threads and not (await get_services().db.entries.fingerprint(keys.user_id))[0],
         previous_day=day - timedelta(1) if day > date.min else None,
         next_day=day + timedelta(1) if day < date.max else None,
-        entries=await page_views(keys, threads),
+        entries=await page_views(keys, threads, with_replies=writer.replies),
         **await _of_the_model(keys, day, threads, writer, is_today=day == day_of(now, here)),
         again=[
             (entry.day, opening(plain(entry.text)))

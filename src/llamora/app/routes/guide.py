@@ -1,9 +1,9 @@
 """Help, and the page for when the server is away."""
 
-from quart import Blueprint, Response, render_template
+from quart import Blueprint, Response
 
 from llamora.app import security
-from llamora.app.pages import look_of, page
+from llamora.app.pages import look_of, page, rendered
 from llamora.journal.profiles import Profile
 
 blueprint = Blueprint("guide", __name__)
@@ -19,5 +19,5 @@ async def show() -> Response:
 @blueprint.get("/offline")
 async def offline() -> Response:
     """What the service worker shows while the server is away. It is kept on the device, so it knows nobody."""
-    html = await render_template("pages/offline.html", user=None, look=look_of(Profile()))
+    html = rendered("pages/offline.html", user=None, look=look_of(Profile()))
     return Response(html, mimetype="text/html", headers={"Cache-Control": "no-cache", "Vary": "Accept-Language"})

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from quart import Blueprint, Response, request
 
 from llamora.app import security
-from llamora.app.pages import page, today
+from llamora.app.pages import page, profile, today
 from llamora.app.services.container import get_services
 from llamora.app.views import page_views
 from llamora.clock import UnknownDay, parse_day
@@ -34,7 +34,9 @@ async def show() -> Response:
     journal = get_services().journal
     days = [first + timedelta(number) for number in range((last - first).days + 1)]
     written = await journal.written_days(keys, days)
-    found = [(day, await page_views(keys, await journal.page(keys, day))) for day in days if day in written]
+    shown = (await profile()).replies
+    read = [(day, await journal.page(keys, day)) for day in days if day in written]
+    found = [(day, await page_views(keys, threads, with_replies=shown)) for day, threads in read]
     if not replies:
         for _day, entries in found:
             for entry in entries:

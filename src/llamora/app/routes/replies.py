@@ -8,7 +8,7 @@ from contextlib import aclosing
 from datetime import date
 
 from markupsafe import escape
-from quart import Blueprint, Response, render_template
+from quart import Blueprint, Response
 
 from llamora.app import languages, security
 from llamora.app.languages import gettext as _
@@ -20,6 +20,7 @@ from llamora.app.pages import (
     model_hidden,
     page,
     profile,
+    rendered,
     see_other,
     today,
     trace_id,
@@ -236,5 +237,5 @@ async def _events(reply_id: bytes) -> AsyncGenerator[bytes]:
             yield event((await entry_view(reply, reply.id)).html, event_id=str(len(reply.text)))
     view = await message_view(keys, reply_id)
     model = await model_view(services.model, hidden=await model_hidden())
-    yield event(await render_template("components/reply_done.html", entry=view, model=model))
+    yield event(rendered("components/reply_done.html", entry=view, model=model))
     yield event("", name="done")
