@@ -9,12 +9,11 @@ from itertools import pairwise
 import pytest
 
 from llamora.journal import replies as replies_module
-from llamora.journal.entries import Thread
 from llamora.journal.replies import CUT_SHORT, DELETED_MEANWHILE, ERASED_MEANWHILE, KEPT_MEANWHILE
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision
 from llamora.persistence.entries import Entries, Entry
-from llamora.vault.keys import Keyring, NewKeys, open_keyring
+from llamora.vault.keys import NewKeys, open_keyring
 from tests.journal.conftest import DAY, Desk
 from tests.scripted_model import Fault, Reply, ScriptedModel
 
@@ -140,20 +139,20 @@ async def test_a_second_ask_answers_once_the_reply_has_its_record(
 ) -> None:
     """A double click: the page of the second one shows the reply, so it has to be there."""
     entry = await desk.write("Ask twice.")
-    real_add, real_thread, go_on = Entries.add, desk.journal.thread, asyncio.Event()
+    real_add, real_day, go_on = Entries.add, Entries.day, asyncio.Event()
 
     async def add(self: Entries, *given: object, **named: object) -> None:
         await go_on.wait()
         await real_add(self, *given, **named)  # type: ignore[arg-type]
 
-    async def thread(keys: Keyring, entry_id: bytes) -> Thread:
-        found = await real_thread(keys, entry_id)
+    async def page(self: Entries, *given: object) -> list[Entry]:
+        found = await real_day(self, *given)  # type: ignore[arg-type]
         if desk.replies._live:  # the second one: it knows all it needs to answer
             asyncio.get_running_loop().call_later(0.2, go_on.set)
         return found
 
     monkeypatch.setattr(Entries, "add", add)
-    monkeypatch.setattr(desk.journal, "thread", thread)
+    monkeypatch.setattr(Entries, "day", page)
     first = asyncio.create_task(desk.ask(entry))
     while not desk.replies._live:  # noqa: ASYNC110 -- it is there a moment before its record is
         await asyncio.sleep(0.01)

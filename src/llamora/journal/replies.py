@@ -18,7 +18,7 @@ from llamora.journal.profiles import known_zone
 from llamora.journal.turns import Turns
 from llamora.llm.client import THOUGHTS_END, ModelClient, ModelError, ModelInfo, estimate_tokens
 from llamora.llm.model import Model
-from llamora.llm.prompts import Passage, Prompt, PromptBuilder, Turn
+from llamora.llm.prompts import MESSAGE_TOKENS, Passage, Prompt, PromptBuilder, Turn
 from llamora.persistence.connection import NotFound, StaleRevision, StorageError
 from llamora.persistence.entries import Entry, Receipt, State, Used
 from llamora.persistence.local_db import LocalDB
@@ -50,12 +50,16 @@ READING = "Reading your page…"
 
 @dataclass(slots=True, frozen=True)
 class Composed:
-    """A prompt, and what a receipt says of it before the model was asked. `read` are the texts of its page, by id."""
+    """A prompt, and what a receipt says of it before the model was asked.
+
+    `read` are the texts of its page, by id; `seen` the revisions of all that is in it, as far as they are known.
+    """
 
     prompt: Prompt
     client: ModelClient
     receipt: Receipt
     read: Mapping[bytes, str]
+    seen: Mapping[bytes, int]
 
 
 class LiveReply:
@@ -74,7 +78,8 @@ class LiveReply:
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.read: dict[bytes, str] = {}  # what is in its prompt: texts of its page, "" for passages, which it holds
-        self.seen: dict[bytes, int] = {}  # the revisions of these at which the model might read them
+        self.seen: Mapping[bytes, int] = {}  # the revisions of these at which the model might read them
+        self.page: list[Thread] | None = None  # as it was a moment ago, when it was asked for, unless it had to wait
         self._checker = Checker({})
         self._guard = Guard(self._checker)
 
@@ -115,6 +120,8 @@ class LiveReply:
 
     def moved(self, ahead: int) -> None:
         """Somebody in the queue before this reply came or went."""
+        if ahead >= 0:
+            self.page = None
         if ahead != self.ahead:
             self.ahead = ahead
             self.tell()
@@ -181,7 +188,10 @@ class Replies:
         if why_not := self._model.why_not(endpoint):
             raise ModelError("unreachable", why_not)
         asked = await self._journal.get(keys, to)
-        thread = await self._journal.thread(keys, to)
+        page = threads(await self._db.entries.day(keys, asked.day))
+        thread = next((thread for thread in page if to in {e.id for e in (thread.root, *thread.later)}), None)
+        if thread is None:
+            raise NotFound("There is no such entry.")
         if asked.withheld or thread.root.withheld:
             raise EntryError(WITHHELD)
         for live in list(self._live.values()):
@@ -205,6 +215,7 @@ class Replies:
             also=tuple(also),
         )
         live = self._live[reply.id] = LiveReply(reply, endpoint)
+        live.page = page
         self._keys[reply.id] = keys
         # The prompt is made while the disk is busy; nothing is shown before the reply has its place there.
         live.task = asyncio.create_task(self._write(keys, live, today), name="reply")
@@ -309,7 +320,8 @@ class Replies:
     ) -> Composed:
         """What would be sent for a reply to an entry, exactly. Raises as `ask`."""
         asked = await self._journal.get(keys, to)
-        return await self._compose(keys, asked.day, to, also, today, endpoint)
+        page = threads(await self._db.entries.day(keys, asked.day))
+        return await self._compose(keys, page, asked.day, to, also, today, endpoint, exact=True)
 
     async def close(self) -> None:
         """End all replies; what came is kept and marked."""
@@ -368,12 +380,15 @@ class Replies:
 
     async def _stream(self, keys: Keyring, live: LiveReply, today: date) -> None:
         entry = live.entry
-        composed = await self._compose(keys, entry.day, entry.to or entry.id, entry.also, today, live.endpoint)
+        page, live.page = live.page, None  # what went meanwhile `_why_end` sees
+        page = threads(await self._db.entries.day(keys, entry.day)) if page is None else page
+        composed = await self._compose(keys, page, entry.day, entry.to or entry.id, entry.also, today, live.endpoint)
         prompt, receipt = composed.prompt, composed.receipt
         live.begin(prompt)
         sources = tuple(p.entry for p in receipt.passages)
         live.entry = replace(entry, model=receipt.model, sources=sources, receipt=receipt)
         live.read = {**dict.fromkeys(sources, ""), **composed.read}
+        live.seen = composed.seen
         if why := await self._why_end(keys, live):  # while the prompt was made
             self._cancel(live, why)
             await asyncio.sleep(0)  # ends here, before anything is sent
@@ -388,7 +403,7 @@ class Replies:
             await self._take(keys, live, came)
             await reading  # raises what the model server did wrong
             live.finish()
-            receipt = replace(receipt, tokens_out=await composed.client.count_tokens(live.text))
+            receipt = await _counted(receipt, composed, live.text)
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
@@ -532,11 +547,19 @@ class Replies:
     # -- what it is asked --------------------------------------------------------------------------
 
     async def _compose(
-        self, keys: Keyring, day: date, to: bytes, also: Sequence[bytes], today: date, endpoint: str
+        self,
+        keys: Keyring,
+        page: list[Thread],
+        day: date,
+        to: bytes,
+        also: Sequence[bytes],
+        today: date,
+        endpoint: str,
+        *,
+        exact: bool = False,
     ) -> Composed:
         """Gather what a reply may draw on, and fit it into the model's context."""
         client = await self._model.client(endpoint)
-        page = threads(await self._db.entries.day(keys, day))
         path, notes = _page_for(page, to, also)
         path = await self._still_true(keys, page, path)
         if not path:
@@ -561,11 +584,13 @@ class Replies:
             rest_of_day=[Turn("me", e.text) for e in notes],
             passages=passages,
             small=small,
+            exact=exact,
         )
         info = await client.describe()
         used = tuple(replace(found[p.number - 1], number=p.number, text=p.text) for p in prompt.passages)
         receipt = replace(self.receipt(info, client, prompt, used), beside=tuple(e.id for e in notes))
-        return Composed(prompt, client, receipt, {e.id: e.text for e in (*path, *notes)})
+        read, seen = {e.id: e.text for e in (*path, *notes)}, {e.id: e.revision for e in (*path, *notes)}
+        return Composed(prompt, client, receipt, read, seen)
 
     async def _still_true(self, keys: Keyring, page: list[Thread], path: list[Entry]) -> list[Entry]:
         """The messages without replies that may hold words of what the model may not read, or may read no longer.
@@ -595,9 +620,19 @@ class Replies:
             prompt=self._prompts.version,
             passages=used,
             tokens_in=prompt.tokens,
-            counted=client.counts,
+            counted=client.counts and not prompt.estimated,
             cut=prompt.cut,
         )
+
+
+async def _counted(receipt: Receipt, composed: Composed, text: str) -> Receipt:
+    """The receipt with how many tokens were written, and where that was only estimated, how many were read."""
+    client, asked = composed.client, composed.prompt.messages if composed.prompt.estimated else ()
+    written, *read = await client.count_many([text, *(message.content for message in asked)])
+    receipt = replace(receipt, tokens_out=written)
+    if not read or not client.counts:
+        return receipt
+    return replace(receipt, tokens_in=sum(read) + MESSAGE_TOKENS * len(read), counted=True)
 
 
 async def _read(pieces: AsyncGenerator[str], came: "asyncio.Queue[str | None]") -> None:

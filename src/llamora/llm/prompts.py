@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from llamora.llm.client import Message, ModelClient, ModelError
+from llamora.llm.client import Message, ModelClient, ModelError, estimate_tokens
 from llamora.llm.mirror import mirror_grammar, recall_grammar, summary_grammar
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ MARGIN: Final = 0.04
 """Share of the budget kept back: parts joined together may count a little more than each alone."""
 CHARS_PER_TOKEN_MOST: Final = 6
 """A text of more characters than this per token of budget cannot fit: it is cut before it is counted."""
+SURE: Final = 0.45
+"""Share of the budget: what is estimated at less fits. No text takes more than twice the tokens it is estimated at."""
 GAP: Final = "\n[…]\n"
 
 
@@ -95,7 +97,7 @@ class Prompt:
 
     ``options`` go to :meth:`ModelClient.stream` as ``extra``; empty but for the built-in model. ``passages`` are
     those that are in it and ``own`` the writer's words of the page, both as they stand there; ``tokens`` is what it
-    takes, a little more rather than less.
+    takes, a little more rather than less. ``estimated``: they were not counted, since it fits in any case.
     """
 
     messages: tuple[Message, ...]
@@ -104,6 +106,7 @@ class Prompt:
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     own: tuple[str, ...] = ()
     tokens: int = 0
+    estimated: bool = False
 
 
 class PromptTemplateError(Exception):
@@ -125,6 +128,7 @@ class _Draft:
     passages_dropped: int = 0
     turns_dropped: int = 0
     shortened: bool = False
+    estimated: bool = False
 
     def total(self) -> int:
         return self.fixed + sum(self.turn_costs) + sum(self.note_costs) + sum(self.passage_costs)
@@ -169,16 +173,18 @@ class PromptBuilder:
         rest_of_day: Sequence[Turn],
         passages: Sequence[Passage],
         small: bool,
+        exact: bool = False,
     ) -> Prompt:
         """The prompt that asks for a reply to the last turn of ``thread``.
 
         ``rest_of_day`` is oldest first, ``passages`` strongest first. With ``small`` the prompt is made for
-        the built-in model. Raises ValueError for an empty thread, ModelError when the server cannot be reached.
+        the built-in model. The server counts its tokens with ``exact``, or where it may not fit. Raises
+        ValueError for an empty thread, ModelError when the server cannot be reached.
         """
         if not thread:
             raise ValueError("a reply needs something to answer")
         budget = await self._budget(client, small)
-        draft = await self._count(client, thread, rest_of_day, passages, budget, small)
+        draft = await self._count(client, thread, rest_of_day, passages, budget, small, exact)
         await _fit(client, draft, budget)
         return Prompt(
             messages=self._assemble(draft, day, small),
@@ -187,6 +193,7 @@ class PromptBuilder:
             options=_mirror_options(draft) if small else {},
             own=_written(draft),
             tokens=draft.total(),
+            estimated=draft.estimated,
         )
 
     async def line(
@@ -295,8 +302,9 @@ class PromptBuilder:
         passages: Sequence[Passage],
         budget: int,
         small: bool,
+        exact: bool,
     ) -> _Draft:
-        """Count every part that has a chance to fit, with one request."""
+        """Count every part that has a chance to fit, with one request, or none where all of it fits in any case."""
         most = budget * CHARS_PER_TOKEN_MOST
         first, middle, last = _ends(thread)
         kept_middle = _newest(middle, most)
@@ -309,12 +317,13 @@ class PromptBuilder:
         noted = [replace(n, text=_quote(_without_middle(_inert(n.text), most))) for n in notes]
         frame = [m.content for m in self._frame(small)]
         frame.append(self._render("small.user.j2" if small else "reply.user.j2", "", [], [], ""))
-        counts = iter(
-            await client.count_many(
-                [*frame, *(t.text for t in turns), *(p.text for p in quoted), *(n.text for n in noted)]
-            )
-        )
+        texts = [*frame, *(t.text for t in turns), *(p.text for p in quoted), *(n.text for n in noted)]
+        estimates = [estimate_tokens(text) for text in texts]
+        # A question to the server is a third of what a reply waits for before it is asked for.
+        sure = not exact and sum(estimates) + LABEL_TOKENS * len(texts) <= SURE * budget
+        counts = iter(estimates if sure else await client.count_many(texts))
         return _Draft(
+            estimated=sure,
             fixed=sum(next(counts) + MESSAGE_TOKENS for _ in frame) + LABEL_TOKENS,
             turns=turns,
             turn_costs=[next(counts) + MESSAGE_TOKENS for _ in turns],
