@@ -1,22 +1,20 @@
 """Traces: light labels on entries. What a writer does with them, and what they say about when and beside what."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from heapq import nsmallest
-from typing import TYPE_CHECKING
+from itertools import chain, islice
 
 from llamora.persistence.connection import NotFound, Step
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.tags import Book, Change, Changed, Held, Plan, adding, removing, trace_hash
+from llamora.search.index import Mark
 from llamora.search.service import SearchService
 from llamora.text import LONGEST_TRACE, is_emoji, trace_key, trace_name, traces_in
 from llamora.vault.keys import Keyring
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 NO_NAME = f"A trace is a word, a few words or one emoji, of at most {LONGEST_TRACE} characters."
 
@@ -58,39 +56,27 @@ class _Known:
     names: dict[bytes, str]
     by_trace: dict[bytes, set[bytes]]
     by_entry: dict[bytes, set[bytes]]
-    at: tuple[int, int] = (-1, -1)  # of the index and of the book, which `uses` were reckoned from
     uses: dict[bytes, Trace] = field(default_factory=dict[bytes, Trace])
-    numbers: dict[bytes, int] = field(default_factory=dict[bytes, int])  # of entries, as they came
-    links: "dict[bytes, NDArray[np.intp]]" = field(
-        default_factory=dict[bytes, "NDArray[np.intp]"]
-    )  # the numbers of what bears a trace
+    uncounted: set[bytes] = field(default_factory=set[bytes])  # traces of which `uses` may be out of date
+    mark: Mark | None = None  # the moment of the index at which `uses` were counted
+    counting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def take(self, done: Changed) -> None:
         """Do in memory what was done in the store."""
         for trace, entry_id in done.went:
             self.by_trace.get(trace, set()).discard(entry_id)
             self.by_entry.get(entry_id, set()).discard(trace)
-            self.links.pop(trace, None)
         for trace, entry_id in done.came:
             self.by_trace.setdefault(trace, set()).add(entry_id)
             self.by_entry.setdefault(entry_id, set()).add(trace)
-            self.links.pop(trace, None)
         for trace, name in done.names.items():
             if name is None:
                 self.names.pop(trace, None)
             else:
                 self.names[trace] = name
+        touched = {trace for trace, _ in done.went | done.came}
+        self.uncounted |= touched | done.names.keys() | (done.book.hidden ^ self.book.hidden)
         self.book = done.book
-
-    def bearing(self, trace: bytes) -> "NDArray[np.intp]":
-        """The numbers of the entries that bear a trace."""
-        import numpy as np
-
-        if trace not in self.links:
-            numbers = self.numbers
-            found = [numbers.setdefault(entry_id, len(numbers)) for entry_id in self.by_trace.get(trace, ())]
-            self.links[trace] = np.array(found, dtype=np.intp)
-        return self.links[trace]
 
 
 class Traces:
@@ -262,10 +248,8 @@ class Traces:
     async def get(self, keys: Keyring, trace: bytes) -> Trace:
         """One trace. Raises NotFound for one that stands on no page."""
         known = await self._known(keys)
-        import numpy as np
-
         days = await self._search.days_of(keys, list(known.by_trace.get(trace, ())))
-        found = _use(trace, known.names.get(trace), known, np.array(days, dtype=np.int32))
+        found = _use(trace, known, days)
         if found is None:
             raise NotFound("There is no such trace.")
         return found
@@ -350,30 +334,36 @@ class Traces:
         return [(entry_id, date.fromordinal(day)) for entry_id, day in found]
 
     async def _uses(self, keys: Keyring) -> _Known:
-        """What is known, with how often and when each trace was used, reckoned again when something changed."""
-        import numpy as np
-
+        """What is known, with how often and when each trace was used: counted again where something changed."""
         known = await self._known(keys)
-        at = (self._search.version(keys), known.book.revision)
-        if known.at != at:
-            bearing = {trace: known.bearing(trace) for trace in known.names}
-            days = np.array(await self._search.days_of(keys, list(known.numbers)), dtype=np.int32)
-            known.uses = {
-                use.id: use
-                for trace, name in known.names.items()
-                if (use := _use(trace, name, known, days[bearing[trace]]))
-            }
-            known.at = at
+        async with known.counting:
+            known.mark, moved = await self._search.moved_since(keys, known.mark)
+            if moved is None:
+                known.uncounted.update(known.names, known.uses)
+            else:
+                known.uncounted.update(trace for entry_id in moved for trace in known.by_entry.get(entry_id, ()))
+            counting, known.uncounted = known.uncounted, set()
+            try:
+                bearing = {trace: list(known.by_trace.get(trace, ())) for trace in counting}
+                days = iter(await self._search.days_of(keys, list(chain.from_iterable(bearing.values()))))
+            except BaseException:
+                known.uncounted |= counting
+                raise
+            for trace, ids in bearing.items():
+                if use := _use(trace, known, islice(days, len(ids))):
+                    known.uses[trace] = use
+                else:
+                    known.uses.pop(trace, None)
         return known
 
 
-def _use(trace: bytes, name: str | None, known: _Known, days: "NDArray[np.int32]") -> Trace | None:
-    """How a trace was used on these days; 0 is no page."""
-    days = days[days > 0]
-    if not len(days) or name is None:
+def _use(trace: bytes, known: _Known, days: Iterable[int]) -> Trace | None:
+    """How a trace was used on these days; 0 is no page. None for one that stands on none."""
+    on = [day for day in days if day]
+    if not on or trace not in known.names:
         return None
-    first, last = date.fromordinal(int(days.min())), date.fromordinal(int(days.max()))
-    return Trace(trace, name, len(days), first, last, trace in known.book.hidden)
+    first, last = date.fromordinal(min(on)), date.fromordinal(max(on))
+    return Trace(trace, known.names[trace], len(on), first, last, trace in known.book.hidden)
 
 
 async def _called(held: Held, trace: bytes) -> str:

@@ -8,10 +8,12 @@ import re
 import sqlite3
 import unicodedata
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from llamora.clock import day_in_words, weekday_in_words
@@ -65,6 +67,7 @@ SCAN_TERMS = 500  # words looked through for that before the thread looks for ot
 STEMS_KEPT = 4096
 FINISHED = 16  # words that a prefix is taken for, where it is none of a stem
 MERGE = {table: f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)" for table in ("words", "forms")}  # noqa: S608
+MOVES_KEPT = 4096  # ids of entries whose day was set or taken last
 MERGE_PAGES = 64  # of FTS5, written in one step of purging: some 20 ms
 STATE = ("revisions", "live", "mine", "days", "at", "lengths")  # what is kept of every slot
 
@@ -73,6 +76,10 @@ READ = (
     " group_concat(CASE col WHEN 'body' THEN offset END),"
     " group_concat(CASE col WHEN 'about' THEN doc - 1 END) FROM terms WHERE "
 )
+
+
+Mark = tuple[object, int]
+"""A moment of an index: see UserIndex.moved_since."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -158,6 +165,9 @@ class UserIndex:
         self._scales: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
         self._marked: dict[str, bool] = {}  # tables with words that are only marked as gone; whether purging began
         self.version = 0  # another one after every change
+        self._moves = 0  # how often an entry came, went, or came anew on what may be another day
+        self._moved: deque[bytes] = deque(maxlen=MOVES_KEPT)
+        self._self = object()  # what marks of this index bear, and those of no other
         self._scanned: str | None = ""  # the last word looked at for being common; None: all were
 
     def _views(self) -> None:
@@ -174,6 +184,7 @@ class UserIndex:
         """Forget everything."""
         self._db.close()
         self._slots.clear()
+        self._moved.clear()
         self._passages.clear()
         self._postings.clear()
 
@@ -199,6 +210,7 @@ class UserIndex:
                     slot = None
             if slot is None:
                 slot = self._new_slot(document.entry_id)
+                self._move(document.entry_id)
             self._revisions[slot] = document.revision
             self._live[slot] = True
             self._mine[slot] = document.mine
@@ -227,6 +239,7 @@ class UserIndex:
             slot = self._slots.get(entry_id)
             if slot is not None:
                 self._vacate(slot)
+                self._move(entry_id)
         self._db.execute("COMMIT")
 
     def put_vectors(self, entry_id: bytes, revision: int, vectors: "Vectors", model: str = "") -> bool:
@@ -263,6 +276,12 @@ class UserIndex:
         if not len(self._days):
             return [0] * len(slots)
         return np.where(slots < 0, 0, self._days[slots]).tolist()
+
+    def moved_since(self, mark: Mark | None) -> tuple[Mark, list[bytes] | None]:
+        """Whose day `days_of` may give otherwise than at a mark, and the mark of now; None: anybody's."""
+        now = (self._self, self._moves)
+        behind = self._moves - mark[1] if mark and mark[0] is self._self else MOVES_KEPT + 1
+        return now, list(islice(reversed(self._moved), behind)) if behind <= len(self._moved) else None
 
     def without_vectors(self, model: str) -> list[bytes]:
         """The entries that have no vectors by a model, newest first."""
@@ -486,6 +505,10 @@ class UserIndex:
                 setattr(self, name, grown(getattr(self, name), slot + 1))
         self._slots[entry_id] = slot
         return slot
+
+    def _move(self, entry_id: bytes) -> None:
+        self._moves += 1
+        self._moved.append(entry_id)
 
     def _vacate(self, slot: int) -> None:
         self._remove_text(slot)

@@ -15,7 +15,7 @@ from llamora.persistence.local_db import LocalDB
 from llamora.search.building import Builder, document
 from llamora.search.embed import Embedder, chunks
 from llamora.search.embed_queue import EmbedQueue
-from llamora.search.index import Match, Matches, UserIndex
+from llamora.search.index import Mark, Match, Matches, UserIndex
 from llamora.search.noted import Noted
 from llamora.search.passages import UNKNOWN
 from llamora.search.rank import Query, opening, parse_query, pieces, plain, plain_query, relaxed
@@ -242,9 +242,10 @@ class SearchService:
         user = self._opened(keys)
         return await user.run(lambda: user.index.days_of(ids))
 
-    def version(self, keys: Keyring) -> int:
-        """Another number once `days_of` may say something else."""
-        return self._opened(keys).index.version
+    async def moved_since(self, keys: Keyring, mark: Mark | None) -> tuple[Mark, list[bytes] | None]:
+        """Of which entries `days_of` may say something else than at a mark, and the mark of now; None: of any."""
+        user = self._opened(keys)
+        return await user.run(lambda: user.index.moved_since(mark))
 
     async def save(self, user_id: bytes) -> bool:
         """Seal the writer's index as it is into the store. False when it changed meanwhile, or is not unlocked."""
