@@ -35,6 +35,11 @@ class Trace:
     hidden: bool = False
 
     @property
+    def hex(self) -> str:
+        """Its id as addresses have it: no call, which costs more than all the rest of a line in a long list."""
+        return self.id.hex()
+
+    @property
     def shown(self) -> str:
         """The name as a page shows it."""
         return self.name if is_emoji(self.name) else f"#{self.name}"
