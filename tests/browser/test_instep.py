@@ -124,3 +124,40 @@ def test_a_window_that_was_away_catches_up(writer: Writer, new_page: Callable[..
     expect(page.locator("article.entry .prose")).to_have_text(
         [f"Written elsewhere {number}." for number in range(3)], timeout=SOON
     )
+
+
+def test_traces_come_and_go_in_the_other_window(writer: Writer, new_page: Callable[..., Page]) -> None:
+    entry = writer.write("Rain on the #weir.", DAY)
+    here, there = opened(new_page, writer), opened(new_page, writer)
+    chips = f"#e-{entry} .traces li > .trace"
+    box = there.get_by_label("A word, a few words or one emoji")
+    there.get_by_text("Trace", exact=True).click()
+    box.fill("half a w")
+    here.get_by_text("Trace", exact=True).click()
+    here.get_by_label("A word, a few words or one emoji").fill("heron")
+    here.keyboard.press("Enter")
+    expect(here.locator(chips)).to_have_text(["#heron", "#weir"])
+    expect(there.locator(chips)).to_have_text(["#heron", "#weir"], timeout=SOON)
+    expect(box).to_have_value("half a w")
+    expect(box).to_be_focused()
+
+    # The focus stays on what it was on; what stands there to be undone stays too.
+    there.locator(chips).nth(1).hover()
+    there.locator(".brief").get_by_role("button", name="Take it off this entry").click()
+    expect(there.locator(chips)).to_have_text(["#heron"])
+    expect(here.locator(chips)).to_have_text(["#heron"], timeout=SOON)
+    there.locator(chips).first.focus()
+    here.get_by_text("Trace", exact=True).click()
+    here.get_by_label("A word, a few words or one emoji").fill("reeds")
+    here.keyboard.press("Enter")
+    expect(there.locator(chips)).to_have_text(["#heron", "#reeds"], timeout=SOON)
+    expect(there.locator(chips).first).to_be_focused()
+    there.get_by_role("button", name="Undo").click()
+    expect(here.locator(chips)).to_have_text(["#heron", "#reeds", "#weir"], timeout=SOON)
+
+    # A trace that is called otherwise, on its own page: so it is on every page that shows it.
+    path = here.locator(chips).first.get_attribute("href")
+    writer.post(f"{path}/name", {"name": "grey heron"})
+    for page in (here, there):
+        expect(page.locator(chips)).to_have_text(["#grey heron", "#reeds", "#weir"], timeout=SOON)
+        expect(page.locator("article.entry")).to_have_count(1)

@@ -1,16 +1,17 @@
 // What is written, changed or deleted in another window or on another device comes to this page too: without a move of
 // what is read, and without a touch on what is being typed. The server says what stands on the page (session.js hears
-// it); what differs is asked for and put in its place.
+// it); what differs is asked for and put in its place. The traces of an entry come and go without the rest of it.
 
 const entries = document.querySelector("[data-day]");
 export const day = entries?.dataset.day;
 
-let listing = null; // the newest that was heard and not yet acted upon: [id, revision, root] in the page's order
+let listing = null; // the newest that was heard and not yet acted upon: [id, revision, root, traces] in the page's order
 let writing = 0; // requests under way whose answer changes the page by itself
 let asking = false;
 
 const on = (name, listener) => document.addEventListener(name, (event) => listener(event.detail.ctx));
 const shown = (id) => document.getElementById(`e-${id}`);
+const tracesOf = (id, within = document) => within.querySelector(`#traces-${id}`);
 const threadOf = (element) => element.querySelector(":scope > .body > .thread");
 const fieldsOf = (element) => [...element.querySelectorAll("textarea")];
 const isTouched = (field) => field === document.activeElement || field.value !== field.defaultValue;
@@ -29,6 +30,8 @@ function differs([id, revision]) {
   return !(element.dataset.revision >= revision);
 }
 
+const isRetraced = ([id, , , mark]) => (tracesOf(id)?.dataset.mark ?? mark) !== mark;
+
 function step() {
   if (!listing || writing || asking) return;
   const heard = listing;
@@ -37,7 +40,7 @@ function step() {
   for (const element of entries.querySelectorAll("article[id^='e-']")) {
     if (!ids.has(element.id.slice(2)) && !fieldsOf(element).some(isTouched)) element.remove();
   }
-  const wanted = heard.filter(differs).map(([id]) => `e=${id}`);
+  const wanted = heard.filter((item) => differs(item) || isRetraced(item)).map(([id]) => `e=${id}`);
   if (!wanted.length) return;
   asking = true;
   htmx.ajax("GET", `/d/${day}/entries?${wanted.join("&")}`, { source: entries, swap: "none", heard });
@@ -72,8 +75,19 @@ function place(heard, html) {
     const container = id === root ? entries : document.getElementById(`thread-${root}`);
     const made = fresh.content.querySelector(`#e-${id}`);
     if (made && container && differs(item)) put(made, shown(id), container, last.get(container));
+    else if (made && isRetraced(item)) retrace(tracesOf(id), tracesOf(id, made));
     if (shown(id)) last.set(container, shown(id));
   }
+}
+
+/** Only their list: what was just taken off or is suggested stays beside it. */
+function retrace(old, made) {
+  const list = ":scope > ul:not(.suggested)";
+  const held = old.querySelector(`${list} :focus`)?.href;
+  old.querySelector(list)?.remove();
+  old.prepend(...made.querySelectorAll(list));
+  old.dataset.mark = made.dataset.mark;
+  if (held) [...old.querySelectorAll("a")].find((chip) => chip.href === held)?.focus({ preventScroll: true });
 }
 
 function put(made, old, container, before) {

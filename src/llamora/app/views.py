@@ -2,9 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from hashlib import blake2b
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
@@ -96,6 +97,7 @@ class EntryView:
     waiting: str = ""
     """What a reply without a word yet waits for."""
     traces: tuple[Trace, ...] = ()
+    traces_mark: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -167,11 +169,17 @@ def _entry_view(entry: Entry, root: bytes, hidden: Mapping[bytes, str], borne: B
         _fill_reply(view, entry, whole)
     else:
         borne = borne or Borne()
-        view.traces = borne.traces
+        view.traces, view.traces_mark = borne.traces, traces_mark(borne.traces)
         view.tasks = view.state != "unreadable" and has_tasks(entry.text)
         paths = {key: trace_path(trace) for key, trace in borne.named.items()}
         view.html = render_traced(entry.text, paths, ticking=view.tasks)
     return view
+
+
+def traces_mark(traces: Iterable[Trace]) -> str:
+    """What the traces of an entry come to: another word once one came, went or is called otherwise, "" for none."""
+    said = "\n".join(f"{trace.hex} {trace.name}" for trace in traces)
+    return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest() if said else ""
 
 
 def trace_path(trace: bytes) -> str:

@@ -15,7 +15,7 @@ from llamora.app.pages import TODAY_PATH as HOME
 from llamora.app.pages import field, known_day, look_of, model_hidden, page, see_other
 from llamora.app.services.container import get_services
 from llamora.app.streams import event, event_stream
-from llamora.app.views import device_name
+from llamora.app.views import device_name, traces_mark
 from llamora.journal.accounts import AccountError, OpenSession, TooOften, WrongCredentials
 from llamora.persistence.connection import StorageError
 from llamora.persistence.users import NameTaken, User, name_key
@@ -168,31 +168,49 @@ async def watch_session() -> Response:
 
 
 async def _changes(day: date | None) -> AsyncGenerator[bytes]:
-    """Which messages stand on the page, in their order, at first and whenever that changes: [id, revision, root].
+    """Which messages stand on the page, in their order, at first and whenever that changes.
 
-    A reply that is being written has the revision 0: its own stream tells what becomes of it.
+    Each is [id, revision, root, what its traces come to]. A reply that is being written has the revision 0: its own
+    stream tells what becomes of it.
     """
     services, keys = get_services(), security.session().keys
     yield event(name="open")
-    seen = shown = None
+    seen = shown = listed = None
     while True:
         beat = services.changes.next
         look = look_of(await services.accounts.profile(keys))
         if look != shown:
             shown = look
             yield event(json.dumps(look), name="look")
-        now = await services.db.entries.revisions_on(keys, day) if day else None
-        if day and now != seen:
+        if day:
+            now = await services.db.entries.revisions_on(keys, day), await services.db.tags.revision(keys.user_id)
+            listing = await _listing(keys, day) if now != seen else listed
             seen = now
-            with_replies = not await model_hidden()
-            listing = [
-                [entry.id.hex(), 0 if entry.state == "streaming" else entry.revision, thread.root.id.hex()]
-                for thread in await services.journal.page(keys, day)
-                for entry in (thread.root, *thread.later)
-                if with_replies or entry.role == "me"
-            ]
-            yield event(json.dumps(listing), name="page")
+            if listing != listed:
+                listed = listing
+                yield event(json.dumps(listing), name="page")
         await beat.wait()
+
+
+async def _listing(keys: Keyring, day: date) -> list[list[str | int]]:
+    services = get_services()
+    with_replies = not await model_hidden()
+    shown = [
+        (entry, thread.root.id)
+        for thread in await services.journal.page(keys, day)
+        for entry in (thread.root, *thread.later)
+        if with_replies or entry.role == "me"
+    ]
+    traces = await services.journal.traces.on(keys, [entry.id for entry, _ in shown])
+    return [
+        [
+            entry.id.hex(),
+            0 if entry.state == "streaming" else entry.revision,
+            root.hex(),
+            traces_mark(traces.get(entry.id, ())),
+        ]
+        for entry, root in shown
+    ]
 
 
 @blueprint.get("/reset")

@@ -12,7 +12,7 @@ from llamora.app.charts import year_of
 from llamora.app.languages import gettext as _
 from llamora.app.pages import entry_id, field, is_fragment, model_hidden, page, profile, see_other, trace_id
 from llamora.app.services.container import get_services
-from llamora.app.views import DigestView, message_view, summary_view, trace_path
+from llamora.app.views import DigestView, message_view, summary_view, trace_path, traces_mark
 from llamora.journal.entries import EntryError
 from llamora.journal.traces import Trace, TraceError, Traces
 from llamora.llm.client import ModelError
@@ -343,4 +343,5 @@ async def _changed(text: str, undo: bytes = b"", *, stays: bool = False, **sugge
             return await page("pages/entry_traces.html", entry=view, undo=undo, **suggested)
         return see_other(f"/d/{view.day}#e-{view.id}")
     on = (await traces.on(keys, [entry_id(text)])).get(entry_id(text), [])
-    return await page("components/traces.html", entry={"id": text, "traces": on}, undo=undo, **suggested)
+    entry = {"id": text, "traces": on, "traces_mark": traces_mark(on)}
+    return await page("components/traces.html", entry=entry, undo=undo, **suggested)
