@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamora.journal.traces import Trace, TraceError
-from llamora.persistence.connection import NotFound
+from llamora.persistence.connection import NotFound, StaleRevision, Transaction
 from llamora.text import trace_key, trace_name, traces_in
 from tests.journal.conftest import DAY, Desk
 
@@ -109,3 +109,21 @@ async def test_two_processes_know_the_same(desk: Desk) -> None:
     assert [trace.name for trace in await desk.journal.traces.all(desk.keys)] == ["lake"]
     await desk.db.tags.add(desk.keys, entry_id, "elsewhere")  # as another process would: past what is in memory
     assert {trace.name for trace in await desk.journal.traces.all(desk.keys)} == {"lake", "elsewhere"}
+
+
+async def test_a_change_that_is_not_kept_is_not_remembered(desk: Desk) -> None:
+    traces = desk.journal.traces
+    entry_id = await write(desk, "#lake")
+    await desk.search.settled(desk.keys.user_id)
+    assert [trace.name for trace in await traces.all(desk.keys)] == ["lake"]
+    entry = await desk.db.entries.get(desk.keys, entry_id)
+
+    async def refuse(_: Transaction) -> None:
+        raise StaleRevision("Somebody else was first.")
+
+    with pytest.raises(StaleRevision):
+        steps = [*traces.writing(desk.keys, entry_id, entry.text, "#sea"), refuse]
+        await desk.db.entries.update(desk.keys, entry, steps)
+    # Another process makes the change that has the same revision of the book.
+    await desk.db.tags.add(desk.keys, entry_id, "elsewhere")
+    assert {trace.name for trace in await traces.all(desk.keys)} == {"lake", "elsewhere"}

@@ -177,6 +177,8 @@ class Transaction:
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
+        self.afterwards: list[Callable[[], None]] = []
+        """Called once all of it is on the disk, before anything else is written; not at all when nothing is."""
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
         """Run one statement and return how many rows it changed."""
@@ -295,8 +297,11 @@ class Connections:
             try:
                 try:
                     await to_the_end(self._writer.execute_fetchall("BEGIN IMMEDIATE"))
-                    yield Transaction(self._writer)
+                    transaction = Transaction(self._writer)
+                    yield transaction
                     await to_the_end(self._writer.execute_fetchall("COMMIT"))
+                    for tell in transaction.afterwards:
+                        tell()
                 except BaseException:
                     await to_the_end(self._undo())
                     raise

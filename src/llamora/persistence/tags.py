@@ -189,7 +189,7 @@ class Tags:
     ) -> Step:
         """The step that puts named traces on an entry and takes others off, in the transaction that writes it.
 
-        `told` hears of it before that is committed.
+        `told` hears of it once that is committed.
         """
 
         async def step(tx: Transaction) -> None:
@@ -203,7 +203,7 @@ class Tags:
                 frozenset((trace, entry_id) for trace in off),
             )
             done, _ = await _apply(tx, keys, book, change)
-            told(done)
+            tx.afterwards.append(lambda: told(done))
 
         return step
 
