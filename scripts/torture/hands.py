@@ -20,7 +20,7 @@ from llamora.persistence.backups import copy_database, read_header, restore_back
 from llamora.persistence.connection import StaleRevision
 from llamora.persistence.drafts import Pen
 from llamora.persistence.migrations import run_db_migrations
-from llamora.persistence.tags import trace_hash
+from llamora.persistence.trace_book import trace_hash
 from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings, resource
 from llamora.text import trace_name
 from llamora.vault.keys import Keyring, open_keyring

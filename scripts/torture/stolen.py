@@ -36,7 +36,7 @@ import httpx
 from playwright.sync_api import Playwright, expect, sync_playwright
 
 from llamora.persistence import LocalDB
-from llamora.persistence.tags import trace_hash
+from llamora.persistence.trace_book import trace_hash
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import (
     Keyring,

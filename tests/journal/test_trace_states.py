@@ -6,6 +6,7 @@ in a second process that knows nothing yet, and in one that knew how it was befo
 
 import asyncio
 import contextlib
+import os
 import secrets
 import tempfile
 from collections import Counter
@@ -24,7 +25,7 @@ from llamora.journal.traces import TraceError
 from llamora.persistence.connection import NotFound
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
-from llamora.persistence.tags import trace_hash
+from llamora.persistence.trace_book import trace_hash
 from llamora.persistence.users import User
 from llamora.search.embed import Embedder
 from llamora.search.service import SearchService
@@ -75,8 +76,13 @@ class Paper:
         for alias, meant in list(self.aliases.items()):
             if meant == old:
                 self.aliases[alias] = new
-        self.aliases[old] = new
+        self.called(old, new)
         self.aliases.pop(new, None)
+
+    def called(self, other: str, trace: str) -> None:
+        """A name means a trace, and with it all that meant what is called by it."""
+        self.aliases = {alias: trace if meant == other else meant for alias, meant in self.aliases.items()}
+        self.aliases[other] = trace
 
 
 class Desk:
@@ -106,6 +112,7 @@ class Traced(RuleBasedStateMachine):
         self.path = Path(self.folder.enter_context(tempfile.TemporaryDirectory())) / "journal.sqlite3"
         self.paper = Paper()
         self.undos: list[tuple[bytes, Paper]] = []
+        self.older: list[bytes] = []
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -203,6 +210,23 @@ class Traced(RuleBasedStateMachine):
             self.paper.deleted.discard(entry_id)
             del self.paper.days[entry_id]
             self.paper.links = {link for link in self.paper.links if link[1] != entry_id}
+            before = self.copy()
+            self.read_back()
+            assert self.paper.links == before.links
+            # Names that only it bore are left behind nowhere; nothing else is forgotten.
+            assert self.paper.aliases.items() <= before.aliases.items()
+            assert self.paper.hidden <= before.hidden
+            lost = {before.aliases[alias] for alias in before.aliases.keys() - self.paper.aliases.keys()}
+            assert not (lost | before.hidden - self.paper.hidden) & self.paper.there()
+
+    def read_back(self) -> None:
+        """Write down what entries bear and names mean as the store has it."""
+        known = {self.hashed(key(name)): key(name) for name in NAMES}
+        book = self.run(self.desk.db.tags.book(self.desk.keys))
+        links = self.run(self.desk.db.tags.by_entry(USER))
+        self.paper.links = {(known[trace], entry) for entry, traces in links.items() for trace in traces}
+        self.paper.aliases = {known[alias]: key(meant) for alias, (_, meant) in book.aliases.items()}
+        self.paper.hidden = {known[trace] for trace in book.hidden}
 
     @rule(data=st.data(), name=st.sampled_from(NAMES))
     def add(self, data: st.DataObject, name: str) -> None:
@@ -212,6 +236,7 @@ class Traced(RuleBasedStateMachine):
 
     def changed(self, before: Paper, undo: bytes) -> None:
         self.undos = [(undo, before)]
+        self.older.append(undo)
 
     def copy(self) -> Paper:
         p = self.paper
@@ -235,7 +260,8 @@ class Traced(RuleBasedStateMachine):
         target = key(name)
         if target == trace:
             return
-        if target in self.paper.aliases and self.paper.aliases[target] != trace:
+        # A name that is given to a trace which nothing bears any more is free.
+        if self.paper.aliases.get(target, trace) != trace and self.paper.aliases[target] in self.paper.there():
             target = self.paper.aliases[target]
         self.moved(trace, target)
 
@@ -264,14 +290,14 @@ class Traced(RuleBasedStateMachine):
         try:
             undo = self.run(self.desk.traces.alias(self.desk.keys, self.hashed(trace), name))
         except TraceError:
-            assert other == trace or self.paper.aliases.get(other, trace) != trace
+            assert other == trace or self.paper.aliases.get(other, trace) in self.paper.there() - {trace}
             return
         assert other != trace
         self.changed(before, undo)
         if other in self.paper.there():
             self.moved(other, trace)
         else:
-            self.paper.aliases[other] = trace
+            self.paper.called(other, trace)
 
     @rule(data=st.data(), hidden=st.booleans())
     def hide(self, data: st.DataObject, hidden: bool) -> None:
@@ -300,6 +326,19 @@ class Traced(RuleBasedStateMachine):
         except NotFound:
             return
         raise AssertionError("undone twice")
+
+    @precondition(lambda self: self.older)
+    @rule(data=st.data())
+    def undo_an_older_one(self, data: st.DataObject) -> None:
+        """After other changes it takes back what is left of it. How much that is, is not written down; but no name
+        that an entry bears means another trace, and every list agrees with what the entries bear.
+        """
+        change = data.draw(st.sampled_from(self.older))
+        self.older.remove(change)
+        with contextlib.suppress(NotFound):
+            self.do(self.desk.traces.undo(self.desk.keys, change))
+        self.read_back()
+        assert not self.paper.aliases.keys() & {*self.paper.there(), *self.paper.aliases.values()}
 
     @rule()
     def open_anew(self) -> None:
@@ -346,6 +385,9 @@ class Traced(RuleBasedStateMachine):
 
 
 Traced.TestCase.settings = settings(
-    max_examples=8, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=int(os.environ.get("TRACE_EXAMPLES", "8")),  # many under scripts.torture, few in the suite
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 TestTraced = Traced.TestCase

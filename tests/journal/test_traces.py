@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from llamora.journal.traces import Trace, TraceError
 from llamora.persistence.connection import NotFound, StaleRevision, Transaction
+from llamora.persistence.trace_book import trace_hash
 from llamora.text import trace_key, trace_name, traces_in
+from llamora.vault.envelope import Purpose
 from tests.journal.conftest import DAY, Desk
 
 TODAY = date(2026, 11, 25)
@@ -121,9 +123,98 @@ async def test_a_change_that_is_not_kept_is_not_remembered(desk: Desk) -> None:
     async def refuse(_: Transaction) -> None:
         raise StaleRevision("Somebody else was first.")
 
+    steps = [*traces.writing(desk.keys, entry_id, entry.text, "#sea"), refuse]
     with pytest.raises(StaleRevision):
-        steps = [*traces.writing(desk.keys, entry_id, entry.text, "#sea"), refuse]
         await desk.db.entries.update(desk.keys, entry, steps)
     # Another process makes the change that has the same revision of the book.
     await desk.db.tags.add(desk.keys, entry_id, "elsewhere")
     assert {trace.name for trace in await traces.all(desk.keys)} == {"lake", "elsewhere"}
+
+
+async def only(desk: Desk, name: str) -> bytes:
+    """The trace of that name, which nothing has counted yet."""
+    return (await desk.journal.traces.of_name(desk.keys, name)).id
+
+
+async def also_called(desk: Desk, name: str) -> set[str]:
+    return {alias.name for alias in await desk.journal.traces.aliases(desk.keys, await only(desk, name))}
+
+
+async def test_an_undo_after_a_name_was_given_away(desk: Desk) -> None:
+    traces, keys = desk.journal.traces, desk.keys
+    first, second = await write(desk, "#lake"), await write(desk, "#sea")
+    undo = await traces.remove(keys, first, await only(desk, "lake"))
+    await traces.alias(keys, await only(desk, "sea"), "lake")
+    await traces.undo(keys, undo)
+    assert await names_on(desk, first) == await names_on(desk, second) == ["sea"]
+    await desk.search.settled(keys.user_id)
+    found = await desk.search.search(keys, "tag:lake", today=TODAY)
+    assert {hit.entry_id for hit in found.hits} == {first, second}
+
+
+async def test_an_undo_takes_nothing_from_later_changes(desk: Desk) -> None:
+    traces, keys = desk.journal.traces, desk.keys
+    first, second = await write(desk, "#lake"), await write(desk, "#sea")
+    _, undo = await traces.rename(keys, await only(desk, "lake"), "Walden")
+    await traces.merge(keys, await only(desk, "Walden"), await only(desk, "sea"))
+    await traces.undo(keys, undo)
+    assert await names_on(desk, first) == ["lake", "sea"]
+    assert await names_on(desk, second) == ["sea"]
+    assert await also_called(desk, "sea") == {"Walden"}
+    # A name that entries bear by now is theirs.
+    undo = await traces.unalias(keys, trace_hash(keys, "Walden"))
+    third = await write(desk, "#walden")
+    await traces.undo(keys, undo)
+    assert await also_called(desk, "sea") == set()
+    assert await names_on(desk, third) == ["walden"]
+    # What is hidden is so under its new name too, and a later spelling stays.
+    undo = await traces.hide(keys, await only(desk, "sea"), hidden=True)
+    off = await traces.remove(keys, second, await only(desk, "sea"))
+    await traces.rename(keys, await only(desk, "sea"), "Ocean")
+    await traces.rename(keys, await only(desk, "ocean"), "OCEAN")
+    await traces.undo(keys, undo)
+    await traces.undo(keys, off)
+    assert await names_on(desk, second) == ["OCEAN"]
+    await desk.search.settled(keys.user_id)
+    assert [trace.name for trace in await traces.all(keys)] == ["lake", "OCEAN", "walden"]
+
+
+async def test_other_names_never_lead_to_other_names(desk: Desk) -> None:
+    traces, keys = desk.journal.traces, desk.keys
+    first, second = await write(desk, "#lake"), await write(desk, "#sea")
+    await traces.rename(keys, await only(desk, "lake"), "Walden")
+    await traces.remove(keys, first, await only(desk, "Walden"))  # nothing bears it any more: its names are free
+    await traces.alias(keys, await only(desk, "sea"), "Walden")
+    assert await names_on(desk, await write(desk, "#lake again")) == ["sea"]
+    assert await also_called(desk, "sea") == {"lake", "Walden"}
+    # In a circle: each is called as the other was.
+    await traces.rename(keys, await only(desk, "sea"), "lake")
+    await traces.rename(keys, await only(desk, "lake"), "sea")
+    assert await names_on(desk, second) == ["sea"]
+    assert await names_on(desk, await write(desk, "#lake and #Walden")) == ["sea"]
+    with pytest.raises(TraceError):
+        await traces.alias(keys, await only(desk, "sea"), "SEA")
+
+
+async def test_what_is_erased_leaves_no_name_behind(desk: Desk) -> None:
+    traces, keys = desk.journal.traces, desk.keys
+    gone, stays = await write(desk, "#quokka and #wombat"), await write(desk, "#numbat")
+    await traces.hide(keys, await only(desk, "quokka"), hidden=True)
+    await traces.rename(keys, await only(desk, "wombat"), "bandicoot")
+    await traces.remove(keys, gone, await only(desk, "bandicoot"))
+    await traces.add(keys, gone, "potoroo")
+    await traces.alias(keys, await only(desk, "potoroo"), "bettong")
+    await traces.alias(keys, await only(desk, "numbat"), "dunnart")
+    await traces.remove(keys, stays, await only(desk, "numbat"))
+    await desk.journal.delete(keys, gone)
+    await desk.journal.erase(keys, gone)
+    rows = await desk.db._connections.fetch("SELECT user_id, revision, sealed FROM trace_books", ())
+    changes = await desk.db._connections.fetch("SELECT id, revision, sealed FROM trace_changes", ())
+    opened = [keys.open(Purpose.TRACE, "trace_books", "sealed", *row) for row in rows]
+    opened += [keys.open(Purpose.TRACE, "trace_changes", "sealed", *row) for row in changes]
+    said = b" ".join(opened)
+    assert b"numbat" in said
+    assert b"dunnart" in said
+    for word in ("quokka", "wombat", "bandicoot", "potoroo", "bettong"):
+        assert word.encode() not in said, word
+    assert gone.hex().encode() not in said

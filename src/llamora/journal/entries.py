@@ -17,6 +17,7 @@ from llamora.persistence.connection import AlreadyThere, NotFound, StaleRevision
 from llamora.persistence.drafts import Draft, Pen, answer_place, day_place, edit_place
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
+from llamora.persistence.trace_book import forgetting as forget_traces
 from llamora.persistence.trash import Deleted
 from llamora.persistence.versions import Version
 from llamora.search.service import SearchService
@@ -405,6 +406,7 @@ class Journal:
                 if entry.to is None:
                     gone |= {other.id for other in thread.later}
                 moved = [replace(o, to=entry.to) for o in thread.later if o.to == entry.id and o.id not in gone]
+            borne = await self._db.tags.links_of(keys.user_id, gone)
             revisions = await self._db.entries.revisions(keys.user_id)
             moved = await self._forgetting(keys, gone, moved, revisions, looked)
             places = [place(entry_id) for entry_id in gone for place in (edit_place, answer_place)]
@@ -412,6 +414,7 @@ class Journal:
                 self._db.trash.changing(keys, _clearing(item.id, gone)),
                 self._db.drafts.removing(keys, places),
                 self._db.digests.forgetting(keys, gone),
+                forget_traces(keys, gone, {trace for traces in borne.values() for trace in traces}),
                 # A reply that was stored since they were read may hold the words.
                 self._db.entries.erased_alone(keys.user_id, revisions, gone, len(moved)),
             ]

@@ -18,7 +18,7 @@ from llamora.llm.prompts import PromptBuilder, Turn
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
-from llamora.persistence.tags import trace_hash
+from llamora.persistence.trace_book import trace_hash
 from llamora.search.rank import STOP_WORDS, plain
 from llamora.search.service import SearchService
 from llamora.text import is_emoji, trace_key, trace_name

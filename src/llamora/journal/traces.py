@@ -10,7 +10,8 @@ from itertools import chain, islice
 
 from llamora.persistence.connection import NotFound, Step
 from llamora.persistence.local_db import LocalDB
-from llamora.persistence.tags import Book, Change, Changed, Held, Plan, adding, removing, trace_hash
+from llamora.persistence.tags import Changed, Held, Plan, adding, removing
+from llamora.persistence.trace_book import Book, Change, trace_hash
 from llamora.search.index import Mark
 from llamora.search.service import SearchService
 from llamora.text import LONGEST_TRACE, is_emoji, trace_key, trace_name, traces_in
@@ -128,9 +129,10 @@ class Traces:
             old = await _called(held, trace)
             if target == trace:
                 return Change({trace: name})
-            if target in held.book.aliases and trace_hash(keys, held.book.meant(name, target)) != trace:
-                target, meant = held.meant(name)
-                return await _moved(held, trace, old, target, meant)
+            led, meant = held.meant(name)
+            if led not in (target, trace) and await held.name(led) is not None:
+                target = led
+                return await _moved(held, trace, old, led, meant)
             return await _moved(held, trace, old, target, name)
 
         undo = await self._do(keys, plan)
@@ -159,8 +161,9 @@ class Traces:
             meant = await _called(held, trace)
             if other == trace:
                 raise TraceError("That is its name already.")
-            if other in held.book.aliases and trace_key(held.book.aliases[other][1]) != trace_key(meant):
-                raise TraceError(f"That name means the trace {held.book.aliases[other][1]} already.")
+            led, name_of_led = held.meant(name)
+            if led not in (other, trace) and await held.name(led) is not None:
+                raise TraceError(f"That name means the trace {name_of_led} already.")
             if (old := await held.name(other)) is not None:
                 return await _moved(held, other, old, trace, meant)
             return Change(aliases={other: (name, meant)})

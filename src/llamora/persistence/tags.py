@@ -3,62 +3,32 @@
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from logging import getLogger
-from typing import Any
 
 from llamora.persistence.connection import Connections, NotFound, Row, Step, Transaction
 from llamora.persistence.digests import place_of_digest
 from llamora.persistence.entries import record_bytes
+from llamora.persistence.trace_book import (
+    Book,
+    Change,
+    Link,
+    book_of,
+    open_book,
+    put_book,
+    settled,
+    take_back,
+    trace_hash,
+)
+from llamora.persistence.trace_book import keep as keep_undo
 from llamora.text import trace_key
 from llamora.vault.envelope import Purpose, SealError
 from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
 
-CHANGES_KEPT = 20  # of a writer: so far back can be undone
 BATCH = 500
 _UNUSED = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE user_id=tags.user_id AND trace=tags.trace)"
-Link = tuple[bytes, bytes]
-"""A trace and an entry that bears it."""
-
-
-def trace_hash(keys: Keyring, name: str) -> bytes:
-    """The keyed hash that stands for a trace's name, the same for every spelling of it (text.trace_key)."""
-    # With blanks, as the first schema's names were hashed: what has them is found by the same hash.
-    return keys.blind("trace", trace_key(name).replace("-", " ").encode("utf-8", "surrogatepass"))
-
-
-@dataclass(slots=True, frozen=True)
-class Book:
-    """What is said of a writer's traces beside their names.
-
-    `aliases` has for the hash of another name that name as it was written and the name of the trace it stands for;
-    `hidden` are traces that no list shows. `revision` is another one after every change of a name, a link or this.
-    """
-
-    revision: int = 0
-    aliases: Mapping[bytes, tuple[str, str]] = field(default_factory=dict[bytes, tuple[str, str]])
-    hidden: frozenset[bytes] = frozenset()
-
-    def meant(self, name: str, trace: bytes) -> str:
-        """The name of the trace that a name stands for."""
-        return self.aliases[trace][1] if trace in self.aliases else name
-
-
-@dataclass(slots=True, frozen=True)
-class Change:
-    """What one action does to traces. Names that no entry bears any more go by themselves.
-
-    `named` are names to be there, `linked` and `unlinked` what is borne and what is not any more; `aliases` has None
-    for what is no alias any more, `hidden` False for what is shown again.
-    """
-
-    named: Mapping[bytes, str] = field(default_factory=dict[bytes, str])
-    linked: frozenset[Link] = frozenset()
-    unlinked: frozenset[Link] = frozenset()
-    aliases: Mapping[bytes, tuple[str, str] | None] = field(default_factory=dict[bytes, tuple[str, str] | None])
-    hidden: Mapping[bytes, bool] = field(default_factory=dict[bytes, bool])
 
 
 @dataclass(slots=True, frozen=True)
@@ -154,10 +124,10 @@ class Tags:
         """
         undo = secrets.token_bytes(16) if keep else b""
         async with self._db.write() as tx:
-            book = await _book(tx, keys)
+            book = await book_of(tx, keys)
             done, inverse = await _apply(tx, keys, book, await plan(Held(tx, keys, book)))
             if keep:
-                await _keep(tx, keys, undo, inverse)
+                await keep_undo(tx, keys, undo, inverse)
         if done.went:
             await self._db.checkpoint()
         return replace(done, undo=undo)
@@ -168,14 +138,9 @@ class Tags:
         Raises NotFound for one that is not known any more, StorageError and SealError.
         """
         async with self._db.write() as tx:
-            rows = await tx.fetch(
-                "SELECT revision, sealed FROM trace_changes WHERE user_id=? AND id=?", (keys.user_id, change)
-            )
-            if not rows:
-                raise NotFound("This can not be undone any more.")
-            inverse = _unpacked(keys.open(Purpose.TRACE, "trace_changes", "sealed", change, *rows[0]))
-            await tx.execute("DELETE FROM trace_changes WHERE user_id=? AND id=?", (keys.user_id, change))
-            done, _ = await _apply(tx, keys, await _book(tx, keys), inverse)
+            held = Held(tx, keys, await book_of(tx, keys))
+            left = await _left_to_undo(held, await take_back(tx, keys, change))
+            done, _ = await _apply(tx, keys, held.book, left)
         await self._db.checkpoint()
         return done
 
@@ -193,7 +158,7 @@ class Tags:
         """
 
         async def step(tx: Transaction) -> None:
-            book = await _book(tx, keys)
+            book = await book_of(tx, keys)
             held = Held(tx, keys, book)
             put = dict(held.meant(name) for name in added)
             off = {held.meant(name)[0] for name in removed} - put.keys()
@@ -246,7 +211,7 @@ class Tags:
 
     async def book(self, keys: Keyring) -> Book:
         """What is said of the writer's traces."""
-        return _open_book(
+        return open_book(
             keys, await self._db.fetch("SELECT revision, sealed FROM trace_books WHERE user_id=?", (keys.user_id,))
         )
 
@@ -324,6 +289,37 @@ class Tags:
         return found or set()
 
 
+async def _left_to_undo(held: Held, inverse: Change) -> Change:
+    """What there is to undo of a change after others: no name that entries bear means another trace in the end."""
+    keys, book = held.keys, held.book
+    aliases = {
+        alias: meant
+        for alias, meant in inverse.aliases.items()
+        if alias in inverse.relinked or book.aliases.get(alias) == inverse.over.get(alias, book.aliases.get(alias))
+    }
+    for alias, meant in list(aliases.items()):
+        if meant and any((alias, entry_id) not in inverse.unlinked for entry_id in await held.entries(alias)):
+            del aliases[alias]
+    after = settled(keys, {**book.aliases, **aliases})
+
+    def now(trace: bytes) -> bytes:
+        return trace_hash(keys, after[trace][1]) if trace in after else trace
+
+    moved = inverse.relinked | {trace for trace, _ in inverse.unlinked}
+    names = {now(trace): after[trace][1] if trace in after else name for trace, name in inverse.named.items()}
+    spelt = {trace: name for trace, name in inverse.named.items() if trace not in moved and trace not in after}
+    alone = not (
+        moved or inverse.aliases
+    )  # nothing but what is hidden is changed: that follows a trace to its new name
+    return Change(
+        await held.missing(names) | spelt,
+        frozenset((now(trace), entry_id) for trace, entry_id in inverse.linked),
+        inverse.unlinked,
+        aliases,
+        {now(trace): hidden for trace, hidden in inverse.hidden.items() if alone or trace not in after},
+    )
+
+
 async def _apply(tx: Transaction, keys: Keyring, book: Book, change: Change) -> tuple[Changed, Change]:
     """Do a change; returns what was done and what undoes it."""
     wanted = change.linked - change.unlinked
@@ -352,14 +348,16 @@ async def _apply(tx: Transaction, keys: Keyring, book: Book, change: Change) -> 
         "DELETE FROM digests WHERE user_id=? AND place=?",
         [(keys.user_id, place_of_digest(keys, "trace", trace)) for trace in changed],
     )
+    aliases = settled(keys, {**book.aliases, **change.aliases}) if change.aliases else book.aliases
+    turned = {alias for alias, _ in aliases.items() ^ book.aliases.items()}
     inverse = Change(
         before,
         gone,
         new,
-        {alias: book.aliases.get(alias) for alias in change.aliases},
+        {alias: book.aliases.get(alias) for alias in turned},
         {trace: trace in book.hidden for trace in change.hidden},
+        {alias: aliases.get(alias) for alias in turned},
     )
-    aliases = {alias: meant for alias, meant in {**book.aliases, **change.aliases}.items() if meant is not None}
     hidden = dict.fromkeys(book.hidden, True) | dict(change.hidden)
     after = replace(
         book,
@@ -367,7 +365,7 @@ async def _apply(tx: Transaction, keys: Keyring, book: Book, change: Change) -> 
         aliases=aliases,
         hidden=frozenset(trace for trace, is_hidden in hidden.items() if is_hidden),
     )
-    await _put_book(tx, keys, after)
+    await put_book(tx, keys, after)
     names = await _names_of(tx, keys, traces)
     return Changed(b"", new, gone, {trace: names.get(trace) for trace in traces}, after), inverse
 
@@ -423,79 +421,6 @@ async def _put_name(tx: Transaction, keys: Keyring, trace: bytes, name: str) -> 
         "INSERT INTO tags (user_id, trace, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
         (keys.user_id, trace, keys.epoch, revision, sealed),
-    )
-
-
-async def _book(tx: Transaction, keys: Keyring) -> Book:
-    return _open_book(keys, await tx.fetch("SELECT revision, sealed FROM trace_books WHERE user_id=?", (keys.user_id,)))
-
-
-def _open_book(keys: Keyring, rows: Sequence[Row]) -> Book:
-    if not rows:
-        return Book()
-    revision, sealed = rows[0]
-    try:
-        record = json.loads(keys.open(Purpose.TRACE, "trace_books", "sealed", keys.user_id, revision, sealed))
-    except SealError as error:
-        # Names and links are records of their own: what is lost are aliases and what was hidden.
-        logger.error("the book of traces could not be opened (%s)", type(error).__name__)
-        return Book(revision)
-    return Book(
-        revision,
-        {bytes.fromhex(alias): (name, meant) for alias, (name, meant) in record["aliases"].items()},
-        frozenset(bytes.fromhex(trace) for trace in record["hidden"]),
-    )
-
-
-async def _put_book(tx: Transaction, keys: Keyring, book: Book) -> None:
-    record = record_bytes(
-        {
-            "aliases": {alias.hex(): list(meant) for alias, meant in book.aliases.items()},
-            "hidden": sorted(trace.hex() for trace in book.hidden),
-        }
-    )
-    sealed = keys.seal(Purpose.TRACE, "trace_books", "sealed", keys.user_id, book.revision, record)
-    await tx.execute(
-        "INSERT INTO trace_books (user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
-        (keys.user_id, keys.epoch, book.revision, sealed),
-    )
-
-
-async def _keep(tx: Transaction, keys: Keyring, change: bytes, inverse: Change) -> None:
-    """Store what undoes a change; the oldest beyond CHANGES_KEPT goes. Its revision says how old it is."""
-    rows = await tx.fetch("SELECT id, revision FROM trace_changes WHERE user_id=?", (keys.user_id,))
-    latest = max((revision for _, revision in rows), default=0)
-    sealed = keys.seal(Purpose.TRACE, "trace_changes", "sealed", change, latest + 1, _packed(inverse))
-    await tx.execute(
-        "INSERT INTO trace_changes (id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)",
-        (change, keys.user_id, keys.epoch, latest + 1, sealed),
-    )
-    await tx.execute(
-        "DELETE FROM trace_changes WHERE user_id=? AND revision<=?", (keys.user_id, latest + 1 - CHANGES_KEPT)
-    )
-
-
-def _packed(change: Change) -> bytes:
-    return record_bytes(
-        {
-            "named": {trace.hex(): name for trace, name in change.named.items()},
-            "linked": sorted((trace.hex(), entry_id.hex()) for trace, entry_id in change.linked),
-            "unlinked": sorted((trace.hex(), entry_id.hex()) for trace, entry_id in change.unlinked),
-            "aliases": {alias.hex(): meant for alias, meant in change.aliases.items()},
-            "hidden": {trace.hex(): is_hidden for trace, is_hidden in change.hidden.items()},
-        }
-    )
-
-
-def _unpacked(record: bytes) -> Change:
-    fields: dict[str, Any] = json.loads(record)
-    return Change(
-        {bytes.fromhex(trace): name for trace, name in fields["named"].items()},
-        frozenset((bytes.fromhex(trace), bytes.fromhex(entry_id)) for trace, entry_id in fields["linked"]),
-        frozenset((bytes.fromhex(trace), bytes.fromhex(entry_id)) for trace, entry_id in fields["unlinked"]),
-        {bytes.fromhex(alias): (meant[0], meant[1]) if meant else None for alias, meant in fields["aliases"].items()},
-        {bytes.fromhex(trace): is_hidden for trace, is_hidden in fields["hidden"].items()},
     )
 
 
