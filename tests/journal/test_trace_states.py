@@ -330,8 +330,9 @@ class Traced(RuleBasedStateMachine):
     @precondition(lambda self: self.older)
     @rule(data=st.data())
     def undo_an_older_one(self, data: st.DataObject) -> None:
-        """After other changes it takes back what is left of it. How much that is, is not written down; but no name
-        that an entry bears means another trace, and every list agrees with what the entries bear.
+        """After other changes it takes back what is left of it, which is not written down here.
+
+        But no name that an entry bears means another trace, and every list agrees with what the entries bear.
         """
         change = data.draw(st.sampled_from(self.older))
         self.older.remove(change)

@@ -74,7 +74,8 @@ class Held:
 
     async def missing(self, names: Mapping[bytes, str]) -> dict[bytes, str]:
         """Those of these names that no trace has by now: the first spelling stays the shown one."""
-        return {trace: name for trace, name in names.items() if await self.name(trace) is None}
+        there = await _names_of(self._tx, self.keys, names)
+        return {trace: name for trace, name in names.items() if trace not in there}
 
     def meant(self, name: str) -> tuple[bytes, str]:
         """The trace that a written name stands for, and its name."""
@@ -331,8 +332,7 @@ async def _apply(tx: Transaction, keys: Keyring, book: Book, change: Change) -> 
     before = await _names_of(tx, keys, traces)
     # A trace that an entry is to bear has a name: one that has none by now cannot come back.
     new = frozenset(link for link in new if link[0] in before or link[0] in change.named)
-    for trace, name in change.named.items():
-        await _put_name(tx, keys, trace, name)
+    await _put_names(tx, keys, change.named)
     await tx.execute_many(
         "INSERT INTO entry_tags (user_id, trace, entry_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         [(keys.user_id, *link) for link in new],
@@ -340,8 +340,9 @@ async def _apply(tx: Transaction, keys: Keyring, book: Book, change: Change) -> 
     await tx.execute_many(
         "DELETE FROM entry_tags WHERE user_id=? AND trace=? AND entry_id=?", [(keys.user_id, *link) for link in gone]
     )
-    for trace in traces:
-        await tx.execute(f"DELETE FROM tags WHERE user_id=? AND trace=? AND {_UNUSED}", (keys.user_id, trace))
+    await tx.execute_many(
+        f"DELETE FROM tags WHERE user_id=? AND trace=? AND {_UNUSED}", [(keys.user_id, trace) for trace in traces]
+    )
     # What a model said of a trace was drawn from other entries than bear it now.
     changed = {trace for trace, _ in new | gone}
     await tx.execute_many(
@@ -371,20 +372,20 @@ async def _apply(tx: Transaction, keys: Keyring, book: Book, change: Change) -> 
 
 
 async def _links(tx: Transaction, keys: Keyring, links: Collection[Link]) -> frozenset[Link]:
-    """Which of these links there are."""
-    by_trace: dict[bytes, list[bytes]] = {}
+    """Which of these links there are: asked for by trace or by entry, of whichever there are fewer."""
+    by_entry = len({entry_id for _, entry_id in links}) < len({trace for trace, _ in links})
+    one, other = ("entry_id", "trace") if by_entry else ("trace", "entry_id")
+    groups: dict[bytes, list[bytes]] = {}
     for trace, entry_id in links:
-        by_trace.setdefault(trace, []).append(entry_id)
+        place, bound = (entry_id, trace) if by_entry else (trace, entry_id)
+        groups.setdefault(place, []).append(bound)
     found: set[Link] = set()
-    for trace, ids in by_trace.items():
-        for start in range(0, len(ids), BATCH):
-            part = ids[start : start + BATCH]
+    for place, bound in groups.items():
+        for start in range(0, len(bound), BATCH):
+            part = bound[start : start + BATCH]
             marks = ",".join("?" * len(part))
-            rows = await tx.fetch(
-                f"SELECT entry_id FROM entry_tags WHERE user_id=? AND trace=? AND entry_id IN ({marks})",
-                (keys.user_id, trace, *part),
-            )
-            found |= {(trace, row[0]) for row in rows}
+            query = f"SELECT trace, entry_id FROM entry_tags WHERE user_id=? AND {one}=? AND {other} IN ({marks})"
+            found |= {(row[0], row[1]) for row in await tx.fetch(query, (keys.user_id, place, *part))}
     return frozenset(found)
 
 
@@ -400,27 +401,37 @@ async def _standing(tx: Transaction, keys: Keyring, ids: Collection[bytes]) -> s
     return found
 
 
-async def _names_of(tx: Transaction, keys: Keyring, traces: Iterable[bytes]) -> dict[bytes, str]:
-    found: dict[bytes, str] = {}
-    for trace in traces:
-        rows = await tx.fetch(
-            "SELECT trace, revision, sealed FROM tags WHERE user_id=? AND trace=?", (keys.user_id, trace)
-        )
-        found |= _names(keys, rows)
+async def _rows_of(tx: Transaction, keys: Keyring, traces: Iterable[bytes]) -> list[Row]:
+    wanted = list(traces)
+    found: list[Row] = []
+    for start in range(0, len(wanted), BATCH):
+        part = wanted[start : start + BATCH]
+        marks = ",".join("?" * len(part))
+        query = f"SELECT trace, revision, sealed FROM tags WHERE user_id=? AND trace IN ({marks})"
+        found += await tx.fetch(query, (keys.user_id, *part))
     return found
 
 
-async def _put_name(tx: Transaction, keys: Keyring, trace: bytes, name: str) -> None:
-    """Store a name where there is none; the same name spelt otherwise by a rename takes the place of the old one."""
-    rows = await tx.fetch("SELECT trace, revision, sealed FROM tags WHERE user_id=? AND trace=?", (keys.user_id, trace))
-    if rows and _open_name(keys, *rows[0]) == name:
-        return
-    revision = rows[0][1] + 1 if rows else 1
-    sealed = keys.seal(Purpose.TAG, "tags", "sealed", trace, revision, name.encode("utf-8", "surrogatepass"))
-    await tx.execute(
+async def _names_of(tx: Transaction, keys: Keyring, traces: Iterable[bytes]) -> dict[bytes, str]:
+    return _names(keys, await _rows_of(tx, keys, traces))
+
+
+async def _put_names(tx: Transaction, keys: Keyring, names: Mapping[bytes, str]) -> None:
+    """Store names where there are none; the same name spelt otherwise by a rename takes the place of the old one."""
+    rows = await _rows_of(tx, keys, names)
+    revisions = {trace: revision for trace, revision, _ in rows}
+    there = _names(keys, rows)
+    put: list[Row] = []
+    for trace, name in names.items():
+        if there.get(trace) != name:
+            revision = revisions.get(trace, 0) + 1
+            text = name.encode("utf-8", "surrogatepass")
+            sealed = keys.seal(Purpose.TAG, "tags", "sealed", trace, revision, text)
+            put.append((keys.user_id, trace, keys.epoch, revision, sealed))
+    await tx.execute_many(
         "INSERT INTO tags (user_id, trace, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
-        (keys.user_id, trace, keys.epoch, revision, sealed),
+        put,
     )
 
 
