@@ -40,8 +40,15 @@ _PICTOGRAPH = r"(?:[\u00a9\u00ae\u203c-\u3299\U0001f000-\U0001faff])"
 _ONE = rf"{_PICTOGRAPH}[\ufe0e\ufe0f]?[\U0001f3fb-\U0001f3ff]?[\U000e0020-\U000e007f]*"
 _EMOJI = rf"(?:[\U0001f1e6-\U0001f1ff]{{2}}|[0-9#*]\ufe0f?\u20e3|{_ONE}(?:\u200d{_ONE})*)"
 _ONE_EMOJI = re.compile(_EMOJI)
-_SYMBOL = frozenset(("So", "Sm", "Po", "Sk"))
+_SYMBOL = frozenset(("So", "Sm", "Sk"))
+_EMOJI_BESIDE = frozenset("\u203c\u2049\u2139\u3030\u303d")  # pictographs of a category that others are in
 _JOINERS = "\u200c\u200d"
+# What shows nothing by itself, and so makes no other name: Default_Ignorable_Code_Point of the Unicode character
+# database (DerivedCoreProperties.txt), as NFKC_Casefold of the Unicode Standard, section 3.13, leaves it out.
+_IGNORABLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 _BREAKS = re.compile(r"[\s_\-\u2010-\u2015]+")
 # What follows a "#" at which no word, address or further "#" ends; `_word` says how far it goes.
 _IN_TEXT = re.compile(rf"(?<![\w#&/\u20e3])#(?:({_EMOJI})|([^\W_]\S*))")
@@ -59,17 +66,19 @@ def is_emoji(name: str) -> bool:
     if _ONE_EMOJI.fullmatch(name) is None:
         return False
     first = name[0]
-    return unicodedata.category(first) in _SYMBOL or first.isdigit() or "\U0001f1e6" <= first <= "\U0001f1ff"
+    return unicodedata.category(first) in _SYMBOL or first in _EMOJI_BESIDE or first in "0123456789#*"
 
 
 def trace_key(name: str) -> str:
     """What is the same for every spelling of a trace's name.
 
-    NFKC and case-folded; blanks, low lines and dashes are one hyphen; "" for what has nothing in it to be a name.
+    NFKC and case-folded, without what shows nothing; blanks, low lines and dashes are one hyphen; "" for what has
+    nothing in it to be a name.
     """
     if is_emoji(name):
         return name.replace("\ufe0f", "").replace("\ufe0e", "")
-    folded = normal_form("NFKC", normal_form("NFKC", name).casefold())
+    folded = normal_form("NFKC", normal_form("NFKC", _IGNORABLE.sub("", name)).casefold())
+    folded = normal_form("NFKC", _IGNORABLE.sub("", folded))
     return _BREAKS.sub("-", folded).strip("-")
 
 
@@ -79,17 +88,18 @@ def trace_name(written: str) -> str:
     "" when it is no name: without letter or digit, with a control character in it, longer than
     LONGEST_TRACE, or more than one emoji.
     """
-    name = " ".join(written.removeprefix("#").split()) if len(written) <= 4 * LONGEST_TRACE else ""
-    if is_emoji(name):
-        return name
-    name = name.strip("-_,;:.!?\"'()[]{}<>#")
+    written = " ".join(written.split()) if len(written) <= 4 * LONGEST_TRACE else ""
+    for name in (written, written.removeprefix("#")):
+        if is_emoji(name):
+            return name
+    name = written.removeprefix("#").strip("-_,;:.!?\"'()[]{}<>#")
     if (
         not name
         or len(name) > LONGEST_TRACE
         or any(unicodedata.category(c)[0] == "C" for c in name if c not in _JOINERS)
     ):
         return ""
-    return name if any(c.isalnum() for c in name) else ""
+    return name if any(c.isalnum() for c in _IGNORABLE.sub("", name)) else ""
 
 
 def traces_in(text: str) -> list[str]:

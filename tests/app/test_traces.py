@@ -130,6 +130,7 @@ async def test_what_is_done_on_its_page_can_be_taken_back(app: Running, alice: V
     [
         ("name", {"name": "?!"}, "A trace is a word"),
         ("merge", {"into": "nobody"}, "There is no trace of that name."),
+        ("merge", {"into": "erased"}, "There is no"),
         ("aliases", {"name": "ALDER"}, "That is its name already."),
     ],
 )
@@ -137,7 +138,11 @@ async def test_what_cannot_be_done_is_said(
     app: Running, alice: Visitor, what: str, form: dict[str, str], sentence: str
 ) -> None:
     await alice.write("#alder")
+    erased = bytes.fromhex(await alice.write("#erased"))
     await settled(app)
+    await alice.get("/traces")
+    await app.services.journal.delete(app.keys(), erased)
+    await app.services.journal.erase(app.keys(), erased)
     refused = await alice.post(f"{await path_of(alice, 'alder')}/{what}", form)
     assert refused.status == 422
     assert refused.problem.startswith(sentence)
@@ -161,6 +166,9 @@ async def test_its_page_leads_back_through_years(app: Running, alice: Visitor) -
     year = await alice.get(f"{path}/years?year=2022", fragment=True)
     assert year.text.count('<rect class="heat-1"') == 1
     assert "December 1 1" in year.words
+    for asked in ("020240000", "2023", "-1", "2024" + "0" * 5000, "%D9%A2%D9%A0%D9%A2%D9%A4", ""):
+        other = await alice.get(f"{path}/years?year={asked}", fragment=True)
+        assert other.text.count('<rect class="heat-1"') == 25  # the latest, where there is no such year
     brief = await alice.get(f"{path}/brief", fragment=True)
     assert "On 26 entries, last on 25 March 2024" in brief.words
 

@@ -26,6 +26,8 @@ TODAY = date(2026, 11, 25)
         ("`#code` and ``#more ` ``, \\#escaped, http://a.org/#there <#b>", []),
         ("```\n#fenced\n```\n#after", ["after"]),
         ("#हिन्दी is whole, #don't is not", ["हिन्दी", "don"]),
+        ("これは#。です #ㅤ #️⃣ #👍🏽👍 #🇩🇪🇫🇷 #🧑🏻‍❤️‍💋‍🧑🏿! #🏴󠁧󠁢󠁥󠁮󠁧󠁿", ["👍🏽", "🇩🇪", "🧑🏻‍❤️‍💋‍🧑🏿", "🏴󠁧󠁢󠁥󠁮󠁧󠁿"]),
+        ("#2024-03-05 #2024 #before:2020 #-x", ["2024-03-05", "before"]),
     ],
 )
 def test_a_text_makes_traces(text: str, names: list[str]) -> None:
@@ -34,15 +36,43 @@ def test_a_text_makes_traces(text: str, names: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("Lake Zürich", "LAKE-ZU\u0308RICH"), ("a_b  c", "A-b-C"), ("❤️", "❤"), ("ﬁne", "FINE"), ("Straße", "STRASSE")],
+    [
+        ("Lake Zürich", "LAKE-ZU\u0308RICH"),
+        ("a_b  c", "A-b-C"),
+        ("❤️", "❤"),
+        ("ﬁne", "FINE"),
+        ("Straße", "STRASSE"),
+        ("lake", "la\u200dke\u2060"),
+        ("𝓵𝓪𝓴𝓮", "lake"),
+        ("ℹ️", "ℹ"),
+        ("Ⅸ", "ix"),
+        ("می\u200cخواهم", "میخواهم"),
+    ],
 )
 def test_spellings_of_a_name_are_one(one: str, other: str) -> None:
     assert trace_key(one) == trace_key(other) != ""
 
 
-@pytest.mark.parametrize("written", ["", " ", "#", "!!!", "🎻🎻", "x" * 65, "a\x00b", "\u202eabc"])
+@pytest.mark.parametrize(
+    "written", ["", " ", "#", "!!!", "🎻🎻", "x" * 65, "a\x00b", "\u202eabc", "。", "\u3164", "\u200d", "🎻\u200d"]
+)
 def test_what_is_no_name(written: str) -> None:
     assert trace_name(written) == ""
+
+
+def test_emoji_that_differ_are_different() -> None:
+    different = ["👍", "👍🏽", "👍🏿", "👩‍👩‍👧", "👩‍👧", "🇩🇪", "🇩", "1️⃣", "1", "🏳️‍🌈", "🏳️", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "🏴"]
+    assert len({trace_key(name) for name in different}) == len(different)
+    assert [trace_name(name) for name in different] == different
+
+
+@given(st.text(), st.sampled_from(("\u200d", "\u00ad", "\ufe0f", "\U000e0041", "\u3164")))
+def test_a_key_is_its_own_key_and_shows_all_it_has(name: str, hidden: str) -> None:
+    key = trace_key(name)
+    assert trace_key(key) == key
+    assert trace_key(f"a{hidden}{name}") == trace_key(f"a{name}")
+    if trace_name(name):
+        assert key
 
 
 @given(st.text())
@@ -218,3 +248,32 @@ async def test_what_is_erased_leaves_no_name_behind(desk: Desk) -> None:
     for word in ("quokka", "wombat", "bandicoot", "potoroo", "bettong"):
         assert word.encode() not in said, word
     assert gone.hex().encode() not in said
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "2024-03-05",
+        "today",
+        "before:2020",
+        "by:me",
+        "tag:x",
+        "-lake",
+        "12",
+        "lake*",
+        "and",
+        "wet weather",
+        "ﷺ" * 64,
+        "👩‍👩‍👧",
+        "it's",
+    ],
+)
+async def test_whatever_a_trace_is_called_it_is_found_by_that(desk: Desk, name: str) -> None:
+    entry_id, _ = await write(desk, "Rain."), await write(desk, "Snow, today, 12 of it, and by the lake.")
+    await desk.journal.traces.add(desk.keys, entry_id, name)
+    await desk.search.settled(desk.keys.user_id)
+    found = await desk.search.search(desk.keys, f'tag:"{name}"', today=TODAY)
+    assert {hit.entry_id for hit in found.hits} == {entry_id}
+    if " " not in name:
+        found = await desk.search.search(desk.keys, f"tag:{name}", today=TODAY)
+        assert {hit.entry_id for hit in found.hits} == {entry_id}

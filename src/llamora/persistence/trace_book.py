@@ -195,11 +195,7 @@ def _forgotten(keys: Keyring, change: Change, gone: Collection[bytes], dead: Col
 
 
 def _without(keys: Keyring, aliases: Mapping[bytes, Meant], dead: Collection[bytes]) -> dict[bytes, Meant]:
-    return {
-        alias: meant
-        for alias, meant in aliases.items()
-        if alias not in dead and (meant is None or trace_hash(keys, meant[1]) not in dead)
-    }
+    return {a: meant for a, meant in aliases.items() if meant is None or trace_hash(keys, meant[1]) not in dead}
 
 
 def _packed(change: Change) -> bytes:

@@ -152,7 +152,7 @@ async def _year(found: list[tuple[bytes, date]]) -> dict[str, Any]:
     days = Counter(day for _id, day in found)
     used = sorted({day.year for day in days})
     asked = request.args.get("year", "")
-    year = int(asked) if asked.isascii() and asked.isdigit() and int(asked[:5]) in used else used[-1] if used else 1
+    year = next((year for year in used if str(year) == asked), used[-1] if used else 1)
     return {
         "year": year_of(days, year, (await profile()).week_start),
         "year_before": max((other for other in used if other < year), default=None),
@@ -234,9 +234,10 @@ async def merge(text: str) -> Response:
     traces, keys = _traces()
     try:
         into = await traces.of_name(keys, (await field("into")).strip().removeprefix("#"))
+        change = await traces.merge(keys, trace_id(text), into.id)
     except NotFound as error:
         return await _show(trace_id(text), 422, str(error), "into")
-    return _done(into.id, await traces.merge(keys, trace_id(text), into.id), text)
+    return _done(into.id, change, text)
 
 
 @blueprint.post("/traces/<text>/aliases")
