@@ -8,7 +8,7 @@ import os
 import random
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.journal import rotation
 from llamora.journal.rotation import Rotation
 from llamora.persistence.backups import copy_database, read_header, restore_backup
-from llamora.persistence.connection import StaleRevision
+from llamora.persistence.connection import NotFound, StaleRevision
 from llamora.persistence.drafts import Pen
 from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.trace_book import trace_hash
@@ -29,6 +29,7 @@ from scripts.torture.promises import Line
 WORD = "quokkasaurus"
 """In every text and trace: no file may hold it."""
 HANDS = 4
+MOST_TRACES = 6  # of one hand: beyond, it takes one that is there
 MOST_LINES = 40  # of one hand: beyond, it erases rather than writes
 
 Tell = Callable[..., None]
@@ -36,11 +37,15 @@ Tell = Callable[..., None]
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """What a hand is about to do to one entry."""
+    """What a hand is about to do to one entry, and to others `beside` it by the same action.
+
+    Where it can be taken back, `do` returns what undoes it.
+    """
 
     entry: bytes
     after: Line | None
     do: Callable[[], Awaitable[object]]
+    beside: dict[bytes, Line] = field(default_factory=dict[bytes, Line])
 
 
 @dataclass(slots=True)
@@ -52,6 +57,16 @@ class Hand:
     keys: Keyring
     rng: random.Random
     lines: dict[bytes, Line]
+    undo: tuple[bytes, dict[bytes, Line]] | None = None  # of the last deed, and how what it changed was before
+
+    def fresh(self) -> str:
+        """A name of a trace that no other hand uses and this one never used."""
+        return trace_name(f"{WORD} {self.number} {self.rng.randrange(10**9)}")
+
+    def traces(self) -> list[str]:
+        """The traces that only this hand's entries bear."""
+        borne = {name for line in self.lines.values() for name in line.traces}
+        return sorted(name for name in borne if name.startswith(f"{WORD} {self.number} "))
 
     def words(self) -> str:
         """A text of any length, with the word that is looked for."""
@@ -105,7 +120,8 @@ def _erase(hand: Hand) -> Deed | None:
 def _trace(hand: Hand) -> Deed | None:
     if (entry := hand.one()) is None:
         return None
-    name, line = trace_name(f"{WORD} {hand.rng.randrange(5)}"), hand.lines[entry]
+    own, line = hand.traces(), hand.lines[entry]
+    name = hand.rng.choice(own) if own and hand.rng.random() < len(own) / MOST_TRACES else hand.fresh()
     traced = replace(line, traces=line.traces | {name})
     return Deed(entry, traced, lambda: hand.services.journal.traces.add(hand.keys, entry, name))
 
@@ -120,6 +136,60 @@ def _untrace(hand: Hand) -> Deed | None:
     return Deed(entry, traced, lambda: hand.services.journal.traces.remove(hand.keys, entry, trace))
 
 
+def _retraced(hand: Hand, name: str, into: frozenset[str], do: Callable[[], Awaitable[bytes]]) -> Deed:
+    """A deed that puts other traces in place of one, on every entry that bears it, deleted ones too."""
+    after = {
+        entry: replace(line, traces=line.traces - {name} | into)
+        for entry, line in hand.lines.items()
+        if name in line.traces
+    }
+    entry = min(after)
+    return Deed(entry, after.pop(entry), do, after)
+
+
+def _rename_trace(hand: Hand) -> Deed | None:
+    if not (own := hand.traces()):
+        return None
+    name, other = hand.rng.choice(own), hand.fresh()
+
+    async def rename() -> bytes:
+        return (await hand.services.journal.traces.rename(hand.keys, trace_hash(hand.keys, name), other))[1]
+
+    return _retraced(hand, name, frozenset({other}), rename)
+
+
+def _merge_traces(hand: Hand) -> Deed | None:
+    if len(own := hand.traces()) < 2:
+        return None
+    name, other = hand.rng.sample(own, 2)
+    trace, into = trace_hash(hand.keys, name), trace_hash(hand.keys, other)
+    return _retraced(hand, name, frozenset({other}), lambda: hand.services.journal.traces.merge(hand.keys, trace, into))
+
+
+def _delete_trace(hand: Hand) -> Deed | None:
+    if not (own := hand.traces()):
+        return None
+    name = hand.rng.choice(own)
+    trace = trace_hash(hand.keys, name)
+    return _retraced(hand, name, frozenset(), lambda: hand.services.journal.traces.delete(hand.keys, trace))
+
+
+def _undo(hand: Hand) -> Deed | None:
+    """Take back what this hand did last, where that was done to traces."""
+    if hand.undo is None:
+        return None
+    change, before = hand.undo
+
+    async def undo() -> None:
+        try:
+            await hand.services.journal.traces.undo(hand.keys, change)
+        except NotFound:  # the other hands have done so much meanwhile that it is not kept any more
+            raise StaleRevision("This can not be undone any more.") from None
+
+    entry = min(before)
+    return Deed(entry, before[entry], undo, {other: line for other, line in before.items() if other != entry})
+
+
 def _write_traced(hand: Hand) -> Deed | None:
     """A text that names its trace: the two are one action."""
     if len(hand.lines) >= MOST_LINES:
@@ -131,27 +201,35 @@ def _write_traced(hand: Hand) -> Deed | None:
 
 
 DEEDS: tuple[Callable[[Hand], Deed | None], ...] = (
-    *(_write, _write, _write_traced, _edit, _delete, _restore, _erase, _trace, _untrace),
+    *(_write, _write, _write_traced, _edit, _delete, _restore, _erase, _trace, _trace, _untrace),
+    *(_rename_trace, _merge_traces, _delete_trace, _undo, _undo),
 )
+UNDOABLE = (_untrace, _rename_trace, _merge_traces, _delete_trace)
 
 
 async def work_on(hand: Hand, tell: Tell) -> None:
     """One deed after the other, each told before it is done and after."""
     while True:
-        deed = hand.rng.choice(DEEDS)(hand)
+        plan = hand.rng.choice(DEEDS)
+        deed = plan(hand)
         if deed is None:
             continue
-        tell("begin", hand.number, deed.entry, deed.after)
+        tell("begin", hand.number, deed.entry, deed.after, deed.beside)
         try:
-            await deed.do()
+            undo = await deed.do()
         except StaleRevision:  # an erasure while much else is written is refused in the end, with a sentence
             tell("refused", hand.number)
+            hand.undo = None
             continue
         tell("done", hand.number)
+        hand.undo = None
+        if plan in UNDOABLE and isinstance(undo, bytes):
+            hand.undo = undo, {entry: hand.lines[entry] for entry in (deed.entry, *deed.beside)}
         if deed.after is None:
             del hand.lines[deed.entry]
         else:
             hand.lines[deed.entry] = deed.after
+        hand.lines.update(deed.beside)
 
 
 def settings_in(folder: Path) -> Settings:
@@ -203,7 +281,7 @@ async def _at_work(order: Order, tell: Tell, beside: Callable[[AppServices, Keyr
 
 
 def entries(order: Order, tell: Tell) -> None:
-    """Write, edit, delete, bring back, erase, trace."""
+    """Write, edit, delete, bring back, erase, trace, change traces and take that back."""
     asyncio.run(_at_work(order, tell, None))
 
 

@@ -14,10 +14,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from llamora.persistence import run_db_migrations
@@ -72,10 +73,12 @@ class Placed(Promises):
         with self.turn:
             self.told.append((self.log.stat().st_size, *words))
 
-    def begin(self, hand: int, entry: bytes, after: Line | None) -> None:
+    def begin(
+        self, hand: int, entry: bytes, after: Line | None, beside: Mapping[bytes, Line] = MappingProxyType({})
+    ) -> None:
         """Before it is sent."""
-        self._note("begin", hand, entry, after)
-        Promises.begin(self, hand, entry, after)
+        self._note("begin", hand, entry, after, dict(beside))
+        Promises.begin(self, hand, entry, after, beside)
 
     def done(self, hand: int) -> None:
         """After the answer has come."""

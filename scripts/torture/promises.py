@@ -6,10 +6,11 @@ last deed on it that was done left it; the one deed that each hand had under way
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from llamora.persistence.backups import BackupError, Header, read_header, verify_backup
@@ -50,17 +51,18 @@ class Promises:
     """What was acknowledged; None stands for an entry that was erased."""
 
     kept: dict[bytes, Line | None] = field(default_factory=dict[bytes, "Line | None"])
-    under_way: dict[int, tuple[bytes, Line | None]] = field(default_factory=dict[int, "tuple[bytes, Line | None]"])
+    under_way: dict[int, dict[bytes, Line | None]] = field(default_factory=dict[int, "dict[bytes, Line | None]"])
     acknowledged: int = 0
 
-    def begin(self, hand: int, entry: bytes, after: Line | None) -> None:
-        """A hand is about to bring an entry into the state `after`."""
-        self.under_way[hand] = (entry, after)
+    def begin(
+        self, hand: int, entry: bytes, after: Line | None, beside: Mapping[bytes, Line] = MappingProxyType({})
+    ) -> None:
+        """A hand is about to bring an entry into the state `after`, and by the same action others `beside` it."""
+        self.under_way[hand] = {entry: after, **beside}
 
     def done(self, hand: int) -> None:
         """What that hand was about to do is acknowledged."""
-        entry, after = self.under_way.pop(hand)
-        self.kept[entry] = after
+        self.kept.update(self.under_way.pop(hand))
         self.acknowledged += 1
 
     def refused(self, hand: int) -> None:
@@ -80,7 +82,11 @@ class Promises:
     def settle(self, found: dict[bytes, Line]) -> tuple[int, int]:
         """(acknowledged deeds that are lost, deeds that half happened); takes what was found as the new truth."""
         lost = half = 0
-        targets = dict(self.under_way.values())
+        targets: dict[bytes, Line | None] = {}
+        for after in self.under_way.values():
+            targets |= after
+            changed = {found.get(entry) == line for entry, line in after.items() if line != self.kept.get(entry)}
+            half += len(changed) > 1  # some of what one action does, and not all of it
         for entry in self.kept.keys() | targets.keys() | found.keys():
             there, before = found.get(entry), self.kept.get(entry)
             if there == before or (entry in targets and there == targets[entry]):
