@@ -20,6 +20,7 @@ FULL = (
     ("rounds", "--rounds", 100),
     ("users", "--writes", 200),
     ("streams", "--actions", 200),
+    ("traces", "--examples", 2000),
 )
 
 

@@ -6,7 +6,6 @@ in a second process that knows nothing yet, and in one that knew how it was befo
 
 import asyncio
 import contextlib
-import os
 import secrets
 import tempfile
 from collections import Counter
@@ -386,7 +385,7 @@ class Traced(RuleBasedStateMachine):
 
 
 Traced.TestCase.settings = settings(
-    max_examples=int(os.environ.get("TRACE_EXAMPLES", "8")),  # many under scripts.torture, few in the suite
+    max_examples=8,  # many under scripts.torture.traces
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
