@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 logger = getLogger(__name__)
 
 EMBED_BATCH = 16  # entries whose vectors are stored in one transaction
+AT_ONCE = 8_000  # bytes of sealed entries that are opened and cut within a millisecond
 PAUSE_SECONDS = 0.1  # without another entry, before the vectors of what was just written are made, and
 LONGEST_PAUSE_SECONDS = 0.3  # at most so long: they would take the processor from what is being written
 ASKED = 32  # vectors of questions kept, for the pages and filters of what is looked for
@@ -138,6 +139,7 @@ class EmbedQueue:
                         user.retry_after = min(2 * user.retry_after, RETRY_SECONDS[1])
                 finally:
                     self._embedding = None
+                await self._tidy(user)
 
     async def _burst_over(self) -> None:
         while not self._hurried.is_set():
@@ -157,7 +159,9 @@ class EmbedQueue:
 
     async def _embed(self, user: Unlocked, ids: Sequence[bytes]) -> None:
         rows = await self._db.entries.sealed_many(user.user_id, ids)
-        passages = await user.run(self._passages, user, rows)
+        few = sum(len(sealed) for _, _, sealed in rows) <= AT_ONCE
+        # What was just written does not wait on the index's thread until its words are indexed.
+        passages = self._passages(user, rows) if few else await user.run(self._passages, user, rows)
         if not passages:
             return
         vectors = await self._embedder.passages([text for _, _, texts in passages for text in texts])
@@ -174,9 +178,15 @@ class EmbedQueue:
                 made.append(EntryVectors(entry_id, revision, self.model(), self._embedder.dim, data))
         await self._db.vectors.put(user.keys, made)
         user.changed(len(made))
-        # What is still to be embedded does not wait for what only makes searching faster.
-        while await user.run(user.index.tidy) and not user.unembedded:
-            pass
+
+    async def _tidy(self, user: Unlocked) -> None:
+        """Do what only makes searching faster; what is still to be embedded does not wait for it."""
+        try:
+            while self._users.get(user.user_id) is user and await user.run(user.index.tidy) and not user.unembedded:
+                pass
+        except Exception as error:
+            if self._users.get(user.user_id) is user:
+                logger.error("an index could not be tidied (%s)", type(error).__name__)
 
     def _passages(self, user: Unlocked, rows: Sequence[tuple[bytes, int, bytes]]) -> list[tuple[bytes, int, list[str]]]:
         entries, _ = opened_entries(self._db, user.keys, rows)
