@@ -12,6 +12,7 @@ import pytest
 
 from llamora.persistence.entries import Entry
 from llamora.persistence.vectors import EntryVectors
+from llamora.search import embed_queue
 from llamora.search import service as module
 from llamora.search.embed import Embedder
 from llamora.search.noted import BYTES, PLACES, Noted
@@ -463,3 +464,24 @@ async def test_a_stopped_service_lets_everything_go(desk: Desk) -> None:
     await service.stop()
     await service.stop()
     assert not service._users
+
+
+async def test_the_vectors_of_a_burst_are_made_once_it_is_over(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would take the processor from what is being written."""
+    await desk.ready()
+    monkeypatch.setattr(embed_queue, "PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(embed_queue, "LONGEST_PAUSE_SECONDS", 3600.0)
+    asked: list[int] = []
+    passages = Embedder.passages
+
+    async def counted(self: Embedder, texts: list[str]) -> "np.ndarray":
+        asked.append(len(texts))
+        return await passages(self, texts)
+
+    monkeypatch.setattr(Embedder, "passages", counted)
+    written = [await desk.write(f"a line about the harbour, number {number}") for number in range(3)]
+    await desk.until_found('"number 2"', [written[2].id])  # by its words it is there at once
+    assert asked == []
+    await desk.service.settled(desk.keys.user_id)
+    assert asked == [3]
+    assert set(await desk.db.vectors.revisions(desk.keys.user_id)) >= {entry.id for entry in written}
