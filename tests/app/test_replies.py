@@ -345,3 +345,15 @@ async def test_a_writer_without_replies_comes_upon_no_word_of_them(app: Running,
         assert not mention.search(typed.words.replace("by:reply", "")), query
     assert (await alice.get(f"/e/{reply}/edit")).status == 404
     assert not mention.search((await alice.get(f"/e/{reply}/edit")).words)
+
+
+async def test_more_entries_than_one_reply_answers_are_not_cut_in_silence(app: Running, model: ScriptedModel) -> None:
+    alice = await app.visitor()
+    entry = await alice.write("What now?")
+    for count, said in ((201, "at most 200 entries"), (400, "more fields than any page here sends")):
+        body = "&".join([f"csrf={alice.cookie('llamora_csrf')}", *([f"entry={entry}"] * count)])
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "HX-Request": "true"}
+        response = await alice.client.post(f"{DAY}/replies", data=body, headers=headers)
+        assert response.status_code in (413, 422)
+        assert said in await response.get_data(as_text=True)
+    assert model.chats == []

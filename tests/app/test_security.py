@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import pytest
 
 from llamora.app import security
+from llamora.app.security import FIELDS
 from llamora.settings import EntrySettings, ServerSettings, SessionSettings
 from tests.app.conftest import PASSPHRASE, Answer, Running, Start, connected_to
 from tests.scripted_model import Reply, ScriptedModel
@@ -398,7 +399,7 @@ async def test_bodies_are_as_large_as_their_page_has_a_use_for(app: Running) -> 
     assert (await stranger.post("/sign-in", {"name": "x" * 100_000, "passphrase": "x"})).status == 413
     assert (await alice.post("/you/settings", {"zone": "x" * 100_000})).status == 413
     assert (await alice.post(PATH, {"text": "x" * 100_000})).status == 303
-    many = {f"field{number}": "x" for number in range(200)}
+    many = {f"field{number}": "x" for number in range(FIELDS)}
     assert (await alice.post(PATH, {"text": "x", **many})).status == 413
 
 

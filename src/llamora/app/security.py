@@ -26,7 +26,7 @@ TAKES_TEXT = re.compile(r"/d/[^/]+/entries|/e/[0-9a-f]+(?:/answers)?|/drafts")
 # What an open page asks for by itself is no sign of the writer.
 BY_ITSELF = re.compile(r"/session/events|/r/[0-9a-f]+/events|/d/[^/]+/entries")
 SMALL_BODY = 65_536
-FIELDS = 100
+FIELDS = 300  # a day of 200 entries, all of them marked, and what else a form has
 OPEN = frozenset({"/healthz", "/favicon.ico", "/sw.js", "/offline"})  # the same for everybody
 UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 ENTRANCES = frozenset({"/sign-in", "/register", "/reset"})

@@ -1,10 +1,12 @@
 """A new day may open with one short line drawn from the last ones: for who has switched that on, once a day."""
 
+import time
 from contextlib import suppress
 from datetime import date, timedelta
 
 from llamora.journal.digests import Asked, Digests, made_of, readable
 from llamora.journal.entries import EntryError, Journal
+from llamora.llm.client import ModelError
 from llamora.persistence.connection import StorageError
 from llamora.persistence.digests import Digest
 from llamora.persistence.entries import Entry
@@ -12,6 +14,7 @@ from llamora.persistence.local_db import LocalDB
 from llamora.vault.keys import Keyring
 
 LOOK_BACK = 14  # days
+AGAIN_SECONDS = 600.0  # after which a model that made no line is asked again
 DAYS = 3  # written ones that a line is drawn from
 
 
@@ -23,6 +26,7 @@ class Openings:
         self._journal = journal
         self._digests = digests
         self._making: set[tuple[bytes, date]] = set()
+        self._failed: dict[bytes, float] = {}  # when the model made no line for a writer, on the monotonic clock
 
     async def line(self, keys: Keyring, day: date) -> Digest | None:
         """The line of a day, if it has one and all it was drawn from stands as it did."""
@@ -36,6 +40,10 @@ class Openings:
             return None
         return kept
 
+    def due(self, keys: Keyring) -> bool:
+        """Whether it makes sense to ask for a line now: a model that just failed is left alone for a while."""
+        return time.monotonic() - self._failed.get(keys.user_id, -AGAIN_SECONDS) >= AGAIN_SECONDS
+
     async def make(self, keys: Keyring, today: date, endpoint: str = "") -> Digest | None:
         """The line for today, made now unless it is there or on its way; None when the last days are empty or change.
 
@@ -43,7 +51,7 @@ class Openings:
         """
         kept = await self.line(keys, today)
         wanted = (keys.user_id, today)
-        if kept is not None or wanted in self._making:
+        if kept is not None or wanted in self._making or not self.due(keys):
             return kept
         self._making.add(wanted)
         try:
@@ -51,6 +59,9 @@ class Openings:
             with suppress(EntryError):  # one of them was changed meanwhile: the next look makes it anew
                 return await self._digests.say(keys, "opening", today, entries, endpoint) if entries else None
             return None
+        except ModelError:
+            self._failed[keys.user_id] = time.monotonic()
+            raise
         finally:
             self._making.discard(wanted)
 

@@ -54,7 +54,7 @@ class SearchHistory:
 
     async def get(self, keys: Keyring, row_id: bytes) -> str:
         """One query, "" when it is not remembered."""
-        rows = await self._db.fetch(f"{OF_WRITER} AND id=?", (keys.user_id, row_id))
+        rows = await self._db.fetch(OF_WRITER + " AND id=?", (keys.user_id, row_id))
         return next((text for _, _, text in _newest_first(keys, rows)), "")
 
     async def recent(self, keys: Keyring, limit: int = 10) -> list[str]:

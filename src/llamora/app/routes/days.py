@@ -130,7 +130,11 @@ async def _of_the_model(
         recap = await services.digests.recap(keys, day, threads)
         found["opening"] = digest_view(opening) if opening else None
         found["opening_due"] = (
-            is_today and writer.openings and opening is None and not services.model.why_not(writer.endpoint)
+            is_today
+            and writer.openings
+            and opening is None
+            and services.openings.due(keys)
+            and not services.model.why_not(writer.endpoint)
         )
         found["recap"] = digest_view(recap) if recap else None
     return found

@@ -58,7 +58,10 @@ async def ask(text: str) -> Response:
 async def ask_about_day(text: str) -> Response:
     """Ask for one reply to several entries of a day: those that are marked."""
     services, keys = get_services(), security.session().keys
-    marked = [entry_id(each) for each in (await security.form_fields("entry"))[:MOST_TOGETHER]]
+    sent = await security.form_fields("entry")
+    if len(sent) > MOST_TOGETHER:
+        return await _no_reply(EntryError("One reply can answer at most 200 entries. Mark fewer of them."))
+    marked = [entry_id(each) for each in sent]
     roots = [thread.root for thread in await services.journal.page(keys, known_day(text))]
     chosen = [root.id for root in roots if root.id in marked and root.role == "me" and not root.withheld]
     if not chosen:
