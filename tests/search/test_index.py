@@ -191,7 +191,7 @@ def test_what_is_dropped_is_gone_with_words_and_vectors(index: UserIndex) -> Non
     index.put([document(3, "plums")])
     assert found(index, "apples") == []
     assert found(index, "plums") == [3]
-    leftovers = index._db.execute("SELECT count(*) FROM words WHERE words MATCH 'apple*'").fetchone()[0]
+    leftovers = index._lexicon._db.execute("SELECT count(*) FROM words WHERE words MATCH 'apple*'").fetchone()[0]
     assert leftovers == 0
 
 
@@ -376,7 +376,9 @@ def test_the_very_form_of_a_word_is_found_among_thousands_of_its_kin(index: User
     index.put([document(1, "All the morning abed", revision=2)])
     assert 1 not in found(index, "busying", 2000)
     index.drop([(1).to_bytes(16, "big")])
-    assert index._db.execute("SELECT count(*) FROM forms WHERE forms MATCH 'abed OR busying'").fetchone() == (0,)
+    assert index._lexicon._db.execute("SELECT count(*) FROM forms WHERE forms MATCH 'abed OR busying'").fetchone() == (
+        0,
+    )
 
 
 @pytest.mark.parametrize("typed", ["runnin", "RUNNI", "happines", "cafeter", "naïvet", "busyin"])
@@ -410,6 +412,6 @@ def test_the_best_stretch_of_a_very_long_text_is_shown(index: UserIndex) -> None
     filler = "The quick brown cat sleeps all day. "
     text = filler * 15_000 + "Here the quick fox met a weasel. " + filler * 15_000
     (marked,) = index.snippets(parse_query("quick fox weasel", TODAY), [text])
-    assert f"{module.START}fox{module.STOP}" in marked
-    assert f"{module.START}weasel{module.STOP}" in marked
+    assert f"{START}fox{STOP}" in marked
+    assert f"{START}weasel{STOP}" in marked
     assert len(marked) < 1000

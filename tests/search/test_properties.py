@@ -224,7 +224,7 @@ async def test_what_is_erased_is_in_no_byte_of_the_index_or_of_a_later_snapshot(
 
     def held() -> bool:
         sections = [array.tobytes() for _, array in user.index.sections()]
-        image = user.index._db.serialize()
+        image = user.index._lexicon._db.serialize()
         return any(word.encode() in part or erased.id in part for part in (*sections, image))
 
     assert await user.run(held)

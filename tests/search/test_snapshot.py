@@ -19,7 +19,8 @@ from llamora.persistence.vectors import EntryVectors
 from llamora.search import service as module
 from llamora.search.building import Builder
 from llamora.search.embed import Embedder
-from llamora.search.index import TOKENIZER, Document, UserIndex
+from llamora.search.index import Document, UserIndex
+from llamora.search.lexicon import TOKENIZER
 from llamora.search.rank import parse_query, plain_query
 from llamora.search.snapshot import FORMAT, Reader, Unusable
 from llamora.settings import EmbeddingSettings

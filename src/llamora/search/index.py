@@ -1,13 +1,6 @@
-"""One writer's unlocked index: words in an in-memory FTS5 table, passages in matrices. Nothing touches the disk.
+"""One writer's unlocked index: words in tables in memory, passages in matrices. Nothing touches the disk."""
 
-Outside `persistence` the only place that opens SQLite: `:memory:` only.
-"""
-
-import json
 import re
-import sqlite3
-import unicodedata
-import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -17,30 +10,25 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from llamora.clock import day_in_words, weekday_in_words
+from llamora.search.lexicon import Lexicon, Row
 from llamora.search.passages import UNKNOWN, Passages, grown
 from llamora.search.rank import (
     DENSE_FLOOR,
     EXACT,
     IN_TIME,
-    JOINT,
     LOOKUP_WORDS,
     OWN_WORDS,
     QUOTED,
-    START,
-    STOP,
-    STOP_WORDS,
     WHOLE_PHRASE,
     Query,
     folded,
     fused,
     lexical_weight,
     match_phrase,
-    match_terms,
     normalised,
     spaced,
-    unfolded,
 )
-from llamora.search.words import NEARNESS, Posting, Postings, bm25, in_a_row, nearness, telling
+from llamora.search.words import NEARNESS, bm25, nearness, telling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,31 +39,11 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Scores = NDArray[np.float64]
 
-CUTTER = "unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
-TOKENIZER = f"porter {CUTTER}"
 DENSE_POOL = 200  # so many nearest entries are weighed against those found by word
 LEXICAL_POOL = 1000  # so many best matches by word are weighed against meaning; the others follow by word alone
-SNIPPET_TOKENS = 40  # about 240 letters; SQLite allows 64
 LOOKED_AT = 200  # the best matches of a look-up whose text is looked at for words that very many entries hold
-RARE_FORM = 2_000  # entries; a word that so many hold as it is written is not looked up for all of them
-FEW = 64  # so many candidates of a phrase are looked at one by one
-COMPRESSED_FROM = 1_000  # letters
-BULK = 32  # from so many new entries on, cached postings are read again instead of brought along
-COMMON_FROM = 5_000  # entries; below, no word is so common that reading its posting is felt
-COMMON = 0.02  # a word in more than this part of all entries has its posting read before it is asked for
-SCAN_TERMS = 500  # words looked through for that before the thread looks for other work
-STEMS_KEPT = 4096
-FINISHED = 16  # words that a prefix is taken for, where it is none of a stem
-MERGE = {table: f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)" for table in ("words", "forms")}  # noqa: S608
 MOVES_KEPT = 4096  # ids of entries whose day was set or taken last
-MERGE_PAGES = 64  # of FTS5, written in one step of purging: some 20 ms
 STATE = ("revisions", "live", "mine", "days", "at", "lengths")  # what is kept of every slot
-
-READ = (
-    "SELECT group_concat(CASE col WHEN 'body' THEN doc - 1 END),"
-    " group_concat(CASE col WHEN 'body' THEN offset END),"
-    " group_concat(CASE col WHEN 'about' THEN doc - 1 END) FROM terms WHERE "
-)
 
 
 Mark = tuple[object, int]
@@ -117,35 +85,17 @@ class Matches:
     meaning: bool
 
 
-STRETCH = 3000  # characters; a snippet of that many takes under a millisecond
-STRETCH_OVERLAP = 300  # so that a phrase over the edge is whole in one of two
-
-
-def _stretches(text: str) -> list[str]:
-    """A text in overlapping stretches."""
-    last = max(len(text) - STRETCH_OVERLAP, 1)
-    return [text[start : start + STRETCH] for start in range(0, last, STRETCH - STRETCH_OVERLAP)]
-
-
 class UserIndex:
     """Words and vectors of one writer. All methods are for one thread, the index's own.
 
-    Every entry has a slot: its row in the FTS5 table is `slot + 1`. The table keeps no text ("contentless"), but to
-    take an entry out of it FTS5 needs the text again, so that lies beside it, compressed. FTS5 cuts, stems and stores
-    the words; which entry is best is reckoned from arrays (`words`), which at 100,000 entries is ten times faster.
+    Every entry has a slot, by which all is kept that is known of it. FTS5 cuts, stems and stores the words (`lexicon`);
+    which entry is best is reckoned from arrays (`words`), which at 100,000 entries is ten times faster.
     """
 
     def __init__(self, graph_above: int) -> None:
         import numpy as np
 
-        self._db = _empty()
-        self._db.execute(f'CREATE VIRTUAL TABLE words USING fts5(about, body, content="", tokenize="{TOKENIZER}")')
-        # The words as they are written, beside their stems: "busying" is one word among thousands of "business".
-        self._db.execute(
-            f'CREATE VIRTUAL TABLE forms USING fts5(body, content="", detail=none, columnsize=0, tokenize="{CUTTER}")'
-        )
-        self._db.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, about TEXT NOT NULL, body NOT NULL)")
-        self._views()
+        self._lexicon = Lexicon()
         self._slots: dict[bytes, int] = {}
         self._free: list[int] = []
         self._ids: list[bytes] = []
@@ -158,89 +108,67 @@ class UserIndex:
         self._words: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # of the text alone; -1: not asked for yet
         self._graph_above = graph_above
         self._passages: dict[str, Passages] = {}
-        self._postings = Postings(self._read)
-        self._stems: dict[str, list[str]] = {}
-        self._common = {term for terms in self._terms([f'"{word}"' for word in STOP_WORDS]) for term in terms}
         self._owners: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # of the block that is being taken over
         self._scales: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
-        self._marked: dict[str, bool] = {}  # tables with words that are only marked as gone; whether purging began
         self.version = 0  # another one after every change
         self._moves = 0  # how often an entry came, went, or came anew on what may be another day
         self._moved: deque[bytes] = deque(maxlen=MOVES_KEPT)
         self._self = object()  # what marks of this index bear, and those of no other
-        self._scanned: str | None = ""  # the last word looked at for being common; None: all were
-
-    def _views(self) -> None:
-        self._db.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, words, instance)")
-        self._db.execute("CREATE VIRTUAL TABLE temp.spelt USING fts5vocab(main, forms, row)")
-        self._db.execute("CREATE VIRTUAL TABLE temp.counts USING fts5vocab(main, words, row)")
-        self._db.execute(f'CREATE VIRTUAL TABLE temp.shown USING fts5(about, body, tokenize="{TOKENIZER}")')
-        self._db.execute("CREATE VIRTUAL TABLE temp.cut USING fts5vocab(temp, shown, instance)")
 
     def __len__(self) -> int:
         return len(self._slots)
 
     def close(self) -> None:
         """Forget everything."""
-        self._db.close()
+        self._lexicon.close()
         self._slots.clear()
         self._moved.clear()
         self._passages.clear()
-        self._postings.clear()
 
     def put(self, documents: Iterable[Document]) -> None:
         """Index entries, or index them anew; one of an older revision than is there is passed over."""
-        rows: list[tuple[int, str, str]] = []
+        rows: list[Row] = []
         self.version += 1
-        self._db.execute("BEGIN")
-        for document in {document.entry_id: document for document in documents}.values():
-            about = _about(document)
-            slot = self._slots.get(document.entry_id)
-            if slot is not None:
-                if self._revisions[slot] > document.revision:
-                    continue
-                if self._revisions[slot] == document.revision:
-                    # The text is the same; its traces may not be.
-                    if self._stored(slot)[0] == about:
+        with self._lexicon.changing():
+            for document in {document.entry_id: document for document in documents}.values():
+                about = _about(document)
+                slot = self._slots.get(document.entry_id)
+                if slot is not None:
+                    if self._revisions[slot] > document.revision:
                         continue
-                    self._remove_text(slot)
-                    self._postings.clear()
-                else:
-                    self._vacate(slot)
-                    slot = None
-            if slot is None:
-                slot = self._new_slot(document.entry_id)
-                self._move(document.entry_id)
-            self._revisions[slot] = document.revision
-            self._live[slot] = True
-            self._mine[slot] = document.mine
-            self._days[slot] = document.day.toordinal()
-            self._at[slot] = document.at.timestamp()
-            rows.append((slot + 1, about, spaced(folded(normalised(document.text)))))
-        self._db.executemany("INSERT INTO words (rowid, about, body) VALUES (?, ?, ?)", rows)
-        self._db.executemany("INSERT INTO forms (rowid, body) VALUES (?, ?)", [(row, body) for row, _, body in rows])
-        self._db.executemany(
-            "INSERT INTO texts (id, about, body) VALUES (?, ?, ?)",
-            [(row, about, _packed(body)) for row, about, body in rows],
-        )
-        for row, _, _ in rows:
-            (size,) = self._db.execute("SELECT sz FROM words_docsize WHERE id=?", (row,)).fetchone()
-            self._lengths[row - 1] = sum(_varints(size))
-            if row <= len(self._words):
-                self._words[row - 1] = -1
-        self._db.execute("COMMIT")
-        self._bring_along(rows)
+                    if self._revisions[slot] == document.revision:
+                        # The text is the same; its traces may not be.
+                        if self._lexicon.text(slot)[0] == about:
+                            continue
+                        self._lexicon.remove(slot)
+                        self._lexicon.forget_postings()
+                    else:
+                        self._vacate(slot)
+                        slot = None
+                if slot is None:
+                    slot = self._new_slot(document.entry_id)
+                    self._move(document.entry_id)
+                self._revisions[slot] = document.revision
+                self._live[slot] = True
+                self._mine[slot] = document.mine
+                self._days[slot] = document.day.toordinal()
+                self._at[slot] = document.at.timestamp()
+                rows.append((slot, about, spaced(folded(normalised(document.text)))))
+            for (slot, _, _), length in zip(rows, self._lexicon.add(rows), strict=True):
+                self._lengths[slot] = length
+                if slot < len(self._words):
+                    self._words[slot] = -1
+        self._lexicon.bring_along(rows)
 
     def drop(self, entry_ids: Iterable[bytes]) -> None:
         """Take entries out: their words, their text and their vectors."""
         self.version += 1
-        self._db.execute("BEGIN")
-        for entry_id in entry_ids:
-            slot = self._slots.get(entry_id)
-            if slot is not None:
-                self._vacate(slot)
-                self._move(entry_id)
-        self._db.execute("COMMIT")
+        with self._lexicon.changing():
+            for entry_id in entry_ids:
+                slot = self._slots.get(entry_id)
+                if slot is not None:
+                    self._vacate(slot)
+                    self._move(entry_id)
 
     def put_vectors(self, entry_id: bytes, revision: int, vectors: "Vectors", model: str = "") -> bool:
         """Set the vectors of an entry by a model, [passages, dim], in place of those by another.
@@ -302,22 +230,11 @@ class UserIndex:
                 return True
             if passages.sketch() or passages.link():
                 return True
-        return self._foresee()
+        return self._lexicon.foresee(len(self))
 
     def purge(self) -> bool:
-        """Take a step towards having no word in memory that no entry holds. True while there is more to do.
-
-        FTS5 only marks what is deleted, until it merges (https://www.sqlite.org/fts5.html#the_merge_command).
-        """
-        for table, began in list(self._marked.items()):
-            before = self._db.total_changes
-            pages = MERGE_PAGES if began else -MERGE_PAGES
-            self._db.execute(MERGE[table], (pages,))
-            self._marked[table] = True
-            if began and self._db.total_changes - before < 2:
-                del self._marked[table]
-            return True
-        return False
+        """Take a step towards having no word in memory that no entry holds. True while there is more to do."""
+        return self._lexicon.purge()
 
     @property
     def linked(self) -> bool:
@@ -391,51 +308,22 @@ class UserIndex:
         mine = self._live[:slots] & self._mine[:slots]
         found = np.flatnonzero(mine & (days >= first.toordinal()) & (days <= last.toordinal()))
         unknown = found[self._words[found] < 0]
-        query = "SELECT id, sz FROM words_docsize WHERE id IN (SELECT value + 1 FROM json_each(?))"
-        for row, size in self._db.execute(query, (json.dumps(unknown.tolist()),)):
-            self._words[row - 1] = list(_varints(size))[-1]
+        for slot, words in self._lexicon.own_words(unknown.tolist()).items():
+            self._words[slot] = words
         counts = np.bincount(days[found] - first.toordinal(), weights=self._words[found])
         written = np.unique(days[found]).tolist()
         return {date.fromordinal(day): int(counts[day - first.toordinal()]) for day in written}
 
     def snippets(self, query: Query, texts: Sequence[str]) -> list[str]:
         """Per text the stretch that matches best, with START and STOP around each match; "" where none matches."""
-        expression = " OR ".join(self._literals(query))
-        found = [""] * len(texts)
-        if not expression:
-            return found
-        self._db.execute("BEGIN")
-        try:
-            # FTS5 takes time by the square of the matches for a snippet, so a long text goes in by stretches and
-            # only the best of them is looked at.
-            rows = [(i, stretch) for i, text in enumerate(texts) for stretch in _stretches(text)]
-            self._db.executemany(
-                "INSERT INTO temp.shown (rowid, body) VALUES (?, ?)",
-                [(row, spaced(folded(stretch))) for row, (_, stretch) in enumerate(rows)],
-            )
-            best: dict[int, int] = {}
-            ranked: list[tuple[int]] = self._db.execute(
-                "SELECT rowid FROM shown WHERE shown MATCH ? ORDER BY rank", (expression,)
-            ).fetchall()
-            for (row,) in ranked:
-                best.setdefault(rows[row][0], row)
-            for text, row in best.items():
-                (marked,) = self._db.execute(
-                    "SELECT snippet(shown, 1, ?, ?, '…', ?) FROM shown WHERE shown MATCH ? AND rowid=?",
-                    (START, STOP, SNIPPET_TOKENS, expression, row),
-                ).fetchone()
-                marked, stretch = marked.replace(JOINT, ""), rows[row][1]
-                found[text] = marked if stretch.isascii() else unfolded(marked, stretch)
-        finally:
-            self._db.execute("ROLLBACK")
-        return found
+        return self._lexicon.snippets(query, texts, self._live)
 
     def sections(self) -> "Iterator[tuple[str, NDArray[Any]]]":
         """All that is needed to be as this index is now, as named arrays; the vectors in blocks."""
         import numpy as np
 
         slots = len(self._ids)
-        yield "words", np.frombuffer(self._db.serialize(), dtype=np.uint8)
+        yield "words", np.frombuffer(self._lexicon.image(), dtype=np.uint8)
         ids = b"".join(entry_id or bytes(16) for entry_id in self._ids)
         yield "ids", np.frombuffer(ids, dtype=np.uint8)
         for name in STATE:
@@ -449,10 +337,7 @@ class UserIndex:
     def take(self, name: str, array: "NDArray[Any]") -> None:
         """Take over one section, in the order of `sections`. Raises ValueError and sqlite3.Error for a damaged one."""
         if name == "words":
-            self._db.close()
-            self._db = _empty()
-            self._db.deserialize(array.data)
-            self._views()
+            self._lexicon.restore(array.data)
         elif name == "ids":
             raw = array.tobytes()
             self._ids = [raw[place : place + 16] for place in range(0, len(raw), 16)]
@@ -494,8 +379,8 @@ class UserIndex:
     def _new_slot(self, entry_id: bytes) -> int:
         # A slot is used again only together with postings that are read again.
         if len(self._free) > max(256, len(self._ids) // 4):
-            self._postings.clear()
-        if self._free and not len(self._postings):
+            self._lexicon.forget_postings()
+        if self._free and not self._lexicon.cached:
             slot = self._free.pop()
             self._ids[slot] = entry_id
         else:
@@ -511,7 +396,7 @@ class UserIndex:
         self._moved.append(entry_id)
 
     def _vacate(self, slot: int) -> None:
-        self._remove_text(slot)
+        self._lexicon.remove(slot)
         for passages in self._passages.values():
             passages.drop(slot)
         self._slots.pop(self._ids[slot], None)
@@ -519,157 +404,6 @@ class UserIndex:
         self._lengths[slot] = 0
         self._ids[slot] = b""
         self._free.append(slot)
-
-    def _stored(self, slot: int) -> tuple[str, str]:
-        about, body = self._db.execute("SELECT about, body FROM texts WHERE id=?", (slot + 1,)).fetchone()
-        return about, _unpacked(body)
-
-    def _bodies(self, slots: Sequence[int]) -> dict[int, str]:
-        wanted = "SELECT id - 1, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
-        rows = self._db.execute(wanted, (json.dumps(slots),))
-        return {slot: _unpacked(body) for slot, body in rows}
-
-    def _remove_text(self, slot: int) -> None:
-        about, body = self._stored(slot)
-        self._db.execute(
-            "INSERT INTO words (words, rowid, about, body) VALUES ('delete', ?, ?, ?)", (slot + 1, about, body)
-        )
-        self._db.execute("INSERT INTO forms (forms, rowid, body) VALUES ('delete', ?, ?)", (slot + 1, body))
-        self._marked = {"words": False, "forms": False}
-        self._db.execute("DELETE FROM texts WHERE id=?", (slot + 1,))
-
-    def _bring_along(self, rows: Sequence[tuple[int, str, str]]) -> None:
-        """Tell cached postings what came, or forget them where reading them again is cheaper."""
-        if not len(self._postings) or not rows:
-            return
-        if len(rows) > BULK or sum(len(body) for _, _, body in rows) > 100_000:
-            self._postings.clear()
-            self._scanned = ""
-            return
-        for row, about, body in rows:
-            self._postings.add(row - 1, self._cut([(about, body)])[0])
-
-    def _cut(self, texts: Sequence[tuple[str, str]]) -> list[list[tuple[str, bool, int]]]:
-        """The tokens of texts as FTS5 cuts and stems them: (term, whether in the body, its number)."""
-        found: list[list[tuple[str, bool, int]]] = [[] for _ in texts]
-        self._db.execute("BEGIN")
-        try:
-            self._db.executemany(
-                "INSERT INTO temp.shown (rowid, about, body) VALUES (?, ?, ?)",
-                [(row, about, body) for row, (about, body) in enumerate(texts)],
-            )
-            rows: Iterable[tuple[str, int, str, int]] = self._db.execute("SELECT term, doc, col, offset FROM temp.cut")
-            for term, row, column, number in rows:
-                if term:  # of a mark without a letter nothing is left
-                    found[row] += [(term, column == "body", number)]
-        finally:
-            self._db.execute("ROLLBACK")
-        return found
-
-    def _terms(self, literals: Sequence[str]) -> list[list[str]]:
-        """The stems of FTS5 string literals, in order; that of a prefix ends in `*`."""
-        new = [literal for literal in literals if literal not in self._stems]
-        if new:
-            if len(self._stems) > STEMS_KEPT:
-                self._stems.clear()
-                new = list(literals)
-            for literal, tokens in zip(new, self._cut([("", literal.strip('*"')) for literal in new]), strict=True):
-                terms = [term for term, _, _ in sorted(tokens, key=lambda token: token[2])]
-                if terms and literal.endswith("*"):
-                    terms[-1] += "*"
-                self._stems[literal] = terms
-        return [self._stems[literal] for literal in literals]
-
-    def _read(self, term: str) -> Posting:
-        """The posting of a term, read in one step of SQLite, which holds no other thread up."""
-        import numpy as np
-
-        if term.endswith("*"):
-            where, bounds = "term>=? AND term<?", (term[:-1], term[:-1] + "\U0010ffff")
-        else:
-            where, bounds = "term=?", (term,)
-        row = self._db.execute(READ + where, bounds).fetchone()
-        return Posting(*(np.fromstring(text or "", dtype=np.int32, sep=",") for text in row))
-
-    def _posting(self, literal: str) -> Posting | None:
-        """What an FTS5 string literal finds."""
-        import numpy as np
-
-        (terms,) = self._terms([literal])
-        if not terms:
-            return None
-        if len(terms) == 1:
-            return self._postings.get(terms[0])
-        slots = self._phrase(terms, literal).astype(np.int32)
-        return Posting(slots, np.zeros_like(slots), slots[:0])
-
-    def _rows(self, literal: str) -> "Places":
-        """The live slots that an FTS5 string literal finds."""
-        import numpy as np
-
-        posting = self._posting(literal)
-        slots = np.zeros(0, dtype=np.intp) if posting is None else posting.slots.astype(np.intp)
-        return slots[self._live[slots]]
-
-    def _phrase(self, terms: Sequence[str], literal: str) -> "Places":
-        """The slots that hold the words of a literal one after the other: its rarer words say where to look."""
-        import numpy as np
-
-        placed = [
-            (place, self._postings.get(term))
-            for place, term in enumerate(terms)
-            if term not in self._common and not term.endswith("*")
-        ]
-        if not placed:
-            return self._matching(literal)
-        found = in_a_row(placed)
-        about = placed[0][1].about
-        for _, posting in placed[1:]:
-            about = np.intersect1d(about, posting.about)
-        if len(placed) == len(terms) and not len(about):
-            return found
-        found = np.union1d(found, about).astype(np.intp)
-        return self._holding(literal, found) if len(found) <= FEW else self._matching(literal)
-
-    def _matching(self, literal: str) -> "Places":
-        """The slots that FTS5 finds for a literal."""
-        import numpy as np
-
-        rows = self._db.execute("SELECT rowid - 1 FROM words WHERE words MATCH ?", (literal,))
-        return np.array([row[0] for row in rows], dtype=np.intp)
-
-    def _holding(self, literal: str, slots: "Places") -> "Places":
-        """Those of a few slots that FTS5 finds for a literal when it is shown their texts alone."""
-        import numpy as np
-
-        self._db.execute("BEGIN")
-        try:
-            self._db.executemany(
-                "INSERT INTO temp.shown (rowid, about, body) VALUES (?, ?, ?)",
-                [(slot + 1, *self._stored(slot)) for slot in slots.tolist() if self._live[slot]],
-            )
-            rows = self._db.execute("SELECT rowid - 1 FROM temp.shown WHERE shown MATCH ?", (literal,)).fetchall()
-        finally:
-            self._db.execute("ROLLBACK")
-        return np.array([row[0] for row in rows], dtype=np.intp)
-
-    def _foresee(self) -> bool:
-        """Read the posting of one more common word. True while there may be more."""
-        if self._scanned is None or len(self) < COMMON_FROM:
-            return False
-        words = self._db.execute(
-            "SELECT term, doc FROM temp.counts WHERE term>? LIMIT ?", (self._scanned, SCAN_TERMS)
-        ).fetchall()
-        for term, entries in words:
-            self._scanned = term
-            if term in self._common:
-                continue
-            if entries > COMMON * len(self) and term not in self._postings:
-                self._postings.get(term)
-                return True
-        if len(words) < SCAN_TERMS:
-            self._scanned = None
-        return self._scanned is not None
 
     def _allowed(self, query: Query, only: AbstractSet[bytes] | None) -> "Mask | None":
         """Which slots the filters let through; None when there are none."""
@@ -690,9 +424,9 @@ class UserIndex:
         if only is not None:
             mask &= self._having(np.array([self._slots[i] for i in only if i in self._slots], dtype=np.intp))
         for phrase in filter(None, map(match_phrase, query.phrases)):
-            mask &= self._having(self._rows(phrase))
+            mask &= self._having(self._lexicon.slots(phrase, self._live))
         for unwanted in filter(None, map(_excluded, query.excluded)):
-            mask &= ~self._having(self._rows(unwanted))
+            mask &= ~self._having(self._lexicon.slots(unwanted, self._live))
         return mask
 
     def _comparable(self, asked: "Mapping[str, Vectors]") -> "dict[str, Vectors]":
@@ -714,7 +448,8 @@ class UserIndex:
         """
         import numpy as np
 
-        postings = [posting for literal in self._literals(query) if (posting := self._posting(literal)) is not None]
+        literals = self._lexicon.literals(query, self._live)
+        postings = [posting for literal in literals if (posting := self._lexicon.posting(literal)) is not None]
         postings = telling(postings, len(self))
         slots = len(self._ids)
         scores = bm25(postings, self._lengths[:slots], self._live[:slots], len(self))
@@ -725,7 +460,7 @@ class UserIndex:
         if len(found) > LEXICAL_POOL:
             matching = found
             found = found[np.argpartition(-scores[found], LEXICAL_POOL)[:LEXICAL_POOL]]
-            very = [form for word in _looked_up(query) if (form := self._form(word)) is not None]
+            very = [form for word in _looked_up(query) if (form := self._lexicon.form(word)) is not None]
             if very:
                 found = np.union1d(found, np.intersect1d(matching, np.concatenate(very)))
             rest = np.setdiff1d(matching, found, assume_unique=True)
@@ -762,11 +497,11 @@ class UserIndex:
 
         scores = scores + OWN_WORDS * self._mine[found]
         if query.whole and (phrase := match_phrase(query.whole)):
-            scores = scores + WHOLE_PHRASE * np.isin(found, self._rows(phrase))
+            scores = scores + WHOLE_PHRASE * np.isin(found, self._lexicon.slots(phrase, self._live))
         if words := _looked_up(query):
             scores = scores + EXACT * self._exactly(words, found, scores)
         for quoted in filter(None, map(match_phrase, query.quoted)):
-            scores = scores + QUOTED * np.isin(found, self._rows(quoted))
+            scores = scores + QUOTED * np.isin(found, self._lexicon.slots(quoted, self._live))
         if query.when is not None:
             days = self._days[found]
             inside = (days >= query.when.start.toordinal()) & (days <= query.when.end.toordinal())
@@ -783,46 +518,17 @@ class UserIndex:
         share = np.zeros(len(found))
         common: list[tuple[str, re.Pattern[str]]] = []
         for word in words:
-            if (slots := self._form(word)) is not None:
+            if (slots := self._lexicon.form(word)) is not None:
                 share += np.isin(found, slots)
             else:
                 form, end = folded(word.rstrip("*")).lower(), "" if word.endswith("*") else r"(?!\w)"
                 common.append((form, re.compile(rf"(?<!\w){re.escape(form)}{end}")))
         places = np.argsort(-scores, kind="stable")[: LOOKED_AT if common else 0].tolist()
-        bodies = self._bodies([int(found[place]) for place in places])
+        bodies = self._lexicon.bodies([int(found[place]) for place in places])
         for place in places:
             body = bodies[int(found[place])].lower()
             share[place] += sum(form in body and exact.search(body) is not None for form, exact in common)
         return share / len(words)
-
-    def _literals(self, query: Query) -> list[str]:
-        """What a query's words and phrases are found by. Where no stem begins as a prefix does, words that do."""
-        found: dict[str, None] = {}
-        for literal in _any(query.terms):
-            unfinished = literal.endswith("*") and not len(self._rows(literal))
-            found.update(dict.fromkeys((unfinished and self._finished(literal)) or [literal]))
-        return list(found)
-
-    def _finished(self, literal: str) -> list[str]:
-        """Words that begin as a literal does: "busyin*" is no beginning of the stem "busi", but of "busying"."""
-        letters = unicodedata.normalize("NFD", literal.strip('*"').lower())
-        start = "".join(letter for letter in letters if not unicodedata.combining(letter))
-        rows = self._db.execute(
-            "SELECT term FROM temp.spelt WHERE term>=? AND term<? LIMIT ?", (start, start + "\U0010ffff", FINISHED)
-        )
-        return [f'"{term}"' for (term,) in rows]
-
-    def _form(self, word: str) -> "Places | None":
-        """The slots that hold a word as it is written; None for one of several tokens, or in more than RARE_FORM."""
-        import numpy as np
-
-        literals = match_terms(word)
-        if len(literals) != 1 or " " in literals[0]:
-            return None
-        rows = self._db.execute(
-            "SELECT rowid - 1 FROM forms WHERE forms MATCH ? LIMIT ?", (literals[0], RARE_FORM + 1)
-        ).fetchall()
-        return None if len(rows) > RARE_FORM else np.array([row[0] for row in rows], dtype=np.intp)
 
     def _page(
         self, found: "Places", scores: "Scores", asked: "Mapping[str, Vectors]", limit: int, offset: int, total: int
@@ -841,13 +547,6 @@ class UserIndex:
             passage = next((part for part in parts if part >= 0), -1)
             page.append(Match(self._ids[slot], float(score), passage, float(cosine)))
         return Matches(tuple(page), total, bool(asked))
-
-
-def _empty() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA temp_store=MEMORY")
-    connection.execute("PRAGMA secure_delete=ON")
-    return connection
 
 
 def _behind(found: "Places", scores: "Scores", rest: "Places", worth: "Scores") -> "tuple[Places, Scores]":
@@ -869,33 +568,6 @@ def _about(document: Document) -> str:
     day = document.day
     traces = " ".join(spaced(folded(normalised(trace))) for trace in document.traces)
     return f"{weekday_in_words(day)} {day_in_words(day)} {day.isoformat()} {traces}".rstrip()
-
-
-def _packed(body: str) -> str | bytes:
-    """A text as it is kept: a long one compressed, for a short one that gains little and takes long."""
-    return zlib.compress(body.encode(), 1) if len(body) > COMPRESSED_FROM else body
-
-
-def _unpacked(kept: str | bytes) -> str:
-    return zlib.decompress(kept).decode() if isinstance(kept, bytes) else kept
-
-
-def _varints(blob: bytes) -> Iterable[int]:
-    """The integers of an FTS5 docsize record: one for each column, as SQLite writes varints."""
-    value = 0
-    for byte in blob:
-        value = value << 7 | byte & 0x7F
-        if byte < 0x80:
-            yield value
-            value = 0
-
-
-def _any(terms: Iterable[str]) -> list[str]:
-    """The literals of which one must match, each once."""
-    found: list[str] = []
-    for term in terms:
-        found += [match_phrase(term)] if " " in term else match_terms(term)
-    return list(dict.fromkeys(filter(None, found)))
 
 
 def _excluded(term: str) -> str:
