@@ -14,7 +14,7 @@ from quart import Quart, Response
 from quart.typing import TestAppProtocol
 
 from llamora.app import create_app
-from llamora.app.services.container import EXTENSION, AppServices
+from llamora.app.services.container import EXTENSION, AppServices, Shared
 from llamora.persistence.users import User
 from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings, UpstreamSettings
 from llamora.vault.keys import Keyring, open_keyring
@@ -217,9 +217,9 @@ async def start(registered: Journal, tmp_path: Path) -> AsyncIterator[Start]:
     shutil.copytree(registered.folder, folder)
     running: list[Running] = []
 
-    async def make(dev: bool = True, **sections: object) -> Running:
+    async def make(dev: bool = True, shared: Shared | None = None, **sections: object) -> Running:
         settings = replace(settings_in(folder), **sections)  # type: ignore[arg-type]
-        app = create_app(settings, dev=dev)
+        app = create_app(settings, dev=dev, shared=shared)
         test_app = app.test_app()
         await test_app.startup()
         # Keys of their own for each app: one test may lock them, and the next begins with them.

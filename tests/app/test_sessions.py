@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import secrets
 import time
 from base64 import urlsafe_b64decode
 from dataclasses import replace
@@ -87,14 +88,21 @@ async def test_keys_that_are_locked_during_a_sweep_do_not_end_the_sweeps(
 
 
 async def watched(visitor: Visitor) -> "asyncio.Task[bytes]":
-    """Listens as an open page does; what was sent until the stream ended."""
+    """Listens as an open page does, and returns once the server has begun to tell; what it told until the end."""
+    begun = asyncio.Event()
 
     async def read() -> bytes:
-        return (await visitor.get("/session/events")).body
+        told = b""
+        async with visitor.client.request("/session/events", headers=dict(visitor.headers)) as stream:
+            await stream.send_complete()
+            while b"event: look" not in told:
+                told += await stream.receive()
+            begun.set()
+        return told + bytes(stream.response_data)
 
     task = asyncio.create_task(read())
-    await asyncio.sleep(0.1)
-    assert not task.done()
+    async with asyncio.timeout(ENDS_WITHIN):
+        await begun.wait()
     return task
 
 
@@ -262,11 +270,13 @@ async def test_a_lock_reaches_the_keys_and_replies_of_other_workers(
 ) -> None:
     middle = asyncio.Event()
     model.script(Reply(["Before. ", "After."], held={1: middle}))
-    app = await start(llm=connected_to(model))
+    secret = secrets.token_bytes(32)
+    first, other = (Shared(secret, worker=number, alive=lambda: (1, 2)) for number in (1, 2))
+    app = await start(shared=first, llm=connected_to(model))
     alice = await signed_in(app)
     entry = await alice.write("the heron again")
     settings = replace(settings_in(tmp_path / "data"), llm=connected_to(model))
-    second = create_app(settings, dev=True, shared=Shared(app.services.boot_secret))
+    second = create_app(settings, dev=True, shared=other)
     async with second.test_app():
         there = Running(second, app.test_app, app.accounts).stranger()
         for name in ("llamora", "llamora_csrf"):

@@ -1,17 +1,25 @@
 """A real Chromium. It fails a test on any violation of the CSP, any error on the console, any uncaught exception."""
 
-from collections.abc import Callable, Iterator
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
 from scripts.browser import find_or_bring
+from tests.browser.firefox import find as find_firefox
+from tests.served import Writer
 
 # Playwright waits 5 s for what is expected; two cores with other work may need longer for any of it.
 expect.set_options(timeout=30_000)
 
+FIREFOX = Path(__file__).with_name("firefox.py")
 AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
 
 
@@ -40,6 +48,31 @@ def chromium(playwright: Playwright) -> Iterator[Browser]:
     browser.close()
 
 
+@pytest.fixture(scope="session")
+def firefox(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """The Firefox of this machine; where there is none, what asks for it is skipped."""
+    installed = find_firefox()
+    if installed is None:
+        pytest.skip("no Firefox is installed here (Debian: apt-get install firefox-esr)")
+    if sys.platform == "win32":
+        pytest.skip("Firefox is started by a shell script, which Windows does not run")
+    start = tmp_path_factory.mktemp("firefox") / "start"
+    command = [sys.executable, str(FIREFOX), str(installed)]
+    start.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
+    start.chmod(0o755)
+    try:
+        browser = playwright.firefox.launch(
+            channel="moz-firefox",
+            executable_path=start,
+            timeout=120_000,
+            firefox_user_prefs={"ui.prefersReducedMotion": 1, "layout.css.prefers-color-scheme.content-override": 1},
+        )
+    except PlaywrightError as error:
+        pytest.skip(f"{installed} does not start for a test: {str(error).splitlines()[0]}")
+    yield browser
+    browser.close()
+
+
 @dataclass
 class Console:
     """What the pages of a test complained of. axe measures with inline styles, which our CSP refuses it."""
@@ -55,11 +88,11 @@ def console() -> Console:
 
 @pytest.fixture
 def new_page(chromium: Browser, console: Console) -> Iterator[Callable[..., Page]]:
-    """Opens pages whose every complaint is collected and must stay empty."""
+    """Opens pages whose every complaint is collected and must stay empty; of a browser that is not Chromium by `by`."""
     contexts: list[BrowserContext] = []
 
-    def make(**options: object) -> Page:
-        context = chromium.new_context(viewport={"width": 1280, "height": 860}, **options)  # type: ignore[arg-type]
+    def make(by: Browser = chromium, **options: object) -> Page:
+        context = by.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
 
@@ -81,25 +114,78 @@ def new_page(chromium: Browser, console: Console) -> Iterator[Callable[..., Page
     assert not console.complaints, "\n".join(console.complaints)
 
 
+# Colours that are on their way from one theme to the other have a contrast of their own: wait until none is, and
+# until what is painted is what the style sheet says of this theme.
+SETTLED = """async scheme => {
+  const frame = () => new Promise(requestAnimationFrame);
+  const is_it = () => matchMedia(`(prefers-color-scheme: ${scheme})`).matches
+    && matchMedia("(prefers-reduced-motion: reduce)").matches
+    && document.getAnimations().every(each => each.playState !== "running" && !each.pending);
+  const end = performance.now() + 60000;
+  for (let calm = 0; calm < 3; calm = is_it() ? calm + 1 : 0) {
+    if (performance.now() > end) throw new Error(`the colours never came to ${scheme}`);
+    await frame();
+  }
+}"""
+VIOLATIONS = "async () => (await axe.run({preload: false})).violations.map(v => [v.id, v.nodes.map(n => n.html)])"
+
+
 @pytest.fixture
-def axe(console: Console) -> Callable[[Page], None]:
+def axe(console: Console) -> Callable[..., None]:
     """Fails on any violation axe-core finds, in light and in dark."""
     source = AXE.read_text(encoding="utf-8")
 
-    def check(page: Page) -> None:
-        page.wait_for_timeout(20)  # let the page's own complaints arrive first
+    def check(page: Page, schemes: Sequence[str] = ("light", "dark")) -> None:
+        page.wait_for_load_state()
+        heard_out(page)  # the page's own complaints come first
         console.measuring = True
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
-            # A colour on its way from one theme to the other has a contrast of its own.
-            page.evaluate("document.getAnimations().forEach((a) => { try { a.finish() } catch {} })")
+        page.emulate_media(reduced_motion="reduce")  # before the colours change, so that none of them takes its time
+        for scheme in schemes:
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.evaluate(SETTLED, scheme)
             page.evaluate(source)
-            found = page.evaluate(
-                "async () => (await axe.run({preload: false})).violations.map(v => [v.id, v.nodes.map(n => n.html)])"
-            )
+            found = page.evaluate(VIOLATIONS)
+            if found:  # a part that came in while it was looked at; a real one is found again
+                page.evaluate(SETTLED, scheme)
+                found = page.evaluate(VIOLATIONS)
             assert not found, (page.url, scheme, found)
         page.emulate_media(color_scheme="light")
-        page.wait_for_timeout(20)
+        heard_out(page)
         console.measuring = False
 
     return check
+
+
+def heard_out(page: Page) -> None:
+    """Wait until all that the page has told its console so far has been heard here."""
+    said = f"so far {time.monotonic_ns()}"
+
+    def is_it(message: ConsoleMessage) -> bool:
+        return message.text == said
+
+    with page.expect_console_message(is_it):
+        page.evaluate("said => console.debug(said)", said)
+
+
+def enter(page: Page, writer: Writer, path: str = "/d/today") -> None:
+    """Take the session of a writer into the browser, and go to a page of theirs if one is named."""
+    jar = writer.http.cookies.jar
+    page.context.add_cookies([{"name": c.name, "value": c.value or "", "url": writer.url} for c in jar])
+    if path:
+        page.goto(writer.url + path)
+
+
+def sign_in(page: Page, name: str, passphrase: str) -> None:
+    """Sign in as a person does, on the page that asks for it, and come to a day."""
+    page.locator("#name").fill(name)
+    page.locator("#passphrase").fill(passphrase)
+    page.locator("main button").last.click()
+    page.wait_for_url("**/d/**")
+
+
+def group_asked(page: Page, code: str) -> str:
+    """The group of the recovery code that the page asks for."""
+    asked = page.locator("label[for=part]").inner_text()
+    order = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"]
+    groups = [group for group in re.split(r"[^0-9A-Za-z]+", code) if group]
+    return next(groups[place] for place, word in enumerate(order) if word in asked)

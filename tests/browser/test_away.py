@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.conftest import enter
 from tests.conftest import Server, Writer
 
 WITHOUT_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
@@ -36,9 +37,8 @@ def page(chromium: Browser, server: Server) -> Iterator[Page]:
     writer = Writer(server.url).register()
     writer.write("A heron in the reeds.")
     context = chromium.new_context(color_scheme="light")
-    context.add_cookies([{"name": n, "value": v, "url": server.url} for n, v in writer.http.cookies.items()])
     page = context.new_page()
-    page.goto(server.url + "/d/today")
+    enter(page, writer)
     expect(page.get_by_text("A heron in the reeds.")).to_be_visible()
     controlled(page)
     yield page

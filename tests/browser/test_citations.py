@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from llamora.clock import utc_now
+from tests.browser.conftest import enter
 from tests.conftest import Server, Writer
 from tests.scripted_model import ModelThread, Reply
 
@@ -33,8 +34,7 @@ def opened(server: Server, new_page: Callable[..., Page]) -> tuple[Writer, Page]
     writer.write("Rain.", day="2026-11-20")
     writer.write("Was there ever a quarter of an hour by the river?", day="2026-11-20")
     page = new_page()
-    page.context.add_cookies([{"name": n, "value": v, "url": server.url} for n, v in writer.http.cookies.items()])
-    page.goto(server.url + "/d/2026-11-20")
+    enter(page, writer, "/d/2026-11-20")
     return writer, page
 
 

@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 from playwright.sync_api import BrowserContext, Dialog, Page, Request, Route, expect
 
+from tests.browser.conftest import sign_in
 from tests.conftest import Server, Writer
 from tests.scan import find_words
 
@@ -32,17 +33,10 @@ def opened(server: Server, writer: Writer, new_page: Callable[..., Page]) -> Cal
     def make() -> Page:
         page = new_page()
         page.goto(server.url + "/sign-in")
-        sign_in(page, writer)
+        sign_in(page, writer.name, writer.passphrase)
         return page
 
     return make
-
-
-def sign_in(page: Page, writer: Writer) -> None:
-    page.locator("#name").fill(writer.name)
-    page.locator("#passphrase").fill(writer.passphrase)
-    page.locator("main button").last.click()
-    page.wait_for_url("**/d/**")
 
 
 def is_draft_request(request: Request) -> bool:
@@ -83,7 +77,7 @@ def test_a_draft_outlives_reload_browser_and_session(
     page.goto(server.url + "/you")
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url("**/sign-in")
-    sign_in(page, writer)
+    sign_in(page, writer.name, writer.passphrase)
     expect(field).to_have_value(WORDS + MORE)
     field.press("Control+Enter")
     kept(page, 1)

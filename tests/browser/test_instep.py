@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import enter
 from tests.served import Server, Writer
 
 DAY = "2024-03-12"
@@ -34,8 +35,7 @@ def writer(server: Server) -> Writer:
 
 def opened(new_page: Callable[..., Page], writer: Writer) -> Page:
     page = new_page()
-    jar = writer.http.cookies.jar
-    page.context.add_cookies([{"name": c.name, "value": c.value or "", "url": writer.url} for c in jar])
+    enter(page, writer, "")
     with page.expect_response(lambda answer: "/session/events" in answer.url):
         page.goto(f"{writer.url}/d/{DAY}")
     return page

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import enter
 from tests.served import Server, Writer
 
 DAY = "2024-03-12"
@@ -22,9 +23,7 @@ def page(writer: Writer, new_page: Callable[..., Page]) -> Page:
     writer.write("First.", DAY)
     writer.write("Second.", DAY)
     page = new_page()
-    jar = writer.http.cookies.jar
-    page.context.add_cookies([{"name": c.name, "value": c.value or "", "url": writer.url} for c in jar])
-    page.goto(f"{writer.url}/d/{DAY}")
+    enter(page, writer, f"/d/{DAY}")
     return page
 
 

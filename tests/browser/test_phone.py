@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import enter
 from tests.served import Server, Writer
 
 DAY = "2024-03-12"
@@ -28,9 +29,7 @@ def page(writer: Writer, new_page: Callable[..., Page]) -> Page:
         writer.write(f"Entry {number}.\n\n- [ ] a box\n\n" + "A line of it. " * 20, DAY)
     page = new_page(has_touch=True, is_mobile=True)
     page.set_viewport_size({"width": 390, "height": 844})
-    jar = writer.http.cookies.jar
-    page.context.add_cookies([{"name": c.name, "value": c.value or "", "url": writer.url} for c in jar])
-    page.goto(f"{writer.url}/d/{DAY}")
+    enter(page, writer, f"/d/{DAY}")
     return page
 
 

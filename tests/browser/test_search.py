@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import enter
 from tests.conftest import Server, Writer
 
 
@@ -23,8 +24,7 @@ def writer(serve: Callable[..., Server]) -> Writer:
 def test_by_keys_alone(writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None], width: int) -> None:
     page = new_page()
     page.set_viewport_size({"width": width, "height": 844})
-    page.context.add_cookies([{"name": n, "value": v, "url": writer.url} for n, v in writer.http.cookies.items()])
-    page.goto(writer.url + "/search")
+    enter(page, writer, "/search")
     field = page.locator("#q")
     expect(field).to_be_focused()
     page.keyboard.type('heron by:me "grey heron" in:2024', delay=5)
@@ -62,8 +62,7 @@ def test_by_keys_alone(writer: Writer, new_page: Callable[..., Page], axe: Calla
 
 def test_also_written(writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
     page = new_page()
-    page.context.add_cookies([{"name": n, "value": v, "url": writer.url} for n, v in writer.http.cookies.items()])
-    page.goto(writer.url + "/d/2024-03-05")
+    enter(page, writer, "/d/2024-03-05")
     page.locator("article.entry").hover()
     page.locator("article.entry summary", has_text="More").click()
     page.get_by_role("button", name="You also wrote").click()
@@ -72,8 +71,7 @@ def test_also_written(writer: Writer, new_page: Callable[..., Page], axe: Callab
 
 
 def signed_in(writer: Writer, page: Page) -> Page:
-    page.context.add_cookies([{"name": n, "value": v, "url": writer.url} for n, v in writer.http.cookies.items()])
-    page.goto(writer.url + "/search")
+    enter(page, writer, "/search")
     return page
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import enter
 from tests.conftest import Server, Writer
 
 WITHOUT_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
@@ -21,11 +22,6 @@ def writer(server: Server) -> Writer:
     return Writer(server.url).register()
 
 
-def enter(page: Page, writer: Writer, path: str = "/you") -> None:
-    page.context.add_cookies([{"name": n, "value": v, "url": writer.url} for n, v in writer.http.cookies.items()])
-    page.goto(writer.url + path)
-
-
 def look(page: Page, name: str) -> object:
     return page.evaluate("name => document.documentElement.dataset[name]", name)
 
@@ -33,7 +29,7 @@ def look(page: Page, name: str) -> object:
 def test_a_choice_is_seen_at_once_here_and_in_other_windows(writer: Writer, new_page: Callable[..., Page]) -> None:
     page, phone = new_page(color_scheme="light"), new_page(color_scheme="light")
     enter(phone, writer, "/d/today")
-    enter(page, writer)
+    enter(page, writer, "/you")
     page.get_by_label("dark", exact=True).check(force=True)
     expect(page.locator("#kept-page")).to_have_text("Kept.", timeout=LONG)
     expect(phone.locator("html")).to_have_attribute("data-theme", "dark", timeout=LONG)
@@ -49,7 +45,7 @@ def test_a_choice_is_seen_at_once_here_and_in_other_windows(writer: Writer, new_
 
 def test_only_what_was_changed_is_posted(writer: Writer, new_page: Callable[..., Page]) -> None:
     page = new_page()
-    enter(page, writer)
+    enter(page, writer, "/you")
     with page.expect_request("**/you/settings") as request:
         page.get_by_label("keeps the entry", exact=True).check(force=True)
     body = request.value.post_data
@@ -59,7 +55,7 @@ def test_only_what_was_changed_is_posted(writer: Writer, new_page: Callable[...,
 
 def test_choices_by_keyboard(writer: Writer, new_page: Callable[..., Page]) -> None:
     page = new_page()
-    enter(page, writer)
+    enter(page, writer, "/you")
     page.get_by_label("as the system").focus()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_label("light", exact=True)).to_be_focused()
@@ -88,7 +84,7 @@ def test_enter_keeps_the_entry_where_it_is_wanted(writer: Writer, new_page: Call
 
 def test_single_letters_do_nothing_where_they_are_not_wanted(writer: Writer, new_page: Callable[..., Page]) -> None:
     page = new_page()
-    enter(page, writer)
+    enter(page, writer, "/you")
     page.get_by_label("do nothing", exact=True).check(force=True)
     expect(page.locator("#kept-writing")).to_have_text("Kept.", timeout=LONG)
     page.locator("h1").click()
@@ -102,7 +98,7 @@ def test_single_letters_do_nothing_where_they_are_not_wanted(writer: Writer, new
 
 def test_the_language_is_shown_anew(writer: Writer, new_page: Callable[..., Page]) -> None:
     page = new_page()
-    enter(page, writer)
+    enter(page, writer, "/you")
     page.get_by_label("Deutsch").check(force=True)
     expect(page.get_by_role("heading", name="Die Seite")).to_be_visible(timeout=LONG)
     assert page.evaluate("document.documentElement.lang") == "de"
@@ -111,7 +107,7 @@ def test_the_language_is_shown_anew(writer: Writer, new_page: Callable[..., Page
 
 def test_settings_without_a_script(writer: Writer, new_page: Callable[..., Page]) -> None:
     page = new_page(java_script_enabled=False)
-    enter(page, writer)
+    enter(page, writer, "/you")
     page.get_by_label("dark", exact=True).check(force=True)
     page.locator("section", has=page.locator("#h-page")).get_by_role("button", name="Keep").click()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
@@ -124,7 +120,7 @@ def test_axe_has_nothing_to_object_to(
 ) -> None:
     writer.post("/you/settings", {"theme": theme})
     page = new_page()
-    enter(page, writer)
+    enter(page, writer, "/you")
     axe(page)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import Console
+from tests.browser.conftest import Console, enter, sign_in
 from tests.conftest import Server, Writer
 from tests.scripted_model import ModelThread, Reply
 
@@ -32,8 +32,7 @@ def page(server: Server, new_page: Callable[..., Page]) -> Page:
     writer = Writer(server.url).register()
     writer.write("I saw a heron.")
     page = new_page()
-    page.context.add_cookies([{"name": n, "value": v, "url": server.url} for n, v in writer.http.cookies.items()])
-    page.goto(server.url + "/d/today")
+    enter(page, writer)
     return page
 
 
@@ -153,9 +152,7 @@ def test_words_stay_when_the_server_is_gone_and_can_be_kept_when_it_is_back(
     expect(page.locator("#write")).to_have_value("These words are mine.")
     other = page.context.new_page()
     other.goto(server.url + "/sign-in")
-    other.locator("#name").fill("Alice")
-    other.locator("#passphrase").fill(Writer.passphrase)
-    other.locator("main button").last.click()
+    sign_in(other, Writer.name, Writer.passphrase)
     expect(other.locator("article.entry")).to_have_count(1)
     page.locator("#write").press("Control+Enter")
     expect(page.locator("article.entry")).to_have_count(2)

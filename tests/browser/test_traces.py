@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import enter
 from tests.conftest import Server, Writer
 
 
@@ -21,8 +22,7 @@ def writer(serve: Callable[..., Server]) -> Writer:
 
 def signed_in(writer: Writer, page: Page, path: str, width: int = 1280) -> Page:
     page.set_viewport_size({"width": width, "height": 844})
-    page.context.add_cookies([{"name": n, "value": v, "url": writer.url} for n, v in writer.http.cookies.items()])
-    page.goto(writer.url + path)
+    enter(page, writer, path)
     return page
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import enter
 from tests.conftest import Server, Writer
 
 WITHOUT_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
@@ -14,12 +15,6 @@ FINGER = 44  # CSS pixels, as the design has it
 @pytest.fixture
 def writer(serve: Callable[..., Server]) -> Writer:
     return Writer(serve(env=WITHOUT_MODELS).start().url).register()
-
-
-def enter(page: Page, writer: Writer) -> None:
-    """Today's page in a browser that the writer is signed in with."""
-    page.context.add_cookies([{"name": n, "value": v, "url": writer.url} for n, v in writer.http.cookies.items()])
-    page.goto(writer.url + "/d/today")
 
 
 def test_what_an_entry_said_before_is_read_and_brought_back_by_key(
@@ -91,6 +86,7 @@ def test_the_deleted_are_reached_by_touch(
         assert box is not None
         assert box["height"] >= FINGER
     page.locator(f"#e-{entries[1]}").get_by_role("link", name="Erase now").tap()
+    expect(page.get_by_role("button", name="Erase", exact=True)).to_be_visible()
     axe(page)
     page.get_by_role("button", name="Erase").tap()
     expect(page.locator(".past .prose")).to_have_text(["Brought back."])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.browser.conftest import enter
 from tests.served import Server, Writer
 
 DAY = "2024-03-12"
@@ -24,9 +25,7 @@ def writer(server: Server) -> Writer:
 
 def opened(new_page: Callable[..., Page], writer: Writer, **options: object) -> Page:
     page = new_page(**options)
-    jar = writer.http.cookies.jar
-    page.context.add_cookies([{"name": c.name, "value": c.value or "", "url": writer.url} for c in jar])
-    page.goto(f"{writer.url}/d/{DAY}")
+    enter(page, writer, f"/d/{DAY}")
     return page
 
 
