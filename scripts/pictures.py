@@ -2,9 +2,13 @@
 
 A server of its own with invented journals, a scripted model and a clock that stands still, so that two runs can be
 laid over each other. `--only day --width 360 --theme dark` takes some. One line of JSON with the count is printed last.
+
+`--references` writes those anew with which tests/browser/test_looks.py compares: a few pages, each pixel the average of
+8 x 8 of the screen, and a picture of letters alone, by which a machine that draws letters in another way is known.
 """
 
 import argparse
+import io
 import json
 import os
 import re
@@ -17,7 +21,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 from scripts.browser import find_or_bring
 from tests.scripted_model import ModelThread, Reply
@@ -31,6 +36,24 @@ THEMES = {
 }
 NOW = datetime(2026, 3, 14, 18, 40, tzinfo=UTC)
 TODAY, YESTERDAY = "2026-03-14", "2026-03-13"
+REFERENCES = Path(__file__).parents[1] / "tests/browser/looks"
+COMPARED = ("sign-in", "day-empty", "day", "search-found", "you")
+SCREENS = ((390, 844), (1280, 860))
+WITHOUT_MEANING = {"LLAMORA_EMBEDDING__ENABLED": "false"}  # found by words alone, whatever has been embedded by then
+BLOCK = 8  # pixels of the screen, each way, in one of a reference
+# Both faces on an empty page, without a style sheet of ours, so that it changes with the machine alone.
+LETTERS = """async () => {
+  const faces = [["A", "literata"], ["B", "instrument-sans"]].map(([name, file]) =>
+    new FontFace(name, `url(/static/fonts/vendor/${file}.woff2)`, {weight: "200 900"}));
+  for (const face of await Promise.all(faces.map((face) => face.load()))) document.fonts.add(face);
+  document.querySelectorAll("link[rel=stylesheet]").forEach((link) => link.remove());
+  document.body.replaceChildren(...["38px A", "18px A", "14px B"].map((font) => {
+    const line = document.createElement("p");
+    line.textContent = "Quick wafting zephyrs vex bold Jim; 0123456789 ÄÖÜ fi “äöü” — …";
+    line.style.font = font;
+    return line;
+  }));
+}"""
 PASSPHRASE = "a picture is of what was there"  # noqa: S105 - of nobody
 # No code is like another, nor is the group that is asked for, nor a free port: something stands in for them.
 STANDS_IN = """main => {
@@ -210,11 +233,12 @@ VIEWS = (
 
 
 @contextmanager
-def _served(folder: Path) -> Iterator[Scene]:
+def served(folder: Path, **more: str) -> Iterator[Scene]:
+    """A server with its journals, its clock at NOW; `more` are settings of its environment."""
     model = ModelThread()
     clock = folder / "clock"
     clock.touch()
-    env = {**model.env, "PICTURES_CLOCK": str(clock), "LLAMORA_SESSION__IDLE_TTL": "86400"}
+    env = {**model.env, "PICTURES_CLOCK": str(clock), "LLAMORA_SESSION__IDLE_TTL": "86400", **more}
     server = Server(folder, folder / "cache", "dev", env, CLOCKED)
     try:
         server.start()
@@ -274,10 +298,17 @@ def _asked(writer: Writer, entry: str, until: str) -> None:
     raise AssertionError("the scripted reply did not come")
 
 
-def _take(scene: Scene, browser: Browser, view: View, width: int, theme: str, folder: Path) -> bool:
-    """Take one picture. False where the page is wider than its window, which is said and must be mended."""
+def launched(playwright: Playwright) -> Browser:
+    """A Chromium that draws the same on every run."""
+    drawn = ["--font-render-hinting=none", "--hide-scrollbars", "--disable-lcd-text", "--force-color-profile=srgb"]
+    return playwright.chromium.launch(executable_path=find_or_bring(), args=["--no-sandbox", *drawn])
+
+
+@contextmanager
+def opened(scene: Scene, browser: Browser, view: View, width: int, height: int, theme: str) -> Iterator[Page]:
+    """A page that is ready for its picture."""
     context = browser.new_context(
-        viewport={"width": width, "height": WIDTHS[width]},
+        viewport={"width": width, "height": height},
         reduced_motion="reduce",
         locale="en-GB",
         timezone_id="Europe/Berlin",
@@ -296,6 +327,14 @@ def _take(scene: Scene, browser: Browser, view: View, width: int, theme: str, fo
             view.do(page)
         page.emulate_media(media=view.media)  # type: ignore[arg-type]
         page.locator("main").evaluate(STANDS_IN)
+        yield page
+    finally:
+        context.close()
+
+
+def _take(scene: Scene, browser: Browser, view: View, width: int, theme: str, folder: Path) -> bool:
+    """Take one picture. False where the page is wider than its window, which is said and must be mended."""
+    with opened(scene, browser, view, width, WIDTHS[width], theme) as page:
         if view.whole:  # in a window as high as the page: one put together from several has the composer in the middle
             height = page.evaluate("document.documentElement.scrollHeight")
             page.set_viewport_size({"width": width, "height": max(WIDTHS[width], min(height, 16_000))})
@@ -305,24 +344,64 @@ def _take(scene: Scene, browser: Browser, view: View, width: int, theme: str, fo
         if over > 0:
             print(f"{path.name}: {over} px wider than the window", file=sys.stderr)
         return over <= 0
-    finally:
-        context.close()
+
+
+def looks(scene: Scene, browser: Browser) -> Iterator[tuple[str, Image.Image]]:
+    """The name and the averages of each picture that is compared: first of letters alone, then of one screen each."""
+    views = {view.name: view for view in VIEWS}
+    with opened(scene, browser, views["sign-in"], *SCREENS[-1], "light") as page:
+        page.evaluate(LETTERS)
+        yield "letters", _averages(page)
+    for name in COMPARED:
+        for width, height in SCREENS:
+            with opened(scene, browser, views[name], width, height, "light") as page:
+                for theme in ("light", "dark"):
+                    page.emulate_media(color_scheme=theme)
+                    yield f"{name}-{width}-{theme}", _averages(page)
+
+
+def _averages(page: Page) -> Image.Image:
+    page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+    png = page.screenshot(animations="disabled", caret="hide")
+    return Image.open(io.BytesIO(png)).convert("RGB").reduce(BLOCK)
+
+
+def _write_references(scene: Scene, browser: Browser) -> int:
+    """Write what `looks` sees, and by which Chromium; return how many pictures."""
+    REFERENCES.mkdir(exist_ok=True)
+    for old in REFERENCES.glob("*.png"):
+        old.unlink()
+    written = 0
+    for name, picture in looks(scene, browser):
+        picture.save(REFERENCES / f"{name}.png", optimize=True)
+        written += 1
+    (REFERENCES / "chromium").write_text(browser.version.split(".")[0] + "\n", encoding="utf-8")
+    return written
 
 
 def main() -> int:
     """Take the pictures; 1 when one failed or a page is wider than its window."""
     parser = argparse.ArgumentParser(description="Pictures of every page and state.")
-    parser.add_argument("--to", type=Path, required=True, help="the folder for the pictures, made if it is not there")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--to", type=Path, help="the folder for the pictures, made if it is not there")
+    where.add_argument("--references", action="store_true", help="write what a test compares with anew, and end")
     parser.add_argument("--only", nargs="*", default=[], choices=[view.name for view in VIEWS], metavar="NAME")
     parser.add_argument("--width", nargs="*", type=int, default=list(WIDTHS), choices=WIDTHS)
     parser.add_argument("--theme", nargs="*", default=list(THEMES), choices=THEMES)
     options = parser.parse_args()
+    if options.references:
+        with (
+            tempfile.TemporaryDirectory() as made,
+            served(Path(made), **WITHOUT_MEANING) as scene,
+            sync_playwright() as playwright,
+            launched(playwright) as browser,
+        ):
+            print(json.dumps({"references": _write_references(scene, browser)}))
+        return 0
     options.to.mkdir(parents=True, exist_ok=True)
     taken = failed = wide = 0
-    with tempfile.TemporaryDirectory() as made, _served(Path(made)) as scene, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=find_or_bring(), args=["--no-sandbox", "--font-render-hinting=none", "--hide-scrollbars"]
-        )
+    with tempfile.TemporaryDirectory() as made, served(Path(made)) as scene, sync_playwright() as playwright:
+        browser = launched(playwright)
         for view in VIEWS:
             if options.only and view.name not in options.only:
                 continue
