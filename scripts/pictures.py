@@ -179,8 +179,12 @@ def _press(keys: str, shown: str) -> Callable[[Page], None]:
     return do
 
 
-def _open(selector: str) -> Callable[[Page], None]:
-    return lambda page: page.locator(selector).first.click()
+def _open(*selectors: str) -> Callable[[Page], None]:
+    def do(page: Page) -> None:
+        for selector in selectors:
+            page.locator(selector).first.click()
+
+    return do
 
 
 def _write(page: Page) -> None:
@@ -188,6 +192,7 @@ def _write(page: Page) -> None:
     expect(page.locator("#composer[data-draft]")).to_be_attached()
 
 
+MORE = "article.entry summary:text-is('More')"
 VIEWS = (
     View("sign-in", "/sign-in", ""),
     View("sign-in-wrong", "/sign-in", "", _wrong),
@@ -198,8 +203,8 @@ VIEWS = (
     View("day", "/d/today", whole=False),
     View("day-whole", "/d/today"),
     View("day-writing", "/d/today", "writing", _write, whole=False),
-    View("day-trace", "/d/today", do=_open("article.entry summary:text-is('Trace')"), whole=False),
-    View("day-more", "/d/today", do=_open("article.entry summary:text-is('More')"), whole=False),
+    View("day-trace", "/d/today", do=_open(MORE, "article.entry summary:text-is('Trace')"), whole=False),
+    View("day-more", "/d/today", do=_open(MORE), whole=False),
     View("day-past", f"/d/{YESTERDAY}"),
     View("day-long", "/d/today", "long", whole=False),
     View("day-long-whole", "/d/today", "long"),
@@ -238,7 +243,8 @@ def served(folder: Path, **more: str) -> Iterator[Scene]:
     model = ModelThread()
     clock = folder / "clock"
     clock.touch()
-    env = {**model.env, "PICTURES_CLOCK": str(clock), "LLAMORA_SESSION__IDLE_TTL": "86400", **more}
+    env = {**model.env, "PICTURES_CLOCK": str(clock), "LLAMORA_SESSION__IDLE_TTL": "86400"}
+    env |= {"LLAMORA_LLM__TIMEOUT_SECONDS": "3600", **more}  # the reply in the making stays so for all pictures
     server = Server(folder, folder / "cache", "dev", env, CLOCKED)
     try:
         server.start()

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Playwright,
+    expect,
+    sync_playwright,
+)
 from playwright.sync_api import Error as PlaywrightError
 
 from scripts.browser import find_or_bring
@@ -181,6 +190,14 @@ def sign_in(page: Page, name: str, passphrase: str) -> None:
     page.locator("#passphrase").fill(passphrase)
     page.locator("main button").last.click()
     page.wait_for_url("**/d/**")
+
+
+def more(place: Page | Locator) -> Locator:
+    """Open what else can be done with an entry, the first one in that place, and return it."""
+    opened = place.locator(".actions > details.more").first
+    if opened.get_attribute("open") is None:
+        opened.locator(":scope > summary").click()
+    return opened
 
 
 def group_asked(page: Page, code: str) -> str:

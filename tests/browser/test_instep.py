@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import enter
+from tests.browser.conftest import enter, more
 from tests.served import Server, Writer
 
 DAY = "2024-03-12"
@@ -68,7 +68,7 @@ def test_what_is_written_edited_and_deleted_in_one_window_appears_in_the_other(
     expect(there.locator("article.entry .prose").first).to_have_text("A heron, asleep.", timeout=SOON)
     expect(there.locator("article.entry a.edited").first).to_contain_text("edited")
 
-    here.get_by_role("button", name="Delete").first.click()
+    more(here).get_by_role("button", name="Delete").click()
     expect(there.locator("article.entry .prose")).to_have_text(["And a second one."], timeout=SOON)
     here.get_by_role("button", name="Undo").click()
     expect(there.locator("article.entry .prose")).to_have_text(["A heron, asleep.", "And a second one."], timeout=SOON)
@@ -131,9 +131,9 @@ def test_traces_come_and_go_in_the_other_window(writer: Writer, new_page: Callab
     here, there = opened(new_page, writer), opened(new_page, writer)
     chips = f"#e-{entry} .traces li > .trace"
     box = there.get_by_label("A word, a few words or one emoji")
-    there.get_by_text("Trace", exact=True).click()
+    more(there).get_by_text("Trace", exact=True).click()
     box.fill("half a w")
-    here.get_by_text("Trace", exact=True).click()
+    more(here).get_by_text("Trace", exact=True).click()
     here.get_by_label("A word, a few words or one emoji").fill("heron")
     here.keyboard.press("Enter")
     expect(here.locator(chips)).to_have_text(["#heron", "#weir"])
@@ -147,7 +147,7 @@ def test_traces_come_and_go_in_the_other_window(writer: Writer, new_page: Callab
     expect(there.locator(chips)).to_have_text(["#heron"])
     expect(here.locator(chips)).to_have_text(["#heron"], timeout=SOON)
     there.locator(chips).first.focus()
-    here.get_by_text("Trace", exact=True).click()
+    more(here).get_by_text("Trace", exact=True).click()
     here.get_by_label("A word, a few words or one emoji").fill("reeds")
     here.keyboard.press("Enter")
     expect(there.locator(chips)).to_have_text(["#heron", "#reeds"], timeout=SOON)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import enter, group_asked
+from tests.browser.conftest import enter, group_asked, more
 from tests.conftest import Server, Writer
 
 NAME, PASSPHRASE = "Ada", "seven quiet herons over the weir"
@@ -52,7 +52,7 @@ def test_everything_works_without_javascript(server: Server, new_page: Callable[
     page.locator(".hit").click()
     expect(page.locator("article.entry")).to_be_visible()
 
-    page.get_by_role("button", name="Delete").click()
+    more(page).get_by_role("button", name="Delete").click()
     expect(page.get_by_role("status")).to_have_text("Deleted.")
     page.get_by_role("button", name="Undo").click()
     expect(page.locator("article.entry")).to_be_visible()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import enter
+from tests.browser.conftest import enter, more
 from tests.conftest import Server, Writer
 
 
@@ -64,7 +64,7 @@ def test_also_written(writer: Writer, new_page: Callable[..., Page], axe: Callab
     page = new_page()
     enter(page, writer, "/d/2024-03-05")
     page.locator("article.entry").hover()
-    page.locator("article.entry summary", has_text="More").click()
+    more(page)
     page.get_by_role("button", name="You also wrote").click()
     expect(page.locator(".related .hit")).to_have_count(5)
     axe(page)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import enter
+from tests.browser.conftest import enter, more
 from tests.conftest import Server, Writer
 
 
@@ -63,6 +63,8 @@ def test_the_box_and_the_popover(
 ) -> None:
     page = signed_in(writer, new_page(), "/d/2024-03-12", width)
     keys, chips = page.keyboard, page.locator(".traces li > .trace")
+    page.get_by_text("More", exact=True).first.focus()
+    keys.press("Enter")
     page.get_by_text("Trace", exact=True).first.focus()
     keys.press("Enter")
     keys.press("Tab")
@@ -110,7 +112,7 @@ def test_what_is_suggested_is_chosen_one_by_one(
 ) -> None:
     writer.write("Then Margaret mended the sail of the boat.", "2024-03-20")
     page = signed_in(writer, new_page(), "/d/2024-03-20")
-    page.get_by_text("Trace", exact=True).first.click()
+    more(page).get_by_text("Trace", exact=True).click()
     page.get_by_role("button", name="Suggest some").click()
     offered = page.locator(".suggested li")
     expect(offered.filter(has_text="sail")).to_have_count(1)

@@ -43,6 +43,8 @@ def test_erase_now_asks_in_its_place_and_keeps_the_focus(
     page = new_page()
     enter(page, writer)
     place = page.locator(f"#e-{entry}")
+    place.get_by_text("More", exact=True).focus()
+    page.keyboard.press("Enter")
     place.get_by_role("button", name="Delete").focus()
     page.keyboard.press("Enter")
     expect(place.get_by_role("button", name="Undo")).to_be_focused()
