@@ -51,6 +51,7 @@ function wordAt(field) {
 function close() {
   if (!open) return;
   for (const name of ["aria-activedescendant", "aria-controls", "aria-autocomplete"]) open.field.removeAttribute(name);
+  list.parentNode?.classList.remove("offering");
   list.remove();
   open = null;
 }
@@ -63,6 +64,7 @@ function show(field, start, choices) {
   list.setAttribute("aria-label", field.dataset.offers ?? "");
   list.replaceChildren(...choices.map(optionOf));
   foot.append(list);
+  foot.classList.add("offering");
   field.setAttribute("aria-autocomplete", "list");
   field.setAttribute("aria-controls", list.id);
   choose(0);
