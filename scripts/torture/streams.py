@@ -177,7 +177,8 @@ def killed(server: Server, writer: Writer, model: ModelThread, rng: random.Rando
     for number in range(kills):
         text = some_text(rng) * 4
         pause = rng.choice([0.01, 0.05, 0.2, 0.7])
-        model.model.script(Reply(in_pieces(text, rng), pause=pause))
+        # Not lined up: where the kill comes before the model was asked, the next reply would be given this one's text.
+        model.model.default = Reply(in_pieces(text, rng), pause=pause)
         reply = ask(writer, f"Kill {number}.")
         seen: list[tuple[float, str]] = []
 
