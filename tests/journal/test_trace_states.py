@@ -149,7 +149,8 @@ class Traced(RuleBasedStateMachine):
     # -- what a writer does ------------------------------------------------------------------------
 
     def entry(self, data: st.DataObject, *, deleted: bool = False) -> bytes | None:
-        there = sorted(self.paper.deleted if deleted else self.paper.days.keys() - self.paper.deleted)
+        # In the order they were written in: that of random ids would be another one each time the same is tried.
+        there = [entry for entry in self.paper.days if (entry in self.paper.deleted) == deleted]
         return data.draw(st.sampled_from(there)) if there else None
 
     def trace(self, data: st.DataObject) -> str | None:
@@ -244,7 +245,9 @@ class Traced(RuleBasedStateMachine):
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
         if self.paper.links:
-            trace, entry_id = data.draw(st.sampled_from(sorted(self.paper.links)))
+            place = {entry: number for number, entry in enumerate(self.paper.days)}
+            links = sorted(self.paper.links, key=lambda link: (link[0], place[link[1]]))
+            trace, entry_id = data.draw(st.sampled_from(links))
             before = self.copy()
             self.changed(before, self.run(self.desk.traces.remove(self.desk.keys, entry_id, self.hashed(trace))))
             self.paper.links.discard((trace, entry_id))

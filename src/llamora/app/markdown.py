@@ -52,6 +52,8 @@ TASK_NAME = 200  # characters
 _BOX = re.compile(r"<input\b[^>]*>")
 _TASK = re.compile(r"\[[ xX]\](?=\s)")
 _CITED = re.compile(r"\[(\d{1,6})\]")
+# A blank between a word, with what closes it, and the number that belongs to it: the number would begin a line.
+_APART = re.compile("([^\\W\\d_][.!?…,;:)\u201d\u2019\"'\ue003]{0,3})[ \u00a0]+(?=\\[\\d{1,6}\\])")
 _MARK = "\ue000%d\ue001"
 _MARKS = re.compile("[\ue000-\ue006]")
 _PLACED = re.compile(r"(<a\b[^>]*>.*?</a>)|\ue000(\d{1,6})\ue001", re.DOTALL)
@@ -73,6 +75,7 @@ def render_reply(text: str, cited: Mapping[int, str], quoted: Iterable[tuple[int
             parts += [_MARKS.sub("", text[at:start]), f"\ue002{words}\ue003"]
             at = end
     marked = "".join([*parts, _MARKS.sub("", text[at:])])
+    marked = _APART.sub(r"\1", marked)
     html = render(_CITED.sub(lambda n: _MARK % int(n[1]) if int(n[1]) in cited else "", marked))
 
     def place(found: "re.Match[str]") -> str:

@@ -161,9 +161,9 @@ class Traces:
             meant = await _called(held, trace)
             if other == trace:
                 raise TraceError("That is its name already.")
-            led, name_of_led = held.meant(name)
+            led, called = held.meant(name)
             if led not in (other, trace) and await held.name(led) is not None:
-                raise TraceError(f"That name means the trace {name_of_led} already.")
+                raise TraceError(f"That name means the trace {called} already.")
             if (old := await held.name(other)) is not None:
                 return await _moved(held, other, old, trace, meant)
             return Change(aliases={other: (name, meant)})
