@@ -1,13 +1,14 @@
 """Traces as somebody uses them: beside an entry, in the index, on a page of their own; by keys, pointer and touch."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import enter, more
 from tests.conftest import Server, Writer
+from tests.scripted_model import ModelThread, Reply
 
 
 @pytest.fixture
@@ -119,3 +120,136 @@ def test_what_is_suggested_is_chosen_one_by_one(
     expect(page.locator(".traces li > .trace")).to_have_text(["#sail"])
     page.get_by_role("button", name="Never suggest for this entry: Margaret").click()
     expect(offered.filter(has_text="Margaret")).to_have_count(0)
+
+
+def walk_to(page: Page, wanted: Locator) -> None:
+    """With the Tab key alone to something that is there to be reached."""
+    expect(wanted).to_be_visible()
+    for _ in range(80):
+        if wanted.evaluate("element => element === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"no key leads to {wanted}")
+
+
+def press(page: Page, wanted: Locator) -> None:
+    walk_to(page, wanted)
+    page.keyboard.press("Enter")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_change_and_its_undo_by_keys_alone(
+    writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None], width: int
+) -> None:
+    page = signed_in(writer, new_page(), "/traces", width)
+    title, since, chips = page.locator("h1"), page.locator(".since"), page.locator("#traces .trace")
+    problem = page.locator(".changes [role=alert]:not(:empty)")
+
+    def change(label: str, text: str) -> None:
+        press(page, page.locator("details.changes > summary"))
+        walk_to(page, page.get_by_label(label, exact=True))
+        page.keyboard.press("ControlOrMeta+a")
+        page.keyboard.type(text)
+        page.keyboard.press("Enter")
+
+    def undo() -> None:
+        expect(page.locator(".undo [role=status]")).to_be_visible()
+        press(page, page.locator(".undo button"))
+        expect(page.locator(".undo")).to_have_count(0)
+
+    press(page, chips.filter(has_text="#heron"))
+    expect(title).to_have_text("#heron")
+    change("Call it", "grey heron")
+    expect(title).to_have_text("#grey heron")
+    expect(since).to_contain_text("also called #heron")
+    undo()
+    expect(title).to_have_text("#heron")
+
+    change("Make it part of", "nobody knows it")
+    expect(problem).to_have_text("There is no trace of that name.")
+    expect(page.get_by_label("Make it part of")).to_be_focused()
+    axe(page)
+    page.keyboard.type("rain")
+    page.keyboard.press("Enter")
+    expect(title).to_have_text("#rain")
+    expect(since).to_contain_text("On 7 entries")
+    undo()
+    expect(title).to_have_text("#heron")
+    expect(since).to_contain_text("On 6 entries")
+
+    change("Also call it", "stork")
+    expect(since).to_contain_text("also called #stork")
+    press(page, page.locator("details.changes > summary"))
+    press(page, page.get_by_role("button", name="No longer call it #stork"))
+    expect(since).not_to_contain_text("stork")
+    undo()
+    expect(since).to_contain_text("also called #stork")
+
+    press(page, page.locator("details.changes > summary"))
+    press(page, page.get_by_role("button", name="Hide it from the index"))
+    expect(since).to_contain_text("hidden")
+    axe(page)
+    page.goto(writer.url + "/traces")
+    expect(chips).to_have_text(["#rain", "#weir"])
+    press(page, page.get_by_role("link", name="Hidden ones"))
+    expect(chips).to_have_text(["#heron"])
+    axe(page)
+    press(page, chips)
+    press(page, page.locator("details.changes > summary"))
+    press(page, page.get_by_role("button", name="Show it in the index again"))
+    expect(since).not_to_contain_text("hidden")
+
+    press(page, page.locator("details.changes > summary"))
+    press(page, page.get_by_role("button", name="Take it off every entry"))
+    expect(title).to_have_text("Traces")
+    expect(chips).to_have_text(["#rain", "#weir"])
+    axe(page)
+    undo()
+    expect(chips).to_have_text(["#heron", "#rain", "#weir"])
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.fixture
+def model() -> Iterator[ModelThread]:
+    thread = ModelThread()
+    yield thread
+    thread.close()
+
+
+def test_a_summary_is_the_models_and_goes_with_its_entries(
+    serve: Callable[..., Server], model: ModelThread, new_page: Callable[..., Page], axe: Callable[[Page], None]
+) -> None:
+    writer = Writer(serve(env=model.env).start().url).register()
+    first = writer.write("A heron stood on the #weir all morning.", "2024-03-03")
+    second = writer.write("Today the heron of last winter came back to the #weir.", "2024-07-09")
+    model.model.script(Reply(["You saw a heron. [1] You like birds. “Today the heron of last winter came back”. [2]"]))
+    page = signed_in(writer, new_page(), "/traces", 390)
+    press(page, page.locator("#traces .trace"))
+    summary = page.locator("#summary")
+    press(page, summary.get_by_role("button", name="Sum up"))
+    expect(summary.locator(".prose")).to_have_text(
+        "You saw a heron.1 “Today the heron of last winter came back”.2"
+    )  # what rests on none is out
+    expect(summary.locator(".receipt")).to_contain_text("summed up by scripted")
+    expect(summary.locator("mark")).to_have_text("Today the heron of last winter came back")
+    cites = summary.locator(".cite a")
+    for cite, entry in zip(cites.all(), (first, second), strict=True):
+        expect(cite).to_have_attribute("href", re.compile(f"#e-{entry}$"))
+    assert len(model.model.chats) == 1
+    axe(page)
+    page.set_viewport_size({"width": 1280, "height": 844})
+    axe(page)
+    press(page, cites.nth(1))
+    expect(page).to_have_url(re.compile(f"/d/2024-07-09#e-{second}$"))
+
+    # One of its entries says something else: so what was said of them is gone.
+    press(page, page.get_by_role("link", name="Edit", exact=True))
+    page.locator("article textarea").press("ControlOrMeta+End")
+    page.keyboard.type(" So did the rain.")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("article.entry .prose")).to_contain_text("So did the rain.")
+    page.goto(writer.url + "/traces")
+    press(page, page.locator("#traces .trace"))
+    expect(summary.get_by_role("button", name="Sum up")).to_be_visible()
+    expect(page.locator("main")).not_to_contain_text("You saw a heron")
+    assert len(model.model.chats) == 1
