@@ -1,5 +1,6 @@
 """Traces: what is done to them, seen through entries, search and counts; everything can be taken back."""
 
+from collections.abc import Awaitable, Callable
 from datetime import date
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from llamora.journal.traces import Trace, TraceError
 from llamora.persistence.connection import NotFound, StaleRevision, Transaction
-from llamora.persistence.trace_book import trace_hash
+from llamora.persistence.trace_book import LATEST_KEPT, MOST_TOUCHED, Book, Touched, trace_hash
 from llamora.text import trace_key, trace_name, traces_in
 from llamora.vault.envelope import Purpose
 from tests.journal.conftest import DAY, Desk
@@ -277,3 +278,49 @@ async def test_whatever_a_trace_is_called_it_is_found_by_that(desk: Desk, name: 
     if " " not in name:
         found = await desk.search.search(desk.keys, f"tag:{name}", today=TODAY)
         assert {hit.entry_id for hit in found.hits} == {entry_id}
+
+
+def test_a_book_tells_what_its_latest_changes_were_about() -> None:
+    book = Book()
+    for number in range(40):
+        book = book.touching({b"t%d" % number}, {b"e%d" % number})
+    assert book.since(book.revision) == Touched(40, frozenset(), frozenset())
+    assert book.since(37) == Touched(40, frozenset({b"t37", b"t38", b"t39"}), frozenset({b"e37", b"e38", b"e39"}))
+    assert book.since(40 - LATEST_KEPT) is not None
+    assert book.since(40 - LATEST_KEPT - 1) is None
+    assert book.since(41) is None  # somebody put an older journal in its place
+    large = book.touching({b"t"}, {b"e%d" % number for number in range(MOST_TOUCHED)})
+    assert large.since(40) is None
+    assert large.touching({b"t"}, set()).since(40) is None
+    assert large.touching({b"t"}, set()).since(41) == Touched(42, frozenset({b"t"}), frozenset())
+
+
+async def test_another_process_follows_small_and_large_changes(desks: Callable[..., Awaitable[Desk]]) -> None:
+    here, there = await desks(), await desks()
+    keys, traces = here.keys, here.journal.traces
+
+    async def agree(expected: dict[str, int]) -> None:
+        for desk in (here, there):
+            await desk.search.search(keys, "rain", today=TODAY)
+            await desk.search.settled(keys.user_id)
+            assert {trace.name: trace.entries for trace in await desk.journal.traces.all(keys)} == expected
+            for name, count in expected.items():
+                found = await desk.search.search(keys, f"tag:{name}", today=TODAY, limit=100)
+                assert len(found.hits) == count
+
+    ids = [await write(here, f"Rain {number} #many") for number in range(MOST_TOUCHED + 6)]
+    await agree({"many": len(ids)})
+    for entry_id in ids[:3]:
+        await traces.add(keys, entry_id, "few")
+    await agree({"many": len(ids), "few": 3})
+    _, undo = await traces.rename(keys, await only(here, "few"), "some")
+    await agree({"many": len(ids), "some": 3})
+    await traces.undo(keys, undo)
+    await traces.hide(keys, await only(here, "few"), hidden=True)
+    await agree({"many": len(ids)})
+    await traces.rename(keys, await only(here, "many"), "all")
+    await traces.remove(keys, ids[0], await only(here, "all"))
+    await agree({"all": len(ids) - 1})
+    await here.journal.delete(keys, ids[5])
+    await here.journal.erase(keys, ids[5])
+    await agree({"all": len(ids) - 2})

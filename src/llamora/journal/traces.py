@@ -321,8 +321,9 @@ class Traces:
 
     async def _known(self, keys: Keyring) -> _Known:
         known = self._kept.get(keys.user_id)
-        revision = await self._db.tags.revision(keys.user_id)
-        if known is None or known.book.revision != revision:
+        if known is not None and known.book.revision != await self._db.tags.revision(keys.user_id):
+            known = await self._caught_up(keys, known)
+        if known is None:
             book = await self._db.tags.book(keys)
             names = await self._db.tags.names(keys)
             by_entry = await self._db.tags.by_entry(keys.user_id)
@@ -331,6 +332,23 @@ class Traces:
                 for trace in traces:
                     known.by_trace.setdefault(trace, set()).add(entry_id)
             self._kept[keys.user_id] = known
+        return known
+
+    async def _caught_up(self, keys: Keyring, known: _Known) -> _Known | None:
+        """What is known, with what other processes did since; None where that was too much to be told one by one."""
+        before = known.book.revision
+        book = await self._db.tags.book(keys)
+        touched = book.since(before)
+        if touched is None:
+            return None
+        names = await self._db.tags.named(keys, touched.traces)
+        links = await self._db.tags.links_of(keys.user_id, touched.entries)
+        if known.book.revision != before:  # somebody else has caught up meanwhile, or something was done here
+            return known if known.book.revision >= book.revision else None
+        there = {(trace, entry_id) for entry_id, traces in links.items() for trace in traces}
+        had = {(trace, entry_id) for entry_id in touched.entries for trace in known.by_entry.get(entry_id, ())}
+        called = {trace: names.get(trace) for trace in touched.traces}
+        known.take(Changed(b"", frozenset(there - had), frozenset(had - there), called, book))
         return known
 
     async def _dated(self, keys: Keyring, ids: Iterable[bytes]) -> list[tuple[bytes, date]]:

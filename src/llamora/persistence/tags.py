@@ -361,8 +361,7 @@ async def _apply(tx: Transaction, keys: Keyring, book: Book, change: Change) -> 
     )
     hidden = dict.fromkeys(book.hidden, True) | dict(change.hidden)
     after = replace(
-        book,
-        revision=book.revision + 1,
+        book.touching(traces, {entry_id for _, entry_id in new | gone}),
         aliases=aliases,
         hidden=frozenset(trace for trace, is_hidden in hidden.items() if is_hidden),
     )

@@ -15,6 +15,8 @@ from llamora.vault.keys import Keyring
 logger = getLogger(__name__)
 
 CHANGES_KEPT = 20  # of a writer: so far back can be undone
+LATEST_KEPT = 16  # changes of which the book says what they were about
+MOST_TOUCHED = 64  # traces and entries of one of them; after a larger change everything is read again
 Link = tuple[bytes, bytes]
 """A trace and an entry that bears it."""
 Meant = TypeVar("Meant", bound=tuple[str, str] | None)
@@ -27,16 +29,48 @@ def trace_hash(keys: Keyring, name: str) -> bytes:
 
 
 @dataclass(slots=True, frozen=True)
+class Touched:
+    """Which traces and entries the change that made a revision of the book was about."""
+
+    revision: int
+    traces: frozenset[bytes]
+    entries: frozenset[bytes]
+
+
+@dataclass(slots=True, frozen=True)
 class Book:
     """What is said of a writer's traces beside their names.
 
     `aliases` has for the hash of another name that name as it was written and the name of the trace it stands for;
-    `hidden` are traces that no list shows. `revision` is another one after every change of a name, a link or this.
+    `hidden` are traces that no list shows. `revision` is another one after every change of a name, a link or this;
+    `latest` says what the latest changes were about, for whoever keeps a copy of it all in another process.
     """
 
     revision: int = 0
     aliases: Mapping[bytes, tuple[str, str]] = field(default_factory=dict[bytes, tuple[str, str]])
     hidden: frozenset[bytes] = frozenset()
+    latest: tuple[Touched, ...] = ()
+
+    def since(self, revision: int) -> Touched | None:
+        """What was touched after an earlier revision, all of it together; None where that is not known any more."""
+        later = [touched for touched in self.latest if touched.revision > revision]
+        if revision > self.revision or len(later) != self.revision - revision:
+            return None
+        return Touched(
+            self.revision,
+            frozenset[bytes]().union(*(touched.traces for touched in later)),
+            frozenset[bytes]().union(*(touched.entries for touched in later)),
+        )
+
+    def touching(self, traces: Collection[bytes], entries: Collection[bytes]) -> "Book":
+        """The next revision, which a change of these makes."""
+        known = len(traces) + len(entries) <= MOST_TOUCHED
+        touched = Touched(self.revision + 1, frozenset(traces), frozenset(entries))
+        return replace(
+            self,
+            revision=self.revision + 1,
+            latest=(*self.latest, touched)[-LATEST_KEPT:] if known else (),
+        )
 
     def meant(self, name: str, trace: bytes) -> str:
         """The name of the trace that a name stands for."""
@@ -99,6 +133,10 @@ def open_book(keys: Keyring, rows: Sequence[Row]) -> Book:
         revision,
         {bytes.fromhex(alias): (name, meant) for alias, (name, meant) in record["aliases"].items()},
         frozenset(bytes.fromhex(trace) for trace in record["hidden"]),
+        tuple(
+            Touched(number, frozenset(map(bytes.fromhex, traces)), frozenset(map(bytes.fromhex, entries)))
+            for number, traces, entries in record.get("latest", ())
+        ),
     )
 
 
@@ -108,6 +146,10 @@ async def put_book(tx: Transaction, keys: Keyring, book: Book) -> None:
         {
             "aliases": {alias.hex(): list(meant) for alias, meant in book.aliases.items()},
             "hidden": sorted(trace.hex() for trace in book.hidden),
+            "latest": [
+                [each.revision, sorted(map(bytes.hex, each.traces)), sorted(map(bytes.hex, each.entries))]
+                for each in book.latest
+            ],
         }
     )
     sealed = keys.seal(Purpose.TRACE, "trace_books", "sealed", keys.user_id, book.revision, record)
@@ -157,7 +199,9 @@ def forgetting(keys: Keyring, gone: Collection[bytes], borne: Collection[bytes])
         book = await book_of(tx, keys)
         left = replace(book, aliases=_without(keys, book.aliases, dead), hidden=book.hidden - dead)
         if left != book:
-            await put_book(tx, keys, replace(left, revision=book.revision + 1))
+            await put_book(tx, keys, replace(left, revision=book.revision + 1, latest=()))
+        elif any(not touched.entries.isdisjoint(gone) for touched in book.latest):
+            await put_book(tx, keys, replace(book, latest=()))
         for change, revision, _ in rows:
             known = changes[change]
             kept = _forgotten(keys, known, gone, dead)

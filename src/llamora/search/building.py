@@ -77,12 +77,16 @@ class Builder:
     async def _traces(self, user: Unlocked) -> tuple[int, dict[bytes, frozenset[bytes]], list[bytes]]:
         """The traces of every entry by now, at which revision of their book, and the entries whose traces differ.
 
-        All links are read only when somebody else changed one; what changed here is known by `user.retraced`.
+        What changed here is known by `user.retraced`, what others changed lately by the book; only after more than the
+        book tells of are all links read.
         """
         revision = await self._db.tags.revision(user.user_id)
         touched = set(user.retraced)
         user.retraced -= touched
-        if revision != user.traces_at:
+        told = (await self._db.tags.book(user.keys)).since(user.traces_at) if revision != user.traces_at else None
+        if told is not None:
+            touched |= told.entries
+        elif revision != user.traces_at:
             traces = await self._db.tags.by_entry(user.user_id)
             return revision, traces, _differing(traces, user.traces, {*traces, *user.traces})
         if not touched:
