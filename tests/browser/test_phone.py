@@ -80,3 +80,17 @@ def test_everything_can_be_touched(page: Page, writer: Writer, axe: Callable[[Pa
     expect(page).to_have_url(f"{writer.url}/you")
     page.get_by_role("link", name="Today").tap()
     expect(page).to_have_url(f"{writer.url}/d/today")
+
+
+def test_no_word_of_the_head_breaks_on_a_tablet(page: Page) -> None:
+    for width in range(760, 1281, 40):
+        page.set_viewport_size({"width": width, "height": 900})
+        broken = page.evaluate(
+            """() => [...document.querySelectorAll(".top :is(.wordmark, .places a)")].filter((link) => {
+              const text = document.createRange();
+              text.selectNodeContents(link);
+              return text.getClientRects().length !== 1;
+            }).map((link) => link.textContent)"""
+        )
+        assert broken == [], width
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
