@@ -204,7 +204,8 @@ async def test_what_would_be_sent_for_a_recap_and_an_opening_is_what_is_sent(
         await alice.post(ask)
         assert shown_in(shown.text) == [message["content"] for message in model.chats[-1].body["messages"]]
         assert len(model.chats) == asked + 1
-    assert f'href="/d/{days_ago(1)}/recap/prompt"' in (await alice.get(f"/d/{days_ago(1)}")).text
+    assert f'href="/d/{days_ago(1)}/whole"' in (await alice.get(f"/d/{days_ago(1)}")).text
+    assert f'href="/d/{days_ago(1)}/recap/prompt"' in (await alice.get(f"/d/{days_ago(1)}/whole")).text
     assert f'href="{OPENING}/prompt"' in (await alice.get("/you")).text
     assert (await alice.get("/d/2020-02-02/recap/prompt")).status == 422
     await alice.post("/you/replies", {"replies": "off"})

@@ -194,8 +194,10 @@ async def test_one_reply_can_answer_several_entries(app: Running, alice: Visitor
     ids = [await alice.write(text) for text in ("The weir.", "The otter.", "The bill.")]
     secret = await alice.write("The secret.")
     await alice.post(f"/e/{secret}/withheld", {"withheld": "yes"})
-    page = await alice.get(DAY)
+    assert f'href="{DAY}/whole"' in (await alice.get(DAY)).text
+    page = await alice.get(f"{DAY}/whole")
     assert page.text.count('type="checkbox" name="entry"') == 3
+    assert "<html" not in (await alice.get(f"{DAY}/whole", fragment=True)).text
     assert (await alice.post(f"{DAY}/replies")).status == 422
     token = alice.cookie("llamora_csrf")
     body = f"csrf={token}&entry={ids[0]}&entry={ids[2]}&entry={secret}"
@@ -213,6 +215,14 @@ async def test_one_reply_can_answer_several_entries(app: Running, alice: Visitor
     stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
     assert (stored.to, stored.also) == (bytes.fromhex(ids[2]), (bytes.fromhex(ids[0]),))
     assert "To 2 entries of this page" in (await alice.get(DAY)).words
+
+
+async def test_a_reply_to_a_whole_page_of_two_hundred_is_asked_for(alice: Visitor, model: ScriptedModel) -> None:
+    entry = await alice.write("The weir.")
+    body = "&".join([f"csrf={alice.cookie('llamora_csrf')}", *(f"entry={number:032x}" for number in range(199))])
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = await alice.client.post(f"{DAY}/replies", data=f"{body}&entry={entry}", headers=headers)
+    assert answer.status_code == 303
 
 
 async def test_another_reply_keeps_both_and_one_can_be_preferred(alice: Visitor, model: ScriptedModel) -> None:

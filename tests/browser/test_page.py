@@ -68,6 +68,34 @@ def test_everything_works_without_javascript(server: Server, new_page: Callable[
     expect(page.locator("article.entry")).to_contain_text("and the weir")
 
 
+def test_what_opens_below_an_entry_has_a_page_without_javascript(server: Server, new_page: Callable[..., Page]) -> None:
+    writer = Writer(server.url).register()
+    writer.write("The heron again.", "2024-03-12")
+    page = new_page(java_script_enabled=False)
+    enter(page, writer)
+    day = re.compile("/d/2024-03-12#e-[0-9a-f]{32}$")
+    page.goto(server.url + "/d/2024-03-12")
+
+    page.get_by_role("link", name="Trace", exact=True).click()
+    page.get_by_label("A word, a few words or one emoji").fill("heron")
+    page.get_by_role("button", name="Add").click()
+    expect(page).to_have_url(day)
+    expect(page.locator(".traces .trace")).to_have_text("#heron")
+
+    page.get_by_role("link", name="More").click()
+    page.get_by_role("button", name="Keep from the model").click()
+    expect(page).to_have_url(day)
+    expect(page.locator("article.entry .when")).to_contain_text("kept from the model")
+
+    page.get_by_role("link", name="More").click()
+    page.get_by_role("button", name="You also wrote").click()
+    expect(page.locator("h1")).to_have_text("Near to an entry")
+    page.get_by_role("link", name="Back to").click()
+    page.get_by_role("link", name="More").click()
+    page.get_by_role("link", name="Back to the page").click()
+    expect(page).to_have_url(day)
+
+
 def test_a_first_entry_by_keys_alone(server: Server, new_page: Callable[..., Page]) -> None:
     page = new_page()
     keys = page.keyboard

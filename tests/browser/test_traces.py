@@ -68,6 +68,7 @@ def test_the_box_and_the_popover(
     keys.press("Enter")
     page.get_by_text("Trace", exact=True).first.focus()
     keys.press("Enter")
+    expect(page.locator("summary", has_text="Trace")).to_be_focused()
     keys.press("Tab")
     keys.type("heron")
     keys.press("Enter")

@@ -56,9 +56,11 @@ document.addEventListener("htmx:after:swap", ({ detail: { ctx } }) => ctx.sent &
 
 // Where a keyboard lies over the page instead of making it smaller (iOS), what is written stays above it.
 const seen = window.visualViewport;
+let room = 0;
 function makeRoom() {
-  const covered = seen.scale > 1.01 ? 0 : Math.round(window.innerHeight - seen.height - seen.offsetTop);
-  document.documentElement.style.setProperty("--keyboard", `${Math.max(0, covered)}px`);
+  const covered = seen.scale > 1.01 ? 0 : Math.max(0, Math.round(innerHeight - seen.height - seen.offsetTop));
+  if (covered !== room) document.documentElement.style.setProperty("--keyboard", `${covered}px`); // styles all anew
+  room = covered;
 }
 seen?.addEventListener("resize", makeRoom);
 seen?.addEventListener("scroll", makeRoom);

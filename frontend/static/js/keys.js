@@ -34,7 +34,7 @@ const deeds = {
   n: [() => find("#write"), (field) => field.focus()],
   f: [() => find("#composer"), (form) => beAlone(form, true)],
   e: [() => ofEntry("[href$='/edit']"), (link) => link.click()],
-  r: [() => ofEntry("[action$='/replies'] button"), (button) => button.click()],
+  r: [() => ofEntry("[formaction$='/replies']"), (button) => button.click()],
 };
 const other = (key) => [() => find(`[data-key="${key}"]`), (element) => element.click()];
 const deedOf = (key) => (Object.hasOwn(deeds, key) ? deeds[key] : other(key));

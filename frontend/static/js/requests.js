@@ -15,7 +15,7 @@ function csrfToken() {
 
 /** Says a sentence next to what was pressed; without a place for it, to the screen reader alone. */
 function say(ctx, sentence) {
-  const near = ctx.request?.form ?? ctx.sourceElement?.closest?.("form, .actions");
+  const near = ctx.sourceElement?.closest?.("form, .actions");
   const place = near?.querySelector(near.matches("form") ? "[data-problem]" : ":scope > [data-problem]");
   if (place?.textContent === sentence) return; // to say it once more would read it out once more
   if (place) place.textContent = sentence;
@@ -29,6 +29,18 @@ function sentenceIn(ctx) {
   const page = new DOMParser().parseFromString(ctx.text, "text/html");
   return page.getElementById("what-happened")?.textContent.trim() || FAILED;
 }
+
+// A long day has a thousand words to press: htmx learns of those of an entry when one of them is pressed, in the same
+// event, which comes here first.
+document.addEventListener(
+  "click",
+  ({ target }) => {
+    const row = target.closest(".actions[hx-ignore]");
+    row?.removeAttribute("hx-ignore");
+    if (row) htmx.process(row);
+  },
+  true,
+);
 
 on("htmx:config:request", (ctx) => {
   ctx.request.headers["X-CSRF-Token"] = csrfToken();

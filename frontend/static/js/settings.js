@@ -5,9 +5,11 @@ const root = document.documentElement;
 
 /** How pages look and what keys do, as the server tells it: attributes of the document. */
 export function applyLook(look) {
-  for (const [name, value] of Object.entries(look)) root.dataset[name] = value;
+  // Only what differs: each of them styles the whole page anew.
+  for (const [name, value] of Object.entries(look)) if (root.dataset[name] !== value) root.dataset[name] = value;
+  const meta = document.querySelector("meta[name='color-scheme']");
   const scheme = /^(light|dark)$/.test(look.theme) ? look.theme : "light dark";
-  document.querySelector("meta[name='color-scheme']").content = scheme;
+  if (meta.content !== scheme) meta.content = scheme;
 }
 
 const ATTRIBUTES = { theme: "theme", text_size: "size", enter: "enter", letters: "letters" };

@@ -99,6 +99,11 @@ class EntryView:
     traces: tuple[Trace, ...] = ()
     traces_mark: str = ""
 
+    @property
+    def askable(self) -> bool:
+        """Whether the model may be asked about it."""
+        return self.role == "me" and not self.withheld and self.state != "unreadable"
+
 
 @dataclass(slots=True, frozen=True)
 class DigestView:

@@ -91,6 +91,13 @@ async def tick(text: str) -> Response:
     return await page("components/ticked.html", status=status, entry=view, untouched=problem)
 
 
+@blueprint.get("/e/<text>/more")
+async def more(text: str) -> Response:
+    """What else can be done with an entry."""
+    view = await _view(text)
+    return await page("components/more.html" if is_fragment() else "pages/entry.html", entry=view, opened="more")
+
+
 @blueprint.get("/e/<text>/versions")
 async def versions(text: str) -> Response:
     """What an entry said before it was edited."""

@@ -27,7 +27,7 @@ from llamora.app.pages import (
 )
 from llamora.app.services.container import get_services
 from llamora.app.streams import event, event_stream
-from llamora.app.views import cut_words, entry_view, message_view, model_view, trace_path
+from llamora.app.views import cut_words, entry_view, message_view, model_view, page_views, trace_path
 from llamora.journal.entries import EntryError
 from llamora.journal.replies import KEPT_MEANWHILE
 from llamora.llm.client import ModelError
@@ -52,6 +52,16 @@ async def ask(text: str) -> Response:
     if not is_fragment():
         return see_other(f"/d/{reply.day}#e-{reply.id.hex()}")
     return await page("components/reply.html", entry=await message_view(security.session().keys, reply.id))
+
+
+@blueprint.get("/d/<text>/whole")
+async def ask_whole(text: str) -> Response:
+    """What the model can be asked about a whole page: its newest entries, as many as one reply answers."""
+    await _there()
+    keys, day = security.session().keys, known_day(text)
+    views = await page_views(keys, await get_services().journal.page(keys, day))
+    askable = [view for view in views if view.askable][-MOST_TOGETHER:]
+    return await page("components/ask_day.html" if is_fragment() else "pages/whole.html", day=day, askable=askable)
 
 
 @blueprint.post("/d/<text>/replies")
