@@ -20,6 +20,7 @@ function choose(number) {
 function open() {
   field.value = "";
   palette.showModal();
+  htmx.process(field); // a key may come before htmx has looked at the page
   field.dispatchEvent(new Event("reach"));
 }
 

@@ -59,7 +59,7 @@ async def ask_whole(text: str) -> Response:
     """What the model can be asked about a whole page: its newest entries, as many as one reply answers."""
     await _there()
     keys, day = security.session().keys, known_day(text)
-    views = await page_views(keys, await get_services().journal.page(keys, day))
+    views = await page_views(keys, await get_services().journal.page(keys, day), with_replies=True)
     askable = [view for view in views if view.askable][-MOST_TOGETHER:]
     return await page("components/ask_day.html" if is_fragment() else "pages/whole.html", day=day, askable=askable)
 
