@@ -176,6 +176,114 @@ def test_the_first_page_is_small(server: Server, new_page: Callable[..., Page]) 
         assert sum(sent.values()) <= MOST_BYTES, sent
 
 
+MANY = 60  # entries of a long day
+ADD_SHIFTS = """() => { window.shifted = 0; new PerformanceObserver((list) => { for (const e of list.getEntries())
+  if (!e.hadRecentInput) shifted += e.value; }).observe({type: "layout-shift", buffered: true}); }"""
+SAME = "([id, top]) => Math.abs(document.getElementById(id)?.getBoundingClientRect().top - top) < 2"
+
+
+@pytest.fixture
+def long_day(server: Server, new_page: Callable[..., Page]) -> Page:
+    """A day of many entries of different heights on a narrow screen."""
+    writer = Writer(server.url).register()
+    for number in range(MANY):
+        writer.write(f"Entry {number}. " + "Up before the alarm, along the river. " * (number % 7 * 3), "2024-03-12")
+    page = new_page()
+    page.set_viewport_size({"width": 390, "height": 844})
+    enter(page, writer)
+    page.goto(server.url + "/d/2024-03-12")
+    expect(page.locator("#write[data-htmx-powered]")).to_be_attached()
+    return page
+
+
+def until(page: Page, holds: str, wanted: object = None) -> None:
+    """Waits until a function of the page says so."""
+    for _ in range(1200):
+        if page.evaluate(holds, wanted):
+            return
+        page.wait_for_timeout(25)
+    raise AssertionError(f"never: {holds}, {wanted}")
+
+
+def most_styled(page: Page, act: Callable[[], object]) -> int:
+    """The most elements that the browser had to style at once for something."""
+    counts: list[int] = []
+    ended: list[bool] = []
+    devtools = page.context.new_cdp_session(page)
+    devtools.on("Tracing.tracingComplete", lambda _: ended.append(True))
+    devtools.on(
+        "Tracing.dataCollected",
+        lambda part: counts.extend(event.get("args", {}).get("elementCount", 0) for event in part["value"]),
+    )
+    devtools.send("Tracing.start", {"categories": "devtools.timeline", "transferMode": "ReportEvents"})
+    act()
+    devtools.send("Tracing.end")
+    for _ in range(1200):
+        if ended:
+            break
+        page.wait_for_timeout(25)
+    assert ended
+    assert counts
+    return max(counts)
+
+
+@pytest.mark.parametrize("server", ["prod"], indirect=True)
+def test_a_long_day_is_light(long_day: Page) -> None:
+    page = long_day
+    page.evaluate(ADD_SHIFTS)
+    entries = page.locator("#entries")
+    assert entries.locator("*").count() <= MANY * 16
+    assert entries.locator("[data-htmx-powered]").count() == 0
+    assert len(entries.inner_html()) <= MANY * 2_400
+
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Performance.enable")
+
+    def layouts() -> int:
+        metrics = devtools.send("Performance.getMetrics")["metrics"]
+        return next(each["value"] for each in metrics if each["name"] == "LayoutCount")
+
+    page.locator("#write").click()
+    page.keyboard.type("warm")
+    before, words = layouts(), "Three herons over the weir."
+    page.keyboard.type(words)
+    expect(page.locator("#write")).to_have_value("warm" + words)
+    assert layouts() - before <= 3 * len(words)
+
+    def open_more() -> None:
+        page.locator("article.entry").first.get_by_text("More", exact=True).click()
+        page.get_by_role("button", name="You also wrote").wait_for()
+
+    def open_palette() -> None:
+        page.keyboard.press("Control+k")
+        page.locator("#ways [role=option]").first.wait_for()
+
+    assert most_styled(page, open_more) <= 60
+    assert most_styled(page, open_palette) <= page.locator("*").count() / 2
+    page.keyboard.press("Escape")
+    page.mouse.wheel(0, 100_000)
+    expect(page.locator("article.entry").last).to_be_in_viewport()
+    assert page.evaluate("shifted") == 0
+
+
+def test_who_comes_back_to_a_long_day_is_where_they_were(long_day: Page) -> None:
+    page = long_day
+    page.mouse.move(200, 300)
+    page.mouse.wheel(0, 7_000)
+    until(page, "() => history.state?.at")
+    read = page.evaluate("[history.state.at, history.state.top]")
+    until(page, SAME, read)
+    page.reload()
+    until(page, SAME, read)
+    page.goto(page.url.partition("/d/")[0] + "/you")
+    page.go_back()
+    until(page, SAME, read)
+    # What is kept comes into sight, however much that was not laid out yet lies between.
+    page.locator("#write").fill("One more.")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("article.entry", has_text="One more.")).to_be_in_viewport()
+
+
 def test_every_page_fits_a_phone_and_satisfies_axe(
     server: Server, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:

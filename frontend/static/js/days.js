@@ -1,5 +1,7 @@
 // What a day's page does with time: it says when its day is over, and opens the calendar over itself.
 
+import { hold } from "./requests.js";
+
 const LOOK_EVERY = 60_000; // a machine that slept, or whose clock was set, is noticed within a minute
 
 const desk = document.querySelector("[data-ends]");
@@ -16,6 +18,23 @@ if (desk) {
   document.addEventListener("visibilitychange", look);
   document.addEventListener("htmx:after:swap", look);
   look();
+}
+
+// Heights on a long day are guessed until they were seen (day.css): who comes back is led to the entry that was read, not
+// to a number of pixels. The browser keeps its id with the address.
+const entries = () => [...document.querySelectorAll("[data-day] > article")];
+if (entries().length > 12) {
+  const topOf = (entry) => entry.getBoundingClientRect().top;
+  const { at, top } = history.state ?? {};
+  const place = document.getElementById(at);
+  if (place) hold(() => window.scrollBy(0, topOf(place) - top));
+  const remember = () => {
+    const read = entries().findLast((entry) => topOf(entry) <= 0) ?? entries()[0];
+    if (!read) return;
+    history.scrollRestoration = "manual";
+    history.replaceState({ at: read.id, top: topOf(read) }, "");
+  };
+  document.addEventListener("scrollend", () => setTimeout(remember, 100)); // when what came near is laid out
 }
 
 const calendar = document.getElementById("calendar");

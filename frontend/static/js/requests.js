@@ -62,6 +62,12 @@ on("htmx:after:swap", (ctx) => {
   if (ctx.hx?.replaceurl) history.replaceState(null, "", ctx.hx.replaceurl);
 });
 
+/** Scrolls somewhere on a long day, and again while what comes near is laid out: its height was a guess (day.css). */
+export function hold(scroll, frames = 4) {
+  scroll();
+  if (frames) requestAnimationFrame(() => hold(scroll, frames - 1));
+}
+
 let held = "";
 
 on("htmx:before:swap", (ctx, event) => {
@@ -87,7 +93,8 @@ on("htmx:after:swap", (ctx) => {
       details.open = false;
       details.querySelector("summary").focus({ preventScroll: true });
     }
-    ctx.target?.lastElementChild?.scrollIntoView({ block: "nearest" });
+    const made = ctx.target?.lastElementChild;
+    if (made) hold(() => made.scrollIntoView({ block: "nearest" }));
   }
   // What had the focus is gone with the old part: its successor takes it.
   if (held && document.activeElement === document.body) {
