@@ -163,7 +163,7 @@ def repeated(browser: Browser, writer: Writer, runs: int) -> tuple[dict[str, flo
                 worst[why] = max(worst.get(why, 0), each["ms"])
     return (
         {name: round(statistics.median(values), 5) for name, values in collected.items()},
-        [f"{count} of {runs} runs, up to {worst[why]:.0f} ms, {why}" for why, count in long.most_common(12)],
+        [f"{count} in {runs} runs, up to {worst[why]:.0f} ms, {why}" for why, count in long.most_common(12)],
     )
 
 
