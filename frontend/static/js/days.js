@@ -34,7 +34,11 @@ if (entries().length > 12) {
     history.scrollRestoration = "manual";
     history.replaceState({ at: read.id, top: topOf(read) }, "");
   };
-  document.addEventListener("scrollend", () => setTimeout(remember, 100)); // when what came near is laid out
+  let resting;
+  document.addEventListener("scrollend", () => {
+    clearTimeout(resting);
+    resting = setTimeout(remember, 100); // when what came near is laid out
+  });
 }
 
 const calendar = document.getElementById("calendar");
