@@ -56,12 +56,12 @@ async def ask(text: str) -> Response:
 
 @blueprint.get("/d/<text>/whole")
 async def ask_whole(text: str) -> Response:
-    """What the model can be asked about a whole page: its newest entries, as many as one reply answers."""
+    """What the model can be asked about a whole page; its newest entries are marked, as many as one reply answers."""
     await _there()
     keys, day = security.session().keys, known_day(text)
     views = await page_views(keys, await get_services().journal.page(keys, day), with_replies=True)
-    askable = [view for view in views if view.askable][-MOST_TOGETHER:]
-    return await page("components/ask_day.html" if is_fragment() else "pages/whole.html", day=day, askable=askable)
+    template = "components/ask_day.html" if is_fragment() else "pages/whole.html"
+    return await page(template, day=day, askable=[view for view in views if view.askable], most=MOST_TOGETHER)
 
 
 @blueprint.post("/d/<text>/replies")
