@@ -183,6 +183,7 @@ def _open(*selectors: str) -> Callable[[Page], None]:
     def do(page: Page) -> None:
         for selector in selectors:
             page.locator(selector).first.click()
+            expect(page.locator("article.entry .more[open]").first).to_be_visible()
 
     return do
 
@@ -192,7 +193,7 @@ def _write(page: Page) -> None:
     expect(page.locator("#composer[data-draft]")).to_be_attached()
 
 
-MORE = "article.entry summary:text-is('More')"
+MORE = "article.entry .word:text-is('More')"
 VIEWS = (
     View("sign-in", "/sign-in", ""),
     View("sign-in-wrong", "/sign-in", "", _wrong),
@@ -342,8 +343,9 @@ def _take(scene: Scene, browser: Browser, view: View, width: int, theme: str, fo
     """Take one picture. False where the page is wider than its window, which is said and must be mended."""
     with opened(scene, browser, view, width, WIDTHS[width], theme) as page:
         if view.whole:  # in a window as high as the page: one put together from several has the composer in the middle
-            height = page.evaluate("document.documentElement.scrollHeight")
-            page.set_viewport_size({"width": width, "height": max(WIDTHS[width], min(height, 16_000))})
+            for _ in range(3):  # the height of what was never on the screen is guessed by the browser
+                height = page.evaluate("new Promise(requestAnimationFrame).then(() => document.body.scrollHeight)")
+                page.set_viewport_size({"width": width, "height": max(WIDTHS[width], min(height, 16_000))})
         path = folder / f"{view.name}-{width}-{theme}.png"
         page.screenshot(path=path, full_page=view.whole, animations="disabled", caret="hide")
         over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")

@@ -194,7 +194,11 @@ def sign_in(page: Page, name: str, passphrase: str) -> None:
 
 def more(place: Page | Locator) -> Locator:
     """Open what else can be done with an entry, the first one in that place, and return it."""
-    opened = place.locator(".actions > details.more").first
+    words = place.locator(".actions").first
+    word, opened = words.locator(":scope > a[href$='/more']"), words.locator(":scope > details.more")
+    if word.count():
+        word.click()
+        expect(opened).to_be_visible()
     if opened.get_attribute("open") is None:
         opened.locator(":scope > summary").click()
     return opened

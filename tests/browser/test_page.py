@@ -76,7 +76,7 @@ def test_what_opens_below_an_entry_has_a_page_without_javascript(server: Server,
     day = re.compile("/d/2024-03-12#e-[0-9a-f]{32}$")
     page.goto(server.url + "/d/2024-03-12")
 
-    page.get_by_role("link", name="Trace", exact=True).click()
+    more(page).get_by_text("Trace", exact=True).click()
     page.get_by_label("A word, a few words or one emoji").fill("heron")
     page.get_by_role("button", name="Add").click()
     expect(page).to_have_url(day)

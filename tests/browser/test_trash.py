@@ -45,6 +45,7 @@ def test_erase_now_asks_in_its_place_and_keeps_the_focus(
     place = page.locator(f"#e-{entry}")
     place.get_by_text("More", exact=True).focus()
     page.keyboard.press("Enter")
+    expect(place.locator("summary", has_text="More")).to_be_focused()
     place.get_by_role("button", name="Delete").focus()
     page.keyboard.press("Enter")
     expect(place.get_by_role("button", name="Undo")).to_be_focused()

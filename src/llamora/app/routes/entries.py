@@ -95,7 +95,7 @@ async def tick(text: str) -> Response:
 async def more(text: str) -> Response:
     """What else can be done with an entry."""
     view = await _view(text)
-    return await page("components/more.html" if is_fragment() else "pages/entry.html", entry=view, opened="more")
+    return await page("components/more.html" if is_fragment() else "pages/entry.html", entry=view, opened=True)
 
 
 @blueprint.get("/e/<text>/versions")

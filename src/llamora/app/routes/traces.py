@@ -281,13 +281,6 @@ def _done(trace: bytes, change: bytes, was: str = "") -> Response:
 # -- on an entry -----------------------------------------------------------------------------------
 
 
-@blueprint.get("/e/<text>/traces")
-async def box(text: str) -> Response:
-    """The box that gives an entry a trace."""
-    view = await message_view(security.session().keys, entry_id(text))
-    return await page("components/tracing.html" if is_fragment() else "pages/entry.html", entry=view, opened="traces")
-
-
 @blueprint.post("/e/<text>/traces")
 async def add(text: str) -> Response:
     """Put a trace on an entry."""
