@@ -46,13 +46,15 @@ def events(stream: Answer) -> list[tuple[str, str]]:
 
 
 async def test_a_reply_begins_empty_and_is_followed_to_its_end(app: Running, model: ScriptedModel) -> None:
-    model.script(Reply(["A **quiet** ", "day."]))
+    shown = asyncio.Event()
+    model.script(Reply(["A **quiet** ", "day."], held={0: shown}))
     alice = await app.visitor()
     entry = await alice.write("I sat by the river.")
     begun = await alice.post(f"/e/{entry}/replies", fragment=True)
     reply = begun.ids[0]
     assert f'hx-sse:connect="/r/{reply}/events"' in begun.text
     assert "Reading your page…" in begun.words
+    shown.set()
     stream = await alice.get(f"/r/{reply}/events")
     assert stream.headers["Content-Type"].startswith("text/event-stream")
     assert stream.headers["Cache-Control"] == "no-store"
