@@ -140,7 +140,7 @@ def test_a_first_day_without_a_mouse(
 
     # A reply, and where it has that from.
     model.model.script(Reply([SAYS[at : at + 6] for at in range(0, len(SAYS), 6)]))
-    tab_to(page, "article.entry form[action$='/replies'] button")
+    tab_to(page, "article.entry [formaction$='/replies']")
     keys.press("Enter")
     expect(page.locator(".reply .receipt > summary")).to_be_visible()
     assert page.evaluate(CUT_OFF) == []
