@@ -58,7 +58,9 @@ async def related(
     found: list[Used] = []
     for hit in hits:
         entry = entries.get(hit.entry_id)
-        if entry is None or entry.withheld or entry.deleted is not None or len(found) == PASSAGES:
+        if entry is None or entry.role != "me" or entry.state == "unreadable" or len(found) == PASSAGES:
+            continue
+        if entry.withheld or entry.deleted is not None:
             continue
         passage = excerpt(entry.text, hit.passage, asked, short=short)
         if bears(hit.likeness, asked, passage):

@@ -200,22 +200,23 @@ class SearchService:
 
     async def passages(
         self, keys: Keyring, text: str, *, today: date, leave_out: AbstractSet[bytes] = frozenset(), limit: int = 3
-    ) -> tuple[Hit, ...]:
+    ) -> tuple[Match, ...]:
         """What the writer wrote that bears on `text`, best first, without the entries of `leave_out`.
 
-        The text is taken by its words: no sign in it rules anything out. Days it speaks of count as in a search.
-        Raises StorageError.
+        The text is taken by its words: no sign in it rules anything out. Days it speaks of count as in a search. It is
+        what the index knows: what is erased or foreign is found out by who reads the entries.
         """
         wanted = replace(plain_query(text, today), role="me")
+        weight = self._settings.lexical_weight
 
-        async def look(user: Unlocked) -> SearchResults:
+        async def look(user: Unlocked) -> Matches:
             if not user.complete:
                 await self._refresh(user)  # later the watch notices what others wrote: a reply does not wait for it
             asked = await self._queue.asked(user, wanted.meaning)
-            return await self._found(user, wanted, asked, None, limit + len(leave_out), 0)
+            return await user.run(lambda: user.index.search(wanted, asked, weight, limit + len(leave_out), 0))
 
         found = await self._with_index(keys, look)
-        return tuple(hit for hit in found.hits if hit.entry_id not in leave_out)[:limit]
+        return tuple(match for match in found.page if match.entry_id not in leave_out)[:limit]
 
     async def related(
         self, keys: Keyring, entry: Entry, *, limit: int = 5, leave_out: AbstractSet[bytes] = frozenset()
@@ -228,11 +229,13 @@ class SearchService:
         await self._refresh(user)
         away = {entry.id, *leave_out}
         asked = await user.run(self._vectors_of, user, entry.id)
-        if not asked:
-            return await self.passages(keys, plain(entry.text), today=entry.day, leave_out=away, limit=limit)
-        page = await user.run(lambda: user.index.nearest(asked, limit, away))
+        if asked:
+            page: Sequence[Match] = await user.run(lambda: user.index.nearest(asked, limit, away))
+        else:
+            page = await self.passages(keys, plain(entry.text), today=entry.day, leave_out=away, limit=limit)
         rows = await self._db.entries.sealed_many(user.user_id, [match.entry_id for match in page])
-        return await user.run(self._hits, user, Query(), page, rows)
+        query = Query() if asked else plain_query(plain(entry.text), entry.day)
+        return await user.run(self._hits, user, query, page, rows)
 
     async def days_of(self, keys: Keyring, ids: Sequence[bytes]) -> list[int]:
         """The day of each of these entries as date.toordinal() gives it; 0 for one that stands on no page.
