@@ -87,10 +87,12 @@ def test_single_letters_do_nothing_where_they_are_not_wanted(writer: Writer, new
     enter(page, writer, "/you")
     page.get_by_label("do nothing", exact=True).check(force=True)
     expect(page.locator("#kept-writing")).to_have_text("Kept.", timeout=LONG)
+    expect(page.locator("html")).to_have_attribute("data-letters", "off", timeout=LONG)
     page.locator("h1").click()
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.name") != "q"
     page.get_by_label("do something", exact=True).check(force=True)
+    expect(page.locator("html")).to_have_attribute("data-letters", "on", timeout=LONG)
     page.locator("h1").click()
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.name") == "q"

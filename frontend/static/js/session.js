@@ -31,7 +31,7 @@ function listen() {
   if (document.visibilityState === "hidden") return;
   watch = new EventSource(day ? `/session/events?day=${day}` : "/session/events");
   watch.addEventListener("page", ({ data }) => keepUp(JSON.parse(data)));
-  watch.addEventListener("look", ({ data }) => applyLook(JSON.parse(data)));
+  watch.addEventListener("look", ({ data }) => applyLook(JSON.parse(data), true));
   watch.addEventListener("ended", empty);
   // A session that ended while nobody listened, such as with the server. Then words that are nowhere but here are
   // worth more than an empty screen: they say themselves how to keep them.

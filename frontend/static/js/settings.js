@@ -2,9 +2,11 @@
 // another window meanwhile.
 
 const root = document.documentElement;
+let settled = 0; // until then the server may tell what was before what was just chosen here
 
 /** How pages look and what keys do, as the server tells it: attributes of the document. */
-export function applyLook(look) {
+export function applyLook(look, isHeard) {
+  if (isHeard && Date.now() < settled) return;
   // Only what differs: each of them styles the whole page anew.
   for (const [name, value] of Object.entries(look)) if (root.dataset[name] !== value) root.dataset[name] = value;
   const meta = document.querySelector("meta[name='color-scheme']");
@@ -16,7 +18,9 @@ const ATTRIBUTES = { theme: "theme", text_size: "size", enter: "enter", letters:
 
 document.addEventListener("change", ({ target }) => {
   const name = target.closest("[data-settings]") && ATTRIBUTES[target.name];
-  if (name) applyLook({ ...root.dataset, [name]: target.value });
+  if (!name) return;
+  settled = Date.now() + 2000;
+  applyLook({ ...root.dataset, [name]: target.value });
 });
 
 document.addEventListener("htmx:config:request", ({ detail: { ctx } }) => {
