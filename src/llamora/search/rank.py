@@ -126,6 +126,11 @@ class Query:
         return self.words + self.phrases
 
 
+_RESIZED = re.compile(
+    f"[{''.join(chr(code) for code, new in _FOLDED.items() if isinstance(new, str) and len(new) != 1)}]"
+)
+
+
 def normalised(text: str) -> str:
     """Text as it is indexed and searched: NFC, without control characters or lone surrogates."""
     clean = text.encode("utf-8", "replace").decode()
@@ -143,14 +148,13 @@ def folded(text: str) -> str:
 
 def unfolded(marked: str, text: str) -> str:
     """A snippet of `folded(text)`, with its marks, in the letters of `text`."""
+    whole = folded(text)
+    if whole == text:
+        return marked
     inner = marked.replace(START, "").replace(STOP, "")
-    letters: list[str] = []  # of the folded text, and for each the place in `text` that it comes from
-    places: list[int] = []
-    for place, letter in enumerate(text):
-        new = folded(letter)
-        letters.append(new)
-        places += [place] * len(new)
-    whole = "".join(letters)
+    places: list[int] = list(range(len(text)))  # in `text`, of each letter of the folded one
+    if _RESIZED.search(text):
+        places = [place for place, letter in enumerate(text) for _ in folded(letter)]
     lead, tail = inner.startswith("…"), inner.endswith("…")
     for head, end in ((0, 0), (lead, 0), (0, tail), (lead, tail)):  # what the snippet was cut off with, or not
         start = whole.find(inner[head : len(inner) - end])
