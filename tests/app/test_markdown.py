@@ -190,3 +190,11 @@ def test_a_text_of_brackets_is_shown_as_it_is_written() -> None:
 @pytest.mark.parametrize("said", ["a &#xe000;9&#xe001; b", f"a &#xe000;{'1' * 5000}&#xe001; b", f"[{'1' * 5000}]"])
 def test_a_reply_with_our_own_marks_written_as_entities_is_a_page_all_the_same(said: str) -> None:
     assert "href" not in render_reply(said, {1: "/d/2026-01-01"})
+
+
+@pytest.mark.parametrize("marks", ["- " * 25, "> " * 60, ">" * 60, "1. " * 30, "> - " * 15, " " * 60 + "- "])
+def test_what_is_nested_too_deep_is_shown_as_it_is_written(marks: str) -> None:
+    """The parser leaves out what is below the depth it goes to."""
+    html = render(f"before\n\n{marks}heron\n\nAFTER")
+    for word in ("before", "heron", "AFTER"):
+        assert word in html

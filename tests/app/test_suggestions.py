@@ -105,3 +105,34 @@ def test_keywords_are_words_of_the_text() -> None:
     found = keywords("Walked with Anna. Anna’s garden, the gardens of Köln; http", 10)
     assert found[0] == "Anna"
     assert "Köln" in found
+
+
+async def test_a_model_hears_no_name_that_only_stands_on_what_it_may_not_read(
+    connected: Running, model: ScriptedModel
+) -> None:
+    alice = await connected.visitor()
+    secret = await alice.write("#heron at the weir", "2026-01-01")
+    await alice.write("#boats in the harbour", "2026-01-02")
+    await alice.post(f"/e/{secret}/withheld", {"withheld": "yes"})
+    await connected.services.search.settled(connected.keys().user_id)
+    model.default = Reply([json.dumps({"traces": ["sail"]})])
+    entry = await alice.write("Then Margaret mended the sail.")
+    await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
+    sent = str(model.chats[-1].body["messages"])
+    assert "boats" in sent
+    assert "heron" not in sent
+
+
+async def test_what_was_rejected_stays_so_under_another_name(app: Running, alice: Visitor) -> None:
+    other = await alice.write("#swim", "2026-01-01")
+    entry = await alice.write("A swim in the lake.")
+    await app.services.search.settled(app.keys().user_id)
+    assert "swim" in suggested((await alice.post(f"/e/{entry}/traces/suggested")).text)
+    await alice.post(f"/e/{entry}/traces/refused", {"name": "swim"})
+    (trace,) = (await app.services.journal.traces.on(app.keys(), [bytes.fromhex(other)]))[bytes.fromhex(other)]
+    await alice.post(f"/traces/{trace.id.hex()}/name", {"name": "water"})
+    assert not {"swim", "water"} & set(suggested((await alice.post(f"/e/{entry}/traces/suggested")).text))
+    (trace,) = (await app.services.journal.traces.on(app.keys(), [bytes.fromhex(other)]))[bytes.fromhex(other)]
+    await alice.post(f"/traces/{trace.id.hex()}/hidden", {"hidden": "yes"})
+    fresh = await alice.write("Another swim.")
+    assert not {"swim", "water"} & set(suggested((await alice.post(f"/e/{fresh}/traces/suggested")).text))

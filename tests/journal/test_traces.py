@@ -1,6 +1,8 @@
 """Traces: what is done to them, seen through entries, search and counts; everything can be taken back."""
 
+import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -324,3 +326,21 @@ async def test_another_process_follows_small_and_large_changes(desks: Callable[.
     await here.journal.delete(keys, ids[5])
     await here.journal.erase(keys, ids[5])
     await agree({"all": len(ids) - 2})
+
+
+async def test_a_name_that_still_stands_in_the_text_keeps_its_trace(desk: Desk) -> None:
+    """Both names mean one trace by now: with one of them gone the other is there."""
+    entry = await desk.write("Saw #old and #new.")
+    old = trace_hash(desk.keys, "old")
+    await desk.journal.traces.rename(desk.keys, old, "new")
+    await desk.journal.edit(desk.keys, entry.id, "Saw #new.", entry.revision)
+    (borne,) = (await desk.journal.traces.on(desk.keys, [entry.id]))[entry.id]
+    assert borne.name == "new"
+
+
+async def test_only_what_was_written_bears_traces(desk: Desk) -> None:
+    entry = await desk.write("A heron.")
+    reply = replace(entry, id=secrets.token_bytes(16), role="reply", text="A heron, you say.", to=entry.id)
+    await desk.db.entries.add(desk.keys, reply)
+    with pytest.raises(NotFound):
+        await desk.journal.traces.add(desk.keys, reply.id, "birds")

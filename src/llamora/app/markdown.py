@@ -49,6 +49,10 @@ OPEN_BRACKETS = 5000  # more than that is shown as it is written
 
 TASK_NAME = 200  # characters
 
+# Twenty quotations or lists in each other, on one line or by indentation.
+_TOO_DEEP = re.compile(
+    r"^(?:[ \t]*(?:>|[*+-][ \t]|\d{1,9}[.)][ \t])){20}|^[ \t]{40,}(?:[*+-]|\d{1,9}[.)])[ \t]", re.MULTILINE
+)
 _BOX = re.compile(r"<input\b[^>]*>")
 _TASK = re.compile(r"\[[ xX]\](?=\s)")
 _CITED = re.compile(r"\[(\d{1,6})\]")
@@ -115,8 +119,9 @@ def render(text: str, traces: Mapping[str, int] | None = None, *, ticking: bool 
     """
     import nh3
 
-    if text.count("[") > OPEN_BRACKETS:
-        # The parser looks from each bracket to the end of the paragraph: minutes for what is no text of a person.
+    if _as_written(text):
+        # The parser looks from each bracket to the end of the paragraph: minutes for what is no text of a person. And
+        # what is nested deeper than it goes (`maxNesting`) it leaves out.
         return Markup("<p>{}</p>").format(Markup("<br>\n").join(text.split("\n")))
     parser = _parser()
     tokens = parser.parse(text, {"traces": traces or {}})
@@ -140,10 +145,15 @@ def render(text: str, traces: Mapping[str, int] | None = None, *, ticking: bool 
     return Markup(html)  # noqa: S704 - this is the maker of safe HTML
 
 
+def _as_written(text: str) -> bool:
+    """Whether a text is shown as it is written, since the parser would take minutes over it or leave some of it out."""
+    return text.count("[") > OPEN_BRACKETS or _TOO_DEEP.search(text) is not None
+
+
 def ticked(text: str, boxes: AbstractSet[int]) -> str:
     """The text with exactly these of its task boxes ticked, counted from 0 as `render` counts them."""
     lines = text.split("\n")
-    if text.count("[") > OPEN_BRACKETS:
+    if _as_written(text):
         return text
     for number, token in enumerate(_tasks(_parser().parse(text))):
         at = token.map[0] if token.map else -1
@@ -153,7 +163,7 @@ def ticked(text: str, boxes: AbstractSet[int]) -> str:
 
 def has_tasks(text: str) -> bool:
     """Whether there are boxes to tick in a text, as `render` shows it."""
-    return _TASK.search(text) is not None and text.count("[") <= OPEN_BRACKETS and bool(_tasks(_parser().parse(text)))
+    return _TASK.search(text) is not None and not _as_written(text) and bool(_tasks(_parser().parse(text)))
 
 
 def _tasks(tokens: "list[Token]") -> "list[Token]":

@@ -29,6 +29,7 @@ OWN = 3  # of them at most the writer's own that stand in the text
 NEAR = 2  # and of those that near entries bear
 CANDIDATES = 24  # words that the small model chooses from
 TOLD = 40  # of the writer's own names that another model is told
+LOOKED_AT = 5  # entries that bear such a name, of which the model may read one
 MAX_TOKENS = 120
 TEMPERATURE = 0.2
 NEAREST = 5  # entries whose traces are looked at
@@ -119,13 +120,16 @@ class Suggestions:
         """Those of these names that can be given, each trace once, as it is called."""
         book = await self._db.tags.book(keys)
         borne = (await self._journal.traces.on(keys, [entry_id])).get(entry_id, [])
-        away = {trace_key(trace.name) for trace in borne} | await self._db.tags.refused(keys, entry_id)
+        refused = await self._db.tags.refused(keys, entry_id)
+        away = {trace_key(trace.name) for trace in borne} | refused
+        away |= {trace_key(book.meant(key, trace_hash(keys, key))) for key in refused}  # what it is called by now
         found: dict[str, str] = {}
         for written in names:
             name = trace_name(written)
-            trace = trace_hash(keys, name)
-            name = book.meant(name, trace) if name else ""
-            if name and trace_key(name) not in away and trace not in book.hidden:
+            if not name or trace_key(name) in away:
+                continue
+            name = book.meant(name, trace_hash(keys, name))
+            if trace_key(name) not in away and trace_hash(keys, name) not in book.hidden:
                 found.setdefault(trace_key(name), name)
         return tuple(found.values())[:MOST]
 
@@ -150,8 +154,8 @@ class Suggestions:
             candidates = keywords(text, CANDIDATES) if small else []
             if small and not candidates:
                 return [], ""
-            used = sorted(own, key=lambda trace: -trace.entries)[:TOLD]
-            told = [] if small or not used else [Turn("me", ", ".join(trace.name for trace in used), entry.day)]
+            used = [] if small else await self._told(keys, own)
+            told = [Turn("me", ", ".join(used), entry.day)] if used else []
             written = [*told, Turn("me", text, entry.day)]
             prompt = await self._prompts.line(client, "traces", day=entry.day, written=written, small=small)
             info = await client.describe()
@@ -163,6 +167,17 @@ class Suggestions:
                 async for piece in pieces:
                     answer = THOUGHTS_END.split(answer + piece)[-1]
         return names_in(answer), "small built-in model" if small else info.name
+
+    async def _told(self, keys: Keyring, own: Sequence[Trace]) -> list[str]:
+        """The names used most, of those that an entry bears which the model may read."""
+        used = sorted(own, key=lambda trace: -trace.entries)[:TOLD]
+        names: list[str] = []
+        for trace in used:
+            bearing = sorted(await self._journal.traces.bearing(keys, trace.id))[:LOOKED_AT]
+            entries = await self._db.entries.many(keys, bearing)
+            if any(e.role == "me" and e.to is None and e.deleted is None and not e.withheld for e in entries):
+                names.append(trace.name)
+        return names
 
 
 def _schema(candidates: Sequence[str]) -> dict[str, Any]:

@@ -104,8 +104,11 @@ class Traces:
         name = trace_name(written)
         if not name:
             raise TraceError(NO_NAME)
-        if (await self._db.entries.get(keys, entry_id)).deleted is not None:
+        entry = await self._db.entries.get(keys, entry_id)
+        if entry.deleted is not None:
             raise NotFound("This entry was deleted.")
+        if entry.role != "me":
+            raise NotFound("There is no such entry.")
         put: dict[bytes, str] = {}
         await self._do(keys, adding(entry_id, name, put), keep=False)
         return Trace(*next(iter(put.items())))
@@ -215,7 +218,8 @@ class Traces:
         removed = [name for key, name in old.items() if key not in new]
         if not added and not removed:
             return []
-        return [self._db.tags.retracing(keys, entry_id, added, removed, lambda done: self._take(keys, done))]
+        staying = list(new.values())
+        return [self._db.tags.retracing(keys, entry_id, added, removed, staying, lambda done: self._take(keys, done))]
 
     # -- reading -----------------------------------------------------------------------------------
 

@@ -151,18 +151,20 @@ class Tags:
         entry_id: bytes,
         added: Sequence[str],
         removed: Collection[str],
+        staying: Collection[str],
         told: Callable[[Changed], None],
     ) -> Step:
         """The step that puts named traces on an entry and takes others off, in the transaction that writes it.
 
-        `told` hears of it once that is committed.
+        A trace that one of the `staying` names means is not taken off, whatever its other names. `told` hears of it
+        once that is committed.
         """
 
         async def step(tx: Transaction) -> None:
             book = await book_of(tx, keys)
             held = Held(tx, keys, book)
             put = dict(held.meant(name) for name in added)
-            off = {held.meant(name)[0] for name in removed} - put.keys()
+            off = {held.meant(name)[0] for name in removed} - {held.meant(name)[0] for name in staying}
             change = Change(
                 await held.missing(put),
                 frozenset((trace, entry_id) for trace in put),
