@@ -3,12 +3,14 @@
 import asyncio
 import html
 import re
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 import pytest
 
 from llamora.persistence.entries import Entry
 from llamora.settings import LlmSettings, UpstreamSettings
+from llamora.vault.keys import Keyring
 from tests.app.conftest import Answer, Running, Start, Visitor, connected_to
 from tests.scripted_model import Reply, ScriptedModel
 
@@ -239,7 +241,16 @@ async def test_a_restart_in_the_middle_keeps_what_came(start: Start, model: Scri
     alice = await first.visitor()
     _, reply = await asked(alice)
     await until_shown(alice, "Half a sentence")
+    begun, follow = asyncio.Event(), first.services.replies.follow
+
+    async def followed(keys: Keyring, reply_id: bytes) -> AsyncGenerator[tuple[Entry, str]]:
+        async for state in follow(keys, reply_id):
+            yield state
+            begun.set()
+
+    first.services.replies.follow = followed  # type: ignore[method-assign]
     following = asyncio.create_task(alice.get(f"/r/{reply}/events"))
+    await begun.wait()
     await first.stop()
     assert "Half a sentence" in (await following).text
     second = await start(llm=connected_to(model))

@@ -42,8 +42,11 @@ def test_by_keys_alone(writer: Writer, new_page: Callable[..., Page], axe: Calla
     page.go_back()
     expect(page.locator(".hit")).to_have_count(6)
 
+    before = page.url
     page.locator("#q").fill("heron weir")
     page.keyboard.press("Enter")
+    expect(page.locator(".chips li")).to_have_count(0)  # the answer is that to the new words, and so is its address
+    expect(page).not_to_have_url(before)
     expect(page.locator(".hit")).to_have_count(6)
     page.get_by_role("link", name=re.compile("day 8")).click()
     expect(page).to_have_url(re.compile("/d/2024-03-08"))
