@@ -35,8 +35,6 @@ WATCH_SECONDS = 0.1  # how often a worker looks whether another one was asked to
 HEED_SECONDS = 2.0  # after which a worker that was asked to stop is taken for dead
 RETRY_SECONDS = 2.0
 LOCK_SECONDS = 0.5  # for which a lock waits until what a model said so far is stored
-ASKED_SECONDS = 0.03  # for which the first page of a reply waits until the model has been asked
-ON_ITS_WAY_SECONDS = 0.004  # until a request is with the model server
 TRIES = 5
 CUT_SHORT = "Cut short when the server stopped."
 NOTHING_SAID = "The model had nothing to say. Ask again, or ask in other words."
@@ -74,7 +72,6 @@ class LiveReply:
         self.begun = False
         self.finishing = False
         self.finished = False
-        self.asked = asyncio.Event()  # the model, or there will be nothing to ask it
         self.placed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()  # whether it has its record
         self.stopped_because = ""
         self.first = -1.0  # when the first word came, on the monotonic clock
@@ -230,8 +227,6 @@ class Replies:
             self._forget(reply.id)
             raise
         live.placed.set_result(True)
-        with suppress(TimeoutError):  # the page that shows it would take the processor from its prompt
-            await asyncio.wait_for(live.asked.wait(), ASKED_SECONDS)
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch(), name="stops of replies")
         return reply
@@ -380,7 +375,6 @@ class Replies:
             logger.error("a reply failed (%s at %s)", type(error).__name__, place_of(error))
             state, note = "failed", "Something went wrong inside Llamora. Ask again."
         live.finishing = True
-        live.asked.set()
         if await live.placed:
             await self._finish(keys, live, state, note)
 
@@ -404,7 +398,6 @@ class Replies:
         asked = time.monotonic()
         came: asyncio.Queue[str | None] = asyncio.Queue()
         reading = asyncio.create_task(_read(pieces, came), name="reading a reply")
-        asyncio.get_running_loop().call_later(ON_ITS_WAY_SECONDS, live.asked.set)
         try:
             await asyncio.shield(live.placed)
             await self._take(keys, live, came)

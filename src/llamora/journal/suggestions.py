@@ -171,13 +171,10 @@ class Suggestions:
     async def _told(self, keys: Keyring, own: Sequence[Trace]) -> list[str]:
         """The names used most, of those that an entry bears which the model may read."""
         used = sorted(own, key=lambda trace: -trace.entries)[:TOLD]
-        names: list[str] = []
-        for trace in used:
-            bearing = sorted(await self._journal.traces.bearing(keys, trace.id))[:LOOKED_AT]
-            entries = await self._db.entries.many(keys, bearing)
-            if any(e.role == "me" and e.to is None and e.deleted is None and not e.withheld for e in entries):
-                names.append(trace.name)
-        return names
+        bearing = {t.id: sorted(await self._journal.traces.bearing(keys, t.id))[:LOOKED_AT] for t in used}
+        entries = await self._db.entries.many(keys, list({each for ids in bearing.values() for each in ids}))
+        read = {e.id for e in entries if e.role == "me" and e.to is None and e.deleted is None and not e.withheld}
+        return [trace.name for trace in used if not read.isdisjoint(bearing[trace.id])]
 
 
 def _schema(candidates: Sequence[str]) -> dict[str, Any]:
