@@ -308,7 +308,8 @@ def _count_replies(root: EntryView) -> None:
     for view in (root, *root.thread):
         others = replies.get(view.to if view.role == "reply" else view.id, [])
         view.replies = len(others)
-        view.aside = view.role == "reply" and not view.preferred and any(other.preferred for other in others)
+        ended = view.role == "reply" and view.state != "streaming"
+        view.aside = ended and not view.preferred and any(other.preferred for other in others)
 
 
 def _draft_place(view: EntryView) -> str:

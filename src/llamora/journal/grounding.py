@@ -6,6 +6,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import date
 from itertools import zip_longest
+from typing import NamedTuple
 
 from llamora.journal.traces import Traces
 from llamora.persistence.entries import Used
@@ -36,6 +37,13 @@ _ASKING = frozenset(
 _ENDING = re.compile(r"(?<=\w{3})(?:'s|’s|ies|ing|ed|es|s|e|y)$")
 
 
+class Drawn(NamedTuple):
+    """A passage, and the revision at which its entry might be read by the model."""
+
+    used: Used
+    revision: int
+
+
 async def related(
     search: SearchService,
     db: LocalDB,
@@ -45,7 +53,7 @@ async def related(
     here: AbstractSet[bytes],
     *,
     short: bool = False,
-) -> list[Used]:
+) -> list[Drawn]:
     """What the writer wrote before that bears on `text`, best first, numbered from 1; nothing where nothing does.
 
     Entries of `here`, deleted ones and those kept from the model are left out. `short`: the nearest sentences only,
@@ -55,7 +63,7 @@ async def related(
     hits = await search.passages(keys, question, today=today, leave_out=here, limit=2 * PASSAGES)
     asked = content_words(question)
     entries = {entry.id: entry for entry in await db.entries.many(keys, [hit.entry_id for hit in hits])}
-    found: list[Used] = []
+    found: list[Drawn] = []
     for hit in hits:
         entry = entries.get(hit.entry_id)
         if entry is None or entry.role != "me" or entry.state == "unreadable" or len(found) == PASSAGES:
@@ -64,7 +72,8 @@ async def related(
             continue
         passage = excerpt(entry.text, hit.passage, asked, short=short)
         if bears(hit.likeness, asked, passage):
-            found.append(Used(len(found) + 1, entry.id, entry.day, passage, round(hit.score, 4)))
+            used = Used(len(found) + 1, entry.id, entry.day, passage, round(hit.score, 4))
+            found.append(Drawn(used, entry.revision))
     return found
 
 
@@ -76,28 +85,28 @@ async def recalled(
     text: str,
     day: date,
     here: AbstractSet[bytes],
-    found: Sequence[Used],
+    found: Sequence[Drawn],
     *,
     short: bool = False,
-) -> list[Used]:
+) -> list[Drawn]:
     """What search `found`, and between it what the traces of the `asked` entries bring from days before `day`.
 
     Those with the most traces in common come first, of them the newest. Entries of `here`, deleted ones and those kept
     from the model are left out. Raises StorageError.
     """
-    away = here | {used.entry for used in found}
+    away = here | {drawn.used.entry for drawn in found}
     sharing = [each for each in await traces.sharing(keys, asked) if each[2] < day and each[0] not in away][:LOOKED_AT]
     entries = {entry.id: entry for entry in await db.entries.many(keys, [each[0] for each in sharing])}
     words = content_words(text[:QUESTION_CHARACTERS])
-    brought: list[Used] = []
+    brought: list[Drawn] = []
     for entry_id, count, _ in sharing:
         entry = entries.get(entry_id)
         if entry is None or entry.role != "me" or entry.withheld or entry.deleted is not None or len(brought) == TRACED:
             continue
         passage = excerpt(entry.text, -1, words, short=short)
-        brought.append(Used(0, entry.id, entry.day, passage, float(count), traced=True))
-    mixed = [used for pair in zip_longest(found, brought) for used in pair if used is not None][:PASSAGES]
-    return [replace(used, number=number) for number, used in enumerate(mixed, 1)]
+        brought.append(Drawn(Used(0, entry.id, entry.day, passage, float(count), traced=True), entry.revision))
+    mixed = [drawn for pair in zip_longest(found, brought) for drawn in pair if drawn is not None][:PASSAGES]
+    return [drawn._replace(used=replace(drawn.used, number=number)) for number, drawn in enumerate(mixed, 1)]
 
 
 def bears(likeness: float, asked: AbstractSet[str], passage: str) -> bool:

@@ -52,7 +52,7 @@ READING = "Reading your page…"
 class Composed:
     """A prompt, and what a receipt says of it before the model was asked.
 
-    `read` are the texts of its page, by id; `seen` the revisions of all that is in it, as far as they are known.
+    `read` are the texts of its page, by id; `seen` the revisions of all that is in it.
     """
 
     prompt: Prompt
@@ -183,11 +183,13 @@ class Replies:
 
         With `also` it answers these entries of the same page too, and stands under `to`. `endpoint` names the one
         that answers. Raises ModelError when
-        there is no model, EntryError for an entry that is kept from it, NotFound and StorageError.
+        there is no model, EntryError for a reply and for an entry that is kept from it, NotFound and StorageError.
         """
         if why_not := self._model.why_not(endpoint):
             raise ModelError("unreachable", why_not)
         asked = await self._journal.get(keys, to)
+        if asked.role != "me":
+            raise EntryError("A reply is asked for to what you wrote. Answer the reply first.")
         page = threads(await self._db.entries.day(keys, asked.day))
         thread = next((thread for thread in page if to in {e.id for e in (thread.root, *thread.later)}), None)
         if thread is None:
@@ -572,10 +574,11 @@ class Replies:
             turns = [Turn("me", text)]
         here = {entry.id for thread in page for entry in (thread.root, *thread.later)}
         small = self._model.small(endpoint)
-        found = await related(self._search, self._db, keys, turns[-1].text, today, here, short=small)
-        found = await recalled(
-            self._journal.traces, self._db, keys, [to, *also], turns[-1].text, day, here, found, short=small
+        drawn = await related(self._search, self._db, keys, turns[-1].text, today, here, short=small)
+        drawn = await recalled(
+            self._journal.traces, self._db, keys, [to, *also], turns[-1].text, day, here, drawn, short=small
         )
+        found = [each.used for each in drawn]
         passages = [Passage(number, used.day, used.text) for number, used in enumerate(found, 1)]
         prompt = await self._prompts.reply(
             client,
@@ -590,6 +593,7 @@ class Replies:
         used = tuple(replace(found[p.number - 1], number=p.number, text=p.text) for p in prompt.passages)
         receipt = replace(self.receipt(info, client, prompt, used), beside=tuple(e.id for e in notes))
         read, seen = {e.id: e.text for e in (*path, *notes)}, {e.id: e.revision for e in (*path, *notes)}
+        seen |= {used.entry: revision for used, revision in drawn}
         return Composed(prompt, client, receipt, read, seen)
 
     async def _still_true(self, keys: Keyring, page: list[Thread], path: list[Entry]) -> list[Entry]:

@@ -184,7 +184,7 @@ class Passages:
             likeness[:] = UNKNOWN
         else:
             blocks = (slice(start, min(start + BLOCK, self.count)) for start in range(0, self.count, BLOCK))
-            return self._by_entry(np.concatenate([_products(self._vectors(rows), vector) for rows in blocks]), slots)
+            return self._by_entry(np.concatenate([self._cosines(rows, vector) for rows in blocks]), slots)
         likeness[near] = self.likeness(near, vector)
         return likeness
 
@@ -200,14 +200,15 @@ class Passages:
             counts = self._rows[slots[known]]
             starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
             rows = np.arange(int(counts.sum())) + np.repeat(self._first[slots[known]] - starts, counts)
-            found[known] = _blend(_products(self._vectors(rows), vector), starts)
+            found[known] = _blend(self._cosines(rows, vector), starts)
         return found
 
     def passage(self, slot: int, vector: "Vectors") -> int:
         """The number of the entry's nearest passage; -1 when it has none."""
         if not self.has(slot):
             return -1
-        return int(_products(self.of(slot), vector).argmax())
+        first = int(self._first[slot])
+        return int(self._cosines(slice(first, first + int(self._rows[slot])), vector).argmax())
 
     def of(self, slot: int) -> "Vectors":
         """The vectors of an entry, [passages, dim]; none when it has none."""
@@ -251,6 +252,13 @@ class Passages:
 
         return self._codes[rows].astype(np.float32) * self._scales[rows, None]
 
+    def _cosines(self, rows: "Slots | slice", vector: "Vectors") -> "NDArray[np.float32]":
+        """The product of each of these rows with a vector.
+
+        The scale comes last, to one number a row: rows made floats first took ten times as long.
+        """
+        return _products(self._codes[rows], vector) * self._scales[rows]
+
     def _sketch_rows(self, last: int) -> None:
         """Sketch the rows up to `last`."""
         if self._directions is None:
@@ -288,7 +296,7 @@ def _coded(vectors: "Vectors") -> "tuple[NDArray[np.int8], NDArray[np.float32]]"
     return codes.astype(np.int8), scales.astype(np.float32)
 
 
-def _products(rows: "Vectors", vector: "Vectors") -> "NDArray[np.float32]":
+def _products(rows: "Vectors | NDArray[np.int8]", vector: "Vectors") -> "NDArray[np.float32]":
     """The product of each row with a vector.
 
     BLAS would share this out among threads that turn idly while they wait for one another: on a busy machine that took

@@ -51,7 +51,8 @@ async def ask(text: str) -> Response:
         return await _no_reply(error)
     if not is_fragment():
         return see_other(f"/d/{reply.day}#e-{reply.id.hex()}")
-    return await page("components/reply.html", entry=await message_view(security.session().keys, reply.id))
+    # What is growing is shown by itself: its page is not read again while the model waits to be asked.
+    return await page("components/reply.html", entry=await entry_view(reply, reply.id))
 
 
 @blueprint.get("/d/<text>/whole")
@@ -212,9 +213,6 @@ async def _reply(reply_id: bytes) -> None:
 async def _asked(to: bytes, also: Sequence[bytes] = ()) -> Entry:
     await _there()
     writer = await profile()
-    for entry in (to, *also):
-        if (await get_services().journal.get(security.session().keys, entry)).role != "me":
-            raise EntryError("A reply is asked for to what you wrote. Answer the reply first.")
     return await get_services().replies.ask(
         security.session().keys, to, writer.zone, await today(), also=also, endpoint=writer.endpoint
     )
@@ -249,6 +247,7 @@ async def _events(reply_id: bytes) -> AsyncGenerator[bytes]:
             shown = time.monotonic()
             yield event((await entry_view(reply, reply.id)).html, event_id=str(len(reply.text)))
     view = await message_view(keys, reply_id)
+    view.aside = False  # who watched it come reads on, also where another one is preferred
     model = await model_view(services.model, hidden=await model_hidden())
     yield event(rendered("components/reply_done.html", entry=view, model=model))
     yield event("", name="done")
