@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from llamora.journal.replies import CUT_SHORT
+from llamora.persistence.entries import Entries
 from tests.journal.conftest import Desk
 from tests.scripted_model import Reply, ScriptedModel
 
@@ -70,6 +73,36 @@ async def test_asked_on_two_workers_it_is_written_once(desks: Desks, scripted: S
     end.set()
     assert (await other.ended(reply)).text == "Once."
     assert len(scripted.chats) == 1
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_asked_on_two_workers_at_the_same_moment_it_is_written_once(
+    desks: Desks, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    """A double click whose two requests land on two workers: both looked before either had begun."""
+    desk, other = await desks(), await desks()
+    entry, end = await desk.write("Go on."), asyncio.Event()
+    scripted.default = Reply(["Once."], held={} if fast else {1: end})
+    both, real = asyncio.Barrier(2), Entries.add
+
+    async def add(self: Entries, *given: object, **named: object) -> None:
+        await both.wait()
+        for each in (desk, other):  # nothing is missing any more to ask the model
+            while any(not live.entry.receipt for live in each.replies._live.values()):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await real(self, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Entries, "add", add)
+    first, second = await asyncio.gather(desk.ask(entry), other.ask(entry))
+    assert first.id == second.id
+    end.set()
+    assert [(await each.ended(first)).text for each in (desk, other)] == ["Once.", "Once."]
+    (thread,) = await desk.journal.page(desk.keys, entry.day)
+    assert [reply.id for reply in thread.later] == [first.id]
+    assert len(scripted.chats) == 1
+    monkeypatch.undo()
+    later = await other.ended(await other.ask(entry))  # asked again afterwards it is another one
+    assert later.id != first.id
 
 
 async def test_what_was_shown_is_stored_also_when_nothing_follows(desk: Desk, scripted: ScriptedModel) -> None:

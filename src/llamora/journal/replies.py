@@ -19,7 +19,7 @@ from llamora.journal.turns import Turns
 from llamora.llm.client import THOUGHTS_END, ModelClient, ModelError, ModelInfo, estimate_tokens
 from llamora.llm.model import Model
 from llamora.llm.prompts import MESSAGE_TOKENS, Passage, Prompt, PromptBuilder, Turn
-from llamora.persistence.connection import NotFound, StaleRevision, StorageError
+from llamora.persistence.connection import AlreadyThere, NotFound, StaleRevision, StorageError, Transaction
 from llamora.persistence.entries import Entry, Receipt, State, Used
 from llamora.persistence.local_db import LocalDB
 from llamora.search.service import SearchService
@@ -73,6 +73,9 @@ class LiveReply:
         self.finishing = False
         self.finished = False
         self.placed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()  # whether it has its record
+        self.alone = (
+            asyncio.Event()
+        )  # its record is being stored, and no worker has one like it: the model may be asked
         self.stopped_because = ""
         self.first = -1.0  # when the first word came, on the monotonic clock
         self.changed = asyncio.Event()
@@ -190,39 +193,54 @@ class Replies:
         asked = await self._journal.get(keys, to)
         if asked.role != "me":
             raise EntryError("A reply is asked for to what you wrote. Answer the reply first.")
-        page = threads(await self._db.entries.day(keys, asked.day))
-        thread = next((thread for thread in page if to in {e.id for e in (thread.root, *thread.later)}), None)
-        if thread is None:
-            raise NotFound("There is no such entry.")
-        if asked.withheld or thread.root.withheld:
-            raise EntryError(WITHHELD)
-        for live in list(self._live.values()):
-            same = (live.entry.to, live.entry.also) == (to, tuple(also))
-            if same and not live.finished and await asyncio.shield(live.placed):  # what has no record cannot be shown
-                return live.now()
-        for other in thread.later:  # another worker may be writing it
-            same = (other.to, other.also) == (to, tuple(also)) and self._is_written(other)
-            if same and other.state == "streaming" and other.deleted is None:
-                return other
-        reply = Entry(
-            secrets.token_bytes(16),
-            asked.day,
-            "reply",
-            "",
-            self._journal.now(),
-            zone,
-            to=to,
-            state="streaming",
-            boot=self._boot,
-            also=tuple(also),
-        )
-        live = self._live[reply.id] = LiveReply(reply, endpoint)
+        known: set[bytes] | None = None  # what stood on its page when it was asked
+        for _ in range(TRIES):
+            there = await self._db.entries.day(keys, asked.day)
+            known = {entry.id for entry in there} if known is None else known
+            page = threads(there)
+            thread = next((thread for thread in page if to in {e.id for e in (thread.root, *thread.later)}), None)
+            if thread is None:
+                raise NotFound("There is no such entry.")
+            if asked.withheld or thread.root.withheld:
+                raise EntryError(WITHHELD)
+            for live in list(self._live.values()):
+                same = (live.entry.to, live.entry.also) == (to, tuple(also))
+                if same and not live.finished and await asyncio.shield(live.placed):  # what has no record is not shown
+                    return live.now()
+            for other in (each for each in thread.later if _answers(each, to, also)):
+                if other.id not in known or (other.state == "streaming" and self._is_written(other)):
+                    return other  # another worker began it
+            reply = Entry(
+                secrets.token_bytes(16),
+                asked.day,
+                "reply",
+                "",
+                self._journal.now(),
+                zone,
+                to=to,
+                state="streaming",
+                boot=self._boot,
+                also=tuple(also),
+            )
+            with suppress(AlreadyThere):  # another worker was asked the same at the same moment, and was first
+                return await self._begin(keys, LiveReply(reply, endpoint), page, known, today)
+        raise StaleRevision("This page is being changed elsewhere. Try again in a moment.")
+
+    async def _begin(self, keys: Keyring, live: LiveReply, page: list[Thread], known: set[bytes], today: date) -> Entry:
+        """Give a reply its record, and start it. Raises AlreadyThere where one like it came since `known` was read."""
+        reply = live.entry
+        self._live[reply.id], self._keys[reply.id] = live, keys
         live.page = page
-        self._keys[reply.id] = keys
+
+        async def alone(_: Transaction) -> None:
+            live.alone.set()
+
+        to, also = reply.to or reply.id, reply.also
+        first = self._db.entries.none_came(keys, reply.day, {*known, reply.id}, lambda e: _answers(e, to, also))
         # The prompt is made while the disk is busy; nothing is shown before the reply has its place there.
         live.task = asyncio.create_task(self._write(keys, live, today), name="reply")
         try:
-            await self._db.entries.add(keys, reply)
+            await self._db.entries.add(keys, reply, also=[first, alone])
         except BaseException:
             live.placed.set_result(False)
             live.task.cancel()
@@ -394,6 +412,7 @@ class Replies:
         if why := await self._why_end(keys, live):  # while the prompt was made
             self._cancel(live, why)
             await asyncio.sleep(0)  # ends here, before anything is sent
+        await live.alone.wait()
         pieces = composed.client.stream(
             prompt.messages, max_tokens=self._settings.max_reply_tokens, extra=prompt.options or None
         )
@@ -647,6 +666,10 @@ async def _read(pieces: AsyncGenerator[str], came: "asyncio.Queue[str | None]") 
                 came.put_nowait(piece)
     finally:
         came.put_nowait(None)
+
+
+def _answers(entry: Entry, to: bytes, also: Sequence[bytes]) -> bool:
+    return entry.role == "reply" and entry.deleted is None and (entry.to, entry.also) == (to, tuple(also))
 
 
 def _drawn_on(reply: Entry) -> set[bytes]:

@@ -1,7 +1,7 @@
 """What was written and what was replied, one sealed record each."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -417,6 +417,20 @@ class Entries:
             for entry_id, revision in revisions.items():
                 if entry_id not in found or revision not in (None, found[entry_id]):
                     raise StaleRevision("What this was drawn from was changed in the meantime.")
+
+        return check
+
+    def none_came(self, keys: Keyring, day: date, known: AbstractSet[bytes], alike: Callable[[Entry], bool]) -> Step:
+        """The step that raises AlreadyThere when a record that is `alike` came to a page since its ids were `known`."""
+
+        async def check(tx: Transaction) -> None:
+            rows = await tx.fetch(
+                "SELECT id FROM entries WHERE user_id=? AND day=?", (keys.user_id, day_hash(keys, day))
+            )
+            for entry_id in {row[0] for row in rows} - known:
+                came = await tx.fetch("SELECT id, revision, sealed FROM entries WHERE id=?", (entry_id,))
+                if any(map(alike, self._open(keys, came))):
+                    raise AlreadyThere("This was begun elsewhere in the same moment.")
 
         return check
 

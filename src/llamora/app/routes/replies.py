@@ -52,7 +52,9 @@ async def ask(text: str) -> Response:
     if not is_fragment():
         return see_other(f"/d/{reply.day}#e-{reply.id.hex()}")
     # What is growing is shown by itself: its page is not read again while the model waits to be asked.
-    return await page("components/reply.html", entry=await entry_view(reply, reply.id))
+    if reply.state == "streaming":
+        return await page("components/reply.html", entry=await entry_view(reply, reply.id))
+    return await page("components/reply.html", entry=await message_view(security.session().keys, reply.id))
 
 
 @blueprint.get("/d/<text>/whole")
