@@ -8,6 +8,7 @@ laid over each other. `--only day --width 360 --theme dark` takes some. One line
 """
 
 import argparse
+import html
 import io
 import json
 import os
@@ -88,12 +89,13 @@ LIST = (
     "> What is written down need not be carried.\n\nThe recipe said `180 °C`; 160 would have done. More of it "
     "[on the card](https://example.org/card)."
 )
-QUESTION = "Have I really never written about a good morning before?"
+QUESTION = "Was there really never a quarter of an hour that was only mine?"
 ANSWERED = [
-    "You have, though not often in those words. ",
-    "In February you stood on the same path and called it the only quarter of an hour that was yours. ",
-    "After the storm you counted three herons and did not mention work at all.",
+    "There was, though you seldom say it in those words. ",
+    "In February, with fog on the river, you called it “The only quarter of an hour that was mine this week”.[1] ",
+    "You did not mention work at all.",
 ]
+DRAWN_ON = "Fog on the #river"  # so its passage begins
 PAST = (
     ("2024-03-14", "The ice has gone from the #river. Sat on the bench until my hands were cold."),
     ("2025-03-14", "Three herons after the storm. Branches everywhere. Slept nine hours. #river #heron"),
@@ -193,6 +195,43 @@ def _write(page: Page) -> None:
     expect(page.locator("#composer[data-draft]")).to_be_attached()
 
 
+def _delete(page: Page) -> None:
+    """A line that is deleted at once: what is left of it is the way back."""
+    page.locator("#write").fill("Nothing today.")
+    page.locator("#composer button.main").click()
+    expect(page.locator("article.entry").first).to_be_visible()
+    page.locator(MORE).last.click()
+    page.locator("article.entry .more[open] button:text-is('Delete')").first.click()
+    expect(page.locator("main :text('Undo')").first).to_be_visible()
+
+
+def _stale(page: Page) -> None:
+    """Keep an edit of what was changed elsewhere meanwhile."""
+    page.locator("input[name=revision]").evaluate("field => { field.value = field.value.replace(/.$/, '0') }")
+    page.locator("main textarea").fill("Up before the alarm, and out.")
+    page.locator("main form button.main").first.click()
+    expect(page.locator("main .problem:not(:empty)").first).to_be_visible()
+
+
+def _nowhere(page: Page) -> None:
+    page.locator("#when").fill("the day of the heron")
+    page.locator("#when").press("Enter")
+    expect(page.locator("#when-problem:not(:empty)")).to_be_visible()
+
+
+def _click(selector: str, shown: str) -> Callable[[Page], None]:
+    def do(page: Page) -> None:
+        page.locator(selector).first.click()
+        expect(page.locator(shown).first).to_be_visible()
+
+    return do
+
+
+def _focus(page: Page) -> None:
+    page.locator("#write").fill("A second heron, further down.")
+    page.locator("#composer .word:text-is('Focus')").click()
+
+
 MORE = "article.entry .word:text-is('More')"
 VIEWS = (
     View("sign-in", "/sign-in", ""),
@@ -212,12 +251,23 @@ VIEWS = (
     View("day-streaming", "/d/today", "streaming"),
     View("day-failed", "/d/today", "failed"),
     View("day-german", "/d/today", "german"),
+    View("day-receipt", "/d/today", do=_click("details.receipt summary", "details.receipt dl")),
+    View("day-keys", "/d/today", do=_press("?", "dialog[open]"), whole=False),
+    View("day-focus", "/d/today", "focus", _focus, whole=False),
+    View("day-deleted", "/d/today", "deleting", _delete, whole=False),
+    View("day-opening", "/d/today", "opening"),
+    View("day-set-aside", "/d/today", "aside"),
+    View("day-without-model", "/d/today", "alone"),
+    View("whole-page", "/d/2026-03-14/whole"),
+    View("prompt", lambda scene: f"/e/{scene.entry}/prompt"),
     View("edit", lambda scene: f"/e/{scene.entry}/edit"),
+    View("edit-stale", lambda scene: f"/e/{scene.entry}/edit", do=_stale),
     View("month", "/m/2026-03"),
     View("year", "/calendar/2026"),
     View("calendar", "/calendar"),
     View("calendar-popover", "/d/today", do=_press("c", "dialog[open], [popover]:popover-open"), whole=False),
-    View("palette", "/d/today", do=_press("Control+k", "#palette, dialog[open]"), whole=False),
+    View("calendar-nowhere", "/calendar", do=_nowhere),
+    View("palette", "/d/today", do=_press("Control+k", "#palette [role=option]"), whole=False),
     View("search", "/search"),
     View("search-found", "/search", do=_search("river", "main .hit")),
     View("search-nothing", "/search", do=_search("submarine", "main :text('Nothing found')")),
@@ -258,7 +308,8 @@ def served(folder: Path, **more: str) -> Iterator[Scene]:
 def _seeded(server: Server, model: ModelThread, put_clock: Callable[[datetime], None]) -> Scene:
     put_clock(NOW - timedelta(hours=12))
     names = {"typical": "Mara", "empty": "Ada", "long": "Ferdinand", "streaming": "Iris", "failed": "Jon"}
-    names |= {"german": "Greta", "writing": "Vera"}
+    names |= {"german": "Greta", "writing": "Vera", "focus": "Ole", "deleting": "Tom", "opening": "Lena"}
+    names |= {"aside": "Bo", "alone": "Alma"}
     writers = {who: Writer(server.url, name, PASSPHRASE).register() for who, name in names.items()}
     for writer in writers.values():
         writer.post("/recovery-code", {"code": writer.code})
@@ -274,32 +325,59 @@ def _seeded(server: Server, model: ModelThread, put_clock: Callable[[datetime], 
     mara.post(f"/e/{entry}", {"text": MORNING, "revision": revision[1] if revision else ""})
     writers["writing"].write(MORNING)
     put_clock(NOW - timedelta(hours=11, minutes=49))
-    model.model.script(Reply(ANSWERED))
-    _asked(mara, mara.write(QUESTION), ANSWERED[-1])
+    question = mara.write(QUESTION)
+    model.model.script(Reply(_answered(mara, question)))
+    _asked(mara, question, ANSWERED[-1])
     put_clock(NOW - timedelta(hours=2))
     mara.write(LIST)
     for number in range(40):
         put_clock(NOW - timedelta(minutes=10 * (40 - number)))
         writers["long"].write(LONG[number % len(LONG)])
-    put_clock(NOW - timedelta(minutes=4))
-    model.hold(ANSWERED, 2)
-    _asked(writers["streaming"], writers["streaming"].write(QUESTION), ANSWERED[1])
-    model.model.script(*(Reply(ANSWERED[:2], fault="cut") for _ in range(4)))
-    _asked(writers["failed"], writers["failed"].write(QUESTION), "")
-    writers["german"].post("/you/settings", {"language": "de", "was-language": ""})
-    for text in GERMAN:
-        writers["german"].write(text)
+    _seed_replies(writers, model, put_clock)
     put_clock(NOW)
     found = mara.get("/traces").text.partition('href="/traces/')[2]
     return Scene(server, writers, entry, deleted, found.partition('"')[0])
+
+
+def _seed_replies(writers: dict[str, Writer], model: ModelThread, put_clock: Callable[[datetime], None]) -> None:
+    """What a model has to do with a page, a writer for each state of it."""
+    put_clock(NOW - timedelta(days=1))
+    writers["opening"].write("The kitchen is finally painted, the letter unsent.")
+    put_clock(NOW - timedelta(hours=1))
+    writers["opening"].post("/you/openings", {"openings": "on"})
+    model.model.script(Reply(("Yesterday ended with the letter unsent and the kitchen finally painted.",)))
+    writers["opening"].post("/d/today/opening", {})
+    aside = writers["aside"].write(QUESTION)
+    for said in (ANSWERED[0], "You wrote of both, and of little else that week."):
+        model.model.script(Reply((said,)))
+        _asked(writers["aside"], aside, said)
+    preferred = re.findall(r"/r/([0-9a-f]{32})/prefer", writers["aside"].get("/d/today").text)
+    writers["aside"].post(f"/r/{preferred[-1]}/prefer", {"preferred": "yes"})
+    put_clock(NOW - timedelta(minutes=4))
+    # Silence would end it: it goes on in pieces of nothing until the last picture is taken.
+    model.model.script(Reply((ANSWERED[0], *[""] * 7200), pause=1.0))
+    _asked(writers["streaming"], writers["streaming"].write(QUESTION), ANSWERED[0])
+    model.model.script(*(Reply(ANSWERED[:1], fault="cut") for _ in range(4)))
+    _asked(writers["failed"], writers["failed"].write(QUESTION), "")
+    writers["alone"].write(MORNING)
+    writers["alone"].post("/you/replies", {"replies": "off"})
+    writers["german"].post("/you/settings", {"language": "de", "was-language": ""})
+    for text in GERMAN:
+        writers["german"].write(text)
+
+
+def _answered(writer: Writer, entry: str) -> list[str]:
+    """What is answered, with the number under which the passage it draws on stands in the prompt."""
+    number = re.search(rf"\[(\d+)\][^\[]*{DRAWN_ON}", html.unescape(writer.get(f"/e/{entry}/prompt").text))
+    return [piece.replace("[1]", f"[{number[1]}]" if number else "") for piece in ANSWERED]
 
 
 def _asked(writer: Writer, entry: str, until: str) -> None:
     """Ask for a reply and read its page until these words stand there, or until it has come to its end."""
     writer.post(f"/e/{entry}/replies", {})
     for _ in range(600):
-        html = writer.get("/d/today").text
-        if until.strip() in html if until else "/stop" not in html:
+        page = writer.get("/d/today").text
+        if until.strip() in page if until else "/stop" not in page:
             return
         time.sleep(0.1)
     raise AssertionError("the scripted reply did not come")

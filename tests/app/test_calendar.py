@@ -157,7 +157,7 @@ async def test_the_months_beside_it_and_the_ends_of_the_calendar(app: Running) -
 async def test_there_is_no_such_month(app: Running, month: str) -> None:
     answer = await (await app.visitor()).get(f"/calendar/{month}")
     assert answer.status == 404
-    assert "A month's address looks like /calendar/2026-11." in answer.words
+    assert "A month’s address looks like /calendar/2026-11." in answer.words
 
 
 async def test_without_a_month_it_is_this_one_where_the_writer_is(

@@ -72,7 +72,7 @@ async def test_a_day_that_is_none_is_a_sentence(app: Running, text: str) -> None
     alice = await app.visitor()
     page = await alice.get(f"/d/{text}")
     assert page.status == 404
-    assert page.problem == "There is no such day. A day's address looks like /d/2026-11-20."
+    assert page.problem == "There is no such day. A day’s address looks like /d/2026-11-20."
     posted = await alice.post(f"/d/{text}/entries", {"text": "kept on screen"})
     assert posted.status == 404
     assert posted.field("words") == "kept on screen"
@@ -143,13 +143,13 @@ async def test_a_full_disk_keeps_the_words_on_screen(
 
 async def test_a_store_that_refuses_keeps_the_words_on_screen(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise StorageError("The journal's file is in use by another program. Try again in a moment.")
+        raise StorageError("The journal’s file is in use by another program. Try again in a moment.")
 
     alice = await app.visitor()
     monkeypatch.setattr(Entries, "add", refuse)
     answer = await alice.post("/d/2026-11-20/entries", {"text": "patience"})
     assert answer.status == 503
-    assert answer.problem.startswith("The journal's file is in use")
+    assert answer.problem.startswith("The journal’s file is in use")
     assert answer.field("text") == "patience"
 
 

@@ -274,7 +274,7 @@ async def test_a_lock_that_cannot_be_had_is_a_sentence(path: Path, db: LocalDB, 
     lock.unlink(missing_ok=True)
     lock.mkdir()
     with pytest.raises(
-        StorageError, match=r"^The lock beside the journal's file could not be written: is a directory\."
+        StorageError, match=r"^The lock beside the journal’s file could not be written: is a directory\."
     ):
         await db.entries.add(keys, entry("not kept"))
     with pytest.raises(StorageError, match=r"^The lock beside"):

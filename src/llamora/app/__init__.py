@@ -18,6 +18,7 @@ from llamora.app.services.container import EXTENSION, AppLifecycle, AppServices,
 from llamora.journal.accounts import AccountError
 from llamora.journal.profiles import known_zone
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision, StorageError
+from llamora.search.rank import plain
 from llamora.settings import Settings, load_settings, resource
 from llamora.text import place_of
 from llamora.vault.envelope import SealError
@@ -89,6 +90,7 @@ def _templates(app: Quart, files: assets.Assets) -> None:
     app.add_template_filter(languages.month_short, "month_short")
     app.add_template_filter(languages.number_words, "number")
     app.add_template_filter(languages.said, "said")
+    app.add_template_filter(plain, "plain")
     app.add_template_global(languages.range_words, "range_words")
     app.add_template_global(languages.current, "language")
     app.jinja_env.add_extension("jinja2.ext.i18n")

@@ -84,7 +84,7 @@ def known_day(text: str) -> date:
     try:
         return parse_day(text)
     except UnknownDay:
-        raise NotFound("There is no such day. A day's address looks like /d/2026-11-20.") from None
+        raise NotFound("There is no such day. A day’s address looks like /d/2026-11-20.") from None
 
 
 async def know_writer() -> None:

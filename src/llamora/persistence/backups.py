@@ -181,7 +181,7 @@ def _still_here(database: Path, user_id: bytes) -> Generator[None]:
                 raise NotFound("There is no such writer here.")
             yield
     except Timeout:
-        raise StorageError("The journal's file is in use by another program. Try again in a moment.") from None
+        raise StorageError("The journal’s file is in use by another program. Try again in a moment.") from None
     except sqlite3.Error as error:
         raise storage_error(error) from None
 
@@ -410,7 +410,7 @@ def restore_backup(
             raise BackupError("This backup was made by a newer Llamora. Restore it with that version or a newer one.")
         if connection.execute("SELECT 1 FROM users WHERE id=?", (header.user_id,)).fetchone():
             if not replace:
-                raise BackupError("This writer is here already. With --replace, the backup takes the journal's place.")
+                raise BackupError("This writer is here already. With --replace, the backup takes the journal’s place.")
             connection.execute("DELETE FROM users WHERE id=?", (header.user_id,))
         if connection.execute("SELECT 1 FROM users WHERE name_key=?", (name_key(shown),)).fetchone():
             raise NameTaken("Somebody else here has that name. Give another with --name.")
@@ -577,7 +577,7 @@ def writing(database: Path) -> Generator[sqlite3.Connection]:
                 raise
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except Timeout:
-        raise StorageError("The journal's file is in use by another program. Try again in a moment.") from None
+        raise StorageError("The journal’s file is in use by another program. Try again in a moment.") from None
     except OSError as error:
         raise lock_error(error) from None
     except sqlite3.Error as error:

@@ -55,12 +55,12 @@ def storage_error(error: sqlite3.Error) -> StorageError:
     if code == sqlite3.SQLITE_FULL:
         return DiskFull("The disk is full. Nothing was lost: make some room and try again.")
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-        return StorageError("The journal's file could not be written. Check the disk and the folder's permissions.")
+        return StorageError("The journal’s file could not be written. Check the disk and the folder’s permissions.")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StorageError("The journal's file is damaged. Nothing was written to it; restore the latest backup.")
+        return StorageError("The journal’s file is damaged. Nothing was written to it; restore the latest backup.")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StorageError("The journal's file is in use by another program. Try again in a moment.")
-    return StorageError(f"The journal's file refused the change ({type(error).__name__}).")
+        return StorageError("The journal’s file is in use by another program. Try again in a moment.")
+    return StorageError(f"The journal’s file refused the change ({type(error).__name__}).")
 
 
 def sync_folder(folder: Path) -> None:
@@ -133,7 +133,7 @@ def write_lock(path: Path) -> FileLock:
 def lock_error(error: OSError) -> StorageError:
     """Turn what the system says of a lock file into a sentence."""
     reason = (error.strerror or "no reason given").lower()
-    return StorageError(f"The lock beside the journal's file could not be written: {reason}. Check the disk.")
+    return StorageError(f"The lock beside the journal’s file could not be written: {reason}. Check the disk.")
 
 
 class InstanceLock:
@@ -240,7 +240,7 @@ class Connections:
     @property
     def _writer(self) -> aiosqlite.Connection:
         if not self._opened:
-            raise StorageError("The journal's file is not open.")
+            raise StorageError("The journal’s file is not open.")
         return self._opened[0]
 
     async def close(self) -> None:
@@ -256,7 +256,7 @@ class Connections:
 
     def _reader(self, place: int) -> aiosqlite.Connection:
         if not self._opened:
-            raise StorageError("The journal's file is not open.")
+            raise StorageError("The journal’s file is not open.")
         return self._opened[place]
 
     async def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:

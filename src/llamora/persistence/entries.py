@@ -291,7 +291,7 @@ class Entries:
                     row,
                 )
                 if done != 1:
-                    raise AlreadyThere("The journal's file refused the change: there is such an entry already.")
+                    raise AlreadyThere("The journal’s file refused the change: there is such an entry already.")
             for step in also:
                 await step(tx)
 

@@ -104,7 +104,7 @@ def run_db_migrations(path: Path, folder: Path) -> list[str]:
             finally:
                 connection.close()
     except Timeout:
-        raise StorageError("The journal's file is in use by another program. Try again in a moment.") from None
+        raise StorageError("The journal’s file is in use by another program. Try again in a moment.") from None
     except OSError as error:
         raise lock_error(error) from None
     except sqlite3.Error as error:
@@ -154,7 +154,7 @@ def _verify(connection: sqlite3.Connection) -> None:
     damage = connection.execute("PRAGMA foreign_key_check").fetchone()
     answer = connection.execute("PRAGMA quick_check(1)").fetchone()
     if damage is not None or answer != ("ok",):
-        raise StorageError("The journal's file did not pass its check after a migration; nothing was changed.")
+        raise StorageError("The journal’s file did not pass its check after a migration; nothing was changed.")
 
 
 def _back_up(connection: sqlite3.Connection, path: Path, before: Migration) -> None:

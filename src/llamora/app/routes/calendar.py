@@ -53,7 +53,7 @@ def _known_month(text: str) -> date:
     try:
         return parse_day(f"{text}-01")
     except UnknownDay:
-        raise NotFound("There is no such month. A month's address looks like /calendar/2026-11.") from None
+        raise NotFound("There is no such month. A month’s address looks like /calendar/2026-11.") from None
 
 
 def _days(month: date) -> list[date]:
