@@ -224,7 +224,7 @@ class Replies:
             )
             with suppress(AlreadyThere):  # another worker was asked the same at the same moment, and was first
                 return await self._begin(keys, LiveReply(reply, endpoint), page, known, today)
-        raise StaleRevision("This page is being changed elsewhere. Try again in a moment.")
+        raise StaleRevision("This reply is being changed elsewhere. Try again in a moment.")
 
     async def _begin(self, keys: Keyring, live: LiveReply, page: list[Thread], known: set[bytes], today: date) -> Entry:
         """Give a reply its record, and start it. Raises AlreadyThere where one like it came since `known` was read."""
