@@ -177,9 +177,9 @@ def test_words() -> None:
 TODAY = date(2026, 11, 20)  # a Friday
 
 
-def found(text: str, today: date = TODAY) -> str:
+def found(text: str, today: date = TODAY, language: str = "en") -> str:
     """`start..end|matched`, with one day written once; `-` when there is no date."""
-    result = parse_phrase(text, today)
+    result = parse_phrase(text, today, language)
     if result is None:
         return "-"
     assert result.matched in text
@@ -404,3 +404,74 @@ def test_a_long_text(words: str) -> None:
 def test_a_long_number() -> None:
     assert parse_phrase("9" * 100_000, TODAY) is None
     assert parse_phrase("in " + "9" * 100_000 + "s ago", TODAY) is None
+
+
+# --- Date phrases in German ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("gestern", "2026-11-19"),
+        ("vorgestern", "2026-11-18"),
+        ("übermorgen", "2026-11-22"),
+        ("morgen", "2026-11-21"),
+        ("heute Morgen", "2026-11-20"),
+        ("guten Morgen", "-"),
+        ("gestern Abend", "2026-11-19"),
+        ("am Montagabend", "2026-11-16"),
+        ("12. März", "2026-03-12"),
+        ("12 Maerz 2024", "2024-03-12"),
+        ("12. Okt. 2024", "2024-10-12"),
+        ("12.3.2024", "2024-03-12"),
+        ("12.3.", "2026-03-12"),
+        ("am 12.03.", "2026-03-12"),
+        ("Version 1.2. ist da", "-"),
+        ("Donnerstag, den 19. November 2026", "2026-11-19"),
+        ("was war am 5. Juni los?", "2026-06-05|am 5. Juni"),
+        ("letzten Montag", "2026-11-16"),
+        ("naechsten Freitag", "2026-11-27"),
+        ("Montag letzter Woche", "2026-11-09"),
+        ("letzte Woche", "2026-11-09..2026-11-15"),
+        ("am Wochenende", "2026-11-14..2026-11-15"),
+        ("im März", "2026-03-01..2026-03-31"),
+        ("Ende März 2024", "2024-03-21..2024-03-31"),
+        ("Sommer 2023", "2023-06-01..2023-08-31"),
+        ("vor drei Tagen", "2026-11-17"),
+        ("vor ein paar Wochen", "2026-10-05..2026-11-08"),
+        ("vor 2020", "0001-01-01..2019-12-31"),
+        ("vor dem Haus", "-"),
+        ("seit letztem Sommer", "2026-06-01..2026-11-20"),
+        ("vom 3. bis zum 10. Mai 2024", "2024-05-03..2024-05-10"),
+        ("zwischen März und Mai 2024", "2024-03-01..2024-05-31"),
+        ("in den letzten zwei Monaten", "2026-09-20..2026-11-20"),
+        ("der Mai ist gekommen", "-"),
+        ("Die letzte Instanz", "-"),
+        ("last Friday", "2026-11-13"),
+        ("May 3rd, 2024", "2024-05-03"),
+        ("3 days ago", "2026-11-17"),
+    ],
+)
+def test_german_phrases_and_english_ones_beside_them(text: str, wanted: str) -> None:
+    assert found(text, language="de") == wanted
+
+
+def test_german_is_read_only_where_it_is_spoken() -> None:
+    assert found("gestern") == found("am 12. März") == "-"
+
+
+GERMAN = (
+    "vor bis vom seit zwischen und den am im letzten ein paar Tagen Woche Monats Jahr morgen früh heute März Mai. 12. "
+    "3. 3 Montagabend Ende"
+).split()
+
+
+@given(st.lists(st.sampled_from([*VOCABULARY, *GERMAN]), max_size=12).map(" ".join), st.dates())
+def test_no_german_phrase_breaks_it(text: str, today: date) -> None:
+    result = parse_phrase(text, today, "de")
+    assert result is None or (result.start <= result.end and result.matched and result.matched in text)
+
+
+@pytest.mark.parametrize("words", ["vor 3", "vor", "12.", "12.3.", "am", "vom letzten", "vorgestern um"])
+def test_a_long_german_text(words: str) -> None:
+    assert found(f"{words} " * 20_000 + ". vorgestern", language="de").startswith("2026-")

@@ -160,3 +160,17 @@ async def test_who_turned_replies_off_is_told_of_none(app: Running) -> None:
     page = await alice.get(await asked(alice, "heron by:reply"))
     assert "Nothing found." in page.words
     assert 'class="hit"' not in page.text
+
+
+async def test_times_in_german_where_the_page_is_german(app: Running) -> None:
+    alice = await app.visitor()
+    old = await alice.write("The heron stood.", day="2024-03-12")
+    new = await alice.write("The heron flew.", day="2024-08-12")
+    queries = ("heron on:12. März 2024", "heron before:Mai-2024", "in:März-2024 heron", "am 12. März 2024")
+    for query in queries:
+        assert new in (await alice.get(await asked(alice, query))).text or query == queries[-1]
+    await alice.post("/you/settings", {"language": "de"})
+    for query in (*queries, "heron before:May-2024"):
+        page = (await alice.get(await asked(alice, query))).text
+        assert old in page, query
+        assert new not in page, query

@@ -211,13 +211,13 @@ def match_phrase(phrase: str) -> str:
     return '"' + " ".join(tokens(spaced(folded(phrase)))) + '"' if tokens(phrase) else ""
 
 
-def parse_query(text: str, today: date, typing: bool = False) -> Query:
+def parse_query(text: str, today: date, typing: bool = False, language: str = "en") -> Query:
     """Read a query; what is not understood is searched as words, with a hint. Never raises.
 
     Bare words, `"exact phrase"`, `-word` and `-"phrase"`, `prefix*`, `tag:x`, `by:me` and `by:reply`, `before:`,
     `after:`, `on:` and `in:` with a day or a time in words (`in:2024`, `on:3 May`, `in:"last March"`), and times in
     plain words. `before:` and `after:` leave out the time they name. What contradicts itself finds nothing, and the
-    hint says so. `typing`: the last word is not finished.
+    hint says so. `typing`: the last word is not finished. `language` is that of the times in words, besides English.
     """
     hints: list[str] = []
     clean = _clean(text)
@@ -230,20 +230,21 @@ def parse_query(text: str, today: date, typing: bool = False) -> Query:
             hints.append("A quotation mark has no partner, so it was left out.")
 
     read = _Read()
-    for part in _parts(clean, today):
+    for part in _parts(clean, today, language):
         if not (typing and part.open and part.stop == len(clean)):  # what is still to come may make sense of it
             read.take(part, hints)
     if typing and read.bare and clean.endswith(read.bare[-1]) and TYPED.search(read.bare[-1]):
         read.bare[-1] += "*"
-    return _assembled(read, hints, today)
+    return _assembled(read, hints, today, language)
 
 
-def chips(text: str, today: date) -> tuple[tuple[str, str], ...]:
+def chips(text: str, today: date, language: str = "en") -> tuple[tuple[str, str], ...]:
     """The parts of a query that rule entries out, as they were written, each once and with the query without it."""
     clean = _paired(_clean(text)[:MAX_QUERY])
-    wanted = parse_query(clean, today).phrases
+    wanted = parse_query(clean, today, language=language).phrases
     # A date in plain words is no operator: on its own it rules entries out, in a question it does not.
-    ruling = [part for part in _parts(clean, today) if part.rules and (part.key or part.minus or part.value in wanted)]
+    parts = [part for part in _parts(clean, today, language) if part.rules]
+    ruling = [part for part in parts if part.key or part.minus or part.value in wanted]
     found: dict[str, tuple[str, str]] = {}
     for part in ruling[:MAX_TIMES]:
         rest, at = "", 0
@@ -301,7 +302,7 @@ class _Part:
         return self.understood or (not self.key and (self.minus or self.quoted) and bool(tokens(self.value)))
 
 
-def _parts(clean: str, today: date) -> list[_Part]:
+def _parts(clean: str, today: date, language: str) -> list[_Part]:
     """The pieces of a query in order. A time that is not quoted may go on over the next words: `on:3 May 2024`."""
     pieces = list(_PIECE.finditer(clean))
     found: list[_Part] = []
@@ -315,7 +316,7 @@ def _parts(clean: str, today: date) -> list[_Part]:
             times += 1
             for last in range(at if quoted else _plain_until(pieces, at), at - 1, -1):
                 wording = value + clean[stop : pieces[last].end()]
-                if times <= MAX_TIMES and (span := _span(key, wording, today)) is not None:
+                if times <= MAX_TIMES and (span := _span(key, wording, today, language)) is not None:
                     at, stop, value = last, pieces[last].end(), wording
                     break
         elif key and key not in ("by", "tag"):  # not ours: "diary:today"
@@ -402,10 +403,10 @@ def _not_understood(part: _Part) -> str:
     return f"“{part.text}” names no day, month or year, so it was searched as words."
 
 
-def _assembled(read: _Read, hints: list[str], today: date) -> Query:
+def _assembled(read: _Read, hints: list[str], today: date, language: str) -> Query:
     bare, phrases = read.bare, list(dict.fromkeys(read.phrases))
     question = " ".join(word.rstrip("*") for word in bare)
-    when = parse_phrase(question, today)
+    when = parse_phrase(question, today, language)
     if when is not None and not phrases and not read.unread:
         rest = re.sub(re.escape(when.matched), " ", question, flags=re.IGNORECASE)
         if not _content(tokens(rest)):
@@ -475,7 +476,7 @@ def _content(words: Iterable[str]) -> list[str]:
     return [word for word in words if word.lower() not in STOP_WORDS]
 
 
-def _span(key: str, text: str, today: date) -> tuple[date, date] | None:
+def _span(key: str, text: str, today: date, language: str) -> tuple[date, date] | None:
     """The days that the value of an operator names, when it names days and nothing but them."""
     with suppress(UnknownDay):
         day = parse_day(text)
@@ -487,7 +488,7 @@ def _span(key: str, text: str, today: date) -> tuple[date, date] | None:
     wordings = [f"{lead}{way}" for way in ways for lead in ("", "in ", "on ", "the ")]
     years = _YEARS.fullmatch(text)
     for wording in [*wordings, f"from {years[1]} to {years[2]}" if years else f"from {text}"]:
-        found = parse_phrase(wording, today)
+        found = parse_phrase(wording, today, language)
         # The phrase must be all there is: "in:garden 2024" names no time, nor does "in:2024-13".
         if found is not None and tokens(found.matched) == tokens(wording):
             endless = found.start == date.min if key == "before" else key == "after" and found.end == date.max

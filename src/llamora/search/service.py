@@ -178,6 +178,7 @@ class SearchService:
         offset: int = 0,
         typing: bool = False,
         role: Role | None = None,
+        language: str = "en",
     ) -> SearchResults:
         """The entries that match `query`, written as rank.parse_query reads it; `today` is the writer's own.
 
@@ -185,7 +186,7 @@ class SearchService:
         from the store again, so that nothing erased or foreign can be shown. `typing`: the last word of the query is
         not finished. `role` rules all but one out, whatever the query asks. Raises StorageError.
         """
-        wanted = parse_query(query, today, typing)
+        wanted = parse_query(query, today, typing, language)
         if role is not None:
             wanted = replace(wanted, role=role, impossible=wanted.impossible or wanted.role not in (None, role))
 

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 from quart import Blueprint, Response, request
 
 from llamora.app import security
-from llamora.app.languages import weekday_names
+from llamora.app.languages import current, weekday_names
 from llamora.app.pages import field, is_fragment, page, profile, see_other, today
 from llamora.app.services.container import get_services
 from llamora.app.views import page_views
@@ -112,7 +112,7 @@ def place_of(words: str, now: date) -> str:
     """Where a typed date leads: to its day, and for a longer time to the month it begins in; "" for none."""
     # "Friday" and "March" alone are dates here, though not in a sentence.
     for phrase in (words, f"on {words}", f"in {words}"):
-        found = parse_phrase(phrase, now)
+        found = parse_phrase(phrase, now, current().code)
         if found is None:
             continue
         if found.start == found.end:

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from quart import Blueprint, Response
 
 from llamora.app import security
-from llamora.app.languages import day_words, month_words
+from llamora.app.languages import current, day_words, month_words
 from llamora.app.languages import gettext as _
 from llamora.app.pages import (
     entry_id,
@@ -160,7 +160,10 @@ async def _found(query: str, offset: int, *, typing: bool = False) -> Response:
     size = services.settings.search.page_size
     day = await today()
     role: Role | None = "me" if await model_hidden() else None  # who turned replies off sees none, old ones neither
-    found = await services.search.search(keys, query, today=day, limit=size, offset=offset, typing=typing, role=role)
+    language = current().code
+    found = await services.search.search(
+        keys, query, today=day, limit=size, offset=offset, typing=typing, role=role, language=language
+    )
     following = offset + size
     context: dict[str, object] = {
         "query": query,
@@ -173,7 +176,7 @@ async def _found(query: str, offset: int, *, typing: bool = False) -> Response:
             "said": said(found.query),
             "impossible": found.query.impossible and bool(found.hint),
             "days": days_said(found.query.after, found.query.before),
-            "chips": chips(query, day),
+            "chips": chips(query, day, language),
         },
         "offset": offset,
         "next_offset": following if following < found.total else None,
