@@ -47,6 +47,85 @@ async def test_pages_and_settings_by_a_part_of_their_names(app: Running) -> None
     assert await ways(alice, "nothing is called that") == []
 
 
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ("size", "set-text_size"),
+        ("theme", "set-theme"),
+        ("dark", "set-theme"),
+        ("light", "set-theme"),
+        ("contrast", "set-theme"),
+        ("langu", "set-language"),
+        ("zone", "zone"),
+        ("clock", "set-hours"),
+        ("week", "set-week_start"),
+        ("enter", "set-enter"),
+        ("model", "h-model"),
+        ("openings", "openings"),
+        ("password", "h-passphrase"),
+        ("backup", "h-backup"),
+        ("shortcut", "set-letters"),
+    ],
+)
+async def test_each_setting_by_what_one_may_call_it(app: Running, words: str, place: str) -> None:
+    """Also where the page speaks another language."""
+    alice = await app.visitor()
+    assert (await ways(alice, words))[0][1] == f"/you#{place}"
+    page = (await alice.get("/you")).text
+    assert page.count(f'id="{place}"') == 1
+    await alice.post("/you/settings", {"language": "de"})
+    assert (await ways(alice, words))[0][1] == f"/you#{place}"
+
+
+async def test_what_only_has_the_letters_is_left_out_where_something_is_called_so(app: Running) -> None:
+    alice = await app.visitor()
+    assert await ways(alice, "theme") == [("Colours", "/you#set-theme")]
+    locks = await ways(alice, "lock")
+    assert [path for _, path in locks[:2]] == ["/you#devices", "/you#lock-after"]
+    assert await ways(alice, "tprmse") == [("The promise", "/you#h-promise")]
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ("Schrift", "set-text_size"),
+        ("dunkel", "set-theme"),
+        ("Design", "set-theme"),
+        ("Sprache", "set-language"),
+        ("Zeitzone", "zone"),
+        ("Uhr", "set-hours"),
+        ("Woche", "set-week_start"),
+        ("Eingabetaste", "set-enter"),
+        ("Modell", "h-model"),
+        ("Passwort", "h-passphrase"),
+        ("sperren", "lock-after"),
+    ],
+)
+async def test_each_setting_in_german(app: Running, words: str, place: str) -> None:
+    alice = await app.visitor()
+    await alice.post("/you/settings", {"language": "de"})
+    assert (await ways(alice, words))[0][1] == f"/you#{place}"
+
+
+@pytest.mark.parametrize(
+    ("words", "way"),
+    [
+        ("gestern", ("Donnerstag 19. November 2026", "/d/2026-11-19")),
+        ("12. März", ("Donnerstag 12. März 2026", "/d/2026-03-12")),
+        ("12. März 2024", ("Dienstag 12. März 2024", "/d/2024-03-12")),
+        ("letzten Montag", ("Montag 16. November 2026", "/d/2026-11-16")),
+        ("Freitag", ("Freitag 20. November 2026", "/d/2026-11-20")),
+        ("März", ("März 2026", "/calendar/2026-03")),
+        ("last friday", ("Freitag 13. November 2026", "/d/2026-11-13")),
+    ],
+)
+async def test_german_dates_where_the_page_is_german(app: Running, words: str, way: tuple[str, str]) -> None:
+    alice = await app.visitor()
+    await alice.post("/you/settings", {"language": "de"})
+    assert (await ways(alice, words))[0] == way
+    assert (await alice.post("/go", {"when": words})).location == way[1]
+
+
 async def test_traces_by_name(app: Running) -> None:
     alice, bob = await app.visitor(), await app.visitor("Bob")
     await alice.write("By the weir. #heron")

@@ -183,3 +183,36 @@ def test_paper_shows_the_days_alone(writer: Writer, new_page: Callable[..., Page
     assert text is not None
     assert box["x"] + box["width"] <= text["x"], "the time stands in the margin"
     assert len(page.pdf()) > 10_000
+
+
+def test_the_palette_leads_to_a_setting_that_can_be_changed_at_once(
+    writer: Writer, new_page: Callable[..., Page]
+) -> None:
+    page = new_page(viewport={"width": 390, "height": 700})
+    enter(page, writer, "/d/today")
+    chosen = page.locator("#ways [aria-selected=true]")
+    for words, name, label in (
+        ("dark", "Colours", "as the system"),
+        ("week", "Weeks begin on", "Monday"),
+        ("zone", "Time zone", "Your days begin and end in"),
+        ("idle", "A session locks", "A session locks without a sign of you"),
+        ("openings", "How new days open", "Let new days open with a line"),
+    ):
+        page.keyboard.press("Control+k")
+        page.keyboard.type(words)
+        expect(chosen).to_contain_text(name)
+        page.keyboard.press("Enter")
+        button = page.get_by_role("button", name=label)
+        control = button if words == "openings" else page.get_by_label(label, exact=True)
+        expect(control).to_be_focused()
+        expect(control).to_be_in_viewport()
+        box = control.bounding_box()
+        assert box is not None
+        assert 60 <= box["y"] <= 600, words  # neither at the edge nor under the bar
+    page.keyboard.press("Control+k")
+    page.keyboard.type("theme")
+    expect(chosen).to_contain_text("Colours")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("as the system")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("html")).to_have_attribute("data-theme", "light", timeout=LONG)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from quart import Blueprint, Response
 
 from llamora.app import security
-from llamora.app.languages import day_words, month_words, weekday
+from llamora.app.languages import day_words, marked, month_words, weekday
 from llamora.app.languages import gettext as _
 from llamora.app.pages import TODAY_PATH, field, model_hidden, page, today
 from llamora.app.routes.calendar import place_of
@@ -18,16 +18,48 @@ blueprint = Blueprint("palette", __name__)
 
 WORDS = 200
 MOST = 9
+SCATTERED = 3  # the likeness of a name that only has the letters, here and there
+
+# What the page about the writer has: a place on it, its name, and what else somebody may call it.
+SETTINGS = (
+    ("h-page", *marked("The page", "settings, appearance")),
+    ("set-theme", *marked("Colours", "theme, light, dark, contrast, high contrast, night, mode, appearance")),
+    ("set-text_size", *marked("Size of the text", "font, text size, small, large, bigger, zoom")),
+    ("set-language", *marked("Language", "translation, English, German")),
+    ("h-zone", *marked("Time", "date")),
+    ("zone", *marked("Time zone", "zone, city, midnight")),
+    ("set-hours", *marked("The clock shows", "clock, hours, 12, 24, am, pm")),
+    ("set-week_start", *marked("Weeks begin on", "week, first day, Monday, Sunday")),
+    ("h-writing", *marked("Writing", "editor")),
+    ("set-enter", *marked("The Enter key", "Return, new line")),
+    ("set-letters", *marked("Single letters, such as / for search", "shortcuts, keyboard")),
+    ("set-suggest", *marked("Traces for what you just wrote", "suggestions, tags")),
+    ("h-model", *marked("Replies", "model, AI, server, endpoint")),
+    ("openings", *marked("How new days open", "openings, line")),
+    ("h-passphrase", *marked("Passphrase", "password")),
+    ("h-recovery", *marked("Recovery code", "forgotten, lost")),
+    ("devices", *marked("Where you are signed in", "devices, sessions")),
+    ("lock-after", *marked("A session locks without a sign of you", "idle, timeout, minutes")),
+    ("h-key", *marked("Key", "encryption")),
+    ("h-backup", *marked("Backup", "export, download, copy, restore")),
+    ("h-promise", *marked("The promise", "privacy, security")),
+    ("h-end", *marked("End this journal", "account, erase, delete everything")),
+)
+OF_THE_MODEL = frozenset({"h-model", "openings"})
 
 
 @dataclass(slots=True, frozen=True)
 class Way:
-    """One thing to choose. `path` is where it leads; `press` is a key that does the same where the page has it."""
+    """One thing to choose. `path` is where it leads; `press` is a key that does the same where the page has it.
+
+    `also` is what else it may be called, with commas between.
+    """
 
     name: str
     path: str = ""
     press: str = ""
     hint: str = ""
+    also: str = ""
 
 
 @blueprint.post("/palette")
@@ -75,22 +107,13 @@ async def _known() -> list[Way]:
         Way(_("Traces"), "/traces"),
         Way(_("Deleted"), "/deleted"),
     ]
-    sections = [
-        ("h-page", _("The page")),
-        ("h-zone", _("Time")),
-        ("h-writing", _("Writing")),
-        ("h-model", _("Replies")),
-        ("h-passphrase", _("Passphrase")),
-        ("h-recovery", _("Recovery code")),
-        ("devices", _("Where you are signed in")),
-        ("h-key", _("Key")),
-        ("h-backup", _("Backup")),
-        ("h-promise", _("The promise")),
-        ("h-end", _("End this journal")),
+    hidden = OF_THE_MODEL if await model_hidden() else frozenset[str]()
+    return actions + [
+        # English names stay known in every language.
+        Way(_(name), f"/you#{place}", hint=_("You"), also=f"{name}, {also}, {_(also)}")
+        for place, name, also in SETTINGS
+        if place not in hidden
     ]
-    if await model_hidden():
-        sections = [(anchor, name) for anchor, name in sections if anchor != "h-model"]
-    return actions + [Way(name, f"/you#{anchor}", hint=_("You")) for anchor, name in sections]
 
 
 async def _traces() -> list[Way]:
@@ -99,8 +122,17 @@ async def _traces() -> list[Way]:
 
 
 def _scored(words: str, known: list[Way]) -> list[tuple[int, int, Way]]:
-    found = [(likeness(words, f"{way.name} {way.hint}"), place, way) for place, way in enumerate(known)]
-    return [(score, place, way) for score, place, way in found if score >= 0]
+    found = [(_nearest(words, way), place, way) for place, way in enumerate(known)]
+    found = [each for each in found if each[0] >= 0]
+    return [each for each in found if each[0] < SCATTERED] or found
+
+
+def _nearest(words: str, way: Way) -> int:
+    """The likeness to the name, or to what else it is called as far as that begins with the words."""
+    scores = [likeness(words, f"{way.name} {way.hint}")]
+    if words:
+        scores += [score for each in way.also.split(",") if (score := likeness(words, each)) < 2]
+    return min((score for score in scores if score >= 0), default=-1)
 
 
 def likeness(words: str, name: str) -> int:
@@ -117,7 +149,7 @@ def likeness(words: str, name: str) -> int:
     if asked in known:
         return 2
     letters = iter(known)
-    return 3 if len(asked) > 1 and all(letter in letters for letter in asked if letter != " ") else -1
+    return SCATTERED if len(asked) > 1 and all(letter in letters for letter in asked if letter != " ") else -1
 
 
 def _folded(text: str) -> str:
