@@ -94,3 +94,31 @@ def test_no_word_of_the_head_breaks_on_a_tablet(page: Page) -> None:
         )
         assert broken == [], width
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+
+
+IN_SIGHT = """element => {
+  const { top, bottom } = element.getBoundingClientRect();
+  return top >= 0 && bottom <= document.getElementById("composer").getBoundingClientRect().top;
+}"""
+
+
+@pytest.mark.parametrize("width", [360, 390])
+def test_what_is_opened_under_an_entry_is_not_hidden_under_the_composer(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 740})
+    for number in (0, 3, 7):
+        entry = page.locator("#entries > article").nth(number)
+        word = entry.get_by_role("link", name="More")
+        # As it stands when the end of the entry has just come up from under the composer.
+        word.evaluate(
+            """word => scrollBy(0, word.getBoundingClientRect().bottom
+               - document.getElementById("composer").getBoundingClientRect().top + 4)"""
+        )
+        word.tap()
+        delete = entry.get_by_role("button", name="Delete")
+        expect(delete).to_be_visible()
+        page.wait_for_function(IN_SIGHT, arg=delete.element_handle())
+        delete.evaluate("row => scrollBy(0, -300)")
+        entry.get_by_text("Trace", exact=True).tap()
+        suggest = entry.get_by_role("button", name="Suggest some")
+        expect(suggest).to_be_visible()
+        page.wait_for_function(IN_SIGHT, arg=suggest.element_handle())

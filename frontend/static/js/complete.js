@@ -37,7 +37,7 @@ let open = null; // {field, start, choices, at}
 const list = document.createElement("div");
 list.id = "offers";
 list.className = "offers";
-list.setAttribute("role", "listbox");
+list.role = "listbox";
 
 /** What is being completed at the caret: where its sign stands, the sign, and the word so far. */
 function wordAt(field) {
@@ -61,11 +61,11 @@ function show(field, start, choices) {
   if (!choices.length || !foot) return close();
   if (open?.field !== field) close();
   open = { field, start, choices, at: 0 };
-  list.setAttribute("aria-label", field.dataset.offers ?? "");
+  list.ariaLabel = field.dataset.offers ?? "";
   list.replaceChildren(...choices.map(optionOf));
   foot.append(list);
   foot.classList.add("offering");
-  field.setAttribute("aria-autocomplete", "list");
+  field.ariaAutoComplete = "list";
   field.setAttribute("aria-controls", list.id);
   choose(0);
 }
@@ -74,7 +74,7 @@ function optionOf({ shown }, number) {
   const option = document.createElement("span");
   option.id = `offer-${number}`;
   option.className = "word";
-  option.setAttribute("role", "option");
+  option.role = "option";
   option.append(shown);
   return option;
 }
@@ -82,7 +82,7 @@ function optionOf({ shown }, number) {
 function choose(at) {
   open.at = (at + open.choices.length) % open.choices.length;
   for (const [number, option] of [...list.children].entries()) {
-    option.setAttribute("aria-selected", String(number === open.at));
+    option.ariaSelected = number === open.at;
   }
   open.field.setAttribute("aria-activedescendant", `offer-${open.at}`);
   list.children[open.at].scrollIntoView({ block: "nearest", inline: "nearest" });

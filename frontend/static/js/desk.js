@@ -1,7 +1,5 @@
 // Around the text one writes: focus mode, the number of its words when asked, and a keyboard that takes the screen.
 
-const fieldOf = (element) => element.closest("form")?.querySelector("textarea");
-
 /** All but the text goes, until Escape, until the text is kept, or until the focus goes elsewhere. */
 export function beAlone(form, isAlone) {
   form.classList.toggle("alone", isAlone);
@@ -25,7 +23,7 @@ function countWords(text) {
 const does = {
   alone: (button) => beAlone(button.form, !button.form.classList.contains("alone")),
   count(button) {
-    const field = fieldOf(button);
+    const field = button.form.querySelector("textarea");
     const { selectionStart, selectionEnd, value } = field;
     const text = selectionStart === selectionEnd ? value : value.slice(selectionStart, selectionEnd);
     const place = button.form.querySelector("[data-count]");

@@ -11,7 +11,7 @@ let at = 0;
 function choose(number) {
   const all = options();
   at = (number + all.length) % all.length || 0;
-  for (const option of all) option.setAttribute("aria-selected", String(option === all[at]));
+  for (const option of all) option.ariaSelected = option === all[at];
   if (all.length) field.setAttribute("aria-activedescendant", all[at].id);
   else field.removeAttribute("aria-activedescendant");
   all[at]?.scrollIntoView({ block: "nearest" });

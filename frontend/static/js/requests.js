@@ -68,6 +68,11 @@ export function hold(scroll, frames = 4) {
   if (frames) requestAnimationFrame(() => hold(scroll, frames - 1));
 }
 
+/** The end of what was opened, or came into what is open, does not stay hidden under the composer. */
+export function bringUp(details) {
+  if (details) hold(() => details.lastElementChild.scrollIntoView({ block: "nearest" }));
+}
+
 let held = "";
 
 on("htmx:before:swap", (ctx, event) => {
@@ -100,4 +105,5 @@ on("htmx:after:swap", (ctx) => {
   if (held && document.activeElement === document.body) {
     document.getElementById(held)?.querySelector("[data-returns]")?.focus({ preventScroll: true });
   }
+  if (ctx.sourceElement.matches(".word, .more, .tracing")) bringUp(document.activeElement.closest(".more"));
 });

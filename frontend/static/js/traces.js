@@ -14,7 +14,7 @@ function close() {
   if (!open) return;
   const { chip, brief } = open;
   open = null;
-  chip.removeAttribute("aria-expanded");
+  chip.ariaExpanded = null;
   brief.remove();
 }
 
@@ -36,8 +36,8 @@ function show(chip) {
   const brief = document.createElement("div");
   brief.className = "brief";
   brief.popover = "manual";
-  brief.setAttribute("role", "group");
-  brief.setAttribute("aria-label", chip.textContent);
+  brief.role = "group";
+  brief.ariaLabel = chip.textContent;
   // What people wrote is fenced from HTMX, so there it stands after it; Tab leads into it either way.
   (chip.closest("[hx-ignore]") ?? chip).after(brief);
   open = { chip, brief };
@@ -51,7 +51,7 @@ function show(chip) {
 document.addEventListener("htmx:after:swap", ({ detail: { ctx } }) => {
   if (!open || ctx.target !== open.brief) return;
   open.brief.showPopover();
-  open.chip.setAttribute("aria-expanded", "true");
+  open.chip.ariaExpanded = true;
   place();
 });
 document.addEventListener("htmx:before:swap", ({ detail: { ctx } }) => {

@@ -1,5 +1,7 @@
 // Fields that people write in.
 
+import { bringUp } from "./requests.js";
+
 // Firefox and older browsers do not yet let a field grow with its text by CSS alone.
 if (!CSS.supports("field-sizing", "content")) {
   const grow = (field) => {
@@ -22,8 +24,10 @@ if (!location.hash && matchMedia("(pointer: fine)").matches) {
 document.addEventListener(
   "toggle",
   ({ target }) => {
-    const field = target.matches("details[open]") && target.querySelector("textarea");
+    if (!target.matches("details[open]")) return;
+    const field = target.querySelector("textarea");
     if (field && !field.defaultValue) field.focus(); // with a draft in it, it stood open from the beginning
+    if (target.contains(document.activeElement)) bringUp(target);
   },
   true,
 );

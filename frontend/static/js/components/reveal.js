@@ -23,7 +23,7 @@ class Reveal extends HTMLElement {
     field.type = visible ? "text" : "password";
     const { show, showName, hide, hideName } = document.body.dataset;
     this.#button.textContent = visible ? hide : show;
-    this.#button.setAttribute("aria-label", visible ? hideName : showName);
+    this.#button.ariaLabel = visible ? hideName : showName;
   }
 }
 
