@@ -112,6 +112,47 @@ def test_nothing_moves_and_nothing_typed_is_touched(writer: Writer, new_page: Ca
     expect(editing.locator("textarea")).to_have_value("my own words for it")
 
 
+def test_the_focus_in_what_is_deleted_elsewhere_goes_to_what_stands_beside_it(
+    writer: Writer, new_page: Callable[..., Page]
+) -> None:
+    ids = [writer.write(f"Entry {number}.", DAY) for number in range(3)]
+    page = opened(new_page, writer)
+    page.locator(f"#e-{ids[0]} [data-returns]").focus()
+    for gone, next_one in ((ids[0], ids[1]), (ids[1], ids[2])):
+        writer.post(f"/e/{gone}/delete", {"revision": "1"})
+        expect(page.locator(f"#e-{gone}")).to_have_count(0, timeout=SOON)
+        expect(page.locator(f"#e-{next_one} [data-returns]")).to_be_focused()
+    writer.post(f"/e/{ids[2]}/delete", {"revision": "1"})
+    expect(page.locator("article.entry")).to_have_count(0, timeout=SOON)
+    expect(page.locator("#write")).to_be_focused()
+
+
+def test_a_trace_that_is_being_named_outlives_an_edit_elsewhere(writer: Writer, new_page: Callable[..., Page]) -> None:
+    entry = writer.write("A heron in the reeds.", DAY)
+    page = opened(new_page, writer)
+    place = page.locator(f"#e-{entry}")
+    more(place).get_by_text("Trace", exact=True).click()
+    field = place.get_by_placeholder("A word, or one emoji")
+    field.click()
+    page.keyboard.type("wat")
+    writer.post(f"/e/{entry}", {"text": "A heron, asleep.", "revision": "1"})
+    expect(place.locator(".prose")).to_have_text("A heron, asleep.", timeout=SOON)
+    expect(field).to_be_focused()
+    page.keyboard.type("er")
+    expect(field).to_have_value("water")
+    page.locator("#write").focus()  # what is named counts as well when somebody writes elsewhere meanwhile
+    writer.post(f"/e/{entry}", {"text": "A heron, awake.", "revision": "2"})
+    expect(place.locator(".prose")).to_have_text("A heron, awake.", timeout=SOON)
+    expect(field).to_have_value("water")
+    field.press("Enter")
+    expect(place.locator("a.trace")).to_have_text("#water", timeout=SOON)
+    expect(place.locator(".prose")).to_have_count(1)
+    expect(place.locator(".body > .actions")).to_have_count(1)
+    # With nothing half named, what is shown is new as a whole.
+    writer.post(f"/e/{entry}", {"text": "A heron, gone.", "revision": "3"})
+    expect(place.locator(".prose")).to_have_text("A heron, gone.", timeout=SOON)
+
+
 def test_a_window_that_was_away_catches_up(writer: Writer, new_page: Callable[..., Page]) -> None:
     first = writer.write("There from the start.", DAY)
     page = opened(new_page, writer)

@@ -13,6 +13,7 @@ const on = (name, listener) => document.addEventListener(name, (event) => listen
 const shown = (id) => document.getElementById(`e-${id}`);
 const tracesOf = (id, within = document) => within.querySelector(`#traces-${id}`);
 const threadOf = (element) => element.querySelector(":scope > .body > .thread");
+const actionsOf = (element) => element.querySelector(":is(:scope, :scope > .body) > .actions");
 const fieldsOf = (element) => [...element.querySelectorAll("textarea")];
 const isTouched = (field) => field === document.activeElement || field.value !== field.defaultValue;
 const isOwn = (element) => (field) => field.closest("[id^='e-']") === element;
@@ -20,6 +21,16 @@ const isOwn = (element) => (field) => field.closest("[id^='e-']") === element;
 export function keepUp(heard) {
   listing = heard;
   step();
+}
+
+/** The focus goes on with what stands beside it. */
+function takeOut(element) {
+  const held = element.contains(document.activeElement);
+  const beside =
+    element.nextElementSibling ?? element.previousElementSibling ?? element.parentElement.closest("article");
+  element.remove();
+  const next = beside?.querySelector("[data-returns]") ?? document.getElementById("write");
+  if (held) next?.focus({ preventScroll: true });
 }
 
 function differs([id, revision]) {
@@ -38,7 +49,7 @@ function step() {
   listing = null;
   const ids = new Set(heard.map(([id]) => id));
   for (const element of entries.querySelectorAll("article[id^='e-']")) {
-    if (!ids.has(element.id.slice(2)) && !fieldsOf(element).some(isTouched)) element.remove();
+    if (!ids.has(element.id.slice(2)) && !fieldsOf(element).some(isTouched)) takeOut(element);
   }
   const wanted = heard.filter((item) => differs(item) || isRetraced(item)).map(([id]) => `e=${id}`);
   if (!wanted.length) return;
@@ -92,15 +103,21 @@ function retrace(old, made) {
 
 function put(made, old, container, before) {
   const held = old?.contains(document.activeElement) && !threadOf(old)?.contains(document.activeElement);
-  const thread = old && threadOf(old);
-  if (thread && threadOf(made)) {
-    // Somebody may be answering in the thread: it stays where it is, and only what stands around it is new.
+  // Somebody may be answering in the thread, or naming a trace under the text: what they write in stays where it is, and
+  // only what stands around it is new.
+  const names = old && actionsOf(made) ? [...old.querySelectorAll(".tracing input[name=name]")] : [];
+  const isNaming = names.filter(isOwn(old)).some(isTouched);
+  const stays = [isNaming && actionsOf(old), old && threadOf(made) && threadOf(old)].filter(Boolean);
+  if (stays.length) {
     const body = made.querySelector(":scope > .body");
-    for (const part of [...old.children, ...thread.parentNode.children]) {
-      if (part !== thread && !part.contains(thread)) part.remove();
+    for (const part of [...old.children, ...stays[0].parentNode.children]) {
+      if (!stays.some((each) => part.contains(each))) part.remove();
     }
-    old.prepend(...[...made.children].filter((part) => part !== body));
-    thread.before(...[...body.children].filter((part) => part !== threadOf(made)));
+    if (isNaming) actionsOf(made).remove();
+    threadOf(made)?.remove();
+    stays[0].before(...(body?.children ?? []));
+    body?.remove();
+    old.prepend(...made.children);
     old.className = made.className;
     old.dataset.revision = made.dataset.revision;
     made = old;
@@ -110,5 +127,7 @@ function put(made, old, container, before) {
   } else if (before) before.after(made);
   else container.prepend(made);
   htmx.process(made);
-  if (held) made.querySelector("[data-returns]")?.focus({ preventScroll: true });
+  if (held && !made.contains(document.activeElement)) {
+    made.querySelector("[data-returns]")?.focus({ preventScroll: true });
+  }
 }
