@@ -71,7 +71,9 @@ async def test_a_reply_begins_empty_and_is_followed_to_its_end(app: Running, mod
     assert "A quiet day. scripted" in page.words.replace("quiet </strong>", "quiet")
 
 
-async def test_another_reply_is_read_as_it_comes_also_beside_a_preferred_one(app: Running, model: ScriptedModel) -> None:
+async def test_another_reply_is_read_as_it_comes_also_beside_a_preferred_one(
+    app: Running, model: ScriptedModel
+) -> None:
     model.script(Reply(["The first."]))
     alice = await app.visitor()
     entry, first = await asked(alice)
@@ -84,7 +86,8 @@ async def test_another_reply_is_read_as_it_comes_also_beside_a_preferred_one(app
         assert "set aside" not in page.words
     come.set()
     *_, final, _ = events(await alice.get(f"/r/{begun.ids[0]}/events"))
-    assert "The second." in final[1] and "set aside" not in final[1]
+    assert "The second." in final[1]
+    assert "set aside" not in final[1]
     assert (await alice.get(DAY)).words.count("set aside") == 1
 
 

@@ -430,7 +430,7 @@ class Entries:
             for entry_id in {row[0] for row in rows} - known:
                 came = await tx.fetch("SELECT id, revision, sealed FROM entries WHERE id=?", (entry_id,))
                 if any(map(alike, self._open(keys, came))):
-                    raise AlreadyThere("The journal's file refused the change: there is such an entry already.")
+                    raise AlreadyThere("The journal’s file refused the change: there is such an entry already.")
 
         return check
 
