@@ -30,8 +30,10 @@ ORDINALS = marked("first", "second", "third", "fourth", "fifth", "sixth", "seven
 
 @blueprint.get("/")
 async def home() -> Response:
-    """To today's page, or to the door."""
-    return see_other(HOME if security.maybe_session() else "/sign-in")
+    """To today's page, or to the door; where nobody ever wrote, to the first page of all."""
+    if security.maybe_session():
+        return see_other(HOME)
+    return see_other("/sign-in" if await get_services().db.users.anybody() else "/register")
 
 
 @blueprint.get("/register")
