@@ -59,6 +59,8 @@ class Reply:
     finish_reason: str = "stop"
     held: Mapping[int, asyncio.Event] = field(default_factory=dict[int, asyncio.Event])
     """Before the piece of that number (or the end, after the last), wait for the event."""
+    thoughts: Sequence[str] = ()
+    """Sent before the pieces, apart from them: as `reasoning_content`."""
     ascii_json: bool = False
     """Send other characters as \\u escapes: that way a piece may hold half a surrogate pair."""
 
@@ -90,6 +92,7 @@ class ScriptedModel:
         tokenizer: bool = True,
         props: bool = True,
         context_tokens: int = 4096,
+        prompt_end: str = "",
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.api_key = api_key
@@ -97,6 +100,8 @@ class ScriptedModel:
         self.tokenizer = tokenizer
         self.props = props
         self.context_tokens = context_tokens
+        self.prompt_end = prompt_end
+        """What its chat template writes after the last message, told as llama.cpp does with `props`, else as vLLM."""
         self.default = Reply()
         self.asked: list[Asked] = []
         self.chat_began = asyncio.Event()
@@ -191,11 +196,18 @@ class ScriptedModel:
                 return await self._chat(asked, reader, writer)
             case "/v1/models":
                 return await _send_json(writer, {"object": "list", "data": [{"id": name} for name in self.models]})
-            case "/tokenize" if self.tokenizer:
+            case "/apply-template" if self.props and self.prompt_end:
+                return await _send_json(writer, {"prompt": asked.body["messages"][-1]["content"] + self.prompt_end})
+            case "/tokenize" if not self.props and "messages" in asked.body and self.prompt_end:
+                return await _send_json(writer, {"tokens": [*b"Hello." + self.prompt_end.encode()]})
+            case "/detokenize" if not self.props and self.prompt_end:
+                return await _send_json(writer, {"prompt": bytes(asked.body["tokens"]).decode()})
+            case "/tokenize" if self.tokenizer and "content" in asked.body:
                 return await _send_json(writer, {"tokens": tokens(asked.body["content"])})
             case "/props" if self.props:
                 settings = {"n_ctx": self.context_tokens}
-                return await _send_json(writer, {"default_generation_settings": settings, "total_slots": 2})
+                told = {"default_generation_settings": settings, "total_slots": 2, "chat_template": self.prompt_end}
+                return await _send_json(writer, told)
             case _:
                 return await _send_json(writer, {"error": {"message": "File Not Found", "code": 404}}, 404)
 
@@ -242,6 +254,8 @@ class ScriptedModel:
             + encoding.encode()
             + b"\r\n"
         )
+        for thought in reply.thoughts:
+            await _chunk(writer, _event(thought, field="reasoning_content"))
         for number, piece in enumerate(reply.pieces):
             if number:
                 await asyncio.sleep(reply.pause)
@@ -348,8 +362,10 @@ def tokens(content: str | list[str | int]) -> list[int]:
     return found
 
 
-def _event(piece: str | None, *, finish_reason: str | None = None, ascii_json: bool = False) -> bytes:
-    delta = {} if piece is None else {"content": piece}
+def _event(
+    piece: str | None, *, finish_reason: str | None = None, ascii_json: bool = False, field: str = "content"
+) -> bytes:
+    delta = {} if piece is None else {field: piece}
     event = {
         "id": "chatcmpl-1",
         "object": "chat.completion.chunk",

@@ -135,6 +135,7 @@ class UpstreamSettings:
     model: str = ""
     temperature: Annotated[float, _number(-1, 2)] = -1.0
     reasoning_effort: Literal["", "none", "minimal", "low", "medium", "high"] = ""
+    opens_thought: bool = False
 
 
 @dataclass(slots=True, frozen=True)

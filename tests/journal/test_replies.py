@@ -227,6 +227,31 @@ async def test_an_empty_reply_is_a_sentence(desk: Desk, scripted: ScriptedModel,
     assert reply.note == "The model had nothing to say. Ask again, or ask in other words."
 
 
+async def test_thoughts_that_the_template_opened_are_never_shown_nor_stored(
+    desk: Desk, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies_module, "SAVE_SECONDS", 0.0)
+    scripted.prompt_end = "<think>\n"
+    thought, end = asyncio.Event(), asyncio.Event()
+    scripted.script(Reply(["They are ", "sad.", "</think>A quiet", " day."], held={2: thought, 4: end}))
+    reply = await desk.ask(await desk.write("Well?"))
+    seen: list[str] = []
+
+    async def follow() -> None:
+        async for state, _ in desk.replies.follow(desk.keys, reply.id):
+            seen.append(state.text)
+
+    following = asyncio.create_task(follow())
+    while not scripted.chats or len(scripted.chats[0].sent) < 2:  # noqa: ASYNC110 -- the model is elsewhere
+        await asyncio.sleep(0.01)
+    thought.set()
+    await desk.until(reply, lambda state: state.text == "A quiet day.")
+    end.set()
+    await following
+    assert all("A quiet day.".startswith(text) for text in seen)
+    assert (await desk.stored(reply)).text == "A quiet day."
+
+
 async def test_without_a_model_nothing_is_begun(desks: Desks) -> None:
     desk = await desks(enabled=False)
     entry = await desk.write("Anybody?")

@@ -12,9 +12,10 @@ from llamora.journal.citations import TAKEN_OUT, Checker, Guard, that_cite
 from llamora.journal.entries import EntryError, Journal, Thread
 from llamora.journal.grounding import content_words, excerpt
 from llamora.journal.turns import Turns
-from llamora.llm.client import THOUGHTS_END, ModelClient, ModelError, ModelInfo
+from llamora.llm.client import ModelClient, ModelError, ModelInfo
 from llamora.llm.model import Model
 from llamora.llm.prompts import Passage, Prompt, PromptBuilder, Turn
+from llamora.llm.thoughts import THOUGHTS_END
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.digests import Digest
 from llamora.persistence.entries import Entry

@@ -16,9 +16,10 @@ from llamora.journal.entries import EntryError, Journal, Thread, threads, withou
 from llamora.journal.grounding import recalled, related
 from llamora.journal.profiles import known_zone
 from llamora.journal.turns import Turns
-from llamora.llm.client import THOUGHTS_END, ModelClient, ModelError, ModelInfo, estimate_tokens
+from llamora.llm.client import ModelClient, ModelError, ModelInfo, estimate_tokens
 from llamora.llm.model import Model
 from llamora.llm.prompts import MESSAGE_TOKENS, Passage, Prompt, PromptBuilder, Turn
+from llamora.llm.thoughts import THOUGHTS_END
 from llamora.persistence.connection import AlreadyThere, NotFound, StaleRevision, StorageError, Transaction
 from llamora.persistence.entries import Entry, Receipt, State, Used
 from llamora.persistence.local_db import LocalDB

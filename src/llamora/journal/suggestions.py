@@ -12,9 +12,10 @@ from llamora.journal.entries import Journal
 from llamora.journal.grounding import content_words
 from llamora.journal.traces import Trace
 from llamora.journal.turns import Turns
-from llamora.llm.client import THOUGHTS_END, ModelError
+from llamora.llm.client import ModelError
 from llamora.llm.model import Model
 from llamora.llm.prompts import PromptBuilder, Turn
+from llamora.llm.thoughts import THOUGHTS_END
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB

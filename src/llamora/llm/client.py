@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from urllib.parse import urlsplit
 
+from llamora.llm.thoughts import Thoughts, marks_thought, opens_thought
+
 if TYPE_CHECKING:
     import httpx2
     from openai import AsyncOpenAI
@@ -65,6 +67,8 @@ class ModelInfo:
     """Tokens of one conversation: what the server says, never more than ``llm.context_tokens``."""
     file: str = ""
     """Name of the model's file, without its folder, where the server tells."""
+    opens_thought: bool = False
+    """Whether the server tells that its prompts end inside a thought."""
 
 
 class ModelError(Exception):
@@ -99,6 +103,7 @@ class ModelClient:
         model: str = "",
         embedded: bool = False,
         reasoning_effort: str = "",
+        opens_thought: bool = False,
     ) -> None:
         self._address = base_url if callable(base_url) else lambda: base_url
         self._api_key = api_key
@@ -106,6 +111,8 @@ class ModelClient:
         self._model = model
         self._embedded = embedded
         self._reasoning_effort = reasoning_effort
+        self._opens_thought = opens_thought
+        self._closed_alone = ""  # the model that was last heard to end a thought that its prompt must have opened
         self._opening = asyncio.Lock()
         self._connection: _Connection | None = None
         self._closed = False
@@ -134,6 +141,7 @@ class ModelClient:
         temperature: float | None = None,
         stop: Sequence[str] = (),
         extra: Mapping[str, Any] | None = None,
+        at_length: Callable[[], None] | None = None,
     ) -> AsyncGenerator[str, None]:
         """Yield the reply's text as it comes.
 
@@ -141,18 +149,21 @@ class ModelClient:
         generator (``aclose()``, or cancelling the task that waits on it) closes the connection at once, which
         frees the server's slot. Raises ModelError; pieces already yielded stay valid.
 
-        What a model thinks aloud between ``<think>`` and ``</think>``, or marks of that kind, is left out. Some chat
-        templates write the opening mark themselves: a closing one alone is passed on in one piece, and all before it
-        was thought.
+        What a model thinks aloud is left out (:mod:`llamora.llm.thoughts`); a closing mark alone is passed on in one
+        piece, and all before it was thought. ``at_length`` is called at the end when ``max_tokens`` ended it.
         """
-        thoughts = _Thoughts()
+        info = self._info
+        learned = info is not None and (info.opens_thought or info.name == self._closed_alone)
+        thoughts = Thoughts(opened=self._opens_thought or learned)
         pieces = self._pieces(messages, max_tokens, temperature, stop, extra)
+        reason = ""
         failure: ModelError | None = None
         place = ""
         try:
             place = self._place()
-            async for piece in pieces:
-                if said := thoughts.feed(piece):
+            async for kind, piece in pieces:
+                reason = piece if kind == "end" else ""
+                if said := thoughts.feed(piece) if kind == "said" else thoughts.apart() if kind == "thought" else "":
                     yield said
         except ModelError as error:
             failure = error
@@ -160,11 +171,18 @@ class ModelClient:
             failure = self._explain(error, place)
         finally:
             await pieces.aclose()
-        if said := thoughts.end():
+        whole = failure is None and reason != "length"
+        if thoughts.closed_alone:
+            self._closed_alone = self._info.name if self._info is not None else self._model
+        elif thoughts.unclosed and whole:
+            self._closed_alone = ""
+        if said := thoughts.end(whole=whole):
             yield said
         if failure is not None:
             # Raised outside the handler: the first error may quote the server, and with it the prompt.
             raise failure
+        if reason == "length" and at_length is not None:
+            at_length()
 
     async def _pieces(
         self,
@@ -173,7 +191,8 @@ class ModelClient:
         temperature: float | None,
         stop: Sequence[str],
         extra: Mapping[str, Any] | None,
-    ) -> AsyncGenerator[str, None]:
+    ) -> AsyncGenerator[tuple[Literal["said", "thought", "end"], str], None]:
+        """What is said; that something is thought apart from it, once; and at the end why it ended."""
         from llamora.llm.wire import GuardedStream, is_event_stream
 
         connection = await self._open()
@@ -202,7 +221,8 @@ class ModelClient:
                 extra_body=body,
                 **limit,
             )
-        finished = False
+        finished = apart = False
+        reason = ""
         try:
             if not is_event_stream(stream.response):
                 raise self._error("broken", "{place} did not answer as a model server does", "check llm.upstream.host")
@@ -219,19 +239,23 @@ class ModelClient:
                 patience = min(settings.timeout_seconds, IDLE_SECONDS)
                 events += 1
                 choice = chunk.choices[0] if chunk.choices else None
+                if not apart and choice is not None and _thinks_apart(choice.delta):
+                    apart = True
+                    yield "thought", ""
                 if choice is not None and choice.delta and choice.delta.content:
                     piece = joiner.feed(choice.delta.content)
                     text_bytes += len(piece.encode())
                     if text_bytes > max_tokens * BYTES_PER_TOKEN or events > max_tokens * 2 + 64:
                         raise self._too_much()
                     if piece:
-                        yield piece
+                        yield "said", piece
                 elif events > max_tokens * 2 + 64:
                     raise self._too_much()
-                finished = finished or (choice is not None and choice.finish_reason is not None)
+                if choice is not None and choice.finish_reason is not None:
+                    finished, reason = True, choice.finish_reason
             rest = joiner.end()
             if rest:
-                yield rest
+                yield "said", rest
             body_stream = stream.response.stream
             finished = finished or (isinstance(body_stream, GuardedStream) and body_stream.finished)
         except Exception:
@@ -242,6 +266,7 @@ class ModelClient:
             await stream.close()
         if not finished:
             raise self._error("broken", "{place} stopped in the middle of the reply", "ask again")
+        yield "end", reason
 
     # -- tokens
 
@@ -301,6 +326,9 @@ class ModelClient:
         if not name:
             listing = await self._ask("GET", "/v1/models") or {}
             name = _first_model(listing) or _text(props, "model_path") or "default"
+        opens = False
+        with suppress(ModelError):
+            opens = not self._embedded and await self._ends_in_thought(name, props)
         info = ModelInfo(
             name=name,
             endpoint=self._place(),
@@ -308,9 +336,26 @@ class ModelClient:
             embedded=self._embedded,
             context_tokens=min(_context_tokens(props), self._settings.context_tokens),
             file=re.split(r"[/\\]", _text(props, "model_path"))[-1],
+            opens_thought=opens,
         )
         self._info, self._info_until = info, now + REMEMBER_SECONDS
         return info
+
+    async def _ends_in_thought(self, model: str, props: Mapping[str, Any] | None) -> bool:
+        """Whether prompts end inside a thought: llama.cpp shows what its chat template makes, vLLM its tokens."""
+        asked: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello."}]}
+        if props is not None:
+            if not marks_thought(str(props.get("chat_template", "<think>"))):
+                return False
+            effort = {"reasoning_effort": self._reasoning_effort} if self._reasoning_effort else {}
+            made = await self._ask("POST", "/apply-template", {**asked, **effort})
+        else:
+            made = await self._ask("POST", "/tokenize", {"model": model, **asked, "add_generation_prompt": True})
+            tokens = (made or {}).get("tokens")
+            if isinstance(tokens, list) and tokens:
+                made = await self._ask("POST", "/detokenize", {"model": model, "tokens": cast(list[int], tokens)[-16:]})
+        prompt = (made or {}).get("prompt")
+        return isinstance(prompt, str) and opens_thought(prompt)
 
     async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         """A small JSON question at the server's root; None when it has no such route. Raises ModelError."""
@@ -470,64 +515,6 @@ class ModelClient:
 _SEPARATOR: Final = -1
 
 
-_THINKS: Final = "think|thinking|thoughts?|reasoning|reflection|scratchpad"
-# Templates write <think>, [THINK] (Mistral), ◁think▷ (Kimi), and gpt-oss (Harmony) names a channel per message.
-_FINAL: Final = r"<\|channel\|>\s*final[^<]{0,80}<\|message\|>"
-THOUGHTS_END: Final = re.compile(
-    rf"(?:[<◁]\s{{0,8}}/\s{{0,8}}(?:{_THINKS})\s{{0,8}}[>▷]|\[/(?-i:THINK|THINKING)\]|{_FINAL})\s*", re.IGNORECASE
-)
-_THOUGHTS_BEGIN: Final = re.compile(
-    rf"[<◁]\s{{0,8}}({_THINKS})\s{{0,8}}[>▷]|\[((?-i:THINK|THINKING))\]"
-    r"|<\|channel\|>\s*(?:analysis|commentary)[^<]{0,80}<\|message\|>",
-    re.IGNORECASE,
-)
-_CONTROL: Final = re.compile(r"<\|(?:start\|>(?:assistant)?|end\|>|return\|>)")
-_UNFINISHED: Final = re.compile(  # what the next piece may make a mark of
-    r"(?:[<◁]\s{0,8}/?\s{0,8}[a-z]{0,10}\s{0,8}|\[/?(?-i:[A-Z]{0,8})|<\|[a-z]{0,10}\|?|<\|start\|>[a-z]{0,8}"
-    r"|<\|channel\|>[^<]{0,90}(?:<(?:\|[a-z]{0,10}\|?)?)?)\Z",
-    re.IGNORECASE,
-)
-_LONGEST_MARK: Final = 128  # characters
-
-
-class _Thoughts:
-    """Takes thoughts out of a stream of text; a mark that came in two pieces is seen all the same."""
-
-    def __init__(self) -> None:
-        self._held = ""
-        self._end: re.Pattern[str] | None = None  # of the thought that is open
-
-    def feed(self, piece: str) -> str:
-        text, said = self._held + piece, ""
-        self._held = ""
-        while text:
-            if self._end is not None:
-                ends = self._end.search(text)
-                if not ends:
-                    self._held = text[-_LONGEST_MARK:]
-                    break
-                text, self._end = text[ends.end() :], None
-            elif begins := _THOUGHTS_BEGIN.search(text):
-                said += text[: begins.start()]
-                text, self._end = text[begins.end() :], _end_of(begins)
-            else:
-                if unfinished := _UNFINISHED.search(text):
-                    text, self._held = text[: unfinished.start()], unfinished[0]
-                said += text
-                break
-        return _CONTROL.sub("", said)
-
-    def end(self) -> str:
-        held, self._held = self._held, ""
-        return "" if self._end is not None else held
-
-
-def _end_of(begins: "re.Match[str]") -> "re.Pattern[str]":
-    if begins[1]:
-        return re.compile(rf"[<◁]\s{{0,8}}/\s{{0,8}}{begins[1]}\s{{0,8}}[>▷]", re.IGNORECASE)
-    return re.compile(rf"\[/{begins[2]}\]" if begins[2] else _FINAL)
-
-
 class _SurrogateJoiner:
     """Joins characters that a server cut into two JSON escapes, so that every piece is valid Unicode."""
 
@@ -629,6 +616,11 @@ def _text(fields: Mapping[str, Any] | None, key: str) -> str:
 
 def _model_name(value: str) -> str:
     return value if len(value) < 200 else value[-199:]
+
+
+def _thinks_apart(delta: object) -> bool:
+    """Whether a piece of a reply has a thought beside the text: llama.cpp's and vLLM's field, or Ollama's."""
+    return bool(getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None))
 
 
 def _first_model(listing: Mapping[str, Any]) -> str:

@@ -158,4 +158,11 @@ class Model:
 
 def _connected(up: UpstreamSettings, settings: LlmSettings) -> ModelClient:
     own = settings if up.temperature < 0 else replace(settings, temperature=up.temperature)
-    return ModelClient(up.host, up.api_key, own, model=up.model, reasoning_effort=up.reasoning_effort)
+    return ModelClient(
+        up.host,
+        up.api_key,
+        own,
+        model=up.model,
+        reasoning_effort=up.reasoning_effort,
+        opens_thought=up.opens_thought,
+    )
