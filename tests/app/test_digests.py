@@ -71,6 +71,19 @@ async def test_a_recap_can_be_let_go_and_goes_with_what_is_erased(
     assert rows[0][0] == 0
 
 
+async def test_a_recap_that_was_cut_at_its_length_is_whole_sentences_and_says_so(
+    alice: Visitor, model: ScriptedModel
+) -> None:
+    model.script(Reply(["You saw a heron. You met Mr. ", "Low. Then you"], finish_reason="length"))
+    await alice.write("A heron.")
+    page = await alice.post(f"{DAY}/recap", fragment=True)
+    assert "You saw a heron. You met Mr. Low.</p>" in page.text
+    assert "The model said more than fits here." in page.words
+    model.script(Reply(["You saw a heron and then you"], finish_reason="length"))
+    await alice.write("An otter.")
+    assert "nothing to say" in (await alice.post(f"{DAY}/recap", fragment=True)).words
+
+
 async def test_what_a_recap_makes_up_is_not_kept(alice: Visitor, model: ScriptedModel) -> None:
     model.script(Reply(["You wrote “I hate every single heron”."]))
     await alice.write("A heron.")

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from llamora.journal import replies as replies_module
-from llamora.journal.replies import CUT_SHORT, DELETED_MEANWHILE, ERASED_MEANWHILE, KEPT_MEANWHILE
+from llamora.journal.replies import AT_LENGTH, CUT_SHORT, DELETED_MEANWHILE, ERASED_MEANWHILE, KEPT_MEANWHILE
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision
 from llamora.persistence.entries import Entries, Entry
@@ -250,6 +250,24 @@ async def test_thoughts_that_the_template_opened_are_never_shown_nor_stored(
     await following
     assert all("A quiet day.".startswith(text) for text in seen)
     assert (await desk.stored(reply)).text == "A quiet day."
+
+
+async def test_a_reply_that_was_cut_at_its_longest_length_says_so(desk: Desk, scripted: ScriptedModel) -> None:
+    scripted.script(Reply(["A quiet day, and"], finish_reason="length"))
+    reply = await desk.ended(await desk.ask(await desk.write("Well?")))
+    assert (reply.text, reply.state, reply.note) == ("A quiet day, and", "stopped", AT_LENGTH)
+    assert await desk.stored(reply) == reply
+
+
+async def test_a_model_that_thinks_up_all_its_length_says_how_to_give_it_more(
+    desk: Desk, scripted: ScriptedModel
+) -> None:
+    scripted.script(Reply([], thoughts=["They are sad."], finish_reason="length"))
+    scripted.script(Reply(["<think>They are sad."], finish_reason="length"))
+    for text in ("Well?", "And now?"):
+        reply = await desk.ended(await desk.ask(await desk.write(text)))
+        assert (reply.text, reply.state) == ("", "failed")
+        assert "llm.max_reply_tokens" in reply.note
 
 
 async def test_without_a_model_nothing_is_begun(desks: Desks) -> None:

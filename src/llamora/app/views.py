@@ -206,16 +206,19 @@ def summary_view(summary: Summary) -> DigestView:
     return DigestView(html, digest.model, cut_words(digest.cut))
 
 
-LEFT_OUT = re.compile(r"Left out for lack of room: (.+)\.")
+LEFT_OUT = re.compile(r"Left out for lack of room: ([^.]+)\.")
 
 
 def cut_words(sentence: str) -> str:
     """What was left out of a prompt, as `llm.prompts` says it and a reply keeps it, in the language of the request."""
-    told = LEFT_OUT.fullmatch(sentence)
-    if told is None or languages.current().code == "en":
+    told = LEFT_OUT.match(sentence)
+    if languages.current().code == "en":
         return sentence
+    if told is None:
+        return languages.said(sentence)
+    rest = languages.said(sentence[told.end() :].strip())
     parts = [_left_out(*part.partition(" ")) for part in re.split(", | and ", told[1])]
-    return _("Left out for lack of room: %(what)s.") % {"what": languages.listed(parts)}
+    return " ".join(filter(None, (_("Left out for lack of room: %(what)s.") % {"what": languages.listed(parts)}, rest)))
 
 
 def _left_out(number: str, _space: str, what: str) -> str:

@@ -276,6 +276,13 @@ def that_cite(text: str) -> str:
     return " ".join(kept)
 
 
+def whole_sentences(text: str) -> str:
+    """A text that was cut off without the sentence it ends in the middle of; "" when that is all there is."""
+    goes_on = {place for found in _GOES_ON.finditer(text) for place in map(found.end, ("at", "day", "low"))}
+    ends = [found.end() for found in _CITED_SENTENCE.finditer(text) if found.end() not in goes_on]
+    return text[: ends[-1]].strip() if ends else ""
+
+
 def forgetting(reply: Entry, gone: Collection[bytes], texts: Iterable[str]) -> Entry | None:
     """A reply without citations of the entries `gone` and quotations of `texts`; None when it has none."""
     if reply.role != "reply":

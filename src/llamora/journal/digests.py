@@ -8,7 +8,7 @@ from datetime import date
 from itertools import chain, zip_longest
 from typing import Literal
 
-from llamora.journal.citations import TAKEN_OUT, Checker, Guard, that_cite
+from llamora.journal.citations import TAKEN_OUT, Checker, Guard, that_cite, whole_sentences
 from llamora.journal.entries import EntryError, Journal, Thread
 from llamora.journal.grounding import content_words, excerpt
 from llamora.journal.turns import Turns
@@ -29,6 +29,7 @@ SMALL_PASSAGES = 4  # for the built-in model
 CHANGED = "What this is about was changed while the model read it. Ask again."
 NOTHING = "The model had nothing to say of it that stands in your pages. Ask again later."
 NOTHING_CITED = "The model said nothing that your entries bear out, so nothing was kept. Ask again later."
+AT_LENGTH = "The model said more than fits here."
 UNREADABLE = "There is nothing under this trace that the model may read."
 
 
@@ -113,7 +114,7 @@ class Digests:
         async with self._turns.turn(keys.user_id, lambda _: None):
             asked = await self._asked(kind, day, entries, endpoint)
             prompt = asked.prompt
-            said = await self._said(keys, asked, read, MAX_TOKENS)
+            said, cut = await self._said(keys, asked, read, MAX_TOKENS)
         guard = Guard(Checker({}, prompt.own))
         guard.feed(said.strip())
         text = guard.finish().strip()
@@ -128,7 +129,7 @@ class Digests:
             tuple(entry.id for entry in entries),
             made_of(entries),
             "small built-in model" if asked.info.embedded else asked.info.name,
-            prompt.cut,
+            cut,
         )
         try:
             await self._db.digests.put(keys, digest, [self._db.entries.standing(keys.user_id, read)])
@@ -160,14 +161,14 @@ class Digests:
         read = {entry.id: entry.revision for entry in entries}
         async with self._turns.turn(keys.user_id, lambda _: None):
             asked = await self._asked_of_trace(keys, trace, passages, endpoint)
-            said = await self._said(keys, asked, read, TRACE_TOKENS)
+            said, cut = await self._said(keys, asked, read, TRACE_TOKENS)
         prompt, info = asked.prompt, asked.info
         checked, _ = Checker({passage.number: passage.text for passage in prompt.passages}).checked(said.strip())
         text = that_cite(checked)
         if not text:
             raise ModelError("broken", NOTHING_CITED)
         model = "small built-in model" if info.embedded else info.name
-        digest = Digest("trace", trace, text, tuple(entry.id for entry in entries), made_of, model, prompt.cut)
+        digest = Digest("trace", trace, text, tuple(entry.id for entry in entries), made_of, model, cut)
         try:
             await self._db.digests.put(keys, digest, [self._db.entries.standing(keys.user_id, read)])
         except StaleRevision:
@@ -202,16 +203,24 @@ class Digests:
             Passage(numbers[each.id], each.day, excerpt(each.text, -1, words, short=small)) for each in strongest
         ]
 
-    async def _said(self, keys: Keyring, asked: Asked, read: Mapping[bytes, int], max_tokens: int) -> str:
-        """What the model says; nothing is sent when one of the entries that it is to read has changed: EntryError."""
+    async def _said(self, keys: Keyring, asked: Asked, read: Mapping[bytes, int], max_tokens: int) -> tuple[str, str]:
+        """What the model says, in whole sentences, and what was cut of prompt and answer, in words.
+
+        Nothing is sent when one of the entries that it is to read has changed: EntryError.
+        """
         if await self._db.entries.revisions_of(keys.user_id, read) != read:
             raise EntryError(CHANGED)
-        said = ""
-        options = asked.prompt.options or None
-        async with aclosing(asked.client.stream(asked.prompt.messages, max_tokens=max_tokens, extra=options)) as pieces:
+        said, cut = "", [asked.prompt.cut] if asked.prompt.cut else []
+        pieces = asked.client.stream(
+            asked.prompt.messages,
+            max_tokens=max_tokens,
+            extra=asked.prompt.options or None,
+            at_length=lambda: cut.append(AT_LENGTH),
+        )
+        async with aclosing(pieces):
             async for piece in pieces:
                 said = THOUGHTS_END.split(said + piece)[-1]
-        return said
+        return whole_sentences(said) if AT_LENGTH in cut else said, " ".join(cut)
 
     async def _chosen(self, keys: Keyring, trace: bytes, most: int) -> tuple[list[Entry], list[Entry]]:
         """Entries that bear a trace and may be read, as many from the newest as from the oldest.

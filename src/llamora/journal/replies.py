@@ -39,6 +39,11 @@ LOCK_SECONDS = 0.5  # for which a lock waits until what a model said so far is s
 TRIES = 5
 CUT_SHORT = "Cut short when the server stopped."
 NOTHING_SAID = "The model had nothing to say. Ask again, or ask in other words."
+UNSAID = (
+    "The model reached the longest length of a reply before it said a word, perhaps while it thought."
+    " Raise llm.max_reply_tokens, or let it think less (reasoning_effort)."
+)
+AT_LENGTH = "It reached the longest length of a reply and ends here."
 NOTHING_TRUE = (
     "The model only quoted what you never wrote, so nothing of it was kept. Ask again, or ask in other words."
 )
@@ -78,6 +83,7 @@ class LiveReply:
             asyncio.Event()
         )  # its record is being stored, and no worker has one like it: the model may be asked
         self.stopped_because = ""
+        self.at_length = False  # whether it ends where no longer one was asked for
         self.first = -1.0  # when the first word came, on the monotonic clock
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
@@ -101,6 +107,10 @@ class LiveReply:
         piece = piece if self.begun else piece.lstrip()
         self.begun = self.begun or bool(piece)
         self._guard.feed(piece)
+
+    def reached_length(self) -> None:
+        """The model said as much as it was asked for, and would have said more."""
+        self.at_length = True
 
     def finish(self) -> str:
         """No more comes: the text as it is kept."""
@@ -381,7 +391,9 @@ class Replies:
                 live.moved(-1)
                 await self._stream(keys, live, today)
             if not live.finish():
-                state, note = "failed", NOTHING_TRUE if live.removed else NOTHING_SAID
+                state, note = "failed", NOTHING_TRUE if live.removed else UNSAID if live.at_length else NOTHING_SAID
+            elif live.at_length:
+                state, note = "stopped", AT_LENGTH
         except asyncio.CancelledError:
             state, note = "stopped", "" if live.stopped_because == "stopped" else live.stopped_because
         except ModelError as error:
@@ -415,7 +427,10 @@ class Replies:
             await asyncio.sleep(0)  # ends here, before anything is sent
         await live.alone.wait()
         pieces = composed.client.stream(
-            prompt.messages, max_tokens=self._settings.max_reply_tokens, extra=prompt.options or None
+            prompt.messages,
+            max_tokens=self._settings.max_reply_tokens,
+            extra=prompt.options or None,
+            at_length=live.reached_length,
         )
         asked = time.monotonic()
         came: asyncio.Queue[str | None] = asyncio.Queue()
