@@ -32,9 +32,10 @@ SHOWN_WORDS = 60
 HEAD = """# What the small built-in model says
 
 The model that comes with Llamora, {model}, is very small. Left free it invents; so it may
-only choose among sentences that are made of the writer's own clauses (`llm/mirror.py`), one or two about the entry and
-perhaps one from an earlier day, with its number. It cannot answer a question, and what it picks is often not what
-mattered. For replies that think along, connect a larger model.
+only choose among sentences that are made of the writer's own clauses (`llm/mirror.py`): one or two about the entry and,
+where search found something, one from an earlier day, with its number. To a question it says what one or two earlier
+days hold about it, or that there is nothing; it cannot answer it. What it picks is often not what mattered. For replies
+that think along, connect a larger model.
 
 These are its replies to {count} days of Samuel Pepys' diary (public domain), chosen at random with the seed {seed} and
 asked for as the app does it, over a journal of {entries} earlier days: all of them, good and bad. {good} are of

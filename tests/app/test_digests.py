@@ -78,7 +78,7 @@ async def test_a_recap_that_was_cut_at_its_length_is_whole_sentences_and_says_so
     await alice.write("A heron.")
     page = await alice.post(f"{DAY}/recap", fragment=True)
     assert "You saw a heron. You met Mr. Low.</p>" in page.text
-    assert "The model said more than fits here." in page.words
+    assert "the model said more than fits here" in page.words
     model.script(Reply(["You saw a heron and then you"], finish_reason="length"))
     await alice.write("An otter.")
     assert "nothing to say" in (await alice.post(f"{DAY}/recap", fragment=True)).words

@@ -133,7 +133,7 @@ async def test_what_was_cut_is_said_unasked(start: Start, model: ScriptedModel) 
     await alice.get(f"/r/{reply}/events")
     summary = re.search(r"<summary><span>scripted.*?</summary>", (await alice.get(DAY)).text)
     assert summary is not None
-    assert "Left out for lack of room: " in summary[0]
+    assert "left out for lack of room: " in summary[0]
 
 
 async def test_a_source_that_is_deleted_kept_back_or_erased_leaves_the_reply(

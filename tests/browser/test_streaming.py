@@ -109,6 +109,7 @@ def test_an_answer_and_the_reply_to_it_follow(page: Page, model: ModelThread) ->
     ask(page)
     first = page.locator("article.reply").first
     first.locator("summary", has_text="Answer").click()
+    expect(page.get_by_role("button", name="Another reply")).to_have_count(1)
     first.get_by_role("textbox").fill("It was the stillness.")
     held = model.hold(PIECES, 2)
     first.get_by_role("button", name="Keep and ask").click()

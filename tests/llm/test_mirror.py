@@ -30,6 +30,7 @@ def sayings(text: str) -> list[str]:
         ("I am frightened.", "You are frightened."),
         ("Mum called about the hospital.", "You wrote “Mum called about the hospital”."),
         ("Should I write back to Tom?", "You wrote “Should I write back to Tom?”."),
+        ("I to the office by water.", "You wrote “I to the office by water”."),
         ("I told you about our boat.", "You wrote “I told you about our boat”."),
         ("I went home and was tired.", "You wrote “I went home and was tired”."),
         ("Nice.", "You wrote “Nice”."),
@@ -38,6 +39,39 @@ def sayings(text: str) -> list[str]:
 )
 def test_says_back_in_the_second_person_or_in_quotation_marks(text: str, said: str) -> None:
     assert sayings(text)[0] == said
+
+
+MAY_12, MAY_3 = date(2026, 5, 12), date(2026, 5, 3)
+KNEE = "The knee hurts on stairs only. Physio says wait two more weeks before running."
+
+
+def test_a_question_is_not_said_back_but_what_earlier_days_hold_about_it() -> None:
+    earlier = [(1, MAY_12, KNEE), (2, MAY_3, "Physio says wait two more weeks. The physio was late.")]
+    assert mirror_grammar("Was it too early to run, after what the physio said?", earlier).splitlines() == [
+        'root ::= from0 (" " from1)?',
+        'from0 ::= "On 12 May 2026 you wrote “Physio says wait two more weeks before running”.[1]"',
+        'from1 ::= "And on 3 May 2026: “The physio was late”.[2]"',  # the other clause has four words of the first
+    ]
+
+
+def test_a_question_to_which_nothing_was_found_is_told_so_only_when_that_is_all() -> None:
+    asked = "Was it too early to run again?"
+    assert mirror_grammar(asked, searched=True) == 'root ::= "Nothing in your earlier pages bears on that."\n'
+    assert "Was it too early" in mirror_grammar(asked)  # there was no room for what was found
+    assert "Nothing" not in mirror_grammar("I ran along the canal. Was it too early?", searched=True)
+
+
+def test_what_was_found_for_an_entry_is_said_after_it() -> None:
+    grammar = mirror_grammar(
+        "I ran along the canal. No pain in the knee.", [(1, MAY_3, "It rained all night long."), (2, MAY_12, KNEE)]
+    )
+    assert grammar.splitlines()[0] == "root ::= first0 earlier"
+    assert 'earlier ::= " On 12 May 2026 you wrote “The knee hurts on stairs only”.[2]"' in grammar
+    assert "earlier" not in mirror_grammar("I ran along the canal.", [(1, MAY_12, KNEE)])  # not a word in common
+
+
+def test_a_clause_that_breaks_off_is_not_said_back() -> None:
+    assert clauses("I am sorry for what he is sorry for. It rained on the roof.") == ["It rained on the roof"]
 
 
 def test_titles_and_initials_do_not_end_a_sentence() -> None:
@@ -74,7 +108,7 @@ def test_clauses_are_the_writers_own_and_share_no_four_words(text: str) -> None:
 @pytest.mark.skipif(bool(EmbeddedServer.available()), reason="needs the built-in model")
 async def test_the_model_chooses_among_them() -> None:
     text = 'I walked to the river. The "heron" was back. Ruth said: we move in May, and I am glad of it. C:\\ is full.'
-    earlier = [(1, date(2024, 5, 3), "We looked at a house near the weir.")]
+    earlier = [(1, date(2024, 5, 3), "We looked at a house near the river.")]
     server = EmbeddedServer(LlmSettings())
     await server.start()
     client = server.client()
@@ -89,7 +123,7 @@ async def test_the_model_chooses_among_them() -> None:
             ]
         )
         assert re.fullmatch(
-            rf"{allowed}(?: {allowed})?(?: On 3 May 2024 you wrote “We looked at a house near the weir”\.\[1\])?", reply
+            rf"{allowed}(?: {allowed})? On 3 May 2024 you wrote “We looked at a house near the river”\.\[1\]", reply
         ), "not among the sentences"
     await client.close()
     await server.stop()

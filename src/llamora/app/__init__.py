@@ -91,6 +91,7 @@ def _templates(app: Quart, files: assets.Assets) -> None:
     app.add_template_filter(languages.number_words, "number")
     app.add_template_filter(languages.said, "said")
     app.add_template_filter(plain, "plain")
+    app.add_template_filter(_phrase, "phrase")
     app.add_template_global(languages.range_words, "range_words")
     app.add_template_global(languages.current, "language")
     app.jinja_env.add_extension("jinja2.ext.i18n")
@@ -105,6 +106,11 @@ def _templates(app: Quart, files: assets.Assets) -> None:
 
 def _time(instant: datetime, zone: str) -> str:
     return languages.time_words(instant, clock.zone(known_zone(zone)))
+
+
+def _phrase(sentence: str) -> str:
+    """A sentence as a part of a line: without its capital and its full stop."""
+    return (sentence[:1].lower() + sentence[1:]).rstrip(".")
 
 
 def _day_there(instant: datetime, zone: str) -> date:

@@ -3,13 +3,13 @@
 Left to itself a model of 135 million parameters invents: it copies its worked example, adds feelings, turns
 people round. So the sentences it may say are made here from the clauses of the text it answers, in the second
 person where that is safe and in quotation marks where it is not, and the model chooses among them. What it
-says is therefore true, short and complete; what it cannot do is answer a question.
+says is therefore true, short and complete. It cannot answer a question: it says what earlier days hold about it.
 
 The grammar is GBNF, as llama.cpp reads it.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from typing import Final
 
@@ -40,6 +40,24 @@ _UNCLEAR: Final = re.compile(
     re.IGNORECASE,
 )
 _FIRST_PERSON: Final = re.compile(r"\bI (?:am|was)\b|\bI['’]m\b|\b(?:I|[Mm]e|[Mm]y|[Mm]ine|[Mm]yself)\b")
+# What can follow "I" in a sentence that stands by itself; a diary leaves out many a verb ("I to the office").
+_VERB: Final = re.compile(
+    r"I(?:['’](?:m|ve|d|ll)|\s+(?:\w+ly\s+)?(?:\w{3,}ed|am|was|have|had|did|do|don['’]t|didn['’]t|will|would|can|could"
+    r"|can['’]t|couldn['’]t|should|shall|may|might|must|went|came|took|made|gave|got|saw|said|told|thought|felt|found"
+    r"|left|met|kept|slept|wrote|read|ate|drank|ran|sat|stood|rode|drove|bought|brought|began|spoke|spent|heard|knew"
+    r"|forgot|lost|won|woke|rang|sang|swam|chose|broke|built|caught|fell|grew|held|hope|know|think|feel|like|love|miss"
+    r"|need|want|wish|remember|like))\b"
+)
+_UNFINISHED: Final = re.compile(
+    r"(?:^|\s)(?:a|an|the|of|to|for|with|at|from|as|than|and|or|but|my|his|their|very)$", re.IGNORECASE
+)
+# By their beginnings.
+_COMMON: Final = frozenset(
+    "the and was for but had not you she her his him our out all did has are can with from have what when where after "
+    "again were been they them then than there that this about would could shoul too very ever never said just only "
+    "some into more most much how who why its one two will might still until befor".split()
+)
+NOTHING_FOUND: Final = "Nothing in your earlier pages bears on that."
 _SECOND_PERSON: Final = {
     "I am": "you are",
     "I was": "you were",
@@ -53,33 +71,72 @@ _SECOND_PERSON: Final = {
 }
 
 
-def mirror_grammar(text: str, earlier: Sequence[tuple[int, date, str]] = ()) -> str:
-    """GBNF for one or two sentences that say back ``text``, then perhaps one from an earlier day, with its number.
+def mirror_grammar(text: str, earlier: Sequence[tuple[int, date, str]] = (), *, searched: bool = False) -> str:
+    """GBNF for one or two sentences that say back ``text``, then one from an earlier day, with its number.
 
-    ``""`` when ``text`` has nothing that can be said back (no word at all).
+    A question is not said back: it gets a sentence from each of one or two earlier days, or, when all that was found
+    is in ``earlier`` (``searched``) and nothing is, that there is nothing. ``""`` when ``text`` has nothing that can
+    be said back (no word at all).
     """
     said = clauses(text) or _anything(text)
     if not said:
         return ""
+    asks = text.rstrip().endswith(("?", "？"))
+    if asks and (recalled := _recalled(text, earlier)):
+        rules = [
+            _either(f"from{at}", [_dated(*each, also=at > 0) for each in found]) for at, found in enumerate(recalled)
+        ]
+        more = ' (" " from1)?' if len(recalled) > 1 else ""
+        return "\n".join([f"root ::= from0{more}", *rules, ""])
+    told = [clause for clause in said if not clause.endswith(("?", "？"))]
+    if asks and searched and not told:
+        return f"root ::= {_literal(NOTHING_FOUND)}\n"
     rules = [
-        *_choice("first", said, lambda c: _spoken(c) or f"You wrote “{c}”.", follow="second"),
-        *_choice("second", said, lambda c: _spoken(c) or f"Then you wrote “{c}”."),
+        *_choice("first", told or said, lambda c: _spoken(c) or f"You wrote “{c}”.", follow="second"),
+        *_choice("second", told or said, lambda c: _spoken(c) or f"Then you wrote “{c}”."),
     ]
-    known = set(said)
-    quotes = [
-        f"On {day.day} {day:%B} {day.year} you wrote “{c}”.[{number}]"
-        for number, day, passage in earlier
-        for c in clauses(passage)[: MAX_CLAUSES // 3]
-        if c not in known
-    ]
-    rules.append("earlier ::= " + " | ".join(_literal(text) for text in [*(" " + q for q in quotes), ""]))
-    return "root ::= first0 earlier\n" + "\n".join(rules) + "\n"
+    quotes = [_dated(*each) for found in _recalled(text, earlier, told or said, least=1) for each in found]
+    if quotes:
+        rules.append(_either("earlier", [" " + quote for quote in quotes]))
+    return "\n".join(["root ::= first0" + (" earlier" if quotes else ""), *rules, ""])
+
+
+def _recalled(
+    text: str, earlier: Sequence[tuple[int, date, str]], said: Iterable[str] = (), *, least: int = 0
+) -> list[list[tuple[int, date, str]]]:
+    """For each earlier day the clauses with the most words of ``text`` in them, if these are ``least`` or more.
+
+    No two of different days, and none of ``said``, have four words in a row in common.
+    """
+    asked = _roots(text)
+    seen = {run for clause in said for run in _runs(clause)}
+    found: list[list[tuple[int, date, str]]] = []
+    for number, day, passage in earlier:
+        new = [clause for clause in clauses(passage) if seen.isdisjoint(_runs(clause))]
+        shared = [len(asked & _roots(clause)) for clause in new]
+        most = max(shared, default=-1)
+        if most < least:
+            continue
+        best = [clause for clause, count in zip(new, shared, strict=True) if count == most][: MAX_CLAUSES // 3]
+        seen.update(run for clause in best for run in _runs(clause))
+        found.append([(number, day, clause) for clause in best])
+    return found
+
+
+def _dated(number: int, day: date, clause: str, *, also: bool = False) -> str:
+    when = f"{day.day} {day:%B} {day.year}"
+    return f"And on {when}: “{clause}”.[{number}]" if also else f"On {when} you wrote “{clause}”.[{number}]"
+
+
+def _roots(text: str) -> set[str]:
+    """What a text is about, roughly: its less common words by their beginnings, so that "runs" is near "running"."""
+    return {word[:5] for word in re.findall(r"\w{3,}", text.lower())} - _COMMON
 
 
 def recall_grammar(texts: Sequence[tuple[str, str]]) -> str:
     """GBNF for one sentence: (when, text) becomes "When you wrote …" with a clause of the text. ``""`` without any."""
     said = [f"{when} you wrote “{clause}”." for when, text in texts for clause in clauses(text) or _anything(text)]
-    return "root ::= " + " | ".join(_literal(sentence) for sentence in said[:MAX_CLAUSES]) + "\n" if said else ""
+    return _either("root", said[:MAX_CLAUSES]) + "\n" if said else ""
 
 
 def summary_grammar(passages: Sequence[tuple[int, date, str]]) -> str:
@@ -87,11 +144,14 @@ def summary_grammar(passages: Sequence[tuple[int, date, str]]) -> str:
     rules: list[str] = []
     for number, day, text in passages:
         said = (clauses(text) or _anything(text))[: MAX_CLAUSES // 3]
-        quotes = [f"On {day.day} {day:%B} {day.year} you wrote “{clause}”.[{number}]" for clause in said]
-        if quotes:
-            rules.append(f"from{number} ::= " + " | ".join(_literal(quote) for quote in quotes))
+        if said:
+            rules.append(_either(f"from{number}", [_dated(number, day, clause) for clause in said]))
     root = ' " " '.join(rule.partition(" ")[0] for rule in rules)
     return "\n".join([f"root ::= {root}", *rules, ""]) if rules else ""
+
+
+def _either(name: str, sentences: Iterable[str]) -> str:
+    return f"{name} ::= " + " | ".join(_literal(sentence) for sentence in sentences)
 
 
 def _choice(name: str, said: Sequence[str], speak: Callable[[str], str], follow: str = "") -> list[str]:
@@ -123,7 +183,7 @@ def clauses(text: str) -> list[str]:
             fewest = WORDS[0] - 1 if words[:1] == ["I"] else WORDS[0]
             if not (spaceless or fewest <= len(words) <= WORDS[1]) or len(clause) > MAX_CHARS:
                 continue
-            if _UNQUOTABLE.search(clause):
+            if _UNQUOTABLE.search(clause) or _UNFINISHED.search(clause):
                 continue
             runs = _runs(clause)
             if len(runs) != len(set(runs)) or seen.intersection(runs):
@@ -158,7 +218,7 @@ def _anything(text: str) -> list[str]:
 
 def _spoken(clause: str) -> str:
     """The clause said to the writer, or ``""`` when it has to be quoted."""
-    if not re.match(r"I\b", clause) or _UNCLEAR.search(clause) or clause[-1] in "!?":
+    if not _VERB.match(clause) or _UNCLEAR.search(clause) or clause[-1] in "!?":
         return ""
 
     def other_person(match: re.Match[str]) -> str:

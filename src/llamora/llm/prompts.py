@@ -483,7 +483,7 @@ def _in_words(day: date) -> str:
 
 def _mirror_options(draft: _Draft) -> dict[str, Any]:
     earlier = [(p.number, p.day, _unquoted(p.text)) for p in draft.passages]
-    return small_model_options(draft.turns[-1].text, earlier)
+    return small_model_options(draft.turns[-1].text, earlier, searched=not draft.passages_dropped)
 
 
 def _recall_options(day: date, notes: Sequence[Turn]) -> dict[str, Any]:
@@ -520,14 +520,17 @@ sentence ::= [A-Z] [^.!?\n\r:;"*#<>()]{12,160} "."
 """
 
 
-def small_model_options(text: str = "", earlier: Sequence[tuple[int, date, str]] = ()) -> dict[str, Any]:
+def small_model_options(
+    text: str = "", earlier: Sequence[tuple[int, date, str]] = (), *, searched: bool = False
+) -> dict[str, Any]:
     """How the built-in model is sampled when it answers ``text``: ``extra`` of :meth:`ModelClient.stream`.
 
     It may choose only among sentences made from ``text`` and the ``earlier`` numbered and dated texts
-    (:mod:`llamora.llm.mirror`); left free, SmolLM2-135M says nearly nothing true of the Pepys diary. Without a
+    (:mod:`llamora.llm.mirror`), which with ``searched`` are all that was found; left free, SmolLM2-135M says nearly
+    nothing true of the Pepys diary. Without a
     text it may say any two sentences, and a penalty on repeats keeps it out of loops.
     """
-    mirror = mirror_grammar(text, earlier)
+    mirror = mirror_grammar(text, earlier, searched=searched)
     if mirror:
         return {"grammar": mirror, **_MIRRORED}
     return {"grammar": _TWO_SENTENCES, "temperature": 0.4, "repeat_penalty": 1.1, "repeat_last_n": 128}
