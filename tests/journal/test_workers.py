@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
-from llamora.journal.replies import CUT_SHORT
+from llamora.journal.profiles import Profile, write_profile
+from llamora.journal.replies import CUT_SHORT, TURNED_OFF
 from llamora.persistence.entries import Entries
 from tests.journal.conftest import Desk
 from tests.scripted_model import Reply, ScriptedModel
@@ -103,6 +105,20 @@ async def test_asked_on_two_workers_at_the_same_moment_it_is_written_once(
     monkeypatch.undo()
     later = await other.ended(await other.ask(entry))  # asked again afterwards it is another one
     assert later.id != first.id
+
+
+async def test_turned_off_on_one_worker_replies_end_on_all(desks: Desks, scripted: ScriptedModel) -> None:
+    desk, other = await desks(slots=1), await desks()
+    scripted.script(Reply(["Half a sentence"], fault="hang"))
+    reply = await desk.ask(await desk.write("Go on."))
+    waiting = await desk.ask(await desk.write("And on."))
+    await desk.until(reply, lambda state: bool(state.text))
+    await other.db.profiles.put(other.keys, write_profile(replace(Profile(), replies=False)), revision=0)
+    for each, text in ((reply, "Half a sentence"), (waiting, "")):
+        ended = await asyncio.wait_for(desk.ended(each), 60)
+        assert (ended.text, ended.state, ended.note) == (text, "stopped", TURNED_OFF)
+    await asyncio.wait_for(scripted.chats[0].ended.wait(), 60)
+    assert len(scripted.chats) == 1
 
 
 async def test_what_was_shown_is_stored_also_when_nothing_follows(desk: Desk, scripted: ScriptedModel) -> None:

@@ -14,7 +14,7 @@ from llamora.clock import zone as zone_named
 from llamora.journal.citations import TAKEN_OUT, Checker, Guard
 from llamora.journal.entries import EntryError, Journal, Thread, threads, without_erased
 from llamora.journal.grounding import recalled, related
-from llamora.journal.profiles import known_zone
+from llamora.journal.profiles import known_zone, read_profile
 from llamora.journal.turns import Turns
 from llamora.llm.client import ModelClient, ModelError, ModelInfo, estimate_tokens
 from llamora.llm.model import Model
@@ -51,6 +51,7 @@ WITHHELD = "This entry is kept from the model. Let the model read it first, then
 ERASED_MEANWHILE = "Stopped, since something it drew on was erased."
 DELETED_MEANWHILE = "Stopped, since something it drew on was deleted."
 KEPT_MEANWHILE = "Stopped, since something it drew on is now kept from the model."
+TURNED_OFF = "Stopped, since replies were turned off."
 READING = "Reading your page…"
 
 
@@ -367,10 +368,7 @@ class Replies:
 
     async def lock(self, user_id: bytes) -> None:
         """End the replies of one writer; what came is kept and marked, while the keys are still there."""
-        mine = [self._live[reply_id] for reply_id, keys in self._keys.items() if keys.user_id == user_id]
-        for live in mine:
-            self._cancel(live, CUT_SHORT)
-        tasks = [live.task for live in mine if live.task is not None]
+        tasks = [live.task for live in self._end_all(user_id, CUT_SHORT) if live.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=LOCK_SECONDS)
 
@@ -382,6 +380,12 @@ class Replies:
         if live.task is not None and not live.finishing and not live.stopped_because:
             live.task.cancel()
         live.stopped_because = because
+
+    def _end_all(self, user_id: bytes, because: str) -> list[LiveReply]:
+        mine = [self._live[reply_id] for reply_id, keys in self._keys.items() if keys.user_id == user_id]
+        for live in mine:
+            self._cancel(live, because)
+        return mine
 
     async def _write(self, keys: Keyring, live: LiveReply, today: date) -> None:
         state: State = "done"
@@ -558,14 +562,22 @@ class Replies:
         live.seen = found
         return ""
 
+    async def _wanted(self, keys: Keyring) -> bool:
+        """Whether the writer has not turned replies off."""
+        stored = await self._db.profiles.get(keys)
+        return stored is None or read_profile(*stored).replies
+
     async def _watch(self) -> None:
-        """Heed what was asked here or of other workers: a reply is to stop, or it or what it drew on was erased."""
+        """Heed what was asked here or of other workers: a reply is to stop, all are, what it drew on was erased."""
         counter = -1
         while self._live:
             await asyncio.sleep(WATCH_SECONDS)
             try:
                 if counter == (counter := await self._db.change_counter()):
                     continue
+                for keys in {keys.user_id: keys for keys in self._keys.values()}.values():
+                    if not await self._wanted(keys):
+                        self._end_all(keys.user_id, TURNED_OFF)
                 for reply_id, live in [item for item in self._live.items() if item[1].placed.done()]:
                     if (keys := self._keys.get(reply_id)) is None:
                         continue  # it ended while another one was looked at
