@@ -263,10 +263,16 @@ async def test_the_preview_is_what_is_sent(app: Running, alice: Visitor, model: 
 
 async def test_turned_off_the_model_is_nowhere(app: Running, alice: Visitor, ask: Ask, model: ScriptedModel) -> None:
     reply, _ = await ask("The kingfisher, you say.")
+    gone, _ = await ask("The second kingfisher.")
     answered = await alice.answer(reply, "I do say so.")
+    await alice.post(f"/e/{gone}/delete")
     assert (await alice.post("/you/replies", {"replies": "off"})).status == 303
-    entry = await alice.write("A line.")
-    for path in (DAY, "/d/today", "/search", f"/e/{entry}/edit", f"/e/{entry}"):
+    entry = await alice.write("A line. #weir")
+    trace = re.findall(r"/traces/[0-9a-f]{64}", (await alice.get("/traces")).text)[0]
+    assert "summed up" not in (await alice.get(trace)).text
+    for path in (f"/e/{gone}/deleted", f"/e/{gone}/erase"):
+        assert (await alice.get(path)).status == 404
+    for path in (DAY, "/d/today", "/search", "/deleted", trace, f"/e/{entry}/edit", f"/e/{entry}"):
         words = (await alice.get(path)).words
         for mention in ("model", "Reply", "reply", "kingfisher", "scripted", "ask"):
             assert mention not in words, (path, mention)
@@ -278,7 +284,7 @@ async def test_turned_off_the_model_is_nowhere(app: Running, alice: Visitor, ask
     assert (await alice.get(f"/e/{entry}/prompt")).status == 404
     asked = await alice.post(f"/e/{reply}/answers", {"text": "And?", "ask": "1"}, fragment=True)
     assert asked.status == 200
-    assert len(model.chats) == 1
+    assert len(model.chats) == 2
     assert answered
     assert "Turn replies on" in (await alice.get("/you")).words
     assert "scripted" not in (await alice.get("/you")).words

@@ -13,6 +13,7 @@ from llamora.app.views import EntryView, entry_view
 from llamora.clock import day_of, utc_now, zone
 from llamora.journal.citations import forgetting
 from llamora.journal.entries import KEPT_FOR
+from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry
 from llamora.persistence.trash import Deleted
 
@@ -38,7 +39,7 @@ async def show_deleted() -> Response:
 @blueprint.get("/e/<text>/deleted")
 async def show_way_back(text: str) -> Response:
     """What stands in the place of a deleted entry."""
-    entry, _ = await get_services().journal.deleted_entry(security.session().keys, entry_id(text))
+    entry, _ = await _deleted(text)
     return await page(
         "components/entry_deleted.html" if is_fragment() else "pages/deleted.html", entry=await _view(entry)
     )
@@ -47,7 +48,7 @@ async def show_way_back(text: str) -> Response:
 @blueprint.get("/e/<text>/erase")
 async def ask_to_erase(text: str) -> Response:
     """The question before an entry is erased for good."""
-    entry, item = await get_services().journal.deleted_entry(security.session().keys, entry_id(text))
+    entry, item = await _deleted(text)
     template = "components/entry_erase.html" if is_fragment() else "pages/erase.html"
     return await page(template, entry=await _view(entry), others=_others(item), others_count=len(item.others))
 
@@ -60,6 +61,14 @@ async def erase(text: str) -> Response:
     services.replies.give_up([item.id, *item.others])
     await services.journal.erase(keys, wanted)
     return await page("components/entry_erased.html", id=text) if is_fragment() else see_other("/deleted")
+
+
+async def _deleted(text: str) -> tuple[Entry, Deleted]:
+    """A deleted entry that may be shown: no reply where they are turned off. Raises NotFound."""
+    entry, item = await get_services().journal.deleted_entry(security.session().keys, entry_id(text))
+    if entry.role == "reply" and await model_hidden():
+        raise NotFound("There is no such entry.")
+    return entry, item
 
 
 async def _view(entry: Entry) -> EntryView:
