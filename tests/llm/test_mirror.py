@@ -61,6 +61,16 @@ def test_a_question_to_which_nothing_was_found_is_told_so_only_when_that_is_all(
     assert "Nothing" not in mirror_grammar("I ran along the canal. Was it too early?", searched=True)
 
 
+def test_german_is_answered_in_german() -> None:
+    earlier = [(1, MAY_12, "Das Knie tut nur auf der Treppe weh. Zwei Wochen soll ich noch warten.")]
+    assert sayings("Heute bin ich zum ersten Mal wieder gelaufen.")[0].startswith("Du hast geschrieben: „Heute bin ich")
+    asked = "War es mit dem Knie zu früh?"
+    assert mirror_grammar(asked, earlier).splitlines()[1:] == [
+        'from0 ::= "Am 12. Mai 2026 stand da: „Das Knie tut nur auf der Treppe weh“.[1]"'
+    ]
+    assert mirror_grammar(asked, searched=True) == 'root ::= "Auf deinen früheren Seiten steht nichts dazu."\n'
+
+
 def test_what_was_found_for_an_entry_is_said_after_it() -> None:
     grammar = mirror_grammar(
         "I ran along the canal. No pain in the knee.", [(1, MAY_3, "It rained all night long."), (2, MAY_12, KNEE)]

@@ -11,7 +11,7 @@ The grammar is GBNF, as llama.cpp reads it.
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
-from typing import Final
+from typing import Final, NamedTuple
 
 MAX_CLAUSES: Final = 60
 WORDS: Final = (4, 20)
@@ -57,7 +57,46 @@ _COMMON: Final = frozenset(
     "again were been they them then than there that this about would could shoul too very ever never said just only "
     "some into more most much how who why its one two will might still until befor".split()
 )
-NOTHING_FOUND: Final = "Nothing in your earlier pages bears on that."
+
+
+class _Frames(NamedTuple):
+    """The words around what the writer wrote, in the writer's language; `when` is a date."""
+
+    first: str
+    second: str
+    on: str
+    also: str
+    yesterday: str
+    nothing: str
+    months: tuple[str, ...]
+
+
+_ENGLISH: Final = _Frames(
+    "You wrote “{}”.",
+    "Then you wrote “{}”.",
+    "On {when} you wrote “{}”.",
+    "And on {when}: “{}”.",
+    "Yesterday you wrote “{}”.",
+    "Nothing in your earlier pages bears on that.",
+    tuple("January February March April May June July August September October November December".split()),
+)
+# No two of them have two words before what is quoted in common: four words in a row come once in a reply.
+_GERMAN: Final = _Frames(
+    "Du hast geschrieben: „{}“.",
+    "Und dann: „{}“.",
+    "Am {when} stand da: „{}“.",
+    "Und am {when}: „{}“.",
+    "Gestern stand da: „{}“.",
+    "Auf deinen früheren Seiten steht nichts dazu.",
+    tuple("Januar Februar März April Mai Juni Juli August September Oktober November Dezember".split()),
+)
+_GERMAN_WORDS: Final = frozenset(
+    "und ich nicht der die das ist mit ein eine war habe hat auf zu den dem es im am wir mir mich sie er noch auch "
+    "wieder heute von für aber wie bin".split()
+)
+_ENGLISH_WORDS: Final = frozenset(
+    "and i not the is with a was have had on to it in at we me my she he of again today from for but how am be".split()
+)
 _SECOND_PERSON: Final = {
     "I am": "you are",
     "I was": "you were",
@@ -81,21 +120,23 @@ def mirror_grammar(text: str, earlier: Sequence[tuple[int, date, str]] = (), *, 
     said = clauses(text) or _anything(text)
     if not said:
         return ""
+    frames = _frames(text)
     asks = text.rstrip().endswith(("?", "？"))
     if asks and (recalled := _recalled(text, earlier)):
         rules = [
-            _either(f"from{at}", [_dated(*each, also=at > 0) for each in found]) for at, found in enumerate(recalled)
+            _either(f"from{at}", [_dated(frames, *each, also=at > 0) for each in found])
+            for at, found in enumerate(recalled)
         ]
         more = ' (" " from1)?' if len(recalled) > 1 else ""
         return "\n".join([f"root ::= from0{more}", *rules, ""])
     told = [clause for clause in said if not clause.endswith(("?", "？"))]
     if asks and searched and not told:
-        return f"root ::= {_literal(NOTHING_FOUND)}\n"
+        return f"root ::= {_literal(frames.nothing)}\n"
     rules = [
-        *_choice("first", told or said, lambda c: _spoken(c) or f"You wrote “{c}”.", follow="second"),
-        *_choice("second", told or said, lambda c: _spoken(c) or f"Then you wrote “{c}”."),
+        *_choice("first", told or said, lambda c: _spoken(c) or frames.first.format(c), follow="second"),
+        *_choice("second", told or said, lambda c: _spoken(c) or frames.second.format(c)),
     ]
-    quotes = [_dated(*each) for found in _recalled(text, earlier, told or said, least=1) for each in found]
+    quotes = [_dated(frames, *each) for found in _recalled(text, earlier, told or said, least=1) for each in found]
     if quotes:
         rules.append(_either("earlier", [" " + quote for quote in quotes]))
     return "\n".join(["root ::= first0" + (" earlier" if quotes else ""), *rules, ""])
@@ -123,9 +164,20 @@ def _recalled(
     return found
 
 
-def _dated(number: int, day: date, clause: str, *, also: bool = False) -> str:
-    when = f"{day.day} {day:%B} {day.year}"
-    return f"And on {when}: “{clause}”.[{number}]" if also else f"On {when} you wrote “{clause}”.[{number}]"
+def _frames(text: str) -> _Frames:
+    """The words to put around a text: German where more of its words are, else English."""
+    words = re.findall(r"[^\W\d_]+", text.lower())
+    german = sum(word in _GERMAN_WORDS for word in words) > sum(word in _ENGLISH_WORDS for word in words)
+    return _GERMAN if german else _ENGLISH
+
+
+def _dated(frames: _Frames, number: int, day: date, clause: str, *, also: bool = False) -> str:
+    said = (frames.also if also else frames.on).format(clause, when=f"{_day_words(frames, day)} {day.year}")
+    return f"{said}[{number}]"
+
+
+def _day_words(frames: _Frames, day: date) -> str:
+    return f"{day.day}{'.' if frames is _GERMAN else ''} {frames.months[day.month - 1]}"
 
 
 def _roots(text: str) -> set[str]:
@@ -133,9 +185,13 @@ def _roots(text: str) -> set[str]:
     return {word[:5] for word in re.findall(r"\w{3,}", text.lower())} - _COMMON
 
 
-def recall_grammar(texts: Sequence[tuple[str, str]]) -> str:
-    """GBNF for one sentence: (when, text) becomes "When you wrote …" with a clause of the text. ``""`` without any."""
-    said = [f"{when} you wrote “{clause}”." for when, text in texts for clause in clauses(text) or _anything(text)]
+def recall_grammar(day: date, texts: Sequence[str], *, yesterday: bool) -> str:
+    """GBNF for one sentence that says when, and quotes a clause of the texts of that day. ``""`` without any."""
+    said: list[str] = []
+    for text in texts:
+        frames = _frames(text)
+        frame = frames.yesterday if yesterday else frames.on
+        said += [frame.format(c, when=_day_words(frames, day)) for c in clauses(text) or _anything(text)]
     return _either("root", said[:MAX_CLAUSES]) + "\n" if said else ""
 
 
@@ -145,7 +201,7 @@ def summary_grammar(passages: Sequence[tuple[int, date, str]]) -> str:
     for number, day, text in passages:
         said = (clauses(text) or _anything(text))[: MAX_CLAUSES // 3]
         if said:
-            rules.append(_either(f"from{number}", [_dated(number, day, clause) for clause in said]))
+            rules.append(_either(f"from{number}", [_dated(_frames(text), number, day, clause) for clause in said]))
     root = ' " " '.join(rule.partition(" ")[0] for rule in rules)
     return "\n".join([f"root ::= {root}", *rules, ""]) if rules else ""
 

@@ -489,9 +489,8 @@ def _mirror_options(draft: _Draft) -> dict[str, Any]:
 def _recall_options(day: date, notes: Sequence[Turn]) -> dict[str, Any]:
     """For the built-in model: one sentence about the latest of the days."""
     latest = max(note.day or day for note in notes)
-    when = "Yesterday" if latest == day - timedelta(1) else f"On {latest.day} {latest:%B}"
-    texts = [(when, _unquoted(note.text)) for note in notes if note.day == latest and note.role == "me"]
-    grammar = recall_grammar(texts)
+    texts = [_unquoted(note.text) for note in notes if note.day == latest and note.role == "me"]
+    grammar = recall_grammar(latest, texts, yesterday=latest == day - timedelta(1))
     return {"grammar": grammar, **_MIRRORED} if grammar else small_model_options()
 
 
