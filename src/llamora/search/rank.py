@@ -75,6 +75,9 @@ _FOLDED: dict[int, str | int] = {
     **dict.fromkeys([*range(0x0591, 0x05BE), 0x05BF, 0x05C1, 0x05C2, *range(0x064B, 0x0653), 0x0670, 0x0640], ""),
 }
 
+# Most texts hold none of them: to look is ten times as fast as to translate.
+_FOLDS = re.compile("[" + "".join(re.escape(chr(code)) for code in _FOLDED) + "]+")
+
 TYPED = re.compile(r"\w{3}$")  # fewer letters begin too many words
 _TIMES = ("before", "after", "on", "in")
 _TIME_WORDS = 4  # of a time that is not quoted, after the first: "on:the 3rd of May 2024"
@@ -143,7 +146,11 @@ def folded(text: str) -> str:
     `ß` and `ss`, `œ` and `oe`, `ł` and `l`, `ё` and `е`, Greek with and without accents, Hebrew and Arabic with and
     without points, full-width and ordinary Latin. Nobody types them all alike, so both ways find both.
     """
-    return text if text.isascii() else text.translate(_FOLDED)
+    return text if text.isascii() else _FOLDS.sub(_fold, text)
+
+
+def _fold(letter: "re.Match[str]") -> str:
+    return letter[0].translate(_FOLDED)
 
 
 def unfolded(marked: str, text: str) -> str:
@@ -543,6 +550,8 @@ _LINK = re.compile(r"!?\[([^\[\]\n]*)\]\([^()\s]*(?:[ \t]+\"[^\"\n]*\")?\)")
 _STRONG = re.compile(r"(\*{1,3}|~~)(?=\S)([^*~\n]+?)(?<=\S)\1")
 _UNDERLINED = re.compile(r"(?<!\w)(_{1,3})(?=\S)([^_\n]+?)(?<=\S)\1(?!\w)")
 _CODE = re.compile(r"`+([^`\n]+)`+")
+# In this order, each with the signs without which it is not there: to look for them is much the faster.
+_MARKS = (("[", _LINK, r"\1"), ("`", _CODE, r"\1"), ("*~", _STRONG, r"\2"), ("_", _UNDERLINED, r"\2"))
 
 SNIPPET_LETTERS = 240
 
@@ -551,8 +560,10 @@ def plain(text: str) -> str:
     """The text of simple Markdown without its marks. What is not clearly a mark stays."""
     bare = _RULE.sub("", _FENCE.sub("", normalised(text)))
     bare = _LINE_START.sub("", _LINE_START.sub("", bare))
-    bare = _CODE.sub(r"\1", _LINK.sub(r"\1", bare))
-    return _UNDERLINED.sub(r"\2", _STRONG.sub(r"\2", bare))
+    for signs, mark, kept in _MARKS:
+        if any(sign in bare for sign in signs):
+            bare = mark.sub(kept, bare)
+    return bare
 
 
 def pieces(marked: str) -> tuple[tuple[str, bool], ...]:
