@@ -45,7 +45,8 @@ NOT_SAID = re.compile(
 SENTENCE = re.compile(r"[A-Z“{][^\n]* [^\n]*[.…?]", re.DOTALL)
 MARKS = frozenset({"_", "gettext", "marked"})
 PIECES = frozenset({"_error"})  # llm/client.py puts what happened and what to do together
-ALSO = ("The model server at {place}", "The built-in model")  # begin such a sentence
+# What begins such a sentence and ends it where the model is our own, and its name as receipts keep it.
+ALSO = ("The model server at {place}", "The built-in model", "small built-in model", "ask again in a moment")
 THE_BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)  # a date that moved would be a difference in every file
 
 Found = str | tuple[str, ...]
@@ -78,7 +79,7 @@ def of_module(source: str) -> Iterator[Found]:
             elif name in MARKS:
                 yield from texts
             elif name in PIECES:
-                yield from texts[1:3]
+                yield from filter(None, map(_text, node.args[1:3]))
         elif node not in silent and SENTENCE.fullmatch(text := _text(node)) and not NOT_SAID.match(text):
             yield text
 

@@ -113,6 +113,15 @@ def f(error, n):
             "Only the first 2000 letters were searched. A quotation mark has no partner, so it was left out.",
             "Nur die ersten 2000 Buchstaben wurden gesucht. Ein Anführungszeichen",
         ),
+        (
+            "The model server at x did not accept the request (HTTP 400): check llm.upstream.host and model.",
+            "Der Modellserver unter x nahm die Anfrage nicht an (HTTP 400): Prüfe llm.upstream.host und model.",
+        ),
+        (
+            "The built-in model stopped answering: ask again in a moment.",
+            "Das eingebaute Modell antwortet nicht mehr: Frag gleich noch einmal.",
+        ),
+        ("small built-in model", "kleines eingebautes Modell"),  # as a receipt keeps it
         ("A heron stood there.", "A heron stood there."),
     ],
 )
