@@ -110,13 +110,13 @@ async def test_each_setting_in_german(app: Running, words: str, place: str) -> N
 @pytest.mark.parametrize(
     ("words", "way"),
     [
-        ("gestern", ("Donnerstag 19. November 2026", "/d/2026-11-19")),
-        ("12. März", ("Donnerstag 12. März 2026", "/d/2026-03-12")),
-        ("12. März 2024", ("Dienstag 12. März 2024", "/d/2024-03-12")),
-        ("letzten Montag", ("Montag 16. November 2026", "/d/2026-11-16")),
-        ("Freitag", ("Freitag 20. November 2026", "/d/2026-11-20")),
+        ("gestern", ("Donnerstag, 19. November 2026", "/d/2026-11-19")),
+        ("12. März", ("Donnerstag, 12. März 2026", "/d/2026-03-12")),
+        ("12. März 2024", ("Dienstag, 12. März 2024", "/d/2024-03-12")),
+        ("letzten Montag", ("Montag, 16. November 2026", "/d/2026-11-16")),
+        ("Freitag", ("Freitag, 20. November 2026", "/d/2026-11-20")),
         ("März", ("März 2026", "/calendar/2026-03")),
-        ("last friday", ("Freitag 13. November 2026", "/d/2026-11-13")),
+        ("last friday", ("Freitag, 13. November 2026", "/d/2026-11-13")),
     ],
 )
 async def test_german_dates_where_the_page_is_german(app: Running, words: str, way: tuple[str, str]) -> None:

@@ -85,6 +85,7 @@ def _templates(app: Quart, files: assets.Assets) -> None:
     app.add_template_filter(languages.day_words, "day_words")
     app.add_template_filter(languages.short_day, "short_day")
     app.add_template_filter(languages.weekday, "weekday")
+    app.add_template_filter(languages.full_day, "full_day")
     app.add_template_filter(languages.month_words, "month_words")
     app.add_template_filter(languages.month_name, "month_name")
     app.add_template_filter(languages.month_short, "month_short")

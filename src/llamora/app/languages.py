@@ -193,6 +193,11 @@ def weekday(day: date) -> str:
     return clock.weekday_in_words(day) if _is_english() else format_date(day, "EEEE", current().locale)
 
 
+def full_day(day: date) -> str:
+    """`Friday 20 November 2026`."""
+    return f"{weekday(day)} {day_words(day)}" if _is_english() else format_date(day, "full", current().locale)
+
+
 def month_words(day: date) -> str:
     """`November 2026`."""
     return day_words(day).split(" ", 1)[1] if _is_english() else _in_form("yMMMM", day)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from quart import Blueprint, Response
 
 from llamora.app import security
-from llamora.app.languages import day_words, marked, month_words, weekday
+from llamora.app.languages import full_day, marked, month_words
 from llamora.app.languages import gettext as _
 from llamora.app.pages import TODAY_PATH, field, model_hidden, page, today
 from llamora.app.routes.calendar import place_of
@@ -82,7 +82,7 @@ async def _date(words: str) -> Way | None:
     try:
         if path.startswith("/d/"):
             day = parse_day(name)
-            return Way(f"{weekday(day)} {day_words(day)}", path)
+            return Way(full_day(day), path)
         if len(name) == len("2026-11"):
             return Way(month_words(parse_day(f"{name}-01")), path)
     except UnknownDay:
