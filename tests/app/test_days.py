@@ -1,5 +1,6 @@
 """A day's page: any day, in the writer's zone, and what is written on it whatever goes wrong."""
 
+import re
 import time
 from datetime import UTC, datetime
 
@@ -94,7 +95,10 @@ async def test_a_megabyte_is_kept_and_shown(app: Running) -> None:
     assert kept.text == text.strip()
     page = await alice.get("/d/2026-11-20")
     assert page.status == 200
-    assert page.text.count("Every line of this long day says something.") == 22_000
+    shown = [page.text]
+    while following := re.search(rf"/e/{entry}/parts/\d+", shown[-1]):
+        shown.append((await alice.get(following[0], fragment=True)).text)
+    assert "".join(shown).count("Every line of this long day says something.") == 22_000
 
 
 @pytest.mark.parametrize("text", ["", " ", "\r\n\r\n", "\t \n\u00a0"])

@@ -1,5 +1,7 @@
 """One entry: edited, deleted, brought back, answered, and never lost on the way."""
 
+import re
+
 import pytest
 
 from llamora.persistence.connection import DiskFull
@@ -256,3 +258,35 @@ async def test_an_answer_is_kept_although_there_is_no_model(app: Running) -> Non
     assert both.status == 200
     assert "The model is switched off in the settings." in both.words
     assert len((await alice.get(DAY)).ids) == 2
+
+
+async def test_a_very_long_entry_comes_in_parts(app: Running) -> None:
+    alice, bob = await app.visitor(), await app.visitor("Bob")
+    words = [f"word{number}" for number in range(40_000)]
+    text = "- [ ] a box\n\n" + "".join(f"{word}{chr(10) * 2 if n % 50 == 49 else ' '}" for n, word in enumerate(words))
+    kept = await alice.write(text + " #heron", day="2024-03-12")
+    day = await alice.get("/d/2024-03-12")
+    path = f"/e/{kept}/parts/2"
+    assert len(day.body) < 200_000
+    assert "Read on: part 2 of 4" in day.words
+    assert f'href="{path}"' in day.text
+    assert 'name="box"' not in day.text  # a form with some of the boxes would clear the others
+    found = re.findall(r"word\d+", day.text)
+    for part in range(2, 5):
+        answer = await alice.get(f"/e/{kept}/parts/{part}", fragment=True)
+        found += re.findall(r"word\d+", answer.text)
+        assert ("Read on" in answer.words) == (part < 4)
+        assert "<html" not in answer.text
+        assert re.findall(r"word\d+", (await alice.get(f"/e/{kept}/parts/{part}")).text)[0] in answer.text
+    assert found == words
+    assert 'class="trace"' in answer.text
+    for wrong in ("0", "1", "5", "x", "-2", "99999999"):
+        assert (await alice.get(f"/e/{kept}/parts/{wrong}")).status == 404
+    assert (await bob.get(path)).status == 404
+    assert (await app.stranger().get(path)).status in (303, 401)
+    # What is printed, edited and read for a month is all there, or says that more follows.
+    printed = await alice.get("/print?from=2024-03-12&to=2024-03-12")
+    assert re.findall(r"word\d+", printed.text) == words
+    assert "Read on" not in printed.words
+    assert "Read on: part 2 of 4" in (await alice.get("/m/2024-03")).words
+    assert re.findall(r"word\d+", (await alice.get(f"/e/{kept}/edit")).field("text")) == words

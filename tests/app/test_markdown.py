@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from llamora.app.markdown import render, render_reply
+from llamora.app import markdown
+from llamora.app.markdown import parts_of, render, render_reply
 
 TAGS = set("p br hr h2 h3 h4 h5 h6 blockquote ul ol li pre code em strong s a input table thead tbody tr th td".split())
 ATTRIBUTES = {
@@ -198,3 +199,33 @@ def test_what_is_nested_too_deep_is_shown_as_it_is_written(marks: str) -> None:
     html = render(f"before\n\n{marks}heron\n\nAFTER")
     for word in ("before", "heron", "AFTER"):
         assert word in html
+
+
+# -- very long texts ---------------------------------------------------------------------------------
+
+
+@given(st.lists(st.sampled_from(["word", "\n\n", "\n", " ", "- item", "```py\n", "~~~~\n", "```\n"]), max_size=60))
+def test_parts_lose_nothing(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(markdown, "AT_ONCE", 40)
+        parts = parts_of(text)
+    assert all(len(part) < 80 for part in parts)
+    kept = [re.sub(r"[`~]|\s", "", each) for each in ("".join(parts), text)]
+    assert kept[0] == kept[1]
+    assert parts == [text] or len(text) > 50
+
+
+def test_code_that_is_cut_stays_code_and_a_paragraph_is_cut_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(markdown, "AT_ONCE", 60)
+    lines = "\n".join(f"line {number}" for number in range(20))
+    shown = [render(part) for part in parts_of(f"Before.\n\n```py\n{lines}\n```\n\nAfter it **all**.")]
+    assert len(shown) > 2
+    assert [html.count("<pre>") for html in shown] == [1] * len(shown)
+    assert "After it <strong>all</strong>." in shown[-1]
+    assert "".join(re.findall(r"line \d+", "".join(shown))) == lines.replace("\n", "")
+    monkeypatch.setattr(markdown, "AT_ONCE", 30)
+    assert parts_of("The heron stood there.\n\nIt rained, and nobody came.") == [
+        "The heron stood there.",
+        "It rained, and nobody came.",
+    ]

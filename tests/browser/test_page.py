@@ -68,6 +68,32 @@ def test_everything_works_without_javascript(server: Server, new_page: Callable[
     expect(page.locator("article.entry")).to_contain_text("and the weir")
 
 
+def test_a_very_long_entry_is_read_on_part_by_part_where_one_is(
+    server: Server, new_page: Callable[..., Page], axe: Callable[[Page], None]
+) -> None:
+    writer = Writer(server.url).register()
+    writer.write("".join(f"Paragraph {number}. {'The heron stood in the reeds. ' * 30}\n\n" for number in range(300)))
+    writer.write("After it.")
+    page = new_page()
+    enter(page, writer, "/d/today")
+    axe(page)
+    long = page.locator("article.entry").first
+    for part in (2, 3):
+        link = long.get_by_role("link", name=f"Read on: part {part} of 3")
+        link.focus()
+        place = link.bounding_box()
+        page.keyboard.press("Enter")
+        head = long.get_by_text(f"Part {part} of 3", exact=True)
+        expect(head).to_be_focused()
+        assert place is not None
+        after = head.bounding_box()
+        assert after is not None
+        assert abs(after["y"] - place["y"]) < 60  # reading goes on where it was
+    expect(long.get_by_role("link", name="Read on")).to_have_count(0)
+    numbers = re.findall(r"Paragraph (\d+)\.", long.inner_text())
+    assert numbers == [str(number) for number in range(300)]
+
+
 def test_what_opens_below_an_entry_has_a_page_without_javascript(server: Server, new_page: Callable[..., Page]) -> None:
     writer = Writer(server.url).register()
     writer.write("The heron again.", "2024-03-12")

@@ -45,6 +45,7 @@ _SCHEMES = {"http", "https", "mailto"}
 _HX_ELEMENT = re.compile(r"<(?=/?hx-)", re.IGNORECASE)
 
 
+AT_ONCE = 100_000  # characters; a longer text is shown in parts
 OPEN_BRACKETS = 5000  # more than that is shown as it is written
 
 TASK_NAME = 200  # characters
@@ -53,6 +54,7 @@ TASK_NAME = 200  # characters
 _TOO_DEEP = re.compile(
     r"^(?:[ \t]*(?:>|[*+-][ \t]|\d{1,9}[.)][ \t])){20}|^[ \t]{40,}(?:[*+-]|\d{1,9}[.)])[ \t]", re.MULTILINE
 )
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
 _BOX = re.compile(r"<input\b[^>]*>")
 _TASK = re.compile(r"\[[ xX]\](?=\s)")
 _CITED = re.compile(r"\[(\d{1,6})\]")
@@ -148,6 +150,29 @@ def render(text: str, traces: Mapping[str, int] | None = None, *, ticking: bool 
 def _as_written(text: str) -> bool:
     """Whether a text is shown as it is written, since the parser would take minutes over it or leave some of it out."""
     return text.count("[") > OPEN_BRACKETS or _TOO_DEEP.search(text) is not None
+
+
+def parts_of(text: str) -> list[str]:
+    """A text in parts of about AT_ONCE characters, each to be rendered by itself; one that is not much longer is whole.
+
+    They are cut where a paragraph ends, else a line, else a word. Code that is cut is closed and opened anew.
+    """
+    parts: list[str] = []
+    at, fence = 0, ""
+    while len(text) - at > AT_ONCE * 5 // 4:
+        least, most = at + AT_ONCE * 3 // 4, at + AT_ONCE
+        ends = (text.rfind(sign, least, most) for sign in ("\n\n", "\n", " "))
+        stop = next((end for end in ends if end >= 0), most)
+        part, opened = text[at:stop], fence
+        for marks, after in _FENCE.findall(part):
+            if not fence:
+                fence = marks
+            elif marks.startswith(fence) and not after.strip():
+                fence = ""
+        parts.append("\n".join(filter(None, (opened, part.strip("\n"), fence))))
+        at = stop
+    rest = text[at:].lstrip("\n") if parts else text
+    return [*parts, f"{fence}\n{rest}" if fence else rest]
 
 
 def ticked(text: str, boxes: AbstractSet[int]) -> str:

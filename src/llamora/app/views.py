@@ -14,7 +14,7 @@ from markupsafe import Markup
 from llamora.app import languages
 from llamora.app.languages import gettext as _
 from llamora.app.languages import ngettext
-from llamora.app.markdown import has_tasks, render_reply, render_traced
+from llamora.app.markdown import has_tasks, parts_of, render_reply, render_traced
 from llamora.app.services.container import get_services
 from llamora.journal.citations import Checker, cited, forgetting
 from llamora.journal.digests import Summary
@@ -94,6 +94,9 @@ class EntryView:
     """Another reply to the same entry is preferred."""
     tasks: bool = False
     """There are boxes to tick in it."""
+    part: int = 1
+    parts: int = 1
+    """Which part of a long text this is, and of how many."""
     waiting: str = ""
     """What a reply without a word yet waits for."""
     traces: tuple[Trace, ...] = ()
@@ -136,18 +139,24 @@ LONG_TEXT = 2_000  # characters; the worst text of that length takes some 30 ms
 
 
 async def entry_view(
-    entry: Entry, root: bytes, hidden: Mapping[bytes, str] = NOTHING_HIDDEN, borne: Borne | None = None
+    entry: Entry,
+    root: bytes,
+    hidden: Mapping[bytes, str] = NOTHING_HIDDEN,
+    borne: Borne | None = None,
+    *,
+    part: int = 1,
 ) -> EntryView:
     """One message of the thread that begins with `root`; a reply shows nothing of the `hidden` entries and texts.
 
-    A long text is rendered on a thread: nobody else waits for it.
+    A long text is rendered on a thread: nobody else waits for it. Of a very long one only a `part` is, or with 0 all of
+    it. Raises NotFound for a part that it does not have.
     """
     if len(entry.text) > LONG_TEXT:
-        return await asyncio.to_thread(_entry_view, entry, root, hidden, borne)
-    return _entry_view(entry, root, hidden, borne)
+        return await asyncio.to_thread(_entry_view, entry, root, hidden, borne, part)
+    return _entry_view(entry, root, hidden, borne, part)
 
 
-def _entry_view(entry: Entry, root: bytes, hidden: Mapping[bytes, str], borne: Borne | None) -> EntryView:
+def _entry_view(entry: Entry, root: bytes, hidden: Mapping[bytes, str], borne: Borne | None, part: int) -> EntryView:
     whole = entry.receipt
     if entry.role == "reply":
         entry = forgetting(entry, hidden, filter(None, hidden.values())) or entry
@@ -175,10 +184,23 @@ def _entry_view(entry: Entry, root: bytes, hidden: Mapping[bytes, str], borne: B
     else:
         borne = borne or Borne()
         view.traces, view.traces_mark = borne.traces, traces_mark(borne.traces)
-        view.tasks = view.state != "unreadable" and has_tasks(entry.text)
+        parts = parts_of(entry.text) if part else [entry.text]
+        view.part, view.parts = part or 1, len(parts)
+        if view.part > view.parts:
+            raise NotFound("There is no such part of this entry.")
+        # A form holds all boxes of a text or none: those it lacks would lose their ticks.
+        view.tasks = view.parts == 1 and view.state != "unreadable" and has_tasks(entry.text)
         paths = {key: trace_path(trace) for key, trace in borne.named.items()}
-        view.html = render_traced(entry.text, paths, ticking=view.tasks)
+        view.html = render_traced(parts[view.part - 1], paths, ticking=view.tasks)
     return view
+
+
+async def part_view(keys: Keyring, entry_id: bytes, part: int) -> EntryView:
+    """A later part of a long entry. Raises NotFound."""
+    journal = get_services().journal
+    entry = await journal.get(keys, entry_id)
+    borne = await journal.traces.borne(keys, {entry.id: entry.text})
+    return await entry_view(entry, entry.id, borne=borne.get(entry.id), part=part)
 
 
 def traces_mark(traces: Iterable[Trace]) -> str:
@@ -279,22 +301,25 @@ def _receipt_view(receipt: Receipt, hidden: bool) -> ReceiptView:
     )
 
 
-async def page_views(keys: Keyring, threads: list[Thread], *, with_replies: bool) -> list[EntryView]:
+async def page_views(
+    keys: Keyring, threads: list[Thread], *, with_replies: bool, whole: bool = False
+) -> list[EntryView]:
     """The threads of a page, replies as they stand this moment, without what is no source any more.
 
-    `with_replies`: the writer has not turned the model off.
+    `with_replies`: the writer has not turned the model off. `whole`: very long texts, too, are there to their ends.
     """
     services = get_services()
+    part = 0 if whole else 1
     hidden = await services.journal.hidden(keys, [entry for thread in threads for entry in thread.later])
     written = [e for thread in threads for e in (thread.root, *thread.later) if e.role == "me"]
     borne = await services.journal.traces.borne(keys, {entry.id: entry.text for entry in written})
     views: list[EntryView] = []
     for thread in threads:
-        view = await entry_view(thread.root, thread.root.id, borne=borne.get(thread.root.id))
+        view = await entry_view(thread.root, thread.root.id, borne=borne.get(thread.root.id), part=part)
         for entry in thread.later:
             if with_replies or entry.role == "me":
                 settled = await services.replies.settle(keys, entry)
-                view.thread.append(await entry_view(settled, thread.root.id, hidden, borne.get(entry.id)))
+                view.thread.append(await entry_view(settled, thread.root.id, hidden, borne.get(entry.id), part=part))
         _count_replies(view)
         views.append(view)
     shown = {_draft_place(view): view for root in views for view in (root, *root.thread)}

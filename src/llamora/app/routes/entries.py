@@ -1,5 +1,7 @@
 """One entry: edit it, delete it, bring it back, answer it."""
 
+from asyncio import to_thread
+
 from quart import Blueprint, Response
 
 from llamora.app import security
@@ -18,7 +20,7 @@ from llamora.app.pages import (
     today,
 )
 from llamora.app.services.container import get_services
-from llamora.app.views import EntryView, entry_view, message_view
+from llamora.app.views import EntryView, entry_view, message_view, part_view
 from llamora.journal.entries import EditConflict, EntryError
 from llamora.journal.replies import DELETED_MEANWHILE
 from llamora.llm.client import ModelError
@@ -98,6 +100,16 @@ async def more(text: str) -> Response:
     return await page("components/more.html" if is_fragment() else "pages/entry.html", entry=view, opened=True)
 
 
+@blueprint.get("/e/<text>/parts/<number>")
+async def read_on(text: str, number: str) -> Response:
+    """A later part of a long entry."""
+    part = int(number) if number.isascii() and number.isdigit() and len(number) < 6 else 0
+    if part < 2:
+        raise NotFound("There is no such part of this entry.")
+    view = await part_view(security.session().keys, entry_id(text), part)
+    return await page("components/prose.html" if is_fragment() else "pages/part.html", entry=view)
+
+
 @blueprint.get("/e/<text>/versions")
 async def versions(text: str) -> Response:
     """What an entry said before it was edited."""
@@ -175,7 +187,9 @@ async def _view(text: str) -> EntryView:
 async def _versions(text: str, status: int = 200, error: str = "") -> Response:
     view = await _view(text)
     found = await get_services().journal.versions(security.session().keys, entry_id(text))
-    shown = [{"id": version.id.hex(), "at": version.at, "html": render(version.text)} for version in found]
+    shown = [
+        {"id": version.id.hex(), "at": version.at, "html": await to_thread(render, version.text)} for version in found
+    ]
     return await page("pages/versions.html", status=status, entry=view, versions=shown, error=error)
 
 

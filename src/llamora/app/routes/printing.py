@@ -36,7 +36,7 @@ async def show() -> Response:
     written = await journal.written_days(keys, days)
     shown = (await profile()).replies
     read = [(day, await journal.page(keys, day)) for day in days if day in written]
-    found = [(day, await page_views(keys, threads, with_replies=shown)) for day, threads in read]
+    found = [(day, await page_views(keys, threads, with_replies=shown, whole=True)) for day, threads in read]
     if not replies:
         for _day, entries in found:
             for entry in entries:
