@@ -280,7 +280,7 @@ class PromptBuilder:
         options: dict[str, Any] = {}
         if small:
             grammar = summary_grammar([(p.number, p.day, p.text) for p in drawn])
-            options = {"grammar": grammar, **_MIRRORED} if grammar else small_model_options()
+            options = {"grammar": grammar or _SILENT, **_MIRRORED}
         return Prompt(messages, drawn, _cut_sentence(draft), options, tokens=draft.total())
 
     async def _budget(self, client: ModelClient, small: bool) -> int:
@@ -490,8 +490,7 @@ def _recall_options(day: date, notes: Sequence[Turn]) -> dict[str, Any]:
     """For the built-in model: one sentence about the latest of the days."""
     latest = max(note.day or day for note in notes)
     texts = [_unquoted(note.text) for note in notes if note.day == latest and note.role == "me"]
-    grammar = recall_grammar(latest, texts, yesterday=latest == day - timedelta(1))
-    return {"grammar": grammar, **_MIRRORED} if grammar else small_model_options()
+    return {"grammar": recall_grammar(latest, texts, yesterday=latest == day - timedelta(1)) or _SILENT, **_MIRRORED}
 
 
 def _cut_sentence(draft: _Draft) -> str:
@@ -512,11 +511,7 @@ def _cut_sentence(draft: _Draft) -> str:
 
 
 _MIRRORED: Final[Mapping[str, Any]] = {"temperature": 0.6, "repeat_penalty": 1.0}
-# For a text with no word in it: two sentences, without lists, quotes or questions.
-_TWO_SENTENCES: Final = r"""
-root ::= sentence " " sentence
-sentence ::= [A-Z] [^.!?\n\r:;"*#<>()]{12,160} "."
-"""
+_SILENT: Final = 'root ::= " "\n'  # for a text with no word in it: nothing, which whoever asked is told
 
 
 def small_model_options(
@@ -526,10 +521,6 @@ def small_model_options(
 
     It may choose only among sentences made from ``text`` and the ``earlier`` numbered and dated texts
     (:mod:`llamora.llm.mirror`), which with ``searched`` are all that was found; left free, SmolLM2-135M says nearly
-    nothing true of the Pepys diary. Without a
-    text it may say any two sentences, and a penalty on repeats keeps it out of loops.
+    nothing true of the Pepys diary. Where there is no word to make one from it may say nothing.
     """
-    mirror = mirror_grammar(text, earlier, searched=searched)
-    if mirror:
-        return {"grammar": mirror, **_MIRRORED}
-    return {"grammar": _TWO_SENTENCES, "temperature": 0.4, "repeat_penalty": 1.1, "repeat_last_n": 128}
+    return {"grammar": mirror_grammar(text, earlier, searched=searched) or _SILENT, **_MIRRORED}
