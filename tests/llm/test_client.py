@@ -104,6 +104,8 @@ STATUSES = [
     (404, "", "refused", "model"),
     (400, '{"error": {"message": "PRIVATE", "type": "exceed_context_size_error"}}', "too_long", "context_tokens"),
     (400, '{"error": {"message": "PRIVATE", "code": "context_length_exceeded"}}', "too_long", "context_tokens"),
+    (400, '{"error": {"code": "unsupported_value", "param": "temperature"}}', "refused", "temperature"),
+    (400, '{"error": {"code": "unsupported_parameter", "param": "max_tokens"}}', "refused", "400"),
     (422, "PRIVATE", "refused", "422"),
     (429, "", "busy", "minute"),
     (500, f'{{"error": {{"message": "PRIVATE {SECRET}"}}}}', "broken", "500"),

@@ -458,6 +458,13 @@ class ModelClient:
                 "lower llm.context_tokens to what it offers",
                 place,
             )
+        if "unsupported" in code and re.search("temperature|reasoning_effort", code):  # a model of OpenAI's that thinks
+            return self._error(
+                "refused",
+                "{place} does not take this temperature or reasoning effort for its model",
+                "set temperature to 1, or another reasoning_effort, in the settings",
+                place,
+            )
         if 300 <= status < 400:
             return self._error(
                 "refused",
@@ -602,11 +609,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _error_code(body: object) -> str:
-    """The machine-readable words of an error body: "exceed_context_size_error" and the like."""
+    """The machine-readable words of an error body: "exceed_context_size_error", "temperature" and the like."""
     if not isinstance(body, dict):
         return ""
     fields = cast(dict[str, object], body)
-    return " ".join(str(fields[key]) for key in ("code", "type") if isinstance(fields.get(key), str))
+    return " ".join(str(fields[key]) for key in ("code", "type", "param") if isinstance(fields.get(key), str))
 
 
 def _text(fields: Mapping[str, Any] | None, key: str) -> str:
