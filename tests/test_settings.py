@@ -74,6 +74,7 @@ def test_every_key_can_be_set_from_the_environment(key: str, monkeypatch: pytest
         "session.mode": "cookie",
         "log.level": "DEBUG",
         "llm.upstream.host": "https://models.example/v1",
+        "llm.upstream.context_tokens": "8192",
         "llm.upstream.reasoning_effort": "low",
         "crypto.kdf_memory_kib": "70000",
     }

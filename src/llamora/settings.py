@@ -56,6 +56,9 @@ def _is_address(text: str) -> bool:
     return whole and "@" not in parts.netloc and not any(letter.isspace() for letter in text)
 
 
+_CONTEXT_OR_NONE = _Rule(
+    "0 or a whole number from 1024 to 1048576", lambda value: value == 0 or 1024 <= value <= 1_048_576
+)
 _ADDRESS = _Rule(
     'an address such as "http://127.0.0.1:8080/v1", without a name or password in it',
     lambda text: text == "" or _is_address(text),
@@ -128,12 +131,16 @@ class CryptoSettings:
 
 @dataclass(slots=True, frozen=True)
 class UpstreamSettings:
-    """A model server that the operator named; an empty host is none. A temperature below 0 is that of `llm`."""
+    """A model server that the operator named; an empty host is none.
+
+    A temperature below 0 and a context of 0 tokens are those of `llm`.
+    """
 
     host: Annotated[str, _ADDRESS, _Secret] = ""
     api_key: Annotated[str, _Secret] = field(default="", repr=False)
     model: str = ""
     temperature: Annotated[float, _number(-1, 2)] = -1.0
+    context_tokens: Annotated[int, _CONTEXT_OR_NONE] = 0
     reasoning_effort: Literal["", "none", "minimal", "low", "medium", "high"] = ""
     opens_thought: bool = False
 

@@ -332,6 +332,17 @@ async def test_a_writer_chooses_among_the_servers_of_the_settings_and_tests_one(
         assert other.url in (await alice.get("/you")).words
 
 
+async def test_each_server_has_a_context_of_its_own(start: Start, model: ScriptedModel) -> None:
+    async with ScriptedModel(props=False) as small:
+        endpoints = {"small": UpstreamSettings(host=small.url, context_tokens=1024)}
+        app = await start(llm=replace(connected_to(model), endpoints=endpoints, context_tokens=4096))
+        alice = await app.visitor()
+        entry = await alice.write("A heron, " + "and another heron, " * 400)
+        assert "Left out for lack of room" not in (await alice.get(f"/e/{entry}/prompt")).words
+        await alice.post("/you/model", {"endpoint": "small"})
+        assert "Left out for lack of room" in (await alice.get(f"/e/{entry}/prompt")).words
+
+
 async def test_a_server_that_is_taken_out_of_the_settings_is_not_replaced_by_another_one_unasked(
     start: Start, model: ScriptedModel
 ) -> None:

@@ -157,7 +157,11 @@ class Model:
 
 
 def _connected(up: UpstreamSettings, settings: LlmSettings) -> ModelClient:
-    own = settings if up.temperature < 0 else replace(settings, temperature=up.temperature)
+    own = replace(
+        settings,
+        temperature=settings.temperature if up.temperature < 0 else up.temperature,
+        context_tokens=up.context_tokens or settings.context_tokens,
+    )
     return ModelClient(
         up.host,
         up.api_key,
