@@ -202,3 +202,36 @@ def test_traces_come_and_go_in_the_other_window(writer: Writer, new_page: Callab
     for page in (here, there):
         expect(page.locator(chips)).to_have_text(["#grey heron", "#reeds", "#weir"], timeout=SOON)
         expect(page.locator("article.entry")).to_have_count(1)
+
+
+def test_a_month_that_is_read_is_in_step_and_moves_nothing(writer: Writer, new_page: Callable[..., Page]) -> None:
+    ids = [
+        writer.write(f"Day {day}.\n\n- [ ] a box\n\n" + "A line. " * 300, f"2024-03-{day:02}") for day in (1, 12, 20)
+    ]
+    page = new_page()
+    enter(page, writer, "")
+    with page.expect_response(lambda answer: "/session/events" in answer.url):
+        page.goto(f"{writer.url}/m/2024-03")
+    box = page.locator(f"#tasks-{ids[1]} input[name=box]")
+    box.focus()
+    box.evaluate("box => scrollBy(0, box.getBoundingClientRect().top - 60)")
+    before = box.bounding_box()
+    writer.write("Between two of them.", "2024-03-05")
+    expect(page.locator("#d-2024-03-05")).to_have_count(1, timeout=SOON)
+    after = box.bounding_box()
+    assert before is not None
+    assert after is not None
+    assert abs(after["y"] - before["y"]) < 1
+    expect(box).to_be_focused()
+    writer.post(f"/e/{ids[2]}", {"text": "Another text for it.", "revision": "1"})
+    expect(page.locator(".leaf .prose").last).to_have_text("Another text for it.", timeout=SOON)
+    writer.post(f"/e/{ids[0]}/delete", {"revision": "1"})
+    expect(page.locator("#d-2024-03-01")).to_have_count(0, timeout=SOON)
+    expect(box).to_be_focused()
+    box.check()  # it is as alive as it was
+    expect(box).to_be_checked()
+    writer.write("Of another month.", "2024-04-01")
+    writer.write("The last of this one.", "2024-03-31")
+    expect(page.locator(".leaf .prose").last).to_have_text("The last of this one.", timeout=SOON)
+    expect(page.get_by_text("Of another month.")).to_have_count(0)
+    expect(box).to_be_checked()

@@ -3,7 +3,7 @@
 // it); what differs is asked for and put in its place. The traces of an entry come and go without the rest of it.
 
 const entries = document.querySelector("[data-day]");
-export const day = entries?.dataset.day;
+const day = entries?.dataset.day;
 
 let listing = null; // the newest that was heard and not yet acted upon: [id, revision, root, traces] in the page's order
 let writing = 0; // requests under way whose answer changes the page by itself

@@ -1,11 +1,12 @@
 // A page of somebody who is no longer signed in must not go on showing what it shows.
 
 import { areNowhereElse } from "./drafts.js";
-import { day, keepUp } from "./instep.js";
+import { keepUp } from "./instep.js";
 import { applyLook } from "./settings.js";
 
 const isIn = document.body.classList.contains("is-in");
 const tabs = new BroadcastChannel("llamora-session"); // says only that something ended, never what
+const page = document.querySelector("[data-told]"); // what is told of this page, and how it stood when it was made
 let watch;
 
 // Without a sign of the writer, in any tab, the server locks after this time; it hears of signs in steps.
@@ -29,8 +30,9 @@ function empty() {
 function listen() {
   watch?.close();
   if (document.visibilityState === "hidden") return;
-  watch = new EventSource(day ? `/session/events?day=${day}` : "/session/events");
+  watch = new EventSource(`/session/events?${page?.dataset.told ?? ""}`);
   watch.addEventListener("page", ({ data }) => keepUp(JSON.parse(data)));
+  watch.addEventListener("month", ({ data }) => data !== page.dataset.mark && page.dispatchEvent(new Event("changed")));
   watch.addEventListener("look", ({ data }) => applyLook(JSON.parse(data), true));
   watch.addEventListener("ended", empty);
   // A session that ended while nobody listened, such as with the server. Then words that are nowhere but here are

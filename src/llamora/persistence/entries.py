@@ -319,11 +319,13 @@ class Entries:
         )
         return sorted(self._open(keys, rows, day), key=lambda entry: (entry.at, entry.id))
 
-    async def revisions_on(self, keys: Keyring, day: date) -> dict[bytes, int]:
-        """The revision of every record on a page, deleted ones too; nothing is opened for it."""
+    async def revisions_on(self, keys: Keyring, days: Sequence[date]) -> dict[bytes, int]:
+        """The revision of every record on these pages, deleted ones too; nothing is opened for it."""
+        hashes = [day_hash(keys, day) for day in days]
+        marks = ",".join("?" * len(hashes))
         return dict(
             await self._db.fetch(
-                "SELECT id, revision FROM entries WHERE user_id=? AND day=?", (keys.user_id, day_hash(keys, day))
+                f"SELECT id, revision FROM entries WHERE user_id=? AND day IN ({marks})", (keys.user_id, *hashes)
             )
         )
 

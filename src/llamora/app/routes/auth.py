@@ -1,5 +1,6 @@
 """Coming in and going out: register, recovery code, sign in, reset, sign out."""
 
+import asyncio
 import json
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -13,6 +14,7 @@ from llamora.app.languages import gettext as _
 from llamora.app.languages import marked
 from llamora.app.pages import TODAY_PATH as HOME
 from llamora.app.pages import field, known_day, look_of, model_hidden, page, see_other
+from llamora.app.routes.calendar import known_month, month_mark
 from llamora.app.services.container import get_services
 from llamora.app.streams import event, event_stream
 from llamora.app.views import device_name, traces_mark
@@ -25,6 +27,7 @@ from llamora.vault.slots import recovery_groups, same_group
 
 blueprint = Blueprint("auth", __name__)
 
+MONTH_REST = 2
 ORDINALS = marked("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 
 
@@ -158,7 +161,7 @@ async def still_here() -> Response:
 
 @blueprint.get("/session/events")
 async def watch_session() -> Response:
-    """What an open page listens to: the end of its session, and with `day` what changes on that day's page.
+    """What an open page listens to: the end of its session, and what changes of a `day`, or that a `month` did.
 
     Also how the writer wants pages to look: a change of theme or size is seen on all of them.
     """
@@ -166,18 +169,19 @@ async def watch_session() -> Response:
     if opened is None:  # an answer of another kind would be an error on the browser's console
         return Response(event(name="out"), mimetype="text/event-stream")
     day = known_day(request.args["day"]) if "day" in request.args else None
-    return event_stream(_changes(day), get_services().shutting_down, opened.ended, last=event(name="ended"))
+    month = known_month(request.args["month"]) if "month" in request.args else None
+    return event_stream(_changes(day, month), get_services().shutting_down, opened.ended, last=event(name="ended"))
 
 
-async def _changes(day: date | None) -> AsyncGenerator[bytes]:
+async def _changes(day: date | None, month: date | None) -> AsyncGenerator[bytes]:
     """Which messages stand on the page, in their order, at first and whenever that changes.
 
     Each is [id, revision, root, what its traces come to]. A reply that is being written has the revision 0: its own
-    stream tells what becomes of it.
+    stream tells what becomes of it. Of a month only its mark is told, and not more often than every MONTH_REST seconds.
     """
     services, keys = get_services(), security.session().keys
     yield event(name="open")
-    seen = shown = listed = None
+    seen = shown = listed = told = None
     while True:
         beat = services.changes.next
         look = look_of(await services.accounts.profile(keys))
@@ -185,12 +189,16 @@ async def _changes(day: date | None) -> AsyncGenerator[bytes]:
             shown = look
             yield event(json.dumps(look), name="look")
         if day:
-            now = await services.db.entries.revisions_on(keys, day), await services.db.tags.revision(keys.user_id)
+            now = await services.db.entries.revisions_on(keys, [day]), await services.db.tags.revision(keys.user_id)
             listing = await _listing(keys, day) if now != seen else listed
             seen = now
             if listing != listed:
                 listed = listing
                 yield event(json.dumps(listing), name="page")
+        if month and (mark := await month_mark(keys, month)) != told:
+            told = mark
+            yield event(mark, name="month")
+            await asyncio.sleep(MONTH_REST)  # a reply that is being written changes all the time
         await beat.wait()
 
 

@@ -4,6 +4,7 @@ import re
 from bisect import bisect_right
 from calendar import Calendar, monthrange
 from datetime import date, timedelta
+from hashlib import blake2b
 
 from quart import Blueprint, Response, request
 
@@ -14,6 +15,7 @@ from llamora.app.services.container import get_services
 from llamora.app.views import page_views
 from llamora.clock import UnknownDay, parse_day, parse_phrase
 from llamora.persistence.connection import NotFound
+from llamora.vault.keys import Keyring
 
 blueprint = Blueprint("calendar", __name__)
 
@@ -33,23 +35,39 @@ async def show_month(text: str) -> Response:
     """Any month, or with four digits any year."""
     if re.fullmatch(r"[0-9]{4}", text) and int(text):
         return await _year(int(text))
-    return await _month(_known_month(text))
+    return await _month(known_month(text))
 
 
 @blueprint.get("/m/<text>")
 async def read_month(text: str) -> Response:
     """A month as one page to read."""
-    first = _known_month(text)
+    first = known_month(text)
     services, keys = get_services(), security.session().keys
     days = _days(first)
+    mark = await month_mark(keys, first)  # before it is read: what comes meanwhile makes another one
     found = [(day, await services.journal.page(keys, day)) for day in days]
     shown = (await profile()).replies
     pages = [(day, await page_views(keys, threads, with_replies=shown)) for day, threads in found if threads]
     before, after = _beside(days)
-    return await page("pages/month.html", month=first, pages=pages, previous_month=before, next_month=after)
+    return await page(
+        "components/month.html" if is_fragment() else "pages/month.html",
+        month=first,
+        mark=mark,
+        pages=pages,
+        previous_month=before,
+        next_month=after,
+    )
 
 
-def _known_month(text: str) -> date:
+async def month_mark(keys: Keyring, month: date) -> str:
+    """A word that is another one once anything was written, changed, traced or deleted in a month."""
+    db = get_services().db
+    found = await db.entries.revisions_on(keys, _days(month)), await db.tags.revision(keys.user_id)
+    return blake2b(repr((sorted(found[0].items()), found[1])).encode(), digest_size=8).hexdigest()
+
+
+def known_month(text: str) -> date:
+    """The first day of the month in an address. Raises NotFound for what is none."""
     try:
         return parse_day(f"{text}-01")
     except UnknownDay:
