@@ -171,6 +171,13 @@ class Visitor:
         assert answer.status == 200, answer.text
         return answer.ids[0]
 
+    async def ask(self, entry: str) -> str:
+        """Ask for a reply to an entry, and return its id once it has ended."""
+        answer = await self.post(f"/e/{entry}/replies", fragment=True)
+        assert answer.status == 200, answer.words
+        await self.get(f"/r/{answer.ids[0]}/events")
+        return answer.ids[0]
+
 
 @dataclass
 class Running:
@@ -239,6 +246,11 @@ async def start(registered: Journal, tmp_path: Path) -> AsyncIterator[Start]:
 @pytest.fixture
 async def app(start: Start) -> Running:
     return await start()
+
+
+@pytest.fixture
+async def alice(app: Running) -> Visitor:
+    return await app.visitor()
 
 
 @pytest.fixture

@@ -22,11 +22,6 @@ async def app(start: Start, model: ScriptedModel) -> Running:
     return await start(llm=connected_to(model))
 
 
-@pytest.fixture
-async def alice(app: Running) -> Visitor:
-    return await app.visitor()
-
-
 def days_ago(count: int) -> str:
     return (utc_now().date() - timedelta(count)).isoformat()
 

@@ -101,8 +101,7 @@ async def test_an_answer_that_was_begun_stands_open(start: Start, model: Scripte
     alice = await app.visitor()
     model.script(Reply(["A reply."]))
     entry = await alice.write("One.")
-    reply = (await alice.post(f"/e/{entry}/replies", fragment=True)).ids[0]
-    await alice.get(f"/r/{reply}/events")
+    reply = await alice.ask(entry)
     await save(alice, "Well,", f"answer:{reply}")
     day = await alice.get(DAY)
     assert day.field(f"a-{reply}") == "Well,"

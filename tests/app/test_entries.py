@@ -33,8 +33,7 @@ async def thread(app: Running, alice: Visitor, model: ScriptedModel) -> tuple[st
     """An entry about herons, a reply about kingfishers, an answer about otters."""
     model.script(Reply(["A word about the kingfisher."]))
     entry = await alice.write("The heron stood there.")
-    reply = (await alice.post(f"/e/{entry}/replies", fragment=True)).ids[0]
-    await alice.get(f"/r/{reply}/events")
+    reply = await alice.ask(entry)
     return entry, reply, await alice.answer(reply, "No, an otter.")
 
 

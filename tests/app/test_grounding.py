@@ -21,11 +21,6 @@ async def app(start: Start, model: ScriptedModel) -> Running:
     return await start(llm=connected_to(model))
 
 
-@pytest.fixture
-async def alice(app: Running) -> Visitor:
-    return await app.visitor()
-
-
 Ask = Callable[..., Awaitable[tuple[str, Answer]]]
 
 
@@ -37,10 +32,7 @@ async def ask(app: Running, alice: Visitor, model: ScriptedModel) -> Ask:
         model.script(Reply([says]))
         entry = await alice.write(text, day)
         await app.services.search.settled(app.keys().user_id)
-        answer = await alice.post(f"/e/{entry}/replies", fragment=True)
-        assert answer.status == 200, answer.words
-        await alice.get(f"/r/{answer.ids[0]}/events")
-        return answer.ids[0], await alice.get(f"/d/{day}")
+        return await alice.ask(entry), await alice.get(f"/d/{day}")
 
     return asked
 
@@ -129,8 +121,7 @@ async def test_what_was_cut_is_said_unasked(start: Start, model: ScriptedModel) 
     for number in range(12):
         await alice.write(f"Note {number} " + "of the day " * 30)
     entry = await alice.write("And now?")
-    reply = (await alice.post(f"/e/{entry}/replies", fragment=True)).ids[0]
-    await alice.get(f"/r/{reply}/events")
+    await alice.ask(entry)
     summary = re.search(r"<summary><span>scripted.*?</summary>", (await alice.get(DAY)).text)
     assert summary is not None
     assert "left out for lack of room: " in summary[0]
@@ -228,10 +219,7 @@ async def test_a_reply_to_a_whole_page_of_two_hundred_is_asked_for(alice: Visito
 async def test_another_reply_keeps_both_and_one_can_be_preferred(alice: Visitor, model: ScriptedModel) -> None:
     model.script(Reply(["The first."]), Reply(["The second."]))
     entry = await alice.write("What now?")
-    replies = []
-    for _ in range(2):
-        replies.append((await alice.post(f"/e/{entry}/replies", fragment=True)).ids[0])
-        await alice.get(f"/r/{replies[-1]}/events")
+    replies = [await alice.ask(entry) for _ in range(2)]
     page = await alice.get(DAY)
     assert page.ids == [entry, *replies]
     assert "Another reply" in page.words
@@ -253,8 +241,7 @@ async def test_the_preview_is_what_is_sent(app: Running, alice: Visitor, model: 
     shown = await alice.get(f"/e/{entry}/prompt")
     assert shown.status == 200
     assert model.chats == []
-    reply = (await alice.post(f"/e/{entry}/replies", fragment=True)).ids[0]
-    await alice.get(f"/r/{reply}/events")
+    await alice.ask(entry)
     import html
 
     said = [html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", shown.text, re.DOTALL)]
@@ -323,8 +310,7 @@ async def test_a_writer_chooses_among_the_servers_of_the_settings_and_tests_one(
         assert (await alice.post("/you/model", {"endpoint": "cellar"})).status == 422
         assert (await alice.post("/you/model", {"endpoint": "study"})).status == 303
         entry = await alice.write("A heron.")
-        reply = (await alice.post(f"/e/{entry}/replies", fragment=True)).ids[0]
-        await alice.get(f"/r/{reply}/events")
+        await alice.ask(entry)
         assert model.chats == []
         body = other.chats[-1].body
         assert (body["model"], body["temperature"], body["reasoning_effort"]) == ("larger", 0.1, "low")

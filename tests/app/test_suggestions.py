@@ -18,11 +18,6 @@ def suggested(text: str) -> list[str]:
 
 
 @pytest.fixture
-async def alice(app: Running) -> Visitor:
-    return await app.visitor()
-
-
-@pytest.fixture
 async def connected(start: Start, model: ScriptedModel) -> Running:
     return await start(llm=connected_to(model))
 

@@ -18,11 +18,6 @@ async def app(start: Start, model: ScriptedModel) -> Running:
     return await start(llm=connected_to(model))
 
 
-@pytest.fixture
-async def alice(app: Running) -> Visitor:
-    return await app.visitor()
-
-
 async def lake(app: Running, alice: Visitor) -> tuple[str, list[str]]:
     """Two entries about a #lake: the address of its page, and their ids."""
     ids = [

@@ -10,11 +10,6 @@ DAY = "/d/2026-11-20"
 CHIP = re.compile(r'<a class="trace" href="(/traces/[0-9a-f]+)" data-trace>([^<]+)</a>')
 
 
-@pytest.fixture
-async def alice(app: Running) -> Visitor:
-    return await app.visitor()
-
-
 async def settled(app: Running, name: str = "Alice") -> None:
     await app.services.search.settled(app.keys(name).user_id)
 

@@ -23,7 +23,8 @@ from playwright.sync_api import Error as PlaywrightError
 
 from scripts.browser import find_or_bring
 from tests.browser.firefox import find as find_firefox
-from tests.served import Writer
+from tests.scripted_model import ModelThread
+from tests.served import Server, Writer
 
 # Playwright waits 5 s for what is expected; two cores with other work may need longer for any of it.
 expect.set_options(timeout=30_000)
@@ -80,6 +81,19 @@ def firefox(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) ->
         pytest.skip(f"{installed} does not start for a test: {str(error).splitlines()[0]}")
     yield browser
     browser.close()
+
+
+@pytest.fixture
+def model() -> Iterator[ModelThread]:
+    thread = ModelThread()
+    yield thread
+    thread.close()
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server], model: ModelThread) -> Server:
+    """A server whose model is the scripted one; a file that needs another has its own."""
+    return serve(env=model.env).start()
 
 
 @dataclass

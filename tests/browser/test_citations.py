@@ -1,10 +1,9 @@
 """A reply that cites, in a real browser: the passage beside it, the way to the entry, the receipt, for everybody."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from llamora.clock import utc_now
@@ -14,18 +13,6 @@ from tests.scripted_model import ModelThread, Reply
 
 MARCH = "Fog, no one about. The only quarter of an hour that was mine this week, by the river."
 SAYS = "In March you called it “The only quarter of an hour that was mine”.[1] And “I hated every hour” [4]."
-
-
-@pytest.fixture
-def model() -> Iterator[ModelThread]:
-    thread = ModelThread()
-    yield thread
-    thread.close()
-
-
-@pytest.fixture
-def server(serve: Callable[..., Server], model: ModelThread) -> Server:
-    return serve(mode="dev", env=model.env).start()
 
 
 def opened(server: Server, new_page: Callable[..., Page]) -> tuple[Writer, Page]:

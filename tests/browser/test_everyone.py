@@ -1,7 +1,7 @@
 """For everyone: a day without a mouse, also at 200 %; what a screen reader is told, and by what names."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -65,18 +65,6 @@ CONTROLS = set(
     "image DisclosureTriangle PopUpButton Date DateTime InputTime".split()
 )
 REGIONS = {"navigation", "region", "complementary", "article", "radiogroup"}
-
-
-@pytest.fixture
-def model() -> Iterator[ModelThread]:
-    thread = ModelThread()
-    yield thread
-    thread.close()
-
-
-@pytest.fixture
-def server(serve: Callable[..., Server], model: ModelThread) -> Server:
-    return serve(env=model.env).start()
 
 
 def tab_to(page: Page, selector: str, most: int = 60) -> None:

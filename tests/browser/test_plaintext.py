@@ -8,7 +8,7 @@ import re
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -59,11 +59,9 @@ sys.exit(main())
 
 
 @pytest.fixture
-def model() -> Iterator[ModelThread]:
-    made = ModelThread()
-    made.model.default = Reply([f"The {REPLY} ", "was seen too."])
-    yield made
-    made.close()
+def model(model: ModelThread) -> ModelThread:
+    model.model.default = Reply([f"The {REPLY} ", "was seen too."])
+    return model
 
 
 def environment(model: ModelThread, folder: Path) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """A reply in a real browser, held where a test wants it: no word is lost or repeated, whatever happens to the tab."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -12,18 +12,6 @@ from tests.scripted_model import ModelThread, Reply
 WHOLE = "The heron waited. Then it flew off, slowly. Nobody else had seen it."
 PIECES = ["The heron ", "waited. Then ", "it flew off, slowly. ", "Nobody else had seen it."]
 HALF = "The heron waited. Then"
-
-
-@pytest.fixture
-def model() -> Iterator[ModelThread]:
-    thread = ModelThread()
-    yield thread
-    thread.close()
-
-
-@pytest.fixture
-def server(serve: Callable[..., Server], model: ModelThread) -> Server:
-    return serve(mode="dev", env=model.env).start()
 
 
 @pytest.fixture

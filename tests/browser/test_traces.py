@@ -1,7 +1,7 @@
 """Traces as somebody uses them: beside an entry, in the index, on a page of their own; by keys, pointer and touch."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -210,17 +210,10 @@ def test_every_change_and_its_undo_by_keys_alone(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-@pytest.fixture
-def model() -> Iterator[ModelThread]:
-    thread = ModelThread()
-    yield thread
-    thread.close()
-
-
 def test_a_summary_is_the_models_and_goes_with_its_entries(
-    serve: Callable[..., Server], model: ModelThread, new_page: Callable[..., Page], axe: Callable[[Page], None]
+    server: Server, model: ModelThread, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:
-    writer = Writer(serve(env=model.env).start().url).register()
+    writer = Writer(server.url).register()
     first = writer.write("A heron stood on the #weir all morning.", "2024-03-03")
     second = writer.write("Today the heron of last winter came back to the #weir.", "2024-07-09")
     model.model.script(Reply(["You saw a heron. [1] You like birds. “Today the heron of last winter came back”. [2]"]))
