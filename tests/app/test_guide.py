@@ -48,7 +48,7 @@ async def test_the_page_for_when_the_server_is_away_knows_nobody(app: Running) -
     assert theirs.headers["Cache-Control"] == "no-cache"
     assert "Set-Cookie" not in theirs.headers
     german = await app.stranger({"Accept-Language": "de"}).get("/offline")
-    assert "Llamora ist nicht da" in german.words
+    assert "Llamora ist nicht erreichbar" in german.words
 
 
 async def test_the_worker_is_told_what_the_shell_is(app: Running) -> None:
