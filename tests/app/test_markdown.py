@@ -14,7 +14,10 @@ from llamora.app.markdown import parts_of, render, render_reply
 TAGS = set("p br hr h2 h3 h4 h5 h6 blockquote ul ol li pre code em strong s a input table thead tbody tr th td".split())
 ATTRIBUTES = {
     "a": {"href", "target", "rel"},
-    "ol": {"start"},
+    "ul": {"dir"},
+    "ol": {"start", "dir"},
+    "blockquote": {"dir"},
+    "table": {"dir", "tabindex"},
     "th": {"align"},
     "td": {"align"},
     "input": {"type", "disabled", "checked", "aria-label"},
@@ -57,8 +60,8 @@ def assert_harmless(html: str) -> None:
         ("One *word* and **another**.", "<p>One <em>word</em> and <strong>another</strong>.</p>"),
         ("one\ntwo", "<p>one<br>\ntwo</p>"),
         ("~~gone~~", "<p><s>gone</s></p>"),
-        ("> said", "<blockquote>\n<p>said</p>\n</blockquote>"),
-        ("3. three", '<ol start="3">\n<li>three</li>\n</ol>'),
+        ("> said", '<blockquote dir="auto">\n<p>said</p>\n</blockquote>'),
+        ("3. three", '<ol start="3" dir="auto">\n<li>three</li>\n</ol>'),
         ("`a < b`", "<p><code>a &lt; b</code></p>"),
         ("", ""),
     ],

@@ -122,3 +122,34 @@ def test_what_is_opened_under_an_entry_is_not_hidden_under_the_composer(page: Pa
         suggest = entry.get_by_role("button", name="Suggest some")
         expect(suggest).to_be_visible()
         page.wait_for_function(IN_SIGHT, arg=suggest.element_handle())
+
+
+TABLE = """| Day | Morning | Noon | Evening | Afterwards |
+|---|---|---|---|---|
+| Wednesday | porridge and honey | nothing | lentils with onions | https://example.org/a/long/address/of/one |"""
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_no_word_of_a_table_is_broken_and_all_of_it_can_be_reached(
+    writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None], width: int
+) -> None:
+    writer.write(TABLE, DAY)
+    page = new_page(viewport={"width": width, "height": 740})
+    enter(page, writer, f"/d/{DAY}")
+    broken = page.evaluate(
+        """() => [...document.querySelectorAll(".prose :is(th, td)")].filter(cell => {
+          const range = document.createRange();
+          range.selectNodeContents(cell);
+          return !/[ :]/.test(cell.textContent) && range.getClientRects().length > 1;
+        }).map(cell => cell.textContent)"""
+    )
+    assert broken == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    last = page.locator(".prose td").last
+    page.locator(".prose table").focus()
+    for _ in range(20):
+        page.keyboard.press("ArrowRight")
+    expect(last).to_be_in_viewport(ratio=0.95)
+    axe(page)
+    page.emulate_media(media="print")
+    assert page.locator(".prose table").evaluate("table => table.scrollWidth <= table.parentNode.clientWidth + 1")

@@ -166,6 +166,53 @@ def test_a_language_that_runs_the_other_way_turns_the_page_round(
             assert (left, right) == pytest.approx((end, start), abs=2), (path, name)
 
 
+ARABIC = """مرحبا
+
+- [ ] مهمة أولى
+- مهمة
+- Heron
+
+> اقتباس
+
+| يوم | ليل |
+|---|---|
+| ا | ب |"""
+
+
+def test_what_is_written_the_other_way_has_its_marks_on_that_side(
+    writer: Writer, new_page: Callable[..., Page]
+) -> None:
+    writer.write(ARABIC)
+    page = new_page()
+    enter(page, writer)
+
+    def inside(element: str) -> tuple[float, float, float, float]:
+        """Where the element lies, and the first text in it."""
+        return tuple(
+            page.locator(f".prose {element}").evaluate(
+                """element => {
+                  const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+                  let text;
+                  do text = texts.nextNode(); while (!text.data.trim());
+                  const range = document.createRange();
+                  range.selectNodeContents(text);
+                  const [own, letters] = [element, range].map(each => each.getBoundingClientRect());
+                  return [own.left, own.right, letters.left, letters.right];
+                }"""
+            )
+        )
+
+    box = page.locator(".prose input").bounding_box()
+    assert box is not None
+    assert inside("li:nth-child(1)")[3] <= box["x"], "the box stands before the words, not on them"
+    for element in ("ul", "blockquote"):
+        left, right, _, end = inside(element)
+        assert end < right - 10, f"room for the mark of {element}"
+    _, right, _, end = inside("li:nth-child(3)")
+    assert end == pytest.approx(right, abs=1), "what runs another way stands by its mark"
+    assert inside("th:nth-child(1)")[2] > inside("th:nth-child(2)")[3]
+
+
 def test_paper_shows_the_days_alone(writer: Writer, new_page: Callable[..., Page]) -> None:
     writer.post("/you/settings", {"theme": "dark", "text_size": "152"})
     writer.write("A heron in the reeds.", day="2024-03-02")

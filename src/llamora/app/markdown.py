@@ -35,9 +35,14 @@ _ATTRIBUTES: dict[str, set[str]] = {
     "td": {"align"},
     "input": {"checked"},
 }
-# Forced on every element of the name, whatever the text said.
+# Forced on every element of the name, whatever the text said. What has marks or columns on one side runs the way its
+# own letters do. A table that is wider than the page is scrolled, which takes a key as well as a finger.
 _FORCED = {
     "a": {"target": "_blank"},
+    "ul": {"dir": "auto"},
+    "ol": {"dir": "auto"},
+    "blockquote": {"dir": "auto"},
+    "table": {"dir": "auto", "tabindex": "0"},
     "input": {"type": "checkbox", "disabled": "", "aria-label": "task"},
 }
 _SCHEMES = {"http", "https", "mailto"}
