@@ -206,7 +206,7 @@ def test_what_is_written_the_other_way_has_its_marks_on_that_side(
     assert box is not None
     assert inside("li:nth-child(1)")[3] <= box["x"], "the box stands before the words, not on them"
     for element in ("ul", "blockquote"):
-        left, right, _, end = inside(element)
+        _, right, _, end = inside(element)
         assert end < right - 10, f"room for the mark of {element}"
     _, right, _, end = inside("li:nth-child(3)")
     assert end == pytest.approx(right, abs=1), "what runs another way stands by its mark"
