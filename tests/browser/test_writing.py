@@ -43,7 +43,9 @@ def field(page: Page) -> Locator:
 
 LISTS = [
     ("- one", "Enter", "- one\n- "),
-    ("- one\n- ", "Enter", "- one\n"),
+    ("- one\n- ", "Enter", "- one\n\n"),
+    ("> said\n> ", "Enter", "> said\n\n"),
+    ("> - a\n> - ", "Enter", "> - a\n> "),
     ("9. nine", "Enter", "9. nine\n10. "),
     ("  * a", "Enter", "  * a\n  * "),
     ("- [x] done", "Enter", "- [x] done\n- [ ] "),

@@ -29,7 +29,8 @@ function continueList(field) {
   const mark = quote + (item?.[0] ?? "");
   if (!mark.trim()) return false;
   if (line === mark && at === lineEnd(value, at)) {
-    type(field, item ? quote : "", start, at); // an empty item ends the list
+    // An empty item ends the list, and an empty line keeps what follows out of it.
+    type(field, item && quote ? quote : start ? "\n" : "", start, at);
   } else {
     const [, blanks, bullet, number, point, gap, box] = item ?? [];
     const next = item ? `${blanks}${bullet ?? Number(number) + 1 + point}${gap}${box ? "[ ] " : ""}` : "";

@@ -6,7 +6,7 @@ import { applyLook } from "./settings.js";
 
 const isIn = document.body.classList.contains("is-in");
 const tabs = new BroadcastChannel("llamora-session"); // says only that something ended, never what
-const page = document.querySelector("[data-told]"); // what is told of this page, and how it stood when it was made
+const page = document.querySelector("[data-told]"); // what is told of this page
 let watch;
 
 // Without a sign of the writer, in any tab, the server locks after this time; it hears of signs in steps.
