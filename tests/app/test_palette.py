@@ -33,6 +33,9 @@ async def test_a_date_comes_first(app: Running) -> None:
         "2024-03": ("March 2024", "/calendar/2024-03"),
         "2024": ("2024", "/calendar/2024"),
         "yesterday": ("Thursday 19 November 2026", "/d/2026-11-19"),
+        "last fri": ("Friday 13 November 2026", "/d/2026-11-13"),
+        "12 mar": ("Thursday 12 March 2026", "/d/2026-03-12"),
+        "in febr": ("February 2026", "/calendar/2026-02"),
     }.items():
         assert (await ways(alice, words))[0] == way, words
 
@@ -123,6 +126,7 @@ async def test_german_dates_where_the_page_is_german(app: Running, words: str, w
     alice = await app.visitor()
     await alice.post("/you/settings", {"language": "de"})
     assert (await ways(alice, words))[0] == way
+    assert (await ways(alice, "letzten Diens"))[0][1] == "/d/2026-11-17"  # while it is typed
     assert (await alice.post("/go", {"when": words})).location == way[1]
 
 

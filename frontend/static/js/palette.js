@@ -12,8 +12,7 @@ function choose(number) {
   const all = options();
   at = (number + all.length) % all.length || 0;
   for (const option of all) option.ariaSelected = option === all[at];
-  if (all.length) field.setAttribute("aria-activedescendant", all[at].id);
-  else field.removeAttribute("aria-activedescendant");
+  field.setAttribute("aria-activedescendant", all[at]?.id ?? "");
   all[at]?.scrollIntoView({ block: "nearest" });
 }
 

@@ -4,7 +4,6 @@ document.querySelector("[data-print]")?.addEventListener("click", () => window.p
 // it, so that the first page asks for no more than it shows.
 
 if (document.body.classList.contains("is-in")) {
-  const register = () => navigator.serviceWorker?.register("/sw.js").catch(() => {}); // without it the page is as good
-  if (document.readyState === "complete") register();
-  else window.addEventListener("load", register);
+  // Without it the page is as good.
+  window.addEventListener("load", () => navigator.serviceWorker?.register("/sw.js").catch(() => {}));
 }

@@ -1,17 +1,18 @@
 """The palette: one field that leads to a date, a page, a setting, an action or a search."""
 
 from dataclasses import dataclass
+from datetime import date
 
 from quart import Blueprint, Response
 
 from llamora.app import security
-from llamora.app.languages import full_day, marked, month_words
+from llamora.app.languages import full_day, marked, month_name, month_words, weekday_names
 from llamora.app.languages import gettext as _
 from llamora.app.pages import TODAY_PATH, field, model_hidden, page, today
 from llamora.app.routes.calendar import place_of
 from llamora.app.services.container import get_services
 from llamora.app.views import trace_path
-from llamora.clock import UnknownDay, parse_day
+from llamora.clock import MONTHS, WEEKDAYS, UnknownDay, parse_day
 from llamora.text import normal_form
 
 blueprint = Blueprint("palette", __name__)
@@ -77,7 +78,8 @@ async def ways() -> Response:
 
 async def _date(words: str) -> Way | None:
     """The way to a date that was typed: a day, a month or a year."""
-    path = place_of(words, await today())
+    now = await today()
+    path = next(filter(None, (place_of(each, now) for each in (words, *_finished(words)))), "")
     name = path.rpartition("/")[2]
     try:
         if path.startswith("/d/"):
@@ -88,6 +90,15 @@ async def _date(words: str) -> Way | None:
     except UnknownDay:
         return None
     return Way(name.lstrip("0"), path) if name else None
+
+
+def _finished(words: str) -> list[str]:
+    """What is typed with its last word as a day of the week or a month: "last fri" for "last Friday"."""
+    said, blank, begun = words.rpartition(" ")
+    months = [date(2001, number, 1) for number in range(1, 13)]
+    names = [*WEEKDAYS, *MONTHS, *(name for name, _short in weekday_names()), *map(month_name, months)]
+    fitting = [name for name in names if len(begun) > 2 and name.casefold().startswith(begun.casefold())]
+    return [said + blank + name for name in fitting]
 
 
 async def _known() -> list[Way]:
