@@ -5,10 +5,13 @@ import html
 import re
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from llamora.clock import utc_now
+from llamora.journal.openings import Openings
+from llamora.persistence.digests import Digests as DigestRecords
 from tests.app.conftest import Running, Start, Visitor, connected_to
 from tests.scripted_model import Reply, ScriptedModel
 
@@ -130,6 +133,32 @@ async def test_a_new_day_opens_once(app: Running, alice: Visitor, model: Scripte
     await alice.post("/you/openings", {"openings": "on"})
     await alice.post(f"/e/{letter}/delete")
     assert "still unsent" not in (await alice.get(TODAY)).text
+
+
+async def test_two_workers_that_are_asked_at_once_ask_for_one_line(
+    app: Running, alice: Visitor, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await alice.write("The letter is still unsent.", days_ago(1))
+    services, keys, today = app.services, app.keys(), utc_now().date()
+    other = Openings(services.db, services.journal, services.digests)  # that of another worker
+    both, real, end = asyncio.Barrier(2), DigestRecords.put_unless, asyncio.Event()
+
+    async def put_unless(self: DigestRecords, *given: Any) -> bool:
+        await both.wait()  # each has seen that there is none
+        return await real(self, *given)
+
+    monkeypatch.setattr(DigestRecords, "put_unless", put_unless)
+    model.script(Reply(["The letter was unsent."], held={0: end}))
+    first = asyncio.gather(services.openings.make(keys, today), other.make(keys, today))
+    while not model.chats:  # noqa: ASYNC110 -- the other process is the model
+        await asyncio.sleep(0.01)
+    assert not await other.due(keys, today)
+    end.set()
+    assert [line.text for line in await first if line is not None] == ["The letter was unsent."]
+    assert len(model.chats) == 1
+    kept = await other.line(keys, today)
+    assert kept is not None
+    assert kept.text == "The letter was unsent."
 
 
 async def test_a_model_that_fails_leaves_the_day_without_a_line(alice: Visitor, model: ScriptedModel) -> None:

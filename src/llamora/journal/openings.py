@@ -6,7 +6,6 @@ from datetime import date, timedelta
 
 from llamora.journal.digests import Asked, Digests, made_of, readable
 from llamora.journal.entries import EntryError, Journal
-from llamora.llm.client import ModelError
 from llamora.persistence.connection import StorageError
 from llamora.persistence.digests import Digest
 from llamora.persistence.entries import Entry
@@ -14,7 +13,7 @@ from llamora.persistence.local_db import LocalDB
 from llamora.vault.keys import Keyring
 
 LOOK_BACK = 14  # days
-AGAIN_SECONDS = 600.0  # after which a model that made no line is asked again
+AGAIN_SECONDS = 600.0  # after which a model that was asked and made no line is asked again
 DAYS = 3  # written ones that a line is drawn from
 
 
@@ -25,13 +24,11 @@ class Openings:
         self._db = db
         self._journal = journal
         self._digests = digests
-        self._making: set[tuple[bytes, date]] = set()
-        self._failed: dict[bytes, float] = {}  # when the model made no line for a writer, on the monotonic clock
 
     async def line(self, keys: Keyring, day: date) -> Digest | None:
         """The line of a day, if it has one and all it was drawn from stands as it did."""
         kept = await self._db.digests.get(keys, "opening", day)
-        if kept is None:
+        if kept is None or not kept.text:
             return None
         entries = await self._db.entries.many(keys, kept.sources)
         if kept.made_of != made_of([e for e in entries if e.deleted is None and not e.withheld]):
@@ -40,30 +37,30 @@ class Openings:
             return None
         return kept
 
-    def due(self, keys: Keyring) -> bool:
-        """Whether it makes sense to ask for a line now: a model that just failed is left alone for a while."""
-        return time.monotonic() - self._failed.get(keys.user_id, -AGAIN_SECONDS) >= AGAIN_SECONDS
+    async def due(self, keys: Keyring, day: date) -> bool:
+        """Whether it makes sense to ask for a line now: a model that was just asked is left alone for a while."""
+        kept = await self._db.digests.get(keys, "opening", day)
+        return kept is None or not _asked_lately(kept)
 
     async def make(self, keys: Keyring, today: date, endpoint: str = "") -> Digest | None:
         """The line for today, made now unless it is there or on its way; None when the last days are empty or change.
 
+        That it is asked for is stored first, as a line without words, so that no other worker asks too.
         Raises ModelError and StorageError.
         """
-        kept = await self.line(keys, today)
-        wanted = (keys.user_id, today)
-        if kept is not None or wanted in self._making or not self.due(keys):
+        if (kept := await self.line(keys, today)) is not None:
             return kept
-        self._making.add(wanted)
-        try:
-            entries = await self._last(keys, today)
-            with suppress(EntryError):  # one of them was changed meanwhile: the next look makes it anew
-                return await self._digests.say(keys, "opening", today, entries, endpoint) if entries else None
+        entries = await self._last(keys, today)
+        asked = Digest("opening", today, "", (), str(int(time.time())), "")
+        if not entries or not await self._db.digests.put_unless(
+            keys, asked, lambda d: bool(d.text) or _asked_lately(d)
+        ):
             return None
-        except ModelError:
-            self._failed[keys.user_id] = time.monotonic()
-            raise
-        finally:
-            self._making.discard(wanted)
+        try:
+            return await self._digests.say(keys, "opening", today, entries, endpoint)
+        except EntryError:  # one of them was changed meanwhile: the next look makes it anew
+            await self._db.digests.remove(keys, "opening", today)
+            return None
 
     async def preview(self, keys: Keyring, today: date, endpoint: str = "") -> Asked:
         """What would be sent for today's line, exactly. Raises EntryError where there is nothing, ModelError."""
@@ -77,3 +74,7 @@ class Openings:
         for day in sorted(written, reverse=True)[:DAYS]:
             found += readable(await self._journal.page(keys, day))
         return sorted(found, key=lambda entry: (entry.at, entry.id))
+
+
+def _asked_lately(kept: Digest) -> bool:
+    return not kept.text and 0 <= time.time() - int(kept.made_of) < AGAIN_SECONDS

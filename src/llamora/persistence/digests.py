@@ -1,7 +1,7 @@
 """What a model said of a day, the line that opens it or its summary, or of a trace: one sealed record of each."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 from logging import getLogger
@@ -51,18 +51,23 @@ class Digests:
 
     async def put(self, keys: Keyring, digest: Digest, also: Sequence[Step] = ()) -> None:
         """Store it in place of an older one, with further steps of the same action, all or none."""
-        place = place_of_digest(keys, digest.kind, digest.about)
         async with self._db.write() as tx:
-            rows = await tx.fetch("SELECT revision FROM digests WHERE user_id=? AND place=?", (keys.user_id, place))
-            revision = rows[0][0] + 1 if rows else 1
-            sealed = keys.seal(Purpose.RECEIPT, "digests", "sealed", place, revision, _packed(digest))
-            await tx.execute(
-                "INSERT INTO digests (user_id, place, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
-                " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
-                (keys.user_id, place, keys.epoch, revision, sealed),
-            )
+            await _put(tx, keys, digest)
             for step in also:
                 await step(tx)
+
+    async def put_unless(self, keys: Keyring, digest: Digest, stands: Callable[[Digest], bool]) -> bool:
+        """Store it, unless in its place is one that `stands`; both in one transaction. Whether it is stored."""
+        place = place_of_digest(keys, digest.kind, digest.about)
+        async with self._db.write() as tx:
+            rows = await tx.fetch(
+                "SELECT place, revision, sealed FROM digests WHERE user_id=? AND place=?", (keys.user_id, place)
+            )
+            there = _open(keys, *rows[0]) if rows else None
+            if there is not None and stands(there):
+                return False
+            await _put(tx, keys, digest)
+        return True
 
     async def remove(self, keys: Keyring, kind: Kind, about: date | bytes) -> None:
         """Remove what there is of this kind."""
@@ -82,6 +87,18 @@ class Digests:
                     await tx.execute("DELETE FROM digests WHERE user_id=? AND place=?", (keys.user_id, place))
 
         return forget
+
+
+async def _put(tx: Transaction, keys: Keyring, digest: Digest) -> None:
+    place = place_of_digest(keys, digest.kind, digest.about)
+    rows = await tx.fetch("SELECT revision FROM digests WHERE user_id=? AND place=?", (keys.user_id, place))
+    revision = rows[0][0] + 1 if rows else 1
+    sealed = keys.seal(Purpose.RECEIPT, "digests", "sealed", place, revision, _packed(digest))
+    await tx.execute(
+        "INSERT INTO digests (user_id, place, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
+        (keys.user_id, place, keys.epoch, revision, sealed),
+    )
 
 
 def place_of_digest(keys: Keyring, kind: Kind, about: date | bytes) -> bytes:

@@ -133,7 +133,7 @@ async def _of_the_model(
             is_today
             and writer.openings
             and opening is None
-            and services.openings.due(keys)
+            and await services.openings.due(keys, day)
             and not services.model.why_not(writer.endpoint)
         )
         found["recap"] = digest_view(recap) if recap else None
