@@ -153,3 +153,28 @@ def test_no_word_of_a_table_is_broken_and_all_of_it_can_be_reached(
     axe(page)
     page.emulate_media(media="print")
     assert page.locator(".prose table").evaluate("table => table.scrollWidth <= table.parentNode.clientWidth + 1")
+
+
+def test_the_largest_text_breaks_no_month_on_the_narrowest_phone(page: Page, writer: Writer) -> None:
+    writer.post("/you/settings", {"section": "page", "text_size": "152"})
+    page.set_viewport_size({"width": 360, "height": 740})
+    for path, month in (("/d/2024-09-12", ".days .month"), ("/calendar/2024-09", ".calendar h1")):
+        page.goto(writer.url + path)
+        lines = page.locator(month).evaluate(
+            """element => {
+              const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+              while (texts.nextNode() && !texts.currentNode.data.includes("September"));
+              const word = document.createRange();
+              word.setStart(texts.currentNode, texts.currentNode.data.indexOf("September"));
+              word.setEnd(texts.currentNode, word.startOffset + "September".length);
+              return [String(word), word.getClientRects().length];
+            }"""
+        )
+        assert lines == ["September", 1], path
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+    for turn in page.locator(".turns a").all():
+        expect(turn).to_be_in_viewport(ratio=1)
+    inside = page.locator(".month-table td").evaluate_all(
+        "cells => cells.every((cell) => (cell.querySelector('span')?.offsetWidth ?? 0) <= cell.offsetWidth)"
+    )
+    assert inside
