@@ -1,6 +1,7 @@
 """What a reply may read, what it may cite, and what the page tells of it."""
 
 import asyncio
+import html
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -39,6 +40,11 @@ async def ask(app: Running, alice: Visitor, model: ScriptedModel) -> Ask:
 
 def sent(model: ScriptedModel, number: int = -1) -> str:
     return "\n".join(message["content"] for message in model.chats[number].body["messages"])
+
+
+def previewed(page: Answer) -> list[str]:
+    """The messages on a page that shows what would be sent."""
+    return [html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", page.text, re.DOTALL)]
 
 
 async def test_a_citation_leads_to_the_entry_and_stands_in_the_margin(alice: Visitor, ask: Ask) -> None:
@@ -205,7 +211,10 @@ async def test_one_reply_can_answer_several_entries(app: Running, alice: Visitor
     assert "secret" not in last
     stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
     assert (stored.to, stored.also) == (bytes.fromhex(ids[2]), (bytes.fromhex(ids[0]),))
-    assert "To 2 entries of this page" in (await alice.get(DAY)).words
+    shown = await alice.get(DAY)
+    assert "To 2 entries of this page" in shown.words
+    assert f'href="/r/{reply}/prompt"' in shown.text
+    assert previewed(await alice.get(f"/r/{reply}/prompt"))[-1] == last  # both of them again
 
 
 async def test_a_reply_to_a_whole_page_of_two_hundred_is_asked_for(alice: Visitor, model: ScriptedModel) -> None:
@@ -242,10 +251,7 @@ async def test_the_preview_is_what_is_sent(app: Running, alice: Visitor, model: 
     assert shown.status == 200
     assert model.chats == []
     await alice.ask(entry)
-    import html
-
-    said = [html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", shown.text, re.DOTALL)]
-    assert said == [message["content"] for message in model.chats[0].body["messages"]]
+    assert previewed(shown) == [message["content"] for message in model.chats[0].body["messages"]]
 
 
 async def test_turned_off_the_model_is_nowhere(app: Running, alice: Visitor, ask: Ask, model: ScriptedModel) -> None:
@@ -287,7 +293,8 @@ async def test_of_anothers_journal_nothing_can_be_asked_kept_or_preferred(
     bob = await app.visitor("Bob")
     for path in (f"/e/{entry}/replies", f"/e/{entry}/withheld", f"/r/{reply}/prefer"):
         assert (await bob.post(path, {"withheld": "yes", "preferred": "yes"})).status == 404
-    assert (await bob.get(f"/e/{entry}/prompt")).status == 404
+    for path in (f"/e/{entry}/prompt", f"/r/{reply}/prompt"):
+        assert (await bob.get(path)).status == 404
     assert (await bob.post(f"{DAY}/replies", {"entry": entry})).status == 422
 
 

@@ -89,15 +89,26 @@ async def ask_about_day(text: str) -> Response:
 @blueprint.get("/e/<text>/prompt")
 async def preview(text: str) -> Response:
     """Exactly what would be sent if a reply to this entry were asked for now."""
-    services, keys = get_services(), security.session().keys
-    wanted = entry_id(text)
     await _there()
-    entry = await services.journal.get(keys, wanted)
+    return await _preview(entry_id(text))
+
+
+@blueprint.get("/r/<text>/prompt")
+async def preview_again(text: str) -> Response:
+    """Exactly what would be sent if another reply to what this one answers were asked for now."""
+    await _there()
+    reply = await _reply(entry_id(text))
+    return await _preview(reply.to or reply.id, reply.also)
+
+
+async def _preview(to: bytes, also: Sequence[bytes] = ()) -> Response:
+    services, keys, endpoint = get_services(), security.session().keys, (await profile()).endpoint
+    entry = await services.journal.get(keys, to)
     try:
-        composed = await services.replies.preview(keys, wanted, await today(), endpoint=(await profile()).endpoint)
+        composed = await services.replies.preview(keys, to, await today(), also=also, endpoint=endpoint)
     except (ModelError, EntryError) as error:
         return await _no_reply(error)
-    return await _previewed("reply", entry.day, composed.prompt, composed.receipt, wanted.hex())
+    return await _previewed("reply", entry.day, composed.prompt, composed.receipt, to.hex())
 
 
 @blueprint.get("/d/<text>/recap/prompt")
@@ -206,10 +217,12 @@ async def _there() -> None:
         raise NotFound("There is no page at this address.")
 
 
-async def _reply(reply_id: bytes) -> None:
+async def _reply(reply_id: bytes) -> Entry:
     """What has the address of a reply must be one. Raises NotFound."""
-    if (await get_services().journal.get(security.session().keys, reply_id)).role != "reply":
+    entry = await get_services().journal.get(security.session().keys, reply_id)
+    if entry.role != "reply":
         raise NotFound("There is no such reply.")
+    return entry
 
 
 async def _asked(to: bytes, also: Sequence[bytes] = ()) -> Entry:
