@@ -178,3 +178,17 @@ def test_the_largest_text_breaks_no_month_on_the_narrowest_phone(page: Page, wri
         "cells => cells.every((cell) => (cell.querySelector('span')?.offsetWidth ?? 0) <= cell.offsetWidth)"
     )
     assert inside
+
+
+def test_what_is_opened_among_the_settings_is_not_hidden_under_the_bar(page: Page, writer: Writer) -> None:
+    page.goto(f"{writer.url}/you")
+    for words, button in (("Change the passphrase", "Change it"), ("Download a backup", "Make it and download it")):
+        summary = page.locator("summary", has_text=words)
+        summary.evaluate("word => scrollBy(0, word.getBoundingClientRect().bottom - innerHeight + 100)")
+        summary.tap()
+        pressed = page.locator("details[open]").last.get_by_role("button", name=button)
+        page.wait_for_function(
+            """button => button.getBoundingClientRect().bottom
+               <= document.querySelector(".bar").getBoundingClientRect().top""",
+            arg=pressed.element_handle(),
+        )
