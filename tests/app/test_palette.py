@@ -133,6 +133,8 @@ async def test_german_dates_where_the_page_is_german(app: Running, words: str, w
 async def test_traces_by_name(app: Running) -> None:
     alice, bob = await app.visitor(), await app.visitor("Bob")
     await alice.write("By the weir. #heron")
+    await alice.write("In the sink. #octopus")
+    assert (await ways(alice, "octo"))[0][0] == "#octopus"  # and not October
     name, path = (await ways(alice, "hero"))[0]
     assert name == "#heron"
     assert "#heron" in (await alice.get(path)).words

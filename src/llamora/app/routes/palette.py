@@ -93,11 +93,14 @@ async def _date(words: str) -> Way | None:
 
 
 def _finished(words: str) -> list[str]:
-    """What is typed with its last word as a day of the week or a month: "last fri" for "last Friday"."""
+    """What is typed with its last word as a day of the week or a month: "last fri" for "last Friday".
+
+    One word alone is as likely the beginning of something else.
+    """
     said, blank, begun = words.rpartition(" ")
     months = [date(2001, number, 1) for number in range(1, 13)]
     names = [*WEEKDAYS, *MONTHS, *(name for name, _short in weekday_names()), *map(month_name, months)]
-    fitting = [name for name in names if len(begun) > 2 and name.casefold().startswith(begun.casefold())]
+    fitting = [name for name in names if said and len(begun) > 2 and name.casefold().startswith(begun.casefold())]
     return [said + blank + name for name in fitting]
 
 
