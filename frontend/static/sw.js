@@ -1,13 +1,10 @@
-// The service worker keeps the shell, and nothing else: the page that says that Llamora is not answering, and the style,
-// faces and mark that it is set with. No page of the journal ever gets in here, since nothing is put into the cache but
-// what is on the list. `SHELL`, its addresses, and `NAME`, which changes when one of them does, are put before this by
-// the server (src/llamora/app/assets.py).
-
-const OFFLINE = "/offline";
+// The service worker keeps the page that says that Llamora is not answering, and what it is set with; no page of the
+// journal, since only what is on a list is put into the cache. `SHELL`, the addresses on it, and `NAME`, which changes
+// when one of them does, are put before this by the server (src/llamora/app/assets.py).
 
 self.addEventListener("install", (event) => {
-  event.waitUntil(caches.open(NAME).then((cache) => cache.addAll(SHELL)));
   self.skipWaiting();
+  event.waitUntil(caches.open(NAME).then((cache) => cache.addAll(SHELL)));
 });
 
 self.addEventListener("activate", (event) => {
@@ -21,6 +18,6 @@ self.addEventListener("fetch", (event) => {
   // What is posted is left to the browser, which asks whether to send it again.
   if (request.method !== "GET") return;
   const path = new URL(request.url).pathname;
-  if (request.mode === "navigate") event.respondWith(fetch(request).catch(() => caches.match(OFFLINE)));
+  if (request.mode === "navigate") event.respondWith(fetch(request).catch(() => caches.match("/offline")));
   else if (SHELL.includes(path)) event.respondWith(fetch(request).catch(() => caches.match(path)));
 });

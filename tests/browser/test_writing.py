@@ -107,6 +107,37 @@ def test_emphasis_and_links(field: Locator, page: Page) -> None:
     expect(field).to_have_value("")
 
 
+MARKED = [
+    ("**word**", (0, 8), "b", "word"),  # with its marks selected
+    ("*word*", (0, 6), "i", "word"),
+    ("**word**", (0, 8), "i", "***word***"),
+    ("- a\n- b", (0, 7), "b", "- **a**\n- **b**"),  # no list, and no paragraph, is in a pair of marks
+    ("one\n\n> two ", (0, 11), "i", "*one*\n\n> *two* "),
+    ("# a\n2. [ ] b", (0, 12), "b", "# **a**\n2. [ ] **b**"),
+    ("a word", (3, 3), "b", "a w****ord"),
+    ("a ****", (4, 4), "b", "a "),
+]
+
+
+def test_emphasis_is_taken_back_and_keeps_to_the_words_of_a_line(field: Locator, page: Page) -> None:
+    for before, (start, end), key, after in MARKED:
+        field.fill(before)
+        field.evaluate("(field, at) => field.setSelectionRange(...at)", [start, end])
+        page.keyboard.press(f"Control+{key}")
+        expect(field).to_have_value(after)
+        if start != end:
+            page.keyboard.press(f"Control+{key}")
+            page.keyboard.press(f"Control+{key}")
+            expect(field).to_have_value(after)
+    field.fill("")
+    for typed in ("a ", "Control+b", "heron", "Control+b", " ", "Control+i", "flew", "Control+i", "."):
+        if typed.startswith("Control"):
+            page.keyboard.press(typed)
+        else:
+            page.keyboard.type(typed)
+    expect(field).to_have_value("a **heron** *flew*.")
+
+
 PASTE = """(field, [html, text]) => {
   const data = new DataTransfer();
   if (html) data.setData("text/html", html);
@@ -201,6 +232,12 @@ def test_traces_by_their_beginning(writer: Writer, new_page: Callable[..., Page]
     expect(field).to_be_focused()
     page.keyboard.type(" #nosuch")
     expect(page.get_by_role("listbox")).to_have_count(0)
+    # One that stands there whole needs no taking: Enter is a new line.
+    field.fill("")
+    page.keyboard.type("By the weir. #heron")
+    expect(option).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("Enter")
+    expect(field).to_have_value("By the weir. #heron\n")
 
 
 def test_boxes_are_ticked_where_they_stand(writer: Writer, new_page: Callable[..., Page]) -> None:

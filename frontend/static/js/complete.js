@@ -1,5 +1,5 @@
-// Completion while one writes: ":" and the beginning of a name offers emoji, "#" traces, in the line under the text. The
-// arrow keys choose, Tab or Enter takes, Escape closes.
+// Completion in the line under the text: ":" and the beginning of a name offers emoji, "#" traces. The arrow keys choose,
+// Tab or Enter takes, Escape closes.
 
 import { emojiLike, emojiOf } from "./emoji.js";
 import { type } from "./markup.js";
@@ -34,17 +34,15 @@ document.addEventListener("htmx:after:request", ({ detail: { ctx } }) => {
 });
 
 let open = null; // {field, start, choices, at}
-const list = document.createElement("div");
-list.id = "offers";
-list.className = "offers";
-list.role = "listbox";
+const list = Object.assign(document.createElement("div"), { id: "offers", className: "offers", role: "listbox" });
+
+const before = ({ selectionStart: at, value }) => value.slice(Math.max(0, at - 40), at);
 
 /** What is being completed at the caret: where its sign stands, the sign, and the word so far. */
 function wordAt(field) {
-  const { selectionStart: at, selectionEnd, value } = field;
+  const { selectionStart: at, selectionEnd } = field;
   if (at !== selectionEnd) return null;
-  const [, sign, word] =
-    value.slice(Math.max(0, at - 40), at).match(/(?:^|[\s(])([^\s\p{L}\p{N}_])([\p{L}\p{N}_+-]+)$/u) ?? [];
+  const [, sign, word] = before(field).match(/(?:^|[\s(])([^\s\p{L}\p{N}_])([\p{L}\p{N}_+-]+)$/u) ?? [];
   return sign in sources ? { sign, word, start: at - word.length - 1 } : null;
 }
 
@@ -70,22 +68,20 @@ function show(field, start, choices) {
   choose(0);
 }
 
-function optionOf({ shown }, number) {
-  const option = document.createElement("span");
-  option.id = `offer-${number}`;
-  option.className = "word";
-  option.role = "option";
-  option.append(shown);
-  return option;
-}
+const optionOf = ({ shown: textContent }, number) =>
+  Object.assign(document.createElement("span"), {
+    id: `offer-${number}`,
+    className: "word",
+    role: "option",
+    textContent,
+  });
 
 function choose(at) {
   open.at = (at + open.choices.length) % open.choices.length;
-  for (const [number, option] of [...list.children].entries()) {
-    option.ariaSelected = number === open.at;
-  }
-  open.field.setAttribute("aria-activedescendant", `offer-${open.at}`);
-  list.children[open.at].scrollIntoView({ block: "nearest", inline: "nearest" });
+  const chosen = list.children[open.at];
+  for (const option of list.children) option.ariaSelected = option === chosen;
+  open.field.setAttribute("aria-activedescendant", chosen.id);
+  chosen.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
 function take(number) {
@@ -97,8 +93,7 @@ function take(number) {
 
 document.addEventListener("input", async ({ target: field, isComposing }) => {
   if (!field.matches?.("textarea[data-grows]") || isComposing) return;
-  const before = field.value.slice(Math.max(0, field.selectionStart - 40), field.selectionStart);
-  const [whole, name] = before.match(/:([\w+-]+):$/) ?? [];
+  const [whole, name] = before(field).match(/:([\w+-]+):$/) ?? [];
   if (name && emojiOf(name)) {
     close();
     return type(field, emojiOf(name), field.selectionStart - whole.length);
@@ -117,8 +112,12 @@ document.addEventListener(
     if (!open || event.target !== open.field || event.isComposing) return;
     if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
     const { key } = event;
-    if (key === "ArrowDown" || key === "ArrowUp") choose(open.at + (key === "ArrowDown" ? 1 : -1));
-    else if (key === "Enter" || key === "Tab") take(open.at);
+    const { field, start, choices, at } = open;
+    const step = { ArrowDown: 1, ArrowUp: -1 }[key];
+    // What stands there whole needs no taking: then Enter begins a line.
+    if (key === "Enter" && field.value.slice(start, field.selectionStart) === choices[at].text) return close();
+    if (step) choose(at + step);
+    else if (key === "Enter" || key === "Tab") take(at);
     else if (key === "Escape") close();
     else {
       if (/^(Arrow|Home|End|Page)/.test(key)) close();

@@ -20,8 +20,8 @@ if (desk) {
   look();
 }
 
-// Heights on a long day are guessed until they were seen (day.css): who comes back is led to the entry that was read, not
-// to a number of pixels. The browser keeps its id with the address.
+// Heights on a long day are guessed until they were seen (day.css): who comes back is led to the entry that was read,
+// whose id the browser keeps with the address.
 const entries = () => [...document.querySelectorAll("[data-day] > article")];
 if (entries().length > 12) {
   const topOf = (entry) => entry.getBoundingClientRect().top;

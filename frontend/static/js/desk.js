@@ -14,10 +14,9 @@ export function comeBack() {
   return Boolean(form);
 }
 
-function countWords(text) {
-  if (!Intl.Segmenter) return text.split(/\s+/).filter(Boolean).length;
-  const segments = new Intl.Segmenter(document.documentElement.lang, { granularity: "word" }).segment(text);
-  return [...segments].filter(({ isWordLike }) => isWordLike).length;
+function countWords(text, lang) {
+  const words = [...new Intl.Segmenter(lang, { granularity: "word" }).segment(text)];
+  return words.filter(({ isWordLike }) => isWordLike).length.toLocaleString(lang);
 }
 
 const does = {
@@ -27,10 +26,7 @@ const does = {
     const { selectionStart, selectionEnd, value } = field;
     const text = selectionStart === selectionEnd ? value : value.slice(selectionStart, selectionEnd);
     const place = button.form.querySelector("[data-count]");
-    place.textContent = place.dataset.count.replace(
-      "%",
-      countWords(text).toLocaleString(document.documentElement.lang),
-    );
+    place.textContent = place.dataset.count.replace("%", countWords(text, document.documentElement.lang));
     field.focus({ preventScroll: true });
   },
 };

@@ -21,8 +21,7 @@ computer 💻 calendar 📅 book 📖 books 📚 pencil ✏️ pen 🖊️ memo 
 shirt 👕 shoes 👟 ring 💍 check ✅ hundred 💯 bell 🔔 zzz 💤 music_notes 🎶 flag 🏁
 `;
 
-const words = NAMES.trim().split(/\s+/);
-const all = words.flatMap((name, place) => (place % 2 ? [] : [[name, words[place + 1]]]));
+const all = NAMES.match(/\S+ \S+/g).map((pair) => pair.split(" "));
 
 /** The emoji of exactly this name, or undefined. */
 export const emojiOf = (name) => all.find(([known]) => known === name)?.[1];
@@ -31,6 +30,6 @@ export const emojiOf = (name) => all.find(([known]) => known === name)?.[1];
 export function emojiLike(start, most) {
   const wanted = start.toLowerCase();
   const begins = all.filter(([name]) => name.startsWith(wanted));
-  const within = all.filter(([name]) => !name.startsWith(wanted) && name.includes(`_${wanted}`));
+  const within = all.filter(([name]) => name.includes(`_${wanted}`));
   return [...begins, ...within].slice(0, most);
 }

@@ -3,6 +3,8 @@
 
 const ITEM = /^([ \t]*)(?:([-*+])|(\d{1,9})([.)]))([ \t]+)(?:(\[)[ xX]\][ \t]+)?/;
 const QUOTE = /^(?:[ \t]*>[ \t]?)+/;
+// A line, or what is selected of it: what makes it an item, a quotation or a heading, its words, and blanks.
+const LINE = /^((?:[ \t]*>)*[ \t]*(?:(?:[-*+]|\d{1,9}[.)]|#{1,6})[ \t]+(?:\[[ xX]\][ \t]+)?)?)(.*?)([ \t]*)$/;
 export const isAddress = (text) => /^https?:\/\/\S+$/i.test(text);
 
 /** Puts text in place of what stands from `start` to `end`, as if it had been typed. */
@@ -70,20 +72,25 @@ function indent(field, isBack) {
   return true;
 }
 
-/** Puts marks around what is selected, or takes them away: n stars make italics when odd, and bold from two on. */
+/** Puts marks around the words of each line, or takes them away: n stars make italics when odd, bold from two on. */
 function emphasise(field, mark) {
-  const { selectionStart, selectionEnd, value } = field;
-  const selected = value.slice(selectionStart, selectionEnd);
-  const start = selectionStart + (selected.length - selected.trimStart().length) * Number(selected.trim() !== "");
-  const text = selected.trim() || selected;
-  const end = start + text.length;
-  const stars = Math.min(value.slice(0, start).match(/\**$/)[0].length, value.slice(end).match(/^\**/)[0].length);
+  const { selectionStart: start, selectionEnd: end, value } = field;
   const size = mark.length;
-  const isMarked = size === 1 ? stars % 2 === 1 : stars >= 2;
-  if (isMarked) type(field, text, start - size, end + size);
-  else type(field, mark + text + mark, start, end);
-  const from = isMarked ? start - size : start + size;
-  field.setSelectionRange(from, from + text.length);
+  const isMarked = (stars) => (size === 1 ? stars % 2 === 1 : stars >= 2);
+  const text = value.slice(start, end);
+  const turned = text.split("\n").map((line) => {
+    const [, before, words, after] = line.match(LINE);
+    if (text && !words) return line;
+    const stars = words.match(/^(\*+)[^*]+\1$/)?.[1].length ?? 0;
+    return before + (isMarked(stars) ? words.slice(size, -size) : mark + words + mark) + after;
+  });
+  const [left, right] = [value.slice(0, start).match(/\**$/)[0].length, value.slice(end).match(/^\**/)[0].length];
+  if (!text && !left && isMarked(right)) return field.setSelectionRange(end + size, end + size); // it ends here
+  const around = Math.min(left, right);
+  const out = isMarked(around) ? size : 0;
+  type(field, out ? text : turned.join("\n"), start - out, end + out);
+  const caret = text ? field.selectionEnd : start + (out ? -size : size);
+  field.setSelectionRange(text ? start - out : caret, caret);
 }
 
 /** Makes what is selected a link, to `address` where it is known; the caret goes where something is missing. */

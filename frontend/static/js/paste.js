@@ -3,14 +3,11 @@
 import { isAddress, link, type } from "./markup.js";
 
 const TELLING = "b,strong,i,em,a[href],h1,h2,h3,h4,h5,h6,li,blockquote,code,pre,table,hr,s,del,[data-style]";
-const IGNORED = new Set(["SCRIPT", "STYLE", "TITLE", "META", "LINK", "HEAD", "TEMPLATE", "SVG", "OBJECT", "IFRAME"]);
-const BLOCKS = new Set(
-  "P DIV H1 H2 H3 H4 H5 H6 UL OL LI BLOCKQUOTE PRE TABLE HR SECTION ARTICLE HEADER FOOTER MAIN ASIDE NAV FIGURE FIGCAPTION DL DT DD ADDRESS FORM BODY".split(
-    " ",
-  ),
-);
+const IGNORED = /^(script|style|title|meta|link|head|template|svg|object|iframe)$/i;
+const BLOCK =
+  /^([UOD]L|LI|D[TD]|P|DIV|H[1-6R]|BLOCKQUOTE|PRE|TABLE|SECTION|ARTICLE|HEADER|FOOTER|MAIN|ASIDE|NAV|FIG.*|ADDRESS|FORM|BODY)$/;
 
-const isBlock = (node) => BLOCKS.has(node.nodeName);
+const isBlock = (node) => BLOCK.test(node.nodeName);
 const lines = (text, first, rest) =>
   text
     .split("\n")
@@ -100,7 +97,7 @@ function inline(node) {
     return node.data.replace(/[\s\u00a0]+/g, " ").replace(/[\\`*]|(?<!\w)_|_(?!\w)/g, "\\$&");
   }
   const { nodeName: name } = node;
-  if (node.nodeType !== Node.ELEMENT_NODE || IGNORED.has(name)) return "";
+  if (node.nodeType !== Node.ELEMENT_NODE || IGNORED.test(name)) return "";
   if (name === "BR") return "\n";
   if (name === "IMG") return node.alt;
   if (name === "CODE" || name === "KBD" || name === "SAMP") return node.textContent && `\`${node.textContent}\``;

@@ -1,5 +1,4 @@
 // Around every request that htmx makes: the CSRF token, where a refusal is said, and where the focus goes.
-// There is no fetch of our own.
 
 import { kept } from "./drafts.js";
 
@@ -30,8 +29,7 @@ function sentenceIn(ctx) {
   return page.getElementById("what-happened")?.textContent.trim() || FAILED;
 }
 
-// A long day has a thousand words to press: htmx learns of those of an entry when one of them is pressed, in the same
-// event, which comes here first.
+// A long day has a thousand words to press: htmx learns of an entry's when one is pressed, in the event itself.
 document.addEventListener(
   "click",
   ({ target }) => {
@@ -56,8 +54,8 @@ on("htmx:error", (ctx) => {
   if (ctx?.request) say(ctx, AWAY);
 });
 
-// Results of a search have an address, so that the way back leads to them. htmx's own history stays off: it would
-// swap pages itself. The address is only replaced, so every step back is a page of the server.
+// Results of a search have an address, so that the way back leads to them. It is replaced only, and htmx's own history
+// is off: every step back is a page of the server.
 on("htmx:after:swap", (ctx) => {
   if (ctx.hx?.replaceurl) history.replaceState(null, "", ctx.hx.replaceurl);
 });

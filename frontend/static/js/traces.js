@@ -1,5 +1,5 @@
-// What stands beside a trace that is pointed at: how often, when last, and the way there. By hover, by focus, by touch;
-// without a script the trace is a link to its page, where all of it stands too. HTMX asks for it when it is opened.
+// What stands beside a trace that is pointed at, focused or touched: how often, when last, and the way there. Without a
+// script the trace is a link to its page, where all of it stands too.
 
 const WAIT = 350; // ms over a trace before it opens, and away from it before it closes
 let open = null; // {chip, brief}
@@ -34,10 +34,7 @@ function show(chip) {
   close();
   const entry = chip.closest("[id^='e-']")?.id.slice(2);
   const brief = document.createElement("div");
-  brief.className = "brief";
-  brief.popover = "manual";
-  brief.role = "group";
-  brief.ariaLabel = chip.textContent;
+  Object.assign(brief, { className: "brief", popover: "manual", role: "group", ariaLabel: chip.textContent });
   // What people wrote is fenced from HTMX, so there it stands after it; Tab leads into it either way.
   (chip.closest("[hx-ignore]") ?? chip).after(brief);
   open = { chip, brief };

@@ -4,15 +4,14 @@ import { bringUp } from "./requests.js";
 
 // Firefox and older browsers do not yet let a field grow with its text by CSS alone.
 if (!CSS.supports("field-sizing", "content")) {
-  const grow = (field) => {
-    field.style.height = "auto";
-    field.style.height = `${field.scrollHeight}px`;
+  const grow = () => {
+    for (const field of document.querySelectorAll("[data-grows]")) {
+      field.style.height = "auto";
+      field.style.height = `${field.scrollHeight}px`;
+    }
   };
-  const growAll = () => document.querySelectorAll("[data-grows]").forEach(grow);
-  document.addEventListener("input", (event) => event.target.matches("[data-grows]") && grow(event.target));
-  document.addEventListener("toggle", growAll, true);
-  document.addEventListener("htmx:after:swap", growAll);
-  growAll();
+  for (const name of ["input", "toggle", "htmx:after:swap"]) document.addEventListener(name, grow, true);
+  grow();
 }
 
 // Today opens with the pen in hand, but not with a keyboard over half the screen, nor over what was jumped to.
