@@ -215,7 +215,7 @@ def test_what_is_written_the_other_way_has_its_marks_on_that_side(
 
 def test_paper_shows_the_days_alone(writer: Writer, new_page: Callable[..., Page]) -> None:
     writer.post("/you/settings", {"theme": "dark", "text_size": "152"})
-    writer.write("A heron in the reeds.", day="2024-03-02")
+    writer.write("A heron in the reeds.\n\n- [x] counted", day="2024-03-02")
     page = new_page()
     enter(page, writer, "/print?from=2024-03-01&to=2024-03-31&replies=yes")
     page.emulate_media(media="print")
@@ -224,11 +224,16 @@ def test_paper_shows_the_days_alone(writer: Writer, new_page: Callable[..., Page
         assert not any(each.is_visible() for each in page.locator(gone).all()), gone
     ink = page.locator(".prose p").first.evaluate("p => getComputedStyle(p).color")
     assert ink == "oklch(0 0 0)", "whatever the theme of the screen"
-    box = page.locator(".entry > .when").first.bounding_box()
-    text = page.locator(".entry .prose").first.bounding_box()
-    assert box is not None
-    assert text is not None
-    assert box["x"] + box["width"] <= text["x"], "the time stands in the margin"
+    for width in (1280, 560):  # the latter is a page of A5
+        page.set_viewport_size({"width": width, "height": 800})
+        for part in (".when", ".when .edited"):
+            box = page.locator(f".entry > {part}").first.bounding_box()
+            text = page.locator(".entry .prose").first.bounding_box()
+            assert box is not None
+            assert text is not None
+            assert box["x"] + box["width"] <= text["x"], "time, and date of writing, stand in the margin"
+    tick = page.get_by_role("checkbox").evaluate("box => getComputedStyle(box, '::before').printColorAdjust")
+    assert tick == "exact", "what is done is ticked on paper, too"
     assert len(page.pdf()) > 10_000
 
 
