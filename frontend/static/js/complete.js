@@ -1,34 +1,36 @@
 // Completion in the line under the text: ":" and the beginning of a name offers emoji, "#" traces. The arrow keys choose,
 // Tab or Enter takes, Escape closes.
 
-import { emojiLike, emojiOf } from "./emoji.js";
 import { type } from "./markup.js";
 
-const MOST = 6;
-// The sign before the word -> (word) => what can take the place of both, or a promise of it: {text, shown}.
+// The sign before the word -> (word) => what can take the place of both, by and by: {text, shown}.
 const sources = {
-  ":": (word) =>
-    word.length < 2
-      ? []
-      : emojiLike(word, MOST).map(([name, text]) => ({ text, shown: `${text} ${name.replaceAll("_", " ")}` })),
-  "#": (word) => new Promise((resolve) => askForTraces(word, resolve)),
+  ":": async (word) => {
+    const options = word.length < 2 ? [] : await ask("/emoji", word);
+    return options.map(({ value, text }) => ({ text: value, shown: `${value} ${text}` }));
+  },
+  "#": async (word) => {
+    const names = (await ask("/traces/names", word)).map(({ value }) => `#${value}`);
+    return names.filter((name) => !/\s/.test(name)).map((name) => ({ text: name, shown: name })); // others end early
+  },
 };
 
-const asker = document.createElement("div"); // only the latest question is answered
-asker.hidden = true;
-asker.setAttribute("hx-sync", "this:replace");
-document.body.append(asker);
+const [latest, whole] = ["this:replace", "this:queue all"].map((sync) => {
+  const asker = Object.assign(document.createElement("div"), { hidden: true });
+  asker.setAttribute("hx-sync", sync);
+  document.body.append(asker);
+  return asker;
+});
 
-function askForTraces(q, resolve) {
-  const named = (html) => {
-    const made = document.createElement("template");
-    made.innerHTML = html;
-    const names = [...made.content.querySelectorAll("option")].map((option) => option.value);
-    const words = names.filter((name) => !/\s/.test(name)).slice(0, MOST); // others cannot stand in a text
-    resolve(words.map((name) => ({ text: `#${name}`, shown: `#${name}` })));
-  };
-  htmx.ajax("POST", "/traces/names", { source: asker, swap: "none", values: { q }, named });
-}
+const ask = (path, q, source = latest) =>
+  new Promise((resolve) => {
+    const named = (html) => {
+      const made = document.createElement("template");
+      made.innerHTML = html;
+      resolve([...made.content.querySelectorAll("option")]);
+    };
+    htmx.ajax("POST", path, { source, swap: "none", values: { q }, named });
+  });
 document.addEventListener("htmx:after:request", ({ detail: { ctx } }) => {
   if (ctx.named && ctx.response.status === 200) ctx.named(ctx.text);
 });
@@ -93,11 +95,8 @@ function take(number) {
 
 document.addEventListener("input", async ({ target: field, isComposing }) => {
   if (!field.matches?.("textarea[data-grows]") || isComposing) return;
-  const [whole, name] = before(field).match(/:([\w+-]+):$/) ?? [];
-  if (name && emojiOf(name)) {
-    close();
-    return type(field, emojiOf(name), field.selectionStart - whole.length);
-  }
+  const [, name] = before(field).match(/:([\p{L}\p{N}_+-]+):$/u) ?? [];
+  if (name) return replaceName(field, name);
   const asked = wordAt(field);
   const choices = asked ? await sources[asked.sign](asked.word) : [];
   const now = wordAt(field);
@@ -105,6 +104,19 @@ document.addEventListener("input", async ({ target: field, isComposing }) => {
   if (now) show(field, now.start, choices);
   else close();
 });
+
+/** A name between colons becomes its emoji, also when more was typed until it was known. */
+async function replaceName(field, name) {
+  close();
+  const end = field.selectionStart;
+  const options = await ask("/emoji", name, whole);
+  const emoji = options.find(({ text }) => text === name.toLowerCase().replaceAll("_", " "))?.value;
+  const start = field.value.lastIndexOf(`:${name}:`, end); // what stood before it may have become shorter
+  if (!emoji || start < 0) return;
+  const caret = field.selectionStart + emoji.length - name.length - 2;
+  type(field, emoji, start, start + name.length + 2);
+  field.setSelectionRange(caret, caret);
+}
 
 document.addEventListener(
   "keydown",
