@@ -30,6 +30,8 @@ def sayings(text: str) -> list[str]:
         ("I am frightened.", "You are frightened."),
         ("Mum called about the hospital.", "You wrote “Mum called about the hospital”."),
         ("Should I write back to Tom?", "You wrote “Should I write back to Tom?”."),
+        ("I want to die.", "You wrote “I want to die”."),
+        ("I am a failure in all of this.", "You wrote “I am a failure in all of this”."),
         ("I to the office by water.", "You wrote “I to the office by water”."),
         ("I told you about our boat.", "You wrote “I told you about our boat”."),
         ("I went home and was tired.", "You wrote “I went home and was tired”."),

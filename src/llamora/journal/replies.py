@@ -5,23 +5,20 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from logging import getLogger
 
-from llamora.clock import time_in_words
-from llamora.clock import zone as zone_named
-from llamora.journal.citations import TAKEN_OUT, Checker, Guard
+from llamora.journal.composing import WITHHELD, Composed, Composer
 from llamora.journal.entries import EntryError, Journal, Thread, threads, without_erased
-from llamora.journal.grounding import recalled, related
-from llamora.journal.profiles import known_zone, read_profile
+from llamora.journal.live import READING, LiveReply
+from llamora.journal.profiles import read_profile
 from llamora.journal.turns import Turns
-from llamora.llm.client import ModelClient, ModelError, ModelInfo, estimate_tokens
+from llamora.llm.client import ModelError, estimate_tokens
 from llamora.llm.model import Model
-from llamora.llm.prompts import MESSAGE_TOKENS, Passage, Prompt, PromptBuilder, Turn
-from llamora.llm.thoughts import THOUGHTS_END
+from llamora.llm.prompts import MESSAGE_TOKENS, PromptBuilder
 from llamora.persistence.connection import AlreadyThere, NotFound, StaleRevision, StorageError, Transaction
-from llamora.persistence.entries import Entry, Receipt, State, Used
+from llamora.persistence.entries import Entry, Receipt, State
 from llamora.persistence.local_db import LocalDB
 from llamora.search.service import SearchService
 from llamora.settings import LlmSettings
@@ -47,116 +44,10 @@ AT_LENGTH = "It reached the longest length of a reply and ends here."
 NOTHING_TRUE = (
     "The model only quoted what you never wrote, so nothing of it was kept. Ask again, or ask in other words."
 )
-WITHHELD = "This entry is kept from the model. Let the model read it first, then ask."
 ERASED_MEANWHILE = "Stopped, since something it drew on was erased."
 DELETED_MEANWHILE = "Stopped, since something it drew on was deleted."
 KEPT_MEANWHILE = "Stopped, since something it drew on is now kept from the model."
 TURNED_OFF = "Stopped, since replies were turned off."
-READING = "Reading your page…"
-
-
-@dataclass(slots=True, frozen=True)
-class Composed:
-    """A prompt, and what a receipt says of it before the model was asked.
-
-    `read` are the texts of its page, by id; `seen` the revisions of all that is in it.
-    """
-
-    prompt: Prompt
-    client: ModelClient
-    receipt: Receipt
-    read: Mapping[bytes, str]
-    seen: Mapping[bytes, int]
-
-
-class LiveReply:
-    """A reply being written in this process. `entry` is its last stored state."""
-
-    def __init__(self, entry: Entry, endpoint: str = "") -> None:
-        self.entry = entry
-        self.endpoint = endpoint
-        self.ahead = -1  # how many come before it; -1 once it has its turn
-        self.begun = False
-        self.finishing = False
-        self.finished = False
-        self.placed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()  # whether it has its record
-        self.alone = (
-            asyncio.Event()
-        )  # its record is being stored, and no worker has one like it: the model may be asked
-        self.stopped_because = ""
-        self.at_length = False  # whether it ends where no longer one was asked for
-        self.first = -1.0  # when the first word came, on the monotonic clock
-        self.changed = asyncio.Event()
-        self.task: asyncio.Task[None] | None = None
-        self.read: dict[bytes, str] = {}  # what is in its prompt: texts of its page, "" for passages, which it holds
-        self.seen: Mapping[bytes, int] = {}  # the revisions of these at which the model might read them
-        self.page: list[Thread] | None = None  # as it was a moment ago, when it was asked for, unless it had to wait
-        self._checker = Checker({})
-        self._guard = Guard(self._checker)
-
-    def begin(self, prompt: Prompt) -> None:
-        """The prompt is made: from here on it is known what may be cited."""
-        self._checker = Checker({p.number: p.text for p in prompt.passages}, prompt.own)
-        self._guard = Guard(self._checker)
-
-    def feed(self, piece: str) -> None:
-        """Take the model's next words."""
-        if thought := list(THOUGHTS_END.finditer(piece)):
-            self._guard = Guard(self._checker)
-            self.begun = False
-            piece = piece[thought[-1].end() :]
-        piece = piece if self.begun else piece.lstrip()
-        self.begun = self.begun or bool(piece)
-        self._guard.feed(piece)
-
-    def reached_length(self) -> None:
-        """The model said as much as it was asked for, and would have said more."""
-        self.at_length = True
-
-    def finish(self) -> str:
-        """No more comes: the text as it is kept."""
-        text = self._guard.finish().strip()
-        return "" if text == TAKEN_OUT else text
-
-    @property
-    def text(self) -> str:
-        """All that came so far and may be shown."""
-        return self._guard.text
-
-    @property
-    def removed(self) -> int:
-        """How many untrue citations and quotations were taken out."""
-        return self._guard.removed
-
-    def tell(self) -> None:
-        """Wake everybody who follows."""
-        self.changed.set()
-        self.changed = asyncio.Event()
-
-    def moved(self, ahead: int) -> None:
-        """Somebody in the queue before this reply came or went."""
-        if ahead >= 0:
-            self.page = None
-        if ahead != self.ahead:
-            self.ahead = ahead
-            self.tell()
-
-    def now(self) -> Entry:
-        """The reply as it stands this moment."""
-        return self.entry if self.finished else replace(self.entry, text=self.text)
-
-    @property
-    def waiting(self) -> str:
-        """What it waits for, in words, while no word of it is there."""
-        if self.text:
-            return ""
-        if self.ahead < 0:
-            return READING
-        if not self.ahead:
-            return "Waiting for the model, which is answering somebody…"
-        if self.ahead == 1:
-            return "Waiting for the model, which is busy; one more comes first…"
-        return f"Waiting for the model, which is busy; {self.ahead} more come first…"
 
 
 class Replies:
@@ -182,7 +73,7 @@ class Replies:
         self._journal = journal
         self._search = search
         self._model = model
-        self._prompts = prompts
+        self.composer = Composer(db, journal, search, model, prompts)
         self._settings = settings
         self._boot = boot
         self._live: dict[bytes, LiveReply] = {}
@@ -347,14 +238,6 @@ class Replies:
         except StorageError:
             return cut  # a full disk keeps nobody from reading; it is marked the next time
 
-    async def preview(
-        self, keys: Keyring, to: bytes, today: date, *, also: Sequence[bytes] = (), endpoint: str = ""
-    ) -> Composed:
-        """What would be sent for a reply to an entry, exactly. Raises as `ask`."""
-        asked = await self._journal.get(keys, to)
-        page = threads(await self._db.entries.day(keys, asked.day))
-        return await self._compose(keys, page, asked.day, to, also, today, endpoint, exact=True)
-
     async def close(self) -> None:
         """End all replies; what came is kept and marked."""
         if self._watcher is not None:
@@ -419,7 +302,9 @@ class Replies:
         entry = live.entry
         page, live.page = live.page, None  # what went meanwhile `_why_end` sees
         page = threads(await self._db.entries.day(keys, entry.day)) if page is None else page
-        composed = await self._compose(keys, page, entry.day, entry.to or entry.id, entry.also, today, live.endpoint)
+        composed = await self.composer.compose(
+            keys, page, entry.day, entry.to or entry.id, entry.also, today, live.endpoint
+        )
         prompt, receipt = composed.prompt, composed.receipt
         live.begin(prompt)
         sources = tuple(p.entry for p in receipt.passages)
@@ -593,88 +478,6 @@ class Replies:
             except Exception as error:
                 logger.warning("replies could not be watched (%s)", type(error).__name__)
 
-    # -- what it is asked --------------------------------------------------------------------------
-
-    async def _compose(
-        self,
-        keys: Keyring,
-        page: list[Thread],
-        day: date,
-        to: bytes,
-        also: Sequence[bytes],
-        today: date,
-        endpoint: str,
-        *,
-        exact: bool = False,
-    ) -> Composed:
-        """Gather what a reply may draw on, and fit it into the model's context."""
-        client = await self._model.client(endpoint)
-        path, notes = _page_for(page, to, also)
-        path = await self._still_true(keys, page, path)
-        if not path:
-            await self._journal.get(keys, to)  # raises NotFound when it was deleted meanwhile
-            raise EntryError(WITHHELD)
-        turns = [Turn(e.role, e.text) for e in path]
-        if also:
-            asked = [e for e in path if e.role == "me"]
-            text = "\n\n".join(f"{time_in_words(e.at, zone_named(known_zone(e.zone)))}\n{e.text}" for e in asked)
-            turns = [Turn("me", text)]
-        here = {entry.id for thread in page for entry in (thread.root, *thread.later)}
-        small = self._model.small(endpoint)
-        drawn = await related(self._search, self._db, keys, turns[-1].text, today, here, short=small)
-        drawn = await recalled(
-            self._journal.traces, self._db, keys, [to, *also], turns[-1].text, day, here, drawn, short=small
-        )
-        found = [each.used for each in drawn]
-        passages = [Passage(number, used.day, used.text) for number, used in enumerate(found, 1)]
-        prompt = await self._prompts.reply(
-            client,
-            day=day,
-            thread=turns,
-            rest_of_day=[Turn("me", e.text) for e in notes],
-            passages=passages,
-            small=small,
-            exact=exact,
-        )
-        info = await client.describe()
-        used = tuple(replace(found[p.number - 1], number=p.number, text=p.text) for p in prompt.passages)
-        receipt = replace(self.receipt(info, client, prompt, used), beside=tuple(e.id for e in notes))
-        read, seen = {e.id: e.text for e in (*path, *notes)}, {e.id: e.revision for e in (*path, *notes)}
-        seen |= {used.entry: revision for used, revision in drawn}
-        return Composed(prompt, client, receipt, read, seen)
-
-    async def _still_true(self, keys: Keyring, page: list[Thread], path: list[Entry]) -> list[Entry]:
-        """The messages without replies that may hold words of what the model may not read, or may read no longer.
-
-        From the first such reply on all of them go: the later ones were made with the earlier ones in the prompt.
-        """
-        open_to_it = {e.id for e in _readable(page)}
-        behind = {i for e in path if e.role == "reply" for i in _drawn_on(e)} - open_to_it
-        found = await self._db.entries.many(keys, list(behind))
-        open_to_it |= {e.id for e in found if e.role == "me" and e.deleted is None and not e.withheld}
-        kept: list[Entry] = []
-        trusted = True
-        for entry in path:
-            if entry.role == "reply":
-                trusted = trusted and not (entry.receipt and entry.receipt.erased) and _drawn_on(entry) <= open_to_it
-            if entry.role == "me" or trusted:
-                kept.append(entry)
-        return kept
-
-    def receipt(self, info: ModelInfo, client: ModelClient, prompt: Prompt, used: tuple[Used, ...] = ()) -> Receipt:
-        """What is known of a reply before the model is asked."""
-        return Receipt(
-            model="small built-in model" if info.embedded else info.name,
-            file=info.file or (info.name if info.embedded else ""),
-            endpoint="" if info.embedded else info.endpoint,
-            left=not info.on_this_machine,
-            prompt=self._prompts.version,
-            passages=used,
-            tokens_in=prompt.tokens,
-            counted=client.counts and not prompt.estimated,
-            cut=prompt.cut,
-        )
-
 
 async def _counted(receipt: Receipt, composed: Composed, text: str) -> Receipt:
     """The receipt with how many tokens were written, and where that was only estimated, how many were read."""
@@ -698,41 +501,3 @@ async def _read(pieces: AsyncGenerator[str], came: "asyncio.Queue[str | None]") 
 
 def _answers(entry: Entry, to: bytes, also: Sequence[bytes]) -> bool:
     return entry.role == "reply" and entry.deleted is None and (entry.to, entry.also) == (to, tuple(also))
-
-
-def _drawn_on(reply: Entry) -> set[bytes]:
-    """All entries that a reply answers or whose words were in its prompt, but for those before it in its thread."""
-    beside = reply.receipt.beside if reply.receipt else ()
-    passages = [used.entry for used in reply.receipt.passages] if reply.receipt else []
-    return {*([reply.to] if reply.to else []), *reply.also, *reply.sources, *beside, *passages}
-
-
-def _readable(page: list[Thread]) -> list[Entry]:
-    """What the writer wrote on a page that is neither deleted nor kept from the model."""
-    return [
-        entry
-        for thread in page
-        if thread.root.deleted is None and not thread.root.withheld
-        for entry in (thread.root, *thread.later)
-        if entry.role == "me" and entry.deleted is None and not entry.withheld
-    ]
-
-
-def _page_for(page: list[Thread], to: bytes, also: Sequence[bytes]) -> tuple[list[Entry], list[Entry]]:
-    """What leads to the entry that is asked about (or all that are asked about), and the rest of its page.
-
-    Both are without what is kept from the model; nothing leads to an entry that is.
-    """
-    thread = next((t for t in page if to in {e.id for e in (t.root, *t.later)}), None)
-    if thread is None:
-        raise NotFound("There is no such entry.")
-    withheld = {e.id for t in page for e in (t.root, *t.later) if e.withheld or t.root.withheld}
-    together = {to, *also} - withheld
-    path = thread.leading_to(to)
-    if to in withheld or not path or path[-1].id != to:
-        return [], []
-    roots = [t.root for t in page if t.root.deleted is None and t.root.role == "me"]
-    notes = [root for root in roots if root.id not in together | withheld and root.id != thread.root.id]
-    if also:
-        return [root for root in roots if root.id in together], notes
-    return [e for e in path if e.id not in withheld], notes

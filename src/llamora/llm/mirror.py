@@ -40,6 +40,12 @@ _UNCLEAR: Final = re.compile(
     re.IGNORECASE,
 )
 _FIRST_PERSON: Final = re.compile(r"\bI (?:am|was)\b|\bI['’]m\b|\b(?:I|[Mm]e|[Mm]y|[Mm]ine|[Mm]yself)\b")
+# Said back as a statement it would weigh more than it did, and sound like a verdict: it stays the writer's words.
+_GRAVE: Final = re.compile(
+    r"\b(?:die|died|dying|dead|death|kill\w*|suicid\w*|harm\w*|hurt\w*|hate\w*|worthless|useless|hopeless|failure|nobody"
+    r"|alone|end it|give up|stupid|ugly|burden)\b",
+    re.IGNORECASE,
+)
 # What can follow "I" in a sentence that stands by itself; a diary leaves out many a verb ("I to the office").
 _VERB: Final = re.compile(
     r"I(?:['’](?:m|ve|d|ll)|\s+(?:\w+ly\s+)?(?:\w{3,}ed|am|was|have|had|did|do|don['’]t|didn['’]t|will|would|can|could"
@@ -274,7 +280,7 @@ def _anything(text: str) -> list[str]:
 
 def _spoken(clause: str) -> str:
     """The clause said to the writer, or ``""`` when it has to be quoted."""
-    if not _VERB.match(clause) or _UNCLEAR.search(clause) or clause[-1] in "!?":
+    if not _VERB.match(clause) or _UNCLEAR.search(clause) or _GRAVE.search(clause) or clause[-1] in "!?":
         return ""
 
     def other_person(match: re.Match[str]) -> str:

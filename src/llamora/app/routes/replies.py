@@ -105,7 +105,7 @@ async def _preview(to: bytes, also: Sequence[bytes] = ()) -> Response:
     services, keys, endpoint = get_services(), security.session().keys, (await profile()).endpoint
     entry = await services.journal.get(keys, to)
     try:
-        composed = await services.replies.preview(keys, to, await today(), also=also, endpoint=endpoint)
+        composed = await services.replies.composer.preview(keys, to, await today(), also=also, endpoint=endpoint)
     except (ModelError, EntryError) as error:
         return await _no_reply(error)
     return await _previewed("reply", entry.day, composed.prompt, composed.receipt, to.hex())
@@ -121,7 +121,7 @@ async def preview_recap(text: str) -> Response:
     except (ModelError, EntryError) as error:
         return await _no_reply(error)
     return await _previewed(
-        "recap", day, asked.prompt, services.replies.receipt(asked.info, asked.client, asked.prompt)
+        "recap", day, asked.prompt, services.replies.composer.receipt(asked.info, asked.client, asked.prompt)
     )
 
 
@@ -134,7 +134,7 @@ async def preview_opening() -> Response:
         asked = await services.openings.preview(security.session().keys, day, (await profile()).endpoint)
     except (ModelError, EntryError) as error:
         return await _no_reply(error)
-    receipt = services.replies.receipt(asked.info, asked.client, asked.prompt)
+    receipt = services.replies.composer.receipt(asked.info, asked.client, asked.prompt)
     return await _previewed("opening", day, asked.prompt, receipt)
 
 
@@ -147,7 +147,7 @@ async def preview_summary(text: str) -> Response:
         asked = await services.digests.preview_trace(keys, trace, (await profile()).endpoint)
     except (ModelError, EntryError) as error:
         return await _no_reply(error)
-    receipt = services.replies.receipt(asked.info, asked.client, asked.prompt)
+    receipt = services.replies.composer.receipt(asked.info, asked.client, asked.prompt)
     return await _previewed("trace", await today(), asked.prompt, receipt, back=trace_path(trace))
 
 

@@ -1,0 +1,102 @@
+"""A reply while it is being written in this process: what came of it so far, and what it waits for."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+from llamora.journal.citations import TAKEN_OUT, Checker, Guard
+from llamora.journal.entries import Thread
+from llamora.llm.prompts import Prompt
+from llamora.llm.thoughts import THOUGHTS_END
+from llamora.persistence.entries import Entry
+
+READING = "Reading your page…"
+
+
+class LiveReply:
+    """A reply being written in this process. `entry` is its last stored state."""
+
+    def __init__(self, entry: Entry, endpoint: str = "") -> None:
+        self.entry = entry
+        self.endpoint = endpoint
+        self.ahead = -1  # how many come before it; -1 once it has its turn
+        self.begun = False
+        self.finishing = False
+        self.finished = False
+        self.placed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()  # whether it has its record
+        # Its record is being stored, and no worker has one like it: the model may be asked.
+        self.alone = asyncio.Event()
+        self.stopped_because = ""
+        self.at_length = False  # whether it ends where no longer one was asked for
+        self.first = -1.0  # when the first word came, on the monotonic clock
+        self.changed = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+        self.read: dict[bytes, str] = {}  # what is in its prompt: texts of its page, "" for passages, which it holds
+        self.seen: Mapping[bytes, int] = {}  # the revisions of these at which the model might read them
+        self.page: list[Thread] | None = None  # as it was a moment ago, when it was asked for, unless it had to wait
+        self._checker = Checker({})
+        self._guard = Guard(self._checker)
+
+    def begin(self, prompt: Prompt) -> None:
+        """The prompt is made: from here on it is known what may be cited."""
+        self._checker = Checker({p.number: p.text for p in prompt.passages}, prompt.own)
+        self._guard = Guard(self._checker)
+
+    def feed(self, piece: str) -> None:
+        """Take the model's next words."""
+        if thought := list(THOUGHTS_END.finditer(piece)):
+            self._guard = Guard(self._checker)
+            self.begun = False
+            piece = piece[thought[-1].end() :]
+        piece = piece if self.begun else piece.lstrip()
+        self.begun = self.begun or bool(piece)
+        self._guard.feed(piece)
+
+    def reached_length(self) -> None:
+        """The model said as much as it was asked for, and would have said more."""
+        self.at_length = True
+
+    def finish(self) -> str:
+        """No more comes: the text as it is kept."""
+        text = self._guard.finish().strip()
+        return "" if text == TAKEN_OUT else text
+
+    @property
+    def text(self) -> str:
+        """All that came so far and may be shown."""
+        return self._guard.text
+
+    @property
+    def removed(self) -> int:
+        """How many untrue citations and quotations were taken out."""
+        return self._guard.removed
+
+    def tell(self) -> None:
+        """Wake everybody who follows."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def moved(self, ahead: int) -> None:
+        """Somebody in the queue before this reply came or went."""
+        if ahead >= 0:
+            self.page = None
+        if ahead != self.ahead:
+            self.ahead = ahead
+            self.tell()
+
+    def now(self) -> Entry:
+        """The reply as it stands this moment."""
+        return self.entry if self.finished else replace(self.entry, text=self.text)
+
+    @property
+    def waiting(self) -> str:
+        """What it waits for, in words, while no word of it is there."""
+        if self.text:
+            return ""
+        if self.ahead < 0:
+            return READING
+        if not self.ahead:
+            return "Waiting for the model, which is answering somebody…"
+        if self.ahead == 1:
+            return "Waiting for the model, which is busy; one more comes first…"
+        return f"Waiting for the model, which is busy; {self.ahead} more come first…"
