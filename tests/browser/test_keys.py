@@ -33,6 +33,19 @@ def arrived(page: Page, path: str) -> None:
     page.wait_for_load_state()
 
 
+def test_escape_leaves_the_field_of_the_search(page: Page) -> None:
+    keys, field = page.keyboard, page.locator("#find")
+    keys.press("/")
+    expect(field).to_be_focused()
+    keys.type("heron")
+    keys.press("Escape")
+    expect(field).to_have_value("")
+    keys.press("Escape")
+    expect(field).not_to_be_focused()
+    keys.press("n")  # the keys are within reach again
+    expect(page.get_by_label("Write an entry")).to_be_focused()
+
+
 def test_the_palette_leads_anywhere(page: Page, writer: Writer, axe: Callable[[Page], None]) -> None:
     keys, palette = page.keyboard, page.get_by_role("dialog", name="Go to")
     field = page.get_by_role("combobox")

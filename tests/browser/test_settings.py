@@ -133,12 +133,27 @@ def test_no_page_scrolls_sideways_at_any_size_of_the_text(
     writer.post("/you/settings", {"text_size": size})
     writer.write("A heron in the reeds, and a very long word: " + "Donaudampfschifffahrtsgesellschaft" * 3)
     page = new_page()
-    for width in (360, 768, 1280):
+    for width in (320, 360, 768, 1280):
         page.set_viewport_size({"width": width, "height": 800})
-        for path in ("/d/today", "/you", "/search", "/calendar"):
+        for path in ("/d/today", "/you", "/search", "/calendar", "/calendar/2026"):
             enter(page, writer, path)
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wide <= 0, (path, width)
+
+
+def test_a_small_screen_with_the_largest_letters_shows_the_line_and_what_keeps_it(
+    writer: Writer, new_page: Callable[..., Page]
+) -> None:
+    writer.post("/you/settings", {"text_size": "152"})
+    page = new_page(has_touch=True, is_mobile=True, viewport={"width": 320, "height": 600})
+    enter(page, writer, "/d/2024-03-02")
+    page.locator("#write").tap()
+    page.keyboard.type("A line, and below it\n" * 8 + "the last one")
+    bar, composer = page.locator(".bar").bounding_box(), page.locator("#composer").bounding_box()
+    assert bar is not None
+    assert composer is not None
+    assert composer["y"] >= 0
+    assert composer["y"] + composer["height"] <= bar["y"]
 
 
 PLACES = """() => [...document.querySelectorAll(

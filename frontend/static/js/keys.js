@@ -61,7 +61,7 @@ function stopOrClose(target) {
   const editing = target.closest?.("form.edit");
   if (editing && !("draft" in editing.dataset) && target.value === target.defaultValue)
     return editing.querySelector("[data-cancel]").click();
-  if (target.matches?.("textarea") && !target.value) target.blur(); // then the keys below are within reach
+  if (target.matches?.("textarea, [type=search]") && !target.value) target.blur(); // then the keys below are within reach
 }
 
 document.addEventListener("keydown", (event) => {
