@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 STATIC = Path(__file__).parents[1] / "frontend" / "static"
-OURS = sorted(path for path in (STATIC / "js").rglob("*.js") if "vendor" not in path.parts)
+OURS = sorted(path for path in STATIC.rglob("*.js") if "vendor" not in path.parts)
 MOST_IN_ALL = 60 * 1024  # bytes, as it is written
 MOST_IN_ONE = 10 * 1024
 # Who may reach past HTMX. The worker that shows a page while the server is away has to answer requests itself.
-MAY_FETCH = {"worker.js"}
+MAY_FETCH = {"sw.js"}
 MAY_LISTEN = {"session.js"}  # one stream for each open page
 
 
