@@ -161,6 +161,16 @@ PASTED = [
     ),
     ("<p>run <code>ls *</code></p><pre>a\n  b\n</pre>", "run `ls *`\n\n```\na\n  b\n```"),
     ('<b style="font-weight:normal"><span style="font-weight:700">docs</span> plain</b>', "**docs** plain"),
+    (  # as Word has it: paragraphs that look like a list
+        "<p class=MsoListParagraph style='text-indent:-18pt;mso-list:l0 level1 lfo1'><![if !supportLists]><span "
+        "style='font-family:Symbol;mso-list:Ignore'>·<span>&nbsp;&nbsp; </span></span><![endif]>one<o:p></o:p></p>\n"
+        "<p style='mso-list:l0\nlevel2 lfo1'><span style='mso-list:Ignore'>b)<span>&nbsp;</span></span>deeper</p>"
+        "<p style='mso-list:l0 level1 lfo1'><span style='mso-list:Ignore'>o&nbsp;</span>two</p><p>after</p>",
+        "- one\n    1. deeper\n- two\n\nafter",
+    ),
+    ("<p><b>a</b><b>b</b> <b>c</b><b><i>d</i></b></p>", "**ab** **c*d***"),  # one bold word, as Google Docs has it
+    ("<table><tr><td><h2>Letter</h2>Dear N.<tr><td>Yours</table>", "## Letter\n\nDear N.\n\nYours"),
+    ("<ul><li><label><input type=checkbox checked> done</label></ul><button>Copy</button>", "- [x] done"),
     ("<table><tr><th>a<th>b<tr><td>1<td>2|3</table>", "| a | b |\n| --- | --- |\n| 1 | 2\\|3 |"),
     (
         '<p>2 * 3 <i>is</i> six<img src="https://e.org/x.png" alt="!"><script>alert(1)</script></p>',

@@ -3,7 +3,8 @@
 import { isAddress, link, type } from "./markup.js";
 
 const TELLING = "b,strong,i,em,a[href],h1,h2,h3,h4,h5,h6,li,blockquote,code,pre,table,hr,s,del,[data-style]";
-const IGNORED = /^(script|style|title|meta|link|head|template|svg|object|iframe)$/i;
+const IGNORED = /^(script|style|title|meta|link|head|template|svg|object|iframe|button|select)$/i;
+const WORD_ITEM = /mso-list:\s*\S+\s+level(\d)/; // Word has no lists but paragraphs that look like one
 const BLOCK =
   /^([UOD]L|LI|D[TD]|P|DIV|H[1-6R]|BLOCKQUOTE|PRE|TABLE|SECTION|ARTICLE|HEADER|FOOTER|MAIN|ASIDE|NAV|FIG.*|ADDRESS|FORM|BODY)$/;
 
@@ -20,7 +21,10 @@ export function markdownOf(html) {
   const tame = html.replace(/<style[\s\S]*?<\/style>/gi, "").replace(/\sstyle=/gi, " data-style=");
   const { body } = new DOMParser().parseFromString(tame, "text/html");
   const isTelling = [...body.querySelectorAll(TELLING)].some(
-    (element) => !element.dataset.style || marksOf(element).length || !element.matches("[data-style]:is(span,p,div)"),
+    (element) =>
+      !element.matches("[data-style]:is(span,p,div)") ||
+      marksOf(element).length ||
+      WORD_ITEM.test(element.dataset.style),
   );
   return isTelling ? blocks(body).join("\n\n") : "";
 }
@@ -28,15 +32,23 @@ export function markdownOf(html) {
 function blocks(parent) {
   const found = [];
   let run = "";
+  let level; // of the item of Word's that came last
   const flush = () => {
-    const text = run.replace(/ *\n */g, "\n").trim();
+    // Bold that ends where bold begins goes on.
+    const text = run
+      .replace(/ *\n */g, "\n")
+      .replace(/(?<=[^\s\\*])(\*{6}|\*{4})(?=\*?[^\s*])/g, "")
+      .trim();
     if (text) found.push(text);
     run = "";
   };
   for (const node of parent.childNodes) {
     if (isBlock(node) || (node.firstElementChild && [...node.querySelectorAll("*")].some(isBlock))) {
       flush();
-      found.push(...block(node));
+      const before = level;
+      level = node.dataset.style?.match(WORD_ITEM)?.[1];
+      if (level) found.push((before ? `${found.pop()}\n` : "") + wordItem(node, level));
+      else found.push(...block(node));
     } else run += inline(node);
   }
   flush();
@@ -53,8 +65,14 @@ function block(node) {
   if (name === "BLOCKQUOTE") return [blocks(node).join("\n\n").replace(/^/gm, "> ").replace(/^> $/gm, ">")];
   if (name === "PRE") return [`\`\`\`\n${node.textContent.replace(/\n$/, "")}\n\`\`\``];
   if (name === "HR") return ["---"];
-  if (name === "TABLE") return [table(node)];
+  if (name === "TABLE") return table(node);
   return blocks(node);
+}
+
+function wordItem(node, level) {
+  const sign = node.querySelector("[data-style*='Ignore']")?.textContent.trim();
+  const mark = /^\w+[.)]/.test(sign) ? `${Number.parseInt(sign, 10) || 1}.` : "-";
+  return `${"    ".repeat(level - 1)}${mark} ${inlines(node).trim()}`;
 }
 
 function list(node) {
@@ -64,7 +82,7 @@ function list(node) {
     if (/^[UO]L$/.test(child.nodeName) && items.length) {
       items.push(lines(list(child), "  ", "  ")); // as some word processors nest them
     } else if (child.nodeName === "LI") {
-      const box = child.querySelector(":scope > input[type=checkbox], :scope > p:first-child > input[type=checkbox]");
+      const box = child.querySelector(":scope > input[type=checkbox], :scope > :is(p, label):first-child > input[type=checkbox]");
       const mark =
         node.nodeName === "OL" ? `${number++}. ` : box ? `- [${box.hasAttribute("checked") ? "x" : " "}] ` : "- ";
       items.push(lines(blocks(child).join("\n"), mark, " ".repeat(mark.length - (box ? 4 : 0))));
@@ -74,11 +92,13 @@ function list(node) {
 }
 
 function table(node) {
-  const rows = [...node.rows].map((row) =>
+  const all = [...node.rows];
+  if (all.every(({ cells }) => cells.length < 2)) return all.flatMap(({ cells }) => [...cells].flatMap(blocks)); // no table
+  const rows = all.map((row) =>
     [...row.cells].map((cell) => blocks(cell).join(" ").replace(/\s+/g, " ").replaceAll("|", "\\|")),
   );
   const row = (cells) => `| ${cells.join(" | ")} |`;
-  return rows.length ? [row(rows[0]), row(rows[0].map(() => "---")), ...rows.slice(1).map(row)].join("\n") : "";
+  return [[row(rows[0]), row(rows[0].map(() => "---")), ...rows.slice(1).map(row)].join("\n")];
 }
 
 function marksOf({ nodeName: name, dataset = {} }) {
@@ -98,6 +118,7 @@ function inline(node) {
   }
   const { nodeName: name } = node;
   if (node.nodeType !== Node.ELEMENT_NODE || IGNORED.test(name)) return "";
+  if (/mso-list:\s*Ignore/.test(node.dataset?.style)) return "";
   if (name === "BR") return "\n";
   if (name === "IMG") return node.alt;
   if (name === "CODE" || name === "KBD" || name === "SAMP") return node.textContent && `\`${node.textContent}\``;
