@@ -162,10 +162,12 @@ PASTED = [
     ("<p>run <code>ls *</code></p><pre>a\n  b\n</pre>", "run `ls *`\n\n```\na\n  b\n```"),
     ('<b style="font-weight:normal"><span style="font-weight:700">docs</span> plain</b>', "**docs** plain"),
     (  # as Word has it: paragraphs that look like a list
-        "<p class=MsoListParagraph style='text-indent:-18pt;mso-list:l0 level1 lfo1'><![if !supportLists]><span "
-        "style='font-family:Symbol;mso-list:Ignore'>·<span>&nbsp;&nbsp; </span></span><![endif]>one<o:p></o:p></p>\n"
-        "<p style='mso-list:l0\nlevel2 lfo1'><span style='mso-list:Ignore'>b)<span>&nbsp;</span></span>deeper</p>"
-        "<p style='mso-list:l0 level1 lfo1'><span style='mso-list:Ignore'>o&nbsp;</span>two</p><p>after</p>",
+        (
+            "<p class=MsoListParagraph style='text-indent:-18pt;mso-list:l0 level1 lfo1'><![if !supportLists]><span "
+            "style='font-family:Symbol;mso-list:Ignore'>·<span>&nbsp;&nbsp; </span></span><![endif]>one<o:p></o:p></p>\n"
+            "<p style='mso-list:l0\nlevel2 lfo1'><span style='mso-list:Ignore'>b)<span>&nbsp;</span></span>deeper</p>"
+            "<p style='mso-list:l0 level1 lfo1'><span style='mso-list:Ignore'>o&nbsp;</span>two</p><p>after</p>"
+        ),
         "- one\n    1. deeper\n- two\n\nafter",
     ),
     ("<p><b>a</b><b>b</b> <b>c</b><b><i>d</i></b></p>", "**ab** **c*d***"),  # one bold word, as Google Docs has it

@@ -82,7 +82,9 @@ function list(node) {
     if (/^[UO]L$/.test(child.nodeName) && items.length) {
       items.push(lines(list(child), "  ", "  ")); // as some word processors nest them
     } else if (child.nodeName === "LI") {
-      const box = child.querySelector(":scope > input[type=checkbox], :scope > :is(p, label):first-child > input[type=checkbox]");
+      const box = child.querySelector(
+        ":scope > input[type=checkbox], :scope > :is(p, label):first-child > input[type=checkbox]",
+      );
       const mark =
         node.nodeName === "OL" ? `${number++}. ` : box ? `- [${box.hasAttribute("checked") ? "x" : " "}] ` : "- ";
       items.push(lines(blocks(child).join("\n"), mark, " ".repeat(mark.length - (box ? 4 : 0))));
