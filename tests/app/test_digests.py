@@ -228,7 +228,7 @@ async def test_what_would_be_sent_for_a_recap_and_an_opening_is_what_is_sent(
     model.default = Reply(["A heron & an otter."])
 
     def shown_in(page: str) -> list[str]:
-        return [html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)]
+        return [html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)][:-1]
 
     await alice.write("A heron & an otter, <before> rain.", days_ago(1))
     await alice.write("Rain since noon.", days_ago(1))

@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -43,8 +44,8 @@ def sent(model: ScriptedModel, number: int = -1) -> str:
 
 
 def previewed(page: Answer) -> list[str]:
-    """The messages on a page that shows what would be sent."""
-    return [html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", page.text, re.DOTALL)]
+    """The messages on a page that shows what would be sent, without how the model may answer."""
+    return [html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", page.text, re.DOTALL)][:-1]
 
 
 async def test_a_citation_leads_to_the_entry_and_stands_in_the_margin(alice: Visitor, ask: Ask) -> None:
@@ -251,7 +252,10 @@ async def test_the_preview_is_what_is_sent(app: Running, alice: Visitor, model: 
     assert shown.status == 200
     assert model.chats == []
     await alice.ask(entry)
-    assert previewed(shown) == [message["content"] for message in model.chats[0].body["messages"]]
+    body = model.chats[0].body
+    assert previewed(shown) == [message["content"] for message in body["messages"]]
+    parameters = json.loads(html.unescape(re.findall(r"<pre[^>]*>(.*?)</pre>", shown.text, re.DOTALL)[-1]))
+    assert parameters == {name: value for name, value in body.items() if name not in ("model", "messages", "stream")}
 
 
 async def test_turned_off_the_model_is_nowhere(app: Running, alice: Visitor, ask: Ask, model: ScriptedModel) -> None:

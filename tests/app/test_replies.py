@@ -91,6 +91,19 @@ async def test_another_reply_is_read_as_it_comes_also_beside_a_preferred_one(
     assert (await alice.get(DAY)).words.count("set aside") == 1
 
 
+async def test_a_model_that_thinks_is_said_to(app: Running, model: ScriptedModel) -> None:
+    done = asyncio.Event()
+    model.script(Reply(["<think>The heron", " stands.</think>", "It stood."], held={1: done}))
+    alice = await app.visitor()
+    _, reply = await asked(alice)
+    page = await until_shown(alice, "The model is thinking…")
+    assert "heron" not in page.words
+    done.set()
+    *_, final, _ = events(await alice.get(f"/r/{reply}/events"))
+    assert "It stood." in final[1]
+    assert "thinking" not in final[1]
+
+
 async def test_without_htmx_it_leads_to_the_page(app: Running, model: ScriptedModel) -> None:
     alice = await app.visitor()
     entry = await alice.write("What now?")

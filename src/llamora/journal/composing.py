@@ -33,19 +33,27 @@ class Composed:
     receipt: Receipt
     read: Mapping[bytes, str]
     seen: Mapping[bytes, int]
+    max_tokens: int
 
 
 class Composer:
     """Gathers what a model is asked with."""
 
     def __init__(
-        self, db: LocalDB, journal: Journal, search: SearchService, model: Model, prompts: PromptBuilder
+        self,
+        db: LocalDB,
+        journal: Journal,
+        search: SearchService,
+        model: Model,
+        prompts: PromptBuilder,
+        max_tokens: int,
     ) -> None:
         self._db = db
         self._journal = journal
         self._search = search
         self._model = model
         self._prompts = prompts
+        self._max_tokens = max_tokens
 
     async def preview(
         self, keys: Keyring, to: bytes, today: date, *, also: Sequence[bytes] = (), endpoint: str = ""
@@ -104,7 +112,7 @@ class Composer:
         receipt = replace(self.receipt(info, client, prompt, used), beside=tuple(e.id for e in notes))
         read, seen = {e.id: e.text for e in (*path, *notes)}, {e.id: e.revision for e in (*path, *notes)}
         seen |= {used.entry: revision for used, revision in drawn}
-        return Composed(prompt, client, receipt, read, seen)
+        return Composed(prompt, client, receipt, read, seen, self._max_tokens)
 
     async def _still_true(self, keys: Keyring, page: list[Thread], path: list[Entry]) -> list[Entry]:
         """The messages without replies that may hold words of what the model may not read, or may read no longer.

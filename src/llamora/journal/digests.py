@@ -56,6 +56,7 @@ class Asked:
     prompt: Prompt
     client: ModelClient
     info: ModelInfo
+    max_tokens: int
 
 
 class Digests:
@@ -101,7 +102,7 @@ class Digests:
         written = [Turn("me", entry.text, entry.day) for entry in entries]
         small = self._model.small(endpoint)
         prompt = await self._prompts.line(client, kind, day=day, written=written, small=small)
-        return Asked(prompt, client, await client.describe())
+        return Asked(prompt, client, await client.describe(), MAX_TOKENS)
 
     async def say(self, keys: Keyring, kind: Line, day: date, entries: Sequence[Entry], endpoint: str) -> Digest:
         """Ask for a line about `entries`, check it as replies are checked, and keep it.
@@ -114,7 +115,7 @@ class Digests:
         async with self._turns.turn(keys.user_id, lambda _: None):
             asked = await self._asked(kind, day, entries, endpoint)
             prompt = asked.prompt
-            said, cut = await self._said(keys, asked, read, MAX_TOKENS)
+            said, cut = await self._said(keys, asked, read)
         guard = Guard(Checker({}, prompt.own))
         guard.feed(said.strip())
         text = guard.finish().strip()
@@ -161,7 +162,7 @@ class Digests:
         read = {entry.id: entry.revision for entry in entries}
         async with self._turns.turn(keys.user_id, lambda _: None):
             asked = await self._asked_of_trace(keys, trace, passages, endpoint)
-            said, cut = await self._said(keys, asked, read, TRACE_TOKENS)
+            said, cut = await self._said(keys, asked, read)
         prompt, info = asked.prompt, asked.info
         checked, _ = Checker({passage.number: passage.text for passage in prompt.passages}).checked(said.strip())
         text = that_cite(checked)
@@ -187,7 +188,7 @@ class Digests:
         name = (await self._journal.traces.get(keys, trace)).name
         client = await self._model.client(endpoint)
         prompt = await self._prompts.summary(client, name, passages, small=self._model.small(endpoint))
-        return Asked(prompt, client, await client.describe())
+        return Asked(prompt, client, await client.describe(), TRACE_TOKENS)
 
     async def _passages(self, keys: Keyring, trace: bytes, endpoint: str) -> tuple[list[Entry], list[Passage]]:
         """The entries that the summary of a trace is drawn from, by day, and what of them is read, strongest first."""
@@ -203,7 +204,7 @@ class Digests:
             Passage(numbers[each.id], each.day, excerpt(each.text, -1, words, short=small)) for each in strongest
         ]
 
-    async def _said(self, keys: Keyring, asked: Asked, read: Mapping[bytes, int], max_tokens: int) -> tuple[str, str]:
+    async def _said(self, keys: Keyring, asked: Asked, read: Mapping[bytes, int]) -> tuple[str, str]:
         """What the model says, in whole sentences, and what was cut of prompt and answer, in words.
 
         Nothing is sent when one of the entries that it is to read has changed: EntryError.
@@ -213,7 +214,7 @@ class Digests:
         said, cut = "", [asked.prompt.cut] if asked.prompt.cut else []
         pieces = asked.client.stream(
             asked.prompt.messages,
-            max_tokens=max_tokens,
+            max_tokens=asked.max_tokens,
             extra=asked.prompt.options or None,
             at_length=lambda: cut.append(AT_LENGTH),
         )

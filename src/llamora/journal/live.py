@@ -11,6 +11,7 @@ from llamora.llm.thoughts import THOUGHTS_END
 from llamora.persistence.entries import Entry
 
 READING = "Reading your page…"
+THINKING = "The model is thinking…"
 
 
 class LiveReply:
@@ -27,6 +28,7 @@ class LiveReply:
         # Its record is being stored, and no worker has one like it: the model may be asked.
         self.alone = asyncio.Event()
         self.stopped_because = ""
+        self.thinking = False
         self.at_length = False  # whether it ends where no longer one was asked for
         self.first = -1.0  # when the first word came, on the monotonic clock
         self.changed = asyncio.Event()
@@ -51,6 +53,12 @@ class LiveReply:
         piece = piece if self.begun else piece.lstrip()
         self.begun = self.begun or bool(piece)
         self._guard.feed(piece)
+
+    def thinks(self) -> None:
+        """The model thinks before it says a word."""
+        if not self.thinking:
+            self.thinking = True
+            self.tell()
 
     def reached_length(self) -> None:
         """The model said as much as it was asked for, and would have said more."""
@@ -94,7 +102,7 @@ class LiveReply:
         if self.text:
             return ""
         if self.ahead < 0:
-            return READING
+            return THINKING if self.thinking else READING
         if not self.ahead:
             return "Waiting for the model, which is answering somebody…"
         if self.ahead == 1:

@@ -73,7 +73,7 @@ class Replies:
         self._journal = journal
         self._search = search
         self._model = model
-        self.composer = Composer(db, journal, search, model, prompts)
+        self.composer = Composer(db, journal, search, model, prompts, settings.max_reply_tokens)
         self._settings = settings
         self._boot = boot
         self._live: dict[bytes, LiveReply] = {}
@@ -317,9 +317,10 @@ class Replies:
         await live.alone.wait()
         pieces = composed.client.stream(
             prompt.messages,
-            max_tokens=self._settings.max_reply_tokens,
+            max_tokens=composed.max_tokens,
             extra=prompt.options or None,
             at_length=live.reached_length,
+            at_thought=live.thinks,
         )
         asked = time.monotonic()
         came: asyncio.Queue[str | None] = asyncio.Queue()

@@ -142,6 +142,7 @@ class ModelClient:
         stop: Sequence[str] = (),
         extra: Mapping[str, Any] | None = None,
         at_length: Callable[[], None] | None = None,
+        at_thought: Callable[[], None] | None = None,
     ) -> AsyncGenerator[str, None]:
         """Yield the reply's text as it comes.
 
@@ -150,12 +151,13 @@ class ModelClient:
         frees the server's slot. Raises ModelError; pieces already yielded stay valid.
 
         What a model thinks aloud is left out (:mod:`llamora.llm.thoughts`); a closing mark alone is passed on in one
-        piece, and all before it was thought. ``at_length`` is called at the end when ``max_tokens`` ended it.
+        piece, and all before it was thought. ``at_length`` is called at the end when ``max_tokens`` ended it,
+        ``at_thought`` with each piece of what it thinks.
         """
         info = self._info
         learned = info is not None and (info.opens_thought or info.name == self._closed_alone)
         thoughts = Thoughts(opened=self._opens_thought or learned)
-        pieces = self._pieces(messages, max_tokens, temperature, stop, extra)
+        pieces = self._pieces(messages, self.parameters(max_tokens, temperature, stop, extra), max_tokens)
         reason = ""
         failure: ModelError | None = None
         place = ""
@@ -165,6 +167,8 @@ class ModelClient:
                 reason = piece if kind == "end" else ""
                 if said := thoughts.feed(piece) if kind == "said" else thoughts.apart() if kind == "thought" else "":
                     yield said
+                if at_thought is not None and (kind == "thought" or thoughts.open):
+                    at_thought()
         except ModelError as error:
             failure = error
         except Exception as error:  # every failure of a server ends in a sentence
@@ -184,13 +188,34 @@ class ModelClient:
         if reason == "length" and at_length is not None:
             at_length()
 
-    async def _pieces(
+    def parameters(
         self,
-        messages: Sequence[Message],
         max_tokens: int,
-        temperature: float | None,
-        stop: Sequence[str],
-        extra: Mapping[str, Any] | None,
+        temperature: float | None = None,
+        stop: Sequence[str] = (),
+        extra: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """All that goes into the body of a request beside the model's name and the messages."""
+        settings = self._settings
+        body: dict[str, Any] = {
+            "max_tokens": max_tokens,
+            "temperature": settings.temperature if temperature is None else temperature,
+        }
+        if stop:
+            body["stop"] = list(stop)
+        if self._reasoning_effort:
+            body["reasoning_effort"] = self._reasoning_effort
+        address = self._address()
+        host = urlsplit(address if "//" in address else f"//{address}").hostname or ""
+        if host.endswith("api.openai.com"):
+            # There the older name is refused for newer models, and a temperature for those that think.
+            body["max_completion_tokens"] = body.pop("max_tokens")
+            if self._reasoning_effort not in ("", "none"):
+                del body["temperature"]
+        return body | dict(extra or {})
+
+    async def _pieces(
+        self, messages: Sequence[Message], body: Mapping[str, Any], max_tokens: int
     ) -> AsyncGenerator[tuple[Literal["said", "thought", "end"], str], None]:
         """What is said; that something is thought apart from it, once; and at the end why it ended."""
         from llamora.llm.wire import GuardedStream, is_event_stream
@@ -198,18 +223,6 @@ class ModelClient:
         connection = await self._open()
         model = self._model or (await self.describe()).name
         settings = self._settings
-        body: dict[str, Any] = {"temperature": settings.temperature if temperature is None else temperature}
-        if stop:
-            body["stop"] = list(stop)
-        if self._reasoning_effort:
-            body["reasoning_effort"] = self._reasoning_effort
-        limit: Any = {"max_tokens": max_tokens}
-        if (urlsplit(connection.root).hostname or "").endswith("api.openai.com"):
-            # There the older name is refused for newer models, and a temperature for those that think.
-            limit = {"max_completion_tokens": max_tokens}
-            if self._reasoning_effort not in ("", "none"):
-                del body["temperature"]
-        body.update(extra or {})
         loop = asyncio.get_running_loop()
         started = loop.time()
         patience = settings.timeout_seconds
@@ -219,7 +232,6 @@ class ModelClient:
                 messages=cast(Any, [{"role": m.role, "content": m.content} for m in messages]),
                 stream=True,
                 extra_body=body,
-                **limit,
             )
         finished = apart = False
         reason = ""

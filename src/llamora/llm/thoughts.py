@@ -55,6 +55,11 @@ class Thoughts:
         self.closed_alone = False
 
     @property
+    def open(self) -> bool:
+        """Whether what comes now is thought."""
+        return self._opened or self._end is not None
+
+    @property
     def unclosed(self) -> bool:
         """Whether all that came so far may be the thought that the prompt opened."""
         return self._opened

@@ -28,10 +28,11 @@ from llamora.app.pages import (
 from llamora.app.services.container import get_services
 from llamora.app.streams import event, event_stream
 from llamora.app.views import cut_words, entry_view, message_view, model_view, page_views, trace_path
+from llamora.journal.composing import Composed
+from llamora.journal.digests import Asked
 from llamora.journal.entries import EntryError
 from llamora.journal.replies import KEPT_MEANWHILE
 from llamora.llm.client import ModelError
-from llamora.llm.prompts import Prompt
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry, Receipt
 
@@ -108,7 +109,7 @@ async def _preview(to: bytes, also: Sequence[bytes] = ()) -> Response:
         composed = await services.replies.composer.preview(keys, to, await today(), also=also, endpoint=endpoint)
     except (ModelError, EntryError) as error:
         return await _no_reply(error)
-    return await _previewed("reply", entry.day, composed.prompt, composed.receipt, to.hex())
+    return await _previewed("reply", entry.day, composed, composed.receipt, to.hex())
 
 
 @blueprint.get("/d/<text>/recap/prompt")
@@ -121,7 +122,7 @@ async def preview_recap(text: str) -> Response:
     except (ModelError, EntryError) as error:
         return await _no_reply(error)
     return await _previewed(
-        "recap", day, asked.prompt, services.replies.composer.receipt(asked.info, asked.client, asked.prompt)
+        "recap", day, asked, services.replies.composer.receipt(asked.info, asked.client, asked.prompt)
     )
 
 
@@ -135,7 +136,7 @@ async def preview_opening() -> Response:
     except (ModelError, EntryError) as error:
         return await _no_reply(error)
     receipt = services.replies.composer.receipt(asked.info, asked.client, asked.prompt)
-    return await _previewed("opening", day, asked.prompt, receipt)
+    return await _previewed("opening", day, asked, receipt)
 
 
 @blueprint.get("/traces/<text>/summary/prompt")
@@ -148,21 +149,21 @@ async def preview_summary(text: str) -> Response:
     except (ModelError, EntryError) as error:
         return await _no_reply(error)
     receipt = services.replies.composer.receipt(asked.info, asked.client, asked.prompt)
-    return await _previewed("trace", await today(), asked.prompt, receipt, back=trace_path(trace))
+    return await _previewed("trace", await today(), asked, receipt, back=trace_path(trace))
 
 
 async def _previewed(
-    what: str, day: date, prompt: Prompt, receipt: Receipt, entry: str = "", back: str = ""
+    what: str, day: date, asked: Composed | Asked, receipt: Receipt, entry: str = "", back: str = ""
 ) -> Response:
-    options = json.dumps(dict(prompt.options), ensure_ascii=False, indent=1) if prompt.options else ""
+    parameters = asked.client.parameters(asked.max_tokens, extra=asked.prompt.options)
     return await page(
         "pages/prompt.html",
         what=what,
         day=day,
         entry=entry,
         back=back,
-        messages=prompt.messages,
-        options=options,
+        messages=asked.prompt.messages,
+        options=json.dumps(parameters, ensure_ascii=False, indent=1),
         receipt=receipt,
         cut=cut_words(receipt.cut),
     )
