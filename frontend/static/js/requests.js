@@ -61,7 +61,7 @@ on("htmx:after:swap", (ctx) => {
 });
 
 /** Scrolls somewhere on a long day, and again while what comes near is laid out: its height was a guess (day.css). */
-export function hold(scroll, frames = 4) {
+export function hold(scroll, frames = 8) {
   scroll();
   if (frames) requestAnimationFrame(() => hold(scroll, frames - 1));
 }
