@@ -164,7 +164,8 @@ PASTED = [
     (  # as Word has it: paragraphs that look like a list
         (
             "<p class=MsoListParagraph style='text-indent:-18pt;mso-list:l0 level1 lfo1'><![if !supportLists]>"
-            "<span style='mso-list:Ignore'>·<span>&nbsp;&nbsp; </span></span><![endif]>one<o:p></o:p></p>\n"
+            "<span style='mso-list:Ignore'>·<span>&nbsp;&nbsp; </span></span><![endif]>one"
+            "<o:p></o:p></p>\n"
             "<p style='mso-list:l0\nlevel2 lfo1'><span style='mso-list:Ignore'>b)<span>&nbsp;</span></span>"
             "deeper</p>"
             "<p style='mso-list:l0 level1 lfo1'><span style='mso-list:Ignore'>o&nbsp;</span>two</p><p>after</p>"
