@@ -69,7 +69,8 @@ def test_the_box_and_the_popover(
     expect(page.locator("summary", has_text="More")).to_be_focused()
     page.get_by_text("Trace", exact=True).first.focus()
     keys.press("Enter")
-    keys.press("Tab")
+    # At once: letters that are typed meanwhile would be keys of the page, and "r" would ask for a reply.
+    expect(page.get_by_label("A word, a few words or one emoji")).to_be_focused()
     keys.type("heron")
     keys.press("Enter")
     expect(chips).to_have_text(["#heron", "#rain"])

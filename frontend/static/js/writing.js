@@ -24,7 +24,7 @@ document.addEventListener(
   "toggle",
   ({ target }) => {
     if (!target.matches("details[open]")) return;
-    const field = target.querySelector("textarea");
+    const field = target.querySelector("textarea, .tracing [name=name]");
     if (field && !field.defaultValue) field.focus(); // with a draft in it, it stood open from the beginning
     if (target.contains(document.activeElement)) bringUp(target);
   },
