@@ -58,6 +58,24 @@ def test_every_view_by_keys_alone(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_many_traces_do_not_part_a_text_from_what_can_be_done_with_it(
+    writer: Writer, new_page: Callable[..., Page]
+) -> None:
+    few, many = (writer.write(f"A line, {word}.", "2024-03-20") for word in ("plain", "with much beside it"))
+    for number in range(9):
+        writer.post(f"/e/{many}/traces", {"name": f"trace {number}"}, fragment=True)
+    page = signed_in(writer, new_page(), "/d/2024-03-20")
+
+    def gap(entry: str) -> float:
+        text, row = (page.locator(f"#e-{entry} {part}").first.bounding_box() for part in (".prose p", ".actions"))
+        assert text is not None
+        assert row is not None
+        return row["y"] - text["y"] - text["height"]
+
+    expect(page.locator(f"#traces-{many} li")).to_have_count(9)
+    assert gap(many) == pytest.approx(gap(few), abs=1)
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_box_and_the_popover(
     writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None], width: int
