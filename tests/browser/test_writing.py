@@ -197,6 +197,25 @@ def test_rich_text_becomes_markdown(field: Locator, page: Page) -> None:
     assert not [url for url in asked if "e.org" in url]
 
 
+def test_a_long_text_is_pasted_as_it_is_and_taken_back_in_one(field: Locator, page: Page) -> None:
+    page.keyboard.type("before  after")
+    field.evaluate("field => field.setSelectionRange(7, 7)")
+    lines = ["    AT&T  &amp; \\<b> &lt;", "", "\ttab \u00a0", "<!-- ", "שלום"]
+    typed = """async (field, text) => {
+      const { type } = await import("/static/js/markup.js");
+      let inputs = 0;
+      field.addEventListener("input", () => inputs++);
+      type(field, text);
+      return inputs;
+    }"""
+    text = "\n" + "\n".join(lines * 400) + "\n"
+    assert field.evaluate(typed, text) == 1
+    expect(field).to_have_value(f"before {text} after")
+    assert field.evaluate("field => field.selectionStart") == 7 + len(text)
+    page.keyboard.press("Control+z")
+    expect(field).to_have_value("before  after")
+
+
 def test_an_address_pasted_over_words_makes_them_a_link(field: Locator, page: Page) -> None:
     page.keyboard.type("the heron")
     page.keyboard.press("Shift+Control+ArrowLeft")

@@ -2,7 +2,7 @@
 
 import { bringUp } from "./requests.js";
 
-// Firefox and older browsers do not yet let a field grow with its text by CSS alone.
+// Older browsers do not let a field grow with its text by CSS alone.
 if (!CSS.supports("field-sizing", "content")) {
   const grow = () => {
     for (const field of document.querySelectorAll("[data-grows]")) {
