@@ -29,7 +29,7 @@ MATRIX: dict[str, tuple[str, ...]] = {
     "journal": ("search", "llm", "persistence", "vault", "clock", "settings", "text"),
     "search": ("persistence", "vault", "clock", "settings", "text"),
     "persistence": ("vault", "clock", "settings", "text"),
-    "llm": ("settings",),
+    "llm": ("settings", "text"),
     "vault": (),
     "clock": (),
     "settings": (),

@@ -2,10 +2,11 @@
 
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamora.text import MARKS_IN_A_ROW, normal_form
+from llamora.text import MARKS_IN_A_ROW, language_of, normal_form
 
 
 @given(st.text(max_size=200))
@@ -24,3 +25,18 @@ def test_marks_beyond_measure_are_dropped() -> None:
 def test_long_rows_of_emoji_and_signs_stay() -> None:
     for text in ("\U0001f469\u200d\U0001f4bb" * 60, "\u2026" * 100, "\u0928\u093f" * 80):
         assert normal_form("NFC", text) == unicodedata.normalize("NFC", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Was it too early to run again?", "en"),
+        ("War es mit dem Knie zu früh?", "de"),
+        ("Früh am #fluss, noch im Dunkeln.", "de"),
+        ("Die Hard was on, and I fell asleep.", "en"),
+        ("", "en"),
+        ("今日はとても寒い。", "en"),
+    ],
+)
+def test_the_language_of_a_text(text: str, language: str) -> None:
+    assert language_of(text) == language

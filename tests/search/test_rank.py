@@ -16,6 +16,7 @@ from llamora.search.rank import (
     parse_query,
     pieces,
     plain,
+    plain_query,
     relaxed,
 )
 
@@ -219,3 +220,13 @@ def test_pieces_keep_every_letter(parts: list[tuple[str, bool]]) -> None:
 
 def test_marks_are_told_apart() -> None:
     assert pieces(f"the {START}red{STOP}  house") == (("the ", False), ("red", True), (" house", False))
+
+
+def test_a_question_is_asked_of_its_days_in_english_and_in_german() -> None:
+    for text, day in (
+        ("What was it about last Tuesday?", date(2026, 11, 17)),
+        ("Was war am 12. März 2024 mit dem Fluss?", date(2024, 3, 12)),
+    ):
+        found = plain_query(text, date(2026, 11, 20)).when
+        assert found is not None
+        assert found.start == found.end == day

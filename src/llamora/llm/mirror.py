@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from typing import Final, NamedTuple
 
+from llamora.text import language_of
+
 MAX_CLAUSES: Final = 60
 WORDS: Final = (4, 20)
 """Fewest and most words of a clause worth saying back."""
@@ -96,13 +98,6 @@ _GERMAN: Final = _Frames(
     "Auf deinen früheren Seiten steht nichts dazu.",
     tuple("Januar Februar März April Mai Juni Juli August September Oktober November Dezember".split()),
 )
-_GERMAN_WORDS: Final = frozenset(
-    "und ich nicht der die das ist mit ein eine war habe hat auf zu den dem es im am wir mir mich sie er noch auch "
-    "wieder heute von für aber wie bin".split()
-)
-_ENGLISH_WORDS: Final = frozenset(
-    "and i not the is with a was have had on to it in at we me my she he of again today from for but how am be".split()
-)
 _SECOND_PERSON: Final = {
     "I am": "you are",
     "I was": "you were",
@@ -172,9 +167,7 @@ def _recalled(
 
 def _frames(text: str) -> _Frames:
     """The words to put around a text: German where more of its words are, else English."""
-    words = re.findall(r"[^\W\d_]+", text.lower())
-    german = sum(word in _GERMAN_WORDS for word in words) > sum(word in _ENGLISH_WORDS for word in words)
-    return _GERMAN if german else _ENGLISH
+    return _GERMAN if language_of(text) == "de" else _ENGLISH
 
 
 def _dated(frames: _Frames, number: int, day: date, clause: str, *, also: bool = False) -> str:
