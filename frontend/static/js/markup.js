@@ -29,6 +29,7 @@ function continueList(field) {
   const start = lineStart(value, at);
   if (at !== selectionEnd || isInFence(value.slice(0, start))) return false;
   const line = value.slice(start, at);
+  if (/^([-*] ?){3,}$/.test(line)) return false; // a rule
   const quote = line.match(QUOTE)?.[0] ?? "";
   const item = line.slice(quote.length).match(ITEM);
   const mark = quote + (item?.[0] ?? "");
@@ -100,6 +101,8 @@ function emphasise(field, mark) {
 export function link(field, address = "") {
   const { selectionStart: start, selectionEnd: end, value } = field;
   const text = value.slice(start, end);
+  const made = text.match(/^\[([^\]]*)\]\(\S*\)$/);
+  if (made && !address) return type(field, made[1]); // a link already: its words alone
   const words = isAddress(text) ? "" : text;
   const to = address || (words ? "" : text);
   type(field, `[${words}](${to})`, start, end);
