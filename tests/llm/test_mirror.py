@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamora.journal.citations import Checker
 from llamora.llm.client import Message
 from llamora.llm.embedded import EmbeddedServer
 from llamora.llm.mirror import clauses, mirror_grammar
@@ -43,6 +44,43 @@ def test_says_back_in_the_second_person_or_in_quotation_marks(text: str, said: s
     assert sayings(text)[0] == said
 
 
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        ("Tom: I drank too much last night.", "I drank too much last night"),
+        ('She said "Go away. I slept with Tom yesterday. Bye."', "I slept with Tom yesterday"),
+        ("She said ‘Go away. I slept with Tom yesterday. Bye.’", "I slept with Tom yesterday"),
+        ("Her note:\n“Go away.\nI slept with Tom yesterday.\nBye.”", "I slept with Tom yesterday"),
+        ("> He wrote. I took the money last year.\n\nOdd.", "I took the money last year"),
+        ("```\nI deleted the whole file\n```", "I deleted the whole file"),
+        ("- [ ] I wrote to Anna about it", "I wrote to Anna about it"),
+        ("Hardly, if she had won and I bought a house by the sea.", "I bought a house by the sea"),
+        ("I told him I wasn't ready for it.", "I told him I wasn't ready for it"),
+        ("I went to the World War I museum.", "I went to the World War I museum"),
+        ("I know I often am wrong about this.", "I know I often am wrong about this"),
+        ("I cut myself again.", "I cut myself again"),
+        ("I want to disappear.", "I want to disappear"),
+    ],
+)
+def test_what_may_not_be_so_or_is_grave_stays_the_writers_words(text: str, quoted: str) -> None:
+    said = sayings(text)
+    assert f"You wrote “{quoted}”." in said, said
+    assert not any("You " in each and "“" not in each for each in said)
+
+
+def test_what_is_said_after_speech_has_ended_is_said_back() -> None:
+    assert "You went home without a word." in sayings('"I am tired." She left. I went home without a word.')
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["| a | b |\n|---|---|\n| Went home | x y z w |", '"One" and "two of them" and "x"', "- [x] Milk\n- [ ] Tea"],
+)
+def test_a_text_without_a_clause_is_quoted_as_it_stands(text: str) -> None:
+    (quoted,) = set(re.findall("“(.*)”", "\n".join(sayings(text))))
+    assert quoted in text
+
+
 MAY_12, MAY_3 = date(2026, 5, 12), date(2026, 5, 3)
 KNEE = "The knee hurts on stairs only. Physio says wait two more weeks before running."
 
@@ -61,6 +99,33 @@ def test_a_question_to_which_nothing_was_found_is_told_so_only_when_that_is_all(
     assert mirror_grammar(asked, searched=True) == 'root ::= "Nothing in your earlier pages bears on that."\n'
     assert "Was it too early" in mirror_grammar(asked)  # there was no room for what was found
     assert "Nothing" not in mirror_grammar("I ran along the canal. Was it too early?", searched=True)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "I got 5 of 7 right ¹ today",
+        "Dad has ''two singles around'' his words",
+        "I read &quot;a very long book&quot; now",
+    ],
+)
+def test_no_true_quotation_is_one_that_the_check_takes_out(odd: str) -> None:
+    text = f"{odd}. The garden is dry again."
+    for said in (sayings(text), re.findall(r"“[^”]*”", mirror_grammar("And now?", [(1, MAY_12, text)]))):
+        assert said
+        assert all(Checker({1: text}, [text]).checked(each) == (each, 0) for each in said), said
+
+
+@pytest.mark.parametrize(
+    "asked", ["Did I see Anna? #friends", "**Did I see Anna?**", "__Did I see Anna?__", "Did I see Anna? 🙂", "Anna?!"]
+)
+def test_a_question_is_one_whatever_stands_after_its_mark(asked: str) -> None:
+    assert mirror_grammar(asked, searched=True) == 'root ::= "Nothing in your earlier pages bears on that."\n'
+
+
+def test_a_short_passage_that_was_found_is_not_nothing() -> None:
+    said = mirror_grammar("When did I see Anna?", [(1, MAY_12, "Saw Anna.")], searched=True)
+    assert said.splitlines()[1] == 'from0 ::= "On 12 May 2026 you wrote “Saw Anna”.[1]"'
 
 
 def test_german_is_answered_in_german() -> None:

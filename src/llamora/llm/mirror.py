@@ -33,19 +33,43 @@ _OPENING_WORDS: Final = re.compile(
     r"(?:(?:and|but|so|then|thence|also|or|for|yet|that|which|where|who|when|while|though|because)\b[ ,]*)+",
     re.IGNORECASE,
 )
-_UNQUOTABLE: Final = re.compile(r"[\"“”„«»\\\[\](){}*_<>|`~]|#(?![^\W\d_])")  # a trace stays as it is written
+# What the check of quotations reads as a mark, a number or an entity; a trace stays as it is written.
+_UNQUOTABLE: Final = re.compile(r"[\"“”„«»\\\[\](){}*_<>|`~¹²³⁰⁴-⁹₀-₉]|['’‘]{2}|&(?:#|\w{2,32}(?:;|\Z))|#(?![^\W\d_])")
 
 # When these occur the change of person would be wrong or unclear, and the clause is quoted instead.
 _UNCLEAR: Final = re.compile(
     r"\b(?:we|us|our|ours|you|your|yours|ye|thou|thee)\b|\b(?:am|was|is) I\b"
-    r"|\b(?:and|but|or|then|who|also|never|always|just|still|only|now)\s+(?:am|was)\b|,\s*(?:am|was)\b",
+    r"|\b(?:and|but|or|then|who|also|never|always|often|just|still|only|now)\s+(?:am|was)\b|,\s*(?:am|was)\b"
+    r"|\b(?:wasn|ain)['’]?t\b|\b(?:war|part|phase|type|act|chapter|volume|level|class) I\b|(?-i:\b[A-Z]\w+ I\b)"
+    r"|‘|(?<!\w)'(?=\w)",
     re.IGNORECASE,
+)
+# "I" may be somebody else here, or what follows may not have been so: speech, what was pasted, a task, and the rest
+# of a sentence after a supposition. A whole clause of it stays in quotation marks.
+_NOT_SO: Final = tuple(
+    re.compile(each, re.IGNORECASE | re.MULTILINE)
+    for each in (
+        r"\"[^\"]*\"?",
+        r"“[^”]*”?|„[^“”]*[“”]?|[«»][^«»]*[«»]?",
+        r"(?:‘|(?<!\w)'(?=\w))[^\n]*",
+        r":(?:[ \t]+|[ \t]*\n)[^\n]+",
+        r"^[ ]{0,3}(?:```|~~~)(?:[^`~]|[`~](?![`~]))*",
+        r"^[ ]{0,3}>[^\n]*(?:\n[ \t]*[^\s][^\n]*)*",
+        r"~~[^~]+",
+        r"\[[ xX]\][^\n]*",
+        (
+            r"\b(?:if|unless|whether|wish\w*|dream\w*|imagin\w*|pretend\w*|suppos\w*|as though|said|says?|told|tells?"
+            r"|claim\w*|believ\w*|think\w*|thought|hop(?:e|es|ed|ing)|lie|lies|not true)\b[^.!?\n]*"
+        ),
+    )
 )
 _FIRST_PERSON: Final = re.compile(r"\bI (?:am|was)\b|\bI['’]m\b|\b(?:I|[Mm]e|[Mm]y|[Mm]ine|[Mm]yself)\b")
 # Said back as a statement it would weigh more than it did, and sound like a verdict: it stays the writer's words.
 _GRAVE: Final = re.compile(
     r"\b(?:die|died|dying|dead|death|kill\w*|suicid\w*|harm\w*|hurt\w*|hate\w*|worthless|useless|hopeless|failure|nobody"
-    r"|alone|end it|give up|stupid|ugly|burden)\b",
+    r"|alone|end it|give up|stupid|ugly|burden|cut|cutting|rape\w*|abus\w*|assault\w*|beat(?:en|s)?|overdos\w*"
+    r"|relaps\w*|disappear\w*|forever|abortion|miscarr\w*|asham\w*|disgust\w*|cheat\w*|starv\w*|purg\w*"
+    r"|(?:can['’]t|cannot|can not) (?:go on|stand|bear|take|cope))\b",
     re.IGNORECASE,
 )
 # What can follow "I" in a sentence that stands by itself; a diary leaves out many a verb ("I to the office").
@@ -59,6 +83,8 @@ _VERB: Final = re.compile(
 _UNFINISHED: Final = re.compile(
     r"(?:^|\s)(?:a|an|the|of|to|for|with|at|from|as|than|and|or|but|my|his|their|very)$", re.IGNORECASE
 )
+# What may stand after a question mark that ends a text: traces, marks of Markdown, an emoji.
+_AFTERTHOUGHT: Final = re.compile(r"(?:#\w[\w/-]*|[^\w?？]|_)+\Z")
 # By their beginnings.
 _COMMON: Final = frozenset(
     "the and was for but had not you she her his him our out all did has are can with from have what when where after "
@@ -122,7 +148,7 @@ def mirror_grammar(text: str, earlier: Sequence[tuple[int, date, str]] = (), *, 
     if not said:
         return ""
     frames = _frames(text)
-    asks = text.rstrip().endswith(("?", "？"))
+    asks = _AFTERTHOUGHT.sub("", text[-500:]).endswith(("?", "？"))
     if asks and (recalled := _recalled(text, earlier)):
         rules = [
             _either(f"from{at}", [_dated(frames, *each, also=at > 0) for each in found])
@@ -130,12 +156,17 @@ def mirror_grammar(text: str, earlier: Sequence[tuple[int, date, str]] = (), *, 
         ]
         more = ' (" " from1)?' if len(recalled) > 1 else ""
         return "\n".join([f"root ::= from0{more}", *rules, ""])
-    told = [clause for clause in said if not clause.endswith(("?", "？"))]
+    told = [clause for clause in said if not _AFTERTHOUGHT.sub("", clause).endswith(("?", "？"))]
     if asks and searched and not told:
         return f"root ::= {_literal(frames.nothing)}\n"
+    not_so = "\n".join(" ".join(found.split()) for each in _NOT_SO for found in each.findall(text))
+
+    def speak(clause: str, frame: str) -> str:
+        return (_spoken(clause) if clause not in not_so else "") or frame.format(clause)
+
     rules = [
-        *_choice("first", told or said, lambda c: _spoken(c) or frames.first.format(c), follow="second"),
-        *_choice("second", told or said, lambda c: _spoken(c) or frames.second.format(c)),
+        *_choice("first", told or said, lambda c: speak(c, frames.first), follow="second"),
+        *_choice("second", told or said, lambda c: speak(c, frames.second)),
     ]
     quotes = [_dated(frames, *each) for found in _recalled(text, earlier, told or said, least=1) for each in found]
     if quotes:
@@ -154,7 +185,8 @@ def _recalled(
     seen = {run for clause in said for run in _runs(clause)}
     found: list[list[tuple[int, date, str]]] = []
     for number, day, passage in earlier:
-        new = [clause for clause in clauses(passage) if seen.isdisjoint(_runs(clause))]
+        whole = clauses(passage) or ([] if least else _anything(passage))
+        new = [clause for clause in whole if seen.isdisjoint(_runs(clause))]
         shared = [len(asked & _roots(clause)) for clause in new]
         most = max(shared, default=-1)
         if most < least:
@@ -265,9 +297,10 @@ def _trimmed(part: str) -> str:
 
 
 def _anything(text: str) -> list[str]:
-    """The beginning of a text too short or too odd to have clauses."""
-    words = _UNQUOTABLE.sub(" ", text).split()[: WORDS[1]]
-    start = " ".join(words)[:MAX_CHARS].rstrip(".,;: ")
+    """The beginning of a text too short or too odd to have clauses: what is longest between two marks."""
+    parts = (" ".join(part.split()[: WORDS[1]]) for part in re.split(rf"{_UNQUOTABLE.pattern}|\n", text))
+    starts = [part[:MAX_CHARS].rstrip(".,;: ") for part in parts]
+    start = max(starts, key=lambda start: len(re.findall(r"\w+", start)))
     return [start] if any(c.isalnum() for c in start) else []
 
 
