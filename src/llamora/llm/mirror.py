@@ -160,6 +160,8 @@ def mirror_grammar(text: str, earlier: Sequence[tuple[int, date, str]] = (), *, 
     if asks and searched and not told:
         return f"root ::= {_literal(frames.nothing)}\n"
     not_so = "\n".join(" ".join(found.split()) for each in _NOT_SO for found in each.findall(text))
+    if _UNQUOTABLE.search(text) and not clauses(text):
+        not_so += said[0]  # what stands between two marks is no sentence
 
     def speak(clause: str, frame: str) -> str:
         return (_spoken(clause) if clause not in not_so else "") or frame.format(clause)
