@@ -9,6 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from llamora.search.building import Builder
+from llamora.search.service import REFRESH_SECONDS
+from llamora.search.unlocked import Unlocked
 from llamora.settings import UpstreamSettings
 from tests.app.conftest import Answer, Running, Start, Visitor, connected_to
 from tests.scripted_model import Reply, ScriptedModel
@@ -97,6 +100,26 @@ async def test_nothing_relevant_is_said_to_the_model(alice: Visitor, ask: Ask, m
     assert "gas bill" not in sent(model)
     assert "cite" not in re.sub(r"untrue citation taken out", "", page.text)
     assert "drew on this page alone" in page.words
+
+
+async def test_a_journal_that_is_still_being_read_is_waited_for_before_nothing_is_said_to_be_there(
+    app: Running, alice: Visitor, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await alice.write(MARCH, "2026-03-14")
+    entry = await alice.write(QUESTION)
+    keys = app.keys()
+    await app.services.search.settled(keys.user_id)
+    build = Builder.build
+
+    async def slow(self: Builder, user: Unlocked) -> None:
+        await asyncio.sleep(4 * REFRESH_SECONDS)  # a search does not wait for so long
+        await build(self, user)
+
+    monkeypatch.setattr(Builder, "build", slow)
+    app.services.search.lock(keys.user_id)
+    await app.services.search.unlock(keys)
+    await alice.ask(entry)
+    assert MARCH in sent(model)
 
 
 async def test_the_receipt_says_what_the_reply_was_made_with(

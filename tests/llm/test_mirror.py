@@ -61,6 +61,7 @@ def test_says_back_in_the_second_person_or_in_quotation_marks(text: str, said: s
         ("I cut myself again.", "I cut myself again"),
         ("I want to disappear.", "I want to disappear"),
         ('I\'m "ok".', "I'm"),
+        ("The ship is lost, which I hope is not true.", "I hope is not true"),
     ],
 )
 def test_what_may_not_be_so_or_is_grave_stays_the_writers_words(text: str, quoted: str) -> None:

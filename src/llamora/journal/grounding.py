@@ -60,7 +60,7 @@ async def related(
     for a model with little room. Raises StorageError.
     """
     question = text[:QUESTION_CHARACTERS]
-    hits = await search.passages(keys, question, today=today, leave_out=here, limit=2 * PASSAGES)
+    hits = await search.passages(keys, question, today=today, leave_out=here, limit=2 * PASSAGES, whole=True)
     asked = content_words(question)
     entries = {entry.id: entry for entry in await db.entries.many(keys, [hit.entry_id for hit in hits])}
     found: list[Drawn] = []

@@ -41,6 +41,7 @@ _UNCLEAR: Final = re.compile(
     r"\b(?:we|us|our|ours|you|your|yours|ye|thou|thee)\b|\b(?:am|was|is) I\b"
     r"|\b(?:and|but|or|then|who|also|never|always|often|just|still|only|now)\s+(?:am|was)\b|,\s*(?:am|was)\b"
     r"|\b(?:wasn|ain)['’]?t\b|\b(?:war|part|phase|type|act|chapter|volume|level|class) I\b|(?-i:\b[A-Z]\w+ I\b)"
+    r"|\bI (?:hope|think|thought|know|knew|feel|felt|believed?|said) (?:is|was|are|were|has|had|will|would|could)\b"
     r"|‘|(?<!\w)'(?=\w)",
     re.IGNORECASE,
 )

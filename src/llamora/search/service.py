@@ -34,6 +34,7 @@ P = TypeVar("P")
 T = TypeVar("T")
 
 REFRESH_SECONDS = 0.15  # how long a query waits for what others wrote meanwhile
+WHOLE_SECONDS = 20.0  # for which a reply waits until the index is built: it may say that nothing was found
 POLL_SECONDS = 0.5  # how often is looked at what other processes wrote
 UNFINISHED, FINISHED = "…", "."  # what a noted query begins with
 UNLOCKED = 32  # indexes kept at a time; the one unused for longest makes room and is built again when asked for
@@ -200,12 +201,20 @@ class SearchService:
         return await self._with_index(keys, look)
 
     async def passages(
-        self, keys: Keyring, text: str, *, today: date, leave_out: AbstractSet[bytes] = frozenset(), limit: int = 3
+        self,
+        keys: Keyring,
+        text: str,
+        *,
+        today: date,
+        leave_out: AbstractSet[bytes] = frozenset(),
+        limit: int = 3,
+        whole: bool = False,
     ) -> tuple[Match, ...]:
         """What the writer wrote that bears on `text`, best first, without the entries of `leave_out`.
 
         The text is taken by its words: no sign in it rules anything out. Days it speaks of count as in a search. It is
-        what the index knows: what is erased or foreign is found out by who reads the entries.
+        what the index knows: what is erased or foreign is found out by who reads the entries. `whole`: an index that
+        is being built is waited for.
         """
         wanted = replace(plain_query(text, today), role="me")
         weight = self._settings.lexical_weight
@@ -213,6 +222,8 @@ class SearchService:
         async def look(user: Unlocked) -> Matches:
             if not user.complete:
                 await self._refresh(user)  # later the watch notices what others wrote: a reply does not wait for it
+                if whole and not user.complete and user.build is not None:
+                    await asyncio.wait([user.build], timeout=WHOLE_SECONDS)
             asked = await self._queue.asked(user, wanted.meaning)
             return await user.run(lambda: user.index.search(wanted, asked, weight, limit + len(leave_out), 0))
 
