@@ -1,14 +1,16 @@
 """Two workers of one server, and what a reply keeps whichever of them is asked."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import pytest
 
 from llamora.journal.profiles import Profile, write_profile
 from llamora.journal.replies import CUT_SHORT, TURNED_OFF
-from llamora.persistence.entries import Entries
+from llamora.persistence.connection import DiskFull
+from llamora.persistence.entries import Entries, Entry
+from llamora.vault.keys import Keyring
 from tests.journal.conftest import Desk
 from tests.scripted_model import Reply, ScriptedModel
 
@@ -105,6 +107,30 @@ async def test_asked_on_two_workers_at_the_same_moment_it_is_written_once(
     monkeypatch.undo()
     later = await other.ended(await other.ask(entry))  # asked again afterwards it is another one
     assert later.id != first.id
+
+
+async def test_a_wish_to_stop_that_could_not_be_read_is_read_again(
+    desks: Desks, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await desks(), await desks()
+    scripted.script(Reply(["A word"], fault="hang"))
+    reply = await here.ask(await here.write("Go on."))
+    await here.until(reply, lambda state: state.text == "A word")
+    while (await here.stored(reply)).text != "A word":  # noqa: ASYNC110 -- the worker stores it
+        await asyncio.sleep(0.01)
+    many, failed = Entries.many, asyncio.Event()
+
+    async def fails_once(self: Entries, keys: Keyring, ids: Sequence[bytes]) -> list[Entry]:
+        found = await many(self, keys, ids)
+        if not failed.is_set() and any(entry.stopping for entry in found):
+            failed.set()
+            raise DiskFull("The disk is full.")
+        return found
+
+    monkeypatch.setattr(Entries, "many", fails_once)
+    await there.db.entries.update(there.keys, replace(await there.stored(reply), stopping=True))
+    await asyncio.wait_for(failed.wait(), 60)
+    assert (await asyncio.wait_for(here.ended(reply), 60)).state == "stopped"
 
 
 async def test_turned_off_on_one_worker_replies_end_on_all(desks: Desks, scripted: ScriptedModel) -> None:

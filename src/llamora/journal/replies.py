@@ -478,6 +478,7 @@ class Replies:
                         self._cancel(live, why)
             except Exception as error:
                 logger.warning("replies could not be watched (%s)", type(error).__name__)
+                counter = -1  # what it was told of is looked at again
 
 
 async def _counted(receipt: Receipt, composed: Composed, text: str) -> Receipt:
