@@ -119,7 +119,15 @@ def test_no_true_quotation_is_one_that_the_check_takes_out(odd: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", ["Did I see Anna? #friends", "**Did I see Anna?**", "__Did I see Anna?__", "Did I see Anna? 🙂", "Anna?!"]
+    "asked",
+    [
+        "Did I see Anna? #friends",
+        "**Did I see Anna?**",
+        "__Did I see Anna?__",
+        "Did I see Anna? 🙂",
+        "Anna?!",
+        "C# or F#?",
+    ],
 )
 def test_a_question_is_one_whatever_stands_after_its_mark(asked: str) -> None:
     assert mirror_grammar(asked, searched=True) == 'root ::= "Nothing in your earlier pages bears on that."\n'

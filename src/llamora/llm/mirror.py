@@ -157,7 +157,7 @@ def mirror_grammar(text: str, earlier: Sequence[tuple[int, date, str]] = (), *, 
         ]
         more = ' (" " from1)?' if len(recalled) > 1 else ""
         return "\n".join([f"root ::= from0{more}", *rules, ""])
-    told = [clause for clause in said if not _AFTERTHOUGHT.sub("", clause).endswith(("?", "？"))]
+    told = [clause for clause in clauses(text) if not _AFTERTHOUGHT.sub("", clause).endswith(("?", "？"))]
     if asks and searched and not told:
         return f"root ::= {_literal(frames.nothing)}\n"
     not_so = "\n".join(" ".join(found.split()) for each in _NOT_SO for found in each.findall(text))
