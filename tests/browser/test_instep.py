@@ -112,6 +112,37 @@ def test_nothing_moves_and_nothing_typed_is_touched(writer: Writer, new_page: Ca
     expect(editing.locator("textarea")).to_have_value("my own words for it")
 
 
+STALE = """async () => {
+  const { keepUp } = await import("/static/js/instep.js");
+  const before = [...document.querySelectorAll("#entries > article")]
+    .map(({ id }) => [id.slice(2), "1", id.slice(2), ""]);
+  const on = (name, listener) => document.addEventListener(name, listener, { once: true });
+  window.stayed = new Promise((resolve) => {
+    on("htmx:before:request", () => keepUp(before));
+    on("htmx:finally:request", () => {
+      const made = document.querySelector("#entries > article:last-child");
+      setTimeout(() => setTimeout(() => resolve(made.isConnected)));
+    });
+  });
+}"""
+
+
+def test_what_was_listed_before_it_was_written_takes_nothing_out(
+    serve: Callable[..., Server], new_page: Callable[..., Page]
+) -> None:
+    """A list of the page that was made before an entry was kept may come after it."""
+    server = serve(env={"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}).start()
+    writer = Writer(server.url).register()
+    writer.write("A heron in the reeds.", DAY)
+    page = opened(new_page, writer)
+    page.locator("#write").fill("And a second one.")
+    page.wait_for_function("() => !document.querySelector('.htmx-request')")
+    page.evaluate(STALE)
+    page.keyboard.press("Control+Enter")
+    assert page.evaluate("window.stayed")
+    expect(page.locator("article.entry")).to_have_count(2)
+
+
 def test_the_focus_in_what_is_deleted_elsewhere_goes_to_what_stands_beside_it(
     writer: Writer, new_page: Callable[..., Page]
 ) -> None:

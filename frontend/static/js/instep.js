@@ -8,6 +8,7 @@ const day = entries?.dataset.day;
 let listing = null; // the newest that was heard and not yet acted upon: [id, revision, root, traces] in the page's order
 let writing = 0; // requests under way whose answer changes the page by itself
 let asking = false;
+let known = new Set(); // what was listed before: what never was may have been written here since a listing was made
 
 const on = (name, listener) => document.addEventListener(name, (event) => listener(event.detail.ctx));
 const shown = (id) => document.getElementById(`e-${id}`);
@@ -17,6 +18,8 @@ const actionsOf = (element) => element.querySelector(":is(:scope, :scope > .body
 const fieldsOf = (element) => [...element.querySelectorAll("textarea")];
 const isTouched = (field) => field === document.activeElement || field.value !== field.defaultValue;
 const isOwn = (element) => (field) => field.closest("[id^='e-']") === element;
+
+for (const { id } of entries?.querySelectorAll("article[id^='e-']") ?? []) known.add(id.slice(2));
 
 export function keepUp(heard) {
   listing = heard;
@@ -48,9 +51,11 @@ function step() {
   const heard = listing;
   listing = null;
   const ids = new Set(heard.map(([id]) => id));
-  for (const element of entries.querySelectorAll("article[id^='e-']")) {
-    if (!ids.has(element.id.slice(2)) && !fieldsOf(element).some(isTouched)) takeOut(element);
+  for (const id of known) {
+    const element = !ids.has(id) && shown(id);
+    if (element?.matches?.("article") && !fieldsOf(element).some(isTouched)) takeOut(element);
   }
+  known = ids;
   const wanted = heard.filter((item) => differs(item) || isRetraced(item)).map(([id]) => `e=${id}`);
   if (!wanted.length) return;
   asking = true;
