@@ -143,6 +143,23 @@ def test_what_was_listed_before_it_was_written_takes_nothing_out(
     expect(page.locator("article.entry")).to_have_count(2)
 
 
+def test_what_is_deleted_elsewhere_while_it_is_edited_goes_once_the_edit_is_given_up(
+    writer: Writer, new_page: Callable[..., Page]
+) -> None:
+    entry = writer.write("A heron in the reeds.", DAY)
+    page = opened(new_page, writer)
+    page.locator(f"#e-{entry}").get_by_text("Edit", exact=True).click()
+    field = page.locator(f"#e-{entry} textarea")
+    field.fill("A heron, and what was typed here.")
+    writer.post(f"/e/{entry}/delete", {})
+    writer.write("From the other window.", DAY)
+    expect(page.locator("article.entry .prose", has_text="From the other window.")).to_be_visible(timeout=SOON)
+    expect(field).to_have_value("A heron, and what was typed here.")
+    field.evaluate("field => { field.value = field.defaultValue; field.blur() }")
+    writer.write("And once more.", DAY)
+    expect(page.locator(f"#e-{entry}")).to_have_count(0, timeout=SOON)
+
+
 def test_the_focus_in_what_is_deleted_elsewhere_goes_to_what_stands_beside_it(
     writer: Writer, new_page: Callable[..., Page]
 ) -> None:

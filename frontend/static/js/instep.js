@@ -53,7 +53,9 @@ function step() {
   const ids = new Set(heard.map(([id]) => id));
   for (const id of known) {
     const element = !ids.has(id) && shown(id);
-    if (element?.matches?.("article") && !fieldsOf(element).some(isTouched)) takeOut(element);
+    if (!element?.matches?.("article")) continue;
+    if (fieldsOf(element).some(isTouched)) ids.add(id);
+    else takeOut(element);
   }
   known = ids;
   const wanted = heard.filter((item) => differs(item) || isRetraced(item)).map(([id]) => `e=${id}`);

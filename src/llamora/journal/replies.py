@@ -88,8 +88,8 @@ class Replies:
         """Begin a reply to an entry and return it, still empty; one that is being written already is returned.
 
         With `also` it answers these entries of the same page too, and stands under `to`. `endpoint` names the one
-        that answers. Raises ModelError when
-        there is no model, EntryError for a reply and for an entry that is kept from it, NotFound and StorageError.
+        that answers. Raises ModelError when there is no model, EntryError for a reply and for an entry that is kept
+        from it, NotFound and StorageError.
         """
         if why_not := self._model.why_not(endpoint):
             raise ModelError("unreachable", why_not)

@@ -18,12 +18,10 @@ async def find() -> Response:
     """Those whose name, or a word of it, begins with what is being typed; the shortest name first."""
     security.session()
     typed = (await field("q")).strip().casefold()
+    known = _names(languages.current().code) if typed else ()
     named: dict[str, str] = {}
-    for name, sign in _names(languages.current().code) if typed else ():
-        if name.startswith(typed) and len(named) < OFFERED:
-            named.setdefault(sign, name)
-    for name, sign in _names(languages.current().code) if typed else ():
-        if f"_{typed}" in name and len(named) < OFFERED:
+    for name, sign in sorted(known, key=lambda each: not each[0].startswith(typed)):
+        if len(named) < OFFERED and (name.startswith(typed) or f"_{typed}" in name):
             named.setdefault(sign, name)
     return await page("components/emoji.html", named=named)
 
