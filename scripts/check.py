@@ -1,18 +1,23 @@
 """What has to hold before a commit: `python -m scripts.check [--fix|--staged]`.
 
 The one list of checks: the commit hook, `just check` and .ci/run call it. `--staged` checks what is about to
-be committed instead of the working tree; `--fix` repairs what it can and writes requirements.lock anew.
+be committed instead of the working tree; `--fix` repairs what it can, requirements.lock included.
 """
 
 import argparse
-import difflib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
+from itertools import product
 from pathlib import Path
+
+from packaging.markers import Marker
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = "requirements.lock"
@@ -58,40 +63,79 @@ def pyright(tree: Path, *, fix: bool) -> bool:  # noqa: ARG001  # types are not 
     return _run(sys.executable, "-m", "pyright", "--warnings", "--pythonpath", sys.executable, tree=tree)
 
 
+def _pins(text: str) -> dict[str, tuple[Marker | None, set[str]]]:
+    pins: dict[str, tuple[Marker | None, set[str]]] = {}
+    for line in text.replace("\\\n", "").splitlines():
+        if line.strip() and not line.startswith("#"):
+            pin, *hashes = line.split("--hash=")
+            parsed = Requirement(pin)
+            pins[f"{parsed.name}{parsed.specifier}"] = parsed.marker, {each.strip() for each in hashes}
+    return pins
+
+
+@cache
+def _same(one: Marker | None, other: Marker | None) -> bool:
+    # uv's versions write a marker in different forms, so ask both about every machine they tell apart.
+    if one is None or other is None:
+        return one is other
+    values = {"python_full_version": {"3.11", "99"}}
+    for variable, value in re.findall(r'(\w+) \S+ "([^"]*)"', f"{one} and {other}"):
+        values.setdefault(variable, {"another"}).add(value)
+    machines = (dict(zip(values, chosen, strict=True)) for chosen in product(*values.values()))
+    return all(one.evaluate(machine) == other.evaluate(machine) for machine in machines)
+
+
+def drift(locked: str, resolved: str) -> list[str]:
+    """List what a lock says otherwise than a resolution; empty where both install the same everywhere.
+
+    The lock may have fewer hashes of a version: files are added to a release later.
+    """
+    old, new = _pins(locked), _pins(resolved)
+    return [
+        *(f"- {pin}" for pin in old.keys() - new.keys()),
+        *(f"+ {pin}" for pin in new.keys() - old.keys()),
+        *(f"{pin}: another marker" for pin in old.keys() & new.keys() if not _same(old[pin][0], new[pin][0])),
+        *(f"{pin}: other hashes" for pin in old.keys() & new.keys() if not old[pin][1] or old[pin][1] - new[pin][1]),
+    ]
+
+
 def lock(tree: Path, *, fix: bool) -> bool:
-    """requirements.lock is what pyproject.toml resolves to, and names no host."""
+    """Check that requirements.lock fits pyproject.toml and names no host.
+
+    What the lock pins is kept wherever pyproject.toml allows it, so releases made since do not count as drift.
+    """
     uv = os.environ.get("UV") or shutil.which("uv")
     if uv is None:
         sys.stderr.write("uv is not on this machine, so the lock cannot be checked.\n")
         return False
-    export = [uv, "export", "--quiet", "--format", "requirements-txt", "--no-emit-project", "--no-header"]
-    told = subprocess.run([*export, "--no-annotate"], cwd=tree, stdout=subprocess.PIPE, text=True, check=False)
-    if told.returncode != 0:
-        return False
-    wanted = _LOCK_HEAD + told.stdout
-    if "://" in told.stdout:
-        sys.stderr.write(f"{LOCK} would name a host.\n")
-        return False
     path = tree / LOCK
-    if fix:
-        path.write_text(wanted, encoding="utf-8", newline="\n")
-    there = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if there != wanted:
-        # Versions say it; a hash alone differs only when a file was put up anew.
-        old, new = ([line for line in text.splitlines() if "--hash" not in line] for text in (there, wanted))
-        lines = [*difflib.unified_diff(old, new, LOCK, "resolved", lineterm="", n=0)] or ["only hashes differ"]
-        sys.stderr.write("\n".join([*lines[:20], f"{LOCK} has drifted; `--fix` writes it anew.\n"]))
-    return there == wanted
+    locked = path.read_text(encoding="utf-8") if path.is_file() else ""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / LOCK
+        # uv keeps the versions it finds there. Without their hashes it asks for these anew.
+        output.write_text(re.sub(r" \\\n +--hash=\S+", "", locked), encoding="utf-8", newline="\n")
+        export = [uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate"]
+        python = ["--python", sys.executable, "--python-version", "3.11"]
+        if not _run(*export, *python, "--group", "models", "pyproject.toml", "--output-file", output, tree=tree):
+            return False
+        resolved = output.read_text(encoding="utf-8")
+    if "://" in locked + resolved:
+        sys.stderr.write(f"{LOCK} names a host, or would.\n")
+        return False
+    differences = drift(locked, resolved)
+    if differences and fix:
+        path.write_text(_LOCK_HEAD + resolved, encoding="utf-8", newline="\n")
+    elif differences:
+        sys.stderr.write("\n".join([*sorted(differences)[:20], f"{LOCK} has drifted; `--fix` writes it anew.\n"]))
+    return fix or not differences
 
 
 CHECKS = (ruff_format, ruff, biome, lock, pyright)
 
 
 def _staged(folder: Path) -> Path:
-    """The files of the index, written to `folder`, with the parts that git does not keep."""
+    """Write the files of the index to `folder`."""
     subprocess.run(["git", "checkout-index", "--all", f"--prefix={folder}/"], cwd=ROOT, check=True)
-    if (ROOT / "uv.lock").is_file():  # spares a resolution; uv renews it when pyproject.toml says otherwise
-        shutil.copy(ROOT / "uv.lock", folder)
     return folder
 
 
