@@ -102,6 +102,15 @@ async def test_today_is_the_day_of_the_instant_that_the_entry_gets(clock: Clock,
     assert answer.location.startswith("/d/2026-11-21#")
 
 
+async def test_a_year_is_named_once_it_is_over_for_the_user(clock: Clock, app: Running) -> None:
+    clock.set("2026-12-31T22:55")  # five to midnight in Berlin
+    alice = await app.visitor()
+    await alice.write("written a day late", "2026-12-30")
+    assert times(await alice.get("/d/2026-12-30")) == ["23:55 31 December"]
+    clock.set("2026-12-31T23:05")
+    assert times(await alice.get("/d/2026-12-30")) == ["23:55 31 December 2026"]
+
+
 # -- travel ----------------------------------------------------------------------------------------------
 
 

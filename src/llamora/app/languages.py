@@ -173,8 +173,9 @@ def day_words(day: date) -> str:
 
 
 def short_day(day: date) -> str:
-    """`20 November`, with the year when it is another one than now."""
-    return day_words(day) if day.year != datetime.now().astimezone().year else _without_year(day)
+    """Write `20 November`, with the year when it is another one than now for the user."""
+    this_year = has_request_context() and g.get("year") == day.year
+    return _without_year(day) if this_year else day_words(day)
 
 
 def _without_year(day: date) -> str:

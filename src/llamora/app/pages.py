@@ -118,6 +118,7 @@ async def save_profile(**changes: Any) -> None:
 def _know(writer: Profile) -> None:
     g.writer = (security.session().id, writer)
     g.twelve_hours = writer.twelve_hours
+    g.year = day_of(utc_now(), zone(writer.zone)).year
     languages.speak(writer.language)
 
 
