@@ -349,7 +349,7 @@ async def test_a_reply_that_was_stopped_says_so(app: Running, model: ScriptedMod
     _, reply = await asked(alice)
     await until_shown(alice, "One two three.")
     await alice.post(f"/r/{reply}/stop", {})
-    assert "Stopped by you." in (await alice.get("/d/today")).words
+    assert "Stopped by you." in (await alice.get(DAY)).words
 
 
 async def test_a_writer_without_replies_comes_upon_no_word_of_them(app: Running, model: ScriptedModel) -> None:
