@@ -6,6 +6,7 @@ from logging import getLogger
 from typing import Any
 from urllib.parse import quote
 
+from jinja2 import StrictUndefined
 from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
@@ -95,6 +96,7 @@ def _templates(app: Quart, files: assets.Assets) -> None:
     app.add_template_filter(_phrase, "phrase")
     app.add_template_global(languages.range_words, "range_words")
     app.add_template_global(languages.current, "language")
+    app.jinja_env.undefined = StrictUndefined
     app.jinja_env.add_extension("jinja2.ext.i18n")
     app.jinja_env.policies["ext.i18n.trimmed"] = True
     # What `install_gettext_callables(newstyle=True)` does, at a third of its cost a message.
