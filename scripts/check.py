@@ -59,7 +59,7 @@ def biome(tree: Path, *, fix: bool) -> bool:
 
 
 def pyright(tree: Path, *, fix: bool) -> bool:  # noqa: ARG001  # types are not repaired by a program
-    """Types hold, strictly below src."""
+    """Types hold, strictly below src, in tests too."""
     return _run(sys.executable, "-m", "pyright", "--warnings", "--pythonpath", sys.executable, tree=tree)
 
 

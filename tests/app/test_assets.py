@@ -83,7 +83,7 @@ async def test_packed_files_go_to_who_takes_them(
     assert answer.headers.get("Content-Encoding") == encoding
     assert answer.headers["Vary"] == "Accept-Encoding"
     assert answer.mimetype == "text/javascript"
-    found = await answer.get_data()
+    found = await answer.get_data(as_text=False)
     assert (gzip.decompress(found) == b"bundled") if encoding == "gzip" else (found == body)
 
 
@@ -116,7 +116,7 @@ async def test_an_unchanged_file_is_not_sent_again(frontend: Path) -> None:
 async def test_nothing_else_of_the_disk_is_served(frontend: Path, name: str, dev: bool) -> None:
     answer = await serving(frontend, dev=dev).test_client().get(f"/static/{name}")
     assert answer.status_code in (404, 308)  # "//" is answered with the same address without it
-    assert b"outside" not in await answer.get_data()
+    assert b"outside" not in await answer.get_data(as_text=False)
 
 
 async def test_no_link_leads_out_of_the_folder(frontend: Path) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Iterator
 from datetime import date
 
 import pytest
@@ -47,7 +46,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that sessions and throttling go by."""
     clock = Clock()
     monkeypatch.setattr(accounts_module, "time", clock)

@@ -98,7 +98,7 @@ async def watched(visitor: Visitor) -> "asyncio.Task[bytes]":
             while b"event: look" not in told:
                 told += await stream.receive()
             begun.set()
-        return told + bytes(stream.response_data)
+        return told + bytes(stream.response_data)  # pyright: ignore[reportAttributeAccessIssue]
 
     task = asyncio.create_task(read())
     async with asyncio.timeout(ENDS_WITHIN):

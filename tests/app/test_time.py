@@ -1,7 +1,6 @@
 """Time on the page: midnight while a day is open, travel, clocks that are set, and what sessions make of it."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -34,7 +33,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     for module in (pages, days, entries):
         monkeypatch.setattr(module, "utc_now", clock.now)

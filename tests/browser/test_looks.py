@@ -18,7 +18,8 @@ def share(one: Image.Image, other: Image.Image) -> float:
     """How much of two pictures is apart."""
     if one.size != other.size:
         return 1.0
-    most = [max(pixel) for pixel in ImageChops.difference(one, other).get_flattened_data()]
+    bands = zip(*(band.tobytes() for band in ImageChops.difference(one, other).split()), strict=True)
+    most = [max(pixel) for pixel in bands]
     return sum(each > APART for each in most) / len(most)
 
 

@@ -69,6 +69,7 @@ class Desk:
 
     async def until(self, entry: Entry, reached: Callable[[Entry], bool]) -> Entry:
         """Follow a reply up to the first state that satisfies."""
+        state = None
         async for state, _ in self.replies.follow(self.keys, entry.id):
             if reached(state):
                 return state

@@ -26,7 +26,7 @@ from llamora.llm.client import (
     is_loopback,
 )
 from llamora.settings import LlmSettings
-from tests.scripted_model import Reply, ScriptedModel
+from tests.scripted_model import Fault, Reply, ScriptedModel
 
 SECRET = "the affair at Brampton"
 KEY = "sk-very-private"
@@ -270,7 +270,7 @@ async def test_closing_the_stream_frees_the_slot_at_once() -> None:
 
 
 @pytest.mark.parametrize("fault", ["hang_before_headers", "hang"])
-async def test_cancelling_the_reader_frees_the_slot_at_once(fault: str) -> None:
+async def test_cancelling_the_reader_frees_the_slot_at_once(fault: Fault) -> None:
     async with ScriptedModel() as model:
         model.script(Reply(["a"], fault=fault))
         client = ModelClient(model.url, "", LlmSettings(), model="m")

@@ -117,13 +117,14 @@ async def test_cuts_come_in_the_promised_order() -> None:
     rest = [Turn("me", filler("dawn", 60)), Turn("me", filler("noon", 60))]
     passages = [Passage(1, DAY, filler("strong", 60)), Passage(2, DAY, filler("weak", 60))]
     gone: list[str] = []
+    cut = ""
     names = ["dawn", "noon", "weak", "strong", "older", "newer", "newest"]
     generous = LlmSettings(context_tokens=1700, max_reply_tokens=200)
     for length in range(0, 1400, 30):
         prompt = await build(
             [*thread, Turn("me", filler("question", length))], rest=rest, passages=passages, with_settings=generous
         )
-        text = sent(prompt)
+        text, cut = sent(prompt), prompt.cut
         gone += [name for name in names if name not in text and name not in gone]
         assert all(name not in text for name in gone)
         shortened = "[…]" in text
@@ -133,7 +134,7 @@ async def test_cuts_come_in_the_promised_order() -> None:
         assert "entry" in text
         assert "question" in text
     assert gone == names
-    assert "2 notes of the day, 2 earlier passages, 3 turns of the conversation and the middle" in prompt.cut
+    assert "2 notes of the day, 2 earlier passages, 3 turns of the conversation and the middle" in cut
 
 
 async def test_a_megabyte_is_shortened_from_its_middle() -> None:

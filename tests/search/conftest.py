@@ -92,10 +92,10 @@ async def desks(
         if not opened:
             for place, (user, made) in enumerate(made_keys):
                 await db.users.add(User(user, f"writer {place}", recovery_confirmed=True), made.slots, [made.data_key])
-        keys = [open_keyring(user, made.master, [made.data_key]) for user, made in made_keys]
+        keys, other = (open_keyring(user, made.master, [made.data_key]) for user, made in made_keys)
         service = SearchService(db, with_model, settings)
         await service.start()
-        opened.append(Desk(db, service, *keys, with_model, path))
+        opened.append(Desk(db, service, keys, other, with_model, path))
         return opened[-1]
 
     yield make
