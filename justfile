@@ -12,6 +12,10 @@ fix:
 test *options:
     uv run --group dev python -m scripts.test {{ options }}
 
+# The suite without the browser on awkward dates (Linux): new-year, leap-day, clock-change, new-years-eve
+dates *options:
+    uv run --group dev python -m scripts.dates {{ options }}
+
 # Build frontend/dist
 assets:
     uv run --group dev python scripts/build_assets.py build

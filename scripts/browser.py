@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 _COMMANDS = (
@@ -38,7 +38,7 @@ def find() -> Path | None:
 
 def find_or_bring() -> Path:
     """A Chromium that starts, installed first where there is none. Raises NoBrowser."""
-    for bring in (None, _bring_from_debian, _bring_from_playwright):
+    for bring in (None, partial(install_from_debian, "chromium"), _bring_from_playwright):
         if bring is not None:
             bring()
             find.cache_clear()
@@ -79,7 +79,8 @@ def _starts(path: Path) -> bool:
     return told.returncode == 0
 
 
-def _bring_from_debian() -> None:
+def install_from_debian(package: str) -> None:
+    """Install a package on Debian, as root or where sudo asks for nothing; elsewhere do nothing."""
     apt = shutil.which("apt-get")
     if apt is None or platform.freedesktop_os_release().get("ID") != "debian":
         return
@@ -89,9 +90,9 @@ def _bring_from_debian() -> None:
         if not shutil.which("sudo") or subprocess.run([*as_root, "true"], capture_output=True, check=False).returncode:
             return
     quiet = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", apt, "-qq"]
-    sys.stderr.write("Installing Debian's chromium for the tests.\n")
+    sys.stderr.write(f"Installing Debian's {package} for the tests.\n")
     subprocess.run([*quiet, "update"], stdout=sys.stderr, check=False)
-    subprocess.run([*quiet, "install", "-y", "--no-install-recommends", "chromium"], stdout=sys.stderr, check=False)
+    subprocess.run([*quiet, "install", "-y", "--no-install-recommends", package], stdout=sys.stderr, check=False)
 
 
 def _bring_from_playwright() -> None:

@@ -23,6 +23,7 @@ from llamora.vault.slots import Argon2Params, WrongSecret
 from tests.served import FAST_KDF, Server, Writer
 
 NO_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
+DAY = "2026-11-20"
 
 
 def run(data: Path, *options: str, secret: str = "") -> tuple[int, str, str]:
@@ -48,7 +49,7 @@ def test_a_backup_made_beside_the_server_opens_on_an_empty_machine(
 ) -> None:
     server = serve(env=NO_MODELS).start()
     alice = Writer(server.url).register()
-    kept = alice.write("the heron again")
+    kept = alice.write("the heron again", DAY)
     file = tmp_path / "alice.llamora"
     code, said, _ = run(server.data, "backup", "--to", str(file), secret=alice.passphrase)
     assert (code, said) == (0, f"{file} holds 1 entry or reply.\n")
@@ -69,20 +70,20 @@ def test_a_backup_made_beside_the_server_opens_on_an_empty_machine(
 def test_restoring_beside_the_server_ends_what_it_replaces(serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve(env=NO_MODELS).start()
     alice = Writer(server.url).register()
-    alice.write("before")
+    alice.write("before", DAY)
     file = tmp_path / "alice.llamora"
     assert run(server.data, "backup", "--to", str(file), secret=alice.passphrase)[0] == 0
-    later = alice.write("after")
+    later = alice.write("after", DAY)
     refused = run(server.data, "restore", str(file), secret=alice.passphrase)
     assert refused[0] == 2
     assert "--replace" in refused[2]
     code, said, _ = run(server.data, "restore", "--replace", str(file), secret=alice.passphrase)
     assert code == 0, said
     assert len(list((server.data / "backups").glob("llamora-before-restore-*.sqlite3"))) == 1
-    assert alice.get("/d/today").status_code == 303  # signed out
+    assert alice.get(f"/d/{DAY}").status_code == 303  # signed out
     assert alice.sign_in().status_code == 303
     assert alice.get(f"/e/{later}/edit").status_code == 404
-    assert "before" in alice.get("/d/today").text
+    assert "before" in alice.get(f"/d/{DAY}").text
 
 
 def test_what_cannot_be_done_is_a_sentence(serve: Callable[..., Server], tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_the_passphrase_is_not_shown_when_it_is_typed(serve: Callable[..., Serve
 def test_a_copy_of_the_whole_instance(serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve(env=NO_MODELS).start()
     alice = Writer(server.url).register()
-    alice.write("the heron again")
+    alice.write("the heron again", DAY)
     other = tmp_path / "other" / "data"
     code, said, _ = run(server.data, "copy", str(other / "llamora.sqlite3"))
     assert code == 0
@@ -144,7 +145,7 @@ def test_a_copy_of_the_whole_instance(serve: Callable[..., Server], tmp_path: Pa
     second = Server(tmp_path / "other", server.cache, env=NO_MODELS).start()
     again = Writer(second.url)
     assert again.sign_in().status_code == 303
-    assert "the heron again" in again.get("/d/today").text
+    assert "the heron again" in again.get(f"/d/{DAY}").text
     second.stop()
 
 
@@ -160,7 +161,7 @@ def test_backups_round_after_round(tmp_path: Path) -> None:
 def test_the_doctor(serve: Callable[..., Server]) -> None:
     server = serve(env=NO_MODELS).start()
     alice = Writer(server.url).register()
-    alice.write("the heron again")
+    alice.write("the heron again", DAY)
     code, said, _ = run(server.data, "doctor", "--user", "Alice", secret=alice.passphrase)
     assert code == 0
     assert "records of Alice open." in said
@@ -181,7 +182,7 @@ def test_the_doctor(serve: Callable[..., Server]) -> None:
     assert str(copy) in said
     server.start()
     alice.sign_in()
-    assert "the heron again" in alice.get("/d/today").text
+    assert "the heron again" in alice.get(f"/d/{DAY}").text
     server.stop()
     with closing(sqlite3.connect(server.data / "llamora.sqlite3")) as connection, connection:
         connection.execute("UPDATE entries SET sealed=?", (sealed[:-1] + bytes([sealed[-1] ^ 1]),))

@@ -19,6 +19,7 @@ from tests.scripted_model import ModelThread, Reply
 from tests.served import FAST_KDF, Server, Writer, free_port
 
 NO_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
+DAY = "2026-11-20"
 STOP_SECONDS = 60.0
 WORDS = [f"word{number} " for number in range(400)]
 
@@ -139,7 +140,7 @@ def test_it_answers_to_its_own_names_only(quiet: Server) -> None:
 
 def asked(writer: Writer) -> str:
     """Write an entry and ask for a reply; its id."""
-    entry = writer.write("A line about the lake.")
+    entry = writer.write("A line about the lake.", DAY)
     answer = writer.post(f"/e/{entry}/replies", {}, fragment=True)
     assert answer.status_code == 200, answer.text
     return re.findall(r'id="e-([0-9a-f]{32})"', answer.text)[-1]
@@ -174,7 +175,7 @@ def test_it_stops_while_a_reply_streams(signals: list[str], serve: Callable[...,
     server.start()
     writer = Writer(server.url)
     assert writer.sign_in().status_code == 303
-    page = writer.get("/d/today").text
+    page = writer.get(f"/d/{DAY}").text
     assert "word0 word1 word2 word3" in page  # what came is kept, and said to be cut short
     assert "Cut short" in page
 
@@ -232,10 +233,10 @@ def test_two_workers_are_one_server(serve: Callable[..., Server], model: ModelTh
     here, there = one_of_each(server, Writer(server.url).register())
     assert served_by(server, here.get("/healthz")) != served_by(server, there.get("/healthz"))
     # The session of one is known to both, and what one keeps the other shows and finds.
-    here.write("Kept by one worker.")
-    assert "Kept by one worker." in there.get("/d/today").text
-    there.write("Kept by the other one.")
-    assert "Kept by the other one." in here.get("/d/today").text
+    here.write("Kept by one worker.", DAY)
+    assert "Kept by one worker." in there.get(f"/d/{DAY}").text
+    there.write("Kept by the other one.", DAY)
+    assert "Kept by the other one." in here.get(f"/d/{DAY}").text
     place = here.post("/search", {"q": "other"}).headers["Location"]
     patience = time.monotonic() + 60
     while "Kept by the other" not in re.sub(r"<[^>]+>", "", here.get(place).text):
@@ -256,11 +257,11 @@ def test_two_workers_are_one_server(serve: Callable[..., Server], model: ModelTh
         assert "lake" not in growing
         model.release(held)
         assert any("It was a still lake." in words for words in shown)
-    assert "It was a still lake." in there.get("/d/today").text
+    assert "It was a still lake." in there.get(f"/d/{DAY}").text
 
     # Signing out on one is signing out on both.
     here.post("/sign-out", {})
-    assert there.get("/d/today").status_code == 303
+    assert there.get(f"/d/{DAY}").status_code == 303
 
     second = Writer(server.url)
     assert second.sign_in().status_code == 303
@@ -284,13 +285,13 @@ def test_a_worker_that_is_killed_is_replaced_and_its_reply_is_cut_short(
 
     def until(words: str) -> str:
         patience = time.monotonic() + 60
-        while words not in (page := re.sub(r"<[^>]+>", " ", there.get("/d/today").text)):
+        while words not in (page := re.sub(r"<[^>]+>", " ", there.get(f"/d/{DAY}").text)):
             assert time.monotonic() < patience, " ".join(page.split())
             time.sleep(0.05)
         return page
 
     until("It was")
-    assert "Cut short" not in there.get("/d/today").text
+    assert "Cut short" not in there.get(f"/d/{DAY}").text
     os.kill(served_by(server, here.get("/healthz")), signal.SIGKILL)
     assert "It was" in until("Cut short when the server stopped.")
     model.release(held)

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from llamora.journal import backups
 from llamora.journal.accounts import Throttle
 from llamora.persistence.backups import read_header, verify_backup
 from llamora.persistence.connection import StorageError
@@ -13,6 +15,12 @@ from llamora.settings import BackupSettings
 from tests.app.conftest import PASSPHRASE, Running, Start
 from tests.app.test_you import alert
 from tests.scan import find_words
+
+
+@pytest.fixture(autouse=True)
+def noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep midnight from passing between two backups of a day."""
+    monkeypatch.setattr(backups, "utc_now", lambda: datetime(2026, 11, 20, 12, tzinfo=UTC))
 
 
 async def settled(app: Running) -> list[Path]:

@@ -4,12 +4,13 @@ import asyncio
 import html
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import pytest
 
-from llamora.clock import utc_now
+from llamora.app import pages
+from llamora.app.routes import days
 from llamora.journal.openings import Openings
 from llamora.persistence.digests import Digests as DigestRecords
 from tests.app.conftest import Running, Start, Visitor, connected_to
@@ -17,6 +18,7 @@ from tests.scripted_model import Reply, ScriptedModel
 
 DAY = "/d/2026-11-20"
 TODAY = "/d/today"
+NOW = date(2026, 12, 24)
 OPENING = f"{TODAY}/opening"
 
 
@@ -25,8 +27,14 @@ async def app(start: Start, model: ScriptedModel) -> Running:
     return await start(llm=connected_to(model))
 
 
+@pytest.fixture(autouse=True)
+def noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (pages, days):
+        monkeypatch.setattr(module, "utc_now", lambda: datetime.combine(NOW, time(12), UTC))
+
+
 def days_ago(count: int) -> str:
-    return (utc_now().date() - timedelta(count)).isoformat()
+    return (NOW - timedelta(count)).isoformat()
 
 
 async def test_a_day_is_summed_up_when_asked_and_until_it_changes(alice: Visitor, model: ScriptedModel) -> None:
@@ -139,7 +147,7 @@ async def test_two_workers_that_are_asked_at_once_ask_for_one_line(
     app: Running, alice: Visitor, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await alice.write("The letter is still unsent.", days_ago(1))
-    services, keys, today = app.services, app.keys(), utc_now().date()
+    services, keys, today = app.services, app.keys(), NOW
     other = Openings(services.db, services.journal, services.digests)  # that of another worker
     both, real, end = asyncio.Barrier(2), DigestRecords.put_unless, asyncio.Event()
 
