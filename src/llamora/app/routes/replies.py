@@ -25,6 +25,7 @@ from llamora.app.pages import (
     today,
     trace_id,
 )
+from llamora.app.routes.search import show_related
 from llamora.app.services.container import get_services
 from llamora.app.streams import event, event_stream
 from llamora.app.views import cut_words, entry_view, message_view, model_view, page_views, trace_path
@@ -44,8 +45,11 @@ RENDER_SECONDS = 0.08  # between two pictures of a growing reply; a person reads
 
 @blueprint.post("/e/<text>/replies")
 async def ask(text: str) -> Response:
-    """Ask the model for a reply to an entry; for another one, if there is one already."""
+    """Ask the model for a reply to an entry, or for another one; without a model, show what is near to the entry."""
     wanted = entry_id(text)
+    await _there()
+    if get_services().model.why_not((await profile()).endpoint):
+        return await show_related(text, unanswered=True)
     try:
         reply = await _asked(wanted)
     except (ModelError, EntryError) as error:
@@ -264,6 +268,6 @@ async def _events(reply_id: bytes) -> AsyncGenerator[bytes]:
             yield event((await entry_view(reply, reply.id)).html, event_id=str(len(reply.text)))
     view = await message_view(keys, reply_id)
     view.aside = False  # who watched it come reads on, also where another one is preferred
-    model = await model_view(services.model, hidden=await model_hidden())
+    model = await model_view(services.model, name=(await profile()).endpoint, hidden=await model_hidden())
     yield event(rendered("components/reply_done.html", entry=view, model=model))
     yield event("", name="done")

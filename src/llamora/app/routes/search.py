@@ -111,13 +111,22 @@ async def remember() -> Response:
 @blueprint.post("/e/<text>/related")
 async def related(text: str) -> Response:
     """What the writer also wrote that is near to an entry."""
+    return await show_related(text)
+
+
+async def show_related(text: str, *, unanswered: bool = False) -> Response:
+    """Show what is near to an entry; `unanswered`: a reply was asked for and no model is there to give one."""
     services, keys = get_services(), security.session().keys
     entry = await services.journal.get(keys, entry_id(text))
     here = {e.id for thread in await services.journal.page(keys, entry.day) for e in (thread.root, *thread.later)}
     hits = await services.search.related(keys, entry, limit=RELATED, leave_out=here)
     template = "components/related.html" if is_fragment() else "pages/related.html"
     return await page(
-        template, entry_id=text, day=entry.day, hits=[_hit(hit, marks=False) for hit in await _as_shown(hits)]
+        template,
+        entry_id=text,
+        day=entry.day,
+        hits=[_hit(hit, marks=False) for hit in await _as_shown(hits)],
+        unanswered=unanswered,
     )
 
 
