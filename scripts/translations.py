@@ -30,7 +30,6 @@ LAYERS = ("app", "journal", "search", "persistence", "llm", "vault")
 # Said at the command line or to the model, and in English there.
 NOT_SHOWN = (
     "app/languages.py",
-    "llm/mirror.py",
     "persistence/backups.py",
     "persistence/doctor.py",
     "persistence/migrations.py",

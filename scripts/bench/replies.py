@@ -213,9 +213,7 @@ async def prompts(runs: int) -> dict[str, Any]:
             taken: list[float] = []
             for number in range(runs + 2):
                 start = time.perf_counter()
-                await builder.reply(
-                    client, day=date(2026, 11, 20), thread=thread, rest_of_day=[], passages=[], small=False
-                )
+                await builder.reply(client, day=date(2026, 11, 20), thread=thread, rest_of_day=[], passages=[])
                 if number >= 2:
                     taken.append(time.perf_counter() - start)
             await client.close()

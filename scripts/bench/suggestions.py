@@ -1,13 +1,13 @@
 """Which traces are suggested for a hundred days of Pepys: `uv run python -m scripts.bench.suggestions`.
 
 The days are chosen at random from his diary (`--data`); every tenth of the days before bears a few traces of the
-writer's own. Asked for by the small built-in model, and by none. The last line printed is one JSON object: `valid`,
-names that can be given; `twice`, entries with a trace twice; `in_text`, the share of the model's names whose every
-word stands in the text; `own_or_text`, the share of all names that are the writer's own or stand in the text.
+writer's own. No model is asked. The last line printed is one JSON object: `valid`, names that can be given; `twice`,
+entries with a trace twice; `own_or_text`, the share of all names that are the writer's own or stand in the text.
 """
 
 import argparse
 import asyncio
+import html
 import json
 import os
 import random
@@ -22,12 +22,27 @@ from llamora.journal.suggestions import MOST
 from llamora.persistence.entries import Entry
 from llamora.settings import load_settings
 from llamora.text import trace_key, trace_name
-from scripts.bench.builtin import diary
 from scripts.bench.latency import PASSPHRASE
 
 SEED = 1660
 OWN = ("navy", "theatre", "my wife", "music", "money", "Deptford", "church", "Sir W. Batten", "sermon", "🎻")
 _WORDS = re.compile(r"[^\W_]+")
+_ARTICLE = re.compile(r"<article[^>]*diary-entry[^>]*>(.*?)</article>", re.DOTALL)
+_DAY = re.compile(r'<time datetime="(\d{4}-\d\d-\d\d)"')
+
+
+def diary(folder: Path) -> list[tuple[date, str]]:
+    """(day, text) of every dated entry, in order."""
+    found: list[tuple[date, str]] = []
+    for file in sorted((folder / "text").glob("chapter-*.xhtml"), key=lambda f: int(re.sub(r"\D", "", f.stem))):
+        for article in _ARTICLE.findall(file.read_text("utf-8")):
+            day = _DAY.search(article)
+            paragraphs = re.findall(r"<p[^>]*>(.*?)</p>", article, re.DOTALL)
+            clean = [re.sub(r"<a[^>]*noteref.*?</a>|<[^>]+>", "", paragraph) for paragraph in paragraphs]
+            text = "\n\n".join(" ".join(html.unescape(paragraph).split()) for paragraph in clean)
+            if day and text.strip():
+                found.append((date.fromisoformat(day[1]), text.strip().replace("\u2060", "")))
+    return found
 
 
 def stands_in(name: str, text: str) -> bool:
@@ -37,13 +52,13 @@ def stands_in(name: str, text: str) -> bool:
     return bool(own) and all(word in words for word in own)
 
 
-async def suggested(folder: Path, days: list[tuple[date, str]], count: int, *, with_model: bool) -> dict[str, object]:
+async def suggested(folder: Path, days: list[tuple[date, str]], count: int) -> dict[str, object]:
     """What is suggested for `count` of the days, reckoned."""
     settings = load_settings(
         overrides={
             "data": {"folder": str(folder), "cache": str(load_settings().data.cache)},
             "crypto": {"kdf_target_ms": 0},
-            "llm": {"enabled": with_model},
+            "llm": {"enabled": False},
             "embedding": {"enabled": False},
         }
     )
@@ -51,7 +66,7 @@ async def suggested(folder: Path, days: list[tuple[date, str]], count: int, *, w
     lifecycle = AppLifecycle(services)
     await lifecycle.start()
     dice = random.Random(SEED)
-    names = valid = twice = fitting = of_model = of_model_in_text = answered = most = 0
+    names = valid = twice = fitting = most = 0
     try:
         _, keys, _ = await services.accounts.register("Alice", PASSPHRASE, "UTC")
         made = [
@@ -66,18 +81,15 @@ async def suggested(folder: Path, days: list[tuple[date, str]], count: int, *, w
                 await services.journal.traces.add(keys, entry.id, name)
         own = {trace_key(name) for name in OWN}
         for entry in dice.sample([entry for place, entry in enumerate(made) if place % 10], count):
-            found = await services.suggestions.suggest(keys, entry.id, with_model=with_model)
+            found = await services.suggestions.suggest(keys, entry.id)
             names += len(found.names)
             most = max(most, len(found.names))
             valid += sum(trace_name(name) == name for name in found.names)
             twice += len({trace_key(name) for name in found.names}) != len(found.names)
             fitting += sum(trace_key(name) in own or stands_in(name, entry.text) for name in found.names)
-            answered += bool(found.said)
-            of_model += len(found.said)
-            of_model_in_text += sum(stands_in(name, entry.text) for name in found.said)
     finally:
         await lifecycle.stop()
-    result: dict[str, object] = {
+    return {
         "entries": count,
         "names": names,
         "valid": valid,
@@ -86,13 +98,6 @@ async def suggested(folder: Path, days: list[tuple[date, str]], count: int, *, w
         "within_most": most <= MOST,
         "own_or_text": round(fitting / max(names, 1), 3),
     }
-    if with_model:
-        result |= {
-            "answered": answered,
-            "of_model": of_model,
-            "in_text": round(of_model_in_text / max(of_model, 1), 3),
-        }
-    return result
 
 
 def main() -> None:
@@ -103,12 +108,8 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=100)
     given = parser.parse_args()
     days = diary(given.data)[-1500:]
-    result: dict[str, object] = {}
-    for kind, with_model in (("none", False), ("built_in", True)):
-        with tempfile.TemporaryDirectory(prefix="llamora-bench-") as name:
-            result[kind] = asyncio.run(suggested(Path(name), days, given.entries, with_model=with_model))
-            print(kind, json.dumps(result[kind]), flush=True)
-    print(json.dumps(result))
+    with tempfile.TemporaryDirectory(prefix="llamora-bench-") as name:
+        print(json.dumps(asyncio.run(suggested(Path(name), days, given.entries))))
 
 
 if __name__ == "__main__":

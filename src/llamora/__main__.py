@@ -232,7 +232,8 @@ async def _serve_with_workers(settings: Settings, listening: socket.socket, *, d
     # Without locks: a worker that is killed while it reads would keep one for ever.
     address: Any = context.RawArray("c", ADDRESS_BYTES)
     noted: Any = context.RawArray("c", noted_bytes)
-    embedded = settings.llm.enabled and settings.llm.embedded and not settings.llm.upstream.host
+    wanted: Any = context.RawValue("b", 0)  # whether a worker asked for the built-in model
+    embedded = settings.llm.enabled and settings.llm.embedded
     server = EmbeddedServer(settings.llm) if embedded and not EmbeddedServer.available() else None
     db = await LocalDB.open(settings.data.database)
     await db.sessions.clear()
@@ -242,7 +243,7 @@ async def _serve_with_workers(settings: Settings, listening: socket.socket, *, d
     workers: list[BaseProcess] = []
 
     def start_worker(place: int, number: int) -> "BaseProcess":
-        shared = (secret, server.api_key if server else "", address, noted, number, alive)
+        shared = (secret, server.api_key if server else "", address, wanted, noted, number, alive)
         worker = context.Process(target=serve_as_worker, args=(settings, listening, ending, shared, dev), daemon=True)
         alive[place] = number
         worker.start()
@@ -254,11 +255,12 @@ async def _serve_with_workers(settings: Settings, listening: socket.socket, *, d
     async def run_model() -> None:
         if server is None:
             return
-        try:
-            await server.start()
-        except ModelError:
-            logger.warning("the built-in model did not start")
         while True:
+            if wanted.value and server.state == "off":
+                try:
+                    await server.start()
+                except ModelError:
+                    logger.warning("the built-in model did not start")
             address.value = server.base_url.encode()[: ADDRESS_BYTES - 1]
             await asyncio.sleep(0.2)
 
@@ -297,12 +299,16 @@ async def _serve_with_workers(settings: Settings, listening: socket.socket, *, d
 
 
 def serve_as_worker(
-    settings: Settings, listening: socket.socket, ending: Any, shared: tuple[bytes, str, Any, Any, int, Any], dev: bool
+    settings: Settings,
+    listening: socket.socket,
+    ending: Any,
+    shared: tuple[bytes, str, Any, Any, Any, int, Any],
+    dev: bool,
 ) -> None:
     """What each process of several runs, until `ending` is set or the parent is gone.
 
-    `shared` is the boot secret, the key to the parent's model server and its address, the memory of Noted, the
-    number of this worker and those of all that are alive.
+    `shared` is the boot secret, the key to the parent's model server, its address and whether it is wanted, the memory
+    of Noted, the number of this worker and those of all that are alive.
     """
     from llamora.app.services.container import Shared
     from llamora.llm.model import SharedServer
@@ -310,12 +316,15 @@ def serve_as_worker(
 
     _set_up_logging(settings.log_level)
     keep_out_of_dumps()
-    secret, api_key, address, noted, worker, alive = shared
+    secret, api_key, address, wanted, noted, worker, alive = shared
 
     def listening_at() -> str:
         return address.value.decode()
 
-    model = SharedServer(listening_at, api_key) if api_key else None
+    def request() -> None:
+        wanted.value = 1
+
+    model = SharedServer(listening_at, api_key, request) if api_key else None
 
     async def run() -> None:
         stop = asyncio.Event()

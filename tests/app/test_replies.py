@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from llamora.llm.embedded import EmbeddedServer
+from llamora.llm.model import BUILT_IN
 from llamora.persistence.entries import Entry
-from llamora.settings import LlmSettings, UpstreamSettings
+from llamora.settings import LlmSettings
 from llamora.vault.keys import Keyring
 from tests.app.conftest import Answer, Running, Start, Visitor, connected_to
 from tests.scripted_model import Reply, ScriptedModel
@@ -247,13 +249,58 @@ async def test_a_model_that_fails_is_a_sentence_and_nothing_is_lost(
         assert "Some words" in page.text
 
 
-async def test_a_model_that_is_not_connected_is_a_sentence(start: Start) -> None:
-    app = await start(llm=LlmSettings(embedded=False, upstream=UpstreamSettings(host="")))
+@pytest.mark.parametrize("fragment", [True, False])
+async def test_without_a_model_who_asks_is_shown_what_is_near_and_no_word_is_made(
+    start: Start, *, fragment: bool
+) -> None:
+    app = await start(llm=LlmSettings())  # as it is installed, with the packaged model
     alice = await app.visitor()
-    entry = await alice.write("What now?")
-    answer = await alice.post(f"/e/{entry}/replies", fragment=True)
-    assert answer.status == 503
-    assert answer.problem.startswith("No model is connected")
+    await alice.write("The gate by the river squeaks in the wind.", "2026-03-14")
+    entry = await alice.write("What was it about the gate by the river?")
+    assert f'formaction="/e/{entry}/replies"' in (await alice.get(DAY)).text  # the key r presses it, too
+    await app.services.search.settled(app.keys().user_id)
+    answer = await alice.post(f"/e/{entry}/replies", fragment=fragment)
+    assert answer.status == 200
+    assert "No model is connected" in answer.words
+    assert "The gate by the river squeaks" in answer.words
+    assert (await alice.get(DAY)).ids == [entry]
+
+
+async def test_without_a_model_every_other_question_is_a_sentence(start: Start) -> None:
+    app = await start(llm=LlmSettings())
+    alice = await app.visitor()
+    entry = await alice.write("What now, by the #river?")
+    trace = (await app.services.journal.traces.of_name(app.keys(), "river")).id.hex()
+    for path, form in (
+        (f"{DAY}/replies", {"entry": entry}),
+        (f"{DAY}/recap", {}),
+        (f"/traces/{trace}/summary", {}),
+    ):
+        answer = await alice.post(path, form, fragment=True)
+        assert answer.status == 503, path
+        assert answer.problem.startswith("No model is connected"), path
+    await alice.post("/you/openings", {"openings": "on"})
+    assert "/d/today/opening" not in (await alice.get("/d/today")).text
+    suggested = await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
+    assert suggested.status == 200
+    assert "model" not in suggested.words
+
+
+@pytest.mark.skipif(bool(EmbeddedServer.available()), reason=EmbeddedServer.available() or "available")
+async def test_the_packaged_model_answers_who_chose_it(start: Start) -> None:
+    app = await start(llm=LlmSettings(max_reply_tokens=16))
+    alice = await app.visitor()
+    page = await alice.get("/you")
+    assert f'<option value="{BUILT_IN}">demonstration (tiny; it invents)</option>' in page.text
+    assert (await alice.post("/you/model", {"endpoint": BUILT_IN})).status == 303
+    assert "It is on this machine" in (await alice.get("/you")).words
+    entry = await alice.write("Walked along the river before work.")
+    reply = await alice.ask(entry)
+    stored = await app.services.journal.get(app.keys(), bytes.fromhex(reply))
+    assert stored.text
+    assert stored.receipt is not None
+    assert (stored.receipt.model, stored.receipt.endpoint) == ("small built-in model", "")
+    assert "Keep and ask" in (await alice.get(f"/r/{reply}/events")).text
 
 
 async def test_a_reply_left_by_a_crash_is_shown_as_cut_short(app: Running, model: ScriptedModel) -> None:

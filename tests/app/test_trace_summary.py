@@ -5,8 +5,6 @@ import re
 
 import pytest
 
-from llamora.llm.embedded import EmbeddedServer
-from llamora.settings import LlmSettings
 from tests.app.conftest import Running, Start, Visitor, connected_to
 from tests.scripted_model import Reply, ScriptedModel
 
@@ -147,15 +145,3 @@ async def test_many_entries_are_read_from_both_ends(app: Running, alice: Visitor
     )[0].root
     await app.services.journal.edit(app.keys(), middle.id, "Entry 8 of the #lake.", middle.revision)
     assert "It began." not in (await alice.get(f"/traces/{trace}")).text
-
-
-@pytest.mark.skipif(bool(EmbeddedServer.available()), reason="needs the built-in model")
-async def test_the_built_in_model_quotes_a_clause_of_each_entry(start: Start) -> None:
-    app = await start(llm=LlmSettings())
-    alice = await app.visitor()
-    trace, ids = await lake(app, alice)
-    part = await alice.post(f"/traces/{trace}/summary", fragment=True)
-    assert part.status == 200, part.problem
-    assert re.findall(r"On (1 March 2025|2 July 2026) you wrote", part.words) == ["1 March 2025", "2 July 2026"]
-    assert re.findall(r"#e-([0-9a-f]+)", part.text) == ids
-    assert "summed up by small built-in model" in part.words

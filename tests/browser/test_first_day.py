@@ -51,6 +51,16 @@ def first_day(server: Server, page: Page, axe: Callable[[Page], None]) -> None:
     expect(page.locator("article.entry strong")).to_have_text("walnut cake")
     axe(page)
 
+    # Without a model there is what was also written; choose the packaged one.
+    first = page.locator("article.entry").first
+    first.get_by_role("button", name="You also wrote").click()
+    expect(first.locator(".related")).to_contain_text("No model is connected")
+    axe(page)
+    page.goto(server.url + "/you")
+    page.locator("#endpoint").select_option("built-in")
+    page.locator("form:has(#endpoint)").get_by_role("button", name="Keep").click()
+    page.goto(server.url + "/d/today")
+
     # Ask, and reload in the middle of the reply.
     first = page.locator("article.entry").first
     first.get_by_role("button", name="Reply").click()

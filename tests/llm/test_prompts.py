@@ -13,7 +13,6 @@ from llamora.llm.client import ModelClient, estimate_tokens
 from llamora.llm.prompts import (
     MESSAGE_TOKENS,
     PROMPT_VERSION,
-    SMALL_PROMPT_TOKENS,
     Passage,
     Prompt,
     PromptBuilder,
@@ -32,7 +31,6 @@ async def build(
     *,
     rest: list[Turn] | None = None,
     passages: list[Passage] | None = None,
-    small: bool = False,
     with_settings: LlmSettings = SMALL_CONTEXT,
     tokenizer: bool = True,
 ) -> Prompt:
@@ -40,9 +38,7 @@ async def build(
         client = ModelClient(model.url, "", with_settings)
         builder = PromptBuilder(with_settings, None)
         try:
-            return await builder.reply(
-                client, day=DAY, thread=thread, rest_of_day=rest or [], passages=passages or [], small=small
-            )
+            return await builder.reply(client, day=DAY, thread=thread, rest_of_day=rest or [], passages=passages or [])
         finally:
             await client.close()
 
@@ -71,18 +67,15 @@ TURNS = st.lists(st.builds(Turn, st.sampled_from(["me", "reply"]), TEXT), max_si
     last=TEXT,
     rest=TURNS,
     texts=st.lists(TEXT, max_size=5),
-    small=st.booleans(),
     tokenizer=st.booleans(),
 )
 def test_a_prompt_always_fits(
-    thread: list[Turn], last: str, rest: list[Turn], texts: list[str], *, small: bool, tokenizer: bool
+    thread: list[Turn], last: str, rest: list[Turn], texts: list[str], *, tokenizer: bool
 ) -> None:
     passages = [Passage(n, DAY - timedelta(n), text) for n, text in enumerate(texts, 1)]
-    prompt = asyncio.run(
-        build([*thread, Turn("me", last)], rest=rest, passages=passages, small=small, tokenizer=tokenizer)
-    )
+    prompt = asyncio.run(build([*thread, Turn("me", last)], rest=rest, passages=passages, tokenizer=tokenizer))
     room = SMALL_CONTEXT.context_tokens - SMALL_CONTEXT.max_reply_tokens
-    assert size(prompt, tokenizer=tokenizer) <= (min(room, SMALL_PROMPT_TOKENS) if small else room)
+    assert size(prompt, tokenizer=tokenizer) <= room
     roles = [m.role for m in prompt.messages if m.role != "system"]
     assert roles == [("user", "assistant")[n % 2] for n in range(len(roles))]
     assert roles[-1] == "user"
@@ -103,7 +96,6 @@ async def test_what_fits_is_all_there() -> None:
     assert last.content.endswith("The answer.")
     assert [passage.number for passage in prompt.passages] == [1]
     assert prompt.cut == ""
-    assert prompt.options == {}
 
 
 def filler(name: str, words: int = 120) -> str:
@@ -168,26 +160,6 @@ async def test_no_mark_between_turns_gets_through_from_what_was_written(mark: st
     assert mark not in sent(prompt)
 
 
-async def test_the_small_prompt_has_a_worked_example_and_may_only_say_what_was_written() -> None:
-    prompt = await build(
-        [Turn("me", "I met Anna at the harbour. The ferry was late and we laughed about it.")],
-        passages=[
-            Passage(4, date(2020, 2, 1), "Anna moved to the harbour in a storm."),
-            Passage(5, DAY, "x"),
-            Passage(6, DAY, "y"),
-        ],
-        rest=[Turn("me", "More.")],
-        small=True,
-    )
-    assert [m.role for m in prompt.messages] == ["system", "user", "assistant", "user"]
-    assert [passage.number for passage in prompt.passages] == [4, 5]
-    assert prompt.cut == "Left out for lack of room: 1 note of the day and 1 earlier passage."
-    grammar = str(prompt.options["grammar"])
-    assert '"You met Anna at the harbour."' in grammar
-    assert "On 1 February 2020 you wrote “Anna moved to the harbour in a storm”.[4]" in grammar
-    assert size(prompt) < 300
-
-
 async def test_a_folder_overrides_templates(tmp_path: Path) -> None:
     (tmp_path / "reply.system.j2").write_text("Answer like a sailor.")
     builder = PromptBuilder(SMALL_CONTEXT, tmp_path)
@@ -195,9 +167,7 @@ async def test_a_folder_overrides_templates(tmp_path: Path) -> None:
     assert PromptBuilder(SMALL_CONTEXT, None).version == PROMPT_VERSION
     async with ScriptedModel() as model:
         client = ModelClient(model.url, "", SMALL_CONTEXT)
-        prompt = await builder.reply(
-            client, day=DAY, thread=[Turn("me", "Ahoy.")], rest_of_day=[], passages=[], small=False
-        )
+        prompt = await builder.reply(client, day=DAY, thread=[Turn("me", "Ahoy.")], rest_of_day=[], passages=[])
         await client.close()
     assert prompt.messages[0].content == "Answer like a sailor."
     assert prompt.messages[1].content.endswith("Ahoy.")
@@ -205,8 +175,8 @@ async def test_a_folder_overrides_templates(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["{{ nothing_of_the_kind }}", "{% if %}", "{{ 1 / 0 }}"])
 def test_a_broken_override_is_named_at_start(tmp_path: Path, text: str) -> None:
-    (tmp_path / "small.user.j2").write_text(text)
-    with pytest.raises(PromptTemplateError, match=r"small\.user\.j2"):
+    (tmp_path / "reply.user.j2").write_text(text)
+    with pytest.raises(PromptTemplateError, match=r"reply\.user\.j2"):
         PromptBuilder(SMALL_CONTEXT, tmp_path)
 
 
@@ -215,7 +185,7 @@ async def test_counting_takes_two_requests_however_long_the_thread() -> None:
         client = ModelClient(model.url, "", LlmSettings(), model="m")
         thread = [Turn("me" if n % 2 == 0 else "reply", f"turn {n}") for n in range(301)]
         prompt = await PromptBuilder(LlmSettings(), None).reply(
-            client, day=DAY, thread=thread, rest_of_day=[], passages=[], small=False
+            client, day=DAY, thread=thread, rest_of_day=[], passages=[]
         )
         await client.close()
         assert [a.path for a in model.asked] == ["/props", "/tokenize"]

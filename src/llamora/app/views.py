@@ -366,14 +366,14 @@ async def model_view(model: Model, *, name: str = "", full: bool = False, hidden
         return ModelView(available=False, hidden=True)
     if why_not := model.why_not(name):
         return ModelView(available=False, sentence=why_not)
-    small = model.small(name)
-    words = _("the small built-in model") if small else _("the model you connected")
+    built_in = model.is_built_in(name)
+    words = _("the small built-in model") if built_in else _("the model you connected")
     if not full:
         return ModelView(available=True, words=words)
     info = await model.info(name)
     if info is None:
-        if small:
-            return ModelView(available=True, words=_("%(model)s, which is starting") % {"model": words})
+        if built_in:  # it starts when it is first asked
+            return ModelView(available=True, words=words, embedded=True)
         place = model.place(name)
         host = urlsplit(place if "//" in place else f"//{place}").hostname or place
         now = _("%(model)s; %(host)s does not answer just now") % {"model": words, "host": host}

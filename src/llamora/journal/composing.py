@@ -91,11 +91,8 @@ class Composer:
             text = "\n\n".join(f"{time_in_words(e.at, zone_named(known_zone(e.zone)))}\n{e.text}" for e in asked)
             turns = [Turn("me", text)]
         here = {entry.id for thread in page for entry in (thread.root, *thread.later)}
-        small = self._model.small(endpoint)
-        drawn = await related(self._search, self._db, keys, turns[-1].text, today, here, short=small)
-        drawn = await recalled(
-            self._journal.traces, self._db, keys, [to, *also], turns[-1].text, day, here, drawn, short=small
-        )
+        drawn = await related(self._search, self._db, keys, turns[-1].text, today, here)
+        drawn = await recalled(self._journal.traces, self._db, keys, [to, *also], turns[-1].text, day, here, drawn)
         found = [each.used for each in drawn]
         passages = [Passage(number, used.day, used.text) for number, used in enumerate(found, 1)]
         prompt = await self._prompts.reply(
@@ -104,7 +101,6 @@ class Composer:
             thread=turns,
             rest_of_day=[Turn("me", e.text) for e in notes],
             passages=passages,
-            small=small,
             exact=exact,
         )
         info = await client.describe()

@@ -25,7 +25,6 @@ from llamora.vault.keys import Keyring
 MAX_TOKENS = 200  # three sentences at most
 TRACE_TOKENS = 320  # four sentences, each with a number
 PASSAGES = 12  # entries that the summary of a trace is drawn from
-SMALL_PASSAGES = 4  # for the built-in model
 CHANGED = "What this is about was changed while the model read it. Ask again."
 NOTHING = "The model had nothing to say of it that stands in your pages. Ask again later."
 NOTHING_CITED = "The model said nothing that your entries bear out, so nothing was kept. Ask again later."
@@ -100,8 +99,7 @@ class Digests:
     async def _asked(self, kind: Line, day: date, entries: Sequence[Entry], endpoint: str) -> "Asked":
         client = await self._model.client(endpoint)
         written = [Turn("me", entry.text, entry.day) for entry in entries]
-        small = self._model.small(endpoint)
-        prompt = await self._prompts.line(client, kind, day=day, written=written, small=small)
+        prompt = await self._prompts.line(client, kind, day=day, written=written)
         return Asked(prompt, client, await client.describe(), MAX_TOKENS)
 
     async def say(self, keys: Keyring, kind: Line, day: date, entries: Sequence[Entry], endpoint: str) -> Digest:
@@ -187,7 +185,7 @@ class Digests:
     async def _asked_of_trace(self, keys: Keyring, trace: bytes, passages: Sequence[Passage], endpoint: str) -> Asked:
         name = (await self._journal.traces.get(keys, trace)).name
         client = await self._model.client(endpoint)
-        prompt = await self._prompts.summary(client, name, passages, small=self._model.small(endpoint))
+        prompt = await self._prompts.summary(client, name, passages)
         return Asked(prompt, client, await client.describe(), TRACE_TOKENS)
 
     async def _passages(self, keys: Keyring, trace: bytes, endpoint: str) -> tuple[list[Entry], list[Passage]]:
@@ -195,14 +193,12 @@ class Digests:
         name = (await self._journal.traces.get(keys, trace)).name
         if why_not := self._model.why_not(endpoint):
             raise ModelError("unreachable", why_not)
-        small, words = self._model.small(endpoint), content_words(name)
-        entries, strongest = await self._chosen(keys, trace, SMALL_PASSAGES if small else PASSAGES)
+        entries, strongest = await self._chosen(keys, trace)
         if not entries:
             raise EntryError(UNREADABLE)
         numbers = {entry.id: number for number, entry in enumerate(entries, 1)}
-        return entries, [
-            Passage(numbers[each.id], each.day, excerpt(each.text, -1, words, short=small)) for each in strongest
-        ]
+        words = content_words(name)
+        return entries, [Passage(numbers[each.id], each.day, excerpt(each.text, -1, words)) for each in strongest]
 
     async def _said(self, keys: Keyring, asked: Asked, read: Mapping[bytes, int]) -> tuple[str, str]:
         """What the model says, in whole sentences, and what was cut of prompt and answer, in words.
@@ -215,7 +211,6 @@ class Digests:
         pieces = asked.client.stream(
             asked.prompt.messages,
             max_tokens=asked.max_tokens,
-            extra=asked.prompt.options or None,
             at_length=lambda: cut.append(AT_LENGTH),
         )
         async with aclosing(pieces):
@@ -223,7 +218,7 @@ class Digests:
                 said = THOUGHTS_END.split(said + piece)[-1]
         return whole_sentences(said) if AT_LENGTH in cut else said, " ".join(cut)
 
-    async def _chosen(self, keys: Keyring, trace: bytes, most: int) -> tuple[list[Entry], list[Entry]]:
+    async def _chosen(self, keys: Keyring, trace: bytes) -> tuple[list[Entry], list[Entry]]:
         """Entries that bear a trace and may be read, as many from the newest as from the oldest.
 
         By day, and again in the order in which they should be kept where room is short.
@@ -233,13 +228,13 @@ class Digests:
         ends = zip_longest(ids[:half], reversed(ids[half:]))
         order = [entry_id for entry_id in chain.from_iterable(ends) if entry_id is not None]
         found: list[Entry] = []
-        for start in range(0, len(order), most):
-            part = order[start : start + most]
+        for start in range(0, len(order), PASSAGES):
+            part = order[start : start + PASSAGES]
             opened = {entry.id: entry for entry in await self._db.entries.many(keys, part)}
             found += [opened[each] for each in part if each in opened and _open_to_the_model(opened[each])]
-            if len(found) >= most:
+            if len(found) >= PASSAGES:
                 break
-        found = found[:most]
+        found = found[:PASSAGES]
         return sorted(found, key=lambda entry: (entry.day, entry.at, entry.id)), found
 
     async def _state(self, keys: Keyring, trace: bytes, entries: Sequence[Entry]) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from llamora.journal.traces import Traces
 from llamora.persistence.entries import Used
 from llamora.persistence.local_db import LocalDB
-from llamora.search.embed import CHUNK_WORDS, chunks
+from llamora.search.embed import chunks
 from llamora.search.passages import UNKNOWN
 from llamora.search.rank import STOP_WORDS, match_terms, normalised, plain, tokens
 from llamora.search.service import SearchService
@@ -51,13 +51,10 @@ async def related(
     text: str,
     today: date,
     here: AbstractSet[bytes],
-    *,
-    short: bool = False,
 ) -> list[Drawn]:
     """What the writer wrote before that bears on `text`, best first, numbered from 1; nothing where nothing does.
 
-    Entries of `here`, deleted ones and those kept from the model are left out. `short`: the nearest sentences only,
-    for a model with little room. Raises StorageError.
+    Entries of `here`, deleted ones and those kept from the model are left out. Raises StorageError.
     """
     question = text[:QUESTION_CHARACTERS]
     hits = await search.passages(keys, question, today=today, leave_out=here, limit=2 * PASSAGES, whole=True)
@@ -70,7 +67,7 @@ async def related(
             continue
         if entry.withheld or entry.deleted is not None:
             continue
-        passage = excerpt(entry.text, hit.passage, asked, short=short)
+        passage = excerpt(entry.text, hit.passage, asked)
         if bears(hit.likeness, asked, passage):
             used = Used(len(found) + 1, entry.id, entry.day, passage, round(hit.score, 4))
             found.append(Drawn(used, entry.revision))
@@ -86,8 +83,6 @@ async def recalled(
     day: date,
     here: AbstractSet[bytes],
     found: Sequence[Drawn],
-    *,
-    short: bool = False,
 ) -> list[Drawn]:
     """What search `found`, and between it what the traces of the `asked` entries bring from days before `day`.
 
@@ -103,7 +98,7 @@ async def recalled(
         entry = entries.get(entry_id)
         if entry is None or entry.role != "me" or entry.withheld or entry.deleted is not None or len(brought) == TRACED:
             continue
-        passage = excerpt(entry.text, -1, words, short=short)
+        passage = excerpt(entry.text, -1, words)
         brought.append(Drawn(Used(0, entry.id, entry.day, passage, float(count), traced=True), entry.revision))
     mixed = [drawn for pair in zip_longest(found, brought) for drawn in pair if drawn is not None][:PASSAGES]
     return [drawn._replace(used=replace(drawn.used, number=number)) for number, drawn in enumerate(mixed, 1)]
@@ -118,19 +113,18 @@ def bears(likeness: float, asked: AbstractSet[str], passage: str) -> bool:
     return likeness >= NEAR or (likeness >= NEAR_WITH_WORDS[0] and share >= NEAR_WITH_WORDS[1])
 
 
-def excerpt(text: str, passage: int, asked: AbstractSet[str], *, short: bool = False) -> str:
+def excerpt(text: str, passage: int, asked: AbstractSet[str]) -> str:
     """A text, or of a long one the passage that is nearest and what stands around it.
 
     `passage` is its number as `chunks` counts; -1 when meaning was not compared: then the one with most of the
     words `asked` is taken.
     """
-    whole, around = (CHUNK_WORDS, 0) if short else (WHOLE_WORDS, AROUND)
-    if len(text.split()) <= whole and len(text) <= whole * 12:
+    if len(text.split()) <= WHOLE_WORDS and len(text) <= WHOLE_WORDS * 12:
         return text.strip()
     parts = chunks(plain(text))
     if not 0 <= passage < len(parts):
         passage = max(range(len(parts)), key=lambda n: len(asked & content_words(parts[n])), default=0)
-    return _joined(parts[max(0, passage - around) : passage + around + 1])
+    return _joined(parts[max(0, passage - AROUND) : passage + AROUND + 1])
 
 
 def content_words(text: str) -> set[str]:

@@ -318,7 +318,6 @@ class Replies:
         pieces = composed.client.stream(
             prompt.messages,
             max_tokens=composed.max_tokens,
-            extra=prompt.options or None,
             at_length=live.reached_length,
             at_thought=live.thinks,
         )

@@ -28,8 +28,7 @@ from llamora.vault.keys import Keyring
 MOST = 6  # suggestions for an entry
 OWN = 3  # of them at most the writer's own that stand in the text
 NEAR = 2  # and of those that near entries bear
-CANDIDATES = 24  # words that the small model chooses from
-TOLD = 40  # of the writer's own names that another model is told
+TOLD = 40  # of the writer's own names that the model is told
 LOOKED_AT = 5  # entries that bear such a name, of which the model may read one
 MAX_TOKENS = 120
 TEMPERATURE = 0.2
@@ -55,6 +54,31 @@ _EVERYDAY = frozenset(
     "mein meine mich mir mit morgen muss nach nicht nichts noch nun nur oder schon sehr sein seine sich sie sind "
     "über und uns unter viel vom von vor war waren was weil wenn wie wieder wir wird wurde zum zur".split()
 )
+
+
+# The form of the model's answer.
+_FORM: dict[str, Any] = {
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {
+            "name": "traces",
+            "strict": True,
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "traces": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "minItems": 1,
+                        "maxItems": MOST - NEAR,
+                    }
+                },
+                "required": ["traces"],
+                "additionalProperties": False,
+            },
+        },
+    }
+}
 
 
 @dataclass(slots=True, frozen=True)
@@ -151,23 +175,17 @@ class Suggestions:
             if now.withheld or thread.root.withheld or now.deleted is not None or now.revision != entry.revision:
                 return [], ""
             client = await self._model.client(endpoint)
-            small = self._model.small(endpoint)
-            candidates = keywords(text, CANDIDATES) if small else []
-            if small and not candidates:
-                return [], ""
-            used = [] if small else await self._told(keys, own)
+            used = await self._told(keys, own)
             told = [Turn("me", ", ".join(used), entry.day)] if used else []
             written = [*told, Turn("me", text, entry.day)]
-            prompt = await self._prompts.line(client, "traces", day=entry.day, written=written, small=small)
+            prompt = await self._prompts.line(client, "traces", day=entry.day, written=written)
             info = await client.describe()
             answer = ""
-            pieces = client.stream(
-                prompt.messages, max_tokens=MAX_TOKENS, temperature=TEMPERATURE, extra=_schema(candidates)
-            )
+            pieces = client.stream(prompt.messages, max_tokens=MAX_TOKENS, temperature=TEMPERATURE, extra=_FORM)
             async with aclosing(pieces):
                 async for piece in pieces:
                     answer = THOUGHTS_END.split(answer + piece)[-1]
-        return names_in(answer), "small built-in model" if small else info.name
+        return names_in(answer), "small built-in model" if info.embedded else info.name
 
     async def _told(self, keys: Keyring, own: Sequence[Trace]) -> list[str]:
         """The names used most, of those that an entry bears which the model may read."""
@@ -176,16 +194,6 @@ class Suggestions:
         entries = await self._db.entries.many(keys, list({each for ids in bearing.values() for each in ids}))
         read = {e.id for e in entries if e.role == "me" and e.to is None and e.deleted is None and not e.withheld}
         return [trace.name for trace in used if not read.isdisjoint(bearing[trace.id])]
-
-
-def _schema(candidates: Sequence[str]) -> dict[str, Any]:
-    """The form of the answer; of `candidates`, where there are any, and of nothing else."""
-    item: dict[str, Any] = {"type": "string", "enum": list(candidates)} if candidates else {"type": "string"}
-    traces = {"type": "array", "items": item, "minItems": 1, "maxItems": MOST - NEAR}
-    schema = {"type": "object", "properties": {"traces": traces}, "required": ["traces"], "additionalProperties": False}
-    return {
-        "response_format": {"type": "json_schema", "json_schema": {"name": "traces", "strict": True, "schema": schema}}
-    }
 
 
 def names_in(answer: str) -> list[str]:

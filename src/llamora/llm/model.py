@@ -1,125 +1,125 @@
-"""Which model answers: the endpoint the operator named, the built-in one, or none."""
+"""Which model answers: an endpoint the operator named, the packaged one where a user chose it, or none."""
 
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from logging import getLogger
 
 from llamora.llm.client import Message, ModelClient, ModelError, ModelInfo
-from llamora.llm.embedded import EmbeddedServer
+from llamora.llm.embedded import START_SECONDS, EmbeddedServer
 from llamora.settings import LlmSettings, UpstreamSettings
 
-logger = getLogger(__name__)
-
 GONE = "The model server you chose is no longer in the settings: choose another one on the page about you."
+NO_MODEL = "No model is connected: set llm.upstream.host to a model server to ask for replies."
+BUILT_IN = "built-in"
+"""The name by which a user chooses the packaged model; it never answers anybody who did not."""
 TEST_TOKENS = 256  # some models think before they say a word
+POLL_SECONDS = 0.1
 
 
 @dataclass(slots=True, frozen=True)
 class SharedServer:
-    """The built-in server of the parent process, for its workers: where it listens now, and the key to it."""
+    """Access to the built-in server of the parent process for its workers.
+
+    `address` is "" until the server is ready; `request` asks the parent to start it.
+    """
 
     address: Callable[[], str]
     api_key: str
+    request: Callable[[], None]
 
 
 class Model:
-    """The model of this process, or the reason why there is none, and further ones that a writer may choose.
+    """The models of this process.
 
-    Methods that take a `name` mean the endpoint of that name in the settings, "" the default. One that the operator
-    took out answers nothing: who chose a server at home is not handed over to another one unasked.
+    Methods that take a `name` mean the endpoint of that name in the settings, BUILT_IN, or "" for the default. One
+    that the operator took out answers nothing: who chose a server at home is not handed over to another one unasked.
     """
 
     def __init__(self, settings: LlmSettings, shared: SharedServer | None = None) -> None:
         self._settings = settings
+        self._shared = shared
         self._server: EmbeddedServer | None = None
         self._client: ModelClient | None = None
+        self._warming: asyncio.Task[None] | None = None
         self._starting: asyncio.Task[None] | None = None
         self._others: dict[str, ModelClient] = {}
-        self.embedded = False
-        self._sentence = ""
-        if settings.enabled:
-            self._others = {name: _connected(up, settings) for name, up in settings.endpoints.items() if up.host}
+        self._has_built_in = False
+        self.sentence = ""
+        """Why the default answers nothing, or an empty text."""
         if not settings.enabled:
-            self._sentence = "The model is switched off in the settings."
-        elif settings.upstream.host:
-            up = settings.upstream
-            self._client = _connected(up, settings)
-        elif not settings.embedded:
-            self._sentence = "No model is connected: set llm.upstream.host to a model server to ask for replies."
-        elif shared is not None:
-            self.embedded = True
-            self._client = ModelClient(shared.address, shared.api_key, settings, embedded=True)
+            self.sentence = "The model is switched off in the settings."
+            return
+        self._others = {name: _connected(up, settings) for name, up in settings.endpoints.items() if up.host}
+        if settings.upstream.host:
+            self._client = _connected(settings.upstream, settings)
         else:
-            self.embedded = True
-            self._sentence = EmbeddedServer.available()
-            if not self._sentence:
-                self._server = EmbeddedServer(settings)
-                self._client = self._server.client()
+            self.sentence = NO_MODEL
+        if settings.embedded and BUILT_IN not in self._others:
+            self._add_built_in()
 
-    @property
-    def sentence(self) -> str:
-        """Why no reply can be asked for, or an empty text."""
-        gave_up = self._server is not None and self._server.state == "failed"
-        return self._sentence or (self._server.sentence if self._server is not None and gave_up else "")
+    def _add_built_in(self) -> None:
+        if self._shared is not None:
+            address, key = self._shared.address, self._shared.api_key
+            self._others[BUILT_IN] = ModelClient(address, key, self._settings, embedded=True)
+        elif not EmbeddedServer.available():
+            self._server = EmbeddedServer(self._settings)
+            self._others[BUILT_IN] = self._server.client()
+        self._has_built_in = BUILT_IN in self._others
 
     @property
     def available(self) -> bool:
-        """Whether a reply can be asked for."""
+        """Whether the default answers."""
         return not self.sentence
 
     @property
     def names(self) -> list[str]:
-        """The endpoints that a writer may choose beside the default."""
+        """The endpoints that a user may choose beside the default."""
         return list(self._others)
 
     def why_not(self, name: str = "") -> str:
         """Why no reply can be asked of an endpoint, or an empty text."""
+        if self.is_built_in(name) and self._server is not None and self._server.state == "failed":
+            return self._server.sentence
         if name in self._others:
             return ""
         return self.sentence or (GONE if name else "")
 
-    def small(self, name: str = "") -> bool:
-        """Whether the small built-in model answers there."""
-        return self.embedded and name not in self._others
+    def is_built_in(self, name: str) -> bool:
+        """Whether the packaged model answers there."""
+        return name == BUILT_IN and self._has_built_in
 
     def place(self, name: str = "") -> str:
-        """The address of an endpoint as it is set; "" for the built-in model."""
+        """The address of an endpoint as it is set; "" for the packaged model."""
+        if self.is_built_in(name):
+            return ""
         chosen = self._settings.endpoints.get(name) if name in self._others else None
         return (chosen or self._settings.upstream).host
 
     def start(self) -> None:
-        """Bring the built-in model up in the background; writing never waits for it."""
+        """Import in the background what the first request needs; writing never waits for it."""
         if self._client is not None:
-            self._starting = asyncio.create_task(self._start(), name="model start")
+            self._warming = asyncio.create_task(self._client.warm_up(), name="model warm-up")
 
     async def client(self, name: str = "") -> ModelClient:
-        """The client, once the model is up. Raises ModelError with a sentence."""
-        if name in self._others:
-            return self._others[name]
-        if name:
-            raise ModelError("unreachable", self.why_not(name))
-        if self._starting is not None:
-            await asyncio.shield(self._starting)
-        if self._client is None or self.sentence:
-            raise ModelError("unreachable", self.sentence or "No model is connected.")
-        return self._client
+        """The client of an endpoint; the packaged model is started first. Raises ModelError with a sentence."""
+        if why_not := self.why_not(name):
+            raise ModelError("unreachable", why_not)
+        if self.is_built_in(name):
+            await self._start_built_in()
+        client = self._others.get(name, self._client)
+        if client is None:
+            raise ModelError("unreachable", NO_MODEL)
+        return client
 
     async def info(self, name: str = "") -> ModelInfo | None:
         """Name and place of the model, or None while nothing answers."""
-        if name in self._others:
-            try:
-                return await self._others[name].describe()
-            except ModelError:
-                return None
-        if name or self._client is None or self.sentence:
+        client = None if self.why_not(name) else self._others.get(name, self._client)
+        if client is None:
             return None
-        if self.embedded and self._starting is not None and not self._starting.done():
-            return None  # one that is connected is asked all the same: it does not start with us
         try:
-            return await self._client.describe()
+            return await client.describe()
         except ModelError:
             return None
 
@@ -135,25 +135,27 @@ class Model:
 
     async def stop(self) -> None:
         """Close the connections and end the child."""
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.wait([self._starting])
+        tasks = [task for task in (self._warming, self._starting) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for client in (self._client, *self._others.values()):
             if client is not None:
                 await client.close()
         if self._server is not None:
             await self._server.stop()
 
-    async def _start(self) -> None:
-        if self._client is None:
-            return
-        try:
-            await self._client.warm_up()
-            if self._server is not None:
-                await self._server.start()
-        except ModelError as error:
-            logger.warning("the built-in model did not start")
-            self._sentence = error.sentence
+    async def _start_built_in(self) -> None:
+        if self._server is not None:
+            if self._starting is None:
+                self._starting = asyncio.create_task(self._server.start(), name="model start")
+            await asyncio.shield(self._starting)
+        elif self._shared is not None:
+            self._shared.request()
+            with suppress(TimeoutError):  # the client says what happened
+                async with asyncio.timeout(START_SECONDS):
+                    while not self._shared.address():  # noqa: ASYNC110 -- it starts in another process
+                        await asyncio.sleep(POLL_SECONDS)
 
 
 def _connected(up: UpstreamSettings, settings: LlmSettings) -> ModelClient:

@@ -14,15 +14,14 @@ What does not fit is left out in this order, and :attr:`Prompt.cut` says so:
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from llamora.llm.client import Message, ModelClient, ModelError, estimate_tokens
-from llamora.llm.mirror import mirror_grammar, recall_grammar, summary_grammar
 
 if TYPE_CHECKING:
     from llamora.settings import LlmSettings
@@ -35,10 +34,6 @@ PROMPT_VERSION: Final = "2"
 TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     "reply.system.j2": (),
     "reply.user.j2": ("day", "passages", "notes", "text"),
-    "small.system.j2": (),
-    "small.example.user.j2": (),
-    "small.example.reply.j2": (),
-    "small.user.j2": ("day", "passages", "notes", "text"),
     "opening.system.j2": (),
     "opening.user.j2": ("day", "notes"),
     "recap.system.j2": (),
@@ -57,9 +52,6 @@ _SAMPLE: Final[Mapping[str, Any]] = {
     "text": "An entry.",
 }
 
-SMALL_PROMPT_TOKENS: Final = 700
-"""Whole prompt of the built-in model: a laptop reads some 300 tokens a second before the first word comes."""
-SMALL_PASSAGES: Final = 2
 MESSAGE_TOKENS: Final = 8
 """Cost of one message's frame in a chat template (ChatML: 5)."""
 LABEL_TOKENS: Final = 24
@@ -95,15 +87,14 @@ class Turn:
 class Prompt:
     """What to send. ``cut`` is ``""`` or a sentence saying what was left out for lack of room.
 
-    ``options`` go to :meth:`ModelClient.stream` as ``extra``; empty but for the built-in model. ``passages`` are
-    those that are in it and ``own`` the writer's words of the page, both as they stand there; ``tokens`` is what it
-    takes, a little more rather than less. ``estimated``: they were not counted, since it fits in any case.
+    ``passages`` are those that are in it and ``own`` the writer's words of the page, both as they stand there;
+    ``tokens`` is what it takes, a little more rather than less. ``estimated``: they were not counted, since it fits
+    in any case.
     """
 
     messages: tuple[Message, ...]
     passages: tuple[Passage, ...]
     cut: str
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     own: tuple[str, ...] = ()
     tokens: int = 0
     estimated: bool = False
@@ -172,25 +163,22 @@ class PromptBuilder:
         thread: Sequence[Turn],
         rest_of_day: Sequence[Turn],
         passages: Sequence[Passage],
-        small: bool,
         exact: bool = False,
     ) -> Prompt:
         """The prompt that asks for a reply to the last turn of ``thread``.
 
-        ``rest_of_day`` is oldest first, ``passages`` strongest first. With ``small`` the prompt is made for
-        the built-in model. The server counts its tokens with ``exact``, or where it may not fit. Raises
-        ValueError for an empty thread, ModelError when the server cannot be reached.
+        ``rest_of_day`` is oldest first, ``passages`` strongest first. The server counts its tokens with ``exact``,
+        or where it may not fit. Raises ValueError for an empty thread, ModelError when the server cannot be reached.
         """
         if not thread:
             raise ValueError("a reply needs something to answer")
-        budget = await self._budget(client, small)
-        draft = await self._count(client, thread, rest_of_day, passages, budget, small, exact)
+        budget = await self._budget(client)
+        draft = await self._count(client, thread, rest_of_day, passages, budget, exact)
         await _fit(client, draft, budget)
         return Prompt(
-            messages=self._assemble(draft, day, small),
+            messages=self._assemble(draft, day),
             passages=tuple(replace(p, text=_unquoted(p.text)) for p in draft.passages),
             cut=_cut_sentence(draft),
-            options=_mirror_options(draft) if small else {},
             own=_written(draft),
             tokens=draft.total(),
             estimated=draft.estimated,
@@ -203,7 +191,6 @@ class PromptBuilder:
         *,
         day: date,
         written: Sequence[Turn],
-        small: bool,
     ) -> Prompt:
         """The prompt for the line that opens ``day``, drawn from earlier days, or for a summary of the day itself.
 
@@ -213,7 +200,7 @@ class PromptBuilder:
         """
         if not written:
             raise ValueError("there is nothing to draw on")
-        budget = await self._budget(client, small)
+        budget = await self._budget(client)
         most = budget * CHARS_PER_TOKEN_MOST
         newest = _newest(written, most) or [replace(written[-1], text=_without_middle(written[-1].text, most))]
         notes = [replace(turn, text=_quote(_inert(turn.text))) for turn in newest]
@@ -243,15 +230,9 @@ class PromptBuilder:
             Message("system", self._render(f"{kind}.system.j2")),
             Message("user", self._render(f"{kind}.user.j2", _in_words(day), notes=given)),
         )
-        own = _written(draft)
-        options: dict[str, Any] = {}
-        if small and kind == "recap":
-            options = small_model_options("\n".join(own))
-        elif small and kind == "opening":
-            options = _recall_options(day, draft.notes)
-        return Prompt(messages, (), _cut_sentence(draft), options, own, draft.total())
+        return Prompt(messages, (), _cut_sentence(draft), _written(draft), draft.total())
 
-    async def summary(self, client: ModelClient, trace: str, passages: Sequence[Passage], *, small: bool) -> Prompt:
+    async def summary(self, client: ModelClient, trace: str, passages: Sequence[Passage]) -> Prompt:
         """The prompt that asks what ``passages``, of entries that bear the trace of this name, say.
 
         They come strongest first, of which the last are left out first, and are shown by number. Raises ValueError
@@ -259,7 +240,7 @@ class PromptBuilder:
         """
         if not passages:
             raise ValueError("there is nothing to draw on")
-        budget = await self._budget(client, small)
+        budget = await self._budget(client)
         most = budget * CHARS_PER_TOKEN_MOST
         quoted = [replace(p, text=_quote(_without_middle(_inert(p.text), most))) for p in passages]
         system, name = self._render("trace.system.j2"), _inert(trace)
@@ -277,13 +258,9 @@ class PromptBuilder:
         given = [{"number": p.number, "day": _in_words(p.day), "text": p.text} for p in shown]
         messages = (Message("system", system), Message("user", self._render("trace.user.j2", "", given, (), name)))
         drawn = tuple(replace(p, text=_unquoted(p.text)) for p in shown)
-        options: dict[str, Any] = {}
-        if small:
-            grammar = summary_grammar([(p.number, p.day, p.text) for p in drawn])
-            options = {"grammar": grammar or _SILENT, **_MIRRORED}
-        return Prompt(messages, drawn, _cut_sentence(draft), options, tokens=draft.total())
+        return Prompt(messages, drawn, _cut_sentence(draft), tokens=draft.total())
 
-    async def _budget(self, client: ModelClient, small: bool) -> int:
+    async def _budget(self, client: ModelClient) -> int:
         try:
             context = (await client.describe()).context_tokens
         except ModelError as error:
@@ -291,7 +268,6 @@ class PromptBuilder:
                 raise
             context = self._settings.context_tokens
         room = context - min(self._settings.max_reply_tokens, context // 2)
-        room = min(room, SMALL_PROMPT_TOKENS) if small else room
         return max(64, int(room * (1 - MARGIN)) - MESSAGE_TOKENS)
 
     async def _count(
@@ -301,22 +277,19 @@ class PromptBuilder:
         rest_of_day: Sequence[Turn],
         passages: Sequence[Passage],
         budget: int,
-        small: bool,
         exact: bool,
     ) -> _Draft:
         """Count every part that has a chance to fit, with one request, or none where all of it fits in any case."""
         most = budget * CHARS_PER_TOKEN_MOST
         first, middle, last = _ends(thread)
         kept_middle = _newest(middle, most)
-        notes = [] if small else _newest(rest_of_day, most)
-        strongest = list(passages[:SMALL_PASSAGES] if small else passages)
+        notes = _newest(rest_of_day, most)
         turns = [replace(t, text=_inert(t.text)) for t in (*first, *kept_middle, last)]
         whole = [len(t.text) for t in turns]
         turns = [replace(t, text=_without_middle(t.text, most)) for t in turns]
-        quoted = [replace(p, text=_quote(_without_middle(_inert(p.text), most))) for p in strongest]
+        quoted = [replace(p, text=_quote(_without_middle(_inert(p.text), most))) for p in passages]
         noted = [replace(n, text=_quote(_without_middle(_inert(n.text), most))) for n in notes]
-        frame = [m.content for m in self._frame(small)]
-        frame.append(self._render("small.user.j2" if small else "reply.user.j2", "", [], [], ""))
+        frame = [self._render("reply.system.j2"), self._render("reply.user.j2", "", [], [], "")]
         texts = [*frame, *(t.text for t in turns), *(p.text for p in quoted), *(n.text for n in noted)]
         estimates = [estimate_tokens(text) for text in texts]
         # A question to the server is a third of what a reply waits for before it is asked for.
@@ -332,24 +305,13 @@ class PromptBuilder:
             notes=noted,
             note_costs=[next(counts) + LABEL_TOKENS for _ in noted],
             notes_dropped=len(rest_of_day) - len(notes),
-            passages_dropped=len(passages) - len(strongest),
             turns_dropped=len(middle) - len(kept_middle),
             shortened=any(n > most for n in whole),
         )
 
-    def _frame(self, small: bool) -> list[Message]:
-        """The messages that are always there: the voice, and for the small model a worked example."""
-        if not small:
-            return [Message("system", self._render("reply.system.j2"))]
-        return [
-            Message("system", self._render("small.system.j2")),
-            Message("user", self._render("small.example.user.j2")),
-            Message("assistant", self._render("small.example.reply.j2")),
-        ]
-
-    def _assemble(self, draft: _Draft, day: date, small: bool) -> tuple[Message, ...]:
+    def _assemble(self, draft: _Draft, day: date) -> tuple[Message, ...]:
         last = self._render(
-            "small.user.j2" if small else "reply.user.j2",
+            "reply.user.j2",
             _in_words(day),
             [{"number": p.number, "day": _in_words(p.day), "text": p.text} for p in draft.passages],
             [{"role": n.role, "text": n.text} for n in draft.notes],
@@ -365,7 +327,7 @@ class PromptBuilder:
                 turns.append(Message(role, turn.text))
             else:
                 turns += [Message("user", "(The page is open.)"), Message(role, turn.text)]
-        return (*self._frame(small), *turns)
+        return (Message("system", self._render("reply.system.j2")), *turns)
 
     def _render(
         self,
@@ -481,18 +443,6 @@ def _in_words(day: date) -> str:
     return f"{day:%A}, {day.day} {day:%B} {day.year}"
 
 
-def _mirror_options(draft: _Draft) -> dict[str, Any]:
-    earlier = [(p.number, p.day, _unquoted(p.text)) for p in draft.passages]
-    return small_model_options(draft.turns[-1].text, earlier, searched=not draft.passages_dropped)
-
-
-def _recall_options(day: date, notes: Sequence[Turn]) -> dict[str, Any]:
-    """For the built-in model: one sentence about the latest of the days."""
-    latest = max(note.day or day for note in notes)
-    texts = [_unquoted(note.text) for note in notes if note.day == latest and note.role == "me"]
-    return {"grammar": recall_grammar(latest, texts, yesterday=latest == day - timedelta(1)) or _SILENT, **_MIRRORED}
-
-
 def _cut_sentence(draft: _Draft) -> str:
     left: list[str] = []
     for count, one, more in (
@@ -508,19 +458,3 @@ def _cut_sentence(draft: _Draft) -> str:
         return ""
     listing = left[0] if len(left) == 1 else ", ".join(left[:-1]) + " and " + left[-1]
     return f"Left out for lack of room: {listing}."
-
-
-_MIRRORED: Final[Mapping[str, Any]] = {"temperature": 0.6, "repeat_penalty": 1.0}
-_SILENT: Final = 'root ::= " "\n'  # for a text with no word in it: nothing, which whoever asked is told
-
-
-def small_model_options(
-    text: str = "", earlier: Sequence[tuple[int, date, str]] = (), *, searched: bool = False
-) -> dict[str, Any]:
-    """How the built-in model is sampled when it answers ``text``: ``extra`` of :meth:`ModelClient.stream`.
-
-    It may choose only among sentences made from ``text`` and the ``earlier`` numbered and dated texts
-    (:mod:`llamora.llm.mirror`), which with ``searched`` are all that was found; left free, SmolLM2-135M says nearly
-    nothing true of the Pepys diary. Where there is no word to make one from it may say nothing.
-    """
-    return {"grammar": mirror_grammar(text, earlier, searched=searched) or _SILENT, **_MIRRORED}

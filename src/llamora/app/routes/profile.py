@@ -230,9 +230,12 @@ async def show_you(
         openings=writer.openings,
         zones=zone_names(),
         model=await model_view(services.model, name=writer.endpoint, full=True, hidden=not writer.replies),
-        endpoints=services.model.names,
+        endpoints=[
+            (each, _("demonstration (tiny; it invents)") if services.model.is_built_in(each) else each)
+            for each in services.model.names
+        ],
         endpoint=writer.endpoint if endpoint is None else endpoint,
-        default_endpoint=_("the small built-in model") if services.model.embedded else _("the server of the settings"),
+        default_endpoint=_("the server of the settings") if services.model.available else _("no model"),
         about=about,
         error=error,
         done=done,

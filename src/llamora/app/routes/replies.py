@@ -159,7 +159,7 @@ async def preview_summary(text: str) -> Response:
 async def _previewed(
     what: str, day: date, asked: Composed | Asked, receipt: Receipt, entry: str = "", back: str = ""
 ) -> Response:
-    parameters = asked.client.parameters(asked.max_tokens, extra=asked.prompt.options)
+    parameters = asked.client.parameters(asked.max_tokens)
     return await page(
         "pages/prompt.html",
         what=what,
