@@ -54,7 +54,7 @@ def first_day(server: Server, page: Page, axe: Callable[[Page], None]) -> None:
     # Without a model there is what was also written; choose the packaged one.
     first = page.locator("article.entry").first
     first.get_by_role("button", name="You also wrote").click()
-    expect(first.locator(".related")).to_contain_text("No model is connected")
+    expect(first.locator(".related")).to_contain_text("Nothing on other pages comes near it")
     axe(page)
     page.goto(server.url + "/you")
     page.locator("#endpoint").select_option("built-in")
