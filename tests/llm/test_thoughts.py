@@ -156,3 +156,30 @@ def test_only_the_end_of_a_prompt_counts() -> None:
     assert opens_thought("x" * 10_000 + "<think>\n")
     assert not opens_thought("<think>" + "x" * 10_000)
     assert not opens_thought("<think></think>")
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Good morning.</s>",
+        "Good morning. </s></s>\n",
+        "Good morning.<|im_end|>",
+        "Good morning.<|eot_id|>",
+        "Good morning.<|endoftext|>",
+        "Good morning.<end_of_turn>\n",
+        "<|start_header_id|>assistant<|end_header_id|>\n\nGood morning.",
+        "<|im_start|>assistant\nGood morning.<|im_end|>",
+        "<start_of_turn>model\nGood morning.<end_of_turn>",
+    ],
+)
+def test_what_a_template_puts_between_turns_is_not_said(text: str, size: int) -> None:
+    thoughts = Thoughts()
+    shown = "".join(thoughts.feed(text[at : at + size]) for at in range(0, len(text), size))
+    assert (shown + thoughts.end(whole=True)).strip() == "Good morning."
+
+
+@pytest.mark.parametrize("text", ["Is 3 <4 or <s>this</s> so?", "A <start_of and <|x|>.", "<end"])
+def test_what_only_looks_like_it_is_said(text: str) -> None:
+    thoughts = Thoughts()
+    assert "".join(map(thoughts.feed, text)) + thoughts.end(whole=True) == text

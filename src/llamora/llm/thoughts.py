@@ -20,9 +20,17 @@ _THOUGHTS_BEGIN: Final = re.compile(
     r"|<\|channel\|>\s*(?:analysis|commentary)[^<]{0,80}<\|message\|>",
     re.IGNORECASE,
 )
-_CONTROL: Final = re.compile(r"<\|(?:start\|>(?:assistant)?|end\|>|return\|>)")
+# What a chat template puts between turns, where a server lets it through. `</s>` is such a mark at the end alone: in
+# words it may be an element of HTML.
+_CONTROL: Final = re.compile(
+    r"<\|(?:start|im_start)\|>(?:assistant|model|user)?\n*|<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>\s*"
+    r"|<start_of_turn>(?:model)?\n*|<\|(?:end|return|im_end|eot_id|eom_id|end_of_text|endoftext|end_header_id)\|>"
+    r"|<\|start_header_id\|>|<end_of_turn>|(?:\s{0,8}</s>)+\s{0,8}\Z"
+)
 _UNFINISHED: Final = re.compile(  # what the next piece may make a mark of
-    r"(?:[<◁]\s{0,8}/?\s{0,8}[a-z]{0,10}\s{0,8}|\[/?(?-i:[A-Z]{0,8})|<\|[a-z]{0,10}\|?|<\|start\|>[a-z]{0,8}"
+    r"(?:[<◁]\s{0,8}/?\s{0,8}[a-z]{0,10}\s{0,8}|\[/?(?-i:[A-Z]{0,8})|<\|[a-z_]{0,15}\|?|<\|(?:im_)?start\|>[a-z]{0,8}"
+    r"|<\|start_header_id\|>[\sa-z]{0,12}(?:<\|?[a-z_]{0,13}\|?)?|<(?:start|end)(?:_[a-z_]{0,10})?|<start_of_turn>[a-z]{0,4}"
+    r"|(?:\s{0,8}</s>)+\s{0,8}(?:<(?:/s?)?)?"
     r"|<\|channel\|>[^<]{0,90}(?:<(?:\|[a-z]{0,10}\|?)?)?)\Z",
     re.IGNORECASE,
 )
@@ -87,7 +95,7 @@ class Thoughts:
             text = self._close()
             return self._outside(text) + self.end(whole=whole) if whole else ""
         held, self._held = self._held, ""
-        return "" if self._end is not None else held
+        return "" if self._end is not None else _CONTROL.sub("", held)
 
     def _close(self) -> str:
         text = "".join(self._before)
