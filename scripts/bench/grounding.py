@@ -5,9 +5,8 @@
 A journal is made from one sample of LoCoMo (an entry is what one speaker said in a session) and another writer's from
 the next one. Sixty questions, twenty of them unanswerable, and twenty about the other's life are each asked twice:
 once of a scripted model that cites wrongly on purpose (numbers that were not given, quotations that are nearly right
-or another writer's, right quotations under a wrong number), once of one that cites every passage honestly. All goes
-the way the app goes. What is shown at any moment and what is saved is judged by rules written here once more, not by
-the checker of the app.
+or another writer's), once of one that cites every passage honestly. All goes the way the app goes. What becomes a link
+and what is marked as the writer's words is judged by rules written here once more.
 The last line printed is one JSON object.
 """
 
@@ -18,13 +17,15 @@ import random
 import re
 import tempfile
 import time
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from llamora.app.markdown import render_reply
 from llamora.app.services.container import AppLifecycle, AppServices
+from llamora.journal.quotations import marks
 from llamora.persistence.entries import Entry
 from llamora.settings import load_settings
 from llamora.vault.keys import Keyring
@@ -33,7 +34,7 @@ from tests.scripted_model import Asked, Reply, ScriptedModel
 EVIDENCE = re.compile(r"D:?(\d+):(\d+)")
 UNANSWERABLE = 5  # LoCoMo's category
 PASSAGE = re.compile(r"^\[(\d+)\] [^\n]+\n((?:> ?.*\n?)+)", re.MULTILINE)
-QUOTED = re.compile(r"“([^”]*)”|\"([^\"]*)\"")
+LINK = re.compile(r'aria-label="passage (\d+)"')
 PASSPHRASE = "a bench is for sitting and measuring"
 
 
@@ -119,33 +120,26 @@ class Citing(ScriptedModel):
             words[len(words) // 2] = "zeppelin"
             lines.append(f"You wrote “{' '.join(words)}”.[{number}]")
             lines.append(f'You wrote "{self._some(number)} and never again" [{number}].')
-            others = [n for n in self.prompted if n != number]
-            if others and flat(right := self._some(number)) not in flat(self.prompted[other := others[0]]):
-                lines.append(f"You wrote “{right}”.[{other}]")
         lines += [f"You wrote “{text}”.[{max(1, top)}]" for text in self.rng.sample(self.foreign, 2)]
         lines.append("> I never trusted any of them and I never will\n")
         self.rng.shuffle(lines)
         return "\n\n".join([" ".join(lines), "And you closed with “what was never written down"])
 
 
-def untrue(text: str, passages: dict[int, str], own: Iterable[str], *, whole: bool) -> list[str]:
-    """What a shown text cites or quotes and may not. `whole`: nothing more comes, so an open mark counts."""
-    wrong = [f"[{n}]" for n in re.findall(r"\[(\d+)\]", text) if int(n) not in passages]
-    everywhere = [flat(t) for t in (*passages.values(), *own)]
-    for found in QUOTED.finditer(text):
-        quoted = (found[1] or found[2] or "").rstrip(".,;:!?…")
-        if len(quoted.split()) < 4:
-            continue
-        after = re.match(r"[.,;]?\s*((?:\[\d+\])+)", text[found.end() :])
-        if after:
-            numbers = [int(n) for n in re.findall(r"\d+", after[1])]
-            if not any(flat(quoted) in flat(passages.get(n, "")) for n in numbers):
-                wrong.append(quoted)
-        elif not any(flat(quoted) in there for there in everywhere):
-            wrong.append(quoted)
-    if whole and text.count("“") != text.count("”"):
-        wrong.append("an open quotation")
-    return wrong + [line for line in text.splitlines() if line.startswith("> ")]
+def judged(saved: Entry, passages: dict[int, str], own: str) -> dict[str, int]:
+    """Count what is linked and marked in a stored reply, and what of it may not be."""
+    assert saved.receipt is not None
+    marked = marks(saved.text, saved.receipt.quoted)
+    links = LINK.findall(render_reply(saved.text, {p.number: "/" for p in saved.receipt.passages}, marked))
+    known = [flat(text) for text in (*passages.values(), own)]
+    verified = [flat(saved.text[start:end]).rstrip(".,;:!?…") for start, end, true in marked if true]
+    return {
+        "links": len(links),
+        "false_links": sum(int(number) not in passages for number in links),
+        "verified": len(verified),
+        "falsely_verified": sum(not any(words in text for text in known) for words in verified),
+        "not_found": len(marked) - len(verified),
+    }
 
 
 async def journal_of(services: AppServices, name: str, talk: Talk) -> Keyring:
@@ -168,8 +162,7 @@ async def run(data: Path, sample: int, answerable: int, unanswerable: int) -> di
     groups["of_another_life"] = [(question, []) for question, _ in rng.sample(other.answerable, unanswerable)]
     asked = [(name, question, gold) for name, group in groups.items() for question, gold in group]
     figures: dict[str, Any] = {"questions": answerable + unanswerable, "entries": len(talk.entries)}
-    counts = dict.fromkeys(("shown_states", "false_shown", "false_saved", "offered_false", "removed"), 0)
-    honest = {"citations": 0, "kept": 0, "letter_by_letter": 0, "replies": 0}
+    wrong, honest = Counter[str](), Counter[str]()
     found = {name: [0, 0, 0] for name in groups}  # any evidence, all evidence, nothing relevant
     with tempfile.TemporaryDirectory(prefix="grounding-", ignore_cleanup_errors=True) as folder:
         async with Citing() as model:
@@ -197,33 +190,25 @@ async def run(data: Path, sample: int, answerable: int, unanswerable: int) -> di
                     day += timedelta(days=1)
                     entry = await services.journal.write(keys, day, question, "UTC")
                     reply = await services.replies.ask(keys, entry.id, "UTC", day)
-                    last = reply
-                    async for last, _ in services.replies.follow(keys, reply.id):
-                        counts["shown_states"] += 1
-                        wrong = untrue(last.text, model.prompted, [question], whole=last.state != "streaming")
-                        counts["false_shown"] += bool(wrong)
+                    async for _ in services.replies.follow(keys, reply.id):
+                        pass
                     saved = await services.db.entries.get(keys, reply.id)
-                    counts["false_saved"] += bool(untrue(saved.text, model.prompted, [question], whole=True))
+                    counts = honest if model.honest else wrong
+                    counts["replies"] += 1
+                    counts["quotations"] += len(re.findall('“|"[^"]+"', model.said))
+                    counts["altered"] += saved.text != model.said.strip()
+                    counts.update(judged(saved, model.prompted, question))
                     if model.honest:
-                        numbers = re.findall(r"\[\d+\]", model.said)
-                        honest["replies"] += 1
-                        honest["citations"] += len(numbers)
-                        honest["kept"] += len(re.findall(r"\[\d+\]", saved.text))
-                        honest["letter_by_letter"] += saved.text == model.said
                         texts = [flat(text) for text in model.prompted.values()]
                         hits = [any(flat(turn) in text for text in texts) for turn in gold]
                         found[group][0] += any(hits)
                         found[group][1] += bool(hits) and all(hits)
                         found[group][2] += not texts
-                    else:
-                        counts["offered_false"] += len(untrue(model.said, model.prompted, [question], whole=True))
-                        assert saved.receipt is not None
-                        counts["removed"] += saved.receipt.removed
                     await services.db.entries.erase(keys, [entry.id, reply.id])
                     services.search.drop(keys.user_id, [entry.id, reply.id])
             figures["seconds_a_reply"] = round((time.perf_counter() - began) / len(asked) / 2, 4)
             await lifecycle.stop()
-    figures |= {"wrong_on_purpose": counts, "honest": honest}
+    figures |= {"wrong_on_purpose": wrong, "honest": honest}
     for name, (some, every, nothing) in found.items():
         size = len(groups[name])
         figures[name] = {
@@ -236,7 +221,7 @@ async def run(data: Path, sample: int, answerable: int, unanswerable: int) -> di
 
 
 def main() -> int:
-    """Read the command line, run, print; fails when a false citation came through or a true one was lost."""
+    """Read the command line, run, print; fails when a false link or mark was made or a reply was altered."""
     parser = argparse.ArgumentParser(prog="scripts.bench.grounding", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="a file in LoCoMo's format")
     parser.add_argument("--sample", type=int, default=0, help="which conversation")
@@ -246,7 +231,8 @@ def main() -> int:
     figures = asyncio.run(run(given.data, given.sample, given.answerable, given.unanswerable))
     print(json.dumps(figures))
     wrong, honest = figures["wrong_on_purpose"], figures["honest"]
-    return int(bool(wrong["false_shown"] or wrong["false_saved"] or honest["kept"] < honest["citations"]))
+    bad = ("false_links", "falsely_verified", "altered")
+    return int(any(counts[name] for counts in (wrong, honest) for name in bad) or honest["not_found"] > 0)
 
 
 if __name__ == "__main__":

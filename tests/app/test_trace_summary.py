@@ -67,8 +67,7 @@ async def test_a_trace_is_summed_up_with_links_to_its_entries(
     [
         "You love herons.",
         "You saw a heron. [7]",
-        "You wrote “I hate every single heron”. [1]",
-        "You wrote “the heron of the lake came back today”. [1]",
+        "You saw `xs[1]`.",
     ],
 )
 async def test_a_sentence_that_rests_on_nothing_is_left_out(
@@ -83,6 +82,16 @@ async def test_a_sentence_that_rests_on_nothing_is_left_out(
     assert refused.status == 503
     assert refused.problem.startswith("The model said nothing that your entries bear out")
     assert await digests(app) == 0
+
+
+async def test_a_summary_tells_the_writers_words_from_what_it_makes_up(
+    app: Running, alice: Visitor, model: ScriptedModel
+) -> None:
+    trace, _ = await lake(app, alice)
+    model.script(Reply(["You wrote “the heron of the lake came back” [2] and “I hate every heron” [1]."]))
+    part = await alice.post(f"/traces/{trace}/summary", fragment=True)
+    assert '“<mark class="verified">the heron of the lake came back</mark>”' in part.text
+    assert '“<span class="not-found">I hate every heron</span>”' in part.text
 
 
 @pytest.mark.parametrize("how", ["edited", "withheld", "deleted", "removed", "added", "renamed", "erased"])

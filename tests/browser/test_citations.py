@@ -12,7 +12,10 @@ from tests.conftest import Server, Writer
 from tests.scripted_model import ModelThread, Reply
 
 MARCH = "Fog, no one about. The only quarter of an hour that was mine this week, by the river."
-SAYS = "In March you called it “The only quarter of an hour that was mine”.[1] And “I hated every hour” [4]."
+SAYS = (
+    "In March you called it “The only quarter of an hour that was mine”.[1] You also wrote “I hated every hour of it”."
+    " A proverb says “so it goes, all in all”, and there is no [4]."
+)
 
 
 def opened(server: Server, new_page: Callable[..., Page]) -> tuple[Writer, Page]:
@@ -33,8 +36,10 @@ def test_a_citation_is_beside_the_reply_and_leads_to_the_entry(
     page.locator("article.entry").nth(1).get_by_role("button", name="Reply", exact=True).click()
     reply = page.locator("article.reply")
     expect(reply.locator(".receipt > summary")).to_contain_text("drew on 1 earlier day")
-    expect(reply.locator(".prose")).not_to_contain_text("hated")
     expect(reply.locator("mark")).to_have_text("The only quarter of an hour that was mine")
+    expect(reply.locator(".not-found")).to_have_text("I hated every hour of it")
+    expect(reply.locator("small.noted")).to_have_text("(not in your entries)")
+    expect(reply.locator(".prose")).to_contain_text("“so it goes, all in all”, and there is no [4].")
     said, source = reply.locator(".prose").bounding_box(), reply.locator(".sources").bounding_box()
     assert said is not None
     assert source is not None

@@ -269,6 +269,6 @@ async def test_words_of_an_earlier_version_leave_replies_with_what_is_erased(
     await desk.journal.delete(desk.keys, beside.id)
     await desk.journal.erase(desk.keys, beside.id)
     kept = await desk.stored(reply)
-    assert kept.text == "You wrote […]. So it was."
+    assert kept.text == "You wrote “[…]”. So it was."
     assert kept.receipt is not None
     assert kept.receipt.erased == 1

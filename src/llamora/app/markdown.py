@@ -10,13 +10,14 @@ ever fetched to show a text: an image becomes a link to where it is.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from functools import cache, partial
 from typing import TYPE_CHECKING, cast
 
 from markupsafe import Markup, escape
 
+from llamora.app.languages import gettext as _
 from llamora.text import trace_key, trace_spans
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ AT_ONCE = 100_000  # characters; a longer text is shown in parts
 OPEN_BRACKETS = 5000  # more than that is shown as it is written
 
 TASK_NAME = 200  # characters
+CITED_DIGITS = 6
 
 # Twenty quotations or lists in each other, on one line or by indentation.
 _TOO_DEEP = re.compile(
@@ -62,43 +64,53 @@ _TOO_DEEP = re.compile(
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
 _BOX = re.compile(r"<input\b[^>]*>")
 _TASK = re.compile(r"\[[ xX]\](?=\s)")
-_CITED = re.compile(r"\[(\d{1,6})\]")
-# A blank between a word, with what closes it, and the number that belongs to it: the number would begin a line.
-_APART = re.compile("([^\\W\\d_][.!?…,;:)\u201d\u2019\"'\ue003]{0,3})[ \u00a0]+(?=\\[\\d{1,6}\\])")
+# A blank before a number would let it begin a line.
+_CITED = re.compile("[ \u00a0]*\\[(\\d{1,6})\\]")
 _MARK = "\ue000%d\ue001"
-_MARKS = re.compile("[\ue000-\ue006]")
+_MARKS = re.compile("[\ue000-\ue007]")
 _PLACED = re.compile(r"(<a\b[^>]*>.*?</a>)|\ue000(\d{1,6})\ue001", re.DOTALL)
-_QUOTED = re.compile("\ue002([^\ue002\ue003<>]*)\ue003")
+_VERIFIED, _NOT_FOUND, _END = "\ue002", "\ue007", "\ue003"
+_QUOTED = re.compile(  # with what closes it, behind which the note stands
+    "([\ue002\ue007])([^\ue002\ue003\ue007]*)\ue003((?:[”“\"’‘'»«›‹」』]|&quot;|\\s*</(?:strong|em|code|pre)>)*)"
+)
+_TAG = re.compile("(<[^>]*>)")
 _MARKED = re.compile("\ue004\\d{1,6}\ue005|\ue006")
 _TRACED = re.compile("\ue004(\\d{1,6})\ue005([^\ue004-\ue006<>]*)\ue006")
 
 
-def render_reply(text: str, cited: Mapping[int, str], quoted: Iterable[tuple[int, int]] = ()) -> Markup:
-    """Render what a model wrote: `[n]` becomes a link to `cited[n]`, a path of ours, and is left out without one.
+def render_reply(text: str, cited: Mapping[int, str], marked: Iterable[tuple[int, int, bool]] = ()) -> Markup:
+    """Render what a model wrote: `[n]` becomes a link to `cited[n]`, a path of ours, and is left alone without one.
 
-    `quoted` are spans of `text`, in order, that are marked as words of the writer's.
+    `marked` are spans of `text`, in order: quotations that are the user's words, or (False) are said to be and are not.
     """
     parts: list[str] = []
     at = 0
-    for start, end in quoted:
-        words = text[start:end]
-        if start >= at and not re.search(r"[*_`~<>\[\]\\\n\ue000-\ue003]", words):
-            parts += [_MARKS.sub("", text[at:start]), f"\ue002{words}\ue003"]
-            at = end
-    marked = "".join([*parts, _MARKS.sub("", text[at:])])
-    marked = _APART.sub(r"\1", marked)
-    html = render(_CITED.sub(lambda n: _MARK % int(n[1]) if int(n[1]) in cited else "", marked))
+    for start, end, verified in marked:
+        words = _MARKS.sub("", text[start:end])
+        parts += [_MARKS.sub("", text[at:start]), _VERIFIED if verified else _NOT_FOUND, words, _END]
+        at = end
+    html = render("".join([*parts, _MARKS.sub("", text[at:])]), cited=cited)
 
     def place(found: "re.Match[str]") -> str:
         if found[1]:
-            return _MARKS.sub("", found[1])  # a link cannot stand in a link
-        if int(found[2]) not in cited:
-            return ""  # the marks were in the text as entities
-        path = escape(cited[int(found[2])])
+            return found[1]
+        path = escape(cited.get(int(found[2]), ""))
         return f'<sup class="cite"><a href="{path}" aria-label="passage {found[2]}">{found[2]}</a></sup>'
 
-    placed = _QUOTED.sub(r"<mark>\1</mark>", _PLACED.sub(place, html))
+    placed = _PLACED.sub(place, _QUOTED.sub(_quoted, html))
     return Markup(_MARKS.sub("", placed))  # noqa: S704 - made of safe HTML, numbers and escaped paths
+
+
+def _quoted(found: "re.Match[str]") -> str:
+    """Wrap each piece of a quotation, which may cross elements, and say behind it what its mark means."""
+    if found[1] == _VERIFIED:
+        begin, end, note = '<mark class="verified">', "</mark>", _("in your entries, word for word")
+        said = f'<span class="unseen noted"> ({escape(note)})</span>'
+    else:
+        begin, end = '<span class="not-found">', "</span>"
+        said = f'<small class="noted"> ({escape(_("not in your entries"))})</small>'
+    pieces = _TAG.split(found[2])
+    return "".join(f"{begin}{p}{end}" if p.strip() and p[0] != "<" else p for p in pieces) + found[3] + said
 
 
 def render_traced(text: str, paths: Mapping[str, str], *, ticking: bool = False) -> Markup:
@@ -115,10 +127,13 @@ def render_traced(text: str, paths: Mapping[str, str], *, ticking: bool = False)
     return Markup(_MARKS.sub("", _TRACED.sub(link, html)))  # noqa: S704 - made of safe HTML and escaped paths
 
 
-def render(text: str, traces: Mapping[str, int] | None = None, *, ticking: bool = False) -> Markup:
+def render(
+    text: str, traces: Mapping[str, int] | None = None, *, ticking: bool = False, cited: Collection[int] = ()
+) -> Markup:
     """Render Markdown as HTML that is safe to put inside a page of ours.
 
-    `traces` has numbers for keys of traces: where the text names one it is put between marks (`render_traced`).
+    `traces` has numbers for keys of traces: where the text names one it is put between marks (`render_traced`), and so
+    is `[n]` outside code for the numbers `cited` (`render_reply`).
 
     The caller wraps the result in an element with `hx-ignore`. Headings start at `h2` and never
     skip a level, since the page has its own `h1`. `ticking`: task boxes can be ticked; each is a field `box` whose
@@ -131,7 +146,7 @@ def render(text: str, traces: Mapping[str, int] | None = None, *, ticking: bool 
         # what is nested deeper than it goes (`maxNesting`) it leaves out.
         return Markup("<p>{}</p>").format(Markup("<br>\n").join(text.split("\n")))
     parser = _parser()
-    tokens = parser.parse(text, {"traces": traces or {}})
+    tokens = parser.parse(text, {"traces": traces or {}, "cited": cited})
     html = nh3.clean(
         parser.renderer.render(tokens, parser.options, {}),
         tags=set(_TAGS),
@@ -224,6 +239,7 @@ def _parser() -> "MarkdownIt":
         parser.linkify.pretest = partial(_may_link, pretest)
     # Before what is escaped is joined with what is not: there a backslash still tells "#" from "#".
     parser.core.ruler.before("text_join", "traces", _mark_traces)
+    parser.core.ruler.before("text_join", "citations", _mark_citations)
     parser.core.ruler.push("page", _fit_to_page)
     return parser
 
@@ -243,6 +259,37 @@ def _mark_traces(state: "StateCore") -> None:
             part.content = _MARKS.sub("", part.content)  # an entity may stand for one
             if part.type == "text" and not inside_link:
                 part.content = _with_marks(part.content, places)
+
+
+def _mark_citations(state: "StateCore") -> None:
+    """Put marks around the numbers in brackets that are cited; one that was made a link to elsewhere is none."""
+    cited: Collection[int] = state.env.get("cited", ())
+
+    def mark(found: "re.Match[str]") -> str:
+        return _MARK % int(found[1]) if int(found[1]) in cited else found[0]
+
+    for token in state.tokens:
+        inside_link = 0
+        if token.children:
+            token.children = _without_number_links(token.children)
+        for part in token.children or ():
+            inside_link += part.nesting if part.type in ("link_open", "link_close") else 0
+            if part.type == "text_special":
+                part.content = _MARKS.sub("", part.content)  # an entity may stand for one
+            elif part.type == "text" and not inside_link:
+                part.content = _CITED.sub(mark, part.content)
+
+
+def _without_number_links(tokens: "list[Token]") -> "list[Token]":
+    kept: list[Token] = []
+    for token in tokens:
+        kept.append(token)
+        if token.type == "link_close" and [t.type for t in kept[-3:-1]] == ["link_open", "text"]:
+            number = kept[-2]
+            if number.content.isdigit() and len(number.content) <= CITED_DIGITS:
+                number.content = f"[{number.content}]"
+                kept[-3:] = [number]
+    return kept
 
 
 def _with_marks(text: str, places: Mapping[str, int]) -> str:

@@ -16,9 +16,10 @@ from llamora.app.languages import gettext as _
 from llamora.app.languages import ngettext
 from llamora.app.markdown import has_tasks, parts_of, render_reply, render_traced
 from llamora.app.services.container import get_services
-from llamora.journal.citations import Checker, cited, forgetting
+from llamora.journal.citations import cited, redact_erased
 from llamora.journal.digests import Summary
 from llamora.journal.entries import Thread
+from llamora.journal.quotations import marks
 from llamora.journal.traces import Borne, Trace
 from llamora.llm.client import is_loopback
 from llamora.llm.model import Model
@@ -56,7 +57,9 @@ class ReceiptView:
     tokens_in: int
     tokens_out: int
     counted: bool
-    removed: int
+    verified: int
+    """Quotations that are marked as standing in the prompt letter by letter, and how many as not standing there."""
+    not_found: int
     first_seconds: float
     """-1 when no word came."""
 
@@ -159,7 +162,7 @@ async def entry_view(
 def _entry_view(entry: Entry, root: bytes, hidden: Mapping[bytes, str], borne: Borne | None, part: int) -> EntryView:
     whole = entry.receipt
     if entry.role == "reply":
-        entry = forgetting(entry, hidden, filter(None, hidden.values())) or entry
+        entry = redact_erased(entry, hidden, filter(None, hidden.values())) or entry
     view = EntryView(
         id=entry.id.hex(),
         root=root.hex(),
@@ -216,15 +219,15 @@ def trace_path(trace: bytes) -> str:
 
 def digest_view(digest: Digest) -> DigestView:
     """The line that opens a day, or the summary of one."""
-    return DigestView(render_reply(digest.text, {}), digest.model, cut_words(digest.cut))
+    html = render_reply(digest.text, {}, marks(digest.text, digest.quoted))
+    return DigestView(html, digest.model, cut_words(digest.cut))
 
 
 def summary_view(summary: Summary) -> DigestView:
     """The summary of a trace, with links to the entries it cites."""
-    digest, numbered = summary.digest, list(enumerate(summary.entries, 1))
-    paths = {number: f"/d/{entry.day}#e-{entry.id.hex()}" for number, entry in numbered}
-    quoted = Checker({number: entry.text for number, entry in numbered}).quoted_from(digest.text)
-    html = render_reply(digest.text, paths, [quotation.inner for quotation in quoted])
+    digest = summary.digest
+    paths = {number: f"/d/{entry.day}#e-{entry.id.hex()}" for number, entry in enumerate(summary.entries, 1)}
+    html = render_reply(digest.text, paths, marks(digest.text, digest.quoted))
     return DigestView(html, digest.model, cut_words(digest.cut))
 
 
@@ -263,15 +266,17 @@ def _fill_reply(view: EntryView, entry: Entry, whole: Receipt | None) -> None:
     view.sources = [
         SourceView(p.number, paths[p.number], p.day, p.text, p.score, p.number in referred, p.traced) for p in used
     ]
-    quoted = Checker({p.number: p.text for p in used}).quoted_from(entry.text) if used else []
-    view.html = render_reply(entry.text, paths, [quotation.inner for quotation in quoted])
-    if entry.state == "streaming":
+    growing = entry.state == "streaming"
+    marked = marks(entry.text, entry.receipt.quoted if entry.receipt else (), growing=growing)
+    view.html = render_reply(entry.text, paths, marked)
+    if growing:
         view.waiting = get_services().replies.waiting(entry.id)
     elif entry.receipt is not None:
-        view.receipt = _receipt_view(entry.receipt, whole != entry.receipt)
+        verified = sum(true for _, _, true in marked)
+        view.receipt = _receipt_view(entry.receipt, whole != entry.receipt, verified, len(marked) - verified)
 
 
-def _receipt_view(receipt: Receipt, hidden: bool) -> ReceiptView:
+def _receipt_view(receipt: Receipt, hidden: bool, verified: int, not_found: int) -> ReceiptView:
     days = len({p.day for p in receipt.passages})
     if not days:
         drew_on = _("drew on this page alone")
@@ -296,7 +301,8 @@ def _receipt_view(receipt: Receipt, hidden: bool) -> ReceiptView:
         tokens_in=receipt.tokens_in,
         tokens_out=receipt.tokens_out,
         counted=receipt.counted,
-        removed=receipt.removed,
+        verified=verified,
+        not_found=not_found,
         first_seconds=receipt.first_ms / 1000 if receipt.first_ms >= 0 else -1,
     )
 

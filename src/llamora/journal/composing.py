@@ -25,7 +25,8 @@ WITHHELD = "This entry is kept from the model. Let the model read it first, then
 class Composed:
     """A prompt, and what a receipt says of it before the model was asked.
 
-    `read` are the texts of its page, by id; `seen` the revisions of all that is in it.
+    `read` are the texts of its page, by id; `seen` the revisions of all that is in it; `quoted` what earlier replies
+    of the thread quoted letter by letter.
     """
 
     prompt: Prompt
@@ -34,6 +35,7 @@ class Composed:
     read: Mapping[bytes, str]
     seen: Mapping[bytes, int]
     max_tokens: int
+    quoted: tuple[str, ...]
 
 
 class Composer:
@@ -108,7 +110,8 @@ class Composer:
         receipt = replace(self.receipt(info, client, prompt, used), beside=tuple(e.id for e in notes))
         read, seen = {e.id: e.text for e in (*path, *notes)}, {e.id: e.revision for e in (*path, *notes)}
         seen |= {used.entry: revision for used, revision in drawn}
-        return Composed(prompt, client, receipt, read, seen, self._max_tokens)
+        quoted = tuple(words for e in path if e.receipt is not None for words in e.receipt.quoted)
+        return Composed(prompt, client, receipt, read, seen, self._max_tokens, quoted)
 
     async def _still_true(self, keys: Keyring, page: list[Thread], path: list[Entry]) -> list[Entry]:
         """The messages without replies that may hold words of what the model may not read, or may read no longer.

@@ -8,9 +8,10 @@ from datetime import date
 from itertools import chain, zip_longest
 from typing import Literal
 
-from llamora.journal.citations import TAKEN_OUT, Checker, Guard, that_cite, whole_sentences
+from llamora.journal.citations import cited_sentences, whole_sentences
 from llamora.journal.entries import EntryError, Journal, Thread
 from llamora.journal.grounding import content_words, excerpt
+from llamora.journal.quotations import QuoteVerifier
 from llamora.journal.turns import Turns
 from llamora.llm.client import ModelClient, ModelError, ModelInfo
 from llamora.llm.model import Model
@@ -26,7 +27,7 @@ MAX_TOKENS = 200  # three sentences at most
 TRACE_TOKENS = 320  # four sentences, each with a number
 PASSAGES = 12  # entries that the summary of a trace is drawn from
 CHANGED = "What this is about was changed while the model read it. Ask again."
-NOTHING = "The model had nothing to say of it that stands in your pages. Ask again later."
+NOTHING = "The model had nothing to say of it. Ask again later."
 NOTHING_CITED = "The model said nothing that your entries bear out, so nothing was kept. Ask again later."
 AT_LENGTH = "The model said more than fits here."
 UNREADABLE = "There is nothing under this trace that the model may read."
@@ -103,7 +104,7 @@ class Digests:
         return Asked(prompt, client, await client.describe(), MAX_TOKENS)
 
     async def say(self, keys: Keyring, kind: Line, day: date, entries: Sequence[Entry], endpoint: str) -> Digest:
-        """Ask for a line about `entries`, check it as replies are checked, and keep it.
+        """Ask for a line about `entries`, and keep it.
 
         Raises EntryError when one of them has changed: then nothing is sent, or what was said is not kept.
         """
@@ -114,12 +115,10 @@ class Digests:
             asked = await self._asked(kind, day, entries, endpoint)
             prompt = asked.prompt
             said, cut = await self._said(keys, asked, read)
-        guard = Guard(Checker({}, prompt.own))
-        guard.feed(said.strip())
-        text = guard.finish().strip()
+        text = said.strip()
         if kind == "opening":
             text = text.partition("\n")[0].strip()
-        if not text or TAKEN_OUT in text:  # so short a thing with a hole in it says nothing
+        if not text:
             raise ModelError("broken", NOTHING)
         digest = Digest(
             kind,
@@ -129,6 +128,7 @@ class Digests:
             made_of(entries),
             "small built-in model" if asked.info.embedded else asked.info.name,
             cut,
+            QuoteVerifier(prompt.own).verified(text),
         )
         try:
             await self._db.digests.put(keys, digest, [self._db.entries.standing(keys.user_id, read)])
@@ -162,12 +162,12 @@ class Digests:
             asked = await self._asked_of_trace(keys, trace, passages, endpoint)
             said, cut = await self._said(keys, asked, read)
         prompt, info = asked.prompt, asked.info
-        checked, _ = Checker({passage.number: passage.text for passage in prompt.passages}).checked(said.strip())
-        text = that_cite(checked)
+        text = cited_sentences(said, [passage.number for passage in prompt.passages])
         if not text:
             raise ModelError("broken", NOTHING_CITED)
         model = "small built-in model" if info.embedded else info.name
-        digest = Digest("trace", trace, text, tuple(entry.id for entry in entries), made_of, model, cut)
+        quoted = QuoteVerifier(passage.text for passage in prompt.passages).verified(text)
+        digest = Digest("trace", trace, text, tuple(entry.id for entry in entries), made_of, model, cut, quoted)
         try:
             await self._db.digests.put(keys, digest, [self._db.entries.standing(keys.user_id, read)])
         except StaleRevision:

@@ -11,7 +11,7 @@ from logging import getLogger
 
 from llamora.clock import UnknownDay, day_of, parse_day, utc_now
 from llamora.clock import zone as zone_named
-from llamora.journal.citations import forgetting
+from llamora.journal.citations import redact_erased
 from llamora.journal.traces import Traces
 from llamora.persistence.connection import AlreadyThere, NotFound, StaleRevision, StorageError
 from llamora.persistence.drafts import Draft, Pen, answer_place, day_place, edit_place
@@ -532,7 +532,7 @@ def without_erased(reply: Entry, gone: Collection[bytes], texts: Iterable[str]) 
     """A reply that forgets erased entries and counts them; None when it had nothing to do with them."""
     if reply.role != "reply":
         return None
-    left = forgetting(reply, gone, texts) or reply
+    left = redact_erased(reply, gone, texts) or reply
     if (receipt := left.receipt) is not None:
         read = {*reply.also, *reply.sources, *receipt.beside} & set(gone)
         lost = len(read) or int(left.text != reply.text)

@@ -1,11 +1,11 @@
 """A reply while it is being written in this process: what came of it so far, and what it waits for."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from llamora.journal.citations import TAKEN_OUT, Checker, Guard
 from llamora.journal.entries import Thread
+from llamora.journal.quotations import QuoteVerifier
 from llamora.llm.prompts import Prompt
 from llamora.llm.thoughts import THOUGHTS_END
 from llamora.persistence.entries import Entry
@@ -33,26 +33,26 @@ class LiveReply:
         self.first = -1.0  # when the first word came, on the monotonic clock
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
-        self.read: dict[bytes, str] = {}  # what is in its prompt: texts of its page, "" for passages, which it holds
+        self.read: dict[bytes, str] = {}  # the texts in its prompt, of its page and of passages
         self.seen: Mapping[bytes, int] = {}  # the revisions of these at which the model might read them
         self.page: list[Thread] | None = None  # as it was a moment ago, when it was asked for, unless it had to wait
-        self._checker = Checker({})
-        self._guard = Guard(self._checker)
+        self.text = ""
+        """All that came so far."""
+        self._verifier = QuoteVerifier(())
 
-    def begin(self, prompt: Prompt) -> None:
-        """The prompt is made: from here on it is known what may be cited."""
-        self._checker = Checker({p.number: p.text for p in prompt.passages}, prompt.own)
-        self._guard = Guard(self._checker)
+    def begin(self, prompt: Prompt, quoted: Iterable[str] = ()) -> None:
+        """Take note of what may be quoted: the passages, the user's words, and what earlier replies `quoted`."""
+        self._verifier = QuoteVerifier([*(p.text for p in prompt.passages), *prompt.own, *quoted])
 
     def feed(self, piece: str) -> None:
         """Take the model's next words."""
         if thought := list(THOUGHTS_END.finditer(piece)):
-            self._guard = Guard(self._checker)
+            self.text = ""
             self.begun = False
             piece = piece[thought[-1].end() :]
         piece = piece if self.begun else piece.lstrip()
         self.begun = self.begun or bool(piece)
-        self._guard.feed(piece)
+        self.text += piece.replace("\r", "")  # Markdown makes a new line of it
 
     def thinks(self) -> None:
         """The model thinks before it says a word."""
@@ -64,20 +64,9 @@ class LiveReply:
         """The model said as much as it was asked for, and would have said more."""
         self.at_length = True
 
-    def finish(self) -> str:
-        """No more comes: the text as it is kept."""
-        text = self._guard.finish().strip()
-        return "" if text == TAKEN_OUT else text
-
-    @property
-    def text(self) -> str:
-        """All that came so far and may be shown."""
-        return self._guard.text
-
-    @property
-    def removed(self) -> int:
-        """How many untrue citations and quotations were taken out."""
-        return self._guard.removed
+    def quoted(self) -> tuple[str, ...]:
+        """Return the quotations so far that stand in the prompt letter by letter."""
+        return self._verifier.verified(self.text)
 
     def tell(self) -> None:
         """Wake everybody who follows."""
@@ -94,7 +83,11 @@ class LiveReply:
 
     def now(self) -> Entry:
         """The reply as it stands this moment."""
-        return self.entry if self.finished else replace(self.entry, text=self.text)
+        if self.finished:
+            return self.entry
+        receipt = self.entry.receipt
+        receipt = replace(receipt, quoted=self.quoted()) if receipt is not None else None
+        return replace(self.entry, text=self.text, receipt=receipt)
 
     @property
     def waiting(self) -> str:

@@ -1,74 +1,184 @@
-"""What may be read as a quotation in a reply: words in quote marks of any kind, in italics, behind a dash, in a block.
+"""Quotations in what a model wrote: where they stand, and whose words they are and are said to be.
 
-Pure, and fail-closed: where marks are ambiguous, every reading is given.
+A quotation stands between quotation marks or in a block quotation. Italics, code, list items and what follows a colon
+or stands between dashes count where the sentence says that the user wrote it, and nowhere else.
+
+Pure.
 """
 
 import re
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice
 from typing import Final
 
 from llamora.text import normal_form
 
-LEAST_WORDS: Final = 4
+LEAST_WORDS: Final = 2
+MOST: Final = 1000  # what may be a quotation and is looked at, of one text
+NEAR: Final = 160  # letters around a quotation that may say whose it is
 
-_DOUBLE: Final = (
-    *("“”„‟⹂", '"＂″‶ʺ˝״', "«»", "‹›", "「」｢｣﹁﹂", "『』﹃﹄", "《》⟪⟫", "〈〉⟨⟩", "❝❞", "〝〞〟", "❮❯", "🙶🙷🙸"),
-    *("⸂⸃⸄⸅⸉⸊⸌⸍", "⸜⸝⸠⸡", "⌜⌝⌞⌟"),
+CODE: Final = (
+    r"^[ \t]*(?P<fence>`{3,}+|~{3,}+)[^\n]*+\n(?P<block>(?s:.*?))(?:^[ \t]*(?P=fence)[^\n]*$|\Z)"
+    r"|(?<!`)(?P<ticks>`{1,2})(?!`)(?P<code>[^`\n]+)(?P=ticks)(?!`)"
 )
-_SINGLE: Final = "'‘’‚‛＇′´ʼʻ‵❛❜"
-_QUOTES: Final = str.maketrans(dict.fromkeys("".join(_DOUBLE) + _SINGLE, "'"))
-_SINGLE_OPENS: Final = re.compile(rf"(?<![^\W_])(?<![{_SINGLE}])[{_SINGLE.replace('’', '')}](?=[^\s{_SINGLE}])")
-_SINGLE_CLOSES: Final = re.compile(rf"(?<=\S)[{_SINGLE.replace('‘', '').replace('‚', '')}](?![^\W_])")
-_ELIDED: Final = re.compile(r"(?:tis|twas|twere|em|n|til|cause|cos|round|bout)\b|\d", re.IGNORECASE)  # after its mark
-_AFTER_APOSTROPHE: Final = re.compile(r"\s[^\W\d_]|[”“»\"](?!\w)")  # the word it belongs to, or the end of a quotation
+"""Fenced blocks and spans of code, for a MULTILINE pattern."""
+
+_LISTS: Final = r"[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)*"  # a block quotation may stand in a list
+
+
+def _between(opens: str, closes: str, inner: str) -> str:
+    return rf"{opens}(?:[^{inner}\n]|\n(?![ \t]*\n)){{1,2000}}{closes}"
+
+
+_SINGLE_INNER: Final = r"(?:[^'‘’‚\n]|(?<=\w)['’](?=\w)){1,2000}"
+_SPAN: Final = re.compile(
+    rf"{CODE}|^(?P<quote>{_LISTS}>.*(?:\n[ \t]*>.*)*)|(?P<marked>"
+    + "|".join(
+        (
+            *(_between("„", "[“”]", "„“”"), _between("“", "”", "“”"), _between(r'(?<![\w"])"(?=\S)', r'"(?!\w)', '"')),
+            *(_between("«", "»", "«»"), _between("»", "«", "«»"), _between("‹", "›", "‹›")),
+            *(_between("「", "」", "「」"), _between("『", "』", "『』")),
+            rf"‘{_SINGLE_INNER}’(?!\w)|‚{_SINGLE_INNER}[‘’]|(?<![\w'’])'(?=\w){_SINGLE_INNER}'(?!\w)",
+        )
+    )
+    + r")|(?P<italic>(?<![\w*])\*(?=\w)[^*\n]{1,2000}(?<=\S)\*(?![\w*])|(?<![\w_])_(?=\w)[^_\n]{1,2000}(?<=\S)_(?!\w))",
+    re.MULTILINE,
+)
+_MARKS: Final = "\"'“”„‟«»‹›‘’‚‛「」『』＂＇"
+_QUOTES: Final = str.maketrans(dict.fromkeys(_MARKS, "'"))
+_MARKUP: Final = re.compile(rf"[*_`~\\]|#(?=[^\W\d_])|^{_LISTS}(?:>[ \t]?)+", re.MULTILINE)
+_EDGES: Final = f" \t\n*_`~{_MARKS}"
+_REFERENCE: Final = re.compile(r"\s*\[\d{1,6}\]")
+_TRIMMED: Final = " \t\n.,;:!?…-–—'"
+_BLOCK_TAIL: Final = re.compile(r"(?:\s*[—–-]+[^\n—–]{0,60})?(?:\s*\[\d{1,6}\])*\s*\Z")  # whose it is, and from when
+
 _UNSPACED: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _LETTER: Final = rf"(?![{_UNSPACED}_])\w"
-_WORD: Final = re.compile(rf"[{_UNSPACED}]{{1,2}}|(?:{_LETTER})+(?:['’](?:{_LETTER})+)?")
+WORD: Final = re.compile(rf"[{_UNSPACED}]{{1,2}}|(?:{_LETTER})+(?:['’](?:{_LETTER})+)?")
+"""A word; of scripts without spaces two letters are one."""
 _EDGE: Final = re.compile(_LETTER)
-_LISTS: Final = r"[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)*"  # a block quotation may stand in a list
-_MARKUP: Final = re.compile(rf"[*_`~\\]|^{_LISTS}(?:>[ \t]?)+", re.MULTILINE)
-_BLOCK: Final = re.compile(rf"(?m)^{_LISTS}>.*(?:\n(?![ \t]*(?:[-*+]|1[.)])[ \t]|{_LISTS}>).+|\n[ \t]*>.*)*")
-_TWO_TICKS: Final = re.compile(r"(?<!`)``(?!`)")
-_STARTED: Final = re.compile(r"(?:&[#\w]{0,32}|<[^<>\n]{0,40}|\\)$")
-_BLOCK_STARTS: Final = re.compile(rf"(?m)^{_LISTS}>|^[ \t\d.)>*+-]*\Z|^{_LISTS}[—―].*\Z")
-_DASHED: Final = re.compile(rf"(?m)^{_LISTS}[—―](?P<said>.+)")  # how French, Spanish and Russian begin what is said
-_RUN_AT_END: Final = re.compile(r"[*_]+\Z|<\Z|(?<=[^\W\d])>\Z")
-_STRESS: Final = re.compile(r"(?<!\\)(?:\*+|_+)")
-_BETWEEN: Final = re.compile(r"(?:[^\w,;/\n]|\[\d+\])*")  # a comma makes a list of quotations
-_ANY: Final = re.escape("".join(_DOUBLE) + _SINGLE)
-_SHORT_AT_END: Final = re.compile(rf"(?:[{_ANY}][^{_ANY}\n]{{1,60}}[{_ANY}](?:[^\w,;/\n{_ANY}]|\[\d+\])*)+\Z")
-_TAIL: Final = 400  # letters at the end that are looked at for it
-_NESTED: Final = 12  # spans of italics and bold around one letter; deeper, nobody nests them
-_TRIMMED: Final = " \t\n.,;:!?…-–—'\""
+
+_VERB: Final = (
+    r"(?:wrote|written|write|said|noted|called|described|mentioned|asked|put|recorded|told|named|remarked|added"
+    r"|observed|admitted|confessed|remembered|recalled|promised|quoted|listed|worded|phrased|expressed)\b"
+)
+_PARTICIPLE: Final = r"(?:geschrieben|gesagt|genannt|notiert|festgehalten|beschrieben|gefragt|erwähnt)\b"
+_PAST: Final = r"(?:schriebst|sagtest|nanntest|notiertest|beschriebst|meintest|fragtest|erwähntest)"
+_YOU: Final = (
+    rf"(?:\byou(?:['’](?:ve|d))?(?!\s+(?:could|can|might|may|should|would|will|must|need|want))(?:\s+\w+){{0,2}}?\s+{_VERB}"
+    r"|\bas\s+you\s+(?:say|put)\b|\b(?:that\s+is|that['’]s|these\s+are)\s+(?:what|how)\s+you\s+(?:wrote|said|put)\b"
+    r"|\byour\s+(?:own\s+)?words\b|\byour\s+(?:entry|entries|pages?|notes?|journal)\b[^.!?\n]{0,30}?\b(?:says?|said|reads?)\b"
+    rf"|\bdu\s+(?:\w+\s+){{0,4}}?(?:{_PAST}\b|{_PARTICIPLE})|\b{_PAST}\s+du\b"
+    rf"|\b(?:hast|hattest)\s+du\s+(?:\w+\s+){{0,4}}?{_PARTICIPLE}|\bdeine[nr]?\s+(?:eigenen\s+)?Worten?\b"
+    r"|\btu\s+as\s+(?:écrit|dit|noté)\b|\bvous\s+avez\s+(?:écrit|dit|noté)\b|\b(?:escribiste|dijiste|has\s+escrito)\b"
+    r"|\bhai\s+(?:scritto|detto)\b|\b(?:je\s+schreef|schreef\s+je)\b)"
+)
+_MONTH: Final = (
+    r"(?:Jan(?:uary|uar)?|Feb(?:ruary|ruar)?|Mar(?:ch)?|März|Apr(?:il)?|May|Mai|June?|Juni|July?|Juli|Aug(?:ust)?"
+    r"|Sept?(?:ember)?|O[ck]t(?:ober)?|Nov(?:ember)?|De[cz](?:ember)?)\b\.?"
+)
+_DATE: Final = (
+    rf"(?:\b\d{{4}}-\d\d-\d\d\b|\b\d{{1,2}}\.\s?\d{{1,2}}\.(?:\s?\d{{2,4}})?"
+    rf"|\b\d{{1,2}}(?:st|nd|rd|th|\.)?\s+(?:of\s+)?{_MONTH}|\b{_MONTH}\s+\d{{1,2}}\b)"
+)
+_GAP: Final = rf"[^.!?\n{_MARKS.replace(chr(39), '').replace('’', '')}]"  # an apostrophe may stand between
+_SAYS_SO: Final = re.compile(
+    rf"(?:{_YOU}(?!\s+(?:about|über)\b){_GAP}{{0,60}}|(?:{_DATE}|\w\s?\[\d{{1,6}}\]){_GAP}{{0,30}})\Z", re.IGNORECASE
+)
+_BLOCK_FOLLOWS: Final = re.compile(rf"(?:{_YOU}|{_DATE}|\[\d{{1,6}}\])[^.!?\n]{{0,60}}:[*_]*\s*\Z", re.IGNORECASE)
+_SAID_SO: Final = re.compile(  # not what begins another sentence
+    rf"(?-i:(?!\s+[A-Z]))(?:[\s,;:*_)—–-]*(?:(?:as|is|was|so|wie|ist|war)\s+)?{_YOU}"
+    rf"|[\s,(—–-]*(?:(?:on|of|from|am|vom)\s+)?{_DATE})"
+    rf"|[\s.,;:!?…*_)]*\[\d{{1,6}}\]|[.!?]?\s+(?:that|these|das)\s+(?:is|are|was|hast)\s+(?:what\s+)?{_YOU}",
+    re.IGNORECASE,
+)
+_HAVE_YOU: Final = re.compile(rf"\b(?:du\s+(?:hast|hattest)|(?:hast|hattest)\s+du){_GAP}{{0,60}}\Z", re.IGNORECASE)
+_PARTICIPLE_NEXT: Final = re.compile(rf"[\s,*_]*(?:\[\d{{1,6}}\]\s*)?(?:\w+\s+)?{_PARTICIPLE}", re.IGNORECASE)
+_AND: Final = re.compile(
+    r"[\s,;*_]*(?:\[\d{1,6}\]\s*)*(?:(?:and|und|then|dann|or|oder|et|y|e|en)\s*){0,2}\Z", re.IGNORECASE
+)
+_STOP: Final = r"[.!?…](?:\s|\Z)|\n|\Z"
+_UNMARKED: Final = re.compile(
+    rf"{_YOU}(?:(?!\s+(?:about|über|that|dass)\b)[^.!?:\n—–]{{0,40}}:[*_]*"
+    rf"(?:[ \t]+(?P<rest>[^\n]+?)(?={_STOP})"
+    r"|\s*\n\s*(?P<below>[^\s](?:[^\n]|\n(?!\s*\n)|\n\s*(?=(?:[-*+]|\d{1,9}[.)])\s))*))"
+    rf"|\s*[—–]\s*(?P<aside>[^\n—–]+?)(?=\s*[—–]|{_STOP}))",
+    re.IGNORECASE,
+)
+_ITEM: Final = re.compile(r"^[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]+(.+)$", re.MULTILINE)
+_THAT_IS: Final = re.compile(
+    r"(?<=\n)(?P<gap>[ \t]*\n)[ \t]*(?:that\s+is|that['’]s|das\s+ist|das\s+hast\s+du)\b[^.!?\n]{0,20}?"
+    rf"(?:\byou\s+{_VERB}|\bdeine\s+Worte|{_PARTICIPLE})",
+    re.IGNORECASE,
+)
 
 
 @dataclass(slots=True, frozen=True)
 class Quotation:
-    """Words in quotation marks: where they stand with their marks, and without."""
+    """A quotation's words, `text[start:end]` without its marks. `attributed`: they are said to be the user's."""
 
     start: int
     end: int
-    inner: tuple[int, int]
-    stressed: str = ""
-    """ "bold" or "italic" when these are its marks."""
+    attributed: bool
 
 
-def words(text: str) -> int:
-    """How many words, as the rule counts them; of scripts without spaces two letters are one."""
-    return sum(1 for _ in _WORD.finditer(text))
+class QuoteVerifier:
+    """Knows the texts that a reply may quote: the passages of its prompt and the user's own words on the page."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = [plain(text) for text in texts]
+
+    def verified(self, text: str) -> tuple[str, ...]:
+        """Return the quotations of `text` that stand in one of the texts letter by letter, each once."""
+        found = (text[quoted.start : quoted.end] for quoted in quotations(text))
+        return tuple(words for words in dict.fromkeys(found) if self._holds(words))
+
+    def _holds(self, words: str) -> bool:
+        # Its first letter may be in the case of the sentence around it.
+        forms = (words, words[:1].swapcase() + words[1:])
+        return any(holds(text, form) for form in forms for text in self._texts)
+
+
+def marks(text: str, verified: Collection[str], *, growing: bool = False) -> list[tuple[int, int, bool]]:
+    """Return the spans of `text` to mark: (start, end, whether its words are among the `verified`).
+
+    Spans that are not verified are quotations attributed to the user; of a `growing` text not the one at its end.
+    """
+    known = set(verified)
+    end = len(text.rstrip(_TRIMMED + _MARKS)) if growing else len(text) + 1
+    found = ((q, text[q.start : q.end] in known) for q in quotations(text))
+    return [(q.start, q.end, true) for q, true in found if true or (q.attributed and q.end < end)]
+
+
+def quotations(text: str, *, anyone: bool = False) -> list[Quotation]:
+    """Return the quotations of two words and more, in order, none inside another.
+
+    Italics and code are among them where they are attributed to the user, or with `anyone` in any case.
+    """
+    found: list[Quotation] = []
+    reach = 0
+    for kind, start, end in sorted((*_spans(text), *_unmarked(text)), key=lambda span: span[1:])[:MOST]:
+        if start < reach:
+            continue
+        inner = _trimmed(text, kind, start, end)
+        if not _has_words(text[slice(*inner)]):
+            continue
+        attributed = kind == "claimed" or _is_attributed(text, kind, start, end, inner[1], found)
+        if attributed or anyone or kind in ("marked", "quote"):
+            found.append(Quotation(*inner, attributed))
+            reach = end
+    return found
 
 
 def plain(text: str) -> str:
-    """A text as quotations are compared: white space single, quote marks alike, Markdown's marks gone."""
+    """Return a text as quotations are compared: white space single, quote marks alike, no marks of Markdown."""
     return " ".join(_MARKUP.sub("", normal_form("NFC", text)).translate(_QUOTES).split())
 
 
 def holds(text: str, quoted: str) -> bool:
-    """Whether `text`, which is `plain` already, has the words of a quotation in a row."""
-    needle = plain(quoted).strip(_TRIMMED)
+    """Tell whether `text`, which is `plain` already, has the words of a quotation in a row."""
+    needle = plain(_REFERENCE.sub("", quoted)).strip(_TRIMMED)
     at = text.find(needle)
     while at >= 0 and needle:
         after = at + len(needle)
@@ -77,152 +187,60 @@ def holds(text: str, quoted: str) -> bool:
         if whole_start and whole_end:
             return True
         at = text.find(needle, at + 1)
-    return not needle
+    return False
 
 
-def quotations(paragraph: str) -> list[Quotation]:
-    """All that may be read as a quotation in one paragraph, one mark left open included; they may overlap."""
-    found: list[Quotation] = []
-    found += [Quotation(*block.span(), block.span()) for block in _BLOCK.finditer(paragraph)]
-    found += [Quotation(*line.span(), line.span("said")) for line in _DASHED.finditer(paragraph)]
-    for family in _DOUBLE:
-        found += _in_marks(paragraph, [at for at, c in enumerate(paragraph) if c in family])
-    found += _in_single(paragraph)
-    found += _stressed(paragraph)[0]
-    return sorted(found, key=lambda q: (q.start, -q.end))
+def _has_words(text: str) -> bool:
+    return len(list(islice(WORD.finditer(_REFERENCE.sub("", text)), LEAST_WORDS))) == LEAST_WORDS
 
 
-def joined(paragraph: str, found: Iterable[Quotation]) -> list[list[Quotation]]:
-    """Short quotations that follow each other with no word between: “as if” “it were” “one of them”."""
-    rows: list[list[Quotation]] = []
-    for quotation in found:
-        if words(paragraph[slice(*quotation.inner)]) >= LEAST_WORDS or quotation.stressed:
-            continue
-        last = rows[-1][-1] if rows else None
-        if last is not None and quotation.start < last.end:
-            continue
-        if last is not None and _BETWEEN.fullmatch(paragraph, last.end, quotation.start):
-            rows[-1].append(quotation)
+def _spans(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield what stands between marks of any kind: its kind, and where it stands with them."""
+    for span in _SPAN.finditer(text):
+        yield "block" if span["fence"] else "code" if span["ticks"] else str(span.lastgroup), *span.span()
+
+
+def _unmarked(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield what the user is said to have written where no marks stand around it."""
+    taken = [span for kind, *span in _spans(text) if kind != "italic"]
+    claims: list[tuple[int, int]] = []
+    for said in _UNMARKED.finditer(text):
+        if said["below"]:
+            items = [item.span(1) for item in _ITEM.finditer(text, *said.span("below"))]
+            claims += items or [said.span("below")]
         else:
-            rows.append([quotation])
-    return [row for row in rows if len(row) > 1]
+            claims.append(said.span("rest" if said["rest"] else "aside"))
+    for said in _THAT_IS.finditer(text):
+        end = said.start("gap") - 1
+        claims.append((text.rfind("\n\n", 0, end) + 1, end))
+    for start, end in claims:
+        if not any(start < other_end and other_start < end for other_start, other_end in taken):
+            yield "claimed", start, end
 
 
-def _stressed(text: str) -> tuple[list[Quotation], int]:
-    """The spans between marks of italics or bold, each pair that may be one, and where one is still open.
-
-    Looked at from the marks alone: what Markdown makes of them in the end is among the readings. Where they are nested
-    deeper than anybody does it, all of the text is one span: to look at each would take seconds.
-    """
-    found: list[Quotation] = []
-    held = len(text)
-    room = _NESTED * len(text)
-    for kind in "*_":
-        opened: list[tuple[int, int]] = []  # where, and how many marks of it are left
-        for run in _STRESS.finditer(text):
-            if run[0][0] != kind:
-                continue
-            before, after = text[max(0, run.start() - 1) : run.start()], text[run.end() : run.end() + 1]
-            closes = bool(before.strip()) and not (kind == "_" and after.isalnum())
-            opens = bool(after.strip()) and not (kind == "_" and before.isalnum())
-            size = run.end() - run.start()
-            while closes and opened and size:
-                start, left = opened[-1]
-                used = min(left, size)
-                found.append(Quotation(start, run.end(), (start + left, run.start()), "italic" if used % 2 else "bold"))
-                room -= run.end() - start
-                if room < 0:
-                    return [Quotation(0, len(text), (0, len(text)), "italic")], 0
-                size -= used
-                opened[-1] = (start, left - used)
-                if opened[-1][1] <= 0:
-                    opened.pop()
-            if opens and size:
-                opened.append((run.end() - size, size))
-        if opened:
-            held = min(held, opened[0][0])
-    return found, held
+def _trimmed(text: str, kind: str, start: int, end: int) -> tuple[int, int]:
+    """Return the span without quotation marks and marks of Markdown around it; of a block not what says whose it is."""
+    if kind == "block":
+        start = text.index("\n", start) + 1
+    elif kind == "quote" and (prefix := _MARKUP.match(text, start)):
+        start = prefix.end()
+        tail = _BLOCK_TAIL.search(text, max(start, end - NEAR), end)
+        end = tail.start() if tail and tail.start() > start else end
+    elif kind == "claimed":
+        start += len(text[start:end]) - len(text[start:end].lstrip("#"))
+    words = text[start:end]
+    return start + len(words) - len(words.lstrip(_EDGES)), start + len(words.rstrip(_EDGES))
 
 
-def _in_marks(text: str, marks: list[int]) -> Iterator[Quotation]:
-    """The spans between marks of one family: two by two, and any two that stand close around what is between."""
-    for number, (a, b) in enumerate(pairwise(marks)):
-        tight = not text[a + 1].isspace() and not text[b - 1].isspace()
-        if number % 2 == 0 or tight:
-            yield Quotation(a, b + 1, (a + 1, b))
-    if len(marks) % 2:
-        last = marks[-1]
-        closes = last > 0 and not text[last - 1].isspace() and not re.match(r"\w", text[last + 1 : last + 2])
-        if not closes:
-            yield Quotation(last, len(text), (last + 1, len(text)))
-        elif not text[last - 1].isdigit():  # an inch is written so
-            first = marks[-2] + 1 if len(marks) > 1 else 0
-            yield Quotation(first, last + 1, (first, last))
-
-
-def _in_single(text: str) -> Iterator[Quotation]:
-    """The spans that single marks make: to the first that closes and to the last that may, or left open."""
-    opens = [mark.start() for mark in _SINGLE_OPENS.finditer(text)]
-    closes = [mark.start() for mark in _SINGLE_CLOSES.finditer(text)]
-    loose = bisect_left(closes, opens[0] if opens else len(text)) - 1
-    while loose >= 0 and (_is_apostrophe(text, closes[loose]) or text[closes[loose] - 1].isdigit()):
-        loose -= 1
-    if loose >= 0:
-        yield Quotation(0, closes[loose] + 1, (0, closes[loose]))
-    at = 0
-    for number, opened in enumerate(opens):
-        if opened < at:
-            continue
-        first = bisect_right(closes, opened)
-        if first == len(closes):
-            if not _ELIDED.match(text, opened + 1):
-                yield Quotation(opened, len(text), (opened + 1, len(text)))
-                return
-            continue
-        at = closes[first] + 1
-        yield Quotation(opened, at, (opened + 1, at - 1))
-        following = bisect_left(opens, at, number)
-        far = bisect_left(closes, opens[following] if following < len(opens) else len(text)) - 1
-        while far > first and _is_apostrophe(text, closes[far]):
-            far -= 1
-        if far > first:
-            yield Quotation(opened, closes[far] + 1, (opened + 1, closes[far]))
-
-
-def _is_apostrophe(text: str, at: int) -> bool:
-    """Whether a mark behind a word is that of "the boys' room" or "goin' home", or ends a quotation: “of the kids'”."""
-    before = text[max(0, at - 2) : at].lower()
-    behind_word = before.endswith(("s", "in")) or before.strip() == "o"
-    return behind_word and _AFTER_APOSTROPHE.match(text, at + 1) is not None
-
-
-def held(text: str) -> int:
-    """Up to where an unfinished paragraph may be shown, as far as quotations go."""
-    at = len(text)
-    for early in (_STARTED.search(text), _BLOCK_STARTS.search(text), _TWO_TICKS.search(text), _RUN_AT_END.search(text)):
-        if early:
-            at = min(at, early.start())
-    for family in _DOUBLE:
-        marks = [at for at, c in enumerate(text) if c in family]
-        if not marks:
-            continue
-        last, after = marks[-1], text[marks[-1] + 1 : marks[-1] + 2]
-        if len(marks) % 2 or not after or re.match(r"\w", after):
-            at = min(at, last if len(marks) % 2 else marks[-2] if not after else last)
-    closes = [mark.end() for mark in _SINGLE_CLOSES.finditer(text) if mark.end() < len(text)]
-    following = 0
-    for single in _SINGLE_OPENS.finditer(text):
-        if single.start() < following:
-            continue
-        first = bisect_right(closes, single.end())
-        if first == len(closes):
-            at = min(at, single.start())
-            break
-        following = closes[first]
-    if text[-1:] and text[-1] in _SINGLE:
-        at = min(at, len(text) - 1)
-    at = min(at, _stressed(text.rstrip("*_"))[1])  # what stands at the end may yet become another mark
-    first = max(0, at - _TAIL)
-    if short := _SHORT_AT_END.search(text[first:at]):
-        at = first + short.start()
-    return at
+def _is_attributed(text: str, kind: str, start: int, end: int, words_end: int, before: list[Quotation]) -> bool:
+    """Tell whether the words around a quotation say that the user wrote it."""
+    head = text[max(0, start - NEAR) : start]
+    tail = text[words_end if kind == "quote" else end : end + NEAR]
+    if kind in ("quote", "block"):
+        return bool(_BLOCK_FOLLOWS.search(head) or _SAID_SO.match(tail))
+    if _SAYS_SO.search(head) or _SAID_SO.match(tail):
+        return True
+    if _HAVE_YOU.search(head) and _PARTICIPLE_NEXT.match(tail):
+        return True
+    last = before[-1] if before else None
+    return last is not None and last.attributed and bool(_AND.match(text[last.end : start].lstrip(_MARKS + "*_`")))

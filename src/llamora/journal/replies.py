@@ -41,9 +41,6 @@ UNSAID = (
     " Raise llm.max_reply_tokens, or let it think less (reasoning_effort)."
 )
 AT_LENGTH = "It reached the longest length of a reply and ends here."
-NOTHING_TRUE = (
-    "The model only quoted what you never wrote, so nothing of it was kept. Ask again, or ask in other words."
-)
 ERASED_MEANWHILE = "Stopped, since something it drew on was erased."
 DELETED_MEANWHILE = "Stopped, since something it drew on was deleted."
 KEPT_MEANWHILE = "Stopped, since something it drew on is now kept from the model."
@@ -277,8 +274,8 @@ class Replies:
             async with self.turns.turn(keys.user_id, live.moved):
                 live.moved(-1)
                 await self._stream(keys, live, today)
-            if not live.finish():
-                state, note = "failed", NOTHING_TRUE if live.removed else UNSAID if live.at_length else NOTHING_SAID
+            if not live.text.strip():
+                state, note = "failed", UNSAID if live.at_length else NOTHING_SAID
             elif live.at_length:
                 state, note = "stopped", AT_LENGTH
         except asyncio.CancelledError:
@@ -306,10 +303,10 @@ class Replies:
             keys, page, entry.day, entry.to or entry.id, entry.also, today, live.endpoint
         )
         prompt, receipt = composed.prompt, composed.receipt
-        live.begin(prompt)
+        live.begin(prompt, composed.quoted)
         sources = tuple(p.entry for p in receipt.passages)
         live.entry = replace(entry, model=receipt.model, sources=sources, receipt=receipt)
-        live.read = {**dict.fromkeys(sources, ""), **composed.read}
+        live.read = {**{p.entry: p.text for p in receipt.passages}, **composed.read}
         live.seen = composed.seen
         if why := await self._why_end(keys, live):  # while the prompt was made
             self._cancel(live, why)
@@ -328,16 +325,14 @@ class Replies:
             await asyncio.shield(live.placed)
             await self._take(keys, live, came)
             await reading  # raises what the model server did wrong
-            live.finish()
             receipt = await _counted(receipt, composed, live.text)
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
-            live.finish()
             receipt = replace(
                 receipt,
                 tokens_out=receipt.tokens_out or (estimate_tokens(live.text) if live.text else 0),
-                removed=live.removed,
+                quoted=live.quoted(),
                 first_ms=round((live.first - asked) * 1000) if live.first >= 0 else -1,
             )
             live.entry = replace(live.entry, receipt=receipt)
@@ -368,7 +363,7 @@ class Replies:
 
     async def _finish(self, keys: Keyring, live: LiveReply, state: State, note: str) -> None:
         wanted = replace(
-            live.entry, text=live.finish(), state=state, note=note or live.entry.note, boot="", stopping=False
+            live.entry, text=live.text.strip(), state=state, note=note or live.entry.note, boot="", stopping=False
         )
         while True:
             try:

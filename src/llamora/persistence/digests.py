@@ -23,7 +23,7 @@ class Digest:
 
     `sources` are the entries they were drawn from, where the text cites by numbers in the order of these from 1, and
     `made_of` a digest of their texts in hex; `model` wrote it, `cut` is a sentence on what was left out for lack of
-    room, or "".
+    room, or "", and `quoted` are its quotations that stand in the prompt letter by letter.
     """
 
     kind: Kind
@@ -33,6 +33,7 @@ class Digest:
     made_of: str
     model: str
     cut: str = ""
+    quoted: tuple[str, ...] = ()
 
 
 class Digests:
@@ -120,6 +121,7 @@ def _packed(digest: Digest) -> bytes:
             "made_of": digest.made_of,
             "model": digest.model,
             "cut": digest.cut,
+            "quoted": digest.quoted,
         }
     )
 
@@ -139,4 +141,5 @@ def _open(keys: Keyring, place: bytes, revision: int, sealed: bytes) -> Digest |
         record["made_of"],
         record["model"],
         record["cut"],
+        tuple(record.get("quoted", ())),
     )

@@ -56,8 +56,8 @@ class Receipt:
     `file` is the model's file where its server tells, `endpoint` scheme, host and port ("" for the built-in model),
     `left` whether text left this machine. `prompt` is the version of the prompts. Tokens are counted by the server's
     tokenizer, or estimated when not `counted`. `cut` is a sentence on what was left out for lack of room, or "";
-    `removed` counts citations and quotations that were not true and were taken out. `first_ms` are milliseconds from
-    the request to the model to its first word; -1 when none came. `beside` are the other entries of the page whose
+    `quoted` are its quotations that stand in the prompt letter by letter. `first_ms` are milliseconds from the request
+    to the model to its first word; -1 when none came. `beside` are the other entries of the page whose
     words were in the prompt; `erased` counts what the reply had to do with and was erased since.
     """
 
@@ -71,7 +71,7 @@ class Receipt:
     tokens_out: int = 0
     counted: bool = True
     cut: str = ""
-    removed: int = 0
+    quoted: tuple[str, ...] = ()
     first_ms: int = -1
     beside: tuple[bytes, ...] = ()
     erased: int = 0
@@ -190,9 +190,10 @@ def _receipt_fields(receipt: Receipt) -> dict[str, object]:
         "out": receipt.tokens_out,
         "counted": receipt.counted,
         "cut": receipt.cut,
-        "removed": receipt.removed,
         "first": receipt.first_ms,
     }
+    if receipt.quoted:
+        fields["quoted"] = receipt.quoted
     if receipt.beside:
         fields["beside"] = [other.hex() for other in receipt.beside]
     if receipt.erased:
@@ -222,7 +223,7 @@ def _receipt(fields: dict[str, Any]) -> Receipt:
         tokens_out=fields["out"],
         counted=fields["counted"],
         cut=fields["cut"],
-        removed=fields["removed"],
+        quoted=tuple(fields.get("quoted", ())),
         first_ms=fields["first"],
         beside=tuple(bytes.fromhex(other) for other in fields.get("beside", ())),
         erased=fields.get("erased", 0),

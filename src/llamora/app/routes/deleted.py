@@ -11,7 +11,7 @@ from llamora.app.pages import entry_id, is_fragment, model_hidden, page, profile
 from llamora.app.services.container import get_services
 from llamora.app.views import EntryView, entry_view
 from llamora.clock import day_of, utc_now, zone
-from llamora.journal.citations import forgetting
+from llamora.journal.citations import redact_erased
 from llamora.journal.entries import KEPT_FOR
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry
@@ -74,7 +74,7 @@ async def _deleted(text: str) -> tuple[Entry, Deleted]:
 async def _view(entry: Entry) -> EntryView:
     """A deleted entry by its opening, enough to know it again; of a reply, without what its page would hide."""
     hidden = await get_services().journal.hidden(security.session().keys, [entry])
-    entry = forgetting(entry, hidden, filter(None, hidden.values())) or entry
+    entry = redact_erased(entry, hidden, filter(None, hidden.values())) or entry
     text = entry.text
     if len(text) > OPENING:
         text = text[:OPENING].rsplit(None, 1)[0] + " …"

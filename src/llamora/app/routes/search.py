@@ -25,7 +25,7 @@ from llamora.app.pages import (
 )
 from llamora.app.services.container import get_services
 from llamora.clock import utc_now
-from llamora.journal.citations import forgetting
+from llamora.journal.citations import redact_erased
 from llamora.persistence.connection import NotFound, StorageError
 from llamora.persistence.entries import Role
 from llamora.search.rank import MAX_QUERY, Query, chips, opening, plain
@@ -236,7 +236,9 @@ async def _as_shown(hits: Sequence[Hit]) -> list[Hit]:
     hidden = await services.journal.hidden(keys, replies)
     left: dict[bytes, str] = {}
     for reply in replies:
-        if (shown := forgetting(reply, hidden, filter(None, hidden.values()))) is not None and shown.text != reply.text:
+        if (
+            shown := redact_erased(reply, hidden, filter(None, hidden.values()))
+        ) is not None and shown.text != reply.text:
             left[reply.id] = opening(plain(shown.text))
     return [replace(hit, snippet=((left[hit.entry_id], False),)) if hit.entry_id in left else hit for hit in hits]
 
