@@ -278,7 +278,7 @@ def test_a_long_day_is_light(long_day: Page) -> None:
 
     def open_more() -> None:
         page.locator("article.entry").first.get_by_text("More", exact=True).click()
-        page.get_by_role("button", name="You also wrote").wait_for()
+        page.get_by_role("button", name="Keep from the model").wait_for()
 
     def open_palette() -> None:
         page.keyboard.press("Control+k")
