@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from llamora.vault.envelope import Purpose
+from llamora.persistence.schema import ENTRIES
 from llamora.vault.keys import new_data_key, open_keyring
 
 TEXT_BYTES = 2048
@@ -37,10 +37,10 @@ def main() -> int:
     """Measure both and print them beside the goals."""
     user_id, master, text, record_id = (secrets.token_bytes(size) for size in (16, 32, TEXT_BYTES, 16))
     keys = open_keyring(user_id, master, [new_data_key(user_id, master, 1)])
-    sealed = keys.seal(Purpose.ENTRY, "entries", "sealed", record_id, 1, text)
+    sealed = ENTRIES.seal(keys, record_id, 1, text)
     result = {
-        "sealed_per_second": rate(lambda: keys.seal(Purpose.ENTRY, "entries", "sealed", record_id, 1, text)),
-        "opened_per_second": rate(lambda: keys.open(Purpose.ENTRY, "entries", "sealed", record_id, 1, sealed)),
+        "sealed_per_second": rate(lambda: ENTRIES.seal(keys, record_id, 1, text)),
+        "opened_per_second": rate(lambda: ENTRIES.open(keys, record_id, 1, sealed)),
         "goals": GOALS,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }

@@ -29,7 +29,7 @@ from llamora.persistence.backups import BackupError, read_header, verify_backup,
 from llamora.persistence.digests import Digest
 from llamora.persistence.drafts import Draft, day_place
 from llamora.persistence.entries import Entry
-from llamora.persistence.records import KINDS, Kind
+from llamora.persistence.schema import KINDS, Kind
 from llamora.persistence.sessions import Session
 from llamora.persistence.trash import Deleted
 from llamora.persistence.users import User

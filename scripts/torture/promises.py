@@ -17,7 +17,7 @@ from llamora.persistence.backups import BackupError, Header, read_header, verify
 from llamora.persistence.connection import StorageError
 from llamora.persistence.doctor import examine
 from llamora.persistence.entries import Entry
-from llamora.persistence.records import KINDS
+from llamora.persistence.schema import KINDS
 from llamora.settings import resource
 from llamora.text import traces_in
 from llamora.vault.envelope import SealError, VaultError

@@ -23,7 +23,7 @@ from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.backups import read_header, restore_backup, write_backup
 from llamora.persistence.drafts import Draft, day_place
 from llamora.persistence.entries import Entry
-from llamora.persistence.records import KINDS
+from llamora.persistence.schema import KINDS
 from llamora.persistence.users import User
 from llamora.persistence.versions import Version
 from llamora.settings import resource

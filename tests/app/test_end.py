@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from llamora.persistence.records import KINDS
+from llamora.persistence.schema import KINDS
 from tests.app.conftest import PASSPHRASE, Running
 from tests.app.test_key import signed_in
 from tests.app.test_you import alert

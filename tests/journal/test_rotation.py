@@ -18,7 +18,7 @@ from llamora.persistence import LocalDB
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.entries import Entry
 from llamora.persistence.epochs import SEALED
-from llamora.persistence.records import KINDS
+from llamora.persistence.schema import KINDS
 from llamora.persistence.users import User
 from llamora.vault.envelope import sealed_epoch
 from llamora.vault.keys import Keyring, new_data_key, open_keyring

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from llamora.journal.traces import Trace, TraceError
 from llamora.persistence.connection import NotFound, StaleRevision, Transaction
+from llamora.persistence.schema import TAG_CHANGES, TAG_META
 from llamora.persistence.trace_book import LATEST_KEPT, MOST_TOUCHED, Book, Touched, trace_hash
 from llamora.text import trace_key, trace_name, traces_in
-from llamora.vault.envelope import Purpose
 from tests.journal.conftest import DAY, Desk
 
 TODAY = date(2026, 11, 25)
@@ -243,8 +243,8 @@ async def test_what_is_erased_leaves_no_name_behind(desk: Desk) -> None:
     await desk.journal.erase(keys, gone)
     rows = await desk.db._connections.fetch("SELECT user_id, revision, sealed FROM trace_books", ())
     changes = await desk.db._connections.fetch("SELECT id, revision, sealed FROM trace_changes", ())
-    opened = [keys.open(Purpose.TRACE, "trace_books", "sealed", *row) for row in rows]
-    opened += [keys.open(Purpose.TRACE, "trace_changes", "sealed", *row) for row in changes]
+    opened = [TAG_META.open(keys, *row) for row in rows]
+    opened += [TAG_CHANGES.open(keys, *row) for row in changes]
     said = b" ".join(opened)
     assert b"numbat" in said
     assert b"dunnart" in said

@@ -11,10 +11,10 @@ import pytest
 from llamora.persistence import LocalDB, doctor
 from llamora.persistence.doctor import Report, examine, mend, swap
 from llamora.persistence.drafts import Draft, day_place
+from llamora.persistence.schema import PROFILES
 from llamora.persistence.vectors import EntryVectors
 from llamora.persistence.versions import Version
 from llamora.settings import resource
-from llamora.vault.envelope import Purpose
 from llamora.vault.keys import Keyring, SealedDataKey, new_data_key, open_keyring
 from tests.persistence.conftest import AT, DAY, entry, new_writer
 
@@ -130,7 +130,7 @@ def test_a_key_that_was_changed_while_the_passphrase_was_typed(path: Path, lived
     raw("INSERT INTO data_keys VALUES (?, 2, ?)", lived.user_id, second.sealed)
     typed = open_keyring(lived.user_id, lived.master, [SealedDataKey(1, sealed)])
     newer = open_keyring(lived.user_id, lived.master, [SealedDataKey(1, sealed), second])
-    text = newer.seal(Purpose.PROFILE, "profiles", "sealed", lived.user_id, 1, b"{}")
+    text = PROFILES.seal(newer, lived.user_id, 1, b"{}")
     raw("UPDATE profiles SET epoch=2, sealed=?", text)
     assert look(path, typed).damage == []
 

@@ -15,11 +15,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 PURPOSES = dict(
-    enumerate(
-        "entry tag vector query draft profile version receipt index key session audit backup trash trace".split(),
-        start=1,
-    )
-)
+    enumerate("entry tag vector query draft profile version receipt index key session".split(), start=1)
+) | {13: "backup", 14: "trash", 15: "trace"}
 
 
 class Refused(Exception):

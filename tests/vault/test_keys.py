@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamora.persistence.schema import ENTRY, PURPOSES
 from llamora.vault import keys, slots
 from llamora.vault.envelope import Damaged, Purpose, SealError, UnknownFormat, VaultError, WrongKey
 from llamora.vault.keys import Keyring, KeyringClosed, MissingEpoch, NewKeys
@@ -318,12 +319,12 @@ def test_nothing_secret_is_printed(annas: NewKeys, ring: Keyring) -> None:
 # --- Keyring ------------------------------------------------------------------------------------
 
 
-@given(st.sampled_from(Purpose), st.binary(max_size=16), st.integers(0, 2**64 - 1), st.binary(max_size=600))
+@given(st.sampled_from(PURPOSES), st.binary(max_size=16), st.integers(0, 2**64 - 1), st.binary(max_size=600))
 def test_seal_and_open(purpose: Purpose, record_id: bytes, revision: int, text: bytes) -> None:
     ring = keys.open_keyring(ANNA, bytes(32), [keys.new_data_key(ANNA, bytes(32), 1)])
     sealed = ring.seal(purpose, "entries", "sealed", record_id, revision, text)
     assert ring.open(purpose, "entries", "sealed", record_id, revision, sealed) == text
-    for other in Purpose:
+    for other in PURPOSES:
         if other != purpose:
             with pytest.raises(WrongKey):
                 ring.open(other, "entries", "sealed", record_id, revision, sealed)
@@ -332,18 +333,18 @@ def test_seal_and_open(purpose: Purpose, record_id: bytes, revision: int, text: 
 
 
 def test_a_new_epoch_seals_and_the_old_one_still_opens(annas: NewKeys, ring: Keyring) -> None:
-    old = ring.seal(Purpose.ENTRY, "entries", "sealed", b"1", 1, b"before")
+    old = ring.seal(ENTRY, "entries", "sealed", b"1", 1, b"before")
     second_key = keys.new_data_key(ANNA, annas.master, 2)
     rotated = keys.open_keyring(ANNA, annas.master, [second_key, annas.data_key])
     assert (ring.epoch, rotated.epoch) == (1, 2)
-    new = rotated.seal(Purpose.ENTRY, "entries", "sealed", b"1", 2, b"after")
-    assert rotated.open(Purpose.ENTRY, "entries", "sealed", b"1", 1, old) == b"before"
-    assert rotated.open(Purpose.ENTRY, "entries", "sealed", b"1", 2, new) == b"after"
+    new = rotated.seal(ENTRY, "entries", "sealed", b"1", 2, b"after")
+    assert rotated.open(ENTRY, "entries", "sealed", b"1", 1, old) == b"before"
+    assert rotated.open(ENTRY, "entries", "sealed", b"1", 2, new) == b"after"
     with pytest.raises(MissingEpoch):
-        ring.open(Purpose.ENTRY, "entries", "sealed", b"1", 2, new)
+        ring.open(ENTRY, "entries", "sealed", b"1", 2, new)
     # A header that names another epoch that is known does not help either.
     with pytest.raises(WrongKey):
-        rotated.open(Purpose.ENTRY, "entries", "sealed", b"1", 1, old[:9] + b"\x02" + old[10:])
+        rotated.open(ENTRY, "entries", "sealed", b"1", 1, old[:9] + b"\x02" + old[10:])
     assert rotated.blind("day", b"2026-11-20") == ring.blind("day", b"2026-11-20")
 
 
@@ -374,7 +375,7 @@ def test_blind_index(annas: NewKeys, ring: Keyring) -> None:
 
 def test_a_closed_keyring_refuses_everything(annas: NewKeys) -> None:
     ring = keys.open_keyring(ANNA, annas.master, [annas.data_key])
-    sealed = ring.seal(Purpose.ENTRY, "entries", "sealed", b"1", 1, b"text")
+    sealed = ring.seal(ENTRY, "entries", "sealed", b"1", 1, b"text")
     ring.blind("day", b"")
     kept = [ring._master, *ring._subkeys.values(), *ring._data_keys.values(), *ring._blind_keys.values()]
     assert len(kept) == 4
@@ -383,8 +384,8 @@ def test_a_closed_keyring_refuses_everything(annas: NewKeys) -> None:
     ring.close()
     assert not any(any(key) for key in kept)
     uses: list[Callable[[], object]] = [
-        lambda: ring.seal(Purpose.ENTRY, "entries", "sealed", b"1", 1, b"text"),
-        lambda: ring.open(Purpose.ENTRY, "entries", "sealed", b"1", 1, sealed),
+        lambda: ring.seal(ENTRY, "entries", "sealed", b"1", 1, b"text"),
+        lambda: ring.open(ENTRY, "entries", "sealed", b"1", 1, sealed),
         lambda: ring.blind("day", b""),
         lambda: ring.blind("new", b""),
         lambda: ring.master,
@@ -407,7 +408,7 @@ def test_closing_while_sealing_never_seals_under_zeros(annas: NewKeys, monkeypat
 
     monkeypatch.setattr(keys, "seal", lock_first)
     with pytest.raises(KeyringClosed):
-        ring.seal(Purpose.ENTRY, "entries", "sealed", b"1", 1, b"text")
+        ring.seal(ENTRY, "entries", "sealed", b"1", 1, b"text")
 
 
 def test_many_threads_and_a_lock(annas: NewKeys) -> None:
@@ -419,7 +420,7 @@ def test_many_threads_and_a_lock(annas: NewKeys) -> None:
     def work() -> None:
         try:
             for number in range(20_000):
-                sealed = ring.seal(Purpose(number % 9 + 1), "t", "c", b"", 0, b"text")
+                sealed = ring.seal(PURPOSES[number % 9], "t", "c", b"", 0, b"text")
                 results.append(sealed)
         except KeyringClosed:
             pass
@@ -436,7 +437,7 @@ def test_many_threads_and_a_lock(annas: NewKeys) -> None:
         thread.join()
     assert not surprises
     assert results
-    assert {check.open(Purpose(sealed[4]), "t", "c", b"", 0, sealed) for sealed in results} == {b"text"}
+    assert {check.open(PURPOSES[sealed[4] - 1], "t", "c", b"", 0, sealed) for sealed in results} == {b"text"}
 
 
 def test_keys_are_not_pickled(ring: Keyring) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from llamora.persistence.schema import ENTRY
 from llamora.vault import memory
-from llamora.vault.envelope import Purpose
 from llamora.vault.keys import KeyringClosed, new_data_key, open_keyring
 from llamora.vault.memory import KeyMemory, wipe
 
@@ -62,7 +62,7 @@ def test_what_nothing_refers_to_is_overwritten() -> None:
 def test_keys_are_in_there_and_go_with_the_lock() -> None:
     master = bytearray(os.urandom(32))
     ring = open_keyring(ANNA, master, [new_data_key(ANNA, master, 1)])
-    ring.seal(Purpose.ENTRY, "entries", "sealed", b"1", 1, b"text")
+    ring.seal(ENTRY, "entries", "sealed", b"1", 1, b"text")
     ring.blind("day", b"")
     pages = [bytes(page) for page in ring._memory._pages]  # pyright: ignore[reportPrivateUsage]
     assert pages[0][:32] == master

@@ -11,13 +11,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
+from llamora.persistence.schema import PURPOSES
 from llamora.vault import envelope, keys, slots
-from llamora.vault.envelope import Context, Purpose, SealError
+from llamora.vault.envelope import Context, SealError
 from llamora.vault.keys import SealedDataKey
 from llamora.vault.slots import Argon2Params, KeySlot
 from tests.vault import second_implementation as second
 
 Case = dict[str, Any]
+PURPOSE = {purpose.number: purpose for purpose in PURPOSES}
 HERE = Path(__file__).parent
 VECTORS: Case = json.loads((HERE / "vectors.json").read_text("utf-8"))
 USER = bytes.fromhex(VECTORS["user_id"])
@@ -40,19 +42,19 @@ def where(case: Case) -> tuple[bytes, str, str, bytes, int]:
 @pytest.mark.parametrize("case", named(VECTORS["envelopes"]))
 def test_sealed_records(case: Case) -> None:
     subkey, text, salt, sealed = (raw(case, name) for name in ("subkey", "text", "salt", "sealed"))
-    purpose, epoch, context = Purpose(case["purpose"]), case["epoch"], Context(*where(case))
+    purpose, epoch, context = PURPOSE[case["purpose"]], case["epoch"], Context(*where(case))
     assert context.encode() == raw(case, "ctx") == second.place(*where(case))
     assert envelope.seal(subkey, purpose, epoch, context, text, _salt=salt) == sealed
     assert envelope.open_sealed(subkey, purpose, epoch, context, sealed) == text
-    assert second.seal(subkey, purpose, epoch, raw(case, "ctx"), text, salt) == sealed
-    assert second.unseal(subkey, purpose, epoch, raw(case, "ctx"), sealed) == text
+    assert second.seal(subkey, purpose.number, epoch, raw(case, "ctx"), text, salt) == sealed
+    assert second.unseal(subkey, purpose.number, epoch, raw(case, "ctx"), sealed) == text
 
 
 @pytest.mark.parametrize("case", named(VECTORS["refused"]))
 def test_refused_records(case: Case) -> None:
     subkey, sealed = raw(case, "subkey"), raw(case, "sealed")
     with pytest.raises(SealError) as refusal:
-        envelope.open_sealed(subkey, Purpose(case["purpose"]), case["epoch"], Context(*where(case)), sealed)
+        envelope.open_sealed(subkey, PURPOSE[case["purpose"]], case["epoch"], Context(*where(case)), sealed)
     assert type(refusal.value).__name__ == case["error"]
     with pytest.raises(second.Refused) as refused:
         second.unseal(subkey, case["purpose"], case["epoch"], second.place(*where(case)), sealed)
@@ -82,8 +84,8 @@ def test_data_keys_and_subkeys() -> None:
         # A record sealed under this subkey by the other implementation opens in the keyring.
         ctx = second.place(USER, "entries", "sealed", b"id", 3)
         record = second.seal(subkey, purpose, 1, ctx, b"text", bytes(32))
-        assert ring.open(Purpose(purpose), "entries", "sealed", b"id", 3, record) == b"text"
-    assert {case["purpose"] for case in VECTORS["subkeys"]} == set(Purpose) == set(second.PURPOSES)
+        assert ring.open(PURPOSE[purpose], "entries", "sealed", b"id", 3, record) == b"text"
+    assert {case["purpose"] for case in VECTORS["subkeys"]} == set(PURPOSE) == set(second.PURPOSES)
 
 
 @pytest.mark.parametrize("case", VECTORS["slots"], ids=["passphrase", "other-parameters", "recovery"])

@@ -33,9 +33,9 @@ from llamora.persistence.connection import (
     write_lock,
 )
 from llamora.persistence.entries import instant, micros
-from llamora.persistence.records import KINDS, Kind
+from llamora.persistence.schema import BACKUP_CHUNK, BACKUP_LAST, KINDS, Kind
 from llamora.persistence.users import NameTaken, SlotKind, name_key
-from llamora.vault.envelope import OVERHEAD_BYTES, Purpose, SealError, UnknownFormat
+from llamora.vault.envelope import OVERHEAD_BYTES, SealError, UnknownFormat
 from llamora.vault.keys import Keyring, KeyringClosed, SealedDataKey, open_keyring
 from llamora.vault.memory import wipe
 from llamora.vault.slots import Argon2Params, BadParameters, KeySlot, open_slots
@@ -199,16 +199,16 @@ class _Chunks:
     def add(self, piece: bytes) -> None:
         self._pending += piece
         if len(self._pending) >= CHUNK_BYTES:
-            self._write("chunk")
+            self._write(BACKUP_CHUNK)
 
     def finish(self, last: bytes) -> None:
         if self._pending:
-            self._write("chunk")
+            self._write(BACKUP_CHUNK)
         self._pending += last
-        self._write("last")
+        self._write(BACKUP_LAST)
 
-    def _write(self, column: str) -> None:
-        sealed = self._keys.seal(Purpose.BACKUP, "backup", column, self._digest, self._number, bytes(self._pending))
+    def _write(self, kind: Kind) -> None:
+        sealed = kind.seal(self._keys, self._digest, self._number, bytes(self._pending))
         self._out.write(_LENGTH.pack(len(sealed)) + sealed)
         self._pending.clear()
         self._number += 1
@@ -340,13 +340,14 @@ def _contents(path: Path, header: Header, keys: Keyring) -> Iterator[Record | Ma
 
 
 def _open_chunk(keys: Keyring, digest: bytes, number: int, sealed: bytes, *, last: bool) -> bytes:
+    kind, other = (BACKUP_LAST, BACKUP_CHUNK) if last else (BACKUP_CHUNK, BACKUP_LAST)
     try:
-        return keys.open(Purpose.BACKUP, "backup", "last" if last else "chunk", digest, number, sealed)
+        return kind.open(keys, digest, number, sealed)
     except UnknownFormat:
         raise BackupError("This backup is damaged or cut short.") from None
     except SealError:
         try:
-            keys.open(Purpose.BACKUP, "backup", "chunk" if last else "last", digest, number, sealed)
+            other.open(keys, digest, number, sealed)
         except SealError:
             raise BackupError("This backup is damaged: a part of it was changed, moved or exchanged.") from None
         words = "This backup is cut short." if last else "This backup is damaged: something follows its end."

@@ -9,7 +9,8 @@ from typing import Literal
 
 from llamora.persistence.connection import Connections, Step, Transaction
 from llamora.persistence.entries import record_bytes
-from llamora.vault.envelope import Purpose, SealError
+from llamora.persistence.schema import SUMMARIES, SUMMARY_HASH
+from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
@@ -94,7 +95,7 @@ async def _put(tx: Transaction, keys: Keyring, digest: Digest) -> None:
     place = place_of_digest(keys, digest.kind, digest.about)
     rows = await tx.fetch("SELECT revision FROM digests WHERE user_id=? AND place=?", (keys.user_id, place))
     revision = rows[0][0] + 1 if rows else 1
-    sealed = keys.seal(Purpose.RECEIPT, "digests", "sealed", place, revision, _packed(digest))
+    sealed = SUMMARIES.seal(keys, place, revision, _packed(digest))
     await tx.execute(
         "INSERT INTO digests (user_id, place, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
@@ -104,7 +105,7 @@ async def _put(tx: Transaction, keys: Keyring, digest: Digest) -> None:
 
 def place_of_digest(keys: Keyring, kind: Kind, about: date | bytes) -> bytes:
     """Where the digest of a day or a trace is stored: a keyed hash."""
-    return keys.blind("digest", f"{kind}:{_text_of(about)}".encode())
+    return keys.blind(SUMMARY_HASH, f"{kind}:{_text_of(about)}".encode())
 
 
 def _text_of(about: date | bytes) -> str:
@@ -128,7 +129,7 @@ def _packed(digest: Digest) -> bytes:
 
 def _open(keys: Keyring, place: bytes, revision: int, sealed: bytes) -> Digest | None:
     try:
-        record = json.loads(keys.open(Purpose.RECEIPT, "digests", "sealed", place, revision, sealed))
+        record = json.loads(SUMMARIES.open(keys, place, revision, sealed))
     except SealError as error:
         # It can be made again; the page is shown without it.
         logger.error("a digest could not be opened (%s)", type(error).__name__)

@@ -20,7 +20,7 @@ from llamora.persistence.backups import reading, writing
 from llamora.persistence.connection import PRAGMAS, Row, StorageError
 from llamora.persistence.entries import day_hash
 from llamora.persistence.migrations import migration_status
-from llamora.persistence.records import KINDS, Kind
+from llamora.persistence.schema import DRAFT_HASH, KINDS, Kind
 from llamora.persistence.trace_book import trace_hash
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring, SealedDataKey, cipher_library
@@ -272,7 +272,7 @@ def _in_its_place(keys: Keyring, kind: Kind, columns: dict[str, Any], text: byte
     checks: dict[str, Callable[[], bool]] = {
         "entries": lambda: columns["day"] == _day(keys, text),
         "tags": lambda: columns["trace"] == trace_hash(keys, text.decode("utf-8", "surrogatepass")),
-        "drafts": lambda: columns["place"] == keys.blind("draft", json.loads(text)["place"].encode()),
+        "drafts": lambda: columns["place"] == keys.blind(DRAFT_HASH, json.loads(text)["place"].encode()),
         "versions": lambda: columns["entry_id"].hex() == json.loads(text)["entry"],
     }
     try:

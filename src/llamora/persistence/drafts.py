@@ -8,7 +8,8 @@ from logging import getLogger
 
 from llamora.persistence.connection import Connections, NotFound, Step, Transaction
 from llamora.persistence.entries import record_bytes
-from llamora.vault.envelope import Purpose, SealError
+from llamora.persistence.schema import DRAFT_HASH, DRAFTS
+from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
@@ -81,7 +82,7 @@ class Drafts:
             if not draft.text.strip():
                 await tx.execute("DELETE FROM drafts WHERE user_id=? AND place=?", (keys.user_id, place))
                 return True
-            sealed = keys.seal(Purpose.DRAFT, "drafts", "sealed", place, revision + 1, _packed(draft))
+            sealed = DRAFTS.seal(keys, place, revision + 1, _packed(draft))
             await tx.execute(
                 "INSERT INTO drafts (user_id, place, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
@@ -135,7 +136,7 @@ class Drafts:
 
 
 def _hash(keys: Keyring, place: str) -> bytes:
-    return keys.blind("draft", place.encode())
+    return keys.blind(DRAFT_HASH, place.encode())
 
 
 def _packed(draft: Draft) -> bytes:
@@ -152,7 +153,7 @@ def _packed(draft: Draft) -> bytes:
 
 def _open(keys: Keyring, place: bytes, revision: int, sealed: bytes) -> Draft | None:
     try:
-        record = json.loads(keys.open(Purpose.DRAFT, "drafts", "sealed", place, revision, sealed))
+        record = json.loads(DRAFTS.open(keys, place, revision, sealed))
     except SealError as error:
         # A damaged draft must not take the page away; the next save stands in its place.
         logger.error("a draft could not be opened (%s)", type(error).__name__)

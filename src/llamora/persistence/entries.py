@@ -17,14 +17,14 @@ from llamora.persistence.connection import (
     Step,
     Transaction,
 )
-from llamora.vault.envelope import Purpose, SealError
+from llamora.persistence.schema import DAY_HASH, ENTRIES
+from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
 
 Role = Literal["me", "reply"]
 State = Literal["done", "streaming", "stopped", "failed", "unreadable"]
-TABLE = "entries"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST = datetime(9999, 12, 31, tzinfo=UTC)
 PAGE = 2000  # rows of two numbers read at a time
@@ -251,7 +251,7 @@ def instant(count: int) -> datetime:
 
 def day_hash(keys: Keyring, day: date) -> bytes:
     """The keyed hash that stands for a day in the file."""
-    return keys.blind("day", day.isoformat().encode())
+    return keys.blind(DAY_HASH, day.isoformat().encode())
 
 
 def weighed(record_id: bytes, revision: int) -> int:
@@ -483,7 +483,7 @@ class Entries:
     @staticmethod
     def open_record(keys: Keyring, entry_id: bytes, revision: int, sealed: bytes) -> Entry:
         """Open one envelope. Raises vault.envelope.SealError."""
-        return Entry.unpacked(entry_id, revision, keys.open(Purpose.ENTRY, TABLE, "sealed", entry_id, revision, sealed))
+        return Entry.unpacked(entry_id, revision, ENTRIES.open(keys, entry_id, revision, sealed))
 
     def _open(self, keys: Keyring, rows: Iterable[Row], day: date | None = None) -> list[Entry]:
         opened: list[Entry] = []
@@ -511,4 +511,4 @@ class Entries:
 
     @staticmethod
     def _seal(keys: Keyring, entry: Entry) -> bytes:
-        return keys.seal(Purpose.ENTRY, TABLE, "sealed", entry.id, entry.revision, entry.packed())
+        return ENTRIES.seal(keys, entry.id, entry.revision, entry.packed())

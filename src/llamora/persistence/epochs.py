@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llamora.persistence.connection import Connections, StaleRevision, Transaction
-from llamora.persistence.records import KINDS, Kind
+from llamora.persistence.schema import KINDS, SEARCH_SNAPSHOTS, Kind
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring, SealedDataKey
 
-SEALED = tuple(kind for kind in KINDS if kind.purpose is not None and kind.table != "search_snapshots")
+SEALED = tuple(kind for kind in KINDS if kind.purpose is not None and kind is not SEARCH_SNAPSHOTS)
 BATCH = 50
 # Compared as bytes, since SQLite has no way from bytes to a number.
 OLD = "substr(sealed, 7, 4) <> ?"

@@ -7,7 +7,8 @@ from datetime import datetime
 from logging import getLogger
 
 from llamora.persistence.connection import Connections, Row
-from llamora.vault.envelope import Purpose, SealError
+from llamora.persistence.schema import QUERY_HASH, SEARCH_HISTORY
+from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
@@ -36,7 +37,7 @@ class SearchHistory:
         own = self._rows[keys.user_id]
         hashed, row_id = _hash(keys, query), secrets.token_bytes(16)
         record = json.dumps([at.timestamp(), query]).encode()
-        sealed = keys.seal(Purpose.QUERY, "search_history", "sealed", row_id, 1, record)
+        sealed = SEARCH_HISTORY.seal(keys, row_id, 1, record)
         async with self._db.write(aside=True) as tx:
             if hashed in own:
                 await tx.execute("DELETE FROM search_history WHERE user_id=? AND id=?", (keys.user_id, own[hashed]))
@@ -72,7 +73,7 @@ class SearchHistory:
 
 def _hash(keys: Keyring, query: str) -> bytes:
     """For memory only: on the disk it would tell that a query came again."""
-    return keys.blind("query", query.encode("utf-8", "surrogatepass"))
+    return keys.blind(QUERY_HASH, query.encode("utf-8", "surrogatepass"))
 
 
 def _newest_first(keys: Keyring, rows: Sequence[Row]) -> list[tuple[bytes, float, str]]:
@@ -80,7 +81,7 @@ def _newest_first(keys: Keyring, rows: Sequence[Row]) -> list[tuple[bytes, float
     found: list[tuple[bytes, float, str]] = []
     for row_id, revision, sealed in rows:
         try:
-            at, text = json.loads(keys.open(Purpose.QUERY, "search_history", "sealed", row_id, revision, sealed))
+            at, text = json.loads(SEARCH_HISTORY.open(keys, row_id, revision, sealed))
         except SealError as error:  # a damaged query must not take search away; in time it goes as the oldest do
             logger.error("a query could not be opened (%s)", type(error).__name__)
             continue

@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from llamora.persistence.connection import Connections
-from llamora.persistence.records import KINDS
+from llamora.persistence.schema import DEVICES
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
 BATCH = 500
-DEVICE = next(kind for kind in KINDS if kind.table == "devices")
 LINGER_SECONDS = 5
 """How long a session that ran out keeps its row: every worker sees it within a second and knows a lock from a
 sign-out, whose row is gone at once."""
@@ -44,7 +43,7 @@ class Sessions:
 
         `device`: what its browser calls itself, and the keys to seal that with.
         """
-        sealed = [DEVICE.seal(keys, session.id, 1, name.encode()) for keys, name in [device] if name] if device else []
+        sealed = [DEVICES.seal(keys, session.id, 1, name.encode()) for keys, name in [device] if name] if device else []
         async with self._db.write(aside=True) as tx:
             await tx.execute("UPDATE users SET signed_in_on=? WHERE id=?", (day.isoformat(), session.user_id))
             await tx.execute(
@@ -62,7 +61,7 @@ class Sessions:
         found: dict[bytes, str] = {}
         for session_id, revision, sealed in rows:
             with suppress(SealError):
-                found[session_id] = DEVICE.open(keys, session_id, revision, sealed).decode()
+                found[session_id] = DEVICES.open(keys, session_id, revision, sealed).decode()
         return found
 
     async def get(self, session_id: bytes) -> Session | None:

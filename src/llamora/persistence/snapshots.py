@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from llamora.persistence.connection import Connections, Transaction
-from llamora.vault.envelope import Purpose
+from llamora.persistence.schema import SEARCH_SNAPSHOTS
 from llamora.vault.keys import Keyring
 
 HOLDER = -1  # the part that stands for a snapshot while it is written: an erasure takes it away
@@ -81,12 +81,12 @@ class Snapshots:
     @staticmethod
     def seal_part(keys: Keyring, generation: int, part: int, content: bytes) -> bytes:
         """The envelope of a part; it opens in this place of this snapshot only."""
-        return keys.seal(Purpose.INDEX, "search_snapshots", "sealed", _place(part), generation, content)
+        return SEARCH_SNAPSHOTS.seal(keys, part, generation, content)
 
     @staticmethod
     def open_part(keys: Keyring, generation: int, part: int, sealed: bytes) -> bytes:
         """What is in a part. Raises vault.envelope.SealError."""
-        return keys.open(Purpose.INDEX, "search_snapshots", "sealed", _place(part), generation, sealed)
+        return SEARCH_SNAPSHOTS.open(keys, part, generation, sealed)
 
     async def _drop_all_but(self, user_id: bytes, generation: int) -> None:
         while True:
@@ -105,7 +105,3 @@ class Snapshots:
         await tx.execute(
             "INSERT INTO search_snapshots (user_id, generation, part, epoch, sealed) VALUES (?, ?, ?, ?, ?)", row
         )
-
-
-def _place(part: int) -> bytes:
-    return part.to_bytes(4, "big", signed=True)

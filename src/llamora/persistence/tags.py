@@ -9,6 +9,7 @@ from logging import getLogger
 from llamora.persistence.connection import Connections, NotFound, Row, Step, Transaction
 from llamora.persistence.digests import place_of_digest
 from llamora.persistence.entries import record_bytes
+from llamora.persistence.schema import TAG_REJECTIONS, TAGS
 from llamora.persistence.trace_book import (
     Book,
     Change,
@@ -22,7 +23,7 @@ from llamora.persistence.trace_book import (
 )
 from llamora.persistence.trace_book import keep as keep_undo
 from llamora.text import trace_key
-from llamora.vault.envelope import Purpose, SealError
+from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
@@ -197,9 +198,7 @@ class Tags:
                 raise NotFound("There is no such entry.")
             revision, refused = await _refused(keys, tx.fetch, entry_id)
             kept = sorted(refused | {trace_key(name) for name in names})
-            sealed = keys.seal(
-                Purpose.TRACE, "trace_refusals", "sealed", entry_id, revision + 1, record_bytes({"names": kept})
-            )
+            sealed = TAG_REJECTIONS.seal(keys, entry_id, revision + 1, record_bytes({"names": kept}))
             await tx.execute(
                 "INSERT INTO trace_refusals (entry_id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
@@ -427,7 +426,7 @@ async def _put_names(tx: Transaction, keys: Keyring, names: Mapping[bytes, str])
         if there.get(trace) != name:
             revision = revisions.get(trace, 0) + 1
             text = name.encode("utf-8", "surrogatepass")
-            sealed = keys.seal(Purpose.TAG, "tags", "sealed", trace, revision, text)
+            sealed = TAGS.seal(keys, trace, revision, text)
             put.append((keys.user_id, trace, keys.epoch, revision, sealed))
     await tx.execute_many(
         "INSERT INTO tags (user_id, trace, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
@@ -446,7 +445,7 @@ async def _refused(
         return 0, set()
     revision, sealed = rows[0]
     try:
-        record = json.loads(keys.open(Purpose.TRACE, "trace_refusals", "sealed", entry_id, revision, sealed))
+        record = json.loads(TAG_REJECTIONS.open(keys, entry_id, revision, sealed))
     except SealError as error:
         logger.error("what an entry is not to be given could not be opened (%s)", type(error).__name__)
         return revision, set()
@@ -460,7 +459,7 @@ def _names(keys: Keyring, rows: Iterable[Row]) -> dict[bytes, str]:
 
 def _open_name(keys: Keyring, trace: bytes, revision: int, sealed: bytes) -> str | None:
     try:
-        name = keys.open(Purpose.TAG, "tags", "sealed", trace, revision, sealed)
+        name = TAGS.open(keys, trace, revision, sealed)
     except SealError as error:
         # One damaged name must not hide the others.
         logger.error("the name of a trace could not be opened (%s)", type(error).__name__)

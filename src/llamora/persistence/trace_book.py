@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from llamora.persistence.connection import NotFound, Row, Step, Transaction
 from llamora.persistence.entries import record_bytes
+from llamora.persistence.schema import TAG_CHANGES, TAG_HASH, TAG_META
 from llamora.text import trace_key
-from llamora.vault.envelope import Purpose, SealError
+from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
@@ -25,7 +26,7 @@ Meant = TypeVar("Meant", bound=tuple[str, str] | None)
 def trace_hash(keys: Keyring, name: str) -> bytes:
     """The keyed hash that stands for a trace's name, the same for every spelling of it (text.trace_key)."""
     # With blanks, as the first schema's names were hashed: what has them is found by the same hash.
-    return keys.blind("trace", trace_key(name).replace("-", " ").encode("utf-8", "surrogatepass"))
+    return keys.blind(TAG_HASH, trace_key(name).replace("-", " ").encode("utf-8", "surrogatepass"))
 
 
 @dataclass(slots=True, frozen=True)
@@ -124,7 +125,7 @@ def open_book(keys: Keyring, rows: Sequence[Row]) -> Book:
         return Book()
     revision, sealed = rows[0]
     try:
-        record = json.loads(keys.open(Purpose.TRACE, "trace_books", "sealed", keys.user_id, revision, sealed))
+        record = json.loads(TAG_META.open(keys, keys.user_id, revision, sealed))
     except SealError as error:
         # Names and links are records of their own: what is lost are aliases and what was hidden.
         logger.error("the book of traces could not be opened (%s)", type(error).__name__)
@@ -152,7 +153,7 @@ async def put_book(tx: Transaction, keys: Keyring, book: Book) -> None:
             ],
         }
     )
-    sealed = keys.seal(Purpose.TRACE, "trace_books", "sealed", keys.user_id, book.revision, record)
+    sealed = TAG_META.seal(keys, keys.user_id, book.revision, record)
     await tx.execute(
         "INSERT INTO trace_books (user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
@@ -164,7 +165,7 @@ async def keep(tx: Transaction, keys: Keyring, change: bytes, inverse: Change) -
     """Store what undoes a change; the oldest beyond CHANGES_KEPT goes. Its revision says how old it is."""
     rows = await tx.fetch("SELECT id, revision FROM trace_changes WHERE user_id=?", (keys.user_id,))
     latest = max((revision for _, revision in rows), default=0)
-    sealed = keys.seal(Purpose.TRACE, "trace_changes", "sealed", change, latest + 1, _packed(inverse))
+    sealed = TAG_CHANGES.seal(keys, change, latest + 1, _packed(inverse))
     await tx.execute(
         "INSERT INTO trace_changes (id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)",
         (change, keys.user_id, keys.epoch, latest + 1, sealed),
@@ -180,7 +181,7 @@ async def take_back(tx: Transaction, keys: Keyring, change: bytes) -> Change:
     if not rows:
         raise NotFound("This can not be undone any more.")
     await tx.execute("DELETE FROM trace_changes WHERE user_id=? AND id=?", (keys.user_id, change))
-    return _unpacked(keys.open(Purpose.TRACE, "trace_changes", "sealed", change, *rows[0]))
+    return _unpacked(TAG_CHANGES.open(keys, change, *rows[0]))
 
 
 def forgetting(keys: Keyring, gone: Collection[bytes], borne: Collection[bytes]) -> Step:
@@ -208,7 +209,7 @@ def forgetting(keys: Keyring, gone: Collection[bytes], borne: Collection[bytes])
             if kept == Change():
                 await tx.execute("DELETE FROM trace_changes WHERE user_id=? AND id=?", (keys.user_id, change))
             elif kept != known:
-                again = keys.seal(Purpose.TRACE, "trace_changes", "sealed", change, revision, _packed(kept))
+                again = TAG_CHANGES.seal(keys, change, revision, _packed(kept))
                 await tx.execute(
                     "UPDATE trace_changes SET epoch=?, sealed=? WHERE user_id=? AND id=?",
                     (keys.epoch, again, keys.user_id, change),
@@ -220,7 +221,7 @@ def forgetting(keys: Keyring, gone: Collection[bytes], borne: Collection[bytes])
 def _opened(keys: Keyring, change: bytes, revision: int, sealed: bytes) -> Change:
     """What undoes a change; nothing where that does not open."""
     try:
-        return _unpacked(keys.open(Purpose.TRACE, "trace_changes", "sealed", change, revision, sealed))
+        return _unpacked(TAG_CHANGES.open(keys, change, revision, sealed))
     except SealError as error:
         logger.error("what undoes a change of traces could not be opened (%s)", type(error).__name__)
         return Change()

@@ -8,7 +8,8 @@ from logging import getLogger
 
 from llamora.persistence.connection import Connections, Row, Step, Transaction
 from llamora.persistence.entries import instant, micros, record_bytes
-from llamora.vault.envelope import Purpose, SealError
+from llamora.persistence.schema import TRASH
+from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
@@ -67,7 +68,7 @@ def _open(keys: Keyring, rows: list[Row]) -> tuple[int, list[Deleted] | None]:
     if not rows:
         return 0, None
     revision, sealed = rows[0]
-    record = json.loads(keys.open(Purpose.TRASH, "trash", "sealed", keys.user_id, revision, sealed))
+    record = json.loads(TRASH.open(keys, keys.user_id, revision, sealed))
     return revision, [
         Deleted(bytes.fromhex(item["id"]), instant(item["at"]), tuple(bytes.fromhex(other) for other in item["with"]))
         for item in record
@@ -81,7 +82,7 @@ async def _put(tx: Transaction, keys: Keyring, revision: int, deleted: Iterable[
             for item in deleted
         ]
     )
-    sealed = keys.seal(Purpose.TRASH, "trash", "sealed", keys.user_id, revision + 1, record)
+    sealed = TRASH.seal(keys, keys.user_id, revision + 1, record)
     await tx.execute(
         "INSERT INTO trash (user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",

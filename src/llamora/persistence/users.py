@@ -6,8 +6,9 @@ from logging import getLogger
 from typing import Literal, cast
 
 from llamora.persistence.connection import Connections, NotFound, StaleRevision, StorageError, Transaction
+from llamora.persistence.schema import PROFILES
 from llamora.text import normal_form
-from llamora.vault.envelope import Purpose, SealError
+from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring, SealedDataKey
 from llamora.vault.slots import Argon2Params, KeySlot
 
@@ -178,7 +179,7 @@ class Profiles:
             return None
         sealed, revision = rows[0]
         try:
-            opened = keys.open(Purpose.PROFILE, "profiles", "sealed", keys.user_id, revision, sealed)
+            opened = PROFILES.open(keys, keys.user_id, revision, sealed)
         except SealError as error:
             # Every page asks for the settings: a damaged record must not lock the writer out.
             logger.error("the settings of a writer could not be opened (%s)", type(error).__name__)
@@ -187,7 +188,7 @@ class Profiles:
 
     async def put(self, keys: Keyring, record: bytes, *, revision: int) -> None:
         """Store the record that follows the one of `revision` (0: the first). Raises StaleRevision."""
-        sealed = keys.seal(Purpose.PROFILE, "profiles", "sealed", keys.user_id, revision + 1, record)
+        sealed = PROFILES.seal(keys, keys.user_id, revision + 1, record)
         async with self._db.write() as tx:
             if revision == 0:
                 changed = await tx.execute(

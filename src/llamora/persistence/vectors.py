@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from llamora.persistence.connection import Connections, Row
 from llamora.persistence.entries import BATCH
-from llamora.vault.envelope import Purpose, SealError
+from llamora.persistence.schema import VECTORS
+from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
 
@@ -103,11 +104,9 @@ class Vectors:
     @staticmethod
     def open_record(keys: Keyring, entry_id: bytes, revision: int, sealed: bytes) -> EntryVectors:
         """Open one envelope. Raises vault.envelope.SealError."""
-        record = keys.open(Purpose.VECTOR, "vectors", "sealed", entry_id, revision, sealed)
+        record = VECTORS.open(keys, entry_id, revision, sealed)
         return EntryVectors.unpacked(entry_id, record)
 
     @staticmethod
     def _seal(keys: Keyring, vectors: EntryVectors) -> bytes:
-        return keys.seal(
-            Purpose.VECTOR, "vectors", "sealed", vectors.entry_id, vectors.entry_revision, vectors.packed()
-        )
+        return VECTORS.seal(keys, vectors.entry_id, vectors.entry_revision, vectors.packed())

@@ -8,7 +8,8 @@ from logging import getLogger
 
 from llamora.persistence.connection import Connections, NotFound, Row, Step, Transaction
 from llamora.persistence.entries import instant, micros, record_bytes, row_place
-from llamora.vault.envelope import Purpose, SealError
+from llamora.persistence.schema import VERSIONS
+from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
@@ -67,7 +68,7 @@ class Versions:
                 "revision": version.revision,
             }
         )
-        sealed = keys.seal(Purpose.VERSION, "versions", "sealed", version_id, 1, record)
+        sealed = VERSIONS.seal(keys, version_id, 1, record)
         done = await tx.execute(
             "INSERT INTO versions (rid, id, entry_id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?, 1, ?)"
             " ON CONFLICT DO NOTHING",
@@ -79,7 +80,7 @@ class Versions:
     def _open(keys: Keyring, row: Row) -> Version | None:
         version_id, entry_id, revision, sealed = row
         try:
-            record = json.loads(keys.open(Purpose.VERSION, "versions", "sealed", version_id, revision, sealed))
+            record = json.loads(VERSIONS.open(keys, version_id, revision, sealed))
         except SealError as error:
             logger.error("an earlier version could not be opened (%s)", type(error).__name__)
             return None

@@ -4,7 +4,8 @@ import secrets
 import struct
 from typing import Any
 
-from llamora.vault.envelope import Purpose, SealError
+from llamora.persistence.schema import PENDING_QUERIES
+from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
 PLACES = 512  # queries of all writers together; the oldest make room
@@ -27,7 +28,7 @@ class Noted:
     def add(self, keys: Keyring, query: str) -> bytes:
         """Give a query a random name of 16 bytes."""
         name = secrets.token_bytes(16)
-        sealed = keys.seal(Purpose.QUERY, "noted", "sealed", name, 1, query.encode("utf-8", "replace"))
+        sealed = PENDING_QUERIES.seal(keys, name, 1, query.encode("utf-8", "replace"))
         if len(sealed) <= PLACE_BYTES - _HEAD.size:
             number = int.from_bytes(self._memory[:8], "big")
             self._memory[:8] = ((number + 1) % 2**64).to_bytes(8, "big")
@@ -44,7 +45,7 @@ class Noted:
             if known == name and owner == keys.user_id and length <= PLACE_BYTES - _HEAD.size:
                 sealed = bytes(place[_HEAD.size : _HEAD.size + length])
                 try:
-                    return keys.open(Purpose.QUERY, "noted", "sealed", name, 1, sealed).decode()
+                    return PENDING_QUERIES.open(keys, name, 1, sealed).decode()
                 except (SealError, ValueError):
                     return ""
         return ""

@@ -16,7 +16,6 @@ import hmac
 import os
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -48,24 +47,20 @@ _NONCE = bytes(12)
 _SHA256 = SHA256()
 
 
-class Purpose(IntEnum):
-    """What a record is for. The number is on the disk: never reuse one."""
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What a record is for: the number in its header and the label of its subkey, 0 .. 255 and ASCII.
 
-    ENTRY = 1
-    TAG = 2
-    VECTOR = 3
-    QUERY = 4
-    DRAFT = 5
-    PROFILE = 6
-    VERSION = 7
-    RECEIPT = 8
-    INDEX = 9
-    KEY = 10
-    SESSION = 11
-    AUDIT = 12
-    BACKUP = 13
-    TRASH = 14
-    TRACE = 15
+    Both are on the disk: never change one, never use a number again. All but those of the vault itself are declared in
+    llamora.persistence.schema.
+    """
+
+    number: int
+    label: str
+
+
+KEY = Purpose(10, "key")
+SESSION = Purpose(11, "session")
 
 
 class VaultError(Exception):
@@ -172,7 +167,7 @@ def seal(
     size = len(plaintext)
     if size > MAX_TEXT_BYTES:
         raise ValueError("a sealed record holds at most 1 GiB")
-    header = _HEADER.pack(_MAGIC, VERSION, SUITE, purpose, 0, epoch)
+    header = _HEADER.pack(_MAGIC, VERSION, SUITE, purpose.number, 0, epoch)
     salt = os.urandom(32) if _salt is None else _salt
     ctx = context.encode()
     km = _expand(subkey, header + salt + ctx)
@@ -206,7 +201,7 @@ def open_key(subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed
 def _open(subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed: bytes) -> tuple[bytearray, int]:
     """The padded text of a record, and where the text in it ends."""
     found_purpose, found_epoch = _read_header(sealed)
-    if found_purpose != purpose:
+    if found_purpose != purpose.number:
         raise WrongHeader("the record was sealed for another purpose")
     if found_epoch != epoch:
         raise WrongHeader("the record was sealed in another key epoch")

@@ -15,7 +15,9 @@ from typing import NoReturn
 from cryptography.hazmat.backends.openssl.backend import backend
 
 from llamora.vault.envelope import (
+    KEY,
     KEY_BYTES,
+    SESSION,
     Context,
     Purpose,
     SealError,
@@ -94,7 +96,7 @@ def new_data_key(
     """A fresh random data key for `epoch` (1 ..), sealed under the master key."""
     subkey = hkdf(master, user_id, "master/data-keys")
     key = bytearray(_key or os.urandom(KEY_BYTES))
-    sealed = seal(subkey, Purpose.KEY, epoch, _data_key_context(user_id, epoch), key, _salt=_salt)
+    sealed = seal(subkey, KEY, epoch, _data_key_context(user_id, epoch), key, _salt=_salt)
     wipe(subkey, key)
     return SealedDataKey(epoch, sealed)
 
@@ -232,7 +234,7 @@ class Keyring:
             self._check_open()
 
     def _subkey(self, epoch: int, purpose: Purpose) -> memoryview:
-        place = (epoch, int(purpose))
+        place = (epoch, purpose.number)
         subkey = self._subkeys.get(place)
         if subkey is None:
             data_key = self._data_keys.get(epoch)
@@ -240,7 +242,7 @@ class Keyring:
                 self._check_open()
                 raise MissingEpoch("no data key of this epoch is known")
             subkey = self._memory.place(KEY_BYTES)
-            hkdf(data_key, self.user_id, f"purpose/{purpose.name.lower()}", subkey)
+            hkdf(data_key, self.user_id, f"purpose/{purpose.label}", subkey)
             self._check_again(subkey)
             self._subkeys[place] = subkey
         return subkey
@@ -264,7 +266,7 @@ def _open_data_keys(user_id: bytes, master: Key, data_keys: Iterable[SealedDataK
     subkey = hkdf(master, user_id, "master/data-keys")
     try:
         return {
-            each.epoch: open_key(subkey, Purpose.KEY, each.epoch, _data_key_context(user_id, each.epoch), each.sealed)
+            each.epoch: open_key(subkey, KEY, each.epoch, _data_key_context(user_id, each.epoch), each.sealed)
             for each in data_keys
         }
     finally:
@@ -291,14 +293,14 @@ def seal_for_session(
     """`session` mode: the master key for the session row, under HKDF(token || boot secret)."""
     key = _session_key(user_id, token, boot_secret)
     context = Context(user_id, "dek_sessions", "session", session_id, 0)
-    return seal(key, Purpose.SESSION, 0, context, master, _salt=_salt)
+    return seal(key, SESSION, 0, context, master, _salt=_salt)
 
 
 def open_from_session(user_id: bytes, session_id: bytes, token: bytes, boot_secret: bytes, sealed: bytes) -> bytearray:
     """The master key of a session row, for the caller to wipe. Raises :class:`SealError`."""
     key = _session_key(user_id, token, boot_secret)
     context = Context(user_id, "dek_sessions", "session", session_id, 0)
-    return open_key(key, Purpose.SESSION, 0, context, sealed)
+    return open_key(key, SESSION, 0, context, sealed)
 
 
 def seal_for_cookie(
@@ -311,14 +313,14 @@ def seal_for_cookie(
     """
     key = _cookie_key(session_id, boot_secret)
     context = Context(user_id, "dek_sessions", "cookie", session_id, 0)
-    return seal(key, Purpose.SESSION, 0, context, master, _salt=_salt)
+    return seal(key, SESSION, 0, context, master, _salt=_salt)
 
 
 def open_from_cookie(user_id: bytes, session_id: bytes, boot_secret: bytes, sealed: bytes) -> bytearray:
     """The master key out of a cookie, for the caller to wipe. Raises :class:`SealError`."""
     key = _cookie_key(session_id, boot_secret)
     context = Context(user_id, "dek_sessions", "cookie", session_id, 0)
-    return open_key(key, Purpose.SESSION, 0, context, sealed)
+    return open_key(key, SESSION, 0, context, sealed)
 
 
 def _session_key(user_id: bytes, token: bytes, boot_secret: bytes) -> Key:

@@ -20,9 +20,9 @@ from argon2.exceptions import HashingError
 from argon2.low_level import Type, hash_secret_raw
 
 from llamora.vault.envelope import (
+    KEY,
     KEY_BYTES,
     Context,
-    Purpose,
     UnknownFormat,
     VaultError,
     WrongKey,
@@ -308,7 +308,7 @@ def seal_passphrase_slot(
     salt = _salt or os.urandom(SALT_BYTES)
     kek = _passphrase_kek(passphrase, salt, params)
     context = _slot_context(user_id, "passphrase", salt, params)
-    return KeySlot("passphrase", salt, params, seal(kek, Purpose.KEY, 0, context, master, _salt=_salt))
+    return KeySlot("passphrase", salt, params, seal(kek, KEY, 0, context, master, _salt=_salt))
 
 
 def seal_recovery_slot(user_id: bytes, master: Key, code: str, *, _salt: bytes | None = None) -> KeySlot:
@@ -316,7 +316,7 @@ def seal_recovery_slot(user_id: bytes, master: Key, code: str, *, _salt: bytes |
     salt = _salt or os.urandom(SALT_BYTES)
     kek = _recovery_kek(code, salt)
     context = _slot_context(user_id, "recovery", salt, None)
-    return KeySlot("recovery", salt, None, seal(kek, Purpose.KEY, 0, context, master, _salt=_salt))
+    return KeySlot("recovery", salt, None, seal(kek, KEY, 0, context, master, _salt=_salt))
 
 
 def open_slot(user_id: bytes, slot: KeySlot, secret: str) -> bytearray:
@@ -333,7 +333,7 @@ def open_slot(user_id: bytes, slot: KeySlot, secret: str) -> bytearray:
     else:
         raise BadParameters("a passphrase slot needs Argon2id parameters")
     try:
-        return open_key(kek, Purpose.KEY, 0, context, slot.sealed)
+        return open_key(kek, KEY, 0, context, slot.sealed)
     except WrongKey:
         raise WrongSecret(f"the {slot.kind} slot does not open with this") from None
 

@@ -20,8 +20,9 @@ from llamora.app.streams import event, event_stream
 from llamora.app.views import device_name, traces_mark
 from llamora.journal.accounts import AccountError, OpenSession, TooOften, WrongCredentials
 from llamora.persistence.connection import StorageError
+from llamora.persistence.schema import RECOVERY_GROUPS
 from llamora.persistence.users import NameTaken, User, name_key
-from llamora.vault.envelope import Purpose, SealError
+from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 from llamora.vault.slots import recovery_groups, same_group
 
@@ -87,9 +88,7 @@ async def confirm_recovery_code() -> Response:
     number, _dot, sealed = (await field("index")).partition(".")
     index = int(number) if number in map(str, range(len(ORDINALS))) else 0
     try:
-        group = session.keys.open(
-            Purpose.KEY, "recovery", "group", session.user.id, index, urlsafe_b64decode(sealed)
-        ).decode()
+        group = RECOVERY_GROUPS.open(session.keys, session.user.id, index, urlsafe_b64decode(sealed)).decode()
     except (SealError, ValueError):
         return see_other(HOME)
     if not same_group(group, await field("part")):
@@ -277,7 +276,7 @@ async def show_code(session: OpenSession, code: str) -> Response:
     groups = recovery_groups(code)
     index = secrets.randbelow(len(groups))
     # What is asked for travels sealed in the form, so that any worker can check it and none remembers it.
-    sealed = session.keys.seal(Purpose.KEY, "recovery", "group", session.user.id, index, groups[index].encode())
+    sealed = RECOVERY_GROUPS.seal(session.keys, session.user.id, index, groups[index].encode())
     token = f"{index}.{urlsafe_b64encode(sealed).decode()}"
     return await page("pages/recovery_code.html", code=groups, ask=_(ORDINALS[index]), index=token, error="")
 
