@@ -28,13 +28,13 @@ KEY, BACKUP = 10, 13
 TABLES = {
     "profiles": (6, "profile", ""),
     "entries": (1, "entry", "id"),
-    "tags": (2, "tag", "trace"),
-    "trace_books": (15, "trace", ""),
-    "trace_changes": (15, "trace", "id"),
-    "trace_refusals": (15, "trace", "entry_id"),
+    "tags": (2, "tag", "tag"),
+    "tag_meta": (15, "tagging", ""),
+    "tag_changes": (15, "tagging", "id"),
+    "tag_rejections": (15, "tagging", "entry_id"),
     "versions": (7, "version", "id"),
-    "drafts": (5, "draft", "place"),
-    "digests": (8, "receipt", "place"),
+    "drafts": (5, "draft", "draft_key"),
+    "summaries": (8, "summary", "summary_key"),
     "trash": (14, "trash", ""),
     "search_history": (4, "query", "id"),
 }
@@ -125,8 +125,8 @@ def pieces(content: bytes) -> Iterator[bytes]:
 
 def records(file: bytes, secret: str) -> Iterator[dict[str, Any]]:
     """Every record of a backup, and its manifest at the end."""
-    if file[:9] != b"LLBACKUP\x01":
-        raise Broken("This is not a backup, or one of a later version.")
+    if file[:9] != b"LLBACKUP\x02":
+        raise Broken("This is not a backup, or one of another version.")
     (length,) = struct.unpack_from(">I", file, 9)
     beginning = file[: 13 + length]
     header = json.loads(beginning[13:])

@@ -121,7 +121,7 @@ def lines_of(database: Path, keys: Keyring) -> dict[bytes, Line]:
             before.setdefault(entry, []).append((record["revision"], record["text"]))
         names = {row[0]: KIND["tags"].open(keys, *row).decode() for row in rows("tags")}
         traces: dict[bytes, set[str]] = {}
-        links = connection.execute("SELECT entry_id, trace FROM entry_tags WHERE user_id=?", (keys.user_id,))
+        links = connection.execute("SELECT entry_id, tag FROM entry_tags WHERE user_id=?", (keys.user_id,))
         for entry, trace in links:
             traces.setdefault(entry, set()).add(names[trace])
         found: dict[bytes, Line] = {}

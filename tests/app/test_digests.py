@@ -73,7 +73,7 @@ async def test_a_recap_can_be_let_go_and_goes_with_what_is_erased(
     await alice.post(f"/e/{entry}/delete")
     keys = app.keys()
     await app.services.journal.erase(keys, bytes.fromhex(entry))
-    rows = await app.services.db._connections.fetch("SELECT count(*) FROM digests", ())
+    rows = await app.services.db._connections.fetch("SELECT count(*) FROM summaries", ())
     assert rows[0][0] == 0
 
 
@@ -206,7 +206,7 @@ async def test_what_changes_while_the_model_speaks_of_it_leaves_nothing(
     answer = await asked
     assert answer.status == (422 if which == "recap" else 200)
     assert "You saw a heron." not in answer.text
-    rows = await app.services.db._connections.fetch("SELECT count(*) FROM digests", ())
+    rows = await app.services.db._connections.fetch("SELECT count(*) FROM summaries", ())
     assert rows[0][0] == 0
 
 

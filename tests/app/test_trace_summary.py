@@ -27,7 +27,7 @@ async def lake(app: Running, alice: Visitor) -> tuple[str, list[str]]:
 
 
 async def digests(app: Running) -> int:
-    return (await app.services.db._connections.fetch("SELECT count(*) FROM digests", ()))[0][0]
+    return (await app.services.db._connections.fetch("SELECT count(*) FROM summaries", ()))[0][0]
 
 
 async def test_a_trace_is_summed_up_with_links_to_its_entries(

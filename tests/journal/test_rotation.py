@@ -3,11 +3,9 @@
 import asyncio
 import os
 import secrets
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +16,6 @@ from llamora.persistence import LocalDB
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.entries import Entry
 from llamora.persistence.epochs import SEALED
-from llamora.persistence.schema import KINDS
 from llamora.persistence.users import User
 from llamora.vault.envelope import sealed_epoch
 from llamora.vault.keys import Keyring, new_data_key, open_keyring
@@ -119,14 +116,6 @@ async def test_a_late_write_under_a_key_that_is_gone_is_refused(db: LocalDB, liv
     assert epochs(raw) == {2}
     late.take(await db.users.data_keys(lived.user_id))
     await db.entries.add(late, entry("in time"))
-
-
-def test_every_table_refuses_a_key_that_is_gone(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        triggers = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='trigger'")}
-    for kind in KINDS:
-        if kind.purpose is not None:
-            assert {f"{kind.table}_{when}_under_a_living_key" for when in ("new", "changed")} <= triggers
 
 
 @pytest.mark.parametrize("stops", [1, 3, 6])

@@ -241,8 +241,8 @@ async def test_what_is_erased_leaves_no_name_behind(desk: Desk) -> None:
     await traces.remove(keys, stays, await only(desk, "numbat"))
     await desk.journal.delete(keys, gone)
     await desk.journal.erase(keys, gone)
-    rows = await desk.db._connections.fetch("SELECT user_id, revision, sealed FROM trace_books", ())
-    changes = await desk.db._connections.fetch("SELECT id, revision, sealed FROM trace_changes", ())
+    rows = await desk.db._connections.fetch("SELECT user_id, revision, sealed FROM tag_meta", ())
+    changes = await desk.db._connections.fetch("SELECT id, revision, sealed FROM tag_changes", ())
     opened = [TAG_META.open(keys, *row) for row in rows]
     opened += [TAG_CHANGES.open(keys, *row) for row in changes]
     said = b" ".join(opened)

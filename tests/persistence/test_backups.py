@@ -313,9 +313,12 @@ def test_the_code_opens_what_was_made_beside_a_spoiled_passphrase_slot(
 
 def test_a_later_version_is_said_to_be_one(file: Path, alice: Keyring) -> None:
     content = bytearray(file.read_bytes())
-    content[8] = 2
+    content[8] = 3
     file.write_bytes(content)
     assert "newer" in problem(file, alice)
+    content[8] = 1
+    file.write_bytes(content)
+    assert "commit c4dda65" in problem(file, alice)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +335,7 @@ def test_a_later_version_is_said_to_be_one(file: Path, alice: Keyring) -> None:
 def test_a_beginning_that_a_stranger_made_up_is_a_sentence(file: Path, change: Callable[[Any], str]) -> None:
     fields = json.loads(file.read_bytes()[13 : read_header(file).ends_at])
     text = change(fields).encode()
-    file.write_bytes(b"LLBACKUP\x01" + struct.pack(">I", len(text)) + text)
+    file.write_bytes(b"LLBACKUP\x02" + struct.pack(">I", len(text)) + text)
     with pytest.raises(BackupError, match="its beginning cannot be read"):
         read_header(file)
     alone = open_alone(file, PASSPHRASE)

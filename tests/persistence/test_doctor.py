@@ -20,7 +20,7 @@ from tests.persistence.conftest import AT, DAY, entry, new_writer
 
 Raw = Callable[..., list[tuple[Any, ...]]]
 TABLES = [
-    *("profiles", "entries", "tags", "trace_books", "trace_changes", "trace_refusals", "versions", "drafts", "trash"),
+    *("profiles", "entries", "tags", "tag_meta", "tag_changes", "tag_rejections", "versions", "drafts", "trash"),
     *("search_history", "vectors", "search_snapshots"),
 ]
 
@@ -108,7 +108,7 @@ def test_every_kind_of_orphan_is_mended(path: Path, lived: Keyring, raw: Raw) ->
     raw("INSERT INTO devices SELECT zeroblob(32), user_id, epoch, revision, sealed FROM profiles")
     raw("DELETE FROM entries")
     assert "1 in devices" in look(path).damage[0]
-    assert "1 in trace_refusals" in look(path).damage[0]
+    assert "1 in tag_rejections" in look(path).damage[0]
     mend(path)
     assert look(path).damage == []
     assert raw("SELECT count(*) FROM profiles") == [(1,)]

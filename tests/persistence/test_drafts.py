@@ -36,7 +36,7 @@ async def test_a_draft_is_found_by_its_writer_in_its_place_only(
     assert await at(db, keys) == "of a heron"
     assert await at(db, other) is None
     assert await db.drafts.at(keys, [answer_place(bytes(16)), edit_place(bytes(16)), "day:2026-11-21"]) == {}
-    ((place, sealed),) = raw("SELECT place, sealed FROM drafts")
+    ((place, sealed),) = raw("SELECT draft_key, sealed FROM drafts")
     assert b"heron" not in sealed
     assert PLACE.encode() not in place
 

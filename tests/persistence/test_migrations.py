@@ -22,13 +22,15 @@ from llamora.persistence.connection import InstanceLock, StorageError
 from llamora.persistence.doctor import examine
 from llamora.persistence.drafts import day_place
 from llamora.persistence.migrations import migration_status, read_migrations
+from llamora.persistence.schema import KINDS, TAG_CHANGES
 from llamora.settings import resource
 from llamora.vault.keys import open_keyring
 from llamora.vault.slots import open_slot
+from tests.fixtures.make_fixture import load
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "tests/fixtures"
-SEALED_TABLES = ("key_slots", "data_keys", "profiles", "entries", "tags", "vectors", "search_history")
+SEALED_TABLES = ("key_slots", "data_keys", *(kind.table for kind in KINDS if kind is not TAG_CHANGES))
 
 
 @pytest.fixture
@@ -182,16 +184,15 @@ def test_a_database_in_use_says_so(database: Path, folder: Path, monkeypatch: py
 
 
 def test_there_is_a_journal_of_every_schema() -> None:
-    kept = {file.stem for file in FIXTURES.glob("schema-*.sqlite3")}
+    kept = {file.stem for file in FIXTURES.glob("schema-*.sql")}
     wanted = {f"schema-{each.number:04}" for each in read_migrations(resource("migrations"))}
     assert kept == wanted, "run python -m tests.fixtures.make_fixture"
 
 
-@pytest.mark.parametrize("kept", sorted(file.stem for file in FIXTURES.glob("schema-*.sqlite3")))
+@pytest.mark.parametrize("kept", sorted(file.stem for file in FIXTURES.glob("schema-*.sql")))
 async def test_every_record_of_an_older_journal_opens(kept: str, tmp_path: Path) -> None:
     path = tmp_path / "journal" / "llamora.sqlite3"
-    path.parent.mkdir()
-    shutil.copy(FIXTURES / f"{kept}.sqlite3", path)
+    load(kept, path)
     told: dict[str, Any] = json.loads((FIXTURES / f"{kept}.json").read_text(encoding="utf-8"))
     with closing(sqlite3.connect(path)) as connection:
         before = {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone() for table in SEALED_TABLES}
@@ -234,17 +235,46 @@ async def test_every_record_of_an_older_journal_opens(kept: str, tmp_path: Path)
         assert stored is not None
         assert json.loads(stored[0])["zone"] == told["zone"]
         drafts = await db.drafts.at(keys, [day_place(date(2026, 11, 20))])
-        assert [each.text for each in drafts.values()] == ([told["draft"]] if told.get("draft") else [])
+        assert [each.text for each in drafts.values()] == [told["draft"]]
         versions = [each.text for each in await db.versions.of(keys, bytes.fromhex(told["entries"][3]["id"]))]
-        assert versions == ([told["version"]] if told.get("version") else [])
+        assert versions == [told["version"]]
         recap = await db.digests.get(keys, "recap", date(2026, 11, 20))
-        assert (recap.text if recap else None) == told.get("recap")
-        assert list((await db.sessions.devices(keys)).values()) == ([told["device"]] if told.get("device") else [])
+        assert recap is not None
+        assert recap.text == told["recap"]
+        assert list((await db.sessions.devices(keys)).values()) == [told["device"]]
         report = examine(path, resource("migrations"), keys)
         assert report.damage == []
         assert report.unreadable == {}
     finally:
         await db.close()
+
+
+def test_a_journal_from_before_the_first_release_says_what_opens_it(tmp_path: Path) -> None:
+    path = tmp_path / "journal" / "llamora.sqlite3"
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(migrations.LOG_TABLE)
+        connection.execute("INSERT INTO schema_migrations VALUES (1, 'foundation', 'ab', '2026-11-20')")
+        connection.execute("INSERT INTO schema_migrations VALUES (7, 'devices', 'cd', '2026-11-20')")
+    for act in (run_db_migrations, migration_status):
+        with pytest.raises(StorageError, match="commit c4dda65"):
+            act(path, resource("migrations"))
+    assert "commit c4dda65" in examine(path, resource("migrations")).damage[0]
+    assert tables(path) == {"schema_migrations"}
+    with closing(sqlite3.connect(path)) as connection:
+        assert len(connection.execute("SELECT * FROM schema_migrations").fetchall()) == 2
+
+
+def test_what_only_a_new_file_can_have_is_in_force(database: Path) -> None:
+    run_db_migrations(database, resource("migrations"))
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+        assert connection.execute("PRAGMA page_size").fetchone() == (4096,)
+
+
+async def test_opening_brings_the_schema_up(database: Path) -> None:
+    await (await LocalDB.open(database)).close()
+    assert all(each.applied_on for each in migration_status(database, resource("migrations")))
 
 
 # -- scripts/migrate.py ------------------------------------------------------------------------------

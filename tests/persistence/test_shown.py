@@ -141,7 +141,7 @@ async def test_every_value_is_what_the_list_says(filled: Path) -> None:
 async def test_hashes_cannot_be_guessed_without_the_key(filled: Path) -> None:
     with closing(sqlite3.connect(filled)) as connection:
         days = {row[0] for row in connection.execute("SELECT day FROM entries")}
-        traces = {row[0] for row in connection.execute("SELECT trace FROM tags")}
+        traces = {row[0] for row in connection.execute("SELECT tag FROM tags")}
         (owner,) = connection.execute("SELECT id FROM users").fetchone()
     assert len(days) == 1  # which records share a day is shown
     for text in (date.isoformat(DAY), "quokka"):

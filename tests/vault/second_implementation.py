@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 PURPOSES = dict(
-    enumerate("entry tag vector query draft profile version receipt index key session".split(), start=1)
-) | {13: "backup", 14: "trash", 15: "trace"}
+    enumerate("entry tag vector query draft profile version summary index key session".split(), start=1)
+) | {13: "backup", 14: "trash", 15: "tagging"}
 
 
 class Refused(Exception):

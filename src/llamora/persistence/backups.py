@@ -33,7 +33,7 @@ from llamora.persistence.connection import (
     write_lock,
 )
 from llamora.persistence.entries import instant, micros
-from llamora.persistence.schema import BACKUP_CHUNK, BACKUP_LAST, KINDS, Kind
+from llamora.persistence.schema import BACKUP_CHUNK, BACKUP_LAST, KINDS, OPENS_UNRELEASED, Kind
 from llamora.persistence.users import NameTaken, SlotKind, name_key
 from llamora.vault.envelope import OVERHEAD_BYTES, SealError, UnknownFormat
 from llamora.vault.keys import Keyring, KeyringClosed, SealedDataKey, open_keyring
@@ -41,7 +41,8 @@ from llamora.vault.memory import wipe
 from llamora.vault.slots import Argon2Params, BadParameters, KeySlot, open_slots
 
 MAGIC = b"LLBACKUP"
-VERSION = 1
+VERSION = 2
+"""1 is of the schemas before the first release."""
 CHUNK_BYTES = 1 << 20
 """A chunk ends with the record that takes it to this size."""
 LOCK_SECONDS = 30.0
@@ -267,6 +268,11 @@ def read_header(path: Path) -> Header:
                 raise BackupError("This file is not a Llamora backup.")
             if len(start) < len(MAGIC) + 1 + _LENGTH.size:
                 raise BackupError("This backup is cut short.")
+            if start[len(MAGIC)] == 1:
+                raise BackupError(
+                    "This backup was made by a Llamora from before the first release. The last one that opens it is"
+                    f" {OPENS_UNRELEASED}."
+                )
             if start[len(MAGIC)] != VERSION:
                 raise BackupError("This backup was made by a newer Llamora. Open it with that version or a newer one.")
             (length,) = _LENGTH.unpack(start[-_LENGTH.size :])

@@ -26,6 +26,11 @@ PRAGMAS: dict[str, int | str] = {
     "cell_size_check": 1,
     "busy_timeout": 10_000,
 }
+# What a file keeps from its first table on; later only a VACUUM changes it.
+FILE_PRAGMAS: dict[str, int] = {
+    "page_size": 4096,
+    "auto_vacuum": 2,  # INCREMENTAL: the room that erasing leaves can be given back in small steps
+}
 LOCK_POLL_SECONDS = 0.002
 
 
@@ -102,7 +107,9 @@ def prepare_file(path: Path) -> None:
 
 
 def set_pragmas(connection: sqlite3.Connection) -> None:
-    """Set PRAGMAS and read each back; StorageError when one is not in force."""
+    """Set PRAGMAS and read each back; StorageError when one is not in force. A new file gets FILE_PRAGMAS first."""
+    for name, wanted in FILE_PRAGMAS.items():  # before journal_mode, which writes the first page
+        connection.execute(f"PRAGMA {name}={wanted}")
     for name, wanted in PRAGMAS.items():
         connection.execute(f"PRAGMA {name}={wanted}")
         row = connection.execute(f"PRAGMA {name}").fetchone()

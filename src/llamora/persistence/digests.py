@@ -46,7 +46,7 @@ class Digests:
     async def get(self, keys: Keyring, kind: Kind, about: date | bytes) -> Digest | None:
         """What there is of this kind; None also for one that does not open."""
         rows = await self._db.fetch(
-            "SELECT place, revision, sealed FROM digests WHERE user_id=? AND place=?",
+            "SELECT summary_key, revision, sealed FROM summaries WHERE user_id=? AND summary_key=?",
             (keys.user_id, place_of_digest(keys, kind, about)),
         )
         return _open(keys, *rows[0]) if rows else None
@@ -63,7 +63,8 @@ class Digests:
         place = place_of_digest(keys, digest.kind, digest.about)
         async with self._db.write() as tx:
             rows = await tx.fetch(
-                "SELECT place, revision, sealed FROM digests WHERE user_id=? AND place=?", (keys.user_id, place)
+                "SELECT summary_key, revision, sealed FROM summaries WHERE user_id=? AND summary_key=?",
+                (keys.user_id, place),
             )
             there = _open(keys, *rows[0]) if rows else None
             if there is not None and stands(there):
@@ -75,29 +76,32 @@ class Digests:
         """Remove what there is of this kind."""
         async with self._db.write() as tx:
             await tx.execute(
-                "DELETE FROM digests WHERE user_id=? AND place=?", (keys.user_id, place_of_digest(keys, kind, about))
+                "DELETE FROM summaries WHERE user_id=? AND summary_key=?",
+                (keys.user_id, place_of_digest(keys, kind, about)),
             )
 
     def forgetting(self, keys: Keyring, gone: Collection[bytes]) -> Step:
         """The step that removes all that was drawn from these entries, and what does not open."""
 
         async def forget(tx: Transaction) -> None:
-            rows = await tx.fetch("SELECT place, revision, sealed FROM digests WHERE user_id=?", (keys.user_id,))
+            rows = await tx.fetch(
+                "SELECT summary_key, revision, sealed FROM summaries WHERE user_id=?", (keys.user_id,)
+            )
             for place, revision, sealed in rows:
                 digest = _open(keys, place, revision, sealed)
                 if digest is None or set(digest.sources) & set(gone):
-                    await tx.execute("DELETE FROM digests WHERE user_id=? AND place=?", (keys.user_id, place))
+                    await tx.execute("DELETE FROM summaries WHERE user_id=? AND summary_key=?", (keys.user_id, place))
 
         return forget
 
 
 async def _put(tx: Transaction, keys: Keyring, digest: Digest) -> None:
     place = place_of_digest(keys, digest.kind, digest.about)
-    rows = await tx.fetch("SELECT revision FROM digests WHERE user_id=? AND place=?", (keys.user_id, place))
+    rows = await tx.fetch("SELECT revision FROM summaries WHERE user_id=? AND summary_key=?", (keys.user_id, place))
     revision = rows[0][0] + 1 if rows else 1
     sealed = SUMMARIES.seal(keys, place, revision, _packed(digest))
     await tx.execute(
-        "INSERT INTO digests (user_id, place, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
+        "INSERT INTO summaries (user_id, summary_key, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
         (keys.user_id, place, keys.epoch, revision, sealed),
     )

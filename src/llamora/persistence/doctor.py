@@ -58,15 +58,15 @@ def examine(database: Path, migrations: Path, keys: Keyring | None = None) -> Re
     _look_at_files(report, database)
     _look_at_versions(report)
     try:
+        applied = migration_status(database, migrations)
         with reading(database) as connection:
             if _look_at_database(report, connection):
                 _count(report, connection)
                 if keys is not None:
                     keys.take(_data_keys(connection, keys.user_id))
                     _open_everything(report, connection, keys)
-        applied = [each for each in migration_status(database, migrations) if each.applied_on]
-        report.schema = len(applied)
-        if report.schema < len(migration_status(database, migrations)):
+        report.schema = sum(each.applied_on is not None for each in applied)
+        if report.schema < len(applied):
             report.notes.append("The schema is older than this program; the next start of the server brings it up.")
     except StorageError as error:
         report.damage.append(str(error))
@@ -193,7 +193,7 @@ def _look_at_database(report: Report, connection: sqlite3.Connection) -> bool:
     return True
 
 
-_UNUSED = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE entry_tags.user_id=tags.user_id AND entry_tags.trace=tags.trace)"
+_UNUSED = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE entry_tags.user_id=tags.user_id AND entry_tags.tag=tags.tag)"
 
 
 def _ownerless(connection: sqlite3.Connection, table: str) -> str:
@@ -271,8 +271,8 @@ def _in_its_place(keys: Keyring, kind: Kind, columns: dict[str, Any], text: byte
     """Whether a keyed hash or an id beside a record is what the record itself says."""
     checks: dict[str, Callable[[], bool]] = {
         "entries": lambda: columns["day"] == _day(keys, text),
-        "tags": lambda: columns["trace"] == trace_hash(keys, text.decode("utf-8", "surrogatepass")),
-        "drafts": lambda: columns["place"] == keys.blind(DRAFT_HASH, json.loads(text)["place"].encode()),
+        "tags": lambda: columns["tag"] == trace_hash(keys, text.decode("utf-8", "surrogatepass")),
+        "drafts": lambda: columns["draft_key"] == keys.blind(DRAFT_HASH, json.loads(text)["place"].encode()),
         "versions": lambda: columns["entry_id"].hex() == json.loads(text)["entry"],
     }
     try:

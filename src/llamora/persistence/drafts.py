@@ -80,11 +80,11 @@ class Drafts:
             if stored is not None and stored.pen == draft.pen and stored.count >= draft.count:
                 return False
             if not draft.text.strip():
-                await tx.execute("DELETE FROM drafts WHERE user_id=? AND place=?", (keys.user_id, place))
+                await tx.execute("DELETE FROM drafts WHERE user_id=? AND draft_key=?", (keys.user_id, place))
                 return True
             sealed = DRAFTS.seal(keys, place, revision + 1, _packed(draft))
             await tx.execute(
-                "INSERT INTO drafts (user_id, place, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
+                "INSERT INTO drafts (user_id, draft_key, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
                 (keys.user_id, place, keys.epoch, revision + 1, sealed),
             )
@@ -92,7 +92,7 @@ class Drafts:
 
     async def at(self, keys: Keyring, places: Iterable[str]) -> dict[str, Draft]:
         """The drafts in these places, by place; unreadable ones are left out."""
-        rows = await self._db.fetch("SELECT place, revision, sealed FROM drafts WHERE user_id=?", (keys.user_id,))
+        rows = await self._db.fetch("SELECT draft_key, revision, sealed FROM drafts WHERE user_id=?", (keys.user_id,))
         found: dict[str, Draft] = {}
         if rows:
             wanted = {_hash(keys, place): place for place in places}
@@ -111,7 +111,7 @@ class Drafts:
         rows = [(keys.user_id, _hash(keys, place)) for place in places]
 
         async def remove(tx: Transaction) -> None:
-            await tx.execute_many("DELETE FROM drafts WHERE user_id=? AND place=?", rows)
+            await tx.execute_many("DELETE FROM drafts WHERE user_id=? AND draft_key=?", rows)
 
         return remove
 
@@ -122,13 +122,15 @@ class Drafts:
             hashed = _hash(keys, place)
             _, stored = await self._stored(tx, keys, hashed)
             if stored is not None and stored.pen in (pen.id, pen.took_up):
-                await tx.execute("DELETE FROM drafts WHERE user_id=? AND place=?", (keys.user_id, hashed))
+                await tx.execute("DELETE FROM drafts WHERE user_id=? AND draft_key=?", (keys.user_id, hashed))
 
         return settle
 
     @staticmethod
     async def _stored(tx: Transaction, keys: Keyring, place: bytes) -> tuple[int, Draft | None]:
-        rows = await tx.fetch("SELECT revision, sealed FROM drafts WHERE user_id=? AND place=?", (keys.user_id, place))
+        rows = await tx.fetch(
+            "SELECT revision, sealed FROM drafts WHERE user_id=? AND draft_key=?", (keys.user_id, place)
+        )
         if not rows:
             return 0, None
         revision, sealed = rows[0]

@@ -364,7 +364,7 @@ class Entries:
             # The name of a trace goes with its last entry, as when it is taken off.
             await tx.execute(
                 "DELETE FROM tags WHERE user_id=?1 AND NOT EXISTS"
-                " (SELECT 1 FROM entry_tags WHERE user_id=?1 AND trace=tags.trace)",
+                " (SELECT 1 FROM entry_tags WHERE user_id=?1 AND tag=tags.tag)",
                 (keys.user_id,),
             )
             for step in also:

@@ -1,5 +1,6 @@
 """The facade over the encrypted store: one database file, one object per kind of record."""
 
+import asyncio
 from pathlib import Path
 
 from llamora.persistence.connection import Connections
@@ -7,6 +8,7 @@ from llamora.persistence.digests import Digests
 from llamora.persistence.drafts import Drafts
 from llamora.persistence.entries import Entries
 from llamora.persistence.epochs import Epochs
+from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.search_history import SearchHistory
 from llamora.persistence.sessions import Sessions
 from llamora.persistence.snapshots import Snapshots
@@ -15,6 +17,7 @@ from llamora.persistence.trash import Trash
 from llamora.persistence.users import Profiles, Users
 from llamora.persistence.vectors import Vectors
 from llamora.persistence.versions import Versions
+from llamora.settings import resource
 
 
 class LocalDB:
@@ -43,13 +46,14 @@ class LocalDB:
 
     @classmethod
     async def open(cls, path: Path) -> "LocalDB":
-        """Open a database that `run_db_migrations` has brought up. Raises StorageError."""
+        """Open a database, brought to the newest schema. Raises StorageError."""
         db = cls(path)
         await db.start()
         return db
 
     async def start(self) -> None:
-        """Open the connections of a facade that was made without. Raises StorageError."""
+        """Bring the schema up and open the connections of a facade that was made without. Raises StorageError."""
+        await asyncio.to_thread(run_db_migrations, self.path, resource("migrations"))
         await self._connections.open()
 
     async def change_counter(self) -> int:

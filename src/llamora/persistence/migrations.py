@@ -13,12 +13,23 @@ from filelock import FileLock, Timeout
 
 from llamora.clock import utc_now
 from llamora.persistence.backups import put_in_place
-from llamora.persistence.connection import StorageError, connect, lock_error, prepare_file, storage_error, write_lock
+from llamora.persistence.connection import (
+    FILE_PRAGMAS,
+    StorageError,
+    connect,
+    lock_error,
+    prepare_file,
+    storage_error,
+    write_lock,
+)
+from llamora.persistence.schema import KINDS, OPENS_UNRELEASED, triggers
 
 logger = getLogger(__name__)
 
 FILE_NAME = re.compile(r"(\d{4})-([a-z0-9-]+)\.sql")
 LOCK_SECONDS = 30.0
+UNRELEASED = "foundation"
+"""The first migration of the schemas before the first release."""
 LOG_TABLE = """CREATE TABLE IF NOT EXISTS schema_migrations (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, applied_on TEXT NOT NULL)"""
 
@@ -114,8 +125,15 @@ def run_db_migrations(path: Path, folder: Path) -> list[str]:
 def _log(connection: sqlite3.Connection) -> dict[int, tuple[str, str | None]]:
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name='schema_migrations'").fetchone():
         return {}
-    rows = connection.execute("SELECT number, sha256, applied_on FROM schema_migrations ORDER BY number")
-    return {int(number): (str(digest), str(day)) for number, digest, day in rows}
+    rows = connection.execute(
+        "SELECT number, name, sha256, applied_on FROM schema_migrations ORDER BY number"
+    ).fetchall()
+    if rows and rows[0][1] == UNRELEASED:
+        raise StorageError(
+            "This journal was written by a Llamora from before the first release. The last one that opens it is"
+            f" {OPENS_UNRELEASED}."
+        )
+    return {int(number): (str(digest), str(day)) for number, _, digest, day in rows}
 
 
 def _bring_up(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> list[str]:
@@ -136,6 +154,7 @@ def _bring_up(connection: sqlite3.Connection, path: Path, migrations: Sequence[M
             connection.execute(LOG_TABLE)
             for statement in statements(migration.sql):
                 connection.execute(statement)
+            _protect(connection)
             connection.execute(
                 "INSERT INTO schema_migrations VALUES (?, ?, ?, ?)",
                 (migration.number, migration.name, migration.sha256, utc_now().date().isoformat()),
@@ -150,10 +169,19 @@ def _bring_up(connection: sqlite3.Connection, path: Path, migrations: Sequence[M
     return [migration.name for migration in pending]
 
 
+def _protect(connection: sqlite3.Connection) -> None:
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+    for kind in KINDS:
+        if kind.table in tables:
+            for statement in triggers(kind):
+                connection.execute(statement)
+
+
 def _verify(connection: sqlite3.Connection) -> None:
     damage = connection.execute("PRAGMA foreign_key_check").fetchone()
     answer = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if damage is not None or answer != ("ok",):
+    kept = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in FILE_PRAGMAS}
+    if damage is not None or answer != ("ok",) or kept != FILE_PRAGMAS:
         raise StorageError("The journal’s file did not pass its check after a migration; nothing was changed.")
 
 

@@ -52,6 +52,9 @@ def _in_context(record_id: bytes | int) -> bytes:
     return record_id.to_bytes(4, "big", signed=True) if isinstance(record_id, int) else record_id
 
 
+OPENS_UNRELEASED = "commit c4dda65"
+"""The last commit that opens journals and backups of the schemas before the first release."""
+
 # -- purposes ------------------------------------------------------------------------------------
 
 ENTRY = Purpose(1, "entry")
@@ -61,11 +64,11 @@ QUERY = Purpose(4, "query")
 DRAFT = Purpose(5, "draft")
 PROFILE = Purpose(6, "profile")
 VERSION = Purpose(7, "version")
-SUMMARY = Purpose(8, "receipt")
+SUMMARY = Purpose(8, "summary")
 INDEX = Purpose(9, "index")
 BACKUP = Purpose(13, "backup")
 TRASH_LIST = Purpose(14, "trash")
-TAGGING = Purpose(15, "trace")
+TAGGING = Purpose(15, "tagging")
 
 PURPOSES = (
     ENTRY,
@@ -88,14 +91,14 @@ PURPOSES = (
 
 PROFILES = Kind("profiles", PROFILE, "user_id")
 ENTRIES = Kind("entries", ENTRY, "id", ("rid", "day"))
-TAGS = Kind("tags", TAG_NAME, "trace")
-ENTRY_TAGS = Kind("entry_tags", None, "entry_id", ("trace",))
-TAG_META = Kind("trace_books", TAGGING, "user_id")
-TAG_CHANGES = Kind("trace_changes", TAGGING, "id")
-TAG_REJECTIONS = Kind("trace_refusals", TAGGING, "entry_id")
+TAGS = Kind("tags", TAG_NAME, "tag")
+ENTRY_TAGS = Kind("entry_tags", None, "entry_id", ("tag",))
+TAG_META = Kind("tag_meta", TAGGING, "user_id")
+TAG_CHANGES = Kind("tag_changes", TAGGING, "id")
+TAG_REJECTIONS = Kind("tag_rejections", TAGGING, "entry_id")
 VERSIONS = Kind("versions", VERSION, "id", ("rid", "entry_id"))
-DRAFTS = Kind("drafts", DRAFT, "place")
-SUMMARIES = Kind("digests", SUMMARY, "place")
+DRAFTS = Kind("drafts", DRAFT, "draft_key")
+SUMMARIES = Kind("summaries", SUMMARY, "summary_key")
 TRASH = Kind("trash", TRASH_LIST, "user_id")
 SEARCH_HISTORY = Kind("search_history", QUERY, "id")
 VECTORS = Kind("vectors", VECTOR, "entry_id", ("rid",), derived=True)
@@ -123,6 +126,29 @@ KINDS = (  # in the order in which they can be stored: what is pointed to comes 
 
 A test holds the list to the schema: a table with a `sealed` column that is not here does not get in."""
 
+_EVENTS = {"new": "INSERT", "changed": "UPDATE OF sealed"}
+
+
+def triggers(kind: Kind) -> list[str]:
+    """Write the triggers that let a record be stored only under a data key that is there.
+
+    Without them a change that was sealed just before an old key was erased, in another process, could be stored after
+    it and would never open again. Which key a record was sealed with is in its envelope, and so it is in that of the
+    key: bytes 7 to 10. While a backup is put back there are no keys yet, so records that did not open when it was made
+    can come back as they were.
+    """
+    return [
+        f"""CREATE TRIGGER IF NOT EXISTS {kind.table}_{when}_under_a_living_key BEFORE {event} ON {kind.table}
+WHEN substr(NEW.sealed, 1, 2) = X'4C4C'
+    AND EXISTS (SELECT 1 FROM data_keys WHERE user_id = NEW.user_id)
+    AND NOT EXISTS (
+        SELECT 1 FROM data_keys WHERE user_id = NEW.user_id AND substr(sealed, 7, 4) = substr(NEW.sealed, 7, 4))
+BEGIN SELECT RAISE(ABORT, 'sealed under a key that is gone'); END"""
+        for when, event in _EVENTS.items()
+        if kind.purpose is not None
+    ]
+
+
 # -- sealed elsewhere ----------------------------------------------------------------------------
 
 BACKUP_CHUNK = Kind("backup", BACKUP, "digest", column="chunk")
@@ -136,7 +162,7 @@ RECOVERY_GROUPS = Kind("recovery", KEY, "user_id", column="group")
 # -- labels of blind indexes ---------------------------------------------------------------------
 
 DAY_HASH = "day"
-TAG_HASH = "trace"
+TAG_HASH = "tag"
 DRAFT_HASH = "draft"
-SUMMARY_HASH = "digest"
+SUMMARY_HASH = "summary"
 QUERY_HASH = "query"

@@ -29,7 +29,7 @@ from llamora.vault.keys import Keyring
 logger = getLogger(__name__)
 
 BATCH = 500
-_UNUSED = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE user_id=tags.user_id AND trace=tags.trace)"
+_UNUSED = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE user_id=tags.user_id AND tag=tags.tag)"
 
 
 @dataclass(slots=True, frozen=True)
@@ -58,14 +58,14 @@ class Held:
     async def name(self, trace: bytes) -> str | None:
         """The name of a trace, None when there is no such trace or its name does not open."""
         rows = await self._tx.fetch(
-            "SELECT trace, revision, sealed FROM tags WHERE user_id=? AND trace=?", (self.keys.user_id, trace)
+            "SELECT tag, revision, sealed FROM tags WHERE user_id=? AND tag=?", (self.keys.user_id, trace)
         )
         return _open_name(self.keys, *rows[0]) if rows else None
 
     async def entries(self, trace: bytes) -> frozenset[bytes]:
         """The entries that bear a trace."""
         rows = await self._tx.fetch(
-            "SELECT entry_id FROM entry_tags WHERE user_id=? AND trace=?", (self.keys.user_id, trace)
+            "SELECT entry_id FROM entry_tags WHERE user_id=? AND tag=?", (self.keys.user_id, trace)
         )
         return frozenset(row[0] for row in rows)
 
@@ -200,7 +200,7 @@ class Tags:
             kept = sorted(refused | {trace_key(name) for name in names})
             sealed = TAG_REJECTIONS.seal(keys, entry_id, revision + 1, record_bytes({"names": kept}))
             await tx.execute(
-                "INSERT INTO trace_refusals (entry_id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
+                "INSERT INTO tag_rejections (entry_id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
                 (entry_id, keys.user_id, keys.epoch, revision + 1, sealed),
             )
@@ -214,17 +214,17 @@ class Tags:
     async def book(self, keys: Keyring) -> Book:
         """What is said of the writer's traces."""
         return open_book(
-            keys, await self._db.fetch("SELECT revision, sealed FROM trace_books WHERE user_id=?", (keys.user_id,))
+            keys, await self._db.fetch("SELECT revision, sealed FROM tag_meta WHERE user_id=?", (keys.user_id,))
         )
 
     async def revision(self, user_id: bytes) -> int:
         """Another number after every change of a name or a link; 0 before the first."""
-        rows = await self._db.fetch("SELECT revision FROM trace_books WHERE user_id=?", (user_id,))
+        rows = await self._db.fetch("SELECT revision FROM tag_meta WHERE user_id=?", (user_id,))
         return rows[0][0] if rows else 0
 
     async def names(self, keys: Keyring) -> dict[bytes, str]:
         """Every trace of the writer, name by hash; unreadable ones are left out."""
-        rows = await self._db.fetch("SELECT trace, revision, sealed FROM tags WHERE user_id=?", (keys.user_id,))
+        rows = await self._db.fetch("SELECT tag, revision, sealed FROM tags WHERE user_id=?", (keys.user_id,))
         return _names(keys, rows)
 
     async def of_entries(self, keys: Keyring, ids: Sequence[bytes]) -> dict[bytes, dict[bytes, str]]:
@@ -248,7 +248,7 @@ class Tags:
             found |= _names(
                 keys,
                 await self._db.fetch(
-                    f"SELECT trace, revision, sealed FROM tags WHERE user_id=? AND trace IN ({marks})",
+                    f"SELECT tag, revision, sealed FROM tags WHERE user_id=? AND tag IN ({marks})",
                     (keys.user_id, *part),
                 ),
             )
@@ -256,7 +256,7 @@ class Tags:
 
     async def by_entry(self, user_id: bytes) -> dict[bytes, frozenset[bytes]]:
         """The hashes of the traces on every entry of a writer that bears one."""
-        rows = await self._db.fetch("SELECT entry_id, trace FROM entry_tags WHERE user_id=?", (user_id,))
+        rows = await self._db.fetch("SELECT entry_id, tag FROM entry_tags WHERE user_id=?", (user_id,))
         found: dict[bytes, set[bytes]] = {}
         for entry_id, trace in rows:
             found.setdefault(entry_id, set()).add(trace)
@@ -271,7 +271,7 @@ class Tags:
             marks = ",".join("?" * len(part))
             # The "+" keeps SQLite from walking all links of the writer.
             rows = await self._db.fetch(
-                f"SELECT entry_id, trace FROM entry_tags WHERE +user_id=? AND entry_id IN ({marks})", (user_id, *part)
+                f"SELECT entry_id, tag FROM entry_tags WHERE +user_id=? AND entry_id IN ({marks})", (user_id, *part)
             )
             for entry_id, trace in rows:
                 found.setdefault(entry_id, set()).add(trace)
@@ -284,7 +284,7 @@ class Tags:
         for name in names:
             trace = trace_hash(keys, book.meant(name, trace_hash(keys, name)))
             rows = await self._db.fetch(
-                "SELECT entry_id FROM entry_tags WHERE user_id=? AND trace=?", (keys.user_id, trace)
+                "SELECT entry_id FROM entry_tags WHERE user_id=? AND tag=?", (keys.user_id, trace)
             )
             ids = {row[0] for row in rows}
             found = ids if found is None else found & ids
@@ -335,19 +335,19 @@ async def _apply(tx: Transaction, keys: Keyring, book: Book, change: Change) -> 
     new = frozenset(link for link in new if link[0] in before or link[0] in change.named)
     await _put_names(tx, keys, change.named)
     await tx.execute_many(
-        "INSERT INTO entry_tags (user_id, trace, entry_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO entry_tags (user_id, tag, entry_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         [(keys.user_id, *link) for link in new],
     )
     await tx.execute_many(
-        "DELETE FROM entry_tags WHERE user_id=? AND trace=? AND entry_id=?", [(keys.user_id, *link) for link in gone]
+        "DELETE FROM entry_tags WHERE user_id=? AND tag=? AND entry_id=?", [(keys.user_id, *link) for link in gone]
     )
     await tx.execute_many(
-        f"DELETE FROM tags WHERE user_id=? AND trace=? AND {_UNUSED}", [(keys.user_id, trace) for trace in traces]
+        f"DELETE FROM tags WHERE user_id=? AND tag=? AND {_UNUSED}", [(keys.user_id, trace) for trace in traces]
     )
     # What a model said of a trace was drawn from other entries than bear it now.
     changed = {trace for trace, _ in new | gone}
     await tx.execute_many(
-        "DELETE FROM digests WHERE user_id=? AND place=?",
+        "DELETE FROM summaries WHERE user_id=? AND summary_key=?",
         [(keys.user_id, place_of_digest(keys, "trace", trace)) for trace in changed],
     )
     aliases = settled(keys, {**book.aliases, **change.aliases}) if change.aliases else book.aliases
@@ -374,7 +374,7 @@ async def _apply(tx: Transaction, keys: Keyring, book: Book, change: Change) -> 
 async def _links(tx: Transaction, keys: Keyring, links: Collection[Link]) -> frozenset[Link]:
     """Which of these links there are: asked for by trace or by entry, of whichever there are fewer."""
     by_entry = len({entry_id for _, entry_id in links}) < len({trace for trace, _ in links})
-    one, other = ("entry_id", "trace") if by_entry else ("trace", "entry_id")
+    one, other = ("entry_id", "tag") if by_entry else ("tag", "entry_id")
     groups: dict[bytes, list[bytes]] = {}
     for trace, entry_id in links:
         place, bound = (entry_id, trace) if by_entry else (trace, entry_id)
@@ -384,7 +384,7 @@ async def _links(tx: Transaction, keys: Keyring, links: Collection[Link]) -> fro
         for start in range(0, len(bound), BATCH):
             part = bound[start : start + BATCH]
             marks = ",".join("?" * len(part))
-            query = f"SELECT trace, entry_id FROM entry_tags WHERE user_id=? AND {one}=? AND {other} IN ({marks})"
+            query = f"SELECT tag, entry_id FROM entry_tags WHERE user_id=? AND {one}=? AND {other} IN ({marks})"
             found |= {(row[0], row[1]) for row in await tx.fetch(query, (keys.user_id, place, *part))}
     return frozenset(found)
 
@@ -407,7 +407,7 @@ async def _rows_of(tx: Transaction, keys: Keyring, traces: Iterable[bytes]) -> l
     for start in range(0, len(wanted), BATCH):
         part = wanted[start : start + BATCH]
         marks = ",".join("?" * len(part))
-        query = f"SELECT trace, revision, sealed FROM tags WHERE user_id=? AND trace IN ({marks})"
+        query = f"SELECT tag, revision, sealed FROM tags WHERE user_id=? AND tag IN ({marks})"
         found += await tx.fetch(query, (keys.user_id, *part))
     return found
 
@@ -429,7 +429,7 @@ async def _put_names(tx: Transaction, keys: Keyring, names: Mapping[bytes, str])
             sealed = TAGS.seal(keys, trace, revision, text)
             put.append((keys.user_id, trace, keys.epoch, revision, sealed))
     await tx.execute_many(
-        "INSERT INTO tags (user_id, trace, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
+        "INSERT INTO tags (user_id, tag, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
         put,
     )
@@ -439,7 +439,7 @@ async def _refused(
     keys: Keyring, fetch: Callable[[str, Sequence[object]], Awaitable[list[Row]]], entry_id: bytes
 ) -> tuple[int, set[str]]:
     rows = await fetch(
-        "SELECT revision, sealed FROM trace_refusals WHERE user_id=? AND entry_id=?", (keys.user_id, entry_id)
+        "SELECT revision, sealed FROM tag_rejections WHERE user_id=? AND entry_id=?", (keys.user_id, entry_id)
     )
     if not rows:
         return 0, set()

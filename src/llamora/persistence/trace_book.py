@@ -116,7 +116,7 @@ def settled(keys: Keyring, aliases: Mapping[bytes, tuple[str, str] | None]) -> d
 
 async def book_of(tx: Transaction, keys: Keyring) -> Book:
     """The book as a transaction sees it."""
-    return open_book(keys, await tx.fetch("SELECT revision, sealed FROM trace_books WHERE user_id=?", (keys.user_id,)))
+    return open_book(keys, await tx.fetch("SELECT revision, sealed FROM tag_meta WHERE user_id=?", (keys.user_id,)))
 
 
 def open_book(keys: Keyring, rows: Sequence[Row]) -> Book:
@@ -155,7 +155,7 @@ async def put_book(tx: Transaction, keys: Keyring, book: Book) -> None:
     )
     sealed = TAG_META.seal(keys, keys.user_id, book.revision, record)
     await tx.execute(
-        "INSERT INTO trace_books (user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?)"
+        "INSERT INTO tag_meta (user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
         (keys.user_id, keys.epoch, book.revision, sealed),
     )
@@ -163,24 +163,24 @@ async def put_book(tx: Transaction, keys: Keyring, book: Book) -> None:
 
 async def keep(tx: Transaction, keys: Keyring, change: bytes, inverse: Change) -> None:
     """Store what undoes a change; the oldest beyond CHANGES_KEPT goes. Its revision says how old it is."""
-    rows = await tx.fetch("SELECT id, revision FROM trace_changes WHERE user_id=?", (keys.user_id,))
+    rows = await tx.fetch("SELECT id, revision FROM tag_changes WHERE user_id=?", (keys.user_id,))
     latest = max((revision for _, revision in rows), default=0)
     sealed = TAG_CHANGES.seal(keys, change, latest + 1, _packed(inverse))
     await tx.execute(
-        "INSERT INTO trace_changes (id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO tag_changes (id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)",
         (change, keys.user_id, keys.epoch, latest + 1, sealed),
     )
     await tx.execute(
-        "DELETE FROM trace_changes WHERE user_id=? AND revision<=?", (keys.user_id, latest + 1 - CHANGES_KEPT)
+        "DELETE FROM tag_changes WHERE user_id=? AND revision<=?", (keys.user_id, latest + 1 - CHANGES_KEPT)
     )
 
 
 async def take_back(tx: Transaction, keys: Keyring, change: bytes) -> Change:
     """What undoes a change; it is not known any more then. Raises NotFound, SealError."""
-    rows = await tx.fetch("SELECT revision, sealed FROM trace_changes WHERE user_id=? AND id=?", (keys.user_id, change))
+    rows = await tx.fetch("SELECT revision, sealed FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, change))
     if not rows:
         raise NotFound("This can not be undone any more.")
-    await tx.execute("DELETE FROM trace_changes WHERE user_id=? AND id=?", (keys.user_id, change))
+    await tx.execute("DELETE FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, change))
     return _unpacked(TAG_CHANGES.open(keys, change, *rows[0]))
 
 
@@ -191,8 +191,8 @@ def forgetting(keys: Keyring, gone: Collection[bytes], borne: Collection[bytes])
     """
 
     async def forget(tx: Transaction) -> None:
-        there = {row[0] for row in await tx.fetch("SELECT trace FROM tags WHERE user_id=?", (keys.user_id,))}
-        rows = await tx.fetch("SELECT id, revision, sealed FROM trace_changes WHERE user_id=?", (keys.user_id,))
+        there = {row[0] for row in await tx.fetch("SELECT tag FROM tags WHERE user_id=?", (keys.user_id,))}
+        rows = await tx.fetch("SELECT id, revision, sealed FROM tag_changes WHERE user_id=?", (keys.user_id,))
         changes = {row[0]: _opened(keys, *row) for row in rows}
         links = {link for change in changes.values() for link in change.linked | change.unlinked}
         dead = {trace for trace, entry_id in links if entry_id in gone} | set(borne)
@@ -207,11 +207,11 @@ def forgetting(keys: Keyring, gone: Collection[bytes], borne: Collection[bytes])
             known = changes[change]
             kept = _forgotten(keys, known, gone, dead)
             if kept == Change():
-                await tx.execute("DELETE FROM trace_changes WHERE user_id=? AND id=?", (keys.user_id, change))
+                await tx.execute("DELETE FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, change))
             elif kept != known:
                 again = TAG_CHANGES.seal(keys, change, revision, _packed(kept))
                 await tx.execute(
-                    "UPDATE trace_changes SET epoch=?, sealed=? WHERE user_id=? AND id=?",
+                    "UPDATE tag_changes SET epoch=?, sealed=? WHERE user_id=? AND id=?",
                     (keys.epoch, again, keys.user_id, change),
                 )
 

@@ -24,11 +24,10 @@ from llamora.llm.model import Model, SharedServer
 from llamora.llm.prompts import PromptBuilder
 from llamora.persistence.connection import StorageError
 from llamora.persistence.local_db import LocalDB
-from llamora.persistence.migrations import run_db_migrations
 from llamora.search.embed import Embedder
 from llamora.search.noted import Noted
 from llamora.search.service import SearchService
-from llamora.settings import Settings, resource
+from llamora.settings import Settings
 from llamora.vault.envelope import VaultError
 
 logger = getLogger(__name__)
@@ -145,8 +144,6 @@ class AppLifecycle:
         Raises StorageError with a sentence.
         """
         s = self._services
-        if s.alone:
-            await asyncio.to_thread(run_db_migrations, s.settings.data.database, resource("migrations"))
         await s.db.start()
         self._started = True
         if s.alone:

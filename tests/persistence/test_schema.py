@@ -1,0 +1,80 @@
+"""What is written on disks may not change: these are literals here too, so that a rename shows."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from llamora.persistence import schema
+from llamora.persistence.schema import KINDS, PURPOSES
+
+LABELS = {
+    1: "entry",
+    2: "tag",
+    3: "vector",
+    4: "query",
+    5: "draft",
+    6: "profile",
+    7: "version",
+    8: "summary",
+    9: "index",
+    10: "key",
+    11: "session",
+    13: "backup",
+    14: "trash",
+    15: "tagging",
+}
+# Table, column bound by the envelope, column of the id, purpose.
+PLACES = {
+    ("profiles", "sealed", "user_id", 6),
+    ("entries", "sealed", "id", 1),
+    ("tags", "sealed", "tag", 2),
+    ("tag_meta", "sealed", "user_id", 15),
+    ("tag_changes", "sealed", "id", 15),
+    ("tag_rejections", "sealed", "entry_id", 15),
+    ("versions", "sealed", "id", 7),
+    ("drafts", "sealed", "draft_key", 5),
+    ("summaries", "sealed", "summary_key", 8),
+    ("trash", "sealed", "user_id", 14),
+    ("search_history", "sealed", "id", 4),
+    ("vectors", "sealed", "entry_id", 3),
+    ("devices", "sealed", "session_id", 11),
+    ("search_snapshots", "sealed", "part", 9),
+    ("backup", "chunk", "digest", 13),
+    ("backup", "last", "digest", 13),
+}
+
+
+def test_labels_and_places_are_what_they_were() -> None:
+    assert {purpose.number: purpose.label for purpose in PURPOSES} == LABELS
+    assert len(PURPOSES) == len(LABELS)
+    kinds = [*KINDS, schema.BACKUP_CHUNK, schema.BACKUP_LAST]
+    assert {(each.table, each.column, each.id, each.purpose.number) for each in kinds if each.purpose} == PLACES
+    hashes = (schema.DAY_HASH, schema.TAG_HASH, schema.DRAFT_HASH, schema.SUMMARY_HASH, schema.QUERY_HASH)
+    assert hashes == ("day", "tag", "draft", "summary", "query")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.purpose], ids=lambda kind: kind.table)
+def test_every_declared_kind_refuses_a_key_that_is_gone(path: Path, kind: schema.Kind) -> None:
+    values = dict.fromkeys(kind.columns, b"x" * 32) | {"user_id": b"u" * 16, "epoch": 1, kind.revision: 1}
+    values |= {name: b"i" * 16 for name in values if name in ("id", "entry_id")} | (
+        {"rid": 1} if "rid" in values else {}
+    )
+    values |= {"part": 1} if "part" in values else {}
+
+    def insert(connection: sqlite3.Connection, epoch: int) -> None:
+        values["sealed"] = b"LL\1\1" + bytes(2) + epoch.to_bytes(4, "big") + bytes(400)
+        marks = ", ".join("?" * len(values))
+        connection.execute(f"INSERT INTO {kind.table} ({', '.join(values)}) VALUES ({marks})", [*values.values()])
+
+    with closing(sqlite3.connect(path)) as connection:  # foreign keys are off here
+        connection.execute(
+            "INSERT INTO data_keys VALUES (?, 2, ?)", (b"u" * 16, b"LL\1\1" + bytes(2) + (2).to_bytes(4, "big"))
+        )
+        with pytest.raises(sqlite3.IntegrityError, match="a key that is gone"):
+            insert(connection, 1)
+        insert(connection, 2)
+        old = b"LL\1\1" + bytes(2) + (1).to_bytes(4, "big") + bytes(400)
+        with pytest.raises(sqlite3.IntegrityError, match="a key that is gone"):
+            connection.execute(f"UPDATE {kind.table} SET sealed=?", (old,))
