@@ -18,13 +18,22 @@ CREATE TABLE users (
     signed_in_on       TEXT
 ) WITHOUT ROWID;
 
+-- A user may have several slots of a kind, and later kinds need no new schema.
 CREATE TABLE key_slots (
+    id      BLOB PRIMARY KEY CHECK (length(id) = 16),
     user_id BLOB NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     kind    TEXT NOT NULL,
     salt    BLOB NOT NULL,
     params  TEXT,
-    sealed  BLOB NOT NULL,
-    PRIMARY KEY (user_id, kind)
+    sealed  BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX key_slots_by_user ON key_slots (user_id, kind);
+
+-- Sealed under the user's master key: the living slots with their public keys, and the key of the keyed hashes.
+CREATE TABLE keyrings (
+    user_id   BLOB PRIMARY KEY REFERENCES users (id) ON DELETE CASCADE,
+    slots     BLOB NOT NULL,
+    index_key BLOB NOT NULL
 ) WITHOUT ROWID;
 
 CREATE TABLE data_keys (

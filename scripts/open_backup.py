@@ -18,8 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from argon2.low_level import Type, hash_secret_raw
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, Suite
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -87,8 +91,10 @@ def code_value(typed: str) -> int | None:
 
 
 def slot_key(slot: dict[str, Any], secret: str) -> bytes | None:
-    """What opens a key slot, or None where the secret is of another kind."""
+    """What the key pair of a slot is made from, or None where the secret is of another kind."""
     salt = bytes.fromhex(slot["salt"])
+    if slot["kind"] not in ("passphrase", "recovery"):
+        return None
     if slot["kind"] == "recovery":
         value = code_value(secret)
         return None if value is None else hkdf(value.to_bytes(17, "big"), salt, "kek/recovery")
@@ -99,16 +105,37 @@ def slot_key(slot: dict[str, Any], secret: str) -> bytes | None:
     return hash_secret_raw(text, salt, cost["t"], cost["m"], cost["p"], 32, Type.ID)
 
 
+def open_slot(user: bytes, slot: dict[str, Any], kek: bytes) -> bytes | None:
+    """The master key in a slot, or None where it is sealed to another key."""
+    stretched = hashlib.shake_256(hkdf(kek, user, "slot/key-pair")).digest(96)
+    mlkem = MLKEM768PrivateKey.from_seed_bytes(stretched[:64])
+    x25519 = X25519PrivateKey.from_private_bytes(stretched[64:])
+    public = mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
+    sealed = bytes.fromhex(slot["sealed"])
+    if sealed[:4] != b"LL\x01\x02" or sealed[4:6] != bytes([KEY, 0]):
+        raise Broken("A key slot has a form that is not known here.")
+    place = bytes.fromhex(slot["id"]) + bytes.fromhex(slot["salt"]) + (slot["params"] or "").encode()
+    parts = (user, b"key_slots", slot["kind"].encode(), place, bytes(8))
+    ctx = b"".join(struct.pack(">H", len(part)) + part for part in parts)
+    if not hmac.compare_digest(hashlib.sha256(b"llamora/1/slot" + sealed[:10] + ctx + public).digest(), sealed[10:42]):
+        return None
+    suite = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+    try:
+        return suite.decrypt(sealed[42:], MLKEM768X25519PrivateKey(mlkem, x25519), info=b"llamora/1/slot" + sealed[:42])
+    except InvalidTag:
+        raise Broken("A key slot was changed after it was made.") from None
+
+
 def master_key(user: bytes, slots: list[dict[str, Any]], secret: str) -> bytes:
-    """The writer's master key, by whichever slot opens."""
+    """The user's master key, by whichever slot opens."""
     for slot in sorted(slots, key=lambda slot: slot["kind"], reverse=True):  # the code first: it costs nothing
-        key = slot_key(slot, secret)
-        bound = hashlib.sha256(bytes.fromhex(slot["salt"]) + (slot["params"] or "").encode()).digest()
-        if key is not None:
-            try:
-                return open_sealed(key, KEY, (user, "key_slots", slot["kind"], bound, 0), bytes.fromhex(slot["sealed"]))
-            except Broken:
-                continue
+        try:
+            kek = slot_key(slot, secret)
+        except Broken:  # spoiled before the backup was made: another may open it
+            continue
+        master = None if kek is None else open_slot(user, slot, kek)
+        if master is not None:
+            return master
     raise Broken("That is neither the passphrase nor the recovery code that opens this backup.")
 
 

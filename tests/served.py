@@ -87,6 +87,13 @@ class Server:
         return self.process.wait(60)
 
 
+def code_shown(answer: httpx.Response) -> str:
+    """The recovery code on a page that shows a new one."""
+    shown = re.search(r'<p class="code-shown"[^>]*>(.*?)</p>', answer.text, re.DOTALL)
+    assert shown is not None
+    return re.sub(r"<[^>]+>", "", shown[1])
+
+
 @dataclass
 class Writer:
     """Somebody at a browser without JavaScript: posts forms, follows links."""
@@ -115,9 +122,7 @@ class Writer:
         self.http.get("/register")
         answer = self.post("/register", {"name": self.name, "passphrase": self.passphrase, "zone": "Europe/Berlin"})
         assert answer.status_code == 200, answer.text
-        shown = re.search(r'<p class="code-shown"[^>]*>(.*?)</p>', answer.text, re.DOTALL)
-        assert shown is not None
-        self.code = re.sub(r"<[^>]+>", "", shown[1])
+        self.code = code_shown(answer)
         return self
 
     def sign_in(self) -> httpx.Response:

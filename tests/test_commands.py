@@ -199,7 +199,7 @@ async def test_the_code_opens_beside_a_spoiled_passphrase_slot(
     run_db_migrations(database, resource("migrations"))
     made = create_keys(user_id, "seven quiet herons", Argon2Params(65536, 3, 4))
     db = await LocalDB.open(database)
-    await db.users.add(User(user_id, "Alice", recovery_confirmed=True), made.slots, [made.data_key])
+    await db.users.add(User(user_id, "Alice", recovery_confirmed=True), made.slots, made.sealed)
     async with db._connections.write() as tx:
         await tx.execute("UPDATE key_slots SET params='m=8,t=1,p=1' WHERE kind='passphrase'")
     await db.close()

@@ -136,8 +136,8 @@ async def a_writer(db: LocalDB, settings: Settings) -> Keyring:
     crypto = settings.crypto
     params = Argon2Params(crypto.kdf_memory_kib, crypto.kdf_time_cost, crypto.kdf_parallelism)
     made = create_keys(user_id, secrets.token_hex(16), params)
-    await db.users.add(User(user_id, user_id.hex(), recovery_confirmed=True), made.slots, [made.data_key])
-    return open_keyring(user_id, made.master, [made.data_key])
+    await db.users.add(User(user_id, user_id.hex(), recovery_confirmed=True), made.slots, made.sealed)
+    return open_keyring(user_id, made.master, made.sealed)
 
 
 async def run(journals: list[Journal], settings: Settings) -> dict[str, float]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from llamora.persistence.schema import ENTRIES
-from llamora.vault.keys import new_data_key, open_keyring
+from llamora.vault.keys import open_keyring, seal_new_keys
 
 TEXT_BYTES = 2048
 RECORDS = 20_000
@@ -36,7 +36,7 @@ def rate(work: Callable[[], object]) -> dict[str, int]:
 def main() -> int:
     """Measure both and print them beside the goals."""
     user_id, master, text, record_id = (secrets.token_bytes(size) for size in (16, 32, TEXT_BYTES, 16))
-    keys = open_keyring(user_id, master, [new_data_key(user_id, master, 1)])
+    keys = open_keyring(user_id, master, seal_new_keys(user_id, master))
     sealed = ENTRIES.seal(keys, record_id, 1, text)
     result = {
         "sealed_per_second": rate(lambda: ENTRIES.seal(keys, record_id, 1, text)),

@@ -29,10 +29,10 @@ from unittest import mock
 import httpx
 
 from llamora.persistence import run_db_migrations
-from llamora.persistence.backups import copy_database, read_header, restore_backup, write_backup
+from llamora.persistence.backups import copy_database, read_header, restore_backup, sealed_keys, write_backup
 from llamora.persistence.connection import StorageError
 from llamora.settings import resource
-from llamora.vault.keys import SealedDataKey, open_keyring
+from llamora.vault.keys import open_keyring
 from scripts.torture.disk import CREATE, FROM_THEN_ON, NAME, ONCE, SIZE, SYNC, WRITE, Faults, NoShim, Watched, build
 from scripts.torture.hands import WORD
 from scripts.torture.kill import (
@@ -48,9 +48,9 @@ from scripts.torture.kill import (
     schema,
     two_backups,
 )
-from scripts.torture.promises import check, is_whole
+from scripts.torture.promises import check, is_whole, keys_of
 from tests.scan import find_words
-from tests.served import Writer
+from tests.served import Writer, code_shown
 
 EVERYTHING = WRITE | CREATE | SYNC | SIZE | NAME
 # Name: errno, once or from then on, which changes. A full disk still lets files be removed and cut.
@@ -110,7 +110,10 @@ def answer_of(one: Served, kind: str, rng: random.Random) -> tuple[httpx.Respons
         "backup": ("/you/backup", {"passphrase": writer.passphrase}),
         "recovery code": ("/you/recovery-code", {"passphrase": writer.passphrase}),
     }
-    return writer.post(*forms[kind]), lambda _: None
+    answer = writer.post(*forms[kind])
+    if kind == "recovery code" and answer.status_code == 200:
+        one.store.code = code_shown(answer)
+    return answer, lambda _: None
 
 
 ACTIONS = (
@@ -159,7 +162,7 @@ def _failing(found: Findings, one: Served, faults: Faults, rng: random.Random, w
     if hits:
         found.saw(to_a_person(answer), f"{kind}, {way}, {answer.status_code}", good=good)
     store = one.store
-    judged = check(store.database, store.user_id, store.master, store.promises)
+    judged = check(store.database, store.user_id, store.code, store.promises)
     found.wrong.update({f"{name} after {kind}, {way}": count for name, count in judged.items() if count})
     again, settle = answer_of(one, kind, rng)
     settle(again.status_code in (200, 204, 205, 303))
@@ -181,8 +184,8 @@ def obey(connection: Any) -> None:
             elif command == "copy":
                 copy_database(*rest)
             elif command == "backup":
-                database, user_id, master, data_keys, target = rest
-                write_backup(database, open_keyring(user_id, master, data_keys), target)
+                database, user_id, master, sealed, target = rest
+                write_backup(database, open_keyring(user_id, master, sealed), target)
             elif command == "restore":
                 database, file, code = rest
                 header = read_header(file)
@@ -276,8 +279,9 @@ def commands(folder: Path, rng: random.Random) -> list[Command]:
         return [name for name, count in judged.items() if count and name != "acknowledged"]
 
     with closing(sqlite3.connect(store.database)) as connection:
-        data_keys = [SealedDataKey(*row) for row in connection.execute("SELECT epoch, sealed FROM data_keys")]
-    keys = (store.database, store.user_id, store.master, data_keys)
+        sealed = sealed_keys(connection, store.user_id)
+    master = bytes(keys_of(store.database, store.user_id, store.code).master)
+    keys = (store.database, store.user_id, master, sealed)
     return [
         Command("first start", begin, begun),
         Command("migrate", migrate, migrated),

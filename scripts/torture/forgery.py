@@ -42,11 +42,13 @@ from llamora.vault.keys import (
     Keyring,
     MissingEpoch,
     NewKeys,
+    SealedKeys,
     create_keys,
-    new_data_key,
+    living_slots,
     open_from_cookie,
     open_from_session,
     open_keyring,
+    renew_keys,
     seal_for_cookie,
     seal_for_session,
     session_id_of,
@@ -64,10 +66,14 @@ COOKIE_LETTERS = string.ascii_letters + string.digits + "-_"
 
 @dataclass
 class Writer:
-    """One writer of the journal that is damaged; `made` is what registration made, `keys` holds two epochs."""
+    """One user of the journal that is damaged; `made` are their keys, renewed once: `older` is what was stored before.
+
+    `keys` holds two epochs.
+    """
 
     user: User
     made: NewKeys
+    older: SealedKeys
     keys: Keyring
 
 
@@ -96,13 +102,14 @@ async def register(db: LocalDB, name: str) -> Writer:
     """A writer with slots and a record of every kind, half of them under an older key."""
     user = User(secrets.token_bytes(16), name, recovery_confirmed=True)
     made = create_keys(user.id, PASSPHRASE, FLOOR)
-    await db.users.add(user, made.slots, [made.data_key])
-    keys = open_keyring(user.id, made.master, [made.data_key])
+    await db.users.add(user, made.slots, made.sealed)
+    keys = open_keyring(user.id, made.master, made.sealed)
     await write_every_kind(db, keys, f"{WORD} {name} before")
-    await db.epochs.begin(user.id, new_data_key(user.id, made.master, 2), b"")
-    keys.take(await db.users.data_keys(user.id))
+    new = renew_keys(user.id, made.master, made.sealed)
+    await db.users.renew_keys(user.id, made.sealed, new)
+    keys.take(new.sealed.data_keys, new.master)
     await write_every_kind(db, keys, f"{WORD} {name} after")
-    return Writer(user, made, keys)
+    return Writer(user, replace(new, recovery_code=made.recovery_code), made.sealed, keys)
 
 
 async def write_every_kind(db: LocalDB, keys: Keyring, words: str) -> None:
@@ -205,10 +212,18 @@ def damage_keys(found: Findings, writer: Writer, stride: int) -> None:
         for salt in [*salts, slot.salt[:-1], slot.salt + b"\x00"]:
             changed = replace(slot, salt=salt)
             found.refuse(f"salt of {slot.kind} slot", lambda c=changed, s=secret: open_slot(user_id, c, s), *wrong)
-    key = made.data_key
-    for sealed in [*flips(key.sealed, stride), *cuts(key.sealed, stride)]:
-        changed = replace(key, sealed=sealed)
-        found.refuse("data key", lambda c=changed: open_keyring(user_id, made.master, [c]), *FLIPPED)
+    whole = made.sealed
+    for at, key in enumerate(whole.data_keys):
+        for sealed in [*flips(key.sealed, stride), *cuts(key.sealed, stride)]:
+            changed = (*whole.data_keys[:at], replace(key, sealed=sealed), *whole.data_keys[at + 1 :])
+            spoiled = replace(whole, data_keys=changed)
+            found.refuse("data key", lambda k=spoiled: open_keyring(user_id, made.master, k), *FLIPPED)
+    for sealed in [*flips(whole.index_key, stride), *cuts(whole.index_key, stride)]:
+        spoiled = replace(whole, index_key=sealed)
+        found.refuse("index key", lambda k=spoiled: open_keyring(user_id, made.master, k), *FLIPPED)
+    for sealed in [*flips(whole.slots, stride), *cuts(whole.slots, stride)]:
+        spoiled = replace(whole, slots=sealed)
+        found.refuse("list of slots", lambda k=spoiled: living_slots(user_id, made.master, k), *FLIPPED)
     token, boot = os.urandom(32), os.urandom(32)
     session = session_id_of(token)
     row = seal_for_session(user_id, session, token, boot, made.master)
@@ -326,19 +341,31 @@ def move_keys(found: Findings, alice: Writer, bob: Writer) -> None:
     mine, theirs = ({slot.kind: slot for slot in made.slots} for made in (a, b))
     secret_of = {"passphrase": PASSPHRASE, "recovery": a.recovery_code}
     for kind, secret in secret_of.items():
-        slot, other = mine[kind], mine["recovery" if kind == "passphrase" else "passphrase"]  # type: ignore[index]
+        slot, other = mine[kind], mine["recovery" if kind == "passphrase" else "passphrase"]
         for changed in (
             replace(slot, sealed=other.sealed),
             replace(slot, sealed=other.sealed, salt=other.salt),
-            theirs[kind],  # type: ignore[index]
-            replace(slot, sealed=theirs[kind].sealed),  # type: ignore[index]
+            replace(slot, id=other.id),
+            replace(slot, id=other.id, sealed=other.sealed, salt=other.salt),
+            theirs[kind],
+            replace(slot, sealed=theirs[kind].sealed),
         ):
             found.refuse("slots exchanged", lambda c=changed, s=secret: open_slot(alice.user.id, c, s), WrongSecret)
         found.refuse("slot under another writer", lambda c=slot, s=secret: open_slot(bob.user.id, c, s), WrongSecret)
-    first, second = a.data_key, new_data_key(alice.user.id, a.master, 2)
-    for key, sealed, error in ((first, second.sealed, WrongHeader), (first, b.data_key.sealed, WrongKey)):
-        changed = replace(key, sealed=sealed)
-        found.refuse("data keys exchanged", lambda c=changed: open_keyring(alice.user.id, a.master, [c]), error)
+    first, second = a.sealed.data_keys
+    for changed, error in (
+        (replace(a.sealed, data_keys=(replace(first, sealed=second.sealed),)), WrongHeader),
+        (replace(a.sealed, data_keys=(replace(second, sealed=b.sealed.data_keys[1].sealed),)), WrongKey),
+        (replace(a.sealed, index_key=a.sealed.slots), WrongKey),
+        (replace(a.sealed, index_key=b.sealed.index_key), WrongKey),
+        # What was there before the keys were renewed.
+        (alice.older, WrongKey),
+        (replace(a.sealed, index_key=alice.older.index_key), WrongKey),
+    ):
+        found.refuse("keys exchanged", lambda c=changed: open_keyring(alice.user.id, a.master, c), error)
+    for packed in (alice.older.slots, a.sealed.index_key, b.sealed.slots):
+        changed = replace(a.sealed, slots=packed)
+        found.refuse("list of slots exchanged", lambda c=changed: living_slots(alice.user.id, a.master, c), WrongKey)
     token, boot = os.urandom(32), os.urandom(32)
     session = session_id_of(token)
     row = seal_for_session(alice.user.id, session, token, boot, a.master)
@@ -387,23 +414,23 @@ async def lower_parameters(found: Findings, database: Path, writer: Writer) -> N
         put(params)
         found.tried["cost out of bounds"] += 1
         try:
-            await db.users.slots(writer.user.id)
+            open_slot(writer.user.id, (await db.users.slots(writer.user.id, "passphrase"))[0], PASSPHRASE)
             found.passed["cost out of bounds"] += 1
         except BadParameters:
             found.named["cost out of bounds"] = "BadParameters"
         # What a writer remembers must still let them in.
-        slots = await db.users.slots(writer.user.id, "recovery")
-        assert open_slot(writer.user.id, slots["recovery"], writer.made.recovery_code) == writer.made.master
+        (recovery,) = await db.users.slots(writer.user.id, "recovery")
+        assert open_slot(writer.user.id, recovery, writer.made.recovery_code) == writer.made.master
     for params in ("m=65536,t=4,p=4", "m=81920,t=3,p=4", "m=65536,t=3,p=5"):
         put(params)
-        changed = (await db.users.slots(writer.user.id))["passphrase"]
+        (changed,) = await db.users.slots(writer.user.id, "passphrase")
         found.refuse(
             "another cost within bounds", lambda c=changed: open_slot(writer.user.id, c, PASSPHRASE), WrongSecret
         )
     assert slot.params is not None
-    put(slot.params.to_text())
-    slots = await db.users.slots(writer.user.id)
-    assert open_slot(writer.user.id, slots["passphrase"], PASSPHRASE) == writer.made.master
+    put(slot.params)
+    (slot,) = await db.users.slots(writer.user.id, "passphrase")
+    assert open_slot(writer.user.id, slot, PASSPHRASE) == writer.made.master
     await db.close()
 
 

@@ -23,8 +23,8 @@ from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.trace_book import trace_hash
 from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings, resource
 from llamora.text import trace_name
-from llamora.vault.keys import Keyring, open_keyring
-from scripts.torture.promises import Line
+from llamora.vault.keys import Keyring
+from scripts.torture.promises import Line, keys_of
 
 WORD = "quokkasaurus"
 """In every text and trace: no file may hold it."""
@@ -248,7 +248,6 @@ class Order:
 
     folder: Path
     user_id: bytes
-    master: bytes
     lines: dict[bytes, Line]
     seed: int
     files: tuple[Path, ...] = ()
@@ -264,7 +263,7 @@ async def _at_work(order: Order, tell: Tell, beside: Callable[[AppServices, Keyr
     """The whole server but its web: all hands, and something beside them, until the kill."""
     services = AppServices.create(settings_in(order.folder))
     await AppLifecycle(services).start()
-    keys = open_keyring(order.user_id, order.master, await services.db.users.data_keys(order.user_id))
+    keys = keys_of(order.database, order.user_id, order.code)
     hands = [
         Hand(
             number,

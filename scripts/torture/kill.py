@@ -38,8 +38,8 @@ from llamora.persistence.doctor import examine
 from llamora.persistence.migrations import migration_status
 from llamora.persistence.users import User
 from llamora.settings import resource
-from llamora.vault.keys import create_keys, open_keyring
-from llamora.vault.slots import Argon2Params, KeySlot, open_slot
+from llamora.vault.keys import create_keys
+from llamora.vault.slots import Argon2Params
 from scripts.torture import hands
 from scripts.torture.hands import HANDS, WORD, Order, new_id
 from scripts.torture.promises import Line, Promises, broken_files, check, is_whole, keys_of, lines_of
@@ -84,7 +84,6 @@ class Store:
 
     folder: Path
     user_id: bytes
-    master: bytes
     code: str
     promises: Promises = field(default_factory=Promises)
 
@@ -98,12 +97,12 @@ class Store:
         """A journal with nothing in it."""
         user_id = secrets.token_bytes(16)
         made = create_keys(user_id, PASSPHRASE, Argon2Params(65536, 3, 4))
-        store = cls(folder, user_id, bytes(made.master), made.recovery_code)
+        store = cls(folder, user_id, made.recovery_code)
         run_db_migrations(store.database, resource("migrations"))
 
         async def add() -> None:
             db = await LocalDB.open(store.database)
-            await db.users.add(User(user_id, "Alice", recovery_confirmed=True), made.slots, [made.data_key])
+            await db.users.add(User(user_id, "Alice", recovery_confirmed=True), made.slots, made.sealed)
             await db.close()
 
         asyncio.run(add())
@@ -111,7 +110,7 @@ class Store:
 
     def order(self, seed: int, **more: Any) -> Order:
         """What a process needs to know to work on it."""
-        return Order(self.folder, self.user_id, self.master, self.promises.lines(), seed, code=self.code, **more)
+        return Order(self.folder, self.user_id, self.promises.lines(), seed, code=self.code, **more)
 
 
 def killed(
@@ -155,7 +154,7 @@ def judge_work(store: Store, folder: Path, told: list[tuple[Any, ...]]) -> dict[
     """What is wrong in `folder` after what was told of work on a store."""
     before = store.promises.acknowledged
     store.promises.take(told)
-    found = check(folder / "llamora.sqlite3", store.user_id, store.master, store.promises)
+    found = check(folder / "llamora.sqlite3", store.user_id, store.code, store.promises)
     found["acknowledged"] = store.promises.acknowledged - before
     for _, word, *rest in told:
         if word == "file":
@@ -180,7 +179,7 @@ def end_change(store: Store) -> int:
 
     async def finish() -> int:
         db = await LocalDB.open(store.database)
-        keys = open_keyring(store.user_id, store.master, await db.users.data_keys(store.user_id))
+        keys = keys_of(store.database, store.user_id, store.code)
         if await db.epochs.count(store.user_id) > 1:
             await Rotation(db).finish(keys)
         left = await db.epochs.count(store.user_id)
@@ -218,7 +217,7 @@ def rows(database: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 def older_journal(folder: Path, rng: random.Random) -> Order:
     """A journal of an earlier schema; none at all while there is only one."""
-    order = Order(folder, b"", b"", {}, 0)
+    order = Order(folder, b"", {}, 0)
     folder.mkdir()
     if kept := sorted(FIXTURES.glob("schema-*.sql"))[:-1]:
         load(rng.choice(kept).stem, order.database)
@@ -265,8 +264,8 @@ def two_backups(store: Store, rng: random.Random) -> tuple[tuple[Path, ...], lis
     contents: list[dict[bytes, Line]] = []
     for number in range(2):
         store.promises.take(killed("entries", store.order(rng.randrange(2**31)), 0.3, late=True))
-        assert not any(check(store.database, store.user_id, store.master, store.promises).values())
-        keys = keys_of(store.database, store.user_id, store.master)
+        assert not any(check(store.database, store.user_id, store.code, store.promises).values())
+        keys = keys_of(store.database, store.user_id, store.code)
         files.append(store.folder / f"{number}.llamora")
         write_backup(store.database, keys, files[-1])
         contents.append(lines_of(store.database, keys))
@@ -289,7 +288,7 @@ def judge_restore(
     with closing(sqlite3.connect(database)) as connection:
         anybody = bool(connection.execute("SELECT 1 FROM users").fetchone())
     if anybody:
-        keys = keys_of(database, store.user_id, store.master)
+        keys = keys_of(database, store.user_id, store.code)
         lines = lines_of(database, keys)
         found["damaged"] = len(examine(database, resource("migrations"), keys).damage)
         which = next((number for number, content in enumerate(contents) if content == lines), -1)
@@ -334,9 +333,7 @@ class Served:
         writer = Writer(server.url).register()
         with closing(sqlite3.connect(server.data / "llamora.sqlite3")) as connection:
             (user_id,) = connection.execute("SELECT id FROM users").fetchone()
-            salt, sealed = connection.execute("SELECT salt, sealed FROM key_slots WHERE kind='recovery'").fetchone()
-        master = bytes(open_slot(user_id, KeySlot("recovery", salt, None, sealed), writer.code))
-        return cls(server, writer, Store(server.data, user_id, master, writer.code))
+        return cls(server, writer, Store(server.data, user_id, writer.code))
 
     def round(self, rng: random.Random, longest: float = 0.5) -> dict[str, int]:
         """Post with all hands until the kill, `longest` seconds at the most; then start again and sign in."""
@@ -355,7 +352,7 @@ class Served:
         process.wait()
         for thread in threads:
             thread.join()
-        found = check(self.store.database, self.store.user_id, self.store.master, promises)
+        found = check(self.store.database, self.store.user_id, self.store.code, promises)
         found["acknowledged"] = promises.acknowledged - before
         self.server.start()
         self.writer.http.cookies.clear()
@@ -464,7 +461,7 @@ def close(store: Store | None, found: Found) -> int:
     if store is None:
         return 0
     left = end_change(store)
-    found.damaged += sum(check(store.database, store.user_id, store.master, store.promises).values())
+    found.damaged += sum(check(store.database, store.user_id, store.code, store.promises).values())
     found.plain += len(find_words(store.folder, [WORD]))
     shutil.rmtree(store.folder)
     return left

@@ -21,7 +21,8 @@ from llamora.persistence.schema import KINDS
 from llamora.settings import resource
 from llamora.text import traces_in
 from llamora.vault.envelope import SealError, VaultError
-from llamora.vault.keys import Keyring, SealedDataKey, open_keyring
+from llamora.vault.keys import Keyring, SealedDataKey, SealedKeys, open_keyring
+from llamora.vault.slots import KeySlot, open_slots
 
 KIND = {kind.table: kind for kind in KINDS}
 
@@ -100,11 +101,17 @@ class Promises:
         return lost, half
 
 
-def keys_of(database: Path, user_id: bytes, master: bytes) -> Keyring:
-    """The writer's keys as the file has them now."""
+def keys_of(database: Path, user_id: bytes, code: str) -> Keyring:
+    """Open the user's keys as the file has them now, with the recovery code."""
     with closing(sqlite3.connect(database)) as connection:
+        connection.execute("BEGIN")  # one instant
+        slots = connection.execute(
+            "SELECT id, kind, salt, params, sealed FROM key_slots WHERE user_id=?", (user_id,)
+        ).fetchall()
         rows = connection.execute("SELECT epoch, sealed FROM data_keys WHERE user_id=?", (user_id,)).fetchall()
-    return open_keyring(user_id, master, [SealedDataKey(*row) for row in rows])
+        ring = connection.execute("SELECT slots, index_key FROM keyrings WHERE user_id=?", (user_id,)).fetchone()
+    sealed = SealedKeys(tuple(SealedDataKey(*row) for row in rows), *ring)
+    return open_keyring(user_id, open_slots(user_id, [KeySlot(*slot) for slot in slots], code), sealed)
 
 
 def lines_of(database: Path, keys: Keyring) -> dict[bytes, Line]:
@@ -146,10 +153,10 @@ class HalfDone(Exception):
     """Two records that one action writes do not go together."""
 
 
-def check(database: Path, user_id: bytes, master: bytes, promises: Promises) -> dict[str, int]:
+def check(database: Path, user_id: bytes, code: str, promises: Promises) -> dict[str, int]:
     """Look at a store after a crash: what is lost, what is half done, what is damaged."""
     try:
-        keys = keys_of(database, user_id, master)
+        keys = keys_of(database, user_id, code)
         damage = examine(database, resource("migrations"), keys).damage
         lost, half = promises.settle(lines_of(database, keys))
     except HalfDone:

@@ -53,7 +53,7 @@ def torture(kills: int, folder: Path, cache: Path, seed: int, seconds: float = 1
         time.sleep(0.2)
     keys, epochs = keys_and_epochs(one.server)
     store = one.store
-    left = check(store.database, store.user_id, store.master, store.promises)
+    left = check(store.database, store.user_id, store.code, store.promises)
     one.server.stop()
     return {
         "kills": found.kills["rotation"],

@@ -79,8 +79,8 @@ async def one_round(folder: Path, rng: random.Random, most: int) -> tuple[int, i
     for number, name in enumerate(WRITERS):
         user_id = secrets.token_bytes(16)
         made = create_keys(user_id, PASSPHRASE, Argon2Params(65536, 3, 4))
-        await db.users.add(User(user_id, name, recovery_confirmed=bool(number % 2)), made.slots, [made.data_key])
-        keys = open_keyring(user_id, made.master, [made.data_key])
+        await db.users.add(User(user_id, name, recovery_confirmed=bool(number % 2)), made.slots, made.sealed)
+        keys = open_keyring(user_id, made.master, made.sealed)
         await live(db, keys, rng, rng.randrange(1, most))
         file = folder / f"{name}.llamora"
         write_backup(database, keys, file)

@@ -41,13 +41,14 @@ from llamora.vault.envelope import SealError
 from llamora.vault.keys import (
     Keyring,
     SealedDataKey,
+    SealedKeys,
     open_from_cookie,
     open_from_session,
     open_keyring,
     seal_for_session,
     session_id_of,
 )
-from llamora.vault.slots import KeySlot, open_slot
+from llamora.vault.slots import RECOVERY, KeySlot, open_slot
 from scripts.browser import find_or_bring
 from tests.scan import find_words
 from tests.served import Server, Writer
@@ -146,8 +147,8 @@ async def trace(database: Path, code: str, entry: bytes, traces: list[str], quer
     """Put traces on an entry and remember queries, beside the running server; the writer's keys."""
     db = await LocalDB.open(database)
     (user,) = await db.users.all()
-    slot = (await db.users.slots(user.id))["recovery"]
-    keys = open_keyring(user.id, open_slot(user.id, slot, code), await db.users.data_keys(user.id))
+    (slot,) = await db.users.slots(user.id, RECOVERY)
+    keys = open_keyring(user.id, open_slot(user.id, slot, code), await db.users.keys(user.id))
     for name in traces:
         await db.tags.add(keys, entry, name)
     for query in queries:
@@ -185,7 +186,9 @@ def opened_with(loot: Loot, candidates: Iterator[bytes]) -> tuple[int, int]:
     """(doors that opened, secrets tried): each as boot secret of the session, and as master key."""
     with closing(sqlite3.connect(loot.database)) as connection:
         sessions = connection.execute("SELECT id, user_id, sealed FROM dek_sessions").fetchall()
-        data_keys = connection.execute("SELECT user_id, epoch, sealed FROM data_keys").fetchall()
+        data_keys = connection.execute(
+            "SELECT user_id, epoch, sealed, slots, index_key FROM data_keys JOIN keyrings USING (user_id)"
+        ).fetchall()
     held = urlsafe_b64decode(loot.cookie + "=" * (-len(loot.cookie) % 4))
     token, carried = held[:TOKEN_BYTES], held[TOKEN_BYTES:]
     mine = [row for row in sessions if row[0] == session_id_of(token)]
@@ -199,9 +202,9 @@ def opened_with(loot: Loot, candidates: Iterator[bytes]) -> tuple[int, int]:
                 else:
                     open_from_cookie(user_id, session, candidate, carried)
                 opened += 1
-        for user_id, epoch, sealed in data_keys:
+        for user_id, epoch, sealed, *ring in data_keys:
             with suppress(SealError):
-                open_keyring(user_id, candidate, [SealedDataKey(epoch, sealed)])
+                open_keyring(user_id, candidate, SealedKeys((SealedDataKey(epoch, sealed),), *ring))
                 opened += 1
     return opened, tried
 
@@ -264,10 +267,11 @@ def rob(playwright: Playwright, folder: Path, mode: str, words: int, every: int,
     slots = 0
     with closing(sqlite3.connect(loot.database)) as connection:
         sessions = connection.execute("SELECT count(*) FROM dek_sessions").fetchone()[0]
-        for user_id, salt, sealed in connection.execute("SELECT user_id, salt, sealed FROM key_slots"):
+        rows = connection.execute("SELECT user_id, id, kind, salt, params, sealed FROM key_slots WHERE kind='recovery'")
+        for user_id, *row in rows:
             for code in ("", loot.cookie, "0000-" * 6 + "0000"):
                 with suppress(Exception):
-                    open_slot(user_id, KeySlot("recovery", salt, None, sealed), code)
+                    open_slot(user_id, KeySlot(*row), code)
                     slots += 1
     seen = windows(loot.folder)
     result = {

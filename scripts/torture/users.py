@@ -20,7 +20,7 @@ from llamora.persistence.connection import StaleRevision
 from llamora.persistence.entries import Entry
 from llamora.persistence.users import User
 from llamora.settings import resource
-from llamora.vault.keys import Keyring, new_data_key, open_keyring
+from llamora.vault.keys import Keyring, open_keyring, seal_new_keys
 
 DAY = date(2026, 11, 20)
 
@@ -45,9 +45,9 @@ async def run(users: int, writes: int, database: Path) -> dict[str, object]:
     rings: list[Keyring] = []
     for number in range(users):
         user_id, master = secrets.token_bytes(16), os.urandom(32)
-        key = new_data_key(user_id, master, 1)
-        await db.users.add(User(user_id, f"Writer {number}", recovery_confirmed=False), [], [key])
-        rings.append(open_keyring(user_id, master, [key]))
+        sealed = seal_new_keys(user_id, master)
+        await db.users.add(User(user_id, f"Writer {number}", recovery_confirmed=False), [], sealed)
+        rings.append(open_keyring(user_id, master, sealed))
     lived = await asyncio.gather(*[live(db, keys, f"writer {n}", writes) for n, keys in enumerate(rings)])
     lost = crossed = 0
     for keys, (kept, _) in zip(rings, lived, strict=True):

@@ -6,6 +6,7 @@ import getpass
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -30,7 +31,15 @@ from llamora.settings import Settings, resource
 from llamora.vault.envelope import VaultError
 from llamora.vault.keys import Keyring, open_keyring
 from llamora.vault.memory import wipe
-from llamora.vault.slots import BadParameters, KdfUnavailable, KeySlot, RecoveryCodeError, WrongSecret, open_slots
+from llamora.vault.slots import (
+    PASSPHRASE,
+    BadParameters,
+    KdfUnavailable,
+    KeySlot,
+    RecoveryCodeError,
+    WrongSecret,
+    open_slots,
+)
 
 SECRET = "Passphrase or recovery code: "  # noqa: S105 -- the question, not the answer
 # What a count is called: one, several. Tables that mean nothing to a writer are left out.
@@ -60,7 +69,7 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     one.add_argument("--name", default="", help="the name to sign in with from now on")
     one = add("copy", help="copy the whole database as it is, sealed, while the server runs")
     one.add_argument("to", type=Path, nargs="?", help="the file to make (in backups/ of the data folder unless given)")
-    one = add("rotate", help="seal everything of one writer under a new data key and erase the old one")
+    one = add("rotate", help="seal everything of one writer under new keys and erase the old ones")
     one.add_argument("--user", default="", help="whose; needed when there are several writers")
     one = add("doctor", help="examine the journal, and with --user open every record of a writer")
     one.add_argument("--user", default="", help="open every record of this writer; asks for the passphrase")
@@ -119,9 +128,11 @@ async def unlock(database: Path, name: str) -> tuple[User, Keyring]:
         user = await db.users.by_name(name) if name else writers[0] if len(writers) == 1 else None
         if user is None:
             raise CommandFailed("There is no such writer here." if name else "Say whose with --user NAME.")
-        master = open_slots(user.id, await _slots(db, user), ask_secret())
+        secret = ask_secret()
         # Read after the secret was typed, which takes its time: the key may have been changed meanwhile.
-        keys = open_keyring(user.id, master, await db.users.data_keys(user.id))
+        sealed = await db.users.keys(user.id)
+        master = open_slots(user.id, await _slots(db, user), secret)
+        keys = open_keyring(user.id, master, sealed)
     finally:
         await db.close()
     wipe(master)
@@ -129,14 +140,14 @@ async def unlock(database: Path, name: str) -> tuple[User, Keyring]:
 
 
 async def _slots(db: LocalDB, user: User) -> list[KeySlot]:
-    """The writer's slots but for one that is spoiled, which must not keep the other from opening."""
-    found: list[KeySlot] = []
-    for kind in ("passphrase", "recovery"):
-        try:
-            found += (await db.users.slots(user.id, kind)).values()
-        except BadParameters:
-            print(f"The {kind} slot was changed by something other than Llamora and is not trusted.", file=sys.stderr)
-    return found
+    """Read the user's slots and say which are spoiled: those must not keep the others from opening."""
+    slots = await db.users.slots(user.id)
+    for slot in slots:
+        with suppress(BadParameters):
+            if slot.kind != PASSPHRASE or slot.argon2:
+                continue
+        print(f"The {slot.kind} slot was changed by something other than Llamora and is not trusted.", file=sys.stderr)
+    return slots
 
 
 def _backup(database: Path, name: str, to: Path | None) -> int:

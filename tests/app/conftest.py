@@ -15,9 +15,10 @@ from quart.typing import TestAppProtocol
 
 from llamora.app import create_app
 from llamora.app.services.container import EXTENSION, AppServices, Shared
-from llamora.persistence.users import User
+from llamora.persistence.users import User, Users
 from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings, UpstreamSettings
 from llamora.vault.keys import Keyring, open_keyring
+from llamora.vault.slots import open_slots
 from tests.scripted_model import ScriptedModel
 
 PASSPHRASE = "correct horse battery staple 42"
@@ -44,7 +45,12 @@ class Account:
     user: User
     keys: Keyring
     code: str
-    master: bytearray
+
+
+async def keys_of(users: Users, account: Account) -> Keyring:
+    """The keys of an account as they are stored now, by its recovery code: that costs no KDF."""
+    master = open_slots(account.user.id, await users.slots(account.user.id), account.code)
+    return open_keyring(account.user.id, master, await users.keys(account.user.id))
 
 
 @dataclass
@@ -67,7 +73,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Journal:
             made: dict[str, Account] = {}
             for name in NAMES:
                 user, keys, code = await accounts.register(name, PASSPHRASE, "Europe/Berlin")
-                made[name] = Account(user, keys, code, keys.master)
+                made[name] = Account(user, keys, code)
             return made
 
     return Journal(folder, asyncio.run(register()))
@@ -202,8 +208,7 @@ class Running:
         """Somebody who is signed in; their keys are at hand, so that no KDF is waited for."""
         account = self.accounts[name]
         # Their own: keys are overwritten when the last session ends.
-        stored = await self.services.db.users.data_keys(account.user.id)
-        keys = open_keyring(account.user.id, account.master, stored)
+        keys = await keys_of(self.services.db.users, account)
         cookie, _ = await self.services.accounts.open_session(account.user, keys)
         visitor = self.stranger(headers)
         visitor.give("llamora", cookie)
@@ -232,8 +237,7 @@ async def start(registered: Journal, tmp_path: Path) -> AsyncIterator[Start]:
         # Keys of their own for each app: one test may lock them, and the next begins with them.
         users = app.extensions[EXTENSION].db.users
         accounts = {
-            name: replace(known, keys=open_keyring(known.user.id, known.master, await users.data_keys(known.user.id)))
-            for name, known in registered.accounts.items()
+            name: replace(known, keys=await keys_of(users, known)) for name, known in registered.accounts.items()
         }
         running.append(Running(app, test_app, accounts))
         return running[-1]

@@ -71,7 +71,7 @@ async def test_a_backup_of_the_moment_before_is_made_first(start: Start, tmp_pat
     assert (await alice.post("/you/key", {"passphrase": PASSPHRASE})).status == 303
     (file,) = app.services.backups.files(app.accounts["Alice"].user.id)
     header = read_header(file)
-    assert [key.epoch for key in header.data_keys] == [1]
+    assert [key.epoch for key in header.keys.data_keys] == [1]
     assert verify_backup(file, header, header.unlock(PASSPHRASE)).records["entries"] == 1
     await changed(app)
     await app.stop()

@@ -98,7 +98,7 @@ async def desks(
         user_id, keys = made
         db = await LocalDB.open(path)
         if not opened:
-            await db.users.add(User(user_id, "Writer", recovery_confirmed=True), keys.slots, [keys.data_key])
+            await db.users.add(User(user_id, "Writer", recovery_confirmed=True), keys.slots, keys.sealed)
         search = SearchService(db, Embedder(EmbeddingSettings(enabled=False), tmp_path), SearchSettings())
         journal = Journal(db, search, EntrySettings())
         llm = LlmSettings(embedded=False, upstream=UpstreamSettings(host=scripted.url), **given)  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ async def desks(
             name,
             writes=lambda other: other != name and other.startswith(f"{boot}."),
         )
-        desk = Desk(db, search, journal, model, replies, open_keyring(user_id, keys.master, [keys.data_key]))
+        desk = Desk(db, search, journal, model, replies, open_keyring(user_id, keys.master, keys.sealed))
         await search.start()
         await search.unlock(desk.keys)
         model.start()

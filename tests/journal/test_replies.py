@@ -646,7 +646,7 @@ async def test_a_reply_whose_keys_are_locked_ends_and_is_found_cut_short(
     more.set()
     assert (await asyncio.wait_for(following, 60)).state == "stopped"
     user_id, keys = made
-    desk.keys = open_keyring(user_id, keys.master, [keys.data_key])
+    desk.keys = open_keyring(user_id, keys.master, keys.sealed)
     assert (await desk.stored(reply)).state == "streaming"
     assert (await asyncio.wait_for(desk.ended(reply), 60)).note == CUT_SHORT
     assert (await desk.stored(reply)).state == "stopped"

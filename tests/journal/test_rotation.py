@@ -18,7 +18,7 @@ from llamora.persistence.entries import Entry
 from llamora.persistence.epochs import SEALED
 from llamora.persistence.users import User
 from llamora.vault.envelope import sealed_epoch
-from llamora.vault.keys import Keyring, new_data_key, open_keyring
+from llamora.vault.keys import Keyring, open_keyring, seal_new_keys
 from tests.persistence.conftest import DAY, damage, db, entry, keys, path, raw
 from tests.persistence.test_doctor import lived
 
@@ -76,7 +76,7 @@ async def test_one_change_at_a_time(db: LocalDB, lived: Keyring) -> None:
 async def test_writing_goes_on_meanwhile(db: LocalDB, keys: Keyring, raw: Raw) -> None:
     made = [entry(f"line {number}") for number in range(300)]
     await db.entries.add(keys, *made)
-    stale = open_keyring(keys.user_id, keys.master, await db.users.data_keys(keys.user_id))  # another worker
+    stale = open_keyring(keys.user_id, keys.master, await db.users.keys(keys.user_id))  # another worker
     rotation = Rotation(db)
     await rotation.begin(keys)
     texts = {each.id: each.text for each in made}
@@ -87,7 +87,7 @@ async def test_writing_goes_on_meanwhile(db: LocalDB, keys: Keyring, raw: Raw) -
             try:
                 await db.entries.update(ring, changed)
             except StorageError:  # its key is gone: it is told, and does it again with the new one
-                ring.take(await db.users.data_keys(ring.user_id))
+                ring.take(await db.users.data_keys(ring.user_id), keys.master)
                 await db.entries.update(ring, changed)
             texts[each.id] = changed.text
             added = entry("new")
@@ -102,7 +102,7 @@ async def test_writing_goes_on_meanwhile(db: LocalDB, keys: Keyring, raw: Raw) -
 
 
 async def test_a_late_write_under_a_key_that_is_gone_is_refused(db: LocalDB, lived: Keyring, raw: Raw) -> None:
-    late = open_keyring(lived.user_id, lived.master, await db.users.data_keys(lived.user_id))
+    late = open_keyring(lived.user_id, lived.master, await db.users.keys(lived.user_id))
     kept = (await db.entries.day(lived, DAY))[0]
     rotation = Rotation(db)
     await rotation.begin(lived)
@@ -114,7 +114,8 @@ async def test_a_late_write_under_a_key_that_is_gone_is_refused(db: LocalDB, liv
     with pytest.raises(StorageError):
         await db.tags.add(late, kept.id, "late")
     assert epochs(raw) == {2}
-    late.take(await db.users.data_keys(lived.user_id))
+    assert not late.take(await db.users.data_keys(lived.user_id))
+    assert late.take(await db.users.data_keys(lived.user_id), lived.master)
     await db.entries.add(late, entry("in time"))
 
 
@@ -134,7 +135,7 @@ async def test_stopped_and_taken_up_again(stops: int, db: LocalDB, keys: Keyring
         rotation.lock(keys.user_id)
         await rotation.close()
         # Whoever signs in now has keys of their own.
-        keys = open_keyring(keys.user_id, keys.master, await db.users.data_keys(keys.user_id))
+        keys = open_keyring(keys.user_id, keys.master, await db.users.keys(keys.user_id))
         assert len(await db.entries.day(keys, DAY)) == 400
         assert all(each.state == "done" for each in await db.entries.day(keys, DAY))
     if await db.epochs.count(keys.user_id) > 1:
@@ -166,9 +167,9 @@ async def test_what_does_not_open_is_in_nobodys_way(
 
 async def test_nobody_elses_records_are_touched(db: LocalDB, lived: Keyring, raw: Raw) -> None:
     master, user_id = os.urandom(32), secrets.token_bytes(16)
-    key = new_data_key(user_id, master, 1)
-    await db.users.add(User(user_id, "Bob", recovery_confirmed=False), [], [key])
-    bob = open_keyring(user_id, master, [key])
+    sealed = seal_new_keys(user_id, master)
+    await db.users.add(User(user_id, "Bob", recovery_confirmed=False), [], sealed)
+    bob = open_keyring(user_id, master, sealed)
     await db.entries.add(bob, entry("bob's"))
     before = raw("SELECT * FROM entries WHERE user_id=?", user_id)
     rotation = Rotation(db)
@@ -187,6 +188,6 @@ async def test_a_lock_in_the_middle_ends_it(db: LocalDB, lived: Keyring) -> None
     await rotation.close()
     with suppress(StorageError):
         assert await db.epochs.count(lived.user_id) == 2
-    again = open_keyring(lived.user_id, master, await db.users.data_keys(lived.user_id))
+    again = open_keyring(lived.user_id, master, await db.users.keys(lived.user_id))
     await rotation.finish(again)
     assert len(await db.entries.day(again, DAY)) == 2

@@ -32,7 +32,7 @@ from llamora.settings import (
     SessionSettings,
     resource,
 )
-from llamora.vault.keys import Keyring, new_data_key, open_keyring
+from llamora.vault.keys import Keyring, open_keyring, seal_new_keys
 from tests.test_clock import ZONES
 
 T = TypeVar("T")
@@ -75,9 +75,9 @@ class Desk:
     def writer(self) -> Keyring:
         """Somebody new, whose journal is empty; no slot is made, so no KDF is waited for."""
         user, master = User(secrets.token_bytes(16), secrets.token_hex(8), False), os.urandom(32)
-        data_key = new_data_key(user.id, master, 1)
-        self.do(self.db.users.add(user, [], [data_key]))
-        return open_keyring(user.id, master, [data_key])
+        sealed = seal_new_keys(user.id, master)
+        self.do(self.db.users.add(user, [], sealed))
+        return open_keyring(user.id, master, sealed)
 
     def move(self, keys: Keyring, zone: str) -> str:
         """Set the writer's zone, and return the one that then is in force."""

@@ -92,7 +92,7 @@ class Desk:
         self.db = await LocalDB.open(path)
         self.search = SearchService(self.db, Embedder(EmbeddingSettings(enabled=False), path.parent), SearchSettings())
         self.journal = Journal(self.db, self.search, EntrySettings())
-        self.keys = open_keyring(USER, made.master, [made.data_key])
+        self.keys = open_keyring(USER, made.master, made.sealed)
         self.traces = self.journal.traces
         await self.search.start()
         await self.search.unlock(self.keys)
@@ -132,9 +132,7 @@ class Traced(RuleBasedStateMachine):
 
         async def begin() -> None:
             self.desk = await Desk().open(self.path)
-            await self.desk.db.users.add(
-                User(USER, "Writer", recovery_confirmed=True), _MADE[0].slots, [_MADE[0].data_key]
-            )
+            await self.desk.db.users.add(User(USER, "Writer", recovery_confirmed=True), _MADE[0].slots, _MADE[0].sealed)
             self.other = await Desk().open(self.path)
 
         self.run(begin())

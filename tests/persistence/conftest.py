@@ -15,22 +15,22 @@ from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.entries import Entry
 from llamora.persistence.users import User
 from llamora.settings import resource
-from llamora.vault.keys import Keyring, SealedDataKey, new_data_key, open_keyring
+from llamora.vault.keys import Keyring, SealedKeys, open_keyring, seal_new_keys
 
 DAY = date(2026, 11, 20)
 AT = datetime(2026, 11, 20, 9, 30, tzinfo=UTC)
 
 
-def new_keys() -> tuple[Keyring, SealedDataKey]:
+def new_keys() -> tuple[Keyring, SealedKeys]:
     """Keys of a new writer; no slot is made, so no KDF is waited for."""
     user_id, master = secrets.token_bytes(16), os.urandom(32)
-    data_key = new_data_key(user_id, master, 1)
-    return open_keyring(user_id, master, [data_key]), data_key
+    sealed = seal_new_keys(user_id, master)
+    return open_keyring(user_id, master, sealed), sealed
 
 
 async def new_writer(db: LocalDB, name: str) -> Keyring:
-    keys, data_key = new_keys()
-    await db.users.add(User(keys.user_id, name, recovery_confirmed=False), [], [data_key])
+    keys, sealed = new_keys()
+    await db.users.add(User(keys.user_id, name, recovery_confirmed=False), [], sealed)
     return keys
 
 

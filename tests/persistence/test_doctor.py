@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
+from llamora.journal.rotation import Rotation
 from llamora.persistence import LocalDB, doctor
 from llamora.persistence.doctor import Report, examine, mend, swap
 from llamora.persistence.drafts import Draft, day_place
-from llamora.persistence.schema import PROFILES
 from llamora.persistence.vectors import EntryVectors
 from llamora.persistence.versions import Version
 from llamora.settings import resource
-from llamora.vault.keys import Keyring, SealedDataKey, new_data_key, open_keyring
+from llamora.vault.keys import Keyring, open_keyring, renew_keys
+from llamora.vault.slots import new_recovery_code, recovery_slot_key
 from tests.persistence.conftest import AT, DAY, entry, new_writer
 
 Raw = Callable[..., list[tuple[Any, ...]]]
@@ -124,15 +125,31 @@ def test_records_are_opened_beside_other_damage(
     assert len(report.damage) == 2
 
 
-def test_a_key_that_was_changed_while_the_passphrase_was_typed(path: Path, lived: Keyring, raw: Raw) -> None:
-    ((_, sealed),) = raw("SELECT epoch, sealed FROM data_keys")
-    second = new_data_key(lived.user_id, lived.master, 2)
-    raw("INSERT INTO data_keys VALUES (?, 2, ?)", lived.user_id, second.sealed)
-    typed = open_keyring(lived.user_id, lived.master, [SealedDataKey(1, sealed)])
-    newer = open_keyring(lived.user_id, lived.master, [SealedDataKey(1, sealed), second])
-    text = PROFILES.seal(newer, lived.user_id, 1, b"{}")
-    raw("UPDATE profiles SET epoch=2, sealed=?", text)
-    assert look(path, typed).damage == []
+async def test_a_key_that_was_changed_while_the_passphrase_was_typed(db: LocalDB, path: Path, lived: Keyring) -> None:
+    typed = open_keyring(lived.user_id, lived.master, await db.users.keys(lived.user_id))
+    await Rotation(db).begin(lived)
+    await db.profiles.put(lived, b"{}", revision=1)
+    assert look(path, typed).damage == ["The key was changed elsewhere in the meantime. Try again."]
+    assert look(path, lived).damage == []
+
+
+async def test_a_key_slot_that_was_changed_or_removed(db: LocalDB, path: Path, lived: Keyring, raw: Raw) -> None:
+    stored = await db.users.keys(lived.user_id)
+    codes = [recovery_slot_key(lived.user_id, new_recovery_code()) for _ in range(2)]
+    await db.users.renew_keys(lived.user_id, stored, new := renew_keys(lived.user_id, lived.master, stored, add=codes))
+    lived.take(new.sealed.data_keys, new.master)
+    assert look(path, lived).damage == []
+    raw("DELETE FROM key_slots WHERE id=?", codes[0].id)
+    assert look(path, lived).damage == [
+        "1 key slots are not as they were made, or gone. llamora-server rotate makes them anew."
+    ]
+    raw("UPDATE key_slots SET salt=zeroblob(32)")
+    assert look(path, lived).damage[0].startswith("3 key slots")
+    await Rotation(db).finish(lived)
+    await Rotation(db).begin(lived)
+    assert look(path, lived).damage == []
+    raw("UPDATE keyrings SET slots=?", stored.slots)
+    assert look(path, lived).damage == ["The list of the key slots does not open."]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")

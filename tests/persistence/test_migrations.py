@@ -30,7 +30,7 @@ from tests.fixtures.make_fixture import load
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "tests/fixtures"
-SEALED_TABLES = ("key_slots", "data_keys", *(kind.table for kind in KINDS if kind is not TAG_CHANGES))
+SEALED_TABLES = ("key_slots", "keyrings", "data_keys", *(kind.table for kind in KINDS if kind is not TAG_CHANGES))
 
 
 @pytest.fixture
@@ -208,10 +208,10 @@ async def test_every_record_of_an_older_journal_opens(kept: str, tmp_path: Path)
         user = await db.users.by_name(told["name"])
         assert user is not None
         assert user.recovery_confirmed
-        slots = await db.users.slots(user.id)
+        slots = {slot.kind: slot for slot in await db.users.slots(user.id)}
         master = open_slot(user.id, slots["passphrase"], told["passphrase"])
         assert open_slot(user.id, slots["recovery"], told["recovery_code"]) == master
-        keys = open_keyring(user.id, master, await db.users.data_keys(user.id))
+        keys = open_keyring(user.id, master, await db.users.keys(user.id))
         assert keys.epoch == 2
 
         wanted = {bytes.fromhex(each["id"]): each for each in told["entries"]}

@@ -19,8 +19,8 @@ from llamora.persistence.sessions import LINGER_SECONDS, Session
 from llamora.persistence.trace_book import trace_hash
 from llamora.persistence.users import NameTaken, User, name_key
 from llamora.persistence.vectors import EntryVectors
-from llamora.vault.keys import Keyring
-from llamora.vault.slots import KeySlot
+from llamora.vault.keys import Keyring, renew_keys
+from llamora.vault.slots import new_recovery_code, recovery_slot_key
 from tests.persistence.conftest import AT, DAY, entry, new_keys, new_writer
 
 Raw = Callable[..., list[tuple[Any, ...]]]
@@ -287,14 +287,18 @@ async def test_names_are_taken_however_they_are_spelt(db: LocalDB, keys: Keyring
         await db.users.get(bytes(16))
 
 
-async def test_of_two_changes_of_a_slot_one_is_told(db: LocalDB, keys: Keyring) -> None:
-    slots = [KeySlot("recovery", bytes(32), None, secrets.token_bytes(40)) for _ in range(3)]
-    await db.users.put_slots(keys.user_id, [slots[0]])
+async def test_of_two_changes_of_keys_one_is_told(db: LocalDB, keys: Keyring) -> None:
+    stored = await db.users.keys(keys.user_id)
+    code = recovery_slot_key(keys.user_id, new_recovery_code())
+    first, second = (renew_keys(keys.user_id, keys.master, stored, add=[code]) for _ in range(2))
     await db.users.confirm_recovery(keys.user_id)
-    await db.users.put_slots(keys.user_id, [slots[1]], expected=slots[0])
+    await db.users.renew_keys(keys.user_id, stored, first, code_changed=True)
     with pytest.raises(StaleRevision):
-        await db.users.put_slots(keys.user_id, [slots[2]], expected=slots[0])
-    assert await db.users.slots(keys.user_id) == {"recovery": slots[1]}
+        await db.users.renew_keys(keys.user_id, stored, second)
+    with pytest.raises(StaleRevision):
+        await db.users.replace_slot(keys.user_id, stored, code.id, second.slots[0], second.sealed)
+    assert await db.users.slots(keys.user_id) == list(first.slots)
+    assert await db.users.keys(keys.user_id) == first.sealed
     assert not (await db.users.get(keys.user_id)).recovery_confirmed  # the new code was typed back by nobody
 
 

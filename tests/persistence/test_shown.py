@@ -67,6 +67,7 @@ SHAPES: dict[str, Callable[[Any], bool]] = {
     "hash of a random token": _bytes(32),
     "salt": _bytes(32),
     "sealed": is_envelope,
+    "sealed to a key of the slot": lambda value: bytes(value[:4]) == b"LL\x01\x02" and len(value) == 1210,
     "epoch": _is("[12]"),
     "revision": _is("[1-9]"),
     "place from the random id": lambda value: isinstance(value, int),

@@ -91,8 +91,8 @@ async def desks(
         db = await LocalDB.open(path)
         if not opened:
             for place, (user, made) in enumerate(made_keys):
-                await db.users.add(User(user, f"writer {place}", recovery_confirmed=True), made.slots, [made.data_key])
-        keys, other = (open_keyring(user, made.master, [made.data_key]) for user, made in made_keys)
+                await db.users.add(User(user, f"writer {place}", recovery_confirmed=True), made.slots, made.sealed)
+        keys, other = (open_keyring(user, made.master, made.sealed) for user, made in made_keys)
         service = SearchService(db, with_model, settings)
         await service.start()
         opened.append(Desk(db, service, keys, other, with_model, path))

@@ -1,7 +1,8 @@
 """Opens and makes sealed records from docs/encryption.md alone. Shares no code with llamora.vault.
 
-Where the vault uses AESGCM, HKDF, `hmac` and argon2-cffi, this uses Cipher with GCM, HMAC written out
-as RFC 5869 has it, and OpenSSL's Argon2id. Slow and plain on purpose.
+Where the vault uses AESGCM, HKDF, `hmac`, argon2-cffi and a ready HPKE, this uses Cipher with GCM, HMAC written out
+as RFC 5869 has it, OpenSSL's Argon2id, and HPKE written out as RFC 9180 has it, with X-Wing put together from ML-KEM
+and X25519. Slow and plain on purpose.
 """
 
 import hashlib
@@ -11,6 +12,8 @@ import unicodedata
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, hmac
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
@@ -99,8 +102,82 @@ def unseal(subkey: bytes, purpose: int, epoch: int, ctx: bytes, sealed: bytes) -
     return padded[4 : 4 + length]
 
 
-def slot_place(user_id: bytes, kind: str, salt: bytes, params: str) -> bytes:
-    return place(user_id, "key_slots", kind, hashlib.sha256(salt + params.encode()).digest(), 0)
+def under_master(master: bytes, user_id: bytes, column: str, epoch: int, sealed: bytes) -> bytes:
+    """What the table `keyrings` holds: the list of slots or the key of the blind indexes."""
+    label = {"slots": "master/slots", "index_key": "master/index-key"}[column]
+    return unseal(derive(master, user_id, label), 10, epoch, place(user_id, "keyrings", column, b"", 0), sealed)
+
+
+def key_pair(kek: bytes, user_id: bytes) -> tuple[MLKEM768PrivateKey, X25519PrivateKey]:
+    stretched = hashlib.shake_256(derive(kek, user_id, "slot/key-pair")).digest(96)
+    return MLKEM768PrivateKey.from_seed_bytes(stretched[:64]), X25519PrivateKey.from_private_bytes(stretched[64:])
+
+
+def public_half(pair: tuple[MLKEM768PrivateKey, X25519PrivateKey]) -> bytes:
+    return pair[0].public_key().public_bytes_raw() + pair[1].public_key().public_bytes_raw()
+
+
+def x_wing(ml_kem_secret: bytes, x25519_secret: bytes, ephemeral: bytes, x25519_public: bytes) -> bytes:
+    return hashlib.sha3_256(ml_kem_secret + x25519_secret + ephemeral + x25519_public + b"\\.//^\\").digest()
+
+
+def hpke_key(shared: bytes, info: bytes) -> tuple[bytes, bytes]:
+    """Key and nonce of RFC 9180's base mode: KEM 0x647a, HKDF-SHA256, AES-256-GCM."""
+    suite = b"HPKE" + bytes.fromhex("647a 0001 0002")
+
+    def extract(salt: bytes, label: bytes, material: bytes) -> bytes:
+        return mac(salt or bytes(32), b"HPKE-v1" + suite + label + material)
+
+    context = b"\0" + extract(b"", b"psk_id_hash", b"") + extract(b"", b"info_hash", info)
+    secret = extract(shared, b"secret", b"")
+
+    def labelled(label: bytes, size: int) -> bytes:
+        return expand(secret, size.to_bytes(2, "big") + b"HPKE-v1" + suite + label + context, size)
+
+    return labelled(b"key", 32), labelled(b"base_nonce", 12)
+
+
+def slot_check(header: bytes, user_id: bytes, slot: dict[str, str], public: bytes) -> bytes:
+    record_id = bytes.fromhex(slot["id"] + slot["salt"]) + (slot["params"] or "").encode()
+    ctx = place(user_id, "key_slots", slot["kind"], record_id, 0)
+    return hashlib.sha256(b"llamora/1/slot" + header + ctx + public).digest()
+
+
+def open_slot(user_id: bytes, slot: dict[str, str], kek: bytes) -> bytes:
+    """The master key of a slot, given what its secret was stretched to."""
+    sealed = bytes.fromhex(slot["sealed"])
+    if len(sealed) != 1210 or sealed[:6] != b"LL\x01\x02\x0a\0":
+        raise Refused("UnknownFormat")
+    ml_kem, x25519 = pair = key_pair(kek, user_id)
+    if slot_check(sealed[:10], user_id, slot, public_half(pair)) != sealed[10:42]:
+        raise Refused("WrongSecret")
+    ciphertext, ephemeral, body, tag = sealed[42:1130], sealed[1130:1162], sealed[1162:1194], sealed[1194:]
+    shared = x_wing(
+        ml_kem.decapsulate(ciphertext),
+        x25519.exchange(X25519PublicKey.from_public_bytes(ephemeral)),
+        ephemeral,
+        x25519.public_key().public_bytes_raw(),
+    )
+    key, nonce = hpke_key(shared, b"llamora/1/slot" + sealed[:42])
+    cipher = Cipher(algorithms.AES(key), modes.GCM(nonce, tag)).decryptor()
+    try:
+        return cipher.update(body) + cipher.finalize()
+    except InvalidTag:
+        raise Refused("Damaged") from None
+
+
+def seal_slot(user_id: bytes, epoch: int, slot: dict[str, str], public: bytes, master: bytes) -> bytes:
+    """Seal a master key to the public half of a slot."""
+    prefix = b"LL\x01\x02\x0a\0" + epoch.to_bytes(4, "big")
+    prefix += slot_check(prefix, user_id, slot, public)
+    ml_kem_secret, ciphertext = MLKEM768PublicKey.from_public_bytes(public[:1184]).encapsulate()
+    own = X25519PrivateKey.generate()
+    ephemeral = own.public_key().public_bytes_raw()
+    x25519_secret = own.exchange(X25519PublicKey.from_public_bytes(public[1184:]))
+    shared = x_wing(ml_kem_secret, x25519_secret, ephemeral, public[1184:])
+    key, nonce = hpke_key(shared, b"llamora/1/slot" + prefix)
+    cipher = Cipher(algorithms.AES(key), modes.GCM(nonce)).encryptor()
+    return prefix + ciphertext + ephemeral + cipher.update(master) + cipher.finalize() + cipher.tag
 
 
 def passphrase_kek(passphrase: str, salt: bytes, params: str) -> bytes:

@@ -31,7 +31,7 @@ def annas() -> NewKeys:
 
 @pytest.fixture
 def ring(annas: NewKeys) -> Keyring:
-    return keys.open_keyring(ANNA, annas.master, [annas.data_key])
+    return keys.open_keyring(ANNA, annas.master, annas.sealed)
 
 
 # --- Argon2id -----------------------------------------------------------------------------------
@@ -227,7 +227,14 @@ def test_both_slots_open_to_the_same_master_key(annas: NewKeys) -> None:
     assert slots.open_slot(ANNA, passphrase, PASSPHRASE) == annas.master
     assert slots.open_slot(ANNA, recovery, annas.recovery_code.lower()) == annas.master
     assert len(annas.master) == 32
-    assert annas.master not in passphrase.sealed + recovery.sealed + annas.data_key.sealed
+    (data_key,) = annas.sealed.data_keys
+    assert annas.master not in passphrase.sealed + recovery.sealed + data_key.sealed
+    listed = keys.living_slots(ANNA, annas.master, annas.sealed)
+    assert [(each.id, each.kind, each.salt, each.params) for each in listed] == [
+        (each.id, each.kind, each.salt, each.params) for each in annas.slots
+    ]
+    # The public halves are in the sealed list only.
+    assert not any(each.public_key[:32] in annas.sealed.slots + passphrase.sealed + recovery.sealed for each in listed)
 
 
 def test_wrong_secrets(annas: NewKeys) -> None:
@@ -243,30 +250,58 @@ def test_wrong_secrets(annas: NewKeys) -> None:
         slots.open_slot(ANNA, recovery, annas.recovery_code[:-1])
 
 
+def passphrase_slot(passphrase: str, params: Argon2Params = FLOOR) -> KeySlot:
+    return slots.seal_slot(ANNA, 1, slots.passphrase_slot_key(ANNA, passphrase, params), bytes(32))
+
+
 def test_the_same_words_from_another_keyboard() -> None:
-    slot = slots.seal_passphrase_slot(ANNA, bytes(32), "Caf\u00e9 \u2167 \ufb01n", FLOOR)
+    slot = passphrase_slot("Caf\u00e9 \u2167 \ufb01n")
     assert slots.open_slot(ANNA, slot, "Cafe\u0301 VIII fin") == bytes(32)
 
 
 def test_a_passphrase_that_is_not_unicode() -> None:
-    slot = slots.seal_passphrase_slot(ANNA, bytes(32), "\ud83d alone", FLOOR)
-    assert slots.open_slot(ANNA, slot, "\ud83d alone") == bytes(32)
+    assert slots.open_slot(ANNA, passphrase_slot("\ud83d alone"), "\ud83d alone") == bytes(32)
+
+
+def test_a_slot_is_sealed_without_its_secret(annas: NewKeys) -> None:
+    code = slots.new_recovery_code()
+    key = slots.recovery_slot_key(ANNA, code)
+    one, other = (slots.seal_slot(ANNA, epoch, key, bytes([epoch]) * 32) for epoch in (1, 2))
+    assert slots.open_slot(ANNA, one, code) == b"\1" * 32
+    assert slots.open_slot(ANNA, other, code) == b"\2" * 32
+    assert (one.id, one.salt) == (other.id, other.salt)
+    assert slots.recovery_slot_key(ANNA, code).public_key != key.public_key  # a new salt is a new pair
+
+
+def test_several_slots_of_a_kind_and_kinds_that_open_elsewhere(annas: NewKeys) -> None:
+    codes = [slots.new_recovery_code() for _ in range(2)]
+    made = [
+        slots.seal_slot(ANNA, 1, slots.recovery_slot_key(ANNA, code), bytes([n]) * 32) for n, code in enumerate(codes)
+    ]
+    passkey = replace(made[0], kind="passkey")
+    assert slots.open_slots(ANNA, [passkey, *made], codes[0]) == bytes(32)
+    assert slots.open_slots(ANNA, [passkey, *made], codes[1]) == b"\1" * 32
+    with pytest.raises(WrongSecret):
+        slots.open_slots(ANNA, [passkey], codes[0])
+    with pytest.raises(WrongSecret):
+        slots.open_slot(ANNA, passkey, codes[0])
 
 
 def test_an_exchanged_recovery_slot(annas: NewKeys) -> None:
     recovery = annas.slots[1]
     code = annas.recovery_code
-    other = slots.seal_recovery_slot(ANNA, annas.master, code)
+    other = slots.seal_slot(ANNA, 1, slots.recovery_slot_key(ANNA, code), annas.master)
     with pytest.raises(WrongSecret):
         slots.open_slot(BOB, recovery, code)
-    with pytest.raises(WrongSecret):
-        slots.open_slot(ANNA, replace(recovery, salt=other.salt), code)
-    with pytest.raises(WrongSecret):
-        slots.open_slot(ANNA, replace(recovery, sealed=other.sealed), code)
-    with pytest.raises(WrongSecret):
-        # Parameters on a slot that has none.
-        slots.open_slot(ANNA, replace(recovery, params=FLOOR), code)
-    assert other.sealed != recovery.sealed
+    for changed in (
+        replace(recovery, salt=other.salt),
+        replace(recovery, sealed=other.sealed),
+        replace(recovery, id=other.id),
+        replace(recovery, params="m=65536,t=3,p=4"),  # parameters on a slot that has none
+        replace(recovery, sealed=recovery.sealed[:9] + b"\2" + recovery.sealed[10:]),  # another epoch
+    ):
+        with pytest.raises(WrongSecret):
+            slots.open_slot(ANNA, changed, code)
 
 
 def test_an_exchanged_passphrase_slot(annas: NewKeys) -> None:
@@ -274,9 +309,10 @@ def test_an_exchanged_passphrase_slot(annas: NewKeys) -> None:
     with pytest.raises(WrongSecret):
         slots.open_slot(BOB, passphrase, PASSPHRASE)
     with pytest.raises(WrongSecret):
-        slots.open_slot(ANNA, replace(passphrase, params=Argon2Params(65544, 3, 4)), PASSPHRASE)
-    with pytest.raises(BadParameters):
-        slots.open_slot(ANNA, replace(passphrase, params=None), PASSPHRASE)
+        slots.open_slot(ANNA, replace(passphrase, params="m=65544,t=3,p=4"), PASSPHRASE)
+    for params in (None, "m=8,t=1,p=1"):
+        with pytest.raises(BadParameters):
+            slots.open_slot(ANNA, replace(passphrase, params=params), PASSPHRASE)
     with pytest.raises(RecoveryCodeError):
         slots.open_slot(ANNA, replace(passphrase, kind="recovery", params=None), PASSPHRASE)
     with pytest.raises(UnknownFormat):
@@ -290,12 +326,12 @@ def test_parameters_are_bound_even_under_the_right_kek(annas: NewKeys, monkeypat
         return bytes(32)
 
     monkeypatch.setattr(slots, "hash_secret_raw", one_kek)
-    slot = slots.seal_passphrase_slot(ANNA, annas.master, PASSPHRASE, Argon2Params(131072, 3, 4))
-    assert slots.open_slot(ANNA, slot, PASSPHRASE) == annas.master
+    slot = passphrase_slot(PASSPHRASE, Argon2Params(131072, 3, 4))
+    assert slots.open_slot(ANNA, slot, PASSPHRASE) == bytes(32)
     for changed in (
-        replace(slot, params=FLOOR),
+        replace(slot, params=FLOOR.to_text()),
         replace(slot, salt=bytes(32)),
-        KeySlot("passphrase", slot.salt, Argon2Params(131072, 3, 5), slot.sealed),
+        replace(slot, params="m=131072,t=3,p=5"),
     ):
         with pytest.raises(WrongSecret):
             slots.open_slot(ANNA, changed, PASSPHRASE)
@@ -303,10 +339,80 @@ def test_parameters_are_bound_even_under_the_right_kek(annas: NewKeys, monkeypat
 
 def test_a_damaged_slot_is_not_a_wrong_secret(annas: NewKeys) -> None:
     recovery = annas.slots[1]
-    with pytest.raises(Damaged):
-        slots.open_slot(ANNA, replace(recovery, sealed=recovery.sealed[:-1] + b"\0"), annas.recovery_code)
-    with pytest.raises(UnknownFormat):
-        slots.open_slot(ANNA, replace(recovery, sealed=b""), annas.recovery_code)
+    sealed = recovery.sealed
+    for at in (42, 1129, 1130, 1161, len(sealed) - 1):  # ML-KEM ciphertext, X25519 key, master key, tag
+        changed = sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :]
+        with pytest.raises(Damaged):
+            slots.open_slot(ANNA, replace(recovery, sealed=changed), annas.recovery_code)
+    for changed in (b"", sealed[:-1], sealed + b"\0", *(sealed[:at] + b"\7" + sealed[at + 1 :] for at in range(6))):
+        with pytest.raises(UnknownFormat):
+            slots.open_slot(ANNA, replace(recovery, sealed=changed), annas.recovery_code)
+
+
+# --- New keys -----------------------------------------------------------------------------------
+
+
+def test_new_keys_are_sealed_for_the_slots_that_are_kept(annas: NewKeys) -> None:
+    code = slots.new_recovery_code()
+    added = slots.recovery_slot_key(ANNA, code)
+    new = keys.renew_keys(ANNA, annas.master, annas.sealed, add=[added], keep=lambda slot: slot.kind != "passphrase")
+    kept, fresh = new.slots
+    assert (kept.id, fresh.id) == (annas.slots[1].id, added.id)
+    assert slots.open_slot(ANNA, kept, annas.recovery_code) == new.master != annas.master
+    assert slots.open_slot(ANNA, fresh, code) == new.master
+    assert [slot.id for slot in keys.living_slots(ANNA, new.master, new.sealed)] == [kept.id, fresh.id]
+    assert [key.epoch for key in new.sealed.data_keys] == [1, 2]
+    again = keys.renew_keys(ANNA, new.master, new.sealed)
+    assert slots.open_slot(ANNA, again.slots[1], code) == again.master
+    assert again.sealed.epoch == 3
+
+
+def test_what_an_old_slot_opens_opens_nothing_new(annas: NewKeys, ring: Keyring) -> None:
+    before = ring.seal(ENTRY, "entries", "sealed", b"1", 1, b"before")
+    new = keys.renew_keys(ANNA, annas.master, annas.sealed)
+    renewed = keys.open_keyring(ANNA, new.master, new.sealed)
+    after = renewed.seal(ENTRY, "entries", "sealed", b"1", 2, b"after")
+    assert renewed.open(ENTRY, "entries", "sealed", b"1", 1, before) == b"before"
+    assert renewed.blind("day", b"2026-11-20") == ring.blind("day", b"2026-11-20")
+    old = slots.open_slot(ANNA, annas.slots[0], PASSPHRASE)
+    with pytest.raises(WrongKey):
+        keys.open_keyring(ANNA, old, new.sealed)
+    with pytest.raises(WrongKey):
+        keys.living_slots(ANNA, old, new.sealed)
+    for key in new.sealed.data_keys:
+        with pytest.raises(WrongKey):
+            keys.open_keyring(ANNA, old, replace(annas.sealed, data_keys=(key,)))
+    with pytest.raises(MissingEpoch):
+        keys.open_keyring(ANNA, old, annas.sealed).open(ENTRY, "entries", "sealed", b"1", 2, after)
+    # The old data key under the number of the new one does not help.
+    relabelled = replace(annas.sealed, data_keys=(keys.new_data_key(ANNA, old, 2, _key=ring._data_keys[1]),))
+    with pytest.raises(WrongKey):
+        keys.open_keyring(ANNA, old, relabelled).open(ENTRY, "entries", "sealed", b"1", 2, after)
+
+
+def test_a_keyring_takes_new_keys_up(annas: NewKeys, ring: Keyring) -> None:
+    new = keys.renew_keys(ANNA, annas.master, annas.sealed)
+    assert not ring.take(new.sealed.data_keys)
+    assert not ring.take(new.sealed.data_keys, bytes(32))
+    assert (ring.epoch, ring.master) == (1, annas.master)
+    assert ring.take(new.sealed.data_keys, new.master)
+    assert (ring.epoch, ring.master) == (2, new.master)
+    # An older master key that comes late changes nothing.
+    assert ring.take(new.sealed.data_keys, annas.master)
+    assert ring.take(annas.sealed.data_keys, annas.master)
+    assert (ring.epoch, ring.master) == (2, new.master)
+    assert ring.take(new.sealed.data_keys[1:])
+    with pytest.raises(MissingEpoch):
+        ring._subkey(1, ENTRY)
+
+
+def test_a_slot_takes_the_place_of_another_under_the_same_master_key(annas: NewKeys) -> None:
+    code = slots.new_recovery_code()
+    fresh = slots.recovery_slot_key(ANNA, code)
+    slot, sealed = keys.replace_slot(ANNA, annas.master, annas.sealed, annas.slots[1].id, fresh)
+    assert slots.open_slot(ANNA, slot, code) == annas.master
+    assert [each.id for each in keys.living_slots(ANNA, annas.master, sealed)] == [annas.slots[0].id, fresh.id]
+    assert sealed.data_keys == annas.sealed.data_keys
 
 
 def test_nothing_secret_is_printed(annas: NewKeys, ring: Keyring) -> None:
@@ -321,7 +427,7 @@ def test_nothing_secret_is_printed(annas: NewKeys, ring: Keyring) -> None:
 
 @given(st.sampled_from(PURPOSES), st.binary(max_size=16), st.integers(0, 2**64 - 1), st.binary(max_size=600))
 def test_seal_and_open(purpose: Purpose, record_id: bytes, revision: int, text: bytes) -> None:
-    ring = keys.open_keyring(ANNA, bytes(32), [keys.new_data_key(ANNA, bytes(32), 1)])
+    ring = keys.open_keyring(ANNA, bytes(32), keys.seal_new_keys(ANNA, bytes(32)))
     sealed = ring.seal(purpose, "entries", "sealed", record_id, revision, text)
     assert ring.open(purpose, "entries", "sealed", record_id, revision, sealed) == text
     for other in PURPOSES:
@@ -334,8 +440,8 @@ def test_seal_and_open(purpose: Purpose, record_id: bytes, revision: int, text: 
 
 def test_a_new_epoch_seals_and_the_old_one_still_opens(annas: NewKeys, ring: Keyring) -> None:
     old = ring.seal(ENTRY, "entries", "sealed", b"1", 1, b"before")
-    second_key = keys.new_data_key(ANNA, annas.master, 2)
-    rotated = keys.open_keyring(ANNA, annas.master, [second_key, annas.data_key])
+    renewed = keys.renew_keys(ANNA, annas.master, annas.sealed)
+    rotated = keys.open_keyring(ANNA, renewed.master, renewed.sealed)
     assert (ring.epoch, rotated.epoch) == (1, 2)
     new = rotated.seal(ENTRY, "entries", "sealed", b"1", 2, b"after")
     assert rotated.open(ENTRY, "entries", "sealed", b"1", 1, old) == b"before"
@@ -349,21 +455,22 @@ def test_a_new_epoch_seals_and_the_old_one_still_opens(annas: NewKeys, ring: Key
 
 
 def test_data_keys_belong_to_one_user_and_epoch(annas: NewKeys) -> None:
+    (data_key,) = annas.sealed.data_keys
     with pytest.raises(SealError):
-        keys.open_keyring(BOB, annas.master, [annas.data_key])
+        keys.open_keyring(BOB, annas.master, annas.sealed)
     with pytest.raises(SealError):
-        keys.open_keyring(ANNA, bytes(32), [annas.data_key])
+        keys.open_keyring(ANNA, bytes(32), annas.sealed)
     with pytest.raises(SealError):
-        keys.open_keyring(ANNA, annas.master, [replace(annas.data_key, epoch=2)])
+        keys.open_keyring(ANNA, annas.master, replace(annas.sealed, data_keys=(replace(data_key, epoch=2),)))
     with pytest.raises(MissingEpoch):
-        keys.open_keyring(ANNA, annas.master, [])
+        keys.open_keyring(ANNA, annas.master, replace(annas.sealed, data_keys=()))
 
 
 def test_blind_index(annas: NewKeys, ring: Keyring) -> None:
     day = ring.blind("day", b"2026-11-20")
     assert len(day) == 32
     assert day == ring.blind("day", b"2026-11-20")
-    bob = keys.open_keyring(BOB, annas.master, [keys.new_data_key(BOB, annas.master, 1)])
+    bob = keys.open_keyring(BOB, annas.master, keys.seal_new_keys(BOB, annas.master))
     others = [
         ring.blind("day", b"2026-11-21"),
         ring.blind("trace", b"2026-11-20"),
@@ -374,11 +481,17 @@ def test_blind_index(annas: NewKeys, ring: Keyring) -> None:
 
 
 def test_a_closed_keyring_refuses_everything(annas: NewKeys) -> None:
-    ring = keys.open_keyring(ANNA, annas.master, [annas.data_key])
+    ring = keys.open_keyring(ANNA, annas.master, annas.sealed)
     sealed = ring.seal(ENTRY, "entries", "sealed", b"1", 1, b"text")
     ring.blind("day", b"")
-    kept = [ring._master, *ring._subkeys.values(), *ring._data_keys.values(), *ring._blind_keys.values()]
-    assert len(kept) == 4
+    kept = [
+        ring._master,
+        ring._index_key,
+        *ring._subkeys.values(),
+        *ring._data_keys.values(),
+        *ring._blind_keys.values(),
+    ]
+    assert len(kept) == 5
     assert all(any(key) for key in kept)
     ring.close()
     ring.close()
@@ -399,7 +512,7 @@ def test_a_closed_keyring_refuses_everything(annas: NewKeys) -> None:
 
 def test_closing_while_sealing_never_seals_under_zeros(annas: NewKeys, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worst moment: the subkey is zeroed after it was looked up and before it is used."""
-    ring = keys.open_keyring(ANNA, annas.master, [annas.data_key])
+    ring = keys.open_keyring(ANNA, annas.master, annas.sealed)
     really_seal = keys.seal
 
     def lock_first(*args: object, **kwargs: object) -> bytes:
@@ -412,8 +525,8 @@ def test_closing_while_sealing_never_seals_under_zeros(annas: NewKeys, monkeypat
 
 
 def test_many_threads_and_a_lock(annas: NewKeys) -> None:
-    ring = keys.open_keyring(ANNA, annas.master, [annas.data_key])
-    check = keys.open_keyring(ANNA, annas.master, [annas.data_key])
+    ring = keys.open_keyring(ANNA, annas.master, annas.sealed)
+    check = keys.open_keyring(ANNA, annas.master, annas.sealed)
     results: list[bytes] = []
     surprises: list[BaseException] = []
 

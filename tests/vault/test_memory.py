@@ -11,7 +11,7 @@ import pytest
 
 from llamora.persistence.schema import ENTRY
 from llamora.vault import memory
-from llamora.vault.keys import KeyringClosed, new_data_key, open_keyring
+from llamora.vault.keys import KeyringClosed, open_keyring, seal_new_keys
 from llamora.vault.memory import KeyMemory, wipe
 
 ANNA = b"a" * 16
@@ -61,12 +61,12 @@ def test_what_nothing_refers_to_is_overwritten() -> None:
 
 def test_keys_are_in_there_and_go_with_the_lock() -> None:
     master = bytearray(os.urandom(32))
-    ring = open_keyring(ANNA, master, [new_data_key(ANNA, master, 1)])
+    ring = open_keyring(ANNA, master, seal_new_keys(ANNA, master))
     ring.seal(ENTRY, "entries", "sealed", b"1", 1, b"text")
     ring.blind("day", b"")
     pages = [bytes(page) for page in ring._memory._pages]  # pyright: ignore[reportPrivateUsage]
     assert pages[0][:32] == master
-    assert sum(any(pages[0][at : at + 32]) for at in range(0, 512, 32)) == 4
+    assert sum(any(pages[0][at : at + 32]) for at in range(0, 512, 32)) == 5
     ring.close()
     assert not any(any(bytes(page)) for page in ring._memory._pages)  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(KeyringClosed):

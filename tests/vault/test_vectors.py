@@ -1,7 +1,9 @@
 """The published vectors, by the vault and by the second implementation; Wycheproof for the primitives."""
 
+# pyright: reportPrivateUsage=false
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 from llamora.persistence.schema import PURPOSES
 from llamora.vault import envelope, keys, slots
-from llamora.vault.envelope import Context, SealError
-from llamora.vault.keys import SealedDataKey
-from llamora.vault.slots import Argon2Params, KeySlot
+from llamora.vault.envelope import Context, Damaged, SealError, UnknownFormat
+from llamora.vault.keys import SealedDataKey, SealedKeys
+from llamora.vault.slots import Argon2Params, KeySlot, SlotKey, WrongSecret
 from tests.vault import second_implementation as second
 
 Case = dict[str, Any]
@@ -74,9 +76,8 @@ def test_data_keys_and_subkeys() -> None:
         assert ours == SealedDataKey(epoch, sealed)
         ctx = second.place(USER, "data_keys", "sealed", epoch.to_bytes(4, "big"), 0)
         assert second.unseal(sealing, 10, epoch, ctx, sealed) == data_key
-    ring = keys.open_keyring(
-        USER, MASTER, [SealedDataKey(case["epoch"], raw(case, "sealed")) for case in VECTORS["data_keys"]]
-    )
+    data_keys = tuple(SealedDataKey(case["epoch"], raw(case, "sealed")) for case in VECTORS["data_keys"])
+    ring = keys.open_keyring(USER, MASTER, replace(keys.seal_new_keys(USER, MASTER), data_keys=data_keys))
     assert ring.epoch == 70000
     for case in VECTORS["subkeys"]:
         subkey, purpose = raw(case, "subkey"), case["purpose"]
@@ -90,27 +91,52 @@ def test_data_keys_and_subkeys() -> None:
 
 @pytest.mark.parametrize("case", VECTORS["slots"], ids=["passphrase", "other-parameters", "recovery"])
 def test_slots(case: Case) -> None:
-    salt, sealed, secret = raw(case, "salt"), raw(case, "sealed"), case["secret"]
-    ctx = second.slot_place(USER, case["kind"], salt, case["params"])
+    """HPKE draws a key for each sealing: what one of the two seals, the other opens."""
+    salt, slot_id, secret = raw(case, "salt"), raw(case, "id"), case["secret"]
     if case["kind"] == "passphrase":
         params = Argon2Params.from_text(case["params"])
-        slot = slots.seal_passphrase_slot(USER, MASTER, secret, params, _salt=salt)
+        key = slots.passphrase_slot_key(USER, secret, params, _salt=salt, _id=slot_id)
         kek = second.passphrase_kek(secret, salt, case["params"])
     else:
-        slot = slots.seal_recovery_slot(USER, MASTER, secret, _salt=salt)
-        params = None
+        key = slots.recovery_slot_key(USER, secret, _salt=salt, _id=slot_id)
         kek = second.derive(second.code_bits(secret), salt, "kek/recovery")
-    assert slot == KeySlot(case["kind"], salt, params, sealed)
-    assert second.unseal(kek, 10, 0, ctx, sealed) == MASTER
-    assert second.seal(kek, 10, 0, ctx, MASTER, salt) == sealed
+    assert key == SlotKey(slot_id, case["kind"], salt, case["params"], raw(case, "public_key"))
+    assert second.public_half(second.key_pair(kek, USER)) == key.public_key
+    slot = KeySlot(slot_id, case["kind"], salt, case["params"], raw(case, "sealed"))
+    assert slots.open_slot(USER, slot, secret) == MASTER
+    assert second.open_slot(USER, case, kek) == MASTER
+    again = slots.seal_slot(USER, 7, key, MASTER)
+    assert again.sealed[10:42] == second.slot_check(again.sealed[:10], USER, case, key.public_key)
+    assert second.open_slot(USER, case | {"sealed": again.sealed.hex()}, kek) == MASTER
+    theirs = second.seal_slot(USER, 7, case, key.public_key, MASTER)
+    assert slots.open_slot(USER, replace(slot, sealed=theirs), secret) == MASTER
+    for at, error in ((9, WrongSecret), (50, Damaged), (3, UnknownFormat)):
+        changed = slot.sealed[:at] + bytes([slot.sealed[at] ^ 1]) + slot.sealed[at + 1 :]
+        with pytest.raises(error):
+            slots.open_slot(USER, replace(slot, sealed=changed), secret)
+        with pytest.raises(second.Refused) as refused:
+            second.open_slot(USER, case | {"sealed": changed.hex()}, kek)
+        assert refused.value.args == (error.__name__,)
 
 
-def test_blind_indexes() -> None:
-    ring = keys.open_keyring(USER, MASTER, [keys.new_data_key(USER, MASTER, 1)])
-    for case in VECTORS["blind"]:
-        expected, value = raw(case, "blind"), raw(case, "value")
-        assert ring.blind(case["label"], value) == expected
-        assert second.mac(second.derive(MASTER, USER, f"blind/{case['label']}"), value) == expected
+def test_the_list_of_slots_and_the_index_key() -> None:
+    case: Case = VECTORS["keyring"]
+    sealed = {name: raw(case, name) for name in ("slots", "index_key")}
+    for name, text in (("slots", case["slots_text"].encode()), ("index_key", raw(case, "index_key_text"))):
+        assert second.under_master(MASTER, USER, name, case["epoch"], sealed[name]) == text
+        what = {"slots": keys._SLOTS, "index_key": keys._INDEX_KEY}[name]
+        salt = raw(case, f"{name}_salt")
+        assert keys._seal_under_master(USER, MASTER, case["epoch"], what, text, _salt=salt) == sealed[name]
+    stored = SealedKeys((keys.new_data_key(USER, MASTER, 1),), **sealed)
+    listed = keys.living_slots(USER, MASTER, stored)
+    assert slots.pack_slot_keys(listed).decode() == case["slots_text"]
+    assert [each.public_key for each in listed] == [raw(each, "public_key") for each in VECTORS["slots"]]
+    ring = keys.open_keyring(USER, MASTER, stored)
+    for each in VECTORS["blind"]:
+        expected, value = raw(each, "blind"), raw(each, "value")
+        assert ring.blind(each["label"], value) == expected
+        index_key = raw(case, "index_key_text")
+        assert second.mac(second.derive(index_key, USER, f"blind/{each['label']}"), value) == expected
 
 
 def test_sessions() -> None:

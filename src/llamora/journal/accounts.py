@@ -5,7 +5,7 @@ import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,35 +14,41 @@ from typing import ParamSpec, TypeVar
 
 from llamora.clock import utc_now
 from llamora.journal.profiles import Profile, known_zone, read_profile, write_profile
-from llamora.persistence.connection import StorageError
+from llamora.journal.rotation import KeptSession, renew_keys
+from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.sessions import Session
-from llamora.persistence.users import NAME_CHARACTERS, SlotKind, User, name_key
+from llamora.persistence.users import NAME_CHARACTERS, User, name_key
 from llamora.settings import CryptoSettings, SessionSettings
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import (
     Keyring,
+    SealedKeys,
     create_keys,
     open_from_cookie,
     open_from_session,
     open_keyring,
+    replace_slot,
     seal_for_cookie,
     seal_for_session,
     session_id_of,
 )
-from llamora.vault.memory import wipe
+from llamora.vault.memory import Key, wipe
 from llamora.vault.slots import (
+    PASSPHRASE,
+    RECOVERY,
     Argon2Params,
     BadParameters,
     KeySlot,
+    SlotKey,
     WrongSecret,
     burn_kdf,
     calibrate,
     check_recovery_code,
     new_recovery_code,
     open_slot,
-    seal_passphrase_slot,
-    seal_recovery_slot,
+    passphrase_slot_key,
+    recovery_slot_key,
 )
 
 logger = getLogger(__name__)
@@ -122,15 +128,22 @@ class Strength:
 class OpenSession:
     """A signed-in writer: who, with which keys, and the session's id (its row in the store).
 
-    `carried` is the sealed key that the browser carries in `cookie` mode, else empty. `ended` is set once the session
-    is no longer open, as far as this process knows: what streams to the browser ends with it.
+    `token` is what only the browser holds beside this; `carried` the sealed key that it carries in `cookie` mode, else
+    empty. `ended` is set once the session is no longer open, as far as this process knows: what streams to the browser
+    ends with it.
     """
 
     user: User
     keys: Keyring
     id: bytes
+    token: bytes = field(repr=False)
     carried: bytes = field(default=b"", repr=False)
     ended: asyncio.Event = field(default_factory=asyncio.Event, repr=False, compare=False)
+
+    @property
+    def cookie(self) -> str:
+        """What the browser is to hold from now on."""
+        return _cookie_text(self.token + self.carried)
 
 
 @dataclass(slots=True, frozen=True)
@@ -191,8 +204,8 @@ class Accounts:
         params = await self._kdf_params()
         user = User(secrets.token_bytes(16), shown, recovery_confirmed=False)
         made = await self._slowly(create_keys, user.id, passphrase, params)
-        await self._db.users.add(user, made.slots, [made.data_key])
-        keys = open_keyring(user.id, made.master, [made.data_key])
+        await self._db.users.add(user, made.slots, made.sealed)
+        keys = open_keyring(user.id, made.master, made.sealed)
         wipe(made.master)
         await self.save_profile(keys, Profile(zone=known_zone(zone_name)))
         return user, keys, made.recovery_code
@@ -201,21 +214,26 @@ class Accounts:
         """Open a writer's keys with their passphrase. Raises WrongCredentials, at the same cost either way."""
         params = await self._kdf_params()
         user = await self._db.users.by_name(name)
-        slot = await self._slot(user, "passphrase")
+        slots = await self._slots(user, PASSPHRASE)
         wrong = WrongCredentials("That name and passphrase do not go together.")
-        if user is None or slot is None or len(passphrase) > PASSPHRASE_CHARACTERS:
+        if user is None or not slots or len(passphrase) > PASSPHRASE_CHARACTERS:
             await self._slowly(burn_kdf, params)
             raise wrong
         try:
-            master = await self._slowly(open_slot, user.id, slot, passphrase)
-        except (WrongSecret, BadParameters):
+            slot, master = await self._open_first(user.id, slots, passphrase)
+        except WrongSecret:
             raise wrong from None
-        if slot.params is None or params.work > slot.params.work:
+        sealed = await self._db.users.keys(user.id)
+        keys = open_keyring(user.id, master, sealed)
+        if params.work > slot.argon2.work:
             # The instance was calibrated anew: bring this slot along while the passphrase is at hand. Never down:
             # whoever can write to the file could have lowered what it says.
-            fresh = await self._slowly(seal_passphrase_slot, user.id, master, passphrase, params)
-            await self._db.users.put_slots(user.id, [fresh], expected=slot)
-        return user, await self._keyring(user, master)
+            fresh = await self._slowly(passphrase_slot_key, user.id, passphrase, params)
+            await self._db.users.replace_slot(
+                user.id, sealed, slot.id, *replace_slot(user.id, master, sealed, slot.id, fresh)
+            )
+        wipe(master)
+        return user, keys
 
     async def reset(self, name: str, code: str, passphrase: str) -> tuple[User, Keyring, str]:
         """Set a new passphrase with the recovery code; returns a new code, the old one opens nothing any more.
@@ -225,64 +243,93 @@ class Accounts:
         await self._check_new(passphrase, name)
         params = await self._kdf_params()
         user = await self._db.users.by_name(name)
-        slot = await self._slot(user, "recovery")
+        slots = await self._slots(user, RECOVERY)
         wrong = WrongCredentials("That name and recovery code do not go together. Check both for a slip.")
-        if user is None or slot is None:
+        if user is None or not slots:
             await self._slowly(burn_kdf, params)
             raise wrong
+        sealed = await self._db.users.keys(user.id)
         try:
-            master = open_slot(user.id, slot, code)
+            _, master = await self._open_first(user.id, slots, code)
         except WrongSecret:
             await self._slowly(burn_kdf, params)
             raise wrong from None
+        keys = open_keyring(user.id, master, sealed)
+        wipe(master)
         new_code = new_recovery_code()
-        slots = [
-            await self._slowly(seal_passphrase_slot, user.id, master, passphrase, params),
-            seal_recovery_slot(user.id, master, new_code),
-        ]
-        await self._db.users.put_slots(user.id, slots, expected=slot, only_session=b"")
+        added = (
+            await self._slowly(passphrase_slot_key, user.id, passphrase, params),
+            recovery_slot_key(user.id, new_code),
+        )
+        await renew_keys(self._db, keys, sealed, add=added, keep=lambda slot: slot.kind not in (PASSPHRASE, RECOVERY))
         self._forget_others(user.id)
-        return user, await self._keyring(user, master), new_code
+        return user, keys, new_code
 
-    async def change_passphrase(self, session: OpenSession, old: str, new: str) -> None:
-        """Rewrap the passphrase slot; every other session of the writer ends.
+    async def change_passphrase(self, session: OpenSession, old: str, new: str) -> OpenSession:
+        """Put a new passphrase in the place of the old one, under new keys; every other session of the writer ends.
 
-        Raises WrongCredentials (the old one is wrong), AccountError (the new one does not do) and
-        StaleRevision (it was changed elsewhere meanwhile).
+        Returns the session with the cookie that the browser is to have. Raises WrongCredentials (the old one is wrong),
+        AccountError (the new one does not do) and StaleRevision (it was changed elsewhere meanwhile).
         """
+        stored = await self._db.users.keys(session.user.id)
         slot = await self._check(session.user, old)
         if new == old:
             raise AccountError("That is the passphrase it has already. Choose another one.")
         await self._check_new(new, session.user.name)
         params = await self._kdf_params()
-        master = session.keys.master
-        fresh = await self._slowly(seal_passphrase_slot, session.user.id, master, new, params)
-        wipe(master)
-        await self._db.users.put_slots(session.user.id, [fresh], expected=slot, only_session=session.id)
-        self._forget_others(session.user.id, keep=session.id)
+        fresh = await self._slowly(passphrase_slot_key, session.user.id, new, params)
+        return await self._renew(session, stored, add=[fresh], keep=lambda each: each.id != slot.id)
 
-    async def renew_recovery_code(self, session: OpenSession, passphrase: str) -> str:
-        """Replace the recovery code, after the passphrase; the old one opens nothing any more.
+    async def renew_recovery_code(self, session: OpenSession, passphrase: str) -> tuple[OpenSession, str]:
+        """Replace the recovery code, after the passphrase, under new keys; the old one opens nothing any more.
 
-        Every other session of the writer ends: who asks for a new code may have lost more than the old one.
-        Raises WrongCredentials and StaleRevision.
+        Every other session of the writer ends: who asks for a new code may have lost more than the old one. Returns the
+        session with the cookie that the browser is to have. Raises WrongCredentials and StaleRevision.
         """
-        slot = await self._check(session.user, passphrase)
+        stored = await self._db.users.keys(session.user.id)
+        await self._check(session.user, passphrase)
         code = new_recovery_code()
-        master = session.keys.master
-        fresh = seal_recovery_slot(session.user.id, master, code)
-        wipe(master)
-        await self._db.users.put_slots(session.user.id, [fresh], expected=slot, only_session=session.id)
+        fresh = recovery_slot_key(session.user.id, code)
+        return await self._renew(session, stored, add=[fresh], keep=lambda each: each.kind != RECOVERY), code
+
+    async def change_key(self, session: OpenSession) -> OpenSession:
+        """Seal what is written from now on under new keys; every other session of the writer ends.
+
+        Returns the session with the cookie that the browser is to have. Raises StaleRevision, also while an earlier
+        change is under way.
+        """
+        stored = await self._db.users.keys(session.user.id)
+        if len(stored.data_keys) > 1:
+            raise StaleRevision("The key is being changed already. That goes on by itself while you are signed in.")
+        return await self._renew(session, stored)
+
+    async def _renew(
+        self,
+        session: OpenSession,
+        stored: SealedKeys,
+        *,
+        add: Iterable[SlotKey] = (),
+        keep: Callable[[SlotKey], bool] = lambda _: True,
+    ) -> OpenSession:
+        renewed = session
+
+        def seal(master: Key) -> bytes | None:
+            nonlocal renewed
+            row, carried = self._sealed_for(session.user.id, session.id, session.token, master)
+            renewed = replace(session, carried=carried)
+            return row
+
+        await renew_keys(self._db, session.keys, stored, add=add, keep=keep, session=KeptSession(session.id, seal))
         self._forget_others(session.user.id, keep=session.id)
-        return code
+        if session.id in self._open:
+            self._open[session.id] = renewed
+        return renewed
 
     async def check_secret(self, session: OpenSession, secret: str) -> None:
         """Whether this is the passphrase or the recovery code, before what matters. Raises WrongCredentials."""
-        code = await self._slot(session.user, "recovery") if check_recovery_code(secret) else None
+        codes = await self._slots(session.user, RECOVERY) if check_recovery_code(secret) else []
         try:
-            if code is None:
-                raise WrongSecret
-            wipe(open_slot(session.user.id, code, secret))
+            wipe((await self._open_first(session.user.id, codes, secret))[1])
         except WrongSecret:  # what reads as a code may be a passphrase all the same
             await self._check(session.user, secret)
 
@@ -295,21 +342,18 @@ class Accounts:
     async def open_session(self, user: User, keys: Keyring, device: str = "") -> tuple[str, OpenSession]:
         """Begin a session; the string is what the cookie holds. `device`: what its browser is called."""
         token = secrets.token_bytes(TOKEN_BYTES)
-        session = OpenSession(user, await self._one_keyring(keys), session_id_of(token))
+        session = OpenSession(user, await self._one_keyring(keys), session_id_of(token), token)
         now = int(time.time())
-        sealed = None
-        master = keys.master
-        if self._session.mode == "cookie":
-            session = replace(session, carried=seal_for_cookie(user.id, session.id, self._boot_secret, master))
-        else:
-            sealed = seal_for_session(user.id, session.id, token, self._boot_secret, master)
+        master = session.keys.master
+        sealed, carried = self._sealed_for(user.id, session.id, token, master)
+        session = replace(session, carried=carried)
         wipe(master)
         idle = await self._idle_of(session.keys, anew=True)
         row = Session(session.id, user.id, sealed, now + idle, now + self._session.absolute_ttl)
         await self._db.sessions.add(row, utc_now().date(), (session.keys, device))
         self._open[session.id] = session
         self._until[session.id] = min(row.idle_until, row.expires_at)
-        return _cookie_text(token + session.carried), session
+        return session.cookie, session
 
     async def resume(self, cookie: str, *, used: bool = True) -> OpenSession | None:
         """The session of a cookie; None when it ended, timed out or never was. `used`: its time is moved on."""
@@ -335,10 +379,10 @@ class Accounts:
             if session is None:
                 return None
             self._open[row.id] = session
-        if session.carried != held[TOKEN_BYTES:]:
-            return None  # the whole cookie counts, also where this process has the key open
         if session.keys.epoch != row.epoch:
-            session.keys.take(await self._db.users.data_keys(row.user_id))
+            session = await self._refresh(session, row, held[TOKEN_BYTES:])
+        if session is None or session.carried != held[TOKEN_BYTES:]:
+            return None  # the whole cookie counts, also where this process has the key open
         idle = await self._idle_of(session.keys)
         idle_until = now + idle
         # Either way: a limit further off than it can be was set before the clock was put back.
@@ -455,9 +499,11 @@ class Accounts:
             if session_id not in limits:
                 self._forget(session_id)
         await self._run_out([session_id for session_id, until in limits.items() if until <= now])
-        for keys in self.open_keys():
-            keys.take(await self._db.users.data_keys(keys.user_id))
-            await self._idle_of(keys, anew=True)
+        for session in {session.user.id: session for session in self._open.values()}.values():
+            row = await self._db.sessions.get(session.id)
+            if row is not None and not await self._refresh(session, row, session.carried):
+                continue  # in `cookie` mode its next request brings the new key
+            await self._idle_of(session.keys, anew=True)
         self._until.update({each: until for each, until in limits.items() if each in self._open})
 
     def close(self) -> None:
@@ -495,24 +541,48 @@ class Accounts:
 
     # -- inside ------------------------------------------------------------------------------------
 
-    async def _keyring(self, user: User, master: bytearray) -> Keyring:
-        keys = open_keyring(user.id, master, await self._db.users.data_keys(user.id))
-        wipe(master)
-        return keys
+    def _sealed_for(self, user_id: bytes, session_id: bytes, token: bytes, master: Key) -> tuple[bytes | None, bytes]:
+        """The sealed master key for the row of a session and for its cookie, by the mode one of them."""
+        if self._session.mode == "cookie":
+            return None, seal_for_cookie(user_id, session_id, self._boot_secret, master)
+        return seal_for_session(user_id, session_id, token, self._boot_secret, master), b""
 
-    async def _reopen(self, row: Session, token: bytes, sealed: bytes) -> OpenSession | None:
-        carried = b"" if row.sealed is not None else sealed
+    def _master_of(self, row: Session, token: bytes, carried: bytes) -> bytearray:
+        if row.sealed is not None:
+            return open_from_session(row.user_id, row.id, token, self._boot_secret, row.sealed)
+        return open_from_cookie(row.user_id, row.id, self._boot_secret, carried)
+
+    async def _reopen(self, row: Session, token: bytes, carried: bytes) -> OpenSession | None:
         try:
-            if row.sealed is not None:
-                master = open_from_session(row.user_id, row.id, token, self._boot_secret, row.sealed)
-            else:
-                master = open_from_cookie(row.user_id, row.id, self._boot_secret, sealed)
-            keys = open_keyring(row.user_id, master, await self._db.users.data_keys(row.user_id))
+            master = self._master_of(row, token, carried)
+            keys = open_keyring(row.user_id, master, await self._db.users.keys(row.user_id))
             wipe(master)
         except SealError as error:
             logger.warning("a session did not open (%s)", type(error).__name__)
             return None
-        return OpenSession(await self._db.users.get(row.user_id), await self._one_keyring(keys), row.id, carried)
+        user, keys = await self._db.users.get(row.user_id), await self._one_keyring(keys)
+        return OpenSession(user, keys, row.id, token, b"" if row.sealed is not None else carried)
+
+    async def _refresh(self, session: OpenSession, row: Session, carried: bytes) -> OpenSession | None:
+        """Bring the keys of a session to what is stored; None when they are sealed under a master key not known here.
+
+        That of a change in another process is in the session's row or in its cookie.
+        """
+        stored = await self._db.users.data_keys(row.user_id)
+        if session.keys.take(stored):
+            return session
+        try:
+            master = self._master_of(row, session.token, carried)
+            known = session.keys.take(stored, master)
+            wipe(master)
+        except SealError:
+            return None
+        if not known:
+            return None
+        session = replace(session, carried=b"" if row.sealed is not None else carried)
+        if row.id in self._open:
+            self._open[row.id] = session
+        return session
 
     async def _one_keyring(self, keys: Keyring) -> Keyring:
         """The keyring of this writer in this process: the one that is open already, up to date, or the given one.
@@ -522,10 +592,11 @@ class Accounts:
         held = next((each for each in self.open_keys() if each.user_id == keys.user_id and not each.closed), None)
         if held is None or held is keys:
             return keys
-        stored = await self._db.users.data_keys(keys.user_id)
-        held.take(stored)
+        stored, master = await self._db.users.data_keys(keys.user_id), keys.master
+        known = held.take(stored, master)
+        wipe(master)
         # A backup was put back a moment ago: what is still held here would seal under a key that is gone.
-        return keys if stored and stored[-1].epoch < held.epoch else held
+        return keys if not known or not stored or stored[-1].epoch < held.epoch else held
 
     def _forget(self, session_id: bytes) -> None:
         session = self._open.pop(session_id, None)
@@ -540,15 +611,23 @@ class Accounts:
             self._left(session.user.id)
 
     async def _check(self, user: User, passphrase: str) -> KeySlot:
-        slot = await self._slot(user, "passphrase")
+        slots = await self._slots(user, PASSPHRASE)
         wrong = WrongCredentials("That is not the passphrase. Look for a slip and type it again.")
-        if slot is None or len(passphrase) > PASSPHRASE_CHARACTERS:
+        if len(passphrase) > PASSPHRASE_CHARACTERS:
             raise wrong
         try:
-            wipe(await self._slowly(open_slot, user.id, slot, passphrase))
-        except (WrongSecret, BadParameters):
+            slot, master = await self._open_first(user.id, slots, passphrase)
+        except WrongSecret:
             raise wrong from None
+        wipe(master)
         return slot
+
+    async def _open_first(self, user_id: bytes, slots: Iterable[KeySlot], secret: str) -> tuple[KeySlot, bytearray]:
+        """The first of these slots that a secret opens, and the master key. Raises WrongSecret."""
+        for slot in slots:
+            with suppress(WrongSecret):
+                return slot, await self._slowly(open_slot, user_id, slot, secret)
+        raise WrongSecret("none of the slots opens with this")
 
     async def _check_new(self, passphrase: str, name: str) -> None:
         if len(passphrase) > PASSPHRASE_CHARACTERS:
@@ -557,17 +636,18 @@ class Accounts:
         if not strength.ok:
             raise AccountError(strength.sentence)
 
-    async def _slot(self, user: User | None, kind: SlotKind) -> KeySlot | None:
+    async def _slots(self, user: User | None, kind: str) -> list[KeySlot]:
         # An unknown name makes the same two queries as a known one.
+        slots = await self._db.users.slots(user.id if user else bytes(16), kind)
         try:
-            slots = await self._db.users.slots(user.id if user else bytes(16), kind)
+            if kind == PASSPHRASE:
+                _ = [slot.argon2 for slot in slots]
         except BadParameters:
-            way_out = "Set a new one with the recovery code." if kind == "passphrase" else "Restore the latest backup."
             raise AccountError(
-                f"What checks the {kind.replace('recovery', 'recovery code')} was changed by something other than"
-                f" Llamora, so it is not trusted. {way_out}"
+                "What checks the passphrase was changed by something other than Llamora, so it is not trusted. Set a"
+                " new one with the recovery code."
             ) from None
-        return slots.get(kind)
+        return slots
 
     async def _kdf_params(self) -> Argon2Params:
         """The one parameter set of the instance, calibrated when the first writer comes."""

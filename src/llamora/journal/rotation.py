@@ -1,14 +1,18 @@
-"""A new data key for a writer: at once for what is written, in the background for what was."""
+"""New keys for a user: at once for what is written from then on, in the background for what was written before."""
 
 import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from logging import getLogger
 
-from llamora.persistence.connection import StorageError
+from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.epochs import BATCH, SEALED, Unreadable
 from llamora.persistence.local_db import LocalDB
+from llamora.vault import keys as vault_keys
 from llamora.vault.envelope import VaultError
-from llamora.vault.keys import Keyring, new_data_key
-from llamora.vault.memory import wipe
+from llamora.vault.keys import Keyring, SealedKeys
+from llamora.vault.memory import Key, wipe
+from llamora.vault.slots import RECOVERY, SlotKey
 
 logger = getLogger(__name__)
 
@@ -18,6 +22,49 @@ PASSES = 20
 PAUSE_SECONDS = 0.05
 
 
+@dataclass(slots=True, frozen=True)
+class KeptSession:
+    """The session that a change of keys does not end.
+
+    `seal` seals the new master key for its row; None where the row holds no key (`cookie` mode).
+    """
+
+    id: bytes
+    seal: Callable[[Key], bytes | None]
+
+
+async def renew_keys(
+    db: LocalDB,
+    keys: Keyring,
+    stored: SealedKeys,
+    *,
+    add: Iterable[SlotKey] = (),
+    keep: Callable[[SlotKey], bool] = lambda _: True,
+    session: KeptSession | None = None,
+) -> None:
+    """Make a new master key and a new data key, sealed for the slots to keep and to add, and end the other sessions.
+
+    `stored` are the sealed keys as they were before anything was checked: when they changed since, StaleRevision is
+    raised. What was written before is sealed anew by :meth:`Rotation.tend`. Raises SealError and KeyringClosed.
+    """
+    if stored.epoch != keys.epoch:
+        raise StaleRevision("The key was changed elsewhere in the meantime. Try again.")
+    added, master = tuple(add), keys.master
+    new = vault_keys.renew_keys(keys.user_id, master, stored, add=added, keep=keep)
+    try:
+        await db.users.renew_keys(
+            keys.user_id,
+            stored,
+            new,
+            only_session=session.id if session else b"",
+            session_key=session.seal(new.master) if session else None,
+            code_changed=any(slot.kind == RECOVERY for slot in added),
+        )
+        keys.take(new.sealed.data_keys, new.master)
+    finally:
+        wipe(master, new.master)
+
+
 class Rotation:
     """Changes data keys. What was begun goes on while the writer is signed in, and at the next sign-in."""
 
@@ -25,16 +72,15 @@ class Rotation:
         self._db = db
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
 
-    async def begin(self, keys: Keyring, only_session: bytes = b"") -> None:
-        """Seal what is written from now on under a new key, and end every session but one.
+    async def begin(self, keys: Keyring, session: KeptSession | None = None) -> None:
+        """Seal what is written from now on under new keys, and end every session but one.
 
         Raises StaleRevision while an earlier change is under way, and StorageError.
         """
-        master = keys.master
-        key = new_data_key(keys.user_id, master, keys.epoch + 1)
-        wipe(master)
-        await self._db.epochs.begin(keys.user_id, key, only_session)
-        keys.take(await self._db.users.data_keys(keys.user_id))
+        stored = await self._db.users.keys(keys.user_id)
+        if len(stored.data_keys) > 1:
+            raise StaleRevision("The key is being changed already. That goes on by itself while you are signed in.")
+        await renew_keys(self._db, keys, stored, session=session)
 
     async def finish(self, keys: Keyring) -> list[Unreadable]:
         """Put what was written before under the newest key, then erase the older ones; what did not open.
@@ -58,8 +104,14 @@ class Rotation:
     async def tend(self, keys: Keyring) -> None:
         """Go on with a change that is under way, in the background."""
         user_id = keys.user_id
-        if user_id not in self._tasks and await self._db.epochs.count(user_id) > 1:
-            keys.take(await self._db.users.data_keys(user_id))
+        try:
+            if user_id in self._tasks or await self._db.epochs.count(user_id) == 1:
+                return
+            known = keys.take(await self._db.users.data_keys(user_id))
+        except StorageError as error:  # the next sweep tries again
+            logger.warning("whether keys are being changed could not be read (%s)", type(error).__name__)
+            return
+        if known:  # else they were changed elsewhere, and that goes on there
             task = asyncio.create_task(self._finish(keys), name="rotation")
             self._tasks[user_id] = task
             task.add_done_callback(lambda _: self._tasks.pop(user_id, None))

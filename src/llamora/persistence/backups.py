@@ -34,11 +34,11 @@ from llamora.persistence.connection import (
 )
 from llamora.persistence.entries import instant, micros
 from llamora.persistence.schema import BACKUP_CHUNK, BACKUP_LAST, KINDS, OPENS_UNRELEASED, Kind
-from llamora.persistence.users import NameTaken, SlotKind, name_key
-from llamora.vault.envelope import OVERHEAD_BYTES, SealError, UnknownFormat
-from llamora.vault.keys import Keyring, KeyringClosed, SealedDataKey, open_keyring
+from llamora.persistence.users import NameTaken, name_key
+from llamora.vault.envelope import OVERHEAD_BYTES, SealError, UnknownFormat, WrongKey
+from llamora.vault.keys import Keyring, KeyringClosed, SealedDataKey, SealedKeys, open_keyring
 from llamora.vault.memory import wipe
-from llamora.vault.slots import Argon2Params, BadParameters, KeySlot, open_slots
+from llamora.vault.slots import KeySlot, open_slots
 
 MAGIC = b"LLBACKUP"
 VERSION = 2
@@ -107,7 +107,7 @@ class Header:
 
     user_id: bytes
     slots: tuple[KeySlot, ...]
-    data_keys: tuple[SealedDataKey, ...]
+    keys: SealedKeys
     digest: bytes
     ends_at: int
 
@@ -118,7 +118,7 @@ class Header:
         """
         master = open_slots(self.user_id, self.slots, secret)
         try:
-            return open_keyring(self.user_id, master, self.data_keys)
+            return open_keyring(self.user_id, master, self.keys)
         finally:
             wipe(master)
 
@@ -159,12 +159,11 @@ def _as_stored(connection: sqlite3.Connection, keys: Keyring) -> Generator[Keyri
 
     The keys of the session go with the change: what they seal then names a key that the header does not hold.
     """
-    if not connection.execute("SELECT 1 FROM users WHERE id=?", (keys.user_id,)).fetchone():
-        raise NotFound("There is no such writer here.")
-    rows = connection.execute("SELECT epoch, sealed FROM data_keys WHERE user_id=?", (keys.user_id,)).fetchall()
-    master = keys.master
+    sealed, master = sealed_keys(connection, keys.user_id), keys.master
     try:
-        stored = open_keyring(keys.user_id, master, [SealedDataKey(*row) for row in rows])
+        stored = open_keyring(keys.user_id, master, sealed)
+    except WrongKey:
+        raise StorageError("The key was changed elsewhere in the meantime. Try again.") from None
     finally:
         wipe(master)
     try:
@@ -216,19 +215,30 @@ class _Chunks:
 
 
 def _header_bytes(connection: sqlite3.Connection, user_id: bytes) -> bytes:
-    slots = connection.execute("SELECT kind, salt, params, sealed FROM key_slots WHERE user_id=?", (user_id,))
-    data_keys = connection.execute("SELECT epoch, sealed FROM data_keys WHERE user_id=? ORDER BY epoch", (user_id,))
+    slots = connection.execute("SELECT id, kind, salt, params, sealed FROM key_slots WHERE user_id=?", (user_id,))
+    keys = sealed_keys(connection, user_id)
     fields = {
         "id": secrets.token_hex(16),  # no two backups have a header in common, so no chunk of one fits another
         "user": user_id.hex(),
         "slots": [
-            {"kind": kind, "salt": salt.hex(), "params": params, "sealed": sealed.hex()}
-            for kind, salt, params, sealed in slots
+            {"id": slot_id.hex(), "kind": kind, "salt": salt.hex(), "params": params, "sealed": sealed.hex()}
+            for slot_id, kind, salt, params, sealed in slots
         ],
-        "data_keys": [{"epoch": epoch, "sealed": sealed.hex()} for epoch, sealed in data_keys],
+        "data_keys": [{"epoch": key.epoch, "sealed": key.sealed.hex()} for key in keys.data_keys],
+        "keyring": {"slots": keys.slots.hex(), "index_key": keys.index_key.hex()},
     }
     text = json.dumps(fields).encode()
     return MAGIC + bytes([VERSION]) + _LENGTH.pack(len(text)) + text
+
+
+def sealed_keys(connection: sqlite3.Connection, user_id: bytes) -> SealedKeys:
+    """Read a user's sealed keys as this connection sees them. Raises NotFound."""
+    rows = connection.execute("SELECT epoch, sealed FROM data_keys WHERE user_id=? ORDER BY epoch", (user_id,))
+    data_keys = tuple(SealedDataKey(*row) for row in rows)
+    ring = connection.execute("SELECT slots, index_key FROM keyrings WHERE user_id=?", (user_id,)).fetchone()
+    if ring is None:
+        raise NotFound("There is no such writer here.")
+    return SealedKeys(data_keys, *ring)
 
 
 def _records(connection: sqlite3.Connection, keys: Keyring) -> Iterator[Record]:
@@ -283,25 +293,25 @@ def read_header(path: Path) -> Header:
         raise BackupError("This backup is cut short.")
     try:
         fields = json.loads(text)
-        slots = tuple(slot for each in fields["slots"] if (slot := _slot_of(each)))
+        slots = tuple(_slot_of(each) for each in fields["slots"])
         data_keys = tuple(SealedDataKey(int(key["epoch"]), bytes.fromhex(key["sealed"])) for key in fields["data_keys"])
+        ring = fields["keyring"]
+        keys = SealedKeys(data_keys, bytes.fromhex(ring["slots"]), bytes.fromhex(ring["index_key"]))
         user_id = bytes.fromhex(fields["user"])
         if len(user_id) != USER_ID_BYTES or not all(0 < key.epoch < 1 << 32 for key in data_keys):
             raise ValueError
     # A stranger's file may hold anything that JSON can say: brackets without end, numbers without end.
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise BackupError("This backup is damaged: its beginning cannot be read.") from None
-    return Header(user_id, slots, data_keys, sha256(start + text).digest(), len(start) + length)
+    return Header(user_id, slots, keys, sha256(start + text).digest(), len(start) + length)
 
 
-def _slot_of(fields: dict[str, Any]) -> KeySlot | None:
-    """A slot of a header; None for one that was spoiled before the backup was made: the other may open it."""
-    salt, sealed = bytes.fromhex(fields["salt"]), bytes.fromhex(fields["sealed"])
-    try:
-        params = Argon2Params.from_text(fields["params"]) if fields["params"] else None
-    except BadParameters:
-        return None
-    return KeySlot(cast(SlotKind, str(fields["kind"])), salt, params, sealed)
+def _slot_of(fields: dict[str, Any]) -> KeySlot:
+    kind, params = fields["kind"], fields["params"]
+    if not isinstance(kind, str) or not isinstance(params, str | None):
+        raise TypeError
+    unhex = bytes.fromhex
+    return KeySlot(unhex(fields["id"]), kind, unhex(fields["salt"]), params, unhex(fields["sealed"]))
 
 
 def verify_backup(path: Path, header: Header, keys: Keyring) -> Manifest:
@@ -426,19 +436,20 @@ def restore_backup(
             (header.user_id, shown, name_key(shown), manifest.recovery_confirmed),
         )
         connection.executemany(
-            "INSERT INTO key_slots (user_id, kind, salt, params, sealed) VALUES (?, ?, ?, ?, ?)",
-            [
-                (header.user_id, s.kind, s.salt, s.params.to_text() if s.params else None, s.sealed)
-                for s in header.slots
-            ],
+            "INSERT INTO key_slots (id, user_id, kind, salt, params, sealed) VALUES (?, ?, ?, ?, ?, ?)",
+            [(slot.id, header.user_id, slot.kind, slot.salt, slot.params, slot.sealed) for slot in header.slots],
         )
         for item in _contents(path, header, keys):
             if isinstance(item, Record):
                 _insert(connection, header.user_id, item)
+        connection.execute(
+            "INSERT INTO keyrings (user_id, slots, index_key) VALUES (?, ?, ?)",
+            (header.user_id, header.keys.slots, header.keys.index_key),
+        )
         # Last: while there are no keys, also a record is let in whose own key is gone.
         connection.executemany(
             "INSERT INTO data_keys (user_id, epoch, sealed) VALUES (?, ?, ?)",
-            [(header.user_id, key.epoch, key.sealed) for key in header.data_keys],
+            [(header.user_id, key.epoch, key.sealed) for key in header.keys.data_keys],
         )
     return manifest
 

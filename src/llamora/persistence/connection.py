@@ -320,8 +320,10 @@ class Connections:
     async def checkpoint(self) -> None:
         """Fold the WAL into the database and truncate it, so that deleted bytes are gone from both.
 
-        A reader, such as a backup, can keep it from that for longer than it waits: see `owes_checkpoint`.
+        A reader, such as a backup, can keep it from that for longer than it waits, and a broken disk too: see
+        `owes_checkpoint`.
         """
+        self.owes_checkpoint = True
         async with self._queue, self._exclusive():
             try:
                 # The lock must not be let go while the connection's thread is still at it.

@@ -16,15 +16,15 @@ from glob import escape
 from pathlib import Path
 from typing import Any, cast
 
-from llamora.persistence.backups import reading, writing
+from llamora.persistence.backups import reading, sealed_keys, writing
 from llamora.persistence.connection import PRAGMAS, Row, StorageError
 from llamora.persistence.entries import day_hash
 from llamora.persistence.migrations import migration_status
 from llamora.persistence.schema import DRAFT_HASH, KINDS, Kind
 from llamora.persistence.trace_book import trace_hash
 from llamora.vault.envelope import SealError
-from llamora.vault.keys import Keyring, SealedDataKey, cipher_library
-from llamora.vault.memory import memory_lock
+from llamora.vault.keys import Keyring, SealedKeys, cipher_library, living_slots
+from llamora.vault.memory import memory_lock, wipe
 
 SAFE_SQLITE = (3, 51, 3)
 """From here on SQLite cannot corrupt a write-ahead log that two connections checkpoint at once; the lock file does."""
@@ -63,7 +63,11 @@ def examine(database: Path, migrations: Path, keys: Keyring | None = None) -> Re
             if _look_at_database(report, connection):
                 _count(report, connection)
                 if keys is not None:
-                    keys.take(_data_keys(connection, keys.user_id))
+                    # Those of the instant that is looked at: they may have been changed while the passphrase was typed.
+                    sealed = sealed_keys(connection, keys.user_id)
+                    if not keys.take(sealed.data_keys):
+                        raise StorageError("The key was changed elsewhere in the meantime. Try again.")
+                    _look_at_slots(report, connection, keys, sealed)
                     _open_everything(report, connection, keys)
         report.schema = sum(each.applied_on is not None for each in applied)
         if report.schema < len(applied):
@@ -168,10 +172,21 @@ def _open_to_others(database: Path) -> list[Path]:
     return [path for path, mode in _modes(database).items() if mode & 0o077] if os.name == "posix" else []
 
 
-def _data_keys(connection: sqlite3.Connection, user_id: bytes) -> list[SealedDataKey]:
-    """Those of the instant that is looked at: the key may have been changed while the passphrase was typed."""
-    rows = connection.execute("SELECT epoch, sealed FROM data_keys WHERE user_id=?", (user_id,))
-    return [SealedDataKey(*row) for row in rows]
+def _look_at_slots(report: Report, connection: sqlite3.Connection, keys: Keyring, sealed: SealedKeys) -> None:
+    """Whether the key slots are those that the sealed list names."""
+    master = keys.master
+    try:
+        listed = {(slot.id, slot.kind, slot.salt, slot.params) for slot in living_slots(keys.user_id, master, sealed)}
+    except SealError:
+        report.damage.append("The list of the key slots does not open.")
+        return
+    finally:
+        wipe(master)
+    rows = connection.execute("SELECT id, kind, salt, params FROM key_slots WHERE user_id=?", (keys.user_id,))
+    if wrong := len(listed ^ set(rows)):
+        report.damage.append(
+            f"{wrong:,} key slots are not as they were made, or gone. llamora-server rotate makes them anew."
+        )
 
 
 def _look_at_database(report: Report, connection: sqlite3.Connection) -> bool:

@@ -8,15 +8,15 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llamora.persistence.connection import Connections, StaleRevision, Transaction
+from llamora.persistence.connection import Connections, Transaction
 from llamora.persistence.schema import KINDS, SEARCH_SNAPSHOTS, Kind
 from llamora.vault.envelope import SealError
-from llamora.vault.keys import Keyring, SealedDataKey
+from llamora.vault.keys import Keyring
 
 SEALED = tuple(kind for kind in KINDS if kind.purpose is not None and kind is not SEARCH_SNAPSHOTS)
 BATCH = 50
-# Compared as bytes, since SQLite has no way from bytes to a number.
-OLD = "substr(sealed, 7, 4) <> ?"
+# Compared as bytes, which big-endian numbers allow. Newer ones are of a change that is not known here yet.
+OLD = "substr(sealed, 7, 4) < ?"
 
 
 @dataclass(slots=True, frozen=True)
@@ -34,24 +34,8 @@ class Epochs:
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
-    async def begin(self, user_id: bytes, key: SealedDataKey, only_session: bytes) -> None:
-        """Store a new data key, under which everything is sealed from now on, and end the other sessions.
-
-        Raises StaleRevision while an earlier change is under way.
-        """
-        async with self._db.write() as tx:
-            rows = await tx.fetch("SELECT epoch FROM data_keys WHERE user_id=?", (user_id,))
-            if [row[0] + 1 for row in rows] != [key.epoch]:
-                raise StaleRevision("The key is being changed already. That goes on by itself while you are signed in.")
-            await tx.execute(
-                "INSERT INTO data_keys (user_id, epoch, sealed) VALUES (?, ?, ?)", (user_id, key.epoch, key.sealed)
-            )
-            await tx.execute("DELETE FROM dek_sessions WHERE user_id=? AND id<>?", (user_id, only_session))
-            # Made again from the entries.
-            await tx.execute("DELETE FROM search_snapshots WHERE user_id=?", (user_id,))
-
     async def count(self, user_id: bytes) -> int:
-        """How many data keys a writer has: one, or two while the change from one to the next goes on."""
+        """How many data keys a writer has: one, or more while the change from one to the next goes on."""
         return int((await self._db.fetch("SELECT count(*) FROM data_keys WHERE user_id=?", (user_id,)))[0][0])
 
     async def waiting(self, keys: Keyring, kind: Kind) -> list[bytes]:

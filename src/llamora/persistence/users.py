@@ -1,20 +1,18 @@
 """Writers, their key slots and data keys, and the few facts of the whole instance."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from logging import getLogger
-from typing import Literal, cast
 
 from llamora.persistence.connection import Connections, NotFound, StaleRevision, StorageError, Transaction
 from llamora.persistence.schema import PROFILES
 from llamora.text import normal_form
 from llamora.vault.envelope import SealError
-from llamora.vault.keys import Keyring, SealedDataKey
-from llamora.vault.slots import Argon2Params, KeySlot
+from llamora.vault.keys import Keyring, NewKeys, SealedDataKey, SealedKeys
+from llamora.vault.slots import KeySlot
 
 logger = getLogger(__name__)
-
-SlotKind = Literal["passphrase", "recovery"]
 
 
 class NameTaken(StorageError):
@@ -47,7 +45,7 @@ class Users:
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
-    async def add(self, user: User, slots: Iterable[KeySlot], data_keys: Iterable[SealedDataKey]) -> None:
+    async def add(self, user: User, slots: Iterable[KeySlot], keys: SealedKeys) -> None:
         """Store a new writer with the keys they were made with. Raises NameTaken."""
         async with self._db.write() as tx:
             if await tx.fetch("SELECT 1 FROM users WHERE name_key=?", (name_key(user.name),)):
@@ -56,11 +54,7 @@ class Users:
                 "INSERT INTO users (id, name, name_key, recovery_confirmed) VALUES (?, ?, ?, ?)",
                 (user.id, user.name, name_key(user.name), user.recovery_confirmed),
             )
-            await self._put_slots(tx, user.id, slots)
-            await tx.execute_many(
-                "INSERT INTO data_keys (user_id, epoch, sealed) VALUES (?, ?, ?)",
-                [(user.id, key.epoch, key.sealed) for key in data_keys],
-            )
+            await _put_keys(tx, user.id, slots, keys)
 
     async def by_name(self, name: str) -> User | None:
         """The writer of that name, compared by `name_key`, or None."""
@@ -82,52 +76,77 @@ class Users:
         """Whether there is a writer at all."""
         return bool(await self._db.fetch("SELECT 1 FROM users LIMIT 1"))
 
-    async def slots(self, user_id: bytes, only: SlotKind | None = None) -> dict[SlotKind, KeySlot]:
-        """The writer's key slots by kind, or `only` the one: a spoiled slot must not keep the other from opening.
-
-        A slot with impossible parameters raises vault.slots.BadParameters.
-        """
+    async def slots(self, user_id: bytes, kind: str = "") -> list[KeySlot]:
+        """Read the user's key slots, or those of one kind."""
         rows = await self._db.fetch(
-            "SELECT kind, salt, params, sealed FROM key_slots WHERE user_id=?1 AND (?2 IS NULL OR kind=?2)",
-            (user_id, only),
+            "SELECT id, kind, salt, params, sealed FROM key_slots WHERE user_id=?1 AND (?2='' OR kind=?2)",
+            (user_id, kind),
         )
-        return {
-            kind: KeySlot(cast(SlotKind, kind), salt, Argon2Params.from_text(params) if params else None, sealed)
-            for kind, salt, params, sealed in rows
-        }
+        return [KeySlot(*row) for row in rows]
+
+    async def keys(self, user_id: bytes) -> SealedKeys:
+        """Read the user's sealed keys, as they are at one instant; none where there are none."""
+        rows = await self._db.fetch(
+            "SELECT epoch, sealed, slots, index_key FROM data_keys JOIN keyrings USING (user_id) WHERE user_id=?"
+            " ORDER BY epoch",
+            (user_id,),
+        )
+        if not rows:
+            return SealedKeys((), b"", b"")
+        return SealedKeys(tuple(SealedDataKey(row[0], row[1]) for row in rows), rows[0][2], rows[0][3])
 
     async def data_keys(self, user_id: bytes) -> list[SealedDataKey]:
         """The writer's sealed data keys, oldest epoch first."""
         rows = await self._db.fetch("SELECT epoch, sealed FROM data_keys WHERE user_id=? ORDER BY epoch", (user_id,))
         return [SealedDataKey(epoch, sealed) for epoch, sealed in rows]
 
-    async def put_slots(
+    async def replace_slot(
+        self, user_id: bytes, stored: SealedKeys, old: bytes, slot: KeySlot, new: SealedKeys
+    ) -> None:
+        """Put a slot in the place of another, while the list of slots is as it was `stored`. Raises StaleRevision."""
+        async with self._db.write() as tx:
+            await _require_unchanged(tx, user_id, stored)
+            await tx.execute("UPDATE keyrings SET slots=? WHERE user_id=?", (new.slots, user_id))
+            await tx.execute("DELETE FROM key_slots WHERE user_id=? AND id=?", (user_id, old))
+            await _put_slots(tx, user_id, [slot])
+        await self._overwrite()
+
+    async def renew_keys(
         self,
         user_id: bytes,
-        slots: Sequence[KeySlot],
+        stored: SealedKeys,
+        new: NewKeys,
         *,
-        expected: KeySlot | None = None,
-        only_session: bytes | None = None,
+        only_session: bytes = b"",
+        session_key: bytes | None = None,
+        code_changed: bool = False,
     ) -> None:
-        """Replace the slots of the given kinds.
+        """Put new keys and slots in the place of those that were `stored`, and end every session but one.
 
-        With `expected`, only while that slot is still the stored one, else StaleRevision: of two
-        changes of a passphrase at once, one wins and the other is told. With `only_session`, every
-        session of the writer but that one ends in the same transaction; b"" ends them all. The bytes of the old slots
-        are overwritten in the file and gone from its log: what opened them opens nothing here any more.
+        `session_key` is what the row of that session holds from now on, in `session` mode. A copy of the search index
+        goes: it is made again. Of two changes at once one wins, the other raises StaleRevision. The bytes of the old
+        slots and keys are overwritten in the file and gone from its log: what opened them opens nothing here any more.
         """
         async with self._db.write() as tx:
-            if expected is not None and not await tx.fetch(
-                "SELECT 1 FROM key_slots WHERE user_id=? AND kind=? AND sealed=?",
-                (user_id, expected.kind, expected.sealed),
-            ):
-                raise StaleRevision("The key was changed elsewhere in the meantime. Try again.")
-            await self._put_slots(tx, user_id, slots)
-            if any(slot.kind == "recovery" for slot in slots):
+            await _require_unchanged(tx, user_id, stored)
+            for table in ("key_slots", "data_keys", "keyrings"):
+                await tx.execute(f"DELETE FROM {table} WHERE user_id=?", (user_id,))
+            await _put_keys(tx, user_id, new.slots, new.sealed)
+            if code_changed:
                 await tx.execute("UPDATE users SET recovery_confirmed=0 WHERE id=?", (user_id,))
-            if only_session is not None:
-                await tx.execute("DELETE FROM dek_sessions WHERE user_id=? AND id<>?", (user_id, only_session))
-        await self._db.checkpoint()
+            await tx.execute("DELETE FROM dek_sessions WHERE user_id=? AND id<>?", (user_id, only_session))
+            # Not one that was locked meanwhile, which holds no key any more.
+            await tx.execute(
+                "UPDATE dek_sessions SET sealed=? WHERE id=? AND sealed IS NOT NULL", (session_key, only_session)
+            )
+            await tx.execute("DELETE FROM search_snapshots WHERE user_id=?", (user_id,))
+        await self._overwrite()
+
+    async def _overwrite(self) -> None:
+        # The change stands: a disk that is full now must not make it look like one that was refused, with a new
+        # recovery code that nobody is shown. It is made up for later (`LocalDB.owed_checkpoint`).
+        with suppress(StorageError):
+            await self._db.checkpoint()
 
     async def erase(self, user_id: bytes) -> None:
         """Remove a writer and everything of theirs; the bytes are overwritten in the file and gone from its log."""
@@ -155,12 +174,29 @@ class Users:
         rows = await self._db.fetch(f"SELECT id, name, recovery_confirmed FROM users WHERE {where}", (value,))
         return User(rows[0][0], rows[0][1], bool(rows[0][2])) if rows else None
 
-    @staticmethod
-    async def _put_slots(tx: Transaction, user_id: bytes, slots: Iterable[KeySlot]) -> None:
-        await tx.execute_many(
-            "INSERT OR REPLACE INTO key_slots (user_id, kind, salt, params, sealed) VALUES (?, ?, ?, ?, ?)",
-            [(user_id, s.kind, s.salt, s.params.to_text() if s.params else None, s.sealed) for s in slots],
-        )
+
+async def _require_unchanged(tx: Transaction, user_id: bytes, stored: SealedKeys) -> None:
+    # Every change seals the list of slots anew.
+    if not await tx.fetch("SELECT 1 FROM keyrings WHERE user_id=? AND slots=?", (user_id, stored.slots)):
+        raise StaleRevision("The key was changed elsewhere in the meantime. Try again.")
+
+
+async def _put_keys(tx: Transaction, user_id: bytes, slots: Iterable[KeySlot], keys: SealedKeys) -> None:
+    await _put_slots(tx, user_id, slots)
+    await tx.execute(
+        "INSERT INTO keyrings (user_id, slots, index_key) VALUES (?, ?, ?)", (user_id, keys.slots, keys.index_key)
+    )
+    await tx.execute_many(
+        "INSERT INTO data_keys (user_id, epoch, sealed) VALUES (?, ?, ?)",
+        [(user_id, key.epoch, key.sealed) for key in keys.data_keys],
+    )
+
+
+async def _put_slots(tx: Transaction, user_id: bytes, slots: Iterable[KeySlot]) -> None:
+    await tx.execute_many(
+        "INSERT INTO key_slots (id, user_id, kind, salt, params, sealed) VALUES (?, ?, ?, ?, ?, ?)",
+        [(slot.id, user_id, slot.kind, slot.salt, slot.params, slot.sealed) for slot in slots],
+    )
 
 
 class Profiles:

@@ -1,15 +1,15 @@
 """Keys: from the user master key to the subkey that seals one record, and the master key while somebody is signed in.
 
-The master key opens one data key per epoch and gives the subkeys of the blind index; a data key gives a subkey per
-purpose. How the master key is found is in llamora.vault.slots. Every HKDF label and session format is written out in
-docs/encryption.md.
+The master key opens one data key per epoch, the key of the blind indexes and the list of living slots; a data key gives
+a subkey per purpose. How the master key is found is in llamora.vault.slots. Every HKDF label and session format is
+written out in docs/encryption.md.
 """
 
 import hashlib
 import hmac
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from cryptography.hazmat.backends.openssl.backend import backend
@@ -30,7 +30,17 @@ from llamora.vault.envelope import (
     sealed_epoch,
 )
 from llamora.vault.memory import Key, KeyMemory, wipe
-from llamora.vault.slots import Argon2Params, KeySlot, new_recovery_code, seal_passphrase_slot, seal_recovery_slot
+from llamora.vault.slots import (
+    Argon2Params,
+    KeySlot,
+    SlotKey,
+    new_recovery_code,
+    pack_slot_keys,
+    passphrase_slot_key,
+    recovery_slot_key,
+    seal_slot,
+    unpack_slot_keys,
+)
 
 BOOT_SECRET_BYTES = 32
 MIN_TOKEN_BYTES = 16
@@ -61,24 +71,129 @@ class SealedDataKey:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedKeys:
+    """What the store holds of a user's keys besides the slots, all of it sealed under one master key.
+
+    `slots` is the list of the living slots with their public keys, `index_key` the key of the blind indexes.
+    """
+
+    data_keys: tuple[SealedDataKey, ...]
+    slots: bytes = field(repr=False)
+    index_key: bytes = field(repr=False)
+
+    @property
+    def epoch(self) -> int:
+        """The newest epoch, which is that of the master key: each new master key brings a new data key. 0: none."""
+        return max((key.epoch for key in self.data_keys), default=0)
+
+
+@dataclass(frozen=True, slots=True)
 class NewKeys:
-    """Everything made at registration. `master` and `recovery_code` must never be stored."""
+    """A new master key and what is sealed with it. `master` and `recovery_code` must never be stored.
+
+    `recovery_code` is empty where none was made.
+    """
 
     master: bytearray = field(repr=False)
     slots: tuple[KeySlot, ...]
-    data_key: SealedDataKey
-    recovery_code: str = field(repr=False)
+    sealed: SealedKeys
+    recovery_code: str = field(default="", repr=False)
 
 
 def create_keys(user_id: bytes, passphrase: str, params: Argon2Params) -> NewKeys:
-    """A new master key in its two slots, and the data key of epoch 1. Blocks for one KDF."""
+    """Make everything for a new user: a master key in its two slots, the data key of epoch 1. Blocks for one KDF."""
     master = bytearray(os.urandom(KEY_BYTES))
     code = new_recovery_code()
-    slots = (
-        seal_passphrase_slot(user_id, master, passphrase, params),
-        seal_recovery_slot(user_id, master, code),
-    )
-    return NewKeys(master, slots, new_data_key(user_id, master, 1), code)
+    slots = (passphrase_slot_key(user_id, passphrase, params), recovery_slot_key(user_id, code))
+    sealed = seal_new_keys(user_id, master, slots)
+    return NewKeys(master, tuple(seal_slot(user_id, 1, slot, master) for slot in slots), sealed, code)
+
+
+def seal_new_keys(user_id: bytes, master: Key, slots: Iterable[SlotKey] = ()) -> SealedKeys:
+    """Make the first data key and a key of the blind indexes, and seal them and the list of slots."""
+    index_key = bytearray(os.urandom(KEY_BYTES))
+    try:
+        return SealedKeys(
+            (new_data_key(user_id, master, 1),),
+            _seal_under_master(user_id, master, 1, _SLOTS, pack_slot_keys(slots)),
+            _seal_under_master(user_id, master, 1, _INDEX_KEY, index_key),
+        )
+    finally:
+        wipe(index_key)
+
+
+def renew_keys(
+    user_id: bytes,
+    master: Key,
+    stored: SealedKeys,
+    *,
+    add: Iterable[SlotKey] = (),
+    keep: Callable[[SlotKey], bool] = lambda _: True,
+) -> NewKeys:
+    """Make a new master key and the data key of the next epoch, for the slots to `keep` and those to `add`.
+
+    Needs no secret of a slot: the new master key is sealed to their public keys, which the old one opens. Older data
+    keys, which records still need, and the key of the blind indexes are sealed anew under the new one; what only the
+    old one opened is to be erased. Raises :class:`SealError`.
+    """
+    slots = [slot for slot in living_slots(user_id, master, stored) if keep(slot)] + list(add)
+    epoch, fresh = stored.epoch + 1, bytearray(os.urandom(KEY_BYTES))
+    index_key = _open_under_master(user_id, master, _INDEX_KEY, stored.index_key)
+    older = _open_data_keys(user_id, master, stored.data_keys)
+    try:
+        sealed = SealedKeys(
+            (
+                *(new_data_key(user_id, fresh, number, _key=key) for number, key in sorted(older.items())),
+                new_data_key(user_id, fresh, epoch),
+            ),
+            _seal_under_master(user_id, fresh, epoch, _SLOTS, pack_slot_keys(slots)),
+            _seal_under_master(user_id, fresh, epoch, _INDEX_KEY, index_key),
+        )
+        return NewKeys(fresh, tuple(seal_slot(user_id, epoch, slot, fresh) for slot in slots), sealed)
+    finally:
+        wipe(index_key, *older.values())
+
+
+def replace_slot(
+    user_id: bytes, master: Key, stored: SealedKeys, old: bytes, new: SlotKey
+) -> tuple[KeySlot, SealedKeys]:
+    """Put a slot of the same secret in the place of the one with the id `old`: the master key stays.
+
+    Raises :class:`SealError`.
+    """
+    slots = [slot for slot in living_slots(user_id, master, stored) if slot.id != old] + [new]
+    packed = _seal_under_master(user_id, master, stored.epoch, _SLOTS, pack_slot_keys(slots))
+    return seal_slot(user_id, stored.epoch, new, master), replace(stored, slots=packed)
+
+
+def living_slots(user_id: bytes, master: Key, stored: SealedKeys) -> list[SlotKey]:
+    """Open the list of the slots that open to this master key. Raises :class:`SealError`."""
+    return unpack_slot_keys(bytes(_open_under_master(user_id, master, _SLOTS, stored.slots)))
+
+
+# Column of the table `keyrings` and the label of the key that seals it.
+_SLOTS = ("slots", "master/slots")
+_INDEX_KEY = ("index_key", "master/index-key")
+
+
+def _seal_under_master(
+    user_id: bytes, master: Key, epoch: int, what: tuple[str, str], text: Key, *, _salt: bytes | None = None
+) -> bytes:
+    column, label = what
+    subkey = hkdf(master, user_id, label)
+    try:
+        return seal(subkey, KEY, epoch, Context(user_id, "keyrings", column, b"", 0), text, _salt=_salt)
+    finally:
+        wipe(subkey)
+
+
+def _open_under_master(user_id: bytes, master: Key, what: tuple[str, str], sealed: bytes) -> bytearray:
+    column, label = what
+    subkey = hkdf(master, user_id, label)
+    try:
+        return open_key(subkey, KEY, sealed_epoch(sealed), Context(user_id, "keyrings", column, b"", 0), sealed)
+    finally:
+        wipe(subkey)
 
 
 def _data_key_context(user_id: bytes, epoch: int) -> Context:
@@ -90,12 +205,12 @@ def new_data_key(
     master: Key,
     epoch: int,
     *,
-    _key: bytes | None = None,
+    _key: Key | None = None,
     _salt: bytes | None = None,
 ) -> SealedDataKey:
     """A fresh random data key for `epoch` (1 ..), sealed under the master key."""
     subkey = hkdf(master, user_id, "master/data-keys")
-    key = bytearray(_key or os.urandom(KEY_BYTES))
+    key = bytearray(os.urandom(KEY_BYTES) if _key is None else _key)
     sealed = seal(subkey, KEY, epoch, _data_key_context(user_id, epoch), key, _salt=_salt)
     wipe(subkey, key)
     return SealedDataKey(epoch, sealed)
@@ -107,13 +222,24 @@ class Keyring:
     Safe to use from several threads. Made by :func:`open_keyring`.
     """
 
-    __slots__ = ("_blind_keys", "_closed", "_data_keys", "_master", "_memory", "_subkeys", "epoch", "user_id")
+    __slots__ = (
+        "_blind_keys",
+        "_closed",
+        "_data_keys",
+        "_index_key",
+        "_master",
+        "_memory",
+        "_subkeys",
+        "epoch",
+        "user_id",
+    )
 
-    def __init__(self, user_id: bytes, master: Key, data_keys: dict[int, bytearray]) -> None:
+    def __init__(self, user_id: bytes, master: Key, data_keys: dict[int, bytearray], index_key: Key) -> None:
         self.user_id = user_id
         self.epoch = max(data_keys)
         self._memory = KeyMemory()
         self._master = self._memory.keep(master)
+        self._index_key = self._memory.keep(index_key)
         self._data_keys = {epoch: self._memory.keep(key) for epoch, key in data_keys.items()}
         self._subkeys: dict[tuple[int, int], memoryview] = {}
         self._blind_keys: dict[str, memoryview] = {}
@@ -168,36 +294,44 @@ class Keyring:
             raise
 
     def blind(self, label: str, value: bytes) -> bytes:
-        """32 bytes that equal values of one label share: HMAC-SHA256 under a subkey of the master key.
+        """32 bytes that equal values of one label share: HMAC-SHA256 under a subkey of the index key.
 
-        Stable over data key rotation, different for every user and label. Raises :class:`KeyringClosed`.
+        Stable over new master and data keys, different for every user and label. Raises :class:`KeyringClosed`.
         """
         key = self._blind_keys.get(label)
         if key is None:
             key = self._memory.place(KEY_BYTES)
-            hkdf(self._master, self.user_id, f"blind/{label}", key)
+            hkdf(self._index_key, self.user_id, f"blind/{label}", key)
             self._check_again(key)
             self._blind_keys[label] = key
         digest = hmac.digest(key, value, "sha256")
         self._check_open()
         return digest
 
-    def take(self, data_keys: Iterable[SealedDataKey]) -> None:
+    def take(self, data_keys: Iterable[SealedDataKey], master: Key | None = None) -> bool:
         """Take up the data keys as they are stored now: open new ones, forget those that are gone.
 
-        A list that is older than what is held changes nothing. What another thread was sealing under a key that is
-        forgotten here may come out under zeros: the store refuses records of a key that is gone. Raises
-        :class:`SealError` and :class:`KeyringClosed`.
+        `master` is the master key they are sealed under where that is a new one. False when they are sealed under
+        another than is known here: then nothing was changed. A list that is older than what is held changes nothing
+        either. What another thread was sealing under a key that is forgotten here may come out under zeros: the store
+        refuses records of a key that is gone. Raises :class:`SealError` and :class:`KeyringClosed`.
         """
         stored = {key.epoch: key for key in data_keys}
         if not stored or max(stored) < self.epoch:
-            return
+            return True
         new = [key for epoch, key in stored.items() if epoch not in self._data_keys]
         if new:
-            master = self.master
-            opened = _open_data_keys(self.user_id, master, new)
+            known = self.master if master is None else bytearray(master)
+            try:
+                opened = _open_data_keys(self.user_id, known, new)
+            except WrongKey:
+                return False
+            finally:
+                wipe(known)
             self._data_keys.update({epoch: self._memory.keep(key) for epoch, key in opened.items()})
-            wipe(master, *opened.values())
+            wipe(*opened.values())
+            if master is not None:  # it opened them, so it is the one of now
+                self._master[:] = master
         self.epoch = max(stored)
         for epoch in self._data_keys.keys() - stored.keys():
             gone = [self._data_keys.pop(epoch)]
@@ -206,6 +340,7 @@ class Keyring:
         if self._closed:
             self.close()  # it was closed meanwhile: nothing of what was opened may stay
             self._check_open()
+        return True
 
     def close(self) -> None:
         """Forgets the keys: overwrites our copies and refuses every later use. May be called again."""
@@ -248,18 +383,19 @@ class Keyring:
         return subkey
 
 
-def open_keyring(user_id: bytes, master: Key, data_keys: Iterable[SealedDataKey]) -> Keyring:
-    """Opens every data key; the highest epoch is the one that seals.
+def open_keyring(user_id: bytes, master: Key, sealed: SealedKeys) -> Keyring:
+    """Open every data key and the key of the blind indexes; the highest epoch is the one that seals.
 
     Raises :class:`SealError` (:class:`MissingEpoch` when there is no data key at all).
     """
-    opened = _open_data_keys(user_id, master, data_keys)
+    opened = _open_data_keys(user_id, master, sealed.data_keys)
     if not opened:
         raise MissingEpoch("there is no data key")
+    index_key = _open_under_master(user_id, master, _INDEX_KEY, sealed.index_key)
     try:
-        return Keyring(user_id, master, opened)
+        return Keyring(user_id, master, opened, index_key)
     finally:
-        wipe(*opened.values())
+        wipe(index_key, *opened.values())
 
 
 def _open_data_keys(user_id: bytes, master: Key, data_keys: Iterable[SealedDataKey]) -> dict[int, bytearray]:

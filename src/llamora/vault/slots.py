@@ -1,36 +1,28 @@
 """Key slots: from what a person knows, a passphrase or a recovery code, to the user master key.
 
-A passphrase (Argon2id) or a recovery code (HKDF) gives a KEK, which opens its slot and finds the master key. The
-formats are written out in docs/encryption.md. The KDF blocks for hundreds of milliseconds with the GIL released:
-call it on a thread.
+A passphrase (Argon2id) or a recovery code (HKDF) gives a key pair, and the master key is sealed to its public half: so
+a new master key can be sealed for every living slot without their secrets. The formats are written out in
+docs/encryption.md. The KDF blocks for hundreds of milliseconds with the GIL released: call it on a thread.
 """
 
 import hashlib
 import hmac
+import json
 import os
 import secrets
+import struct
 import time
 import unicodedata
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal
 
 from argon2.exceptions import HashingError
 from argon2.low_level import Type, hash_secret_raw
 
-from llamora.vault.envelope import (
-    KEY,
-    KEY_BYTES,
-    Context,
-    UnknownFormat,
-    VaultError,
-    WrongKey,
-    hkdf,
-    open_key,
-    seal,
-)
-from llamora.vault.memory import Key
+from llamora.vault import hybrid
+from llamora.vault.envelope import KEY, KEY_BYTES, VERSION, Context, UnknownFormat, VaultError, hkdf
+from llamora.vault.memory import Buffer, Key, wipe
 
 SALT_BYTES = 32
 
@@ -268,26 +260,47 @@ def same_group(group: str, typed: str) -> bool:
 
 # --- Slots --------------------------------------------------------------------------------------
 
-SlotKind = Literal["passphrase", "recovery"]
+PASSPHRASE = "passphrase"  # noqa: S105 -- the kind, not one
+RECOVERY = "recovery"
+
+SLOT_ID_BYTES = 16
+_SUITE_HPKE = 2
+_HEADER = struct.Struct(">2sBBBBI")
+_CHECK_AT = _HEADER.size
+_BODY_AT = _CHECK_AT + 32
+_SLOT_BYTES = _BODY_AT + hybrid.OVERHEAD_BYTES + KEY_BYTES
+_LABEL = b"llamora/1/slot"
+
+
+@dataclass(frozen=True, slots=True)
+class SlotKey:
+    """The public half of a slot: what it takes to seal a master key for it without its secret.
+
+    `kind` is open; :data:`PASSPHRASE` and :data:`RECOVERY` are those that open here. `params` is what the kind keeps
+    beside its salt: the cost of Argon2id as text, or None.
+    """
+
+    id: bytes
+    kind: str
+    salt: bytes
+    params: str | None
+    public_key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class KeySlot:
-    """The master key, sealed under what a person knows. `params` is None for a recovery slot."""
+    """The master key, sealed to the key pair of a secret. Fields as in :class:`SlotKey`."""
 
-    kind: SlotKind
+    id: bytes
+    kind: str
     salt: bytes
-    params: Argon2Params | None
+    params: str | None
     sealed: bytes = field(repr=False)
 
-
-def _slot_context(user_id: bytes, kind: SlotKind, salt: bytes, params: Argon2Params | None) -> Context:
-    # Salt and parameters are part of the place, so that a row with either exchanged is refused even
-    # by a KEK that would be right. The salt's length is fixed: salt and text read in one way only.
-    if len(salt) != SALT_BYTES:
-        raise UnknownFormat("the salt of a key slot has 32 bytes")
-    text = params.to_text() if params else ""
-    return Context(user_id, "key_slots", kind, hashlib.sha256(salt + text.encode()).digest(), 0)
+    @property
+    def argon2(self) -> Argon2Params:
+        """The cost of a passphrase slot. Raises :class:`BadParameters`."""
+        return Argon2Params.from_text(self.params or "")
 
 
 def _passphrase_kek(passphrase: str, salt: bytes, params: Argon2Params) -> bytes:
@@ -301,53 +314,113 @@ def _recovery_kek(code: str, salt: bytes) -> Key:
     return hkdf(_parse_code(code).to_bytes(17, "big"), salt, "kek/recovery")
 
 
-def seal_passphrase_slot(
-    user_id: bytes, master: Key, passphrase: str, params: Argon2Params, *, _salt: bytes | None = None
-) -> KeySlot:
-    """A new slot with a fresh salt. Blocks for the KDF. `_salt` is for the published vectors only."""
+def passphrase_slot_key(
+    user_id: bytes, passphrase: str, params: Argon2Params, *, _salt: bytes | None = None, _id: bytes | None = None
+) -> SlotKey:
+    """Make a new slot for this passphrase, with a fresh id and salt. Blocks for the KDF.
+
+    `_salt` and `_id` are for the published vectors only.
+    """
     salt = _salt or os.urandom(SALT_BYTES)
-    kek = _passphrase_kek(passphrase, salt, params)
-    context = _slot_context(user_id, "passphrase", salt, params)
-    return KeySlot("passphrase", salt, params, seal(kek, KEY, 0, context, master, _salt=_salt))
+    seed = hkdf(_passphrase_kek(passphrase, salt, params), user_id, "slot/key-pair")
+    return _slot_key(_id, PASSPHRASE, salt, params.to_text(), seed)
 
 
-def seal_recovery_slot(user_id: bytes, master: Key, code: str, *, _salt: bytes | None = None) -> KeySlot:
-    """A new slot for this recovery code. Raises :class:`RecoveryCodeError`."""
+def recovery_slot_key(user_id: bytes, code: str, *, _salt: bytes | None = None, _id: bytes | None = None) -> SlotKey:
+    """Make a new slot for this recovery code. Raises :class:`RecoveryCodeError`."""
     salt = _salt or os.urandom(SALT_BYTES)
-    kek = _recovery_kek(code, salt)
-    context = _slot_context(user_id, "recovery", salt, None)
-    return KeySlot("recovery", salt, None, seal(kek, KEY, 0, context, master, _salt=_salt))
+    return _slot_key(_id, RECOVERY, salt, None, hkdf(_recovery_kek(code, salt), user_id, "slot/key-pair"))
+
+
+def _slot_key(slot_id: bytes | None, kind: str, salt: bytes, params: str | None, seed: Buffer) -> SlotKey:
+    public = hybrid.public_key(seed)
+    wipe(seed)
+    return SlotKey(slot_id or os.urandom(SLOT_ID_BYTES), kind, salt, params, public)
+
+
+def seal_slot(user_id: bytes, epoch: int, key: SlotKey, master: Key) -> KeySlot:
+    """Seal the master key of `epoch` to a slot, without the slot's secret."""
+    header = _HEADER.pack(b"LL", VERSION, _SUITE_HPKE, KEY.number, 0, epoch)
+    prefix = header + _check(header, user_id, key, key.public_key)
+    sealed = prefix + hybrid.seal_to(key.public_key, _LABEL + prefix, master)
+    return KeySlot(key.id, key.kind, key.salt, key.params, sealed)
 
 
 def open_slot(user_id: bytes, slot: KeySlot, secret: str) -> bytearray:
-    """The master key, for the caller to wipe. Blocks for the KDF of a passphrase slot.
+    """Open a slot: the master key, for the caller to wipe. Blocks for the KDF of a passphrase slot.
 
-    Raises :class:`WrongSecret` (or its kind :class:`RecoveryCodeError`), :class:`SealError` for a
-    slot that is damaged, :class:`BadParameters` and :class:`KdfUnavailable`.
+    Raises :class:`WrongSecret` (or its kind :class:`RecoveryCodeError`), :class:`SealError` for a slot that is damaged,
+    :class:`BadParameters` and :class:`KdfUnavailable`.
     """
-    context = _slot_context(user_id, slot.kind, slot.salt, slot.params)
-    if slot.kind == "recovery":
+    if (len(slot.id), len(slot.salt), len(slot.sealed)) != (SLOT_ID_BYTES, SALT_BYTES, _SLOT_BYTES):
+        raise UnknownFormat("the key slot, its id or its salt has another length than all have")
+    magic, version, suite, purpose, flags, _ = _HEADER.unpack_from(slot.sealed)
+    if (magic, version, suite, purpose, flags) != (b"LL", VERSION, _SUITE_HPKE, KEY.number, 0):
+        raise UnknownFormat("the key slot has a form this program does not know")
+    if slot.kind == RECOVERY:
         kek: Key = _recovery_kek(secret, slot.salt)
-    elif slot.params is not None:
-        kek = _passphrase_kek(secret, slot.salt, slot.params)
+    elif slot.kind == PASSPHRASE:
+        kek = _passphrase_kek(secret, slot.salt, slot.argon2)
     else:
-        raise BadParameters("a passphrase slot needs Argon2id parameters")
+        raise WrongSecret("this slot opens with something else")
+    seed = hkdf(kek, user_id, "slot/key-pair")
     try:
-        return open_key(kek, KEY, 0, context, slot.sealed)
-    except WrongKey:
-        raise WrongSecret(f"the {slot.kind} slot does not open with this") from None
+        prefix = slot.sealed[:_BODY_AT]
+        check = _check(prefix[:_CHECK_AT], user_id, slot, hybrid.public_key(seed))
+        if not hmac.compare_digest(check, prefix[_CHECK_AT:]):
+            raise WrongSecret(f"the {slot.kind} slot does not open with this")
+        return hybrid.open_with(seed, _LABEL + prefix, slot.sealed[_BODY_AT:])
+    finally:
+        wipe(seed)
+
+
+def _check(header: bytes, user_id: bytes, slot: SlotKey | KeySlot, public: bytes) -> bytes:
+    # Binds the slot to its place and key, and tells a wrong secret from a damaged slot. Id and salt have fixed
+    # lengths, so that what is joined reads in one way only. Salt and parameters are part of the place: a row with
+    # either exchanged is refused even by a secret that would be right.
+    place = slot.id + slot.salt + (slot.params or "").encode()
+    context = Context(user_id, "key_slots", slot.kind, place, 0).encode()
+    return hashlib.sha256(_LABEL + header + context + public).digest()
 
 
 def open_slots(user_id: bytes, slots: Iterable[KeySlot], secret: str) -> bytearray:
     """The master key, with whichever slot this passphrase or recovery code opens. Blocks for the KDF.
 
-    Raises :class:`WrongSecret` when none does, and what else :func:`open_slot` raises.
+    A slot whose parameters are out of bounds is passed over. Raises :class:`WrongSecret` when none opens, and what else
+    :func:`open_slot` raises.
     """
-    by_kind: dict[SlotKind, KeySlot] = {slot.kind: slot for slot in slots}
+    there = list(slots)
     # A code costs no KDF, and a passphrase that reads as one is a passphrase all the same.
-    kinds: tuple[SlotKind, ...] = ("recovery", "passphrase") if check_recovery_code(secret) else ("passphrase",)
+    kinds = (RECOVERY, PASSPHRASE) if check_recovery_code(secret) else (PASSPHRASE,)
     for kind in kinds:
-        if kind in by_kind:
-            with suppress(WrongSecret):
-                return open_slot(user_id, by_kind[kind], secret)
+        for slot in there:
+            if slot.kind == kind:
+                with suppress(WrongSecret, BadParameters):
+                    return open_slot(user_id, slot, secret)
     raise WrongSecret("That is neither the passphrase nor the recovery code.")
+
+
+def pack_slot_keys(keys: Iterable[SlotKey]) -> bytes:
+    """Write the list of living slots as it is sealed under the master key."""
+    return json.dumps(
+        [
+            {
+                "id": key.id.hex(),
+                "kind": key.kind,
+                "salt": key.salt.hex(),
+                "params": key.params,
+                "public_key": key.public_key.hex(),
+            }
+            for key in keys
+        ],
+        separators=(",", ":"),
+    ).encode()
+
+
+def unpack_slot_keys(packed: bytes) -> list[SlotKey]:
+    """Read what :func:`pack_slot_keys` writes."""
+    unhex = bytes.fromhex
+    return [
+        SlotKey(unhex(each["id"]), each["kind"], unhex(each["salt"]), each["params"], unhex(each["public_key"]))
+        for each in json.loads(packed)
+    ]

@@ -90,12 +90,14 @@ async def change_passphrase() -> Response:
     subjects = subjects_of(opened.user.name)
     try:
         services.throttle.attempt(*subjects)
-        await services.accounts.change_passphrase(opened, await field("old"), await field("new"))
+        renewed = await services.accounts.change_passphrase(opened, await field("old"), await field("new"))
     except (AccountError, StaleRevision) as error:
         if not isinstance(error, WrongCredentials | TooOften):
             services.throttle.succeeded(*subjects)  # the old one was right
         return await show_you(_status(error), "passphrase", str(error))
     services.throttle.succeeded(*subjects)
+    security.begin(renewed.cookie, renewed)
+    await services.rotation.tend(renewed.keys)
     return see_other("/you?done=passphrase")
 
 
@@ -106,11 +108,13 @@ async def renew_recovery_code() -> Response:
     subjects = subjects_of(opened.user.name)
     try:
         services.throttle.attempt(*subjects)
-        code = await services.accounts.renew_recovery_code(opened, await field("passphrase"))
+        renewed, code = await services.accounts.renew_recovery_code(opened, await field("passphrase"))
     except (AccountError, StaleRevision) as error:
         return await show_you(_status(error), "recovery", str(error))
     services.throttle.succeeded(*subjects)
-    return await show_code(opened, code)
+    security.begin(renewed.cookie, renewed)
+    await services.rotation.tend(renewed.keys)
+    return await show_code(renewed, code)
 
 
 @blueprint.post("/you/sessions")
@@ -146,13 +150,13 @@ async def change_key() -> Response:
     try:
         await check_again()
         await services.backups.make(opened.keys)  # of the moment before, should anything go wrong
-        await services.rotation.begin(opened.keys, opened.id)
+        renewed = await services.accounts.change_key(opened)
     except (AccountError, StaleRevision) as error:
         return await show_you(_status(error), "key", str(error))
     except StorageError as error:
         return await show_you(507, "key", str(error))
-    await services.accounts.catch_up()
-    await services.rotation.tend(opened.keys)
+    security.begin(renewed.cookie, renewed)
+    await services.rotation.tend(renewed.keys)
     return see_other("/you?done=key")
 
 
