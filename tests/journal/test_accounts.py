@@ -115,6 +115,7 @@ async def test_a_passphrase_is_changed_and_other_sessions_end(house: House, mode
     assert (renewed.cookie == here_cookie) == (mode == "session")
     assert await accounts.resume(renewed.cookie) is not None
     assert await accounts.resume(there_cookie) is None
+    assert [row.id for row in await house.db.sessions.of_user(user.id)] == [here.id]
     with pytest.raises(WrongCredentials):
         await accounts.sign_in("Ada", PASSPHRASE)
     await accounts.sign_in("Ada", NEW)
