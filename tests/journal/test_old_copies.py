@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -27,7 +28,7 @@ NEW = "four unrelated words: kelp anvil dormouse"
 BOOT = b"s" * 32
 
 
-def worker(db: LocalDB, mode: str = "session") -> Accounts:
+def worker(db: LocalDB, mode: Literal["session", "cookie"] = "session") -> Accounts:
     """The accounts of one process of a server."""
     return Accounts(db, CryptoSettings(kdf_target_ms=0), SessionSettings(mode=mode), BOOT, lambda _: None)
 
@@ -232,7 +233,7 @@ async def test_a_backup_opens_with_the_secrets_of_its_time(case: Case, tmp_path:
 
 
 @pytest.mark.parametrize("mode", ["session", "cookie"])
-async def test_the_session_of_a_change_goes_on_in_every_process(case: Case, mode: str) -> None:
+async def test_the_session_of_a_change_goes_on_in_every_process(case: Case, mode: Literal["session", "cookie"]) -> None:
     here, there = worker(case.db, mode), worker(case.db, mode)
     user, keys = await here.sign_in("Ada", PASSPHRASE)
     cookie, session = await here.open_session(user, keys)
