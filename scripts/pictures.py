@@ -27,7 +27,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expec
 
 from scripts.browser import find_or_bring
 from tests.scripted_model import ModelThread, Reply
-from tests.served import Server, Writer
+from tests.server_process import Server, Writer
 
 WIDTHS = {360: 740, 768: 1024, 1280: 860, 1920: 1080}  # px, with the height of such a screen
 THEMES = {
@@ -71,8 +71,8 @@ CLOCKED = (
     """
 import os, sys
 from datetime import UTC, datetime
-from llamora import clock
-clock.utc_now = lambda: datetime.fromtimestamp(os.stat(os.environ["PICTURES_CLOCK"]).st_mtime, UTC)
+from llamora import dates
+dates.utc_now = lambda: datetime.fromtimestamp(os.stat(os.environ["PICTURES_CLOCK"]).st_mtime, UTC)
 from llamora.__main__ import main
 sys.exit(main())
 """,

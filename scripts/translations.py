@@ -2,10 +2,10 @@
 
 From templates: what is marked with `_`, `ngettext` or `{% trans %}`. From Python: the same, what is `marked`, and
 every sentence as it stands, since those that are made below `app/` are translated only where they are shown
-(`llamora.app.languages.said`). A sentence is text that begins with a capital or a blank and ends with a mark. The
+(`llamora.app.i18n.said`). A sentence is text that begins with a capital or a blank and ends with a mark. The
 blanks of an f-string keep the names of what fills them.
 
-A new message is put into each `.po` without a translation, one that is gone is removed. tests/app/test_languages.py
+A new message is put into each `.po` without a translation, one that is gone is removed. tests/app/test_i18n.py
 says what is still missing.
 """
 
@@ -23,17 +23,17 @@ from babel.messages.catalog import Catalog
 from babel.messages.extract import extract
 from babel.messages.pofile import read_po, write_po
 
-from llamora.app.languages import FOLDER
+from llamora.app.i18n import FOLDER
 
 SOURCES = Path(__file__).resolve().parents[1] / "src" / "llamora"
 LAYERS = ("app", "journal", "search", "persistence", "llm", "vault")
 # Said at the command line or to the model, and in English there.
 NOT_SHOWN = (
-    "app/languages.py",
+    "app/i18n.py",
     "persistence/backups.py",
     "persistence/doctor.py",
     "persistence/migrations.py",
-    "search/embed.py",
+    "search/embedder.py",
     "search/minilm.py",
 )
 # Not sentences; told to whoever starts the server; an example for the model; put together anew (`app.views.cut_words`).

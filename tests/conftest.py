@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.served import Server, Writer, free_port
+from tests.server_process import Server, Writer, free_port
 
 __all__ = ["Server", "Writer", "free_port"]
 

@@ -20,7 +20,7 @@ from llamora.persistence.users import User
 from llamora.settings import resource
 from llamora.vault.keys import create_keys
 from llamora.vault.slots import Argon2Params, WrongSecret
-from tests.served import FAST_KDF, Server, Writer
+from tests.server_process import FAST_KDF, Server, Writer
 
 NO_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
 DAY = "2026-11-20"
@@ -150,7 +150,7 @@ def test_a_copy_of_the_whole_instance(serve: Callable[..., Server], tmp_path: Pa
 
 
 def test_backups_round_after_round(tmp_path: Path) -> None:
-    from scripts.torture.rounds import torture
+    from scripts.torture.backup_rounds import torture
 
     result = torture(2, tmp_path, seed=3, most=120)
     assert result["records"]

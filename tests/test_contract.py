@@ -40,7 +40,7 @@ MATRIX: dict[str, tuple[str, ...]] = {
 DOORS: dict[str, tuple[str, ...]] = {
     "quart": ("app/", "__main__.py"),
     "aiosqlite": ("persistence/connection.py",),
-    "sqlite3": ("persistence/", "search/lexicon.py"),
+    "sqlite3": ("persistence/", "search/fulltext.py"),
     "cryptography": ("vault/",),
     "argon2": ("vault/",),
     "fastembed": ("search/",),
@@ -81,7 +81,7 @@ def _broken_in(name: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield line, "print"
         if name != "settings.py" and _reads_environment(node):
             yield line, "the environment is read outside settings"
-        if name == "search/lexicon.py" and isinstance(node, ast.Call) and _dotted(node.func) == "sqlite3.connect":
+        if name == "search/fulltext.py" and isinstance(node, ast.Call) and _dotted(node.func) == "sqlite3.connect":
             where = node.args[0] if node.args else None
             if not (isinstance(where, ast.Constant) and where.value == ":memory:"):
                 yield line, "search may open :memory: only"
@@ -159,7 +159,7 @@ def test_the_sources_keep_the_rules() -> None:
         ("clock.py", "import llamora.settings", "clock imports settings"),
         ("persistence/users.py", "from llamora import search", "persistence imports search"),
         ("persistence/users.py", "from ..journal import entries", "persistence imports journal"),
-        ("llm/client.py", "def f():\n    from llamora.clock import zone", "llm imports clock"),
+        ("llm/client.py", "def f():\n    from llamora.dates import zone", "llm imports clock"),
         ("search/rank.py", 'import importlib\nimportlib.import_module("llamora.llm.client")', "search imports llm"),
         ("journal/entries.py", "from llamora.app.pages import page", "journal imports app"),
         ("settings.py", "from llamora import __main__", "settings imports __main__"),
@@ -171,8 +171,8 @@ def test_the_sources_keep_the_rules() -> None:
         ("journal/entries.py", "import sqlite3", "sqlite3 has another door"),
         ("app/views.py", "import openai", "openai has another door"),
         ("journal/entries.py", '__import__("fastembed")', "fastembed has another door"),
-        ("search/lexicon.py", 'import sqlite3\nsqlite3.connect("index.db")', "search may open :memory: only"),
-        ("search/lexicon.py", "import sqlite3\nsqlite3.connect(path)", "search may open :memory: only"),
+        ("search/fulltext.py", 'import sqlite3\nsqlite3.connect("index.db")', "search may open :memory: only"),
+        ("search/fulltext.py", "import sqlite3\nsqlite3.connect(path)", "search may open :memory: only"),
         ("app/views.py", 'print("x")', "print"),
         ("app/views.py", 'import os\nos.environ["X"]', "the environment is read outside settings"),
         ("app/views.py", "from os import getenv", "the environment is read outside settings"),
@@ -191,7 +191,7 @@ def test_a_broken_rule_is_found(file: str, source: str, complaint: str, tmp_path
 def test_an_allowed_import_is_let_through(tmp_path: Path) -> None:
     package = tmp_path / "llamora"
     (package / "search").mkdir(parents=True)
-    (package / "search/lexicon.py").write_text(
+    (package / "search/fulltext.py").write_text(
         "import sqlite3\nimport hnswlib\nfrom llamora import __version__\nfrom llamora.vault.keys import Keyring\n"
         'connection = sqlite3.connect(":memory:", check_same_thread=False)\n',
         encoding="utf-8",

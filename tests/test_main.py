@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.scripted_model import ModelThread, Reply
-from tests.served import FAST_KDF, Server, Writer, free_port
+from tests.server_process import FAST_KDF, Server, Writer, free_port
 
 NO_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
 DAY = "2026-11-20"

@@ -10,13 +10,13 @@ import pytest
 
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.vectors import EntryVectors
-from llamora.search.embed import Embedder
+from llamora.search.embedder import Embedder
 from llamora.search.service import SearchService
 from llamora.settings import EmbeddingSettings, SearchSettings, resource
 from llamora.vault.keys import Keyring
 from tests.persistence.conftest import AT, entry, new_writer
 from tests.scan import find_bytes, find_words, float_forms, forms
-from tests.served import Server, Writer
+from tests.server_process import Server, Writer
 
 NO_MODELS = {"LLAMORA_LLM__ENABLED": "false"}
 # A server that stores what it is given as it is: whatever it seals, the marks stand where an envelope's would.

@@ -63,7 +63,7 @@ def test_a_disk_that_fills_up_or_breaks_is_told_in_a_sentence_and_loses_nothing(
 
 def test_a_stolen_disk_opens_nothing(tmp_path: Path) -> None:
     # In a process of its own: other tests of this run may have a Playwright open.
-    command = [sys.executable, "-m", "scripts.torture.stolen", "--words", "10000", "--every", "20"]
+    command = [sys.executable, "-m", "scripts.torture.disk_theft", "--words", "10000", "--every", "20"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     result = json.loads(ran.stdout)

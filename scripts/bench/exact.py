@@ -23,7 +23,7 @@ from pathlib import Path
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
-from llamora.search.embed import Embedder
+from llamora.search.embedder import Embedder
 from llamora.search.service import SearchService
 from llamora.settings import Settings, load_settings, resource
 from scripts.bench.retrieval import a_writer

@@ -29,7 +29,7 @@ from llamora.persistence.entries import Entry
 from llamora.settings import load_settings
 from llamora.vault.slots import Argon2Params, kdf_milliseconds
 from tests.scripted_model import Asked, Reply, ScriptedModel
-from tests.served import Server, Writer
+from tests.server_process import Server, Writer
 
 PASSPHRASE = "a bench is for sitting and measuring"
 MODEL_DELAY = 0.1

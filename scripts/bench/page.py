@@ -27,7 +27,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from llamora.search.index import Document, UserIndex
 from scripts.browser import find_or_bring
-from tests.served import Server, Writer
+from tests.server_process import Server, Writer
 
 DAY = "2024-03-12"
 SEED = 1660

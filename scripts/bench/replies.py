@@ -31,7 +31,7 @@ from llamora.llm.prompts import PromptBuilder, Turn
 from llamora.settings import LlmSettings, load_settings
 from scripts.bench.latency import PASSPHRASE, Stamped, say, seed
 from tests.scripted_model import Asked, Reply, ScriptedModel
-from tests.served import Server, Writer, free_port
+from tests.server_process import Server, Writer, free_port
 
 PIECES = tuple(f"word{number} " for number in range(30))
 STREAMS = 20

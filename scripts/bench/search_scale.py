@@ -28,10 +28,10 @@ import numpy as np
 from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.persistence.entries import Entry
 from llamora.persistence.vectors import EntryVectors
-from llamora.search.embed import CHUNKING, PACKAGED, PACKAGED_DIM, chunks
+from llamora.search.embedder import CHUNKING, PACKAGED, PACKAGED_DIM, chunks
 from llamora.search.rank import STOP_WORDS, plain
 from llamora.settings import load_settings
-from tests.served import Server, Writer
+from tests.server_process import Server, Writer
 
 PASSPHRASE = "correct horse battery staple 42"
 REAL = 64  # entries whose vectors are real when the others' are not

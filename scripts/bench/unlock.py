@@ -17,7 +17,7 @@ from pathlib import Path
 
 from llamora.vault.slots import Argon2Params, kdf_milliseconds
 from scripts.bench.latency import NO_MODEL, PASSPHRASE, seed
-from tests.served import Server, Writer
+from tests.server_process import Server, Writer
 
 FLOOR = Argon2Params(65_536, 3, 4)  # what the server of the bench uses
 GOAL_OVER_KDF_MS = 200  # at 10,000 entries

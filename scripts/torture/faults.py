@@ -34,7 +34,7 @@ from llamora.persistence.connection import StorageError
 from llamora.settings import resource
 from llamora.vault.keys import open_keyring
 from scripts.torture.disk import CREATE, FROM_THEN_ON, NAME, ONCE, SIZE, SYNC, WRITE, Faults, NoShim, Watched, build
-from scripts.torture.hands import WORD
+from scripts.torture.invariants import check, is_whole, keys_of
 from scripts.torture.kill import (
     PASSPHRASE,
     QUIET,
@@ -48,9 +48,9 @@ from scripts.torture.kill import (
     schema,
     two_backups,
 )
-from scripts.torture.promises import check, is_whole, keys_of
+from scripts.torture.writers import WORD
 from tests.scan import find_words
-from tests.served import Writer, code_shown
+from tests.server_process import Writer, code_shown
 
 EVERYTHING = WRITE | CREATE | SYNC | SIZE | NAME
 # Name: errno, once or from then on, which changes. A full disk still lets files be removed and cut.

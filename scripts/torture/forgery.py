@@ -26,11 +26,11 @@ from typing import Any
 from llamora.journal.accounts import Accounts
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.backups import BackupError, read_header, verify_backup, write_backup
-from llamora.persistence.digests import Digest
 from llamora.persistence.drafts import Draft, day_place
 from llamora.persistence.entries import Entry
 from llamora.persistence.schema import KINDS, Kind
 from llamora.persistence.sessions import Session
+from llamora.persistence.summaries import Digest
 from llamora.persistence.trash import Deleted
 from llamora.persistence.users import User
 from llamora.persistence.vectors import EntryVectors

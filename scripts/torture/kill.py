@@ -40,12 +40,12 @@ from llamora.persistence.users import User
 from llamora.settings import resource
 from llamora.vault.keys import create_keys
 from llamora.vault.slots import Argon2Params
-from scripts.torture import hands
-from scripts.torture.hands import HANDS, WORD, Order, new_id
-from scripts.torture.promises import Line, Promises, broken_files, check, is_whole, keys_of, lines_of
+from scripts.torture import writers
+from scripts.torture.invariants import Line, Promises, broken_files, check, is_whole, keys_of, lines_of
+from scripts.torture.writers import HANDS, WORD, Order, new_id
 from tests.fixtures.make_fixture import load
 from tests.scan import find_words
-from tests.served import Server, Writer
+from tests.server_process import Server, Writer
 
 FIXTURES = Path(__file__).parents[2] / "tests/fixtures"
 PASSPHRASE = "seven quiet herons over the weir"
@@ -124,9 +124,9 @@ def killed(
         context = multiprocessing.get_context("spawn")
     else:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["scripts.torture.hands"])
+        context.set_forkserver_preload(["scripts.torture.writers"])
     receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=hands.run, args=(kind, order, send), daemon=True)
+    process = context.Process(target=writers.run, args=(kind, order, send), daemon=True)
     with mock.patch.dict(os.environ, env or {}):
         process.start()
     send.close()

@@ -24,7 +24,7 @@ from typing import Any
 from llamora.persistence import run_db_migrations
 from llamora.settings import resource
 from scripts.torture.disk import Disk, How, NoShim, Watched, build, records
-from scripts.torture.hands import HANDS, WORD
+from scripts.torture.invariants import Line, Promises
 from scripts.torture.kill import (
     QUIET,
     Found,
@@ -39,7 +39,7 @@ from scripts.torture.kill import (
     schema,
     two_backups,
 )
-from scripts.torture.promises import Line, Promises
+from scripts.torture.writers import HANDS, WORD
 from tests.scan import find_words
 
 CUTS_OF_A_RUN = 25

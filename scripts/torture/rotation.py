@@ -15,11 +15,11 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from scripts.torture.hands import HANDS, WORD
+from scripts.torture.invariants import check
 from scripts.torture.kill import Found, Served, posted
-from scripts.torture.promises import check
+from scripts.torture.writers import HANDS, WORD
 from tests.scan import find_words
-from tests.served import Server
+from tests.server_process import Server
 
 BEFORE = 60  # entries that are there already
 MOST_SECONDS = 3.2  # to the kill; most of the work is done after two seconds

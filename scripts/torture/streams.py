@@ -30,7 +30,7 @@ from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.settings import CryptoSettings, SessionSettings
 from tests.scripted_model import ModelThread, Reply
-from tests.served import Server, Writer
+from tests.server_process import Server, Writer
 
 WORDS = "heron weir 雨 naïve 🪶 river don’t 120 % a—b quiet Ünter late & <slow> nothing of it".split()
 DAY = "2026-11-20"

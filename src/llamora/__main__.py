@@ -224,7 +224,7 @@ async def _serve_with_workers(settings: Settings, listening: socket.socket, *, d
     from llamora.llm.client import ModelError
     from llamora.llm.embedded import EmbeddedServer
     from llamora.persistence.local_db import LocalDB
-    from llamora.search.noted import BYTES as noted_bytes  # noqa: N811 -- a size there, an argument here
+    from llamora.search.pending import BYTES as noted_bytes  # noqa: N811 -- a size there, an argument here
 
     stop = asyncio.Event()
     _on_signals(stop)
@@ -312,7 +312,7 @@ def serve_as_worker(
     """
     from llamora.app.services.container import Shared
     from llamora.llm.model import SharedServer
-    from llamora.search.noted import Noted
+    from llamora.search.pending import Noted
 
     _set_up_logging(settings.log_level)
     keep_out_of_dumps()

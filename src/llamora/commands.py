@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-from llamora.clock import day_in_words, utc_now
+from llamora.dates import day_in_words, utc_now
 from llamora.journal.backups import SUFFIX, Backups
 from llamora.journal.rotation import Rotation
 from llamora.persistence.backups import (

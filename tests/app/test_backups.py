@@ -13,7 +13,7 @@ from llamora.persistence.backups import read_header, verify_backup
 from llamora.persistence.connection import StorageError
 from llamora.settings import BackupSettings
 from tests.app.conftest import PASSPHRASE, Running, Start
-from tests.app.test_you import alert
+from tests.app.test_account import alert
 from tests.scan import find_words
 
 

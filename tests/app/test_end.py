@@ -6,8 +6,8 @@ from pathlib import Path
 
 from llamora.persistence.schema import KINDS
 from tests.app.conftest import PASSPHRASE, Running
+from tests.app.test_account import alert
 from tests.app.test_key import signed_in
-from tests.app.test_you import alert
 from tests.scan import find_words
 
 

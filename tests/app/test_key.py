@@ -12,7 +12,7 @@ from llamora.persistence.backups import read_header, verify_backup
 from llamora.settings import BackupSettings
 from llamora.vault.envelope import sealed_epoch
 from tests.app.conftest import PASSPHRASE, Running, Start, Visitor, settings_in
-from tests.app.test_you import alert
+from tests.app.test_account import alert
 
 
 @pytest.fixture(autouse=True)

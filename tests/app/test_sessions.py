@@ -17,8 +17,8 @@ from llamora.app.views import device_name
 from llamora.settings import SessionSettings
 from llamora.vault.keys import Keyring, KeyringClosed, session_id_of
 from tests.app.conftest import Running, Start, Visitor, connected_to, settings_in
+from tests.app.test_account import alert
 from tests.app.test_key import signed_in
-from tests.app.test_you import alert
 from tests.scripted_model import Reply, ScriptedModel
 
 ENDS_WITHIN = 60.0  # seconds; what is not told of its end does not end at all

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from llamora.clock import utc_now
+from llamora.dates import utc_now
 from llamora.journal import entries as journal_entries
 from tests.app.conftest import Running
 

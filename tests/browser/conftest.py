@@ -24,7 +24,7 @@ from playwright.sync_api import Error as PlaywrightError
 from scripts.browser import find_or_bring
 from tests.browser.firefox import find as find_firefox
 from tests.scripted_model import ModelThread
-from tests.served import Server, Writer
+from tests.server_process import Server, Writer
 
 # Playwright waits 5 s for what is expected; two cores with other work may need longer for any of it.
 expect.set_options(timeout=30_000)

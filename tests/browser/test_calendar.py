@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import enter, group_asked
-from tests.served import Server, Writer
+from tests.server_process import Server, Writer
 
 COOKIES = {
     "LLAMORA_SESSION__MODE": "cookie",

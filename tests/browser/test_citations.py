@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from playwright.sync_api import Page, expect
 
-from llamora.clock import utc_now
+from llamora.dates import utc_now
 from tests.browser.conftest import enter
 from tests.conftest import Server, Writer
 from tests.scripted_model import ModelThread, Reply

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import enter, group_asked
 from tests.scripted_model import ModelThread, Reply
-from tests.served import Server, Writer
+from tests.server_process import Server, Writer
 
 FOG = "Fog, no one about. The only quarter of an hour that was mine this week, by the river."
 QUESTION = "Was there ever a quarter of an hour by the river?"

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import enter
-from tests.served import Server, Writer
+from tests.server_process import Server, Writer
 
 DAY = "2024-03-12"
 TOUCHED = 44

@@ -24,7 +24,7 @@ from scripts.browser import find_or_bring
 from tests.conftest import Server, Writer
 from tests.scan import find_bytes, find_words, float_forms
 from tests.scripted_model import ModelThread, Reply
-from tests.served import FAST_KDF
+from tests.server_process import FAST_KDF
 
 PASSPHRASE = "seven quiet pangolins over the weir"
 # One word for each place; none of them is in any dictionary of a browser or a model.
@@ -39,9 +39,9 @@ BROWSER_STAYS_SECONDS = 15  # Chromium writes its profile in its own time
 # first entry on and at once, where a thousand entries and some quiet are waited for otherwise.
 LEAKING = """
 import sys
-from llamora.search import building
+from llamora.search import builder
 from llamora.vault.keys import Keyring
-building.SNAPSHOT_FROM, building.SNAPSHOT_QUIET = 1, 0.0
+builder.SNAPSHOT_FROM, builder.SNAPSHOT_QUIET = 1, 0.0
 table_off, sealing = sys.argv.pop(1), Keyring.seal
 def seal(self, purpose, table, column, record_id, revision, plaintext):
     if table == table_off:

@@ -17,7 +17,7 @@ from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.users import User
-from llamora.search.embed import Embedder
+from llamora.search.embedder import Embedder
 from llamora.search.service import SearchService
 from llamora.settings import (
     EmbeddingSettings,

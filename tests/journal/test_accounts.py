@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llamora.journal.accounts import AccountError, Accounts, WrongCredentials
-from llamora.journal.profiles import Profile, known_zone
+from llamora.journal.profile import Profile, known_zone
 from llamora.persistence.connection import StaleRevision
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations

@@ -15,7 +15,7 @@ from llamora.journal.rotation import Rotation
 from llamora.persistence import LocalDB
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.entries import Entry
-from llamora.persistence.epochs import SEALED
+from llamora.persistence.key_rotation import SEALED
 from llamora.persistence.users import User
 from llamora.vault.envelope import sealed_epoch
 from llamora.vault.keys import Keyring, open_keyring, seal_new_keys

@@ -15,14 +15,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from llamora.clock import day_edges
+from llamora.dates import day_edges
 from llamora.journal import entries as entries_module
 from llamora.journal.accounts import Accounts
 from llamora.journal.entries import MOMENTS, Journal, threads
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.entries import Entry
 from llamora.persistence.users import User
-from llamora.search.embed import Embedder
+from llamora.search.embedder import Embedder
 from llamora.search.service import SearchService
 from llamora.settings import (
     CryptoSettings,
@@ -33,7 +33,7 @@ from llamora.settings import (
     resource,
 )
 from llamora.vault.keys import Keyring, open_keyring, seal_new_keys
-from tests.test_clock import ZONES
+from tests.test_dates import ZONES
 
 T = TypeVar("T")
 TICK = timedelta(microseconds=1)

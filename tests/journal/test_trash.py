@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llamora.clock import utc_now
+from llamora.dates import utc_now
 from llamora.journal import entries as journal_entries
 from llamora.persistence.connection import NotFound, StorageError
 from llamora.persistence.drafts import Draft, answer_place, edit_place

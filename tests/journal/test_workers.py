@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from llamora.journal.profiles import Profile, write_profile
+from llamora.journal.profile import Profile, write_profile
 from llamora.journal.replies import CUT_SHORT, TURNED_OFF
 from llamora.persistence.connection import DiskFull
 from llamora.persistence.entries import Entries, Entry

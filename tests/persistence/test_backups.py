@@ -25,9 +25,9 @@ from llamora.persistence.backups import (
     write_backup,
 )
 from llamora.persistence.connection import NotFound, StorageError
-from llamora.persistence.digests import Digest
 from llamora.persistence.drafts import Draft, day_place
 from llamora.persistence.schema import KINDS
+from llamora.persistence.summaries import Digest
 from llamora.persistence.users import NameTaken, User
 from llamora.persistence.vectors import EntryVectors
 from llamora.persistence.versions import Version

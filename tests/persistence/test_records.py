@@ -16,7 +16,7 @@ from llamora.persistence.connection import NotFound, StaleRevision, StorageError
 from llamora.persistence.entries import Entry
 from llamora.persistence.search_history import KEPT, SPARE, SearchHistory
 from llamora.persistence.sessions import LINGER_SECONDS, Session
-from llamora.persistence.trace_book import trace_hash
+from llamora.persistence.tag_changes import trace_hash
 from llamora.persistence.users import NameTaken, User, name_key
 from llamora.persistence.vectors import EntryVectors
 from llamora.vault.keys import Keyring, renew_keys

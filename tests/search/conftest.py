@@ -13,7 +13,7 @@ from llamora.persistence.entries import Entry, Role
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.users import User
-from llamora.search.embed import Embedder
+from llamora.search.embedder import Embedder
 from llamora.search.service import SearchResults, SearchService
 from llamora.settings import EmbeddingSettings, SearchSettings, resource
 from llamora.vault.keys import Keyring, NewKeys, create_keys, open_keyring

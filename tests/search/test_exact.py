@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llamora.search.embed import Embedder
+from llamora.search.embedder import Embedder
 from llamora.settings import Settings
 from scripts.bench.exact import run
 from scripts.bench.search_scale import pepys

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from llamora.search import index as module
 from llamora.search.index import Document, UserIndex
-from llamora.search.passages import Passages
 from llamora.search.rank import START, STOP, normalised, parse_query
+from llamora.search.vectors import Passages
 
 TODAY = date(2026, 11, 20)
 
@@ -292,8 +292,8 @@ def test_the_graph_agrees_with_exact_search_through_edits() -> None:
 
 
 def test_the_sketch_agrees_with_exact_search_through_edits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llamora.search.passages.SKETCH_FROM", 1000)
-    monkeypatch.setattr("llamora.search.passages.SKETCH_POOL", 300)
+    monkeypatch.setattr("llamora.search.vectors.SKETCH_FROM", 1000)
+    monkeypatch.setattr("llamora.search.vectors.SKETCH_POOL", 300)
     rng = np.random.default_rng(4)
     # Numbers of texts differ much in some directions and little in most.
     turned, _ = np.linalg.qr(rng.normal(size=(384, 384)))

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from llamora.persistence.entries import Entry
-from llamora.search.embed import Embedder
+from llamora.search.embedder import Embedder
 from llamora.search.rank import MAX_QUERY, normalised
 from llamora.settings import EmbeddingSettings
 from llamora.vault.keys import Keyring

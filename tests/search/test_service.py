@@ -14,8 +14,8 @@ from llamora.persistence.entries import Entry
 from llamora.persistence.vectors import EntryVectors
 from llamora.search import embed_queue
 from llamora.search import service as module
-from llamora.search.embed import Embedder
-from llamora.search.noted import BYTES, PLACES, Noted
+from llamora.search.embedder import Embedder
+from llamora.search.pending import BYTES, PLACES, Noted
 from llamora.search.rank import MAX_QUERY
 from llamora.search.service import SearchService
 from llamora.settings import EmbeddingSettings, SearchSettings
@@ -403,7 +403,7 @@ async def test_empty_and_very_long_entries(desk: Desk) -> None:
 
 
 async def test_searches_run_while_the_index_is_built(desks: Desks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llamora.search.building.READ_BATCH", 5)
+    monkeypatch.setattr("llamora.search.builder.READ_BATCH", 5)
     desk = await desks()
     for number in range(60):
         await desk.write(f"entry {number} about tea", TODAY - timedelta(days=50 * number))

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from llamora.persistence.snapshots import Snapshots
 from llamora.persistence.vectors import EntryVectors
 from llamora.search import service as module
-from llamora.search.building import Builder
-from llamora.search.embed import Embedder
+from llamora.search.builder import Builder
+from llamora.search.embedder import Embedder
+from llamora.search.fulltext import TOKENIZER
 from llamora.search.index import Document, UserIndex
-from llamora.search.lexicon import TOKENIZER
 from llamora.search.rank import parse_query, plain_query
 from llamora.search.snapshot import FORMAT, Reader, Unusable
 from llamora.settings import EmbeddingSettings
@@ -177,8 +177,8 @@ async def test_a_snapshot_shows_nothing_in_the_file(desk: Desk) -> None:
 
 
 async def test_a_snapshot_is_written_when_it_is_quiet(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llamora.search.building.SNAPSHOT_FROM", 3)
-    monkeypatch.setattr("llamora.search.building.SNAPSHOT_QUIET", 0.0)
+    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_FROM", 3)
+    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_QUIET", 0.0)
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     for number in range(4):
         await desk.write(f"entry {number}")
@@ -189,9 +189,9 @@ async def test_a_snapshot_is_written_when_it_is_quiet(desk: Desk, monkeypatch: p
 
 
 async def test_a_snapshot_that_an_erasure_took_is_written_anew(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llamora.search.building.SNAPSHOT_FROM", 3)
-    monkeypatch.setattr("llamora.search.building.SNAPSHOT_QUIET", 0.0)
-    monkeypatch.setattr("llamora.search.building.SNAPSHOT_SHARE", 0.5)
+    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_FROM", 3)
+    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_QUIET", 0.0)
+    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_SHARE", 0.5)
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     entries = [await desk.write(f"entry {number}") for number in range(9)]
     await desk.ready()

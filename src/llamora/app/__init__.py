@@ -10,14 +10,14 @@ from jinja2 import StrictUndefined
 from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from llamora import clock
-from llamora.app import assets, languages, security
-from llamora.app.languages import gettext as _
+from llamora import dates
+from llamora.app import assets, i18n, security
+from llamora.app.i18n import gettext as _
 from llamora.app.pages import TEMPLATES, field, is_fragment, know_writer, new_pen, page, see_other
 from llamora.app.routes import blueprints
 from llamora.app.services.container import EXTENSION, AppLifecycle, AppServices, Shared, get_services
 from llamora.journal.accounts import AccountError
-from llamora.journal.profiles import known_zone
+from llamora.journal.profile import known_zone
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision, StorageError
 from llamora.search.rank import plain
 from llamora.settings import Settings, load_settings, resource
@@ -43,7 +43,7 @@ def create_app(settings: Settings | None = None, *, dev: bool = False, shared: S
     app.config["TEMPLATES_AUTO_RELOAD"] = dev
     services = AppServices.create(settings, shared)
     app.extensions[EXTENSION] = services
-    app.extensions[languages.EXTENSION] = languages.load()
+    app.extensions[i18n.EXTENSION] = i18n.load()
     lifecycle = AppLifecycle(services)
     app.extensions["llamora.lifecycle"] = lifecycle
     app.before_serving(lifecycle.start)
@@ -83,32 +83,32 @@ def _templates(app: Quart, files: assets.Assets) -> None:
     app.add_template_global(new_pen, "new_pen")
     app.add_template_filter(_time, "clock")
     app.add_template_filter(_day_there, "day_in")
-    app.add_template_filter(languages.day_words, "day_words")
-    app.add_template_filter(languages.short_day, "short_day")
-    app.add_template_filter(languages.weekday, "weekday")
-    app.add_template_filter(languages.full_day, "full_day")
-    app.add_template_filter(languages.month_words, "month_words")
-    app.add_template_filter(languages.month_name, "month_name")
-    app.add_template_filter(languages.month_short, "month_short")
-    app.add_template_filter(languages.number_words, "number")
-    app.add_template_filter(languages.said, "said")
+    app.add_template_filter(i18n.day_words, "day_words")
+    app.add_template_filter(i18n.short_day, "short_day")
+    app.add_template_filter(i18n.weekday, "weekday")
+    app.add_template_filter(i18n.full_day, "full_day")
+    app.add_template_filter(i18n.month_words, "month_words")
+    app.add_template_filter(i18n.month_name, "month_name")
+    app.add_template_filter(i18n.month_short, "month_short")
+    app.add_template_filter(i18n.number_words, "number")
+    app.add_template_filter(i18n.said, "said")
     app.add_template_filter(plain, "plain")
     app.add_template_filter(_phrase, "phrase")
-    app.add_template_global(languages.range_words, "range_words")
-    app.add_template_global(languages.current, "language")
+    app.add_template_global(i18n.range_words, "range_words")
+    app.add_template_global(i18n.current, "language")
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.add_extension("jinja2.ext.i18n")
     app.jinja_env.policies["ext.i18n.trimmed"] = True
     # What `install_gettext_callables(newstyle=True)` does, at a third of its cost a message.
     app.jinja_env.newstyle_gettext = True  # type: ignore[attr-defined] -- an attribute of the extension
-    said: dict[str, Any] = {"_": languages.shown, "gettext": languages.shown, "ngettext": languages.counted}
+    said: dict[str, Any] = {"_": i18n.shown, "gettext": i18n.shown, "ngettext": i18n.counted}
     app.jinja_env.globals.update(said)  # pyright: ignore[reportUnknownMemberType] -- half typed there
     # No template waits for anything: written as a plain function, one takes two thirds of the time.
     app.extensions[TEMPLATES] = app.jinja_env.overlay(enable_async=False)
 
 
 def _time(instant: datetime, zone: str) -> str:
-    return languages.time_words(instant, clock.zone(known_zone(zone)))
+    return i18n.time_words(instant, dates.zone(known_zone(zone)))
 
 
 def _phrase(sentence: str) -> str:
@@ -117,7 +117,7 @@ def _phrase(sentence: str) -> str:
 
 
 def _day_there(instant: datetime, zone: str) -> date:
-    return clock.day_of(instant, clock.zone(known_zone(zone)))
+    return dates.day_of(instant, dates.zone(known_zone(zone)))
 
 
 def _errors(app: Quart) -> None:

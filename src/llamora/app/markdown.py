@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 from markupsafe import Markup, escape
 
-from llamora.app.languages import gettext as _
+from llamora.app.i18n import gettext as _
 from llamora.text import trace_key, trace_spans
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import Any, cast
 from jinja2 import Environment
 from quart import Response, current_app, g, redirect, request
 
-from llamora.app import languages, security
+from llamora.app import i18n, security
 from llamora.app.security import form_field as field
 from llamora.app.services.container import get_services
 from llamora.app.views import model_view
-from llamora.clock import UnknownDay, day_of, parse_day, utc_now, zone
-from llamora.journal.profiles import Profile
+from llamora.dates import UnknownDay, day_of, parse_day, utc_now, zone
+from llamora.journal.profile import Profile
 from llamora.persistence.connection import NotFound, StaleRevision, StorageError
 from llamora.persistence.drafts import Draft, Pen
 from llamora.vault.envelope import SealError
@@ -119,7 +119,7 @@ def _know(writer: Profile) -> None:
     g.writer = (security.session().id, writer)
     g.twelve_hours = writer.twelve_hours
     g.year = day_of(utc_now(), zone(writer.zone)).year
-    languages.speak(writer.language)
+    i18n.speak(writer.language)
 
 
 async def model_hidden() -> bool:

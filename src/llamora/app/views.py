@@ -11,22 +11,22 @@ from urllib.parse import urlsplit
 
 from markupsafe import Markup
 
-from llamora.app import languages
-from llamora.app.languages import gettext as _
-from llamora.app.languages import ngettext
+from llamora.app import i18n
+from llamora.app.i18n import gettext as _
+from llamora.app.i18n import ngettext
 from llamora.app.markdown import has_tasks, parts_of, render_reply, render_traced
 from llamora.app.services.container import get_services
 from llamora.journal.citations import cited, redact_erased
-from llamora.journal.digests import Summary
 from llamora.journal.entries import Thread
 from llamora.journal.quotations import marks
-from llamora.journal.traces import Borne, Trace
+from llamora.journal.summaries import Summary
+from llamora.journal.tags import Borne, Trace
 from llamora.llm.client import is_loopback
 from llamora.llm.model import Model
 from llamora.persistence.connection import NotFound
-from llamora.persistence.digests import Digest
 from llamora.persistence.drafts import Draft, answer_place, edit_place
 from llamora.persistence.entries import Entry, Receipt, Role, State
+from llamora.persistence.summaries import Digest
 from llamora.vault.keys import Keyring
 
 
@@ -237,13 +237,13 @@ LEFT_OUT = re.compile(r"Left out for lack of room: ([^.]+)\.")
 def cut_words(sentence: str) -> str:
     """What was left out of a prompt, as `llm.prompts` says it and a reply keeps it, in the language of the request."""
     told = LEFT_OUT.match(sentence)
-    if languages.current().code == "en":
+    if i18n.current().code == "en":
         return sentence
     if told is None:
-        return languages.said(sentence)
-    rest = languages.said(sentence[told.end() :].strip())
+        return i18n.said(sentence)
+    rest = i18n.said(sentence[told.end() :].strip())
     parts = [_left_out(*part.partition(" ")) for part in re.split(", | and ", told[1])]
-    return " ".join(filter(None, (_("Left out for lack of room: %(what)s.") % {"what": languages.listed(parts)}, rest)))
+    return " ".join(filter(None, (_("Left out for lack of room: %(what)s.") % {"what": i18n.listed(parts)}, rest)))
 
 
 def _left_out(number: str, _space: str, what: str) -> str:

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from logging import getLogger
 from typing import ParamSpec, TypeVar
 
-from llamora.clock import utc_now
-from llamora.journal.profiles import Profile, known_zone, read_profile, write_profile
+from llamora.dates import utc_now
+from llamora.journal.profile import Profile, known_zone, read_profile, write_profile
 from llamora.journal.rotation import KeptSession, renew_keys
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.local_db import LocalDB

@@ -7,7 +7,7 @@ from datetime import date
 from logging import getLogger
 from pathlib import Path
 
-from llamora.clock import utc_now
+from llamora.dates import utc_now
 from llamora.persistence.backups import write_backup
 from llamora.persistence.connection import NotFound, StorageError
 from llamora.persistence.local_db import LocalDB

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
-from llamora.clock import time_in_words
-from llamora.clock import zone as zone_named
+from llamora.dates import time_in_words
+from llamora.dates import zone as zone_named
 from llamora.journal.entries import EntryError, Journal, Thread, threads
-from llamora.journal.grounding import recalled, related
-from llamora.journal.profiles import known_zone
+from llamora.journal.profile import known_zone
+from llamora.journal.retrieval import recalled, related
 from llamora.llm.client import ModelClient, ModelInfo
 from llamora.llm.model import Model
 from llamora.llm.prompts import Passage, Prompt, PromptBuilder, Turn

@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from logging import getLogger
 
-from llamora.clock import UnknownDay, day_of, parse_day, utc_now
-from llamora.clock import zone as zone_named
+from llamora.dates import UnknownDay, day_of, parse_day, utc_now
+from llamora.dates import zone as zone_named
 from llamora.journal.citations import redact_erased
-from llamora.journal.traces import Traces
+from llamora.journal.tags import Traces
 from llamora.persistence.connection import AlreadyThere, NotFound, StaleRevision, StorageError
 from llamora.persistence.drafts import Draft, Pen, answer_place, day_place, edit_place
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
-from llamora.persistence.trace_book import forgetting as forget_traces
+from llamora.persistence.tag_changes import forgetting as forget_traces
 from llamora.persistence.trash import Deleted
 from llamora.persistence.versions import Version
 from llamora.search.service import SearchService

@@ -7,7 +7,7 @@ from dataclasses import replace
 from llamora.journal.entries import Thread
 from llamora.journal.quotations import QuoteVerifier
 from llamora.llm.prompts import Prompt
-from llamora.llm.thoughts import THOUGHTS_END
+from llamora.llm.reasoning import THOUGHTS_END
 from llamora.persistence.entries import Entry
 
 READING = "Reading your page…"

@@ -4,12 +4,12 @@ import time
 from contextlib import suppress
 from datetime import date, timedelta
 
-from llamora.journal.digests import Asked, Digests, made_of, readable
 from llamora.journal.entries import EntryError, Journal
+from llamora.journal.summaries import Asked, Digests, made_of, readable
 from llamora.persistence.connection import StorageError
-from llamora.persistence.digests import Digest
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
+from llamora.persistence.summaries import Digest
 from llamora.vault.keys import Keyring
 
 LOOK_BACK = 14  # days

@@ -12,11 +12,11 @@ from logging import getLogger
 from llamora.journal.composing import WITHHELD, Composed, Composer
 from llamora.journal.entries import EntryError, Journal, Thread, threads, without_erased
 from llamora.journal.live import READING, LiveReply
-from llamora.journal.profiles import read_profile
-from llamora.journal.turns import Turns
+from llamora.journal.profile import read_profile
 from llamora.llm.client import ModelError, estimate_tokens
 from llamora.llm.model import Model
 from llamora.llm.prompts import MESSAGE_TOKENS, PromptBuilder
+from llamora.llm.queue import Turns
 from llamora.persistence.connection import AlreadyThere, NotFound, StaleRevision, StorageError, Transaction
 from llamora.persistence.entries import Entry, Receipt, State
 from llamora.persistence.local_db import LocalDB

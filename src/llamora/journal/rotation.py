@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from logging import getLogger
 
 from llamora.persistence.connection import StaleRevision, StorageError
-from llamora.persistence.epochs import BATCH, SEALED, Unreadable
+from llamora.persistence.key_rotation import BATCH, SEALED, Unreadable
 from llamora.persistence.local_db import LocalDB
 from llamora.vault import keys as vault_keys
 from llamora.vault.envelope import VaultError

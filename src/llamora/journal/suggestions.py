@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from llamora.journal.entries import Journal
-from llamora.journal.grounding import content_words
-from llamora.journal.traces import Trace
-from llamora.journal.turns import Turns
+from llamora.journal.retrieval import content_words
+from llamora.journal.tags import Trace
 from llamora.llm.client import ModelError
 from llamora.llm.model import Model
 from llamora.llm.prompts import PromptBuilder, Turn
-from llamora.llm.thoughts import THOUGHTS_END
+from llamora.llm.queue import Turns
+from llamora.llm.reasoning import THOUGHTS_END
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
-from llamora.persistence.trace_book import trace_hash
+from llamora.persistence.tag_changes import trace_hash
 from llamora.search.rank import STOP_WORDS, plain
 from llamora.search.service import SearchService
 from llamora.text import is_emoji, trace_key, trace_name

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from urllib.parse import urlsplit
 
-from llamora.llm.thoughts import Thoughts, marks_thought, opens_thought
+from llamora.llm.reasoning import Thoughts, marks_thought, opens_thought
 
 if TYPE_CHECKING:
     import httpx2
@@ -150,7 +150,7 @@ class ModelClient:
         generator (``aclose()``, or cancelling the task that waits on it) closes the connection at once, which
         frees the server's slot. Raises ModelError; pieces already yielded stay valid.
 
-        What a model thinks aloud is left out (:mod:`llamora.llm.thoughts`); a closing mark alone is passed on in one
+        What a model thinks aloud is left out (:mod:`llamora.llm.reasoning`); a closing mark alone is passed on in one
         piece, and all before it was thought. ``at_length`` is called at the end when ``max_tokens`` ended it,
         ``at_thought`` with each piece of what it thinks.
         """

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast
 
 from filelock import Timeout
 
-from llamora.clock import utc_now
+from llamora.dates import utc_now
 from llamora.persistence.connection import (
     NotFound,
     Row,

@@ -21,7 +21,7 @@ from llamora.persistence.connection import PRAGMAS, Row, StorageError
 from llamora.persistence.entries import day_hash
 from llamora.persistence.migrations import migration_status
 from llamora.persistence.schema import DRAFT_HASH, KINDS, Kind
-from llamora.persistence.trace_book import trace_hash
+from llamora.persistence.tag_changes import trace_hash
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring, SealedKeys, cipher_library, living_slots
 from llamora.vault.memory import memory_lock, wipe

@@ -4,14 +4,14 @@ import asyncio
 from pathlib import Path
 
 from llamora.persistence.connection import Connections
-from llamora.persistence.digests import Digests
 from llamora.persistence.drafts import Drafts
 from llamora.persistence.entries import Entries
-from llamora.persistence.epochs import Epochs
+from llamora.persistence.key_rotation import Epochs
 from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.search_history import SearchHistory
 from llamora.persistence.sessions import Sessions
 from llamora.persistence.snapshots import Snapshots
+from llamora.persistence.summaries import Digests
 from llamora.persistence.tags import Tags
 from llamora.persistence.trash import Trash
 from llamora.persistence.users import Profiles, Users

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from llamora.clock import utc_now
+from llamora.dates import utc_now
 from llamora.persistence.backups import put_in_place
 from llamora.persistence.connection import (
     FILE_PRAGMAS,

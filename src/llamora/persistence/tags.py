@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from logging import getLogger
 
 from llamora.persistence.connection import Connections, NotFound, Row, Step, Transaction
-from llamora.persistence.digests import place_of_digest
 from llamora.persistence.entries import record_bytes
 from llamora.persistence.schema import TAG_REJECTIONS, TAGS
-from llamora.persistence.trace_book import (
+from llamora.persistence.summaries import place_of_digest
+from llamora.persistence.tag_changes import (
     Book,
     Change,
     Link,
@@ -21,7 +21,7 @@ from llamora.persistence.trace_book import (
     take_back,
     trace_hash,
 )
-from llamora.persistence.trace_book import keep as keep_undo
+from llamora.persistence.tag_changes import keep as keep_undo
 from llamora.text import trace_key
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.vectors import EntryVectors
-from llamora.search.embed import CHUNKING, Embedder, EmbedderUnavailable, chunks
+from llamora.search.embedder import CHUNKING, Embedder, EmbedderUnavailable, chunks
 from llamora.search.rank import plain
-from llamora.search.unlocked import RETRY_SECONDS, Unlocked, findable, opened_entries
+from llamora.search.state import RETRY_SECONDS, Unlocked, findable, opened_entries
 
 if TYPE_CHECKING:
     import numpy as np

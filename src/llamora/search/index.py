@@ -9,9 +9,9 @@ from datetime import date, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from llamora.clock import day_in_words, weekday_in_words
-from llamora.search.lexicon import Lexicon, Row
-from llamora.search.passages import UNKNOWN, Passages, grown
+from llamora.dates import day_in_words, weekday_in_words
+from llamora.search.bm25 import NEARNESS, bm25, nearness, telling
+from llamora.search.fulltext import Lexicon, Row
 from llamora.search.rank import (
     DENSE_FLOOR,
     EXACT,
@@ -28,7 +28,7 @@ from llamora.search.rank import (
     normalised,
     spaced,
 )
-from llamora.search.words import NEARNESS, bm25, nearness, telling
+from llamora.search.vectors import UNKNOWN, Passages, grown
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from llamora.search.embed import GRAPH, write_manifest
+from llamora.search.embedder import GRAPH, write_manifest
 
 WEIGHTS = "weights.bin"
 TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")

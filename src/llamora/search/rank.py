@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-from llamora.clock import DateRange, UnknownDay, parse_day, parse_phrase
+from llamora.dates import DateRange, UnknownDay, parse_day, parse_phrase
 from llamora.text import language_of, normal_form
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from llamora.persistence.entries import Entry, Role
 from llamora.persistence.local_db import LocalDB
-from llamora.search.building import Builder, document
-from llamora.search.embed import Embedder, chunks
+from llamora.search.builder import Builder, document
 from llamora.search.embed_queue import EmbedQueue
+from llamora.search.embedder import Embedder, chunks
 from llamora.search.index import Mark, Match, Matches, UserIndex
-from llamora.search.noted import Noted
-from llamora.search.passages import UNKNOWN
+from llamora.search.pending import Noted
 from llamora.search.rank import Query, opening, parse_query, pieces, plain, plain_query, relaxed
-from llamora.search.unlocked import Unlocked, findable, opened_entries
+from llamora.search.state import Unlocked, findable, opened_entries
+from llamora.search.vectors import UNKNOWN
 from llamora.settings import SearchSettings
 from llamora.vault.keys import Keyring, KeyringClosed
 

@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from llamora.search.fulltext import TOKENIZER
 from llamora.search.index import UserIndex
-from llamora.search.lexicon import TOKENIZER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -3,21 +3,23 @@
 from quart import Blueprint
 
 from llamora.app.routes import (
+    account,
     auth,
     calendar,
     days,
-    deleted,
     drafts,
     emoji,
     entries,
-    guide,
     palette,
+    preferences,
     printing,
-    profile,
     replies,
     search,
-    settings,
-    traces,
+    tags,
+    trash,
+)
+from llamora.app.routes import (
+    help as help_page,
 )
 
 blueprints: tuple[Blueprint, ...] = (
@@ -26,14 +28,14 @@ blueprints: tuple[Blueprint, ...] = (
     calendar.blueprint,
     entries.blueprint,
     drafts.blueprint,
-    deleted.blueprint,
+    trash.blueprint,
     replies.blueprint,
     search.blueprint,
     palette.blueprint,
-    traces.blueprint,
+    tags.blueprint,
     emoji.blueprint,
-    profile.blueprint,
-    settings.blueprint,
-    guide.blueprint,
+    account.blueprint,
+    preferences.blueprint,
+    help_page.blueprint,
     printing.blueprint,
 )

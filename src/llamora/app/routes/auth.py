@@ -10,8 +10,8 @@ from datetime import date
 from quart import Blueprint, Response, request
 
 from llamora.app import security
-from llamora.app.languages import gettext as _
-from llamora.app.languages import marked
+from llamora.app.i18n import gettext as _
+from llamora.app.i18n import marked
 from llamora.app.pages import TODAY_PATH as HOME
 from llamora.app.pages import field, known_day, look_of, model_hidden, page, see_other
 from llamora.app.routes.calendar import known_month, month_mark

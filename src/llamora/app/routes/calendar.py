@@ -9,11 +9,11 @@ from hashlib import blake2b
 from quart import Blueprint, Response, request
 
 from llamora.app import security
-from llamora.app.languages import current, weekday_names
+from llamora.app.i18n import current, weekday_names
 from llamora.app.pages import field, is_fragment, page, profile, see_other, today
 from llamora.app.services.container import get_services
 from llamora.app.views import page_views
-from llamora.clock import UnknownDay, parse_day, parse_phrase
+from llamora.dates import UnknownDay, parse_day, parse_phrase
 from llamora.persistence.connection import NotFound
 from llamora.vault.keys import Keyring
 

@@ -6,13 +6,13 @@ from datetime import date, timedelta
 from quart import Blueprint, Response, request
 
 from llamora.app import security
-from llamora.app.languages import gettext as _
+from llamora.app.i18n import gettext as _
 from llamora.app.pages import field, is_fragment, known_day, model_hidden, page, posted_pen, profile, see_other, today
 from llamora.app.services.container import get_services
 from llamora.app.views import digest_view, entry_view, page_views
-from llamora.clock import day_edges, day_of, utc_now, zone
+from llamora.dates import day_edges, day_of, utc_now, zone
 from llamora.journal.entries import EntryError, Thread
-from llamora.journal.profiles import Profile
+from llamora.journal.profile import Profile
 from llamora.journal.years import on_this_day
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StorageError

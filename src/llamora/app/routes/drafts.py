@@ -3,7 +3,7 @@
 from quart import Blueprint, Response
 
 from llamora.app import security
-from llamora.app.languages import gettext as _
+from llamora.app.i18n import gettext as _
 from llamora.app.pages import entry_id, field, is_fragment, number_field, page, posted_pen, see_other
 from llamora.app.services.container import get_services
 from llamora.app.views import message_view

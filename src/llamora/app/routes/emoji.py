@@ -4,7 +4,7 @@ from functools import cache
 
 from quart import Blueprint, Response
 
-from llamora.app import languages, security
+from llamora.app import i18n, security
 from llamora.app.pages import field, page
 
 blueprint = Blueprint("emoji", __name__)
@@ -18,7 +18,7 @@ async def find() -> Response:
     """Those whose name, or a word of it, begins with what is being typed; the shortest name first."""
     security.session()
     typed = (await field("q")).strip().casefold()
-    known = _names(languages.current().code) if typed else ()
+    known = _names(i18n.current().code) if typed else ()
     named: dict[str, str] = {}
     for name, sign in sorted(known, key=lambda each: not each[0].startswith(typed)):
         if len(named) < OFFERED and (name.startswith(typed) or f"_{typed}" in name):

@@ -5,7 +5,7 @@ from asyncio import to_thread
 from quart import Blueprint, Response
 
 from llamora.app import security
-from llamora.app.languages import gettext as _
+from llamora.app.i18n import gettext as _
 from llamora.app.markdown import render, ticked
 from llamora.app.pages import (
     entry_id,

@@ -6,13 +6,13 @@ from datetime import date
 from quart import Blueprint, Response
 
 from llamora.app import security
-from llamora.app.languages import full_day, marked, month_name, month_words, weekday_names
-from llamora.app.languages import gettext as _
+from llamora.app.i18n import full_day, marked, month_name, month_words, weekday_names
+from llamora.app.i18n import gettext as _
 from llamora.app.pages import TODAY_PATH, field, model_hidden, page, today
 from llamora.app.routes.calendar import place_of
 from llamora.app.services.container import get_services
 from llamora.app.views import trace_path
-from llamora.clock import MONTHS, WEEKDAYS, UnknownDay, parse_day
+from llamora.dates import MONTHS, WEEKDAYS, UnknownDay, parse_day
 from llamora.text import normal_form
 
 blueprint = Blueprint("palette", __name__)

@@ -8,7 +8,7 @@ from llamora.app import security
 from llamora.app.pages import page, profile, today
 from llamora.app.services.container import get_services
 from llamora.app.views import page_views
-from llamora.clock import UnknownDay, parse_day
+from llamora.dates import UnknownDay, parse_day
 
 blueprint = Blueprint("printing", __name__)
 

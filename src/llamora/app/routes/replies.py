@@ -10,8 +10,8 @@ from datetime import date
 from markupsafe import escape
 from quart import Blueprint, Response
 
-from llamora.app import languages, security
-from llamora.app.languages import gettext as _
+from llamora.app import i18n, security
+from llamora.app.i18n import gettext as _
 from llamora.app.pages import (
     entry_id,
     field,
@@ -30,9 +30,9 @@ from llamora.app.services.container import get_services
 from llamora.app.streams import event, event_stream
 from llamora.app.views import cut_words, entry_view, message_view, model_view, page_views, trace_path
 from llamora.journal.composing import Composed
-from llamora.journal.digests import Asked
 from llamora.journal.entries import EntryError
 from llamora.journal.replies import KEPT_MEANWHILE
+from llamora.journal.summaries import Asked
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry, Receipt
@@ -259,7 +259,7 @@ async def _events(reply_id: bytes) -> AsyncGenerator[bytes]:
             if not reply.text:
                 if waiting and waiting != said:
                     said = waiting
-                    yield event(f'<p class="waiting">{escape(languages.said(waiting))}</p>')
+                    yield event(f'<p class="waiting">{escape(i18n.said(waiting))}</p>')
                 continue
             pause = RENDER_SECONDS - (time.monotonic() - shown)
             if pause > 0:

@@ -9,8 +9,8 @@ from datetime import date, timedelta
 from quart import Blueprint, Response
 
 from llamora.app import security
-from llamora.app.languages import current, day_words, month_words
-from llamora.app.languages import gettext as _
+from llamora.app.i18n import current, day_words, month_words
+from llamora.app.i18n import gettext as _
 from llamora.app.pages import (
     entry_id,
     field,
@@ -24,7 +24,7 @@ from llamora.app.pages import (
     today,
 )
 from llamora.app.services.container import get_services
-from llamora.clock import utc_now
+from llamora.dates import utc_now
 from llamora.journal.citations import redact_erased
 from llamora.persistence.connection import NotFound, StorageError
 from llamora.persistence.entries import Role

@@ -13,19 +13,19 @@ from quart import current_app
 from llamora.app.streams import Pulse
 from llamora.journal.accounts import Accounts, Throttle
 from llamora.journal.backups import Backups
-from llamora.journal.digests import Digests
 from llamora.journal.entries import Journal
 from llamora.journal.openings import Openings
 from llamora.journal.replies import Replies
 from llamora.journal.rotation import Rotation
 from llamora.journal.suggestions import Suggestions
-from llamora.journal.turns import Turns, slot_files
+from llamora.journal.summaries import Digests
 from llamora.llm.model import Model, SharedServer
 from llamora.llm.prompts import PromptBuilder
+from llamora.llm.queue import Turns, slot_files
 from llamora.persistence.connection import StorageError
 from llamora.persistence.local_db import LocalDB
-from llamora.search.embed import Embedder
-from llamora.search.noted import Noted
+from llamora.search.embedder import Embedder
+from llamora.search.pending import Noted
 from llamora.search.service import SearchService
 from llamora.settings import Settings
 from llamora.vault.envelope import VaultError

@@ -1,0 +1,241 @@
+"""Do replies draw on the right passages, and can a model cite falsely?
+
+    uv run python -m scripts.bench.reply_passages --data ../shared/data/locomo/locomo.json
+
+A journal is made from one sample of LoCoMo (an entry is what one speaker said in a session) and another writer's from
+the next one. Sixty questions, twenty of them unanswerable, and twenty about the other's life are each asked twice:
+once of a scripted model that cites wrongly on purpose (numbers that were not given, quotations that are nearly right
+or another writer's), once of one that cites every passage honestly. All goes the way the app goes. What becomes a link
+and what is marked as the writer's words is judged by rules written here once more.
+The last line printed is one JSON object.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import re
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from llamora.app.markdown import render_reply
+from llamora.app.services.container import AppLifecycle, AppServices
+from llamora.journal.quotations import marks
+from llamora.persistence.entries import Entry
+from llamora.settings import load_settings
+from llamora.vault.keys import Keyring
+from tests.scripted_model import Asked, Reply, ScriptedModel
+
+EVIDENCE = re.compile(r"D:?(\d+):(\d+)")
+UNANSWERABLE = 5  # LoCoMo's category
+PASSAGE = re.compile(r"^\[(\d+)\] [^\n]+\n((?:> ?.*\n?)+)", re.MULTILINE)
+LINK = re.compile(r'aria-label="passage (\d+)"')
+PASSPHRASE = "a bench is for sitting and measuring"
+
+
+@dataclass
+class Talk:
+    """A conversation as a journal, and what is asked of it: the question and the turns that answer it."""
+
+    entries: list[tuple[datetime, str]] = field(default_factory=list)
+    answerable: list[tuple[str, list[str]]] = field(default_factory=list)
+    unanswerable: list[tuple[str, list[str]]] = field(default_factory=list)
+
+
+def talk_of(sample: dict[str, Any]) -> Talk:
+    """One sample of the file."""
+    talk, said = Talk(), dict[tuple[int, int], str]()
+    conversation = sample["conversation"]
+    for name in sorted((n for n in conversation if re.fullmatch(r"session_\d+", n)), key=lambda n: int(n[8:])):
+        at = datetime.strptime(conversation[f"{name}_date_time"], "%I:%M %p on %d %B, %Y").replace(tzinfo=UTC)
+        by_speaker: dict[str, list[str]] = {}
+        for turn in conversation[name]:
+            place = EVIDENCE.search(turn["dia_id"])
+            assert place is not None
+            photo = f" [photo: {turn['blip_caption']}]" if turn.get("blip_caption") else ""
+            text = f"{turn['speaker']}: {turn['text']}{photo}"
+            said[int(place[1]), int(place[2])] = text
+            by_speaker.setdefault(turn["speaker"], []).append(text)
+        talk.entries += [(at, "\n\n".join(turns)) for turns in by_speaker.values()]
+    for asked in sample["qa"]:
+        spots = [(int(a), int(b)) for text in asked["evidence"] for a, b in EVIDENCE.findall(text)]
+        gold = [said[spot] for spot in spots if spot in said]
+        if gold:
+            group = talk.unanswerable if asked["category"] == UNANSWERABLE else talk.answerable
+            group.append((asked["question"], gold))
+    return talk
+
+
+def passages_in(asked: Asked) -> dict[int, str]:
+    """The numbered passages of a prompt."""
+    prompt = str(asked.body["messages"][-1]["content"])
+    return {int(n): re.sub(r"(?m)^> ?", "", text) for n, text in PASSAGE.findall(prompt)}
+
+
+def flat(text: str) -> str:
+    """White space single, quote marks alike."""
+    return " ".join(re.sub("[“”„\"«»‘’']", "'", text).split())
+
+
+class Citing(ScriptedModel):
+    """Reads the passages of its prompt and cites them, honestly or not."""
+
+    def __init__(self) -> None:
+        super().__init__(context_tokens=4096)
+        self.honest = False
+        self.foreign: list[str] = []
+        self.rng = random.Random(7)
+        self.prompted: dict[int, str] = {}
+        self.said = ""
+
+    async def _chat(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        self.prompted = passages_in(asked)
+        self.said = self._true() if self.honest else self._false()
+        pieces = [self.said[at : at + 7] for at in range(0, len(self.said), 7)]
+        self.script(Reply(pieces or ["Nothing."]))
+        return await super()._chat(asked, reader, writer)
+
+    def _true(self) -> str:
+        lines = [f"On that day you wrote “{self._some(n)}”.[{n}]" for n in self.prompted]
+        return " ".join(lines) or "Nothing that I was given bears on it."
+
+    def _some(self, number: int) -> str:
+        words = re.sub('[“”"]', " ", self.prompted[number]).split()
+        # A quotation in quotation marks: words with marks of their own would end it.
+        start = self.rng.randrange(max(1, len(words) - 8))
+        run = words[start : start + 8]
+        text = " ".join(run)
+        return text if flat(text) in flat(self.prompted[number]) else " ".join(self.prompted[number].split()[:5])
+
+    def _false(self) -> str:
+        top = max(self.prompted, default=0)
+        lines = [f"You were in Rome [{top + 1}], in Oslo [99] and at sea [0][{top + 7}]."]
+        for number in self.prompted:
+            words = self._some(number).split()
+            words[len(words) // 2] = "zeppelin"
+            lines.append(f"You wrote “{' '.join(words)}”.[{number}]")
+            lines.append(f'You wrote "{self._some(number)} and never again" [{number}].')
+        lines += [f"You wrote “{text}”.[{max(1, top)}]" for text in self.rng.sample(self.foreign, 2)]
+        lines.append("> I never trusted any of them and I never will\n")
+        self.rng.shuffle(lines)
+        return "\n\n".join([" ".join(lines), "And you closed with “what was never written down"])
+
+
+def judged(saved: Entry, passages: dict[int, str], own: str) -> dict[str, int]:
+    """Count what is linked and marked in a stored reply, and what of it may not be."""
+    assert saved.receipt is not None
+    marked = marks(saved.text, saved.receipt.quoted)
+    links = LINK.findall(render_reply(saved.text, {p.number: "/" for p in saved.receipt.passages}, marked))
+    known = [flat(text) for text in (*passages.values(), own)]
+    verified = [flat(saved.text[start:end]).rstrip(".,;:!?…") for start, end, true in marked if true]
+    return {
+        "links": len(links),
+        "false_links": sum(int(number) not in passages for number in links),
+        "verified": len(verified),
+        "falsely_verified": sum(not any(words in text for text in known) for words in verified),
+        "not_found": len(marked) - len(verified),
+    }
+
+
+async def journal_of(services: AppServices, name: str, talk: Talk) -> Keyring:
+    """A writer with a journal of these entries, indexed."""
+    user, keys, _ = await services.accounts.register(name, PASSPHRASE, "UTC")
+    await services.accounts.open_session(user, keys)  # what nobody is signed in for is locked after a while
+    entries = [Entry(random.randbytes(16), at.date(), "me", text, at, "UTC") for at, text in talk.entries]
+    await services.db.entries.add(keys, *entries)
+    return keys
+
+
+async def run(data: Path, sample: int, answerable: int, unanswerable: int) -> dict[str, Any]:
+    """Ask everything; returns the figures."""
+    samples = json.loads(await asyncio.to_thread(data.read_text, "utf-8"))
+    talk, other = talk_of(samples[sample]), talk_of(samples[(sample + 1) % len(samples)])
+    rng = random.Random(1)
+    groups = {"answerable": rng.sample(talk.answerable, answerable)}
+    groups["unanswerable"] = rng.sample(talk.unanswerable, unanswerable)
+    # Not counted among the sixty: what somebody else would ask of their own life.
+    groups["of_another_life"] = [(question, []) for question, _ in rng.sample(other.answerable, unanswerable)]
+    asked = [(name, question, gold) for name, group in groups.items() for question, gold in group]
+    figures: dict[str, Any] = {"questions": answerable + unanswerable, "entries": len(talk.entries)}
+    wrong, honest = Counter[str](), Counter[str]()
+    found = {name: [0, 0, 0] for name in groups}  # any evidence, all evidence, nothing relevant
+    with tempfile.TemporaryDirectory(prefix="grounding-", ignore_cleanup_errors=True) as folder:
+        async with Citing() as model:
+            settings = load_settings(
+                overrides={
+                    "data": {"folder": folder, "cache": str(Path(folder) / "cache")},
+                    "crypto": {"kdf_target_ms": 0},
+                    "llm": {"upstream": {"host": model.url}},
+                }
+            )
+            services = AppServices.create(settings)
+            lifecycle = AppLifecycle(services)
+            await lifecycle.start()
+            await services.embedder.warm_up()
+            keys = await journal_of(services, "Alice", talk)
+            await journal_of(services, "Bob", other)
+            model.foreign = [" ".join(text.split()[4:12]) for _, text in other.entries]
+            await services.search.unlock(keys)
+            await services.search.settled(keys.user_id)
+            day = max(at for at, _ in talk.entries).date() + timedelta(days=2)
+            began = time.perf_counter()
+            for group, question, gold in asked:
+                for model.honest in (False, True):
+                    # Each on a page of its own, so that no question is in the prompt of another one.
+                    day += timedelta(days=1)
+                    entry = await services.journal.write(keys, day, question, "UTC")
+                    reply = await services.replies.ask(keys, entry.id, "UTC", day)
+                    async for _ in services.replies.follow(keys, reply.id):
+                        pass
+                    saved = await services.db.entries.get(keys, reply.id)
+                    counts = honest if model.honest else wrong
+                    counts["replies"] += 1
+                    counts["quotations"] += len(re.findall('“|"[^"]+"', model.said))
+                    counts["altered"] += saved.text != model.said.strip()
+                    counts.update(judged(saved, model.prompted, question))
+                    if model.honest:
+                        texts = [flat(text) for text in model.prompted.values()]
+                        hits = [any(flat(turn) in text for text in texts) for turn in gold]
+                        found[group][0] += any(hits)
+                        found[group][1] += bool(hits) and all(hits)
+                        found[group][2] += not texts
+                    await services.db.entries.erase(keys, [entry.id, reply.id])
+                    services.search.drop(keys.user_id, [entry.id, reply.id])
+            figures["seconds_a_reply"] = round((time.perf_counter() - began) / len(asked) / 2, 4)
+            await lifecycle.stop()
+    figures |= {"wrong_on_purpose": wrong, "honest": honest}
+    for name, (some, every, nothing) in found.items():
+        size = len(groups[name])
+        figures[name] = {
+            "questions": size,
+            "gold_in_prompt": round(some / size, 3),
+            "all_gold_in_prompt": round(every / size, 3),
+            "told_nothing_relevant": round(nothing / size, 3),
+        }
+    return figures
+
+
+def main() -> int:
+    """Read the command line, run, print; fails when a false link or mark was made or a reply was altered."""
+    parser = argparse.ArgumentParser(
+        prog="scripts.bench.reply_passages", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--data", type=Path, required=True, help="a file in LoCoMo's format")
+    parser.add_argument("--sample", type=int, default=0, help="which conversation")
+    parser.add_argument("--answerable", type=int, default=40)
+    parser.add_argument("--unanswerable", type=int, default=20)
+    given = parser.parse_args()
+    figures = asyncio.run(run(given.data, given.sample, given.answerable, given.unanswerable))
+    print(json.dumps(figures))
+    wrong, honest = figures["wrong_on_purpose"], figures["honest"]
+    bad = ("false_links", "falsely_verified", "altered")
+    return int(any(counts[name] for counts in (wrong, honest) for name in bad) or honest["not_found"] > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,256 @@
+"""The languages of the interface: its catalogues, and dates and numbers as each language writes them.
+
+What a template or a route says is marked with `_` or `ngettext`. Sentences made further down (`journal`,
+`persistence`, `search`, `llm`) are plain English there, know nothing of languages, and some of them are sealed with a
+reply: `said` finds their translation at the edge, also where a number or a name stands in them.
+`scripts/translations.py` collects both kinds into `translations/<code>.po`; the files are read at the start, so that
+there is nothing to compile.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, time
+from io import BytesIO
+from pathlib import Path
+from typing import cast
+from zoneinfo import ZoneInfo
+
+from babel import Locale
+from babel.dates import format_date, format_skeleton, format_time, get_day_names
+from babel.lists import format_list
+from babel.messages.catalog import Catalog
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+from babel.numbers import format_decimal
+from babel.support import NullTranslations, Translations
+from markupsafe import Markup
+from quart import current_app, g, has_request_context, request
+
+from llamora import dates
+
+EXTENSION = "llamora.languages"
+FOLDER = Path(__file__).parent / "translations"
+BLANK = re.compile(r"\{(\w+)\}")
+_SENTENCE_END = re.compile(r"(?<=[.…?]) (?=\S)")
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """One language: `code` (BCP 47), what it calls itself, how it runs, its catalogue.
+
+    `patterns` are the sentences with blanks in them, the longest first, each with its translation. `shown` has the
+    messages that a template showed: a page asks for the same few hundreds of times.
+    """
+
+    code: str
+    name: str
+    direction: str
+    locale: Locale
+    catalogue: NullTranslations
+    patterns: tuple[tuple[re.Pattern[str], str], ...] = ()
+    shown: dict[str, Markup] = field(default_factory=dict[str, Markup])
+
+    def said(self, text: str) -> str:
+        """An English sentence of ours in this language; what is in no catalogue stays as it is."""
+        if not text or self.code == "en":
+            return text
+        found = self.catalogue.gettext(text)
+        if found != text:
+            return found
+        for pattern, translation in self.patterns:
+            if match := pattern.fullmatch(text):
+                return translation.format_map({name: self.said(value) for name, value in match.groupdict().items()})
+        parts = _SENTENCE_END.split(text)
+        return " ".join(map(self.said, parts)) if len(parts) > 1 else text
+
+
+def _language(code: str, catalogue: Catalog | None = None) -> Language:
+    locale = Locale.parse(code, sep="-")
+    name = locale.get_display_name(code.replace("-", "_")) or code
+    direction = "rtl" if locale.character_order == "right-to-left" else "ltr"
+    if catalogue is None:
+        return Language(code, name, direction, locale, NullTranslations())
+    compiled = BytesIO()
+    write_mo(compiled, catalogue)
+    compiled.seek(0)
+    patterns = [
+        (_pattern(message.id), cast(str, message.string))
+        for message in catalogue
+        if isinstance(message.id, str) and message.string and BLANK.search(message.id)
+    ]
+    patterns.sort(key=lambda pair: -len(BLANK.sub("", pair[0].pattern)))
+    return Language(code, name, direction, locale, Translations(compiled), tuple(patterns))
+
+
+def _pattern(message: str) -> re.Pattern[str]:
+    parts = BLANK.split(message)
+    return re.compile(
+        "".join(f"(?P<{part}>.+?)" if index % 2 else re.escape(part) for index, part in enumerate(parts)), re.DOTALL
+    )
+
+
+ENGLISH = _language("en")
+
+
+def load(folder: Path = FOLDER) -> dict[str, Language]:
+    """Every language there is a catalogue for, by its code, and English, which needs none."""
+    found = {"en": ENGLISH}
+    for file in sorted(folder.glob("*.po")):
+        with file.open("rb") as source:
+            found[file.stem] = _language(file.stem, read_po(source, locale=file.stem.replace("-", "_")))
+    return found
+
+
+def known() -> Mapping[str, Language]:
+    """The languages of the app that serves the current request."""
+    return cast("dict[str, Language]", current_app.extensions[EXTENSION])
+
+
+def current() -> Language:
+    """The language of this request: what the writer chose, else what their browser asks for, else English."""
+    if not has_request_context():
+        return ENGLISH
+    if "language" not in g:
+        best = request.accept_languages.best_match(list(known()))
+        g.language = known().get(best or "", ENGLISH)
+    return cast(Language, g.language)
+
+
+def speak(code: str) -> None:
+    """Answer this request in a language; an empty or unknown code leaves the choice to the browser."""
+    g.pop("language", None)
+    if code in known():
+        g.language = known()[code]
+
+
+def gettext(message: str) -> str:
+    """A message in the language of this request."""
+    return current().catalogue.gettext(message)
+
+
+def ngettext(one: str, more: str, number: int) -> str:
+    """A message that counts something, in the language of this request."""
+    return current().catalogue.ngettext(one, more, number)
+
+
+def shown(message: str, /, **blanks: object) -> Markup:
+    """A message as a template shows it, with what its blanks hold escaped."""
+    language = current()
+    if blanks:
+        return _markup(language.catalogue.gettext(message)) % blanks
+    found = language.shown.get(message)
+    if found is None:
+        found = language.shown[message] = _markup(language.catalogue.gettext(message)) % {}
+    return found
+
+
+def counted(one: str, more: str, num: int, /, **blanks: object) -> Markup:
+    """A message that counts something, as a template shows it."""
+    return _markup(current().catalogue.ngettext(one, more, num)) % {"num": num, **blanks}
+
+
+def _markup(message: str) -> Markup:
+    return Markup(message)  # noqa: S704 - from a catalogue of ours or a template
+
+
+def marked(*messages: str) -> tuple[str, ...]:
+    """Messages that are collected here, and translated where they are shown."""
+    return messages
+
+
+def said(sentence: str) -> str:
+    """A sentence that was made in English further down, in the language of this request."""
+    return current().said(sentence)
+
+
+# -- dates and numbers -------------------------------------------------------------------------------
+
+
+def day_words(day: date) -> str:
+    """`20 November 2026`."""
+    return dates.day_in_words(day) if _is_english() else format_date(day, "long", current().locale)
+
+
+def short_day(day: date) -> str:
+    """Write `20 November`, with the year when it is another one than now for the user."""
+    this_year = has_request_context() and g.get("year") == day.year
+    return _without_year(day) if this_year else day_words(day)
+
+
+def _without_year(day: date) -> str:
+    return day_words(day).rsplit(" ", 1)[0] if _is_english() else _in_form("MMMMd", day)
+
+
+def range_words(first: date, last: date) -> str:
+    """`1 November – 20 November 2026`; for one day, the day."""
+    if first == last:
+        return day_words(first)
+    return f"{_without_year(first) if first.year == last.year else day_words(first)} – {day_words(last)}"
+
+
+def weekday(day: date) -> str:
+    """`Friday`."""
+    return dates.weekday_in_words(day) if _is_english() else format_date(day, "EEEE", current().locale)
+
+
+def full_day(day: date) -> str:
+    """`Friday 20 November 2026`."""
+    return f"{weekday(day)} {day_words(day)}" if _is_english() else format_date(day, "full", current().locale)
+
+
+def month_words(day: date) -> str:
+    """`November 2026`."""
+    return day_words(day).split(" ", 1)[1] if _is_english() else _in_form("yMMMM", day)
+
+
+def month_name(day: date) -> str:
+    """`November`."""
+    return format_date(day, "LLLL", current().locale)
+
+
+def month_short(day: date) -> str:
+    """The name of a month as a chart has room for."""
+    return format_date(day, "LLL", locale=current().locale).strip(".")
+
+
+def weekday_names(first: int = 0) -> list[tuple[str, str]]:
+    """The days of the week from `first` (0 is Monday), in full and as two letters or so."""
+    full = get_day_names("wide", "stand-alone", current().locale)
+    short = get_day_names("short", "stand-alone", current().locale)
+    return [(full[number], short[number].rstrip(".")) for number in (*range(first, 7), *range(first))]
+
+
+def time_words(instant: datetime, zone: ZoneInfo) -> str:
+    """The time a clock in `zone` shows: `7:42` and `19:42`, or `7:42 pm` where the writer wants twelve hours."""
+    try:
+        local = instant.astimezone(zone)
+    except OverflowError:
+        local = instant
+    return clock_words(local.time(), twelve_hours=has_request_context() and bool(g.get("twelve_hours")))
+
+
+def clock_words(moment: time, *, twelve_hours: bool = False) -> str:
+    """`19:42`, or `7:42 pm` as the language says it."""
+    if not twelve_hours:
+        return f"{moment.hour}:{moment.minute:02d}"
+    words = format_time(moment, "h:mm a", locale=current().locale)
+    return words.lower() if _is_english() else words
+
+
+def number_words(number: float, digits: int = 0) -> str:
+    """A number with so many digits after the point, or the comma."""
+    return format_decimal(round(number, digits), "#,##0" + "." * bool(digits) + "0" * digits, current().locale)
+
+
+def listed(words: list[str]) -> str:
+    """`one, two and three`."""
+    return format_list(words, locale=current().locale)
+
+
+def _in_form(skeleton: str, day: date) -> str:
+    return format_skeleton(skeleton, datetime(day.year, day.month, day.day), locale=current().locale)  # noqa: DTZ001
+
+
+def _is_english() -> bool:
+    return current().code == "en"

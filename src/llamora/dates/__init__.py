@@ -1,0 +1,126 @@
+"""Days, zones and date phrases. Dates are the writer's own: a day is what the zone they write in says.
+
+Pure but for :func:`utc_now`. Nothing here reads a locale: what it says is English, and weeks start on Monday.
+"""
+
+import re
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
+from zoneinfo import ZoneInfo, available_timezones
+
+from llamora.dates.phrases import MONTHS, WEEKDAYS
+from llamora.dates.phrases import DateRange as DateRange
+from llamora.dates.phrases import parse_phrase as parse_phrase
+
+_DAY = timedelta(days=1)
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
+_LATEST = datetime.max.replace(tzinfo=UTC)
+_ISO_DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
+_ZONE_NAME = re.compile(r"[A-Za-z0-9_+\-]+(?:/[A-Za-z0-9_+\-]+)*")
+# Files of the zone database that are not zones.
+_NO_ZONES = frozenset({"Factory", "localtime", "posixrules"})
+
+
+class UnknownZone(ValueError):
+    """Not the name of an IANA time zone."""
+
+
+class UnknownDay(ValueError):
+    """Not a day written as 2026-11-20."""
+
+
+def utc_now() -> datetime:
+    """The present instant, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def zone(name: str) -> ZoneInfo:
+    """The IANA zone of this name, such as `Europe/Vienna`. Raises :class:`UnknownZone`."""
+    # The pattern keeps the name from being a path; len keeps it from being a long one.
+    if len(name) > 64 or name in _NO_ZONES or not _ZONE_NAME.fullmatch(name):
+        raise UnknownZone("this is not the name of a time zone")
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise UnknownZone("this is not the name of a time zone") from None
+
+
+@cache
+def _zone_names() -> tuple[str, ...]:
+    return tuple(sorted(available_timezones() - _NO_ZONES))
+
+
+def zone_names() -> list[str]:
+    """Every IANA name known here, sorted. Reads the zone database once."""
+    return list(_zone_names())
+
+
+def day_of(instant: datetime, zone: ZoneInfo) -> date:
+    """The day a clock in `zone` shows at this aware instant."""
+    try:
+        return instant.astimezone(zone).date()
+    except OverflowError:
+        return instant.date()
+
+
+def day_edges(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """The first instant of the day and the first of the next, in UTC: 23, 24 or 25 hours as a rule.
+
+    Where midnight does not exist the day starts when the clock jumps over it. A day the zone skipped
+    whole has both edges at the same instant. Where midnight comes twice the first counts, so that the
+    edges of neighbouring days always meet. At the ends of the calendar the edge is that of `datetime`.
+    """
+    end = _LATEST if day == date.max else _day_start(day + _DAY, zone)
+    return _day_start(day, zone), end
+
+
+def _day_start(day: date, zone: ZoneInfo) -> datetime:
+    midnight = datetime.combine(day, time())
+    try:
+        start = midnight.replace(tzinfo=zone).astimezone(UTC)
+        if start.astimezone(zone).replace(tzinfo=None) == midnight:
+            return start
+        # Midnight lies in a gap. Read with the offset after the gap (fold=1) it is before the jump,
+        # with the one before the gap (fold=0) it is at or after it: the jump is what lies between.
+        before = midnight.replace(tzinfo=zone, fold=1).astimezone(UTC)
+        seconds = round((start - before).total_seconds())
+        low = 0
+        while low < seconds:
+            middle = (low + seconds) // 2
+            if (before + timedelta(seconds=middle)).astimezone(zone).replace(tzinfo=None) < midnight:
+                low = middle + 1
+            else:
+                seconds = middle
+        return before + timedelta(seconds=low)
+    except OverflowError:
+        return _EARLIEST if day.year == 1 else _LATEST
+
+
+def parse_day(text: str) -> date:
+    """A day written as `2026-11-20`, years 0001 to 9999, and nothing else. Raises :class:`UnknownDay`."""
+    match = _ISO_DAY.fullmatch(text)
+    if match is None:
+        raise UnknownDay("a day is written like 2026-11-20")
+    try:
+        return date(int(match[1]), int(match[2]), int(match[3]))
+    except ValueError:
+        raise UnknownDay("there is no such day in the calendar") from None
+
+
+def day_in_words(day: date) -> str:
+    """`20 November 2026`."""
+    return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
+
+
+def weekday_in_words(day: date) -> str:
+    """`Friday`."""
+    return WEEKDAYS[day.weekday()]
+
+
+def time_in_words(instant: datetime, zone: ZoneInfo) -> str:
+    """`7:42` or `19:42`, as a clock in `zone` shows."""
+    try:
+        local = instant.astimezone(zone)
+    except OverflowError:
+        local = instant
+    return f"{local.hour}:{local.minute:02d}"

@@ -1,0 +1,567 @@
+"""Dates in words, in English; what is said in another language is put into English words first (`german.py`)."""
+
+import re
+from calendar import monthrange
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import NamedTuple
+
+from llamora.dates.german import Token, in_english
+
+MONTHS = tuple("January February March April May June July August September October November December".split())
+WEEKDAYS = tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split())
+
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class DateRange:
+    """The days from `start` to `end`, both included, and the piece of text that said so."""
+
+    start: date
+    end: date
+    matched: str
+
+
+def parse_phrase(text: str, today: date, language: str = "en") -> DateRange | None:
+    """The first date a text speaks of in English, or in German too where `language` is "de"; or None. Never raises.
+
+    Knows days ("yesterday", "last Tuesday", "on 3 May", "May 3rd, 2024", "2024-05-03", "3.5.2024"),
+    longer times ("last week", "March 2024", "in autumn 2023", "early 2024", "the 1990s", "Q3 2023"),
+    distances ("3 days ago", "in the last two months") and bounds ("since March", "before 2020",
+    "from 3 to 10 May", "between June and August 2023").
+
+    A journal looks back: a date without a year is the latest one that has begun. Figures are read day
+    first; weeks start on Monday; seasons are the northern meteorological ones, and winter 2023 begins
+    in December 2023. Words that are only sometimes dates ("may", "march", "June", a bare number) count
+    only where the words around them make them one: a missed date costs less than hidden entries.
+    """
+    return _Phrases(text, today, language).first()
+
+
+class _Span(NamedTuple):
+    """Days `start` .. `end`, spoken by the tokens before `stop`.
+
+    `inferred` is what the text left open: the year, the week, or nothing.
+    """
+
+    start: date
+    end: date
+    stop: int
+    inferred: str = ""
+
+
+_TOKEN = re.compile(r"[0-9]+(?:st|nd|rd|th|s)?\b|[^\W\d_]+(?:['’][a-z]+)?|\S", re.IGNORECASE)
+_DAY_NUMBER = re.compile(r"([0-9]{1,2})(st|nd|rd|th)?")
+_FIGURES = (
+    (re.compile(r"(?<![\w.,:/-])(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?![\w/-]|[.,:]\d)", re.ASCII), (1, 3, 4)),
+    (re.compile(r"(?<![\w.,:/-])(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?![\w/-]|[.,:]\d)", re.ASCII), (4, 3, 1)),
+    (re.compile(r"(?<![\w.,:/-])([12]\d{3})(-)(\d{2})(?![\w/-]|[.,:]\d)", re.ASCII), (1, 3, 0)),
+)
+
+_MONTH_WORDS = (
+    {name.lower(): number for number, name in enumerate(MONTHS, 1)}
+    | {name[:3].lower(): number for number, name in enumerate(MONTHS, 1)}
+    | {"sept": 9}
+)
+_VERBS = frozenset({"march", "may", "mar"})
+# Given names and ordinary words: alone they are no date.
+_DOUBTFUL = _VERBS | {"april", "june", "august", "jan", "jun", "dec", "sep", "oct"}
+# "May 2024 be kinder": what makes a wish of a month.
+_WISHES = frozenset("be become bring give go have hold make see start turn".split())
+_WEEKDAY_WORDS = {name.lower(): number for number, name in enumerate(WEEKDAYS)}
+# Too short to mean a day alone ("sun", "sat"): they only stand before a date.
+_SHORT_WEEKDAYS = frozenset("mon tue tues wed thu thur thurs fri sat sun".split())
+_SEASONS = {"spring": 3, "summer": 6, "autumn": 9, "fall": 9, "winter": 12}
+_NUMBERS = {"a": 1, "an": 1} | {
+    word: number
+    for number, word in enumerate("one two three four five six seven eight nine ten eleven twelve".split(), 1)
+}
+_UNITS = {unit + ending: unit for unit in ("day", "week", "month", "year", "decade") for ending in ("", "s")}
+_FEW = (2, 6)
+_PARTS_OF_DAY = frozenset({"morning", "afternoon", "evening", "night"})
+_LEADS = frozenset("in on at during over throughout around from of within for".split())
+_BOUNDS = frozenset({"since", "before", "after", "until", "till"})
+_JOINS = frozenset({"to", "until", "till", "through", "-", "–", "—"})
+_NEAR = frozenset({"last", "past", "previous", "this", "next"})
+_THIRDS = {"early": 0, "beginning": 0, "start": 0, "mid": 1, "middle": 1, "late": 2, "end": 2}
+_RANGE = "range"  # stands for the words before either end of "from .. to .."
+_MONTH_LEADS = frozenset({"in", "during", "throughout", "last", "previous", "past", _RANGE, *_THIRDS})
+_MONTH_LEADS_UNLESS_VERB = _MONTH_LEADS | _BOUNDS | {"around", "this", "next"}
+_YEAR_LEADS = _BOUNDS | {"in", "during", "throughout", "from", "of", "over", "year", _RANGE, *_THIRDS}
+# What makes an amount of the number before it.
+_AMOUNTS = frozenset(
+    "steps words people persons euro euros dollars pounds kcal calories km m cm miles metres meters kg g "
+    "grams ml l litres liters years days weeks months hours minutes seconds pages times pieces bytes mb gb "
+    "points percent lines entries things followers % € $".split()
+)
+
+
+def _month_end(year: int, month: int) -> date:
+    return date(year, month, monthrange(year, month)[1])
+
+
+def _months(year: int, month: int, count: int = 1) -> tuple[date, date]:
+    """First and last day of `count` months from this one; `month` may lie outside 1 .. 12."""
+    first = year * 12 + month - 1
+    last = first + count - 1
+    return date(first // 12, first % 12 + 1, 1), _month_end(last // 12, last % 12 + 1)
+
+
+class _Phrases:
+    """A recursive descent over the words of one text. Every method takes the place to read from."""
+
+    def __init__(self, text: str, today: date, language: str) -> None:
+        self.text = text
+        self.today = today
+        self.tokens = [
+            Token(match[0].lower().replace("’", "'").removesuffix("'s"), match.start(), match.end())
+            for match in _TOKEN.finditer(text)
+        ]
+        if language == "de":
+            self.tokens = in_english(self.tokens)
+
+    def first(self) -> DateRange | None:
+        for start in range(len(self.tokens)):
+            try:
+                span = self._phrase(start)
+            except (ValueError, OverflowError):  # no such day, or outside the calendar
+                continue
+            if span is not None and span.start <= span.end:
+                matched = self.text[self.tokens[start].start : self.tokens[span.stop - 1].end]
+                return DateRange(span.start, span.end, matched)
+        return None
+
+    # Reading words
+
+    def _word(self, at: int) -> str:
+        return self.tokens[at].word if 0 <= at < len(self.tokens) else ""
+
+    def _the(self, at: int) -> int:
+        return at + (self._word(at) == "the")
+
+    def _capital(self, at: int) -> bool:
+        return self.text[self.tokens[at].start].isupper()
+
+    def _stops(self, at: int) -> bool:
+        """Whether the text, or at least a clause of it, ends before this place."""
+        return not self._word(at)[:1].isalnum()
+
+    def _is_amount(self, at: int) -> bool:
+        """Whether the number before this place counts or measures something."""
+        if self._word(at) in _AMOUNTS:
+            return True
+        return (
+            self._word(at) in {".", ",", ":"}
+            and self._word(at + 1)[:1].isdigit()
+            and (self.tokens[at].end == self.tokens[at + 1].start)
+        )
+
+    def _year(self, at: int) -> int:
+        """The year 1000 .. 2999 written here, or 0."""
+        word = self._word(at)
+        if len(word) == 4 and word.isascii() and word.isdigit() and word[0] in "12":
+            return 0 if self._is_amount(at + 1) else int(word)
+        return 0
+
+    def _year_after(self, at: int) -> tuple[int, int]:
+        """(year, place after it) of `2024`, `, 2024`, `of 2024`, `last year`; (0, at) when there is none."""
+        place = at + 1 if self._word(at) in {",", "of", "in"} else at
+        if year := self._year(place):
+            return year, place + 1
+        shift = {"last": -1, "this": 0, "next": 1}.get(self._word(place))
+        if shift is not None and self._word(place + 1) == "year":
+            return self.today.year + shift, place + 2
+        return 0, at
+
+    def _day_number(self, at: int) -> tuple[int, bool]:
+        """(1 .. 31, written as an ordinal), or (0, False)."""
+        match = _DAY_NUMBER.fullmatch(self._word(at))
+        if match is None or not 1 <= int(match[1]) <= 31:
+            return 0, False
+        return int(match[1]), match[2] is not None
+
+    def _count(self, at: int) -> tuple[int, int, int]:
+        """(least, most, place after it) of `3`, `two`, `a`, `a couple of`, `a few`; zeros when none."""
+        place = at + (self._word(at) == "a" and self._word(at + 1) in {"couple", "few"})
+        word = self._word(place)
+        if word == "couple":
+            return 2, 2, place + 1 + (self._word(place + 1) == "of")
+        if word in {"few", "several"}:
+            return *_FEW, place + 1
+        number = _NUMBERS.get(word, 0)
+        if word.isascii() and word.isdigit() and len(word) <= 4:
+            number = int(word)
+        return number, number, place + 1
+
+    # Whole phrases
+
+    def _phrase(self, at: int) -> _Span | None:
+        lead = self._word(at)
+        if lead in {"from", "between"}:
+            if span := self._range(at + 1, "and" if lead == "between" else ""):
+                return span
+        elif lead in _BOUNDS:
+            return self._bound(at)
+        elif span := self._open_range(at):
+            return span
+        if lead in _LEADS:
+            return self._time(at + 1, lead)
+        return self._time(at, "")
+
+    def _bound(self, at: int) -> _Span | None:
+        lead = self._word(at)
+        span = self._time(at + 1, lead)
+        if span is None:
+            return None
+        if lead == "since":
+            return _Span(span.start, max(self.today, span.end), span.stop)
+        if lead == "before":
+            return _Span(date.min, span.start - _DAY, span.stop)
+        if lead == "after":
+            return _Span(span.end + _DAY, date.max, span.stop)
+        return _Span(date.min, span.end, span.stop)
+
+    def _range(self, at: int, joined_by: str) -> _Span | None:
+        """`3 to 10 May`, `March to May 2024`: what follows `from` or `between`."""
+        at = self._the(at)
+        day, _ = self._day_number(at)
+        if day and self._joins(at + 1, joined_by):
+            right = self._explicit(self._the(at + 2), _RANGE)
+            if right and right.start == right.end and day <= right.start.day:
+                return right._replace(start=right.start.replace(day=day))
+        left = self._time(at, _RANGE)
+        if left is None or not self._joins(left.stop, joined_by):
+            return None
+        right = self._time(self._the(left.stop + 1), _RANGE)
+        return None if right is None else self._between(left, right)
+
+    def _open_range(self, at: int) -> _Span | None:
+        """`3-10 May 2024`, `March to May 2024`: without a word before it, only with a year or a month."""
+        day, _ = self._day_number(at)
+        if day and self._joins(at + 1, ""):
+            return self._range(at, "")
+        if self._word(at) in _MONTH_WORDS and self._joins(at + 1, ""):
+            span = self._range(at, "")
+            return span if span and not span.inferred else None
+        return None
+
+    def _joins(self, at: int, joined_by: str) -> bool:
+        return self._word(at) in _JOINS or (joined_by != "" and self._word(at) == joined_by)
+
+    def _between(self, left: _Span, right: _Span) -> _Span:
+        """From `left` to `right`; what one of them leaves open follows from the other."""
+        if left.inferred == "year" and right.inferred != "year":
+            left = self._moved(left, right.start.year - left.start.year)
+        elif right.inferred == "year" and left.inferred != "year":
+            right = self._moved(right, left.start.year - right.start.year)
+            if right.end < left.start:
+                right = self._moved(right, 1)
+        if left.start > right.start and left.inferred == "year":
+            left = self._moved(left, -1)
+        elif left.start > right.start and left.inferred == "week":
+            left = left._replace(start=left.start - 7 * _DAY)
+        return _Span(left.start, right.end, right.stop, left.inferred and right.inferred)
+
+    @staticmethod
+    def _moved(span: _Span, years: int) -> _Span:
+        start = span.start.replace(year=span.start.year + years)
+        if span.start == span.end:
+            return span._replace(start=start, end=start)
+        return span._replace(start=start, end=_month_end(span.end.year + years, span.end.month))
+
+    # One time
+
+    def _time(self, at: int, lead: str) -> _Span | None:
+        """A day, week, month, season, year or distance that starts here. `lead` is the word before it."""
+        the = self._word(at) == "the"
+        at = self._the(at)
+        readings: tuple[Callable[[int, str], _Span | None], ...] = (
+            self._figures,
+            self._nearby_day,
+            self._ago,
+            self._explicit,
+            self._near,
+            self._third,
+            self._season,
+            self._long,
+        )
+        if the:
+            lead = f"{lead} the".strip()
+        for reading in readings:
+            if span := reading(at, lead):
+                return span
+        return None
+
+    def _figures(self, at: int, _lead: str) -> _Span | None:
+        if at >= len(self.tokens):
+            return None
+        for pattern, (year, month, day) in _FIGURES:
+            if match := pattern.match(self.text, self.tokens[at].start):
+                stop = at
+                while stop < len(self.tokens) and self.tokens[stop].end <= match.end():
+                    stop += 1
+                if not day:
+                    return _Span(*_months(int(match[year]), date(1, int(match[month]), 1).month), stop)
+                figures = int(match[month]), int(match[day])
+                # The American order, where it is the only one that makes a date.
+                swap = match[2] == "/" and figures[0] > 12
+                only = date(int(match[year]), *(figures[::-1] if swap else figures))
+                return _Span(only, only, stop)
+        return None
+
+    def _nearby_day(self, at: int, lead: str) -> _Span | None:
+        word, stop = self._word(at), at + 1
+        if word == "day" and self._word(at + 1) in {"before", "after"}:
+            shift = {"yesterday": -2, "tomorrow": 2}.get(self._word(at + 2))
+            stop = at + 3
+        else:
+            shift = {"today": 0, "tonight": 0, "yesterday": -1, "tomorrow": 1}.get(word)
+        if shift is None:
+            return self._weekday(at, lead)
+        stop += self._word(stop) in _PARTS_OF_DAY
+        day = self.today + shift * _DAY
+        return _Span(day, day, stop)
+
+    def _weekday(self, at: int, lead: str) -> _Span | None:
+        number = _WEEKDAY_WORDS.get(self._word(at))
+        if number is None and self._word(at) not in _SHORT_WEEKDAYS:
+            return None
+        place = at + 1 + (self._word(at + 1) in {",", "."})
+        if (span := self._figures(place, lead) or self._explicit(self._the(place), "on")) and (span.start == span.end):
+            return span
+        if number is None:
+            return None
+        weeks = {"last": -1, "this": 0, "next": 1}.get(self._word(at + 1))
+        if weeks is not None and self._word(at + 2) == "week":
+            return self._of_week(weeks, number, at + 3)
+        habit = self._word(at + 1) in {f"{part}s" for part in _PARTS_OF_DAY}
+        if habit or lead not in {"on", _RANGE, *_BOUNDS}:
+            return None
+        day = self.today - (self.today.weekday() - number) % 7 * _DAY
+        return _Span(day, day, at + 1 + (self._word(at + 1) in _PARTS_OF_DAY), "week")
+
+    def _of_week(self, weeks: int, number: int, stop: int) -> _Span:
+        day = self.today + (7 * weeks - self.today.weekday() + number) * _DAY
+        return _Span(day, day, stop)
+
+    def _ago(self, at: int, _lead: str) -> _Span | None:
+        least, most, place = self._count(at)
+        unit = _UNITS.get(self._word(place))
+        if not most or unit is None or self._word(place + 1) != "ago":
+            return None
+        return _Span(self._calendar(unit, -most)[0], self._calendar(unit, -least)[1], place + 2)
+
+    def _calendar(self, unit: str, shift: int) -> tuple[date, date]:
+        """The day, ISO week, month or year that lies `shift` units from today's."""
+        today = self.today
+        if unit == "day":
+            return today + shift * _DAY, today + shift * _DAY
+        if unit == "week":
+            monday = today - today.weekday() * _DAY + 7 * shift * _DAY
+            return monday, monday + 6 * _DAY
+        if unit == "month":
+            return _months(today.year, today.month + shift)
+        return _months(today.year + shift * (10 if unit == "decade" else 1), 1, 12)
+
+    def _rolling(self, unit: str, count: int) -> tuple[date, date]:
+        """The time between today and `count` units before (or, negative, after) today."""
+        if unit in {"day", "week"}:
+            other = self.today - count * (7 if unit == "week" else 1) * _DAY
+        else:
+            months = self.today.year * 12 + self.today.month - 1
+            months -= count * {"month": 1, "year": 12, "decade": 120}[unit]
+            year, month = months // 12, months % 12 + 1
+            other = min(self.today.day, _month_end(year, month).day)
+            other = date(year, month, other)
+        return min(other, self.today), max(other, self.today)
+
+    def _near(self, at: int, lead: str) -> _Span | None:
+        """`last week`, `this morning`, `next Tuesday`, `the past few days`."""
+        which = self._word(at)
+        if which not in _NEAR:
+            return None
+        _, count, place = self._count(at + 1)
+        if self._word(place + 1 if count else at + 2) == "of" and self._word(at + 1) not in _MONTH_WORDS:
+            return None  # "the last ten days of May", "the last week of school"
+        if count and (unit := _UNITS.get(self._word(place))) and which != "this":
+            return _Span(*self._rolling(unit, -count if which == "next" else count), place + 1)
+        word, stop = self._word(at + 1), at + 2
+        shift = {"this": 0, "next": 1}.get(which, -1)
+        if word in _PARTS_OF_DAY and which in {"this", "last"}:
+            day = self.today + shift * _DAY
+            # Last night is the end of yesterday and the small hours of today.
+            return _Span(day, self.today if word == "night" else day, stop)
+        if word == "weekend":
+            saturday = self._calendar("week", shift)[0] + 5 * _DAY
+            return _Span(saturday, saturday + _DAY, stop)
+        if word in _WEEKDAY_WORDS:
+            return self._near_weekday(which, _WEEKDAY_WORDS[word], stop)
+        if word in _UNITS and word not in {"day", "days", "weeks", "months", "years", "decade", "decades"}:
+            return self._near_unit(at, word, shift, lead)
+        if word in _MONTH_WORDS and self._is_month(at + 1, which, self._word(at - 1) == "the"):
+            return self._near_months(which, _MONTH_WORDS[word], 1, stop)
+        if word in _SEASONS:
+            return self._near_months(which, _SEASONS[word], 3, stop)
+        return None
+
+    def _near_weekday(self, which: str, number: int, stop: int) -> _Span:
+        if which == "this":
+            return self._of_week(0, number, stop)
+        if which == "next":
+            day = self.today + ((number - self.today.weekday() - 1) % 7 + 1) * _DAY
+        else:
+            day = self.today - ((self.today.weekday() - number - 1) % 7 + 1) * _DAY
+        return _Span(day, day, stop + (self._word(stop) in _PARTS_OF_DAY))
+
+    def _near_unit(self, at: int, unit: str, shift: int, lead: str) -> _Span:
+        stop = at + 2
+        if self._word(at) == "past" or (self._word(at) == "last" and lead.endswith("the")):
+            return _Span(*self._rolling(unit, 1), stop)
+        inner = stop + (self._word(stop) in {"on", "in", ","})
+        if unit == "week" and (number := _WEEKDAY_WORDS.get(self._word(inner))) is not None:
+            return self._of_week(shift, number, inner + 1)
+        if unit == "year" and self._word(stop) == "in":
+            year = self.today.year + shift
+            if month := _MONTH_WORDS.get(self._word(inner)):
+                return _Span(*_months(year, month), inner + 1)
+            if month := _SEASONS.get(self._word(self._the(inner))):
+                return _Span(*_months(year, month, 3), self._the(inner) + 1)
+        return _Span(*self._calendar(unit, shift), stop)
+
+    def _near_months(self, which: str, month: int, count: int, stop: int) -> _Span:
+        """The month or season that is over, the one of this year, or the one to come."""
+        year = self.today.year + 1
+        spans = [_months(year - back, month, count) for back in range(4)]
+        if which == "next":
+            start, end = min(span for span in spans if span[0] > self.today)
+        elif which == "this":
+            running = [span for span in spans if span[0] <= self.today <= span[1]]
+            start, end = running[0] if running else _months(self.today.year, month, count)
+        else:
+            start, end = max(span for span in spans if span[1] < self.today)
+        return _Span(start, end, stop)
+
+    def _is_month(self, at: int, lead: str, the: bool = False) -> bool:
+        """Whether the month word here, with no day or year beside it, means the month."""
+        word = self._word(at)
+        if word in _VERBS:
+            certain = self._capital(at) or self._stops(at + 1)
+            return not the and (lead in _MONTH_LEADS or (lead in _MONTH_LEADS_UNLESS_VERB and certain))
+        if the:
+            return False
+        return lead in _MONTH_LEADS_UNLESS_VERB or (not lead and len(self.tokens) == 1 and word not in _DOUBTFUL)
+
+    def _explicit(self, at: int, lead: str) -> _Span | None:
+        """`3 May`, `the 3rd of May 2024`, `May 3rd, 2024`, `May 2024`, `in May`."""
+        day, ordinal = self._day_number(at)
+        place = at
+        if day:
+            place = at + 1 + (self._word(at + 1) == "of")
+        month_at = place
+        month = _MONTH_WORDS.get(self._word(place))
+        if month is None:
+            return None
+        place += 1
+        if self._word(place) == "." and len(self._word(month_at)) <= 4 and not self._stops(place + 1):
+            place += 1
+        if not day:
+            day, ordinal = self._day_number(self._the(place))
+            if self._is_amount(self._the(place) + 1):
+                day = 0
+            place = self._the(place) + 1 if day else place
+        year, stop = self._year_after(place)
+        if not day:
+            return self._month(month_at, month, year, stop, lead)
+        sure = lead.removesuffix(" the") in _LEADS | _BOUNDS | {_RANGE} or self._whole(at, stop)
+        sure = sure or ordinal or year or (self._capital(month_at) and month_at > 0)
+        if self._word(month_at) in _VERBS and not sure:
+            # "all 3 may come", "May 3 people come": inside a sentence only a capital tells.
+            return None
+        if year:
+            only = date(year, month, day)
+            return _Span(only, only, stop)
+        only = self._latest(month, day)
+        return _Span(only, only, stop, "year")
+
+    def _whole(self, at: int, stop: int) -> bool:
+        return at == 0 and stop == len(self.tokens)
+
+    def _month(self, at: int, month: int, year: int, stop: int, lead: str) -> _Span | None:
+        if year:
+            wish = self._word(at) in _VERBS and not lead and self._word(stop) in _WISHES
+            return None if wish else _Span(*_months(year, month), stop)
+        if not self._is_month(at, lead.removesuffix(" the"), lead.endswith("the")):
+            return None
+        year = self.today.year - (month > self.today.month)
+        return _Span(*_months(year, month), at + 1, "year")
+
+    def _latest(self, month: int, day: int) -> date:
+        """The latest such day that is not after today. Raises ValueError when there is none."""
+        for year in range(self.today.year, max(self.today.year - 9, 0), -1):
+            if day <= _month_end(year, month).day and date(year, month, day) <= self.today:
+                return date(year, month, day)
+        raise ValueError
+
+    def _third(self, at: int, _lead: str) -> _Span | None:
+        """`early 2024`, `mid-March`, `the end of last year`: a third of a longer time."""
+        third = _THIRDS.get(self._word(at))
+        if third is None:
+            return None
+        following = self._word(at + 1)
+        if self._word(at) in {"beginning", "start", "middle", "end"} and following != "of":
+            return None
+        inner = at + 1 + (following in {"of", "-", "in"})
+        if self._word(self._the(inner)) in _THIRDS:
+            return None
+        span = self._time(inner, self._word(at))
+        if span is None or (days := (span.end - span.start).days + 1) < 7:
+            return None
+        months = round(days / 30.4)
+        if months >= 3:
+            first = span.start.month + months * third // 3
+            start, end = _months(span.start.year, first, months // 3)
+        else:
+            start = span.start + days * third // 3 * _DAY
+            end = span.start + (days * (third + 1) // 3 - 1) * _DAY
+        return span._replace(start=start, end=end)
+
+    def _season(self, at: int, lead: str) -> _Span | None:
+        month = _SEASONS.get(self._word(at))
+        if month is None:
+            return None
+        year, stop = self._year_after(at + 1)
+        if year:
+            if self._word(stop) in {"/", "-"} and self._word(stop + 1).isdigit():
+                stop += 2
+            return _Span(*_months(year, month, 3), stop)
+        plain = lead.removesuffix(" the")
+        if plain not in _MONTH_LEADS_UNLESS_VERB | {"over"} or (self._word(at) == "fall" and lead != plain):
+            return None
+        year = self.today.year - (month > self.today.month)
+        return _Span(*_months(year, month, 3), at + 1, "year")
+
+    def _long(self, at: int, lead: str) -> _Span | None:
+        """`Q3 2023`, `the 1990s`, `the 90s`, `the weekend`, `in 2024`, `the year 2024`."""
+        word = self._word(at)
+        plain = lead.removesuffix(" the")
+        if word == "q" and self._word(at + 1) in {"1", "2", "3", "4"} and (year := self._year(at + 2)):
+            return _Span(*_months(year, int(self._word(at + 1)) * 3 - 2, 3), at + 3)
+        if word == "weekend" and lead.endswith("the") and plain in _LEADS | _BOUNDS:
+            saturday = self.today - (self.today.weekday() - 5) % 7 * _DAY
+            return _Span(saturday, saturday + _DAY, at + 1)
+        at += word in {"'", "year"}
+        if word == "year":
+            plain = word
+        word = self._word(at)
+        if word[-1:] == "s" and word[:-1].isdigit() and word[-2] == "0":
+            if len(word) == 5 and word[:2] in {"18", "19", "20"}:
+                return _Span(*_months(int(word[:4]), 1, 120), at + 1)
+            if len(word) == 3 and word[0] >= "5" and lead.endswith("the"):
+                return _Span(*_months(1900 + int(word[:2]), 1, 120), at + 1)
+            return None
+        year = self._year(at)
+        if 1900 <= year <= 2099 and (plain in _YEAR_LEADS or self._whole(at, at + 1)):
+            return _Span(*_months(year, 1, 12), at + 1)
+        return None

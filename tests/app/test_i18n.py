@@ -1,0 +1,188 @@
+"""The interface in other languages: catalogues that are whole, templates without bare words, dates and numbers."""
+
+import re
+from datetime import UTC, date, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from babel.messages.catalog import Catalog
+from babel.messages.pofile import read_po
+
+from llamora.app import i18n
+from llamora.app.i18n import FOLDER
+from scripts.translations import faults, messages, of_module
+from tests.app.conftest import Running
+
+TEMPLATES = sorted((Path(i18n.__file__).parent / "templates").rglob("*.html"))
+JINJA = re.compile(
+    r"\{\{.*?\}\}|\{%-? *trans.*?endtrans *-?%\}|\{% block kind %\}.*?\{% endblock %\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL
+)
+TAG = re.compile(r"<[^<>]*>")
+SPOKEN = re.compile(r'\s(?:placeholder|aria-label|title|alt|abbr)="([^"]*)"')
+NAMES = re.compile(r"Llamora|&\w+;|\b[a-z]\b")  # the wordmark, and the keys that are one letter
+
+
+def catalogue(file: Path) -> Catalog:
+    with file.open("rb") as source:
+        return read_po(source, locale=file.stem.replace("-", "_"))
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.po")), ids=lambda file: file.stem)
+def test_everything_is_translated(file: Path) -> None:
+    there = catalogue(file)
+    assert list(faults(there)) == []
+    ids = [message.id for message in there if message.id]
+    said = {each if isinstance(each, str) else tuple(each) for each in ids}
+    wanted = set(messages())
+    assert said == wanted, "run python -m scripts.translations and fill in what is new"
+
+
+def test_german_is_among_them() -> None:
+    found = i18n.load()
+    assert {"en", "de"} <= set(found)
+    assert (found["de"].name, found["de"].direction) == ("Deutsch", "ltr")
+
+
+@pytest.mark.parametrize(
+    ("message", "translation", "fault"),
+    [
+        ("Keep", "", "not translated: Keep"),
+        ("after %(seconds)s s", "nach %(sekunden)s s", "other blanks: after %(seconds)s s"),
+        ("Wait {seconds} seconds.", "Warte.", "other blanks: Wait {seconds} seconds."),
+        ("Read <em>this</em>.", "Lies dies.", "other blanks: Read <em>this</em>."),
+        (("one page", "%(num)s pages"), ("%(num)s Seite", "%(nr)s Seiten"), "other blanks: one page"),
+        (("one page", "%(num)s pages"), ("eine Seite", ""), "not translated: one page"),
+    ],
+)
+def test_a_fault_is_found(message: str | tuple[str, str], translation: str | tuple[str, str], fault: str) -> None:
+    there = Catalog(locale="de")
+    there.add(message, translation)
+    assert list(faults(there)) == [fault]
+
+
+def test_a_translation_in_doubt_is_a_fault() -> None:
+    there = Catalog(locale="de")
+    there.add("Keep", "Behalten", flags=["fuzzy"])
+    assert list(faults(there)) == ["in doubt: Keep"]
+
+
+def bare_words(source: str) -> list[str]:
+    """What a template says without asking the catalogue."""
+    html = JINJA.sub("", source)
+    spoken = [*TAG.sub("\n", html).splitlines(), *SPOKEN.findall(html)]
+    return [text.strip() for text in spoken if re.search(r"[A-Za-z]", NAMES.sub("", text))]
+
+
+@pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
+def test_no_template_holds_bare_words(file: Path) -> None:
+    if file.name != "drafts.html":  # attributes only
+        assert bare_words(file.read_text(encoding="utf-8")) == []
+
+
+def test_bare_words_are_found() -> None:
+    assert bare_words('<p>{{ _("Kept") }} and more</p><input placeholder="Write"><b>{% if x %}Old{% endif %}</b>') == [
+        "and more",
+        "Old",
+        "Write",
+    ]
+
+
+def test_sentences_are_collected_from_python() -> None:
+    source = '''
+def f(error, n):
+    """Not this one."""
+    logger.info("Not this one either.")
+    raise Wrong(f"Only {n} of {error.name} fit. " "Take less.")
+    return _("a label"), ngettext("one", "more", n), marked("first"), "SELECT x FROM y WHERE z=?"
+'''
+    assert list(of_module(source)) == ["Only {n} of {name} fit. Take less.", "a label", ("one", "more"), "first"]
+
+
+# -- what is made in English further down ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("english", "german"),
+    [
+        ("", ""),
+        ("Closed", "Geschlossen"),
+        ("Too many tries. Wait 8 seconds, then try again.", "Zu viele Versuche. Warte 8 Sekunden"),
+        ("The settings were changed elsewhere in the meantime. Look again and keep once more.", "Sieh noch einmal"),
+        ("The model server at [::1]:80 is not ready: ask again in a minute.", "Der Modellserver unter [::1]:80 ist"),
+        (
+            "Only the first 2000 letters were searched. A quotation mark has no partner, so it was left out.",
+            "Nur die ersten 2000 Buchstaben wurden gesucht. Ein Anführungszeichen",
+        ),
+        (
+            "The model server at x did not accept the request (HTTP 400): check llm.upstream.host and model.",
+            "Der Modellserver unter x nahm die Anfrage nicht an (HTTP 400): Prüfe llm.upstream.host und model.",
+        ),
+        (
+            "The built-in model stopped answering: ask again in a moment.",
+            "Das eingebaute Modell antwortet nicht mehr: Frag gleich noch einmal.",
+        ),
+        ("small built-in model", "kleines eingebautes Modell"),  # as a receipt keeps it
+        ("A heron stood there.", "A heron stood there."),
+    ],
+)
+def test_a_sentence_from_below_is_recognised(english: str, german: str) -> None:
+    found = i18n.load()["de"].said(english)
+    assert found.startswith(german) or german in found
+    assert i18n.ENGLISH.said(english) == english
+
+
+# -- pages -------------------------------------------------------------------------------------------
+
+GERMAN = {"Accept-Language": "de-AT,de;q=0.9,en;q=0.5"}
+
+
+async def test_before_sign_in_the_browser_says_which_language(app: Running) -> None:
+    page = await app.stranger(GERMAN).get("/sign-in")
+    assert '<html lang="de" dir="ltr"' in page.text
+    assert "Willkommen zurück" in page.words
+    assert '<html lang="en" dir="ltr"' in (await app.stranger({"Accept-Language": "fr"}).get("/sign-in")).text
+
+
+async def test_refusals_speak_the_language_too(app: Running) -> None:
+    stranger = app.stranger(GERMAN)
+    wrong = await stranger.post("/sign-in", {"name": "Alice", "passphrase": "wrong"})
+    assert wrong.problem == "Dieser Name und diese Passphrase gehören nicht zusammen."
+    alice = await app.visitor(headers=GERMAN)
+    missing = await alice.get("/nowhere")
+    assert (missing.status, missing.problem) == (404, "Unter dieser Adresse gibt es keine Seite.")
+    empty = await alice.post("/d/2026-11-20/entries", {"text": " "}, fragment=True)
+    assert empty.problem == "Es gibt noch nichts zu behalten. Schreib zuerst eine Zeile."
+
+
+async def test_dates_are_written_as_the_language_writes_them(app: Running) -> None:
+    german, english = await app.visitor(headers=GERMAN), await app.visitor("Bob")
+    assert "Freitag 20. November 2026" in (await german.get("/d/2026-11-20")).words
+    assert "Friday 20 November 2026" in (await english.get("/d/2026-11-20")).words
+    assert "März 2024" in (await german.get("/calendar/2024-03")).words
+
+
+async def test_dates_at_the_ends_of_the_calendar(app: Running) -> None:
+    async with app.app.test_request_context("/", headers=GERMAN):
+        assert i18n.day_words(date.min) == "1. Januar 1"
+        assert i18n.short_day(date(2024, 3, 2)) == "2. März 2024"
+        assert i18n.weekday(date.max) == "Freitag"
+        assert i18n.number_words(1234.56, 1) == "1.234,6"
+        assert [short for _, short in i18n.weekday_names()] == ["Mo", "Di", "Mi", "Do", "Fr", "Sa", "So"]
+    async with app.app.test_request_context("/"):
+        assert i18n.day_words(date(2024, 3, 2)) == "2 March 2024"
+        assert i18n.month_words(date(2024, 3, 2)) == "March 2024"
+        assert i18n.time_words(datetime(2024, 3, 2, 19, 5, tzinfo=UTC), ZoneInfo("UTC")) == "19:05"
+        assert [short for _, short in i18n.weekday_names()] == ["Mo", "Tu", "We", "Th", "Fr", "Sa", "Su"]
+
+
+async def test_what_was_left_out_of_a_prompt_is_said_in_the_language(app: Running) -> None:
+    from llamora.app.views import cut_words
+
+    english = "Left out for lack of room: 1 note of the day, 2 earlier passages and the middle of the entry."
+    async with app.app.test_request_context("/", headers=GERMAN):
+        german = "Aus Platzmangel weggelassen: 1 Notiz des Tages, 2 frühere Stellen und die Mitte des Eintrags."
+        assert cut_words(english) == german
+        assert cut_words("") == ""
+    async with app.app.test_request_context("/"):
+        assert cut_words(english) == english
