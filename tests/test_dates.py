@@ -21,7 +21,7 @@ ZONES = [
     "Europe/Dublin", "Europe/Lisbon", "Europe/London", "Europe/Moscow", "Europe/Vienna", "Pacific/Apia",
     "Pacific/Auckland", "Pacific/Chatham", "Pacific/Kiritimati", "Pacific/Kwajalein", "Pacific/Marquesas",
 ]  # fmt: skip
-zones = st.sampled_from(ZONES).map(dates.zone)
+zones = st.sampled_from(ZONES).map(dates.parse_zone)
 days = st.dates(date(1900, 1, 1), date(2099, 12, 31))
 instants = st.datetimes(datetime(1900, 1, 1), datetime(2099, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
 HOUR = timedelta(hours=1)
@@ -29,7 +29,7 @@ TICK = timedelta(microseconds=1)
 
 
 def edges(day: str, zone: str) -> tuple[str, str, float]:
-    start, end = dates.day_edges(date.fromisoformat(day), dates.zone(zone))
+    start, end = dates.day_edges(date.fromisoformat(day), dates.parse_zone(zone))
     assert start.tzinfo is end.tzinfo is UTC
     return f"{start:%m-%d %H:%M}", f"{end:%m-%d %H:%M}", (end - start) / HOUR
 
@@ -48,14 +48,14 @@ def test_now_is_aware_and_utc() -> None:
 )  # fmt: skip
 def test_names_that_are_no_zone(name: str) -> None:
     with pytest.raises(UnknownZone) as error:
-        dates.zone(name)
+        dates.parse_zone(name)
     assert len(str(error.value)) < 60
 
 
 @given(st.text(max_size=20))
 def test_no_text_breaks_the_zone_reader(text: str) -> None:
     with suppress(UnknownZone):
-        assert dates.zone(text).key == text
+        assert dates.parse_zone(text).key == text
 
 
 def test_zone_names() -> None:
@@ -63,7 +63,7 @@ def test_zone_names() -> None:
     assert names == sorted(names)
     assert {"UTC", "Europe/Vienna", "Asia/Kolkata"} <= set(names)
     assert not {"localtime", "posixrules", "Factory"} & set(names)
-    assert all(dates.zone(name).key == name for name in names)
+    assert all(dates.parse_zone(name).key == name for name in names)
     names.clear()
     assert dates.zone_names()
 
@@ -137,7 +137,7 @@ def test_the_ends_of_the_calendar(day: date, zone: ZoneInfo) -> None:
 @example(datetime.min.replace(tzinfo=UTC), ZoneInfo("America/Los_Angeles"))
 def test_any_instant_has_a_day_and_a_time(instant: datetime, zone: ZoneInfo) -> None:
     assert abs(dates.day_of(instant, zone).toordinal() - instant.date().toordinal()) <= 1
-    assert ":" in dates.time_in_words(instant, zone)
+    assert ":" in dates.format_time(instant, zone)
 
 
 @given(st.dates())
@@ -163,13 +163,13 @@ def test_no_text_breaks_the_day_reader(text: str) -> None:
 
 def test_words() -> None:
     day = date(2026, 11, 20)
-    assert dates.day_in_words(day) == "20 November 2026"
-    assert dates.day_in_words(date(987, 1, 3)) == "3 January 987"
-    assert dates.weekday_in_words(day) == "Friday"
+    assert dates.format_day(day) == "20 November 2026"
+    assert dates.format_day(date(987, 1, 3)) == "3 January 987"
+    assert dates.format_weekday(day) == "Friday"
     instant = datetime(2026, 11, 20, 6, 42, 59, tzinfo=UTC)
-    assert dates.time_in_words(instant, dates.zone("Europe/Vienna")) == "7:42"
-    assert dates.time_in_words(instant, dates.zone("Asia/Tokyo")) == "15:42"
-    assert dates.time_in_words(instant.replace(hour=0, minute=5), dates.zone("UTC")) == "0:05"
+    assert dates.format_time(instant, dates.parse_zone("Europe/Vienna")) == "7:42"
+    assert dates.format_time(instant, dates.parse_zone("Asia/Tokyo")) == "15:42"
+    assert dates.format_time(instant.replace(hour=0, minute=5), dates.parse_zone("UTC")) == "0:05"
 
 
 # --- Date phrases -------------------------------------------------------------------------------
@@ -390,7 +390,7 @@ def test_no_text_breaks_it(text: str, today: date) -> None:
 
 @given(st.dates(date(1900, 1, 1), date(2099, 12, 31)), st.dates(date(1950, 1, 1), date(2090, 1, 1)))
 def test_days_in_words_read_back(day: date, today: date) -> None:
-    for text in (dates.day_in_words(day), day.isoformat(), f"{dates.weekday_in_words(day)}, {dates.day_in_words(day)}"):
+    for text in (dates.format_day(day), day.isoformat(), f"{dates.format_weekday(day)}, {dates.format_day(day)}"):
         assert parse_phrase(text, today) == DateRange(day, day, text)
 
 

@@ -14,7 +14,7 @@ from llamora.search.embedder import Embedder
 from llamora.search.service import SearchService
 from llamora.settings import EmbeddingSettings, SearchSettings, resource
 from llamora.vault.keys import Keyring
-from tests.persistence.conftest import AT, entry, new_writer
+from tests.persistence.conftest import AT, entry, new_user
 from tests.scan import find_bytes, find_words, float_forms, forms
 from tests.server_process import Server, Writer
 
@@ -75,14 +75,14 @@ async def test_each_kind_of_record_is_found_when_it_is_unsealed(
     path = tmp_path / "journal" / "llamora.sqlite3"
     run_db_migrations(path, resource("migrations"))
     db = await LocalDB.open(path)
-    keys = await new_writer(db, "Alice")
+    keys = await new_user(db, "Alice")
     made = entry("quokkaentries")
     floats = [0.0123 * number - 0.5 for number in range(32)]
     await db.entries.add(keys, made)
     await db.tags.add(keys, made.id, "quokkatags")
-    await db.vectors.put(keys, [EntryVectors(made.id, 1, "m", 32, struct.pack("<32f", *floats))])
+    await db.vectors.save(keys, [EntryVectors(made.id, 1, "m", 32, struct.pack("<32f", *floats))])
     await db.search_history.add(keys, "quokkasearch_history", AT)
-    await db.profiles.put(keys, b"quokkaprofiles", revision=0)
+    await db.profiles.save(keys, b"quokkaprofiles", revision=0)
     words = [f"quokka{table}" for table in ("entries", "tags", "search_history", "profiles")]
     # While it runs: the write-ahead log is searched too.
     hits = {word.removeprefix("quokka") for _, word, _ in find_words(tmp_path, words)}
@@ -98,7 +98,7 @@ async def test_vectors_in_a_snapshot_are_found_when_it_is_unsealed(
     path = tmp_path / "journal" / "llamora.sqlite3"
     run_db_migrations(path, resource("migrations"))
     db = await LocalDB.open(path)
-    keys = await new_writer(db, "Alice")
+    keys = await new_user(db, "Alice")
     made = entry("quokkaentries")
     await db.entries.add(keys, made)
     search = SearchService(db, Embedder(EmbeddingSettings(enabled=False), tmp_path), SearchSettings())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamora.text import MARKS_IN_A_ROW, language_of, normal_form
+from llamora.text import MAX_COMBINING_MARKS, detect_language, normal_form
 
 
 @given(st.text(max_size=200))
@@ -18,7 +18,7 @@ def test_it_is_the_normal_form(text: str) -> None:
 def test_marks_beyond_measure_are_dropped() -> None:
     # Two kinds in turn have to be sorted: half a million would take hours, and these take no time at all.
     found = normal_form("NFC", "a" + "\u0301\u0316" * 250_000 + "b")
-    assert len(found) <= MARKS_IN_A_ROW + 2
+    assert len(found) <= MAX_COMBINING_MARKS + 2
     assert found.endswith("b")
 
 
@@ -39,4 +39,4 @@ def test_long_rows_of_emoji_and_signs_stay() -> None:
     ],
 )
 def test_the_language_of_a_text(text: str, language: str) -> None:
-    assert language_of(text) == language
+    assert detect_language(text) == language

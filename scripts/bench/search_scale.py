@@ -134,7 +134,7 @@ async def seed(server: Server, entries: list[tuple[date, str]], synthetic: bool)
                         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
                         name = f"{PACKAGED}/{CHUNKING}"
                         vectors.append(EntryVectors(entry.id, 1, name, PACKAGED_DIM, rows.tobytes()))
-                await services.db.vectors.put(keys, vectors)
+                await services.db.vectors.save(keys, vectors)
     finally:
         await lifecycle.stop()
 

@@ -21,7 +21,7 @@ from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.journal.suggestions import MOST
 from llamora.persistence.entries import Entry
 from llamora.settings import load_settings
-from llamora.text import trace_key, trace_name
+from llamora.text import tag_key, tag_name
 from scripts.bench.latency import PASSPHRASE
 
 SEED = 1660
@@ -79,14 +79,14 @@ async def suggested(folder: Path, days: list[tuple[date, str]], count: int) -> d
         for entry in made[::10]:
             for name in dice.sample(OWN, 2):
                 await services.journal.traces.add(keys, entry.id, name)
-        own = {trace_key(name) for name in OWN}
+        own = {tag_key(name) for name in OWN}
         for entry in dice.sample([entry for place, entry in enumerate(made) if place % 10], count):
             found = await services.suggestions.suggest(keys, entry.id)
             names += len(found.names)
             most = max(most, len(found.names))
-            valid += sum(trace_name(name) == name for name in found.names)
-            twice += len({trace_key(name) for name in found.names}) != len(found.names)
-            fitting += sum(trace_key(name) in own or stands_in(name, entry.text) for name in found.names)
+            valid += sum(tag_name(name) == name for name in found.names)
+            twice += len({tag_key(name) for name in found.names}) != len(found.names)
+            fitting += sum(tag_key(name) in own or stands_in(name, entry.text) for name in found.names)
     finally:
         await lifecycle.stop()
     return {

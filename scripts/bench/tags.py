@@ -22,7 +22,7 @@ from statistics import quantiles
 
 from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.persistence.entries import Entry
-from llamora.persistence.tags import Change, Held, trace_hash
+from llamora.persistence.tags import TagDelta, TagSnapshot, tag_hash
 from llamora.settings import load_settings
 from tests.server_process import Server, Writer
 
@@ -61,7 +61,7 @@ async def seed(server: Server, entries: int, traces: int) -> None:
     last = date.today() - timedelta(days=1)  # noqa: DTZ011 -- the day on this machine
     try:
         _, keys, _ = await services.accounts.register("Alice", PASSPHRASE, "UTC")
-        hashes = {name: trace_hash(keys, name) for name in called}
+        hashes = {name: tag_hash(keys, name) for name in called}
         bearing: dict[str, set[bytes]] = {name: set() for name in called}
         for start in range(0, entries, 1000):
             made: list[Entry] = []
@@ -76,11 +76,11 @@ async def seed(server: Server, entries: int, traces: int) -> None:
         for start in range(0, traces, 100):
             part = called[start : start + 100]
 
-            async def plan(_: Held, part: list[str] = part) -> Change:
+            async def plan(_: TagSnapshot, part: list[str] = part) -> TagDelta:
                 links = frozenset((hashes[name], entry) for name in part for entry in bearing[name])
-                return Change({hashes[name]: name for name in part if bearing[name]}, links)
+                return TagDelta({hashes[name]: name for name in part if bearing[name]}, links)
 
-            await services.db.tags.change(keys, plan, keep=False)
+            await services.db.tags.change(keys, plan, undoable=False)
     finally:
         await lifecycle.stop()
 

@@ -21,9 +21,9 @@ from typing import Any
 
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.backups import read_header, restore_backup, write_backup
-from llamora.persistence.drafts import Draft, day_place
+from llamora.persistence.drafts import Draft, day_draft_key
 from llamora.persistence.entries import Entry
-from llamora.persistence.schema import KINDS
+from llamora.persistence.schema import RECORD_KINDS
 from llamora.persistence.users import User
 from llamora.persistence.versions import Version
 from llamora.settings import resource
@@ -38,7 +38,7 @@ WORD = "quokkasaurus"
 
 def rows(database: Path, user_id: bytes) -> dict[str, list[tuple[Any, ...]]]:
     """Everything of one writer, by table."""
-    tables = [kind.table for kind in KINDS if not kind.derived] + ["key_slots", "data_keys"]
+    tables = [kind.table for kind in RECORD_KINDS if not kind.derived] + ["key_slots", "data_keys"]
     with closing(sqlite3.connect(database)) as connection:
         return {
             table: sorted(
@@ -61,12 +61,12 @@ async def live(db: LocalDB, keys: Keyring, rng: random.Random, entries: int) -> 
         await db.entries.add(keys, *written[start : start + 500])
     for entry in rng.sample(written, min(entries, 20)):
         version = Version(secrets.token_bytes(16), entry.id, entry.text, entry.at, 1)
-        await db.entries.update(keys, entry, [db.versions.keeping(keys, version)])
+        await db.entries.update(keys, entry, [db.versions.saving_version(keys, version)])
         await db.tags.add(keys, entry.id, f"{WORD} {rng.randrange(5)}")
-        draft = Draft(day_place(entry.day), f"{WORD} draft", secrets.token_bytes(16), 1)
+        draft = Draft(day_draft_key(entry.day), f"{WORD} draft", secrets.token_bytes(16), 1)
         await db.drafts.save(keys, draft, None)
     await db.search_history.add(keys, WORD, datetime.now(UTC))
-    await db.profiles.put(keys, b'{"zone":"UTC"}', revision=0)
+    await db.profiles.save(keys, b'{"zone":"UTC"}', revision=0)
 
 
 async def one_round(folder: Path, rng: random.Random, most: int) -> tuple[int, int]:

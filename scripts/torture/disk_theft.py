@@ -36,7 +36,7 @@ import httpx
 from playwright.sync_api import Playwright, expect, sync_playwright
 
 from llamora.persistence import LocalDB
-from llamora.persistence.tag_changes import trace_hash
+from llamora.persistence.tag_changes import tag_hash
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import (
     Keyring,
@@ -146,8 +146,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 async def trace(database: Path, code: str, entry: bytes, traces: list[str], queries: list[str]) -> Keyring:
     """Put traces on an entry and remember queries, beside the running server; the writer's keys."""
     db = await LocalDB.open(database)
-    (user,) = await db.users.all()
-    (slot,) = await db.users.slots(user.id, RECOVERY)
+    (user,) = await db.users.list_all()
+    (slot,) = await db.users.get_slots(user.id, RECOVERY)
     keys = open_keyring(user.id, open_slot(user.id, slot, code), await db.users.keys(user.id))
     for name in traces:
         await db.tags.add(keys, entry, name)
@@ -287,7 +287,7 @@ def rob(playwright: Playwright, folder: Path, mode: str, words: int, every: int,
 
 def with_the_keys(loot: Loot, guesses: list[str], seen: set[bytes], folder: Path) -> bool:
     """Whether the same trials succeed for somebody who has the secrets: else they say nothing."""
-    traces = {word for word in guesses if trace_hash(loot.keys, word)[:8] in seen}
+    traces = {word for word in guesses if tag_hash(loot.keys, word)[:8] in seen}
     planted = folder / "planted"
     planted.mkdir()
     (planted / "file").write_bytes(random.randbytes(777) + loot.keys.master + random.randbytes(99))

@@ -26,12 +26,12 @@ from typing import Any
 from llamora.journal.accounts import Accounts
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.backups import BackupError, read_header, verify_backup, write_backup
-from llamora.persistence.drafts import Draft, day_place
+from llamora.persistence.drafts import Draft, day_draft_key
 from llamora.persistence.entries import Entry
-from llamora.persistence.schema import KINDS, Kind
+from llamora.persistence.schema import RECORD_KINDS, RecordKind
 from llamora.persistence.sessions import Session
-from llamora.persistence.summaries import Digest
-from llamora.persistence.trash import Deleted
+from llamora.persistence.summaries import StoredSummary
+from llamora.persistence.trash import DeletedEntry
 from llamora.persistence.users import User
 from llamora.persistence.vectors import EntryVectors
 from llamora.persistence.versions import Version
@@ -60,7 +60,7 @@ PASSPHRASE = "seven quiet herons over the weir"
 WORD = "quokkasaurus"
 DAY = date(2026, 11, 20)
 FLOOR = Argon2Params(65536, 3, 4)
-SEALED = tuple(kind for kind in KINDS if kind.purpose is not None)
+SEALED = tuple(kind for kind in RECORD_KINDS if kind.purpose is not None)
 COOKIE_LETTERS = string.ascii_letters + string.digits + "-_"
 
 
@@ -118,18 +118,18 @@ async def write_every_kind(db: LocalDB, keys: Keyring, words: str) -> None:
     long = replace(entry, id=secrets.token_bytes(16), text=words + " and more" * 90)
     await db.entries.add(keys, entry, long)
     version = Version(secrets.token_bytes(16), entry.id, words, entry.at, 1)
-    await db.entries.update(keys, entry, [db.versions.keeping(keys, version)])
+    await db.entries.update(keys, entry, [db.versions.saving_version(keys, version)])
     await db.tags.add(keys, entry.id, words)
     await db.tags.remove(keys, entry.id, await db.tags.add(keys, entry.id, f"{words} not"))
-    await db.tags.refuse(keys, entry.id, [words])
-    await db.vectors.put(keys, [EntryVectors(each.id, 1, "a model", 4, os.urandom(16)) for each in (long, entry)])
-    await db.drafts.save(keys, Draft(day_place(DAY), words, secrets.token_bytes(16), 1), None)
-    await db.digests.put(keys, Digest("opening", DAY, words, (entry.id,), "", "a model"))
+    await db.tags.refuse_suggestions(keys, entry.id, [words])
+    await db.vectors.save(keys, [EntryVectors(each.id, 1, "a model", 4, os.urandom(16)) for each in (long, entry)])
+    await db.drafts.save(keys, Draft(day_draft_key(DAY), words, secrets.token_bytes(16), 1), None)
+    await db.summaries.save(keys, StoredSummary("opening", DAY, words, (entry.id,), "", "a model"))
     await db.search_history.add(keys, words, datetime.now(UTC))
     stored = await db.profiles.get(keys)
-    await db.profiles.put(keys, b'{"zone":"UTC"}', revision=stored[1] if stored else 0)
+    await db.profiles.save(keys, b'{"zone":"UTC"}', revision=stored[1] if stored else 0)
     async with db.entries._db.write() as tx:  # noqa: SLF001 -- steps have no other door than an action of the journal
-        await db.trash.changing(keys, lambda listed: [*listed, Deleted(long.id, entry.at)])(tx)
+        await db.trash.updating(keys, lambda listed: [*listed, DeletedEntry(long.id, entry.at)])(tx)
     session = Session(secrets.token_bytes(32), keys.user_id, None, 2**40, 2**40)
     await db.sessions.add(session, DAY, (keys, words))
     generation = await db.snapshots.begin(keys)
@@ -156,7 +156,7 @@ def cuts(sealed: bytes, stride: int = 1) -> Iterator[bytes]:
 class Row:
     """One sealed record as it lies in the file."""
 
-    kind: Kind
+    kind: RecordKind
     id: bytes | int
     revision: int
     sealed: bytes
@@ -171,7 +171,7 @@ def rows_of(database: Path, user_id: bytes) -> list[Row]:
     found: list[Row] = []
     with closing(sqlite3.connect(database)) as connection:
         for kind in SEALED:
-            query = f"SELECT {kind.id}, {kind.revision}, sealed FROM {kind.table} WHERE user_id=?"  # noqa: S608
+            query = f"SELECT {kind.id_column}, {kind.revision_column}, sealed FROM {kind.table} WHERE user_id=?"  # noqa: S608
             found += [Row(kind, *row) for row in connection.execute(query, (user_id,))]
     return found
 
@@ -414,22 +414,22 @@ async def lower_parameters(found: Findings, database: Path, writer: Writer) -> N
         put(params)
         found.tried["cost out of bounds"] += 1
         try:
-            open_slot(writer.user.id, (await db.users.slots(writer.user.id, "passphrase"))[0], PASSPHRASE)
+            open_slot(writer.user.id, (await db.users.get_slots(writer.user.id, "passphrase"))[0], PASSPHRASE)
             found.passed["cost out of bounds"] += 1
         except BadParameters:
             found.named["cost out of bounds"] = "BadParameters"
         # What a writer remembers must still let them in.
-        (recovery,) = await db.users.slots(writer.user.id, "recovery")
+        (recovery,) = await db.users.get_slots(writer.user.id, "recovery")
         assert open_slot(writer.user.id, recovery, writer.made.recovery_code) == writer.made.master
     for params in ("m=65536,t=4,p=4", "m=81920,t=3,p=4", "m=65536,t=3,p=5"):
         put(params)
-        (changed,) = await db.users.slots(writer.user.id, "passphrase")
+        (changed,) = await db.users.get_slots(writer.user.id, "passphrase")
         found.refuse(
             "another cost within bounds", lambda c=changed: open_slot(writer.user.id, c, PASSPHRASE), WrongSecret
         )
     assert slot.params is not None
     put(slot.params)
-    (slot,) = await db.users.slots(writer.user.id, "passphrase")
+    (slot,) = await db.users.get_slots(writer.user.id, "passphrase")
     assert open_slot(writer.user.id, slot, PASSPHRASE) == writer.made.master
     await db.close()
 

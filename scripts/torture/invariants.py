@@ -15,16 +15,16 @@ from typing import Any
 
 from llamora.persistence.backups import BackupError, Header, read_header, verify_backup
 from llamora.persistence.connection import StorageError
-from llamora.persistence.doctor import examine
+from llamora.persistence.doctor import run_checks
 from llamora.persistence.entries import Entry
-from llamora.persistence.schema import KINDS
+from llamora.persistence.schema import RECORD_KINDS
 from llamora.settings import resource
-from llamora.text import traces_in
+from llamora.text import find_tags
 from llamora.vault.envelope import SealError, VaultError
 from llamora.vault.keys import Keyring, SealedDataKey, SealedKeys, open_keyring
 from llamora.vault.slots import KeySlot, open_slots
 
-KIND = {kind.table: kind for kind in KINDS}
+KIND = {kind.table: kind for kind in RECORD_KINDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Line:
 
     def edited(self, text: str) -> "Line":
         """After an edit: what the text named as traces goes with it."""
-        traces = (self.traces - set(traces_in(self.text))) | set(traces_in(text))
+        traces = (self.traces - set(find_tags(self.text))) | set(find_tags(text))
         return replace(self, text=text, revision=self.revision + 1, before=(self.text, *self.before), traces=traces)
 
     def marked(self, *, deleted: bool) -> "Line":
@@ -119,7 +119,7 @@ def lines_of(database: Path, keys: Keyring) -> dict[bytes, Line]:
     with closing(sqlite3.connect(database)) as connection:
 
         def rows(table: str, *columns: str) -> Iterable[tuple[Any, ...]]:
-            names = ", ".join((KIND[table].id, KIND[table].revision, "sealed", *columns))
+            names = ", ".join((KIND[table].id_column, KIND[table].revision_column, "sealed", *columns))
             return connection.execute(f"SELECT {names} FROM {table} WHERE user_id=?", (keys.user_id,))  # noqa: S608
 
         before: dict[bytes, list[tuple[int, str]]] = {}
@@ -133,7 +133,7 @@ def lines_of(database: Path, keys: Keyring) -> dict[bytes, Line]:
             traces.setdefault(entry, set()).add(names[trace])
         found: dict[bytes, Line] = {}
         for entry, revision, sealed in rows("entries"):
-            record = Entry.unpacked(entry, revision, KIND["entries"].open(keys, entry, revision, sealed))
+            record = Entry.from_bytes(entry, revision, KIND["entries"].open(keys, entry, revision, sealed))
             found[entry] = Line(
                 record.text,
                 revision,
@@ -157,7 +157,7 @@ def check(database: Path, user_id: bytes, code: str, promises: Promises) -> dict
     """Look at a store after a crash: what is lost, what is half done, what is damaged."""
     try:
         keys = keys_of(database, user_id, code)
-        damage = examine(database, resource("migrations"), keys).damage
+        damage = run_checks(database, resource("migrations"), keys).damage
         lost, half = promises.settle(lines_of(database, keys))
     except HalfDone:
         return {"lost": 0, "half": 1, "damaged": 0}

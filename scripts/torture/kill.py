@@ -34,7 +34,7 @@ from llamora.journal import rotation
 from llamora.journal.rotation import Rotation
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.backups import write_backup
-from llamora.persistence.doctor import examine
+from llamora.persistence.doctor import run_checks
 from llamora.persistence.migrations import migration_status
 from llamora.persistence.users import User
 from llamora.settings import resource
@@ -180,9 +180,9 @@ def end_change(store: Store) -> int:
     async def finish() -> int:
         db = await LocalDB.open(store.database)
         keys = keys_of(store.database, store.user_id, store.code)
-        if await db.epochs.count(store.user_id) > 1:
+        if await db.key_rotation.count_data_keys(store.user_id) > 1:
             await Rotation(db).finish(keys)
-        left = await db.epochs.count(store.user_id)
+        left = await db.key_rotation.count_data_keys(store.user_id)
         await db.close()
         return int(left != 1)
 
@@ -238,7 +238,7 @@ def judge_migration(
         half += not is_whole(copy) or rows(copy).keys() - after.keys() != set()
     run_db_migrations(database, resource("migrations"))
     half += schema(database) != newest
-    damaged = len(examine(database, resource("migrations")).damage)
+    damaged = len(run_checks(database, resource("migrations")).damage)
     return {"acknowledged": int(done), "lost": lost, "half": half, "damaged": damaged}
 
 
@@ -290,7 +290,7 @@ def judge_restore(
     if anybody:
         keys = keys_of(database, store.user_id, store.code)
         lines = lines_of(database, keys)
-        found["damaged"] = len(examine(database, resource("migrations"), keys).damage)
+        found["damaged"] = len(run_checks(database, resource("migrations"), keys).damage)
         which = next((number for number, content in enumerate(contents) if content == lines), -1)
     found["half"] = int(which == -1)
     found["lost"] = int(which != -1 and which not in allowed)

@@ -127,7 +127,7 @@ async def stored(server: Server, writer: Writer) -> dict[str, Entry]:
     db = await LocalDB.open(server.data / "llamora.sqlite3")
     accounts = Accounts(db, CryptoSettings(kdf_target_ms=0), SessionSettings(), b"x" * 32, lambda _: None)
     _, keys = await accounts.sign_in(writer.name, writer.passphrase)
-    entries = await db.entries.many(keys, list(await db.entries.revisions(keys.user_id)))
+    entries = await db.entries.get_many(keys, list(await db.entries.revisions(keys.user_id)))
     await db.close()
     return {entry.id.hex(): entry for entry in entries if entry.role == "reply"}
 

@@ -51,7 +51,7 @@ async def run(users: int, writes: int, database: Path) -> dict[str, object]:
     lived = await asyncio.gather(*[live(db, keys, f"writer {n}", writes) for n, keys in enumerate(rings)])
     lost = crossed = 0
     for keys, (kept, _) in zip(rings, lived, strict=True):
-        found = {entry.id: entry.text for entry in await db.entries.day(keys, DAY)}
+        found = {entry.id: entry.text for entry in await db.entries.list_day(keys, DAY)}
         lost += sum(found.get(entry_id) != text for entry_id, text in kept.items())
         crossed += len(found.keys() - kept.keys())
     await db.close()

@@ -18,11 +18,11 @@ from llamora.journal import rotation
 from llamora.journal.rotation import Rotation
 from llamora.persistence.backups import copy_database, read_header, restore_backup
 from llamora.persistence.connection import NotFound, StaleRevision
-from llamora.persistence.drafts import Pen
+from llamora.persistence.drafts import FormToken
 from llamora.persistence.migrations import run_db_migrations
-from llamora.persistence.tag_changes import trace_hash
+from llamora.persistence.tag_changes import tag_hash
 from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings, resource
-from llamora.text import trace_name
+from llamora.text import tag_name
 from llamora.vault.keys import Keyring
 from scripts.torture.invariants import Line, keys_of
 
@@ -61,7 +61,7 @@ class Hand:
 
     def fresh(self) -> str:
         """A name of a trace that no other hand uses and this one never used."""
-        return trace_name(f"{WORD} {self.number} {self.rng.randrange(10**9)}")
+        return tag_name(f"{WORD} {self.number} {self.rng.randrange(10**9)}")
 
     def traces(self) -> list[str]:
         """The traces that only this hand's entries bear."""
@@ -89,7 +89,9 @@ def _write(hand: Hand) -> Deed | None:
         return _erase(hand) or _delete(hand)
     entry, text = new_id(hand.number), hand.words()
     day = date(2026, 1 + entry[1] % 12, 1 + entry[2] % 28)
-    return Deed(entry, Line(text), lambda: hand.services.journal.write(hand.keys, day, text, "UTC", pen=Pen(entry)))
+    return Deed(
+        entry, Line(text), lambda: hand.services.journal.write(hand.keys, day, text, "UTC", pen=FormToken(entry))
+    )
 
 
 def _edit(hand: Hand) -> Deed | None:
@@ -131,7 +133,7 @@ def _untrace(hand: Hand) -> Deed | None:
         return None
     line = hand.lines[entry]
     name = min(line.traces)
-    trace = trace_hash(hand.keys, name)
+    trace = tag_hash(hand.keys, name)
     traced = replace(line, traces=line.traces - {name})
     return Deed(entry, traced, lambda: hand.services.journal.traces.remove(hand.keys, entry, trace))
 
@@ -153,7 +155,7 @@ def _rename_trace(hand: Hand) -> Deed | None:
     name, other = hand.rng.choice(own), hand.fresh()
 
     async def rename() -> bytes:
-        return (await hand.services.journal.traces.rename(hand.keys, trace_hash(hand.keys, name), other))[1]
+        return (await hand.services.journal.traces.rename(hand.keys, tag_hash(hand.keys, name), other))[1]
 
     return _retraced(hand, name, frozenset({other}), rename)
 
@@ -162,7 +164,7 @@ def _merge_traces(hand: Hand) -> Deed | None:
     if len(own := hand.traces()) < 2:
         return None
     name, other = hand.rng.sample(own, 2)
-    trace, into = trace_hash(hand.keys, name), trace_hash(hand.keys, other)
+    trace, into = tag_hash(hand.keys, name), tag_hash(hand.keys, other)
     return _retraced(hand, name, frozenset({other}), lambda: hand.services.journal.traces.merge(hand.keys, trace, into))
 
 
@@ -170,7 +172,7 @@ def _delete_trace(hand: Hand) -> Deed | None:
     if not (own := hand.traces()):
         return None
     name = hand.rng.choice(own)
-    trace = trace_hash(hand.keys, name)
+    trace = tag_hash(hand.keys, name)
     return _retraced(hand, name, frozenset(), lambda: hand.services.journal.traces.delete(hand.keys, trace))
 
 
@@ -197,7 +199,7 @@ def _write_traced(hand: Hand) -> Deed | None:
     entry, text = new_id(hand.number), f"{hand.words()} #{WORD}"
     line = Line(text, traces=frozenset({WORD}))
     day = date(2026, 1 + entry[1] % 12, 1 + entry[2] % 28)
-    return Deed(entry, line, lambda: hand.services.journal.write(hand.keys, day, text, "UTC", pen=Pen(entry)))
+    return Deed(entry, line, lambda: hand.services.journal.write(hand.keys, day, text, "UTC", pen=FormToken(entry)))
 
 
 DEEDS: tuple[Callable[[Hand], Deed | None], ...] = (
@@ -291,7 +293,7 @@ def rotate(order: Order, tell: Tell) -> None:
     async def change(services: AppServices, keys: Keyring) -> None:
         changing: Rotation = services.rotation
         while True:
-            if await services.db.epochs.count(keys.user_id) == 1:
+            if await services.db.key_rotation.count_data_keys(keys.user_id) == 1:
                 await changing.begin(keys)
             await changing.finish(keys)
             tell("rotated")

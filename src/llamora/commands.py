@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-from llamora.dates import day_in_words, utc_now
+from llamora.dates import format_day, utc_now
 from llamora.journal.backups import SUFFIX, Backups
 from llamora.journal.rotation import Rotation
 from llamora.persistence.backups import (
@@ -23,7 +23,7 @@ from llamora.persistence.backups import (
     write_backup,
 )
 from llamora.persistence.connection import StorageError
-from llamora.persistence.doctor import Report, examine, mend
+from llamora.persistence.doctor import Report, repair, run_checks
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.users import User
@@ -124,8 +124,8 @@ async def unlock(database: Path, name: str) -> tuple[User, Keyring]:
         raise CommandFailed(f"There is no journal at {database}.")
     db = await LocalDB.open(database)
     try:
-        writers = await db.users.all()
-        user = await db.users.by_name(name) if name else writers[0] if len(writers) == 1 else None
+        writers = await db.users.list_all()
+        user = await db.users.find_by_name(name) if name else writers[0] if len(writers) == 1 else None
         if user is None:
             raise CommandFailed("There is no such writer here." if name else "Say whose with --user NAME.")
         secret = ask_secret()
@@ -141,7 +141,7 @@ async def unlock(database: Path, name: str) -> tuple[User, Keyring]:
 
 async def _slots(db: LocalDB, user: User) -> list[KeySlot]:
     """Read the user's slots and say which are spoiled: those must not keep the others from opening."""
-    slots = await db.users.slots(user.id)
+    slots = await db.users.get_slots(user.id)
     for slot in slots:
         with suppress(BadParameters):
             if slot.kind != PASSPHRASE or slot.argon2:
@@ -196,7 +196,7 @@ async def _rotate(settings: Settings, name: str) -> int:
     db = await LocalDB.open(settings.data.database)
     try:
         rotation = Rotation(db)
-        if await db.epochs.count(user.id) == 1:  # else one was begun and not ended
+        if await db.key_rotation.count_data_keys(user.id) == 1:  # else one was begun and not ended
             kept = await Backups(db, settings.backup, settings.data.folder).make(keys)
             print(f"What was here is kept in {kept}.")
             await rotation.begin(keys)
@@ -213,7 +213,7 @@ def _doctor(database: Path, name: str, *, as_json: bool, mending: bool) -> int:
     if not database.exists():
         raise CommandFailed(f"There is no journal at {database}.")
     keys = asyncio.run(unlock(database, name))[1] if name else None
-    report = examine(database, resource("migrations"), keys)
+    report = run_checks(database, resource("migrations"), keys)
     if as_json:
         print(json.dumps(asdict(report), indent=2, ensure_ascii=False))
     else:
@@ -225,8 +225,8 @@ def _doctor(database: Path, name: str, *, as_json: bool, mending: bool) -> int:
         return 1 if report.damage else 0
     copy = _copies(database) / f"{database.stem}-before-mending-{utc_now():%Y%m%d%H%M%S%f}.sqlite3"
     copy_database(database, copy)
-    done = mend(database, keys)
-    after = examine(database, resource("migrations"), keys)
+    done = repair(database, keys)
+    after = run_checks(database, resource("migrations"), keys)
     if not as_json:
         print(f"What was here is kept in {copy}.", *done, *after.damage, sep="\n")
     return 1 if after.damage else 0
@@ -253,7 +253,7 @@ def _file_name(name: str) -> str:
 
 
 def _when(made: datetime) -> str:
-    return f"{day_in_words(made.date())} at {made:%H:%M} UTC"
+    return f"{format_day(made.date())} at {made:%H:%M} UTC"
 
 
 def _in_words(manifest: Manifest) -> str:

@@ -19,7 +19,7 @@ ENV_PREFIX = "LLAMORA"
 # evaluation data that tests and benchmarks look for.
 _NOT_SETTINGS = frozenset({"settings", "eval_data"})
 # Memory times passes, which is what the KDF's time goes by; llamora.vault.slots refuses slots above it.
-_MOST_KIB_PASSES = 8 * 1024 * 1024
+_MAX_KIB_PASSES = 8 * 1024 * 1024
 _Kind = TypeVar("_Kind")
 
 
@@ -31,55 +31,55 @@ class SettingsError(Exception):
 class _Rule:
     """What a value must be, in words, and the test of it."""
 
-    wanted: str
-    holds: Callable[[Any], bool]
+    description: str
+    is_valid: Callable[[Any], bool]
 
 
 class _Secret:
     """Marks a value that no message may repeat."""
 
 
-def _whole(low: int, high: int) -> _Rule:
+def _int_between(low: int, high: int) -> _Rule:
     return _Rule(f"a whole number from {low} to {high}", lambda value: low <= value <= high)
 
 
-def _number(low: float, high: float) -> _Rule:
+def _float_between(low: float, high: float) -> _Rule:
     return _Rule(f"a number from {low} to {high}", lambda value: low <= value <= high)
 
 
-def _is_address(text: str) -> bool:
+def _is_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
-        whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        is_complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-    return whole and "@" not in parts.netloc and not any(letter.isspace() for letter in text)
+    return is_complete and "@" not in parts.netloc and not any(letter.isspace() for letter in text)
 
 
 _CONTEXT_OR_NONE = _Rule(
     "0 or a whole number from 1024 to 1048576", lambda value: value == 0 or 1024 <= value <= 1_048_576
 )
-_ADDRESS = _Rule(
+_URL = _Rule(
     'an address such as "http://127.0.0.1:8080/v1", without a name or password in it',
-    lambda text: text == "" or _is_address(text),
+    lambda text: text == "" or _is_url(text),
 )
 _NAME = _Rule("a name", lambda text: bool(text.strip()))
 _HOSTS = _Rule("a list of host names, at least one", lambda hosts: len(hosts) > 0 and all(hosts))
 
 
-def _folder(kind: Literal["data", "cache"]) -> Path:
+def _platform_folder(kind: Literal["data", "cache"]) -> Path:
     import platformdirs
 
-    find = platformdirs.user_data_path if kind == "data" else platformdirs.user_cache_path
-    return find("llamora", appauthor=False)
+    find_folder = platformdirs.user_data_path if kind == "data" else platformdirs.user_cache_path
+    return find_folder("llamora", appauthor=False)
 
 
 def _data_folder() -> Path:
-    return _folder("data")
+    return _platform_folder("data")
 
 
 def _cache_folder() -> Path:
-    return _folder("cache")
+    return _platform_folder("cache")
 
 
 @dataclass(slots=True, frozen=True)
@@ -87,12 +87,12 @@ class ServerSettings:
     """Where and how the server listens."""
 
     host: Annotated[str, _NAME] = "127.0.0.1"
-    port: Annotated[int, _whole(0, 65535)] = 5151
-    workers: Annotated[int, _whole(1, 16)] = 1
+    port: Annotated[int, _int_between(0, 65535)] = 5151
+    workers: Annotated[int, _int_between(1, 16)] = 1
     hosts: Annotated[tuple[str, ...], _HOSTS] = ("llamora.localhost", "localhost", "127.0.0.1", "[::1]")
     registration: bool = True
     behind_proxy: bool = False
-    shutdown_seconds: Annotated[float, _number(0, 60)] = 3.0
+    shutdown_seconds: Annotated[float, _float_between(0, 60)] = 3.0
 
 
 @dataclass(slots=True, frozen=True)
@@ -113,20 +113,20 @@ class SessionSettings:
     """How long a sign-in lasts, in seconds, and where its key rests."""
 
     mode: Literal["session", "cookie"] = "session"
-    idle_ttl: Annotated[int, _whole(60, 2_592_000)] = 7200
-    absolute_ttl: Annotated[int, _whole(60, 31_536_000)] = 2_592_000
-    cookie_touch_interval: Annotated[int, _whole(1, 3600)] = 60
-    csrf_ttl: Annotated[int, _whole(60, 604_800)] = 43_200
+    idle_ttl: Annotated[int, _int_between(60, 2_592_000)] = 7200
+    absolute_ttl: Annotated[int, _int_between(60, 31_536_000)] = 2_592_000
+    cookie_touch_interval: Annotated[int, _int_between(1, 3600)] = 60
+    csrf_ttl: Annotated[int, _int_between(60, 604_800)] = 43_200
 
 
 @dataclass(slots=True, frozen=True)
 class CryptoSettings:
     """Cost of opening a key slot; the floor is the second choice of RFC 9106, section 4."""
 
-    kdf_target_ms: Annotated[int, _whole(0, 5000)] = 300
-    kdf_memory_kib: Annotated[int, _whole(65_536, 1_048_576)] = 65_536
-    kdf_time_cost: Annotated[int, _whole(3, 32)] = 3
-    kdf_parallelism: Annotated[int, _whole(4, 16)] = 4
+    kdf_target_ms: Annotated[int, _int_between(0, 5000)] = 300
+    kdf_memory_kib: Annotated[int, _int_between(65_536, 1_048_576)] = 65_536
+    kdf_time_cost: Annotated[int, _int_between(3, 32)] = 3
+    kdf_parallelism: Annotated[int, _int_between(4, 16)] = 4
 
 
 @dataclass(slots=True, frozen=True)
@@ -136,10 +136,10 @@ class UpstreamSettings:
     A temperature below 0 and a context of 0 tokens are those of `llm`.
     """
 
-    host: Annotated[str, _ADDRESS, _Secret] = ""
+    host: Annotated[str, _URL, _Secret] = ""
     api_key: Annotated[str, _Secret] = field(default="", repr=False)
     model: str = ""
-    temperature: Annotated[float, _number(-1, 2)] = -1.0
+    temperature: Annotated[float, _float_between(-1, 2)] = -1.0
     context_tokens: Annotated[int, _CONTEXT_OR_NONE] = 0
     reasoning_effort: Literal["", "none", "minimal", "low", "medium", "high"] = ""
     opens_thought: bool = False
@@ -151,11 +151,11 @@ class LlmSettings:
 
     enabled: bool = True
     embedded: bool = True
-    max_reply_tokens: Annotated[int, _whole(16, 32_768)] = 400
-    temperature: Annotated[float, _number(0, 2)] = 0.7
-    timeout_seconds: Annotated[float, _number(1, 3600)] = 120.0
-    context_tokens: Annotated[int, _whole(1024, 1_048_576)] = 4096
-    slots: Annotated[int, _whole(1, 16)] = 2
+    max_reply_tokens: Annotated[int, _int_between(16, 32_768)] = 400
+    temperature: Annotated[float, _float_between(0, 2)] = 0.7
+    timeout_seconds: Annotated[float, _float_between(1, 3600)] = 120.0
+    context_tokens: Annotated[int, _int_between(1024, 1_048_576)] = 4096
+    slots: Annotated[int, _int_between(1, 16)] = 2
     upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
     endpoints: dict[str, UpstreamSettings] = field(default_factory=dict[str, UpstreamSettings])
 
@@ -167,23 +167,23 @@ class EmbeddingSettings:
     enabled: bool = True
     model: Annotated[str, _NAME] = "local/minilm"
     folder: Path | None = None
-    threads: Annotated[int, _whole(1, 64)] = 1
+    threads: Annotated[int, _int_between(1, 64)] = 1
 
 
 @dataclass(slots=True, frozen=True)
 class SearchSettings:
     """How results are found and shown."""
 
-    hnsw_above: Annotated[int, _whole(0, 10_000_000)] = 500_000
-    lexical_weight: Annotated[float, _number(0, 1)] = 0.5
-    page_size: Annotated[int, _whole(1, 200)] = 20
+    hnsw_above: Annotated[int, _int_between(0, 10_000_000)] = 500_000
+    lexical_weight: Annotated[float, _float_between(0, 1)] = 0.5
+    page_size: Annotated[int, _int_between(1, 200)] = 20
 
 
 @dataclass(slots=True, frozen=True)
 class EntrySettings:
     """Limits of what is written."""
 
-    max_bytes: Annotated[int, _whole(1000, 50_000_000)] = 2_000_000
+    max_bytes: Annotated[int, _int_between(1000, 50_000_000)] = 2_000_000
 
 
 @dataclass(slots=True, frozen=True)
@@ -191,7 +191,7 @@ class BackupSettings:
     """The backups that are made by themselves; no folder stands for `backups` in the data folder."""
 
     daily: bool = True
-    keep: Annotated[int, _whole(1, 1000)] = 7
+    keep: Annotated[int, _int_between(1, 1000)] = 7
     folder: Path | None = None
 
 
@@ -224,24 +224,24 @@ def load_settings(*, file: Path | None = None, overrides: Mapping[str, Any] | No
     `file` stands in for the file that LLAMORA_SETTINGS names. `overrides` is nested like the file,
     `{"server": {"port": 0}}`, and wins over everything. Raises SettingsError.
     """
-    named, environment = _environment()
-    named = file or named
-    if named is not None and not _is_file(named):
-        raise SettingsError(f"The settings file {named} is not there.")
-    shipped = _read(resource("config") / "settings.toml")
-    later = [_read(named) if named else {}, environment, _lowered(overrides or {})]
+    named_file, environment = _read_environment()
+    named_file = file or named_file
+    if named_file is not None and not _is_file(named_file):
+        raise SettingsError(f"The settings file {named_file} is not there.")
+    shipped = _read_file(resource("config") / "settings.toml")
+    upper_layers = [_read_file(named_file) if named_file else {}, environment, _lowercase_keys(overrides or {})]
     # The data folder may hold settings of its own, below the named file: it has to be known first.
-    settings = _checked([shipped, *later])
-    own = settings.data.folder / "settings.toml"
-    if not _is_file(own):
+    settings = _validate([shipped, *upper_layers])
+    own_file = settings.data.folder / "settings.toml"
+    if not _is_file(own_file):
         return settings
-    middle = _read(own)
-    if "folder" in _table("data", middle.get("data", {})):
-        raise SettingsError(f"data.folder cannot be set in {own}, because that file lies in the data folder.")
-    return _checked([shipped, middle, *later])
+    own_settings = _read_file(own_file)
+    if "folder" in _require_table("data", own_settings.get("data", {})):
+        raise SettingsError(f"data.folder cannot be set in {own_file}, because that file lies in the data folder.")
+    return _validate([shipped, own_settings, *upper_layers])
 
 
-class _Text(str):
+class _EnvironmentText(str):
     """A value of the environment: text to be read as whatever type the key has."""
 
     __slots__ = ()
@@ -254,7 +254,7 @@ def _is_file(path: Path) -> bool:
         raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _dynaconf(file: Path | None, prefix: str | None) -> dict[str, Any]:
+def _load_dynaconf(file: Path | None, prefix: str | None) -> dict[str, Any]:
     """What Dynaconf finds in a file and the `.local.toml` beside it, or in the environment."""
     from dynaconf import Dynaconf  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
@@ -262,19 +262,19 @@ def _dynaconf(file: Path | None, prefix: str | None) -> dict[str, Any]:
     # joins lists where a later layer shall replace them.
     options: dict[str, Any] = {"load_dotenv": False, "auto_cast": False, "merge_enabled": True}
     files = [str(file)] if file else []
-    found = Dynaconf(settings_files=files, core_loaders=["TOML"], envvar_prefix=prefix, **options)
+    loaded = Dynaconf(settings_files=files, core_loaders=["TOML"], envvar_prefix=prefix, **options)
     # It hands its own options back among the settings.
-    return {key: value for key, value in _lowered(found.to_dict()).items() if key not in options}
+    return {key: value for key, value in _lowercase_keys(loaded.to_dict()).items() if key not in options}
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_file(file: Path) -> dict[str, Any]:
     try:
-        return _dynaconf(file, None)
+        return _load_dynaconf(file, None)
     except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise SettingsError(f"The settings file {file} cannot be read: {error}.") from None
 
 
-def _environment() -> tuple[Path | None, dict[str, Any]]:
+def _read_environment() -> tuple[Path | None, dict[str, Any]]:
     """The file that LLAMORA_SETTINGS names, and the other variables as a nested table of `_Text`."""
     texts = {name.upper(): value for name, value in os.environ.items()}
 
@@ -284,59 +284,59 @@ def _environment() -> tuple[Path | None, dict[str, Any]]:
         for key, value in table.items():
             variable = f"{name}{key.upper()}"
             if variable in texts:
-                result[key] = _Text(texts[variable])
+                result[key] = _EnvironmentText(texts[variable])
             elif isinstance(value, dict):
                 result[key] = as_text(cast(dict[str, Any], value), f"{variable}__")
         return result
 
-    found = {key: value for key, value in _dynaconf(None, ENV_PREFIX).items() if key not in _NOT_SETTINGS}
-    named = texts.get(f"{ENV_PREFIX}_SETTINGS", "")
-    return (Path(named).expanduser() if named else None), as_text(found, f"{ENV_PREFIX}_")
+    loaded = {key: value for key, value in _load_dynaconf(None, ENV_PREFIX).items() if key not in _NOT_SETTINGS}
+    named_file = texts.get(f"{ENV_PREFIX}_SETTINGS", "")
+    return (Path(named_file).expanduser() if named_file else None), as_text(loaded, f"{ENV_PREFIX}_")
 
 
-def _lowered(table: Mapping[str, Any]) -> dict[str, Any]:
+def _lowercase_keys(table: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key.lower(): _lowered(cast(Mapping[str, Any], value)) if isinstance(value, Mapping) else value
+        key.lower(): _lowercase_keys(cast(Mapping[str, Any], value)) if isinstance(value, Mapping) else value
         for key, value in table.items()
     }
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
     """Tables are merged key by key; any other value, lists too, is replaced."""
-    result = dict(below)
-    for key, value in above.items():
+    result = dict(base)
+    for key, value in override.items():
         old = result.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        result[key] = _merged(cast(Mapping[str, Any], old), cast(Mapping[str, Any], value)) if both else value
+        are_tables = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[key] = _merge(cast(Mapping[str, Any], old), cast(Mapping[str, Any], value)) if are_tables else value
     return result
 
 
-def _checked(layers: Sequence[Mapping[str, Any]]) -> Settings:
-    table = dict(reduce(_merged, layers))
-    log = _table("log", table.pop("log", {}))
+def _validate(layers: Sequence[Mapping[str, Any]]) -> Settings:
+    table = dict(reduce(_merge, layers))
+    log = _require_table("log", table.pop("log", {}))
     if "log_level" in table or log.keys() - {"level"}:
         raise SettingsError("Under log there is only log.level.")
-    settings = _built(Settings, table, "")
+    settings = _build(Settings, table, "")
     if "level" in log:
-        level = _value(Settings.__annotations__["log_level"], log["level"], "log.level")
+        level = _parse_value(Settings.__annotations__["log_level"], log["level"], "log.level")
         settings = replace(settings, log_level=level)
     session = settings.session
     if session.idle_ttl > session.absolute_ttl:
         raise SettingsError("session.idle_ttl must not be longer than session.absolute_ttl.")
     if session.cookie_touch_interval >= session.idle_ttl:
         raise SettingsError("session.cookie_touch_interval must be shorter than session.idle_ttl.")
-    if settings.crypto.kdf_memory_kib * settings.crypto.kdf_time_cost > _MOST_KIB_PASSES:
+    if settings.crypto.kdf_memory_kib * settings.crypto.kdf_time_cost > _MAX_KIB_PASSES:
         raise SettingsError("crypto.kdf_memory_kib times crypto.kdf_time_cost must be at most 8388608 (8 GiB).")
     return settings
 
 
-def _table(name: str, value: object) -> dict[str, Any]:
+def _require_table(name: str, value: object) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise SettingsError(f"{name} must be a table of settings.")
     return dict(cast(Mapping[str, Any], value))
 
 
-def _built(kind: type[_Kind], table: Mapping[str, Any], prefix: str) -> _Kind:
+def _build(kind: type[_Kind], table: Mapping[str, Any], prefix: str) -> _Kind:
     """The dataclass `kind` from a table; raises SettingsError for the first thing that does not fit."""
     hints = get_type_hints(kind, include_extras=True)
     values: dict[str, Any] = {}
@@ -347,39 +347,41 @@ def _built(kind: type[_Kind], table: Mapping[str, Any], prefix: str) -> _Kind:
             raise SettingsError(f"There is no setting {prefix}{key}.{hint}")
         # An empty folder stands for the default one.
         if not (value == "" and hints[key] in {Path, Path | None}):
-            values[key] = _value(hints[key], value, prefix + key)
+            values[key] = _parse_value(hints[key], value, prefix + key)
     return kind(**values)
 
 
-def _value(hint: Any, value: object, key: str) -> Any:
+def _parse_value(hint: Any, value: object, key: str) -> Any:
     kind, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     if is_dataclass(kind):
-        return _built(cast(type[Any], kind), _table(key, value), f"{key}.")
+        return _build(cast(type[Any], kind), _require_table(key, value), f"{key}.")
     if get_origin(kind) is dict:
-        _, each = get_args(kind)
-        return {name: _value(each, item, f"{key}.{name}") for name, item in _table(key, value).items()}
+        _, item_type = get_args(kind)
+        return {
+            name: _parse_value(item_type, item, f"{key}.{name}") for name, item in _require_table(key, value).items()
+        }
     rules = [mark for mark in marks if isinstance(mark, _Rule)]
     try:
-        result = _converted(kind, value)
-        fits = all(rule.holds(result) for rule in rules)
+        result = _convert(kind, value)
+        is_valid = all(rule.is_valid(result) for rule in rules)
     except (TypeError, ValueError, LookupError):
-        result, fits = None, False
-    if not fits:
-        wanted = rules[0].wanted if rules else _in_words(kind)
-        shown = "" if _Secret in marks else f", not {json.dumps(value, default=str, ensure_ascii=False)}"
-        raise SettingsError(f"{key} must be {wanted}{shown}.")
+        result, is_valid = None, False
+    if not is_valid:
+        expected = rules[0].description if rules else _describe_type(kind)
+        rejected = "" if _Secret in marks else f", not {json.dumps(value, default=str, ensure_ascii=False)}"
+        raise SettingsError(f"{key} must be {expected}{rejected}.")
     return result
 
 
-def _in_words(kind: Any) -> str:
+def _describe_type(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(json.dumps(choice) for choice in get_args(kind))
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}.get(kind, "a folder")
 
 
-def _converted(kind: Any, value: object) -> Any:
+def _convert(kind: Any, value: object) -> Any:
     """`value` as `kind`; raises TypeError, ValueError or LookupError when it is something else."""
-    from_text = isinstance(value, _Text)
+    from_text = isinstance(value, _EnvironmentText)
     if kind is bool and from_text:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
     if kind in {int, float} and from_text:

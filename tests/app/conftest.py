@@ -49,7 +49,7 @@ class Account:
 
 async def keys_of(users: Users, account: Account) -> Keyring:
     """The keys of an account as they are stored now, by its recovery code: that costs no KDF."""
-    master = open_slots(account.user.id, await users.slots(account.user.id), account.code)
+    master = open_slots(account.user.id, await users.get_slots(account.user.id), account.code)
     return open_keyring(account.user.id, master, await users.keys(account.user.id))
 
 

@@ -68,7 +68,7 @@ async def test_it_ends_every_other_session_of_the_writer_and_of_nobody_else(kept
     assert (await change(here)).status == 303
     assert (await elsewhere.get("/you")).status == 303  # to the door
     assert (await here.get("/you")).status == (await bob.get("/you")).status == 200
-    assert len(await kept.services.db.sessions.of_user(kept.accounts["Alice"].user.id)) == 1
+    assert len(await kept.services.db.sessions.list_for_user(kept.accounts["Alice"].user.id)) == 1
 
 
 async def test_the_key_and_the_sessions_change_together_or_not_at_all(

@@ -8,7 +8,7 @@ import pytest
 
 from llamora.journal import accounts as accounts_module
 from llamora.journal.accounts import Throttle
-from llamora.persistence.sessions import LINGER_SECONDS
+from llamora.persistence.sessions import EXPIRED_GRACE_SECONDS
 from llamora.settings import ServerSettings, SessionSettings
 from llamora.vault import slots as vault_slots
 from tests.app.conftest import PASSPHRASE, Running, Start, Visitor
@@ -208,7 +208,7 @@ async def test_registering_shows_the_code_once_and_asks_for_a_part(app: Running)
     assert not any(f">{group}<" in wrong.text for group in groups)
     right = await dora.post("/recovery-code", {"index": index[1], "part": f" {groups[number].lower()} "})
     assert (right.status, right.location) == (303, "/d/today")
-    user = await app.services.db.users.by_name("dora day")
+    user = await app.services.db.users.find_by_name("dora day")
     assert user is not None
     assert user.recovery_confirmed
     assert (await dora.get("/recovery-code")).location == "/d/today"
@@ -220,7 +220,7 @@ async def test_a_forged_group_leads_nowhere(app: Running, index: str) -> None:
     alice = await app.visitor()
     answer = await alice.post("/recovery-code", {"index": index, "part": "0000"})
     assert (answer.status, answer.location) == (303, "/d/today")
-    user = await app.services.db.users.by_name("Alice")
+    user = await app.services.db.users.find_by_name("Alice")
     assert user is not None
     assert not user.recovery_confirmed
 
@@ -290,13 +290,13 @@ async def test_activity_moves_the_idle_limit_on(kept: Running, clock: Clock) -> 
 async def test_a_look_within_the_interval_writes_nothing(kept: Running, clock: Clock) -> None:
     alice = kept.stranger()
     await alice.sign_in()
-    (row,) = await kept.services.db.sessions.of_user(kept.keys().user_id)
+    (row,) = await kept.services.db.sessions.list_for_user(kept.keys().user_id)
     clock.on(TOUCH - 1)
     await is_in(alice)
-    assert await kept.services.db.sessions.of_user(kept.keys().user_id) == [row]
+    assert await kept.services.db.sessions.list_for_user(kept.keys().user_id) == [row]
     clock.on(1)
     await is_in(alice)
-    (later,) = await kept.services.db.sessions.of_user(kept.keys().user_id)
+    (later,) = await kept.services.db.sessions.list_for_user(kept.keys().user_id)
     assert later.idle_until == row.idle_until + TOUCH
 
 
@@ -317,7 +317,7 @@ async def test_signing_out_ends_the_row_and_the_cookie(kept: Running) -> None:
     answer = await alice.post("/sign-out")
     assert answer.location == "/sign-in"
     assert "llamora=; Expires=Thu, 01 Jan 1970" in str(answer.headers.getlist("Set-Cookie"))
-    assert await kept.services.db.sessions.of_user(kept.keys().user_id) == []
+    assert await kept.services.db.sessions.list_for_user(kept.keys().user_id) == []
     alice.give("llamora", cookie)
     assert not await is_in(alice)
 
@@ -325,9 +325,9 @@ async def test_signing_out_ends_the_row_and_the_cookie(kept: Running) -> None:
 async def test_the_sweep_ends_what_ran_out(kept: Running, clock: Clock) -> None:
     alice = kept.stranger()
     await alice.sign_in()
-    clock.on(IDLE + LINGER_SECONDS)
+    clock.on(IDLE + EXPIRED_GRACE_SECONDS)
     await kept.services.accounts.sweep()
-    assert await kept.services.db.sessions.of_user(kept.keys().user_id) == []
+    assert await kept.services.db.sessions.list_for_user(kept.keys().user_id) == []
     assert not await is_in(alice)
 
 
@@ -336,7 +336,7 @@ async def test_signing_in_again_ends_the_session_before(kept: Running) -> None:
     await alice.sign_in()
     before = alice.cookie("llamora")
     await alice.sign_in()
-    assert len(await kept.services.db.sessions.of_user(kept.keys().user_id)) == 1
+    assert len(await kept.services.db.sessions.list_for_user(kept.keys().user_id)) == 1
     alice.give("llamora", before)
     assert not await is_in(alice)
 
@@ -347,10 +347,10 @@ async def test_no_cookie_opens_anything_after_a_restart(start: Start, mode: str)
     alice = first.stranger()
     await alice.sign_in()
     assert await is_in(alice)
-    rows = await first.services.db.sessions.of_user(first.keys().user_id)
+    rows = await first.services.db.sessions.list_for_user(first.keys().user_id)
     await first.stop()
     second = await start(session=limits(mode))
-    assert await second.services.db.sessions.of_user(second.keys().user_id) == []
+    assert await second.services.db.sessions.list_for_user(second.keys().user_id) == []
     again = second.stranger()
     again.give("llamora", alice.cookie("llamora"))
     assert not await is_in(again)
@@ -434,5 +434,5 @@ async def test_registration_can_be_closed(start: Start) -> None:
     assert (await stranger.get("/register")).status == 403
     refused = await stranger.post("/register", {"name": "Eve", "passphrase": NEW, "zone": "UTC"})
     assert refused.status == 403
-    assert await app.services.db.users.by_name("Eve") is None
+    assert await app.services.db.users.find_by_name("Eve") is None
     assert (await stranger.sign_in()).status == 303

@@ -95,7 +95,7 @@ async def test_it_marks_what_the_pages_show_however_records_lie(app: Running) ->
     def record(day: int, to: bytes | None = None, deleted: bool = False) -> Entry:
         at = datetime(2026, 11, day, 9, tzinfo=UTC)
         when = gone if deleted else None
-        return Entry(secrets.token_bytes(16), date(2026, 11, day), "me", "words", at, "UTC", to=to, deleted=when)
+        return Entry(secrets.token_bytes(16), date(2026, 11, day), "me", "words", at, "UTC", parent_id=to, deleted=when)
 
     records = [record(2, deleted=True), record(3, to=secrets.token_bytes(16)), record(4, secrets.token_bytes(16), True)]
     roots = [record(5, deleted=True), record(6), record(7, deleted=True)]

@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from llamora.persistence.schema import KINDS
+from llamora.persistence.schema import RECORD_KINDS
 from tests.app.conftest import PASSPHRASE, Running
 from tests.app.test_account import alert
 from tests.app.test_key import signed_in
@@ -13,7 +13,7 @@ from tests.scan import find_words
 
 def sealed_of(database: Path, user_id: bytes) -> list[bytes]:
     """Every envelope of a writer, their sealed keys too."""
-    tables = [kind.table for kind in KINDS if kind.purpose] + ["key_slots", "data_keys"]
+    tables = [kind.table for kind in RECORD_KINDS if kind.purpose] + ["key_slots", "data_keys"]
     with closing(sqlite3.connect(database)) as connection:
         return [
             row[0]

@@ -222,7 +222,7 @@ async def test_an_answer_stands_under_what_it_answers(start: Start, model: Scrip
         second = answer.location.rpartition("#e-")[2]
     assert (await alice.get(DAY)).ids == [entry, reply, first, second]
     kept = await app.services.journal.get(app.keys(), bytes.fromhex(second))
-    assert kept.to == bytes.fromhex(reply)
+    assert kept.parent_id == bytes.fromhex(reply)
     assert len(model.chats) == 1
 
 

@@ -30,7 +30,7 @@ async def signed_in(app: Running, agent: str = "") -> Visitor:
 
 async def changed(app: Running) -> None:
     db, user = app.services.db, app.accounts["Alice"].user
-    while await db.epochs.count(user.id) > 1:  # noqa: ASYNC110 -- another task changes it
+    while await db.key_rotation.count_data_keys(user.id) > 1:  # noqa: ASYNC110 -- another task changes it
         await asyncio.sleep(0.05)
 
 
@@ -80,7 +80,7 @@ async def test_a_backup_of_the_moment_before_is_made_first(start: Start, tmp_pat
     refused = await (await signed_in(again)).post("/you/key", {"passphrase": PASSPHRASE})
     assert refused.status == 507
     assert "cannot be used" in alert(refused, "key")
-    assert await again.services.db.epochs.count(app.accounts["Alice"].user.id) == 1
+    assert await again.services.db.key_rotation.count_data_keys(app.accounts["Alice"].user.id) == 1
 
 
 async def test_the_passphrase_is_asked_for(app: Running) -> None:
@@ -88,7 +88,7 @@ async def test_the_passphrase_is_asked_for(app: Running) -> None:
     answer = await alice.post("/you/key", {"passphrase": "not it"})
     assert answer.status == 403
     assert "not the passphrase" in alert(answer, "key")
-    assert await app.services.db.epochs.count(app.accounts["Alice"].user.id) == 1
+    assert await app.services.db.key_rotation.count_data_keys(app.accounts["Alice"].user.id) == 1
 
 
 async def test_another_worker_takes_the_new_key_up(start: Start, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ async def test_another_worker_takes_the_new_key_up(start: Start, tmp_path: Path)
         assert keys.epoch == 2  # noticed without a request
         assert "the heron again" in (await there.get("/d/2026-11-20")).words
         written = bytes.fromhex(await there.write("from the other worker"))
-        rows = await app.services.db.entries.sealed_many(keys.user_id, [written])
+        rows = await app.services.db.entries.get_sealed(keys.user_id, [written])
         assert sealed_epoch(rows[0][2]) == 2
         assert "from the other worker" in (await alice.get("/d/2026-11-20")).words
 
@@ -124,7 +124,7 @@ async def test_a_change_goes_on_after_the_next_sign_in(start: Start, monkeypatch
     await alice.post("/you/key", {"passphrase": PASSPHRASE})
     await alice.post("/sign-out")
     await asyncio.sleep(0)
-    assert await app.services.db.epochs.count(app.accounts["Alice"].user.id) == 2
+    assert await app.services.db.key_rotation.count_data_keys(app.accounts["Alice"].user.id) == 2
     monkeypatch.setattr(rotation, "NOTICE_SECONDS", 0.0)
     back = app.stranger()
     await back.sign_in()

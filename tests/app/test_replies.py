@@ -307,7 +307,9 @@ async def test_a_reply_left_by_a_crash_is_shown_as_cut_short(app: Running, model
     alice = await app.visitor()
     entry = await alice.write("What now?")
     root = await app.services.journal.get(app.keys(), bytes.fromhex(entry))
-    left = Entry(b"r" * 16, root.day, "reply", "Half a sen", root.at, "UTC", to=root.id, state="streaming", boot="gone")
+    left = Entry(
+        b"r" * 16, root.day, "reply", "Half a sen", root.at, "UTC", parent_id=root.id, state="streaming", boot="gone"
+    )
     await app.services.db.entries.add(app.keys(), left)
     page = await alice.get(DAY)
     assert "Half a sen" in page.text

@@ -163,14 +163,19 @@ async def test_the_receipt_says_what_the_reply_was_made_with(
     stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
     receipt = stored.receipt
     assert receipt is not None
-    assert (receipt.model, receipt.endpoint, receipt.left) == ("scripted", model.url, False)
+    assert (receipt.model, receipt.endpoint, receipt.left_machine) == ("scripted", model.url, False)
     assert [(p.number, p.day.isoformat(), p.text) for p in receipt.passages] == [(1, "2026-03-14", MARCH)]
     assert receipt.tokens_out == 4
-    assert receipt.first_ms >= 0
-    assert receipt.counted
+    assert receipt.first_token_ms >= 0
+    assert receipt.tokens_counted
     size = sum(len(re.findall(r"\w+|[^\w\s]", m["content"])) for m in model.chats[-1].body["messages"])
     assert size <= receipt.tokens_in <= size + 80
-    for said in (f"{receipt.tokens_in} read, 4 written", model.url, "no text left it", f"version {receipt.prompt}"):
+    for said in (
+        f"{receipt.tokens_in} read, 4 written",
+        model.url,
+        "no text left it",
+        f"version {receipt.prompt_version}",
+    ):
         assert said in page.words
 
 
@@ -264,7 +269,7 @@ async def test_one_reply_can_answer_several_entries(app: Running, alice: Visitor
     assert "The otter." in last
     assert "secret" not in last
     stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
-    assert (stored.to, stored.also) == (bytes.fromhex(ids[2]), (bytes.fromhex(ids[0]),))
+    assert (stored.parent_id, stored.also_answers) == (bytes.fromhex(ids[2]), (bytes.fromhex(ids[0]),))
     shown = await alice.get(DAY)
     assert "To 2 entries of this page" in shown.words
     assert f'href="/r/{reply}/prompt"' in shown.text

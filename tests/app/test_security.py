@@ -250,7 +250,7 @@ async def test_a_page_that_let_somebody_in_may_be_sent_again(app: Running, path:
     alice = await app.visitor()
     answer = await alice.client.post(path, form={"name": "Eve", "passphrase": "x", "csrf": "of the visit before"})
     assert (answer.status_code, answer.headers["Location"]) == (303, "/you")
-    assert await app.services.db.users.by_name("Eve") is None
+    assert await app.services.db.users.find_by_name("Eve") is None
 
 
 # -- bodies ----------------------------------------------------------------------------------------------------

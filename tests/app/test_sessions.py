@@ -120,7 +120,7 @@ async def test_a_lock_ends_everything_at_once(app: Running) -> None:
     assert [b"event: ended" in each for each in told] == [True, True]
     assert app.services.accounts.open_keys() == []
     assert app.services.search.unlocked() == []
-    assert [row.sealed for row in await app.services.db.sessions.of_user(user_id)] == [None, None]
+    assert [row.sealed_key for row in await app.services.db.sessions.list_for_user(user_id)] == [None, None]
     with pytest.raises(KeyringClosed):
         _ = keys.master
     assert _held(keys) == b""
@@ -211,7 +211,7 @@ async def test_who_is_there_elsewhere_keeps_the_keys(start: Start) -> None:
     await alice.get("/you")
     (keys,) = app.services.accounts.open_keys()
     page = await watched(phone)
-    rows = await app.services.db.sessions.of_user(keys.user_id)
+    rows = await app.services.db.sessions.list_for_user(keys.user_id)
     here = alice.cookie("llamora")
     (other,) = [row.id for row in rows if row.id != session_id_of(urlsafe_b64decode(here + "=")[:32])]
     await app.services.db.sessions.touch(other, 1, 0)  # its time was up long ago
@@ -225,11 +225,11 @@ async def test_who_is_there_elsewhere_keeps_the_keys(start: Start) -> None:
 async def test_what_a_page_asks_for_by_itself_is_no_sign_of_the_writer(start: Start) -> None:
     app = await start()
     alice = await signed_in(app)
-    (row,) = await app.services.db.sessions.of_user(app.accounts["Alice"].user.id)
+    (row,) = await app.services.db.sessions.list_for_user(app.accounts["Alice"].user.id)
     await app.services.db.sessions.touch(row.id, row.idle_until - 1000, 0)
 
     async def left() -> int:
-        (now,) = await app.services.db.sessions.of_user(row.user_id)
+        (now,) = await app.services.db.sessions.list_for_user(row.user_id)
         return now.idle_until - row.idle_until
 
     page = await watched(alice)
@@ -247,7 +247,7 @@ async def test_lock_after_is_the_writers_own_and_holds_at_once(start: Start) -> 
     for minutes, seconds in ((5, 300), (15, 900), (0, 7200), (60, 3600)):
         answer = await alice.post("/you/lock-after", {"minutes": str(minutes)})
         assert answer.location == "/you#devices"
-        limits = [row.idle_until - now for row in await app.services.db.sessions.of_user(app.keys().user_id)]
+        limits = [row.idle_until - now for row in await app.services.db.sessions.list_for_user(app.keys().user_id)]
         assert all(seconds - 5 <= limit <= seconds + 60 for limit in limits), (minutes, limits)
         assert f'data-idle="{seconds}"' in (await alice.get("/you")).text
         assert re.search(rf'value="{minutes}" selected', (await phone.get("/you")).text)

@@ -12,7 +12,7 @@ import pytest
 from llamora.app import pages
 from llamora.app.routes import days
 from llamora.journal.openings import Openings
-from llamora.persistence.summaries import Digests as DigestRecords
+from llamora.persistence.summaries import StoredSummaries as DigestRecords
 from tests.app.conftest import Running, Start, Visitor, connected_to
 from tests.scripted_model import Reply, ScriptedModel
 
@@ -149,7 +149,7 @@ async def test_two_workers_that_are_asked_at_once_ask_for_one_line(
     await alice.write("The letter is still unsent.", days_ago(1))
     services, keys, today = app.services, app.keys(), NOW
     other = Openings(services.db, services.journal, services.digests)  # that of another worker
-    both, real, end = asyncio.Barrier(2), DigestRecords.put_unless, asyncio.Event()
+    both, real, end = asyncio.Barrier(2), DigestRecords.save_unless, asyncio.Event()
 
     async def put_unless(self: DigestRecords, *given: Any) -> bool:
         await both.wait()  # each has seen that there is none

@@ -89,9 +89,9 @@ async def add_and_remove_a_trace(path: Path, name: str, passphrase: str, entry: 
         await db.tags.add(keys, entry, TRACE)
         end = time.monotonic() + COMES_WITHIN
         while time.monotonic() < end:
-            for entry_id, revision, sealed in await db.vectors.sealed_many(keys.user_id, [entry]):
+            for entry_id, revision, sealed in await db.vectors.get_sealed(keys.user_id, [entry]):
                 # This process seals: what the server stores as it is stands open here.
-                unsealed = EntryVectors.unpacked(entry_id, sealed) if off == "vectors" else None
+                unsealed = EntryVectors.from_bytes(entry_id, sealed) if off == "vectors" else None
                 vectors = unsealed or Vectors.open_record(keys, entry_id, revision, sealed)
                 if vectors.entry_revision == EDITED:
                     return [float(number) for number in np.frombuffer(vectors.data, dtype="<f4")[: vectors.dim]]

@@ -70,7 +70,7 @@ async def test_a_dearer_kdf_is_taken_over_at_sign_in(house: House) -> None:
         await tx.execute("UPDATE instance SET value='m=65536,t=4,p=4' WHERE key='kdf'")
     later = house.another()
     await later.sign_in("Ada", PASSPHRASE)
-    assert [slot.params for slot in await house.db.users.slots(user.id, "passphrase")] == ["m=65536,t=4,p=4"]
+    assert [slot.params for slot in await house.db.users.get_slots(user.id, "passphrase")] == ["m=65536,t=4,p=4"]
     await later.sign_in("Ada", PASSPHRASE)
     with pytest.raises(WrongCredentials):
         await later.sign_in("Ada", NEW)
@@ -85,7 +85,7 @@ async def test_a_cost_that_was_lowered_in_the_file_lowers_no_slot(house: House, 
     async with house.db._connections.write() as tx:
         await tx.execute("UPDATE instance SET value=? WHERE key='kdf'", (said,))
     await house.another().sign_in("Ada", PASSPHRASE)
-    assert [slot.params for slot in await house.db.users.slots(user.id, "passphrase")] == ["m=65536,t=4,p=4"]
+    assert [slot.params for slot in await house.db.users.get_slots(user.id, "passphrase")] == ["m=65536,t=4,p=4"]
 
 
 async def test_a_spoiled_passphrase_slot_says_so_and_the_recovery_code_still_opens(house: House) -> None:
@@ -115,7 +115,7 @@ async def test_a_passphrase_is_changed_and_other_sessions_end(house: House, mode
     assert (renewed.cookie == here_cookie) == (mode == "session")
     assert await accounts.resume(renewed.cookie) is not None
     assert await accounts.resume(there_cookie) is None
-    assert [row.id for row in await house.db.sessions.of_user(user.id)] == [here.id]
+    assert [row.id for row in await house.db.sessions.list_for_user(user.id)] == [here.id]
     with pytest.raises(WrongCredentials):
         await accounts.sign_in("Ada", PASSPHRASE)
     await accounts.sign_in("Ada", NEW)
@@ -134,7 +134,7 @@ async def test_what_the_old_passphrase_opened_is_in_no_file_any_more(house: Hous
         parts = [sealed[at : at + 32] for at in range(10, len(sealed) - 31, 32)]
         return any(part in content for part in parts for content in contents)
 
-    old = await house.db.users.slots(user.id)
+    old = await house.db.users.get_slots(user.id)
     keys_before = await house.db.users.keys(user.id)
     sealed = [
         *(slot.sealed for slot in old),
@@ -144,7 +144,7 @@ async def test_what_the_old_passphrase_opened_is_in_no_file_any_more(house: Hous
     assert all([await in_files(each) for each in sealed])
     await house.accounts.change_passphrase(here, PASSPHRASE, NEW)
     assert not any([await in_files(each) for each in sealed])
-    (recovery,) = await house.db.users.slots(user.id, "recovery")
+    (recovery,) = await house.db.users.get_slots(user.id, "recovery")
     assert await in_files(recovery.sealed)
     await house.accounts.reset("Ada", code, PASSPHRASE)
     assert not await in_files(recovery.sealed)
@@ -175,7 +175,7 @@ async def test_who_comes_in_just_after_a_backup_was_put_back_has_its_keys(house:
     _, before = await house.accounts.open_session(user, keys)
     second = new_data_key(user.id, keys.master, 2)
     assert before.keys.take(
-        [*await house.db.users.data_keys(user.id), second]
+        [*await house.db.users.get_data_keys(user.id), second]
     )  # the store is as it was before the change
     _, after = await house.accounts.open_session(*await house.accounts.sign_in("Ada", PASSPHRASE))
     assert after.keys.epoch == 1
@@ -233,9 +233,9 @@ async def test_the_row_holds_a_key_in_one_mode_only(house: House) -> None:
     user, keys, _ = await house.accounts.register("Ada", PASSPHRASE, "UTC")
     await house.another(mode="session").open_session(user, keys)
     await house.another(mode="cookie").open_session(user, keys)
-    rows = await house.db.sessions.of_user(user.id)
-    assert sorted(row.sealed is None for row in rows) == [False, True]
-    assert all(keys.master not in (row.sealed or b"") for row in rows)
+    rows = await house.db.sessions.list_for_user(user.id)
+    assert sorted(row.sealed_key is None for row in rows) == [False, True]
+    assert all(keys.master not in (row.sealed_key or b"") for row in rows)
 
 
 async def test_who_left_is_told_once_their_last_session_ended(house: House) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llamora.app.markdown import render_reply
 from llamora.journal.citations import ERASED, cited, cited_sentences, redact_erased, strike, strip_references
-from llamora.persistence.entries import Entry, Receipt, Used
+from llamora.persistence.entries import Entry, Receipt, UsedPassage
 
 MARCH = "So the only quarter of an hour\nthat was **mine** this week, and I spent it “looking at water”."
 HERONS = "Three herons after the storm."
@@ -95,7 +95,7 @@ def test_words_of_what_was_erased_are_struck(text: str, left: str) -> None:
 def test_a_reply_forgets_what_was_erased_and_nothing_else() -> None:
     at = datetime(2026, 11, 20, 9, tzinfo=UTC)
     gone, left = b"g" * 16, b"l" * 16
-    passages = (Used(1, gone, at.date(), MARCH, 0.5), Used(2, left, at.date(), HERONS, 0.4))
+    passages = (UsedPassage(1, gone, at.date(), MARCH, 0.5), UsedPassage(2, left, at.date(), HERONS, 0.4))
     quoted = ("the only quarter of an hour", "Three herons after the storm")
     receipt = Receipt("m", "", "", False, "3", passages, quoted=quoted)
     text = "You called it “the only quarter of an hour”.[1] And “Three herons after the storm”.[2][1]"

@@ -7,10 +7,10 @@ import pytest
 
 from llamora.journal.entries import EntryError
 from llamora.persistence.connection import NotFound
-from llamora.persistence.drafts import Draft, Pen, answer_place, day_place, edit_place
+from llamora.persistence.drafts import Draft, FormToken, answer_draft_key, day_draft_key, edit_draft_key
 from tests.journal.conftest import DAY, Desk
 
-PLACE = day_place(DAY)
+PLACE = day_draft_key(DAY)
 
 
 def draft(text: str, place: str = PLACE) -> Draft:
@@ -44,7 +44,7 @@ async def test_a_text_too_long_for_an_entry_is_said_while_it_is_written(desk: De
 
 async def test_the_edit_of_an_entry_that_says_what_it_said_is_no_draft(desk: Desk) -> None:
     entry = await desk.write("one\ntwo")
-    place = edit_place(entry.id)
+    place = edit_draft_key(entry.id)
     await desk.journal.save_draft(desk.keys, draft("one\ntwo, three", place))
     assert await text_at(desk, place) == "one\ntwo, three"
     await desk.journal.save_draft(desk.keys, draft("one\r\ntwo", place))
@@ -54,8 +54,8 @@ async def test_the_edit_of_an_entry_that_says_what_it_said_is_no_draft(desk: Des
 async def test_keeping_removes_the_draft_of_its_own_form(desk: Desk) -> None:
     entry = await desk.write("entry")
     reply = await desk.ended(await desk.ask(entry))
-    pens = [Pen(secrets.token_bytes(16)) for _ in range(3)]
-    places = [PLACE, edit_place(entry.id), answer_place(reply.id)]
+    pens = [FormToken(secrets.token_bytes(16)) for _ in range(3)]
+    places = [PLACE, edit_draft_key(entry.id), answer_draft_key(reply.id)]
     for pen, place in zip(pens, places, strict=True):
         await desk.journal.save_draft(desk.keys, Draft(place, "words", pen.id, 1))
     kept = await desk.journal.write(desk.keys, DAY, "words", "UTC", PLACE, pens[0])
@@ -69,7 +69,7 @@ async def test_keeping_removes_the_draft_of_its_own_form(desk: Desk) -> None:
 
 
 async def test_a_form_that_is_sent_twice_is_kept_once(desk: Desk) -> None:
-    pen = Pen(secrets.token_bytes(16))
+    pen = FormToken(secrets.token_bytes(16))
     first = await desk.journal.write(desk.keys, DAY, "once", "UTC", PLACE, pen)
     again = await desk.journal.write(desk.keys, DAY, "once\r\n", "UTC", PLACE, pen)
     assert again == first
@@ -80,7 +80,7 @@ async def test_a_form_that_is_sent_twice_is_kept_once(desk: Desk) -> None:
 
 async def test_an_edit_that_changes_nothing_lets_its_draft_go(desk: Desk) -> None:
     entry = await desk.write("as it is")
-    pen, place = Pen(secrets.token_bytes(16)), edit_place(entry.id)
-    await desk.journal.save_draft(desk.keys, replace(draft("as it was", place), pen=pen.id))
+    pen, place = FormToken(secrets.token_bytes(16)), edit_draft_key(entry.id)
+    await desk.journal.save_draft(desk.keys, replace(draft("as it was", place), form_token_id=pen.id))
     await desk.journal.edit(desk.keys, entry.id, "as it is", entry.revision, pen)
     assert await text_at(desk, place) is None

@@ -20,7 +20,9 @@ START = datetime(2026, 11, 20, 8, tzinfo=UTC)
 
 def record(number: int, to: int | None = None) -> Entry:
     target = None if to is None else bytes([to]) * 16
-    return Entry(bytes([number]) * 16, DAY, "me", f"text {number}", START + timedelta(minutes=number), "UTC", to=target)
+    return Entry(
+        bytes([number]) * 16, DAY, "me", f"text {number}", START + timedelta(minutes=number), "UTC", parent_id=target
+    )
 
 
 @st.composite
@@ -46,8 +48,8 @@ def test_a_message_stands_after_the_one_it_answers(records: list[Entry]) -> None
     for thread in threads(records):
         order = [entry.id for entry in (thread.root, *thread.later)]
         for entry in thread.later:
-            if entry.to in order and thread.root.to is None:
-                assert order.index(entry.id) > order.index(entry.to)  # type: ignore[arg-type]
+            if entry.parent_id in order and thread.root.parent_id is None:
+                assert order.index(entry.id) > order.index(entry.parent_id)  # type: ignore[arg-type]
 
 
 @given(days())
@@ -61,7 +63,7 @@ def test_the_way_to_a_message_ends_there_and_repeats_nothing(records: list[Entry
                 assert path[-1] == entry
             for earlier, later in itertools.pairwise(path):
                 if all(r.deleted is None for r in records):
-                    assert later.to == earlier.id
+                    assert later.parent_id == earlier.id
 
 
 def test_a_conversation_is_one_thread() -> None:
@@ -163,7 +165,7 @@ async def test_an_answer_stands_on_the_day_of_its_thread(desk: Desk) -> None:
     entry = await desk.write("Long ago.", day=DAY.replace(year=1999))
     answer = await desk.journal.answer(desk.keys, entry.id, "And now.", "UTC")
     assert answer.day == DAY.replace(year=1999)
-    assert answer.to == entry.id
+    assert answer.parent_id == entry.id
     await desk.journal.delete(desk.keys, entry.id)
     with pytest.raises(NotFound):
         await desk.journal.answer(desk.keys, entry.id, "Too late.", "UTC")

@@ -15,7 +15,7 @@ from llamora.journal.rotation import Rotation, renew_keys
 from llamora.persistence import LocalDB
 from llamora.persistence.backups import copy_database, read_header, write_backup
 from llamora.persistence.connection import StaleRevision, StorageError
-from llamora.persistence.schema import KINDS
+from llamora.persistence.schema import RECORD_KINDS
 from llamora.settings import CryptoSettings, SessionSettings
 from llamora.vault import hybrid
 from llamora.vault.envelope import SealError, WrongKey
@@ -51,9 +51,9 @@ class Case:
         """What the old passphrase opens in the copy."""
         db = await LocalDB.open(self.copy)
         user_id = self.session.user.id
-        master = open_slots(user_id, await db.users.slots(user_id), PASSPHRASE)
+        master = open_slots(user_id, await db.users.get_slots(user_id), PASSPHRASE)
         keys = open_keyring(user_id, master, await db.users.keys(user_id))
-        assert [each.text for each in await db.entries.day(keys, DAY)] == ["before"]
+        assert [each.text for each in await db.entries.list_day(keys, DAY)] == ["before"]
         await db.close()
         return keys
 
@@ -114,9 +114,11 @@ async def test_an_old_copy_and_its_passphrase_open_nothing_written_after(
     assert not old.take(newer.data_keys)
     opened = sealed = 0
     with closing(sqlite3.connect(case.db.path)) as connection:
-        for kind in KINDS:
+        for kind in RECORD_KINDS:
             if kind.purpose is not None:
-                rows = connection.execute(f"SELECT {kind.id}, {kind.revision}, sealed FROM {kind.table}").fetchall()
+                rows = connection.execute(
+                    f"SELECT {kind.id_column}, {kind.revision_column}, sealed FROM {kind.table}"
+                ).fetchall()
                 for record_id, revision, envelope in rows:
                     sealed += 1
                     try:
@@ -125,7 +127,7 @@ async def test_an_old_copy_and_its_passphrase_open_nothing_written_after(
                     except SealError:
                         pass
     assert (sealed >= 3, opened) == (True, 0)
-    assert sorted(each.text for each in await case.db.entries.day(case.keys, DAY)) == ["after", "before"]
+    assert sorted(each.text for each in await case.db.entries.list_day(case.keys, DAY)) == ["after", "before"]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -151,17 +153,17 @@ async def test_an_old_slot_put_back_into_the_file_opens_nothing_written_after(
         except (SealError, AccountError):
             assert tables != ["key_slots", "keyrings", "data_keys"]
         else:  # the keys of then, and nothing that they open
-            assert {each.state for each in await db.entries.day(keys, DAY)} <= {"unreadable"}
+            assert {each.state for each in await db.entries.list_day(keys, DAY)} <= {"unreadable"}
             assert keys.epoch == 1
     finally:
         await db.close()
 
 
 async def test_a_secret_that_was_revoked_has_no_slot(case: Case) -> None:
-    old = await case.db.users.slots(case.session.user.id)
+    old = await case.db.users.get_slots(case.session.user.id)
     renewed = await case.accounts.change_passphrase(case.session, PASSPHRASE, NEW)
     user_id = renewed.user.id
-    slots = await case.db.users.slots(user_id)
+    slots = await case.db.users.get_slots(user_id)
     assert sorted(slot.kind for slot in slots) == ["passphrase", "recovery"]
     assert {slot.id for slot in slots} & {slot.id for slot in old} == {
         next(slot.id for slot in old if slot.kind == "recovery")
@@ -182,7 +184,7 @@ async def test_slots_of_kinds_that_open_elsewhere_outlive_a_change(case: Case) -
     user, keys = await case.accounts.sign_in("Ada", PASSPHRASE)
     _, session = await case.accounts.open_session(user, keys)
     renewed = await case.accounts.change_passphrase(session, PASSPHRASE, NEW)
-    (slot,) = await case.db.users.slots(user_id, "passkey")
+    (slot,) = await case.db.users.get_slots(user_id, "passkey")
     assert (slot.id, slot.salt, slot.params) == (passkey.id, passkey.salt, passkey.params)
     opened = hybrid.open_with(seed, b"llamora/1/slot" + slot.sealed[:42], slot.sealed[42:])
     assert opened == renewed.keys.master
@@ -190,21 +192,21 @@ async def test_slots_of_kinds_that_open_elsewhere_outlive_a_change(case: Case) -
 
 async def test_a_row_that_the_list_does_not_know_goes_with_a_change(case: Case) -> None:
     user_id = case.session.user.id
-    (recovery,) = await case.db.users.slots(user_id, "recovery")
+    (recovery,) = await case.db.users.get_slots(user_id, "recovery")
     async with case.db._connections.write() as tx:
         await tx.execute(
             "INSERT INTO key_slots (id, user_id, kind, salt, params, sealed) VALUES (?, ?, 'passkey', ?, 'x', ?)",
             (b"p" * 16, user_id, recovery.salt, recovery.sealed),
         )
     await case.accounts.change_key(case.session)
-    assert sorted(slot.kind for slot in await case.db.users.slots(user_id)) == ["passphrase", "recovery"]
+    assert sorted(slot.kind for slot in await case.db.users.get_slots(user_id)) == ["passphrase", "recovery"]
 
 
 async def test_a_cost_that_was_lowered_in_the_row_does_not_outlive_a_change(case: Case) -> None:
     async with case.db._connections.write() as tx:
         await tx.execute("UPDATE key_slots SET params='m=8,t=1,p=1' WHERE kind='passphrase'")
     await case.accounts.change_key(case.session)
-    slots = await case.db.users.slots(case.session.user.id)
+    slots = await case.db.users.get_slots(case.session.user.id)
     assert open_slots(case.session.user.id, slots, PASSPHRASE) == case.keys.master
 
 
@@ -214,10 +216,10 @@ async def test_a_passphrase_is_changed_while_an_earlier_change_goes_on(case: Cas
         await case.accounts.change_key(case.session)
     await case.accounts.change_passphrase(case.session, PASSPHRASE, NEW)
     await case.db.entries.add(case.keys, entry("after"))
-    assert [key.epoch for key in await case.db.users.data_keys(case.session.user.id)] == [1, 2, 3]
+    assert [key.epoch for key in await case.db.users.get_data_keys(case.session.user.id)] == [1, 2, 3]
     await Rotation(case.db).finish(case.keys)
-    assert [key.epoch for key in await case.db.users.data_keys(case.session.user.id)] == [3]
-    assert sorted(each.text for each in await case.db.entries.day(case.keys, DAY)) == ["after", "before"]
+    assert [key.epoch for key in await case.db.users.get_data_keys(case.session.user.id)] == [3]
+    assert sorted(each.text for each in await case.db.entries.list_day(case.keys, DAY)) == ["after", "before"]
 
 
 async def test_a_backup_opens_with_the_secrets_of_its_time(case: Case, tmp_path: Path) -> None:
@@ -276,10 +278,10 @@ async def test_where_only_the_cookie_has_the_key_another_process_waits_for_it(ca
 async def test_the_row_of_the_session_holds_the_new_key_and_no_locked_row_gets_one(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (before,) = await case.db.sessions.of_user(case.session.user.id)
+    (before,) = await case.db.sessions.list_for_user(case.session.user.id)
     await change_passphrase(case)
-    (after,) = await case.db.sessions.of_user(case.session.user.id)
-    assert before.sealed != after.sealed is not None
+    (after,) = await case.db.sessions.list_for_user(case.session.user.id)
+    assert before.sealed_key != after.sealed_key is not None
     real = case.db.users.renew_keys
 
     async def locked_meanwhile(*given: object, **more: object) -> None:
@@ -289,7 +291,7 @@ async def test_the_row_of_the_session_holds_the_new_key_and_no_locked_row_gets_o
     monkeypatch.setattr(case.db.users, "renew_keys", locked_meanwhile)
     with pytest.raises(Exception, match="locked"):
         await case.accounts.change_passphrase(case.session, NEW, PASSPHRASE)
-    assert all(row.sealed is None for row in await case.db.sessions.of_user(case.session.user.id))
+    assert all(row.sealed_key is None for row in await case.db.sessions.list_for_user(case.session.user.id))
 
 
 async def test_a_disk_that_breaks_just_after_a_change_does_not_undo_it(
@@ -302,6 +304,6 @@ async def test_a_disk_that_breaks_just_after_a_change_does_not_undo_it(
 
     monkeypatch.setattr(case.db.users._db, "checkpoint", broken)
     renewed, code = await case.accounts.renew_recovery_code(case.session, PASSPHRASE)
-    slots = await case.db.users.slots(renewed.user.id)
+    slots = await case.db.users.get_slots(renewed.user.id)
     assert open_slots(renewed.user.id, slots, code) == renewed.keys.master
     assert await case.accounts.resume(renewed.cookie) is not None

@@ -41,7 +41,13 @@ async def test_a_reply_is_kept_with_what_it_was_made_from(desk: Desk, scripted: 
     entry = await desk.write("I sat by the river.")
     reply = await desk.ended(await desk.ask(entry))
     assert (reply.text, reply.state, reply.note) == ("A quiet day.", "done", "")
-    assert (reply.role, reply.to, reply.day, reply.model, reply.boot) == ("reply", entry.id, entry.day, "scripted", "")
+    assert (reply.role, reply.parent_id, reply.day, reply.model, reply.boot) == (
+        "reply",
+        entry.id,
+        entry.day,
+        "scripted",
+        "",
+    )
     assert await desk.stored(reply) == reply
     assert scripted.chats[0].body["messages"][-1]["content"].endswith("I sat by the river.")
 
@@ -139,7 +145,7 @@ async def test_a_second_ask_answers_once_the_reply_has_its_record(
 ) -> None:
     """A double click: the page of the second one shows the reply, so it has to be there."""
     entry = await desk.write("Ask twice.")
-    real_add, real_day, go_on = Entries.add, Entries.day, asyncio.Event()
+    real_add, real_day, go_on = Entries.add, Entries.list_day, asyncio.Event()
 
     async def add(self: Entries, *given: object, **named: object) -> None:
         await go_on.wait()
@@ -316,7 +322,15 @@ async def test_after_a_crash_it_is_shown_as_cut_short(desks: Desks, scripted: Sc
     first = await desks()
     entry = await first.write("Go on.")
     left = Entry(
-        b"r" * 16, entry.day, "reply", "Half a sen", entry.at, "UTC", to=entry.id, state="streaming", boot="first"
+        b"r" * 16,
+        entry.day,
+        "reply",
+        "Half a sen",
+        entry.at,
+        "UTC",
+        parent_id=entry.id,
+        state="streaming",
+        boot="first",
     )
     await first.db.entries.add(first.keys, left)
     again = await desks("second")
@@ -331,7 +345,9 @@ async def test_after_a_crash_it_is_shown_as_cut_short(desks: Desks, scripted: Sc
 async def test_a_crash_is_shown_on_a_full_disk_too(desks: Desks, full: list[bool]) -> None:
     first = await desks()
     entry = await first.write("Go on.")
-    left = Entry(b"r" * 16, entry.day, "reply", "Half", entry.at, "UTC", to=entry.id, state="streaming", boot="gone")
+    left = Entry(
+        b"r" * 16, entry.day, "reply", "Half", entry.at, "UTC", parent_id=entry.id, state="streaming", boot="gone"
+    )
     await first.db.entries.add(first.keys, left)
     full.append(True)
     assert (await first.replies.settle(first.keys, left)).note == CUT_SHORT
@@ -538,8 +554,8 @@ async def test_what_is_erased_while_a_reply_streams_does_not_come_back(
         assert QUOTE not in state.text
         assert state.receipt is not None
         assert QUOTE not in str(state.receipt)
-        assert other.id not in {*state.sources, *state.receipt.beside}
-        assert state.receipt.erased == 1
+        assert other.id not in {*state.sources, *state.receipt.same_page_ids}
+        assert state.receipt.erased_count == 1
     assert (await desk.search.search(desk.keys, "Lisbon", today=DAY)).total == 0
 
 
@@ -579,7 +595,7 @@ async def test_a_reply_forgets_an_erased_message_it_answers(desk: Desk, scripted
     await desk.journal.erase(desk.keys, answer.id)
     end.set()
     await desk.ended(reply)
-    assert (await desk.stored(reply)).to == first.id
+    assert (await desk.stored(reply)).parent_id == first.id
 
 
 async def test_a_reply_to_what_is_kept_from_the_model_meanwhile_ends(desk: Desk, scripted: ScriptedModel) -> None:

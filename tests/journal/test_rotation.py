@@ -15,7 +15,7 @@ from llamora.journal.rotation import Rotation
 from llamora.persistence import LocalDB
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.entries import Entry
-from llamora.persistence.key_rotation import SEALED
+from llamora.persistence.key_rotation import SEALED_KINDS
 from llamora.persistence.users import User
 from llamora.vault.envelope import sealed_epoch
 from llamora.vault.keys import Keyring, open_keyring, seal_new_keys
@@ -35,20 +35,20 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def epochs(raw: Raw) -> set[int]:
     """The epochs of everything that is sealed."""
-    found = {sealed_epoch(row[0]) for kind in SEALED for row in raw(f"SELECT sealed FROM {kind.table}")}
+    found = {sealed_epoch(row[0]) for kind in SEALED_KINDS for row in raw(f"SELECT sealed FROM {kind.table}")}
     return found | {row[0] for row in raw("SELECT epoch FROM data_keys")}
 
 
 async def test_everything_is_sealed_anew_and_reads_as_before(db: LocalDB, lived: Keyring, raw: Raw) -> None:
-    before = await db.entries.day(lived, DAY)
-    rows = {kind.table: len(raw(f"SELECT 1 FROM {kind.table}")) for kind in SEALED}
+    before = await db.entries.list_day(lived, DAY)
+    rows = {kind.table: len(raw(f"SELECT 1 FROM {kind.table}")) for kind in SEALED_KINDS}
     (old_key,) = raw("SELECT sealed FROM data_keys")
     rotation = Rotation(db)
     await rotation.begin(lived)
     assert await rotation.finish(lived) == []
     assert epochs(raw) == {2}
-    assert await db.entries.day(lived, DAY) == before
-    assert {kind.table: len(raw(f"SELECT 1 FROM {kind.table}")) for kind in SEALED} == rows
+    assert await db.entries.list_day(lived, DAY) == before
+    assert {kind.table: len(raw(f"SELECT 1 FROM {kind.table}")) for kind in SEALED_KINDS} == rows
     assert await db.tags.names(lived) != {}
     assert await db.search_history.recent(lived) == ["one"]
     files = [file for file in db.path.parent.iterdir() if file.name.startswith(db.path.name)]
@@ -63,7 +63,7 @@ async def test_new_writes_have_the_new_key_at_once(db: LocalDB, lived: Keyring, 
     made = entry("after")
     await db.entries.add(lived, made)
     assert [sealed_epoch(row[0]) for row in raw("SELECT sealed FROM entries WHERE id=?", made.id)] == [2]
-    assert len(await db.entries.day(lived, DAY)) == 3  # what is older still opens
+    assert len(await db.entries.list_day(lived, DAY)) == 3  # what is older still opens
 
 
 async def test_one_change_at_a_time(db: LocalDB, lived: Keyring) -> None:
@@ -87,7 +87,7 @@ async def test_writing_goes_on_meanwhile(db: LocalDB, keys: Keyring, raw: Raw) -
             try:
                 await db.entries.update(ring, changed)
             except StorageError:  # its key is gone: it is told, and does it again with the new one
-                ring.take(await db.users.data_keys(ring.user_id), keys.master)
+                ring.take(await db.users.get_data_keys(ring.user_id), keys.master)
                 await db.entries.update(ring, changed)
             texts[each.id] = changed.text
             added = entry("new")
@@ -95,15 +95,15 @@ async def test_writing_goes_on_meanwhile(db: LocalDB, keys: Keyring, raw: Raw) -
             texts[added.id] = added.text
 
     await asyncio.gather(rotation.finish(keys), write(keys, made[:60]), write(stale, made[100:160]))
-    if await db.epochs.count(keys.user_id) > 1:
+    if await db.key_rotation.count_data_keys(keys.user_id) > 1:
         await rotation.finish(keys)
-    assert {each.id: each.text for each in await db.entries.day(keys, DAY)} == texts
+    assert {each.id: each.text for each in await db.entries.list_day(keys, DAY)} == texts
     assert epochs(raw) == {2}
 
 
 async def test_a_late_write_under_a_key_that_is_gone_is_refused(db: LocalDB, lived: Keyring, raw: Raw) -> None:
     late = open_keyring(lived.user_id, lived.master, await db.users.keys(lived.user_id))
-    kept = (await db.entries.day(lived, DAY))[0]
+    kept = (await db.entries.list_day(lived, DAY))[0]
     rotation = Rotation(db)
     await rotation.begin(lived)
     await rotation.finish(lived)
@@ -114,8 +114,8 @@ async def test_a_late_write_under_a_key_that_is_gone_is_refused(db: LocalDB, liv
     with pytest.raises(StorageError):
         await db.tags.add(late, kept.id, "late")
     assert epochs(raw) == {2}
-    assert not late.take(await db.users.data_keys(lived.user_id))
-    assert late.take(await db.users.data_keys(lived.user_id), lived.master)
+    assert not late.take(await db.users.get_data_keys(lived.user_id))
+    assert late.take(await db.users.get_data_keys(lived.user_id), lived.master)
     await db.entries.add(late, entry("in time"))
 
 
@@ -128,7 +128,7 @@ async def test_stopped_and_taken_up_again(stops: int, db: LocalDB, keys: Keyring
         rotation = Rotation(db)
         await rotation.tend(keys)
         seen = sum(sealed_epoch(row[0]) == 2 for row in raw("SELECT sealed FROM entries"))
-        while await db.epochs.count(keys.user_id) > 1 and (  # noqa: ASYNC110 -- the file is watched
+        while await db.key_rotation.count_data_keys(keys.user_id) > 1 and (  # noqa: ASYNC110 -- the file is watched
             sum(sealed_epoch(row[0]) == 2 for row in raw("SELECT sealed FROM entries")) == seen
         ):
             await asyncio.sleep(0.001)
@@ -136,12 +136,12 @@ async def test_stopped_and_taken_up_again(stops: int, db: LocalDB, keys: Keyring
         await rotation.close()
         # Whoever signs in now has keys of their own.
         keys = open_keyring(keys.user_id, keys.master, await db.users.keys(keys.user_id))
-        assert len(await db.entries.day(keys, DAY)) == 400
-        assert all(each.state == "done" for each in await db.entries.day(keys, DAY))
-    if await db.epochs.count(keys.user_id) > 1:
+        assert len(await db.entries.list_day(keys, DAY)) == 400
+        assert all(each.state == "done" for each in await db.entries.list_day(keys, DAY))
+    if await db.key_rotation.count_data_keys(keys.user_id) > 1:
         await Rotation(db).finish(keys)
     assert epochs(raw) == {2}
-    assert {each.text for each in await db.entries.day(keys, DAY)} == {each.text for each in made}
+    assert {each.text for each in await db.entries.list_day(keys, DAY)} == {each.text for each in made}
 
 
 async def test_what_does_not_open_is_in_nobodys_way(
@@ -159,8 +159,8 @@ async def test_what_does_not_open_is_in_nobodys_way(
     assert raw("SELECT sealed FROM entries WHERE id=?", broken[0]) == [(flipped,)]  # as it was
     assert raw("SELECT count(*) FROM vectors") == [(0,)]  # made again
     assert [row[0] for row in raw("SELECT epoch FROM data_keys")] == [2]
-    assert await db.epochs.set_aside(lived.user_id) == 1
-    assert [each.state for each in await db.entries.day(lived, DAY)].count("unreadable") == 1
+    assert await db.key_rotation.unreadable_count(lived.user_id) == 1
+    assert [each.state for each in await db.entries.list_day(lived, DAY)].count("unreadable") == 1
     await rotation.begin(lived)
     assert [each.kind.table for each in await rotation.finish(lived)] == ["entries"]
 
@@ -176,7 +176,7 @@ async def test_nobody_elses_records_are_touched(db: LocalDB, lived: Keyring, raw
     await rotation.begin(lived)
     await rotation.finish(lived)
     assert raw("SELECT * FROM entries WHERE user_id=?", user_id) == before
-    assert [each.text for each in await db.entries.day(bob, DAY)] == ["bob's"]
+    assert [each.text for each in await db.entries.list_day(bob, DAY)] == ["bob's"]
 
 
 async def test_a_lock_in_the_middle_ends_it(db: LocalDB, lived: Keyring) -> None:
@@ -187,7 +187,7 @@ async def test_a_lock_in_the_middle_ends_it(db: LocalDB, lived: Keyring) -> None
     lived.close()
     await rotation.close()
     with suppress(StorageError):
-        assert await db.epochs.count(lived.user_id) == 2
+        assert await db.key_rotation.count_data_keys(lived.user_id) == 2
     again = open_keyring(lived.user_id, master, await db.users.keys(lived.user_id))
     await rotation.finish(again)
-    assert len(await db.entries.day(again, DAY)) == 2
+    assert len(await db.entries.list_day(again, DAY)) == 2

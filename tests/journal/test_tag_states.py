@@ -24,7 +24,7 @@ from llamora.journal.tags import TraceError
 from llamora.persistence.connection import NotFound
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
-from llamora.persistence.tag_changes import trace_hash
+from llamora.persistence.tag_changes import tag_hash
 from llamora.persistence.users import User
 from llamora.search.embedder import Embedder
 from llamora.search.service import SearchService
@@ -159,7 +159,7 @@ class Traced(RuleBasedStateMachine):
         return data.draw(st.sampled_from(there)) if there else None
 
     def hashed(self, trace: str) -> bytes:
-        return trace_hash(self.desk.keys, trace)
+        return tag_hash(self.desk.keys, trace)
 
     def retrace(self, entry: bytes, before: tuple[str, ...], after: tuple[str, ...]) -> None:
         """Names that come into a text come, names that leave it go; a text is a row of names."""
@@ -223,8 +223,8 @@ class Traced(RuleBasedStateMachine):
     def read_back(self) -> None:
         """Write down what entries bear and names mean as the store has it."""
         known = {self.hashed(key(name)): key(name) for name in NAMES}
-        book = self.run(self.desk.db.tags.book(self.desk.keys))
-        links = self.run(self.desk.db.tags.by_entry(USER))
+        book = self.run(self.desk.db.tags.get_meta(self.desk.keys))
+        links = self.run(self.desk.db.tags.tag_ids_by_entry(USER))
         self.paper.links = {(known[trace], entry) for entry, traces in links.items() for trace in traces}
         self.paper.aliases = {known[alias]: key(meant) for alias, (_, meant) in book.aliases.items()}
         self.paper.hidden = {known[trace] for trace in book.hidden}
@@ -367,18 +367,18 @@ class Traced(RuleBasedStateMachine):
         await desk.search.settled(desk.keys.user_id)
         paper, keys = self.paper, desk.keys
         on = await desk.traces.on(keys, list(paper.days))
-        expected = {(trace_hash(keys, trace), entry) for trace, entry in paper.links}
+        expected = {(tag_hash(keys, trace), entry) for trace, entry in paper.links}
         assert {(trace.id, entry) for entry, traces in on.items() for trace in traces} == expected
         uses = [*await desk.traces.all(keys), *await desk.traces.all(keys, hidden=True)]
         counted = {use.id: (use.entries, use.first, use.last, use.hidden) for use in uses}
         assert len(counted) == len(uses)
         assert counted == {
-            trace_hash(keys, trace): (len(days), days[0], days[-1], trace in paper.hidden)
+            tag_hash(keys, trace): (len(days), days[0], days[-1], trace in paper.hidden)
             for trace in paper.there()
             if (days := paper.shown(trace))
         }
         for trace in paper.there():
-            heat = Counter(day for _, day in await desk.traces.entries(keys, trace_hash(keys, trace)))
+            heat = Counter(day for _, day in await desk.traces.entries(keys, tag_hash(keys, trace)))
             assert heat == Counter(paper.shown(trace))
         for name in ("lake", "Straße", "quokka"):
             found = await desk.search.search(keys, f"tag:{name}", today=DAYS[-1], limit=50)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from llamora.journal.tags import Trace, TraceError
 from llamora.persistence.connection import NotFound, StaleRevision, Transaction
 from llamora.persistence.schema import TAG_CHANGES, TAG_META
-from llamora.persistence.tag_changes import LATEST_KEPT, MOST_TOUCHED, Book, Touched, trace_hash
-from llamora.text import trace_key, trace_name, traces_in
+from llamora.persistence.tag_changes import MAX_RECENT_CHANGES, MAX_TOUCHED, TagMeta, TouchedItems, tag_hash
+from llamora.text import find_tags, tag_key, tag_name
 from tests.journal.conftest import DAY, Desk
 
 TODAY = date(2026, 11, 25)
@@ -34,7 +34,7 @@ TODAY = date(2026, 11, 25)
     ],
 )
 def test_a_text_makes_traces(text: str, names: list[str]) -> None:
-    assert traces_in(text) == names
+    assert find_tags(text) == names
 
 
 @pytest.mark.parametrize(
@@ -53,36 +53,36 @@ def test_a_text_makes_traces(text: str, names: list[str]) -> None:
     ],
 )
 def test_spellings_of_a_name_are_one(one: str, other: str) -> None:
-    assert trace_key(one) == trace_key(other) != ""
+    assert tag_key(one) == tag_key(other) != ""
 
 
 @pytest.mark.parametrize(
     "written", ["", " ", "#", "!!!", "🎻🎻", "x" * 65, "a\x00b", "\u202eabc", "。", "\u3164", "\u200d", "🎻\u200d"]
 )
 def test_what_is_no_name(written: str) -> None:
-    assert trace_name(written) == ""
+    assert tag_name(written) == ""
 
 
 def test_emoji_that_differ_are_different() -> None:
     different = ["👍", "👍🏽", "👍🏿", "👩‍👩‍👧", "👩‍👧", "🇩🇪", "🇩", "1️⃣", "1", "🏳️‍🌈", "🏳️", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "🏴"]
-    assert len({trace_key(name) for name in different}) == len(different)
-    assert [trace_name(name) for name in different] == different
+    assert len({tag_key(name) for name in different}) == len(different)
+    assert [tag_name(name) for name in different] == different
 
 
 @given(st.text(), st.sampled_from(("\u200d", "\u00ad", "\ufe0f", "\U000e0041", "\u3164")))
 def test_a_key_is_its_own_key_and_shows_all_it_has(name: str, hidden: str) -> None:
-    key = trace_key(name)
-    assert trace_key(key) == key
-    assert trace_key(f"a{hidden}{name}") == trace_key(f"a{name}")
-    if trace_name(name):
+    key = tag_key(name)
+    assert tag_key(key) == key
+    assert tag_key(f"a{hidden}{name}") == tag_key(f"a{name}")
+    if tag_name(name):
         assert key
 
 
 @given(st.text())
 def test_every_text_can_be_looked_through(text: str) -> None:
-    for name in traces_in(text):
-        assert trace_key(name)
-        assert trace_name(name) == name
+    for name in find_tags(text):
+        assert tag_key(name)
+        assert tag_name(name) == name
 
 
 async def names_on(desk: Desk, entry_id: bytes) -> list[str]:
@@ -195,7 +195,7 @@ async def test_an_undo_takes_nothing_from_later_changes(desk: Desk) -> None:
     assert await names_on(desk, second) == ["sea"]
     assert await also_called(desk, "sea") == {"Walden"}
     # A name that entries bear by now is theirs.
-    undo = await traces.unalias(keys, trace_hash(keys, "Walden"))
+    undo = await traces.unalias(keys, tag_hash(keys, "Walden"))
     third = await write(desk, "#walden")
     await traces.undo(keys, undo)
     assert await also_called(desk, "sea") == set()
@@ -283,18 +283,20 @@ async def test_whatever_a_trace_is_called_it_is_found_by_that(desk: Desk, name: 
 
 
 def test_a_book_tells_what_its_latest_changes_were_about() -> None:
-    book = Book()
+    book = TagMeta()
     for number in range(40):
-        book = book.touching({b"t%d" % number}, {b"e%d" % number})
-    assert book.since(book.revision) == Touched(40, frozenset(), frozenset())
-    assert book.since(37) == Touched(40, frozenset({b"t37", b"t38", b"t39"}), frozenset({b"e37", b"e38", b"e39"}))
-    assert book.since(40 - LATEST_KEPT) is not None
-    assert book.since(40 - LATEST_KEPT - 1) is None
-    assert book.since(41) is None  # somebody put an older journal in its place
-    large = book.touching({b"t"}, {b"e%d" % number for number in range(MOST_TOUCHED)})
-    assert large.since(40) is None
-    assert large.touching({b"t"}, set()).since(40) is None
-    assert large.touching({b"t"}, set()).since(41) == Touched(42, frozenset({b"t"}), frozenset())
+        book = book.with_revision({b"t%d" % number}, {b"e%d" % number})
+    assert book.touched_since(book.revision) == TouchedItems(40, frozenset(), frozenset())
+    assert book.touched_since(37) == TouchedItems(
+        40, frozenset({b"t37", b"t38", b"t39"}), frozenset({b"e37", b"e38", b"e39"})
+    )
+    assert book.touched_since(40 - MAX_RECENT_CHANGES) is not None
+    assert book.touched_since(40 - MAX_RECENT_CHANGES - 1) is None
+    assert book.touched_since(41) is None  # somebody put an older journal in its place
+    large = book.with_revision({b"t"}, {b"e%d" % number for number in range(MAX_TOUCHED)})
+    assert large.touched_since(40) is None
+    assert large.with_revision({b"t"}, set()).touched_since(40) is None
+    assert large.with_revision({b"t"}, set()).touched_since(41) == TouchedItems(42, frozenset({b"t"}), frozenset())
 
 
 async def test_another_process_follows_small_and_large_changes(desks: Callable[..., Awaitable[Desk]]) -> None:
@@ -310,7 +312,7 @@ async def test_another_process_follows_small_and_large_changes(desks: Callable[.
                 found = await desk.search.search(keys, f"tag:{name}", today=TODAY, limit=100)
                 assert len(found.hits) == count
 
-    ids = [await write(here, f"Rain {number} #many") for number in range(MOST_TOUCHED + 6)]
+    ids = [await write(here, f"Rain {number} #many") for number in range(MAX_TOUCHED + 6)]
     await agree({"many": len(ids)})
     for entry_id in ids[:3]:
         await traces.add(keys, entry_id, "few")
@@ -331,7 +333,7 @@ async def test_another_process_follows_small_and_large_changes(desks: Callable[.
 async def test_a_name_that_still_stands_in_the_text_keeps_its_trace(desk: Desk) -> None:
     """Both names mean one trace by now: with one of them gone the other is there."""
     entry = await desk.write("Saw #old and #new.")
-    old = trace_hash(desk.keys, "old")
+    old = tag_hash(desk.keys, "old")
     await desk.journal.traces.rename(desk.keys, old, "new")
     await desk.journal.edit(desk.keys, entry.id, "Saw #new.", entry.revision)
     (borne,) = (await desk.journal.traces.on(desk.keys, [entry.id]))[entry.id]
@@ -340,7 +342,7 @@ async def test_a_name_that_still_stands_in_the_text_keeps_its_trace(desk: Desk) 
 
 async def test_only_what_was_written_bears_traces(desk: Desk) -> None:
     entry = await desk.write("A heron.")
-    reply = replace(entry, id=secrets.token_bytes(16), role="reply", text="A heron, you say.", to=entry.id)
+    reply = replace(entry, id=secrets.token_bytes(16), role="reply", text="A heron, you say.", parent_id=entry.id)
     await desk.db.entries.add(desk.keys, reply)
     with pytest.raises(NotFound):
         await desk.journal.traces.add(desk.keys, reply.id, "birds")

@@ -220,7 +220,7 @@ def test_in_a_thread_nothing_stands_before_what_it_answers(shape: list[tuple[int
 
     def made(minutes: int, to: bytes | None) -> Entry:
         at = noon + timedelta(minutes=minutes)
-        return Entry(names[len(made_so_far)].to_bytes(16, "big"), date(2026, 11, 20), "me", "", at, "UTC", to=to)
+        return Entry(names[len(made_so_far)].to_bytes(16, "big"), date(2026, 11, 20), "me", "", at, "UTC", parent_id=to)
 
     made_so_far: list[Entry] = []
     made_so_far.append(made(4, None))
@@ -229,7 +229,7 @@ def test_in_a_thread_nothing_stands_before_what_it_answers(shape: list[tuple[int
     (thread,) = threads(sorted(made_so_far, key=lambda entry: (entry.at, entry.id)))
     order = [entry.id for entry in (thread.root, *thread.later)]
     assert sorted(order) == sorted(entry.id for entry in made_so_far)
-    assert thread.root.to is None
+    assert thread.root.parent_id is None
     for entry in thread.later:
-        assert entry.to is not None
-        assert order.index(entry.to) < order.index(entry.id)
+        assert entry.parent_id is not None
+        assert order.index(entry.parent_id) < order.index(entry.id)

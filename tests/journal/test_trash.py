@@ -15,7 +15,7 @@ import pytest
 from llamora.dates import utc_now
 from llamora.journal import entries as journal_entries
 from llamora.persistence.connection import NotFound, StorageError
-from llamora.persistence.drafts import Draft, answer_place, edit_place
+from llamora.persistence.drafts import Draft, answer_draft_key, edit_draft_key
 from llamora.persistence.entries import Entry
 from llamora.persistence.vectors import EntryVectors
 from tests.journal.conftest import DAY, Desk
@@ -46,9 +46,9 @@ async def a_whole_thread(desk: Desk, text: str) -> tuple[Entry, list[Entry]]:
     answer = await desk.journal.answer(desk.keys, reply.id, "An answer about kumquats.", "UTC")
     second = await desk.ended(await desk.ask(answer))
     for entry in (root, reply, answer, second):
-        await desk.db.vectors.put(desk.keys, [EntryVectors(entry.id, entry.revision, "m", 4, bytes(16 * 40))])
+        await desk.db.vectors.save(desk.keys, [EntryVectors(entry.id, entry.revision, "m", 4, bytes(16 * 40))])
     await desk.db.tags.add(desk.keys, root.id, "quinces")
-    for place in (edit_place(root.id), answer_place(second.id)):
+    for place in (edit_draft_key(root.id), answer_draft_key(second.id)):
         await desk.journal.save_draft(desk.keys, Draft(place, "A draft of medlars", secrets.token_bytes(16), 1))
     return root, [reply, answer, second]
 
@@ -59,8 +59,8 @@ async def found(desk: Desk, words: str) -> int:
 
 async def test_erasing_leaves_no_record_no_word_and_no_byte(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     stay, later = await a_whole_thread(desk, "What stays. " + "It has many words. " * 400)
-    await desk.journal.leave_draft(desk.keys, edit_place(stay.id))
-    await desk.journal.leave_draft(desk.keys, answer_place(later[-1].id))
+    await desk.journal.leave_draft(desk.keys, edit_draft_key(stay.id))
+    await desk.journal.leave_draft(desk.keys, answer_draft_key(later[-1].id))
     before = set(envelopes(desk.db.path))
     root, rest = await a_whole_thread(desk, "What goes, the persimmon. " + "It has many words too. " * 400)
     await desk.journal.delete(desk.keys, root.id)
@@ -93,8 +93,8 @@ async def test_the_list_says_what_is_deleted_and_what_went_with_it(desk: Desk) -
     await desk.journal.delete(desk.keys, second.id)
     await desk.journal.delete(desk.keys, first.id)
     listed = await desk.journal.deleted(desk.keys)
-    assert [(entry.text, item.others) for entry, item in listed] == [("first", (reply.id,)), ("second", ())]
-    assert all(item.at == entry.deleted for entry, item in listed)
+    assert [(entry.text, item.thread_ids) for entry, item in listed] == [("first", (reply.id,)), ("second", ())]
+    assert all(item.deleted_at == entry.deleted for entry, item in listed)
     await desk.journal.restore(desk.keys, first.id)
     assert [entry.text for entry, _ in await desk.journal.deleted(desk.keys)] == ["second"]
     assert [t.root.text for t in await desk.journal.page(desk.keys, DAY)] == ["first"]
@@ -120,7 +120,7 @@ async def test_erasing_and_bringing_back_at_once_do_one_of_the_two(desk: Desk) -
         )
         assert all(not isinstance(result, Exception) or isinstance(result, StorageError) for result in results)
         assert [item for _, item in await desk.journal.deleted(desk.keys) if item.id == entry.id] == []
-        left = await desk.db.entries.many(desk.keys, [entry.id])
+        left = await desk.db.entries.get_many(desk.keys, [entry.id])
         assert all(other.deleted is None for other in left)
         assert bool(left) == isinstance(results[1], Exception)
 
@@ -271,4 +271,4 @@ async def test_words_of_an_earlier_version_leave_replies_with_what_is_erased(
     kept = await desk.stored(reply)
     assert kept.text == "You wrote “[…]”. So it was."
     assert kept.receipt is not None
-    assert kept.receipt.erased == 1
+    assert kept.receipt.erased_count == 1

@@ -118,7 +118,7 @@ async def test_a_wish_to_stop_that_could_not_be_read_is_read_again(
     await here.until(reply, lambda state: state.text == "A word")
     while (await here.stored(reply)).text != "A word":  # noqa: ASYNC110 -- the worker stores it
         await asyncio.sleep(0.01)
-    many, failed = Entries.many, asyncio.Event()
+    many, failed = Entries.get_many, asyncio.Event()
 
     async def fails_once(self: Entries, keys: Keyring, ids: Sequence[bytes]) -> list[Entry]:
         found = await many(self, keys, ids)
@@ -139,7 +139,7 @@ async def test_turned_off_on_one_worker_replies_end_on_all(desks: Desks, scripte
     reply = await desk.ask(await desk.write("Go on."))
     waiting = await desk.ask(await desk.write("And on."))
     await desk.until(reply, lambda state: bool(state.text))
-    await other.db.profiles.put(other.keys, write_profile(replace(Profile(), replies=False)), revision=0)
+    await other.db.profiles.save(other.keys, write_profile(replace(Profile(), replies=False)), revision=0)
     for each, text in ((reply, "Half a sentence"), (waiting, "")):
         ended = await asyncio.wait_for(desk.ended(each), 60)
         assert (ended.text, ended.state, ended.note) == (text, "stopped", TURNED_OFF)

@@ -28,16 +28,16 @@ def new_keys() -> tuple[Keyring, SealedKeys]:
     return open_keyring(user_id, master, sealed), sealed
 
 
-async def new_writer(db: LocalDB, name: str) -> Keyring:
+async def new_user(db: LocalDB, name: str) -> Keyring:
     keys, sealed = new_keys()
     await db.users.add(User(keys.user_id, name, recovery_confirmed=False), [], sealed)
     return keys
 
 
-def entry(text: str = "a line", day: date = DAY, **given: Any) -> Entry:
+def entry(text: str = "a line", day: date = DAY, **fields: Any) -> Entry:
     """An entry as the writer would make it; `minute` moves its time on."""
-    at = AT + timedelta(minutes=given.pop("minute", 0))
-    return Entry(secrets.token_bytes(16), day, given.pop("role", "me"), text, at, "Europe/Berlin", **given)
+    at = AT + timedelta(minutes=fields.pop("minute", 0))
+    return Entry(secrets.token_bytes(16), day, fields.pop("role", "me"), text, at, "Europe/Berlin", **fields)
 
 
 @pytest.fixture
@@ -57,12 +57,12 @@ async def db(path: Path) -> AsyncIterator[LocalDB]:
 
 @pytest.fixture
 async def keys(db: LocalDB) -> Keyring:
-    return await new_writer(db, "Alice")
+    return await new_user(db, "Alice")
 
 
 @pytest.fixture
 async def other(db: LocalDB) -> Keyring:
-    return await new_writer(db, "Bob")
+    return await new_user(db, "Bob")
 
 
 @pytest.fixture

@@ -25,21 +25,21 @@ from llamora.persistence.backups import (
     write_backup,
 )
 from llamora.persistence.connection import NotFound, StorageError
-from llamora.persistence.drafts import Draft, day_place
-from llamora.persistence.schema import KINDS
-from llamora.persistence.summaries import Digest
+from llamora.persistence.drafts import Draft, day_draft_key
+from llamora.persistence.schema import RECORD_KINDS
+from llamora.persistence.summaries import StoredSummary
 from llamora.persistence.users import NameTaken, User
 from llamora.persistence.vectors import EntryVectors
 from llamora.persistence.versions import Version
 from llamora.settings import BackupSettings, resource
 from llamora.vault.keys import Keyring, KeyringClosed, NewKeys, create_keys, new_data_key, open_keyring, renew_keys
 from llamora.vault.slots import Argon2Params, WrongSecret
-from tests.persistence.conftest import AT, DAY, entry, new_writer
+from tests.persistence.conftest import AT, DAY, entry, new_user
 from tests.scan import find_words
 
 PASSPHRASE = "seven quiet herons over the weir"
 DECRYPTOR = Path(__file__).parents[2] / "scripts/open_backup.py"
-TABLES = [kind.table for kind in KINDS if not kind.derived]
+TABLES = [kind.table for kind in RECORD_KINDS if not kind.derived]
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +60,17 @@ async def alice(db: LocalDB, made: tuple[bytes, NewKeys]) -> Keyring:
     kept = entry("the quokka at dusk")
     await db.entries.add(old, kept, entry("a broken \ud800 letter"))
     await db.entries.add(keys, *[entry(f"quokka {number} " + "x" * 900, minute=number) for number in range(1500)])
-    await db.profiles.put(keys, b'{"zone":"Europe/Berlin"}', revision=0)
+    await db.profiles.save(keys, b'{"zone":"Europe/Berlin"}', revision=0)
     await db.tags.add(keys, kept.id, "quokkas")
     await db.tags.remove(keys, kept.id, await db.tags.add(keys, kept.id, "wombats"))
-    await db.tags.refuse(keys, kept.id, ["numbats"])
+    await db.tags.refuse_suggestions(keys, kept.id, ["numbats"])
     version = Version(secrets.token_bytes(16), kept.id, "the quokka at dawn", AT, 1)
-    await db.entries.update(keys, kept, [db.versions.keeping(keys, version)])
-    await db.drafts.save(keys, Draft(day_place(DAY), "quokka on its way", secrets.token_bytes(16), 1), None)
-    await db.digests.put(keys, Digest("recap", DAY, "A quokka day.", (kept.id,), "00", "m"))
-    await db.trash.begin(keys, [])
+    await db.entries.update(keys, kept, [db.versions.saving_version(keys, version)])
+    await db.drafts.save(keys, Draft(day_draft_key(DAY), "quokka on its way", secrets.token_bytes(16), 1), None)
+    await db.summaries.save(keys, StoredSummary("recap", DAY, "A quokka day.", (kept.id,), "00", "m"))
+    await db.trash.initialize(keys, [])
     await db.search_history.add(keys, "quokka", AT)
-    await db.vectors.put(keys, [EntryVectors(kept.id, 1, "m", 96, secrets.token_bytes(384))])
+    await db.vectors.save(keys, [EntryVectors(kept.id, 1, "m", 96, secrets.token_bytes(384))])
     return keys
 
 
@@ -105,7 +105,7 @@ def problem(file: Path, keys: Keyring) -> str:
 
 
 def test_the_list_of_kinds_is_the_schema(path: Path) -> None:
-    listed = {kind.table: {*kind.columns, "user_id", *(["sealed"] if kind.purpose else [])} for kind in KINDS}
+    listed = {kind.table: {*kind.columns, "user_id", *(["sealed"] if kind.purpose else [])} for kind in RECORD_KINDS}
     others = {"users", "instance", "schema_migrations", "key_slots", "keyrings", "data_keys", "dek_sessions"}
     with closing(sqlite3.connect(path)) as connection:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")} - others
@@ -128,9 +128,9 @@ async def test_everything_comes_back_on_an_empty_machine(
     assert manifest.records["entries"] == 1502
     assert all(manifest.records.values())
     db = await LocalDB.open(database)
-    user = await db.users.by_name("alice")
+    user = await db.users.find_by_name("alice")
     assert user == User(keys.user_id, "Alice", recovery_confirmed=True)
-    assert len(await db.entries.day(keys, DAY)) == 1502
+    assert len(await db.entries.list_day(keys, DAY)) == 1502
     await db.close()
 
 
@@ -192,7 +192,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
     """Let something happen while a backup is made, after its first record was read."""
 
     def arrange(what: Callable[[], object]) -> None:
-        real = backups._records
+        real = backups._read_records
 
         def records(*given: Any) -> Any:
             found = real(*given)
@@ -239,7 +239,7 @@ async def test_none_is_left_of_a_journal_that_was_ended_meanwhile(
 
 def chunks(file: Path) -> tuple[bytes, list[bytes]]:
     content = file.read_bytes()
-    at = read_header(file).ends_at
+    at = read_header(file).end_offset
     beginning, found = content[:at], []
     while at < len(content):
         end = at + 4 + struct.unpack_from(">I", content, at)[0]
@@ -250,7 +250,7 @@ def chunks(file: Path) -> tuple[bytes, list[bytes]]:
 
 def test_flips_are_found(file: Path, alice: Keyring) -> None:
     whole = file.read_bytes()
-    ends_at = read_header(file).ends_at
+    ends_at = read_header(file).end_offset
     places = [*range(0, ends_at, 97), *range(ends_at, len(whole), len(whole) // 60), len(whole) - 1]
     for place in places:
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
@@ -335,7 +335,7 @@ def test_a_later_version_is_said_to_be_one(file: Path, alice: Keyring) -> None:
     ],
 )
 def test_a_beginning_that_a_stranger_made_up_is_a_sentence(file: Path, change: Callable[[Any], str]) -> None:
-    fields = json.loads(file.read_bytes()[13 : read_header(file).ends_at])
+    fields = json.loads(file.read_bytes()[13 : read_header(file).end_offset])
     text = change(fields).encode()
     file.write_bytes(b"LLBACKUP\x02" + struct.pack(">I", len(text)) + text)
     with pytest.raises(BackupError, match="its beginning cannot be read"):
@@ -360,7 +360,7 @@ def test_a_damaged_backup_replaces_nothing(file: Path, alice: Keyring, path: Pat
 async def test_it_replaces_only_when_told_and_only_its_writer(
     db: LocalDB, file: Path, alice: Keyring, path: Path
 ) -> None:
-    bob = await new_writer(db, "Bob")
+    bob = await new_user(db, "Bob")
     await db.entries.add(bob, entry("bob's"))
     of_bob, then = rows(path, bob.user_id), rows(path, alice.user_id)
     await db.entries.add(alice, entry("written after the backup"))
@@ -376,11 +376,11 @@ async def test_it_replaces_only_when_told_and_only_its_writer(
 async def test_a_name_that_somebody_else_has(file: Path, alice: Keyring, tmp_path: Path) -> None:
     database = empty_journal(tmp_path / "elsewhere")
     db = await LocalDB.open(database)
-    await new_writer(db, "ALICE")
+    await new_user(db, "ALICE")
     with pytest.raises(NameTaken):
         restore_backup(database, file, read_header(file), alice)
     restore_backup(database, file, read_header(file), alice, name="Alice again")
-    assert await db.users.by_name("alice again") is not None
+    assert await db.users.find_by_name("alice again") is not None
     await db.close()
 
 
@@ -401,7 +401,7 @@ def open_alone(file: Path, secret: str) -> "subprocess.CompletedProcess[str]":
 async def test_the_decryptor_needs_no_llamora(
     db: LocalDB, file: Path, alice: Keyring, made: tuple[bytes, NewKeys]
 ) -> None:
-    on_the_page = {each.id.hex(): each.text for each in await db.entries.day(alice, DAY)}
+    on_the_page = {each.id.hex(): each.text for each in await db.entries.list_day(alice, DAY)}
     await asyncio.to_thread(_read_alone, file, made[1].recovery_code, on_the_page)
 
 

@@ -17,17 +17,17 @@ import pytest
 from filelock import FileLock, Timeout
 
 from llamora.persistence import LocalDB, connection, run_db_migrations
-from llamora.persistence.backups import reading, writing
+from llamora.persistence.backups import read_transaction, write_transaction
 from llamora.persistence.connection import PRAGMAS, Connections, DiskFull, InstanceLock, StorageError, connect
 from llamora.settings import resource
 from llamora.vault.keys import Keyring
-from tests.persistence.conftest import DAY, entry, new_writer
+from tests.persistence.conftest import DAY, entry, new_user
 
 Raw = Callable[..., list[tuple[Any, ...]]]
 
 
 async def count(db: LocalDB, keys: Keyring) -> int:
-    return len(await db.entries.day(keys, DAY))
+    return len(await db.entries.list_day(keys, DAY))
 
 
 async def bounded(work: Any) -> Any:
@@ -52,8 +52,8 @@ async def test_every_pragma_is_in_force_on_every_connection(path: Path) -> None:
     opened = Connections(path)
     await opened.open()
     try:
-        assert len(opened._opened) == 3
-        for each in opened._opened:
+        assert len(opened._connections) == 3
+        for each in opened._connections:
             for name, value in wanted.items():
                 rows = list(await each.execute_fetchall(f"PRAGMA {name}"))
                 assert (rows[0][0] if rows else 0) == value, name
@@ -73,7 +73,7 @@ def test_a_pragma_that_is_not_in_force_is_refused(path: Path, monkeypatch: pytes
 
 async def test_there_is_one_writer_and_readers_cannot_write(db: LocalDB, keys: Keyring) -> None:
     await db.entries.add(keys, entry())
-    writer, *readers = db._connections._opened
+    writer, *readers = db._connections._connections
     assert list(await writer.execute_fetchall("PRAGMA query_only")) == [(0,)]
     assert len(readers) == 2
     for _ in range(2 * len(readers)):  # they take turns
@@ -89,7 +89,7 @@ async def test_fifty_writes_at_once_all_arrive(db: LocalDB, keys: Keyring, other
     made = [entry(f"line {number}", minute=number) for number in range(50)]
     await bounded(asyncio.gather(*(db.entries.add(keys if n % 5 else other, e) for n, e in enumerate(made))))
     mine = [e for n, e in enumerate(made) if n % 5]
-    assert [e.text for e in await db.entries.day(keys, DAY)] == [e.text for e in mine]
+    assert [e.text for e in await db.entries.list_day(keys, DAY)] == [e.text for e in mine]
     assert await count(db, other) == 10
 
 
@@ -103,7 +103,7 @@ async def test_an_exception_undoes_the_whole_transaction(db: LocalDB, keys: Keyr
     with pytest.raises(LookupError):
         await half()
     assert await db.users.get(keys.user_id)
-    assert len(await db.users.data_keys(keys.user_id)) == 1
+    assert len(await db.users.get_data_keys(keys.user_id)) == 1
 
 
 async def test_a_refused_statement_undoes_the_whole_transaction(db: LocalDB, keys: Keyring) -> None:
@@ -111,7 +111,7 @@ async def test_a_refused_statement_undoes_the_whole_transaction(db: LocalDB, key
     await db.entries.add(keys, first)
     with pytest.raises(StorageError, match="refused the change"):
         await db.entries.add(keys, entry("second"), first)
-    assert [e.text for e in await db.entries.day(keys, DAY)] == ["first"]
+    assert [e.text for e in await db.entries.list_day(keys, DAY)] == ["first"]
 
 
 @pytest.mark.parametrize("ticks", [*range(12), 15, 20, 30])
@@ -148,16 +148,16 @@ async def test_cancelled_in_the_middle_of_a_transaction(db: LocalDB, keys: Keyri
     task.cancel()
     await bounded(asyncio.wait([task, *waiting]))
     assert task.cancelled()
-    assert len(await db.users.data_keys(keys.user_id)) == 1
-    assert {e.text for e in await db.entries.day(keys, DAY)} == {"0", "2"}
+    assert len(await db.users.get_data_keys(keys.user_id)) == 1
+    assert {e.text for e in await db.entries.list_day(keys, DAY)} == {"0", "2"}
 
 
 async def test_a_closed_store_says_so(path: Path) -> None:
     store = await LocalDB.open(path)
-    keys = await new_writer(store, "Alice")
+    keys = await new_user(store, "Alice")
     await store.close()
     await store.close()
-    for work in (store.entries.add(keys, entry()), store.entries.day(keys, DAY), store.checkpoint()):
+    for work in (store.entries.add(keys, entry()), store.entries.list_day(keys, DAY), store.checkpoint()):
         with pytest.raises(StorageError, match="not open"):
             await work
 
@@ -231,7 +231,7 @@ async def test_the_lock_is_held_while_another_writes(path: Path, db: LocalDB, ke
 async def test_a_cancelled_checkpoint_keeps_the_lock_to_its_end(path: Path, db: LocalDB) -> None:
     theirs = FileLock(path.with_name(path.name + ".write-lock"), timeout=0)
     go_on = threading.Event()
-    busy = asyncio.create_task(db._connections._opened[0]._execute(go_on.wait))
+    busy = asyncio.create_task(db._connections._connections[0]._execute(go_on.wait))
     checkpointing = asyncio.create_task(db.checkpoint())
     try:
         await asyncio.sleep(0.02)
@@ -279,11 +279,11 @@ async def test_a_lock_that_cannot_be_had_is_a_sentence(path: Path, db: LocalDB, 
         await db.entries.add(keys, entry("not kept"))
     with pytest.raises(StorageError, match=r"^The lock beside"):
         run_db_migrations(path, resource("migrations"))
-    with pytest.raises(StorageError, match=r"^The lock beside"), writing(path):
+    with pytest.raises(StorageError, match=r"^The lock beside"), write_transaction(path):
         pass
     lock.rmdir()
     await db.entries.add(keys, entry("kept"))
-    assert [e.text for e in await db.entries.day(keys, DAY)] == ["kept"]
+    assert [e.text for e in await db.entries.list_day(keys, DAY)] == ["kept"]
 
 
 # -- a full disk -------------------------------------------------------------------------------------
@@ -291,12 +291,12 @@ async def test_a_lock_that_cannot_be_had_is_a_sentence(path: Path, db: LocalDB, 
 
 async def test_a_file_that_may_not_grow(db: LocalDB, keys: Keyring, raw: Raw) -> None:
     await db.entries.add(keys, entry("first"))
-    writer = db._connections._opened[0]
+    writer = db._connections._connections[0]
     pages = next(iter(await writer.execute_fetchall("PRAGMA page_count")))[0]
     await writer.execute_fetchall(f"PRAGMA max_page_count={pages}")
     with pytest.raises(DiskFull, match=r"^The disk is full\. Nothing was lost: make some room and try again\.$"):
         await db.entries.add(keys, *(entry("x" * 10_000) for _ in range(20)))
-    assert [e.text for e in await db.entries.day(keys, DAY)] == ["first"]
+    assert [e.text for e in await db.entries.list_day(keys, DAY)] == ["first"]
     await writer.execute_fetchall(f"PRAGMA max_page_count={pages + 1000}")
     await db.entries.add(keys, *(entry("x" * 10_000, minute=1) for _ in range(20)))
     assert await count(db, keys) == 21
@@ -331,7 +331,7 @@ async def test_a_disk_that_is_truly_full(tiny_disk: Path) -> None:
     run_db_migrations(path, resource("migrations"))
     store = await LocalDB.open(path)
     try:
-        keys = await new_writer(store, "Alice")
+        keys = await new_user(store, "Alice")
         await store.entries.add(keys, entry("first"))
         filler = tiny_disk / "filler"
         with pytest.raises(OSError, match="No space left"):
@@ -339,10 +339,10 @@ async def test_a_disk_that_is_truly_full(tiny_disk: Path) -> None:
         for _ in range(3):
             with pytest.raises(DiskFull):
                 await store.entries.add(keys, entry("x" * 20_000))
-        assert [e.text for e in await store.entries.day(keys, DAY)] == ["first"]
+        assert [e.text for e in await store.entries.list_day(keys, DAY)] == ["first"]
         filler.unlink()
         await store.entries.add(keys, entry("second", minute=1))
-        assert [e.text for e in await store.entries.day(keys, DAY)] == ["first", "second"]
+        assert [e.text for e in await store.entries.list_day(keys, DAY)] == ["first", "second"]
         assert await store._connections.fetch("PRAGMA integrity_check") == [("ok",)]
     finally:
         await store.close()
@@ -359,7 +359,7 @@ async def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
         lock = InstanceLock(path)
         run_db_migrations(path, resource("migrations"))
         store = await LocalDB.open(path)
-        await new_writer(store, "Alice")
+        await new_user(store, "Alice")
         names = {file.name for file in path.parent.iterdir()}
         assert {path.name, path.name + "-wal", path.name + "-shm"} <= names
         for file in path.parent.iterdir():
@@ -407,19 +407,19 @@ async def test_deleted_bytes_go_once_nobody_reads_any_more(
     """A backup that is being made keeps the log from being emptied."""
     monkeypatch.setitem(PRAGMAS, "busy_timeout", 50)
     db = await LocalDB.open(path)
-    keys, made = await new_writer(db, "Alice"), entry("x" * 3000)
+    keys, made = await new_user(db, "Alice"), entry("x" * 3000)
     await db.entries.add(keys, made)
     ((sealed,),) = raw("SELECT sealed FROM entries")
 
     def is_there() -> bool:
         return any(sealed[100:200] in file.read_bytes() for file in path.parent.iterdir())
 
-    with reading(path) as backup:
+    with read_transaction(path) as backup:
         assert backup.execute("SELECT count(*) FROM entries").fetchone() == (1,)
         await db.entries.erase(keys, [made.id])
-        await db.owed_checkpoint()
+        await db.retry_checkpoint()
         assert is_there()
-    await db.owed_checkpoint()
+    await db.retry_checkpoint()
     assert not is_there()
     await db.close()
 

@@ -14,8 +14,8 @@ import pytest
 
 from llamora.app import create_app
 from llamora.persistence import LocalDB, run_db_migrations
-from llamora.persistence.drafts import Draft, day_place
-from llamora.persistence.summaries import Digest
+from llamora.persistence.drafts import Draft, day_draft_key
+from llamora.persistence.summaries import StoredSummary
 from llamora.persistence.vectors import EntryVectors
 from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings, resource
 from tests.persistence.conftest import AT, DAY
@@ -105,7 +105,7 @@ async def filled(tmp_path: Path) -> Path:
     run_db_migrations(path, resource("migrations"))
     services = create_app(settings).extensions["llamora"]
     db: LocalDB = services.db
-    await db.start()
+    await db.open_connections()
     user, keys, _ = await services.accounts.register(NAME, PASSPHRASE, "Europe/Berlin")
     await services.accounts.open_session(user, keys, "Firefox on Linux")
     made = [await services.journal.write(keys, DAY, f"quokka {'x' * size}", "UTC") for size in (1, 500, 40_000)]
@@ -113,11 +113,11 @@ async def filled(tmp_path: Path) -> Path:
     await services.journal.delete(keys, made[1].id)
     await db.tags.add(keys, made[0].id, "quokka")
     await db.tags.remove(keys, made[0].id, await db.tags.add(keys, made[0].id, "wombat"))
-    await db.tags.refuse(keys, made[0].id, ["numbat"])
-    await db.vectors.put(keys, [EntryVectors(made[0].id, 2, "m", 96, secrets.token_bytes(384))])
+    await db.tags.refuse_suggestions(keys, made[0].id, ["numbat"])
+    await db.vectors.save(keys, [EntryVectors(made[0].id, 2, "m", 96, secrets.token_bytes(384))])
     await db.search_history.add(keys, "quokka", AT)
-    await db.drafts.save(keys, Draft(day_place(DAY), "quokka", secrets.token_bytes(16), 1), None)
-    await db.digests.put(keys, Digest("recap", DAY, "quokka", (made[0].id,), "ab" * 32, "m"))
+    await db.drafts.save(keys, Draft(day_draft_key(DAY), "quokka", secrets.token_bytes(16), 1), None)
+    await db.summaries.save(keys, StoredSummary("recap", DAY, "quokka", (made[0].id,), "ab" * 32, "m"))
     await services.search.unlock(keys)
     await services.search.settled(user.id)
     assert await services.search.save(user.id)

@@ -10,14 +10,14 @@ import pytest
 
 from llamora.journal.rotation import Rotation
 from llamora.persistence import LocalDB, doctor
-from llamora.persistence.doctor import Report, examine, mend, swap
-from llamora.persistence.drafts import Draft, day_place
+from llamora.persistence.doctor import Report, repair, run_checks, swap_state
+from llamora.persistence.drafts import Draft, day_draft_key
 from llamora.persistence.vectors import EntryVectors
 from llamora.persistence.versions import Version
 from llamora.settings import resource
 from llamora.vault.keys import Keyring, open_keyring, renew_keys
 from llamora.vault.slots import new_recovery_code, recovery_slot_key
-from tests.persistence.conftest import AT, DAY, entry, new_writer
+from tests.persistence.conftest import AT, DAY, entry, new_user
 
 Raw = Callable[..., list[tuple[Any, ...]]]
 TABLES = [
@@ -31,17 +31,17 @@ async def lived(db: LocalDB, keys: Keyring) -> Keyring:
     """A writer with something of every kind."""
     made = [entry("one"), entry("two")]
     await db.entries.add(keys, *made)
-    await db.profiles.put(keys, b"{}", revision=0)
+    await db.profiles.save(keys, b"{}", revision=0)
     await db.tags.add(keys, made[0].id, "lakes")
     await db.tags.remove(keys, made[0].id, await db.tags.add(keys, made[0].id, "boats"))
-    await db.tags.refuse(keys, made[0].id, ["oars"])
+    await db.tags.refuse_suggestions(keys, made[0].id, ["oars"])
     await db.entries.update(
-        keys, made[0], [db.versions.keeping(keys, Version(secrets.token_bytes(16), made[0].id, "zero", AT, 1))]
+        keys, made[0], [db.versions.saving_version(keys, Version(secrets.token_bytes(16), made[0].id, "zero", AT, 1))]
     )
-    await db.drafts.save(keys, Draft(day_place(DAY), "on its way", secrets.token_bytes(16), 1), None)
-    await db.trash.begin(keys, [])
+    await db.drafts.save(keys, Draft(day_draft_key(DAY), "on its way", secrets.token_bytes(16), 1), None)
+    await db.trash.initialize(keys, [])
     await db.search_history.add(keys, "one", AT)
-    await db.vectors.put(keys, [EntryVectors(made[0].id, 1, "m", 96, secrets.token_bytes(384))])
+    await db.vectors.save(keys, [EntryVectors(made[0].id, 1, "m", 96, secrets.token_bytes(384))])
     generation = await db.snapshots.begin(keys)
     await db.snapshots.add(keys, generation, 1, db.snapshots.seal_part(keys, generation, 1, b"words"))
     await db.snapshots.finish(keys, generation, 1, db.snapshots.seal_part(keys, generation, 0, b"all"))
@@ -49,7 +49,7 @@ async def lived(db: LocalDB, keys: Keyring) -> Keyring:
 
 
 def look(path: Path, keys: Keyring | None = None) -> Report:
-    return examine(path, resource("migrations"), keys)
+    return run_checks(path, resource("migrations"), keys)
 
 
 def test_a_sound_journal(path: Path, lived: Keyring) -> None:
@@ -72,7 +72,7 @@ def test_a_flip_in_any_record_is_found(table: str, path: Path, lived: Keyring, d
     assert set(report.unreadable) == {table}
     assert len(report.damage) == 1
     assert f"records in {table} do not open" in report.damage[0]
-    mend(path, lived)
+    repair(path, lived)
     mended = look(path, lived)
     if table in ("vectors", "search_snapshots"):
         assert mended.damage == []
@@ -82,23 +82,23 @@ def test_a_flip_in_any_record_is_found(table: str, path: Path, lived: Keyring, d
 
 async def test_a_record_on_a_foreign_day_is_put_back(db: LocalDB, path: Path, lived: Keyring, raw: Raw) -> None:
     raw("UPDATE entries SET day=zeroblob(32)")
-    assert await db.entries.day(lived, DAY) == []
+    assert await db.entries.list_day(lived, DAY) == []
     report = look(path, lived)
     assert report.damage == ["2 records in entries stand in a place that is not theirs."]
-    assert mend(path, lived) == ["2 entries stand on their own day again."]
+    assert repair(path, lived) == ["2 entries stand on their own day again."]
     assert look(path, lived).damage == []
-    assert len(await db.entries.day(lived, DAY)) == 2
+    assert len(await db.entries.list_day(lived, DAY)) == 2
 
 
 async def test_orphans_go_and_nobody_else(db: LocalDB, path: Path, lived: Keyring, raw: Raw) -> None:
-    bob = await new_writer(db, "Bob")
+    bob = await new_user(db, "Bob")
     kept = entry("bob's")
     await db.entries.add(bob, kept)
     await db.tags.add(bob, kept.id, "his")
     raw("DELETE FROM users WHERE name='Bob'")  # with foreign keys off, as another program would
     report = look(path)
     assert "belong to nobody" in report.damage[0]
-    mend(path)
+    repair(path)
     assert look(path, lived).damage == []
     assert raw("SELECT count(*) FROM entries") == [(2,)]
     assert raw("SELECT count(*) FROM tags") == [(1,)]
@@ -110,7 +110,7 @@ def test_every_kind_of_orphan_is_mended(path: Path, lived: Keyring, raw: Raw) ->
     raw("DELETE FROM entries")
     assert "1 in devices" in look(path).damage[0]
     assert "1 in tag_rejections" in look(path).damage[0]
-    mend(path)
+    repair(path)
     assert look(path).damage == []
     assert raw("SELECT count(*) FROM profiles") == [(1,)]
 
@@ -128,7 +128,7 @@ def test_records_are_opened_beside_other_damage(
 async def test_a_key_that_was_changed_while_the_passphrase_was_typed(db: LocalDB, path: Path, lived: Keyring) -> None:
     typed = open_keyring(lived.user_id, lived.master, await db.users.keys(lived.user_id))
     await Rotation(db).begin(lived)
-    await db.profiles.put(lived, b"{}", revision=1)
+    await db.profiles.save(lived, b"{}", revision=1)
     assert look(path, typed).damage == ["The key was changed elsewhere in the meantime. Try again."]
     assert look(path, lived).damage == []
 
@@ -155,16 +155,16 @@ async def test_a_key_slot_that_was_changed_or_removed(db: LocalDB, path: Path, l
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
 def test_a_file_that_goes_while_it_is_looked_at(path: Path, lived: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = path.with_name(f"{path.name}.part")
-    real = doctor._files
+    real = doctor._list_files
     monkeypatch.setattr(doctor, "_files", lambda database: [*real(database), gone])  # listed, then removed
     assert look(path).damage == []
-    mend(path)
+    repair(path)
 
 
 def test_a_trace_that_nothing_bears(path: Path, lived: Keyring, raw: Raw) -> None:
     raw("DELETE FROM entry_tags")
     assert look(path).damage == ["1 names of traces are left that no entry bears."]
-    mend(path)
+    repair(path)
     assert look(path).damage == []
 
 
@@ -186,7 +186,7 @@ def test_files_that_others_can_read(path: Path, lived: Keyring) -> None:
     report = look(path)
     assert report.damage == []
     assert len(report.mendable) == 2
-    mend(path)
+    repair(path)
     assert look(path).mendable == []
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -194,25 +194,25 @@ def test_files_that_others_can_read(path: Path, lived: Keyring) -> None:
 def test_swap(tmp_path: Path) -> None:
     proc, sys = tmp_path / "proc", tmp_path / "sys"
     proc.mkdir()
-    assert swap(proc, sys) == "not known"
+    assert swap_state(proc, sys) == "not known"
     (proc / "swaps").write_text("Filename Type Size Used Priority\n")
-    assert swap(proc, sys) == "none"
+    assert swap_state(proc, sys) == "none"
     file = tmp_path / "swapfile"
     file.write_bytes(b"")
     (proc / "swaps").write_text(f"Filename Type Size Used Priority\n{file} file 1 0 -2\n")
-    assert swap(proc, sys) == "not known"
+    assert swap_state(proc, sys) == "not known"
     device = file.stat().st_dev
     folder = sys / "dev/block" / f"{os.major(device)}:{os.minor(device)}"
     folder.mkdir(parents=True)
-    assert swap(proc, sys) == "not encrypted"
+    assert swap_state(proc, sys) == "not encrypted"
     (folder / "dm").mkdir()
     (folder / "dm/uuid").write_text("CRYPT-LUKS2-0\n")
-    assert swap(proc, sys) == "encrypted"
+    assert swap_state(proc, sys) == "encrypted"
 
 
 def test_memory_that_may_not_be_locked_is_mentioned(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def said() -> list[str]:
-        return [note for note in examine(path, resource("migrations")).notes if "lock no memory" in note]
+        return [note for note in run_checks(path, resource("migrations")).notes if "lock no memory" in note]
 
     monkeypatch.setattr(doctor, "memory_lock", lambda: "locked")
     assert said() == []

@@ -19,10 +19,10 @@ from filelock import FileLock
 
 from llamora.persistence import LocalDB, migrations, run_db_migrations
 from llamora.persistence.connection import InstanceLock, StorageError
-from llamora.persistence.doctor import examine
-from llamora.persistence.drafts import day_place
+from llamora.persistence.doctor import run_checks
+from llamora.persistence.drafts import day_draft_key
 from llamora.persistence.migrations import migration_status, read_migrations
-from llamora.persistence.schema import KINDS, TAG_CHANGES
+from llamora.persistence.schema import RECORD_KINDS, TAG_CHANGES
 from llamora.settings import resource
 from llamora.vault.keys import open_keyring
 from llamora.vault.slots import open_slot
@@ -30,7 +30,12 @@ from tests.fixtures.make_fixture import load
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "tests/fixtures"
-SEALED_TABLES = ("key_slots", "keyrings", "data_keys", *(kind.table for kind in KINDS if kind is not TAG_CHANGES))
+SEALED_TABLES = (
+    "key_slots",
+    "keyrings",
+    "data_keys",
+    *(kind.table for kind in RECORD_KINDS if kind is not TAG_CHANGES),
+)
 
 
 @pytest.fixture
@@ -205,28 +210,29 @@ async def test_every_record_of_an_older_journal_opens(kept: str, tmp_path: Path)
 
     db = await LocalDB.open(path)
     try:
-        user = await db.users.by_name(told["name"])
+        user = await db.users.find_by_name(told["name"])
         assert user is not None
         assert user.recovery_confirmed
-        slots = {slot.kind: slot for slot in await db.users.slots(user.id)}
+        slots = {slot.kind: slot for slot in await db.users.get_slots(user.id)}
         master = open_slot(user.id, slots["passphrase"], told["passphrase"])
         assert open_slot(user.id, slots["recovery"], told["recovery_code"]) == master
         keys = open_keyring(user.id, master, await db.users.keys(user.id))
         assert keys.epoch == 2
 
         wanted = {bytes.fromhex(each["id"]): each for each in told["entries"]}
-        found = {each.id: each for each in await db.entries.many(keys, list(wanted))}
+        found = {each.id: each for each in await db.entries.get_many(keys, list(wanted))}
         assert found.keys() == wanted.keys()
         for entry_id, each in wanted.items():
             entry = found[entry_id]
             assert (entry.text, entry.role, entry.revision) == (each["text"], each["role"], each["revision"])
             assert (entry.day, entry.at) == (date.fromisoformat(each["day"]), datetime.fromisoformat(each["at"]))
-            assert (entry.to.hex() if entry.to else None) == each["to"]
+            assert (entry.parent_id.hex() if entry.parent_id else None) == each["to"]
             assert (entry.deleted is not None) == each["deleted"]
-            assert entry in await db.entries.day(keys, entry.day)
+            assert entry in await db.entries.list_day(keys, entry.day)
         names = await db.tags.names(keys)
         assert {
-            name: [entry_id.hex() for entry_id in await db.tags.entries_with(keys, [name])] for name in names.values()
+            name: [entry_id.hex() for entry_id in await db.tags.entries_with_tags(keys, [name])]
+            for name in names.values()
         } == told["tags"]
         (vectors,) = await db.vectors.get(keys, list(wanted))
         assert list(struct.unpack("<4f", vectors.data)) == told["vector"]
@@ -234,15 +240,17 @@ async def test_every_record_of_an_older_journal_opens(kept: str, tmp_path: Path)
         stored = await db.profiles.get(keys)
         assert stored is not None
         assert json.loads(stored[0])["zone"] == told["zone"]
-        drafts = await db.drafts.at(keys, [day_place(date(2026, 11, 20))])
+        drafts = await db.drafts.get_many(keys, [day_draft_key(date(2026, 11, 20))])
         assert [each.text for each in drafts.values()] == [told["draft"]]
-        versions = [each.text for each in await db.versions.of(keys, bytes.fromhex(told["entries"][3]["id"]))]
+        versions = [
+            each.text for each in await db.versions.list_for_entry(keys, bytes.fromhex(told["entries"][3]["id"]))
+        ]
         assert versions == [told["version"]]
-        recap = await db.digests.get(keys, "recap", date(2026, 11, 20))
+        recap = await db.summaries.get(keys, "recap", date(2026, 11, 20))
         assert recap is not None
         assert recap.text == told["recap"]
-        assert list((await db.sessions.devices(keys)).values()) == [told["device"]]
-        report = examine(path, resource("migrations"), keys)
+        assert list((await db.sessions.device_names(keys)).values()) == [told["device"]]
+        report = run_checks(path, resource("migrations"), keys)
         assert report.damage == []
         assert report.unreadable == {}
     finally:
@@ -253,13 +261,13 @@ def test_a_journal_from_before_the_first_release_says_what_opens_it(tmp_path: Pa
     path = tmp_path / "journal" / "llamora.sqlite3"
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(migrations.LOG_TABLE)
+        connection.execute(migrations.CREATE_LOG_TABLE)
         connection.execute("INSERT INTO schema_migrations VALUES (1, 'foundation', 'ab', '2026-11-20')")
         connection.execute("INSERT INTO schema_migrations VALUES (7, 'devices', 'cd', '2026-11-20')")
     for act in (run_db_migrations, migration_status):
         with pytest.raises(StorageError, match="commit c4dda65"):
             act(path, resource("migrations"))
-    assert "commit c4dda65" in examine(path, resource("migrations")).damage[0]
+    assert "commit c4dda65" in run_checks(path, resource("migrations")).damage[0]
     assert tables(path) == {"schema_migrations"}
     with closing(sqlite3.connect(path)) as connection:
         assert len(connection.execute("SELECT * FROM schema_migrations").fetchall()) == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llamora.persistence import schema
-from llamora.persistence.schema import KINDS, PURPOSES
+from llamora.persistence.schema import PURPOSES, RECORD_KINDS
 
 LABELS = {
     1: "entry",
@@ -49,15 +49,15 @@ PLACES = {
 def test_labels_and_places_are_what_they_were() -> None:
     assert {purpose.number: purpose.label for purpose in PURPOSES} == LABELS
     assert len(PURPOSES) == len(LABELS)
-    kinds = [*KINDS, schema.BACKUP_CHUNK, schema.BACKUP_LAST]
-    assert {(each.table, each.column, each.id, each.purpose.number) for each in kinds if each.purpose} == PLACES
+    kinds = [*RECORD_KINDS, schema.BACKUP_CHUNK, schema.BACKUP_LAST]
+    assert {(each.table, each.column, each.id_column, each.purpose.number) for each in kinds if each.purpose} == PLACES
     hashes = (schema.DAY_HASH, schema.TAG_HASH, schema.DRAFT_HASH, schema.SUMMARY_HASH, schema.QUERY_HASH)
     assert hashes == ("day", "tag", "draft", "summary", "query")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.purpose], ids=lambda kind: kind.table)
-def test_every_declared_kind_refuses_a_key_that_is_gone(path: Path, kind: schema.Kind) -> None:
-    values = dict.fromkeys(kind.columns, b"x" * 32) | {"user_id": b"u" * 16, "epoch": 1, kind.revision: 1}
+@pytest.mark.parametrize("kind", [kind for kind in RECORD_KINDS if kind.purpose], ids=lambda kind: kind.table)
+def test_every_declared_kind_refuses_a_key_that_is_gone(path: Path, kind: schema.RecordKind) -> None:
+    values = dict.fromkeys(kind.columns, b"x" * 32) | {"user_id": b"u" * 16, "epoch": 1, kind.revision_column: 1}
     values |= {name: b"i" * 16 for name in values if name in ("id", "entry_id")} | (
         {"rid": 1} if "rid" in values else {}
     )

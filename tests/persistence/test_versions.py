@@ -20,7 +20,7 @@ def before(kept: Entry, version_id: bytes | None = None) -> Version:
 
 
 async def edit(db: LocalDB, keys: Keyring, kept: Entry, text: str) -> Entry:
-    return await db.entries.update(keys, replace(kept, text=text), [db.versions.keeping(keys, before(kept))])
+    return await db.entries.update(keys, replace(kept, text=text), [db.versions.saving_version(keys, before(kept))])
 
 
 async def test_versions_are_listed_newest_first_to_their_writer_only(
@@ -30,10 +30,10 @@ async def test_versions_are_listed_newest_first_to_their_writer_only(
     await db.entries.add(keys, kept, beside)
     for text in ("two herons", "three herons"):
         kept = await edit(db, keys, kept, text)
-    found = await db.versions.of(keys, kept.id)
+    found = await db.versions.list_for_entry(keys, kept.id)
     assert [(version.text, version.revision) for version in found] == [("two herons", 2), ("a heron", 1)]
     assert await db.versions.get(keys, kept.id, found[1].id) == found[1]
-    assert await db.versions.of(other, kept.id) == []
+    assert await db.versions.list_for_entry(other, kept.id) == []
     for stranger, entry_id in ((other, kept.id), (keys, beside.id)):
         with pytest.raises(NotFound):
             await db.versions.get(stranger, entry_id, found[0].id)
@@ -46,15 +46,17 @@ async def test_an_edit_that_is_refused_keeps_no_version(db: LocalDB, keys: Keyri
     await edit(db, keys, kept, "two")
     with pytest.raises(StaleRevision):
         await edit(db, keys, kept, "three")
-    assert [version.text for version in await db.versions.of(keys, kept.id)] == ["one"]
+    assert [version.text for version in await db.versions.list_for_entry(keys, kept.id)] == ["one"]
 
 
 async def test_two_versions_of_one_pen_are_both_kept(db: LocalDB, keys: Keyring) -> None:
     kept, pen = entry("one"), secrets.token_bytes(16)
     await db.entries.add(keys, kept)
     for text in ("two", "three"):
-        kept = await db.entries.update(keys, replace(kept, text=text), [db.versions.keeping(keys, before(kept, pen))])
-    assert [version.text for version in await db.versions.of(keys, kept.id)] == ["two", "one"]
+        kept = await db.entries.update(
+            keys, replace(kept, text=text), [db.versions.saving_version(keys, before(kept, pen))]
+        )
+    assert [version.text for version in await db.versions.list_for_entry(keys, kept.id)] == ["two", "one"]
 
 
 async def test_versions_go_with_their_entry(
@@ -74,8 +76,8 @@ async def test_a_version_that_was_damaged_or_moved_is_left_out(
     await db.entries.add(keys, kept, beside)
     await edit(db, keys, kept, "two")
     raw("UPDATE versions SET entry_id=?", beside.id)
-    assert await db.versions.of(keys, beside.id) == []
+    assert await db.versions.list_for_entry(keys, beside.id) == []
     raw("UPDATE versions SET entry_id=?", kept.id)
-    assert len(await db.versions.of(keys, kept.id)) == 1
+    assert len(await db.versions.list_for_entry(keys, kept.id)) == 1
     damage("versions")
-    assert await db.versions.of(keys, kept.id) == []
+    assert await db.versions.list_for_entry(keys, kept.id) == []

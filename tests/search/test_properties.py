@@ -153,7 +153,7 @@ async def noticed(desk: Desk, keys: Keyring) -> None:
         while True:
             await desk.ask("anything", keys)
             await desk.service.settled(keys.user_id)
-            if desk.service._users[keys.user_id].counter == await desk.db.search_counter():
+            if desk.service._users[keys.user_id].counter == await desk.db.search_version():
                 return
 
 

@@ -112,7 +112,7 @@ async def test_a_search_that_a_lock_overtakes_says_so(
     await desk.write("snow on the orchard")
     await desk.ready()
     user = desk.service._users[desk.keys.user_id]
-    sealed_many = type(desk.db.entries).sealed_many
+    sealed_many = type(desk.db.entries).get_sealed
 
     async def locking(self: object, *arguments: object) -> object:
         rows = await sealed_many(self, *arguments)  # type: ignore[arg-type]
@@ -190,11 +190,11 @@ async def test_vectors_that_do_not_fit_are_made_anew(desk: Desk, what: str) -> N
     if what == "missing":
         await desk.db.vectors.delete(desk.keys.user_id, [entry.id])
     elif what == "older":
-        await desk.db.vectors.put(desk.keys, [replace(right, entry_revision=0, data=zeros)])
+        await desk.db.vectors.save(desk.keys, [replace(right, entry_revision=0, data=zeros)])
     elif what == "other size":
-        await desk.db.vectors.put(desk.keys, [replace(right, dim=192, data=zeros)])
+        await desk.db.vectors.save(desk.keys, [replace(right, dim=192, data=zeros)])
     elif what == "other model":
-        await desk.db.vectors.put(desk.keys, [EntryVectors(entry.id, 1, "another/1", 384, zeros)])
+        await desk.db.vectors.save(desk.keys, [EntryVectors(entry.id, 1, "another/1", 384, zeros)])
     else:
         with sqlite3.connect(desk.path) as raw:
             (sealed,) = raw.execute("SELECT sealed FROM vectors").fetchone()

@@ -91,9 +91,9 @@ async def test_erasing_an_entry_erases_the_snapshot(desk: Desk) -> None:
     await desk.write("the lighthouse keeper waved")
     erased = await desk.write("Bartholomew put the lamp out")
     await saved(desk)
-    assert await desk.db.snapshots.latest(desk.keys.user_id) is not None
+    assert await desk.db.snapshots.get_latest(desk.keys.user_id) is not None
     await desk.db.entries.erase(desk.keys, [erased.id])
-    assert await desk.db.snapshots.latest(desk.keys.user_id) is None
+    assert await desk.db.snapshots.get_latest(desk.keys.user_id) is None
     with sqlite3.connect(desk.path) as raw:
         assert raw.execute("SELECT count(*) FROM search_snapshots").fetchone() == (0,)
     raw.close()
@@ -185,7 +185,7 @@ async def test_a_snapshot_is_written_when_it_is_quiet(desk: Desk, monkeypatch: p
     await desk.ready()
     user = desk.service._users[desk.keys.user_id]
     await until(lambda: not user.unsaved and user.saving is None)
-    assert await desk.db.snapshots.latest(desk.keys.user_id) is not None
+    assert await desk.db.snapshots.get_latest(desk.keys.user_id) is not None
 
 
 async def test_a_snapshot_that_an_erasure_took_is_written_anew(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ async def test_a_snapshot_that_an_erasure_took_is_written_anew(desk: Desk, monke
     await desk.db.entries.erase(desk.keys, [entries[0].id])
     desk.service.drop(desk.keys.user_id, [entries[0].id])
     async with asyncio.timeout(60):
-        while not await desk.db.snapshots.there(desk.keys.user_id):  # noqa: ASYNC110 -- nothing tells of it
+        while not await desk.db.snapshots.exists(desk.keys.user_id):  # noqa: ASYNC110 -- nothing tells of it
             await asyncio.sleep(0.01)
 
 
@@ -267,7 +267,7 @@ async def test_old_vectors_serve_while_the_model_changes(
     desk.service.lock(desk.keys.user_id)
     # As if another model had made them: the same numbers, under another name that this embedder can still load.
     former = "somebody/former"
-    await desk.db.vectors.put(desk.keys, [EntryVectors(lost.id, old.entry_revision, f"{former}/1", old.dim, old.data)])
+    await desk.db.vectors.save(desk.keys, [EntryVectors(lost.id, old.entry_revision, f"{former}/1", old.dim, old.data)])
     monkeypatch.setattr(Embedder, "former", lambda self, name: Embedder(EmbeddingSettings(), cache))
     gate = asyncio.Event()
     passages = Embedder.passages
@@ -368,7 +368,7 @@ async def test_searches_while_a_snapshot_is_loaded(desk: Desk, monkeypatch: pyte
     monkeypatch.setattr("llamora.search.snapshot.PART_BYTES", 5000)
     assert await desk.service.save(desk.keys.user_id)
     desk.service.lock(desk.keys.user_id)
-    old = Snapshots.part
+    old = Snapshots.get_part
 
     async def slow(self: Snapshots, *place: object) -> bytes:
         await asyncio.sleep(0.02)

@@ -21,7 +21,7 @@ from llamora.journal.profile import known_zone
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision, StorageError
 from llamora.search.rank import plain
 from llamora.settings import Settings, load_settings, resource
-from llamora.text import place_of
+from llamora.text import error_location
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import KeyringClosed
 
@@ -108,7 +108,7 @@ def _templates(app: Quart, files: assets.Assets) -> None:
 
 
 def _time(instant: datetime, zone: str) -> str:
-    return i18n.time_words(instant, dates.zone(known_zone(zone)))
+    return i18n.time_words(instant, dates.parse_zone(known_zone(zone)))
 
 
 def _phrase(sentence: str) -> str:
@@ -117,7 +117,7 @@ def _phrase(sentence: str) -> str:
 
 
 def _day_there(instant: datetime, zone: str) -> date:
-    return dates.day_of(instant, dates.zone(known_zone(zone)))
+    return dates.day_of(instant, dates.parse_zone(known_zone(zone)))
 
 
 def _errors(app: Quart) -> None:
@@ -189,7 +189,7 @@ def _errors(app: Quart) -> None:
 
     @app.errorhandler(Exception)
     async def anything(error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
-        logger.error("unexpected %s at %s", type(error).__name__, place_of(error))
+        logger.error("unexpected %s at %s", type(error).__name__, error_location(error))
         return await _problem(
             500,
             _("Something went wrong"),

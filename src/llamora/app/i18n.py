@@ -169,7 +169,7 @@ def said(sentence: str) -> str:
 
 def day_words(day: date) -> str:
     """`20 November 2026`."""
-    return dates.day_in_words(day) if _is_english() else format_date(day, "long", current().locale)
+    return dates.format_day(day) if _is_english() else format_date(day, "long", current().locale)
 
 
 def short_day(day: date) -> str:
@@ -191,7 +191,7 @@ def range_words(first: date, last: date) -> str:
 
 def weekday(day: date) -> str:
     """`Friday`."""
-    return dates.weekday_in_words(day) if _is_english() else format_date(day, "EEEE", current().locale)
+    return dates.format_weekday(day) if _is_english() else format_date(day, "EEEE", current().locale)
 
 
 def full_day(day: date) -> str:

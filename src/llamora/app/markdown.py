@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 from markupsafe import Markup, escape
 
 from llamora.app.i18n import gettext as _
-from llamora.text import trace_key, trace_spans
+from llamora.text import tag_key, tag_spans
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -295,8 +295,8 @@ def _without_number_links(tokens: "list[Token]") -> "list[Token]":
 def _with_marks(text: str, places: Mapping[str, int]) -> str:
     kept: list[str] = []
     at = 0
-    for start, end, name in trace_spans(text):
-        if (place := places.get(trace_key(name))) is not None:
+    for start, end, name in tag_spans(text):
+        if (place := places.get(tag_key(name))) is not None:
             kept += [text[at:start], f"\ue004{place}\ue005{text[start:end]}\ue006"]
             at = end
     return "".join([*kept, text[at:]])

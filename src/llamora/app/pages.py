@@ -13,10 +13,10 @@ from llamora.app import i18n, security
 from llamora.app.security import form_field as field
 from llamora.app.services.container import get_services
 from llamora.app.views import model_view
-from llamora.dates import UnknownDay, day_of, parse_day, utc_now, zone
+from llamora.dates import UnknownDay, day_of, parse_day, parse_zone, utc_now
 from llamora.journal.profile import Profile
 from llamora.persistence.connection import NotFound, StaleRevision, StorageError
-from llamora.persistence.drafts import Draft, Pen
+from llamora.persistence.drafts import Draft, FormToken
 from llamora.vault.envelope import SealError
 
 TEMPLATES = "llamora.templates"
@@ -37,10 +37,10 @@ async def number_field(name: str) -> int:
 
 def new_pen(draft: Draft | None = None) -> str:
     """What a form sends as `pen`: a new one, and that of the draft it is filled with."""
-    return secrets.token_hex(16) + (f".{draft.pen.hex()}" if draft else "")
+    return secrets.token_hex(16) + (f".{draft.form_token_id.hex()}" if draft else "")
 
 
-async def posted_pen() -> Pen | None:
+async def posted_pen() -> FormToken | None:
     """The pen that the posted form was written with; None for a form without, or with none that we gave out."""
     try:
         ids = [bytes.fromhex(part) for part in (await field("pen")).split(".")]
@@ -48,7 +48,7 @@ async def posted_pen() -> Pen | None:
         return None
     if not 1 <= len(ids) <= 2 or any(len(each) != 16 for each in ids):
         return None
-    return Pen(ids[0], ids[1] if ids[1:] else None)
+    return FormToken(ids[0], ids[1] if ids[1:] else None)
 
 
 def see_other(path: str) -> Response:
@@ -118,7 +118,7 @@ async def save_profile(**changes: Any) -> None:
 def _know(writer: Profile) -> None:
     g.writer = (security.session().id, writer)
     g.twelve_hours = writer.twelve_hours
-    g.year = day_of(utc_now(), zone(writer.zone)).year
+    g.year = day_of(utc_now(), parse_zone(writer.zone)).year
     i18n.speak(writer.language)
 
 
@@ -138,7 +138,7 @@ async def _writer() -> Profile:
 
 async def today() -> date:
     """The day it is for the writer."""
-    return day_of(utc_now(), zone((await profile()).zone))
+    return day_of(utc_now(), parse_zone((await profile()).zone))
 
 
 def rendered(template: str, **context: object) -> str:

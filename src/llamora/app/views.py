@@ -24,9 +24,9 @@ from llamora.journal.tags import Borne, Trace
 from llamora.llm.client import is_loopback
 from llamora.llm.model import Model
 from llamora.persistence.connection import NotFound
-from llamora.persistence.drafts import Draft, answer_place, edit_place
+from llamora.persistence.drafts import Draft, answer_draft_key, edit_draft_key
 from llamora.persistence.entries import Entry, Receipt, Role, State
-from llamora.persistence.summaries import Digest
+from llamora.persistence.summaries import StoredSummary
 from llamora.vault.keys import Keyring
 
 
@@ -177,9 +177,9 @@ def _entry_view(entry: Entry, root: bytes, hidden: Mapping[bytes, str], borne: B
         edited=entry.edited,
         model=entry.model,
         note=entry.note,
-        to=entry.to.hex() if entry.to else "",
+        to=entry.parent_id.hex() if entry.parent_id else "",
         withheld=entry.withheld,
-        answers=1 + len(entry.also),
+        answers=1 + len(entry.also_answers),
         preferred=entry.preferred,
     )
     if entry.role == "reply":
@@ -217,10 +217,10 @@ def trace_path(trace: bytes) -> str:
     return f"/traces/{trace.hex()}"
 
 
-def digest_view(digest: Digest) -> DigestView:
+def digest_view(digest: StoredSummary) -> DigestView:
     """The line that opens a day, or the summary of one."""
     html = render_reply(digest.text, {}, marks(digest.text, digest.quoted))
-    return DigestView(html, digest.model, cut_words(digest.cut))
+    return DigestView(html, digest.model, cut_words(digest.omitted))
 
 
 def summary_view(summary: Summary) -> DigestView:
@@ -228,7 +228,7 @@ def summary_view(summary: Summary) -> DigestView:
     digest = summary.digest
     paths = {number: f"/d/{entry.day}#e-{entry.id.hex()}" for number, entry in enumerate(summary.entries, 1)}
     html = render_reply(digest.text, paths, marks(digest.text, digest.quoted))
-    return DigestView(html, digest.model, cut_words(digest.cut))
+    return DigestView(html, digest.model, cut_words(digest.omitted))
 
 
 LEFT_OUT = re.compile(r"Left out for lack of room: ([^.]+)\.")
@@ -261,10 +261,10 @@ def _left_out(number: str, _space: str, what: str) -> str:
 
 def _fill_reply(view: EntryView, entry: Entry, whole: Receipt | None) -> None:
     used = entry.receipt.passages if entry.receipt else ()
-    paths = {p.number: f"/d/{p.day}#e-{p.entry.hex()}" for p in used}
+    paths = {p.number: f"/d/{p.day}#e-{p.entry_id.hex()}" for p in used}
     referred = set(cited(entry.text))
     view.sources = [
-        SourceView(p.number, paths[p.number], p.day, p.text, p.score, p.number in referred, p.traced) for p in used
+        SourceView(p.number, paths[p.number], p.day, p.text, p.score, p.number in referred, p.from_tag) for p in used
     ]
     growing = entry.state == "streaming"
     marked = marks(entry.text, entry.receipt.quoted if entry.receipt else (), growing=growing)
@@ -282,7 +282,7 @@ def _receipt_view(receipt: Receipt, hidden: bool, verified: int, not_found: int)
         drew_on = _("drew on this page alone")
     else:
         drew_on = ngettext("drew on %(num)s earlier day", "drew on %(num)s earlier days", days) % {"num": days}
-    if receipt.erased:
+    if receipt.erased_count:
         drew_on = _("%(sources)s and on what was erased since") % {
             "sources": drew_on if days else _("drew on this page")
         }
@@ -293,17 +293,17 @@ def _receipt_view(receipt: Receipt, hidden: bool, verified: int, not_found: int)
     return ReceiptView(
         model=receipt.model,
         drew_on=drew_on,
-        cut=cut_words(receipt.cut),
-        file=receipt.file,
+        cut=cut_words(receipt.omitted),
+        file=receipt.model_file,
         endpoint=receipt.endpoint,
-        left=receipt.left,
-        prompt=receipt.prompt,
+        left=receipt.left_machine,
+        prompt=receipt.prompt_version,
         tokens_in=receipt.tokens_in,
         tokens_out=receipt.tokens_out,
-        counted=receipt.counted,
+        counted=receipt.tokens_counted,
         verified=verified,
         not_found=not_found,
-        first_seconds=receipt.first_ms / 1000 if receipt.first_ms >= 0 else -1,
+        first_seconds=receipt.first_token_ms / 1000 if receipt.first_token_ms >= 0 else -1,
     )
 
 
@@ -347,7 +347,7 @@ def _count_replies(root: EntryView) -> None:
 
 
 def _draft_place(view: EntryView) -> str:
-    return (answer_place if view.role == "reply" else edit_place)(bytes.fromhex(view.id))
+    return (answer_draft_key if view.role == "reply" else edit_draft_key)(bytes.fromhex(view.id))
 
 
 async def message_view(keys: Keyring, entry_id: bytes) -> EntryView:

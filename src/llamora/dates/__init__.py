@@ -18,7 +18,7 @@ _LATEST = datetime.max.replace(tzinfo=UTC)
 _ISO_DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
 _ZONE_NAME = re.compile(r"[A-Za-z0-9_+\-]+(?:/[A-Za-z0-9_+\-]+)*")
 # Files of the zone database that are not zones.
-_NO_ZONES = frozenset({"Factory", "localtime", "posixrules"})
+_NOT_ZONES = frozenset({"Factory", "localtime", "posixrules"})
 
 
 class UnknownZone(ValueError):
@@ -34,10 +34,10 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def zone(name: str) -> ZoneInfo:
+def parse_zone(name: str) -> ZoneInfo:
     """The IANA zone of this name, such as `Europe/Vienna`. Raises :class:`UnknownZone`."""
     # The pattern keeps the name from being a path; len keeps it from being a long one.
-    if len(name) > 64 or name in _NO_ZONES or not _ZONE_NAME.fullmatch(name):
+    if len(name) > 64 or name in _NOT_ZONES or not _ZONE_NAME.fullmatch(name):
         raise UnknownZone("this is not the name of a time zone")
     try:
         return ZoneInfo(name)
@@ -47,7 +47,7 @@ def zone(name: str) -> ZoneInfo:
 
 @cache
 def _zone_names() -> tuple[str, ...]:
-    return tuple(sorted(available_timezones() - _NO_ZONES))
+    return tuple(sorted(available_timezones() - _NOT_ZONES))
 
 
 def zone_names() -> list[str]:
@@ -107,17 +107,17 @@ def parse_day(text: str) -> date:
         raise UnknownDay("there is no such day in the calendar") from None
 
 
-def day_in_words(day: date) -> str:
+def format_day(day: date) -> str:
     """`20 November 2026`."""
     return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
 
 
-def weekday_in_words(day: date) -> str:
+def format_weekday(day: date) -> str:
     """`Friday`."""
     return WEEKDAYS[day.weekday()]
 
 
-def time_in_words(instant: datetime, zone: ZoneInfo) -> str:
+def format_time(instant: datetime, zone: ZoneInfo) -> str:
     """`7:42` or `19:42`, as a clock in `zone` shows."""
     try:
         local = instant.astimezone(zone)

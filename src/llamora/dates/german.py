@@ -38,7 +38,7 @@ _WEEKDAYS = {
     "saturday": "samstag sonnabend",
     "sunday": "sonntag",
 }
-_PARTS = {"morning": "vormittag", "afternoon": "nachmittag", "evening": "abend", "night": "nacht"}
+_PARTS_OF_DAY = {"morning": "vormittag", "afternoon": "nachmittag", "evening": "abend", "night": "nacht"}
 _UNITS = {
     "day": "tag",
     "days": "tage tagen",
@@ -67,7 +67,7 @@ _NUMBERS = {
     "few": "paar",
     "several": "einige einigen mehrere mehreren",
 }
-_OTHERS = {
+_OTHER_WORDS = {
     "today": "heute",
     "yesterday": "gestern",
     "day before yesterday": "vorgestern",
@@ -97,24 +97,24 @@ _OTHERS = {
 }
 
 
-def _ways_to_write(word: str) -> set[str]:
+def _spelling_variants(word: str) -> set[str]:
     """A word as it is, and as who has no umlauts on the keyboard writes it."""
-    bare = word.maketrans("äöü", "aou")
-    pairs = word.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
-    return {word, word.translate(bare), word.translate(pairs)}
+    unaccented = word.maketrans("äöü", "aou")
+    digraphs = word.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
+    return {word, word.translate(unaccented), word.translate(digraphs)}
 
 
 _ENGLISH = {
     written: tuple(english.split())
-    for table in (_MONTHS, _WEEKDAYS, _PARTS, _UNITS, _NUMBERS, _OTHERS)
+    for table in (_MONTHS, _WEEKDAYS, _PARTS_OF_DAY, _UNITS, _NUMBERS, _OTHER_WORDS)
     for english, german in table.items()
     for word in german.split()
-    for written in _ways_to_write(word)
+    for written in _spelling_variants(word)
 } | {
     f"{day}{part}": (english_day, english_part)
     for english_day, days in _WEEKDAYS.items()
     for day in days.split()
-    for english_part, part in (_PARTS | {"morning": "morgen"}).items()
+    for english_part, part in (_PARTS_OF_DAY | {"morning": "morgen"}).items()
 }
 _MONTH_NAMES = tuple(list(_MONTHS)[:12])
 _ABBREVIATED = frozenset("jan feb mar apr jun jul aug sep sept okt oct nov dez dec".split())
@@ -122,79 +122,79 @@ _ABBREVIATED = frozenset("jan feb mar apr jun jul aug sep sept okt oct nov dez d
 _BEFORE_MORNING = frozenset("today yesterday on this the".split()) | _WEEKDAYS.keys()
 _GREETINGS = frozenset("guten jeden".split())
 # Before "12.3." these make a date of it, which may else be anything.
-_BEFORE_FIGURES = frozenset("on the from since until before after and between , - –".split()) | _WEEKDAYS.keys()
+_BEFORE_NUMERIC_DATE = frozenset("on the from since until before after and between , - –".split()) | _WEEKDAYS.keys()
 _AFTER_ORDINAL = frozenset({"until", "and", "-", "–"}) | _MONTHS.keys() | _ABBREVIATED
 
 
-def in_english(tokens: Sequence[Token]) -> list[Token]:
+def to_english(tokens: Sequence[Token]) -> list[Token]:
     """The tokens of a German text with every word that speaks of dates in English; all others stay as they are.
 
     English phrases in it stay readable. What one word says in several keeps the place of the one; `vor drei Tagen`
     becomes `three days ago`, and keeps its place as a whole.
     """
-    return list(_with_figures(list(_with_ago(list(_word_by_word(tokens))))))
+    return list(_rewrite_numeric_dates(list(_rewrite_ago(list(_translate_words(tokens))))))
 
 
-def _word_by_word(tokens: Sequence[Token]) -> Iterator[Token]:
-    said = ""
-    for at, token in enumerate(tokens):
-        following = tokens[at + 1].word if at + 1 < len(tokens) else ""
+def _translate_words(tokens: Sequence[Token]) -> Iterator[Token]:
+    previous = ""
+    for index, token in enumerate(tokens):
+        following = tokens[index + 1].word if index + 1 < len(tokens) else ""
         words = _ENGLISH.get(token.word, (token.word,))
         if token.word == "morgen":
-            words = ("morning" if said in _BEFORE_MORNING or said in _GREETINGS else "tomorrow",)
+            words = ("morning" if previous in _BEFORE_MORNING or previous in _GREETINGS else "tomorrow",)
         elif token.word == "am" and following == "wochenende":
             words = ("on", "the")
-        elif token.word == "früh" and said in {"today", "yesterday", "tomorrow", *_WEEKDAYS}:
+        elif token.word == "früh" and previous in {"today", "yesterday", "tomorrow", *_WEEKDAYS}:
             words = ("morning",)
         for word in words:
             yield Token(word, token.start, token.end)
-        said = words[-1]
+        previous = words[-1]
 
 
-def _with_ago(tokens: Sequence[Token]) -> Iterator[Token]:
+def _rewrite_ago(tokens: Sequence[Token]) -> Iterator[Token]:
     """`vor` either counts back from today or stands before a date."""
-    at = 0
-    while at < len(tokens):
-        if tokens[at].word != "vor":
-            yield tokens[at]
-            at += 1
+    index = 0
+    while index < len(tokens):
+        if tokens[index].word != "vor":
+            yield tokens[index]
+            index += 1
             continue
-        words = [token.word for token in tokens[at + 1 : at + 4]]
-        unit = at + 2 + (words[:2] == ["a", "few"])
+        words = [token.word for token in tokens[index + 1 : index + 4]]
+        unit_index = index + 2 + (words[:2] == ["a", "few"])
         is_number = bool(words) and (words[0] in _NUMBERS or words[0].isdigit())
-        if not is_number or unit >= len(tokens) or tokens[unit].word not in _UNITS:
-            yield tokens[at]._replace(word="before")
-            at += 1
+        if not is_number or unit_index >= len(tokens) or tokens[unit_index].word not in _UNITS:
+            yield tokens[index]._replace(word="before")
+            index += 1
             continue
-        yield tokens[at + 1]._replace(start=tokens[at].start)
-        yield from tokens[at + 2 : unit + 1]
-        yield Token("ago", tokens[unit].start, tokens[unit].end)
-        at = unit + 1
+        yield tokens[index + 1]._replace(start=tokens[index].start)
+        yield from tokens[index + 2 : unit_index + 1]
+        yield Token("ago", tokens[unit_index].start, tokens[unit_index].end)
+        index = unit_index + 1
 
 
-def _with_figures(tokens: Sequence[Token]) -> Iterator[Token]:
+def _rewrite_numeric_dates(tokens: Sequence[Token]) -> Iterator[Token]:
     """Without the points of `3. bis 10. Mai`, and with the month of `12.3.` by its name."""
 
-    def word(place: int) -> str:
-        return tokens[place].word if 0 <= place < len(tokens) else ""
+    def word_at(position: int) -> str:
+        return tokens[position].word if 0 <= position < len(tokens) else ""
 
-    def is_number(place: int) -> bool:
-        return word(place).isascii() and word(place).isdigit() and len(word(place)) <= 2
+    def is_number(position: int) -> bool:
+        return word_at(position).isascii() and word_at(position).isdigit() and len(word_at(position)) <= 2
 
-    def is_point(place: int) -> bool:
-        return word(place) == "." and tokens[place].start == tokens[place - 1].end
+    def is_point(position: int) -> bool:
+        return word_at(position) == "." and tokens[position].start == tokens[position - 1].end
 
-    at = 0
-    while at < len(tokens):
-        yield tokens[at]
-        if is_number(at) and is_point(at + 1):
-            whole = at == 0 and len(tokens) == 4
-            figures = is_number(at + 2) and is_point(at + 3) and 1 <= int(word(at + 2)) <= 12
-            ends = not word(at + 4)[:1].isdigit() or tokens[at + 4].start > tokens[at + 3].end
-            if figures and ends and (whole or word(at - 1) in _BEFORE_FIGURES):
-                month = _MONTH_NAMES[int(word(at + 2)) - 1]
-                yield Token(month, tokens[at + 2].start, tokens[at + 3].end)
-                at += 3
-            elif word(at + 2) in _AFTER_ORDINAL:
-                at += 1
-        at += 1
+    index = 0
+    while index < len(tokens):
+        yield tokens[index]
+        if is_number(index) and is_point(index + 1):
+            is_whole_text = index == 0 and len(tokens) == 4
+            is_date = is_number(index + 2) and is_point(index + 3) and 1 <= int(word_at(index + 2)) <= 12
+            is_end = not word_at(index + 4)[:1].isdigit() or tokens[index + 4].start > tokens[index + 3].end
+            if is_date and is_end and (is_whole_text or word_at(index - 1) in _BEFORE_NUMERIC_DATE):
+                month = _MONTH_NAMES[int(word_at(index + 2)) - 1]
+                yield Token(month, tokens[index + 2].start, tokens[index + 3].end)
+                index += 3
+            elif word_at(index + 2) in _AFTER_ORDINAL:
+                index += 1
+        index += 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import NamedTuple
 
-from llamora.dates.german import Token, in_english
+from llamora.dates.german import Token, to_english
 
 MONTHS = tuple("January February March April May June July August September October November December".split())
 WEEKDAYS = tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split())
@@ -37,7 +37,7 @@ def parse_phrase(text: str, today: date, language: str = "en") -> DateRange | No
     in December 2023. Words that are only sometimes dates ("may", "march", "June", a bare number) count
     only where the words around them make them one: a missed date costs less than hidden entries.
     """
-    return _Phrases(text, today, language).first()
+    return _PhraseParser(text, today, language).find_first()
 
 
 class _Span(NamedTuple):
@@ -54,7 +54,7 @@ class _Span(NamedTuple):
 
 _TOKEN = re.compile(r"[0-9]+(?:st|nd|rd|th|s)?\b|[^\W\d_]+(?:['’][a-z]+)?|\S", re.IGNORECASE)
 _DAY_NUMBER = re.compile(r"([0-9]{1,2})(st|nd|rd|th)?")
-_FIGURES = (
+_NUMERIC_DATES = (
     (re.compile(r"(?<![\w.,:/-])(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?![\w/-]|[.,:]\d)", re.ASCII), (1, 3, 4)),
     (re.compile(r"(?<![\w.,:/-])(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?![\w/-]|[.,:]\d)", re.ASCII), (4, 3, 1)),
     (re.compile(r"(?<![\w.,:/-])([12]\d{3})(-)(\d{2})(?![\w/-]|[.,:]\d)", re.ASCII), (1, 3, 0)),
@@ -65,11 +65,11 @@ _MONTH_WORDS = (
     | {name[:3].lower(): number for number, name in enumerate(MONTHS, 1)}
     | {"sept": 9}
 )
-_VERBS = frozenset({"march", "may", "mar"})
+_VERB_MONTHS = frozenset({"march", "may", "mar"})
 # Given names and ordinary words: alone they are no date.
-_DOUBTFUL = _VERBS | {"april", "june", "august", "jan", "jun", "dec", "sep", "oct"}
+_AMBIGUOUS_MONTHS = _VERB_MONTHS | {"april", "june", "august", "jan", "jun", "dec", "sep", "oct"}
 # "May 2024 be kinder": what makes a wish of a month.
-_WISHES = frozenset("be become bring give go have hold make see start turn".split())
+_WISH_VERBS = frozenset("be become bring give go have hold make see start turn".split())
 _WEEKDAY_WORDS = {name.lower(): number for number, name in enumerate(WEEKDAYS)}
 # Too short to mean a day alone ("sun", "sat"): they only stand before a date.
 _SHORT_WEEKDAYS = frozenset("mon tue tues wed thu thur thurs fri sat sun".split())
@@ -83,15 +83,15 @@ _FEW = (2, 6)
 _PARTS_OF_DAY = frozenset({"morning", "afternoon", "evening", "night"})
 _LEADS = frozenset("in on at during over throughout around from of within for".split())
 _BOUNDS = frozenset({"since", "before", "after", "until", "till"})
-_JOINS = frozenset({"to", "until", "till", "through", "-", "–", "—"})
-_NEAR = frozenset({"last", "past", "previous", "this", "next"})
+_RANGE_JOINERS = frozenset({"to", "until", "till", "through", "-", "–", "—"})
+_RELATIVE_WORDS = frozenset({"last", "past", "previous", "this", "next"})
 _THIRDS = {"early": 0, "beginning": 0, "start": 0, "mid": 1, "middle": 1, "late": 2, "end": 2}
-_RANGE = "range"  # stands for the words before either end of "from .. to .."
-_MONTH_LEADS = frozenset({"in", "during", "throughout", "last", "previous", "past", _RANGE, *_THIRDS})
+_RANGE_LEAD = "range"  # stands for the words before either end of "from .. to .."
+_MONTH_LEADS = frozenset({"in", "during", "throughout", "last", "previous", "past", _RANGE_LEAD, *_THIRDS})
 _MONTH_LEADS_UNLESS_VERB = _MONTH_LEADS | _BOUNDS | {"around", "this", "next"}
-_YEAR_LEADS = _BOUNDS | {"in", "during", "throughout", "from", "of", "over", "year", _RANGE, *_THIRDS}
+_YEAR_LEADS = _BOUNDS | {"in", "during", "throughout", "from", "of", "over", "year", _RANGE_LEAD, *_THIRDS}
 # What makes an amount of the number before it.
-_AMOUNTS = frozenset(
+_AMOUNT_UNITS = frozenset(
     "steps words people persons euro euros dollars pounds kcal calories km m cm miles metres meters kg g "
     "grams ml l litres liters years days weeks months hours minutes seconds pages times pieces bytes mb gb "
     "points percent lines entries things followers % € $".split()
@@ -102,14 +102,14 @@ def _month_end(year: int, month: int) -> date:
     return date(year, month, monthrange(year, month)[1])
 
 
-def _months(year: int, month: int, count: int = 1) -> tuple[date, date]:
+def _month_range(year: int, month: int, count: int = 1) -> tuple[date, date]:
     """First and last day of `count` months from this one; `month` may lie outside 1 .. 12."""
     first = year * 12 + month - 1
     last = first + count - 1
     return date(first // 12, first % 12 + 1, 1), _month_end(last // 12, last % 12 + 1)
 
 
-class _Phrases:
+class _PhraseParser:
     """A recursive descent over the words of one text. Every method takes the place to read from."""
 
     def __init__(self, text: str, today: date, language: str) -> None:
@@ -120,12 +120,12 @@ class _Phrases:
             for match in _TOKEN.finditer(text)
         ]
         if language == "de":
-            self.tokens = in_english(self.tokens)
+            self.tokens = to_english(self.tokens)
 
-    def first(self) -> DateRange | None:
+    def find_first(self) -> DateRange | None:
         for start in range(len(self.tokens)):
             try:
-                span = self._phrase(start)
+                span = self._parse_phrase(start)
             except (ValueError, OverflowError):  # no such day, or outside the calendar
                 continue
             if span is not None and span.start <= span.end:
@@ -135,84 +135,84 @@ class _Phrases:
 
     # Reading words
 
-    def _word(self, at: int) -> str:
-        return self.tokens[at].word if 0 <= at < len(self.tokens) else ""
+    def _word(self, index: int) -> str:
+        return self.tokens[index].word if 0 <= index < len(self.tokens) else ""
 
-    def _the(self, at: int) -> int:
-        return at + (self._word(at) == "the")
+    def _skip_the(self, index: int) -> int:
+        return index + (self._word(index) == "the")
 
-    def _capital(self, at: int) -> bool:
-        return self.text[self.tokens[at].start].isupper()
+    def _is_capitalized(self, index: int) -> bool:
+        return self.text[self.tokens[index].start].isupper()
 
-    def _stops(self, at: int) -> bool:
+    def _is_clause_end(self, index: int) -> bool:
         """Whether the text, or at least a clause of it, ends before this place."""
-        return not self._word(at)[:1].isalnum()
+        return not self._word(index)[:1].isalnum()
 
-    def _is_amount(self, at: int) -> bool:
+    def _is_amount(self, index: int) -> bool:
         """Whether the number before this place counts or measures something."""
-        if self._word(at) in _AMOUNTS:
+        if self._word(index) in _AMOUNT_UNITS:
             return True
         return (
-            self._word(at) in {".", ",", ":"}
-            and self._word(at + 1)[:1].isdigit()
-            and (self.tokens[at].end == self.tokens[at + 1].start)
+            self._word(index) in {".", ",", ":"}
+            and self._word(index + 1)[:1].isdigit()
+            and (self.tokens[index].end == self.tokens[index + 1].start)
         )
 
-    def _year(self, at: int) -> int:
+    def _parse_year(self, index: int) -> int:
         """The year 1000 .. 2999 written here, or 0."""
-        word = self._word(at)
+        word = self._word(index)
         if len(word) == 4 and word.isascii() and word.isdigit() and word[0] in "12":
-            return 0 if self._is_amount(at + 1) else int(word)
+            return 0 if self._is_amount(index + 1) else int(word)
         return 0
 
-    def _year_after(self, at: int) -> tuple[int, int]:
+    def _parse_year_after(self, index: int) -> tuple[int, int]:
         """(year, place after it) of `2024`, `, 2024`, `of 2024`, `last year`; (0, at) when there is none."""
-        place = at + 1 if self._word(at) in {",", "of", "in"} else at
-        if year := self._year(place):
-            return year, place + 1
-        shift = {"last": -1, "this": 0, "next": 1}.get(self._word(place))
-        if shift is not None and self._word(place + 1) == "year":
-            return self.today.year + shift, place + 2
-        return 0, at
+        year_index = index + 1 if self._word(index) in {",", "of", "in"} else index
+        if year := self._parse_year(year_index):
+            return year, year_index + 1
+        shift = {"last": -1, "this": 0, "next": 1}.get(self._word(year_index))
+        if shift is not None and self._word(year_index + 1) == "year":
+            return self.today.year + shift, year_index + 2
+        return 0, index
 
-    def _day_number(self, at: int) -> tuple[int, bool]:
+    def _parse_day_number(self, index: int) -> tuple[int, bool]:
         """(1 .. 31, written as an ordinal), or (0, False)."""
-        match = _DAY_NUMBER.fullmatch(self._word(at))
+        match = _DAY_NUMBER.fullmatch(self._word(index))
         if match is None or not 1 <= int(match[1]) <= 31:
             return 0, False
         return int(match[1]), match[2] is not None
 
-    def _count(self, at: int) -> tuple[int, int, int]:
+    def _parse_count(self, index: int) -> tuple[int, int, int]:
         """(least, most, place after it) of `3`, `two`, `a`, `a couple of`, `a few`; zeros when none."""
-        place = at + (self._word(at) == "a" and self._word(at + 1) in {"couple", "few"})
-        word = self._word(place)
+        next_index = index + (self._word(index) == "a" and self._word(index + 1) in {"couple", "few"})
+        word = self._word(next_index)
         if word == "couple":
-            return 2, 2, place + 1 + (self._word(place + 1) == "of")
+            return 2, 2, next_index + 1 + (self._word(next_index + 1) == "of")
         if word in {"few", "several"}:
-            return *_FEW, place + 1
+            return *_FEW, next_index + 1
         number = _NUMBERS.get(word, 0)
         if word.isascii() and word.isdigit() and len(word) <= 4:
             number = int(word)
-        return number, number, place + 1
+        return number, number, next_index + 1
 
     # Whole phrases
 
-    def _phrase(self, at: int) -> _Span | None:
-        lead = self._word(at)
+    def _parse_phrase(self, index: int) -> _Span | None:
+        lead = self._word(index)
         if lead in {"from", "between"}:
-            if span := self._range(at + 1, "and" if lead == "between" else ""):
+            if span := self._parse_range(index + 1, "and" if lead == "between" else ""):
                 return span
         elif lead in _BOUNDS:
-            return self._bound(at)
-        elif span := self._open_range(at):
+            return self._parse_bound(index)
+        elif span := self._parse_open_range(index):
             return span
         if lead in _LEADS:
-            return self._time(at + 1, lead)
-        return self._time(at, "")
+            return self._parse_time(index + 1, lead)
+        return self._parse_time(index, "")
 
-    def _bound(self, at: int) -> _Span | None:
-        lead = self._word(at)
-        span = self._time(at + 1, lead)
+    def _parse_bound(self, index: int) -> _Span | None:
+        lead = self._word(index)
+        span = self._parse_time(index + 1, lead)
         if span is None:
             return None
         if lead == "since":
@@ -223,49 +223,49 @@ class _Phrases:
             return _Span(span.end + _DAY, date.max, span.stop)
         return _Span(date.min, span.end, span.stop)
 
-    def _range(self, at: int, joined_by: str) -> _Span | None:
+    def _parse_range(self, index: int, joined_by: str) -> _Span | None:
         """`3 to 10 May`, `March to May 2024`: what follows `from` or `between`."""
-        at = self._the(at)
-        day, _ = self._day_number(at)
-        if day and self._joins(at + 1, joined_by):
-            right = self._explicit(self._the(at + 2), _RANGE)
+        index = self._skip_the(index)
+        day, _ = self._parse_day_number(index)
+        if day and self._is_range_joiner(index + 1, joined_by):
+            right = self._parse_explicit(self._skip_the(index + 2), _RANGE_LEAD)
             if right and right.start == right.end and day <= right.start.day:
                 return right._replace(start=right.start.replace(day=day))
-        left = self._time(at, _RANGE)
-        if left is None or not self._joins(left.stop, joined_by):
+        left = self._parse_time(index, _RANGE_LEAD)
+        if left is None or not self._is_range_joiner(left.stop, joined_by):
             return None
-        right = self._time(self._the(left.stop + 1), _RANGE)
-        return None if right is None else self._between(left, right)
+        right = self._parse_time(self._skip_the(left.stop + 1), _RANGE_LEAD)
+        return None if right is None else self._join_range(left, right)
 
-    def _open_range(self, at: int) -> _Span | None:
+    def _parse_open_range(self, index: int) -> _Span | None:
         """`3-10 May 2024`, `March to May 2024`: without a word before it, only with a year or a month."""
-        day, _ = self._day_number(at)
-        if day and self._joins(at + 1, ""):
-            return self._range(at, "")
-        if self._word(at) in _MONTH_WORDS and self._joins(at + 1, ""):
-            span = self._range(at, "")
+        day, _ = self._parse_day_number(index)
+        if day and self._is_range_joiner(index + 1, ""):
+            return self._parse_range(index, "")
+        if self._word(index) in _MONTH_WORDS and self._is_range_joiner(index + 1, ""):
+            span = self._parse_range(index, "")
             return span if span and not span.inferred else None
         return None
 
-    def _joins(self, at: int, joined_by: str) -> bool:
-        return self._word(at) in _JOINS or (joined_by != "" and self._word(at) == joined_by)
+    def _is_range_joiner(self, index: int, joined_by: str) -> bool:
+        return self._word(index) in _RANGE_JOINERS or (joined_by != "" and self._word(index) == joined_by)
 
-    def _between(self, left: _Span, right: _Span) -> _Span:
+    def _join_range(self, left: _Span, right: _Span) -> _Span:
         """From `left` to `right`; what one of them leaves open follows from the other."""
         if left.inferred == "year" and right.inferred != "year":
-            left = self._moved(left, right.start.year - left.start.year)
+            left = self._shift_years(left, right.start.year - left.start.year)
         elif right.inferred == "year" and left.inferred != "year":
-            right = self._moved(right, left.start.year - right.start.year)
+            right = self._shift_years(right, left.start.year - right.start.year)
             if right.end < left.start:
-                right = self._moved(right, 1)
+                right = self._shift_years(right, 1)
         if left.start > right.start and left.inferred == "year":
-            left = self._moved(left, -1)
+            left = self._shift_years(left, -1)
         elif left.start > right.start and left.inferred == "week":
             left = left._replace(start=left.start - 7 * _DAY)
         return _Span(left.start, right.end, right.stop, left.inferred and right.inferred)
 
     @staticmethod
-    def _moved(span: _Span, years: int) -> _Span:
+    def _shift_years(span: _Span, years: int) -> _Span:
         start = span.start.replace(year=span.start.year + years)
         if span.start == span.end:
             return span._replace(start=start, end=start)
@@ -273,87 +273,89 @@ class _Phrases:
 
     # One time
 
-    def _time(self, at: int, lead: str) -> _Span | None:
+    def _parse_time(self, index: int, lead: str) -> _Span | None:
         """A day, week, month, season, year or distance that starts here. `lead` is the word before it."""
-        the = self._word(at) == "the"
-        at = self._the(at)
-        readings: tuple[Callable[[int, str], _Span | None], ...] = (
-            self._figures,
-            self._nearby_day,
-            self._ago,
-            self._explicit,
-            self._near,
-            self._third,
-            self._season,
-            self._long,
+        has_article = self._word(index) == "the"
+        index = self._skip_the(index)
+        parsers: tuple[Callable[[int, str], _Span | None], ...] = (
+            self._parse_numeric,
+            self._parse_nearby_day,
+            self._parse_ago,
+            self._parse_explicit,
+            self._parse_relative,
+            self._parse_third,
+            self._parse_season,
+            self._parse_long,
         )
-        if the:
+        if has_article:
             lead = f"{lead} the".strip()
-        for reading in readings:
-            if span := reading(at, lead):
+        for parser in parsers:
+            if span := parser(index, lead):
                 return span
         return None
 
-    def _figures(self, at: int, _lead: str) -> _Span | None:
-        if at >= len(self.tokens):
+    def _parse_numeric(self, index: int, _lead: str) -> _Span | None:
+        if index >= len(self.tokens):
             return None
-        for pattern, (year, month, day) in _FIGURES:
-            if match := pattern.match(self.text, self.tokens[at].start):
-                stop = at
+        for pattern, (year, month, day) in _NUMERIC_DATES:
+            if match := pattern.match(self.text, self.tokens[index].start):
+                stop = index
                 while stop < len(self.tokens) and self.tokens[stop].end <= match.end():
                     stop += 1
                 if not day:
-                    return _Span(*_months(int(match[year]), date(1, int(match[month]), 1).month), stop)
-                figures = int(match[month]), int(match[day])
+                    return _Span(*_month_range(int(match[year]), date(1, int(match[month]), 1).month), stop)
+                month_and_day = int(match[month]), int(match[day])
                 # The American order, where it is the only one that makes a date.
-                swap = match[2] == "/" and figures[0] > 12
-                only = date(int(match[year]), *(figures[::-1] if swap else figures))
-                return _Span(only, only, stop)
+                is_american = match[2] == "/" and month_and_day[0] > 12
+                result = date(int(match[year]), *(month_and_day[::-1] if is_american else month_and_day))
+                return _Span(result, result, stop)
         return None
 
-    def _nearby_day(self, at: int, lead: str) -> _Span | None:
-        word, stop = self._word(at), at + 1
-        if word == "day" and self._word(at + 1) in {"before", "after"}:
-            shift = {"yesterday": -2, "tomorrow": 2}.get(self._word(at + 2))
-            stop = at + 3
+    def _parse_nearby_day(self, index: int, lead: str) -> _Span | None:
+        word, stop = self._word(index), index + 1
+        if word == "day" and self._word(index + 1) in {"before", "after"}:
+            shift = {"yesterday": -2, "tomorrow": 2}.get(self._word(index + 2))
+            stop = index + 3
         else:
             shift = {"today": 0, "tonight": 0, "yesterday": -1, "tomorrow": 1}.get(word)
         if shift is None:
-            return self._weekday(at, lead)
+            return self._parse_weekday(index, lead)
         stop += self._word(stop) in _PARTS_OF_DAY
         day = self.today + shift * _DAY
         return _Span(day, day, stop)
 
-    def _weekday(self, at: int, lead: str) -> _Span | None:
-        number = _WEEKDAY_WORDS.get(self._word(at))
-        if number is None and self._word(at) not in _SHORT_WEEKDAYS:
+    def _parse_weekday(self, index: int, lead: str) -> _Span | None:
+        number = _WEEKDAY_WORDS.get(self._word(index))
+        if number is None and self._word(index) not in _SHORT_WEEKDAYS:
             return None
-        place = at + 1 + (self._word(at + 1) in {",", "."})
-        if (span := self._figures(place, lead) or self._explicit(self._the(place), "on")) and (span.start == span.end):
+        date_index = index + 1 + (self._word(index + 1) in {",", "."})
+        if (
+            span := self._parse_numeric(date_index, lead) or self._parse_explicit(self._skip_the(date_index), "on")
+        ) and (span.start == span.end):
             return span
         if number is None:
             return None
-        weeks = {"last": -1, "this": 0, "next": 1}.get(self._word(at + 1))
-        if weeks is not None and self._word(at + 2) == "week":
-            return self._of_week(weeks, number, at + 3)
-        habit = self._word(at + 1) in {f"{part}s" for part in _PARTS_OF_DAY}
-        if habit or lead not in {"on", _RANGE, *_BOUNDS}:
+        weeks = {"last": -1, "this": 0, "next": 1}.get(self._word(index + 1))
+        if weeks is not None and self._word(index + 2) == "week":
+            return self._weekday_of_week(weeks, number, index + 3)
+        is_habitual = self._word(index + 1) in {f"{part}s" for part in _PARTS_OF_DAY}
+        if is_habitual or lead not in {"on", _RANGE_LEAD, *_BOUNDS}:
             return None
         day = self.today - (self.today.weekday() - number) % 7 * _DAY
-        return _Span(day, day, at + 1 + (self._word(at + 1) in _PARTS_OF_DAY), "week")
+        return _Span(day, day, index + 1 + (self._word(index + 1) in _PARTS_OF_DAY), "week")
 
-    def _of_week(self, weeks: int, number: int, stop: int) -> _Span:
+    def _weekday_of_week(self, weeks: int, number: int, stop: int) -> _Span:
         day = self.today + (7 * weeks - self.today.weekday() + number) * _DAY
         return _Span(day, day, stop)
 
-    def _ago(self, at: int, _lead: str) -> _Span | None:
-        least, most, place = self._count(at)
-        unit = _UNITS.get(self._word(place))
-        if not most or unit is None or self._word(place + 1) != "ago":
+    def _parse_ago(self, index: int, _lead: str) -> _Span | None:
+        least, most, unit_index = self._parse_count(index)
+        unit = _UNITS.get(self._word(unit_index))
+        if not most or unit is None or self._word(unit_index + 1) != "ago":
             return None
-        return _Span(self._calendar(unit, -most)[0], self._calendar(unit, -least)[1], place + 2)
+        return _Span(self._calendar_unit(unit, -most)[0], self._calendar_unit(unit, -least)[1], unit_index + 2)
 
-    def _calendar(self, unit: str, shift: int) -> tuple[date, date]:
+    def _calendar_unit(self, unit: str, shift: int) -> tuple[date, date]:
         """The day, ISO week, month or year that lies `shift` units from today's."""
         today = self.today
         if unit == "day":
@@ -362,10 +364,10 @@ class _Phrases:
             monday = today - today.weekday() * _DAY + 7 * shift * _DAY
             return monday, monday + 6 * _DAY
         if unit == "month":
-            return _months(today.year, today.month + shift)
-        return _months(today.year + shift * (10 if unit == "decade" else 1), 1, 12)
+            return _month_range(today.year, today.month + shift)
+        return _month_range(today.year + shift * (10 if unit == "decade" else 1), 1, 12)
 
-    def _rolling(self, unit: str, count: int) -> tuple[date, date]:
+    def _rolling_range(self, unit: str, count: int) -> tuple[date, date]:
         """The time between today and `count` units before (or, negative, after) today."""
         if unit in {"day", "week"}:
             other = self.today - count * (7 if unit == "week" else 1) * _DAY
@@ -377,191 +379,197 @@ class _Phrases:
             other = date(year, month, other)
         return min(other, self.today), max(other, self.today)
 
-    def _near(self, at: int, lead: str) -> _Span | None:
+    def _parse_relative(self, index: int, lead: str) -> _Span | None:
         """`last week`, `this morning`, `next Tuesday`, `the past few days`."""
-        which = self._word(at)
-        if which not in _NEAR:
+        modifier = self._word(index)
+        if modifier not in _RELATIVE_WORDS:
             return None
-        _, count, place = self._count(at + 1)
-        if self._word(place + 1 if count else at + 2) == "of" and self._word(at + 1) not in _MONTH_WORDS:
+        _, count, unit_index = self._parse_count(index + 1)
+        if self._word(unit_index + 1 if count else index + 2) == "of" and self._word(index + 1) not in _MONTH_WORDS:
             return None  # "the last ten days of May", "the last week of school"
-        if count and (unit := _UNITS.get(self._word(place))) and which != "this":
-            return _Span(*self._rolling(unit, -count if which == "next" else count), place + 1)
-        word, stop = self._word(at + 1), at + 2
-        shift = {"this": 0, "next": 1}.get(which, -1)
-        if word in _PARTS_OF_DAY and which in {"this", "last"}:
+        if count and (unit := _UNITS.get(self._word(unit_index))) and modifier != "this":
+            return _Span(*self._rolling_range(unit, -count if modifier == "next" else count), unit_index + 1)
+        word, stop = self._word(index + 1), index + 2
+        shift = {"this": 0, "next": 1}.get(modifier, -1)
+        if word in _PARTS_OF_DAY and modifier in {"this", "last"}:
             day = self.today + shift * _DAY
             # Last night is the end of yesterday and the small hours of today.
             return _Span(day, self.today if word == "night" else day, stop)
         if word == "weekend":
-            saturday = self._calendar("week", shift)[0] + 5 * _DAY
+            saturday = self._calendar_unit("week", shift)[0] + 5 * _DAY
             return _Span(saturday, saturday + _DAY, stop)
         if word in _WEEKDAY_WORDS:
-            return self._near_weekday(which, _WEEKDAY_WORDS[word], stop)
+            return self._relative_weekday(modifier, _WEEKDAY_WORDS[word], stop)
         if word in _UNITS and word not in {"day", "days", "weeks", "months", "years", "decade", "decades"}:
-            return self._near_unit(at, word, shift, lead)
-        if word in _MONTH_WORDS and self._is_month(at + 1, which, self._word(at - 1) == "the"):
-            return self._near_months(which, _MONTH_WORDS[word], 1, stop)
+            return self._relative_unit(index, word, shift, lead)
+        if word in _MONTH_WORDS and self._is_month(index + 1, modifier, self._word(index - 1) == "the"):
+            return self._relative_months(modifier, _MONTH_WORDS[word], 1, stop)
         if word in _SEASONS:
-            return self._near_months(which, _SEASONS[word], 3, stop)
+            return self._relative_months(modifier, _SEASONS[word], 3, stop)
         return None
 
-    def _near_weekday(self, which: str, number: int, stop: int) -> _Span:
-        if which == "this":
-            return self._of_week(0, number, stop)
-        if which == "next":
+    def _relative_weekday(self, modifier: str, number: int, stop: int) -> _Span:
+        if modifier == "this":
+            return self._weekday_of_week(0, number, stop)
+        if modifier == "next":
             day = self.today + ((number - self.today.weekday() - 1) % 7 + 1) * _DAY
         else:
             day = self.today - ((self.today.weekday() - number - 1) % 7 + 1) * _DAY
         return _Span(day, day, stop + (self._word(stop) in _PARTS_OF_DAY))
 
-    def _near_unit(self, at: int, unit: str, shift: int, lead: str) -> _Span:
-        stop = at + 2
-        if self._word(at) == "past" or (self._word(at) == "last" and lead.endswith("the")):
-            return _Span(*self._rolling(unit, 1), stop)
-        inner = stop + (self._word(stop) in {"on", "in", ","})
-        if unit == "week" and (number := _WEEKDAY_WORDS.get(self._word(inner))) is not None:
-            return self._of_week(shift, number, inner + 1)
+    def _relative_unit(self, index: int, unit: str, shift: int, lead: str) -> _Span:
+        stop = index + 2
+        if self._word(index) == "past" or (self._word(index) == "last" and lead.endswith("the")):
+            return _Span(*self._rolling_range(unit, 1), stop)
+        inner_index = stop + (self._word(stop) in {"on", "in", ","})
+        if unit == "week" and (number := _WEEKDAY_WORDS.get(self._word(inner_index))) is not None:
+            return self._weekday_of_week(shift, number, inner_index + 1)
         if unit == "year" and self._word(stop) == "in":
             year = self.today.year + shift
-            if month := _MONTH_WORDS.get(self._word(inner)):
-                return _Span(*_months(year, month), inner + 1)
-            if month := _SEASONS.get(self._word(self._the(inner))):
-                return _Span(*_months(year, month, 3), self._the(inner) + 1)
-        return _Span(*self._calendar(unit, shift), stop)
+            if month := _MONTH_WORDS.get(self._word(inner_index)):
+                return _Span(*_month_range(year, month), inner_index + 1)
+            if month := _SEASONS.get(self._word(self._skip_the(inner_index))):
+                return _Span(*_month_range(year, month, 3), self._skip_the(inner_index) + 1)
+        return _Span(*self._calendar_unit(unit, shift), stop)
 
-    def _near_months(self, which: str, month: int, count: int, stop: int) -> _Span:
+    def _relative_months(self, modifier: str, month: int, count: int, stop: int) -> _Span:
         """The month or season that is over, the one of this year, or the one to come."""
         year = self.today.year + 1
-        spans = [_months(year - back, month, count) for back in range(4)]
-        if which == "next":
+        spans = [_month_range(year - years_back, month, count) for years_back in range(4)]
+        if modifier == "next":
             start, end = min(span for span in spans if span[0] > self.today)
-        elif which == "this":
+        elif modifier == "this":
             running = [span for span in spans if span[0] <= self.today <= span[1]]
-            start, end = running[0] if running else _months(self.today.year, month, count)
+            start, end = running[0] if running else _month_range(self.today.year, month, count)
         else:
             start, end = max(span for span in spans if span[1] < self.today)
         return _Span(start, end, stop)
 
-    def _is_month(self, at: int, lead: str, the: bool = False) -> bool:
+    def _is_month(self, index: int, lead: str, has_article: bool = False) -> bool:
         """Whether the month word here, with no day or year beside it, means the month."""
-        word = self._word(at)
-        if word in _VERBS:
-            certain = self._capital(at) or self._stops(at + 1)
-            return not the and (lead in _MONTH_LEADS or (lead in _MONTH_LEADS_UNLESS_VERB and certain))
-        if the:
+        word = self._word(index)
+        if word in _VERB_MONTHS:
+            is_certain = self._is_capitalized(index) or self._is_clause_end(index + 1)
+            return not has_article and (lead in _MONTH_LEADS or (lead in _MONTH_LEADS_UNLESS_VERB and is_certain))
+        if has_article:
             return False
-        return lead in _MONTH_LEADS_UNLESS_VERB or (not lead and len(self.tokens) == 1 and word not in _DOUBTFUL)
+        return lead in _MONTH_LEADS_UNLESS_VERB or (
+            not lead and len(self.tokens) == 1 and word not in _AMBIGUOUS_MONTHS
+        )
 
-    def _explicit(self, at: int, lead: str) -> _Span | None:
+    def _parse_explicit(self, index: int, lead: str) -> _Span | None:
         """`3 May`, `the 3rd of May 2024`, `May 3rd, 2024`, `May 2024`, `in May`."""
-        day, ordinal = self._day_number(at)
-        place = at
+        day, ordinal = self._parse_day_number(index)
+        next_index = index
         if day:
-            place = at + 1 + (self._word(at + 1) == "of")
-        month_at = place
-        month = _MONTH_WORDS.get(self._word(place))
+            next_index = index + 1 + (self._word(index + 1) == "of")
+        month_index = next_index
+        month = _MONTH_WORDS.get(self._word(next_index))
         if month is None:
             return None
-        place += 1
-        if self._word(place) == "." and len(self._word(month_at)) <= 4 and not self._stops(place + 1):
-            place += 1
+        next_index += 1
+        if (
+            self._word(next_index) == "."
+            and len(self._word(month_index)) <= 4
+            and not self._is_clause_end(next_index + 1)
+        ):
+            next_index += 1
         if not day:
-            day, ordinal = self._day_number(self._the(place))
-            if self._is_amount(self._the(place) + 1):
+            day, ordinal = self._parse_day_number(self._skip_the(next_index))
+            if self._is_amount(self._skip_the(next_index) + 1):
                 day = 0
-            place = self._the(place) + 1 if day else place
-        year, stop = self._year_after(place)
+            next_index = self._skip_the(next_index) + 1 if day else next_index
+        year, stop = self._parse_year_after(next_index)
         if not day:
-            return self._month(month_at, month, year, stop, lead)
-        sure = lead.removesuffix(" the") in _LEADS | _BOUNDS | {_RANGE} or self._whole(at, stop)
-        sure = sure or ordinal or year or (self._capital(month_at) and month_at > 0)
-        if self._word(month_at) in _VERBS and not sure:
+            return self._parse_month(month_index, month, year, stop, lead)
+        is_certain = lead.removesuffix(" the") in _LEADS | _BOUNDS | {_RANGE_LEAD} or self._is_whole_text(index, stop)
+        is_certain = is_certain or ordinal or year or (self._is_capitalized(month_index) and month_index > 0)
+        if self._word(month_index) in _VERB_MONTHS and not is_certain:
             # "all 3 may come", "May 3 people come": inside a sentence only a capital tells.
             return None
         if year:
-            only = date(year, month, day)
-            return _Span(only, only, stop)
-        only = self._latest(month, day)
-        return _Span(only, only, stop, "year")
+            result = date(year, month, day)
+            return _Span(result, result, stop)
+        result = self._latest_date(month, day)
+        return _Span(result, result, stop, "year")
 
-    def _whole(self, at: int, stop: int) -> bool:
-        return at == 0 and stop == len(self.tokens)
+    def _is_whole_text(self, index: int, stop: int) -> bool:
+        return index == 0 and stop == len(self.tokens)
 
-    def _month(self, at: int, month: int, year: int, stop: int, lead: str) -> _Span | None:
+    def _parse_month(self, index: int, month: int, year: int, stop: int, lead: str) -> _Span | None:
         if year:
-            wish = self._word(at) in _VERBS and not lead and self._word(stop) in _WISHES
-            return None if wish else _Span(*_months(year, month), stop)
-        if not self._is_month(at, lead.removesuffix(" the"), lead.endswith("the")):
+            is_wish = self._word(index) in _VERB_MONTHS and not lead and self._word(stop) in _WISH_VERBS
+            return None if is_wish else _Span(*_month_range(year, month), stop)
+        if not self._is_month(index, lead.removesuffix(" the"), lead.endswith("the")):
             return None
         year = self.today.year - (month > self.today.month)
-        return _Span(*_months(year, month), at + 1, "year")
+        return _Span(*_month_range(year, month), index + 1, "year")
 
-    def _latest(self, month: int, day: int) -> date:
+    def _latest_date(self, month: int, day: int) -> date:
         """The latest such day that is not after today. Raises ValueError when there is none."""
         for year in range(self.today.year, max(self.today.year - 9, 0), -1):
             if day <= _month_end(year, month).day and date(year, month, day) <= self.today:
                 return date(year, month, day)
         raise ValueError
 
-    def _third(self, at: int, _lead: str) -> _Span | None:
+    def _parse_third(self, index: int, _lead: str) -> _Span | None:
         """`early 2024`, `mid-March`, `the end of last year`: a third of a longer time."""
-        third = _THIRDS.get(self._word(at))
+        third = _THIRDS.get(self._word(index))
         if third is None:
             return None
-        following = self._word(at + 1)
-        if self._word(at) in {"beginning", "start", "middle", "end"} and following != "of":
+        following = self._word(index + 1)
+        if self._word(index) in {"beginning", "start", "middle", "end"} and following != "of":
             return None
-        inner = at + 1 + (following in {"of", "-", "in"})
-        if self._word(self._the(inner)) in _THIRDS:
+        inner_index = index + 1 + (following in {"of", "-", "in"})
+        if self._word(self._skip_the(inner_index)) in _THIRDS:
             return None
-        span = self._time(inner, self._word(at))
+        span = self._parse_time(inner_index, self._word(index))
         if span is None or (days := (span.end - span.start).days + 1) < 7:
             return None
         months = round(days / 30.4)
         if months >= 3:
             first = span.start.month + months * third // 3
-            start, end = _months(span.start.year, first, months // 3)
+            start, end = _month_range(span.start.year, first, months // 3)
         else:
             start = span.start + days * third // 3 * _DAY
             end = span.start + (days * (third + 1) // 3 - 1) * _DAY
         return span._replace(start=start, end=end)
 
-    def _season(self, at: int, lead: str) -> _Span | None:
-        month = _SEASONS.get(self._word(at))
+    def _parse_season(self, index: int, lead: str) -> _Span | None:
+        month = _SEASONS.get(self._word(index))
         if month is None:
             return None
-        year, stop = self._year_after(at + 1)
+        year, stop = self._parse_year_after(index + 1)
         if year:
             if self._word(stop) in {"/", "-"} and self._word(stop + 1).isdigit():
                 stop += 2
-            return _Span(*_months(year, month, 3), stop)
-        plain = lead.removesuffix(" the")
-        if plain not in _MONTH_LEADS_UNLESS_VERB | {"over"} or (self._word(at) == "fall" and lead != plain):
+            return _Span(*_month_range(year, month, 3), stop)
+        bare_lead = lead.removesuffix(" the")
+        if bare_lead not in _MONTH_LEADS_UNLESS_VERB | {"over"} or (self._word(index) == "fall" and lead != bare_lead):
             return None
         year = self.today.year - (month > self.today.month)
-        return _Span(*_months(year, month, 3), at + 1, "year")
+        return _Span(*_month_range(year, month, 3), index + 1, "year")
 
-    def _long(self, at: int, lead: str) -> _Span | None:
+    def _parse_long(self, index: int, lead: str) -> _Span | None:
         """`Q3 2023`, `the 1990s`, `the 90s`, `the weekend`, `in 2024`, `the year 2024`."""
-        word = self._word(at)
-        plain = lead.removesuffix(" the")
-        if word == "q" and self._word(at + 1) in {"1", "2", "3", "4"} and (year := self._year(at + 2)):
-            return _Span(*_months(year, int(self._word(at + 1)) * 3 - 2, 3), at + 3)
-        if word == "weekend" and lead.endswith("the") and plain in _LEADS | _BOUNDS:
+        word = self._word(index)
+        bare_lead = lead.removesuffix(" the")
+        if word == "q" and self._word(index + 1) in {"1", "2", "3", "4"} and (year := self._parse_year(index + 2)):
+            return _Span(*_month_range(year, int(self._word(index + 1)) * 3 - 2, 3), index + 3)
+        if word == "weekend" and lead.endswith("the") and bare_lead in _LEADS | _BOUNDS:
             saturday = self.today - (self.today.weekday() - 5) % 7 * _DAY
-            return _Span(saturday, saturday + _DAY, at + 1)
-        at += word in {"'", "year"}
+            return _Span(saturday, saturday + _DAY, index + 1)
+        index += word in {"'", "year"}
         if word == "year":
-            plain = word
-        word = self._word(at)
+            bare_lead = word
+        word = self._word(index)
         if word[-1:] == "s" and word[:-1].isdigit() and word[-2] == "0":
             if len(word) == 5 and word[:2] in {"18", "19", "20"}:
-                return _Span(*_months(int(word[:4]), 1, 120), at + 1)
+                return _Span(*_month_range(int(word[:4]), 1, 120), index + 1)
             if len(word) == 3 and word[0] >= "5" and lead.endswith("the"):
-                return _Span(*_months(1900 + int(word[:2]), 1, 120), at + 1)
+                return _Span(*_month_range(1900 + int(word[:2]), 1, 120), index + 1)
             return None
-        year = self._year(at)
-        if 1900 <= year <= 2099 and (plain in _YEAR_LEADS or self._whole(at, at + 1)):
-            return _Span(*_months(year, 1, 12), at + 1)
+        year = self._parse_year(index)
+        if 1900 <= year <= 2099 and (bare_lead in _YEAR_LEADS or self._is_whole_text(index, index + 1)):
+            return _Span(*_month_range(year, 1, 12), index + 1)
         return None

@@ -18,7 +18,7 @@ from llamora.journal.rotation import KeptSession, renew_keys
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.sessions import Session
-from llamora.persistence.users import NAME_CHARACTERS, User, name_key
+from llamora.persistence.users import MAX_NAME_CHARACTERS, User, name_key
 from llamora.settings import CryptoSettings, SessionSettings
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import (
@@ -198,8 +198,8 @@ class Accounts:
         shown = " ".join(name.split())
         if not name_key(shown):
             raise AccountError("Choose a name to sign in with.")
-        if len(shown) > NAME_CHARACTERS or not shown.isprintable():
-            raise AccountError(f"A name has at most {NAME_CHARACTERS} characters, all of them visible.")
+        if len(shown) > MAX_NAME_CHARACTERS or not shown.isprintable():
+            raise AccountError(f"A name has at most {MAX_NAME_CHARACTERS} characters, all of them visible.")
         await self._check_new(passphrase, shown)
         params = await self._kdf_params()
         user = User(secrets.token_bytes(16), shown, recovery_confirmed=False)
@@ -213,7 +213,7 @@ class Accounts:
     async def sign_in(self, name: str, passphrase: str) -> tuple[User, Keyring]:
         """Open a writer's keys with their passphrase. Raises WrongCredentials, at the same cost either way."""
         params = await self._kdf_params()
-        user = await self._db.users.by_name(name)
+        user = await self._db.users.find_by_name(name)
         slots = await self._slots(user, PASSPHRASE)
         wrong = WrongCredentials("That name and passphrase do not go together.")
         if user is None or not slots or len(passphrase) > PASSPHRASE_CHARACTERS:
@@ -242,7 +242,7 @@ class Accounts:
         """
         await self._check_new(passphrase, name)
         params = await self._kdf_params()
-        user = await self._db.users.by_name(name)
+        user = await self._db.users.find_by_name(name)
         slots = await self._slots(user, RECOVERY)
         wrong = WrongCredentials("That name and recovery code do not go together. Check both for a slip.")
         if user is None or not slots:
@@ -316,7 +316,7 @@ class Accounts:
         def seal(master: Key) -> bytes | None:
             nonlocal renewed
             row, carried = self._sealed_for(session.user.id, session.id, session.token, master)
-            renewed = replace(session, carried=carried)
+            renewed = replace(session, sealed_key=carried)
             return row
 
         await renew_keys(self._db, session.keys, stored, add=add, keep=keep, session=KeptSession(session.id, seal))
@@ -346,7 +346,7 @@ class Accounts:
         now = int(time.time())
         master = session.keys.master
         sealed, carried = self._sealed_for(user.id, session.id, token, master)
-        session = replace(session, carried=carried)
+        session = replace(session, sealed_key=carried)
         wipe(master)
         idle = await self._idle_of(session.keys, anew=True)
         row = Session(session.id, user.id, sealed, now + idle, now + self._session.absolute_ttl)
@@ -406,7 +406,7 @@ class Accounts:
     async def sessions(self, session: OpenSession) -> list[SignedIn]:
         """The sessions of a session's writer that have not run out, the last used first."""
         now, idle = time.time(), await self._idle_of(session.keys)
-        devices = await self._db.sessions.devices(session.keys)
+        devices = await self._db.sessions.device_names(session.keys)
         found = [
             SignedIn(
                 row.id,
@@ -414,14 +414,14 @@ class Accounts:
                 datetime.fromtimestamp(row.expires_at - self._session.absolute_ttl, UTC),
                 datetime.fromtimestamp(row.idle_until - idle, UTC),
             )
-            for row in await self._db.sessions.of_user(session.user.id)
+            for row in await self._db.sessions.list_for_user(session.user.id)
             if now < min(row.idle_until, row.expires_at)
         ]
         return sorted(found, key=lambda each: each.used, reverse=True)
 
     async def end_one(self, user_id: bytes, session_id: bytes) -> None:
         """End one session of a writer, wherever it is; another writer's is left alone."""
-        if any(row.id == session_id for row in await self._db.sessions.of_user(user_id)):
+        if any(row.id == session_id for row in await self._db.sessions.list_for_user(user_id)):
             await self._db.sessions.end(session_id)
             self._forget(session_id)
 
@@ -456,7 +456,7 @@ class Accounts:
         for user_id in writers:
             rows: list[Session] = []
             with suppress(StorageError):
-                rows = await self._db.sessions.of_user(user_id)
+                rows = await self._db.sessions.list_for_user(user_id)
             if not any(now < min(row.idle_until, row.expires_at) for row in rows):
                 await self._lock_here(user_id)
         for session_id in session_ids:
@@ -492,7 +492,7 @@ class Accounts:
         """Take notice of what time, another worker or a command did: sessions that ended, keys that changed."""
         here, now = list(self._open), time.time()
         try:
-            limits = await self._db.sessions.limits(here)
+            limits = await self._db.sessions.expiry_times(here)
         except StorageError:  # time goes on all the same
             limits = dict(self._until)
         for session_id in here:
@@ -521,7 +521,7 @@ class Accounts:
     async def save_profile(self, keys: Keyring, profile: Profile) -> Profile:
         """Store the settings over the revision they were read at. Raises StaleRevision."""
         before = await self._idle_of(keys)
-        await self._db.profiles.put(keys, write_profile(profile), revision=profile.revision)
+        await self._db.profiles.save(keys, write_profile(profile), revision=profile.revision)
         after = await self._idle_of(keys, anew=True)
         if after != before:
             await self._db.sessions.shift_idle(keys.user_id, after - before, int(time.time()))
@@ -548,8 +548,8 @@ class Accounts:
         return seal_for_session(user_id, session_id, token, self._boot_secret, master), b""
 
     def _master_of(self, row: Session, token: bytes, carried: bytes) -> bytearray:
-        if row.sealed is not None:
-            return open_from_session(row.user_id, row.id, token, self._boot_secret, row.sealed)
+        if row.sealed_key is not None:
+            return open_from_session(row.user_id, row.id, token, self._boot_secret, row.sealed_key)
         return open_from_cookie(row.user_id, row.id, self._boot_secret, carried)
 
     async def _reopen(self, row: Session, token: bytes, carried: bytes) -> OpenSession | None:
@@ -561,14 +561,14 @@ class Accounts:
             logger.warning("a session did not open (%s)", type(error).__name__)
             return None
         user, keys = await self._db.users.get(row.user_id), await self._one_keyring(keys)
-        return OpenSession(user, keys, row.id, token, b"" if row.sealed is not None else carried)
+        return OpenSession(user, keys, row.id, token, b"" if row.sealed_key is not None else carried)
 
     async def _refresh(self, session: OpenSession, row: Session, carried: bytes) -> OpenSession | None:
         """Bring the keys of a session to what is stored; None when they are sealed under a master key not known here.
 
         That of a change in another process is in the session's row or in its cookie.
         """
-        stored = await self._db.users.data_keys(row.user_id)
+        stored = await self._db.users.get_data_keys(row.user_id)
         if session.keys.take(stored):
             return session
         try:
@@ -579,7 +579,7 @@ class Accounts:
             return None
         if not known:
             return None
-        session = replace(session, carried=b"" if row.sealed is not None else carried)
+        session = replace(session, sealed_key=b"" if row.sealed_key is not None else carried)
         if row.id in self._open:
             self._open[row.id] = session
         return session
@@ -592,7 +592,7 @@ class Accounts:
         held = next((each for each in self.open_keys() if each.user_id == keys.user_id and not each.closed), None)
         if held is None or held is keys:
             return keys
-        stored, master = await self._db.users.data_keys(keys.user_id), keys.master
+        stored, master = await self._db.users.get_data_keys(keys.user_id), keys.master
         known = held.take(stored, master)
         wipe(master)
         # A backup was put back a moment ago: what is still held here would seal under a key that is gone.
@@ -638,7 +638,7 @@ class Accounts:
 
     async def _slots(self, user: User | None, kind: str) -> list[KeySlot]:
         # An unknown name makes the same two queries as a known one.
-        slots = await self._db.users.slots(user.id if user else bytes(16), kind)
+        slots = await self._db.users.get_slots(user.id if user else bytes(16), kind)
         try:
             if kind == PASSPHRASE:
                 _ = [slot.argon2 for slot in slots]
@@ -652,12 +652,12 @@ class Accounts:
     async def _kdf_params(self) -> Argon2Params:
         """The one parameter set of the instance, calibrated when the first writer comes."""
         if self._params is None:
-            text = await self._db.users.recall("kdf")
+            text = await self._db.users.get_instance_fact("kdf")
             c = self._crypto
             floor = Argon2Params(c.kdf_memory_kib, c.kdf_time_cost, c.kdf_parallelism)
             if text is None:
                 found = await self._slowly(calibrate, c.kdf_target_ms, floor) if c.kdf_target_ms else floor
-                text = await self._db.users.remember("kdf", found.to_text())
+                text = await self._db.users.set_instance_fact("kdf", found.to_text())
             try:
                 self._params = Argon2Params.from_text(text)
             except BadParameters:  # a spoiled row must not lock anybody out, nor lower what new slots cost

@@ -49,18 +49,18 @@ def redact_erased(reply: Entry, gone: Collection[bytes], texts: Iterable[str]) -
     if reply.role != "reply":
         return None
     passages = reply.receipt.passages if reply.receipt else ()
-    lost = [used for used in passages if used.entry in gone]
+    lost = [used for used in passages if used.entry_id in gone]
     text = strip_references(reply.text, [used.number for used in lost])
     text = strike(text, [*texts, *(used.text for used in lost)])
     receipt = reply.receipt
     if receipt is not None:
-        left = tuple(used for used in passages if used.entry not in gone)
+        left = tuple(used for used in passages if used.entry_id not in gone)
         receipt = replace(receipt, passages=left, quoted=tuple(words for words in receipt.quoted if words in text))
     changed = replace(
         reply,
         text=text,
         sources=tuple(source for source in reply.sources if source not in gone),
-        also=tuple(other for other in reply.also if other not in gone),
+        also_answers=tuple(other for other in reply.also_answers if other not in gone),
         receipt=receipt,
     )
     return changed if changed != reply else None

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
-from llamora.dates import time_in_words
-from llamora.dates import zone as zone_named
+from llamora.dates import format_time
+from llamora.dates import parse_zone as zone_named
 from llamora.journal.entries import EntryError, Journal, Thread, threads
 from llamora.journal.profile import known_zone
 from llamora.journal.retrieval import recalled, related
@@ -13,7 +13,7 @@ from llamora.llm.client import ModelClient, ModelInfo
 from llamora.llm.model import Model
 from llamora.llm.prompts import Passage, Prompt, PromptBuilder, Turn
 from llamora.persistence.connection import NotFound
-from llamora.persistence.entries import Entry, Receipt, Used
+from llamora.persistence.entries import Entry, Receipt, UsedPassage
 from llamora.persistence.local_db import LocalDB
 from llamora.search.service import SearchService
 from llamora.vault.keys import Keyring
@@ -62,7 +62,7 @@ class Composer:
     ) -> Composed:
         """What would be sent for a reply to an entry, exactly. Raises as `compose`."""
         asked = await self._journal.get(keys, to)
-        page = threads(await self._db.entries.day(keys, asked.day))
+        page = threads(await self._db.entries.list_day(keys, asked.day))
         return await self.compose(keys, page, asked.day, to, also, today, endpoint, exact=True)
 
     async def compose(
@@ -90,7 +90,7 @@ class Composer:
         turns = [Turn(e.role, e.text) for e in path]
         if also:
             asked = [e for e in path if e.role == "me"]
-            text = "\n\n".join(f"{time_in_words(e.at, zone_named(known_zone(e.zone)))}\n{e.text}" for e in asked)
+            text = "\n\n".join(f"{format_time(e.at, zone_named(known_zone(e.zone)))}\n{e.text}" for e in asked)
             turns = [Turn("me", text)]
         here = {entry.id for thread in page for entry in (thread.root, *thread.later)}
         drawn = await related(self._search, self._db, keys, turns[-1].text, today, here)
@@ -107,9 +107,9 @@ class Composer:
         )
         info = await client.describe()
         used = tuple(replace(found[p.number - 1], number=p.number, text=p.text) for p in prompt.passages)
-        receipt = replace(self.receipt(info, client, prompt, used), beside=tuple(e.id for e in notes))
+        receipt = replace(self.receipt(info, client, prompt, used), same_page_ids=tuple(e.id for e in notes))
         read, seen = {e.id: e.text for e in (*path, *notes)}, {e.id: e.revision for e in (*path, *notes)}
-        seen |= {used.entry: revision for used, revision in drawn}
+        seen |= {used.entry_id: revision for used, revision in drawn}
         quoted = tuple(words for e in path if e.receipt is not None for words in e.receipt.quoted)
         return Composed(prompt, client, receipt, read, seen, self._max_tokens, quoted)
 
@@ -120,37 +120,41 @@ class Composer:
         """
         open_to_it = {e.id for e in _readable(page)}
         behind = {i for e in path if e.role == "reply" for i in _drawn_on(e)} - open_to_it
-        found = await self._db.entries.many(keys, list(behind))
+        found = await self._db.entries.get_many(keys, list(behind))
         open_to_it |= {e.id for e in found if e.role == "me" and e.deleted is None and not e.withheld}
         kept: list[Entry] = []
         trusted = True
         for entry in path:
             if entry.role == "reply":
-                trusted = trusted and not (entry.receipt and entry.receipt.erased) and _drawn_on(entry) <= open_to_it
+                trusted = (
+                    trusted and not (entry.receipt and entry.receipt.erased_count) and _drawn_on(entry) <= open_to_it
+                )
             if entry.role == "me" or trusted:
                 kept.append(entry)
         return kept
 
-    def receipt(self, info: ModelInfo, client: ModelClient, prompt: Prompt, used: tuple[Used, ...] = ()) -> Receipt:
+    def receipt(
+        self, info: ModelInfo, client: ModelClient, prompt: Prompt, used: tuple[UsedPassage, ...] = ()
+    ) -> Receipt:
         """What is known of a reply before the model is asked."""
         return Receipt(
             model="small built-in model" if info.embedded else info.name,
-            file=info.file or (info.name if info.embedded else ""),
+            model_file=info.file or (info.name if info.embedded else ""),
             endpoint="" if info.embedded else info.endpoint,
-            left=not info.on_this_machine,
-            prompt=self._prompts.version,
+            left_machine=not info.on_this_machine,
+            prompt_version=self._prompts.version,
             passages=used,
             tokens_in=prompt.tokens,
-            counted=client.counts and not prompt.estimated,
-            cut=prompt.cut,
+            tokens_counted=client.counts and not prompt.estimated,
+            omitted=prompt.cut,
         )
 
 
 def _drawn_on(reply: Entry) -> set[bytes]:
     """All entries that a reply answers or whose words were in its prompt, but for those before it in its thread."""
-    beside = reply.receipt.beside if reply.receipt else ()
-    passages = [used.entry for used in reply.receipt.passages] if reply.receipt else []
-    return {*([reply.to] if reply.to else []), *reply.also, *reply.sources, *beside, *passages}
+    beside = reply.receipt.same_page_ids if reply.receipt else ()
+    passages = [used.entry_id for used in reply.receipt.passages] if reply.receipt else []
+    return {*([reply.parent_id] if reply.parent_id else []), *reply.also_answers, *reply.sources, *beside, *passages}
 
 
 def _readable(page: list[Thread]) -> list[Entry]:

@@ -10,15 +10,15 @@ from datetime import UTC, date, datetime, timedelta
 from logging import getLogger
 
 from llamora.dates import UnknownDay, day_of, parse_day, utc_now
-from llamora.dates import zone as zone_named
+from llamora.dates import parse_zone as zone_named
 from llamora.journal.citations import redact_erased
 from llamora.journal.tags import Traces
-from llamora.persistence.connection import AlreadyThere, NotFound, StaleRevision, StorageError
-from llamora.persistence.drafts import Draft, Pen, answer_place, day_place, edit_place
+from llamora.persistence.connection import AlreadyExists, NotFound, StaleRevision, StorageError
+from llamora.persistence.drafts import Draft, FormToken, answer_draft_key, day_draft_key, edit_draft_key
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
-from llamora.persistence.tag_changes import forgetting as forget_traces
-from llamora.persistence.trash import Deleted
+from llamora.persistence.tag_changes import purging_erased as forget_traces
+from llamora.persistence.trash import DeletedEntry
 from llamora.persistence.versions import Version
 from llamora.search.service import SearchService
 from llamora.settings import EntrySettings
@@ -60,7 +60,7 @@ class Thread:
         current = by_id.get(entry_id)
         while current is not None and current not in path:
             path.append(current)
-            current = by_id.get(current.to) if current.to else None
+            current = by_id.get(current.parent_id) if current.parent_id else None
         return [entry for entry in reversed(path) if entry.deleted is None]
 
 
@@ -76,8 +76,8 @@ def threads(entries: Iterable[Entry]) -> list[Thread]:
 
     def root_of(entry: Entry) -> bytes:
         path = {entry.id: entry}
-        while entry.to is not None and entry.to in by_id:
-            entry = by_id[entry.to]
+        while entry.parent_id is not None and entry.parent_id in by_id:
+            entry = by_id[entry.parent_id]
             if entry.id in path:
                 way = list(path)
                 return min(way[way.index(entry.id) :], key=place.__getitem__)
@@ -102,7 +102,7 @@ def _after_what_they_answer(root: Entry, later: list[Entry]) -> tuple[Entry, ...
     while waiting:
         still: list[Entry] = []
         for entry in waiting:
-            if entry.to in placed:
+            if entry.parent_id in placed:
                 placed[entry.id] = entry
             else:
                 still.append(entry)
@@ -139,7 +139,7 @@ class Journal:
 
     async def page(self, keys: Keyring, day: date) -> list[Thread]:
         """The threads of a day, deleted entries left out."""
-        found = threads(await self._db.entries.day(keys, day))
+        found = threads(await self._db.entries.list_day(keys, day))
         return [
             Thread(thread.root, tuple(entry for entry in thread.later if entry.deleted is None))
             for thread in found
@@ -158,11 +158,13 @@ class Journal:
         each = 1
         while unread:
             wanted = [entry_id for ids in unread.values() for entry_id in ids[:each]]
-            opened = {entry.id: entry for entry in await self._db.entries.many(keys, wanted)}
+            opened = {entry.id: entry for entry in await self._db.entries.get_many(keys, wanted)}
             for day, ids in list(unread.items()):
                 read[day] += [opened[entry_id] for entry_id in ids[:each] if entry_id in opened]
                 # A record that does not open is shown as such, so it counts.
-                if any(i not in opened or (opened[i].to is None and opened[i].deleted is None) for i in ids[:each]):
+                if any(
+                    i not in opened or (opened[i].parent_id is None and opened[i].deleted is None) for i in ids[:each]
+                ):
                     found.add(day)
                 elif ids[each:]:
                     unread[day] = ids[each:]
@@ -183,13 +185,13 @@ class Journal:
     async def thread(self, keys: Keyring, entry_id: bytes) -> Thread:
         """The thread an entry is part of. Raises NotFound."""
         entry = await self._db.entries.get(keys, entry_id)
-        for thread in threads(await self._db.entries.day(keys, entry.day)):
+        for thread in threads(await self._db.entries.list_day(keys, entry.day)):
             if any(entry_id == other.id for other in (thread.root, *thread.later)):
                 return thread
         raise NotFound("There is no such entry.")
 
     async def write(
-        self, keys: Keyring, day: date | None, text: str, zone: str, place: str = "", pen: Pen | None = None
+        self, keys: Keyring, day: date | None, text: str, zone: str, place: str = "", pen: FormToken | None = None
     ) -> Entry:
         """Keep a new entry on a day; None is the day it is in `zone`, an IANA name, at the entry's own instant.
 
@@ -198,12 +200,16 @@ class Journal:
         """
         return await self._add(keys, day, text, zone, None, place, pen)
 
-    async def answer(self, keys: Keyring, to: bytes, text: str, zone: str, pen: Pen | None = None) -> Entry:
+    async def answer(self, keys: Keyring, to: bytes, text: str, zone: str, pen: FormToken | None = None) -> Entry:
         """Keep an answer to a reply, on the day of the thread. Raises EntryError, NotFound, StorageError."""
         answered = await self.get(keys, to)
-        return await self._add(keys, answered.day, text, zone, to, answer_place(to), pen, withheld=answered.withheld)
+        return await self._add(
+            keys, answered.day, text, zone, to, answer_draft_key(to), pen, withheld=answered.withheld
+        )
 
-    async def edit(self, keys: Keyring, entry_id: bytes, text: str, revision: int, pen: Pen | None = None) -> Entry:
+    async def edit(
+        self, keys: Keyring, entry_id: bytes, text: str, revision: int, pen: FormToken | None = None
+    ) -> Entry:
         """Put a new text in place of the one of `revision`, which is kept as an earlier version.
 
         Raises EditConflict, EntryError, StorageError.
@@ -215,15 +221,18 @@ class Journal:
         if entry.text == checked:
             # Nothing to write, and nothing for somebody else's tab to conflict with.
             if pen is not None:
-                await self.leave_draft(keys, edit_place(entry_id))
+                await self.leave_draft(keys, edit_draft_key(entry_id))
             return entry
         if entry.revision != revision:
             raise EditConflict(entry)
         version_id = pen.id if pen else secrets.token_bytes(16)
         before = Version(version_id, entry.id, entry.text, entry.edited or entry.at, entry.revision)
-        steps = [self._db.versions.keeping(keys, before), *self.traces.writing(keys, entry.id, entry.text, checked)]
+        steps = [
+            self._db.versions.saving_version(keys, before),
+            *self.traces.writing(keys, entry.id, entry.text, checked),
+        ]
         if pen is not None:
-            steps.append(self._db.drafts.settling(keys, edit_place(entry_id), pen))
+            steps.append(self._db.drafts.clearing_draft(keys, edit_draft_key(entry_id), pen))
         try:
             changed = await self._db.entries.update(keys, replace(entry, text=checked, edited=utc_now()), steps)
         except StaleRevision:
@@ -267,7 +276,7 @@ class Journal:
             changed = [
                 replace(other, preferred=preferred and other.id == reply_id)
                 for other in others
-                if other.role == "reply" and other.to == reply.to
+                if other.role == "reply" and other.parent_id == reply.parent_id
                 if other.preferred != (preferred and other.id == reply_id)
             ]
             with suppress(StaleRevision):
@@ -277,15 +286,17 @@ class Journal:
 
     async def hidden(self, keys: Keyring, replies: Iterable[Entry]) -> dict[bytes, str]:
         """What these replies drew on and may not show: deleted, gone, or kept from the model; with its text, or ""."""
-        wanted = {i for r in replies for i in (*r.sources, *r.also, *(r.receipt.beside if r.receipt else ()))}
-        found = {entry.id: entry for entry in await self._db.entries.many(keys, list(wanted))} if wanted else {}
+        wanted = {
+            i for r in replies for i in (*r.sources, *r.also_answers, *(r.receipt.same_page_ids if r.receipt else ()))
+        }
+        found = {entry.id: entry for entry in await self._db.entries.get_many(keys, list(wanted))} if wanted else {}
         gone = dict.fromkeys(wanted - found.keys(), "")
         return gone | {e.id: e.text for e in found.values() if e.deleted is not None or e.withheld}
 
     async def versions(self, keys: Keyring, entry_id: bytes) -> list[Version]:
         """What an entry said before, newest first. Raises NotFound for a missing or deleted entry."""
         await self.get(keys, entry_id)
-        return await self._db.versions.of(keys, entry_id)
+        return await self._db.versions.list_for_entry(keys, entry_id)
 
     async def bring_back(self, keys: Keyring, entry_id: bytes, version_id: bytes, revision: int) -> Entry:
         """Put an earlier text in place of the one of `revision`: an edit like any other. Raises as `edit`, NotFound."""
@@ -314,18 +325,18 @@ class Journal:
         False when the same pen has kept it meanwhile: then there is nothing to come back to. Raises NotFound for
         a place that there is not, EntryError for a text that is too long, StorageError.
         """
-        kind, _, name = draft.place.partition(":")
+        kind, _, name = draft.draft_key.partition(":")
         text = self._fitting(draft.text)
         about = None
         try:
             if kind == "day":
-                known = day_place(parse_day(name))
+                known = day_draft_key(parse_day(name))
             else:
                 about = bytes.fromhex(name)
-                known = {"entry": edit_place, "answer": answer_place}[kind](about)
+                known = {"entry": edit_draft_key, "answer": answer_draft_key}[kind](about)
         except (UnknownDay, ValueError, KeyError):
             known = ""
-        if known != draft.place:
+        if known != draft.draft_key:
             raise NotFound("There is no such place to write.")
         if kind == "entry" and about is not None:
             entry = await self._db.entries.get(keys, about)
@@ -335,21 +346,21 @@ class Journal:
 
     async def drafts(self, keys: Keyring, places: Iterable[str]) -> dict[str, Draft]:
         """The drafts in these places."""
-        return await self._db.drafts.at(keys, places)
+        return await self._db.drafts.get_many(keys, places)
 
     async def leave_draft(self, keys: Keyring, place: str) -> None:
         """Let a draft go."""
-        await self._db.drafts.remove(keys, place)
+        await self._db.drafts.delete(keys, place)
 
     # -- what is deleted ---------------------------------------------------------------------------
 
-    async def deleted(self, keys: Keyring) -> list[tuple[Entry, Deleted]]:
+    async def deleted(self, keys: Keyring) -> list[tuple[Entry, DeletedEntry]]:
         """What can still be brought back, the latest deleted first; what does not open is left out."""
         listed = await self._trash(keys)
-        entries = {entry.id: entry for entry in await self._db.entries.many(keys, [item.id for item in listed])}
+        entries = {entry.id: entry for entry in await self._db.entries.get_many(keys, [item.id for item in listed])}
         return [(entries[item.id], item) for item in reversed(listed) if item.id in entries]
 
-    async def deleted_entry(self, keys: Keyring, entry_id: bytes) -> tuple[Entry, Deleted]:
+    async def deleted_entry(self, keys: Keyring, entry_id: bytes) -> tuple[Entry, DeletedEntry]:
         """One of them. Raises NotFound for an entry that is not deleted."""
         for item in await self._trash(keys):
             if item.id == entry_id:
@@ -367,7 +378,7 @@ class Journal:
 
     async def erase_due(self, keys: Keyring) -> int:
         """Erase what was deleted more than KEPT_FOR ago, and return how many that were."""
-        due = [item for item in await self._trash(keys) if item.at + KEPT_FOR <= utc_now()]
+        due = [item for item in await self._trash(keys) if item.deleted_at + KEPT_FOR <= utc_now()]
         for item in due:
             await self._erase(keys, item)
         return len(due)
@@ -395,28 +406,34 @@ class Journal:
             self._tended.pop(keys.user_id, None)
             logger.warning("what was due could not be erased (%s)", type(error).__name__)
 
-    async def _erase(self, keys: Keyring, item: Deleted) -> list[bytes]:
+    async def _erase(self, keys: Keyring, item: DeletedEntry) -> list[bytes]:
         looked: dict[bytes, int] = {}
         for _ in range(TRIES):
-            gone, moved = {item.id, *item.others}, list[Entry]()
-            for entry in await self._db.entries.many(keys, [item.id]):  # one that does not open goes by the list alone
+            gone, moved = {item.id, *item.thread_ids}, list[Entry]()
+            for entry in await self._db.entries.get_many(
+                keys, [item.id]
+            ):  # one that does not open goes by the list alone
                 if entry.deleted is None:
                     raise NotFound("This entry has been brought back.")
                 thread = await self.thread(keys, item.id)
-                if entry.to is None:
+                if entry.parent_id is None:
                     gone |= {other.id for other in thread.later}
-                moved = [replace(o, to=entry.to) for o in thread.later if o.to == entry.id and o.id not in gone]
-            borne = await self._db.tags.links_of(keys.user_id, gone)
+                moved = [
+                    replace(o, parent_id=entry.parent_id)
+                    for o in thread.later
+                    if o.parent_id == entry.id and o.id not in gone
+                ]
+            borne = await self._db.tags.tag_ids_of(keys.user_id, gone)
             revisions = await self._db.entries.revisions(keys.user_id)
             moved = await self._forgetting(keys, gone, moved, revisions, looked)
-            places = [place(entry_id) for entry_id in gone for place in (edit_place, answer_place)]
+            places = [place(entry_id) for entry_id in gone for place in (edit_draft_key, answer_draft_key)]
             also = [
-                self._db.trash.changing(keys, _clearing(item.id, gone)),
-                self._db.drafts.removing(keys, places),
-                self._db.digests.forgetting(keys, gone),
+                self._db.trash.updating(keys, _clearing(item.id, gone)),
+                self._db.drafts.deleting(keys, places),
+                self._db.summaries.deleting_for_sources(keys, gone),
                 forget_traces(keys, gone, {trace for traces in borne.values() for trace in traces}),
                 # A reply that was stored since they were read may hold the words.
-                self._db.entries.erased_alone(keys.user_id, revisions, gone, len(moved)),
+                self._db.entries.require_unchanged_except(keys.user_id, revisions, gone, len(moved)),
             ]
             try:
                 changed = await self._db.entries.erase(keys, list(gone), moved, also)
@@ -440,36 +457,36 @@ class Journal:
 
         `looked` are the revisions that were found to have nothing of it; this goes on there, and adds to them.
         """
-        texts = [entry.text for entry in await self._db.entries.many(keys, list(gone)) if entry.role == "me"]
+        texts = [entry.text for entry in await self._db.entries.get_many(keys, list(gone)) if entry.role == "me"]
         for entry_id in gone:  # a reply may quote what stood there before an edit
-            texts += [version.text for version in await self._db.versions.of(keys, entry_id)]
+            texts += [version.text for version in await self._db.versions.list_for_entry(keys, entry_id)]
         changed = {entry.id: entry for entry in moved}
         ids = [i for i, at in revisions.items() if i not in gone and (i in changed or looked.get(i) != at)]
         for start in range(0, len(ids), SCAN_BATCH):
-            for entry in await self._db.entries.many(keys, ids[start : start + SCAN_BATCH]):
+            for entry in await self._db.entries.get_many(keys, ids[start : start + SCAN_BATCH]):
                 if (left := without_erased(changed.get(entry.id, entry), gone, texts)) is not None:
                     changed[entry.id] = left
                 elif entry.id not in changed:
                     looked[entry.id] = entry.revision
         return list(changed.values())
 
-    async def _trash(self, keys: Keyring) -> list[Deleted]:
+    async def _trash(self, keys: Keyring) -> list[DeletedEntry]:
         """The list of what is deleted. Made from the records once, for journals that are older than the list."""
-        listed = await self._db.trash.all(keys)
+        listed = await self._db.trash.list_all(keys)
         if listed is not None:
             return listed
         marked: list[tuple[datetime, Entry]] = []
         ids = list(await self._db.entries.revisions(keys.user_id))
         for start in range(0, len(ids), SCAN_BATCH):
-            opened = await self._db.entries.many(keys, ids[start : start + SCAN_BATCH])
+            opened = await self._db.entries.get_many(keys, ids[start : start + SCAN_BATCH])
             marked += [(entry.deleted, replace(entry, text="")) for entry in opened if entry.deleted is not None]
         marked.sort(key=lambda pair: (pair[0], pair[1].id))
         # What went with the beginning of its thread bears the same instant.
-        with_thread = {at for at, entry in marked if entry.to is None}
-        await self._db.trash.begin(
-            keys, [Deleted(e.id, at) for at, e in marked if e.to is None or at not in with_thread]
+        with_thread = {at for at, entry in marked if entry.parent_id is None}
+        await self._db.trash.initialize(
+            keys, [DeletedEntry(e.id, at) for at, e in marked if e.parent_id is None or at not in with_thread]
         )
-        return await self._db.trash.all(keys) or []
+        return await self._db.trash.list_all(keys) or []
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -481,7 +498,7 @@ class Journal:
         zone: str,
         to: bytes | None,
         place: str,
-        pen: Pen | None,
+        pen: FormToken | None,
         *,
         withheld: bool = False,
     ) -> Entry:
@@ -489,19 +506,19 @@ class Journal:
         at = self.now()
         page = day or day_of(at, zone_named(zone))
         entry = Entry(
-            pen.id if pen else secrets.token_bytes(16), page, "me", checked, at, zone, to=to, withheld=withheld
+            pen.id if pen else secrets.token_bytes(16), page, "me", checked, at, zone, parent_id=to, withheld=withheld
         )
-        drafts = [self._db.drafts.settling(keys, place, pen)] if pen and place else []
+        drafts = [self._db.drafts.clearing_draft(keys, place, pen)] if pen and place else []
         also = [*drafts, *self.traces.writing(keys, entry.id, "", checked)]
         try:
-            await self._db.entries.add(keys, entry, also=also)
-        except AlreadyThere:
-            for kept in await self._db.entries.many(keys, [entry.id]):
-                if (kept.text, kept.to, kept.deleted) == (checked, to, None):
+            await self._db.entries.add(keys, entry, steps=also)
+        except AlreadyExists:
+            for kept in await self._db.entries.get_many(keys, [entry.id]):
+                if (kept.text, kept.parent_id, kept.deleted) == (checked, to, None):
                     return kept  # the same form, sent twice
             entry = replace(entry, id=secrets.token_bytes(16))
             also = [*drafts, *self.traces.writing(keys, entry.id, "", checked)]
-            await self._db.entries.add(keys, entry, also=also)
+            await self._db.entries.add(keys, entry, steps=also)
         self._search.put(keys, entry)
         return entry
 
@@ -515,11 +532,11 @@ class Journal:
             entry = await self._db.entries.get(keys, entry_id)
             if (entry.deleted is not None) == deleted:
                 return [entry]
-            later = (await self.thread(keys, entry_id)).later if entry.to is None else ()
+            later = (await self.thread(keys, entry_id)).later if entry.parent_id is None else ()
             marked = [entry, *(other for other in later if other.deleted == entry.deleted)]
             mark = utc_now() if deleted else None
-            item = Deleted(entry.id, mark, tuple(other.id for other in marked[1:])) if mark else None
-            step = self._db.trash.changing(keys, _listing(entry.id, item))
+            item = DeletedEntry(entry.id, mark, tuple(other.id for other in marked[1:])) if mark else None
+            step = self._db.trash.updating(keys, _listing(entry.id, item))
             try:
                 changed = [replace(other, deleted=mark) for other in marked]
                 return await self._db.entries.update_all(keys, changed, [step])
@@ -534,10 +551,10 @@ def without_erased(reply: Entry, gone: Collection[bytes], texts: Iterable[str]) 
         return None
     left = redact_erased(reply, gone, texts) or reply
     if (receipt := left.receipt) is not None:
-        read = {*reply.also, *reply.sources, *receipt.beside} & set(gone)
+        read = {*reply.also_answers, *reply.sources, *receipt.same_page_ids} & set(gone)
         lost = len(read) or int(left.text != reply.text)
-        beside = tuple(other for other in receipt.beside if other not in gone)
-        left = replace(left, receipt=replace(receipt, beside=beside, erased=receipt.erased + lost))
+        beside = tuple(other for other in receipt.same_page_ids if other not in gone)
+        left = replace(left, receipt=replace(receipt, same_page_ids=beside, erased_count=receipt.erased_count + lost))
     return left if left != reply else None
 
 
@@ -545,26 +562,26 @@ def _hanging_on(entry_id: bytes, later: Iterable[Entry]) -> list[Entry]:
     """What answers an entry, and what answers that, and so on."""
     found, ids = list[Entry](), {entry_id}
     for entry in later:  # in a thread nothing stands before what it answers
-        if entry.to in ids:
+        if entry.parent_id in ids:
             ids.add(entry.id)
             found.append(entry)
     return found
 
 
-def _listing(entry_id: bytes, item: Deleted | None) -> Callable[[list[Deleted]], list[Deleted]]:
+def _listing(entry_id: bytes, item: DeletedEntry | None) -> Callable[[list[DeletedEntry]], list[DeletedEntry]]:
     """The change that puts `item` at the end of the list, or takes the entry off it."""
 
-    def change(listed: list[Deleted]) -> list[Deleted]:
+    def change(listed: list[DeletedEntry]) -> list[DeletedEntry]:
         kept = [other for other in listed if other.id != entry_id]
         return kept if item is None else [*kept, item]
 
     return change
 
 
-def _clearing(entry_id: bytes, gone: set[bytes]) -> Callable[[list[Deleted]], list[Deleted]]:
+def _clearing(entry_id: bytes, gone: set[bytes]) -> Callable[[list[DeletedEntry]], list[DeletedEntry]]:
     """The change that takes what is erased off the list; StaleRevision when the entry was brought back meanwhile."""
 
-    def change(listed: list[Deleted]) -> list[Deleted]:
+    def change(listed: list[DeletedEntry]) -> list[DeletedEntry]:
         if all(item.id != entry_id for item in listed):
             raise StaleRevision("This entry has been brought back.")
         return [item for item in listed if item.id not in gone]

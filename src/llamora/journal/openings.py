@@ -9,7 +9,7 @@ from llamora.journal.summaries import Asked, Digests, made_of, readable
 from llamora.persistence.connection import StorageError
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
-from llamora.persistence.summaries import Digest
+from llamora.persistence.summaries import StoredSummary
 from llamora.vault.keys import Keyring
 
 LOOK_BACK = 14  # days
@@ -25,24 +25,24 @@ class Openings:
         self._journal = journal
         self._digests = digests
 
-    async def line(self, keys: Keyring, day: date) -> Digest | None:
+    async def line(self, keys: Keyring, day: date) -> StoredSummary | None:
         """The line of a day, if it has one and all it was drawn from stands as it did."""
-        kept = await self._db.digests.get(keys, "opening", day)
+        kept = await self._db.summaries.get(keys, "opening", day)
         if kept is None or not kept.text:
             return None
-        entries = await self._db.entries.many(keys, kept.sources)
-        if kept.made_of != made_of([e for e in entries if e.deleted is None and not e.withheld]):
+        entries = await self._db.entries.get_many(keys, kept.sources)
+        if kept.content_hash != made_of([e for e in entries if e.deleted is None and not e.withheld]):
             with suppress(StorageError):  # a full disk keeps nobody from reading
-                await self._db.digests.remove(keys, "opening", day)
+                await self._db.summaries.delete(keys, "opening", day)
             return None
         return kept
 
     async def due(self, keys: Keyring, day: date) -> bool:
         """Whether it makes sense to ask for a line now: a model that was just asked is left alone for a while."""
-        kept = await self._db.digests.get(keys, "opening", day)
+        kept = await self._db.summaries.get(keys, "opening", day)
         return kept is None or not _asked_lately(kept)
 
-    async def make(self, keys: Keyring, today: date, endpoint: str = "") -> Digest | None:
+    async def make(self, keys: Keyring, today: date, endpoint: str = "") -> StoredSummary | None:
         """The line for today, made now unless it is there or on its way; None when the last days are empty or change.
 
         That it is asked for is stored first, as a line without words, so that no other worker asks too.
@@ -51,15 +51,15 @@ class Openings:
         if (kept := await self.line(keys, today)) is not None:
             return kept
         entries = await self._last(keys, today)
-        asked = Digest("opening", today, "", (), str(int(time.time())), "")
-        if not entries or not await self._db.digests.put_unless(
+        asked = StoredSummary("opening", today, "", (), str(int(time.time())), "")
+        if not entries or not await self._db.summaries.save_unless(
             keys, asked, lambda d: bool(d.text) or _asked_lately(d)
         ):
             return None
         try:
             return await self._digests.say(keys, "opening", today, entries, endpoint)
         except EntryError:  # one of them was changed meanwhile: the next look makes it anew
-            await self._db.digests.remove(keys, "opening", today)
+            await self._db.summaries.delete(keys, "opening", today)
             return None
 
     async def preview(self, keys: Keyring, today: date, endpoint: str = "") -> Asked:
@@ -76,5 +76,5 @@ class Openings:
         return sorted(found, key=lambda entry: (entry.at, entry.id))
 
 
-def _asked_lately(kept: Digest) -> bool:
-    return not kept.text and 0 <= time.time() - int(kept.made_of) < AGAIN_SECONDS
+def _asked_lately(kept: StoredSummary) -> bool:
+    return not kept.text and 0 <= time.time() - int(kept.content_hash) < AGAIN_SECONDS

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
-from llamora.dates import zone
+from llamora.dates import parse_zone
 
 Theme = Literal["system", "light", "dark", "contrast"]
 THEMES: tuple[Theme, ...] = ("system", "light", "dark", "contrast")
@@ -75,7 +75,7 @@ def write_profile(profile: Profile) -> bytes:
 def known_zone(name: str) -> str:
     """`name` when it is a zone this machine knows, else UTC: a browser may send anything."""
     try:
-        zone(name)
+        parse_zone(name)
     except ValueError:
         return "UTC"
     return name

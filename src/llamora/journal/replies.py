@@ -17,12 +17,12 @@ from llamora.llm.client import ModelError, estimate_tokens
 from llamora.llm.model import Model
 from llamora.llm.prompts import MESSAGE_TOKENS, PromptBuilder
 from llamora.llm.queue import Turns
-from llamora.persistence.connection import AlreadyThere, NotFound, StaleRevision, StorageError, Transaction
+from llamora.persistence.connection import AlreadyExists, NotFound, StaleRevision, StorageError, Transaction
 from llamora.persistence.entries import Entry, Receipt, State
 from llamora.persistence.local_db import LocalDB
 from llamora.search.service import SearchService
 from llamora.settings import LlmSettings
-from llamora.text import place_of
+from llamora.text import error_location
 from llamora.vault.keys import Keyring, KeyringClosed
 
 logger = getLogger(__name__)
@@ -95,7 +95,7 @@ class Replies:
             raise EntryError("A reply is asked for to what you wrote. Answer the reply first.")
         known: set[bytes] | None = None  # what stood on its page when it was asked
         for _ in range(TRIES):
-            there = await self._db.entries.day(keys, asked.day)
+            there = await self._db.entries.list_day(keys, asked.day)
             known = {entry.id for entry in there} if known is None else known
             page = threads(there)
             thread = next((thread for thread in page if to in {e.id for e in (thread.root, *thread.later)}), None)
@@ -104,7 +104,7 @@ class Replies:
             if asked.withheld or thread.root.withheld:
                 raise EntryError(WITHHELD)
             for live in list(self._live.values()):
-                same = (live.entry.to, live.entry.also) == (to, tuple(also))
+                same = (live.entry.parent_id, live.entry.also_answers) == (to, tuple(also))
                 if same and not live.finished and await asyncio.shield(live.placed):  # what has no record is not shown
                     return live.now()
             for other in (each for each in thread.later if _answers(each, to, also)):
@@ -117,12 +117,12 @@ class Replies:
                 "",
                 self._journal.now(),
                 zone,
-                to=to,
+                parent_id=to,
                 state="streaming",
                 boot=self._boot,
-                also=tuple(also),
+                also_answers=tuple(also),
             )
-            with suppress(AlreadyThere):  # another worker was asked the same at the same moment, and was first
+            with suppress(AlreadyExists):  # another worker was asked the same at the same moment, and was first
                 return await self._begin(keys, LiveReply(reply, endpoint), page, known, today)
         raise StaleRevision("This reply is being changed elsewhere. Try again in a moment.")
 
@@ -135,12 +135,12 @@ class Replies:
         async def alone(_: Transaction) -> None:
             live.alone.set()
 
-        to, also = reply.to or reply.id, reply.also
-        first = self._db.entries.none_came(keys, reply.day, {*known, reply.id}, lambda e: _answers(e, to, also))
+        to, also = reply.parent_id or reply.id, reply.also_answers
+        first = self._db.entries.require_no_new(keys, reply.day, {*known, reply.id}, lambda e: _answers(e, to, also))
         # The prompt is made while the disk is busy; nothing is shown before the reply has its place there.
         live.task = asyncio.create_task(self._write(keys, live, today), name="reply")
         try:
-            await self._db.entries.add(keys, reply, also=[first, alone])
+            await self._db.entries.add(keys, reply, steps=[first, alone])
         except BaseException:
             live.placed.set_result(False)
             live.task.cancel()
@@ -289,7 +289,7 @@ class Replies:
         except KeyringClosed:
             state, note = "stopped", CUT_SHORT
         except Exception as error:
-            logger.error("a reply failed (%s at %s)", type(error).__name__, place_of(error))
+            logger.error("a reply failed (%s at %s)", type(error).__name__, error_location(error))
             state, note = "failed", "Something went wrong inside Llamora. Ask again."
         live.finishing = True
         if await live.placed:
@@ -298,15 +298,15 @@ class Replies:
     async def _stream(self, keys: Keyring, live: LiveReply, today: date) -> None:
         entry = live.entry
         page, live.page = live.page, None  # what went meanwhile `_why_end` sees
-        page = threads(await self._db.entries.day(keys, entry.day)) if page is None else page
+        page = threads(await self._db.entries.list_day(keys, entry.day)) if page is None else page
         composed = await self.composer.compose(
-            keys, page, entry.day, entry.to or entry.id, entry.also, today, live.endpoint
+            keys, page, entry.day, entry.parent_id or entry.id, entry.also_answers, today, live.endpoint
         )
         prompt, receipt = composed.prompt, composed.receipt
         live.begin(prompt, composed.quoted)
-        sources = tuple(p.entry for p in receipt.passages)
+        sources = tuple(p.entry_id for p in receipt.passages)
         live.entry = replace(entry, model=receipt.model, sources=sources, receipt=receipt)
-        live.read = {**{p.entry: p.text for p in receipt.passages}, **composed.read}
+        live.read = {**{p.entry_id: p.text for p in receipt.passages}, **composed.read}
         live.seen = composed.seen
         if why := await self._why_end(keys, live):  # while the prompt was made
             self._cancel(live, why)
@@ -333,7 +333,7 @@ class Replies:
                 receipt,
                 tokens_out=receipt.tokens_out or (estimate_tokens(live.text) if live.text else 0),
                 quoted=live.quoted(),
-                first_ms=round((live.first - asked) * 1000) if live.first >= 0 else -1,
+                first_token_ms=round((live.first - asked) * 1000) if live.first >= 0 else -1,
             )
             live.entry = replace(live.entry, receipt=receipt)
 
@@ -403,9 +403,9 @@ class Replies:
         texts = read or {}
         gone = set[bytes]()
         for _ in range(TRIES):
-            drawn_on = {*entry.sources, *entry.also, *texts} - gone
+            drawn_on = {*entry.sources, *entry.also_answers, *texts} - gone
             try:
-                standing = self._db.entries.standing(keys.user_id, dict.fromkeys(drawn_on))
+                standing = self._db.entries.require_revisions(keys.user_id, dict.fromkeys(drawn_on))
                 return await self._db.entries.update(keys, entry, [standing])
             except StaleRevision:
                 stored = await self._db.entries.get(keys, entry.id)
@@ -417,8 +417,8 @@ class Replies:
                 entry = replace(
                     entry,
                     revision=stored.revision,
-                    to=stored.to,
-                    also=stored.also,
+                    parent_id=stored.parent_id,
+                    also_answers=stored.also_answers,
                     deleted=stored.deleted,
                     preferred=stored.preferred,
                     withheld=stored.withheld,
@@ -434,7 +434,7 @@ class Replies:
         if live.read.keys() - found.keys():
             return ERASED_MEANWHILE
         changed = [entry_id for entry_id, revision in found.items() if live.seen.get(entry_id) != revision]
-        now = await self._db.entries.many(keys, changed)
+        now = await self._db.entries.get_many(keys, changed)
         if any(entry.withheld for entry in now):
             return KEPT_MEANWHILE
         if any(entry.deleted is not None for entry in now):
@@ -453,7 +453,7 @@ class Replies:
         while self._live:
             await asyncio.sleep(WATCH_SECONDS)
             try:
-                if counter == (counter := await self._db.change_counter()):
+                if counter == (counter := await self._db.data_version()):
                     continue
                 for keys in {keys.user_id: keys for keys in self._keys.values()}.values():
                     if not await self._wanted(keys):
@@ -461,7 +461,7 @@ class Replies:
                 for reply_id, live in [item for item in self._live.items() if item[1].placed.done()]:
                     if (keys := self._keys.get(reply_id)) is None:
                         continue  # it ended while another one was looked at
-                    stored = await self._db.entries.many(keys, [reply_id])
+                    stored = await self._db.entries.get_many(keys, [reply_id])
                     if live.finished:
                         continue
                     if not stored or stored[0].stopping:
@@ -482,7 +482,7 @@ async def _counted(receipt: Receipt, composed: Composed, text: str) -> Receipt:
     receipt = replace(receipt, tokens_out=written)
     if not read or not client.counts:
         return receipt
-    return replace(receipt, tokens_in=sum(read) + MESSAGE_TOKENS * len(read), counted=True)
+    return replace(receipt, tokens_in=sum(read) + MESSAGE_TOKENS * len(read), tokens_counted=True)
 
 
 async def _read(pieces: AsyncGenerator[str], came: "asyncio.Queue[str | None]") -> None:
@@ -496,4 +496,6 @@ async def _read(pieces: AsyncGenerator[str], came: "asyncio.Queue[str | None]") 
 
 
 def _answers(entry: Entry, to: bytes, also: Sequence[bytes]) -> bool:
-    return entry.role == "reply" and entry.deleted is None and (entry.to, entry.also) == (to, tuple(also))
+    return (
+        entry.role == "reply" and entry.deleted is None and (entry.parent_id, entry.also_answers) == (to, tuple(also))
+    )

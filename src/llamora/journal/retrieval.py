@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from llamora.journal.tags import Traces
-from llamora.persistence.entries import Used
+from llamora.persistence.entries import UsedPassage
 from llamora.persistence.local_db import LocalDB
 from llamora.search.embedder import chunks
 from llamora.search.rank import STOP_WORDS, match_terms, normalised, plain, tokens
@@ -40,7 +40,7 @@ _ENDING = re.compile(r"(?<=\w{3})(?:'s|’s|ies|ing|ed|es|s|e|y)$")
 class Drawn(NamedTuple):
     """A passage, and the revision at which its entry might be read by the model."""
 
-    used: Used
+    used: UsedPassage
     revision: int
 
 
@@ -59,7 +59,7 @@ async def related(
     question = text[:QUESTION_CHARACTERS]
     hits = await search.passages(keys, question, today=today, leave_out=here, limit=2 * PASSAGES, whole=True)
     asked = content_words(question)
-    entries = {entry.id: entry for entry in await db.entries.many(keys, [hit.entry_id for hit in hits])}
+    entries = {entry.id: entry for entry in await db.entries.get_many(keys, [hit.entry_id for hit in hits])}
     found: list[Drawn] = []
     for hit in hits:
         entry = entries.get(hit.entry_id)
@@ -69,7 +69,7 @@ async def related(
             continue
         passage = excerpt(entry.text, hit.passage, asked)
         if bears(hit.likeness, asked, passage):
-            used = Used(len(found) + 1, entry.id, entry.day, passage, round(hit.score, 4))
+            used = UsedPassage(len(found) + 1, entry.id, entry.day, passage, round(hit.score, 4))
             found.append(Drawn(used, entry.revision))
     return found
 
@@ -89,9 +89,9 @@ async def recalled(
     Those with the most traces in common come first, of them the newest. Entries of `here`, deleted ones and those kept
     from the model are left out. Raises StorageError.
     """
-    away = here | {drawn.used.entry for drawn in found}
+    away = here | {drawn.used.entry_id for drawn in found}
     sharing = [each for each in await traces.sharing(keys, asked) if each[2] < day and each[0] not in away][:LOOKED_AT]
-    entries = {entry.id: entry for entry in await db.entries.many(keys, [each[0] for each in sharing])}
+    entries = {entry.id: entry for entry in await db.entries.get_many(keys, [each[0] for each in sharing])}
     words = content_words(text[:QUESTION_CHARACTERS])
     brought: list[Drawn] = []
     for entry_id, count, _ in sharing:
@@ -99,9 +99,9 @@ async def recalled(
         if entry is None or entry.role != "me" or entry.withheld or entry.deleted is not None or len(brought) == TRACED:
             continue
         passage = excerpt(entry.text, -1, words)
-        brought.append(Drawn(Used(0, entry.id, entry.day, passage, float(count), traced=True), entry.revision))
+        brought.append(Drawn(UsedPassage(0, entry.id, entry.day, passage, float(count), from_tag=True), entry.revision))
     mixed = [drawn for pair in zip_longest(found, brought) for drawn in pair if drawn is not None][:PASSAGES]
-    return [drawn._replace(used=replace(drawn.used, number=number)) for number, drawn in enumerate(mixed, 1)]
+    return [drawn._replace(passage=replace(drawn.used, number=number)) for number, drawn in enumerate(mixed, 1)]
 
 
 def bears(likeness: float, asked: AbstractSet[str], passage: str) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from logging import getLogger
 
 from llamora.persistence.connection import StaleRevision, StorageError
-from llamora.persistence.key_rotation import BATCH, SEALED, Unreadable
+from llamora.persistence.key_rotation import BATCH_SIZE, SEALED_KINDS, UnreadableRecord
 from llamora.persistence.local_db import LocalDB
 from llamora.vault import keys as vault_keys
 from llamora.vault.envelope import VaultError
@@ -82,21 +82,21 @@ class Rotation:
             raise StaleRevision("The key is being changed already. That goes on by itself while you are signed in.")
         await renew_keys(self._db, keys, stored, session=session)
 
-    async def finish(self, keys: Keyring) -> list[Unreadable]:
+    async def finish(self, keys: Keyring) -> list[UnreadableRecord]:
         """Put what was written before under the newest key, then erase the older ones; what did not open.
 
         Raises StorageError; KeyringClosed when the writer locked meanwhile.
         """
         await asyncio.sleep(NOTICE_SECONDS)
         for number in range(PASSES):
-            unreadable: list[Unreadable] = []
-            for kind in SEALED:
-                ids = await self._db.epochs.waiting(keys, kind)
-                for start in range(0, len(ids), BATCH):
-                    unreadable += await self._db.epochs.seal_anew(keys, kind, ids[start : start + BATCH])
+            unreadable: list[UnreadableRecord] = []
+            for kind in SEALED_KINDS:
+                ids = await self._db.key_rotation.pending_ids(keys, kind)
+                for start in range(0, len(ids), BATCH_SIZE):
+                    unreadable += await self._db.key_rotation.reseal(keys, kind, ids[start : start + BATCH_SIZE])
                     await asyncio.sleep(0)  # whoever waits to write comes first
-            if await self._db.epochs.retire(keys, unreadable):
-                keys.take(await self._db.users.data_keys(keys.user_id))
+            if await self._db.key_rotation.drop_old_keys(keys, unreadable):
+                keys.take(await self._db.users.get_data_keys(keys.user_id))
                 return unreadable
             await asyncio.sleep(number * PAUSE_SECONDS)  # somebody still wrote under the old one
         raise StorageError("Records keep being written under the old key. The change goes on at the next sign-in.")
@@ -105,9 +105,9 @@ class Rotation:
         """Go on with a change that is under way, in the background."""
         user_id = keys.user_id
         try:
-            if user_id in self._tasks or await self._db.epochs.count(user_id) == 1:
+            if user_id in self._tasks or await self._db.key_rotation.count_data_keys(user_id) == 1:
                 return
-            known = keys.take(await self._db.users.data_keys(user_id))
+            known = keys.take(await self._db.users.get_data_keys(user_id))
         except StorageError as error:  # the next sweep tries again
             logger.warning("whether keys are being changed could not be read (%s)", type(error).__name__)
             return

@@ -19,10 +19,10 @@ from llamora.llm.reasoning import THOUGHTS_END
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
-from llamora.persistence.tag_changes import trace_hash
+from llamora.persistence.tag_changes import tag_hash
 from llamora.search.rank import STOP_WORDS, plain
 from llamora.search.service import SearchService
-from llamora.text import is_emoji, trace_key, trace_name
+from llamora.text import is_emoji, tag_key, tag_name
 from llamora.vault.keys import Keyring
 
 MOST = 6  # suggestions for an entry
@@ -138,24 +138,24 @@ class Suggestions:
 
     async def refuse(self, keys: Keyring, entry_id: bytes, name: str) -> None:
         """Do not suggest a name for an entry again, by whichever of its names. Raises NotFound, StorageError."""
-        book = await self._db.tags.book(keys)
-        await self._db.tags.refuse(keys, entry_id, [name, book.meant(name, trace_hash(keys, name))])
+        book = await self._db.tags.get_meta(keys)
+        await self._db.tags.refuse_suggestions(keys, entry_id, [name, book.canonical(name, tag_hash(keys, name))])
 
     async def _valid(self, keys: Keyring, entry_id: bytes, names: Sequence[str]) -> tuple[str, ...]:
         """Those of these names that can be given, each trace once, as it is called."""
-        book = await self._db.tags.book(keys)
+        book = await self._db.tags.get_meta(keys)
         borne = (await self._journal.traces.on(keys, [entry_id])).get(entry_id, [])
-        refused = await self._db.tags.refused(keys, entry_id)
-        away = {trace_key(trace.name) for trace in borne} | refused
-        away |= {trace_key(book.meant(key, trace_hash(keys, key))) for key in refused}  # what it is called by now
+        refused = await self._db.tags.refused_names(keys, entry_id)
+        away = {tag_key(trace.name) for trace in borne} | refused
+        away |= {tag_key(book.canonical(key, tag_hash(keys, key))) for key in refused}  # what it is called by now
         found: dict[str, str] = {}
         for written in names:
-            name = trace_name(written)
-            if not name or trace_key(name) in away:
+            name = tag_name(written)
+            if not name or tag_key(name) in away:
                 continue
-            name = book.meant(name, trace_hash(keys, name))
-            if trace_key(name) not in away and trace_hash(keys, name) not in book.hidden:
-                found.setdefault(trace_key(name), name)
+            name = book.canonical(name, tag_hash(keys, name))
+            if tag_key(name) not in away and tag_hash(keys, name) not in book.hidden:
+                found.setdefault(tag_key(name), name)
         return tuple(found.values())[:MOST]
 
     async def _near(self, keys: Keyring, entry: Entry) -> list[str]:
@@ -191,8 +191,10 @@ class Suggestions:
         """The names used most, of those that an entry bears which the model may read."""
         used = sorted(own, key=lambda trace: -trace.entries)[:TOLD]
         bearing = {t.id: sorted(await self._journal.traces.bearing(keys, t.id))[:LOOKED_AT] for t in used}
-        entries = await self._db.entries.many(keys, list({each for ids in bearing.values() for each in ids}))
-        read = {e.id for e in entries if e.role == "me" and e.to is None and e.deleted is None and not e.withheld}
+        entries = await self._db.entries.get_many(keys, list({each for ids in bearing.values() for each in ids}))
+        read = {
+            e.id for e in entries if e.role == "me" and e.parent_id is None and e.deleted is None and not e.withheld
+        }
         return [trace.name for trace in used if not read.isdisjoint(bearing[trace.id])]
 
 

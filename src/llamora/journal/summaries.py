@@ -20,7 +20,7 @@ from llamora.llm.reasoning import THOUGHTS_END
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
-from llamora.persistence.summaries import Digest
+from llamora.persistence.summaries import StoredSummary
 from llamora.vault.keys import Keyring
 
 MAX_TOKENS = 200  # three sentences at most
@@ -37,7 +37,7 @@ UNREADABLE = "There is nothing under this trace that the model may read."
 class Summary:
     """What a model said of a trace, and the entries that it cites by their places from 1."""
 
-    digest: Digest
+    digest: StoredSummary
     entries: tuple[Entry, ...]
 
 
@@ -69,16 +69,16 @@ class Digests:
         self._prompts = prompts
         self._turns = turns
 
-    async def recap(self, keys: Keyring, day: date, page: Sequence[Thread]) -> Digest | None:
+    async def recap(self, keys: Keyring, day: date, page: Sequence[Thread]) -> StoredSummary | None:
         """The summary of a page as it stands; one of what has changed since is removed."""
-        kept = await self._db.digests.get(keys, "recap", day)
-        if kept is not None and kept.made_of != made_of(readable(page)):
+        kept = await self._db.summaries.get(keys, "recap", day)
+        if kept is not None and kept.content_hash != made_of(readable(page)):
             with suppress(StorageError):  # a full disk keeps nobody from reading
-                await self._db.digests.remove(keys, "recap", day)
+                await self._db.summaries.delete(keys, "recap", day)
             return None
         return kept
 
-    async def sum_up(self, keys: Keyring, day: date, endpoint: str = "") -> Digest:
+    async def sum_up(self, keys: Keyring, day: date, endpoint: str = "") -> StoredSummary:
         """Sum a day up now. Raises EntryError when there is nothing to sum up, ModelError, StorageError."""
         entries = readable(await self._journal.page(keys, day))
         if not entries:
@@ -103,7 +103,7 @@ class Digests:
         prompt = await self._prompts.line(client, kind, day=day, written=written)
         return Asked(prompt, client, await client.describe(), MAX_TOKENS)
 
-    async def say(self, keys: Keyring, kind: Line, day: date, entries: Sequence[Entry], endpoint: str) -> Digest:
+    async def say(self, keys: Keyring, kind: Line, day: date, entries: Sequence[Entry], endpoint: str) -> StoredSummary:
         """Ask for a line about `entries`, and keep it.
 
         Raises EntryError when one of them has changed: then nothing is sent, or what was said is not kept.
@@ -120,7 +120,7 @@ class Digests:
             text = text.partition("\n")[0].strip()
         if not text:
             raise ModelError("broken", NOTHING)
-        digest = Digest(
+        digest = StoredSummary(
             kind,
             day,
             text,
@@ -131,21 +131,21 @@ class Digests:
             QuoteVerifier(prompt.own).verified(text),
         )
         try:
-            await self._db.digests.put(keys, digest, [self._db.entries.standing(keys.user_id, read)])
+            await self._db.summaries.save(keys, digest, [self._db.entries.require_revisions(keys.user_id, read)])
         except StaleRevision:
             raise EntryError(CHANGED) from None
         return digest
 
     async def trace(self, keys: Keyring, trace: bytes) -> Summary | None:
         """The summary of a trace, as long as all that bears it is as it was; otherwise it is removed."""
-        kept = await self._db.digests.get(keys, "trace", trace)
+        kept = await self._db.summaries.get(keys, "trace", trace)
         if kept is None:
             return None
-        found = {entry.id: entry for entry in await self._db.entries.many(keys, kept.sources)}
+        found = {entry.id: entry for entry in await self._db.entries.get_many(keys, kept.sources)}
         entries = tuple(found[source] for source in kept.sources if source in found)
-        if not all(map(_open_to_the_model, entries)) or kept.made_of != await self._state(keys, trace, entries):
+        if not all(map(_open_to_the_model, entries)) or kept.content_hash != await self._state(keys, trace, entries):
             with suppress(StorageError):
-                await self._db.digests.remove(keys, "trace", trace)
+                await self._db.summaries.delete(keys, "trace", trace)
             return None
         return Summary(kept, entries)
 
@@ -167,9 +167,9 @@ class Digests:
             raise ModelError("broken", NOTHING_CITED)
         model = "small built-in model" if info.embedded else info.name
         quoted = QuoteVerifier(passage.text for passage in prompt.passages).verified(text)
-        digest = Digest("trace", trace, text, tuple(entry.id for entry in entries), made_of, model, cut, quoted)
+        digest = StoredSummary("trace", trace, text, tuple(entry.id for entry in entries), made_of, model, cut, quoted)
         try:
-            await self._db.digests.put(keys, digest, [self._db.entries.standing(keys.user_id, read)])
+            await self._db.summaries.save(keys, digest, [self._db.entries.require_revisions(keys.user_id, read)])
         except StaleRevision:
             raise EntryError(CHANGED) from None
         kept = await self.trace(keys, trace)
@@ -230,7 +230,7 @@ class Digests:
         found: list[Entry] = []
         for start in range(0, len(order), PASSAGES):
             part = order[start : start + PASSAGES]
-            opened = {entry.id: entry for entry in await self._db.entries.many(keys, part)}
+            opened = {entry.id: entry for entry in await self._db.entries.get_many(keys, part)}
             found += [opened[each] for each in part if each in opened and _open_to_the_model(opened[each])]
             if len(found) >= PASSAGES:
                 break

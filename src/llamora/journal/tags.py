@@ -10,14 +10,14 @@ from itertools import chain, islice
 
 from llamora.persistence.connection import NotFound, Step
 from llamora.persistence.local_db import LocalDB
-from llamora.persistence.tag_changes import Book, Change, trace_hash
-from llamora.persistence.tags import Changed, Held, Plan, adding, removing
+from llamora.persistence.tag_changes import TagDelta, TagMeta, tag_hash
+from llamora.persistence.tags import TagChangeResult, TagOperation, TagSnapshot, adding_tag, removing_tag
 from llamora.search.index import Mark
 from llamora.search.service import SearchService
-from llamora.text import LONGEST_TRACE, is_emoji, trace_key, trace_name, traces_in
+from llamora.text import MAX_TAG_LENGTH, find_tags, is_emoji, tag_key, tag_name
 from llamora.vault.keys import Keyring
 
-NO_NAME = f"A trace is a word, a few words or one emoji, of at most {LONGEST_TRACE} characters."
+NO_NAME = f"A trace is a word, a few words or one emoji, of at most {MAX_TAG_LENGTH} characters."
 
 
 class TraceError(Exception):
@@ -58,7 +58,7 @@ class Borne:
 class _Known:
     """What the store says of a writer's traces at a revision of its book, kept in memory while they are here."""
 
-    book: Book
+    book: TagMeta
     names: dict[bytes, str]
     by_trace: dict[bytes, set[bytes]]
     by_entry: dict[bytes, set[bytes]]
@@ -67,12 +67,12 @@ class _Known:
     mark: Mark | None = None  # the moment of the index at which `uses` were counted
     counting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def take(self, done: Changed) -> None:
+    def take(self, done: TagChangeResult) -> None:
         """Do in memory what was done in the store."""
-        for trace, entry_id in done.went:
+        for trace, entry_id in done.removed:
             self.by_trace.get(trace, set()).discard(entry_id)
             self.by_entry.get(entry_id, set()).discard(trace)
-        for trace, entry_id in done.came:
+        for trace, entry_id in done.added:
             self.by_trace.setdefault(trace, set()).add(entry_id)
             self.by_entry.setdefault(entry_id, set()).add(trace)
         for trace, name in done.names.items():
@@ -80,9 +80,9 @@ class _Known:
                 self.names.pop(trace, None)
             else:
                 self.names[trace] = name
-        touched = {trace for trace, _ in done.went | done.came}
-        self.uncounted |= touched | done.names.keys() | (done.book.hidden ^ self.book.hidden)
-        self.book = done.book
+        touched = {trace for trace, _ in done.removed | done.added}
+        self.uncounted |= touched | done.names.keys() | (done.meta.hidden ^ self.book.hidden)
+        self.book = done.meta
 
 
 class Traces:
@@ -101,7 +101,7 @@ class Traces:
 
     async def add(self, keys: Keyring, entry_id: bytes, written: str) -> Trace:
         """Put a trace on an entry. Raises TraceError for what is no name, NotFound, StorageError."""
-        name = trace_name(written)
+        name = tag_name(written)
         if not name:
             raise TraceError(NO_NAME)
         entry = await self._db.entries.get(keys, entry_id)
@@ -110,30 +110,30 @@ class Traces:
         if entry.role != "me":
             raise NotFound("There is no such entry.")
         put: dict[bytes, str] = {}
-        await self._do(keys, adding(entry_id, name, put), keep=False)
+        await self._do(keys, adding_tag(entry_id, name, put), keep=False)
         return Trace(*next(iter(put.items())))
 
     async def remove(self, keys: Keyring, entry_id: bytes, trace: bytes) -> bytes:
         """Take a trace off an entry; returns what undoes it."""
-        return await self._do(keys, removing(entry_id, trace))
+        return await self._do(keys, removing_tag(entry_id, trace))
 
     async def rename(self, keys: Keyring, trace: bytes, written: str) -> tuple[bytes, bytes]:
         """Give a trace another name; the old one goes on to mean it. Under the name of another trace they become one.
 
         Returns the id of the trace that it is now, and what undoes it. Raises TraceError, NotFound, StorageError.
         """
-        name = trace_name(written)
+        name = tag_name(written)
         if not name:
             raise TraceError(NO_NAME)
-        target = trace_hash(keys, name)
+        target = tag_hash(keys, name)
 
-        async def plan(held: Held) -> Change:
+        async def plan(held: TagSnapshot) -> TagDelta:
             nonlocal target
             old = await _called(held, trace)
             if target == trace:
-                return Change({trace: name})
-            led, meant = held.meant(name)
-            if led not in (target, trace) and await held.name(led) is not None:
+                return TagDelta({trace: name})
+            led, meant = held.canonical(name)
+            if led not in (target, trace) and await held.get_name(led) is not None:
                 target = led
                 return await _moved(held, trace, old, led, meant)
             return await _moved(held, trace, old, target, name)
@@ -144,9 +144,9 @@ class Traces:
     async def merge(self, keys: Keyring, trace: bytes, into: bytes) -> bytes:
         """Make one trace part of another, whose name stays; returns what undoes it. Raises NotFound, StorageError."""
 
-        async def plan(held: Held) -> Change:
+        async def plan(held: TagSnapshot) -> TagDelta:
             old, meant = await _called(held, trace), await _called(held, into)
-            return Change() if trace == into else await _moved(held, trace, old, into, meant)
+            return TagDelta() if trace == into else await _moved(held, trace, old, into, meant)
 
         return await self._do(keys, plan)
 
@@ -155,49 +155,49 @@ class Traces:
 
         Raises TraceError, NotFound, StorageError.
         """
-        name = trace_name(written)
+        name = tag_name(written)
         if not name:
             raise TraceError(NO_NAME)
-        other = trace_hash(keys, name)
+        other = tag_hash(keys, name)
 
-        async def plan(held: Held) -> Change:
+        async def plan(held: TagSnapshot) -> TagDelta:
             meant = await _called(held, trace)
             if other == trace:
                 raise TraceError("That is its name already.")
-            led, called = held.meant(name)
-            if led not in (other, trace) and await held.name(led) is not None:
+            led, called = held.canonical(name)
+            if led not in (other, trace) and await held.get_name(led) is not None:
                 raise TraceError(f"That name means the trace {called} already.")
-            if (old := await held.name(other)) is not None:
+            if (old := await held.get_name(other)) is not None:
                 return await _moved(held, other, old, trace, meant)
-            return Change(aliases={other: (name, meant)})
+            return TagDelta(aliases={other: (name, meant)})
 
         return await self._do(keys, plan)
 
     async def unalias(self, keys: Keyring, alias: bytes) -> bytes:
         """Let another name of a trace mean it no more; returns what undoes it."""
 
-        async def plan(held: Held) -> Change:
-            return Change(aliases={alias: None} if alias in held.book.aliases else {})
+        async def plan(held: TagSnapshot) -> TagDelta:
+            return TagDelta(aliases={alias: None} if alias in held.meta.aliases else {})
 
         return await self._do(keys, plan)
 
     async def hide(self, keys: Keyring, trace: bytes, *, hidden: bool) -> bytes:
         """Leave a trace out of lists, or show it there again; returns what undoes it."""
 
-        async def plan(held: Held) -> Change:
+        async def plan(held: TagSnapshot) -> TagDelta:
             await _called(held, trace)
-            return Change(hidden={trace: hidden})
+            return TagDelta(hidden={trace: hidden})
 
         return await self._do(keys, plan)
 
     async def delete(self, keys: Keyring, trace: bytes) -> bytes:
         """Take a trace off every entry, with its other names; returns what undoes it. Raises NotFound, StorageError."""
 
-        async def plan(held: Held) -> Change:
+        async def plan(held: TagSnapshot) -> TagDelta:
             name = await _called(held, trace)
-            return Change(
-                unlinked=frozenset((trace, entry_id) for entry_id in await held.entries(trace)),
-                aliases=dict.fromkeys(_aliases_of(held.book, name)),
+            return TagDelta(
+                unlinked=frozenset((trace, entry_id) for entry_id in await held.entries_with_tag(trace)),
+                aliases=dict.fromkeys(_aliases_of(held.meta, name)),
                 hidden={trace: False},
             )
 
@@ -212,33 +212,37 @@ class Traces:
 
         What is new in it (`#like-this`) comes, what is not in it any more goes; what stays is as the writer has it.
         """
-        old = {trace_key(name): name for name in traces_in(before)}
-        new = {trace_key(name): name for name in traces_in(after)}
+        old = {tag_key(name): name for name in find_tags(before)}
+        new = {tag_key(name): name for name in find_tags(after)}
         added = [name for key, name in new.items() if key not in old]
         removed = [name for key, name in old.items() if key not in new]
         if not added and not removed:
             return []
         staying = list(new.values())
-        return [self._db.tags.retracing(keys, entry_id, added, removed, staying, lambda done: self._take(keys, done))]
+        return [
+            self._db.tags.updating_entry_tags(
+                keys, entry_id, added, removed, staying, lambda done: self._take(keys, done)
+            )
+        ]
 
     # -- reading -----------------------------------------------------------------------------------
 
     async def on(self, keys: Keyring, ids: Iterable[bytes]) -> dict[bytes, list[Trace]]:
         """The traces of each of these entries that bears any, in alphabetical order; hidden ones are among them."""
-        found = await self._db.tags.of_entries(keys, list(ids))
+        found = await self._db.tags.tags_of_entries(keys, list(ids))
         return {entry_id: [Trace(trace, name) for trace, name in names.items()] for entry_id, names in found.items()}
 
     async def borne(self, keys: Keyring, texts: Mapping[bytes, str]) -> dict[bytes, Borne]:
         """The traces of these entries, of which the texts are given, and what the names in each text stand for."""
         found: dict[bytes, Borne] = {}
-        book: Book | None = None
+        book: TagMeta | None = None
         for entry_id, traces in (await self.on(keys, texts)).items():
-            named = {trace_key(trace.name): trace.id for trace in traces}
+            named = {tag_key(trace.name): trace.id for trace in traces}
             own = set(named.values())
-            for name in traces_in(texts[entry_id]):
-                if (key := trace_key(name)) not in named:
-                    book = book or await self._db.tags.book(keys)
-                    trace = trace_hash(keys, book.meant(name, trace_hash(keys, name)))
+            for name in find_tags(texts[entry_id]):
+                if (key := tag_key(name)) not in named:
+                    book = book or await self._db.tags.get_meta(keys)
+                    trace = tag_hash(keys, book.canonical(name, tag_hash(keys, name)))
                     named.update({key: trace} if trace in own else {})
             found[entry_id] = Borne(tuple(traces), named)
         return found
@@ -246,7 +250,7 @@ class Traces:
     async def of_name(self, keys: Keyring, written: str) -> Trace:
         """The trace that a name means, by whichever of its names. Raises NotFound."""
         known = await self._known(keys)
-        trace = trace_hash(keys, known.book.meant(written, trace_hash(keys, written)))
+        trace = tag_hash(keys, known.book.canonical(written, tag_hash(keys, written)))
         if trace not in known.names:
             raise NotFound("There is no trace of that name.")
         return Trace(trace, known.names[trace], hidden=trace in known.book.hidden)
@@ -297,7 +301,7 @@ class Traces:
 
     async def sharing(self, keys: Keyring, ids: Sequence[bytes]) -> list[tuple[bytes, int, date]]:
         """The entries that bear traces of these, how many, and their days; most first, newest among equals."""
-        if not await self._db.tags.links_of(keys.user_id, ids):
+        if not await self._db.tags.tag_ids_of(keys.user_id, ids):
             return []
         known = await self._known(keys)
         counts: Counter[bytes] = Counter()
@@ -310,27 +314,27 @@ class Traces:
 
     # -- inside ------------------------------------------------------------------------------------
 
-    async def _do(self, keys: Keyring, plan: Plan, *, keep: bool = True) -> bytes:
-        done = await self._db.tags.change(keys, plan, keep=keep)
+    async def _do(self, keys: Keyring, plan: TagOperation, *, keep: bool = True) -> bytes:
+        done = await self._db.tags.change(keys, plan, undoable=keep)
         self._take(keys, done)
-        return done.undo
+        return done.undo_id
 
-    def _take(self, keys: Keyring, done: Changed) -> None:
-        self._search.retraced(keys.user_id, done.book.revision, {entry_id for _, entry_id in done.came | done.went})
+    def _take(self, keys: Keyring, done: TagChangeResult) -> None:
+        self._search.retraced(keys.user_id, done.meta.revision, {entry_id for _, entry_id in done.added | done.removed})
         known = self._kept.get(keys.user_id)
-        if known is not None and done.book.revision == known.book.revision + 1:
+        if known is not None and done.meta.revision == known.book.revision + 1:
             known.take(done)
         else:
             self._kept.pop(keys.user_id, None)
 
     async def _known(self, keys: Keyring) -> _Known:
         known = self._kept.get(keys.user_id)
-        if known is not None and known.book.revision != await self._db.tags.revision(keys.user_id):
+        if known is not None and known.book.revision != await self._db.tags.get_revision(keys.user_id):
             known = await self._caught_up(keys, known)
         if known is None:
-            book = await self._db.tags.book(keys)
+            book = await self._db.tags.get_meta(keys)
             names = await self._db.tags.names(keys)
-            by_entry = await self._db.tags.by_entry(keys.user_id)
+            by_entry = await self._db.tags.tag_ids_by_entry(keys.user_id)
             known = _Known(book, names, {}, {entry_id: set(traces) for entry_id, traces in by_entry.items()})
             for entry_id, traces in by_entry.items():
                 for trace in traces:
@@ -341,18 +345,18 @@ class Traces:
     async def _caught_up(self, keys: Keyring, known: _Known) -> _Known | None:
         """What is known, with what other processes did since; None where that was too much to be told one by one."""
         before = known.book.revision
-        book = await self._db.tags.book(keys)
-        touched = book.since(before)
+        book = await self._db.tags.get_meta(keys)
+        touched = book.touched_since(before)
         if touched is None:
             return None
-        names = await self._db.tags.named(keys, touched.traces)
-        links = await self._db.tags.links_of(keys.user_id, touched.entries)
+        names = await self._db.tags.names_of(keys, touched.tag_ids)
+        links = await self._db.tags.tag_ids_of(keys.user_id, touched.entry_ids)
         if known.book.revision != before:  # somebody else has caught up meanwhile, or something was done here
             return known if known.book.revision >= book.revision else None
         there = {(trace, entry_id) for entry_id, traces in links.items() for trace in traces}
-        had = {(trace, entry_id) for entry_id in touched.entries for trace in known.by_entry.get(entry_id, ())}
-        called = {trace: names.get(trace) for trace in touched.traces}
-        known.take(Changed(b"", frozenset(there - had), frozenset(had - there), called, book))
+        had = {(trace, entry_id) for entry_id in touched.entry_ids for trace in known.by_entry.get(entry_id, ())}
+        called = {trace: names.get(trace) for trace in touched.tag_ids}
+        known.take(TagChangeResult(b"", frozenset(there - had), frozenset(had - there), called, book))
         return known
 
     async def _dated(self, keys: Keyring, ids: Iterable[bytes]) -> list[tuple[bytes, date]]:
@@ -396,32 +400,32 @@ def _use(trace: bytes, known: _Known, days: Iterable[int]) -> Trace | None:
     return Trace(trace, known.names[trace], len(on), first, last, trace in known.book.hidden)
 
 
-async def _called(held: Held, trace: bytes) -> str:
+async def _called(held: TagSnapshot, trace: bytes) -> str:
     """The name of a trace. Raises NotFound."""
-    name = await held.name(trace)
+    name = await held.get_name(trace)
     if name is None:
         raise NotFound("There is no such trace.")
     return name
 
 
-def _aliases_of(book: Book, name: str) -> list[bytes]:
-    key = trace_key(name)
-    return [alias for alias, (_, meant) in book.aliases.items() if trace_key(meant) == key]
+def _aliases_of(book: TagMeta, name: str) -> list[bytes]:
+    key = tag_key(name)
+    return [alias for alias, (_, meant) in book.aliases.items() if tag_key(meant) == key]
 
 
-async def _moved(held: Held, trace: bytes, old: str, target: bytes, name: str) -> Change:
+async def _moved(held: TagSnapshot, trace: bytes, old: str, target: bytes, name: str) -> TagDelta:
     """The change that lets all that bears a trace bear another one, and the old name mean it, and its other names."""
-    ids = await held.entries(trace)
+    ids = await held.entries_with_tag(trace)
     aliases: dict[bytes, tuple[str, str] | None] = {
-        alias: (held.book.aliases[alias][0], name) for alias in _aliases_of(held.book, old)
+        alias: (held.meta.aliases[alias][0], name) for alias in _aliases_of(held.meta, old)
     }
     aliases[trace] = (old, name)
     aliases[target] = None
     hidden = {trace: False}
-    if trace in held.book.hidden and await held.name(target) is None:
+    if trace in held.meta.hidden and await held.get_name(target) is None:
         hidden[target] = True
-    return Change(
-        await held.missing({target: name}),
+    return TagDelta(
+        await held.missing_names({target: name}),
         frozenset((target, entry_id) for entry_id in ids),
         frozenset((trace, entry_id) for entry_id in ids),
         aliases,

@@ -26,14 +26,14 @@ from llamora.persistence.connection import (
     Row,
     StorageError,
     connect,
+    fsync_folder,
     lock_error,
     prepare_file,
     storage_error,
-    sync_folder,
     write_lock,
 )
-from llamora.persistence.entries import instant, micros
-from llamora.persistence.schema import BACKUP_CHUNK, BACKUP_LAST, KINDS, OPENS_UNRELEASED, Kind
+from llamora.persistence.entries import from_micros, to_micros
+from llamora.persistence.schema import BACKUP_CHUNK, BACKUP_LAST, OPENS_UNRELEASED, RECORD_KINDS, RecordKind
 from llamora.persistence.users import NameTaken, name_key
 from llamora.vault.envelope import OVERHEAD_BYTES, SealError, UnknownFormat, WrongKey
 from llamora.vault.keys import Keyring, KeyringClosed, SealedDataKey, SealedKeys, open_keyring
@@ -45,8 +45,8 @@ VERSION = 2
 """1 is of the schemas before the first release."""
 CHUNK_BYTES = 1 << 20
 """A chunk ends with the record that takes it to this size."""
-LOCK_SECONDS = 30.0
-MOST_HEADER_BYTES = 1 << 20
+LOCK_TIMEOUT_SECONDS = 30.0
+MAX_HEADER_BYTES = 1 << 20
 USER_ID_BYTES = 16
 _LENGTH = struct.Struct(">I")
 
@@ -70,35 +70,35 @@ class Manifest:
     records: dict[str, int]
     unreadable: int
 
-    def packed(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """As JSON; `made` in microseconds since 1970."""
-        return json.dumps({**asdict(self), "made": micros(self.made)}, ensure_ascii=False).encode()
+        return json.dumps({**asdict(self), "made": to_micros(self.made)}, ensure_ascii=False).encode()
 
     @classmethod
-    def unpacked(cls, packed: bytes) -> "Manifest":
+    def from_bytes(cls, data: bytes) -> "Manifest":
         """The manifest of `packed`."""
-        fields: dict[str, Any] = json.loads(packed)
-        fields["made"] = instant(fields["made"])
+        fields: dict[str, Any] = json.loads(data)
+        fields["made"] = from_micros(fields["made"])
         return cls(**fields)
 
 
 @dataclass(slots=True, frozen=True)
-class Record:
+class BackupRecord:
     """One row of a backup; bytes or whole numbers by column. `sealed` is empty for a link."""
 
-    kind: Kind
+    kind: RecordKind
     columns: dict[str, bytes | int]
     sealed: bytes
     unreadable: bool = False
 
-    def packed(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """u32 length | JSON | u32 length | envelope."""
-        shown = {name: value.hex() if isinstance(value, bytes) else value for name, value in self.columns.items()}
-        head: dict[str, object] = {"table": self.kind.table, "columns": shown}
+        hex_columns = {name: value.hex() if isinstance(value, bytes) else value for name, value in self.columns.items()}
+        fields: dict[str, object] = {"table": self.kind.table, "columns": hex_columns}
         if self.unreadable:
-            head["unreadable"] = True
-        text = json.dumps(head, separators=(",", ":")).encode()
-        return _LENGTH.pack(len(text)) + text + _LENGTH.pack(len(self.sealed)) + self.sealed
+            fields["unreadable"] = True
+        encoded = json.dumps(fields, separators=(",", ":")).encode()
+        return _LENGTH.pack(len(encoded)) + encoded + _LENGTH.pack(len(self.sealed)) + self.sealed
 
 
 @dataclass(slots=True, frozen=True)
@@ -109,7 +109,7 @@ class Header:
     slots: tuple[KeySlot, ...]
     keys: SealedKeys
     digest: bytes
-    ends_at: int
+    end_offset: int
 
     def unlock(self, secret: str) -> Keyring:
         """The writer's keys, by passphrase or recovery code of the day of the backup. Blocks for the KDF.
@@ -132,51 +132,55 @@ def write_backup(database: Path, keys: Keyring, target: Path) -> Manifest:
     Raises StorageError with a sentence (NotFound when the journal was ended, also meanwhile), and
     vault.keys.KeyringClosed when the writer locked meanwhile.
     """
-    here = _still_here(database, keys.user_id)
-    with _whole_file(target, here) as out, reading(database) as connection, _as_stored(connection, keys) as stored:
-        about = "SELECT name, recovery_confirmed FROM users WHERE id=?"
-        name, confirmed = connection.execute(about, (keys.user_id,)).fetchone()
+    user_check = _require_user(database, keys.user_id)
+    with (
+        _open_atomic(target, user_check) as out,
+        read_transaction(database) as connection,
+        _keys_at_snapshot(connection, keys) as snapshot_keys,
+    ):
+        query = "SELECT name, recovery_confirmed FROM users WHERE id=?"
+        name, confirmed = connection.execute(query, (keys.user_id,)).fetchone()
         (schema,) = connection.execute("SELECT max(number) FROM schema_migrations").fetchone()
-        header = _header_bytes(connection, keys.user_id)
+        header = _build_header(connection, keys.user_id)
         out.write(header)
-        chunks = _Chunks(out, stored, sha256(header).digest())
-        counts = {kind.table: 0 for kind in KINDS if not kind.derived}
+        chunks = _ChunkWriter(out, snapshot_keys, sha256(header).digest())
+        counts = {kind.table: 0 for kind in RECORD_KINDS if not kind.derived}
         unreadable = 0
-        for record in _records(connection, stored):
+        for record in _read_records(connection, snapshot_keys):
             if keys.closed:
                 raise KeyringClosed("the keys were locked")
             counts[record.kind.table] += 1
             unreadable += record.unreadable
-            chunks.add(record.packed())
+            chunks.write(record.to_bytes())
         manifest = Manifest(name, utc_now(), bool(confirmed), schema, counts, unreadable)
-        chunks.finish(manifest.packed())
+        chunks.write_last(manifest.to_bytes())
     return manifest
 
 
 @contextmanager
-def _as_stored(connection: sqlite3.Connection, keys: Keyring) -> Generator[Keyring]:
+def _keys_at_snapshot(connection: sqlite3.Connection, keys: Keyring) -> Generator[Keyring]:
     """The writer's keys of the instant that `connection` sees, which a change of key meanwhile leaves alone.
 
     The keys of the session go with the change: what they seal then names a key that the header does not hold.
     """
     sealed, master = sealed_keys(connection, keys.user_id), keys.master
     try:
-        stored = open_keyring(keys.user_id, master, sealed)
+        snapshot_keys = open_keyring(keys.user_id, master, sealed)
     except WrongKey:
         raise StorageError("The key was changed elsewhere in the meantime. Try again.") from None
     finally:
         wipe(master)
     try:
-        yield stored
+        yield snapshot_keys
     finally:
-        stored.close()
+        snapshot_keys.close()
 
 
 @contextmanager
-def _still_here(database: Path, user_id: bytes) -> Generator[None]:
+def _require_user(database: Path, user_id: bytes) -> Generator[None]:
     """A moment in which a writer is here and nobody can end their journal: who ends it next removes this file too."""
     try:
-        with write_lock(database).acquire(timeout=LOCK_SECONDS), closing(connect(database)) as connection:
+        with write_lock(database).acquire(timeout=LOCK_TIMEOUT_SECONDS), closing(connect(database)) as connection:
             if not connection.execute("SELECT 1 FROM users WHERE id=?", (user_id,)).fetchone():
                 raise NotFound("There is no such writer here.")
             yield
@@ -186,35 +190,35 @@ def _still_here(database: Path, user_id: bytes) -> Generator[None]:
         raise storage_error(error) from None
 
 
-class _Chunks:
+class _ChunkWriter:
     """Seals what is added, a chunk at a time, each for its number in this one file."""
 
-    def __init__(self, out: BinaryIO, keys: Keyring, digest: bytes) -> None:
-        self._out = out
+    def __init__(self, file: BinaryIO, keys: Keyring, digest: bytes) -> None:
+        self._file = file
         self._keys = keys
         self._digest = digest
-        self._pending = bytearray()
-        self._number = 0
+        self._buffer = bytearray()
+        self._chunk_number = 0
 
-    def add(self, piece: bytes) -> None:
-        self._pending += piece
-        if len(self._pending) >= CHUNK_BYTES:
-            self._write(BACKUP_CHUNK)
+    def write(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) >= CHUNK_BYTES:
+            self._flush(BACKUP_CHUNK)
 
-    def finish(self, last: bytes) -> None:
-        if self._pending:
-            self._write(BACKUP_CHUNK)
-        self._pending += last
-        self._write(BACKUP_LAST)
+    def write_last(self, manifest: bytes) -> None:
+        if self._buffer:
+            self._flush(BACKUP_CHUNK)
+        self._buffer += manifest
+        self._flush(BACKUP_LAST)
 
-    def _write(self, kind: Kind) -> None:
-        sealed = kind.seal(self._keys, self._digest, self._number, bytes(self._pending))
-        self._out.write(_LENGTH.pack(len(sealed)) + sealed)
-        self._pending.clear()
-        self._number += 1
+    def _flush(self, kind: RecordKind) -> None:
+        sealed = kind.seal(self._keys, self._digest, self._chunk_number, bytes(self._buffer))
+        self._file.write(_LENGTH.pack(len(sealed)) + sealed)
+        self._buffer.clear()
+        self._chunk_number += 1
 
 
-def _header_bytes(connection: sqlite3.Connection, user_id: bytes) -> bytes:
+def _build_header(connection: sqlite3.Connection, user_id: bytes) -> bytes:
     slots = connection.execute("SELECT id, kind, salt, params, sealed FROM key_slots WHERE user_id=?", (user_id,))
     keys = sealed_keys(connection, user_id)
     fields = {
@@ -227,8 +231,8 @@ def _header_bytes(connection: sqlite3.Connection, user_id: bytes) -> bytes:
         "data_keys": [{"epoch": key.epoch, "sealed": key.sealed.hex()} for key in keys.data_keys],
         "keyring": {"slots": keys.slots.hex(), "index_key": keys.index_key.hex()},
     }
-    text = json.dumps(fields).encode()
-    return MAGIC + bytes([VERSION]) + _LENGTH.pack(len(text)) + text
+    header_json = json.dumps(fields).encode()
+    return MAGIC + bytes([VERSION]) + _LENGTH.pack(len(header_json)) + header_json
 
 
 def sealed_keys(connection: sqlite3.Connection, user_id: bytes) -> SealedKeys:
@@ -241,8 +245,8 @@ def sealed_keys(connection: sqlite3.Connection, user_id: bytes) -> SealedKeys:
     return SealedKeys(data_keys, *ring)
 
 
-def _records(connection: sqlite3.Connection, keys: Keyring) -> Iterator[Record]:
-    for kind in KINDS:
+def _read_records(connection: sqlite3.Connection, keys: Keyring) -> Iterator[BackupRecord]:
+    for kind in RECORD_KINDS:
         if kind.derived:
             continue
         sealed = ", sealed" if kind.purpose else ""
@@ -252,15 +256,15 @@ def _records(connection: sqlite3.Connection, keys: Keyring) -> Iterator[Record]:
         for row in cast("Iterator[Row]", rows):
             columns = dict(zip(kind.columns, row, strict=False))
             envelope: bytes = row[-1] if kind.purpose else b""
-            yield Record(kind, columns, envelope, not _opens(keys, kind, columns, envelope))
+            yield BackupRecord(kind, columns, envelope, not _can_open(keys, kind, columns, envelope))
 
 
-def _opens(keys: Keyring, kind: Kind, columns: dict[str, bytes | int], sealed: bytes) -> bool:
+def _can_open(keys: Keyring, kind: RecordKind, columns: dict[str, bytes | int], sealed: bytes) -> bool:
     if kind.purpose is None:
         return True
-    record_id = columns.get(kind.id, keys.user_id)
+    record_id = columns.get(kind.id_column, keys.user_id)
     try:
-        kind.open(keys, record_id, cast(int, columns[kind.revision]), sealed)
+        kind.open(keys, record_id, cast(int, columns[kind.revision_column]), sealed)
         return True
     except (SealError, OverflowError):
         return False
@@ -273,27 +277,27 @@ def read_header(path: Path) -> Header:
     """The part of a backup that is read before its keys are known. Raises BackupError."""
     try:
         with path.open("rb") as file:
-            start = file.read(len(MAGIC) + 1 + _LENGTH.size)
-            if start[: len(MAGIC)] != MAGIC:
+            prefix = file.read(len(MAGIC) + 1 + _LENGTH.size)
+            if prefix[: len(MAGIC)] != MAGIC:
                 raise BackupError("This file is not a Llamora backup.")
-            if len(start) < len(MAGIC) + 1 + _LENGTH.size:
+            if len(prefix) < len(MAGIC) + 1 + _LENGTH.size:
                 raise BackupError("This backup is cut short.")
-            if start[len(MAGIC)] == 1:
+            if prefix[len(MAGIC)] == 1:
                 raise BackupError(
                     "This backup was made by a Llamora from before the first release. The last one that opens it is"
                     f" {OPENS_UNRELEASED}."
                 )
-            if start[len(MAGIC)] != VERSION:
+            if prefix[len(MAGIC)] != VERSION:
                 raise BackupError("This backup was made by a newer Llamora. Open it with that version or a newer one.")
-            (length,) = _LENGTH.unpack(start[-_LENGTH.size :])
-            text = file.read(min(length, MOST_HEADER_BYTES))
+            (length,) = _LENGTH.unpack(prefix[-_LENGTH.size :])
+            header_json = file.read(min(length, MAX_HEADER_BYTES))
     except OSError as error:
         raise BackupError(f"The file cannot be read: {(error.strerror or 'it is not there').lower()}.") from None
-    if len(text) < length:
+    if len(header_json) < length:
         raise BackupError("This backup is cut short.")
     try:
-        fields = json.loads(text)
-        slots = tuple(_slot_of(each) for each in fields["slots"])
+        fields = json.loads(header_json)
+        slots = tuple(_parse_slot(slot_fields) for slot_fields in fields["slots"])
         data_keys = tuple(SealedDataKey(int(key["epoch"]), bytes.fromhex(key["sealed"])) for key in fields["data_keys"])
         ring = fields["keyring"]
         keys = SealedKeys(data_keys, bytes.fromhex(ring["slots"]), bytes.fromhex(ring["index_key"]))
@@ -303,10 +307,10 @@ def read_header(path: Path) -> Header:
     # A stranger's file may hold anything that JSON can say: brackets without end, numbers without end.
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise BackupError("This backup is damaged: its beginning cannot be read.") from None
-    return Header(user_id, slots, keys, sha256(start + text).digest(), len(start) + length)
+    return Header(user_id, slots, keys, sha256(prefix + header_json).digest(), len(prefix) + length)
 
 
-def _slot_of(fields: dict[str, Any]) -> KeySlot:
+def _parse_slot(fields: dict[str, Any]) -> KeySlot:
     kind, params = fields["kind"], fields["params"]
     if not isinstance(kind, str) or not isinstance(params, str | None):
         raise TypeError
@@ -316,77 +320,77 @@ def _slot_of(fields: dict[str, Any]) -> KeySlot:
 
 def verify_backup(path: Path, header: Header, keys: Keyring) -> Manifest:
     """Open every chunk and every record of a backup and count them. Changes nothing. Raises BackupError."""
-    counts = {kind.table: 0 for kind in KINDS if not kind.derived}
+    counts = {kind.table: 0 for kind in RECORD_KINDS if not kind.derived}
     unreadable = 0
-    for item in _contents(path, header, keys):
-        if isinstance(item, Manifest):
+    for content in _read_contents(path, header, keys):
+        if isinstance(content, Manifest):
             # A table that the backup does not know is newer than it.
-            if {**dict.fromkeys(counts, 0), **item.records} != counts or item.unreadable != unreadable:
+            if {**dict.fromkeys(counts, 0), **content.records} != counts or content.unreadable != unreadable:
                 raise BackupError("This backup is damaged: it does not hold what it says it holds.")
-            return item
-        counts[item.kind.table] += 1
-        unreadable += item.unreadable
-        if not item.unreadable and not _opens(keys, item.kind, item.columns, item.sealed):
+            return content
+        counts[content.kind.table] += 1
+        unreadable += content.unreadable
+        if not content.unreadable and not _can_open(keys, content.kind, content.columns, content.sealed):
             raise BackupError("This backup is damaged: a record in it does not open.")
     raise BackupError("This backup is cut short.")
 
 
-def _contents(path: Path, header: Header, keys: Keyring) -> Iterator[Record | Manifest]:
+def _read_contents(path: Path, header: Header, keys: Keyring) -> Iterator[BackupRecord | Manifest]:
     """The records of a backup, and last of all its manifest. Raises BackupError."""
     try:
         with path.open("rb") as file:
-            file.seek(header.ends_at)
-            left = path.stat().st_size - header.ends_at
-            number = 0
-            while left:
-                start = file.read(_LENGTH.size)
-                length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else -1
-                left -= _LENGTH.size + length
-                if length < OVERHEAD_BYTES or left < 0:
+            file.seek(header.end_offset)
+            remaining = path.stat().st_size - header.end_offset
+            chunk_number = 0
+            while remaining:
+                prefix = file.read(_LENGTH.size)
+                length = _LENGTH.unpack(prefix)[0] if len(prefix) == _LENGTH.size else -1
+                remaining -= _LENGTH.size + length
+                if length < OVERHEAD_BYTES or remaining < 0:
                     raise BackupError("This backup is cut short.")
-                content = _open_chunk(keys, header.digest, number, file.read(length), last=left == 0)
-                if left == 0:
-                    yield _manifest(content)
+                content = _open_chunk(keys, header.digest, chunk_number, file.read(length), is_last=remaining == 0)
+                if remaining == 0:
+                    yield _parse_manifest(content)
                     return
-                yield from _unpacked(content)
-                number += 1
+                yield from _parse_records(content)
+                chunk_number += 1
     except OSError as error:
         raise BackupError(f"The backup cannot be read: {(error.strerror or 'no reason given').lower()}.") from None
     raise BackupError("This backup is cut short.")
 
 
-def _open_chunk(keys: Keyring, digest: bytes, number: int, sealed: bytes, *, last: bool) -> bytes:
-    kind, other = (BACKUP_LAST, BACKUP_CHUNK) if last else (BACKUP_CHUNK, BACKUP_LAST)
+def _open_chunk(keys: Keyring, digest: bytes, chunk_number: int, sealed: bytes, *, is_last: bool) -> bytes:
+    kind, other = (BACKUP_LAST, BACKUP_CHUNK) if is_last else (BACKUP_CHUNK, BACKUP_LAST)
     try:
-        return kind.open(keys, digest, number, sealed)
+        return kind.open(keys, digest, chunk_number, sealed)
     except UnknownFormat:
         raise BackupError("This backup is damaged or cut short.") from None
     except SealError:
         try:
-            other.open(keys, digest, number, sealed)
+            other.open(keys, digest, chunk_number, sealed)
         except SealError:
             raise BackupError("This backup is damaged: a part of it was changed, moved or exchanged.") from None
-        words = "This backup is cut short." if last else "This backup is damaged: something follows its end."
-        raise BackupError(words) from None
+        message = "This backup is cut short." if is_last else "This backup is damaged: something follows its end."
+        raise BackupError(message) from None
 
 
-def _manifest(content: bytes) -> Manifest:
+def _parse_manifest(content: bytes) -> Manifest:
     try:
-        return Manifest.unpacked(content)
+        return Manifest.from_bytes(content)
     except (ValueError, LookupError, TypeError):
         raise BackupError(
             "This backup was made by a newer Llamora. Open it with that version or a newer one."
         ) from None
 
 
-def _unpacked(content: bytes) -> Iterator[Record]:
-    kinds = {kind.table: kind for kind in KINDS if not kind.derived}
-    at = 0
+def _parse_records(content: bytes) -> Iterator[BackupRecord]:
+    kinds = {kind.table: kind for kind in RECORD_KINDS if not kind.derived}
+    offset = 0
     try:
-        while at < len(content):
-            head, at = _piece(content, at)
-            sealed, at = _piece(content, at)
-            fields: dict[str, Any] = json.loads(head)
+        while offset < len(content):
+            head_json, offset = _read_block(content, offset)
+            sealed, offset = _read_block(content, offset)
+            fields: dict[str, Any] = json.loads(head_json)
             kind = kinds[fields["table"]]
             columns = {
                 name: bytes.fromhex(value) if isinstance(value, str) else int(value)
@@ -394,7 +398,7 @@ def _unpacked(content: bytes) -> Iterator[Record]:
             }
             if not set(columns) <= set(kind.columns):
                 raise KeyError
-            yield Record(kind, columns, sealed, bool(fields.get("unreadable")))
+            yield BackupRecord(kind, columns, sealed, bool(fields.get("unreadable")))
     except (ValueError, LookupError, TypeError, struct.error):
         # The chunk is as it was made, so it is this program that does not know what is in it.
         raise BackupError(
@@ -402,9 +406,9 @@ def _unpacked(content: bytes) -> Iterator[Record]:
         ) from None
 
 
-def _piece(content: bytes, at: int) -> tuple[bytes, int]:
-    (length,) = _LENGTH.unpack_from(content, at)
-    start = at + _LENGTH.size
+def _read_block(content: bytes, offset: int) -> tuple[bytes, int]:
+    (length,) = _LENGTH.unpack_from(content, offset)
+    start = offset + _LENGTH.size
     return content[start : start + length], start + length
 
 
@@ -420,8 +424,8 @@ def restore_backup(
     `name` is a new name to sign in with. Raises BackupError, NameTaken and StorageError.
     """
     manifest = verify_backup(path, header, keys)
-    shown = name or manifest.name
-    with writing(database) as connection:
+    user_name = name or manifest.name
+    with write_transaction(database) as connection:
         (schema,) = connection.execute("SELECT max(number) FROM schema_migrations").fetchone()
         if manifest.schema > schema:
             raise BackupError("This backup was made by a newer Llamora. Restore it with that version or a newer one.")
@@ -429,19 +433,19 @@ def restore_backup(
             if not replace:
                 raise BackupError("This writer is here already. With --replace, the backup takes the journal’s place.")
             connection.execute("DELETE FROM users WHERE id=?", (header.user_id,))
-        if connection.execute("SELECT 1 FROM users WHERE name_key=?", (name_key(shown),)).fetchone():
+        if connection.execute("SELECT 1 FROM users WHERE name_key=?", (name_key(user_name),)).fetchone():
             raise NameTaken("Somebody else here has that name. Give another with --name.")
         connection.execute(
             "INSERT INTO users (id, name, name_key, recovery_confirmed) VALUES (?, ?, ?, ?)",
-            (header.user_id, shown, name_key(shown), manifest.recovery_confirmed),
+            (header.user_id, user_name, name_key(user_name), manifest.recovery_confirmed),
         )
         connection.executemany(
             "INSERT INTO key_slots (id, user_id, kind, salt, params, sealed) VALUES (?, ?, ?, ?, ?, ?)",
             [(slot.id, header.user_id, slot.kind, slot.salt, slot.params, slot.sealed) for slot in header.slots],
         )
-        for item in _contents(path, header, keys):
-            if isinstance(item, Record):
-                _insert(connection, header.user_id, item)
+        for content in _read_contents(path, header, keys):
+            if isinstance(content, BackupRecord):
+                _insert_record(connection, header.user_id, content)
         connection.execute(
             "INSERT INTO keyrings (user_id, slots, index_key) VALUES (?, ?, ?)",
             (header.user_id, header.keys.slots, header.keys.index_key),
@@ -454,12 +458,14 @@ def restore_backup(
     return manifest
 
 
-def _insert(connection: sqlite3.Connection, user_id: bytes, record: Record) -> None:
+def _insert_record(connection: sqlite3.Connection, user_id: bytes, record: BackupRecord) -> None:
     values: dict[str, object] = {"user_id": user_id, **record.columns}
     if record.kind.purpose:
         values["sealed"] = record.sealed
-    marks = ", ".join("?" * len(values))
-    connection.execute(f"INSERT INTO {record.kind.table} ({', '.join(values)}) VALUES ({marks})", list(values.values()))
+    placeholders = ", ".join("?" * len(values))
+    connection.execute(
+        f"INSERT INTO {record.kind.table} ({', '.join(values)}) VALUES ({placeholders})", list(values.values())
+    )
 
 
 # -- the whole database --------------------------------------------------------------------------------
@@ -475,103 +481,103 @@ def copy_database(database: Path, target: Path) -> None:
     if not database.exists():
         raise StorageError(f"There is no journal at {database}.")
 
-    def fill(part: Path) -> None:
+    def write_copy(temp_path: Path) -> None:
         try:
-            with _connected(database) as source, closing(sqlite3.connect(part)) as copy:
+            with _open_connection(database) as source, closing(sqlite3.connect(temp_path)) as copy:
                 source.backup(copy)
                 if copy.execute("PRAGMA integrity_check").fetchone() != ("ok",):
                     raise StorageError("The copy did not pass its check. Run llamora-server doctor.")
         except sqlite3.Error as error:
             raise storage_error(error) from None
 
-    put_in_place(target, fill)
+    write_atomically(target, write_copy)
 
 
 # -- files and connections -----------------------------------------------------------------------------
 
 
 @contextmanager
-def _whole_file(target: Path, moment: AbstractContextManager[None]) -> Generator[BinaryIO]:
+def _open_atomic(target: Path, name_guard: AbstractContextManager[None]) -> Generator[BinaryIO]:
     """A file that stands at `target` once the block is through and it is on the disk, and not before.
 
     It gets its name at the `moment`.
     """
-    part = _part_of(target)
+    temp_path = _create_temp_file(target)
     try:
-        with part.open("r+b") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        with moment:
-            _move(part, target)
+        with temp_path.open("r+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        with name_guard:
+            _replace_file(temp_path, target)
     except OSError as error:
-        raise _no_file(target, error) from None
+        raise _write_error(target, error) from None
     finally:
-        _discard(part)
+        _remove_temp_file(temp_path)
 
 
-def put_in_place(target: Path, fill: Callable[[Path], None]) -> None:
+def write_atomically(target: Path, write_file: Callable[[Path], None]) -> None:
     """Let `fill` make a file, which stands at `target` once it is whole and on the disk, and not before.
 
     Raises StorageError, and what `fill` raises.
     """
-    part = _part_of(target)
+    temp_path = _create_temp_file(target)
     try:
-        fill(part)
-        with part.open("r+b") as out:
-            os.fsync(out.fileno())
-        _move(part, target)
+        write_file(temp_path)
+        with temp_path.open("r+b") as file:
+            os.fsync(file.fileno())
+        _replace_file(temp_path, target)
     except OSError as error:
-        raise _no_file(target, error) from None
+        raise _write_error(target, error) from None
     finally:
-        _discard(part)
+        _remove_temp_file(temp_path)
 
 
-def _part_of(target: Path) -> Path:
-    part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
+def _create_temp_file(target: Path) -> Path:
+    temp_path = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
     try:
-        prepare_file(part)
+        prepare_file(temp_path)
     except StorageError:
-        _discard(part)
+        _remove_temp_file(temp_path)
         raise
-    return part
+    return temp_path
 
 
-def _discard(part: Path) -> None:
+def _remove_temp_file(temp_path: Path) -> None:
     """Remove what is left of a file that did not become whole, and what SQLite laid beside it, where the disk lets."""
     with suppress(OSError):
-        for left in part.parent.glob(f"{escape(part.name)}*"):
-            left.unlink(missing_ok=True)
+        for leftover in temp_path.parent.glob(f"{escape(temp_path.name)}*"):
+            leftover.unlink(missing_ok=True)
 
 
-def _move(part: Path, target: Path) -> None:
-    part.replace(target)
-    sync_folder(target.parent)  # the name too must be on the disk
+def _replace_file(temp_path: Path, target: Path) -> None:
+    temp_path.replace(target)
+    fsync_folder(target.parent)  # the name too must be on the disk
 
 
-def _no_file(target: Path, error: OSError) -> StorageError:
+def _write_error(target: Path, error: OSError) -> StorageError:
     return StorageError(f"{target} could not be written: {(error.strerror or 'no reason given').lower()}.")
 
 
 @contextmanager
-def _connected(database: Path) -> Generator[sqlite3.Connection]:
+def _open_connection(database: Path) -> Generator[sqlite3.Connection]:
     """A connection that is closed while nobody writes: the last one to close writes the log back."""
     connection = connect(database)
     try:
         yield connection
     finally:
         try:
-            with write_lock(database).acquire(timeout=LOCK_SECONDS):
+            with write_lock(database).acquire(timeout=LOCK_TIMEOUT_SECONDS):
                 connection.close()
         except OSError:  # it was not to be had in time, or at all
             connection.close()
 
 
 @contextmanager
-def reading(database: Path) -> Generator[sqlite3.Connection]:
+def read_transaction(database: Path) -> Generator[sqlite3.Connection]:
     """A connection that sees the database as it is at one instant."""
     try:
-        with _connected(database) as connection:
+        with _open_connection(database) as connection:
             connection.execute("PRAGMA query_only=ON")
             connection.execute("BEGIN")
             yield connection
@@ -581,10 +587,10 @@ def reading(database: Path) -> Generator[sqlite3.Connection]:
 
 
 @contextmanager
-def writing(database: Path) -> Generator[sqlite3.Connection]:
+def write_transaction(database: Path) -> Generator[sqlite3.Connection]:
     """One transaction beside a running server, all or nothing, after which nothing is left of what it removed."""
     try:
-        with write_lock(database).acquire(timeout=LOCK_SECONDS), closing(connect(database)) as connection:
+        with write_lock(database).acquire(timeout=LOCK_TIMEOUT_SECONDS), closing(connect(database)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection

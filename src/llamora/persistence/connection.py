@@ -50,7 +50,7 @@ class StaleRevision(StorageError):
     """The record changed since it was read; nothing was written."""
 
 
-class AlreadyThere(StorageError):
+class AlreadyExists(StorageError):
     """There is a record of this id; nothing was written."""
 
 
@@ -68,20 +68,20 @@ def storage_error(error: sqlite3.Error) -> StorageError:
     return StorageError(f"The journal’s file refused the change ({type(error).__name__}).")
 
 
-def sync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk: a file that is there without its name is lost to a power cut.
 
     Where folders cannot be opened (Windows) the system sees to it. Raises OSError.
     """
     if os.name == "posix":
         try:
-            opened = os.open(folder, os.O_RDONLY)
+            descriptor = os.open(folder, os.O_RDONLY)
         except PermissionError:  # one that may be written to and not read
             return
         try:
-            os.fsync(opened)
+            os.fsync(descriptor)
         finally:
-            os.close(opened)
+            os.close(descriptor)
 
 
 def prepare_file(path: Path) -> None:
@@ -91,12 +91,12 @@ def prepare_file(path: Path) -> None:
     """
     try:
         # One by one: `parents=True` makes those between by the umask, readable by others.
-        for folder in reversed([each for each in path.parents if not each.exists()]):
+        for folder in reversed([parent for parent in path.parents if not parent.exists()]):
             folder.mkdir(mode=0o700, exist_ok=True)
-            sync_folder(folder.parent)
+            fsync_folder(folder.parent)
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            sync_folder(path.parent)
+            fsync_folder(path.parent)
         if not (os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)):
             raise PermissionError
         if os.name == "posix" and path.stat().st_mode & 0o077:
@@ -108,14 +108,14 @@ def prepare_file(path: Path) -> None:
 
 def set_pragmas(connection: sqlite3.Connection) -> None:
     """Set PRAGMAS and read each back; StorageError when one is not in force. A new file gets FILE_PRAGMAS first."""
-    for name, wanted in FILE_PRAGMAS.items():  # before journal_mode, which writes the first page
-        connection.execute(f"PRAGMA {name}={wanted}")
-    for name, wanted in PRAGMAS.items():
-        connection.execute(f"PRAGMA {name}={wanted}")
+    for name, expected in FILE_PRAGMAS.items():  # before journal_mode, which writes the first page
+        connection.execute(f"PRAGMA {name}={expected}")
+    for name, expected in PRAGMAS.items():
+        connection.execute(f"PRAGMA {name}={expected}")
         row = connection.execute(f"PRAGMA {name}").fetchone()
         # A build compiled without mmap answers nothing at all, which is as good as 0.
-        if (row[0] if row else 0) != wanted:
-            raise StorageError(f"SQLite on this machine does not honour {name}={wanted}; refusing to go on.")
+        if (row[0] if row else 0) != expected:
+            raise StorageError(f"SQLite on this machine does not honour {name}={expected}; refusing to go on.")
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -161,9 +161,9 @@ class InstanceLock:
         self._lock.release()
 
 
-async def to_the_end(work: Awaitable[T]) -> T:
+async def shield_until_done(awaitable: Awaitable[T]) -> T:
     """Await `work` to its end even when this task is cancelled meanwhile; then pass the cancellation on."""
-    task = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(awaitable)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
@@ -184,7 +184,7 @@ class Transaction:
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
-        self.afterwards: list[Callable[[], None]] = []
+        self.on_commit: list[Callable[[], None]] = []
         """Called once all of it is on the disk, before anything else is written; not at all when nothing is."""
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
@@ -208,34 +208,34 @@ Step = Callable[[Transaction], Awaitable[None]]
 class Connections:
     """One writer with a queue and a few readers, each on a thread of its own."""
 
-    def __init__(self, path: Path, readers: int = 2) -> None:
+    def __init__(self, path: Path, reader_count: int = 2) -> None:
         self.path = path
-        self._count = readers
-        self._opened: list[aiosqlite.Connection] = []  # the writer first
-        self._turn = 0
-        self._written = 0
-        self._queue = asyncio.Lock()
-        self._lock = write_lock(path)
-        self.owes_checkpoint = False
+        self._reader_count = reader_count
+        self._connections: list[aiosqlite.Connection] = []  # the writer first
+        self._next_reader = 0
+        self._write_count = 0
+        self._write_queue = asyncio.Lock()
+        self._file_lock = write_lock(path)
+        self.checkpoint_pending = False
         """Whether a checkpoint could not empty the log, since somebody was reading: it is to be made again."""
 
     async def open(self) -> None:
         """Open the connections; the schema must be there. Raises StorageError."""
-        opened: list[aiosqlite.Connection] = []
+        connections: list[aiosqlite.Connection] = []
         try:
-            while len(opened) <= self._count:
-                opened.append(await self._connection())
-            for reader in opened[1:]:
+            while len(connections) <= self._reader_count:
+                connections.append(await self._connect())
+            for reader in connections[1:]:
                 await reader.execute_fetchall("PRAGMA query_only=ON")
         except BaseException as error:
-            for connection in opened:
+            for connection in connections:
                 await connection.close()
             if isinstance(error, sqlite3.Error):
                 raise storage_error(error) from None
             raise
-        self._opened = opened
+        self._connections = connections
 
-    async def _connection(self) -> aiosqlite.Connection:
+    async def _connect(self) -> aiosqlite.Connection:
         connection = aiosqlite.Connection(lambda: connect(self.path), iter_chunk_size=64)
         try:
             return await connection
@@ -246,35 +246,35 @@ class Connections:
 
     @property
     def _writer(self) -> aiosqlite.Connection:
-        if not self._opened:
+        if not self._connections:
             raise StorageError("The journal’s file is not open.")
-        return self._opened[0]
+        return self._connections[0]
 
     async def close(self) -> None:
         """Close every connection; the last one checkpoints, so it holds the writers' lock."""
-        if not self._opened:
+        if not self._connections:
             return
-        async with self._queue, AsyncExitStack() as stack:
+        async with self._write_queue, AsyncExitStack() as stack:
             with suppress(StorageError):  # on a disk that takes no lock any more they are closed all the same
-                await stack.enter_async_context(self._exclusive())
-            opened, self._opened = self._opened, []
-            for connection in reversed(opened):
-                await to_the_end(connection.close())
+                await stack.enter_async_context(self._hold_file_lock())
+            connections, self._connections = self._connections, []
+            for connection in reversed(connections):
+                await shield_until_done(connection.close())
 
-    def _reader(self, place: int) -> aiosqlite.Connection:
-        if not self._opened:
+    def _reader(self, index: int) -> aiosqlite.Connection:
+        if not self._connections:
             raise StorageError("The journal’s file is not open.")
-        return self._opened[place]
+        return self._connections[index]
 
     async def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """All rows of a query, read on one of the readers. Raises StorageError."""
-        self._turn = self._turn % self._count + 1
+        self._next_reader = self._next_reader % self._reader_count + 1
         try:
-            return [tuple(row) for row in await self._reader(self._turn).execute_fetchall(sql, parameters)]
+            return [tuple(row) for row in await self._reader(self._next_reader).execute_fetchall(sql, parameters)]
         except sqlite3.Error as error:
             raise storage_error(error) from None
 
-    async def change_counter(self) -> int:
+    async def data_version(self) -> int:
         """PRAGMA data_version of one reader: another value when anything was committed since."""
         try:
             rows = await self._reader(1).execute_fetchall("PRAGMA data_version")
@@ -282,7 +282,7 @@ class Connections:
             raise storage_error(error) from None
         return int(next(iter(rows))[0])
 
-    async def search_counter(self) -> tuple[int, int]:
+    async def search_version(self) -> tuple[int, int]:
         """Another value when anything was committed since that may concern what is searched.
 
         The writer's `PRAGMA data_version` tells of other connections alone: what it wrote `aside` does not show.
@@ -291,29 +291,29 @@ class Connections:
             rows = await self._writer.execute_fetchall("PRAGMA data_version")
         except sqlite3.Error as error:
             raise storage_error(error) from None
-        return int(next(iter(rows))[0]), self._written
+        return int(next(iter(rows))[0]), self._write_count
 
     @asynccontextmanager
-    async def write(self, *, aside: bool = False) -> AsyncGenerator[Transaction]:
+    async def write(self, *, search_unaffected: bool = False) -> AsyncGenerator[Transaction]:
         """One user action as one transaction: all of it is on the disk after the block, or nothing.
 
         `aside`: it concerns neither entries nor their traces, so indexes need not look. Raises StorageError (DiskFull
         and others) when SQLite refuses; any other exception of the block undoes the transaction and is passed on.
         """
-        async with self._queue, self._exclusive():
+        async with self._write_queue, self._hold_file_lock():
             try:
                 try:
-                    await to_the_end(self._writer.execute_fetchall("BEGIN IMMEDIATE"))
+                    await shield_until_done(self._writer.execute_fetchall("BEGIN IMMEDIATE"))
                     transaction = Transaction(self._writer)
                     yield transaction
-                    await to_the_end(self._writer.execute_fetchall("COMMIT"))
-                    for tell in transaction.afterwards:
-                        tell()
+                    await shield_until_done(self._writer.execute_fetchall("COMMIT"))
+                    for callback in transaction.on_commit:
+                        callback()
                 except BaseException:
-                    await to_the_end(self._undo())
+                    await shield_until_done(self._rollback())
                     raise
                 finally:
-                    self._written += not aside
+                    self._write_count += not search_unaffected
             except sqlite3.Error as error:
                 raise storage_error(error) from None
 
@@ -323,16 +323,16 @@ class Connections:
         A reader, such as a backup, can keep it from that for longer than it waits, and a broken disk too: see
         `owes_checkpoint`.
         """
-        self.owes_checkpoint = True
-        async with self._queue, self._exclusive():
+        self.checkpoint_pending = True
+        async with self._write_queue, self._hold_file_lock():
             try:
                 # The lock must not be let go while the connection's thread is still at it.
-                rows = await to_the_end(self._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)"))
-                self.owes_checkpoint = bool(next(iter(rows))[0])  # (busy, ...)
+                rows = await shield_until_done(self._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)"))
+                self.checkpoint_pending = bool(next(iter(rows))[0])  # (busy, ...)
             except sqlite3.Error as error:
                 raise storage_error(error) from None
 
-    async def _undo(self) -> None:
+    async def _rollback(self) -> None:
         # A statement of a cancelled request may still be on its way to the connection's thread:
         # asking anything waits for it. SQLite rolls back by itself after some errors.
         await self._writer.execute_fetchall("SELECT 1")
@@ -340,10 +340,10 @@ class Connections:
             await self._writer.execute("ROLLBACK")
 
     @asynccontextmanager
-    async def _exclusive(self) -> AsyncGenerator[None]:
+    async def _hold_file_lock(self) -> AsyncGenerator[None]:
         while True:
             try:
-                self._lock.acquire(blocking=False)
+                self._file_lock.acquire(blocking=False)
                 break
             except Timeout:
                 await asyncio.sleep(LOCK_POLL_SECONDS)
@@ -352,4 +352,4 @@ class Connections:
         try:
             yield
         finally:
-            self._lock.release()
+            self._file_lock.release()

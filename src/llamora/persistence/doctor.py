@@ -16,17 +16,17 @@ from glob import escape
 from pathlib import Path
 from typing import Any, cast
 
-from llamora.persistence.backups import reading, sealed_keys, writing
+from llamora.persistence.backups import read_transaction, sealed_keys, write_transaction
 from llamora.persistence.connection import PRAGMAS, Row, StorageError
 from llamora.persistence.entries import day_hash
 from llamora.persistence.migrations import migration_status
-from llamora.persistence.schema import DRAFT_HASH, KINDS, Kind
-from llamora.persistence.tag_changes import trace_hash
+from llamora.persistence.schema import DRAFT_HASH, RECORD_KINDS, RecordKind
+from llamora.persistence.tag_changes import tag_hash
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring, SealedKeys, cipher_library, living_slots
 from llamora.vault.memory import memory_lock, wipe
 
-SAFE_SQLITE = (3, 51, 3)
+SAFE_SQLITE_VERSION = (3, 51, 3)
 """From here on SQLite cannot corrupt a write-ahead log that two connections checkpoint at once; the lock file does."""
 
 
@@ -52,24 +52,24 @@ class Report:
     unreadable: dict[str, int] = field(default_factory=dict[str, int])
 
 
-def examine(database: Path, migrations: Path, keys: Keyring | None = None) -> Report:
+def run_checks(database: Path, migrations: Path, keys: Keyring | None = None) -> Report:
     """Look at everything that can be seen, and with a writer's keys at everything they wrote."""
-    report = Report(swap=swap(), memory=memory_lock())
-    _look_at_files(report, database)
-    _look_at_versions(report)
+    report = Report(swap=swap_state(), memory=memory_lock())
+    _check_files(report, database)
+    _check_versions(report)
     try:
         applied = migration_status(database, migrations)
-        with reading(database) as connection:
-            if _look_at_database(report, connection):
-                _count(report, connection)
+        with read_transaction(database) as connection:
+            if _check_database(report, connection):
+                _count_records(report, connection)
                 if keys is not None:
                     # Those of the instant that is looked at: they may have been changed while the passphrase was typed.
                     sealed = sealed_keys(connection, keys.user_id)
                     if not keys.take(sealed.data_keys):
                         raise StorageError("The key was changed elsewhere in the meantime. Try again.")
                     _look_at_slots(report, connection, keys, sealed)
-                    _open_everything(report, connection, keys)
-        report.schema = sum(each.applied_on is not None for each in applied)
+                    _check_records(report, connection, keys)
+        report.schema = sum(status.applied_on is not None for status in applied)
         if report.schema < len(applied):
             report.notes.append("The schema is older than this program; the next start of the server brings it up.")
     except StorageError as error:
@@ -77,65 +77,69 @@ def examine(database: Path, migrations: Path, keys: Keyring | None = None) -> Re
     return report
 
 
-def mend(database: Path, keys: Keyring | None = None) -> list[str]:
+def repair(database: Path, keys: Keyring | None = None) -> list[str]:
     """Do what `examine` found mendable and say what was done. Make a copy of the database before.
 
     Nothing that anybody wrote is removed: records without an owner, names of traces that no entry bears, and what
     is made again from the entries.
     """
-    done: list[str] = []
-    for path in _open_to_others(database):
+    actions: list[str] = []
+    for path in _exposed_paths(database):
         with suppress(FileNotFoundError):
             path.chmod(0o700 if path.is_dir() else 0o600)
-            done.append(f"{path} is for its owner only.")
-    with writing(database) as connection:
-        orphans = _orphans(connection)
+            actions.append(f"{path} is for its owner only.")
+    with write_transaction(database) as connection:
+        orphans = _find_orphans(connection)
         while orphans:  # what pointed to a removed row is the next orphan
             for table, rowid in orphans:
                 if rowid is None:
-                    connection.execute(f"DELETE FROM {table} WHERE {_ownerless(connection, table)}")
+                    connection.execute(f"DELETE FROM {table} WHERE {_orphan_condition(connection, table)}")
                 else:
                     connection.execute(f"DELETE FROM {table} WHERE rowid=?", (rowid,))
-            done.append(f"{len(orphans):,} records that belong to nobody are gone.")
-            orphans = _orphans(connection)
-        if unused := connection.execute(f"DELETE FROM tags WHERE {_UNUSED}").rowcount:
-            done.append(f"{unused:,} names of traces that no entry bears are gone.")
+            actions.append(f"{len(orphans):,} records that belong to nobody are gone.")
+            orphans = _find_orphans(connection)
+        if unused := connection.execute(f"DELETE FROM tags WHERE {_UNUSED_TAG}").rowcount:
+            actions.append(f"{unused:,} names of traces that no entry bears are gone.")
         if keys is not None:
-            done += _mend_records(connection, keys)
-    return done
+            actions += _repair_records(connection, keys)
+    return actions
 
 
-def _mend_records(connection: sqlite3.Connection, keys: Keyring) -> list[str]:
+def _repair_records(connection: sqlite3.Connection, keys: Keyring) -> list[str]:
     derived = moved = 0
-    for kind, columns, sealed in list(_records(connection, keys.user_id)):
-        text = _opened(keys, kind, columns, sealed)
-        if text is None and kind.derived:
-            where = " AND ".join(f"{name}=?" for name in kind.columns)
+    for kind, columns, sealed in list(_read_records(connection, keys.user_id)):
+        plaintext = _try_open(keys, kind, columns, sealed)
+        if plaintext is None and kind.derived:
+            condition = " AND ".join(f"{name}=?" for name in kind.columns)
             derived += connection.execute(
-                f"DELETE FROM {kind.table} WHERE user_id=? AND {where}", (keys.user_id, *columns.values())
+                f"DELETE FROM {kind.table} WHERE user_id=? AND {condition}", (keys.user_id, *columns.values())
             ).rowcount
-        elif text is not None and kind.table == "entries" and (day := _day(keys, text)) != columns["day"]:
+        elif (
+            plaintext is not None
+            and kind.table == "entries"
+            and (day := _entry_day_hash(keys, plaintext)) != columns["day"]
+        ):
             moved += connection.execute("UPDATE entries SET day=? WHERE id=?", (day, columns["id"])).rowcount
-    done: list[str] = []
+    actions: list[str] = []
     if derived:
-        done.append(f"{derived:,} records that are made again by themselves are gone.")
+        actions.append(f"{derived:,} records that are made again by themselves are gone.")
     if moved:
-        done.append(f"{moved:,} entries stand on their own day again.")
-    return done
+        actions.append(f"{moved:,} entries stand on their own day again.")
+    return actions
 
 
 # -- the parts -----------------------------------------------------------------------------------------
 
 
-def _look_at_versions(report: Report) -> None:
-    if sqlite3.sqlite_version_info < SAFE_SQLITE:
+def _check_versions(report: Report) -> None:
+    if sqlite3.sqlite_version_info < SAFE_SQLITE_VERSION:
         report.notes.append(f"SQLite {report.sqlite} needs the lock file beside the journal; Llamora holds it.")
 
 
-def _look_at_files(report: Report, database: Path) -> None:
+def _check_files(report: Report, database: Path) -> None:
     if os.name != "posix":
         return
-    for path, mode in _modes(database).items():
+    for path, mode in _file_modes(database).items():
         report.modes[str(path)] = f"{mode:04o}"
         if mode & 0o077:
             report.notes.append(f"{path} can be read by others on this machine (mode {mode:04o}).")
@@ -151,25 +155,25 @@ def _look_at_files(report: Report, database: Path) -> None:
         )
 
 
-def _files(database: Path) -> Iterator[Path]:
+def _list_files(database: Path) -> Iterator[Path]:
     yield database.parent
     yield from sorted(database.parent.glob(f"{escape(database.name)}*"))
-    if (copies := database.parent / "backups").is_dir():
-        yield copies
-        yield from sorted(copies.rglob("*"))
+    if (backup_folder := database.parent / "backups").is_dir():
+        yield backup_folder
+        yield from sorted(backup_folder.rglob("*"))
 
 
-def _modes(database: Path) -> dict[Path, int]:
+def _file_modes(database: Path) -> dict[Path, int]:
     """The mode of each file; one that a running server removed since it was listed is left out."""
-    found: dict[Path, int] = {}
-    for path in _files(database):
+    modes: dict[Path, int] = {}
+    for path in _list_files(database):
         with suppress(FileNotFoundError):
-            found[path] = stat.S_IMODE(path.stat().st_mode)
-    return found
+            modes[path] = stat.S_IMODE(path.stat().st_mode)
+    return modes
 
 
-def _open_to_others(database: Path) -> list[Path]:
-    return [path for path, mode in _modes(database).items() if mode & 0o077] if os.name == "posix" else []
+def _exposed_paths(database: Path) -> list[Path]:
+    return [path for path, mode in _file_modes(database).items() if mode & 0o077] if os.name == "posix" else []
 
 
 def _look_at_slots(report: Report, connection: sqlite3.Connection, keys: Keyring, sealed: SealedKeys) -> None:
@@ -189,78 +193,79 @@ def _look_at_slots(report: Report, connection: sqlite3.Connection, keys: Keyring
         )
 
 
-def _look_at_database(report: Report, connection: sqlite3.Connection) -> bool:
+def _check_database(report: Report, connection: sqlite3.Connection) -> bool:
     """Whether the file itself is whole, so that the records in it can be looked at."""
     report.pragmas = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in PRAGMAS}
-    found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
-    if found != ["ok"]:
-        report.damage.append(f"The file is damaged ({len(found)} faults, the first: {found[0]}).")
+    faults = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
+    if faults != ["ok"]:
+        report.damage.append(f"The file is damaged ({len(faults)} faults, the first: {faults[0]}).")
         return False
-    if orphans := _orphans(connection):
+    if orphans := _find_orphans(connection):
         tables = Counter(table for table, _ in orphans)
-        words = ", ".join(f"{count:,} in {table}" for table, count in sorted(tables.items()))
-        report.damage.append(f"Records belong to nobody, or to an entry that is gone: {words}.")
+        counts = ", ".join(f"{count:,} in {table}" for table, count in sorted(tables.items()))
+        report.damage.append(f"Records belong to nobody, or to an entry that is gone: {counts}.")
         report.mendable.append("remove the records that belong to nobody")
-    (unused,) = connection.execute(f"SELECT count(*) FROM tags WHERE {_UNUSED}").fetchone()
+    (unused,) = connection.execute(f"SELECT count(*) FROM tags WHERE {_UNUSED_TAG}").fetchone()
     if unused:
         report.damage.append(f"{unused:,} names of traces are left that no entry bears.")
         report.mendable.append("remove the names of traces that no entry bears")
     return True
 
 
-_UNUSED = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE entry_tags.user_id=tags.user_id AND entry_tags.tag=tags.tag)"
+_UNUSED_TAG = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE entry_tags.user_id=tags.user_id AND entry_tags.tag=tags.tag)"
 
 
-def _ownerless(connection: sqlite3.Connection, table: str) -> str:
+def _orphan_condition(connection: sqlite3.Connection, table: str) -> str:
     """What is wrong with the orphans of a table without row numbers: one of its references leads nowhere."""
     references: dict[int, tuple[str, list[str]]] = {}
-    for number, _, parent, own, theirs, *_ in connection.execute(f"PRAGMA foreign_key_list({table})"):
-        references.setdefault(number, (parent, []))[1].append(f"{parent}.{theirs}={table}.{own}")
+    for number, _, parent, column, parent_column, *_ in connection.execute(f"PRAGMA foreign_key_list({table})"):
+        references.setdefault(number, (parent, []))[1].append(f"{parent}.{parent_column}={table}.{column}")
     return " OR ".join(
-        f"NOT EXISTS (SELECT 1 FROM {parent} WHERE {' AND '.join(same)})" for parent, same in references.values()
+        f"NOT EXISTS (SELECT 1 FROM {parent} WHERE {' AND '.join(conditions)})"
+        for parent, conditions in references.values()
     )
 
 
-def _orphans(connection: sqlite3.Connection) -> list[tuple[str, int | None]]:
+def _find_orphans(connection: sqlite3.Connection) -> list[tuple[str, int | None]]:
     """(table, row number or None) of every record that points to something that is not there."""
     return [(str(row[0]), row[1]) for row in connection.execute("PRAGMA foreign_key_check")]
 
 
-def _count(report: Report, connection: sqlite3.Connection) -> None:
+def _count_records(report: Report, connection: sqlite3.Connection) -> None:
     for user_id, name in connection.execute("SELECT id, name FROM users ORDER BY name_key").fetchall():
         report.records[name] = {
             kind.table: connection.execute(f"SELECT count(*) FROM {kind.table} WHERE user_id=?", (user_id,)).fetchone()[
                 0
             ]
-            for kind in KINDS
+            for kind in RECORD_KINDS
         }
 
 
-def _open_everything(report: Report, connection: sqlite3.Connection, keys: Keyring) -> None:
-    opened: Counter[str] = Counter({kind.table: 0 for kind in KINDS if kind.purpose})
-    shut: Counter[str] = Counter()
+def _check_records(report: Report, connection: sqlite3.Connection, keys: Keyring) -> None:
+    opened: Counter[str] = Counter({kind.table: 0 for kind in RECORD_KINDS if kind.purpose})
+    unreadable: Counter[str] = Counter()
     misplaced: Counter[str] = Counter()
-    for kind, columns, sealed in _records(connection, keys.user_id):
-        text = _opened(keys, kind, columns, sealed)
-        if text is None:
-            shut[kind.table] += 1
+    for kind, columns, sealed in _read_records(connection, keys.user_id):
+        plaintext = _try_open(keys, kind, columns, sealed)
+        if plaintext is None:
+            unreadable[kind.table] += 1
         else:
             opened[kind.table] += 1
-            misplaced[kind.table] += not _in_its_place(keys, kind, columns, text)
-    report.opened, report.unreadable = dict(opened), dict(shut)
-    for table, count in sorted(shut.items()):
+            misplaced[kind.table] += not _is_consistent(keys, kind, columns, plaintext)
+    report.opened, report.unreadable = dict(opened), dict(unreadable)
+    for table, count in sorted(unreadable.items()):
         report.damage.append(f"{count:,} of {count + opened[table]:,} records in {table} do not open.")
     for table, count in sorted(misplaced.items()):
         if count:
             report.damage.append(f"{count:,} records in {table} stand in a place that is not theirs.")
-    if any(shut[kind.table] for kind in KINDS if kind.derived):
+    if any(unreadable[kind.table] for kind in RECORD_KINDS if kind.derived):
         report.mendable.append("remove unreadable records that are made again by themselves")
     if misplaced["entries"]:
         report.mendable.append("put entries back on their own day")
 
 
-def _records(connection: sqlite3.Connection, user_id: bytes) -> Iterator[tuple[Kind, dict[str, Any], bytes]]:
-    for kind in KINDS:
+def _read_records(connection: sqlite3.Connection, user_id: bytes) -> Iterator[tuple[RecordKind, dict[str, Any], bytes]]:
+    for kind in RECORD_KINDS:
         if kind.purpose is not None:
             # Part 0 of an index copy that is being made is empty.
             rows = connection.execute(
@@ -271,24 +276,24 @@ def _records(connection: sqlite3.Connection, user_id: bytes) -> Iterator[tuple[K
                 yield kind, dict(zip(kind.columns, row, strict=False)), row[-1]
 
 
-def _opened(keys: Keyring, kind: Kind, columns: dict[str, Any], sealed: bytes) -> bytes | None:
+def _try_open(keys: Keyring, kind: RecordKind, columns: dict[str, Any], sealed: bytes) -> bytes | None:
     try:
-        return kind.open(keys, columns.get(kind.id, keys.user_id), columns[kind.revision], sealed)
+        return kind.open(keys, columns.get(kind.id_column, keys.user_id), columns[kind.revision_column], sealed)
     except (SealError, OverflowError):
         return None
 
 
-def _day(keys: Keyring, text: bytes) -> bytes:
-    return day_hash(keys, date.fromisoformat(json.loads(text)["day"]))
+def _entry_day_hash(keys: Keyring, plaintext: bytes) -> bytes:
+    return day_hash(keys, date.fromisoformat(json.loads(plaintext)["day"]))
 
 
-def _in_its_place(keys: Keyring, kind: Kind, columns: dict[str, Any], text: bytes) -> bool:
+def _is_consistent(keys: Keyring, kind: RecordKind, columns: dict[str, Any], plaintext: bytes) -> bool:
     """Whether a keyed hash or an id beside a record is what the record itself says."""
     checks: dict[str, Callable[[], bool]] = {
-        "entries": lambda: columns["day"] == _day(keys, text),
-        "tags": lambda: columns["tag"] == trace_hash(keys, text.decode("utf-8", "surrogatepass")),
-        "drafts": lambda: columns["draft_key"] == keys.blind(DRAFT_HASH, json.loads(text)["place"].encode()),
-        "versions": lambda: columns["entry_id"].hex() == json.loads(text)["entry"],
+        "entries": lambda: columns["day"] == _entry_day_hash(keys, plaintext),
+        "tags": lambda: columns["tag"] == tag_hash(keys, plaintext.decode("utf-8", "surrogatepass")),
+        "drafts": lambda: columns["draft_key"] == keys.blind(DRAFT_HASH, json.loads(plaintext)["place"].encode()),
+        "versions": lambda: columns["entry_id"].hex() == json.loads(plaintext)["entry"],
     }
     try:
         return kind.table not in checks or checks[kind.table]()
@@ -296,27 +301,31 @@ def _in_its_place(keys: Keyring, kind: Kind, columns: dict[str, Any], text: byte
         return False
 
 
-def swap(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> str:
+def swap_state(proc_root: Path = Path("/proc"), sys_root: Path = Path("/sys")) -> str:
     """Whether what is in memory may reach a disk as it is: "none", "encrypted", "not encrypted" or "not known"."""
     try:
-        lines = (proc / "swaps").read_text(encoding="utf-8").splitlines()[1:]
+        lines = (proc_root / "swaps").read_text(encoding="utf-8").splitlines()[1:]
     except OSError:
         return "not known"
-    found = {_swap_of(Path(line.split()[0].encode().decode("unicode_escape")), sys) for line in lines if line.split()}
-    for worst in ("not encrypted", "not known", "encrypted"):
-        if worst in found:
-            return worst
+    states = {
+        _swap_device_state(Path(line.split()[0].encode().decode("unicode_escape")), sys_root)
+        for line in lines
+        if line.split()
+    }
+    for state in ("not encrypted", "not known", "encrypted"):
+        if state in states:
+            return state
     return "none"
 
 
-def _swap_of(place: Path, sys: Path) -> str:
+def _swap_device_state(path: Path, sys_root: Path) -> str:
     try:
-        about = place.stat()
+        status = path.stat()
     except OSError:
         return "not known"
-    device = about.st_rdev if stat.S_ISBLK(about.st_mode) else about.st_dev
-    folder = sys / "dev/block" / f"{os.major(device)}:{os.minor(device)}"
-    if "zram" in place.name:  # compressed memory, unless it writes back to a disk
+    device = status.st_rdev if stat.S_ISBLK(status.st_mode) else status.st_dev
+    folder = sys_root / "dev/block" / f"{os.major(device)}:{os.minor(device)}"
+    if "zram" in path.name:  # compressed memory, unless it writes back to a disk
         return "encrypted"
     try:
         return "encrypted" if (folder / "dm/uuid").read_text().startswith("CRYPT-") else "not encrypted"

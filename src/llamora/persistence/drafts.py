@@ -7,7 +7,7 @@ from datetime import date
 from logging import getLogger
 
 from llamora.persistence.connection import Connections, NotFound, Step, Transaction
-from llamora.persistence.entries import record_bytes
+from llamora.persistence.entries import encode_record
 from llamora.persistence.schema import DRAFT_HASH, DRAFTS
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
@@ -16,7 +16,7 @@ logger = getLogger(__name__)
 
 
 @dataclass(slots=True, frozen=True)
-class Pen:
+class FormToken:
     """One sitting at one form. `id` is random and becomes the id of what the form keeps.
 
     So a save that is late is known by its pen, for as long as what it wrote exists, on every worker and after
@@ -24,31 +24,31 @@ class Pen:
     """
 
     id: bytes
-    took_up: bytes | None = None
+    resumed_from: bytes | None = None
 
 
 @dataclass(slots=True, frozen=True)
 class Draft:
     """Words on their way. `count` grows with every save of one pen; `revision` is the entry's that is edited."""
 
-    place: str
+    draft_key: str
     text: str
-    pen: bytes
-    count: int
-    revision: int = 0
+    form_token_id: bytes
+    save_count: int
+    entry_revision: int = 0
 
 
-def day_place(day: date) -> str:
+def day_draft_key(day: date) -> str:
     """Where the composer of a day keeps its draft."""
     return f"day:{day.isoformat()}"
 
 
-def edit_place(entry_id: bytes) -> str:
+def edit_draft_key(entry_id: bytes) -> str:
     """Where the edit of an entry keeps its draft."""
     return f"entry:{entry_id.hex()}"
 
 
-def answer_place(entry_id: bytes) -> str:
+def answer_draft_key(entry_id: bytes) -> str:
     """Where an answer to a reply keeps its draft."""
     return f"answer:{entry_id.hex()}"
 
@@ -59,103 +59,107 @@ class Drafts:
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
-    async def save(self, keys: Keyring, draft: Draft, about: bytes | None) -> bool:
+    async def save(self, keys: Keyring, draft: Draft, entry_id: bytes | None) -> bool:
         """Store a draft over the one in its place, or remove that when there is no text.
 
         False, and nothing is stored, when what this pen wrote has been kept meanwhile, or a later save of the
         same pen is here already. Raises NotFound when the entry that it is `about` is gone.
         """
-        place = _hash(keys, draft.place)
-        async with self._db.write(aside=True) as tx:
-            own = (keys.user_id, about)
-            if about is not None and not await tx.fetch("SELECT 1 FROM entries WHERE user_id=? AND id=?", own):
+        key_hash = _hash_key(keys, draft.draft_key)
+        async with self._db.write(search_unaffected=True) as tx:
+            params = (keys.user_id, entry_id)
+            if entry_id is not None and not await tx.fetch("SELECT 1 FROM entries WHERE user_id=? AND id=?", params):
                 raise NotFound("There is no such entry.")
             if await tx.fetch(
                 "SELECT 1 FROM entries WHERE user_id=?1 AND id=?2"
                 " UNION ALL SELECT 1 FROM versions WHERE user_id=?1 AND id=?2",
-                (keys.user_id, draft.pen),
+                (keys.user_id, draft.form_token_id),
             ):
                 return False
-            revision, stored = await self._stored(tx, keys, place)
-            if stored is not None and stored.pen == draft.pen and stored.count >= draft.count:
+            revision, stored = await self._read(tx, keys, key_hash)
+            if (
+                stored is not None
+                and stored.form_token_id == draft.form_token_id
+                and stored.save_count >= draft.save_count
+            ):
                 return False
             if not draft.text.strip():
-                await tx.execute("DELETE FROM drafts WHERE user_id=? AND draft_key=?", (keys.user_id, place))
+                await tx.execute("DELETE FROM drafts WHERE user_id=? AND draft_key=?", (keys.user_id, key_hash))
                 return True
-            sealed = DRAFTS.seal(keys, place, revision + 1, _packed(draft))
+            sealed = DRAFTS.seal(keys, key_hash, revision + 1, _encode(draft))
             await tx.execute(
                 "INSERT INTO drafts (user_id, draft_key, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
-                (keys.user_id, place, keys.epoch, revision + 1, sealed),
+                (keys.user_id, key_hash, keys.epoch, revision + 1, sealed),
             )
         return True
 
-    async def at(self, keys: Keyring, places: Iterable[str]) -> dict[str, Draft]:
+    async def get_many(self, keys: Keyring, draft_keys: Iterable[str]) -> dict[str, Draft]:
         """The drafts in these places, by place; unreadable ones are left out."""
         rows = await self._db.fetch("SELECT draft_key, revision, sealed FROM drafts WHERE user_id=?", (keys.user_id,))
-        found: dict[str, Draft] = {}
+        drafts: dict[str, Draft] = {}
         if rows:
-            wanted = {_hash(keys, place): place for place in places}
-            for place, revision, sealed in rows:
-                if place in wanted and (draft := _open(keys, place, revision, sealed)) is not None:
-                    found[wanted[place]] = draft
-        return found
+            draft_key_by_hash = {_hash_key(keys, key_hash): key_hash for key_hash in draft_keys}
+            for key_hash, revision, sealed in rows:
+                if key_hash in draft_key_by_hash and (draft := _open(keys, key_hash, revision, sealed)) is not None:
+                    drafts[draft_key_by_hash[key_hash]] = draft
+        return drafts
 
-    async def remove(self, keys: Keyring, place: str) -> None:
+    async def delete(self, keys: Keyring, draft_key: str) -> None:
         """Remove the draft of a place."""
-        async with self._db.write(aside=True) as tx:
-            await self.removing(keys, [place])(tx)
+        async with self._db.write(search_unaffected=True) as tx:
+            await self.deleting(keys, [draft_key])(tx)
 
-    def removing(self, keys: Keyring, places: Iterable[str]) -> Step:
+    def deleting(self, keys: Keyring, draft_keys: Iterable[str]) -> Step:
         """The step that removes the drafts of these places, whoever wrote them."""
-        rows = [(keys.user_id, _hash(keys, place)) for place in places]
+        rows = [(keys.user_id, _hash_key(keys, draft_key)) for draft_key in draft_keys]
 
-        async def remove(tx: Transaction) -> None:
+        async def delete(tx: Transaction) -> None:
             await tx.execute_many("DELETE FROM drafts WHERE user_id=? AND draft_key=?", rows)
 
-        return remove
+        return delete
 
-    def settling(self, keys: Keyring, place: str, pen: Pen) -> Step:
+    def clearing_draft(self, keys: Keyring, draft_key: str, form_token: FormToken) -> Step:
         """The step that removes the draft of what the same transaction keeps; another sitting's draft stays."""
 
-        async def settle(tx: Transaction) -> None:
-            hashed = _hash(keys, place)
-            _, stored = await self._stored(tx, keys, hashed)
-            if stored is not None and stored.pen in (pen.id, pen.took_up):
-                await tx.execute("DELETE FROM drafts WHERE user_id=? AND draft_key=?", (keys.user_id, hashed))
+        async def clear(tx: Transaction) -> None:
+            key_hash = _hash_key(keys, draft_key)
+            _, stored = await self._read(tx, keys, key_hash)
+            if stored is not None and stored.form_token_id in (form_token.id, form_token.resumed_from):
+                await tx.execute("DELETE FROM drafts WHERE user_id=? AND draft_key=?", (keys.user_id, key_hash))
 
-        return settle
+        return clear
 
     @staticmethod
-    async def _stored(tx: Transaction, keys: Keyring, place: bytes) -> tuple[int, Draft | None]:
+    async def _read(tx: Transaction, keys: Keyring, key_hash: bytes) -> tuple[int, Draft | None]:
         rows = await tx.fetch(
-            "SELECT revision, sealed FROM drafts WHERE user_id=? AND draft_key=?", (keys.user_id, place)
+            "SELECT revision, sealed FROM drafts WHERE user_id=? AND draft_key=?", (keys.user_id, key_hash)
         )
         if not rows:
             return 0, None
         revision, sealed = rows[0]
-        return revision, _open(keys, place, revision, sealed)
+        return revision, _open(keys, key_hash, revision, sealed)
 
 
-def _hash(keys: Keyring, place: str) -> bytes:
-    return keys.blind(DRAFT_HASH, place.encode())
+def _hash_key(keys: Keyring, draft_key: str) -> bytes:
+    return keys.blind(DRAFT_HASH, draft_key.encode())
 
 
-def _packed(draft: Draft) -> bytes:
-    return record_bytes(
+def _encode(draft: Draft) -> bytes:
+    return encode_record(
         {
-            "place": draft.place,
+            "place": draft.draft_key,
             "text": draft.text,
-            "pen": draft.pen.hex(),
-            "count": draft.count,
-            "revision": draft.revision,
+            "pen": draft.form_token_id.hex(),
+            "count": draft.save_count,
+            "revision": draft.entry_revision,
         }
     )
 
 
-def _open(keys: Keyring, place: bytes, revision: int, sealed: bytes) -> Draft | None:
+def _open(keys: Keyring, key_hash: bytes, revision: int, sealed: bytes) -> Draft | None:
     try:
-        record = json.loads(DRAFTS.open(keys, place, revision, sealed))
+        record = json.loads(DRAFTS.open(keys, key_hash, revision, sealed))
     except SealError as error:
         # A damaged draft must not take the page away; the next save stands in its place.
         logger.error("a draft could not be opened (%s)", type(error).__name__)

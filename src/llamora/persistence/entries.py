@@ -9,7 +9,7 @@ from logging import getLogger
 from typing import Any, Literal
 
 from llamora.persistence.connection import (
-    AlreadyThere,
+    AlreadyExists,
     Connections,
     NotFound,
     Row,
@@ -25,28 +25,28 @@ logger = getLogger(__name__)
 
 Role = Literal["me", "reply"]
 State = Literal["done", "streaming", "stopped", "failed", "unreadable"]
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-LAST = datetime(9999, 12, 31, tzinfo=UTC)
-PAGE = 2000  # rows of two numbers read at a time
-BATCH = 500  # SQLite's default limit is 32,766 parameters; a batch this size opens in about 10 ms
-_FINGERPRINT = (
+UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST_INSTANT = datetime(9999, 12, 31, tzinfo=UTC)
+PAGE_SIZE = 2000  # rows of two numbers read at a time
+BATCH_SIZE = 500  # SQLite's default limit is 32,766 parameters; a batch this size opens in about 10 ms
+_FINGERPRINT_QUERY = (
     "SELECT count(*), sum((rid & 0xFFFFFF) * 4096 + revision) FROM entries INDEXED BY entries_by_user WHERE user_id=?"
 )
 
 
 @dataclass(slots=True, frozen=True)
-class Used:
+class UsedPassage:
     """A passage that was in the prompt of a reply: its number there, where it is from, its words and its score.
 
     `traced`: it was brought since its entry bears a trace of what was answered; then its score counts such traces.
     """
 
     number: int
-    entry: bytes
+    entry_id: bytes
     day: date
     text: str
     score: float
-    traced: bool = False
+    from_tag: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -62,19 +62,19 @@ class Receipt:
     """
 
     model: str
-    file: str
+    model_file: str
     endpoint: str
-    left: bool
-    prompt: str
-    passages: tuple[Used, ...] = ()
+    left_machine: bool
+    prompt_version: str
+    passages: tuple[UsedPassage, ...] = ()
     tokens_in: int = 0
     tokens_out: int = 0
-    counted: bool = True
-    cut: str = ""
+    tokens_counted: bool = True
+    omitted: str = ""
     quoted: tuple[str, ...] = ()
-    first_ms: int = -1
-    beside: tuple[bytes, ...] = ()
-    erased: int = 0
+    first_token_ms: int = -1
+    same_page_ids: tuple[bytes, ...] = ()
+    erased_count: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -97,7 +97,7 @@ class Entry:
     text: str
     at: datetime
     zone: str
-    to: bytes | None = None
+    parent_id: bytes | None = None
     revision: int = 1
     state: State = "done"
     edited: datetime | None = None
@@ -107,109 +107,109 @@ class Entry:
     sources: tuple[bytes, ...] = ()
     boot: str = ""
     withheld: bool = False
-    also: tuple[bytes, ...] = ()
+    also_answers: tuple[bytes, ...] = ()
     preferred: bool = False
     stopping: bool = False
     receipt: Receipt | None = None
 
-    def packed(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """The plaintext of the record: compact JSON without the fields the row carries or that are empty."""
         fields: dict[str, object] = {
             "day": self.day.isoformat(),
             "role": self.role,
             "text": self.text,
-            "at": micros(self.at),
+            "at": to_micros(self.at),
             "zone": self.zone,
             "state": self.state,
         }
-        if self.to is not None:
-            fields["to"] = self.to.hex()
+        if self.parent_id is not None:
+            fields["to"] = self.parent_id.hex()
         if self.edited is not None:
-            fields["edited"] = micros(self.edited)
+            fields["edited"] = to_micros(self.edited)
         if self.deleted is not None:
-            fields["deleted"] = micros(self.deleted)
+            fields["deleted"] = to_micros(self.deleted)
         if self.model:
             fields["model"] = self.model
         if self.note:
             fields["note"] = self.note
         if self.sources:
-            fields["sources"] = [source.hex() for source in self.sources]
+            fields["sources"] = [source_id.hex() for source_id in self.sources]
         if self.boot:
             fields["boot"] = self.boot
-        if self.also:
-            fields["also"] = [other.hex() for other in self.also]
+        if self.also_answers:
+            fields["also"] = [other_id.hex() for other_id in self.also_answers]
         for name in ("withheld", "preferred", "stopping"):
             if getattr(self, name):
                 fields[name] = True
         if self.receipt is not None:
-            fields["receipt"] = _receipt_fields(self.receipt)
-        return record_bytes(fields)
+            fields["receipt"] = _encode_receipt(self.receipt)
+        return encode_record(fields)
 
     @classmethod
-    def unpacked(cls, entry_id: bytes, revision: int, record: bytes) -> "Entry":
+    def from_bytes(cls, entry_id: bytes, revision: int, record: bytes) -> "Entry":
         """The entry of a plaintext made by `packed`."""
         fields = json.loads(record)
-        to = fields.get("to")
+        parent_id = fields.get("to")
         return cls(
             id=entry_id,
             day=date.fromisoformat(fields["day"]),
             role=fields["role"],
             text=fields["text"],
-            at=instant(fields["at"]),
+            at=from_micros(fields["at"]),
             zone=fields["zone"],
-            to=bytes.fromhex(to) if to else None,
+            parent_id=bytes.fromhex(parent_id) if parent_id else None,
             revision=revision,
             state=fields["state"],
-            edited=instant(fields["edited"]) if "edited" in fields else None,
-            deleted=instant(fields["deleted"]) if "deleted" in fields else None,
+            edited=from_micros(fields["edited"]) if "edited" in fields else None,
+            deleted=from_micros(fields["deleted"]) if "deleted" in fields else None,
             model=fields.get("model", ""),
             note=fields.get("note", ""),
-            sources=tuple(bytes.fromhex(source) for source in fields.get("sources", ())),
+            sources=tuple(bytes.fromhex(source_id) for source_id in fields.get("sources", ())),
             boot=fields.get("boot", ""),
             withheld=fields.get("withheld", False),
-            also=tuple(bytes.fromhex(other) for other in fields.get("also", ())),
+            also_answers=tuple(bytes.fromhex(other_id) for other_id in fields.get("also", ())),
             preferred=fields.get("preferred", False),
             stopping=fields.get("stopping", False),
-            receipt=_receipt(fields["receipt"]) if "receipt" in fields else None,
+            receipt=_decode_receipt(fields["receipt"]) if "receipt" in fields else None,
         )
 
 
-def _receipt_fields(receipt: Receipt) -> dict[str, object]:
+def _encode_receipt(receipt: Receipt) -> dict[str, object]:
     fields: dict[str, object] = {
         "model": receipt.model,
-        "file": receipt.file,
+        "file": receipt.model_file,
         "endpoint": receipt.endpoint,
-        "left": receipt.left,
-        "prompt": receipt.prompt,
+        "left": receipt.left_machine,
+        "prompt": receipt.prompt_version,
         "passages": [
-            {"number": p.number, "entry": p.entry.hex(), "day": p.day.isoformat(), "text": p.text, "score": p.score}
-            | ({"traced": True} if p.traced else {})
+            {"number": p.number, "entry": p.entry_id.hex(), "day": p.day.isoformat(), "text": p.text, "score": p.score}
+            | ({"traced": True} if p.from_tag else {})
             for p in receipt.passages
         ],
         "in": receipt.tokens_in,
         "out": receipt.tokens_out,
-        "counted": receipt.counted,
-        "cut": receipt.cut,
-        "first": receipt.first_ms,
+        "counted": receipt.tokens_counted,
+        "cut": receipt.omitted,
+        "first": receipt.first_token_ms,
     }
     if receipt.quoted:
         fields["quoted"] = receipt.quoted
-    if receipt.beside:
-        fields["beside"] = [other.hex() for other in receipt.beside]
-    if receipt.erased:
-        fields["erased"] = receipt.erased
+    if receipt.same_page_ids:
+        fields["beside"] = [other_id.hex() for other_id in receipt.same_page_ids]
+    if receipt.erased_count:
+        fields["erased"] = receipt.erased_count
     return fields
 
 
-def _receipt(fields: dict[str, Any]) -> Receipt:
+def _decode_receipt(fields: dict[str, Any]) -> Receipt:
     return Receipt(
         model=fields["model"],
-        file=fields["file"],
+        model_file=fields["file"],
         endpoint=fields["endpoint"],
-        left=fields["left"],
-        prompt=fields["prompt"],
+        left_machine=fields["left"],
+        prompt_version=fields["prompt"],
         passages=tuple(
-            Used(
+            UsedPassage(
                 p["number"],
                 bytes.fromhex(p["entry"]),
                 date.fromisoformat(p["day"]),
@@ -221,16 +221,16 @@ def _receipt(fields: dict[str, Any]) -> Receipt:
         ),
         tokens_in=fields["in"],
         tokens_out=fields["out"],
-        counted=fields["counted"],
-        cut=fields["cut"],
+        tokens_counted=fields["counted"],
+        omitted=fields["cut"],
         quoted=tuple(fields.get("quoted", ())),
-        first_ms=fields["first"],
-        beside=tuple(bytes.fromhex(other) for other in fields.get("beside", ())),
-        erased=fields.get("erased", 0),
+        first_token_ms=fields["first"],
+        same_page_ids=tuple(bytes.fromhex(other_id) for other_id in fields.get("beside", ())),
+        erased_count=fields.get("erased", 0),
     )
 
 
-def record_bytes(content: object) -> bytes:
+def encode_record(content: object) -> bytes:
     """The plaintext of a record: compact JSON."""
     # A lone surrogate is not text in UTF-8; JSON's escape keeps what the writer sent all the same.
     try:
@@ -239,14 +239,14 @@ def record_bytes(content: object) -> bytes:
         return json.dumps(content, separators=(",", ":")).encode()
 
 
-def micros(at: datetime) -> int:
+def to_micros(instant: datetime) -> int:
     """An instant as records hold it: microseconds since 1970-01-01 UTC."""
-    return (at - EPOCH) // timedelta(microseconds=1)
+    return (instant - UNIX_EPOCH) // timedelta(microseconds=1)
 
 
-def instant(count: int) -> datetime:
+def from_micros(micros: int) -> datetime:
     """The instant of `micros`."""
-    return EPOCH + timedelta(microseconds=count)
+    return UNIX_EPOCH + timedelta(microseconds=micros)
 
 
 def day_hash(keys: Keyring, day: date) -> bytes:
@@ -254,17 +254,17 @@ def day_hash(keys: Keyring, day: date) -> bytes:
     return keys.blind(DAY_HASH, day.isoformat().encode())
 
 
-def weighed(record_id: bytes, revision: int) -> int:
+def fingerprint_weight(record_id: bytes, revision: int) -> int:
     """What a record adds to the sum of `Entries.fingerprint`."""
-    return (row_place(record_id) & 0xFFFFFF) * 4096 + revision
+    return (rowid_for(record_id) & 0xFFFFFF) * 4096 + revision
 
 
 def _revisions_query(user_id: bytes, ids: Sequence[bytes]) -> tuple[str, tuple[bytes, ...]]:
-    marks = ",".join("?" * len(ids))
-    return f"SELECT id, revision FROM entries WHERE +user_id=? AND id IN ({marks})", (user_id, *ids)
+    placeholders = ",".join("?" * len(ids))
+    return f"SELECT id, revision FROM entries WHERE +user_id=? AND id IN ({placeholders})", (user_id, *ids)
 
 
-def row_place(record_id: bytes) -> int:
+def rowid_for(record_id: bytes) -> int:
     """The integer key of a row: from the random id, so that its place in the file says nothing about time."""
     return int.from_bytes(record_id[:8], "big") >> 1
 
@@ -275,42 +275,42 @@ class Entries:
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
-    async def add(self, keys: Keyring, *entries: Entry, also: Sequence[Step] = ()) -> None:
+    async def add(self, keys: Keyring, *entries: Entry, steps: Sequence[Step] = ()) -> None:
         """Store new entries, all or none; they are on the disk when this returns.
 
         Raises AlreadyThere for an id that is in use, and StorageError.
         """
         rows = [
-            (row_place(e.id), e.id, keys.user_id, day_hash(keys, e.day), keys.epoch, e.revision, self._seal(keys, e))
+            (rowid_for(e.id), e.id, keys.user_id, day_hash(keys, e.day), keys.epoch, e.revision, self._seal(keys, e))
             for e in entries
         ]
         async with self._db.write() as tx:
             for row in rows:
-                done = await tx.execute(
+                inserted = await tx.execute(
                     "INSERT INTO entries (rid, id, user_id, day, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?, ?, ?)"
                     " ON CONFLICT DO NOTHING",
                     row,
                 )
-                if done != 1:
-                    raise AlreadyThere("The journal’s file refused the change: there is such an entry already.")
-            for step in also:
+                if inserted != 1:
+                    raise AlreadyExists("The journal’s file refused the change: there is such an entry already.")
+            for step in steps:
                 await step(tx)
 
     async def get(self, keys: Keyring, entry_id: bytes) -> Entry:
         """One entry, deleted ones too. Raises NotFound for a missing one and for another writer's."""
-        found = await self.many(keys, [entry_id])
-        if not found:
+        entries = await self.get_many(keys, [entry_id])
+        if not entries:
             raise NotFound("There is no such entry.")
-        return found[0]
+        return entries[0]
 
-    async def many(self, keys: Keyring, ids: Sequence[bytes]) -> list[Entry]:
+    async def get_many(self, keys: Keyring, ids: Sequence[bytes]) -> list[Entry]:
         """The entries of these ids, in no order; missing and unreadable ones are left out."""
-        found: list[Entry] = []
-        for start in range(0, len(ids), BATCH):
-            found += self._open(keys, await self.sealed_many(keys.user_id, ids[start : start + BATCH]))
-        return found
+        entries: list[Entry] = []
+        for start in range(0, len(ids), BATCH_SIZE):
+            entries += self._open_rows(keys, await self.get_sealed(keys.user_id, ids[start : start + BATCH_SIZE]))
+        return entries
 
-    async def day(self, keys: Keyring, day: date) -> list[Entry]:
+    async def list_day(self, keys: Keyring, day: date) -> list[Entry]:
         """Everything on one page, threads and deleted entries too, in the order it was written.
 
         A record that does not open stands at the end, empty, in the state "unreadable".
@@ -318,44 +318,44 @@ class Entries:
         rows = await self._db.fetch(
             "SELECT id, revision, sealed FROM entries WHERE user_id=? AND day=?", (keys.user_id, day_hash(keys, day))
         )
-        return sorted(self._open(keys, rows, day), key=lambda entry: (entry.at, entry.id))
+        return sorted(self._open_rows(keys, rows, day), key=lambda entry: (entry.at, entry.id))
 
     async def revisions_on(self, keys: Keyring, days: Sequence[date]) -> dict[bytes, int]:
         """The revision of every record on these pages, deleted ones too; nothing is opened for it."""
         hashes = [day_hash(keys, day) for day in days]
-        marks = ",".join("?" * len(hashes))
+        placeholders = ",".join("?" * len(hashes))
         return dict(
             await self._db.fetch(
-                f"SELECT id, revision FROM entries WHERE user_id=? AND day IN ({marks})", (keys.user_id, *hashes)
+                f"SELECT id, revision FROM entries WHERE user_id=? AND day IN ({placeholders})", (keys.user_id, *hashes)
             )
         )
 
-    async def update(self, keys: Keyring, entry: Entry, also: Sequence[Step] = ()) -> Entry:
+    async def update(self, keys: Keyring, entry: Entry, steps: Sequence[Step] = ()) -> Entry:
         """Store `entry` over the revision it was read at and return it with its new one. Raises StaleRevision."""
-        return (await self.update_all(keys, [entry], also))[0]
+        return (await self.update_all(keys, [entry], steps))[0]
 
-    async def update_all(self, keys: Keyring, entries: Sequence[Entry], also: Sequence[Step] = ()) -> list[Entry]:
+    async def update_all(self, keys: Keyring, entries: Sequence[Entry], steps: Sequence[Step] = ()) -> list[Entry]:
         """`update` for several entries, and further steps of the same action, all or none."""
-        changed = [replace(entry, revision=entry.revision + 1) for entry in entries]
-        rows = self._rows(keys, changed)
+        updated = [replace(entry, revision=entry.revision + 1) for entry in entries]
+        rows = self._update_params(keys, updated)
         async with self._db.write() as tx:
-            await self._put_over(tx, rows)
-            for step in also:
+            await self._update_rows(tx, rows)
+            for step in steps:
                 await step(tx)
-        return changed
+        return updated
 
     async def erase(
-        self, keys: Keyring, ids: Sequence[bytes], moved: Sequence[Entry] = (), also: Sequence[Step] = ()
+        self, keys: Keyring, ids: Sequence[bytes], reparented: Sequence[Entry] = (), steps: Sequence[Step] = ()
     ) -> list[Entry]:
         """Remove entries for good, with their vectors, versions and traces; the bytes are overwritten in the file.
 
         `moved` are entries that answered one of them and now answer another; they are returned as stored.
         Raises StaleRevision.
         """
-        changed = [replace(entry, revision=entry.revision + 1) for entry in moved]
-        rows = self._rows(keys, changed)
+        updated = [replace(entry, revision=entry.revision + 1) for entry in reparented]
+        rows = self._update_params(keys, updated)
         async with self._db.write() as tx:
-            await self._put_over(tx, rows)
+            await self._update_rows(tx, rows)
             await tx.execute_many(
                 "DELETE FROM entries WHERE user_id=? AND id=?", [(keys.user_id, entry_id) for entry_id in ids]
             )
@@ -367,148 +367,157 @@ class Entries:
                 " (SELECT 1 FROM entry_tags WHERE user_id=?1 AND tag=tags.tag)",
                 (keys.user_id,),
             )
-            for step in also:
+            for step in steps:
                 await step(tx)
         await self._db.checkpoint()
-        return changed
+        return updated
 
     async def ids_by_day(self, keys: Keyring, days: Iterable[date]) -> dict[date, list[bytes]]:
         """The ids on each of these days that has a record; deleted ones are among them until they are erased."""
-        hashes = {day_hash(keys, day): day for day in days}
-        found: dict[date, list[bytes]] = {}
-        wanted = list(hashes)
-        for start in range(0, len(wanted), BATCH):
-            part = wanted[start : start + BATCH]
-            marks = ",".join("?" * len(part))
+        days_by_hash = {day_hash(keys, day): day for day in days}
+        ids: dict[date, list[bytes]] = {}
+        day_hashes = list(days_by_hash)
+        for start in range(0, len(day_hashes), BATCH_SIZE):
+            batch = day_hashes[start : start + BATCH_SIZE]
+            placeholders = ",".join("?" * len(batch))
             rows = await self._db.fetch(
-                f"SELECT day, id FROM entries WHERE user_id=? AND day IN ({marks})", (keys.user_id, *part)
+                f"SELECT day, id FROM entries WHERE user_id=? AND day IN ({placeholders})", (keys.user_id, *batch)
             )
             for row in rows:
-                found.setdefault(hashes[row[0]], []).append(row[1])
-        return found
+                ids.setdefault(days_by_hash[row[0]], []).append(row[1])
+        return ids
 
     async def revisions(self, user_id: bytes) -> dict[bytes, int]:
         """The revision of every record of a writer."""
-        found: dict[bytes, int] = {}
-        last = b""
+        revisions: dict[bytes, int] = {}
+        last_id = b""
         while True:  # so many at a time that the event loop is held for a millisecond at most
             rows = await self._db.fetch(
-                "SELECT id, revision FROM entries WHERE user_id=? AND id>? ORDER BY id LIMIT ?", (user_id, last, PAGE)
+                "SELECT id, revision FROM entries WHERE user_id=? AND id>? ORDER BY id LIMIT ?",
+                (user_id, last_id, PAGE_SIZE),
             )
-            found.update(rows)
-            if len(rows) < PAGE:
-                return found
-            last = rows[-1][0]
+            revisions.update(rows)
+            if len(rows) < PAGE_SIZE:
+                return revisions
+            last_id = rows[-1][0]
 
     async def revisions_of(self, user_id: bytes, ids: Iterable[bytes]) -> dict[bytes, int]:
         """The revision of each of these records that is there."""
-        found: dict[bytes, int] = {}
-        wanted = list(ids)
-        for start in range(0, len(wanted), BATCH):
-            part = wanted[start : start + BATCH]
-            found.update(await self._db.fetch(*_revisions_query(user_id, part)))
-        return found
+        revisions: dict[bytes, int] = {}
+        entry_ids = list(ids)
+        for start in range(0, len(entry_ids), BATCH_SIZE):
+            batch = entry_ids[start : start + BATCH_SIZE]
+            revisions.update(await self._db.fetch(*_revisions_query(user_id, batch)))
+        return revisions
 
-    def standing(self, user_id: bytes, revisions: Mapping[bytes, int | None]) -> Step:
+    def require_revisions(self, user_id: bytes, revisions: Mapping[bytes, int | None]) -> Step:
         """The step that raises StaleRevision unless these are all there, at these revisions; None is any."""
 
         async def check(tx: Transaction) -> None:
-            wanted = list(revisions)
-            found: dict[bytes, int] = {}
-            for start in range(0, len(wanted), BATCH):
-                found.update(await tx.fetch(*_revisions_query(user_id, wanted[start : start + BATCH])))
+            entry_ids = list(revisions)
+            stored: dict[bytes, int] = {}
+            for start in range(0, len(entry_ids), BATCH_SIZE):
+                stored.update(await tx.fetch(*_revisions_query(user_id, entry_ids[start : start + BATCH_SIZE])))
             for entry_id, revision in revisions.items():
-                if entry_id not in found or revision not in (None, found[entry_id]):
+                if entry_id not in stored or revision not in (None, stored[entry_id]):
                     raise StaleRevision("What this was drawn from was changed in the meantime.")
 
         return check
 
-    def none_came(self, keys: Keyring, day: date, known: AbstractSet[bytes], alike: Callable[[Entry], bool]) -> Step:
+    def require_no_new(
+        self, keys: Keyring, day: date, known_ids: AbstractSet[bytes], matches: Callable[[Entry], bool]
+    ) -> Step:
         """The step that raises AlreadyThere when a record that is `alike` came to a page since its ids were `known`."""
 
         async def check(tx: Transaction) -> None:
             rows = await tx.fetch(
                 "SELECT id FROM entries WHERE user_id=? AND day=?", (keys.user_id, day_hash(keys, day))
             )
-            for entry_id in {row[0] for row in rows} - known:
-                came = await tx.fetch("SELECT id, revision, sealed FROM entries WHERE id=?", (entry_id,))
-                if any(map(alike, self._open(keys, came))):
-                    raise AlreadyThere("The journal’s file refused the change: there is such an entry already.")
+            for entry_id in {row[0] for row in rows} - known_ids:
+                added = await tx.fetch("SELECT id, revision, sealed FROM entries WHERE id=?", (entry_id,))
+                if any(map(matches, self._open_rows(keys, added))):
+                    raise AlreadyExists("The journal’s file refused the change: there is such an entry already.")
 
         return check
 
-    def erased_alone(
-        self, user_id: bytes, revisions: Mapping[bytes, int], gone: AbstractSet[bytes], changed: int
+    def require_unchanged_except(
+        self, user_id: bytes, revisions: Mapping[bytes, int], erased_ids: AbstractSet[bytes], updated_count: int
     ) -> Step:
         """The step for an `erase` of `gone` that raises StaleRevision when more than that came, went or changed.
 
         `revisions` is all there was before, `changed` how many records get their next revision.
         """
-        left = [weighed(entry_id, revision) for entry_id, revision in revisions.items() if entry_id not in gone]
+        weights = [
+            fingerprint_weight(entry_id, revision)
+            for entry_id, revision in revisions.items()
+            if entry_id not in erased_ids
+        ]
 
         async def check(tx: Transaction) -> None:
-            rows = await tx.fetch(_FINGERPRINT, (user_id,))
-            if (rows[0][0], rows[0][1] or 0) != (len(left), sum(left) + changed):
+            rows = await tx.fetch(_FINGERPRINT_QUERY, (user_id,))
+            if (rows[0][0], rows[0][1] or 0) != (len(weights), sum(weights) + updated_count):
                 raise StaleRevision("Something was written in the meantime.")
 
         return check
 
     async def fingerprint(self, user_id: bytes) -> tuple[int, int]:
         """A count and a sum that differ once a record came, went or changed; `weighed` gives a record's share."""
-        rows = await self._db.fetch(_FINGERPRINT, (user_id,))
+        rows = await self._db.fetch(_FINGERPRINT_QUERY, (user_id,))
         return rows[0][0], rows[0][1] or 0
 
-    async def recent_ids(self, keys: Keyring, days: Sequence[date]) -> list[bytes]:
+    async def ids_on_days(self, keys: Keyring, days: Sequence[date]) -> list[bytes]:
         """The ids on these days, found by keyed hash: how an index goes newest first over sealed records."""
-        found: list[bytes] = []
-        for start in range(0, len(days), BATCH):
-            part = [day_hash(keys, day) for day in days[start : start + BATCH]]
-            marks = ",".join("?" * len(part))
+        ids: list[bytes] = []
+        for start in range(0, len(days), BATCH_SIZE):
+            batch = [day_hash(keys, day) for day in days[start : start + BATCH_SIZE]]
+            placeholders = ",".join("?" * len(batch))
             rows = await self._db.fetch(
-                f"SELECT day, id FROM entries WHERE user_id=? AND day IN ({marks})", (keys.user_id, *part)
+                f"SELECT day, id FROM entries WHERE user_id=? AND day IN ({placeholders})", (keys.user_id, *batch)
             )
-            place = {day: order for order, day in enumerate(part)}
-            found += [row[1] for row in sorted(rows, key=lambda row: place[row[0]])]
-        return found
+            order_by_hash = {day: order for order, day in enumerate(batch)}
+            ids += [row[1] for row in sorted(rows, key=lambda row: order_by_hash[row[0]])]
+        return ids
 
-    async def sealed_many(self, user_id: bytes, ids: Sequence[bytes]) -> list[tuple[bytes, int, bytes]]:
+    async def get_sealed(self, user_id: bytes, ids: Sequence[bytes]) -> list[tuple[bytes, int, bytes]]:
         """(id, revision, envelope) of at most BATCH records: for a thread that opens them off the event loop."""
-        marks = ",".join("?" * len(ids))
+        placeholders = ",".join("?" * len(ids))
         # The "+" keeps SQLite from walking all rows of the writer by the other index.
         rows = await self._db.fetch(
-            f"SELECT id, revision, sealed FROM entries WHERE +user_id=? AND id IN ({marks})", (user_id, *ids)
+            f"SELECT id, revision, sealed FROM entries WHERE +user_id=? AND id IN ({placeholders})", (user_id, *ids)
         )
         return [(row[0], row[1], row[2]) for row in rows]
 
     @staticmethod
     def open_record(keys: Keyring, entry_id: bytes, revision: int, sealed: bytes) -> Entry:
         """Open one envelope. Raises vault.envelope.SealError."""
-        return Entry.unpacked(entry_id, revision, ENTRIES.open(keys, entry_id, revision, sealed))
+        return Entry.from_bytes(entry_id, revision, ENTRIES.open(keys, entry_id, revision, sealed))
 
-    def _open(self, keys: Keyring, rows: Iterable[Row], day: date | None = None) -> list[Entry]:
-        opened: list[Entry] = []
+    def _open_rows(self, keys: Keyring, rows: Iterable[Row], day: date | None = None) -> list[Entry]:
+        entries: list[Entry] = []
         for entry_id, revision, sealed in rows:
             try:
-                opened.append(self.open_record(keys, entry_id, revision, sealed))
+                entries.append(self.open_record(keys, entry_id, revision, sealed))
             except SealError as error:
                 # One damaged record must not take the page away from the writer; it is never removed here.
                 logger.error("a record could not be opened (%s)", type(error).__name__)
                 if day is not None:
-                    opened.append(Entry(entry_id, day, "me", "", LAST, "UTC", revision=revision, state="unreadable"))
-        return opened
+                    entries.append(
+                        Entry(entry_id, day, "me", "", LATEST_INSTANT, "UTC", revision=revision, state="unreadable")
+                    )
+        return entries
 
-    def _rows(self, keys: Keyring, changed: Iterable[Entry]) -> list[Row]:
-        return [(keys.epoch, e.revision, self._seal(keys, e), keys.user_id, e.id, e.revision - 1) for e in changed]
+    def _update_params(self, keys: Keyring, entries: Iterable[Entry]) -> list[Row]:
+        return [(keys.epoch, e.revision, self._seal(keys, e), keys.user_id, e.id, e.revision - 1) for e in entries]
 
     @staticmethod
-    async def _put_over(tx: Transaction, rows: Iterable[Row]) -> None:
+    async def _update_rows(tx: Transaction, rows: Iterable[Row]) -> None:
         for row in rows:
-            done = await tx.execute(
+            updated = await tx.execute(
                 "UPDATE entries SET epoch=?, revision=?, sealed=? WHERE user_id=? AND id=? AND revision=?", row
             )
-            if done != 1:
+            if updated != 1:
                 raise StaleRevision("This entry was changed elsewhere in the meantime.")
 
     @staticmethod
     def _seal(keys: Keyring, entry: Entry) -> bytes:
-        return ENTRIES.seal(keys, entry.id, entry.revision, entry.packed())
+        return ENTRIES.seal(keys, entry.id, entry.revision, entry.to_bytes())

@@ -6,12 +6,12 @@ from pathlib import Path
 from llamora.persistence.connection import Connections
 from llamora.persistence.drafts import Drafts
 from llamora.persistence.entries import Entries
-from llamora.persistence.key_rotation import Epochs
+from llamora.persistence.key_rotation import KeyRotation
 from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.search_history import SearchHistory
 from llamora.persistence.sessions import Sessions
 from llamora.persistence.snapshots import Snapshots
-from llamora.persistence.summaries import Digests
+from llamora.persistence.summaries import StoredSummaries
 from llamora.persistence.tags import Tags
 from llamora.persistence.trash import Trash
 from llamora.persistence.users import Profiles, Users
@@ -32,13 +32,13 @@ class LocalDB:
         self._connections = connections = Connections(path)
         self.users = Users(connections)
         self.profiles = Profiles(connections)
-        self.epochs = Epochs(connections)
+        self.key_rotation = KeyRotation(connections)
         self.sessions = Sessions(connections)
         self.entries = Entries(connections)
         self.versions = Versions(connections)
         self.trash = Trash(connections)
         self.drafts = Drafts(connections)
-        self.digests = Digests(connections)
+        self.summaries = StoredSummaries(connections)
         self.tags = Tags(connections)
         self.vectors = Vectors(connections)
         self.snapshots = Snapshots(connections)
@@ -48,29 +48,29 @@ class LocalDB:
     async def open(cls, path: Path) -> "LocalDB":
         """Open a database, brought to the newest schema. Raises StorageError."""
         db = cls(path)
-        await db.start()
+        await db.open_connections()
         return db
 
-    async def start(self) -> None:
+    async def open_connections(self) -> None:
         """Bring the schema up and open the connections of a facade that was made without. Raises StorageError."""
         await asyncio.to_thread(run_db_migrations, self.path, resource("migrations"))
         await self._connections.open()
 
-    async def change_counter(self) -> int:
+    async def data_version(self) -> int:
         """A number that differs once anything was committed, by this process or another."""
-        return await self._connections.change_counter()
+        return await self._connections.data_version()
 
-    async def search_counter(self) -> tuple[int, int]:
+    async def search_version(self) -> tuple[int, int]:
         """What differs once anything was committed that may concern what is searched, here or elsewhere."""
-        return await self._connections.search_counter()
+        return await self._connections.search_version()
 
     async def checkpoint(self) -> None:
         """Fold the write-ahead log into the file, so that what was deleted is gone from both."""
         await self._connections.checkpoint()
 
-    async def owed_checkpoint(self) -> None:
+    async def retry_checkpoint(self) -> None:
         """Make the last checkpoint again if somebody's reading kept it from emptying the log."""
-        if self._connections.owes_checkpoint:
+        if self._connections.checkpoint_pending:
             await self._connections.checkpoint()
 
     async def close(self) -> None:

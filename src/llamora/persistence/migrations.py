@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from llamora.dates import utc_now
-from llamora.persistence.backups import put_in_place
+from llamora.persistence.backups import write_atomically
 from llamora.persistence.connection import (
     FILE_PRAGMAS,
     StorageError,
@@ -22,15 +22,15 @@ from llamora.persistence.connection import (
     storage_error,
     write_lock,
 )
-from llamora.persistence.schema import KINDS, OPENS_UNRELEASED, triggers
+from llamora.persistence.schema import OPENS_UNRELEASED, RECORD_KINDS, triggers
 
 logger = getLogger(__name__)
 
-FILE_NAME = re.compile(r"(\d{4})-([a-z0-9-]+)\.sql")
-LOCK_SECONDS = 30.0
+FILE_NAME_PATTERN = re.compile(r"(\d{4})-([a-z0-9-]+)\.sql")
+LOCK_TIMEOUT_SECONDS = 30.0
 UNRELEASED = "foundation"
 """The first migration of the schemas before the first release."""
-LOG_TABLE = """CREATE TABLE IF NOT EXISTS schema_migrations (
+CREATE_LOG_TABLE = """CREATE TABLE IF NOT EXISTS schema_migrations (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, applied_on TEXT NOT NULL)"""
 
 
@@ -58,19 +58,19 @@ class MigrationStatus:
 
 def read_migrations(folder: Path) -> list[Migration]:
     """All migrations of a folder, in order. Raises StorageError for a gap or a name that does not fit."""
-    found: list[Migration] = []
+    migrations: list[Migration] = []
     for file in sorted(folder.glob("*.sql")):
-        match = FILE_NAME.fullmatch(file.name)
-        if match is None or int(match[1]) != len(found) + 1:
+        match = FILE_NAME_PATTERN.fullmatch(file.name)
+        if match is None or int(match[1]) != len(migrations) + 1:
             raise StorageError(f"The migration {file.name} is not named NNNN-name.sql in unbroken order.")
         # read_text translates line ends, so a checkout on Windows hashes to the same.
-        found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
-    if not found:
+        migrations.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
+    if not migrations:
         raise StorageError(f"There are no migrations in {folder}.")
-    return found
+    return migrations
 
 
-def statements(sql: str) -> Iterator[str]:
+def split_statements(sql: str) -> Iterator[str]:
     """The statements of a script, one by one: `executescript` would commit on its own."""
     pending = ""
     for line in sql.splitlines(keepends=True):
@@ -90,7 +90,7 @@ def migration_status(path: Path, folder: Path) -> list[MigrationStatus]:
     try:
         connection = connect(path)
         try:
-            log = _log(connection)
+            log = _read_log(connection)
         finally:
             connection.close()
     except sqlite3.Error as error:
@@ -108,10 +108,10 @@ def run_db_migrations(path: Path, folder: Path) -> list[str]:
     prepare_file(path)
     lock: FileLock = write_lock(path)
     try:
-        with lock.acquire(timeout=LOCK_SECONDS):
+        with lock.acquire(timeout=LOCK_TIMEOUT_SECONDS):
             connection = connect(path)
             try:
-                return _bring_up(connection, path, migrations)
+                return _apply_pending(connection, path, migrations)
             finally:
                 connection.close()
     except Timeout:
@@ -122,7 +122,7 @@ def run_db_migrations(path: Path, folder: Path) -> list[str]:
         raise storage_error(error) from None
 
 
-def _log(connection: sqlite3.Connection) -> dict[int, tuple[str, str | None]]:
+def _read_log(connection: sqlite3.Connection) -> dict[int, tuple[str, str | None]]:
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name='schema_migrations'").fetchone():
         return {}
     rows = connection.execute(
@@ -133,11 +133,11 @@ def _log(connection: sqlite3.Connection) -> dict[int, tuple[str, str | None]]:
             "This journal was written by a Llamora from before the first release. The last one that opens it is"
             f" {OPENS_UNRELEASED}."
         )
-    return {int(number): (str(digest), str(day)) for number, _, digest, day in rows}
+    return {int(number): (str(file_hash), str(day)) for number, _, file_hash, day in rows}
 
 
-def _bring_up(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> list[str]:
-    log = _log(connection)
+def _apply_pending(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> list[str]:
+    log = _read_log(connection)
     if log and max(log) > migrations[-1].number:
         raise StorageError("This journal was written by a newer Llamora. Install that version (or a newer one) again.")
     for migration in migrations:
@@ -147,12 +147,12 @@ def _bring_up(connection: sqlite3.Connection, path: Path, migrations: Sequence[M
     if not pending:
         return []
     if log:
-        _back_up(connection, path, pending[0])
+        _back_up_before(connection, path, pending[0])
     for migration in pending:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            connection.execute(LOG_TABLE)
-            for statement in statements(migration.sql):
+            connection.execute(CREATE_LOG_TABLE)
+            for statement in split_statements(migration.sql):
                 connection.execute(statement)
             _protect(connection)
             connection.execute(
@@ -171,27 +171,27 @@ def _bring_up(connection: sqlite3.Connection, path: Path, migrations: Sequence[M
 
 def _protect(connection: sqlite3.Connection) -> None:
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-    for kind in KINDS:
+    for kind in RECORD_KINDS:
         if kind.table in tables:
             for statement in triggers(kind):
                 connection.execute(statement)
 
 
 def _verify(connection: sqlite3.Connection) -> None:
-    damage = connection.execute("PRAGMA foreign_key_check").fetchone()
-    answer = connection.execute("PRAGMA quick_check(1)").fetchone()
+    violation = connection.execute("PRAGMA foreign_key_check").fetchone()
+    check = connection.execute("PRAGMA quick_check(1)").fetchone()
     kept = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in FILE_PRAGMAS}
-    if damage is not None or answer != ("ok",) or kept != FILE_PRAGMAS:
+    if violation is not None or check != ("ok",) or kept != FILE_PRAGMAS:
         raise StorageError("The journal’s file did not pass its check after a migration; nothing was changed.")
 
 
-def _back_up(connection: sqlite3.Connection, path: Path, before: Migration) -> None:
-    target = path.parent / "backups" / f"{path.stem}-before-{before.number:04}.sqlite3"
+def _back_up_before(connection: sqlite3.Connection, path: Path, next_migration: Migration) -> None:
+    target = path.parent / "backups" / f"{path.stem}-before-{next_migration.number:04}.sqlite3"
 
-    def fill(part: Path) -> None:
-        with closing(sqlite3.connect(part)) as copy:
+    def write_copy(temp_path: Path) -> None:
+        with closing(sqlite3.connect(temp_path)) as copy:
             connection.backup(copy)
 
     # Whole or not at all: half a copy would look like a whole one. An earlier try, which changed nothing, left one of
     # the same schema; what was written since is in this one, so it takes its place.
-    put_in_place(target, fill)
+    write_atomically(target, write_copy)

@@ -12,7 +12,7 @@ from llamora.vault.keys import Keyring
 
 
 @dataclass(slots=True, frozen=True)
-class Kind:
+class RecordKind:
     """Where the records of one kind live. `id` is the column that names a record in its envelope's context.
 
     `purpose` is None for a table of links, which has nothing sealed. `beside` are further columns. What is
@@ -22,25 +22,25 @@ class Kind:
 
     table: str
     purpose: Purpose | None
-    id: str
-    beside: tuple[str, ...] = ()
-    revision: str = "revision"
+    id_column: str
+    extra_columns: tuple[str, ...] = ()
+    revision_column: str = "revision"
     derived: bool = False
     column: str = "sealed"
 
     @property
     def columns(self) -> tuple[str, ...]:
         """All columns but `user_id` and `sealed`."""
-        own = () if self.id == "user_id" else (self.id,)
-        return (*own, *self.beside, *(("epoch", self.revision) if self.purpose else ()))
+        id_columns = () if self.id_column == "user_id" else (self.id_column,)
+        return (*id_columns, *self.extra_columns, *(("epoch", self.revision_column) if self.purpose else ()))
 
     def open(self, keys: Keyring, record_id: bytes | int, revision: int, sealed: bytes) -> bytes:
         """Open a record. Raises vault.envelope.SealError and vault.keys.KeyringClosed."""
-        return keys.open(self._purpose(), self.table, self.column, _in_context(record_id), revision, sealed)
+        return keys.open(self._purpose(), self.table, self.column, _context_id(record_id), revision, sealed)
 
-    def seal(self, keys: Keyring, record_id: bytes | int, revision: int, text: bytes) -> bytes:
+    def seal(self, keys: Keyring, record_id: bytes | int, revision: int, plaintext: bytes) -> bytes:
         """Seal a record in the current epoch. Raises vault.keys.KeyringClosed."""
-        return keys.seal(self._purpose(), self.table, self.column, _in_context(record_id), revision, text)
+        return keys.seal(self._purpose(), self.table, self.column, _context_id(record_id), revision, plaintext)
 
     def _purpose(self) -> Purpose:
         if self.purpose is None:
@@ -48,7 +48,7 @@ class Kind:
         return self.purpose
 
 
-def _in_context(record_id: bytes | int) -> bytes:
+def _context_id(record_id: bytes | int) -> bytes:
     return record_id.to_bytes(4, "big", signed=True) if isinstance(record_id, int) else record_id
 
 
@@ -89,23 +89,23 @@ PURPOSES = (
 
 # -- tables --------------------------------------------------------------------------------------
 
-PROFILES = Kind("profiles", PROFILE, "user_id")
-ENTRIES = Kind("entries", ENTRY, "id", ("rid", "day"))
-TAGS = Kind("tags", TAG_NAME, "tag")
-ENTRY_TAGS = Kind("entry_tags", None, "entry_id", ("tag",))
-TAG_META = Kind("tag_meta", TAGGING, "user_id")
-TAG_CHANGES = Kind("tag_changes", TAGGING, "id")
-TAG_REJECTIONS = Kind("tag_rejections", TAGGING, "entry_id")
-VERSIONS = Kind("versions", VERSION, "id", ("rid", "entry_id"))
-DRAFTS = Kind("drafts", DRAFT, "draft_key")
-SUMMARIES = Kind("summaries", SUMMARY, "summary_key")
-TRASH = Kind("trash", TRASH_LIST, "user_id")
-SEARCH_HISTORY = Kind("search_history", QUERY, "id")
-VECTORS = Kind("vectors", VECTOR, "entry_id", ("rid",), derived=True)
-DEVICES = Kind("devices", SESSION, "session_id", derived=True)
-SEARCH_SNAPSHOTS = Kind("search_snapshots", INDEX, "part", revision="generation", derived=True)
+PROFILES = RecordKind("profiles", PROFILE, "user_id")
+ENTRIES = RecordKind("entries", ENTRY, "id", ("rid", "day"))
+TAGS = RecordKind("tags", TAG_NAME, "tag")
+ENTRY_TAGS = RecordKind("entry_tags", None, "entry_id", ("tag",))
+TAG_META = RecordKind("tag_meta", TAGGING, "user_id")
+TAG_CHANGES = RecordKind("tag_changes", TAGGING, "id")
+TAG_REJECTIONS = RecordKind("tag_rejections", TAGGING, "entry_id")
+VERSIONS = RecordKind("versions", VERSION, "id", ("rid", "entry_id"))
+DRAFTS = RecordKind("drafts", DRAFT, "draft_key")
+SUMMARIES = RecordKind("summaries", SUMMARY, "summary_key")
+TRASH = RecordKind("trash", TRASH_LIST, "user_id")
+SEARCH_HISTORY = RecordKind("search_history", QUERY, "id")
+VECTORS = RecordKind("vectors", VECTOR, "entry_id", ("rid",), derived=True)
+DEVICES = RecordKind("devices", SESSION, "session_id", derived=True)
+SEARCH_SNAPSHOTS = RecordKind("search_snapshots", INDEX, "part", revision_column="generation", derived=True)
 
-KINDS = (  # in the order in which they can be stored: what is pointed to comes before what points
+RECORD_KINDS = (  # in the order in which they can be stored: what is pointed to comes before what points
     PROFILES,
     ENTRIES,
     TAGS,
@@ -129,7 +129,7 @@ A test holds the list to the schema: a table with a `sealed` column that is not 
 _EVENTS = {"new": "INSERT", "changed": "UPDATE OF sealed"}
 
 
-def triggers(kind: Kind) -> list[str]:
+def triggers(kind: RecordKind) -> list[str]:
     """Write the triggers that let a record be stored only under a data key that is there.
 
     Without them a change that was sealed just before an old key was erased, in another process, could be stored after
@@ -151,12 +151,12 @@ BEGIN SELECT RAISE(ABORT, 'sealed under a key that is gone'); END"""
 
 # -- sealed elsewhere ----------------------------------------------------------------------------
 
-BACKUP_CHUNK = Kind("backup", BACKUP, "digest", column="chunk")
-BACKUP_LAST = Kind("backup", BACKUP, "digest", column="last")
+BACKUP_CHUNK = RecordKind("backup", BACKUP, "digest", column="chunk")
+BACKUP_LAST = RecordKind("backup", BACKUP, "digest", column="last")
 """Parts of a backup file."""
-PENDING_QUERIES = Kind("noted", QUERY, "id")
+PENDING_QUERIES = RecordKind("noted", QUERY, "id")
 """Queries that an address names, in memory that the processes of a server share."""
-RECOVERY_GROUPS = Kind("recovery", KEY, "user_id", column="group")
+RECOVERY_GROUPS = RecordKind("recovery", KEY, "user_id", column="group")
 """The group of a new recovery code that a form asks back, in that form."""
 
 # -- labels of blind indexes ---------------------------------------------------------------------

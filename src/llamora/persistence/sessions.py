@@ -10,8 +10,8 @@ from llamora.persistence.schema import DEVICES
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
-BATCH = 500
-LINGER_SECONDS = 5
+BATCH_SIZE = 500
+EXPIRED_GRACE_SECONDS = 5
 """How long a session that ran out keeps its row: every worker sees it within a second and knows a lock from a
 sign-out, whose row is gone at once."""
 
@@ -26,7 +26,7 @@ class Session:
 
     id: bytes
     user_id: bytes
-    sealed: bytes | None
+    sealed_key: bytes | None
     idle_until: int
     expires_at: int
     epoch: int = field(default=0, compare=False)
@@ -43,26 +43,31 @@ class Sessions:
 
         `device`: what its browser calls itself, and the keys to seal that with.
         """
-        sealed = [DEVICES.seal(keys, session.id, 1, name.encode()) for keys, name in [device] if name] if device else []
-        async with self._db.write(aside=True) as tx:
+        envelopes = (
+            [DEVICES.seal(keys, session.id, 1, name.encode()) for keys, name in [device] if name] if device else []
+        )
+        async with self._db.write(search_unaffected=True) as tx:
             await tx.execute("UPDATE users SET signed_in_on=? WHERE id=?", (day.isoformat(), session.user_id))
             await tx.execute(
                 "INSERT INTO dek_sessions (id, user_id, sealed, idle_until, expires_at) VALUES (?, ?, ?, ?, ?)",
-                (session.id, session.user_id, session.sealed, session.idle_until, session.expires_at),
+                (session.id, session.user_id, session.sealed_key, session.idle_until, session.expires_at),
             )
             await tx.execute_many(
                 "INSERT INTO devices (session_id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, 1, ?)",
-                [(session.id, session.user_id, int.from_bytes(each[6:10], "big"), each) for each in sealed],
+                [
+                    (session.id, session.user_id, int.from_bytes(envelope[6:10], "big"), envelope)
+                    for envelope in envelopes
+                ],
             )
 
-    async def devices(self, keys: Keyring) -> dict[bytes, str]:
+    async def device_names(self, keys: Keyring) -> dict[bytes, str]:
         """What the browsers of a writer's sessions are called, by session id; one that does not open is left out."""
         rows = await self._db.fetch("SELECT session_id, revision, sealed FROM devices WHERE user_id=?", (keys.user_id,))
-        found: dict[bytes, str] = {}
+        names: dict[bytes, str] = {}
         for session_id, revision, sealed in rows:
             with suppress(SealError):
-                found[session_id] = DEVICES.open(keys, session_id, revision, sealed).decode()
-        return found
+                names[session_id] = DEVICES.open(keys, session_id, revision, sealed).decode()
+        return names
 
     async def get(self, session_id: bytes) -> Session | None:
         """The session of that id, whether its time is up or not."""
@@ -74,46 +79,46 @@ class Sessions:
         )
         return Session(*rows[0]) if rows else None
 
-    async def of_user(self, user_id: bytes) -> list[Session]:
+    async def list_for_user(self, user_id: bytes) -> list[Session]:
         """All sessions of a writer."""
         rows = await self._db.fetch(
             "SELECT id, user_id, sealed, idle_until, expires_at FROM dek_sessions WHERE user_id=?", (user_id,)
         )
         return [Session(*row) for row in rows]
 
-    async def limits(self, ids: Iterable[bytes]) -> dict[bytes, int]:
+    async def expiry_times(self, ids: Iterable[bytes]) -> dict[bytes, int]:
         """When each of these sessions runs out, in Unix seconds; one that was ended is not in it."""
-        wanted = list(ids)
-        found: dict[bytes, int] = {}
-        for start in range(0, len(wanted), BATCH):
-            part = wanted[start : start + BATCH]
-            marks = ",".join("?" * len(part))
+        session_ids = list(ids)
+        expiry_by_id: dict[bytes, int] = {}
+        for start in range(0, len(session_ids), BATCH_SIZE):
+            batch = session_ids[start : start + BATCH_SIZE]
+            placeholders = ",".join("?" * len(batch))
             rows = await self._db.fetch(
-                f"SELECT id, min(idle_until, expires_at) FROM dek_sessions WHERE id IN ({marks})", part
+                f"SELECT id, min(idle_until, expires_at) FROM dek_sessions WHERE id IN ({placeholders})", batch
             )
-            found.update((row[0], int(row[1])) for row in rows)
-        return found
+            expiry_by_id.update((row[0], int(row[1])) for row in rows)
+        return expiry_by_id
 
     async def touch(self, session_id: bytes, idle_until: int, now: int) -> None:
         """Move the end of idleness of a session on, unless it came meanwhile."""
-        async with self._db.write(aside=True) as tx:
+        async with self._db.write(search_unaffected=True) as tx:
             await tx.execute(
                 "UPDATE dek_sessions SET idle_until=? WHERE id=? AND idle_until>?", (idle_until, session_id, now)
             )
 
     async def end(self, session_id: bytes) -> None:
         """End one session."""
-        async with self._db.write(aside=True) as tx:
+        async with self._db.write(search_unaffected=True) as tx:
             await tx.execute("DELETE FROM dek_sessions WHERE id=?", (session_id,))
 
-    async def end_others(self, user_id: bytes, keep: bytes) -> None:
+    async def end_others(self, user_id: bytes, except_session: bytes) -> None:
         """End every session of a writer but the one to keep."""
-        async with self._db.write(aside=True) as tx:
-            await tx.execute("DELETE FROM dek_sessions WHERE user_id=? AND id<>?", (user_id, keep))
+        async with self._db.write(search_unaffected=True) as tx:
+            await tx.execute("DELETE FROM dek_sessions WHERE user_id=? AND id<>?", (user_id, except_session))
 
     async def lock(self, user_id: bytes, now: int) -> None:
         """Let every session of a writer run out now, and forget its key; `end_expired` takes the rows later."""
-        async with self._db.write(aside=True) as tx:
+        async with self._db.write(search_unaffected=True) as tx:
             await tx.execute("DELETE FROM devices WHERE user_id=?", (user_id,))
             await tx.execute(
                 "UPDATE dek_sessions SET sealed=NULL, idle_until=min(idle_until, ?) WHERE user_id=?", (now, user_id)
@@ -121,7 +126,7 @@ class Sessions:
 
     async def shift_idle(self, user_id: bytes, seconds: int, now: int) -> None:
         """Move the end of idleness of every session of a writer that is not over, forth or back."""
-        async with self._db.write(aside=True) as tx:
+        async with self._db.write(search_unaffected=True) as tx:
             await tx.execute(
                 "UPDATE dek_sessions SET idle_until=idle_until+? WHERE user_id=? AND idle_until>?",
                 (seconds, user_id, now),
@@ -129,11 +134,11 @@ class Sessions:
 
     async def end_expired(self, now: int) -> None:
         """End the sessions whose time was up LINGER_SECONDS ago."""
-        until = now - LINGER_SECONDS
-        async with self._db.write(aside=True) as tx:
+        until = now - EXPIRED_GRACE_SECONDS
+        async with self._db.write(search_unaffected=True) as tx:
             await tx.execute("DELETE FROM dek_sessions WHERE idle_until<=? OR expires_at<=?", (until, until))
 
     async def clear(self) -> None:
         """End all sessions: the secret that opened them is gone with the last start."""
-        async with self._db.write(aside=True) as tx:
+        async with self._db.write(search_unaffected=True) as tx:
             await tx.execute("DELETE FROM dek_sessions")

@@ -6,8 +6,8 @@ from llamora.persistence.connection import Connections, Transaction
 from llamora.persistence.schema import SEARCH_SNAPSHOTS
 from llamora.vault.keys import Keyring
 
-HOLDER = -1  # the part that stands for a snapshot while it is written: an erasure takes it away
-DELETED_AT_ONCE = 8  # parts; SQLite overwrites them, and others wait for the writer that long
+IN_PROGRESS_PART = -1  # the part that stands for a snapshot while it is written: an erasure takes it away
+DELETE_BATCH_SIZE = 8  # parts; SQLite overwrites them, and others wait for the writer that long
 
 
 class Snapshots:
@@ -18,35 +18,37 @@ class Snapshots:
 
     async def begin(self, keys: Keyring) -> int:
         """Begin a new snapshot and return its generation. An erasure from now on ends it."""
-        async with self._db.write(aside=True) as tx:
+        async with self._db.write(search_unaffected=True) as tx:
             rows = await tx.fetch("SELECT max(generation) FROM search_snapshots WHERE user_id=?", (keys.user_id,))
             generation = int(rows[0][0] or 0) + 1
-            await self._put(tx, keys, generation, HOLDER, self.seal_part(keys, generation, HOLDER, b""))
+            await self._insert_part(
+                tx, keys, generation, IN_PROGRESS_PART, self.seal_part(keys, generation, IN_PROGRESS_PART, b"")
+            )
         return generation
 
     async def add(self, keys: Keyring, generation: int, part: int, sealed: bytes) -> None:
         """Store a part that `seal_part` has sealed; parts count from 1."""
-        async with self._db.write(aside=True) as tx:
-            await self._put(tx, keys, generation, part, sealed)
+        async with self._db.write(search_unaffected=True) as tx:
+            await self._insert_part(tx, keys, generation, part, sealed)
 
-    async def finish(self, keys: Keyring, generation: int, parts: int, sealed: bytes) -> bool:
+    async def finish(self, keys: Keyring, generation: int, part_count: int, sealed: bytes) -> bool:
         """Store part 0, so that the snapshot counts, and remove others.
 
         False, and it is removed, when something was erased since `begin`.
         """
-        mine = (keys.user_id, generation)
-        async with self._db.write(aside=True) as tx:
-            held = await tx.execute(
-                "DELETE FROM search_snapshots WHERE user_id=? AND generation=? AND part=?", (*mine, HOLDER)
+        params = (keys.user_id, generation)
+        async with self._db.write(search_unaffected=True) as tx:
+            removed = await tx.execute(
+                "DELETE FROM search_snapshots WHERE user_id=? AND generation=? AND part=?", (*params, IN_PROGRESS_PART)
             )
-            (row,) = await tx.fetch("SELECT count(*) FROM search_snapshots WHERE user_id=? AND generation=?", mine)
-            whole = held == 1 and row[0] == parts
-            if whole:
-                await self._put(tx, keys, generation, 0, sealed)
-        await self._drop_all_but(keys.user_id, generation if whole else 0)
-        return whole
+            (row,) = await tx.fetch("SELECT count(*) FROM search_snapshots WHERE user_id=? AND generation=?", params)
+            is_complete = removed == 1 and row[0] == part_count
+            if is_complete:
+                await self._insert_part(tx, keys, generation, 0, sealed)
+        await self._delete_all_except(keys.user_id, generation if is_complete else 0)
+        return is_complete
 
-    async def latest(self, user_id: bytes) -> tuple[int, bytes] | None:
+    async def get_latest(self, user_id: bytes) -> tuple[int, bytes] | None:
         """The generation and sealed part 0 of the newest whole snapshot."""
         rows = await self._db.fetch(
             "SELECT generation, sealed FROM search_snapshots WHERE user_id=? AND part=0"
@@ -55,13 +57,13 @@ class Snapshots:
         )
         return (rows[0][0], rows[0][1]) if rows else None
 
-    async def there(self, user_id: bytes) -> bool:
+    async def exists(self, user_id: bytes) -> bool:
         """Whether there is a whole snapshot of a writer; nothing is opened for it."""
         return bool(
             await self._db.fetch("SELECT 1 FROM search_snapshots WHERE user_id=? AND part=0 LIMIT 1", (user_id,))
         )
 
-    async def part(self, user_id: bytes, generation: int, part: int) -> bytes:
+    async def get_part(self, user_id: bytes, generation: int, part: int) -> bytes:
         """One sealed part, empty when it is not there."""
         rows = await self._db.fetch(
             "SELECT sealed FROM search_snapshots WHERE user_id=? AND generation=? AND part=?",
@@ -69,13 +71,13 @@ class Snapshots:
         )
         return rows[0][0] if rows else b""
 
-    async def keep(self, user_id: bytes, generation: int) -> None:
+    async def delete_others(self, user_id: bytes, generation: int) -> None:
         """Remove all snapshots of a writer but one."""
-        await self._drop_all_but(user_id, generation)
+        await self._delete_all_except(user_id, generation)
 
-    async def drop(self, user_id: bytes) -> None:
+    async def delete_all(self, user_id: bytes) -> None:
         """Remove all snapshots of a writer; the bytes are overwritten in the file."""
-        await self._drop_all_but(user_id, 0)
+        await self._delete_all_except(user_id, 0)
         await self._db.checkpoint()
 
     @staticmethod
@@ -88,19 +90,19 @@ class Snapshots:
         """What is in a part. Raises vault.envelope.SealError."""
         return SEARCH_SNAPSHOTS.open(keys, part, generation, sealed)
 
-    async def _drop_all_but(self, user_id: bytes, generation: int) -> None:
+    async def _delete_all_except(self, user_id: bytes, generation: int) -> None:
         while True:
-            async with self._db.write(aside=True) as tx:
-                gone = await tx.execute(
+            async with self._db.write(search_unaffected=True) as tx:
+                deleted_count = await tx.execute(
                     "DELETE FROM search_snapshots WHERE rowid IN (SELECT rowid FROM search_snapshots"
                     " WHERE user_id=? AND generation<>? ORDER BY part LIMIT ?)",
-                    (user_id, generation, DELETED_AT_ONCE),
+                    (user_id, generation, DELETE_BATCH_SIZE),
                 )
-            if gone < DELETED_AT_ONCE:
+            if deleted_count < DELETE_BATCH_SIZE:
                 return
 
     @staticmethod
-    async def _put(tx: Transaction, keys: Keyring, generation: int, part: int, sealed: bytes) -> None:
+    async def _insert_part(tx: Transaction, keys: Keyring, generation: int, part: int, sealed: bytes) -> None:
         row: Sequence[object] = (keys.user_id, generation, part, keys.epoch, sealed)
         await tx.execute(
             "INSERT INTO search_snapshots (user_id, generation, part, epoch, sealed) VALUES (?, ?, ?, ?, ?)", row

@@ -8,18 +8,18 @@ from logging import getLogger
 from typing import Literal
 
 from llamora.persistence.connection import Connections, Step, Transaction
-from llamora.persistence.entries import record_bytes
+from llamora.persistence.entries import encode_record
 from llamora.persistence.schema import SUMMARIES, SUMMARY_HASH
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
 
-Kind = Literal["opening", "recap", "trace"]
+SummaryKind = Literal["opening", "recap", "trace"]
 
 
 @dataclass(slots=True, frozen=True)
-class Digest:
+class StoredSummary:
     """Some sentences of a model's; `about` is the day, or for the kind "trace" the hash of the trace.
 
     `sources` are the entries they were drawn from, where the text cites by numbers in the order of these from 1, and
@@ -27,122 +27,126 @@ class Digest:
     room, or "", and `quoted` are its quotations that stand in the prompt letter by letter.
     """
 
-    kind: Kind
-    about: date | bytes
+    kind: SummaryKind
+    subject: date | bytes
     text: str
     sources: tuple[bytes, ...]
-    made_of: str
+    content_hash: str
     model: str
-    cut: str = ""
+    omitted: str = ""
     quoted: tuple[str, ...] = ()
 
 
-class Digests:
+class StoredSummaries:
     """`db.digests`."""
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
-    async def get(self, keys: Keyring, kind: Kind, about: date | bytes) -> Digest | None:
+    async def get(self, keys: Keyring, kind: SummaryKind, subject: date | bytes) -> StoredSummary | None:
         """What there is of this kind; None also for one that does not open."""
         rows = await self._db.fetch(
             "SELECT summary_key, revision, sealed FROM summaries WHERE user_id=? AND summary_key=?",
-            (keys.user_id, place_of_digest(keys, kind, about)),
+            (keys.user_id, summary_hash(keys, kind, subject)),
         )
         return _open(keys, *rows[0]) if rows else None
 
-    async def put(self, keys: Keyring, digest: Digest, also: Sequence[Step] = ()) -> None:
+    async def save(self, keys: Keyring, summary: StoredSummary, steps: Sequence[Step] = ()) -> None:
         """Store it in place of an older one, with further steps of the same action, all or none."""
         async with self._db.write() as tx:
-            await _put(tx, keys, digest)
-            for step in also:
+            await _save(tx, keys, summary)
+            for step in steps:
                 await step(tx)
 
-    async def put_unless(self, keys: Keyring, digest: Digest, stands: Callable[[Digest], bool]) -> bool:
+    async def save_unless(
+        self, keys: Keyring, summary: StoredSummary, is_current: Callable[[StoredSummary], bool]
+    ) -> bool:
         """Store it, unless in its place is one that `stands`; both in one transaction. Whether it is stored."""
-        place = place_of_digest(keys, digest.kind, digest.about)
+        key_hash = summary_hash(keys, summary.kind, summary.subject)
         async with self._db.write() as tx:
             rows = await tx.fetch(
                 "SELECT summary_key, revision, sealed FROM summaries WHERE user_id=? AND summary_key=?",
-                (keys.user_id, place),
+                (keys.user_id, key_hash),
             )
-            there = _open(keys, *rows[0]) if rows else None
-            if there is not None and stands(there):
+            existing = _open(keys, *rows[0]) if rows else None
+            if existing is not None and is_current(existing):
                 return False
-            await _put(tx, keys, digest)
+            await _save(tx, keys, summary)
         return True
 
-    async def remove(self, keys: Keyring, kind: Kind, about: date | bytes) -> None:
+    async def delete(self, keys: Keyring, kind: SummaryKind, subject: date | bytes) -> None:
         """Remove what there is of this kind."""
         async with self._db.write() as tx:
             await tx.execute(
                 "DELETE FROM summaries WHERE user_id=? AND summary_key=?",
-                (keys.user_id, place_of_digest(keys, kind, about)),
+                (keys.user_id, summary_hash(keys, kind, subject)),
             )
 
-    def forgetting(self, keys: Keyring, gone: Collection[bytes]) -> Step:
+    def deleting_for_sources(self, keys: Keyring, deleted_ids: Collection[bytes]) -> Step:
         """The step that removes all that was drawn from these entries, and what does not open."""
 
-        async def forget(tx: Transaction) -> None:
+        async def delete_summaries(tx: Transaction) -> None:
             rows = await tx.fetch(
                 "SELECT summary_key, revision, sealed FROM summaries WHERE user_id=?", (keys.user_id,)
             )
-            for place, revision, sealed in rows:
-                digest = _open(keys, place, revision, sealed)
-                if digest is None or set(digest.sources) & set(gone):
-                    await tx.execute("DELETE FROM summaries WHERE user_id=? AND summary_key=?", (keys.user_id, place))
+            for key_hash, revision, sealed in rows:
+                summary = _open(keys, key_hash, revision, sealed)
+                if summary is None or set(summary.sources) & set(deleted_ids):
+                    await tx.execute(
+                        "DELETE FROM summaries WHERE user_id=? AND summary_key=?", (keys.user_id, key_hash)
+                    )
 
-        return forget
+        return delete_summaries
 
 
-async def _put(tx: Transaction, keys: Keyring, digest: Digest) -> None:
-    place = place_of_digest(keys, digest.kind, digest.about)
-    rows = await tx.fetch("SELECT revision FROM summaries WHERE user_id=? AND summary_key=?", (keys.user_id, place))
+async def _save(tx: Transaction, keys: Keyring, summary: StoredSummary) -> None:
+    key_hash = summary_hash(keys, summary.kind, summary.subject)
+    rows = await tx.fetch("SELECT revision FROM summaries WHERE user_id=? AND summary_key=?", (keys.user_id, key_hash))
     revision = rows[0][0] + 1 if rows else 1
-    sealed = SUMMARIES.seal(keys, place, revision, _packed(digest))
+    sealed = SUMMARIES.seal(keys, key_hash, revision, _encode(summary))
     await tx.execute(
         "INSERT INTO summaries (user_id, summary_key, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
-        (keys.user_id, place, keys.epoch, revision, sealed),
+        (keys.user_id, key_hash, keys.epoch, revision, sealed),
     )
 
 
-def place_of_digest(keys: Keyring, kind: Kind, about: date | bytes) -> bytes:
+def summary_hash(keys: Keyring, kind: SummaryKind, subject: date | bytes) -> bytes:
     """Where the digest of a day or a trace is stored: a keyed hash."""
-    return keys.blind(SUMMARY_HASH, f"{kind}:{_text_of(about)}".encode())
+    return keys.blind(SUMMARY_HASH, f"{kind}:{_subject_text(subject)}".encode())
 
 
-def _text_of(about: date | bytes) -> str:
-    return about.hex() if isinstance(about, bytes) else about.isoformat()
+def _subject_text(subject: date | bytes) -> str:
+    return subject.hex() if isinstance(subject, bytes) else subject.isoformat()
 
 
-def _packed(digest: Digest) -> bytes:
-    return record_bytes(
+def _encode(summary: StoredSummary) -> bytes:
+    return encode_record(
         {
-            "kind": digest.kind,
-            "trace" if digest.kind == "trace" else "day": _text_of(digest.about),
-            "text": digest.text,
-            "sources": [source.hex() for source in digest.sources],
-            "made_of": digest.made_of,
-            "model": digest.model,
-            "cut": digest.cut,
-            "quoted": digest.quoted,
+            "kind": summary.kind,
+            "trace" if summary.kind == "trace" else "day": _subject_text(summary.subject),
+            "text": summary.text,
+            "sources": [source_id.hex() for source_id in summary.sources],
+            "made_of": summary.content_hash,
+            "model": summary.model,
+            "cut": summary.omitted,
+            "quoted": summary.quoted,
         }
     )
 
 
-def _open(keys: Keyring, place: bytes, revision: int, sealed: bytes) -> Digest | None:
+def _open(keys: Keyring, key_hash: bytes, revision: int, sealed: bytes) -> StoredSummary | None:
     try:
-        record = json.loads(SUMMARIES.open(keys, place, revision, sealed))
+        record = json.loads(SUMMARIES.open(keys, key_hash, revision, sealed))
     except SealError as error:
         # It can be made again; the page is shown without it.
         logger.error("a digest could not be opened (%s)", type(error).__name__)
         return None
-    return Digest(
+    return StoredSummary(
         record["kind"],
         bytes.fromhex(record["trace"]) if record["kind"] == "trace" else date.fromisoformat(record["day"]),
         record["text"],
-        tuple(bytes.fromhex(source) for source in record["sources"]),
+        tuple(bytes.fromhex(source_id) for source_id in record["sources"]),
         record["made_of"],
         record["model"],
         record["cut"],

@@ -7,39 +7,39 @@ from logging import getLogger
 from typing import Any, TypeVar
 
 from llamora.persistence.connection import NotFound, Row, Step, Transaction
-from llamora.persistence.entries import record_bytes
+from llamora.persistence.entries import encode_record
 from llamora.persistence.schema import TAG_CHANGES, TAG_HASH, TAG_META
-from llamora.text import trace_key
+from llamora.text import tag_key
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
 
-CHANGES_KEPT = 20  # of a writer: so far back can be undone
-LATEST_KEPT = 16  # changes of which the book says what they were about
-MOST_TOUCHED = 64  # traces and entries of one of them; after a larger change everything is read again
-Link = tuple[bytes, bytes]
+MAX_UNDO = 20  # of a writer: so far back can be undone
+MAX_RECENT_CHANGES = 16  # changes of which the book says what they were about
+MAX_TOUCHED = 64  # traces and entries of one of them; after a larger change everything is read again
+EntryTag = tuple[bytes, bytes]
 """A trace and an entry that bears it."""
-Meant = TypeVar("Meant", bound=tuple[str, str] | None)
+AliasTarget = TypeVar("AliasTarget", bound=tuple[str, str] | None)
 
 
-def trace_hash(keys: Keyring, name: str) -> bytes:
+def tag_hash(keys: Keyring, name: str) -> bytes:
     """The keyed hash that stands for a trace's name, the same for every spelling of it (text.trace_key)."""
     # With blanks, as the first schema's names were hashed: what has them is found by the same hash.
-    return keys.blind(TAG_HASH, trace_key(name).replace("-", " ").encode("utf-8", "surrogatepass"))
+    return keys.blind(TAG_HASH, tag_key(name).replace("-", " ").encode("utf-8", "surrogatepass"))
 
 
 @dataclass(slots=True, frozen=True)
-class Touched:
+class TouchedItems:
     """Which traces and entries the change that made a revision of the book was about."""
 
     revision: int
-    traces: frozenset[bytes]
-    entries: frozenset[bytes]
+    tag_ids: frozenset[bytes]
+    entry_ids: frozenset[bytes]
 
 
 @dataclass(slots=True, frozen=True)
-class Book:
+class TagMeta:
     """What is said of a writer's traces beside their names.
 
     `aliases` has for the hash of another name that name as it was written and the name of the trace it stands for;
@@ -50,36 +50,36 @@ class Book:
     revision: int = 0
     aliases: Mapping[bytes, tuple[str, str]] = field(default_factory=dict[bytes, tuple[str, str]])
     hidden: frozenset[bytes] = frozenset()
-    latest: tuple[Touched, ...] = ()
+    recent_changes: tuple[TouchedItems, ...] = ()
 
-    def since(self, revision: int) -> Touched | None:
+    def touched_since(self, revision: int) -> TouchedItems | None:
         """What was touched after an earlier revision, all of it together; None where that is not known any more."""
-        later = [touched for touched in self.latest if touched.revision > revision]
-        if revision > self.revision or len(later) != self.revision - revision:
+        later_changes = [touched for touched in self.recent_changes if touched.revision > revision]
+        if revision > self.revision or len(later_changes) != self.revision - revision:
             return None
-        return Touched(
+        return TouchedItems(
             self.revision,
-            frozenset[bytes]().union(*(touched.traces for touched in later)),
-            frozenset[bytes]().union(*(touched.entries for touched in later)),
+            frozenset[bytes]().union(*(touched.tag_ids for touched in later_changes)),
+            frozenset[bytes]().union(*(touched.entry_ids for touched in later_changes)),
         )
 
-    def touching(self, traces: Collection[bytes], entries: Collection[bytes]) -> "Book":
+    def with_revision(self, tag_ids: Collection[bytes], entry_ids: Collection[bytes]) -> "TagMeta":
         """The next revision, which a change of these makes."""
-        known = len(traces) + len(entries) <= MOST_TOUCHED
-        touched = Touched(self.revision + 1, frozenset(traces), frozenset(entries))
+        is_recorded = len(tag_ids) + len(entry_ids) <= MAX_TOUCHED
+        touched = TouchedItems(self.revision + 1, frozenset(tag_ids), frozenset(entry_ids))
         return replace(
             self,
             revision=self.revision + 1,
-            latest=(*self.latest, touched)[-LATEST_KEPT:] if known else (),
+            recent_changes=(*self.recent_changes, touched)[-MAX_RECENT_CHANGES:] if is_recorded else (),
         )
 
-    def meant(self, name: str, trace: bytes) -> str:
+    def canonical(self, name: str, tag_id: bytes) -> str:
         """The name of the trace that a name stands for."""
-        return self.aliases[trace][1] if trace in self.aliases else name
+        return self.aliases[tag_id][1] if tag_id in self.aliases else name
 
 
 @dataclass(slots=True, frozen=True)
-class Change:
+class TagDelta:
     """What one action does to traces. Names that no entry bears any more go by themselves.
 
     `named` are names to be there, `linked` and `unlinked` what is borne and what is not any more; `aliases` has None
@@ -87,186 +87,202 @@ class Change:
     aliases as the change left them.
     """
 
-    named: Mapping[bytes, str] = field(default_factory=dict[bytes, str])
-    linked: frozenset[Link] = frozenset()
-    unlinked: frozenset[Link] = frozenset()
+    names: Mapping[bytes, str] = field(default_factory=dict[bytes, str])
+    linked: frozenset[EntryTag] = frozenset()
+    unlinked: frozenset[EntryTag] = frozenset()
     aliases: Mapping[bytes, tuple[str, str] | None] = field(default_factory=dict[bytes, tuple[str, str] | None])
     hidden: Mapping[bytes, bool] = field(default_factory=dict[bytes, bool])
-    over: Mapping[bytes, tuple[str, str] | None] = field(default_factory=dict[bytes, tuple[str, str] | None])
+    expected_aliases: Mapping[bytes, tuple[str, str] | None] = field(
+        default_factory=dict[bytes, tuple[str, str] | None]
+    )
 
     @property
-    def relinked(self) -> set[bytes]:
+    def linked_tag_ids(self) -> set[bytes]:
         """The traces that entries are to bear."""
-        return {trace for trace, _ in self.linked}
+        return {tag_id for tag_id, _ in self.linked}
 
 
-def settled(keys: Keyring, aliases: Mapping[bytes, tuple[str, str] | None]) -> dict[bytes, tuple[str, str]]:
+def resolve_aliases(keys: Keyring, aliases: Mapping[bytes, tuple[str, str] | None]) -> dict[bytes, tuple[str, str]]:
     """Aliases of which each means a trace and none another alias; one that means itself in the end is left out."""
-    there = {alias: meant for alias, meant in aliases.items() if meant is not None}
-    found: dict[bytes, tuple[str, str]] = {}
-    for alias, (name, first) in there.items():
-        passed, meant = {alias}, first
-        while (trace := trace_hash(keys, meant)) in there and trace not in passed:
-            passed.add(trace)
-            meant = there[trace][1]
-        if trace not in passed:
-            found[alias] = (name, meant)
-    return found
+    targets = {alias: canonical_name for alias, canonical_name in aliases.items() if canonical_name is not None}
+    resolved: dict[bytes, tuple[str, str]] = {}
+    for alias, (name, target) in targets.items():
+        visited, canonical_name = {alias}, target
+        while (tag_id := tag_hash(keys, canonical_name)) in targets and tag_id not in visited:
+            visited.add(tag_id)
+            canonical_name = targets[tag_id][1]
+        if tag_id not in visited:
+            resolved[alias] = (name, canonical_name)
+    return resolved
 
 
-async def book_of(tx: Transaction, keys: Keyring) -> Book:
+async def read_meta(tx: Transaction, keys: Keyring) -> TagMeta:
     """The book as a transaction sees it."""
-    return open_book(keys, await tx.fetch("SELECT revision, sealed FROM tag_meta WHERE user_id=?", (keys.user_id,)))
+    return open_meta(keys, await tx.fetch("SELECT revision, sealed FROM tag_meta WHERE user_id=?", (keys.user_id,)))
 
 
-def open_book(keys: Keyring, rows: Sequence[Row]) -> Book:
+def open_meta(keys: Keyring, rows: Sequence[Row]) -> TagMeta:
     """The book of the (revision, sealed) that a writer has, or has not."""
     if not rows:
-        return Book()
+        return TagMeta()
     revision, sealed = rows[0]
     try:
         record = json.loads(TAG_META.open(keys, keys.user_id, revision, sealed))
     except SealError as error:
         # Names and links are records of their own: what is lost are aliases and what was hidden.
         logger.error("the book of traces could not be opened (%s)", type(error).__name__)
-        return Book(revision)
-    return Book(
+        return TagMeta(revision)
+    return TagMeta(
         revision,
-        {bytes.fromhex(alias): (name, meant) for alias, (name, meant) in record["aliases"].items()},
-        frozenset(bytes.fromhex(trace) for trace in record["hidden"]),
+        {bytes.fromhex(alias): (name, target) for alias, (name, target) in record["aliases"].items()},
+        frozenset(bytes.fromhex(tag_id) for tag_id in record["hidden"]),
         tuple(
-            Touched(number, frozenset(map(bytes.fromhex, traces)), frozenset(map(bytes.fromhex, entries)))
-            for number, traces, entries in record.get("latest", ())
+            TouchedItems(
+                change_revision, frozenset(map(bytes.fromhex, tag_ids)), frozenset(map(bytes.fromhex, entry_ids))
+            )
+            for change_revision, tag_ids, entry_ids in record.get("latest", ())
         ),
     )
 
 
-async def put_book(tx: Transaction, keys: Keyring, book: Book) -> None:
+async def save_meta(tx: Transaction, keys: Keyring, meta: TagMeta) -> None:
     """Store a book under its revision."""
-    record = record_bytes(
+    record = encode_record(
         {
-            "aliases": {alias.hex(): list(meant) for alias, meant in book.aliases.items()},
-            "hidden": sorted(trace.hex() for trace in book.hidden),
+            "aliases": {alias.hex(): list(target) for alias, target in meta.aliases.items()},
+            "hidden": sorted(tag_id.hex() for tag_id in meta.hidden),
             "latest": [
-                [each.revision, sorted(map(bytes.hex, each.traces)), sorted(map(bytes.hex, each.entries))]
-                for each in book.latest
+                [touched.revision, sorted(map(bytes.hex, touched.tag_ids)), sorted(map(bytes.hex, touched.entry_ids))]
+                for touched in meta.recent_changes
             ],
         }
     )
-    sealed = TAG_META.seal(keys, keys.user_id, book.revision, record)
+    sealed = TAG_META.seal(keys, keys.user_id, meta.revision, record)
     await tx.execute(
         "INSERT INTO tag_meta (user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
-        (keys.user_id, keys.epoch, book.revision, sealed),
+        (keys.user_id, keys.epoch, meta.revision, sealed),
     )
 
 
-async def keep(tx: Transaction, keys: Keyring, change: bytes, inverse: Change) -> None:
+async def save_undo(tx: Transaction, keys: Keyring, undo_id: bytes, inverse: TagDelta) -> None:
     """Store what undoes a change; the oldest beyond CHANGES_KEPT goes. Its revision says how old it is."""
     rows = await tx.fetch("SELECT id, revision FROM tag_changes WHERE user_id=?", (keys.user_id,))
-    latest = max((revision for _, revision in rows), default=0)
-    sealed = TAG_CHANGES.seal(keys, change, latest + 1, _packed(inverse))
+    latest_revision = max((revision for _, revision in rows), default=0)
+    sealed = TAG_CHANGES.seal(keys, undo_id, latest_revision + 1, _encode_delta(inverse))
     await tx.execute(
         "INSERT INTO tag_changes (id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)",
-        (change, keys.user_id, keys.epoch, latest + 1, sealed),
+        (undo_id, keys.user_id, keys.epoch, latest_revision + 1, sealed),
     )
     await tx.execute(
-        "DELETE FROM tag_changes WHERE user_id=? AND revision<=?", (keys.user_id, latest + 1 - CHANGES_KEPT)
+        "DELETE FROM tag_changes WHERE user_id=? AND revision<=?", (keys.user_id, latest_revision + 1 - MAX_UNDO)
     )
 
 
-async def take_back(tx: Transaction, keys: Keyring, change: bytes) -> Change:
+async def take_undo(tx: Transaction, keys: Keyring, undo_id: bytes) -> TagDelta:
     """What undoes a change; it is not known any more then. Raises NotFound, SealError."""
-    rows = await tx.fetch("SELECT revision, sealed FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, change))
+    rows = await tx.fetch("SELECT revision, sealed FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, undo_id))
     if not rows:
         raise NotFound("This can not be undone any more.")
-    await tx.execute("DELETE FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, change))
-    return _unpacked(TAG_CHANGES.open(keys, change, *rows[0]))
+    await tx.execute("DELETE FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, undo_id))
+    return _decode_delta(TAG_CHANGES.open(keys, undo_id, *rows[0]))
 
 
-def forgetting(keys: Keyring, gone: Collection[bytes], borne: Collection[bytes]) -> Step:
+def purging_erased(keys: Keyring, erased_ids: Collection[bytes], erased_tag_ids: Collection[bytes]) -> Step:
     """The step that forgets erased entries, which bore the traces of `borne`, in a transaction that has erased them.
 
     A trace that nothing bears since leaves no name behind: neither in the book nor in what could be undone.
     """
 
-    async def forget(tx: Transaction) -> None:
-        there = {row[0] for row in await tx.fetch("SELECT tag FROM tags WHERE user_id=?", (keys.user_id,))}
+    async def purge(tx: Transaction) -> None:
+        stored_tag_ids = {row[0] for row in await tx.fetch("SELECT tag FROM tags WHERE user_id=?", (keys.user_id,))}
         rows = await tx.fetch("SELECT id, revision, sealed FROM tag_changes WHERE user_id=?", (keys.user_id,))
-        changes = {row[0]: _opened(keys, *row) for row in rows}
-        links = {link for change in changes.values() for link in change.linked | change.unlinked}
-        dead = {trace for trace, entry_id in links if entry_id in gone} | set(borne)
-        dead -= there | {link[0] for change in changes.values() for link in change.linked if link[1] not in gone}
-        book = await book_of(tx, keys)
-        left = replace(book, aliases=_without(keys, book.aliases, dead), hidden=book.hidden - dead)
-        if left != book:
-            await put_book(tx, keys, replace(left, revision=book.revision + 1, latest=()))
-        elif any(not touched.entries.isdisjoint(gone) for touched in book.latest):
-            await put_book(tx, keys, replace(book, latest=()))
-        for change, revision, _ in rows:
-            known = changes[change]
-            kept = _forgotten(keys, known, gone, dead)
-            if kept == Change():
-                await tx.execute("DELETE FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, change))
-            elif kept != known:
-                again = TAG_CHANGES.seal(keys, change, revision, _packed(kept))
+        deltas = {row[0]: _open_delta(keys, *row) for row in rows}
+        links = {link for undo_id in deltas.values() for link in undo_id.linked | undo_id.unlinked}
+        unused_tag_ids = {tag_id for tag_id, entry_id in links if entry_id in erased_ids} | set(erased_tag_ids)
+        unused_tag_ids -= stored_tag_ids | {
+            link[0] for undo_id in deltas.values() for link in undo_id.linked if link[1] not in erased_ids
+        }
+        meta = await read_meta(tx, keys)
+        remaining_meta = replace(
+            meta, aliases=_drop_aliases(keys, meta.aliases, unused_tag_ids), hidden=meta.hidden - unused_tag_ids
+        )
+        if remaining_meta != meta:
+            await save_meta(tx, keys, replace(remaining_meta, revision=meta.revision + 1, recent_changes=()))
+        elif any(not touched.entry_ids.isdisjoint(erased_ids) for touched in meta.recent_changes):
+            await save_meta(tx, keys, replace(meta, recent_changes=()))
+        for undo_id, revision, _ in rows:
+            stored_delta = deltas[undo_id]
+            remaining_delta = _without_erased(keys, stored_delta, erased_ids, unused_tag_ids)
+            if remaining_delta == TagDelta():
+                await tx.execute("DELETE FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, undo_id))
+            elif remaining_delta != stored_delta:
+                resealed = TAG_CHANGES.seal(keys, undo_id, revision, _encode_delta(remaining_delta))
                 await tx.execute(
                     "UPDATE tag_changes SET epoch=?, sealed=? WHERE user_id=? AND id=?",
-                    (keys.epoch, again, keys.user_id, change),
+                    (keys.epoch, resealed, keys.user_id, undo_id),
                 )
 
-    return forget
+    return purge
 
 
-def _opened(keys: Keyring, change: bytes, revision: int, sealed: bytes) -> Change:
+def _open_delta(keys: Keyring, undo_id: bytes, revision: int, sealed: bytes) -> TagDelta:
     """What undoes a change; nothing where that does not open."""
     try:
-        return _unpacked(TAG_CHANGES.open(keys, change, revision, sealed))
+        return _decode_delta(TAG_CHANGES.open(keys, undo_id, revision, sealed))
     except SealError as error:
         logger.error("what undoes a change of traces could not be opened (%s)", type(error).__name__)
-        return Change()
+        return TagDelta()
 
 
-def _forgotten(keys: Keyring, change: Change, gone: Collection[bytes], dead: Collection[bytes]) -> Change:
+def _without_erased(
+    keys: Keyring, delta: TagDelta, erased_ids: Collection[bytes], unused_tag_ids: Collection[bytes]
+) -> TagDelta:
     """A change without entries that are gone, and without the names that only they bore."""
-    return Change(
-        {trace: name for trace, name in change.named.items() if trace not in dead},
-        frozenset(link for link in change.linked if link[1] not in gone),
-        frozenset(link for link in change.unlinked if link[1] not in gone),
-        _without(keys, change.aliases, dead),
-        {trace: hidden for trace, hidden in change.hidden.items() if trace not in dead},
-        _without(keys, change.over, dead),
+    return TagDelta(
+        {tag_id: name for tag_id, name in delta.names.items() if tag_id not in unused_tag_ids},
+        frozenset(link for link in delta.linked if link[1] not in erased_ids),
+        frozenset(link for link in delta.unlinked if link[1] not in erased_ids),
+        _drop_aliases(keys, delta.aliases, unused_tag_ids),
+        {tag_id: is_hidden for tag_id, is_hidden in delta.hidden.items() if tag_id not in unused_tag_ids},
+        _drop_aliases(keys, delta.expected_aliases, unused_tag_ids),
     )
 
 
-def _without(keys: Keyring, aliases: Mapping[bytes, Meant], dead: Collection[bytes]) -> dict[bytes, Meant]:
-    return {a: meant for a, meant in aliases.items() if meant is None or trace_hash(keys, meant[1]) not in dead}
+def _drop_aliases(
+    keys: Keyring, aliases: Mapping[bytes, AliasTarget], unused_tag_ids: Collection[bytes]
+) -> dict[bytes, AliasTarget]:
+    return {
+        alias: target
+        for alias, target in aliases.items()
+        if target is None or tag_hash(keys, target[1]) not in unused_tag_ids
+    }
 
 
-def _packed(change: Change) -> bytes:
-    return record_bytes(
+def _encode_delta(delta: TagDelta) -> bytes:
+    return encode_record(
         {
-            "named": {trace.hex(): name for trace, name in change.named.items()},
-            "linked": sorted((trace.hex(), entry_id.hex()) for trace, entry_id in change.linked),
-            "unlinked": sorted((trace.hex(), entry_id.hex()) for trace, entry_id in change.unlinked),
-            "aliases": {alias.hex(): meant for alias, meant in change.aliases.items()},
-            "hidden": {trace.hex(): is_hidden for trace, is_hidden in change.hidden.items()},
-            "over": {alias.hex(): meant for alias, meant in change.over.items()},
+            "named": {tag_id.hex(): name for tag_id, name in delta.names.items()},
+            "linked": sorted((tag_id.hex(), entry_id.hex()) for tag_id, entry_id in delta.linked),
+            "unlinked": sorted((tag_id.hex(), entry_id.hex()) for tag_id, entry_id in delta.unlinked),
+            "aliases": {alias.hex(): target for alias, target in delta.aliases.items()},
+            "hidden": {tag_id.hex(): is_hidden for tag_id, is_hidden in delta.hidden.items()},
+            "over": {alias.hex(): target for alias, target in delta.expected_aliases.items()},
         }
     )
 
 
-def _unpacked(record: bytes) -> Change:
+def _decode_delta(record: bytes) -> TagDelta:
     fields: dict[str, Any] = json.loads(record)
-    return Change(
-        {bytes.fromhex(trace): name for trace, name in fields["named"].items()},
-        frozenset((bytes.fromhex(trace), bytes.fromhex(entry_id)) for trace, entry_id in fields["linked"]),
-        frozenset((bytes.fromhex(trace), bytes.fromhex(entry_id)) for trace, entry_id in fields["unlinked"]),
-        _unpacked_aliases(fields["aliases"]),
-        {bytes.fromhex(trace): is_hidden for trace, is_hidden in fields["hidden"].items()},
-        _unpacked_aliases(fields.get("over", {})),
+    return TagDelta(
+        {bytes.fromhex(tag_id): name for tag_id, name in fields["named"].items()},
+        frozenset((bytes.fromhex(tag_id), bytes.fromhex(entry_id)) for tag_id, entry_id in fields["linked"]),
+        frozenset((bytes.fromhex(tag_id), bytes.fromhex(entry_id)) for tag_id, entry_id in fields["unlinked"]),
+        _decode_aliases(fields["aliases"]),
+        {bytes.fromhex(tag_id): is_hidden for tag_id, is_hidden in fields["hidden"].items()},
+        _decode_aliases(fields.get("over", {})),
     )
 
 
-def _unpacked_aliases(fields: Mapping[str, Sequence[str] | None]) -> dict[bytes, tuple[str, str] | None]:
-    return {bytes.fromhex(alias): (meant[0], meant[1]) if meant else None for alias, meant in fields.items()}
+def _decode_aliases(fields: Mapping[str, Sequence[str] | None]) -> dict[bytes, tuple[str, str] | None]:
+    return {bytes.fromhex(alias): (target[0], target[1]) if target else None for alias, target in fields.items()}

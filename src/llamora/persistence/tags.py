@@ -7,108 +7,110 @@ from dataclasses import dataclass, replace
 from logging import getLogger
 
 from llamora.persistence.connection import Connections, NotFound, Row, Step, Transaction
-from llamora.persistence.entries import record_bytes
+from llamora.persistence.entries import encode_record
 from llamora.persistence.schema import TAG_REJECTIONS, TAGS
-from llamora.persistence.summaries import place_of_digest
+from llamora.persistence.summaries import summary_hash
 from llamora.persistence.tag_changes import (
-    Book,
-    Change,
-    Link,
-    book_of,
-    open_book,
-    put_book,
-    settled,
-    take_back,
-    trace_hash,
+    EntryTag,
+    TagDelta,
+    TagMeta,
+    open_meta,
+    read_meta,
+    resolve_aliases,
+    save_meta,
+    tag_hash,
+    take_undo,
 )
-from llamora.persistence.tag_changes import keep as keep_undo
-from llamora.text import trace_key
+from llamora.persistence.tag_changes import save_undo as keep_undo
+from llamora.text import tag_key
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
 
-BATCH = 500
-_UNUSED = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE user_id=tags.user_id AND tag=tags.tag)"
+BATCH_SIZE = 500
+_UNUSED_TAG = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE user_id=tags.user_id AND tag=tags.tag)"
 
 
 @dataclass(slots=True, frozen=True)
-class Changed:
+class TagChangeResult:
     """What was done, for whoever holds a copy of it all.
 
     `undo` names it for `Tags.undo`, `came` and `went` are links, `names` says what traces are called by now (None: such
     a trace is not there any more), `book` is the book as stored.
     """
 
-    undo: bytes
-    came: frozenset[Link]
-    went: frozenset[Link]
+    undo_id: bytes
+    added: frozenset[EntryTag]
+    removed: frozenset[EntryTag]
     names: Mapping[bytes, str | None]
-    book: Book
+    meta: TagMeta
 
 
-class Held:
+class TagSnapshot:
     """The traces of a writer as one transaction sees them: what a change is planned from."""
 
-    def __init__(self, tx: Transaction, keys: Keyring, book: Book) -> None:
+    def __init__(self, tx: Transaction, keys: Keyring, meta: TagMeta) -> None:
         self._tx = tx
         self.keys = keys
-        self.book = book
+        self.meta = meta
 
-    async def name(self, trace: bytes) -> str | None:
+    async def get_name(self, tag_id: bytes) -> str | None:
         """The name of a trace, None when there is no such trace or its name does not open."""
         rows = await self._tx.fetch(
-            "SELECT tag, revision, sealed FROM tags WHERE user_id=? AND tag=?", (self.keys.user_id, trace)
+            "SELECT tag, revision, sealed FROM tags WHERE user_id=? AND tag=?", (self.keys.user_id, tag_id)
         )
         return _open_name(self.keys, *rows[0]) if rows else None
 
-    async def entries(self, trace: bytes) -> frozenset[bytes]:
+    async def entries_with_tag(self, tag_id: bytes) -> frozenset[bytes]:
         """The entries that bear a trace."""
         rows = await self._tx.fetch(
-            "SELECT entry_id FROM entry_tags WHERE user_id=? AND tag=?", (self.keys.user_id, trace)
+            "SELECT entry_id FROM entry_tags WHERE user_id=? AND tag=?", (self.keys.user_id, tag_id)
         )
         return frozenset(row[0] for row in rows)
 
-    async def has(self, entry_id: bytes) -> bool:
+    async def has_entry(self, entry_id: bytes) -> bool:
         """Whether the writer has such an entry."""
-        return bool(await _standing(self._tx, self.keys, [entry_id]))
+        return bool(await _existing_entries(self._tx, self.keys, [entry_id]))
 
-    async def missing(self, names: Mapping[bytes, str]) -> dict[bytes, str]:
+    async def missing_names(self, names: Mapping[bytes, str]) -> dict[bytes, str]:
         """Those of these names that no trace has by now: the first spelling stays the shown one."""
-        there = await _names_of(self._tx, self.keys, names)
-        return {trace: name for trace, name in names.items() if trace not in there}
+        stored_names = await _fetch_names(self._tx, self.keys, names)
+        return {tag_id: name for tag_id, name in names.items() if tag_id not in stored_names}
 
-    def meant(self, name: str) -> tuple[bytes, str]:
+    def canonical(self, name: str) -> tuple[bytes, str]:
         """The trace that a written name stands for, and its name."""
-        trace = trace_hash(self.keys, name)
-        if trace not in self.book.aliases:
-            return trace, name
-        meant = self.book.meant(name, trace)
-        return trace_hash(self.keys, meant), meant
+        tag_id = tag_hash(self.keys, name)
+        if tag_id not in self.meta.aliases:
+            return tag_id, name
+        canonical_name = self.meta.canonical(name, tag_id)
+        return tag_hash(self.keys, canonical_name), canonical_name
 
 
-Plan = Callable[[Held], Awaitable[Change]]
+TagOperation = Callable[[TagSnapshot], Awaitable[TagDelta]]
 
 
-def adding(entry_id: bytes, name: str, put: dict[bytes, str]) -> Plan:
+def adding_tag(entry_id: bytes, name: str, added_names: dict[bytes, str]) -> TagOperation:
     """The plan that puts a trace on an entry, and says in `put` which that was; it raises NotFound without one."""
 
-    async def plan(held: Held) -> Change:
-        put.update([held.meant(name)])
-        if not await held.has(entry_id):
+    async def operation(snapshot: TagSnapshot) -> TagDelta:
+        added_names.update([snapshot.canonical(name)])
+        if not await snapshot.has_entry(entry_id):
             raise NotFound("There is no such entry.")
-        return Change(await held.missing(put), frozenset((trace, entry_id) for trace in put))
+        return TagDelta(
+            await snapshot.missing_names(added_names), frozenset((tag_id, entry_id) for tag_id in added_names)
+        )
 
-    return plan
+    return operation
 
 
-def removing(entry_id: bytes, trace: bytes) -> Plan:
+def removing_tag(entry_id: bytes, tag_id: bytes) -> TagOperation:
     """The plan that takes a trace off an entry."""
 
-    async def plan(_: Held) -> Change:
-        return Change(unlinked=frozenset({(trace, entry_id)}))
+    async def operation(_: TagSnapshot) -> TagDelta:
+        return TagDelta(unlinked=frozenset({(tag_id, entry_id)}))
 
-    return plan
+    return operation
 
 
 class Tags:
@@ -119,41 +121,41 @@ class Tags:
 
     # -- changing ----------------------------------------------------------------------------------
 
-    async def change(self, keys: Keyring, plan: Plan, *, keep: bool = True) -> Changed:
+    async def change(self, keys: Keyring, operation: TagOperation, *, undoable: bool = True) -> TagChangeResult:
         """Do in one transaction what `plan` makes of what is there; `keep` stores what undoes it, sealed.
 
         Entries that are missing, or another writer's, are passed over. Raises StorageError and what `plan` raises.
         """
-        undo = secrets.token_bytes(16) if keep else b""
+        undo_id = secrets.token_bytes(16) if undoable else b""
         async with self._db.write() as tx:
-            book = await book_of(tx, keys)
-            done, inverse = await _apply(tx, keys, book, await plan(Held(tx, keys, book)))
-            if keep:
-                await keep_undo(tx, keys, undo, inverse)
-        if done.went:
+            meta = await read_meta(tx, keys)
+            result, inverse = await _apply_delta(tx, keys, meta, await operation(TagSnapshot(tx, keys, meta)))
+            if undoable:
+                await keep_undo(tx, keys, undo_id, inverse)
+        if result.removed:
             await self._db.checkpoint()
-        return replace(done, undo=undo)
+        return replace(result, undo_id=undo_id)
 
-    async def undo(self, keys: Keyring, change: bytes) -> Changed:
+    async def undo(self, keys: Keyring, undo_id: bytes) -> TagChangeResult:
         """Take back one of the latest changes, as far as what it was about is still there; once.
 
         Raises NotFound for one that is not known any more, StorageError and SealError.
         """
         async with self._db.write() as tx:
-            held = Held(tx, keys, await book_of(tx, keys))
-            left = await _left_to_undo(held, await take_back(tx, keys, change))
-            done, _ = await _apply(tx, keys, held.book, left)
+            snapshot = TagSnapshot(tx, keys, await read_meta(tx, keys))
+            delta = await _remaining_undo(snapshot, await take_undo(tx, keys, undo_id))
+            result, _ = await _apply_delta(tx, keys, snapshot.meta, delta)
         await self._db.checkpoint()
-        return done
+        return result
 
-    def retracing(
+    def updating_entry_tags(
         self,
         keys: Keyring,
         entry_id: bytes,
         added: Sequence[str],
         removed: Collection[str],
-        staying: Collection[str],
-        told: Callable[[Changed], None],
+        retained: Collection[str],
+        on_commit: Callable[[TagChangeResult], None],
     ) -> Step:
         """The step that puts named traces on an entry and takes others off, in the transaction that writes it.
 
@@ -162,17 +164,19 @@ class Tags:
         """
 
         async def step(tx: Transaction) -> None:
-            book = await book_of(tx, keys)
-            held = Held(tx, keys, book)
-            put = dict(held.meant(name) for name in added)
-            off = {held.meant(name)[0] for name in removed} - {held.meant(name)[0] for name in staying}
-            change = Change(
-                await held.missing(put),
-                frozenset((trace, entry_id) for trace in put),
-                frozenset((trace, entry_id) for trace in off),
+            meta = await read_meta(tx, keys)
+            snapshot = TagSnapshot(tx, keys, meta)
+            added_names = dict(snapshot.canonical(name) for name in added)
+            removed_ids = {snapshot.canonical(name)[0] for name in removed} - {
+                snapshot.canonical(name)[0] for name in retained
+            }
+            delta = TagDelta(
+                await snapshot.missing_names(added_names),
+                frozenset((tag_id, entry_id) for tag_id in added_names),
+                frozenset((tag_id, entry_id) for tag_id in removed_ids),
             )
-            done, _ = await _apply(tx, keys, book, change)
-            tx.afterwards.append(lambda: told(done))
+            result, _ = await _apply_delta(tx, keys, meta, delta)
+            tx.on_commit.append(lambda: on_commit(result))
 
         return step
 
@@ -181,43 +185,43 @@ class Tags:
 
         Raises NotFound for an entry that is missing or another writer's.
         """
-        put: dict[bytes, str] = {}
-        await self.change(keys, adding(entry_id, name, put), keep=False)
-        return next(iter(put))
+        added_names: dict[bytes, str] = {}
+        await self.change(keys, adding_tag(entry_id, name, added_names), undoable=False)
+        return next(iter(added_names))
 
-    async def remove(self, keys: Keyring, entry_id: bytes, trace: bytes) -> None:
+    async def remove(self, keys: Keyring, entry_id: bytes, tag_id: bytes) -> None:
         """Take a trace off an entry; the name goes with its last entry. Undone as any change."""
-        await self.change(keys, removing(entry_id, trace))
+        await self.change(keys, removing_tag(entry_id, tag_id))
 
     # -- what an entry is not to get again -----------------------------------------------------------
 
-    async def refuse(self, keys: Keyring, entry_id: bytes, names: Iterable[str]) -> None:
+    async def refuse_suggestions(self, keys: Keyring, entry_id: bytes, names: Iterable[str]) -> None:
         """Note that these are not to be suggested for an entry again. Raises NotFound, StorageError."""
         async with self._db.write() as tx:
             if not await tx.fetch("SELECT 1 FROM entries WHERE user_id=? AND id=?", (keys.user_id, entry_id)):
                 raise NotFound("There is no such entry.")
-            revision, refused = await _refused(keys, tx.fetch, entry_id)
-            kept = sorted(refused | {trace_key(name) for name in names})
-            sealed = TAG_REJECTIONS.seal(keys, entry_id, revision + 1, record_bytes({"names": kept}))
+            revision, refused = await _read_refused(keys, tx.fetch, entry_id)
+            refused_keys = sorted(refused | {tag_key(name) for name in names})
+            sealed = TAG_REJECTIONS.seal(keys, entry_id, revision + 1, encode_record({"names": refused_keys}))
             await tx.execute(
                 "INSERT INTO tag_rejections (entry_id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
                 (entry_id, keys.user_id, keys.epoch, revision + 1, sealed),
             )
 
-    async def refused(self, keys: Keyring, entry_id: bytes) -> set[str]:
+    async def refused_names(self, keys: Keyring, entry_id: bytes) -> set[str]:
         """The keys (text.trace_key) of the names that are not to be suggested for an entry."""
-        return (await _refused(keys, self._db.fetch, entry_id))[1]
+        return (await _read_refused(keys, self._db.fetch, entry_id))[1]
 
     # -- reading -------------------------------------------------------------------------------------
 
-    async def book(self, keys: Keyring) -> Book:
+    async def get_meta(self, keys: Keyring) -> TagMeta:
         """What is said of the writer's traces."""
-        return open_book(
+        return open_meta(
             keys, await self._db.fetch("SELECT revision, sealed FROM tag_meta WHERE user_id=?", (keys.user_id,))
         )
 
-    async def revision(self, user_id: bytes) -> int:
+    async def get_revision(self, user_id: bytes) -> int:
         """Another number after every change of a name or a link; 0 before the first."""
         rows = await self._db.fetch("SELECT revision FROM tag_meta WHERE user_id=?", (user_id,))
         return rows[0][0] if rows else 0
@@ -225,217 +229,236 @@ class Tags:
     async def names(self, keys: Keyring) -> dict[bytes, str]:
         """Every trace of the writer, name by hash; unreadable ones are left out."""
         rows = await self._db.fetch("SELECT tag, revision, sealed FROM tags WHERE user_id=?", (keys.user_id,))
-        return _names(keys, rows)
+        return _open_names(keys, rows)
 
-    async def of_entries(self, keys: Keyring, ids: Sequence[bytes]) -> dict[bytes, dict[bytes, str]]:
+    async def tags_of_entries(self, keys: Keyring, ids: Sequence[bytes]) -> dict[bytes, dict[bytes, str]]:
         """The traces of each of these entries that bears any, name by hash, in alphabetical order."""
-        links = await self.links_of(keys.user_id, ids)
-        names = await self.named(keys, {trace for traces in links.values() for trace in traces})
-        found = {entry_id: {t: names[t] for t in traces if t in names} for entry_id, traces in links.items()}
+        links = await self.tag_ids_of(keys.user_id, ids)
+        names = await self.names_of(keys, {tag_id for tags in links.values() for tag_id in tags})
+        tags_by_entry = {
+            entry_id: {tag_id: names[tag_id] for tag_id in tags if tag_id in names} for entry_id, tags in links.items()
+        }
         return {
-            entry_id: dict(sorted(traces.items(), key=lambda item: item[1].casefold()))
-            for entry_id, traces in found.items()
-            if traces
+            entry_id: dict(sorted(tags.items(), key=lambda item: item[1].casefold()))
+            for entry_id, tags in tags_by_entry.items()
+            if tags
         }
 
-    async def named(self, keys: Keyring, traces: Collection[bytes]) -> dict[bytes, str]:
+    async def names_of(self, keys: Keyring, tag_ids: Collection[bytes]) -> dict[bytes, str]:
         """The names of these traces; those that are not there or do not open are left out."""
-        wanted = list(traces)
-        found: dict[bytes, str] = {}
-        for start in range(0, len(wanted), BATCH):
-            part = wanted[start : start + BATCH]
-            marks = ",".join("?" * len(part))
-            found |= _names(
+        wanted_ids = list(tag_ids)
+        names: dict[bytes, str] = {}
+        for start in range(0, len(wanted_ids), BATCH_SIZE):
+            batch = wanted_ids[start : start + BATCH_SIZE]
+            placeholders = ",".join("?" * len(batch))
+            names |= _open_names(
                 keys,
                 await self._db.fetch(
-                    f"SELECT tag, revision, sealed FROM tags WHERE user_id=? AND tag IN ({marks})",
-                    (keys.user_id, *part),
+                    f"SELECT tag, revision, sealed FROM tags WHERE user_id=? AND tag IN ({placeholders})",
+                    (keys.user_id, *batch),
                 ),
             )
-        return found
+        return names
 
-    async def by_entry(self, user_id: bytes) -> dict[bytes, frozenset[bytes]]:
+    async def tag_ids_by_entry(self, user_id: bytes) -> dict[bytes, frozenset[bytes]]:
         """The hashes of the traces on every entry of a writer that bears one."""
         rows = await self._db.fetch("SELECT entry_id, tag FROM entry_tags WHERE user_id=?", (user_id,))
-        found: dict[bytes, set[bytes]] = {}
-        for entry_id, trace in rows:
-            found.setdefault(entry_id, set()).add(trace)
-        return {entry_id: frozenset(traces) for entry_id, traces in found.items()}
+        tag_ids_by_entry: dict[bytes, set[bytes]] = {}
+        for entry_id, tag_id in rows:
+            tag_ids_by_entry.setdefault(entry_id, set()).add(tag_id)
+        return {entry_id: frozenset(tag_ids) for entry_id, tag_ids in tag_ids_by_entry.items()}
 
-    async def links_of(self, user_id: bytes, ids: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
+    async def tag_ids_of(self, user_id: bytes, ids: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
         """As `by_entry`, of these entries."""
-        wanted = list(ids)
-        found: dict[bytes, set[bytes]] = {}
-        for start in range(0, len(wanted), BATCH):
-            part = wanted[start : start + BATCH]
-            marks = ",".join("?" * len(part))
+        entry_ids = list(ids)
+        tag_ids_by_entry: dict[bytes, set[bytes]] = {}
+        for start in range(0, len(entry_ids), BATCH_SIZE):
+            batch = entry_ids[start : start + BATCH_SIZE]
+            placeholders = ",".join("?" * len(batch))
             # The "+" keeps SQLite from walking all links of the writer.
             rows = await self._db.fetch(
-                f"SELECT entry_id, tag FROM entry_tags WHERE +user_id=? AND entry_id IN ({marks})", (user_id, *part)
+                f"SELECT entry_id, tag FROM entry_tags WHERE +user_id=? AND entry_id IN ({placeholders})",
+                (user_id, *batch),
             )
-            for entry_id, trace in rows:
-                found.setdefault(entry_id, set()).add(trace)
-        return {entry_id: frozenset(traces) for entry_id, traces in found.items()}
+            for entry_id, tag_id in rows:
+                tag_ids_by_entry.setdefault(entry_id, set()).add(tag_id)
+        return {entry_id: frozenset(tag_ids) for entry_id, tag_ids in tag_ids_by_entry.items()}
 
-    async def entries_with(self, keys: Keyring, names: Iterable[str]) -> set[bytes]:
+    async def entries_with_tags(self, keys: Keyring, names: Iterable[str]) -> set[bytes]:
         """The ids of the entries that bear every one of these traces, by whichever of its names each is called."""
-        book = await self.book(keys)
-        found: set[bytes] | None = None
+        meta = await self.get_meta(keys)
+        matching_ids: set[bytes] | None = None
         for name in names:
-            trace = trace_hash(keys, book.meant(name, trace_hash(keys, name)))
+            tag_id = tag_hash(keys, meta.canonical(name, tag_hash(keys, name)))
             rows = await self._db.fetch(
-                "SELECT entry_id FROM entry_tags WHERE user_id=? AND tag=?", (keys.user_id, trace)
+                "SELECT entry_id FROM entry_tags WHERE user_id=? AND tag=?", (keys.user_id, tag_id)
             )
             ids = {row[0] for row in rows}
-            found = ids if found is None else found & ids
-        return found or set()
+            matching_ids = ids if matching_ids is None else matching_ids & ids
+        return matching_ids or set()
 
 
-async def _left_to_undo(held: Held, inverse: Change) -> Change:
+async def _remaining_undo(snapshot: TagSnapshot, inverse: TagDelta) -> TagDelta:
     """What there is to undo of a change after others: no name that entries bear means another trace in the end."""
-    keys, book = held.keys, held.book
+    keys, meta = snapshot.keys, snapshot.meta
     aliases = {
-        alias: meant
-        for alias, meant in inverse.aliases.items()
-        if alias in inverse.relinked or book.aliases.get(alias) == inverse.over.get(alias, book.aliases.get(alias))
+        alias: target
+        for alias, target in inverse.aliases.items()
+        if alias in inverse.linked_tag_ids
+        or meta.aliases.get(alias) == inverse.expected_aliases.get(alias, meta.aliases.get(alias))
     }
-    for alias, meant in list(aliases.items()):
-        if meant and any((alias, entry_id) not in inverse.unlinked for entry_id in await held.entries(alias)):
+    for alias, target in list(aliases.items()):
+        if target and any(
+            (alias, entry_id) not in inverse.unlinked for entry_id in await snapshot.entries_with_tag(alias)
+        ):
             del aliases[alias]
-    after = settled(keys, {**book.aliases, **aliases})
+    resolved = resolve_aliases(keys, {**meta.aliases, **aliases})
 
-    def now(trace: bytes) -> bytes:
-        return trace_hash(keys, after[trace][1]) if trace in after else trace
+    def current_id(tag_id: bytes) -> bytes:
+        return tag_hash(keys, resolved[tag_id][1]) if tag_id in resolved else tag_id
 
-    moved = inverse.relinked | {trace for trace, _ in inverse.unlinked}
-    names = {now(trace): after[trace][1] if trace in after else name for trace, name in inverse.named.items()}
-    spelt = {trace: name for trace, name in inverse.named.items() if trace not in moved and trace not in after}
-    alone = not (
-        moved or inverse.aliases
+    moved_ids = inverse.linked_tag_ids | {tag_id for tag_id, _ in inverse.unlinked}
+    names = {
+        current_id(tag_id): resolved[tag_id][1] if tag_id in resolved else name
+        for tag_id, name in inverse.names.items()
+    }
+    respelled = {
+        tag_id: name for tag_id, name in inverse.names.items() if tag_id not in moved_ids and tag_id not in resolved
+    }
+    only_hidden = not (
+        moved_ids or inverse.aliases
     )  # nothing but what is hidden is changed: that follows a trace to its new name
-    return Change(
-        await held.missing(names) | spelt,
-        frozenset((now(trace), entry_id) for trace, entry_id in inverse.linked),
+    return TagDelta(
+        await snapshot.missing_names(names) | respelled,
+        frozenset((current_id(tag_id), entry_id) for tag_id, entry_id in inverse.linked),
         inverse.unlinked,
         aliases,
-        {now(trace): hidden for trace, hidden in inverse.hidden.items() if alone or trace not in after},
+        {
+            current_id(tag_id): is_hidden
+            for tag_id, is_hidden in inverse.hidden.items()
+            if only_hidden or tag_id not in resolved
+        },
     )
 
 
-async def _apply(tx: Transaction, keys: Keyring, book: Book, change: Change) -> tuple[Changed, Change]:
+async def _apply_delta(
+    tx: Transaction, keys: Keyring, meta: TagMeta, delta: TagDelta
+) -> tuple[TagChangeResult, TagDelta]:
     """Do a change; returns what was done and what undoes it."""
-    wanted = change.linked - change.unlinked
-    there = await _links(tx, keys, wanted | change.unlinked)
-    standing = await _standing(tx, keys, {entry_id for _, entry_id in wanted - there})
-    new = frozenset(link for link in wanted - there if link[1] in standing)
-    gone = there & change.unlinked
-    traces = {trace for trace, _ in new | gone} | change.named.keys()
-    before = await _names_of(tx, keys, traces)
+    wanted_links = delta.linked - delta.unlinked
+    stored_links = await _existing_links(tx, keys, wanted_links | delta.unlinked)
+    entry_ids = await _existing_entries(tx, keys, {entry_id for _, entry_id in wanted_links - stored_links})
+    added = frozenset(link for link in wanted_links - stored_links if link[1] in entry_ids)
+    removed = stored_links & delta.unlinked
+    tag_ids = {tag_id for tag_id, _ in added | removed} | delta.names.keys()
+    names_before = await _fetch_names(tx, keys, tag_ids)
     # A trace that an entry is to bear has a name: one that has none by now cannot come back.
-    new = frozenset(link for link in new if link[0] in before or link[0] in change.named)
-    await _put_names(tx, keys, change.named)
+    added = frozenset(link for link in added if link[0] in names_before or link[0] in delta.names)
+    await _save_names(tx, keys, delta.names)
     await tx.execute_many(
         "INSERT INTO entry_tags (user_id, tag, entry_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        [(keys.user_id, *link) for link in new],
+        [(keys.user_id, *link) for link in added],
     )
     await tx.execute_many(
-        "DELETE FROM entry_tags WHERE user_id=? AND tag=? AND entry_id=?", [(keys.user_id, *link) for link in gone]
+        "DELETE FROM entry_tags WHERE user_id=? AND tag=? AND entry_id=?", [(keys.user_id, *link) for link in removed]
     )
     await tx.execute_many(
-        f"DELETE FROM tags WHERE user_id=? AND tag=? AND {_UNUSED}", [(keys.user_id, trace) for trace in traces]
+        f"DELETE FROM tags WHERE user_id=? AND tag=? AND {_UNUSED_TAG}", [(keys.user_id, tag_id) for tag_id in tag_ids]
     )
     # What a model said of a trace was drawn from other entries than bear it now.
-    changed = {trace for trace, _ in new | gone}
+    changed_ids = {tag_id for tag_id, _ in added | removed}
     await tx.execute_many(
         "DELETE FROM summaries WHERE user_id=? AND summary_key=?",
-        [(keys.user_id, place_of_digest(keys, "trace", trace)) for trace in changed],
+        [(keys.user_id, summary_hash(keys, "trace", tag_id)) for tag_id in changed_ids],
     )
-    aliases = settled(keys, {**book.aliases, **change.aliases}) if change.aliases else book.aliases
-    turned = {alias for alias, _ in aliases.items() ^ book.aliases.items()}
-    inverse = Change(
-        before,
-        gone,
-        new,
-        {alias: book.aliases.get(alias) for alias in turned},
-        {trace: trace in book.hidden for trace in change.hidden},
-        {alias: aliases.get(alias) for alias in turned},
+    aliases = resolve_aliases(keys, {**meta.aliases, **delta.aliases}) if delta.aliases else meta.aliases
+    changed_aliases = {alias for alias, _ in aliases.items() ^ meta.aliases.items()}
+    inverse = TagDelta(
+        names_before,
+        removed,
+        added,
+        {alias: meta.aliases.get(alias) for alias in changed_aliases},
+        {tag_id: tag_id in meta.hidden for tag_id in delta.hidden},
+        {alias: aliases.get(alias) for alias in changed_aliases},
     )
-    hidden = dict.fromkeys(book.hidden, True) | dict(change.hidden)
-    after = replace(
-        book.touching(traces, {entry_id for _, entry_id in new | gone}),
+    hidden = dict.fromkeys(meta.hidden, True) | dict(delta.hidden)
+    new_meta = replace(
+        meta.with_revision(tag_ids, {entry_id for _, entry_id in added | removed}),
         aliases=aliases,
-        hidden=frozenset(trace for trace, is_hidden in hidden.items() if is_hidden),
+        hidden=frozenset(tag_id for tag_id, is_hidden in hidden.items() if is_hidden),
     )
-    await put_book(tx, keys, after)
-    names = await _names_of(tx, keys, traces)
-    return Changed(b"", new, gone, {trace: names.get(trace) for trace in traces}, after), inverse
+    await save_meta(tx, keys, new_meta)
+    names = await _fetch_names(tx, keys, tag_ids)
+    return TagChangeResult(b"", added, removed, {tag_id: names.get(tag_id) for tag_id in tag_ids}, new_meta), inverse
 
 
-async def _links(tx: Transaction, keys: Keyring, links: Collection[Link]) -> frozenset[Link]:
+async def _existing_links(tx: Transaction, keys: Keyring, links: Collection[EntryTag]) -> frozenset[EntryTag]:
     """Which of these links there are: asked for by trace or by entry, of whichever there are fewer."""
-    by_entry = len({entry_id for _, entry_id in links}) < len({trace for trace, _ in links})
-    one, other = ("entry_id", "tag") if by_entry else ("tag", "entry_id")
+    by_entry = len({entry_id for _, entry_id in links}) < len({tag_id for tag_id, _ in links})
+    group_column, value_column = ("entry_id", "tag") if by_entry else ("tag", "entry_id")
     groups: dict[bytes, list[bytes]] = {}
-    for trace, entry_id in links:
-        place, bound = (entry_id, trace) if by_entry else (trace, entry_id)
-        groups.setdefault(place, []).append(bound)
-    found: set[Link] = set()
-    for place, bound in groups.items():
-        for start in range(0, len(bound), BATCH):
-            part = bound[start : start + BATCH]
-            marks = ",".join("?" * len(part))
-            query = f"SELECT tag, entry_id FROM entry_tags WHERE user_id=? AND {one}=? AND {other} IN ({marks})"
-            found |= {(row[0], row[1]) for row in await tx.fetch(query, (keys.user_id, place, *part))}
-    return frozenset(found)
+    for tag_id, entry_id in links:
+        group_id, values = (entry_id, tag_id) if by_entry else (tag_id, entry_id)
+        groups.setdefault(group_id, []).append(values)
+    stored_links: set[EntryTag] = set()
+    for group_id, values in groups.items():
+        for start in range(0, len(values), BATCH_SIZE):
+            batch = values[start : start + BATCH_SIZE]
+            placeholders = ",".join("?" * len(batch))
+            query = f"SELECT tag, entry_id FROM entry_tags WHERE user_id=? AND {group_column}=? AND {value_column} IN ({placeholders})"
+            stored_links |= {(row[0], row[1]) for row in await tx.fetch(query, (keys.user_id, group_id, *batch))}
+    return frozenset(stored_links)
 
 
-async def _standing(tx: Transaction, keys: Keyring, ids: Collection[bytes]) -> set[bytes]:
+async def _existing_entries(tx: Transaction, keys: Keyring, ids: Collection[bytes]) -> set[bytes]:
     """Which of these entries the writer has."""
-    wanted = list(ids)
-    found: set[bytes] = set()
-    for start in range(0, len(wanted), BATCH):
-        part = wanted[start : start + BATCH]
-        marks = ",".join("?" * len(part))
-        rows = await tx.fetch(f"SELECT id FROM entries WHERE +user_id=? AND id IN ({marks})", (keys.user_id, *part))
-        found |= {row[0] for row in rows}
-    return found
+    entry_ids = list(ids)
+    stored_ids: set[bytes] = set()
+    for start in range(0, len(entry_ids), BATCH_SIZE):
+        batch = entry_ids[start : start + BATCH_SIZE]
+        placeholders = ",".join("?" * len(batch))
+        rows = await tx.fetch(
+            f"SELECT id FROM entries WHERE +user_id=? AND id IN ({placeholders})", (keys.user_id, *batch)
+        )
+        stored_ids |= {row[0] for row in rows}
+    return stored_ids
 
 
-async def _rows_of(tx: Transaction, keys: Keyring, traces: Iterable[bytes]) -> list[Row]:
-    wanted = list(traces)
-    found: list[Row] = []
-    for start in range(0, len(wanted), BATCH):
-        part = wanted[start : start + BATCH]
-        marks = ",".join("?" * len(part))
-        query = f"SELECT tag, revision, sealed FROM tags WHERE user_id=? AND tag IN ({marks})"
-        found += await tx.fetch(query, (keys.user_id, *part))
-    return found
+async def _fetch_rows(tx: Transaction, keys: Keyring, tag_ids: Iterable[bytes]) -> list[Row]:
+    wanted_ids = list(tag_ids)
+    rows: list[Row] = []
+    for start in range(0, len(wanted_ids), BATCH_SIZE):
+        batch = wanted_ids[start : start + BATCH_SIZE]
+        placeholders = ",".join("?" * len(batch))
+        query = f"SELECT tag, revision, sealed FROM tags WHERE user_id=? AND tag IN ({placeholders})"
+        rows += await tx.fetch(query, (keys.user_id, *batch))
+    return rows
 
 
-async def _names_of(tx: Transaction, keys: Keyring, traces: Iterable[bytes]) -> dict[bytes, str]:
-    return _names(keys, await _rows_of(tx, keys, traces))
+async def _fetch_names(tx: Transaction, keys: Keyring, tag_ids: Iterable[bytes]) -> dict[bytes, str]:
+    return _open_names(keys, await _fetch_rows(tx, keys, tag_ids))
 
 
-async def _put_names(tx: Transaction, keys: Keyring, names: Mapping[bytes, str]) -> None:
+async def _save_names(tx: Transaction, keys: Keyring, names: Mapping[bytes, str]) -> None:
     """Store names where there are none; the same name spelt otherwise by a rename takes the place of the old one."""
-    rows = await _rows_of(tx, keys, names)
-    revisions = {trace: revision for trace, revision, _ in rows}
-    there = _names(keys, rows)
-    put: list[Row] = []
-    for trace, name in names.items():
-        if there.get(trace) != name:
-            revision = revisions.get(trace, 0) + 1
-            text = name.encode("utf-8", "surrogatepass")
-            sealed = TAGS.seal(keys, trace, revision, text)
-            put.append((keys.user_id, trace, keys.epoch, revision, sealed))
+    rows = await _fetch_rows(tx, keys, names)
+    revisions = {tag_id: revision for tag_id, revision, _ in rows}
+    stored_names = _open_names(keys, rows)
+    changed_rows: list[Row] = []
+    for tag_id, name in names.items():
+        if stored_names.get(tag_id) != name:
+            revision = revisions.get(tag_id, 0) + 1
+            plaintext = name.encode("utf-8", "surrogatepass")
+            sealed = TAGS.seal(keys, tag_id, revision, plaintext)
+            changed_rows.append((keys.user_id, tag_id, keys.epoch, revision, sealed))
     await tx.execute_many(
         "INSERT INTO tags (user_id, tag, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
-        put,
+        changed_rows,
     )
 
 
-async def _refused(
+async def _read_refused(
     keys: Keyring, fetch: Callable[[str, Sequence[object]], Awaitable[list[Row]]], entry_id: bytes
 ) -> tuple[int, set[str]]:
     rows = await fetch(
@@ -452,14 +475,14 @@ async def _refused(
     return revision, set(record["names"])
 
 
-def _names(keys: Keyring, rows: Iterable[Row]) -> dict[bytes, str]:
-    names = {trace: _open_name(keys, trace, revision, sealed) for trace, revision, sealed in rows}
-    return {trace: name for trace, name in names.items() if name is not None}
+def _open_names(keys: Keyring, rows: Iterable[Row]) -> dict[bytes, str]:
+    names = {tag_id: _open_name(keys, tag_id, revision, sealed) for tag_id, revision, sealed in rows}
+    return {tag_id: name for tag_id, name in names.items() if name is not None}
 
 
-def _open_name(keys: Keyring, trace: bytes, revision: int, sealed: bytes) -> str | None:
+def _open_name(keys: Keyring, tag_id: bytes, revision: int, sealed: bytes) -> str | None:
     try:
-        name = TAGS.open(keys, trace, revision, sealed)
+        name = TAGS.open(keys, tag_id, revision, sealed)
     except SealError as error:
         # One damaged name must not hide the others.
         logger.error("the name of a trace could not be opened (%s)", type(error).__name__)

@@ -7,7 +7,7 @@ from datetime import datetime
 from logging import getLogger
 
 from llamora.persistence.connection import Connections, Row, Step, Transaction
-from llamora.persistence.entries import instant, micros, record_bytes
+from llamora.persistence.entries import encode_record, from_micros, to_micros
 from llamora.persistence.schema import TRASH
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
@@ -16,12 +16,12 @@ logger = getLogger(__name__)
 
 
 @dataclass(slots=True, frozen=True)
-class Deleted:
+class DeletedEntry:
     """An entry that was deleted at `at` (UTC), and what of its thread went with it."""
 
     id: bytes
-    at: datetime
-    others: tuple[bytes, ...] = ()
+    deleted_at: datetime
+    thread_ids: tuple[bytes, ...] = ()
 
 
 class Trash:
@@ -30,7 +30,7 @@ class Trash:
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
-    async def all(self, keys: Keyring) -> list[Deleted] | None:
+    async def list_all(self, keys: Keyring) -> list[DeletedEntry] | None:
         """What is deleted, in the order in which it was; None when there is no list yet, or none that opens."""
         rows = await self._db.fetch("SELECT revision, sealed FROM trash WHERE user_id=?", (keys.user_id,))
         try:
@@ -39,46 +39,54 @@ class Trash:
             logger.error("the list of deleted entries could not be opened (%s)", type(error).__name__)
             return None
 
-    async def begin(self, keys: Keyring, deleted: Iterable[Deleted]) -> None:
+    async def initialize(self, keys: Keyring, deleted: Iterable[DeletedEntry]) -> None:
         """Store the first list, unless somebody else has; one that does not open is replaced."""
         async with self._db.write() as tx:
-            rows = await _rows(tx, keys)
+            rows = await _fetch_rows(tx, keys)
             try:
                 if _open(keys, rows)[1] is not None:
                     return
             except SealError:
                 pass
-            await _put(tx, keys, rows[0][0] if rows else 0, deleted)
+            await _save(tx, keys, rows[0][0] if rows else 0, deleted)
 
-    def changing(self, keys: Keyring, change: Callable[[list[Deleted]], list[Deleted]]) -> Step:
+    def updating(self, keys: Keyring, update: Callable[[list[DeletedEntry]], list[DeletedEntry]]) -> Step:
         """The step that puts `change(list)` in place of the list."""
 
         async def step(tx: Transaction) -> None:
-            revision, deleted = _open(keys, await _rows(tx, keys))
-            await _put(tx, keys, revision, change(deleted or []))
+            revision, deleted = _open(keys, await _fetch_rows(tx, keys))
+            await _save(tx, keys, revision, update(deleted or []))
 
         return step
 
 
-async def _rows(tx: Transaction, keys: Keyring) -> list[Row]:
+async def _fetch_rows(tx: Transaction, keys: Keyring) -> list[Row]:
     return await tx.fetch("SELECT revision, sealed FROM trash WHERE user_id=?", (keys.user_id,))
 
 
-def _open(keys: Keyring, rows: list[Row]) -> tuple[int, list[Deleted] | None]:
+def _open(keys: Keyring, rows: list[Row]) -> tuple[int, list[DeletedEntry] | None]:
     if not rows:
         return 0, None
     revision, sealed = rows[0]
     record = json.loads(TRASH.open(keys, keys.user_id, revision, sealed))
     return revision, [
-        Deleted(bytes.fromhex(item["id"]), instant(item["at"]), tuple(bytes.fromhex(other) for other in item["with"]))
+        DeletedEntry(
+            bytes.fromhex(item["id"]),
+            from_micros(item["at"]),
+            tuple(bytes.fromhex(other_id) for other_id in item["with"]),
+        )
         for item in record
     ]
 
 
-async def _put(tx: Transaction, keys: Keyring, revision: int, deleted: Iterable[Deleted]) -> None:
-    record = record_bytes(
+async def _save(tx: Transaction, keys: Keyring, revision: int, deleted: Iterable[DeletedEntry]) -> None:
+    record = encode_record(
         [
-            {"id": item.id.hex(), "at": micros(item.at), "with": [other.hex() for other in item.others]}
+            {
+                "id": item.id.hex(),
+                "at": to_micros(item.deleted_at),
+                "with": [other_id.hex() for other_id in item.thread_ids],
+            }
             for item in deleted
         ]
     )

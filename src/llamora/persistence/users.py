@@ -28,7 +28,7 @@ class User:
     recovery_confirmed: bool
 
 
-NAME_CHARACTERS = 64
+MAX_NAME_CHARACTERS = 64
 
 
 def name_key(name: str) -> str:
@@ -36,7 +36,7 @@ def name_key(name: str) -> str:
 
     Anybody may send anything as a name, so the cut comes first. A name as long as that is nobody's.
     """
-    return " ".join(normal_form("NFKC", name[: NAME_CHARACTERS + 1]).casefold().split())
+    return " ".join(normal_form("NFKC", name[: MAX_NAME_CHARACTERS + 1]).casefold().split())
 
 
 class Users:
@@ -56,27 +56,27 @@ class Users:
             )
             await _put_keys(tx, user.id, slots, keys)
 
-    async def by_name(self, name: str) -> User | None:
+    async def find_by_name(self, name: str) -> User | None:
         """The writer of that name, compared by `name_key`, or None."""
-        return await self._one("name_key=?", name_key(name))
+        return await self._find("name_key=?", name_key(name))
 
-    async def all(self) -> list[User]:
+    async def list_all(self) -> list[User]:
         """Every writer of the instance, by name."""
         rows = await self._db.fetch("SELECT id, name, recovery_confirmed FROM users ORDER BY name_key")
         return [User(user_id, name, bool(confirmed)) for user_id, name, confirmed in rows]
 
     async def get(self, user_id: bytes) -> User:
         """The writer of that id. Raises NotFound."""
-        user = await self._one("id=?", user_id)
+        user = await self._find("id=?", user_id)
         if user is None:
             raise NotFound("There is no such writer here.")
         return user
 
-    async def anybody(self) -> bool:
+    async def has_any(self) -> bool:
         """Whether there is a writer at all."""
         return bool(await self._db.fetch("SELECT 1 FROM users LIMIT 1"))
 
-    async def slots(self, user_id: bytes, kind: str = "") -> list[KeySlot]:
+    async def get_slots(self, user_id: bytes, kind: str = "") -> list[KeySlot]:
         """Read the user's key slots, or those of one kind."""
         rows = await self._db.fetch(
             "SELECT id, kind, salt, params, sealed FROM key_slots WHERE user_id=?1 AND (?2='' OR kind=?2)",
@@ -95,7 +95,7 @@ class Users:
             return SealedKeys((), b"", b"")
         return SealedKeys(tuple(SealedDataKey(row[0], row[1]) for row in rows), rows[0][2], rows[0][3])
 
-    async def data_keys(self, user_id: bytes) -> list[SealedDataKey]:
+    async def get_data_keys(self, user_id: bytes) -> list[SealedDataKey]:
         """The writer's sealed data keys, oldest epoch first."""
         rows = await self._db.fetch("SELECT epoch, sealed FROM data_keys WHERE user_id=? ORDER BY epoch", (user_id,))
         return [SealedDataKey(epoch, sealed) for epoch, sealed in rows]
@@ -159,18 +159,18 @@ class Users:
         async with self._db.write() as tx:
             await tx.execute("UPDATE users SET recovery_confirmed=1 WHERE id=?", (user_id,))
 
-    async def remember(self, key: str, value: str) -> str:
+    async def set_instance_fact(self, key: str, value: str) -> str:
         """Keep one fact of the instance unless it is there already; returns the one in force."""
         async with self._db.write() as tx:
             await tx.execute("INSERT INTO instance VALUES (?, ?) ON CONFLICT DO NOTHING", (key, value))
             return str((await tx.fetch("SELECT value FROM instance WHERE key=?", (key,)))[0][0])
 
-    async def recall(self, key: str) -> str | None:
+    async def get_instance_fact(self, key: str) -> str | None:
         """One fact of the instance, or None."""
         rows = await self._db.fetch("SELECT value FROM instance WHERE key=?", (key,))
         return str(rows[0][0]) if rows else None
 
-    async def _one(self, where: str, value: object) -> User | None:
+    async def _find(self, where: str, value: object) -> User | None:
         rows = await self._db.fetch(f"SELECT id, name, recovery_confirmed FROM users WHERE {where}", (value,))
         return User(rows[0][0], rows[0][1], bool(rows[0][2])) if rows else None
 
@@ -215,14 +215,14 @@ class Profiles:
             return None
         sealed, revision = rows[0]
         try:
-            opened = PROFILES.open(keys, keys.user_id, revision, sealed)
+            record = PROFILES.open(keys, keys.user_id, revision, sealed)
         except SealError as error:
             # Every page asks for the settings: a damaged record must not lock the writer out.
             logger.error("the settings of a writer could not be opened (%s)", type(error).__name__)
-            opened = b""
-        return opened, revision
+            record = b""
+        return record, revision
 
-    async def put(self, keys: Keyring, record: bytes, *, revision: int) -> None:
+    async def save(self, keys: Keyring, record: bytes, *, revision: int) -> None:
         """Store the record that follows the one of `revision` (0: the first). Raises StaleRevision."""
         sealed = PROFILES.seal(keys, keys.user_id, revision + 1, record)
         async with self._db.write() as tx:

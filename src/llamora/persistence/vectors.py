@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from llamora.persistence.connection import Connections, Row
-from llamora.persistence.entries import BATCH
+from llamora.persistence.entries import BATCH_SIZE
 from llamora.persistence.schema import VECTORS
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
@@ -27,13 +27,13 @@ class EntryVectors:
     dim: int
     data: bytes
 
-    def packed(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """The plaintext of the record: u16 length of a JSON header, the header, the floats."""
         header = json.dumps([self.entry_revision, self.model, self.dim], separators=(",", ":")).encode()
         return struct.pack(">H", len(header)) + header + self.data
 
     @classmethod
-    def unpacked(cls, entry_id: bytes, record: bytes) -> "EntryVectors":
+    def from_bytes(cls, entry_id: bytes, record: bytes) -> "EntryVectors":
         """The vectors of a plaintext made by `packed`."""
         (length,) = struct.unpack_from(">H", record)
         revision, model, dim = json.loads(record[2 : 2 + length])
@@ -46,7 +46,7 @@ class Vectors:
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
-    async def put(self, keys: Keyring, vectors: Iterable[EntryVectors]) -> None:
+    async def save(self, keys: Keyring, vectors: Iterable[EntryVectors]) -> None:
         """Store the vectors of entries, in place of older ones; those of entries gone meanwhile are dropped."""
         rows = [
             (
@@ -59,7 +59,7 @@ class Vectors:
             )
             for v in vectors
         ]
-        async with self._db.write(aside=True) as tx:
+        async with self._db.write(search_unaffected=True) as tx:
             await tx.execute_many(
                 "INSERT OR REPLACE INTO vectors (rid, entry_id, user_id, epoch, revision, sealed)"
                 " SELECT ?1, id, user_id, ?2, ?3, ?4 FROM entries WHERE id=?5 AND user_id=?6",
@@ -68,18 +68,18 @@ class Vectors:
 
     async def get(self, keys: Keyring, ids: Sequence[bytes]) -> list[EntryVectors]:
         """The vectors of these entries, in no order; missing and unreadable ones are left out: made anew."""
-        found: list[EntryVectors] = []
-        for start in range(0, len(ids), BATCH):
-            for row in await self.sealed_many(keys.user_id, ids[start : start + BATCH]):
+        vectors: list[EntryVectors] = []
+        for start in range(0, len(ids), BATCH_SIZE):
+            for row in await self.get_sealed(keys.user_id, ids[start : start + BATCH_SIZE]):
                 with suppress(SealError):
-                    found.append(self.open_record(keys, *row))
-        return found
+                    vectors.append(self.open_record(keys, *row))
+        return vectors
 
-    async def all(self, keys: Keyring) -> AsyncIterator[list[EntryVectors]]:
+    async def iter_all(self, keys: Keyring) -> AsyncIterator[list[EntryVectors]]:
         """All vectors of the writer in batches of at most BATCH."""
         ids = [row[0] for row in await self._db.fetch("SELECT entry_id FROM vectors WHERE user_id=?", (keys.user_id,))]
-        for start in range(0, len(ids), BATCH):
-            yield await self.get(keys, ids[start : start + BATCH])
+        for start in range(0, len(ids), BATCH_SIZE):
+            yield await self.get(keys, ids[start : start + BATCH_SIZE])
 
     async def revisions(self, user_id: bytes) -> dict[bytes, int]:
         """The entry revision each stored row was made from."""
@@ -87,17 +87,17 @@ class Vectors:
 
     async def delete(self, user_id: bytes, ids: Sequence[bytes]) -> None:
         """Remove the vectors of these entries; the bytes are overwritten in the file."""
-        async with self._db.write(aside=True) as tx:
+        async with self._db.write(search_unaffected=True) as tx:
             await tx.execute_many(
                 "DELETE FROM vectors WHERE user_id=? AND entry_id=?", [(user_id, entry_id) for entry_id in ids]
             )
         await self._db.checkpoint()
 
-    async def sealed_many(self, user_id: bytes, ids: Sequence[bytes]) -> list[Row]:
+    async def get_sealed(self, user_id: bytes, ids: Sequence[bytes]) -> list[Row]:
         """(entry id, revision, envelope) of at most BATCH rows, for a thread that opens them off the event loop."""
-        marks = ",".join("?" * len(ids))
+        placeholders = ",".join("?" * len(ids))
         return await self._db.fetch(
-            f"SELECT entry_id, revision, sealed FROM vectors WHERE +user_id=? AND entry_id IN ({marks})",
+            f"SELECT entry_id, revision, sealed FROM vectors WHERE +user_id=? AND entry_id IN ({placeholders})",
             (user_id, *ids),
         )
 
@@ -105,8 +105,8 @@ class Vectors:
     def open_record(keys: Keyring, entry_id: bytes, revision: int, sealed: bytes) -> EntryVectors:
         """Open one envelope. Raises vault.envelope.SealError."""
         record = VECTORS.open(keys, entry_id, revision, sealed)
-        return EntryVectors.unpacked(entry_id, record)
+        return EntryVectors.from_bytes(entry_id, record)
 
     @staticmethod
     def _seal(keys: Keyring, vectors: EntryVectors) -> bytes:
-        return VECTORS.seal(keys, vectors.entry_id, vectors.entry_revision, vectors.packed())
+        return VECTORS.seal(keys, vectors.entry_id, vectors.entry_revision, vectors.to_bytes())

@@ -7,7 +7,7 @@ from datetime import datetime
 from logging import getLogger
 
 from llamora.persistence.connection import Connections, NotFound, Row, Step, Transaction
-from llamora.persistence.entries import instant, micros, record_bytes, row_place
+from llamora.persistence.entries import encode_record, from_micros, rowid_for, to_micros
 from llamora.persistence.schema import VERSIONS
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
@@ -32,49 +32,49 @@ class Versions:
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
-    def keeping(self, keys: Keyring, version: Version) -> Step:
+    def saving_version(self, keys: Keyring, version: Version) -> Step:
         """The step that keeps the text which the same transaction replaces."""
 
-        async def keep(tx: Transaction) -> None:
+        async def save(tx: Transaction) -> None:
             # The id is that of the edit's pen; a form that was sent twice brings it twice.
-            if not await self._put(tx, keys, version, version.id):
-                await self._put(tx, keys, version, secrets.token_bytes(16))
+            if not await self._insert(tx, keys, version, version.id):
+                await self._insert(tx, keys, version, secrets.token_bytes(16))
 
-        return keep
+        return save
 
-    async def of(self, keys: Keyring, entry_id: bytes) -> list[Version]:
+    async def list_for_entry(self, keys: Keyring, entry_id: bytes) -> list[Version]:
         """The earlier texts of an entry, newest first; unreadable ones are left out."""
         rows = await self._db.fetch(
             "SELECT id, entry_id, revision, sealed FROM versions WHERE user_id=? AND entry_id=?",
             (keys.user_id, entry_id),
         )
-        opened = [version for row in rows if (version := self._open(keys, row)) is not None]
-        return sorted(opened, key=lambda version: (version.revision, version.at), reverse=True)
+        versions = [version for row in rows if (version := self._open(keys, row)) is not None]
+        return sorted(versions, key=lambda version: (version.revision, version.at), reverse=True)
 
     async def get(self, keys: Keyring, entry_id: bytes, version_id: bytes) -> Version:
         """One earlier text of this entry. Raises NotFound."""
-        for version in await self.of(keys, entry_id):
+        for version in await self.list_for_entry(keys, entry_id):
             if version.id == version_id:
                 return version
         raise NotFound("There is no such earlier version.")
 
     @staticmethod
-    async def _put(tx: Transaction, keys: Keyring, version: Version, version_id: bytes) -> bool:
-        record = record_bytes(
+    async def _insert(tx: Transaction, keys: Keyring, version: Version, version_id: bytes) -> bool:
+        record = encode_record(
             {
                 "entry": version.entry_id.hex(),
                 "text": version.text,
-                "at": micros(version.at),
+                "at": to_micros(version.at),
                 "revision": version.revision,
             }
         )
         sealed = VERSIONS.seal(keys, version_id, 1, record)
-        done = await tx.execute(
+        inserted = await tx.execute(
             "INSERT INTO versions (rid, id, entry_id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?, 1, ?)"
             " ON CONFLICT DO NOTHING",
-            (row_place(version_id), version_id, version.entry_id, keys.user_id, keys.epoch, sealed),
+            (rowid_for(version_id), version_id, version.entry_id, keys.user_id, keys.epoch, sealed),
         )
-        return done == 1
+        return inserted == 1
 
     @staticmethod
     def _open(keys: Keyring, row: Row) -> Version | None:
@@ -87,4 +87,4 @@ class Versions:
         if record["entry"] != entry_id.hex():
             logger.error("an earlier version stands under another entry")
             return None
-        return Version(version_id, entry_id, record["text"], instant(record["at"]), record["revision"])
+        return Version(version_id, entry_id, record["text"], from_micros(record["at"]), record["revision"])

@@ -45,7 +45,7 @@ class Builder:
     async def build(self, user: Unlocked) -> None:
         """Read all that is in the store and differs from the index; again when others wrote meanwhile."""
         try:
-            counter = await self._db.search_counter()
+            counter = await self._db.search_version()
             first = not user.loaded
             if first:
                 await self._load(user)
@@ -60,7 +60,7 @@ class Builder:
             user.traces_at = max(at, user.traces_at)  # a change meanwhile may have moved it on
             user.complete = True
             user.counter = None if user.retraced else counter  # what came too late for this build is for the next
-            if not first and not await self._db.snapshots.there(user.user_id):
+            if not first and not await self._db.snapshots.exists(user.user_id):
                 user.unsaved = len(user.seen)  # an erasure took the snapshot with it
             missing = await user.run(user.index.without_vectors, self._queue.model()) if first else read
             for start in range(0, len(missing), READ_BATCH):
@@ -80,18 +80,22 @@ class Builder:
         What changed here is known by `user.retraced`, what others changed lately by the book; only after more than the
         book tells of are all links read.
         """
-        revision = await self._db.tags.revision(user.user_id)
+        revision = await self._db.tags.get_revision(user.user_id)
         touched = set(user.retraced)
         user.retraced -= touched
-        told = (await self._db.tags.book(user.keys)).since(user.traces_at) if revision != user.traces_at else None
+        told = (
+            (await self._db.tags.get_meta(user.keys)).touched_since(user.traces_at)
+            if revision != user.traces_at
+            else None
+        )
         if told is not None:
-            touched |= told.entries
+            touched |= told.entry_ids
         elif revision != user.traces_at:
-            traces = await self._db.tags.by_entry(user.user_id)
+            traces = await self._db.tags.tag_ids_by_entry(user.user_id)
             return revision, traces, _differing(traces, user.traces, {*traces, *user.traces})
         if not touched:
             return revision, user.traces, []
-        fresh = await self._db.tags.links_of(user.user_id, touched)
+        fresh = await self._db.tags.tag_ids_of(user.user_id, touched)
         traces = {**user.traces, **fresh}
         for entry_id in touched - fresh.keys():
             traces.pop(entry_id, None)
@@ -116,9 +120,9 @@ class Builder:
 
     async def _read(self, user: Unlocked, ids: Sequence[bytes], traces: dict[bytes, frozenset[bytes]]) -> None:
         spoken_of = {trace for entry_id in ids for trace in traces.get(entry_id, ())}
-        names = await self._db.tags.named(user.keys, spoken_of)
+        names = await self._db.tags.names_of(user.keys, spoken_of)
         parts = [ids[start : start + READ_BATCH] for start in range(0, len(ids), READ_BATCH)]
-        async for part, rows in _ahead(parts, lambda part: self._db.entries.sealed_many(user.user_id, part)):
+        async for part, rows in _ahead(parts, lambda part: self._db.entries.get_sealed(user.user_id, part)):
             spoken = {i: tuple(sorted(names[t] for t in traces[i] if t in names)) for i in part if i in traces}
             await user.run(self._index_entries, user, rows, spoken)
             for entry_id, revision, _ in rows:
@@ -136,7 +140,7 @@ class Builder:
         done = 0
         for days in RECENT_DAYS:
             span = [tomorrow - timedelta(days=back) for back in range(done, days)]
-            recent = await self._db.entries.recent_ids(user.keys, span)
+            recent = await self._db.entries.ids_on_days(user.keys, span)
             ordered.update((entry_id, None) for entry_id in recent if entry_id in wanted)
             done = days
         ordered.update((entry_id, None) for entry_id in ids)
@@ -144,7 +148,7 @@ class Builder:
 
     async def _read_vectors(self, user: Unlocked, ids: Sequence[bytes]) -> None:
         """Take over the stored vectors of entries and queue the others for embedding."""
-        rows = await self._db.vectors.sealed_many(user.user_id, ids)
+        rows = await self._db.vectors.get_sealed(user.user_id, ids)
         taken = await user.run(self._index_vectors, user, rows)
         self._queue.put(
             user, [entry_id for entry_id in reversed(ids) if entry_id not in taken and entry_id in user.seen]
@@ -163,7 +167,7 @@ class Builder:
 
     async def _load(self, user: Unlocked) -> None:
         """Begin with the writer's snapshot, where there is one that can be used."""
-        latest = await self._db.snapshots.latest(user.user_id)
+        latest = await self._db.snapshots.get_latest(user.user_id)
         if latest is None:
             return
         generation, sealed = latest
@@ -171,7 +175,7 @@ class Builder:
         try:
             header = await user.run(Snapshots.open_part, user.keys, generation, 0, sealed)
             reader = await user.run(Reader, fresh, header)
-            fetch = partial(self._db.snapshots.part, user.user_id, generation)
+            fetch = partial(self._db.snapshots.get_part, user.user_id, generation)
             async for part, sealed in _ahead(range(1, reader.parts + 1), fetch):
                 await user.run(_feed, reader, user.keys, generation, part, sealed)
             if not reader.done:
@@ -183,7 +187,7 @@ class Builder:
         except Exception as error:  # whatever was put there: it is made anew from the records
             fresh.close()
             logger.warning("the snapshot of an index was not used (%s)", type(error).__name__)
-            await self._db.snapshots.drop(user.user_id)
+            await self._db.snapshots.delete_all(user.user_id)
             return
         # What was written meanwhile went into the old index, and is read again: the store has a later revision.
         old, user.index = user.index, fresh
@@ -216,7 +220,7 @@ class Builder:
             return False
         keys, index = user.keys, user.index
         version, unsaved = index.version, user.unsaved
-        latest = await self._db.snapshots.latest(user_id)
+        latest = await self._db.snapshots.get_latest(user_id)
         kept = latest[0] if latest else 0
         generation = await self._db.snapshots.begin(keys)
         try:
@@ -243,7 +247,7 @@ class Builder:
             return kept == generation
         finally:
             if kept != generation:
-                await self._db.snapshots.keep(user_id, kept)
+                await self._db.snapshots.delete_others(user_id, kept)
 
     async def save_quietly(self, user: Unlocked) -> None:
         """Write a snapshot; a failure is logged."""

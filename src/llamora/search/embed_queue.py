@@ -158,7 +158,7 @@ class EmbedQueue:
             await self.formers.pop(name).close()
 
     async def _embed(self, user: Unlocked, ids: Sequence[bytes]) -> None:
-        rows = await self._db.entries.sealed_many(user.user_id, ids)
+        rows = await self._db.entries.get_sealed(user.user_id, ids)
         few = sum(len(sealed) for _, _, sealed in rows) <= AT_ONCE
         # What was just written does not wait on the index's thread until its words are indexed.
         passages = self._passages(user, rows) if few else await user.run(self._passages, user, rows)
@@ -176,7 +176,7 @@ class EmbedQueue:
             ):
                 data = own.astype("<f4").tobytes()
                 made.append(EntryVectors(entry_id, revision, self.model(), self._embedder.dim, data))
-        await self._db.vectors.put(user.keys, made)
+        await self._db.vectors.save(user.keys, made)
         user.changed(len(made))
 
     async def _tidy(self, user: Unlocked) -> None:

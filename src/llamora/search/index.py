@@ -9,7 +9,7 @@ from datetime import date, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from llamora.dates import day_in_words, weekday_in_words
+from llamora.dates import format_day, format_weekday
 from llamora.search.bm25 import NEARNESS, bm25, nearness, telling
 from llamora.search.fulltext import Lexicon, Row
 from llamora.search.rank import (
@@ -567,7 +567,7 @@ def _about(document: Document) -> str:
     """What is indexed beside the text: the day in words, and the traces."""
     day = document.day
     traces = " ".join(spaced(folded(normalised(trace))) for trace in document.traces)
-    return f"{weekday_in_words(day)} {day_in_words(day)} {day.isoformat()} {traces}".rstrip()
+    return f"{format_weekday(day)} {format_day(day)} {day.isoformat()} {traces}".rstrip()
 
 
 def _excluded(term: str) -> str:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from llamora.dates import DateRange, UnknownDay, parse_day, parse_phrase
-from llamora.text import language_of, normal_form
+from llamora.text import detect_language, normal_form
 
 if TYPE_CHECKING:
     import numpy as np
@@ -455,7 +455,7 @@ def plain_query(text: str, today: date) -> Query:
     asked = list(dict.fromkeys(word.lower() for word in words))
     asked = _content(asked) or asked
     return Query(
-        words=tuple(asked[:MAX_TERMS]), when=parse_phrase(question, today, language_of(question)), meaning=question
+        words=tuple(asked[:MAX_TERMS]), when=parse_phrase(question, today, detect_language(question)), meaning=question
     )
 
 

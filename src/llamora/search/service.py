@@ -189,13 +189,13 @@ class SearchService:
         """
         wanted = parse_query(query, today, typing, language)
         if role is not None:
-            wanted = replace(wanted, role=role, impossible=wanted.impossible or wanted.role not in (None, role))
+            wanted = replace(wanted, role=role, is_impossible=wanted.impossible or wanted.role not in (None, role))
 
         async def look(user: Unlocked) -> SearchResults:
             _, asked = await asyncio.gather(self._refresh(user), self._queue.asked(user, wanted.meaning))
             only = None
             if wanted.tags:
-                only = await self._db.tags.entries_with(keys, wanted.tags)
+                only = await self._db.tags.entries_with_tags(keys, wanted.tags)
             return await self._found(user, wanted, asked, only, limit, offset)
 
         return await self._with_index(keys, look)
@@ -245,7 +245,7 @@ class SearchService:
             page: Sequence[Match] = await user.run(lambda: user.index.nearest(asked, limit, away))
         else:
             page = await self.passages(keys, plain(entry.text), today=entry.day, leave_out=away, limit=limit)
-        rows = await self._db.entries.sealed_many(user.user_id, [match.entry_id for match in page])
+        rows = await self._db.entries.get_sealed(user.user_id, [match.entry_id for match in page])
         query = Query() if asked else plain_query(plain(entry.text), entry.day)
         return await user.run(self._hits, user, query, page, rows)
 
@@ -326,7 +326,7 @@ class SearchService:
         if not found.total and wanted.phrases and not wanted.impossible:
             wanted = relaxed(wanted)
             found = await user.run(lambda: user.index.search(wanted, asked, weight, limit, offset, only))
-        rows = await self._db.entries.sealed_many(user.user_id, [match.entry_id for match in found.page])
+        rows = await self._db.entries.get_sealed(user.user_id, [match.entry_id for match in found.page])
         hits = await user.run(self._hits, user, wanted, found.page, rows)
         total = found.total - (len(found.page) - len(hits))
         return SearchResults(hits, total, complete, wanted.hint, found.meaning, wanted)
@@ -338,7 +338,7 @@ class SearchService:
             if not self._users:
                 continue
             try:
-                counter = await self._db.search_counter()
+                counter = await self._db.search_version()
             except Exception as error:
                 logger.warning("the store could not be asked for changes (%s)", type(error).__name__)
                 continue
@@ -351,7 +351,7 @@ class SearchService:
     async def _refresh(self, user: Unlocked) -> None:
         """Notice what other processes (or the command line) wrote; wait for it a moment only."""
         if user.build is None or user.build.done():
-            if await self._db.search_counter() == user.counter:
+            if await self._db.search_version() == user.counter:
                 return
             if user.build is None or user.build.done():
                 user.build = asyncio.create_task(self._builder.build(user))

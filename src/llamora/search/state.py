@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from logging import getLogger
 from typing import TYPE_CHECKING, TypeVar
 
-from llamora.persistence.entries import Entry, weighed
+from llamora.persistence.entries import Entry, fingerprint_weight
 from llamora.persistence.local_db import LocalDB
 from llamora.search.index import UserIndex
 from llamora.vault.envelope import SealError
@@ -57,13 +57,13 @@ class Unlocked:
         """Note the revision of a record."""
         self.forget(entry_id)
         self.seen[entry_id] = revision
-        self.total += weighed(entry_id, revision)
+        self.total += fingerprint_weight(entry_id, revision)
 
     def forget(self, entry_id: bytes) -> None:
         """Note that a record is gone."""
         known = self.seen.pop(entry_id, None)
         if known is not None:
-            self.total -= weighed(entry_id, known)
+            self.total -= fingerprint_weight(entry_id, known)
 
     def forget_all(self) -> None:
         """Know nothing of any record, so that all are read again."""

@@ -19,7 +19,7 @@ from llamora.app.pages import field, is_fragment, page, profile, save_profile, s
 from llamora.app.routes.auth import check_again, show_code, subjects_of
 from llamora.app.services.container import get_services
 from llamora.app.views import model_view
-from llamora.dates import day_of, utc_now, zone, zone_names
+from llamora.dates import day_of, parse_zone, utc_now, zone_names
 from llamora.journal.accounts import AccountError, OpenSession, TooOften, WrongCredentials
 from llamora.journal.backups import SUFFIX
 from llamora.journal.profile import LOCK_MINUTES, WEEK_STARTS
@@ -223,8 +223,8 @@ async def show_you(
         languages=[(code, language.name) for code, language in i18n.known().items()],
         hours=[("24", i18n.clock_words(EVENING)), ("12", i18n.clock_words(EVENING, twelve_hours=True))],
         week_starts=[(day, i18n.weekday_names()[day][0]) for day in WEEK_STARTS],
-        changing_key=await services.db.epochs.count(user.id) > 1,
-        set_aside=await services.db.epochs.set_aside(user.id),
+        changing_key=await services.db.key_rotation.count_data_keys(user.id) > 1,
+        set_aside=await services.db.key_rotation.unreadable_count(user.id),
         sessions=await _sessions(opened, writer.zone),
         lock_after=writer.lock_after,
         lock_times=[each for each in LOCK_MINUTES if each * 60 < services.settings.session.idle_ttl],
@@ -248,7 +248,7 @@ async def show_you(
 
 async def _sessions(opened: OpenSession, zone_name: str) -> list[dict[str, object]]:
     """Where the writer is signed in, in words, this browser first."""
-    here, now = zone(zone_name), utc_now()
+    here, now = parse_zone(zone_name), utc_now()
     found: list[dict[str, object]] = []
     for session in await get_services().accounts.sessions(opened):
         minutes = int((now - session.used).total_seconds()) // 60

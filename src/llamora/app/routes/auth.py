@@ -37,7 +37,7 @@ async def home() -> Response:
     """To today's page, or to the door; where nobody ever wrote, to the first page of all."""
     if security.maybe_session():
         return see_other(HOME)
-    return see_other("/sign-in" if await get_services().db.users.anybody() else "/register")
+    return see_other("/sign-in" if await get_services().db.users.has_any() else "/register")
 
 
 @blueprint.get("/register")
@@ -188,7 +188,7 @@ async def _changes(day: date | None, month: date | None) -> AsyncGenerator[bytes
             shown = look
             yield event(json.dumps(look), name="look")
         if day:
-            now = await services.db.entries.revisions_on(keys, [day]), await services.db.tags.revision(keys.user_id)
+            now = await services.db.entries.revisions_on(keys, [day]), await services.db.tags.get_revision(keys.user_id)
             listing = await _listing(keys, day) if now != seen else listed
             seen = now
             if listing != listed:
@@ -249,7 +249,7 @@ async def reset() -> Response:
 
 async def _closed() -> bool:
     services = get_services()
-    return not services.settings.server.registration and await services.db.users.anybody()
+    return not services.settings.server.registration and await services.db.users.has_any()
 
 
 async def _no_registration() -> Response:

@@ -62,7 +62,7 @@ async def read_month(text: str) -> Response:
 async def month_mark(keys: Keyring, month: date) -> str:
     """A word that is another one once anything was written, changed, traced or deleted in a month."""
     db = get_services().db
-    found = await db.entries.revisions_on(keys, _days(month)), await db.tags.revision(keys.user_id)
+    found = await db.entries.revisions_on(keys, _days(month)), await db.tags.get_revision(keys.user_id)
     return blake2b(repr((sorted(found[0].items()), found[1])).encode(), digest_size=8).hexdigest()
 
 

@@ -10,13 +10,13 @@ from llamora.app.i18n import gettext as _
 from llamora.app.pages import field, is_fragment, known_day, model_hidden, page, posted_pen, profile, see_other, today
 from llamora.app.services.container import get_services
 from llamora.app.views import digest_view, entry_view, page_views
-from llamora.dates import day_edges, day_of, utc_now, zone
+from llamora.dates import day_edges, day_of, parse_zone, utc_now
 from llamora.journal.entries import EntryError, Thread
 from llamora.journal.profile import Profile
 from llamora.journal.years import on_this_day
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StorageError
-from llamora.persistence.drafts import day_place
+from llamora.persistence.drafts import day_draft_key
 from llamora.search.rank import opening, plain
 from llamora.vault.keys import Keyring
 
@@ -115,7 +115,7 @@ async def sum_up(text: str) -> Response:
 async def forget_recap(text: str) -> Response:
     """Let a summary go."""
     day = known_day(text)
-    await get_services().db.digests.remove(security.session().keys, "recap", day)
+    await get_services().db.summaries.delete(security.session().keys, "recap", day)
     return await page("components/recap.html", recap=None, day=day) if is_fragment() else see_other(f"/d/{day}")
 
 
@@ -144,8 +144,8 @@ async def _day(day: date, words: str = "", error: str = "", status: int = 200) -
     keys = security.session().keys
     threads = await get_services().journal.page(keys, day)
     writer = await profile()
-    draft = (await get_services().journal.drafts(keys, [day_place(day)])).get(day_place(day))
-    now, here = utc_now(), zone(writer.zone)
+    draft = (await get_services().journal.drafts(keys, [day_draft_key(day)])).get(day_draft_key(day))
+    now, here = utc_now(), parse_zone(writer.zone)
     return await page(
         "pages/day.html",
         status=status,

@@ -9,7 +9,7 @@ from llamora.app.services.container import get_services
 from llamora.app.views import message_view
 from llamora.journal.entries import EntryError
 from llamora.persistence.connection import NotFound
-from llamora.persistence.drafts import Draft, edit_place
+from llamora.persistence.drafts import Draft, edit_draft_key
 
 blueprint = Blueprint("drafts", __name__)
 
@@ -40,7 +40,7 @@ async def leave(text: str) -> Response:
     """Let the edit of an entry go: it stays as it is."""
     journal, keys, wanted = get_services().journal, security.session().keys, entry_id(text)
     await journal.get(keys, wanted)
-    await journal.leave_draft(keys, edit_place(wanted))
+    await journal.leave_draft(keys, edit_draft_key(wanted))
     view = await message_view(keys, wanted)
     if is_fragment():
         return await page("components/entry.html", entry=view)

@@ -103,7 +103,7 @@ async def preview_again(text: str) -> Response:
     """Exactly what would be sent if another reply to what this one answers were asked for now."""
     await _there()
     reply = await _reply(entry_id(text))
-    return await _preview(reply.to or reply.id, reply.also)
+    return await _preview(reply.parent_id or reply.id, reply.also_answers)
 
 
 async def _preview(to: bytes, also: Sequence[bytes] = ()) -> Response:
@@ -169,7 +169,7 @@ async def _previewed(
         messages=asked.prompt.messages,
         options=json.dumps(parameters, ensure_ascii=False, indent=1),
         receipt=receipt,
-        cut=cut_words(receipt.cut),
+        cut=cut_words(receipt.omitted),
     )
 
 

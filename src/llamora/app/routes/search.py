@@ -232,7 +232,7 @@ async def _as_shown(hits: Sequence[Hit]) -> list[Hit]:
     """What was found without what pages hide of replies: the words of sources deleted or kept from the model."""
     services, keys = get_services(), security.session().keys
     found = [hit.entry_id for hit in hits if hit.role == "reply"]
-    replies = await services.db.entries.many(keys, found) if found else []
+    replies = await services.db.entries.get_many(keys, found) if found else []
     hidden = await services.journal.hidden(keys, replies)
     left: dict[bytes, str] = {}
     for reply in replies:

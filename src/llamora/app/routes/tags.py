@@ -18,7 +18,7 @@ from llamora.journal.tags import Trace, TraceError, Traces
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import NotFound
 from llamora.search.rank import opening, plain
-from llamora.text import trace_key, trace_name
+from llamora.text import tag_key, tag_name
 from llamora.vault.keys import Keyring
 
 blueprint = Blueprint("traces", __name__)
@@ -63,8 +63,8 @@ async def _index(wanted: str, sort: str, *, hidden: bool, undo: str = "") -> Res
     sort = sort if sort in SORTED else "name"
     found = await traces.all(keys, hidden=hidden)
     there = len(found)
-    if key := trace_key(wanted.strip().removeprefix("#")):
-        found = [trace for trace in found if key in trace_key(trace.name)]
+    if key := tag_key(wanted.strip().removeprefix("#")):
+        found = [trace for trace in found if key in tag_key(trace.name)]
     return await page(
         "components/trace_list.html" if is_fragment() else "pages/traces.html",
         traces=found if sort == "name" else sorted(found, key=SORTED[sort]),
@@ -81,8 +81,8 @@ async def _index(wanted: str, sort: str, *, hidden: bool, undo: str = "") -> Res
 async def names() -> Response:
     """The writer's names that begin with what is being typed, the most used first: for completion."""
     traces, keys = _traces()
-    key = trace_key((await field("q")).strip())
-    found = [trace for trace in await traces.all(keys) if trace_key(trace.name).startswith(key)] if key else []
+    key = tag_key((await field("q")).strip())
+    found = [trace for trace in await traces.all(keys) if tag_key(trace.name).startswith(key)] if key else []
     found.sort(key=SORTED["count"])
     return await page("components/trace_names.html", traces=found[:NAMED])
 
@@ -162,7 +162,7 @@ async def _year(found: list[tuple[bytes, date]]) -> dict[str, Any]:
 
 async def _entries(keys: Keyring, ids: list[bytes]) -> list[dict[str, object]]:
     """How entries begin, in the order of their ids."""
-    opened = {entry.id: entry for entry in await get_services().db.entries.many(keys, ids)}
+    opened = {entry.id: entry for entry in await get_services().db.entries.get_many(keys, ids)}
     return [
         {"id": each.hex(), "day": entry.day, "role": entry.role, "text": opening(plain(entry.text))}
         for each in ids
@@ -196,7 +196,7 @@ async def sum_up(text: str) -> Response:
 async def forget_summary(text: str) -> Response:
     """Let a summary go."""
     trace = trace_id(text)
-    await get_services().db.digests.remove(security.session().keys, "trace", trace)
+    await get_services().db.summaries.delete(security.session().keys, "trace", trace)
     if not is_fragment():
         return see_other(trace_path(trace))
     return await page("components/trace_summary.html", summary=None, trace_id=text)
@@ -330,9 +330,9 @@ async def refuse(text: str) -> Response:
 
 async def _rest() -> list[str] | None:
     """What else was suggested when one of the suggestions was taken or rejected."""
-    taken = trace_key(await field("name"))
-    names = [name for name in (await field("rest")).splitlines()[:SUGGESTED] if trace_name(name) == name]
-    return [name for name in names if trace_key(name) != taken] or None
+    taken = tag_key(await field("name"))
+    names = [name for name in (await field("rest")).splitlines()[:SUGGESTED] if tag_name(name) == name]
+    return [name for name in names if tag_key(name) != taken] or None
 
 
 async def _changed(text: str, undo: bytes = b"", *, stays: bool = False, **suggested: Any) -> Response:

@@ -10,12 +10,12 @@ from llamora.app.i18n import ngettext
 from llamora.app.pages import entry_id, is_fragment, model_hidden, page, profile, see_other
 from llamora.app.services.container import get_services
 from llamora.app.views import EntryView, entry_view
-from llamora.dates import day_of, utc_now, zone
+from llamora.dates import day_of, parse_zone, utc_now
 from llamora.journal.citations import redact_erased
 from llamora.journal.entries import KEPT_FOR
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry
-from llamora.persistence.trash import Deleted
+from llamora.persistence.trash import DeletedEntry
 
 blueprint = Blueprint("deleted", __name__)
 
@@ -25,13 +25,13 @@ OPENING = 420  # characters, some six lines
 @blueprint.get("/deleted")
 async def show_deleted() -> Response:
     """What can still be brought back."""
-    here = zone((await profile()).zone)
+    here = parse_zone((await profile()).zone)
     items: list[dict[str, object]] = []
     hidden = await model_hidden()
     for entry, item in await get_services().journal.deleted(security.session().keys):
         if hidden and entry.role == "reply":
             continue
-        deleted = day_of(item.at, here)
+        deleted = day_of(item.deleted_at, here)
         items.append({"entry": await _view(entry), "deleted": deleted, "left": _left(item), "others": _others(item)})
     return await page("pages/trash.html", items=items)
 
@@ -50,7 +50,7 @@ async def ask_to_erase(text: str) -> Response:
     """The question before an entry is erased for good."""
     entry, item = await _deleted(text)
     template = "components/entry_erase.html" if is_fragment() else "pages/erase.html"
-    return await page(template, entry=await _view(entry), others=_others(item), others_count=len(item.others))
+    return await page(template, entry=await _view(entry), others=_others(item), others_count=len(item.thread_ids))
 
 
 @blueprint.post("/e/<text>/erase")
@@ -58,12 +58,12 @@ async def erase(text: str) -> Response:
     """Erase a deleted entry for good."""
     services, keys, wanted = get_services(), security.session().keys, entry_id(text)
     _, item = await services.journal.deleted_entry(keys, wanted)
-    services.replies.give_up([item.id, *item.others])
+    services.replies.give_up([item.id, *item.thread_ids])
     await services.journal.erase(keys, wanted)
     return await page("components/entry_erased.html", id=text) if is_fragment() else see_other("/deleted")
 
 
-async def _deleted(text: str) -> tuple[Entry, Deleted]:
+async def _deleted(text: str) -> tuple[Entry, DeletedEntry]:
     """A deleted entry that may be shown: no reply where they are turned off. Raises NotFound."""
     entry, item = await get_services().journal.deleted_entry(security.session().keys, entry_id(text))
     if entry.role == "reply" and await model_hidden():
@@ -78,17 +78,17 @@ async def _view(entry: Entry) -> EntryView:
     text = entry.text
     if len(text) > OPENING:
         text = text[:OPENING].rsplit(None, 1)[0] + " …"
-    return await entry_view(replace(entry, text=text), entry.id if entry.to is None else b"")
+    return await entry_view(replace(entry, text=text), entry.id if entry.parent_id is None else b"")
 
 
-def _others(item: Deleted) -> str:
+def _others(item: DeletedEntry) -> str:
     """What goes with an entry, in words."""
-    if not item.others:
+    if not item.thread_ids:
         return ""
-    count = len(item.others)
+    count = len(item.thread_ids)
     return ngettext("the message under it", "the %(num)s messages under it", count) % {"num": count}
 
 
-def _left(item: Deleted) -> str:
-    days = -((utc_now() - item.at - KEPT_FOR) // timedelta(days=1))
+def _left(item: DeletedEntry) -> str:
+    days = -((utc_now() - item.deleted_at - KEPT_FOR) // timedelta(days=1))
     return ngettext("erased within a day", "erased in %(num)s days", max(days, 1)) % {"num": days}

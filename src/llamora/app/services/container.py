@@ -111,7 +111,7 @@ class AppServices:
         return cls(
             settings=settings,
             boot_secret=boot_secret,
-            alone=shared is None,
+            is_standalone=shared is None,
             db=db,
             embedder=embedder,
             search=search,
@@ -144,7 +144,7 @@ class AppLifecycle:
         Raises StorageError with a sentence.
         """
         s = self._services
-        await s.db.start()
+        await s.db.open_connections()
         self._started = True
         if s.alone:
             # Their keys were sealed under a secret that went with the process that knew it.
@@ -198,7 +198,7 @@ class AppLifecycle:
             self.lock_left()
             try:
                 await self._services.accounts.sweep()
-                await self._services.db.owed_checkpoint()
+                await self._services.db.retry_checkpoint()
                 for keys in self._services.accounts.open_keys():
                     self._services.journal.tend(keys)
                     self._services.backups.tend(keys)
@@ -211,7 +211,7 @@ class AppLifecycle:
         while True:
             await asyncio.sleep(NOTICE_SECONDS)
             try:
-                now = await s.db.change_counter()
+                now = await s.db.data_version()
                 if now != seen or s.accounts.due():
                     await s.accounts.catch_up()
                     s.changes.beat()
