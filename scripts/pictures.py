@@ -355,7 +355,7 @@ def _seed_replies(writers: dict[str, Writer], model: ModelThread, put_clock: Cal
     writers["aside"].post(f"/r/{preferred[-1]}/prefer", {"preferred": "yes"})
     put_clock(NOW - timedelta(minutes=4))
     # Silence would end it: it goes on in pieces of nothing until the last picture is taken.
-    model.model.script(Reply((ANSWERED[0], *[""] * 7200), pause=1.0))
+    model.model.script(Reply((ANSWERED[0], *[""] * 7200), piece_delay=1.0))
     _asked(writers["streaming"], writers["streaming"].write(QUESTION), ANSWERED[0])
     model.model.script(*(Reply(ANSWERED[:1], fault="cut") for _ in range(4)))
     _asked(writers["failed"], writers["failed"].write(QUESTION), "")

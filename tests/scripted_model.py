@@ -47,9 +47,9 @@ class Reply:
     """What one request to /v1/chat/completions gets. Delays are in seconds."""
 
     pieces: Sequence[str] = ("It was a quiet day.",)
-    wait: float = 0.0
+    header_delay: float = 0.0
     """Before the headers."""
-    pause: float = 0.0
+    piece_delay: float = 0.0
     """Before each piece but the first."""
     fault: Fault = ""
     status: int = 200
@@ -57,16 +57,16 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict[str, str])
     size: int = 1 << 30
     finish_reason: str = "stop"
-    held: Mapping[int, asyncio.Event] = field(default_factory=dict[int, asyncio.Event])
+    gates: Mapping[int, asyncio.Event] = field(default_factory=dict[int, asyncio.Event])
     """Before the piece of that number (or the end, after the last), wait for the event."""
-    thoughts: Sequence[str] = ()
+    reasoning: Sequence[str] = ()
     """Sent before the pieces, apart from them: as `reasoning_content`."""
     ascii_json: bool = False
     """Send other characters as \\u escapes: that way a piece may hold half a surrogate pair."""
 
 
 @dataclass(slots=True)
-class Asked:
+class RecordedRequest:
     """A request as it came. `ended` is set when its answer is complete or its client has gone."""
 
     method: str
@@ -75,9 +75,9 @@ class Asked:
     body: dict[str, Any]
     sent: list[str] = field(default_factory=list[str])
     """Pieces sent so far."""
-    bulk: int = 0
+    bulk_bytes: int = 0
     """Bytes sent of what the `size` of a reply measures."""
-    client_gone: bool = False
+    is_client_gone: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -102,13 +102,13 @@ class ScriptedModel:
         self.context_tokens = context_tokens
         self.prompt_end = prompt_end
         """What its chat template writes after the last message, told as llama.cpp does with `props`, else as vLLM."""
-        self.default = Reply()
-        self.asked: list[Asked] = []
-        self.chat_began = asyncio.Event()
+        self.default_reply = Reply()
+        self.requests: list[RecordedRequest] = []
+        self.chat_started = asyncio.Event()
         """Set by the first request for a reply."""
-        self.streaming = 0
+        self.active_streams = 0
         """Replies being sent at this moment."""
-        self._scripts: deque[Reply] = deque()
+        self._queued_replies: deque[Reply] = deque()
         self._tls = tls
         self._port = 0
         self._server: asyncio.Server | None = None
@@ -122,7 +122,7 @@ class ScriptedModel:
         await self.stop()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
+        self._server = await asyncio.start_server(self._handle_connection, "127.0.0.1", 0, ssl=self._tls)
         self._port = cast(int, self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -138,7 +138,7 @@ class ScriptedModel:
 
     def script(self, *replies: Reply) -> None:
         """Line up the next replies."""
-        self._scripts.extend(replies)
+        self._queued_replies.extend(replies)
 
     @property
     def port(self) -> int:
@@ -150,25 +150,25 @@ class ScriptedModel:
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
-    def chats(self) -> list[Asked]:
+    def chat_requests(self) -> list[RecordedRequest]:
         """The requests for a reply."""
-        return [asked for asked in self.asked if asked.path == "/v1/chat/completions"]
+        return [asked for asked in self.requests if asked.path == "/v1/chat/completions"]
 
     # -- HTTP
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if task is not None:
             self._connections.add(task)
             task.add_done_callback(self._connections.discard)
         try:
-            while (asked := await self._read(reader)) is not None:
-                self.asked.append(asked)
+            while (request := await self._read_request(reader)) is not None:
+                self.requests.append(request)
                 try:
-                    again = await self._answer(asked, reader, writer)
+                    keep_open = await self._respond(request, reader, writer)
                 finally:
-                    asked.ended.set()
-                if not again:
+                    request.ended.set()
+                if not keep_open:
                     break
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
@@ -178,7 +178,7 @@ class ScriptedModel:
                 await writer.wait_closed()
 
     @staticmethod
-    async def _read(reader: asyncio.StreamReader) -> Asked | None:
+    async def _read_request(reader: asyncio.StreamReader) -> RecordedRequest | None:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         except asyncio.IncompleteReadError:
@@ -186,55 +186,59 @@ class ScriptedModel:
         method, path, _ = head[0].split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        return Asked(method, path, headers, json.loads(body) if body else {})
+        return RecordedRequest(method, path, headers, json.loads(body) if body else {})
 
-    async def _answer(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        if self.api_key and asked.headers.get("authorization") != f"Bearer {self.api_key}":
+    async def _respond(
+        self, request: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        if self.api_key and request.headers.get("authorization") != f"Bearer {self.api_key}":
             return await _send_json(writer, {"error": {"message": "Invalid API Key", "code": 401}}, 401)
-        match asked.path:
+        match request.path:
             case "/v1/chat/completions":
-                return await self._chat(asked, reader, writer)
+                return await self._respond_to_chat(request, reader, writer)
             case "/v1/models":
                 return await _send_json(writer, {"object": "list", "data": [{"id": name} for name in self.models]})
             case "/apply-template" if self.props and self.prompt_end:
-                return await _send_json(writer, {"prompt": asked.body["messages"][-1]["content"] + self.prompt_end})
-            case "/tokenize" if not self.props and "messages" in asked.body and self.prompt_end:
+                return await _send_json(writer, {"prompt": request.body["messages"][-1]["content"] + self.prompt_end})
+            case "/tokenize" if not self.props and "messages" in request.body and self.prompt_end:
                 return await _send_json(writer, {"tokens": [*b"Hello." + self.prompt_end.encode()]})
             case "/detokenize" if not self.props and self.prompt_end:
-                return await _send_json(writer, {"prompt": bytes(asked.body["tokens"]).decode()})
-            case "/tokenize" if self.tokenizer and "content" in asked.body:
-                return await _send_json(writer, {"tokens": tokens(asked.body["content"])})
+                return await _send_json(writer, {"prompt": bytes(request.body["tokens"]).decode()})
+            case "/tokenize" if self.tokenizer and "content" in request.body:
+                return await _send_json(writer, {"tokens": tokenize(request.body["content"])})
             case "/props" if self.props:
                 settings = {"n_ctx": self.context_tokens}
-                told = {"default_generation_settings": settings, "total_slots": 2, "chat_template": self.prompt_end}
-                return await _send_json(writer, told)
+                props = {"default_generation_settings": settings, "total_slots": 2, "chat_template": self.prompt_end}
+                return await _send_json(writer, props)
             case _:
                 return await _send_json(writer, {"error": {"message": "File Not Found", "code": 404}}, 404)
 
-    async def _chat(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        reply = self._scripts.popleft() if self._scripts else self.default
+    async def _respond_to_chat(
+        self, request: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        reply = self._queued_replies.popleft() if self._queued_replies else self.default_reply
         # One request at a time comes over a connection, so anything to read now is its end.
-        gone = asyncio.ensure_future(reader.read(1))
-        sending = asyncio.ensure_future(self._send_reply(asked, reply, writer))
-        self.streaming += 1
-        self.chat_began.set()
+        disconnected = asyncio.ensure_future(reader.read(1))
+        sending = asyncio.ensure_future(self._send_reply(request, reply, writer))
+        self.active_streams += 1
+        self.chat_started.set()
         try:
-            await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({disconnected, sending}, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done():
-                asked.client_gone = True
+                request.is_client_gone = True
                 return False
             return await sending
         except ConnectionError:
-            asked.client_gone = True
+            request.is_client_gone = True
             return False
         finally:
-            self.streaming -= 1
-            for task in (gone, sending):
+            self.active_streams -= 1
+            for task in (disconnected, sending):
                 task.cancel()
-            await asyncio.gather(gone, sending, return_exceptions=True)
+            await asyncio.gather(disconnected, sending, return_exceptions=True)
 
-    async def _send_reply(self, asked: Asked, reply: Reply, writer: asyncio.StreamWriter) -> bool:
-        await asyncio.sleep(reply.wait)
+    async def _send_reply(self, request: RecordedRequest, reply: Reply, writer: asyncio.StreamWriter) -> bool:
+        await asyncio.sleep(reply.header_delay)
         match reply.fault:
             case "hang_before_headers":
                 await asyncio.Event().wait()
@@ -254,26 +258,26 @@ class ScriptedModel:
             + encoding.encode()
             + b"\r\n"
         )
-        for thought in reply.thoughts:
-            await _chunk(writer, _event(thought, field="reasoning_content"))
+        for thought in reply.reasoning:
+            await _write_chunk(writer, _encode_event(thought, field="reasoning_content"))
         for number, piece in enumerate(reply.pieces):
             if number:
-                await asyncio.sleep(reply.pause)
-            if number in reply.held:
-                await reply.held[number].wait()
-            await _chunk(writer, _event(piece, ascii_json=reply.ascii_json))
-            asked.sent.append(piece)
-        if len(reply.pieces) in reply.held:
-            await reply.held[len(reply.pieces)].wait()
-        return await self._end(asked, reply, writer)
+                await asyncio.sleep(reply.piece_delay)
+            if number in reply.gates:
+                await reply.gates[number].wait()
+            await _write_chunk(writer, _encode_event(piece, ascii_json=reply.ascii_json))
+            request.sent.append(piece)
+        if len(reply.pieces) in reply.gates:
+            await reply.gates[len(reply.pieces)].wait()
+        return await self._finish_reply(request, reply, writer)
 
-    async def _end(self, asked: Asked, reply: Reply, writer: asyncio.StreamWriter) -> bool:
+    async def _finish_reply(self, request: RecordedRequest, reply: Reply, writer: asyncio.StreamWriter) -> bool:
         match reply.fault:
             case "hang":
                 await asyncio.Event().wait()
             case "drip_comments":
                 while True:
-                    await _chunk(writer, b": still here\n\n")
+                    await _write_chunk(writer, b": still here\n\n")
                     await asyncio.sleep(0.02)
             case "cut":
                 return False
@@ -282,36 +286,36 @@ class ScriptedModel:
                 await writer.drain()
                 return False
             case "cut_in_character":
-                await _chunk(writer, _event("a heron 🪶").split("🪶".encode())[0] + "🪶".encode()[:2])
+                await _write_chunk(writer, _encode_event("a heron 🪶").split("🪶".encode())[0] + "🪶".encode()[:2])
                 writer.write(b"0\r\n\r\n")
                 await writer.drain()
                 return False
             case "endless":
                 while True:
-                    await _chunk(writer, _event(reply.pieces[-1]) * 16)
-                    asked.sent.append(reply.pieces[-1])
+                    await _write_chunk(writer, _encode_event(reply.pieces[-1]) * 16)
+                    request.sent.append(reply.pieces[-1])
             case "endless_thought":
                 while True:
-                    await _chunk(writer, _event("") * 16)
+                    await _write_chunk(writer, _encode_event("") * 16)
             case "giant_line":
-                await _chunk(writer, b'data: {"choices": [{"delta": {"content": "')
+                await _write_chunk(writer, b'data: {"choices": [{"delta": {"content": "')
                 for _ in range(reply.size // 65536):
-                    await _chunk(writer, b"x" * 65536)
-                    asked.bulk += 65536
+                    await _write_chunk(writer, b"x" * 65536)
+                    request.bulk_bytes += 65536
             case "endless_comments":
                 for _ in range(reply.size // 65536):
-                    await _chunk(writer, (b":" * 1023 + b"\n") * 64)
-                    asked.bulk += 65536
+                    await _write_chunk(writer, (b":" * 1023 + b"\n") * 64)
+                    request.bulk_bytes += 65536
             case "bad_json":
-                await _chunk(writer, b'data: {"choices": [{"delta": {"content": "priv\n\n')
+                await _write_chunk(writer, b'data: {"choices": [{"delta": {"content": "priv\n\n')
             case "error_event":
-                error = {"error": {"message": "the prompt was: " + str(asked.body["messages"]), "code": 500}}
-                await _chunk(writer, f"data: {json.dumps(error)}\n\n".encode())
+                error = {"error": {"message": "the prompt was: " + str(request.body["messages"]), "code": 500}}
+                await _write_chunk(writer, f"data: {json.dumps(error)}\n\n".encode())
             case _:
-                await _chunk(writer, _event(None, finish_reason=reply.finish_reason))
+                await _write_chunk(writer, _encode_event(None, finish_reason=reply.finish_reason))
                 if reply.fault == "no_done":
                     await asyncio.Event().wait()
-                await _chunk(writer, b"data: [DONE]\n\n")
+                await _write_chunk(writer, b"data: [DONE]\n\n")
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         return True
@@ -335,10 +339,10 @@ class ModelThread:
     def run(self, work: "Coroutine[Any, Any, None]") -> None:
         asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
 
-    def hold(self, pieces: Sequence[str], at: int) -> asyncio.Event:
+    def hold_reply(self, pieces: Sequence[str], piece_number: int) -> asyncio.Event:
         """The next reply stops before the piece `at`, until the event is released."""
         event = asyncio.Event()
-        self.model.script(Reply(pieces, held={at: event}))
+        self.model.script(Reply(pieces, gates={piece_number: event}))
         return event
 
     def release(self, event: asyncio.Event) -> None:
@@ -351,18 +355,18 @@ class ModelThread:
         self.loop.close()
 
 
-def tokens(content: str | list[str | int]) -> list[int]:
+def tokenize(content: str | list[str | int]) -> list[int]:
     """The scripted tokenizer: a word or a mark is a token; numbers in a mixed list stay, as with llama.cpp."""
-    found: list[int] = []
+    numbers: list[int] = []
     for part in [content] if isinstance(content, str) else content:
         if isinstance(part, int):
-            found.append(part)
+            numbers.append(part)
         else:
-            found += range(len(re.findall(r"\w+|[^\w\s]", part)))
-    return found
+            numbers += range(len(re.findall(r"\w+|[^\w\s]", part)))
+    return numbers
 
 
-def _event(
+def _encode_event(
     piece: str | None, *, finish_reason: str | None = None, ascii_json: bool = False, field: str = "content"
 ) -> bytes:
     delta = {} if piece is None else {field: piece}
@@ -376,7 +380,7 @@ def _event(
     return f"data: {json.dumps(event, ensure_ascii=ascii_json)}\n\n".encode()
 
 
-async def _chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
+async def _write_chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
     writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
     await writer.drain()
 

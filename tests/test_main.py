@@ -27,7 +27,7 @@ WORDS = [f"word{number} " for number in range(400)]
 @pytest.fixture
 def model() -> Iterator[ModelThread]:
     made = ModelThread()
-    made.model.default = Reply(WORDS, pause=0.05)
+    made.model.default_reply = Reply(WORDS, piece_delay=0.05)
     yield made
     made.close()
 
@@ -247,7 +247,7 @@ def test_two_workers_are_one_server(serve: Callable[..., Server], model: ModelTh
     assert "Kept by the other" in re.sub(r"<[^>]+>", "", there.get(typed).text)
 
     # A reply asked of one is followed on the other to its end, growing.
-    held = model.hold(["It ", "was ", "a ", "still ", "lake."], 2)
+    held = model.hold_reply(["It ", "was ", "a ", "still ", "lake."], 2)
     reply = asked(here)
     worker = served_by(server, here.get("/healthz"))
     with there.http.stream("GET", f"/r/{reply}/events", timeout=60) as stream:
@@ -280,7 +280,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_reply_is_cut_short(
 ) -> None:
     server = serve(mode="prod", env=model.env).start("--workers", "2")
     here, there = one_of_each(server, Writer(server.url).register())
-    held = model.hold(["It was ", "a still lake."], 1)
+    held = model.hold_reply(["It was ", "a still lake."], 1)
     reply = asked(here)
 
     def until(words: str) -> str:

@@ -103,13 +103,13 @@ async def test_vectors_in_a_snapshot_are_found_when_it_is_unsealed(
     await db.entries.add(keys, made)
     search = SearchService(db, Embedder(EmbeddingSettings(enabled=False), tmp_path), SearchSettings())
     await search.unlock(keys)
-    await search.settled(keys.user_id)
+    await search.wait_until_idle(keys.user_id)
     vectors = np.random.default_rng(1).normal(size=(1, 384)).astype(np.float32)
-    user = search._users[keys.user_id]
-    assert await user.run(user.index.put_vectors, made.id, made.revision, vectors, "m/1")
+    user = search._states[keys.user_id]
+    assert await user.run_in_thread(user.index.put_vectors, made.id, made.revision, vectors, "m/1")
     if not sealed:
         monkeypatch.setattr(Keyring, "seal", lambda *arguments: arguments[-1])
-    assert await search.save(keys.user_id)
+    assert await search.save_snapshot(keys.user_id)
     forms = {form for _, _, form in find_bytes(tmp_path, float_forms("vectors", vectors[0].tolist()))}
     assert forms == (set() if sealed else {"int8"})
     await search.stop()

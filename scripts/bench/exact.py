@@ -91,14 +91,14 @@ async def run(texts: list[str], each: int, settings: Settings, embedder: Embedde
         await db.entries.add(keys, *entries)
         began = time.perf_counter()
         await service.unlock(keys)
-        await service.settled(keys.user_id)
+        await service.wait_until_idle(keys.user_id)
         result: dict[str, object] = {"entries": len(texts), "indexed_s": round(time.perf_counter() - began, 1)}
         asked = questions(texts, each)
         first: dict[str, int] = {"phrase": 0, "word": 0}
         meaning = True
         for question in asked:
             found = await service.search(keys, question.query, today=date(2026, 11, 20), limit=1)
-            meaning = meaning and found.meaning
+            meaning = meaning and found.is_semantic
             first[question.kind] += bool(found.hits) and found.hits[0].entry_id == entries[question.place].id
         for kind, count in first.items():
             result |= {f"{kind}s": sum(question.kind == kind for question in asked), f"{kind}s_first": count}

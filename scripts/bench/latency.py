@@ -28,7 +28,7 @@ from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.persistence.entries import Entry
 from llamora.settings import load_settings
 from llamora.vault.slots import Argon2Params, kdf_milliseconds
-from tests.scripted_model import Asked, Reply, ScriptedModel
+from tests.scripted_model import RecordedRequest, Reply, ScriptedModel
 from tests.server_process import Server, Writer
 
 PASSPHRASE = "a bench is for sitting and measuring"
@@ -69,9 +69,9 @@ class Stamped(list[str]):
 class TimedModel(ScriptedModel):
     """A scripted model that notes when it sent what."""
 
-    async def _chat(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _chat(self, asked: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         asked.sent = Stamped()
-        return await super()._chat(asked, reader, writer)
+        return await super()._respond_to_chat(asked, reader, writer)
 
 
 def say(text: str) -> None:
@@ -135,13 +135,13 @@ async def seed(server: Server, entries: int, *, vectors: bool = True) -> None:
     say(f"seeded {len(made)} entries")
     await services.search.unlock(keys)
     if not vectors:
-        await services.search.settled(keys.user_id)
-        assert await services.search.save(keys.user_id)
+        await services.search.wait_until_idle(keys.user_id)
+        assert await services.search.save_snapshot(keys.user_id)
         await lifecycle.stop()
         return
     await services.embedder.warm_up()
     start = time.perf_counter()
-    await services.search.settled(keys.user_id)  # a search beside embedding is another figure
+    await services.search.wait_until_idle(keys.user_id)  # a search beside embedding is another figure
     assert len(await services.db.vectors.revisions(keys.user_id)) == len(made)
     say(f"vectors: {(time.perf_counter() - start) / len(made) * 1000:.1f} ms an entry, in bulk")
     await lifecycle.stop()
@@ -206,7 +206,7 @@ async def replies(client: httpx.AsyncClient, model: TimedModel, token: str, runs
                 if "word0" in line and not first:
                     first = time.monotonic()
         if number >= 2:
-            sent = model.chats[-1].sent
+            sent = model.chat_requests[-1].sent
             assert isinstance(sent, Stamped)
             over.append(first - start - MODEL_DELAY)
             relayed.append(first - sent.at[0])
@@ -251,12 +251,12 @@ async def index_one(folder: Path, cache: Path, runs: int) -> float:
     await services.embedder.warm_up()
     _, keys, _ = await services.accounts.register("Bench", PASSPHRASE, "UTC")
     await services.search.unlock(keys)
-    await services.search.settled(keys.user_id)
+    await services.search.wait_until_idle(keys.user_id)
     taken: list[float] = []
     for number, text in enumerate(sentences(runs + 5)):
         entry = await services.journal.write(keys, DAY, text, "UTC")
         start = time.perf_counter()
-        await services.search.settled(keys.user_id)
+        await services.search.wait_until_idle(keys.user_id)
         if number >= 5:
             taken.append(time.perf_counter() - start)
         assert entry.id
@@ -276,7 +276,7 @@ async def measure(entries: int, runs: int) -> dict[str, Any]:
         say("cold starts")
         figures["cold_start_ms"], figures["rss_mb_without_embedding"] = await cold_starts(folder, cache, 5)
         async with TimedModel() as model:
-            model.default = Reply(pieces=PIECES, wait=MODEL_DELAY, pause=0.02)
+            model.default_reply = Reply(pieces=PIECES, header_delay=MODEL_DELAY, piece_delay=0.02)
             server.env = {"LLAMORA_LLM__UPSTREAM__HOST": model.url}
             await asyncio.to_thread(server.start)
             try:

@@ -30,7 +30,7 @@ from llamora.llm.client import ModelClient
 from llamora.llm.prompts import PromptBuilder, Turn
 from llamora.settings import LlmSettings, load_settings
 from scripts.bench.latency import PASSPHRASE, Stamped, say, seed
-from tests.scripted_model import Asked, Reply, ScriptedModel
+from tests.scripted_model import RecordedRequest, Reply, ScriptedModel
 from tests.server_process import Server, Writer, free_port
 
 PIECES = tuple(f"word{number} " for number in range(30))
@@ -45,10 +45,10 @@ class TimedModel(ScriptedModel):
         super().__init__()
         self.came: list[float] = []
 
-    async def _chat(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _chat(self, asked: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         self.came.append(time.monotonic())
         asked.sent = Stamped()
-        return await super()._chat(asked, reader, writer)
+        return await super()._respond_to_chat(asked, reader, writer)
 
 
 def quantiles(seconds: list[float]) -> dict[str, float]:
@@ -78,7 +78,7 @@ async def on_the_way(entries: int, runs: int, folder: Path) -> dict[str, Any]:
             base_url=server.url, cookies=writer.http.cookies, headers=headers, trust_env=False, timeout=60
         ) as client:
             await asyncio.sleep(15)  # the index is built, the embedding model loaded, the machine quiet
-            model.default = Reply(pieces=PIECES, pause=0.02)
+            model.default_reply = Reply(pieces=PIECES, piece_delay=0.02)
             for number in range(runs + 3):
                 data = {"csrf": token, "text": f"What about the river and the letter number {number}?"}
                 entry = (await client.post(f"/d/2026-07-{number % 28 + 1:02}/entries", data=data)).text
@@ -91,11 +91,11 @@ async def on_the_way(entries: int, runs: int, folder: Path) -> dict[str, Any]:
                         if "word0" in line and not first:
                             first = time.monotonic()
                 if number >= 3:
-                    sent = model.chats[-1].sent
+                    sent = model.chat_requests[-1].sent
                     assert isinstance(sent, Stamped)
                     sends.append(model.came[-1] - start)
                     relays.append(first - sent.at[0])
-            model.default = Reply(pieces=PIECES[:3], fault="hang")
+            model.default_reply = Reply(pieces=PIECES[:3], fault="hang")
             for number in range(runs):
                 data = {"csrf": token, "text": f"And the stop number {number}?"}
                 entry = (await client.post("/d/2026-08-01/entries", data=data)).text.split('id="e-')[1][:32]
@@ -104,7 +104,7 @@ async def on_the_way(entries: int, runs: int, folder: Path) -> dict[str, Any]:
                 start = time.monotonic()
                 await client.post(f"/r/{reply}/stop", data={"csrf": token})
                 stops.append(time.monotonic() - start)
-                await model.chats[-1].ended.wait()
+                await model.chat_requests[-1].ended.wait()
                 freed.append(time.monotonic() - start)
         await asyncio.to_thread(server.stop)
     return {
@@ -121,7 +121,7 @@ def readers(port: int, model_port: "multiprocessing.Queue[int]", token: "multipr
 
     async def people() -> None:
         async with ScriptedModel() as model:
-            model.default = Reply(pieces=PIECES * 8, pause=0.02)
+            model.default_reply = Reply(pieces=PIECES * 8, piece_delay=0.02)
             model_port.put(model.port)
             cookies = await asyncio.to_thread(token.get)
             async with httpx.AsyncClient(
@@ -213,7 +213,7 @@ async def prompts(runs: int) -> dict[str, Any]:
             taken: list[float] = []
             for number in range(runs + 2):
                 start = time.perf_counter()
-                await builder.reply(client, day=date(2026, 11, 20), thread=thread, rest_of_day=[], passages=[])
+                await builder.build_reply(client, day=date(2026, 11, 20), thread=thread, rest_of_day=[], passages=[])
                 if number >= 2:
                     taken.append(time.perf_counter() - start)
             await client.close()

@@ -29,7 +29,7 @@ from llamora.journal.quotations import marks
 from llamora.persistence.entries import Entry
 from llamora.settings import load_settings
 from llamora.vault.keys import Keyring
-from tests.scripted_model import Asked, Reply, ScriptedModel
+from tests.scripted_model import RecordedRequest, Reply, ScriptedModel
 
 EVIDENCE = re.compile(r"D:?(\d+):(\d+)")
 UNANSWERABLE = 5  # LoCoMo's category
@@ -71,7 +71,7 @@ def talk_of(sample: dict[str, Any]) -> Talk:
     return talk
 
 
-def passages_in(asked: Asked) -> dict[int, str]:
+def passages_in(asked: RecordedRequest) -> dict[int, str]:
     """The numbered passages of a prompt."""
     prompt = str(asked.body["messages"][-1]["content"])
     return {int(n): re.sub(r"(?m)^> ?", "", text) for n, text in PASSAGE.findall(prompt)}
@@ -93,12 +93,12 @@ class Citing(ScriptedModel):
         self.prompted: dict[int, str] = {}
         self.said = ""
 
-    async def _chat(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _chat(self, asked: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         self.prompted = passages_in(asked)
         self.said = self._true() if self.honest else self._false()
         pieces = [self.said[at : at + 7] for at in range(0, len(self.said), 7)]
         self.script(Reply(pieces or ["Nothing."]))
-        return await super()._chat(asked, reader, writer)
+        return await super()._respond_to_chat(asked, reader, writer)
 
     def _true(self) -> str:
         lines = [f"On that day you wrote “{self._some(n)}”.[{n}]" for n in self.prompted]
@@ -181,7 +181,7 @@ async def run(data: Path, sample: int, answerable: int, unanswerable: int) -> di
             await journal_of(services, "Bob", other)
             model.foreign = [" ".join(text.split()[4:12]) for _, text in other.entries]
             await services.search.unlock(keys)
-            await services.search.settled(keys.user_id)
+            await services.search.wait_until_idle(keys.user_id)
             day = max(at for at, _ in talk.entries).date() + timedelta(days=2)
             began = time.perf_counter()
             for group, question, gold in asked:

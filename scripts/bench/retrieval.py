@@ -162,7 +162,7 @@ async def run(journals: list[Journal], settings: Settings) -> dict[str, float]:
                 await db.entries.add(keys, *entries)
                 began = time.perf_counter()
                 await service.unlock(keys)
-                await service.settled(keys.user_id)
+                await service.wait_until_idle(keys.user_id)
                 took = time.perf_counter() - began
                 print(f"{len(entries)} entries indexed, with vectors, in {took:.2f} s")
                 place_of = {entry.id: place for place, entry in enumerate(entries)}

@@ -28,8 +28,8 @@ import numpy as np
 from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.persistence.entries import Entry
 from llamora.persistence.vectors import EntryVectors
-from llamora.search.embedder import CHUNKING, PACKAGED, PACKAGED_DIM, chunks
-from llamora.search.rank import STOP_WORDS, plain
+from llamora.search.embedder import CHUNKING_VERSION, PACKAGED_DIM, PACKAGED_MODEL, chunk_text
+from llamora.search.rank import STOP_WORDS, strip_markdown
 from llamora.settings import load_settings
 from tests.server_process import Server, Writer
 
@@ -130,9 +130,11 @@ async def seed(server: Server, entries: list[tuple[date, str]], synthetic: bool)
                 vectors: list[EntryVectors] = []
                 for place, entry in enumerate(made, start):
                     if place < len(entries) - REAL:
-                        rows = rng.normal(size=(len(chunks(plain(entry.text))), PACKAGED_DIM)).astype("<f4")
+                        rows = rng.normal(size=(len(chunk_text(strip_markdown(entry.text))), PACKAGED_DIM)).astype(
+                            "<f4"
+                        )
                         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-                        name = f"{PACKAGED}/{CHUNKING}"
+                        name = f"{PACKAGED_MODEL}/{CHUNKING_VERSION}"
                         vectors.append(EntryVectors(entry.id, 1, name, PACKAGED_DIM, rows.tobytes()))
                 await services.db.vectors.save(keys, vectors)
     finally:

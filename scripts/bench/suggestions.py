@@ -75,7 +75,7 @@ async def suggested(folder: Path, days: list[tuple[date, str]], count: int) -> d
         ]
         await services.db.entries.add(keys, *made)
         await services.search.unlock(keys)
-        await services.search.settled(keys.user_id)
+        await services.search.wait_until_idle(keys.user_id)
         for entry in made[::10]:
             for name in dice.sample(OWN, 2):
                 await services.journal.traces.add(keys, entry.id, name)

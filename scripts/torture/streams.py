@@ -143,7 +143,7 @@ def torture(actions: int, kills: int, workers: int, folder: Path, cache: Path, s
     while done < actions:
         text = some_text(rng)
         count = min(5, actions - done)
-        model.model.script(Reply(in_pieces(text, rng), pause=0.015))
+        model.model.script(Reply(in_pieces(text, rng), piece_delay=0.015))
         reply = ask(writer, f"Number {done}.")
         wrong += disturb(writer, reply, rng, count, " ".join(text.split()))
         with another(writer) as client:
@@ -159,7 +159,7 @@ def torture(actions: int, kills: int, workers: int, folder: Path, cache: Path, s
         "replies": len(sent),
         "not_a_beginning": len(wrong),
         "not_byte_equal": len(differing),
-        "model_calls": len(model.model.chats),
+        "model_calls": len(model.model.chat_requests),
         "seed": seed,
     }
     if kills:
@@ -178,7 +178,7 @@ def killed(server: Server, writer: Writer, model: ModelThread, rng: random.Rando
         text = some_text(rng) * 4
         pause = rng.choice([0.01, 0.05, 0.2, 0.7])
         # Not lined up: where the kill comes before the model was asked, the next reply would be given this one's text.
-        model.model.default = Reply(in_pieces(text, rng), pause=pause)
+        model.model.default_reply = Reply(in_pieces(text, rng), piece_delay=pause)
         reply = ask(writer, f"Kill {number}.")
         seen: list[tuple[float, str]] = []
 

@@ -224,7 +224,7 @@ async def _serve_with_workers(settings: Settings, listening: socket.socket, *, d
     from llamora.llm.client import ModelError
     from llamora.llm.embedded import EmbeddedServer
     from llamora.persistence.local_db import LocalDB
-    from llamora.search.pending import BYTES as noted_bytes  # noqa: N811 -- a size there, an argument here
+    from llamora.search.pending import BUFFER_BYTES as noted_bytes  # noqa: N811 -- a size there, an argument here
 
     stop = asyncio.Event()
     _on_signals(stop)
@@ -234,7 +234,7 @@ async def _serve_with_workers(settings: Settings, listening: socket.socket, *, d
     noted: Any = context.RawArray("c", noted_bytes)
     wanted: Any = context.RawValue("b", 0)  # whether a worker asked for the built-in model
     embedded = settings.llm.enabled and settings.llm.embedded
-    server = EmbeddedServer(settings.llm) if embedded and not EmbeddedServer.available() else None
+    server = EmbeddedServer(settings.llm) if embedded and not EmbeddedServer.unavailable_reason() else None
     db = await LocalDB.open(settings.data.database)
     await db.sessions.clear()
     secret = secrets.token_bytes(32)
@@ -312,7 +312,7 @@ def serve_as_worker(
     """
     from llamora.app.services.container import Shared
     from llamora.llm.model import SharedServer
-    from llamora.search.pending import Noted
+    from llamora.search.pending import PendingQueries
 
     _set_up_logging(settings.log_level)
     keep_out_of_dumps()
@@ -341,7 +341,7 @@ def serve_as_worker(
             stop.set()
 
         waiting = asyncio.create_task(wait())
-        common = Shared(secret, model, Noted(noted), worker, lambda: tuple(alive))
+        common = Shared(secret, model, PendingQueries(noted), worker, lambda: tuple(alive))
         await _run_app(settings, listening, stop, dev=dev, shared=common, announce=False)
         waiting.cancel()
 

@@ -37,7 +37,7 @@ async def test_nothing_is_left_of_it(app: Running) -> None:
     of_bob = await bob.write("bob's own")
     await alice.post("/you/backup", {"passphrase": PASSPHRASE})
     folder, user_id = app.services.settings.data.folder, app.accounts["Alice"].user.id
-    await app.services.search.save(user_id)
+    await app.services.search.save_snapshot(user_id)
     database = app.services.settings.data.database
     # An envelope's salt is random and names it; a large one lies in pieces, so its beginning stands for it.
     needles = [sealed[10:74] for sealed in sealed_of(database, user_id)]

@@ -223,7 +223,7 @@ async def test_an_answer_stands_under_what_it_answers(start: Start, model: Scrip
     assert (await alice.get(DAY)).ids == [entry, reply, first, second]
     kept = await app.services.journal.get(app.keys(), bytes.fromhex(second))
     assert kept.parent_id == bytes.fromhex(reply)
-    assert len(model.chats) == 1
+    assert len(model.chat_requests) == 1
 
 
 @pytest.mark.parametrize("fragment", [False, True])
@@ -245,9 +245,9 @@ async def test_keep_and_ask_brings_answer_and_reply(start: Start, model: Scripte
     assert len(both.ids) == 2
     await alice.get(f"/r/{both.ids[1]}/events")
     assert (await alice.get(DAY)).ids == [entry, reply, answer, *both.ids]
-    roles = [message["role"] for message in model.chats[-1].body["messages"]]
+    roles = [message["role"] for message in model.chat_requests[-1].body["messages"]]
     assert roles[-3:] == ["user", "assistant", "user"]
-    assert "A mink, then?" in model.chats[-1].body["messages"][-1]["content"]
+    assert "A mink, then?" in model.chat_requests[-1].body["messages"][-1]["content"]
 
 
 async def test_an_answer_is_kept_although_there_is_no_model(app: Running) -> None:

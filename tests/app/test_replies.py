@@ -51,7 +51,7 @@ def events(stream: Answer) -> list[tuple[str, str]]:
 
 async def test_a_reply_begins_empty_and_is_followed_to_its_end(app: Running, model: ScriptedModel) -> None:
     shown = asyncio.Event()
-    model.script(Reply(["A **quiet** ", "day."], held={0: shown}))
+    model.script(Reply(["A **quiet** ", "day."], gates={0: shown}))
     alice = await app.visitor()
     entry = await alice.write("I sat by the river.")
     begun = await alice.post(f"/e/{entry}/replies", fragment=True)
@@ -82,7 +82,7 @@ async def test_another_reply_is_read_as_it_comes_also_beside_a_preferred_one(
     await until_shown(alice, "The first.")
     await alice.post(f"/r/{first}/prefer", {"preferred": "yes"})
     come = asyncio.Event()
-    model.script(Reply(["The second."], held={0: come}))
+    model.script(Reply(["The second."], gates={0: come}))
     begun = await alice.post(f"/e/{entry}/replies", fragment=True)
     for page in (begun, await alice.get(DAY)):
         assert "set aside" not in page.words
@@ -95,7 +95,7 @@ async def test_another_reply_is_read_as_it_comes_also_beside_a_preferred_one(
 
 async def test_a_model_that_thinks_is_said_to(app: Running, model: ScriptedModel) -> None:
     done = asyncio.Event()
-    model.script(Reply(["<think>The heron", " stands.</think>", "It stood."], held={1: done}))
+    model.script(Reply(["<think>The heron", " stands.</think>", "It stood."], gates={1: done}))
     alice = await app.visitor()
     _, reply = await asked(alice)
     page = await until_shown(alice, "The model is thinking…")
@@ -120,7 +120,7 @@ async def test_events_hold_all_that_came_so_that_nothing_is_lost_or_repeated(
     app: Running, model: ScriptedModel
 ) -> None:
     middle, end = asyncio.Event(), asyncio.Event()
-    model.script(Reply(["One ", "two ", "three."], held={1: middle, 3: end}))
+    model.script(Reply(["One ", "two ", "three."], gates={1: middle, 3: end}))
     alice = await app.visitor()
     _, reply = await asked(alice)
     await until_shown(alice, "<p>One</p>")
@@ -138,7 +138,7 @@ async def test_events_hold_all_that_came_so_that_nothing_is_lost_or_repeated(
             assert "One two three.".startswith(re.sub("<[^>]+>", "", data).strip())
     late = events(await alice.get(f"/r/{reply}/events"))
     assert [name for name, _ in late] == ["", "done"]
-    assert len(model.chats) == 1
+    assert len(model.chat_requests) == 1
 
 
 async def test_words_of_the_model_are_markdown_and_nothing_else(app: Running, model: ScriptedModel) -> None:
@@ -177,7 +177,7 @@ async def test_stop_keeps_what_came(app: Running, model: ScriptedModel, fragment
 
 async def test_an_entry_has_one_reply_at_a_time(app: Running, model: ScriptedModel) -> None:
     end = asyncio.Event()
-    model.script(Reply(["Once."], held={1: end}))
+    model.script(Reply(["Once."], gates={1: end}))
     alice = await app.visitor()
     entry, reply = await asked(alice)
     answers = await asyncio.gather(*(alice.post(f"/e/{entry}/replies", fragment=True) for _ in range(3)))
@@ -196,7 +196,7 @@ async def test_deleting_it_while_it_streams_stops_it(app: Running, model: Script
     gone = await alice.post(f"/e/{reply}/delete", fragment=True)
     assert "Deleted. Undo" in gone.words
     await following
-    await asyncio.wait_for(model.chats[0].ended.wait(), 60)
+    await asyncio.wait_for(model.chat_requests[0].ended.wait(), 60)
     assert (await alice.get(DAY)).ids == [entry]
     await alice.post(f"/e/{reply}/restore")
     page = await alice.get(DAY)
@@ -206,7 +206,7 @@ async def test_deleting_it_while_it_streams_stops_it(app: Running, model: Script
 
 async def test_signing_out_ends_what_other_tabs_are_told(app: Running, model: ScriptedModel) -> None:
     middle = asyncio.Event()
-    model.script(Reply(["Before. ", "After."], held={1: middle}))
+    model.script(Reply(["Before. ", "After."], gates={1: middle}))
     alice = await app.visitor()
     _, reply = await asked(alice)
     await until_shown(alice, "Before.")
@@ -258,7 +258,7 @@ async def test_without_a_model_who_asks_is_shown_what_is_near_and_no_word_is_mad
     await alice.write("The gate by the river squeaks in the wind.", "2026-03-14")
     entry = await alice.write("What was it about the gate by the river?")
     assert f'formaction="/e/{entry}/replies"' in (await alice.get(DAY)).text  # the key r presses it, too
-    await app.services.search.settled(app.keys().user_id)
+    await app.services.search.wait_until_idle(app.keys().user_id)
     answer = await alice.post(f"/e/{entry}/replies", fragment=fragment)
     assert answer.status == 200
     assert fragment or "No model is connected" in answer.words  # the page that a fragment stands on says it already
@@ -286,7 +286,9 @@ async def test_without_a_model_every_other_question_is_a_sentence(start: Start) 
     assert "model" not in suggested.words
 
 
-@pytest.mark.skipif(bool(EmbeddedServer.available()), reason=EmbeddedServer.available() or "available")
+@pytest.mark.skipif(
+    bool(EmbeddedServer.unavailable_reason()), reason=EmbeddedServer.unavailable_reason() or "available"
+)
 async def test_the_packaged_model_answers_who_chose_it(start: Start) -> None:
     app = await start(llm=LlmSettings(max_reply_tokens=16))
     alice = await app.visitor()
@@ -344,28 +346,28 @@ async def test_a_restart_in_the_middle_keeps_what_came(start: Start, model: Scri
 async def test_a_reply_that_waited_its_turn_leaves_no_index_open(start: Start, model: ScriptedModel) -> None:
     app = await start(llm=replace(connected_to(model), slots=1))
     held = asyncio.Event()
-    model.script(Reply(["One ", "two."], held={1: held}))
+    model.script(Reply(["One ", "two."], gates={1: held}))
     alice = await app.visitor()
     await asked(alice, "First.")
     _, waiting = await asked(alice, "Second.")
     await until_shown(alice, "<p>One</p>")
     await alice.post("/sign-out")
-    assert app.services.search.unlocked() == []
+    assert app.services.search.unlocked_user_ids() == []
     held.set()
     while bytes.fromhex(waiting) in app.services.replies._live:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     app.app.extensions["llamora.lifecycle"].lock_left()
-    assert app.services.search.unlocked() == []
+    assert app.services.search.unlocked_user_ids() == []
     again = await app.visitor()
     page = await again.get(DAY)
     assert "One two." in page.words
     assert "It was a quiet day." in page.words
     app.app.extensions["llamora.lifecycle"].lock_left()
-    assert len(app.services.search.unlocked()) == 1
+    assert len(app.services.search.unlocked_user_ids()) == 1
 
 
 async def test_replies_that_are_turned_off_are_nowhere(app: Running, model: ScriptedModel) -> None:
-    model.default = Reply(["The zebra was a quiet one."])
+    model.default_reply = Reply(["The zebra was a quiet one."])
     alice = await app.visitor()
     entry, reply = await asked(alice)
     await until_shown(alice, "The zebra was a quiet one.")
@@ -393,7 +395,7 @@ async def test_a_reply_is_asked_for_to_ones_own_words_and_its_address_is_its_own
 
 
 async def test_a_reply_that_was_stopped_says_so(app: Running, model: ScriptedModel) -> None:
-    model.default = Reply(["One two three. ", "Four."], held={1: asyncio.Event()})
+    model.default_reply = Reply(["One two three. ", "Four."], gates={1: asyncio.Event()})
     alice = await app.visitor()
     _, reply = await asked(alice)
     await until_shown(alice, "One two three.")
@@ -403,7 +405,7 @@ async def test_a_reply_that_was_stopped_says_so(app: Running, model: ScriptedMod
 
 async def test_a_writer_without_replies_comes_upon_no_word_of_them(app: Running, model: ScriptedModel) -> None:
     """Every page that can be reached by its links and by searching; `/you` alone has the way back."""
-    model.default = Reply(["The zebra was a quiet one."])
+    model.default_reply = Reply(["The zebra was a quiet one."])
     alice = await app.visitor()
     entry, reply = await asked(alice)
     await until_shown(alice, "The zebra was a quiet one.")
@@ -451,4 +453,4 @@ async def test_more_entries_than_one_reply_answers_are_not_cut_in_silence(app: R
         response = await alice.client.post(f"{DAY}/replies", data=body, headers=headers)
         assert response.status_code in (413, 422)
         assert said in await response.get_data(as_text=True)
-    assert model.chats == []
+    assert model.chat_requests == []

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from llamora.search.builder import Builder
+from llamora.search.builder import IndexBuilder
 from llamora.search.service import REFRESH_SECONDS
-from llamora.search.state import Unlocked
+from llamora.search.state import UserIndexState
 from llamora.settings import UpstreamSettings
 from tests.app.conftest import Answer, Running, Start, Visitor, connected_to
 from tests.scripted_model import Reply, ScriptedModel
@@ -36,14 +36,14 @@ async def ask(app: Running, alice: Visitor, model: ScriptedModel) -> Ask:
     async def asked(says: str, text: str = QUESTION, day: str = "2026-11-20") -> tuple[str, Answer]:
         model.script(Reply([says]))
         entry = await alice.write(text, day)
-        await app.services.search.settled(app.keys().user_id)
+        await app.services.search.wait_until_idle(app.keys().user_id)
         return await alice.ask(entry), await alice.get(f"/d/{day}")
 
     return asked
 
 
 def sent(model: ScriptedModel, number: int = -1) -> str:
-    return "\n".join(message["content"] for message in model.chats[number].body["messages"])
+    return "\n".join(message["content"] for message in model.chat_requests[number].body["messages"])
 
 
 def previewed(page: Answer) -> list[str]:
@@ -110,7 +110,7 @@ async def test_while_it_streams_nothing_is_held_back_and_what_is_unfinished_is_n
 ) -> None:
     await alice.write(MARCH, "2026-03-14")
     going_on = asyncio.Event()
-    model.script(Reply(["You wrote: The only quar", "ter of an hour that was mine. [1", "9]"], held={1: going_on}))
+    model.script(Reply(["You wrote: The only quar", "ter of an hour that was mine. [1", "9]"], gates={1: going_on}))
     entry = await alice.write(QUESTION)
     reply = (await alice.post(f"/e/{entry}/replies", fragment=True)).ids[0]
     while "The only quar</p>" not in (await alice.get(DAY)).text:  # noqa: ASYNC110 -- a person loads the page again
@@ -138,14 +138,14 @@ async def test_a_journal_that_is_still_being_read_is_waited_for_before_nothing_i
     await alice.write(MARCH, "2026-03-14")
     entry = await alice.write(QUESTION)
     keys = app.keys()
-    await app.services.search.settled(keys.user_id)
-    build = Builder.build
+    await app.services.search.wait_until_idle(keys.user_id)
+    build = IndexBuilder.build
 
-    async def slow(self: Builder, user: Unlocked) -> None:
+    async def slow(self: IndexBuilder, user: UserIndexState) -> None:
         await asyncio.sleep(4 * REFRESH_SECONDS)  # a search does not wait for so long
         await build(self, user)
 
-    monkeypatch.setattr(Builder, "build", slow)
+    monkeypatch.setattr(IndexBuilder, "build", slow)
     app.services.search.lock(keys.user_id)
     await app.services.search.unlock(keys)
     await alice.ask(entry)
@@ -168,7 +168,7 @@ async def test_the_receipt_says_what_the_reply_was_made_with(
     assert receipt.tokens_out == 4
     assert receipt.first_token_ms >= 0
     assert receipt.tokens_counted
-    size = sum(len(re.findall(r"\w+|[^\w\s]", m["content"])) for m in model.chats[-1].body["messages"])
+    size = sum(len(re.findall(r"\w+|[^\w\s]", m["content"])) for m in model.chat_requests[-1].body["messages"])
     assert size <= receipt.tokens_in <= size + 80
     for said in (
         f"{receipt.tokens_in} read, 4 written",
@@ -230,10 +230,10 @@ async def test_an_entry_kept_from_the_model_is_kept_from_it_everywhere(
         assert refused.status == 422
         assert "kept from the model" in refused.problem
         assert (await alice.get(f"/e/{entry}/prompt")).status == 422
-    assert model.chats == []
+    assert model.chat_requests == []
     reply, _ = await ask("Yes.")
-    assert "kingfisher" not in str(model.asked)
-    assert "otter" not in str(model.asked)
+    assert "kingfisher" not in str(model.requests)
+    assert "otter" not in str(model.requests)
     # Nor by way of a thread: what answers such an entry is kept back with it.
     await alice.post(f"/e/{here}/withheld", {"withheld": "no"})
     thread_reply, _ = await ask("An otter, you say.", "Otter again?")
@@ -261,7 +261,7 @@ async def test_one_reply_can_answer_several_entries(app: Running, alice: Visitor
     answer = await alice.client.post(f"{DAY}/replies", data=body, headers=headers)
     reply = answer.headers["Location"].rpartition("#e-")[2]
     await alice.get(f"/r/{reply}/events")
-    last = model.chats[0].body["messages"][-1]["content"]
+    last = model.chat_requests[0].body["messages"][-1]["content"]
     asked = last.split("to be answered:")[1]
     assert "The weir." in asked
     assert "The bill." in asked
@@ -305,12 +305,12 @@ async def test_another_reply_keeps_both_and_one_can_be_preferred(alice: Visitor,
 async def test_the_preview_is_what_is_sent(app: Running, alice: Visitor, model: ScriptedModel) -> None:
     await alice.write(MARCH, "2026-03-14")
     entry = await alice.write(QUESTION)
-    await app.services.search.settled(app.keys().user_id)
+    await app.services.search.wait_until_idle(app.keys().user_id)
     shown = await alice.get(f"/e/{entry}/prompt")
     assert shown.status == 200
-    assert model.chats == []
+    assert model.chat_requests == []
     await alice.ask(entry)
-    body = model.chats[0].body
+    body = model.chat_requests[0].body
     assert previewed(shown) == [message["content"] for message in body["messages"]]
     parameters = json.loads(html.unescape(re.findall(r"<pre[^>]*>(.*?)</pre>", shown.text, re.DOTALL)[-1]))
     assert parameters == {name: value for name, value in body.items() if name not in ("model", "messages", "stream")}
@@ -339,7 +339,7 @@ async def test_turned_off_the_model_is_nowhere(app: Running, alice: Visitor, ask
     assert (await alice.get(f"/e/{entry}/prompt")).status == 404
     asked = await alice.post(f"/e/{reply}/answers", {"text": "And?", "ask": "1"}, fragment=True)
     assert asked.status == 200
-    assert len(model.chats) == 2
+    assert len(model.chat_requests) == 2
     assert answered
     assert "Turn replies on" in (await alice.get("/you")).words
     assert "scripted" not in (await alice.get("/you")).words
@@ -380,8 +380,8 @@ async def test_a_writer_chooses_among_the_servers_of_the_settings_and_tests_one(
         assert (await alice.post("/you/model", {"endpoint": "study"})).status == 303
         entry = await alice.write("A heron.")
         await alice.ask(entry)
-        assert model.chats == []
-        body = other.chats[-1].body
+        assert model.chat_requests == []
+        body = other.chat_requests[-1].body
         assert (body["model"], body["temperature"], body["reasoning_effort"]) == ("larger", 0.1, "low")
         assert "larger drew on" in (await alice.get(DAY)).words
         assert other.url in (await alice.get("/you")).words
@@ -407,14 +407,14 @@ async def test_a_server_that_is_taken_out_of_the_settings_is_not_replaced_by_ano
         alice = await app.visitor()
         assert (await alice.post("/you/model", {"endpoint": "home"})).status == 303
         entry = await alice.write("Only for the model at home.")
-        app.services.model._others.clear()  # as after a start without it
+        app.services.model._endpoint_clients.clear()  # as after a start without it
         gone = "The model server you chose is no longer in the settings"
         refused = await alice.post(f"/e/{entry}/replies", fragment=True)
         assert refused.ids == []
         assert gone in (await alice.get(DAY)).words
         assert (await alice.get(f"/e/{entry}/prompt")).status == 503
         assert (await alice.post(f"{DAY}/recap")).status == 503
-        assert model.asked == home.chats == []
+        assert model.requests == home.chat_requests == []
         page = await alice.get("/you")
         assert gone in page.words
         assert (await alice.post("/you/model", {"endpoint": ""})).status == 303
@@ -450,7 +450,7 @@ async def test_the_receipt_does_not_deny_what_it_may_show_no_more(
 async def test_search_shows_no_more_of_a_reply_than_its_page(app: Running, alice: Visitor, ask: Ask, how: str) -> None:
     march = await alice.write(MARCH, "2026-03-14")
     await ask("You called it “The only quarter of an hour that was mine”.[1] Kingfishers too.")
-    await app.services.search.settled(app.keys().user_id)
+    await app.services.search.wait_until_idle(app.keys().user_id)
     found = await alice.post("/search", {"q": "kingfishers"}, fragment=True)
     assert "only quarter of an hour" in found.words
     await alice.post(f"/e/{march}/{how}", {"withheld": "yes"})
@@ -485,10 +485,10 @@ async def test_what_is_deleted_or_kept_back_while_a_reply_streams_brings_no_furt
     app: Running, alice: Visitor, model: ScriptedModel, how: str
 ) -> None:
     end = asyncio.Event()
-    model.script(Reply(["So it was. ", "You wrote “The only quarter of an hour that was mine”."], held={1: end}))
+    model.script(Reply(["So it was. ", "You wrote “The only quarter of an hour that was mine”."], gates={1: end}))
     march = await alice.write(MARCH, "2026-03-14")
     entry = await alice.write(QUESTION)
-    await app.services.search.settled(app.keys().user_id)
+    await app.services.search.wait_until_idle(app.keys().user_id)
     reply = (await alice.post(f"/e/{entry}/replies", fragment=True)).ids[0]
     while "So it was." not in (await alice.get(DAY)).text:  # noqa: ASYNC110 -- a person loads the page again
         await asyncio.sleep(0.01)

@@ -328,7 +328,7 @@ async def test_nobody_reaches_what_is_anothers(start: Start, model: ScriptedMode
     page = await alice.get("/d/2026-11-20")
     assert page.ids == [entry, reply, answer]
     assert "Charlie" not in page.text
-    assert len(model.chats) == 1
+    assert len(model.chat_requests) == 1
 
 
 @pytest.mark.parametrize("text", ["0" * 31, "0" * 33, "0" * 32, "A" * 32, "g" * 32, "..", "%2e%2e", "é"])

@@ -111,7 +111,7 @@ async def test_a_lock_ends_everything_at_once(app: Running) -> None:
     await alice.write("the heron again")
     (keys,) = app.services.accounts.open_keys()
     user_id = keys.user_id
-    assert app.services.search.unlocked() == [user_id]
+    assert app.services.search.unlocked_user_ids() == [user_id]
     pages = [await watched(alice), await watched(phone)]
     async with asyncio.timeout(ENDS_WITHIN):
         answer = await alice.post("/lock")
@@ -119,7 +119,7 @@ async def test_a_lock_ends_everything_at_once(app: Running) -> None:
     assert (answer.status, answer.location) == (303, "/sign-in")
     assert [b"event: ended" in each for each in told] == [True, True]
     assert app.services.accounts.open_keys() == []
-    assert app.services.search.unlocked() == []
+    assert app.services.search.unlocked_user_ids() == []
     assert [row.sealed_key for row in await app.services.db.sessions.list_for_user(user_id)] == [None, None]
     with pytest.raises(KeyringClosed):
         _ = keys.master
@@ -191,7 +191,7 @@ async def locked(app: Running, keys: Keyring) -> None:
             await asyncio.sleep(0.01)
     assert _held(keys) == b""
     assert app.services.accounts.open_keys() == []
-    assert app.services.search.unlocked() == []
+    assert app.services.search.unlocked_user_ids() == []
 
 
 async def test_a_session_that_is_idle_is_locked_without_a_request(start: Start) -> None:
@@ -269,7 +269,7 @@ async def test_a_lock_reaches_the_keys_and_replies_of_other_workers(
     start: Start, model: ScriptedModel, tmp_path: Path
 ) -> None:
     middle = asyncio.Event()
-    model.script(Reply(["Before. ", "After."], held={1: middle}))
+    model.script(Reply(["Before. ", "After."], gates={1: middle}))
     secret = secrets.token_bytes(32)
     first, other = (Shared(secret, worker=number, alive=lambda: (1, 2)) for number in (1, 2))
     app = await start(shared=first, llm=connected_to(model))

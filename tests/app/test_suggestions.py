@@ -24,7 +24,7 @@ async def connected(start: Start, model: ScriptedModel) -> Running:
 
 async def test_without_a_model_they_are_words_of_the_text_and_own_names(app: Running, alice: Visitor) -> None:
     await alice.write("#boats in the harbour", "2026-01-01")
-    await app.services.search.settled(app.keys().user_id)
+    await app.services.search.wait_until_idle(app.keys().user_id)
     entry = await alice.write("The boat lay in the harbour; Margaret mended the sail. The sail is old.")
     part = await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
     names = suggested(part.text)
@@ -55,14 +55,14 @@ async def test_one_is_taken_and_one_rejected(app: Running, alice: Visitor) -> No
 
 async def test_the_model_is_asked_with_a_schema_and_checked(connected: Running, model: ScriptedModel) -> None:
     alice = await connected.visitor()
-    model.default = Reply([json.dumps({"traces": ["Sail", "sail", "!!", "repair", "x" * 80]})])
+    model.default_reply = Reply([json.dumps({"traces": ["Sail", "sail", "!!", "repair", "x" * 80]})])
     entry = await alice.write("Then Margaret mended the sail.")
-    assert model.chats == []
+    assert model.chat_requests == []
     part = await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
     assert suggested(part.text)[:2] == ["Sail", "repair"]
     assert "some named by scripted" in part.words
-    assert model.chats[-1].body["response_format"]["json_schema"]["name"] == "traces"
-    model.default = Reply(["I would rather talk about it."])
+    assert model.chat_requests[-1].body["response_format"]["json_schema"]["name"] == "traces"
+    model.default_reply = Reply(["I would rather talk about it."])
     part = await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
     assert {"Margaret", "sail"} <= set(suggested(part.text))
 
@@ -78,7 +78,7 @@ async def test_what_the_model_may_not_read_is_not_sent(connected: Running, model
     part = await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
     assert "Margaret" in suggested(part.text)
     assert "model" not in part.words
-    assert model.chats == []
+    assert model.chat_requests == []
 
 
 async def test_after_writing_only_where_switched_on(alice: Visitor) -> None:
@@ -109,11 +109,11 @@ async def test_a_model_hears_no_name_that_only_stands_on_what_it_may_not_read(
     secret = await alice.write("#heron at the weir", "2026-01-01")
     await alice.write("#boats in the harbour", "2026-01-02")
     await alice.post(f"/e/{secret}/withheld", {"withheld": "yes"})
-    await connected.services.search.settled(connected.keys().user_id)
-    model.default = Reply([json.dumps({"traces": ["sail"]})])
+    await connected.services.search.wait_until_idle(connected.keys().user_id)
+    model.default_reply = Reply([json.dumps({"traces": ["sail"]})])
     entry = await alice.write("Then Margaret mended the sail.")
     await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
-    sent = str(model.chats[-1].body["messages"])
+    sent = str(model.chat_requests[-1].body["messages"])
     assert "boats" in sent
     assert "heron" not in sent
 
@@ -121,7 +121,7 @@ async def test_a_model_hears_no_name_that_only_stands_on_what_it_may_not_read(
 async def test_what_was_rejected_stays_so_under_another_name(app: Running, alice: Visitor) -> None:
     other = await alice.write("#swim", "2026-01-01")
     entry = await alice.write("A swim in the lake.")
-    await app.services.search.settled(app.keys().user_id)
+    await app.services.search.wait_until_idle(app.keys().user_id)
     assert "swim" in suggested((await alice.post(f"/e/{entry}/traces/suggested")).text)
     await alice.post(f"/e/{entry}/traces/refused", {"name": "swim"})
     (trace,) = (await app.services.journal.traces.on(app.keys(), [bytes.fromhex(other)]))[bytes.fromhex(other)]

@@ -41,14 +41,14 @@ async def test_a_day_is_summed_up_when_asked_and_until_it_changes(alice: Visitor
     model.script(Reply(["You saw a heron."]), Reply(["A heron and an otter."]))
     entry = await alice.write("A heron.")
     await alice.get(DAY)
-    assert model.chats == []
+    assert model.chat_requests == []
     assert (await alice.post(f"{DAY}/recap")).location == f"{DAY}#recap"
     page = await alice.get(DAY)
     assert "You saw a heron." in page.text
     assert "summed up by scripted" in page.words
     for _ in range(3):
         await alice.get(DAY)
-    assert len(model.chats) == 1
+    assert len(model.chat_requests) == 1
     await alice.write("An otter.")
     assert "You saw a heron." not in (await alice.get(DAY)).text
     again = await alice.post(f"{DAY}/recap", fragment=True)
@@ -57,13 +57,13 @@ async def test_a_day_is_summed_up_when_asked_and_until_it_changes(alice: Visitor
     assert "A heron and an otter." not in (await alice.get(DAY)).text
     model.script(Reply(["An otter."]))
     await alice.post(f"{DAY}/recap")
-    assert "A heron." not in str(model.chats[-1].body["messages"])
+    assert "A heron." not in str(model.chat_requests[-1].body["messages"])
 
 
 async def test_a_recap_can_be_let_go_and_goes_with_what_is_erased(
     app: Running, alice: Visitor, model: ScriptedModel
 ) -> None:
-    model.default = Reply(["You saw a heron."])
+    model.default_reply = Reply(["You saw a heron."])
     entry = await alice.write("A heron.")
     await alice.write("Rain.")
     await alice.post(f"{DAY}/recap")
@@ -103,14 +103,14 @@ async def test_a_page_with_nothing_to_read_is_not_summed_up(alice: Visitor, mode
     entry = await alice.write("A heron.")
     await alice.post(f"/e/{entry}/withheld", {"withheld": "yes"})
     assert (await alice.post(f"{DAY}/recap", fragment=True)).status == 422
-    assert model.chats == []
+    assert model.chat_requests == []
 
 
 async def test_openings_are_off_until_switched_on(alice: Visitor, model: ScriptedModel) -> None:
     await alice.write("The letter is still unsent.", days_ago(1))
     assert OPENING not in (await alice.get(TODAY)).text
     await alice.post(OPENING)
-    assert model.chats == []
+    assert model.chat_requests == []
     assert "Let new days open with a line" in (await alice.get("/you")).words
 
 
@@ -123,11 +123,11 @@ async def test_a_new_day_opens_once(app: Running, alice: Visitor, model: Scripte
     await alice.post("/you/openings", {"openings": "on"})
     page = await alice.get(TODAY)
     assert f'hx-post="{OPENING}"' in page.text
-    assert model.chats == []  # looking starts nothing
+    assert model.chat_requests == []  # looking starts nothing
     line = await alice.post(OPENING, fragment=True)
     assert "Yesterday the letter was still unsent." in line.text
     assert "And more." not in line.text
-    sent = str(model.chats[0].body["messages"])
+    sent = str(model.chat_requests[0].body["messages"])
     assert "Painted the kitchen." in sent
     assert "The secret." not in sent
     for _ in range(2):
@@ -135,7 +135,7 @@ async def test_a_new_day_opens_once(app: Running, alice: Visitor, model: Scripte
         page = await alice.get(TODAY)
         assert "Yesterday the letter was still unsent." in page.text
         assert f'hx-post="{OPENING}"' not in page.text
-    assert len(model.chats) == 1
+    assert len(model.chat_requests) == 1
     await alice.post("/you/openings", {"openings": "off"})
     assert "still unsent" not in (await alice.get(TODAY)).text
     await alice.post("/you/openings", {"openings": "on"})
@@ -156,14 +156,14 @@ async def test_two_workers_that_are_asked_at_once_ask_for_one_line(
         return await real(self, *given)
 
     monkeypatch.setattr(DigestRecords, "put_unless", put_unless)
-    model.script(Reply(["The letter was unsent."], held={0: end}))
+    model.script(Reply(["The letter was unsent."], gates={0: end}))
     first = asyncio.gather(services.openings.make(keys, today), other.make(keys, today))
-    while not model.chats:  # noqa: ASYNC110 -- the other process is the model
+    while not model.chat_requests:  # noqa: ASYNC110 -- the other process is the model
         await asyncio.sleep(0.01)
     assert not await other.due(keys, today)
     end.set()
     assert [line.text for line in await first if line is not None] == ["The letter was unsent."]
-    assert len(model.chats) == 1
+    assert len(model.chat_requests) == 1
     kept = await other.line(keys, today)
     assert kept is not None
     assert kept.text == "The letter was unsent."
@@ -177,7 +177,7 @@ async def test_a_model_that_fails_leaves_the_day_without_a_line(alice: Visitor, 
     # Coming back to the page does not ask a model again that just failed.
     assert OPENING not in (await alice.get(TODAY)).text
     await alice.post(OPENING)
-    assert len(model.chats) == 1
+    assert len(model.chat_requests) == 1
 
 
 @pytest.mark.parametrize("how", ["erased", "kept", "edited"])
@@ -186,13 +186,13 @@ async def test_what_changes_while_the_model_speaks_of_it_leaves_nothing(
     app: Running, alice: Visitor, model: ScriptedModel, which: str, how: str
 ) -> None:
     end = asyncio.Event()
-    model.script(Reply(["You saw a heron."], held={1: end}))
+    model.script(Reply(["You saw a heron."], gates={1: end}))
     day = days_ago(1)
     entry = await alice.write("A heron.", day)
     await alice.write("Rain.", day)
     await alice.post("/you/openings", {"openings": "on"})
     asked = asyncio.create_task(alice.post(f"/d/{day}/recap" if which == "recap" else OPENING, fragment=True))
-    while not model.chats:  # noqa: ASYNC110 -- the other process is the model
+    while not model.chat_requests:  # noqa: ASYNC110 -- the other process is the model
         await asyncio.sleep(0.01)
     keys, entry_id = app.keys(), bytes.fromhex(entry)
     if how == "erased":
@@ -214,11 +214,11 @@ async def test_what_is_kept_from_the_model_while_it_waits_is_not_sent(start: Sta
     app = await start(llm=replace(connected_to(model), slots=1))
     alice = await app.visitor()
     end = asyncio.Event()
-    model.script(Reply(["Rain."], held={0: end}))
+    model.script(Reply(["Rain."], gates={0: end}))
     await alice.write("Rain.", days_ago(2))
     secret = await alice.write("The secret.", days_ago(1))
     first = asyncio.create_task(alice.post(f"/d/{days_ago(2)}/recap", fragment=True))
-    while not model.chats:  # noqa: ASYNC110 -- the other process is the model
+    while not model.chat_requests:  # noqa: ASYNC110 -- the other process is the model
         await asyncio.sleep(0.01)
     second = asyncio.create_task(alice.post(f"/d/{days_ago(1)}/recap", fragment=True))
     while not app.services.replies.turns._queue:  # noqa: ASYNC110
@@ -227,13 +227,13 @@ async def test_what_is_kept_from_the_model_while_it_waits_is_not_sent(start: Sta
     end.set()
     assert (await first).status == 200
     assert (await second).status == 422
-    assert "The secret." not in str([chat.body for chat in model.chats])
+    assert "The secret." not in str([chat.body for chat in model.chat_requests])
 
 
 async def test_what_would_be_sent_for_a_recap_and_an_opening_is_what_is_sent(
     alice: Visitor, model: ScriptedModel
 ) -> None:
-    model.default = Reply(["A heron & an otter."])
+    model.default_reply = Reply(["A heron & an otter."])
 
     def shown_in(page: str) -> list[str]:
         return [html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)][:-1]
@@ -241,14 +241,14 @@ async def test_what_would_be_sent_for_a_recap_and_an_opening_is_what_is_sent(
     await alice.write("A heron & an otter, <before> rain.", days_ago(1))
     await alice.write("Rain since noon.", days_ago(1))
     for path, ask in ((f"/d/{days_ago(1)}/recap", f"/d/{days_ago(1)}/recap"), (OPENING, OPENING)):
-        asked = len(model.chats)
+        asked = len(model.chat_requests)
         shown = await alice.get(f"{path}/prompt")
         assert shown.status == 200
-        assert len(model.chats) == asked  # looking sends nothing
+        assert len(model.chat_requests) == asked  # looking sends nothing
         await alice.post("/you/openings", {"openings": "on"})
         await alice.post(ask)
-        assert shown_in(shown.text) == [message["content"] for message in model.chats[-1].body["messages"]]
-        assert len(model.chats) == asked + 1
+        assert shown_in(shown.text) == [message["content"] for message in model.chat_requests[-1].body["messages"]]
+        assert len(model.chat_requests) == asked + 1
     assert f'href="/d/{days_ago(1)}/whole"' in (await alice.get(f"/d/{days_ago(1)}")).text
     assert f'href="/d/{days_ago(1)}/recap/prompt"' in (await alice.get(f"/d/{days_ago(1)}/whole")).text
     assert f'href="{OPENING}/prompt"' in (await alice.get("/you")).text

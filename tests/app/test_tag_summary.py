@@ -22,7 +22,7 @@ async def lake(app: Running, alice: Visitor) -> tuple[str, list[str]]:
         await alice.write("At the #lake: a heron stood on the weir all morning.", "2025-03-01"),
         await alice.write("The heron of the #lake came back today.", "2026-07-02"),
     ]
-    await app.services.search.settled(app.keys().user_id)
+    await app.services.search.wait_until_idle(app.keys().user_id)
     return (await app.services.journal.traces.of_name(app.keys(), "lake")).id.hex(), ids
 
 
@@ -36,12 +36,12 @@ async def test_a_trace_is_summed_up_with_links_to_its_entries(
     trace, ids = await lake(app, alice)
     secret = await alice.write("The secret of the #lake.")
     await alice.post(f"/e/{secret}/withheld", {"withheld": "yes"})
-    await app.services.search.settled(app.keys().user_id)
+    await app.services.search.wait_until_idle(app.keys().user_id)
     model.script(Reply([HERON]))
     assert 'hx-post="/traces/' + trace + '/summary"' in (await alice.get(f"/traces/{trace}")).text
-    assert model.chats == []  # looking starts nothing
+    assert model.chat_requests == []  # looking starts nothing
     shown = await alice.get(f"/traces/{trace}/summary/prompt")
-    assert model.chats == []
+    assert model.chat_requests == []
     assert (await alice.post(f"/traces/{trace}/summary")).location == f"/traces/{trace}#summary"
     for _ in range(2):
         page = await alice.get(f"/traces/{trace}")
@@ -50,12 +50,12 @@ async def test_a_trace_is_summed_up_with_links_to_its_entries(
         assert f'href="/d/2025-03-01#e-{ids[0]}" aria-label="passage 1"' in page.text
         assert f'href="/d/2026-07-02#e-{ids[1]}" aria-label="passage 2"' in page.text
         assert f'hx-post="/traces/{trace}/summary"' not in page.text
-    assert len(model.chats) == 1
-    sent = model.chats[0].body["messages"][-1]["content"]
+    assert len(model.chat_requests) == 1
+    sent = model.chat_requests[0].body["messages"][-1]["content"]
     assert "[1] Saturday, 1 March 2025\n> At the #lake" in sent
     assert "secret" not in sent
     *told, _ = re.findall(r"<pre[^>]*>(.*?)</pre>", shown.text, re.DOTALL)
-    assert [html.unescape(text) for text in told] == [m["content"] for m in model.chats[0].body["messages"]]
+    assert [html.unescape(text) for text in told] == [m["content"] for m in model.chat_requests[0].body["messages"]]
     gone = await alice.post(f"/traces/{trace}/summary/delete", fragment=True)
     assert f'hx-post="/traces/{trace}/summary"' in gone.text
     assert "You saw a heron" not in (await alice.get(f"/traces/{trace}")).text
@@ -96,7 +96,7 @@ async def test_a_summary_tells_the_writers_words_from_what_it_makes_up(
 
 @pytest.mark.parametrize("how", ["edited", "withheld", "deleted", "removed", "added", "renamed", "erased"])
 async def test_it_goes_when_its_entries_change(app: Running, alice: Visitor, model: ScriptedModel, how: str) -> None:
-    model.default = Reply([HERON])
+    model.default_reply = Reply([HERON])
     trace, ids = await lake(app, alice)
     await alice.post(f"/traces/{trace}/summary")
     assert await digests(app) == 1
@@ -117,7 +117,7 @@ async def test_it_goes_when_its_entries_change(app: Running, alice: Visitor, mod
         await app.services.journal.erase(keys, first)
     if how in ("erased", "removed", "added", "renamed"):
         assert await digests(app) == 0  # at once, not only when somebody looks
-    await app.services.search.settled(keys.user_id)
+    await app.services.search.wait_until_idle(keys.user_id)
     page = await alice.get(f"/traces/{trace}")
     assert page.status == (404 if how == "renamed" else 200)
     assert "You saw a heron" not in page.text
@@ -125,7 +125,7 @@ async def test_it_goes_when_its_entries_change(app: Running, alice: Visitor, mod
 
 
 async def test_with_replies_off_there_is_none(app: Running, alice: Visitor, model: ScriptedModel) -> None:
-    model.default = Reply([HERON])
+    model.default_reply = Reply([HERON])
     trace, _ = await lake(app, alice)
     await alice.post(f"/traces/{trace}/summary")
     await alice.post("/you/replies", {"replies": "off"})
@@ -134,18 +134,18 @@ async def test_with_replies_off_there_is_none(app: Running, alice: Visitor, mode
     assert "You saw a heron" not in page.text
     assert (await alice.post(f"/traces/{trace}/summary")).status == 404
     assert (await alice.get(f"/traces/{trace}/summary/prompt")).status == 404
-    assert len(model.chats) == 1
+    assert len(model.chat_requests) == 1
 
 
 async def test_many_entries_are_read_from_both_ends(app: Running, alice: Visitor, model: ScriptedModel) -> None:
     for number in range(1, 16):
         await alice.write(f"Entry {number} at the #lake.", f"2026-01-{number:02}")
-    await app.services.search.settled(app.keys().user_id)
+    await app.services.search.wait_until_idle(app.keys().user_id)
     trace = (await app.services.journal.traces.of_name(app.keys(), "lake")).id.hex()
-    model.default = Reply(["It began. [1] It ended. [12]"])
+    model.default_reply = Reply(["It began. [1] It ended. [12]"])
     part = await alice.post(f"/traces/{trace}/summary", fragment=True)
     assert re.findall(r'href="/d/([\d-]+)#', part.text) == ["2026-01-01", "2026-01-15"]
-    sent = model.chats[0].body["messages"][-1]["content"]
+    sent = model.chat_requests[0].body["messages"][-1]["content"]
     assert re.findall(r"> Entry (\d+)", sent) == [str(n) for n in (*range(1, 7), *range(10, 16))]
     middle = (
         await app.services.journal.page(

@@ -11,7 +11,7 @@ CHIP = re.compile(r'<a class="trace" href="(/traces/[0-9a-f]+)" data-trace>([^<]
 
 
 async def settled(app: Running, name: str = "Alice") -> None:
-    await app.services.search.settled(app.keys(name).user_id)
+    await app.services.search.wait_until_idle(app.keys(name).user_id)
 
 
 def chips(text: str) -> dict[str, str]:

@@ -32,7 +32,7 @@ def test_a_citation_is_beside_the_reply_and_leads_to_the_entry(
     server: Server, model: ModelThread, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:
     _, page = opened(server, new_page)
-    model.model.script(Reply([SAYS[at : at + 6] for at in range(0, len(SAYS), 6)], pause=0.01))
+    model.model.script(Reply([SAYS[at : at + 6] for at in range(0, len(SAYS), 6)], piece_delay=0.01))
     page.locator("article.entry").nth(1).get_by_role("button", name="Reply", exact=True).click()
     reply = page.locator("article.reply")
     expect(reply.locator(".receipt > summary")).to_contain_text("drew on 1 earlier day")
@@ -99,4 +99,4 @@ def test_a_new_day_opens_with_a_line(server: Server, model: ModelThread, new_pag
     expect(page.locator(".opening .prose")).to_have_text("The letter was still unsent.")
     page.reload()
     expect(page.locator(".opening .prose")).to_have_text("The letter was still unsent.")
-    assert len(model.model.chats) == 1
+    assert len(model.model.chat_requests) == 1

@@ -221,7 +221,7 @@ def test_a_reply_is_read_out_by_the_sentence(server: Server, model: ModelThread,
     enter(page, writer)
     page.evaluate(LISTEN)
     middle = len("The heron waited, as herons do. Then it flew") // 3
-    held = model.hold(pieces, middle)
+    held = model.hold_reply(pieces, middle)
     page.get_by_role("button", name="Reply", exact=True).click()
     prose = page.locator("article.reply .prose")
     expect(prose).to_contain_text("as herons do. Then it")

@@ -60,7 +60,7 @@ sys.exit(main())
 
 @pytest.fixture
 def model(model: ModelThread) -> ModelThread:
-    model.model.default = Reply([f"The {REPLY} ", "was seen too."])
+    model.model.default_reply = Reply([f"The {REPLY} ", "was seen too."])
     return model
 
 

@@ -33,7 +33,7 @@ def prose(page: Page, number: int = 0) -> Locator:
 
 
 def test_a_reload_in_the_middle_loses_and_repeats_nothing(page: Page, model: ModelThread) -> None:
-    held = model.hold(PIECES, 2)
+    held = model.hold_reply(PIECES, 2)
     ask(page)
     expect(prose(page)).to_have_text(HALF)
     page.reload()
@@ -45,11 +45,11 @@ def test_a_reload_in_the_middle_loses_and_repeats_nothing(page: Page, model: Mod
     expect(page.locator("article.reply")).to_have_count(1)
     page.reload()
     expect(prose(page)).to_have_text(WHOLE)
-    assert len(model.model.chats) == 1
+    assert len(model.model.chat_requests) == 1
 
 
 def test_it_is_written_on_when_the_tab_is_closed(page: Page, model: ModelThread) -> None:
-    held = model.hold(PIECES, 2)
+    held = model.hold_reply(PIECES, 2)
     ask(page)
     expect(prose(page)).to_have_text(HALF)
     address, context = page.url, page.context
@@ -58,11 +58,11 @@ def test_it_is_written_on_when_the_tab_is_closed(page: Page, model: ModelThread)
     page = context.new_page()
     page.goto(address)
     expect(prose(page)).to_have_text(WHOLE)
-    assert len(model.model.chats) == 1
+    assert len(model.model.chat_requests) == 1
 
 
 def test_a_second_tab_shows_the_same(page: Page, model: ModelThread) -> None:
-    held = model.hold(PIECES, 2)
+    held = model.hold_reply(PIECES, 2)
     ask(page)
     expect(prose(page)).to_have_text(HALF)
     other = page.context.new_page()
@@ -73,12 +73,12 @@ def test_a_second_tab_shows_the_same(page: Page, model: ModelThread) -> None:
         expect(prose(tab)).to_have_text(WHOLE)
         expect(tab.get_by_role("button", name="Stop")).to_have_count(0)
         expect(tab.locator("article.reply")).to_have_count(1)
-    assert len(model.model.chats) == 1
+    assert len(model.model.chat_requests) == 1
 
 
 @pytest.mark.parametrize("how", ["button", "escape"])
 def test_stop_keeps_what_came(page: Page, model: ModelThread, how: str) -> None:
-    model.hold(PIECES, 2)
+    model.hold_reply(PIECES, 2)
     ask(page)
     expect(prose(page)).to_have_text(HALF)
     if how == "button":
@@ -99,7 +99,7 @@ def test_an_answer_and_the_reply_to_it_follow(page: Page, model: ModelThread) ->
     first.locator("summary", has_text="Answer").click()
     expect(page.get_by_role("button", name="Another reply")).to_have_count(1)
     first.get_by_role("textbox").fill("It was the stillness.")
-    held = model.hold(PIECES, 2)
+    held = model.hold_reply(PIECES, 2)
     first.get_by_role("button", name="Keep and ask").click()
     expect(page.locator("article.answer")).to_contain_text("It was the stillness.")
     expect(prose(page, 1)).to_have_text(HALF)
@@ -111,7 +111,7 @@ def test_an_answer_and_the_reply_to_it_follow(page: Page, model: ModelThread) ->
     page.reload()
     expect(thread).to_have_count(3)
     expect(thread.nth(1)).to_contain_text("It was the stillness.")
-    assert len(model.model.chats) == 2
+    assert len(model.model.chat_requests) == 2
 
 
 def test_a_model_that_fails_in_the_middle_is_a_sentence_beside_what_came(page: Page, model: ModelThread) -> None:
@@ -151,7 +151,7 @@ def test_words_stay_when_the_server_is_gone_and_can_be_kept_when_it_is_back(
 
 
 def test_what_is_typed_while_it_streams_stays(page: Page, model: ModelThread) -> None:
-    held = model.hold(PIECES, 2)
+    held = model.hold_reply(PIECES, 2)
     ask(page)
     expect(prose(page)).to_have_text(HALF)
     page.locator("#write").fill("Meanwhile")
@@ -164,7 +164,7 @@ def test_what_is_typed_while_it_streams_stays(page: Page, model: ModelThread) ->
 def test_the_server_stops_at_once_while_a_reply_streams(
     page: Page, server: Server, model: ModelThread, console: Console
 ) -> None:
-    model.hold(PIECES, 2)
+    model.hold_reply(PIECES, 2)
     ask(page)
     expect(prose(page)).to_have_text(HALF)
     console.measuring = True  # the tab asks a server that is gone

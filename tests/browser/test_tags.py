@@ -248,7 +248,7 @@ def test_a_summary_is_the_models_and_goes_with_its_entries(
     cites = summary.locator(".cite a")
     for cite, entry in zip(cites.all(), (first, second), strict=True):
         expect(cite).to_have_attribute("href", re.compile(f"#e-{entry}$"))
-    assert len(model.model.chats) == 1
+    assert len(model.model.chat_requests) == 1
     axe(page)
     page.set_viewport_size({"width": 1280, "height": 844})
     axe(page)
@@ -265,4 +265,4 @@ def test_a_summary_is_the_models_and_goes_with_its_entries(
     press(page, page.locator("#traces .trace"))
     expect(summary.get_by_role("button", name="Sum up")).to_be_visible()
     expect(page.locator("main")).not_to_contain_text("You saw a heron")
-    assert len(model.model.chats) == 1
+    assert len(model.model.chat_requests) == 1

@@ -49,23 +49,23 @@ async def test_a_reply_is_kept_with_what_it_was_made_from(desk: Desk, scripted: 
         "",
     )
     assert await desk.stored(reply) == reply
-    assert scripted.chats[0].body["messages"][-1]["content"].endswith("I sat by the river.")
+    assert scripted.chat_requests[0].body["messages"][-1]["content"].endswith("I sat by the river.")
 
 
 async def test_what_was_written_before_is_drawn_on(desk: Desk, scripted: ScriptedModel) -> None:
     before = await desk.write("The heron by the weir had a fish.", day=date(2025, 6, 3))
     await desk.write("Nothing of note.", day=date(2025, 6, 4))
     entry = await desk.write("A heron, a fish.")
-    await desk.search.settled(desk.keys.user_id)
+    await desk.search.wait_until_idle(desk.keys.user_id)
     reply = await desk.ended(await desk.ask(entry))
     assert reply.sources[0] == before.id
     assert entry.id not in reply.sources
-    assert "had a fish" in str(scripted.chats[0].body["messages"])
+    assert "had a fish" in str(scripted.chat_requests[0].body["messages"])
 
 
 async def test_followers_see_each_state_and_the_last_however_late(desk: Desk, scripted: ScriptedModel) -> None:
     middle, end = asyncio.Event(), asyncio.Event()
-    scripted.script(Reply(["One ", "two ", "three."], held={1: middle, 3: end}))
+    scripted.script(Reply(["One ", "two ", "three."], gates={1: middle, 3: end}))
     reply = await desk.ask(await desk.write("Count."))
     seen: list[str] = []
 
@@ -83,7 +83,7 @@ async def test_followers_see_each_state_and_the_last_however_late(desk: Desk, sc
     assert seen[-1] == "One two three."
     assert all(later.startswith(earlier) for earlier, later in pairwise(seen))
     assert (await desk.ended(reply)).text == "One two three."
-    assert len(scripted.chats) == 1
+    assert len(scripted.chat_requests) == 1
 
 
 async def test_stop_keeps_what_came(desk: Desk, scripted: ScriptedModel) -> None:
@@ -93,7 +93,7 @@ async def test_stop_keeps_what_came(desk: Desk, scripted: ScriptedModel) -> None
     stopped = await desk.replies.stop(desk.keys, reply.id)
     assert (stopped.text, stopped.state, stopped.note, stopped.boot) == ("Half a sentence", "stopped", "", "")
     assert await desk.stored(reply) == stopped
-    await asyncio.wait_for(scripted.chats[0].ended.wait(), 60)  # the model is let go as well
+    await asyncio.wait_for(scripted.chat_requests[0].ended.wait(), 60)  # the model is let go as well
     assert await desk.replies.stop(desk.keys, reply.id) == stopped  # once more changes nothing
 
 
@@ -119,14 +119,14 @@ async def test_stop_while_it_waits_its_turn(desks: Desks, scripted: ScriptedMode
         break
     assert (await desk.replies.stop(desk.keys, second.id)).state == "stopped"
     assert (await desk.replies.stop(desk.keys, first.id)).text == "Quiet"
-    assert len(scripted.chats) == 1
+    assert len(scripted.chat_requests) == 1
     third = await desk.ended(await desk.ask(await desk.write("Three.")))  # the turn was given back
     assert third.state == "done"
 
 
 async def test_two_asks_at_once_are_one_reply(desk: Desk, scripted: ScriptedModel) -> None:
     end = asyncio.Event()
-    scripted.script(Reply(["Once."], held={1: end}))
+    scripted.script(Reply(["Once."], gates={1: end}))
     entry = await desk.write("Ask twice.")
     asked = await asyncio.gather(*(desk.ask(entry) for _ in range(5)))
     assert len({reply.id for reply in asked}) == 1
@@ -134,7 +134,7 @@ async def test_two_asks_at_once_are_one_reply(desk: Desk, scripted: ScriptedMode
     await desk.ended(asked[0])
     (thread,) = await desk.journal.page(desk.keys, entry.day)
     assert [message.text for message in thread.later] == ["Once."]
-    assert len(scripted.chats) == 1
+    assert len(scripted.chat_requests) == 1
     later = await desk.ask(entry)  # asked again afterwards it is another one
     assert later.id != asked[0].id
     await desk.ended(later)
@@ -166,17 +166,17 @@ async def test_a_second_ask_answers_once_the_reply_has_its_record(
     assert (await desk.stored(reply)).id == reply.id
     assert (await first).id == reply.id
     await desk.ended(reply)
-    assert len(scripted.chats) == 1
+    assert len(scripted.chat_requests) == 1
 
 
 async def test_replies_take_turns(desks: Desks, scripted: ScriptedModel) -> None:
     desk = await desks(slots=2)
     end = asyncio.Event()
-    scripted.default = Reply(["x"], held={1: end})
+    scripted.default_reply = Reply(["x"], gates={1: end})
     asked = [await desk.ask(await desk.write(f"Number {number}.")) for number in range(4)]
     for reply in asked[:2]:
         await desk.until(reply, lambda state: state.text == "x")
-    assert scripted.streaming == 2
+    assert scripted.active_streams == 2
     end.set()
     assert [(await desk.ended(reply)).state for reply in asked] == ["done"] * 4
 
@@ -209,7 +209,7 @@ async def test_a_model_that_fails_leaves_a_sentence_and_what_came(
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
 async def test_a_model_that_refuses_leaves_a_sentence(desk: Desk, scripted: ScriptedModel, status: int) -> None:
-    scripted.default = Reply(fault="status", status=status, body='{"error": {"message": "the private prompt"}}')
+    scripted.default_reply = Reply(fault="status", status=status, body='{"error": {"message": "the private prompt"}}')
     reply = await desk.ended(await desk.ask(await desk.write("A private line.")))
     assert (reply.state, reply.text) == ("failed", "")
     assert reply.note.endswith(".")
@@ -239,7 +239,7 @@ async def test_thoughts_that_the_template_opened_are_never_shown_nor_stored(
     monkeypatch.setattr(replies_module, "SAVE_SECONDS", 0.0)
     scripted.prompt_end = "<think>\n"
     thought, end = asyncio.Event(), asyncio.Event()
-    scripted.script(Reply(["They are ", "sad.", "</think>A quiet", " day."], held={2: thought, 4: end}))
+    scripted.script(Reply(["They are ", "sad.", "</think>A quiet", " day."], gates={2: thought, 4: end}))
     reply = await desk.ask(await desk.write("Well?"))
     seen: list[str] = []
 
@@ -248,7 +248,7 @@ async def test_thoughts_that_the_template_opened_are_never_shown_nor_stored(
             seen.append(state.text)
 
     following = asyncio.create_task(follow())
-    while not scripted.chats or len(scripted.chats[0].sent) < 2:  # noqa: ASYNC110 -- the model is elsewhere
+    while not scripted.chat_requests or len(scripted.chat_requests[0].sent) < 2:  # noqa: ASYNC110 -- the model is elsewhere
         await asyncio.sleep(0.01)
     thought.set()
     await desk.until(reply, lambda state: state.text == "A quiet day.")
@@ -268,7 +268,7 @@ async def test_a_reply_that_was_cut_at_its_longest_length_says_so(desk: Desk, sc
 async def test_a_model_that_thinks_up_all_its_length_says_how_to_give_it_more(
     desk: Desk, scripted: ScriptedModel
 ) -> None:
-    scripted.script(Reply([], thoughts=["They are sad."], finish_reason="length"))
+    scripted.script(Reply([], reasoning=["They are sad."], finish_reason="length"))
     scripted.script(Reply(["<think>They are sad."], finish_reason="length"))
     for text in ("Well?", "And now?"):
         reply = await desk.ended(await desk.ask(await desk.write(text)))
@@ -301,7 +301,7 @@ async def test_it_is_saved_while_it_streams(
 ) -> None:
     monkeypatch.setattr(replies_module, "SAVE_SECONDS", 0.0)
     end = asyncio.Event()
-    scripted.script(Reply(["Word ", "by ", "word."], held={3: end}))
+    scripted.script(Reply(["Word ", "by ", "word."], gates={3: end}))
     reply = await desk.ask(await desk.write("Go on."))
     while (stored := await desk.stored(reply)).text != "Word by word.":
         assert stored.state == "streaming"
@@ -356,13 +356,13 @@ async def test_a_crash_is_shown_on_a_full_disk_too(desks: Desks, full: list[bool
 async def test_what_another_worker_writes_is_followed(desks: Desks, scripted: ScriptedModel) -> None:
     writer, reader = await desks(), await desks()  # of the same run
     middle = asyncio.Event()
-    scripted.script(Reply(["One ", "two."], held={1: middle}))
+    scripted.script(Reply(["One ", "two."], gates={1: middle}))
     reply = await writer.ask(await writer.write("Count."))
     await writer.until(reply, lambda state: state.text == "One ")
     assert (await reader.replies.settle(reader.keys, await reader.stored(reply))).state == "streaming"
     middle.set()
     assert (await reader.ended(reply)).text == "One two."
-    assert len(scripted.chats) == 1
+    assert len(scripted.chat_requests) == 1
 
 
 # -- a full disk -----------------------------------------------------------------------------------------------
@@ -373,7 +373,7 @@ async def test_a_full_disk_keeps_the_text_in_memory_and_stores_it_later(
 ) -> None:
     monkeypatch.setattr(replies_module, "RETRY_SECONDS", 0.01)
     end = asyncio.Event()
-    scripted.script(Reply(["Every ", "word."], held={2: end}))
+    scripted.script(Reply(["Every ", "word."], gates={2: end}))
     reply = await desk.ask(await desk.write("Go on."))
     await desk.until(reply, lambda state: state.text == "Every word.")
     full.append(True)
@@ -426,7 +426,7 @@ async def test_an_entry_deleted_meanwhile_takes_its_reply_along_and_brings_it_ba
     desk: Desk, scripted: ScriptedModel
 ) -> None:
     end = asyncio.Event()
-    scripted.script(Reply(["About the kingfisher."], held={1: end}))
+    scripted.script(Reply(["About the kingfisher."], gates={1: end}))
     entry = await desk.write("The heron.")
     reply = await desk.ask(entry)
     await desk.until(reply, lambda state: bool(state.text))
@@ -435,7 +435,7 @@ async def test_an_entry_deleted_meanwhile_takes_its_reply_along_and_brings_it_ba
     kept = await desk.at_rest(reply)
     assert kept.text == "About the kingfisher."
     assert kept.deleted is not None
-    await desk.search.settled(desk.keys.user_id)
+    await desk.search.wait_until_idle(desk.keys.user_id)
     assert (await desk.search.search(desk.keys, "kingfisher", today=entry.day)).total == 0
     await desk.journal.restore(desk.keys, entry.id)
     (thread,) = await desk.journal.page(desk.keys, entry.day)
@@ -445,7 +445,7 @@ async def test_an_entry_deleted_meanwhile_takes_its_reply_along_and_brings_it_ba
 
 async def test_a_reply_erased_meanwhile_ends(desk: Desk, scripted: ScriptedModel) -> None:
     end = asyncio.Event()
-    scripted.script(Reply(["Gone."], held={1: end}))
+    scripted.script(Reply(["Gone."], gates={1: end}))
     reply = await desk.ask(await desk.write("The heron."))
     await desk.until(reply, lambda state: bool(state.text))
     await desk.db.entries.erase(desk.keys, [reply.id])
@@ -462,7 +462,7 @@ async def test_a_reply_erased_meanwhile_ends(desk: Desk, scripted: ScriptedModel
 
 
 async def test_close_keeps_what_came_and_says_so(desk: Desk, scripted: ScriptedModel) -> None:
-    scripted.default = Reply(["Half a"], fault="hang")
+    scripted.default_reply = Reply(["Half a"], fault="hang")
     asked = [await desk.ask(await desk.write(f"Number {number}.")) for number in range(3)]  # one waits its turn
     for reply in asked[:2]:
         await desk.until(reply, lambda state: state.text == "Half a")
@@ -495,7 +495,7 @@ async def test_close_does_not_wait_for_room_on_the_disk(
 
 
 def last_prompt(scripted: ScriptedModel) -> str:
-    return str(scripted.chats[-1].body["messages"])
+    return str(scripted.chat_requests[-1].body["messages"])
 
 
 @pytest.mark.parametrize("how", ["kept", "deleted", "erased"])
@@ -506,7 +506,7 @@ async def test_what_the_model_may_not_read_is_not_read_through_earlier_replies(
     scripted.script(Reply(["It came from Lisbon."]), Reply(["Lisbon again."]))
     other = await desk.write("The kingfisher letter.", date(2025, 6, 3) if what == "a source" else DAY)
     entry = await desk.write("A kingfisher, a letter.")
-    await desk.search.settled(desk.keys.user_id)
+    await desk.search.wait_until_idle(desk.keys.user_id)
     also = [other.id] if what == "answered too" else []
     reply = await desk.ended(await desk.replies.ask(desk.keys, entry.id, "UTC", DAY, also=also))
     assert "kingfisher letter" in last_prompt(scripted)
@@ -536,10 +536,10 @@ async def test_what_is_erased_while_a_reply_streams_does_not_come_back(
     desk = await desks()
     eraser = desk if worker == "this one" else await desks()
     end = asyncio.Event()
-    scripted.script(Reply([f"You wrote “{QUOTE}”. ", "So it was. ", f"“{QUOTE}”, you said."], held={2: end}))
+    scripted.script(Reply([f"You wrote “{QUOTE}”. ", "So it was. ", f"“{QUOTE}”, you said."], gates={2: end}))
     other = await desk.write(f"Today {QUOTE}.", date(2025, 6, 3) if what == "a source" else DAY)
     entry = await desk.write("A kingfisher, a letter.")
-    await desk.search.settled(desk.keys.user_id)
+    await desk.search.wait_until_idle(desk.keys.user_id)
     reply = await desk.ask(entry)
     await desk.until(reply, lambda state: "So it was." in state.text and QUOTE in state.text)
     await eraser.journal.delete(eraser.keys, other.id)
@@ -564,10 +564,10 @@ async def test_a_reply_that_is_stored_between_the_look_and_the_erasure_forgets_t
 ) -> None:
     monkeypatch.setattr(replies_module, "WATCH_SECONDS", 3600.0)  # or it may see the deletion first, and stop
     end = asyncio.Event()
-    scripted.script(Reply([f"You wrote “{QUOTE}”. ", "So it was."], held={0: end}))
+    scripted.script(Reply([f"You wrote “{QUOTE}”. ", "So it was."], gates={0: end}))
     other = await desk.write(f"Today {QUOTE}.")
     reply = await desk.ask(await desk.write("A kingfisher, a letter."))
-    while not scripted.chats:  # noqa: ASYNC110 -- the other process is the model
+    while not scripted.chat_requests:  # noqa: ASYNC110 -- the other process is the model
         await asyncio.sleep(0.01)
     await desk.journal.delete(desk.keys, other.id)
     real = Entries.erase
@@ -586,7 +586,7 @@ async def test_a_reply_that_is_stored_between_the_look_and_the_erasure_forgets_t
 
 async def test_a_reply_forgets_an_erased_message_it_answers(desk: Desk, scripted: ScriptedModel) -> None:
     end = asyncio.Event()
-    scripted.script(Reply(["First."]), Reply(["Second, ", "and on."], held={1: end}))
+    scripted.script(Reply(["First."]), Reply(["Second, ", "and on."], gates={1: end}))
     first = await desk.ended(await desk.ask(await desk.write("The heron.")))
     answer = await desk.journal.answer(desk.keys, first.id, "The otter.", "UTC")
     reply = await desk.ask(answer)
@@ -607,7 +607,7 @@ async def test_a_reply_to_what_is_kept_from_the_model_meanwhile_ends(desk: Desk,
     ended = await asyncio.wait_for(desk.ended(reply), 60)
     assert (ended.text, ended.state, ended.note) == ("Half a sentence", "stopped", KEPT_MEANWHILE)
     assert (await desk.stored(reply)).withheld
-    await asyncio.wait_for(scripted.chats[0].ended.wait(), 60)
+    await asyncio.wait_for(scripted.chat_requests[0].ended.wait(), 60)
 
 
 @pytest.mark.parametrize("worker", ["this one", "another one"])
@@ -618,10 +618,10 @@ async def test_a_reply_ends_when_what_it_draws_on_is_deleted(
     desk = await desks()
     deleter = desk if worker == "this one" else await desks()
     end = asyncio.Event()
-    scripted.script(Reply(["So it was. ", f"You wrote “{QUOTE}”."], held={1: end}))
+    scripted.script(Reply(["So it was. ", f"You wrote “{QUOTE}”."], gates={1: end}))
     other = await desk.write(f"Today {QUOTE}.", date(2025, 6, 3) if what == "a source" else DAY)
     entry = await desk.write("A kingfisher, a letter.")
-    await desk.search.settled(desk.keys.user_id)
+    await desk.search.wait_until_idle(desk.keys.user_id)
     reply = await desk.ask(entry)
     await desk.until(reply, lambda state: bool(state.text))
     await deleter.journal.delete(deleter.keys, other.id)
@@ -637,7 +637,7 @@ async def test_a_reply_that_waits_for_its_turn_to_answer_what_is_deleted_says_so
 ) -> None:
     desk = await desks(slots=1)
     end = asyncio.Event()
-    scripted.script(Reply(["First."], held={0: end}))
+    scripted.script(Reply(["First."], gates={0: end}))
     first = await desk.ask(await desk.write("One."))
     entry = await desk.write("Two.")
     second = await desk.ask(entry)
@@ -646,14 +646,14 @@ async def test_a_reply_that_waits_for_its_turn_to_answer_what_is_deleted_says_so
     await desk.ended(first)
     ended = await desk.ended(second)
     assert (ended.text, ended.note) == ("", "This entry was deleted.")
-    assert len(scripted.chats) == 1
+    assert len(scripted.chat_requests) == 1
 
 
 async def test_a_reply_whose_keys_are_locked_ends_and_is_found_cut_short(
     desk: Desk, scripted: ScriptedModel, made: tuple[bytes, NewKeys]
 ) -> None:
     more = asyncio.Event()
-    scripted.script(Reply(["One ", "two ", "three."], held={1: more}))
+    scripted.script(Reply(["One ", "two ", "three."], gates={1: more}))
     entry = await desk.write("Count.")
     reply = await desk.ask(entry)
     await desk.until(reply, lambda state: state.text == "One ")

@@ -364,7 +364,7 @@ class Traced(RuleBasedStateMachine):
 
     async def agree(self, desk: Desk) -> None:
         await desk.search.search(desk.keys, "rain", today=DAYS[-1])  # takes up what another process wrote
-        await desk.search.settled(desk.keys.user_id)
+        await desk.search.wait_until_idle(desk.keys.user_id)
         paper, keys = self.paper, desk.keys
         on = await desk.traces.on(keys, list(paper.days))
         expected = {(tag_hash(keys, trace), entry) for trace, entry in paper.links}

@@ -107,17 +107,17 @@ async def test_the_text_makes_and_unmakes_them(desk: Desk) -> None:
     await desk.journal.edit(desk.keys, entry_id, "With #Anna to the #Sea", 1)
     assert await names_on(desk, entry_id) == ["boats and oars", "Sea"]
     await desk.journal.delete(desk.keys, entry_id)
-    await desk.search.settled(desk.keys.user_id)
+    await desk.search.wait_until_idle(desk.keys.user_id)
     assert await traces.all(desk.keys) == []
     await desk.journal.restore(desk.keys, entry_id)
-    await desk.search.settled(desk.keys.user_id)
+    await desk.search.wait_until_idle(desk.keys.user_id)
     assert [trace.name for trace in await traces.all(desk.keys)] == ["boats and oars", "Sea"]
 
 
 async def test_a_name_that_moved_goes_on_to_mean_its_trace(desk: Desk) -> None:
     traces = desk.journal.traces
     first, second = await write(desk, "#lake"), await write(desk, "#sea")
-    await desk.search.settled(desk.keys.user_id)
+    await desk.search.wait_until_idle(desk.keys.user_id)
     lake, undo = await traces.rename(desk.keys, (await by_name(desk, "lake")).id, "Walden")
     third = await write(desk, "again at the #lake")
     assert await names_on(desk, first) == await names_on(desk, third) == ["Walden"]
@@ -140,7 +140,7 @@ async def test_a_name_that_moved_goes_on_to_mean_its_trace(desk: Desk) -> None:
 
 async def test_two_processes_know_the_same(desk: Desk) -> None:
     entry_id = await write(desk, "#lake")
-    await desk.search.settled(desk.keys.user_id)
+    await desk.search.wait_until_idle(desk.keys.user_id)
     assert [trace.name for trace in await desk.journal.traces.all(desk.keys)] == ["lake"]
     await desk.db.tags.add(desk.keys, entry_id, "elsewhere")  # as another process would: past what is in memory
     assert {trace.name for trace in await desk.journal.traces.all(desk.keys)} == {"lake", "elsewhere"}
@@ -149,7 +149,7 @@ async def test_two_processes_know_the_same(desk: Desk) -> None:
 async def test_a_change_that_is_not_kept_is_not_remembered(desk: Desk) -> None:
     traces = desk.journal.traces
     entry_id = await write(desk, "#lake")
-    await desk.search.settled(desk.keys.user_id)
+    await desk.search.wait_until_idle(desk.keys.user_id)
     assert [trace.name for trace in await traces.all(desk.keys)] == ["lake"]
     entry = await desk.db.entries.get(desk.keys, entry_id)
 
@@ -180,7 +180,7 @@ async def test_an_undo_after_a_name_was_given_away(desk: Desk) -> None:
     await traces.alias(keys, await only(desk, "sea"), "lake")
     await traces.undo(keys, undo)
     assert await names_on(desk, first) == await names_on(desk, second) == ["sea"]
-    await desk.search.settled(keys.user_id)
+    await desk.search.wait_until_idle(keys.user_id)
     found = await desk.search.search(keys, "tag:lake", today=TODAY)
     assert {hit.entry_id for hit in found.hits} == {first, second}
 
@@ -208,7 +208,7 @@ async def test_an_undo_takes_nothing_from_later_changes(desk: Desk) -> None:
     await traces.undo(keys, undo)
     await traces.undo(keys, off)
     assert await names_on(desk, second) == ["OCEAN"]
-    await desk.search.settled(keys.user_id)
+    await desk.search.wait_until_idle(keys.user_id)
     assert [trace.name for trace in await traces.all(keys)] == ["lake", "OCEAN", "walden"]
 
 
@@ -274,7 +274,7 @@ async def test_what_is_erased_leaves_no_name_behind(desk: Desk) -> None:
 async def test_whatever_a_trace_is_called_it_is_found_by_that(desk: Desk, name: str) -> None:
     entry_id, _ = await write(desk, "Rain."), await write(desk, "Snow, today, 12 of it, and by the lake.")
     await desk.journal.traces.add(desk.keys, entry_id, name)
-    await desk.search.settled(desk.keys.user_id)
+    await desk.search.wait_until_idle(desk.keys.user_id)
     found = await desk.search.search(desk.keys, f'tag:"{name}"', today=TODAY)
     assert {hit.entry_id for hit in found.hits} == {entry_id}
     if " " not in name:
@@ -306,7 +306,7 @@ async def test_another_process_follows_small_and_large_changes(desks: Callable[.
     async def agree(expected: dict[str, int]) -> None:
         for desk in (here, there):
             await desk.search.search(keys, "rain", today=TODAY)
-            await desk.search.settled(keys.user_id)
+            await desk.search.wait_until_idle(keys.user_id)
             assert {trace.name: trace.entries for trace in await desk.journal.traces.all(keys)} == expected
             for name, count in expected.items():
                 found = await desk.search.search(keys, f"tag:{name}", today=TODAY, limit=100)

@@ -78,7 +78,7 @@ async def test_erasing_leaves_no_record_no_word_and_no_byte(desk: Desk, monkeypa
     with closing(sqlite3.connect(desk.db.path)) as connection:
         for table, left in (("entries", 4), ("versions", 1), ("vectors", 4), ("drafts", 0), ("entry_tags", 1)):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (left,), table
-    await desk.search.settled(desk.keys.user_id)
+    await desk.search.wait_until_idle(desk.keys.user_id)
     assert await found(desk, "persimmon") == 0
     assert await found(desk, "stays") == 1
     assert await desk.journal.deleted(desk.keys) == []
@@ -168,7 +168,7 @@ async def test_a_reply_that_is_still_coming_brings_nothing_back(
     desk: Desk, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end = asyncio.Event()
-    scripted.script(Reply(["Persimmons ", "at last."], held={1: end}))
+    scripted.script(Reply(["Persimmons ", "at last."], gates={1: end}))
     root = await desk.write("root")
     reply = await desk.ask(root)
     await desk.until(reply, lambda state: state.text == "Persimmons ")
@@ -185,7 +185,7 @@ async def test_a_reply_that_is_still_coming_brings_nothing_back(
 
 
 async def test_giving_up_ends_what_is_being_written(desk: Desk, scripted: ScriptedModel) -> None:
-    scripted.script(Reply(["Persimmons ", "at last."], held={1: asyncio.Event()}))
+    scripted.script(Reply(["Persimmons ", "at last."], gates={1: asyncio.Event()}))
     reply = await desk.ask(await desk.write("root"))
     await desk.until(reply, lambda state: state.text == "Persimmons ")
     desk.replies.give_up([reply.id, bytes(16)])

@@ -36,7 +36,7 @@ async def test_bringing_one_back_is_an_edit_like_any_other(desk: Desk) -> None:
     back = await desk.journal.bring_back(desk.keys, entry.id, version.id, 2)
     assert (back.text, back.revision) == ("a heron", 3)
     assert await texts(desk, entry.id) == ["a gull", "a heron"]
-    await desk.search.settled(desk.keys.user_id)
+    await desk.search.wait_until_idle(desk.keys.user_id)
     assert (await desk.search.search(desk.keys, "heron", today=entry.day)).total == 1
     assert (await desk.search.search(desk.keys, "gull", today=entry.day)).total == 0
 

@@ -24,8 +24,8 @@ async def test_a_stop_is_heeded_by_the_worker_that_writes(desks: Desks, scripted
     await writer.until(reply, lambda state: state.text == "Half a sentence")
     stopped = await other.replies.stop(other.keys, reply.id)
     assert (stopped.text, stopped.state, stopped.note, stopped.boot) == ("Half a sentence", "stopped", "", "")
-    await asyncio.wait_for(scripted.chats[0].ended.wait(), 60)
-    assert scripted.chats[0].client_gone
+    await asyncio.wait_for(scripted.chat_requests[0].ended.wait(), 60)
+    assert scripted.chat_requests[0].is_client_gone
     while writer.replies._live:  # noqa: ASYNC110 -- it is told of a moment after it is stored
         await asyncio.sleep(0.01)
 
@@ -48,7 +48,7 @@ async def test_a_reply_of_a_worker_that_is_gone_can_be_stopped(desks: Desks, scr
 async def test_a_stop_holds_also_where_the_writing_worker_was_only_slow(desks: Desks, scripted: ScriptedModel) -> None:
     writer, other = await desks(), await desks()
     go_on = asyncio.Event()
-    scripted.script(Reply(["Half", " more.", " And more."], held={1: go_on}, fault="hang"))
+    scripted.script(Reply(["Half", " more.", " And more."], gates={1: go_on}, fault="hang"))
     reply = await writer.ask(await writer.write("Go on."))
     await writer.until(reply, lambda state: state.text == "Half")
     watcher, live = writer.replies._watcher, writer.replies._live[reply.id]
@@ -60,7 +60,7 @@ async def test_a_stop_holds_also_where_the_writing_worker_was_only_slow(desks: D
     assert live.task is not None
     await asyncio.wait_for(live.task, 60)
     assert live.finished
-    assert scripted.chats[0].client_gone
+    assert scripted.chat_requests[0].is_client_gone
     kept = await other.stored(reply)
     assert (kept.state, kept.note, kept.boot) == ("stopped", CUT_SHORT, "")
     assert kept.text.startswith("Half")
@@ -69,14 +69,14 @@ async def test_a_stop_holds_also_where_the_writing_worker_was_only_slow(desks: D
 async def test_asked_on_two_workers_it_is_written_once(desks: Desks, scripted: ScriptedModel) -> None:
     writer, other = await desks(), await desks()
     end = asyncio.Event()
-    scripted.script(Reply(["Once."], held={1: end}))
+    scripted.script(Reply(["Once."], gates={1: end}))
     entry = await writer.write("Go on.")
     reply = await writer.ask(entry)
     await writer.until(reply, lambda state: bool(state.text))
     assert (await other.ask(entry)).id == reply.id
     end.set()
     assert (await other.ended(reply)).text == "Once."
-    assert len(scripted.chats) == 1
+    assert len(scripted.chat_requests) == 1
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -86,7 +86,7 @@ async def test_asked_on_two_workers_at_the_same_moment_it_is_written_once(
     """A double click whose two requests land on two workers: both looked before either had begun."""
     desk, other = await desks(), await desks()
     entry, end = await desk.write("Go on."), asyncio.Event()
-    scripted.default = Reply(["Once."], held={} if fast else {1: end})
+    scripted.default_reply = Reply(["Once."], gates={} if fast else {1: end})
     both, real = asyncio.Barrier(2), Entries.add
 
     async def add(self: Entries, *given: object, **named: object) -> None:
@@ -103,7 +103,7 @@ async def test_asked_on_two_workers_at_the_same_moment_it_is_written_once(
     assert [(await each.ended(first)).text for each in (desk, other)] == ["Once.", "Once."]
     (thread,) = await desk.journal.page(desk.keys, entry.day)
     assert [reply.id for reply in thread.later] == [first.id]
-    assert len(scripted.chats) == 1
+    assert len(scripted.chat_requests) == 1
     monkeypatch.undo()
     later = await other.ended(await other.ask(entry))  # asked again afterwards it is another one
     assert later.id != first.id
@@ -143,8 +143,8 @@ async def test_turned_off_on_one_worker_replies_end_on_all(desks: Desks, scripte
     for each, text in ((reply, "Half a sentence"), (waiting, "")):
         ended = await asyncio.wait_for(desk.ended(each), 60)
         assert (ended.text, ended.state, ended.note) == (text, "stopped", TURNED_OFF)
-    await asyncio.wait_for(scripted.chats[0].ended.wait(), 60)
-    assert len(scripted.chats) == 1
+    await asyncio.wait_for(scripted.chat_requests[0].ended.wait(), 60)
+    assert len(scripted.chat_requests) == 1
 
 
 async def test_what_was_shown_is_stored_also_when_nothing_follows(desk: Desk, scripted: ScriptedModel) -> None:
@@ -197,7 +197,7 @@ async def waits(desk: Desk, reply_id: bytes, words: str) -> None:
 async def test_waiting_is_said_in_words_and_the_queue_is_fair(desks: Desks, scripted: ScriptedModel) -> None:
     desk = await desks(slots=1)
     end = asyncio.Event()
-    scripted.script(Reply(["Quiet."], held={1: end}))
+    scripted.script(Reply(["Quiet."], gates={1: end}))
     first = await desk.ask(await desk.write("One."))
     await desk.until(first, lambda state: bool(state.text))
     second, third = await desk.ask(await desk.write("Two.")), await desk.ask(await desk.write("Three."))

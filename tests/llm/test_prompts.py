@@ -20,7 +20,7 @@ from llamora.llm.prompts import (
     Turn,
 )
 from llamora.settings import LlmSettings
-from tests.scripted_model import ScriptedModel, tokens
+from tests.scripted_model import ScriptedModel, tokenize
 
 DAY = date(2026, 11, 20)
 SMALL_CONTEXT = LlmSettings(context_tokens=1200, max_reply_tokens=200)
@@ -38,13 +38,15 @@ async def build(
         client = ModelClient(model.url, "", with_settings)
         builder = PromptBuilder(with_settings, None)
         try:
-            return await builder.reply(client, day=DAY, thread=thread, rest_of_day=rest or [], passages=passages or [])
+            return await builder.build_reply(
+                client, day=DAY, thread=thread, rest_of_day=rest or [], passages=passages or []
+            )
         finally:
             await client.close()
 
 
 def size(prompt: Prompt, *, tokenizer: bool = True) -> int:
-    count = (lambda text: len(tokens(text))) if tokenizer else estimate_tokens
+    count = (lambda text: len(tokenize(text))) if tokenizer else estimate_tokens
     return sum(count(m.content) + MESSAGE_TOKENS for m in prompt.messages)
 
 
@@ -80,7 +82,7 @@ def test_a_prompt_always_fits(
     assert roles == [("user", "assistant")[n % 2] for n in range(len(roles))]
     assert roles[-1] == "user"
     assert "<|im_end|>" not in sent(prompt)
-    assert prompt.cut == "" or prompt.cut.endswith(".")
+    assert prompt.omitted == "" or prompt.omitted.endswith(".")
 
 
 async def test_what_fits_is_all_there() -> None:
@@ -95,7 +97,7 @@ async def test_what_fits_is_all_there() -> None:
     assert "[1] Friday, 3 May 2024\n> Once\n> upon a time." in last.content
     assert last.content.endswith("The answer.")
     assert [passage.number for passage in prompt.passages] == [1]
-    assert prompt.cut == ""
+    assert prompt.omitted == ""
 
 
 def filler(name: str, words: int = 120) -> str:
@@ -116,13 +118,13 @@ async def test_cuts_come_in_the_promised_order() -> None:
         prompt = await build(
             [*thread, Turn("me", filler("question", length))], rest=rest, passages=passages, with_settings=generous
         )
-        text, cut = sent(prompt), prompt.cut
+        text, cut = sent(prompt), prompt.omitted
         gone += [name for name in names if name not in text and name not in gone]
         assert all(name not in text for name in gone)
         shortened = "[…]" in text
-        assert shortened == ("the middle of the entry" in prompt.cut)
+        assert shortened == ("the middle of the entry" in prompt.omitted)
         assert not shortened or gone == names
-        assert (prompt.cut == "") == (not gone and not shortened)
+        assert (prompt.omitted == "") == (not gone and not shortened)
         assert "entry" in text
         assert "question" in text
     assert gone == names
@@ -136,7 +138,7 @@ async def test_a_megabyte_is_shortened_from_its_middle() -> None:
     assert "The beginning." in last
     assert last.endswith("The end.")
     assert "[…]" in last
-    assert prompt.cut == "Left out for lack of room: the middle of the entry."
+    assert prompt.omitted == "Left out for lack of room: the middle of the entry."
     assert size(prompt) > 600  # the room is used
 
 
@@ -167,7 +169,7 @@ async def test_a_folder_overrides_templates(tmp_path: Path) -> None:
     assert PromptBuilder(SMALL_CONTEXT, None).version == PROMPT_VERSION
     async with ScriptedModel() as model:
         client = ModelClient(model.url, "", SMALL_CONTEXT)
-        prompt = await builder.reply(client, day=DAY, thread=[Turn("me", "Ahoy.")], rest_of_day=[], passages=[])
+        prompt = await builder.build_reply(client, day=DAY, thread=[Turn("me", "Ahoy.")], rest_of_day=[], passages=[])
         await client.close()
     assert prompt.messages[0].content == "Answer like a sailor."
     assert prompt.messages[1].content.endswith("Ahoy.")
@@ -184,11 +186,11 @@ async def test_counting_takes_two_requests_however_long_the_thread() -> None:
     async with ScriptedModel() as model:
         client = ModelClient(model.url, "", LlmSettings(), model="m")
         thread = [Turn("me" if n % 2 == 0 else "reply", f"turn {n}") for n in range(301)]
-        prompt = await PromptBuilder(LlmSettings(), None).reply(
+        prompt = await PromptBuilder(LlmSettings(), None).build_reply(
             client, day=DAY, thread=thread, rest_of_day=[], passages=[]
         )
         await client.close()
-        assert [a.path for a in model.asked] == ["/props", "/tokenize"]
+        assert [a.path for a in model.requests] == ["/props", "/tokenize"]
     assert prompt.messages[1].content == "turn 0"
 
 

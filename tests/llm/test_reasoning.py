@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llamora.llm.client import Message, ModelClient, ModelError
 from llamora.llm.embedded import EmbeddedServer, find_model
-from llamora.llm.reasoning import Thoughts, opens_thought
+from llamora.llm.reasoning import ReasoningFilter, ends_in_reasoning
 from llamora.settings import LlmSettings
 from tests.scripted_model import Reply, ScriptedModel
 
@@ -34,7 +34,7 @@ async def test_a_server_is_asked_whether_its_template_opens_a_thought(server: st
         model.script(Reply(ALONE))
         client = ModelClient(model.url, "", QUICK)
         assert await said(client) == ["A quiet", " day."]
-        assert all("Well?" not in str(asked.body) for asked in model.asked if asked not in model.chats)
+        assert all("Well?" not in str(asked.body) for asked in model.requests if asked not in model.chat_requests)
         await client.close()
 
 
@@ -54,7 +54,9 @@ os._exit(0)
 """
 
 
-@pytest.mark.skipif(bool(EmbeddedServer.available()), reason=EmbeddedServer.available() or "available")
+@pytest.mark.skipif(
+    bool(EmbeddedServer.unavailable_reason()), reason=EmbeddedServer.unavailable_reason() or "available"
+)
 async def test_a_real_llama_cpp_tells_so_and_leaves_such_thoughts_in_the_text() -> None:
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", LLAMA_CPP, str(find_model())), stdin=PIPE, stdout=PIPE, stderr=DEVNULL
@@ -67,7 +69,7 @@ async def test_a_real_llama_cpp_tells_so_and_leaves_such_thoughts_in_the_text() 
                 assert line, "it ended"
         client = ModelClient(line.decode().split()[-1], "", LlmSettings())
         thinks = {"grammar": 'root ::= "They are sad.</think>A quiet day."'}
-        assert (await client.describe()).opens_thought
+        assert (await client.describe()).opens_reasoning
         pieces = [piece async for piece in client.stream([Message("user", "Well?")], max_tokens=50, extra=thinks)]
         assert "".join(pieces) == "A quiet day."
         await client.close()
@@ -87,8 +89,8 @@ async def test_a_template_that_opens_none_holds_nothing_back(end: str) -> None:
 
 async def test_what_the_settings_say_is_believed_and_else_the_first_reply() -> None:
     async with ScriptedModel() as model:
-        model.default = Reply(ALONE)
-        told = ModelClient(model.url, "", QUICK, opens_thought=True)
+        model.default_reply = Reply(ALONE)
+        told = ModelClient(model.url, "", QUICK, opens_reasoning=True)
         assert await said(told) == ["A quiet", " day."]
         await told.close()
         client = ModelClient(model.url, "", QUICK)
@@ -104,7 +106,7 @@ async def test_a_belief_that_was_wrong_is_given_up_and_costs_no_word() -> None:
         client = ModelClient(model.url, "", QUICK)
         model.script(Reply(["You wrote </think>", " today."]))
         await said(client)
-        model.default = Reply(["A quiet", " day."])
+        model.default_reply = Reply(["A quiet", " day."])
         assert await said(client) == ["A quiet day."]
         assert await said(client) == ["A quiet", " day."]
         await client.close()
@@ -112,7 +114,7 @@ async def test_a_belief_that_was_wrong_is_given_up_and_costs_no_word() -> None:
 
 async def test_where_thoughts_come_apart_the_answer_is_not_held_back() -> None:
     async with ScriptedModel(prompt_end="<think>\n") as model:
-        model.script(Reply(["A quiet", " day."], thoughts=["They are ", "sad."]))
+        model.script(Reply(["A quiet", " day."], reasoning=["They are ", "sad."]))
         client = ModelClient(model.url, "", QUICK)
         assert await said(client) == ["A quiet", " day."]
         await client.close()
@@ -146,16 +148,16 @@ def test_however_it_is_cut_nothing_comes_before_the_mark(
     whole = thought + mark + answer
     places = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
     pieces = [whole[a:b] for a, b in zip([0, *places], [*places, len(whole)], strict=True)]
-    got, plain = Thoughts(opened=True), Thoughts()
-    shown = "".join(map(got.feed, pieces)) + got.end(whole=True)
-    assert shown.strip() == (plain.feed(answer) + plain.end(whole=True)).strip()
-    assert got.closed_alone
+    got, plain = ReasoningFilter(starts_open=True), ReasoningFilter()
+    shown = "".join(map(got.feed, pieces)) + got.finish(is_complete=True)
+    assert shown.strip() == (plain.feed(answer) + plain.finish(is_complete=True)).strip()
+    assert got.closed_without_opening
 
 
 def test_only_the_end_of_a_prompt_counts() -> None:
-    assert opens_thought("x" * 10_000 + "<think>\n")
-    assert not opens_thought("<think>" + "x" * 10_000)
-    assert not opens_thought("<think></think>")
+    assert ends_in_reasoning("x" * 10_000 + "<think>\n")
+    assert not ends_in_reasoning("<think>" + "x" * 10_000)
+    assert not ends_in_reasoning("<think></think>")
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
@@ -174,12 +176,12 @@ def test_only_the_end_of_a_prompt_counts() -> None:
     ],
 )
 def test_what_a_template_puts_between_turns_is_not_said(text: str, size: int) -> None:
-    thoughts = Thoughts()
+    thoughts = ReasoningFilter()
     shown = "".join(thoughts.feed(text[at : at + size]) for at in range(0, len(text), size))
-    assert (shown + thoughts.end(whole=True)).strip() == "Good morning."
+    assert (shown + thoughts.finish(is_complete=True)).strip() == "Good morning."
 
 
 @pytest.mark.parametrize("text", ["Is 3 <4 or <s>this</s> so?", "A <start_of and <|x|>.", "<end"])
 def test_what_only_looks_like_it_is_said(text: str) -> None:
-    thoughts = Thoughts()
-    assert "".join(map(thoughts.feed, text)) + thoughts.end(whole=True) == text
+    thoughts = ReasoningFilter()
+    assert "".join(map(thoughts.feed, text)) + thoughts.finish(is_complete=True) == text

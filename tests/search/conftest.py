@@ -25,11 +25,11 @@ TODAY = date(2026, 11, 20)
 @pytest.fixture(scope="session")
 def embedder(cache: Path) -> Iterator[Embedder]:
     """The packaged model, loaded once."""
-    made = Embedder(EmbeddingSettings(), cache)
-    asyncio.run(made.warm_up())
-    assert made.ready, made.reason
-    yield made
-    asyncio.run(made.close())
+    model = Embedder(EmbeddingSettings(), cache)
+    asyncio.run(model.warm_up())
+    assert model.is_ready, model.reason
+    yield model
+    asyncio.run(model.close())
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ class Desk:
     db: LocalDB
     service: SearchService
     keys: Keyring
-    other: Keyring
+    other_keys: Keyring
     embedder: Embedder
     path: Path
 
@@ -60,22 +60,22 @@ class Desk:
         self.service.put(keys, entry)
         return entry
 
-    async def until_found(self, query: str, ids: list[bytes]) -> None:
+    async def wait_until_found(self, query: str, ids: list[bytes]) -> None:
         """Ask until just these are found: a search waits for what others wrote, but for a moment only."""
         async with asyncio.timeout(60):
-            while await self.found(query) != ids:  # noqa: ASYNC110 -- nothing tells of it
+            while await self.search_ids(query) != ids:  # noqa: ASYNC110 -- nothing tells of it
                 await asyncio.sleep(0.01)
 
-    async def ready(self, keys: Keyring | None = None) -> None:
+    async def wait_ready(self, keys: Keyring | None = None) -> None:
         keys = keys or self.keys
         await self.service.unlock(keys)
-        await self.service.settled(keys.user_id)
+        await self.service.wait_until_idle(keys.user_id)
 
-    async def ask(self, query: str, keys: Keyring | None = None, limit: int = 20, offset: int = 0) -> SearchResults:
+    async def search(self, query: str, keys: Keyring | None = None, limit: int = 20, offset: int = 0) -> SearchResults:
         return await self.service.search(keys or self.keys, query, today=TODAY, limit=limit, offset=offset)
 
-    async def found(self, query: str, keys: Keyring | None = None) -> list[bytes]:
-        return [hit.entry_id for hit in (await self.ask(query, keys)).hits]
+    async def search_ids(self, query: str, keys: Keyring | None = None) -> list[bytes]:
+        return [hit.entry_id for hit in (await self.search(query, keys)).hits]
 
 
 @pytest.fixture
@@ -87,15 +87,17 @@ async def desks(
     path = tmp_path / "journal.sqlite3"
     run_db_migrations(path, resource("migrations"))
 
-    async def make(with_model: Embedder = embedder, settings: SearchSettings = SearchSettings()) -> Desk:  # noqa: B008
+    async def make(model: Embedder = embedder, settings: SearchSettings = SearchSettings()) -> Desk:  # noqa: B008
         db = await LocalDB.open(path)
         if not opened:
-            for place, (user, made) in enumerate(made_keys):
-                await db.users.add(User(user, f"writer {place}", recovery_confirmed=True), made.slots, made.sealed)
-        keys, other = (open_keyring(user, made.master, made.sealed) for user, made in made_keys)
-        service = SearchService(db, with_model, settings)
+            for index, (user, new_keys) in enumerate(made_keys):
+                await db.users.add(
+                    User(user, f"writer {index}", recovery_confirmed=True), new_keys.slots, new_keys.sealed
+                )
+        keys, other = (open_keyring(user, new_keys.master, new_keys.sealed) for user, new_keys in made_keys)
+        service = SearchService(db, model, settings)
         await service.start()
-        opened.append(Desk(db, service, keys, other, with_model, path))
+        opened.append(Desk(db, service, keys, other, model, path))
         return opened[-1]
 
     yield make

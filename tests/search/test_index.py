@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from llamora.search import index as module
 from llamora.search.index import Document, UserIndex
-from llamora.search.rank import START, STOP, normalised, parse_query
-from llamora.search.vectors import Passages
+from llamora.search.rank import MATCH_START, MATCH_STOP, normalize, parse_query
+from llamora.search.vectors import VectorIndex
 
 TODAY = date(2026, 11, 20)
 
@@ -30,7 +30,7 @@ def document(number: int, text: str, day: date = TODAY, mine: bool = True, revis
 
 def found(index: UserIndex, text: str, limit: int = 20, offset: int = 0) -> list[int]:
     matches = index.search(parse_query(text, TODAY), {}, 0.5, limit, offset)
-    return [int.from_bytes(match.entry_id, "big") for match in matches.page]
+    return [int.from_bytes(match.entry_id, "big") for match in matches.matches]
 
 
 def test_words_are_found_by_stem_and_without_diacritics(index: UserIndex) -> None:
@@ -80,11 +80,11 @@ def test_every_script_is_found(index: UserIndex, text: str, queries: list[str]) 
 def test_each_way_to_write_a_letter_finds_the_others(index: UserIndex, written: str, typed: str) -> None:
     index.put([document(1, f"Long before that. {written}, she said."), document(2, "other words")])
     assert found(index, typed) == [1]
-    (shown,) = index.snippets(parse_query(typed, TODAY), [f"Long before that. {written}, she said."])
-    marked = "".join(re.findall(f"{START}([^{STOP}]*){STOP}", shown))
+    (shown,) = index.build_snippets(parse_query(typed, TODAY), [f"Long before that. {written}, she said."])
+    marked = "".join(re.findall(f"{MATCH_START}([^{MATCH_STOP}]*){MATCH_STOP}", shown))
     assert marked
     assert set(marked) <= set(written)  # the letters are the writer's
-    assert written in shown.replace(START, "").replace(STOP, "")
+    assert written in shown.replace(MATCH_START, "").replace(MATCH_STOP, "")
 
 
 @given(
@@ -96,12 +96,12 @@ def test_each_way_to_write_a_letter_finds_the_others(index: UserIndex, written: 
 )
 def test_a_snippet_is_a_piece_of_the_text_itself(words: list[str], asked: str) -> None:
     index = UserIndex(graph_above=10**9)
-    text = normalised(" ".join(words))
-    (shown,) = index.snippets(parse_query(asked, TODAY), [text])
+    text = normalize(" ".join(words))
+    (shown,) = index.build_snippets(parse_query(asked, TODAY), [text])
     index.close()
-    bare = shown.replace(START, "").replace(STOP, "")
+    bare = shown.replace(MATCH_START, "").replace(MATCH_STOP, "")
     assert any(piece in text for piece in (bare, bare[1:], bare[:-1], bare[1:-1]))
-    assert bool(shown) == (START in shown)
+    assert bool(shown) == (MATCH_START in shown)
 
 
 def test_everyday_words_of_any_language_let_the_others_speak(index: UserIndex) -> None:
@@ -185,13 +185,13 @@ def test_what_is_dropped_is_gone_with_words_and_vectors(index: UserIndex) -> Non
     index.drop([(1).to_bytes(16, "big")])
     assert found(index, "apples") == []
     matches = index.search(parse_query("fruit", TODAY), {"": vector[0]}, 0.5, 10, 0)
-    assert [match.entry_id for match in matches.page] == []
+    assert [match.entry_id for match in matches.matches] == []
     assert not index.put_vectors((1).to_bytes(16, "big"), 1, vector[:1])
     # The place is used again, without what was there.
     index.put([document(3, "plums")])
     assert found(index, "apples") == []
     assert found(index, "plums") == [3]
-    leftovers = index._lexicon._db.execute("SELECT count(*) FROM words WHERE words MATCH 'apple*'").fetchone()[0]
+    leftovers = index._fulltext._db.execute("SELECT count(*) FROM words WHERE words MATCH 'apple*'").fetchone()[0]
     assert leftovers == 0
 
 
@@ -205,9 +205,9 @@ def test_a_question_of_another_dimension_goes_by_word(index: UserIndex) -> None:
     assert index.put_vectors((1).to_bytes(16, "big"), 1, np.ones((1, 4), dtype=np.float32), "m")
     asked = {"m": np.ones(8, dtype=np.float32)}
     matches = index.search(parse_query("apples", TODAY), asked, 0.5, 5, 0)
-    assert [match.entry_id[-1] for match in matches.page] == [1]
-    assert not matches.meaning
-    assert index.nearest(asked, 5, frozenset()) == []
+    assert [match.entry_id[-1] for match in matches.matches] == [1]
+    assert not matches.is_semantic
+    assert index.find_nearest(asked, 5, frozenset()) == []
 
 
 def test_paging_gives_each_match_once(index: UserIndex) -> None:
@@ -241,19 +241,19 @@ def test_each_match_is_on_one_page_also_beyond_the_pool(
     query = parse_query("tea cup spoon", TODAY)
     pages = [index.search(query, asked, 0.5, 7, offset) for offset in range(0, 200, 7)]
     assert {page.total for page in pages} == {200}
-    shown = [match.entry_id for page in pages for match in page.page]
+    shown = [match.entry_id for page in pages for match in page.matches]
     assert len(shown) == len(set(shown)) == 200
 
 
 def test_snippets_mark_what_matches(index: UserIndex) -> None:
     query = parse_query("running 天気", TODAY)
     long = "word " * 200 + "she runs fast" + " word" * 200
-    first, second, third = index.snippets(query, [long, "no match", "今日は天気"])
+    first, second, third = index.build_snippets(query, [long, "no match", "今日は天気"])
     assert "she \x01runs\x02 fast" in first
     assert len(first) < 400
     assert second == ""
     assert "".join(third.split("\x01")).replace("\x02", "") == "今日は天気"
-    assert index.snippets(query, ["no"]) == [""]
+    assert index.build_snippets(query, ["no"]) == [""]
 
 
 def clustered(rows: int, dim: int, seed: int) -> "np.ndarray":
@@ -268,25 +268,25 @@ def test_the_graph_agrees_with_exact_search_through_edits() -> None:
     pytest.importorskip("hnswlib", reason="chroma-hnswlib has no wheel for this machine: search is exact there")
     vectors = clustered(4000, 384, 1)
     queries = clustered(100, 384, 2)
-    exact, graph = Passages(384, 10**9), Passages(384, 1000)
+    exact, graph = VectorIndex(384, 10**9), VectorIndex(384, 1000)
     for passages in (exact, graph):
         for slot in range(3000):
             passages.put(slot, vectors[slot : slot + 1])
-    while graph.link():
+    while graph.extend_graph():
         pass
     for passages in (exact, graph):
         for slot in range(0, 3000, 7):
             passages.drop(slot)
         for slot in range(0, 1000, 3):
             passages.put(slot, vectors[3000 + slot : 3001 + slot])
-    assert not graph.linked
-    while graph.link():
+    assert not graph.is_graph_complete
+    while graph.extend_graph():
         pass
-    assert graph.linked
-    assert not exact.linked
+    assert graph.is_graph_complete
+    assert not exact.is_graph_complete
     same = 0
     for query in queries:
-        best = [set(np.argsort(-p.nearest(query, 3000, None))[:10].tolist()) for p in (exact, graph)]
+        best = [set(np.argsort(-p.nearest_cosines(query, 3000, None))[:10].tolist()) for p in (exact, graph)]
         same += len(best[0] & best[1])
     assert same / (10 * len(queries)) >= 0.99
 
@@ -300,7 +300,7 @@ def test_the_sketch_agrees_with_exact_search_through_edits(monkeypatch: pytest.M
     drawn = (rng.normal(size=(6100, 384)) * np.arange(1, 385) ** -0.3) @ turned
     vectors = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
     vectors, queries = vectors[:6000], vectors[6000:]
-    passages = Passages(384, 10**9)
+    passages = VectorIndex(384, 10**9)
     held: dict[int, slice] = {}
 
     def put(slot: int, rows: slice) -> None:
@@ -309,7 +309,7 @@ def test_the_sketch_agrees_with_exact_search_through_edits(monkeypatch: pytest.M
 
     for slot in range(2000):
         put(slot, slice(2 * slot, 2 * slot + 2))
-    while passages.sketch():
+    while passages.extend_sketch():
         pass
     for slot in range(0, 2000, 7):
         passages.drop(slot)
@@ -318,7 +318,7 @@ def test_the_sketch_agrees_with_exact_search_through_edits(monkeypatch: pytest.M
         put(slot, slice(4000 + 2 * slot, 4002 + 2 * slot))
     allowed = np.ones(2000, dtype=np.bool_)
     allowed[1::2] = False
-    assert passages._sketched == passages.count
+    assert passages._sketched_count == passages.row_count
     for mask in (None, allowed):
         same = 0
         for query in queries:
@@ -327,7 +327,7 @@ def test_the_sketch_agrees_with_exact_search_through_edits(monkeypatch: pytest.M
                 if mask is None or mask[slot]:
                     each = vectors[rows] @ query
                     cosines[slot] = 0.7 * each.max() + 0.3 * each.mean()
-            likeness = passages.nearest(query, 2000, mask)
+            likeness = passages.nearest_cosines(query, 2000, mask)
             same += len(set(np.argsort(-likeness)[:10].tolist()) & set(np.argsort(-cosines)[:10].tolist()))
             assert likeness[likeness > -2] == pytest.approx(cosines[likeness > -2], abs=0.004)
         assert same / (10 * len(queries)) >= 0.99
@@ -347,17 +347,17 @@ def test_phrases_are_found_by_where_their_words_stand(index: UserIndex) -> None:
 
 def test_compaction_keeps_every_vector() -> None:
     vectors = clustered(900, 16, 3)
-    passages = Passages(16, 10**9)
+    passages = VectorIndex(16, 10**9)
     for slot in range(300):
         passages.put(slot, vectors[3 * slot : 3 * slot + 3])
     for slot in range(0, 300, 2):
         passages.drop(slot)
-    before = passages.nearest(vectors[5], 300, None)
+    before = passages.nearest_cosines(vectors[5], 300, None)
     assert passages.compact()
-    assert passages.count == 450
-    assert passages.nearest(vectors[5], 300, None) == pytest.approx(before, abs=1e-6)
-    assert passages.passage(1, vectors[5]) == 2
-    assert not passages.has(0)
+    assert passages.row_count == 450
+    assert passages.nearest_cosines(vectors[5], 300, None) == pytest.approx(before, abs=1e-6)
+    assert passages.nearest_passage(1, vectors[5]) == 2
+    assert not passages.has_vectors(0)
     assert not passages.compact()
 
 
@@ -376,7 +376,7 @@ def test_the_very_form_of_a_word_is_found_among_thousands_of_its_kin(index: User
     index.put([document(1, "All the morning abed", revision=2)])
     assert 1 not in found(index, "busying", 2000)
     index.drop([(1).to_bytes(16, "big")])
-    assert index._lexicon._db.execute("SELECT count(*) FROM forms WHERE forms MATCH 'abed OR busying'").fetchone() == (
+    assert index._fulltext._db.execute("SELECT count(*) FROM forms WHERE forms MATCH 'abed OR busying'").fetchone() == (
         0,
     )
 
@@ -385,9 +385,9 @@ def test_the_very_form_of_a_word_is_found_among_thousands_of_its_kin(index: User
 def test_what_is_typed_is_found_before_its_last_letter(index: UserIndex, typed: str) -> None:
     text = "Running in happiness to the cafétéria of naivety, busying myself"
     index.put([document(1, text), document(2, "nothing of all that")])
-    query = parse_query(typed, TODAY, typing=True)
-    assert [match.entry_id[-1] for match in index.search(query, {}, 0.5, 5, 0).page] == [1]
-    assert START in index.snippets(query, [text])[0]
+    query = parse_query(typed, TODAY, is_typing=True)
+    assert [match.entry_id[-1] for match in index.search(query, {}, 0.5, 5, 0).matches] == [1]
+    assert MATCH_START in index.build_snippets(query, [text])[0]
 
 
 def test_postings_that_are_kept_follow_what_is_written_edited_and_dropped(index: UserIndex) -> None:
@@ -411,7 +411,7 @@ def test_the_best_stretch_of_a_very_long_text_is_shown(index: UserIndex) -> None
     # A megabyte in which the words of the question are everywhere, and all of them in one place.
     filler = "The quick brown cat sleeps all day. "
     text = filler * 15_000 + "Here the quick fox met a weasel. " + filler * 15_000
-    (marked,) = index.snippets(parse_query("quick fox weasel", TODAY), [text])
-    assert f"{START}fox{STOP}" in marked
-    assert f"{START}weasel{STOP}" in marked
+    (marked,) = index.build_snippets(parse_query("quick fox weasel", TODAY), [text])
+    assert f"{MATCH_START}fox{MATCH_STOP}" in marked
+    assert f"{MATCH_START}weasel{MATCH_STOP}" in marked
     assert len(marked) < 1000

@@ -12,7 +12,7 @@ import pytest
 
 from llamora.persistence.entries import Entry
 from llamora.search.embedder import Embedder
-from llamora.search.rank import MAX_QUERY, normalised
+from llamora.search.rank import MAX_QUERY, normalize
 from llamora.settings import EmbeddingSettings
 from llamora.vault.keys import Keyring
 from tests.search.conftest import TODAY, Desk
@@ -85,16 +85,16 @@ STRANGE = [
 async def test_no_query_is_an_error(desk: Desk, entries: int) -> None:
     for text in ("the heron by the weir, شكرا", "今日は良い天気ですね 😀 \u0301", "שלום Straße")[:entries]:
         await desk.write(text)
-    await desk.write("heron of another", keys=desk.other)
-    await desk.ready()
+    await desk.write("heron of another", keys=desk.other_keys)
+    await desk.wait_ready()
     mine = set((await desk.db.entries.revisions(desk.keys.user_id)).keys())
     for query in STRANGE:
         for typing in (False, True):
-            found = await desk.service.search(desk.keys, query, today=TODAY, typing=typing)
+            found = await desk.service.search(desk.keys, query, today=TODAY, is_typing=typing)
             assert {hit.entry_id for hit in found.hits} <= mine, query[:40]
             assert found.total == len(found.hits), query[:40]
-            assert found.complete
-            assert ("letters were searched" in found.hint) == (len(normalised(query).strip()) > MAX_QUERY), query[:40]
+            assert found.is_complete
+            assert ("letters were searched" in found.hint) == (len(normalize(query).strip()) > MAX_QUERY), query[:40]
 
 
 @dataclass
@@ -151,9 +151,9 @@ async def noticed(desk: Desk, keys: Keyring) -> None:
     """Ask until the index is as new as the store: a search waits for what others wrote, but for a moment only."""
     async with asyncio.timeout(60):
         while True:
-            await desk.ask("anything", keys)
-            await desk.service.settled(keys.user_id)
-            if desk.service._users[keys.user_id].counter == await desk.db.search_version():
+            await desk.search("anything", keys)
+            await desk.service.wait_until_idle(keys.user_id)
+            if desk.service._states[keys.user_id].search_counter == await desk.db.search_version():
                 return
 
 
@@ -162,7 +162,7 @@ async def hold(desk: Desk, known: Known, done: list[str]) -> None:
     living = {entry.id: entry for entry in known.entries.values() if entry.deleted is None}
     for word in VOCABULARY:
         term = word.split()[-1]
-        found = await desk.ask(f'"{term}"', known.keys, limit=1000)
+        found = await desk.search(f'"{term}"', known.keys, limit=1000)
         wanted = {entry.id for entry in living.values() if term in entry.text}
         if "one by one" not in found.hint:
             assert {hit.entry_id for hit in found.hits} == wanted, (term, done)
@@ -178,7 +178,7 @@ async def hold(desk: Desk, known: Known, done: list[str]) -> None:
         ("in:2025", {entry.id for entry in living.values() if entry.day.year == 2025}),
         ("on:0999-01-01", set[bytes]()),  # a day without entries
     ):
-        found = await desk.ask(query, known.keys, limit=1000)
+        found = await desk.search(query, known.keys, limit=1000)
         assert {hit.entry_id for hit in found.hits} == wanted, (query, done)
         assert found.total == len(wanted)
 
@@ -189,9 +189,9 @@ async def test_what_is_found_is_what_there_is(desks: Desks, tmp_path: Path, seed
     """Two writers, one store, everything that may happen in any order: snapshots, locks and unlocks between."""
     desk = await (desks() if meaning else desks(Embedder(EmbeddingSettings(enabled=False), tmp_path)))
     dice = Random(seed)
-    writers = [Known(desk.keys), Known(desk.other)]
+    writers = [Known(desk.keys), Known(desk.other_keys)]
     for known in writers:
-        await desk.ready(known.keys)
+        await desk.wait_ready(known.keys)
     done: list[str] = []
     for _ in range(8):
         for _ in range(dice.randint(1, 8)):
@@ -200,18 +200,18 @@ async def test_what_is_found_is_what_there_is(desks: Desks, tmp_path: Path, seed
             await noticed(desk, known.keys)
             await hold(desk, known, done)
             if dice.random() < 0.4:
-                done.append(f"saved {await desk.service.save(known.keys.user_id)}")
+                done.append(f"saved {await desk.service.save_snapshot(known.keys.user_id)}")
             if dice.random() < 0.4:
                 desk.service.lock(known.keys.user_id)
-                await desk.ready(known.keys)
+                await desk.wait_ready(known.keys)
                 done.append("locked")
                 await hold(desk, known, done)
     for known in writers:
         stored = await desk.db.vectors.get(known.keys, [*known.gone, *known.entries])
         assert not known.gone & {vectors.entry_id for vectors in stored}
-        user = desk.service._users[known.keys.user_id]
+        user = desk.service._states[known.keys.user_id]
         assert not known.gone & set(user.index.revisions)
-        assert not known.gone & set(user.seen)
+        assert not known.gone & set(user.revisions)
 
 
 async def test_what_is_erased_is_in_no_byte_of_the_index_or_of_a_later_snapshot(desk: Desk) -> None:
@@ -219,30 +219,30 @@ async def test_what_is_erased_is_in_no_byte_of_the_index_or_of_a_later_snapshot(
     await desk.write("the heron by the weir")
     erased = await desk.write(f"the heron said {word}")
     reply = await desk.write(f"So {word} it was", role="reply")
-    await desk.ready()
-    user = desk.service._users[desk.keys.user_id]
+    await desk.wait_ready()
+    user = desk.service._states[desk.keys.user_id]
 
     def held() -> bool:
-        sections = [array.tobytes() for _, array in user.index.sections()]
-        image = user.index._lexicon._db.serialize()
+        sections = [array.tobytes() for _, array in user.index.iter_sections()]
+        image = user.index._fulltext._db.serialize()
         return any(word.encode() in part or erased.id in part for part in (*sections, image))
 
-    assert await user.run(held)
+    assert await user.run_in_thread(held)
     await desk.db.entries.erase(desk.keys, [erased.id, reply.id])
     desk.service.drop(desk.keys.user_id, [erased.id, reply.id])
-    await desk.service.settled(desk.keys.user_id)
-    assert await desk.service.save(desk.keys.user_id)
-    assert not await user.run(held)
+    await desk.service.wait_until_idle(desk.keys.user_id)
+    assert await desk.service.save_snapshot(desk.keys.user_id)
+    assert not await user.run_in_thread(held)
     # The same from an index that a snapshot was taken over into.
     gone = await desk.write(f"once more {word}")
-    await desk.service.settled(desk.keys.user_id)
-    assert await desk.service.save(desk.keys.user_id)
+    await desk.service.wait_until_idle(desk.keys.user_id)
+    assert await desk.service.save_snapshot(desk.keys.user_id)
     desk.service.lock(desk.keys.user_id)
-    await desk.ready()
-    user, erased = desk.service._users[desk.keys.user_id], gone
-    assert await user.run(held)
+    await desk.wait_ready()
+    user, erased = desk.service._states[desk.keys.user_id], gone
+    assert await user.run_in_thread(held)
     await desk.db.entries.erase(desk.keys, [gone.id])
     desk.service.drop(desk.keys.user_id, [gone.id])
-    await desk.service.settled(desk.keys.user_id)
-    assert await desk.service.save(desk.keys.user_id)
-    assert not await user.run(held)
+    await desk.service.wait_until_idle(desk.keys.user_id)
+    assert await desk.service.save_snapshot(desk.keys.user_id)
+    assert not await user.run_in_thread(held)

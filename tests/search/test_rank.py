@@ -6,18 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamora.search.rank import (
+    MATCH_START,
+    MATCH_STOP,
     MAX_QUERY,
-    START,
-    STOP,
     Query,
-    chips,
-    fused,
-    opening,
+    excerpt,
+    filter_chips,
+    fuse_scores,
     parse_query,
-    pieces,
-    plain,
-    plain_query,
-    relaxed,
+    query_from_text,
+    relax_query,
+    split_marked,
+    strip_markdown,
 )
 
 TODAY = date(2026, 11, 20)
@@ -46,16 +46,16 @@ PIECES = st.sampled_from(
 )
 def test_the_parser_never_raises_and_says_what_it_read(text: str, today: date, typing: bool) -> None:
     query = parse_query(text, today, typing)
-    for each in (query, relaxed(query)):
+    for each in (query, relax_query(query)):
         assert each.hint == "" or each.hint.endswith(".")
         assert len(each.words) <= 64
-    for part, rest in chips(text, today):
+    for part, rest in filter_chips(text, today):
         # To take a chip off makes a query of less, and one that is no error either.
         assert part.strip()
         assert len(rest) < len(text) + 1
         parse_query(rest, today)
     if query.after and query.before and query.after > query.before:
-        assert query.impossible
+        assert query.is_impossible
         assert query.hint
 
 
@@ -70,7 +70,9 @@ def test_words_phrases_and_exclusions() -> None:
 def test_the_words_of_a_question_are_pruned_but_never_all() -> None:
     assert parsed("What did I say about my mother's garden?").words == ("say", "mother", "garden")
     assert parsed("who was that").words == ("who", "was", "that")
-    assert parsed("What did I say about my mother's garden?").meaning == "What did I say about my mother's garden?"
+    assert (
+        parsed("What did I say about my mother's garden?").semantic_text == "What did I say about my mother's garden?"
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,8 +114,8 @@ def test_plain_times_filter_alone_and_weigh_beside_words() -> None:
     alone = parsed("last March")
     assert (alone.after, alone.before, alone.words) == (date(2026, 3, 1), date(2026, 3, 31), ())
     beside = parsed("the garden last March")
-    assert beside.when is not None
-    assert (beside.when.start, beside.after) == (date(2026, 3, 1), None)
+    assert beside.mentioned_dates is not None
+    assert (beside.mentioned_dates.start, beside.after) == (date(2026, 3, 1), None)
     assert "garden" in beside.words
 
 
@@ -144,7 +146,7 @@ def test_what_is_not_understood_is_searched_with_a_hint(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["heron in:20", "heron by:", "heron in:", 'heron "the', "heron on:tomo"])
 def test_nothing_is_complained_of_while_it_is_typed(text: str) -> None:
-    query = parse_query(text, TODAY, typing=True)
+    query = parse_query(text, TODAY, is_typing=True)
     assert query.hint == ""
     assert query.words[0].startswith("heron")
     assert len(query.words) <= 1 or text.endswith("the")
@@ -163,18 +165,18 @@ def test_nothing_is_complained_of_while_it_is_typed(text: str) -> None:
 )
 def test_what_contradicts_itself_is_said(text: str, hint: str) -> None:
     query = parsed(text)
-    assert query.impossible
+    assert query.is_impossible
     assert query.hint == hint
-    assert len(chips(text, TODAY)) == (1 if "last march" in text else 2)
+    assert len(filter_chips(text, TODAY)) == (1 if "last march" in text else 2)
 
 
 def test_what_is_asked_for_twice_is_asked_for_once() -> None:
-    assert chips('in:2024 tea IN:2024 "a b" "a b"', TODAY) == (
+    assert filter_chips('in:2024 tea IN:2024 "a b" "a b"', TODAY) == (
         ("in:2024", 'tea "a b" "a b"'),
         ('"a b"', "in:2024 tea IN:2024"),
     )
     assert parsed('"a b" "a b" -c -c tag:x tag:x') == Query(
-        phrases=("a b",), excluded=("c",), tags=("x",), meaning="a b"
+        phrases=("a b",), excluded=("c",), tags=("x",), semantic_text="a b"
     )
 
 
@@ -184,7 +186,7 @@ def test_nothing_asks_for_nothing() -> None:
 
 
 def test_relaxed_phrases_are_words() -> None:
-    query = relaxed(parsed('tea "the green cup"'))
+    query = relax_query(parsed('tea "the green cup"'))
     assert query.phrases == ()
     assert query.words == ("tea", "green", "cup")
     assert query.hint
@@ -192,34 +194,38 @@ def test_relaxed_phrases_are_words() -> None:
 
 def test_fusion_is_between_nothing_and_one_and_follows_the_weight() -> None:
     lexical, dense = np.array([4.0, 2.0, 0.0]), np.array([-0.1, 0.4, 0.8])
-    scores = fused(lexical, dense, 0.5)
+    scores = fuse_scores(lexical, dense, 0.5)
     assert scores == pytest.approx([0.5, 0.5, 0.5])
-    assert fused(lexical, dense, 1.0) == pytest.approx([1, 0.5, 0])
-    assert fused(lexical, None, 0.5) == pytest.approx([1, 0.5, 0])
-    assert fused(np.zeros(3), np.zeros(3), 0.5) == pytest.approx([0, 0, 0])
+    assert fuse_scores(lexical, dense, 1.0) == pytest.approx([1, 0.5, 0])
+    assert fuse_scores(lexical, None, 0.5) == pytest.approx([1, 0.5, 0])
+    assert fuse_scores(np.zeros(3), np.zeros(3), 0.5) == pytest.approx([0, 0, 0])
 
 
 def test_simple_markdown_loses_its_marks() -> None:
     text = "# Head\n\n> - [ ] *one* **two** `three` [four](https://example.org) snake_case 2 * 3\n\n---\n1. five"
-    assert " ".join(plain(text).split()) == "Head one two three four snake_case 2 * 3 five"
+    assert " ".join(strip_markdown(text).split()) == "Head one two three four snake_case 2 * 3 five"
 
 
 @given(st.text(max_size=500))
 def test_plain_and_opening_take_anything(text: str) -> None:
-    assert len(opening(plain(text))) <= 241
+    assert len(excerpt(strip_markdown(text))) <= 241
 
 
 @given(st.lists(st.tuples(st.text(alphabet="ab c<", min_size=1, max_size=8), st.booleans()), max_size=8))
 def test_pieces_keep_every_letter(parts: list[tuple[str, bool]]) -> None:
-    marked = "".join(f"{START}{text}{STOP}" if mark else text for text, mark in parts)
-    found = pieces(marked)
+    marked = "".join(f"{MATCH_START}{text}{MATCH_STOP}" if mark else text for text, mark in parts)
+    found = split_marked(marked)
     squeezed = "".join("".join(text for text, _ in parts).split())
     assert "".join("".join(text for text, _ in found).split()) == squeezed
     assert all(text for text, _ in found)
 
 
 def test_marks_are_told_apart() -> None:
-    assert pieces(f"the {START}red{STOP}  house") == (("the ", False), ("red", True), (" house", False))
+    assert split_marked(f"the {MATCH_START}red{MATCH_STOP}  house") == (
+        ("the ", False),
+        ("red", True),
+        (" house", False),
+    )
 
 
 def test_a_question_is_asked_of_its_days_in_english_and_in_german() -> None:
@@ -227,6 +233,6 @@ def test_a_question_is_asked_of_its_days_in_english_and_in_german() -> None:
         ("What was it about last Tuesday?", date(2026, 11, 17)),
         ("Was war am 12. März 2024 mit dem Fluss?", date(2024, 3, 12)),
     ):
-        found = plain_query(text, date(2026, 11, 20)).when
+        found = query_from_text(text, date(2026, 11, 20)).mentioned_dates
         assert found is not None
         assert found.start == found.end == day

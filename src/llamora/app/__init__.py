@@ -19,7 +19,7 @@ from llamora.app.services.container import EXTENSION, AppLifecycle, AppServices,
 from llamora.journal.accounts import AccountError
 from llamora.journal.profile import known_zone
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision, StorageError
-from llamora.search.rank import plain
+from llamora.search.rank import strip_markdown
 from llamora.settings import Settings, load_settings, resource
 from llamora.text import error_location
 from llamora.vault.envelope import SealError
@@ -92,7 +92,7 @@ def _templates(app: Quart, files: assets.Assets) -> None:
     app.add_template_filter(i18n.month_short, "month_short")
     app.add_template_filter(i18n.number_words, "number")
     app.add_template_filter(i18n.said, "said")
-    app.add_template_filter(plain, "plain")
+    app.add_template_filter(strip_markdown, "plain")
     app.add_template_filter(_phrase, "phrase")
     app.add_template_global(i18n.range_words, "range_words")
     app.add_template_global(i18n.current, "language")

@@ -370,7 +370,7 @@ async def model_view(model: Model, *, name: str = "", full: bool = False, hidden
     """
     if hidden:
         return ModelView(available=False, hidden=True)
-    if why_not := model.why_not(name):
+    if why_not := model.unavailable_reason(name):
         return ModelView(available=False, sentence=why_not)
     built_in = model.is_built_in(name)
     words = _("the small built-in model") if built_in else _("the model you connected")
@@ -380,19 +380,19 @@ async def model_view(model: Model, *, name: str = "", full: bool = False, hidden
     if info is None:
         if built_in:  # it starts when it is first asked
             return ModelView(available=True, words=words, embedded=True)
-        place = model.place(name)
+        place = model.host_of(name)
         host = urlsplit(place if "//" in place else f"//{place}").hostname or place
         now = _("%(model)s; %(host)s does not answer just now") % {"model": words, "host": host}
         away = not is_loopback(place if "//" in place else f"//{place}")
         return ModelView(available=True, words=now, leaves_machine=away, silent=True)
-    shown = words if info.embedded else info.name
+    shown = words if info.is_embedded else info.name
     return ModelView(
         available=True,
         name=info.name,
         words=shown,
-        endpoint="" if info.embedded else info.endpoint,
-        leaves_machine=not info.on_this_machine,
-        embedded=info.embedded,
+        endpoint="" if info.is_embedded else info.endpoint,
+        leaves_machine=not info.is_local,
+        embedded=info.is_embedded,
     )
 
 

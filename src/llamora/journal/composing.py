@@ -97,13 +97,13 @@ class Composer:
         drawn = await recalled(self._journal.traces, self._db, keys, [to, *also], turns[-1].text, day, here, drawn)
         found = [each.used for each in drawn]
         passages = [Passage(number, used.day, used.text) for number, used in enumerate(found, 1)]
-        prompt = await self._prompts.reply(
+        prompt = await self._prompts.build_reply(
             client,
             day=day,
             thread=turns,
             rest_of_day=[Turn("me", e.text) for e in notes],
             passages=passages,
-            exact=exact,
+            count_exactly=exact,
         )
         info = await client.describe()
         used = tuple(replace(found[p.number - 1], number=p.number, text=p.text) for p in prompt.passages)
@@ -138,15 +138,15 @@ class Composer:
     ) -> Receipt:
         """What is known of a reply before the model is asked."""
         return Receipt(
-            model="small built-in model" if info.embedded else info.name,
-            model_file=info.file or (info.name if info.embedded else ""),
-            endpoint="" if info.embedded else info.endpoint,
-            left_machine=not info.on_this_machine,
+            model="small built-in model" if info.is_embedded else info.name,
+            model_file=info.file or (info.name if info.is_embedded else ""),
+            endpoint="" if info.is_embedded else info.endpoint,
+            left_machine=not info.is_local,
             prompt_version=self._prompts.version,
             passages=used,
             tokens_in=prompt.tokens,
-            tokens_counted=client.counts and not prompt.estimated,
-            omitted=prompt.cut,
+            tokens_counted=client.has_tokenizer and not prompt.is_estimated,
+            omitted=prompt.omitted,
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from llamora.journal.entries import Thread
 from llamora.journal.quotations import QuoteVerifier
 from llamora.llm.prompts import Prompt
-from llamora.llm.reasoning import THOUGHTS_END
+from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.entries import Entry
 
 READING = "Reading your page…"
@@ -42,11 +42,11 @@ class LiveReply:
 
     def begin(self, prompt: Prompt, quoted: Iterable[str] = ()) -> None:
         """Take note of what may be quoted: the passages, the user's words, and what earlier replies `quoted`."""
-        self._verifier = QuoteVerifier([*(p.text for p in prompt.passages), *prompt.own, *quoted])
+        self._verifier = QuoteVerifier([*(p.text for p in prompt.passages), *prompt.user_texts, *quoted])
 
     def feed(self, piece: str) -> None:
         """Take the model's next words."""
-        if thought := list(THOUGHTS_END.finditer(piece)):
+        if thought := list(REASONING_END.finditer(piece)):
             self.text = ""
             self.begun = False
             piece = piece[thought[-1].end() :]

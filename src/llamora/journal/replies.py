@@ -88,7 +88,7 @@ class Replies:
         that answers. Raises ModelError when there is no model, EntryError for a reply and for an entry that is kept
         from it, NotFound and StorageError.
         """
-        if why_not := self._model.why_not(endpoint):
+        if why_not := self._model.unavailable_reason(endpoint):
             raise ModelError("unreachable", why_not)
         asked = await self._journal.get(keys, to)
         if asked.role != "me":
@@ -315,8 +315,8 @@ class Replies:
         pieces = composed.client.stream(
             prompt.messages,
             max_tokens=composed.max_tokens,
-            at_length=live.reached_length,
-            at_thought=live.thinks,
+            on_length_limit=live.reached_length,
+            on_reasoning=live.thinks,
         )
         asked = time.monotonic()
         came: asyncio.Queue[str | None] = asyncio.Queue()
@@ -477,10 +477,10 @@ class Replies:
 
 async def _counted(receipt: Receipt, composed: Composed, text: str) -> Receipt:
     """The receipt with how many tokens were written, and where that was only estimated, how many were read."""
-    client, asked = composed.client, composed.prompt.messages if composed.prompt.estimated else ()
+    client, asked = composed.client, composed.prompt.messages if composed.prompt.is_estimated else ()
     written, *read = await client.count_many([text, *(message.content for message in asked)])
     receipt = replace(receipt, tokens_out=written)
-    if not read or not client.counts:
+    if not read or not client.has_tokenizer:
         return receipt
     return replace(receipt, tokens_in=sum(read) + MESSAGE_TOKENS * len(read), tokens_counted=True)
 

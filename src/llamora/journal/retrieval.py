@@ -11,10 +11,10 @@ from typing import NamedTuple
 from llamora.journal.tags import Traces
 from llamora.persistence.entries import UsedPassage
 from llamora.persistence.local_db import LocalDB
-from llamora.search.embedder import chunks
-from llamora.search.rank import STOP_WORDS, match_terms, normalised, plain, tokens
+from llamora.search.embedder import chunk_text
+from llamora.search.rank import STOP_WORDS, normalize, strip_markdown, term_literals, tokenize
 from llamora.search.service import SearchService
-from llamora.search.vectors import UNKNOWN
+from llamora.search.vectors import NOT_COMPARED
 from llamora.vault.keys import Keyring
 
 PASSAGES = 6
@@ -57,7 +57,9 @@ async def related(
     Entries of `here`, deleted ones and those kept from the model are left out. Raises StorageError.
     """
     question = text[:QUESTION_CHARACTERS]
-    hits = await search.passages(keys, question, today=today, leave_out=here, limit=2 * PASSAGES, whole=True)
+    hits = await search.find_passages(
+        keys, question, today=today, excluded_ids=here, limit=2 * PASSAGES, wait_for_build=True
+    )
     asked = content_words(question)
     entries = {entry.id: entry for entry in await db.entries.get_many(keys, [hit.entry_id for hit in hits])}
     found: list[Drawn] = []
@@ -68,7 +70,7 @@ async def related(
         if entry.withheld or entry.deleted is not None:
             continue
         passage = excerpt(entry.text, hit.passage, asked)
-        if bears(hit.likeness, asked, passage):
+        if bears(hit.cosine, asked, passage):
             used = UsedPassage(len(found) + 1, entry.id, entry.day, passage, round(hit.score, 4))
             found.append(Drawn(used, entry.revision))
     return found
@@ -108,7 +110,7 @@ def bears(likeness: float, asked: AbstractSet[str], passage: str) -> bool:
     """Whether a passage bears on a question of these words; `likeness` is their cosine, UNKNOWN where there is none."""
     shared = len(asked & content_words(passage))
     share = shared / len(asked) if asked else 0.0
-    if likeness == UNKNOWN:
+    if likeness == NOT_COMPARED:
         return share >= WORDS_ALONE[0] or shared >= WORDS_ALONE[1]
     return likeness >= NEAR or (likeness >= NEAR_WITH_WORDS[0] and share >= NEAR_WITH_WORDS[1])
 
@@ -121,7 +123,7 @@ def excerpt(text: str, passage: int, asked: AbstractSet[str]) -> str:
     """
     if len(text.split()) <= WHOLE_WORDS and len(text) <= WHOLE_WORDS * 12:
         return text.strip()
-    parts = chunks(plain(text))
+    parts = chunk_text(strip_markdown(text))
     if not 0 <= passage < len(parts):
         passage = max(range(len(parts)), key=lambda n: len(asked & content_words(parts[n])), default=0)
     return _joined(parts[max(0, passage - AROUND) : passage + AROUND + 1])
@@ -129,8 +131,8 @@ def excerpt(text: str, passage: int, asked: AbstractSet[str]) -> str:
 
 def content_words(text: str) -> set[str]:
     """The words of a text that say what it is about, without their endings."""
-    words = [word.lower() for word in tokens(normalised(text)) if word.lower() not in STOP_WORDS | _ASKING]
-    return {_ENDING.sub("", term.strip('"')) for word in words for term in match_terms(word)}
+    words = [word.lower() for word in tokenize(normalize(text)) if word.lower() not in STOP_WORDS | _ASKING]
+    return {_ENDING.sub("", term.strip('"')) for word in words for term in term_literals(word)}
 
 
 def _joined(parts: list[str]) -> str:

@@ -15,12 +15,12 @@ from llamora.llm.client import ModelError
 from llamora.llm.model import Model
 from llamora.llm.prompts import PromptBuilder, Turn
 from llamora.llm.queue import Turns
-from llamora.llm.reasoning import THOUGHTS_END
+from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.tag_changes import tag_hash
-from llamora.search.rank import STOP_WORDS, plain
+from llamora.search.rank import STOP_WORDS, strip_markdown
 from llamora.search.service import SearchService
 from llamora.text import is_emoji, tag_key, tag_name
 from llamora.vault.keys import Keyring
@@ -117,14 +117,14 @@ class Suggestions:
         entry = await self._journal.get(keys, entry_id)
         if entry.deleted is not None or entry.role != "me":
             raise NotFound("There is no such entry.")
-        text = _ADDRESS.sub(" ", plain(entry.text))
+        text = _ADDRESS.sub(" ", strip_markdown(entry.text))
         own = await self._journal.traces.all(keys)
         words = content_words(text)
         fitting = [trace for trace in own if fits(trace.name, words)]
         fitting.sort(key=lambda trace: (-trace.entries, trace.name))
         said: list[str] = []
         model = note = ""
-        if with_model and not self._model.why_not(endpoint):
+        if with_model and not self._model.unavailable_reason(endpoint):
             try:
                 said, model = await self._asked(keys, entry, text, own, endpoint)
             except ModelError as error:
@@ -160,7 +160,7 @@ class Suggestions:
 
     async def _near(self, keys: Keyring, entry: Entry) -> list[str]:
         """The traces that the nearest entries bear."""
-        hits = await self._search.related(keys, entry, limit=NEAREST)
+        hits = await self._search.find_related(keys, entry, limit=NEAREST)
         on = await self._journal.traces.on(keys, [hit.entry_id for hit in hits])
         counts = Counter(trace.name for traces in on.values() for trace in traces)
         return [name for name, _ in counts.most_common(NEAR)]
@@ -178,14 +178,14 @@ class Suggestions:
             used = await self._told(keys, own)
             told = [Turn("me", ", ".join(used), entry.day)] if used else []
             written = [*told, Turn("me", text, entry.day)]
-            prompt = await self._prompts.line(client, "traces", day=entry.day, written=written)
+            prompt = await self._prompts.build_line(client, "traces", day=entry.day, turns=written)
             info = await client.describe()
             answer = ""
             pieces = client.stream(prompt.messages, max_tokens=MAX_TOKENS, temperature=TEMPERATURE, extra=_FORM)
             async with aclosing(pieces):
                 async for piece in pieces:
-                    answer = THOUGHTS_END.split(answer + piece)[-1]
-        return names_in(answer), "small built-in model" if info.embedded else info.name
+                    answer = REASONING_END.split(answer + piece)[-1]
+        return names_in(answer), "small built-in model" if info.is_embedded else info.name
 
     async def _told(self, keys: Keyring, own: Sequence[Trace]) -> list[str]:
         """The names used most, of those that an entry bears which the model may read."""

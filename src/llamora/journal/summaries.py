@@ -16,7 +16,7 @@ from llamora.llm.client import ModelClient, ModelError, ModelInfo
 from llamora.llm.model import Model
 from llamora.llm.prompts import Passage, Prompt, PromptBuilder, Turn
 from llamora.llm.queue import Turns
-from llamora.llm.reasoning import THOUGHTS_END
+from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
@@ -93,14 +93,14 @@ class Digests:
         """What `say` would send. Raises EntryError where there is nothing to send, ModelError."""
         if not entries:
             raise EntryError(EMPTY[kind])
-        if why_not := self._model.why_not(endpoint):
+        if why_not := self._model.unavailable_reason(endpoint):
             raise ModelError("unreachable", why_not)
         return await self._asked(kind, day, entries, endpoint)
 
     async def _asked(self, kind: Line, day: date, entries: Sequence[Entry], endpoint: str) -> "Asked":
         client = await self._model.client(endpoint)
         written = [Turn("me", entry.text, entry.day) for entry in entries]
-        prompt = await self._prompts.line(client, kind, day=day, written=written)
+        prompt = await self._prompts.build_line(client, kind, day=day, turns=written)
         return Asked(prompt, client, await client.describe(), MAX_TOKENS)
 
     async def say(self, keys: Keyring, kind: Line, day: date, entries: Sequence[Entry], endpoint: str) -> StoredSummary:
@@ -109,7 +109,7 @@ class Digests:
         Raises EntryError when one of them has changed: then nothing is sent, or what was said is not kept.
         """
         read = {entry.id: entry.revision for entry in entries}
-        if why_not := self._model.why_not(endpoint):
+        if why_not := self._model.unavailable_reason(endpoint):
             raise ModelError("unreachable", why_not)
         async with self._turns.turn(keys.user_id, lambda _: None):
             asked = await self._asked(kind, day, entries, endpoint)
@@ -126,9 +126,9 @@ class Digests:
             text,
             tuple(entry.id for entry in entries),
             made_of(entries),
-            "small built-in model" if asked.info.embedded else asked.info.name,
+            "small built-in model" if asked.info.is_embedded else asked.info.name,
             cut,
-            QuoteVerifier(prompt.own).verified(text),
+            QuoteVerifier(prompt.user_texts).verified(text),
         )
         try:
             await self._db.summaries.save(keys, digest, [self._db.entries.require_revisions(keys.user_id, read)])
@@ -165,7 +165,7 @@ class Digests:
         text = cited_sentences(said, [passage.number for passage in prompt.passages])
         if not text:
             raise ModelError("broken", NOTHING_CITED)
-        model = "small built-in model" if info.embedded else info.name
+        model = "small built-in model" if info.is_embedded else info.name
         quoted = QuoteVerifier(passage.text for passage in prompt.passages).verified(text)
         digest = StoredSummary("trace", trace, text, tuple(entry.id for entry in entries), made_of, model, cut, quoted)
         try:
@@ -185,13 +185,13 @@ class Digests:
     async def _asked_of_trace(self, keys: Keyring, trace: bytes, passages: Sequence[Passage], endpoint: str) -> Asked:
         name = (await self._journal.traces.get(keys, trace)).name
         client = await self._model.client(endpoint)
-        prompt = await self._prompts.summary(client, name, passages)
+        prompt = await self._prompts.build_tag_summary(client, name, passages)
         return Asked(prompt, client, await client.describe(), TRACE_TOKENS)
 
     async def _passages(self, keys: Keyring, trace: bytes, endpoint: str) -> tuple[list[Entry], list[Passage]]:
         """The entries that the summary of a trace is drawn from, by day, and what of them is read, strongest first."""
         name = (await self._journal.traces.get(keys, trace)).name
-        if why_not := self._model.why_not(endpoint):
+        if why_not := self._model.unavailable_reason(endpoint):
             raise ModelError("unreachable", why_not)
         entries, strongest = await self._chosen(keys, trace)
         if not entries:
@@ -207,15 +207,15 @@ class Digests:
         """
         if await self._db.entries.revisions_of(keys.user_id, read) != read:
             raise EntryError(CHANGED)
-        said, cut = "", [asked.prompt.cut] if asked.prompt.cut else []
+        said, cut = "", [asked.prompt.omitted] if asked.prompt.omitted else []
         pieces = asked.client.stream(
             asked.prompt.messages,
             max_tokens=asked.max_tokens,
-            at_length=lambda: cut.append(AT_LENGTH),
+            on_length_limit=lambda: cut.append(AT_LENGTH),
         )
         async with aclosing(pieces):
             async for piece in pieces:
-                said = THOUGHTS_END.split(said + piece)[-1]
+                said = REASONING_END.split(said + piece)[-1]
         return whole_sentences(said) if AT_LENGTH in cut else said, " ".join(cut)
 
     async def _chosen(self, keys: Keyring, trace: bytes) -> tuple[list[Entry], list[Entry]]:

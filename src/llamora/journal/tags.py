@@ -12,7 +12,7 @@ from llamora.persistence.connection import NotFound, Step
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.tag_changes import TagDelta, TagMeta, tag_hash
 from llamora.persistence.tags import TagChangeResult, TagOperation, TagSnapshot, adding_tag, removing_tag
-from llamora.search.index import Mark
+from llamora.search.index import DayCursor
 from llamora.search.service import SearchService
 from llamora.text import MAX_TAG_LENGTH, find_tags, is_emoji, tag_key, tag_name
 from llamora.vault.keys import Keyring
@@ -64,7 +64,7 @@ class _Known:
     by_entry: dict[bytes, set[bytes]]
     uses: dict[bytes, Trace] = field(default_factory=dict[bytes, Trace])
     uncounted: set[bytes] = field(default_factory=set[bytes])  # traces of which `uses` may be out of date
-    mark: Mark | None = None  # the moment of the index at which `uses` were counted
+    mark: DayCursor | None = None  # the moment of the index at which `uses` were counted
     counting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def take(self, done: TagChangeResult) -> None:
@@ -320,7 +320,9 @@ class Traces:
         return done.undo_id
 
     def _take(self, keys: Keyring, done: TagChangeResult) -> None:
-        self._search.retraced(keys.user_id, done.meta.revision, {entry_id for _, entry_id in done.added | done.removed})
+        self._search.mark_tags_changed(
+            keys.user_id, done.meta.revision, {entry_id for _, entry_id in done.added | done.removed}
+        )
         known = self._kept.get(keys.user_id)
         if known is not None and done.meta.revision == known.book.revision + 1:
             known.take(done)
@@ -371,7 +373,7 @@ class Traces:
         """What is known, with how often and when each trace was used: counted again where something changed."""
         known = await self._known(keys)
         async with known.counting:
-            known.mark, moved = await self._search.moved_since(keys, known.mark)
+            known.mark, moved = await self._search.days_changed_since(keys, known.mark)
             if moved is None:
                 known.uncounted.update(known.names, known.uses)
             else:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from urllib.parse import urlsplit
 
-from llamora.llm.reasoning import Thoughts, marks_thought, opens_thought
+from llamora.llm.reasoning import ReasoningFilter, ends_in_reasoning, has_reasoning_marks
 
 if TYPE_CHECKING:
     import httpx2
@@ -32,14 +32,14 @@ logger = logging.getLogger(__name__)
 
 ErrorKind = Literal["unreachable", "refused", "busy", "broken", "too_long"]
 
-CONNECT_SECONDS: Final = 5.0
-IDLE_SECONDS: Final = 30.0
+CONNECT_TIMEOUT_SECONDS: Final = 5.0
+IDLE_TIMEOUT_SECONDS: Final = 30.0
 """Longest silence between two pieces once the reply has begun, if ``llm.timeout_seconds`` is not shorter."""
-TOTAL_FACTOR: Final = 5
+TOTAL_TIMEOUT_FACTOR: Final = 5
 """A whole reply may take this many times ``llm.timeout_seconds``."""
-SIDE_SECONDS: Final = 3.0
+METADATA_TIMEOUT_SECONDS: Final = 3.0
 """Patience with the small questions (/tokenize, /props, /v1/models)."""
-REMEMBER_SECONDS: Final = 30.0
+INFO_CACHE_SECONDS: Final = 30.0
 """How long an answer about the server (its name, its missing routes) is believed."""
 BYTES_PER_TOKEN: Final = 32
 """Ceiling on reply text, per token asked for. Four bytes is usual; runs of spaces are the longest tokens."""
@@ -61,13 +61,13 @@ class ModelInfo:
 
     name: str
     endpoint: str
-    on_this_machine: bool
-    embedded: bool
+    is_local: bool
+    is_embedded: bool
     context_tokens: int
     """Tokens of one conversation: what the server says, never more than ``llm.context_tokens``."""
     file: str = ""
     """Name of the model's file, without its folder, where the server tells."""
-    opens_thought: bool = False
+    opens_reasoning: bool = False
     """Whether the server tells that its prompts end inside a thought."""
 
 
@@ -103,17 +103,17 @@ class ModelClient:
         model: str = "",
         embedded: bool = False,
         reasoning_effort: str = "",
-        opens_thought: bool = False,
+        opens_reasoning: bool = False,
     ) -> None:
-        self._address = base_url if callable(base_url) else lambda: base_url
+        self._get_address = base_url if callable(base_url) else lambda: base_url
         self._api_key = api_key
         self._settings = settings
         self._model = model
         self._embedded = embedded
         self._reasoning_effort = reasoning_effort
-        self._opens_thought = opens_thought
-        self._closed_alone = ""  # the model that was last heard to end a thought that its prompt must have opened
-        self._opening = asyncio.Lock()
+        self._opens_reasoning = opens_reasoning
+        self._reasoning_model = ""  # the model that was last heard to end a thought that its prompt must have opened
+        self._connect_lock = asyncio.Lock()
         self._connection: _Connection | None = None
         self._closed = False
         self._no_tokenizer_until = 0.0
@@ -141,8 +141,8 @@ class ModelClient:
         temperature: float | None = None,
         stop: Sequence[str] = (),
         extra: Mapping[str, Any] | None = None,
-        at_length: Callable[[], None] | None = None,
-        at_thought: Callable[[], None] | None = None,
+        on_length_limit: Callable[[], None] | None = None,
+        on_reasoning: Callable[[], None] | None = None,
     ) -> AsyncGenerator[str, None]:
         """Yield the reply's text as it comes.
 
@@ -155,40 +155,48 @@ class ModelClient:
         ``at_thought`` with each piece of what it thinks.
         """
         info = self._info
-        learned = info is not None and (info.opens_thought or info.name == self._closed_alone)
-        thoughts = Thoughts(opened=self._opens_thought or learned)
-        pieces = self._pieces(messages, self.parameters(max_tokens, temperature, stop, extra), max_tokens)
+        opens_reasoning = info is not None and (info.opens_reasoning or info.name == self._reasoning_model)
+        reasoning = ReasoningFilter(starts_open=self._opens_reasoning or opens_reasoning)
+        pieces = self._stream_pieces(
+            messages, self.request_parameters(max_tokens, temperature, stop, extra), max_tokens
+        )
         reason = ""
         failure: ModelError | None = None
-        place = ""
+        address = ""
         try:
-            place = self._place()
+            address = self._display_address()
             async for kind, piece in pieces:
                 reason = piece if kind == "end" else ""
-                if said := thoughts.feed(piece) if kind == "said" else thoughts.apart() if kind == "thought" else "":
-                    yield said
-                if at_thought is not None and (kind == "thought" or thoughts.open):
-                    at_thought()
+                if (
+                    text := reasoning.feed(piece)
+                    if kind == "said"
+                    else reasoning.release_held()
+                    if kind == "thought"
+                    else ""
+                ):
+                    yield text
+                if on_reasoning is not None and (kind == "thought" or reasoning.is_open):
+                    on_reasoning()
         except ModelError as error:
             failure = error
         except Exception as error:  # every failure of a server ends in a sentence
-            failure = self._explain(error, place)
+            failure = self._error_from(error, address)
         finally:
             await pieces.aclose()
-        whole = failure is None and reason != "length"
-        if thoughts.closed_alone:
-            self._closed_alone = self._info.name if self._info is not None else self._model
-        elif thoughts.unclosed and whole:
-            self._closed_alone = ""
-        if said := thoughts.end(whole=whole):
-            yield said
+        is_complete = failure is None and reason != "length"
+        if reasoning.closed_without_opening:
+            self._reasoning_model = self._info.name if self._info is not None else self._model
+        elif reasoning.is_unclosed and is_complete:
+            self._reasoning_model = ""
+        if text := reasoning.finish(is_complete=is_complete):
+            yield text
         if failure is not None:
             # Raised outside the handler: the first error may quote the server, and with it the prompt.
             raise failure
-        if reason == "length" and at_length is not None:
-            at_length()
+        if reason == "length" and on_length_limit is not None:
+            on_length_limit()
 
-    def parameters(
+    def request_parameters(
         self,
         max_tokens: int,
         temperature: float | None = None,
@@ -205,7 +213,7 @@ class ModelClient:
             body["stop"] = list(stop)
         if self._reasoning_effort:
             body["reasoning_effort"] = self._reasoning_effort
-        address = self._address()
+        address = self._get_address()
         host = urlsplit(address if "//" in address else f"//{address}").hostname or ""
         if host.endswith("api.openai.com"):
             # There the older name is refused for newer models, and a temperature for those that think.
@@ -214,13 +222,13 @@ class ModelClient:
                 del body["temperature"]
         return body | dict(extra or {})
 
-    async def _pieces(
+    async def _stream_pieces(
         self, messages: Sequence[Message], body: Mapping[str, Any], max_tokens: int
     ) -> AsyncGenerator[tuple[Literal["said", "thought", "end"], str], None]:
         """What is said; that something is thought apart from it, once; and at the end why it ended."""
         from llamora.llm.wire import GuardedStream, is_event_stream
 
-        connection = await self._open()
+        connection = await self._connect()
         model = self._model or (await self.describe()).name
         settings = self._settings
         loop = asyncio.get_running_loop()
@@ -233,7 +241,7 @@ class ModelClient:
                 stream=True,
                 extra_body=body,
             )
-        finished = apart = False
+        is_finished = has_reasoning = False
         reason = ""
         try:
             if not is_event_stream(stream.response):
@@ -242,53 +250,53 @@ class ModelClient:
             joiner = _SurrogateJoiner()
             chunks = aiter(stream)
             while True:
-                left = started + TOTAL_FACTOR * settings.timeout_seconds - loop.time()
+                remaining = started + TOTAL_TIMEOUT_FACTOR * settings.timeout_seconds - loop.time()
                 # After the last word only the closing lines are missing: no reason to wait long for them.
-                async with asyncio.timeout(max(0.0, min(1.0 if finished else patience, left))):
+                async with asyncio.timeout(max(0.0, min(1.0 if is_finished else patience, remaining))):
                     chunk = await anext(chunks, None)
                 if chunk is None:
                     break
-                patience = min(settings.timeout_seconds, IDLE_SECONDS)
+                patience = min(settings.timeout_seconds, IDLE_TIMEOUT_SECONDS)
                 events += 1
                 choice = chunk.choices[0] if chunk.choices else None
-                if not apart and choice is not None and _thinks_apart(choice.delta):
-                    apart = True
+                if not has_reasoning and choice is not None and _has_reasoning(choice.delta):
+                    has_reasoning = True
                     yield "thought", ""
                 if choice is not None and choice.delta and choice.delta.content:
                     piece = joiner.feed(choice.delta.content)
                     text_bytes += len(piece.encode())
                     if text_bytes > max_tokens * BYTES_PER_TOKEN or events > max_tokens * 2 + 64:
-                        raise self._too_much()
+                        raise self._length_error()
                     if piece:
                         yield "said", piece
                 elif events > max_tokens * 2 + 64:
-                    raise self._too_much()
+                    raise self._length_error()
                 if choice is not None and choice.finish_reason is not None:
-                    finished, reason = True, choice.finish_reason
-            rest = joiner.end()
-            if rest:
-                yield "said", rest
+                    is_finished, reason = True, choice.finish_reason
+            remainder = joiner.end()
+            if remainder:
+                yield "said", remainder
             body_stream = stream.response.stream
-            finished = finished or (isinstance(body_stream, GuardedStream) and body_stream.finished)
+            is_finished = is_finished or (isinstance(body_stream, GuardedStream) and body_stream.is_finished)
         except Exception:
             # A reply that has said its last word is complete, whatever its connection does afterwards.
-            if not finished:
+            if not is_finished:
                 raise
         finally:
             await stream.close()
-        if not finished:
+        if not is_finished:
             raise self._error("broken", "{place} stopped in the middle of the reply", "ask again")
         yield "end", reason
 
     # -- tokens
 
     @property
-    def counts(self) -> bool:
+    def has_tokenizer(self) -> bool:
         """Whether tokens are counted by the server's tokenizer just now, not estimated.
 
         Never by a server elsewhere: what is only counted, or shown before it is sent, does not leave this machine.
         """
-        return time.monotonic() >= self._no_tokenizer_until and is_loopback(self._address())
+        return time.monotonic() >= self._no_tokenizer_until and is_loopback(self._get_address())
 
     async def count_tokens(self, text: str) -> int:
         """Tokens in ``text`` by the server's own tokenizer, else a cautious estimate. Raises nothing."""
@@ -298,14 +306,14 @@ class ModelClient:
         """Tokens in each of ``texts``, with a single request."""
         if not texts:
             return []
-        if not self.counts or sum(map(len, texts)) > MAX_TOKENIZE_CHARS:
+        if not self.has_tokenizer or sum(map(len, texts)) > MAX_TOKENIZE_CHARS:
             return [estimate_tokens(text) for text in texts]
         try:
             counts = await self._tokenize(texts)
         except ModelError:
             counts = None
         if counts is None:
-            self._no_tokenizer_until = time.monotonic() + REMEMBER_SECONDS
+            self._no_tokenizer_until = time.monotonic() + INFO_CACHE_SECONDS
             return [estimate_tokens(text) for text in texts]
         return counts
 
@@ -314,8 +322,8 @@ class ModelClient:
         content: list[str | int] = []
         for text in texts:
             content += [text, _SEPARATOR]
-        answer = await self._ask("POST", "/tokenize", {"content": content})
-        tokens = answer.get("tokens") if answer is not None else None
+        response = await self._request_json("POST", "/tokenize", {"content": content})
+        tokens = response.get("tokens") if response is not None else None
         if not isinstance(tokens, list):
             return None
         counts = [0]
@@ -333,79 +341,85 @@ class ModelClient:
         now = time.monotonic()
         if self._info is not None and now < self._info_until:
             return self._info
-        props = await self._ask("GET", "/props")
+        props = await self._request_json("GET", "/props")
         name = self._model
         if not name:
-            listing = await self._ask("GET", "/v1/models") or {}
-            name = _first_model(listing) or _text(props, "model_path") or "default"
-        opens = False
+            listing = await self._request_json("GET", "/v1/models") or {}
+            name = _first_model(listing) or _text_field(props, "model_path") or "default"
+        opens_reasoning = False
         with suppress(ModelError):
-            opens = not self._embedded and await self._ends_in_thought(name, props)
+            opens_reasoning = not self._embedded and await self._detect_open_reasoning(name, props)
         info = ModelInfo(
             name=name,
-            endpoint=self._place(),
-            on_this_machine=is_loopback(self._address()),
-            embedded=self._embedded,
+            endpoint=self._display_address(),
+            is_local=is_loopback(self._get_address()),
+            is_embedded=self._embedded,
             context_tokens=min(_context_tokens(props), self._settings.context_tokens),
-            file=re.split(r"[/\\]", _text(props, "model_path"))[-1],
-            opens_thought=opens,
+            file=re.split(r"[/\\]", _text_field(props, "model_path"))[-1],
+            opens_reasoning=opens_reasoning,
         )
-        self._info, self._info_until = info, now + REMEMBER_SECONDS
+        self._info, self._info_until = info, now + INFO_CACHE_SECONDS
         return info
 
-    async def _ends_in_thought(self, model: str, props: Mapping[str, Any] | None) -> bool:
+    async def _detect_open_reasoning(self, model: str, props: Mapping[str, Any] | None) -> bool:
         """Whether prompts end inside a thought: llama.cpp shows what its chat template makes, vLLM its tokens."""
-        asked: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello."}]}
+        request: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello."}]}
         if props is not None:
-            if not marks_thought(str(props.get("chat_template", "<think>"))):
+            if not has_reasoning_marks(str(props.get("chat_template", "<think>"))):
                 return False
             effort = {"reasoning_effort": self._reasoning_effort} if self._reasoning_effort else {}
-            made = await self._ask("POST", "/apply-template", {**asked, **effort})
+            response = await self._request_json("POST", "/apply-template", {**request, **effort})
         else:
-            made = await self._ask("POST", "/tokenize", {"model": model, **asked, "add_generation_prompt": True})
-            tokens = (made or {}).get("tokens")
+            response = await self._request_json(
+                "POST", "/tokenize", {"model": model, **request, "add_generation_prompt": True}
+            )
+            tokens = (response or {}).get("tokens")
             if isinstance(tokens, list) and tokens:
-                made = await self._ask("POST", "/detokenize", {"model": model, "tokens": cast(list[int], tokens)[-16:]})
-        prompt = (made or {}).get("prompt")
-        return isinstance(prompt, str) and opens_thought(prompt)
+                response = await self._request_json(
+                    "POST", "/detokenize", {"model": model, "tokens": cast(list[int], tokens)[-16:]}
+                )
+        prompt = (response or {}).get("prompt")
+        return isinstance(prompt, str) and ends_in_reasoning(prompt)
 
-    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    async def _request_json(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
         """A small JSON question at the server's root; None when it has no such route. Raises ModelError."""
         failure: ModelError
-        place = self._place()
+        address = self._display_address()
         try:
-            connection = await self._open()
-            async with asyncio.timeout(SIDE_SECONDS):
-                answer = await connection.http.request(
+            connection = await self._connect()
+            async with asyncio.timeout(METADATA_TIMEOUT_SECONDS):
+                response = await connection.http.request(
                     method,
                     connection.root + path,
                     json=body,
                     headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else {},
                 )
-            if answer.status_code in (401, 403):
-                failure = self._status_error(answer.status_code, "", place)
-            elif answer.status_code != 200:
+            if response.status_code in (401, 403):
+                failure = self._status_error(response.status_code, "", address)
+            elif response.status_code != 200:
                 return None
             else:
-                found: object = json.loads(answer.content)
-                return cast(dict[str, Any], found) if isinstance(found, dict) else None
+                parsed: object = json.loads(response.content)
+                return cast(dict[str, Any], parsed) if isinstance(parsed, dict) else None
         except ValueError:
             return None
         except ModelError as error:
             failure = error
         except Exception as error:  # every failure of a server ends in a sentence
-            failure = self._explain(error, place)
+            failure = self._error_from(error, address)
         raise failure
 
     # -- connection
 
-    async def _open(self) -> _Connection:
-        root = _root(self._address())
+    async def _connect(self) -> _Connection:
+        root = _server_root(self._get_address())
         if self._closed:
             raise ModelError("unreachable", "The connection to the model was closed: ask again.")
         if not root:
             raise ModelError("unreachable", "The built-in model is starting: try again in a few seconds.")
-        async with self._opening:
+        async with self._connect_lock:
             if self._connection is not None and self._connection.root == root:
                 return self._connection
             await self.warm_up()
@@ -416,7 +430,7 @@ class ModelClient:
             if self._connection is not None:
                 await self._connection.http.aclose()
             http = open_http_client(
-                connect_seconds=CONNECT_SECONDS,
+                connect_seconds=CONNECT_TIMEOUT_SECONDS,
                 read_seconds=float(self._settings.timeout_seconds),
                 connections=100,
             )
@@ -435,100 +449,102 @@ class ModelClient:
             self._connection = _Connection(root, http, api)
             return self._connection
 
-    def _place(self) -> str:
-        return display_address(self._address())
+    def _display_address(self) -> str:
+        return display_address(self._get_address())
 
     # -- errors
 
-    def _error(self, kind: ErrorKind, happened: str, remedy: str, place: str = "") -> ModelError:
+    def _error(self, kind: ErrorKind, happened: str, remedy: str, address: str = "") -> ModelError:
         if self._embedded:
             remedy = "ask again in a moment" if "llm." in remedy or kind != "too_long" else remedy
             return ModelError(kind, f"{happened.format(place='The built-in model')}: {remedy}.")
-        where = f"The model server at {place or self._place()}"
-        return ModelError(kind, f"{happened.format(place=where)}: {remedy}.")
+        subject = f"The model server at {address or self._display_address()}"
+        return ModelError(kind, f"{happened.format(place=subject)}: {remedy}.")
 
-    def _too_much(self) -> ModelError:
+    def _length_error(self) -> ModelError:
         return self._error("too_long", "{place} would not stop at the length asked for", "what came so far is kept")
 
-    def _status_error(self, status: int, code: str, place: str) -> ModelError:
+    def _status_error(self, status: int, code: str, address: str) -> ModelError:
         if status == 401:
-            return self._error("refused", "{place} wants another key", "check llm.upstream.api_key", place)
+            return self._error("refused", "{place} wants another key", "check llm.upstream.api_key", address)
         if status == 403:
-            return self._error("refused", "{place} forbids this key the model", "check llm.upstream.api_key", place)
+            return self._error("refused", "{place} forbids this key the model", "check llm.upstream.api_key", address)
         if status == 404:
             return self._error(
-                "refused", "{place} does not know this model", "check llm.upstream.model and host", place
+                "refused", "{place} does not know this model", "check llm.upstream.model and host", address
             )
         if status == 429:
-            return self._error("busy", "{place} has too much to do", "ask again in a minute", place)
+            return self._error("busy", "{place} has too much to do", "ask again in a minute", address)
         if status == 503:
-            return self._error("busy", "{place} is not ready", "ask again in a minute", place)
+            return self._error("busy", "{place} is not ready", "ask again in a minute", address)
         if "context" in code:
             return self._error(
                 "too_long",
                 "{place} finds the text too long",
                 "lower llm.context_tokens to what it offers",
-                place,
+                address,
             )
         if "unsupported" in code and re.search("temperature|reasoning_effort", code):  # a model of OpenAI's that thinks
             return self._error(
                 "refused",
                 "{place} does not take this temperature or reasoning effort for its model",
                 "set temperature to 1, or another reasoning_effort, in the settings",
-                place,
+                address,
             )
         if 300 <= status < 400:
             return self._error(
                 "refused",
                 "{place} points to another address",
                 "put the final one in llm.upstream.host",
-                place,
+                address,
             )
         if 400 <= status < 500:
             return self._error(
                 "refused",
                 f"{{place}} did not accept the request (HTTP {status})",
                 "check llm.upstream.host and model",
-                place,
+                address,
             )
-        return self._error("broken", f"{{place}} failed (HTTP {status})", "look at its own log", place)
+        return self._error("broken", f"{{place}} failed (HTTP {status})", "look at its own log", address)
 
-    def _explain(self, error: Exception, place: str) -> ModelError:
+    def _error_from(self, error: Exception, address: str) -> ModelError:
         """The sentence for any other error. Nothing of the error itself is in it: it may quote the prompt."""
         import httpx2
         import openai
 
-        from llamora.llm.wire import Overrun, UnexpectedEncoding
+        from llamora.llm.wire import ResponseTooLarge, UnexpectedEncoding
 
         if isinstance(error, openai.APIStatusError):
-            return self._status_error(error.status_code, _error_code(error.body), place)
-        chain = list(_causes(error))
-        if any(isinstance(e, Overrun) for e in chain):
-            return self._error("broken", "{place} sent more than any reply needs", "check llm.upstream.host", place)
+            return self._status_error(error.status_code, _error_code(error.body), address)
+        chain = list(_error_chain(error))
+        if any(isinstance(e, ResponseTooLarge) for e in chain):
+            return self._error("broken", "{place} sent more than any reply needs", "check llm.upstream.host", address)
         if any(isinstance(e, UnexpectedEncoding) for e in chain):
-            return self._error("broken", "{place} sent a compressed reply", "switch compression off there", place)
+            return self._error("broken", "{place} sent a compressed reply", "switch compression off there", address)
         if any(isinstance(e, ssl.SSLError) for e in chain) or any("SSL" in type(e).__name__ for e in chain):
             return self._error(
                 "unreachable",
                 "{place} has no certificate this machine trusts",
                 "check its certificate",
-                place,
+                address,
             )
         if any(isinstance(e, socket.gaierror) for e in chain):
-            return self._error("unreachable", "{place} cannot be found by name", "check llm.upstream.host", place)
+            return self._error("unreachable", "{place} cannot be found by name", "check llm.upstream.host", address)
         if any(isinstance(e, httpx2.ConnectTimeout) for e in chain):
-            return self._error("unreachable", "{place} cannot be reached", "check that it runs", place)
+            return self._error("unreachable", "{place} cannot be reached", "check that it runs", address)
         if any(isinstance(e, httpx2.ConnectError) for e in chain):
-            return self._error("unreachable", "{place} refuses connections", "check that it runs", place)
+            return self._error("unreachable", "{place} refuses connections", "check that it runs", address)
         if any(isinstance(e, httpx2.TimeoutException | TimeoutError | openai.APITimeoutError) for e in chain):
-            return self._error("broken", "{place} stopped answering", "ask again, or raise llm.timeout_seconds", place)
+            return self._error(
+                "broken", "{place} stopped answering", "ask again, or raise llm.timeout_seconds", address
+            )
         if any(isinstance(e, httpx2.TransportError) for e in chain):
-            return self._error("broken", "{place} broke off the connection", "ask again", place)
+            return self._error("broken", "{place} broke off the connection", "ask again", address)
         if isinstance(error, openai.APIError):
-            return self._error("broken", "{place} reported an error", "look at its own log", place)
+            return self._error("broken", "{place} reported an error", "look at its own log", address)
         if not isinstance(error, ValueError):  # undecodable text and JSON are ValueErrors
             logger.warning("unexpected failure of the model client: %s", type(error).__name__)
-        return self._error("broken", "{place} sent something unreadable", "ask again", place)
+        return self._error("broken", "{place} sent something unreadable", "ask again", address)
 
 
 _SEPARATOR: Final = -1
@@ -538,23 +554,23 @@ class _SurrogateJoiner:
     """Joins characters that a server cut into two JSON escapes, so that every piece is valid Unicode."""
 
     def __init__(self) -> None:
-        self._held = ""
+        self._pending = ""
 
     def feed(self, piece: str) -> str:
-        text = self._held + piece
-        self._held = ""
+        text = self._pending + piece
+        self._pending = ""
         if "\ud800" <= text[-1:] <= "\udbff":
-            text, self._held = text[:-1], text[-1]
+            text, self._pending = text[:-1], text[-1]
         if text.isascii():
             return text
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
     def end(self) -> str:
-        held, self._held = self._held, ""
-        return "\ufffd" if held else ""
+        pending, self._pending = self._pending, ""
+        return "\ufffd" if pending else ""
 
 
-_NO_LETTERS: Final = bytes(code for code in range(128) if not chr(code).isalpha() and code != 32)
+_NON_LETTERS: Final = bytes(code for code in range(128) if not chr(code).isalpha() and code != 32)
 
 
 def estimate_tokens(text: str) -> int:
@@ -564,17 +580,17 @@ def estimate_tokens(text: str) -> int:
     and two from U+2E80 on (CJK, emoji), where tokenizers fall back to bytes.
     """
     if text.isascii():
-        words = len(text.encode().translate(None, _NO_LETTERS))
-        return -(-words // 3) + len(text) - words
-    words = others = wide = 0
+        letters = len(text.encode().translate(None, _NON_LETTERS))
+        return -(-letters // 3) + len(text) - letters
+    letters = others = wide = 0
     for c in text:
         if c == " " or (c.isascii() and c.isalpha()):
-            words += 1
+            letters += 1
         elif c >= "\u2e80":
             wide += 1
         else:
             others += 1
-    return -(-words // 3) + others + 2 * wide
+    return -(-letters // 3) + others + 2 * wide
 
 
 def is_loopback(address: str) -> bool:
@@ -596,7 +612,7 @@ def display_address(address: str) -> str:
     return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
 
 
-def _root(address: str) -> str:
+def _server_root(address: str) -> str:
     return address.strip().rstrip("/").removesuffix("/v1").rstrip("/")
 
 
@@ -612,10 +628,10 @@ def _import_sdk() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
+def _error_chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen_ids: set[int] = set()
+    while error is not None and id(error) not in seen_ids:
+        seen_ids.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 
@@ -628,16 +644,16 @@ def _error_code(body: object) -> str:
     return " ".join(str(fields[key]) for key in ("code", "type", "param") if isinstance(fields.get(key), str))
 
 
-def _text(fields: Mapping[str, Any] | None, key: str) -> str:
+def _text_field(fields: Mapping[str, Any] | None, key: str) -> str:
     value: object = fields.get(key) if fields else None
-    return _model_name(value) if isinstance(value, str) else ""
+    return _shorten_name(value) if isinstance(value, str) else ""
 
 
-def _model_name(value: str) -> str:
+def _shorten_name(value: str) -> str:
     return value if len(value) < 200 else value[-199:]
 
 
-def _thinks_apart(delta: object) -> bool:
+def _has_reasoning(delta: object) -> bool:
     """Whether a piece of a reply has a thought beside the text: llama.cpp's and vLLM's field, or Ollama's."""
     return bool(getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None))
 
@@ -647,7 +663,7 @@ def _first_model(listing: Mapping[str, Any]) -> str:
     if isinstance(data, list) and data:
         first: object = cast(list[object], data)[0]
         if isinstance(first, dict):
-            return _text(cast(dict[str, Any], first), "id")
+            return _text_field(cast(dict[str, Any], first), "id")
     return ""
 
 

@@ -46,16 +46,16 @@ BACKOFF_SECONDS: Final = (0.2, 1.0, 3.0, 10.0, 30.0)
 CRASH_WINDOW_SECONDS: Final = 600.0
 NICENESS: Final = 5
 
-State = Literal["off", "starting", "ready", "restarting", "failed"]
+ServerState = Literal["off", "starting", "ready", "restarting", "failed"]
 
 
 @dataclass(slots=True, frozen=True)
-class _Orders:
+class _ChildConfig:
     """What the child is told."""
 
-    parent: int
+    parent_pid: int
     api_key: str
-    model: str
+    model_path: str
     slots: int
     context_tokens: int
     generation_threads: int
@@ -74,15 +74,15 @@ class EmbeddedServer:
         self._settings = settings
         self.api_key = secrets.token_urlsafe(32)
         self.base_url = ""
-        self.state: State = "off"
+        self.state: ServerState = "off"
         self.sentence = ""
-        self.restarts = 0
+        self.restart_count = 0
         self._process: asyncio.subprocess.Process | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self._stopping = False
+        self._watch_task: asyncio.Task[None] | None = None
+        self._is_stopping = False
 
     @staticmethod
-    def available() -> str:
+    def unavailable_reason() -> str:
         """``""`` when the built-in model can run here, else a sentence saying why not."""
         if importlib.util.find_spec("xllamacpp") is None:
             return (
@@ -112,30 +112,30 @@ class EmbeddedServer:
 
     async def start(self) -> None:
         """Return when the model answers. Raises ModelError when it cannot be started."""
-        if self._watcher is not None:
+        if self._watch_task is not None:
             return
-        missing = self.available()
-        if missing:
-            self._fail(missing)
-            raise ModelError("unreachable", missing)
-        self._stopping = False
+        reason = self.unavailable_reason()
+        if reason:
+            self._fail(reason)
+            raise ModelError("unreachable", reason)
+        self._is_stopping = False
         self.state = "starting"
         try:
             await self._spawn()
         except ModelError as error:
             self._fail(error.sentence)
             raise
-        self._watcher = asyncio.create_task(self._watch(), name="embedded model")
+        self._watch_task = asyncio.create_task(self._watch(), name="embedded model")
 
     async def stop(self) -> None:
         """End the child and reap it, within two seconds. Harmless when it is not running."""
-        self._stopping = True
+        self._is_stopping = True
         self.base_url = ""
-        watcher, self._watcher = self._watcher, None
+        watcher, self._watch_task = self._watch_task, None
         if watcher is not None:
             watcher.cancel()
             await asyncio.wait([watcher])
-        await self._end_child()
+        await self._stop_child()
         self.state = "off"
 
     # -- one child
@@ -143,12 +143,12 @@ class EmbeddedServer:
     async def _spawn(self) -> None:
         model = find_model()
         if model is None:
-            raise ModelError("unreachable", self.available())
+            raise ModelError("unreachable", self.unavailable_reason())
         cores = os.cpu_count() or 1
-        orders = _Orders(
-            parent=os.getpid(),
+        config = _ChildConfig(
+            parent_pid=os.getpid(),
             api_key=self.api_key,
-            model=str(model),
+            model_path=str(model),
             slots=self._settings.slots,
             context_tokens=self._settings.context_tokens,
             # OpenMP threads spin and wait for each other: with as many of them as cores, one busy neighbour
@@ -166,17 +166,17 @@ class EmbeddedServer:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 # Ctrl+C in the terminal is the server's to handle; the child goes when the server says so.
-                **_own_group(),
+                **_process_group_options(),
             )
-            report = await self._first_report(self._process, orders)
+            report = await self._read_report(self._process, config)
         except BaseException as error:
-            await self._end_child()
+            await self._stop_child()
             if isinstance(error, OSError):
                 raise ModelError("unreachable", "The built-in model could not be started.") from None
             raise
         port = report.get("port")
         if not isinstance(port, int):
-            await self._end_child()
+            await self._stop_child()
             logger.warning("embedded model did not start: %s", report.get("error", "no report"))
             raise ModelError(
                 "unreachable",
@@ -186,11 +186,11 @@ class EmbeddedServer:
         self.state, self.sentence = "ready", ""
         logger.info("embedded model ready after %.1f s", time.monotonic() - started)
 
-    async def _first_report(self, process: asyncio.subprocess.Process, orders: _Orders) -> dict[str, Any]:
+    async def _read_report(self, process: asyncio.subprocess.Process, config: _ChildConfig) -> dict[str, Any]:
         if process.stdin is None or process.stdout is None:
             return {}
         try:
-            process.stdin.write(json.dumps(asdict(orders)).encode() + b"\n")
+            process.stdin.write(json.dumps(asdict(config)).encode() + b"\n")
             await process.stdin.drain()
             async with asyncio.timeout(START_SECONDS):
                 line = await process.stdout.readline()
@@ -199,7 +199,7 @@ class EmbeddedServer:
             return {}
         return cast(dict[str, Any], report) if isinstance(report, dict) else {}
 
-    async def _end_child(self) -> None:
+    async def _stop_child(self) -> None:
         self.base_url = ""
         process, self._process = self._process, None
         if process is None:
@@ -224,8 +224,8 @@ class EmbeddedServer:
             if self._process is not None:
                 code = await self._process.wait()
                 self.base_url = ""
-                await self._end_child()
-                if self._stopping:
+                await self._stop_child()
+                if self._is_stopping:
                     return
                 logger.warning("embedded model ended by itself (%s)", code)
             now = time.monotonic()
@@ -238,7 +238,7 @@ class EmbeddedServer:
             self.sentence = "The built-in model is starting again: try in a few seconds."
             crashes.append(now)
             await asyncio.sleep(BACKOFF_SECONDS[len(recent)])
-            self.restarts += 1
+            self.restart_count += 1
             with contextlib.suppress(ModelError):
                 await self._spawn()
 
@@ -256,7 +256,7 @@ def find_model() -> Path | None:
     return path if path.is_file() else None
 
 
-def _own_group() -> dict[str, Any]:
+def _process_group_options() -> dict[str, Any]:
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}
@@ -268,12 +268,12 @@ def _own_group() -> dict[str, Any]:
 def _run_child() -> None:
     """Load the model, report the port, and go when the parent does."""
     report = os.fdopen(os.dup(1), "wb", buffering=0)
-    _silence()
-    orders = _Orders(**json.loads(sys.stdin.buffer.readline()))
-    _lie_low(orders.parent)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    _redirect_output()
+    config = _ChildConfig(**json.loads(sys.stdin.buffer.readline()))
+    _restrict_child(config.parent_pid)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
-        server = _serve(orders)
+        server = _start_server(config)
         message: dict[str, Any] = {"port": int(str(server.listening_address).rsplit(":", 1)[1])}
     except Exception as error:  # reported, and the process ends
         message = {"error": type(error).__name__}
@@ -284,14 +284,14 @@ def _run_child() -> None:
     threading.Event().wait()
 
 
-def _silence() -> None:
+def _redirect_output() -> None:
     """Point the two outputs of the C library at nothing: llama.cpp can print what it is asked to complete."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.dup2(devnull, 2)
 
 
-def _lie_low(parent: int) -> None:
+def _restrict_child(parent_pid: int) -> None:
     """Give way to the server, leave no core dump, and die with the parent even if it is killed."""
     if sys.platform == "win32":
         return
@@ -309,33 +309,33 @@ def _lie_low(parent: int) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(set_dumpable, 0, 0, 0, 0)
         libc.prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it went before the signal was asked for
+        if os.getppid() != parent_pid:  # it went before the signal was asked for
             os._exit(1)
 
 
-def _leave_with_parent() -> None:
+def _exit_with_parent() -> None:
     sys.stdin.buffer.read()
     os._exit(0)  # no farewell: destructors of a server at work can take long, and there is nothing to save
 
 
-def _serve(orders: _Orders) -> Any:
+def _start_server(config: _ChildConfig) -> Any:
     xllamacpp: Any = importlib.import_module("xllamacpp")  # compiled, without type information
     params = xllamacpp.CommonParams()
     params.verbosity = -1
-    params.model.path = orders.model
+    params.model.path = config.model_path
     params.model_alias = {MODEL_NAME}
     params.offline = True
-    params.n_parallel = orders.slots
-    params.n_ctx = orders.context_tokens * orders.slots
+    params.n_parallel = config.slots
+    params.n_ctx = config.context_tokens * config.slots
     params.cache_ram_mib = 0  # llama.cpp would keep up to 8 GiB of earlier prompts
     params.hostnames = ["127.0.0.1"]
     params.port = 0
-    params.api_keys = [orders.api_key]
+    params.api_keys = [config.api_key]
     params.use_jinja = True
     params.ui = False
     params.endpoint_slots = True
-    params.cpuparams.n_threads = orders.generation_threads
-    params.cpuparams_batch.n_threads = orders.prefill_threads
+    params.cpuparams.n_threads = config.generation_threads
+    params.cpuparams_batch.n_threads = config.prefill_threads
     return xllamacpp.Server(params)
 
 

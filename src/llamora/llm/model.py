@@ -10,7 +10,7 @@ from llamora.llm.client import Message, ModelClient, ModelError, ModelInfo
 from llamora.llm.embedded import START_SECONDS, EmbeddedServer
 from llamora.settings import LlmSettings, UpstreamSettings
 
-GONE = "The model server you chose is no longer in the settings: choose another one on the page about you."
+ENDPOINT_REMOVED = "The model server you chose is no longer in the settings: choose another one on the page about you."
 NO_MODEL = "No model is connected: set llm.upstream.host to a model server to ask for replies."
 BUILT_IN = "built-in"
 """The name by which a user chooses the packaged model; it never answers anybody who did not."""
@@ -25,7 +25,7 @@ class SharedServer:
     `address` is "" until the server is ready; `request` asks the parent to start it.
     """
 
-    address: Callable[[], str]
+    get_address: Callable[[], str]
     api_key: str
     request: Callable[[], None]
 
@@ -37,65 +37,67 @@ class Model:
     that the operator took out answers nothing: who chose a server at home is not handed over to another one unasked.
     """
 
-    def __init__(self, settings: LlmSettings, shared: SharedServer | None = None) -> None:
+    def __init__(self, settings: LlmSettings, shared_server: SharedServer | None = None) -> None:
         self._settings = settings
-        self._shared = shared
+        self._shared = shared_server
         self._server: EmbeddedServer | None = None
         self._client: ModelClient | None = None
         self._warming: asyncio.Task[None] | None = None
-        self._starting: asyncio.Task[None] | None = None
-        self._others: dict[str, ModelClient] = {}
+        self._start_task: asyncio.Task[None] | None = None
+        self._endpoint_clients: dict[str, ModelClient] = {}
         self._has_built_in = False
         self.sentence = ""
         """Why the default answers nothing, or an empty text."""
         if not settings.enabled:
             self.sentence = "The model is switched off in the settings."
             return
-        self._others = {name: _connected(up, settings) for name, up in settings.endpoints.items() if up.host}
+        self._endpoint_clients = {
+            name: _create_client(upstream, settings) for name, upstream in settings.endpoints.items() if upstream.host
+        }
         if settings.upstream.host:
-            self._client = _connected(settings.upstream, settings)
+            self._client = _create_client(settings.upstream, settings)
         else:
             self.sentence = NO_MODEL
-        if settings.embedded and BUILT_IN not in self._others:
+        if settings.embedded and BUILT_IN not in self._endpoint_clients:
             self._add_built_in()
 
     def _add_built_in(self) -> None:
         if self._shared is not None:
-            address, key = self._shared.address, self._shared.api_key
-            self._others[BUILT_IN] = ModelClient(address, key, self._settings, embedded=True)
-        elif not EmbeddedServer.available():
+            address, key = self._shared.get_address, self._shared.api_key
+            self._endpoint_clients[BUILT_IN] = ModelClient(address, key, self._settings, embedded=True)
+        elif not EmbeddedServer.unavailable_reason():
             self._server = EmbeddedServer(self._settings)
-            self._others[BUILT_IN] = self._server.client()
-        self._has_built_in = BUILT_IN in self._others
+            self._endpoint_clients[BUILT_IN] = self._server.client()
+        self._has_built_in = BUILT_IN in self._endpoint_clients
 
     @property
-    def available(self) -> bool:
+    def is_available(self) -> bool:
         """Whether the default answers."""
         return not self.sentence
 
     @property
-    def names(self) -> list[str]:
+    def endpoint_names(self) -> list[str]:
         """The endpoints that a user may choose beside the default."""
-        return list(self._others)
+        return list(self._endpoint_clients)
 
-    def why_not(self, name: str = "") -> str:
+    def unavailable_reason(self, name: str = "") -> str:
         """Why no reply can be asked of an endpoint, or an empty text."""
         if self.is_built_in(name) and self._server is not None and self._server.state == "failed":
             return self._server.sentence
-        if name in self._others:
+        if name in self._endpoint_clients:
             return ""
-        return self.sentence or (GONE if name else "")
+        return self.sentence or (ENDPOINT_REMOVED if name else "")
 
     def is_built_in(self, name: str) -> bool:
         """Whether the packaged model answers there."""
         return name == BUILT_IN and self._has_built_in
 
-    def place(self, name: str = "") -> str:
+    def host_of(self, name: str = "") -> str:
         """The address of an endpoint as it is set; "" for the packaged model."""
         if self.is_built_in(name):
             return ""
-        chosen = self._settings.endpoints.get(name) if name in self._others else None
-        return (chosen or self._settings.upstream).host
+        endpoint = self._settings.endpoints.get(name) if name in self._endpoint_clients else None
+        return (endpoint or self._settings.upstream).host
 
     def start(self) -> None:
         """Import in the background what the first request needs; writing never waits for it."""
@@ -104,18 +106,18 @@ class Model:
 
     async def client(self, name: str = "") -> ModelClient:
         """The client of an endpoint; the packaged model is started first. Raises ModelError with a sentence."""
-        if why_not := self.why_not(name):
+        if why_not := self.unavailable_reason(name):
             raise ModelError("unreachable", why_not)
         if self.is_built_in(name):
             await self._start_built_in()
-        client = self._others.get(name, self._client)
+        client = self._endpoint_clients.get(name, self._client)
         if client is None:
             raise ModelError("unreachable", NO_MODEL)
         return client
 
     async def info(self, name: str = "") -> ModelInfo | None:
         """Name and place of the model, or None while nothing answers."""
-        client = None if self.why_not(name) else self._others.get(name, self._client)
+        client = None if self.unavailable_reason(name) else self._endpoint_clients.get(name, self._client)
         if client is None:
             return None
         try:
@@ -126,20 +128,20 @@ class Model:
     async def test(self, name: str = "") -> float:
         """Ask for one word, and return the seconds until it came. Raises ModelError with a sentence."""
         client = await self.client(name)
-        began = time.monotonic()
+        started = time.monotonic()
         pieces = client.stream([Message("user", "Answer with the one word: ready")], max_tokens=TEST_TOKENS)
         async with aclosing(pieces):
             async for _ in pieces:
-                return time.monotonic() - began
+                return time.monotonic() - started
         raise ModelError("broken", "The model answered, but said nothing.")
 
     async def stop(self) -> None:
         """Close the connections and end the child."""
-        tasks = [task for task in (self._warming, self._starting) if task is not None]
+        tasks = [task for task in (self._warming, self._start_task) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for client in (self._client, *self._others.values()):
+        for client in (self._client, *self._endpoint_clients.values()):
             if client is not None:
                 await client.close()
         if self._server is not None:
@@ -147,28 +149,28 @@ class Model:
 
     async def _start_built_in(self) -> None:
         if self._server is not None:
-            if self._starting is None:
-                self._starting = asyncio.create_task(self._server.start(), name="model start")
-            await asyncio.shield(self._starting)
+            if self._start_task is None:
+                self._start_task = asyncio.create_task(self._server.start(), name="model start")
+            await asyncio.shield(self._start_task)
         elif self._shared is not None:
             self._shared.request()
             with suppress(TimeoutError):  # the client says what happened
                 async with asyncio.timeout(START_SECONDS):
-                    while not self._shared.address():  # noqa: ASYNC110 -- it starts in another process
+                    while not self._shared.get_address():  # noqa: ASYNC110 -- it starts in another process
                         await asyncio.sleep(POLL_SECONDS)
 
 
-def _connected(up: UpstreamSettings, settings: LlmSettings) -> ModelClient:
-    own = replace(
+def _create_client(upstream: UpstreamSettings, settings: LlmSettings) -> ModelClient:
+    endpoint_settings = replace(
         settings,
-        temperature=settings.temperature if up.temperature < 0 else up.temperature,
-        context_tokens=up.context_tokens or settings.context_tokens,
+        temperature=settings.temperature if upstream.temperature < 0 else upstream.temperature,
+        context_tokens=upstream.context_tokens or settings.context_tokens,
     )
     return ModelClient(
-        up.host,
-        up.api_key,
-        own,
-        model=up.model,
-        reasoning_effort=up.reasoning_effort,
-        opens_thought=up.opens_thought,
+        upstream.host,
+        upstream.api_key,
+        endpoint_settings,
+        model=upstream.model,
+        reasoning_effort=upstream.reasoning_effort,
+        opens_reasoning=upstream.opens_thought,
     )

@@ -9,123 +9,124 @@ models and llama.cpp with a template it does not know do that.
 import re
 from typing import Final
 
-_THINKS: Final = "think|thinking|thoughts?|reasoning|reflection|scratchpad"
+_REASONING_WORDS: Final = "think|thinking|thoughts?|reasoning|reflection|scratchpad"
 # Templates write <think>, [THINK] (Mistral), ◁think▷ (Kimi), and gpt-oss (Harmony) names a channel per message.
-_FINAL: Final = r"<\|channel\|>\s*final[^<]{0,80}<\|message\|>"
-THOUGHTS_END: Final = re.compile(
-    rf"(?:[<◁]\s{{0,8}}/\s{{0,8}}(?:{_THINKS})\s{{0,8}}[>▷]|\[/(?-i:THINK|THINKING)\]|{_FINAL})\s*", re.IGNORECASE
+_FINAL_CHANNEL: Final = r"<\|channel\|>\s*final[^<]{0,80}<\|message\|>"
+REASONING_END: Final = re.compile(
+    rf"(?:[<◁]\s{{0,8}}/\s{{0,8}}(?:{_REASONING_WORDS})\s{{0,8}}[>▷]|\[/(?-i:THINK|THINKING)\]|{_FINAL_CHANNEL})\s*",
+    re.IGNORECASE,
 )
-_THOUGHTS_BEGIN: Final = re.compile(
-    rf"[<◁]\s{{0,8}}({_THINKS})\s{{0,8}}[>▷]|\[((?-i:THINK|THINKING))\]"
+_REASONING_START: Final = re.compile(
+    rf"[<◁]\s{{0,8}}({_REASONING_WORDS})\s{{0,8}}[>▷]|\[((?-i:THINK|THINKING))\]"
     r"|<\|channel\|>\s*(?:analysis|commentary)[^<]{0,80}<\|message\|>",
     re.IGNORECASE,
 )
 # What a chat template puts between turns, where a server lets it through. `</s>` is such a mark at the end alone: in
 # words it may be an element of HTML.
-_CONTROL: Final = re.compile(
+_CONTROL_TOKENS: Final = re.compile(
     r"<\|(?:start|im_start)\|>(?:assistant|model|user)?\n*|<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>\s*"
     r"|<start_of_turn>(?:model)?\n*|<\|(?:end|return|im_end|eot_id|eom_id|end_of_text|endoftext|end_header_id)\|>"
     r"|<\|start_header_id\|>|<end_of_turn>|(?:\s{0,8}</s>)+\s{0,8}\Z"
 )
-_UNFINISHED: Final = re.compile(  # what the next piece may make a mark of
+_PARTIAL_MARK: Final = re.compile(  # what the next piece may make a mark of
     r"(?:[<◁]\s{0,8}/?\s{0,8}[a-z]{0,10}\s{0,8}|\[/?(?-i:[A-Z]{0,8})|<\|[a-z_]{0,15}\|?|<\|(?:im_)?start\|>[a-z]{0,8}"
     r"|<\|start_header_id\|>[\sa-z]{0,12}(?:<\|?[a-z_]{0,13}\|?)?|<(?:start|end)(?:_[a-z_]{0,10})?|<start_of_turn>[a-z]{0,4}"
     r"|(?:\s{0,8}</s>)+\s{0,8}(?:<(?:/s?)?)?"
     r"|<\|channel\|>[^<]{0,90}(?:<(?:\|[a-z]{0,10}\|?)?)?)\Z",
     re.IGNORECASE,
 )
-_LONGEST_MARK: Final = 128  # characters
-_OPENED: Final = re.compile(rf"(?:{_THOUGHTS_BEGIN.pattern})\s*\Z", re.IGNORECASE)
+_MAX_MARK_CHARS: Final = 128  # characters
+_OPEN_AT_END: Final = re.compile(rf"(?:{_REASONING_START.pattern})\s*\Z", re.IGNORECASE)
 
 
-def opens_thought(prompt: str) -> bool:
+def ends_in_reasoning(prompt: str) -> bool:
     """Whether a prompt, as a chat template made it, ends inside a thought."""
-    return _OPENED.search(prompt[-_LONGEST_MARK:]) is not None
+    return _OPEN_AT_END.search(prompt[-_MAX_MARK_CHARS:]) is not None
 
 
-def marks_thought(template: str) -> bool:
+def has_reasoning_marks(template: str) -> bool:
     """Whether a chat template writes marks that open thoughts, anywhere."""
-    return _THOUGHTS_BEGIN.search(template) is not None
+    return _REASONING_START.search(template) is not None
 
 
-class Thoughts:
+class ReasoningFilter:
     """Takes thoughts out of a stream of text; a mark that came in two pieces is seen all the same.
 
     `opened`: the prompt ended inside a thought, so that nothing is said before the mark that closes it. Where that
     was not known, a closing mark alone is passed on in one piece, and all before it was thought; `closed_alone` tells.
     """
 
-    def __init__(self, *, opened: bool = False) -> None:
-        self._held = ""
-        self._end: re.Pattern[str] | None = None  # of the thought that is open
-        self._opened = opened
-        self._before: list[str] = []  # what came while it is open, should it never close
-        self.closed_alone = False
+    def __init__(self, *, starts_open: bool = False) -> None:
+        self._buffer = ""
+        self._end_pattern: re.Pattern[str] | None = None  # of the thought that is open
+        self._is_prompt_open = starts_open
+        self._unclosed_pieces: list[str] = []  # what came while it is open, should it never close
+        self.closed_without_opening = False
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         """Whether what comes now is thought."""
-        return self._opened or self._end is not None
+        return self._is_prompt_open or self._end_pattern is not None
 
     @property
-    def unclosed(self) -> bool:
+    def is_unclosed(self) -> bool:
         """Whether all that came so far may be the thought that the prompt opened."""
-        return self._opened
+        return self._is_prompt_open
 
     def feed(self, piece: str) -> str:
         """The next piece of the stream; what of it may be shown."""
-        if self._opened:
-            text = self._held + piece
-            ends = THOUGHTS_END.search(text)
-            if not ends:
-                self._before.append(piece)
-                self._held = text[-_LONGEST_MARK:]
+        if self._is_prompt_open:
+            text = self._buffer + piece
+            end_match = REASONING_END.search(text)
+            if not end_match:
+                self._unclosed_pieces.append(piece)
+                self._buffer = text[-_MAX_MARK_CHARS:]
                 return ""
-            self._close()
-            piece, self.closed_alone = text[ends.end() :], True
-        return self._outside(piece)
+            self._take_unclosed()
+            piece, self.closed_without_opening = text[end_match.end() :], True
+        return self._filter_text(piece)
 
-    def apart(self) -> str:
+    def release_held(self) -> str:
         """The server sends thoughts apart from what is said: what was held back of that may be shown."""
-        return self._outside(self._close()) if self._opened else ""
+        return self._filter_text(self._take_unclosed()) if self._is_prompt_open else ""
 
-    def end(self, *, whole: bool) -> str:
+    def finish(self, *, is_complete: bool) -> str:
         """No more comes. `whole`: the model ended by itself, so what it never marked as thought was its answer."""
-        if self._opened:
-            text = self._close()
-            return self._outside(text) + self.end(whole=whole) if whole else ""
-        held, self._held = self._held, ""
-        return "" if self._end is not None else _CONTROL.sub("", held)
+        if self._is_prompt_open:
+            text = self._take_unclosed()
+            return self._filter_text(text) + self.finish(is_complete=is_complete) if is_complete else ""
+        buffered, self._buffer = self._buffer, ""
+        return "" if self._end_pattern is not None else _CONTROL_TOKENS.sub("", buffered)
 
-    def _close(self) -> str:
-        text = "".join(self._before)
-        self._held, self._opened = "", False
-        self._before.clear()
+    def _take_unclosed(self) -> str:
+        text = "".join(self._unclosed_pieces)
+        self._buffer, self._is_prompt_open = "", False
+        self._unclosed_pieces.clear()
         return text
 
-    def _outside(self, piece: str) -> str:
-        text, said = self._held + piece, ""
-        self._held = ""
+    def _filter_text(self, piece: str) -> str:
+        text, visible = self._buffer + piece, ""
+        self._buffer = ""
         while text:
-            if self._end is not None:
-                ends = self._end.search(text)
-                if not ends:
-                    self._held = text[-_LONGEST_MARK:]
+            if self._end_pattern is not None:
+                end_match = self._end_pattern.search(text)
+                if not end_match:
+                    self._buffer = text[-_MAX_MARK_CHARS:]
                     break
-                text, self._end = text[ends.end() :], None
-            elif begins := _THOUGHTS_BEGIN.search(text):
-                said += text[: begins.start()]
-                text, self._end = text[begins.end() :], _end_of(begins)
+                text, self._end_pattern = text[end_match.end() :], None
+            elif start_match := _REASONING_START.search(text):
+                visible += text[: start_match.start()]
+                text, self._end_pattern = text[start_match.end() :], _end_pattern_for(start_match)
             else:
-                if unfinished := _UNFINISHED.search(text):
-                    text, self._held = text[: unfinished.start()], unfinished[0]
-                said += text
+                if partial := _PARTIAL_MARK.search(text):
+                    text, self._buffer = text[: partial.start()], partial[0]
+                visible += text
                 break
-        self.closed_alone = self.closed_alone or THOUGHTS_END.search(said) is not None
-        return _CONTROL.sub("", said)
+        self.closed_without_opening = self.closed_without_opening or REASONING_END.search(visible) is not None
+        return _CONTROL_TOKENS.sub("", visible)
 
 
-def _end_of(begins: "re.Match[str]") -> "re.Pattern[str]":
-    if begins[1]:
-        return re.compile(rf"[<◁]\s{{0,8}}/\s{{0,8}}{begins[1]}\s{{0,8}}[>▷]", re.IGNORECASE)
-    return re.compile(rf"\[/{begins[2]}\]" if begins[2] else _FINAL)
+def _end_pattern_for(start_match: "re.Match[str]") -> "re.Pattern[str]":
+    if start_match[1]:
+        return re.compile(rf"[<◁]\s{{0,8}}/\s{{0,8}}{start_match[1]}\s{{0,8}}[>▷]", re.IGNORECASE)
+    return re.compile(rf"\[/{start_match[2]}\]" if start_match[2] else _FINAL_CHANNEL)

@@ -26,7 +26,7 @@ _REQUEST_HEADERS: Final = frozenset(
 # variables: none of that is the model server's business.
 
 
-class Overrun(Exception):
+class ResponseTooLarge(Exception):
     """The server sent a line or a body beyond the ceilings above."""
 
 
@@ -40,25 +40,25 @@ class GuardedStream(httpx2.AsyncByteStream):
     ``finished`` tells whether the closing ``[DONE]`` of an OpenAI-style event stream was seen.
     """
 
-    def __init__(self, inner: httpx2.AsyncByteStream, *, lines: bool) -> None:
+    def __init__(self, inner: httpx2.AsyncByteStream, *, limit_lines: bool) -> None:
         self._inner = inner
-        self._lines = lines
+        self._limit_lines = limit_lines
         self._tail = b""
-        self.finished = False
+        self.is_finished = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        total = line = 0
+        total_bytes = line_bytes = 0
         async for chunk in self._inner:
-            total += len(chunk)
-            if total > MAX_BODY_BYTES:
-                raise Overrun
-            if self._lines:
-                cut = max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))
-                line = line + len(chunk) if cut < 0 else len(chunk) - cut - 1
-                if line > MAX_LINE_BYTES:
-                    raise Overrun
+            total_bytes += len(chunk)
+            if total_bytes > MAX_BODY_BYTES:
+                raise ResponseTooLarge
+            if self._limit_lines:
+                line_end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))
+                line_bytes = line_bytes + len(chunk) if line_end < 0 else len(chunk) - line_end - 1
+                if line_bytes > MAX_LINE_BYTES:
+                    raise ResponseTooLarge
                 self._tail = (self._tail + chunk)[-64:]
-                self.finished = self.finished or DONE_MARK.search(self._tail) is not None
+                self.is_finished = self.is_finished or DONE_MARK.search(self._tail) is not None
             yield chunk
 
     async def aclose(self) -> None:
@@ -66,7 +66,7 @@ class GuardedStream(httpx2.AsyncByteStream):
         await self._inner.aclose()
 
 
-async def _only_needed_headers(request: httpx2.Request) -> None:
+async def _strip_headers(request: httpx2.Request) -> None:
     for name in list(request.headers):
         if name.lower() not in _REQUEST_HEADERS:
             del request.headers[name]
@@ -74,13 +74,13 @@ async def _only_needed_headers(request: httpx2.Request) -> None:
     request.headers["connection"] = "close"
 
 
-async def _guarded(response: httpx2.Response) -> None:
+async def _guard_response(response: httpx2.Response) -> None:
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         await response.aclose()
         raise UnexpectedEncoding
     stream = cast(httpx2.AsyncByteStream, response.stream)
-    response.stream = GuardedStream(stream, lines=is_event_stream(response))
+    response.stream = GuardedStream(stream, limit_lines=is_event_stream(response))
 
 
 def is_event_stream(response: httpx2.Response) -> bool:
@@ -97,5 +97,5 @@ def open_http_client(*, connect_seconds: float, read_seconds: float, connections
         # A connection for each request: llama.cpp closes some after a stream without saying so, and a request for
         # a reply that fails on such a one cannot be repeated without asking for two replies.
         limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=0),
-        event_hooks={"request": [_only_needed_headers], "response": [_guarded]},
+        event_hooks={"request": [_strip_headers], "response": [_guard_response]},
     )

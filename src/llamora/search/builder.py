@@ -14,8 +14,8 @@ from llamora.persistence.local_db import LocalDB
 from llamora.persistence.snapshots import Snapshots
 from llamora.search.embed_queue import EmbedQueue
 from llamora.search.index import Document, UserIndex
-from llamora.search.snapshot import Reader, Unusable, Writer
-from llamora.search.state import Unlocked, findable, opened_entries
+from llamora.search.snapshot import SnapshotReader, SnapshotWriter, UnusableSnapshot
+from llamora.search.state import UserIndexState, is_searchable, open_entries
 from llamora.settings import SearchSettings
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
@@ -25,216 +25,240 @@ P = TypeVar("P")
 T = TypeVar("T")
 
 READ_BATCH = 250  # records opened in one go: some 15 ms of an index's thread, for which a query may have to wait
-RECENT_DAYS = (31, 1096)  # an index goes newest first through the last month and three years, then takes the rest
-SNAPSHOT_FROM = 1_000  # entries; fewer are read as fast as a snapshot would be
-SNAPSHOT_SHARE = 0.05  # of the entries must have changed before a snapshot is written anew
-SNAPSHOT_QUIET = 20.0  # seconds without a change before it is
+LOAD_ORDER_DAYS = (31, 1096)  # an index goes newest first through the last month and three years, then takes the rest
+SNAPSHOT_MIN_ENTRIES = 1_000  # entries; fewer are read as fast as a snapshot would be
+SNAPSHOT_CHANGED_SHARE = 0.05  # of the entries must have changed before a snapshot is written anew
+SNAPSHOT_QUIET_SECONDS = 20.0  # seconds without a change before it is
 
 
-class Builder:
+class IndexBuilder:
     """Builds the indexes of the `users` whose journals are open. One for each SearchService."""
 
     def __init__(
-        self, db: LocalDB, queue: EmbedQueue, users: Mapping[bytes, Unlocked], settings: SearchSettings
+        self, db: LocalDB, queue: EmbedQueue, states: Mapping[bytes, UserIndexState], settings: SearchSettings
     ) -> None:
         self._db = db
         self._queue = queue
-        self._users = users
+        self._states = states
         self._settings = settings
 
-    async def build(self, user: Unlocked) -> None:
+    async def build(self, state: UserIndexState) -> None:
         """Read all that is in the store and differs from the index; again when others wrote meanwhile."""
         try:
             counter = await self._db.search_version()
-            first = not user.loaded
-            if first:
-                await self._load(user)
-                user.loaded = True
-            read: list[bytes] = []
-            at, traces, differing = await self._traces(user)
-            if await self._db.entries.fingerprint(user.user_id) != (len(user.seen), user.total):
-                read = await self._catch_up(user, traces, differing)
-            elif differing:
-                read = [entry_id for entry_id in differing if entry_id in user.seen]
-                await self._read(user, read, traces)
-            user.traces_at = max(at, user.traces_at)  # a change meanwhile may have moved it on
-            user.complete = True
-            user.counter = None if user.retraced else counter  # what came too late for this build is for the next
-            if not first and not await self._db.snapshots.exists(user.user_id):
-                user.unsaved = len(user.seen)  # an erasure took the snapshot with it
-            missing = await user.run(user.index.without_vectors, self._queue.model()) if first else read
+            is_first_build = not state.is_loaded
+            if is_first_build:
+                await self._load_snapshot(state)
+                state.is_loaded = True
+            read_ids: list[bytes] = []
+            tags_revision, tags, retagged_ids = await self._read_tags(state)
+            if await self._db.entries.fingerprint(state.user_id) != (len(state.revisions), state.fingerprint_weight):
+                read_ids = await self._read_changed(state, tags, retagged_ids)
+            elif retagged_ids:
+                read_ids = [entry_id for entry_id in retagged_ids if entry_id in state.revisions]
+                await self._read_entries(state, read_ids, tags)
+            state.tags_revision = max(tags_revision, state.tags_revision)  # a change meanwhile may have moved it on
+            state.is_complete = True
+            state.search_counter = (
+                None if state.tags_changed else counter
+            )  # what came too late for this build is for the next
+            if not is_first_build and not await self._db.snapshots.exists(state.user_id):
+                state.unsaved_count = len(state.revisions)  # an erasure took the snapshot with it
+            missing = (
+                await state.run_in_thread(state.index.ids_without_vectors, self._queue.current_model())
+                if is_first_build
+                else read_ids
+            )
             for start in range(0, len(missing), READ_BATCH):
-                await self._read_vectors(user, missing[start : start + READ_BATCH])
-            while await user.run(user.index.tidy):
+                await self._read_vectors(state, missing[start : start + READ_BATCH])
+            while await state.run_in_thread(state.index.optimize_step):
                 pass
         except asyncio.CancelledError:
             raise
         except Exception as error:
             logger.error("an index could not be built (%s)", type(error).__name__)
-            user.counter = None
-            user.traces_at = -1
+            state.search_counter = None
+            state.tags_revision = -1
 
-    async def _traces(self, user: Unlocked) -> tuple[int, dict[bytes, frozenset[bytes]], list[bytes]]:
+    async def _read_tags(self, state: UserIndexState) -> tuple[int, dict[bytes, frozenset[bytes]], list[bytes]]:
         """The traces of every entry by now, at which revision of their book, and the entries whose traces differ.
 
         What changed here is known by `user.retraced`, what others changed lately by the book; only after more than the
         book tells of are all links read.
         """
-        revision = await self._db.tags.get_revision(user.user_id)
-        touched = set(user.retraced)
-        user.retraced -= touched
-        told = (
-            (await self._db.tags.get_meta(user.keys)).touched_since(user.traces_at)
-            if revision != user.traces_at
+        revision = await self._db.tags.get_revision(state.user_id)
+        touched_ids = set(state.tags_changed)
+        state.tags_changed -= touched_ids
+        changes = (
+            (await self._db.tags.get_meta(state.keys)).touched_since(state.tags_revision)
+            if revision != state.tags_revision
             else None
         )
-        if told is not None:
-            touched |= told.entry_ids
-        elif revision != user.traces_at:
-            traces = await self._db.tags.tag_ids_by_entry(user.user_id)
-            return revision, traces, _differing(traces, user.traces, {*traces, *user.traces})
-        if not touched:
-            return revision, user.traces, []
-        fresh = await self._db.tags.tag_ids_of(user.user_id, touched)
-        traces = {**user.traces, **fresh}
-        for entry_id in touched - fresh.keys():
-            traces.pop(entry_id, None)
-        return revision, traces, _differing(traces, user.traces, touched)
+        if changes is not None:
+            touched_ids |= changes.entry_ids
+        elif revision != state.tags_revision:
+            tags = await self._db.tags.tag_ids_by_entry(state.user_id)
+            return revision, tags, _retagged_ids(tags, state.tags, {*tags, *state.tags})
+        if not touched_ids:
+            return revision, state.tags, []
+        updated = await self._db.tags.tag_ids_of(state.user_id, touched_ids)
+        tags = {**state.tags, **updated}
+        for entry_id in touched_ids - updated.keys():
+            tags.pop(entry_id, None)
+        return revision, tags, _retagged_ids(tags, state.tags, touched_ids)
 
-    async def _catch_up(
-        self, user: Unlocked, traces: dict[bytes, frozenset[bytes]], other: Sequence[bytes]
+    async def _read_changed(
+        self, state: UserIndexState, tags: dict[bytes, frozenset[bytes]], retagged_ids: Sequence[bytes]
     ) -> list[bytes]:
         """Read the records that differ from what is known of them, and return which they were."""
-        known = dict(user.seen)  # before the store is read: what is written meanwhile is read twice, never taken out
-        revisions = await self._db.entries.revisions(user.user_id)
-        changed, gone = await asyncio.to_thread(_changes, revisions, known)
-        if gone:
-            self.drop(user, gone)
-        changed += [
-            entry_id for entry_id in other if entry_id in revisions and revisions[entry_id] == known.get(entry_id)
+        known_revisions = dict(
+            state.revisions
+        )  # before the store is read: what is written meanwhile is read twice, never taken out
+        revisions = await self._db.entries.revisions(state.user_id)
+        changed_ids, deleted_ids = await asyncio.to_thread(_compare_revisions, revisions, known_revisions)
+        if deleted_ids:
+            self.drop(state, deleted_ids)
+        changed_ids += [
+            entry_id
+            for entry_id in retagged_ids
+            if entry_id in revisions and revisions[entry_id] == known_revisions.get(entry_id)
         ]
-        if len(changed) > READ_BATCH:
-            changed = await self._newest_first(user, changed)
-        await self._read(user, changed, traces)
-        return changed
+        if len(changed_ids) > READ_BATCH:
+            changed_ids = await self._newest_first(state, changed_ids)
+        await self._read_entries(state, changed_ids, tags)
+        return changed_ids
 
-    async def _read(self, user: Unlocked, ids: Sequence[bytes], traces: dict[bytes, frozenset[bytes]]) -> None:
-        spoken_of = {trace for entry_id in ids for trace in traces.get(entry_id, ())}
-        names = await self._db.tags.names_of(user.keys, spoken_of)
-        parts = [ids[start : start + READ_BATCH] for start in range(0, len(ids), READ_BATCH)]
-        async for part, rows in _ahead(parts, lambda part: self._db.entries.get_sealed(user.user_id, part)):
-            spoken = {i: tuple(sorted(names[t] for t in traces[i] if t in names)) for i in part if i in traces}
-            await user.run(self._index_entries, user, rows, spoken)
+    async def _read_entries(
+        self, state: UserIndexState, ids: Sequence[bytes], tags: dict[bytes, frozenset[bytes]]
+    ) -> None:
+        tag_ids = {trace for entry_id in ids for trace in tags.get(entry_id, ())}
+        tag_names = await self._db.tags.names_of(state.keys, tag_ids)
+        batches = [ids[start : start + READ_BATCH] for start in range(0, len(ids), READ_BATCH)]
+        async for part, rows in _prefetch(batches, lambda part: self._db.entries.get_sealed(state.user_id, part)):
+            names_by_entry = {
+                i: tuple(sorted(tag_names[t] for t in tags[i] if t in tag_names)) for i in part if i in tags
+            }
+            await state.run_in_thread(self._index_entries, state, rows, names_by_entry)
             for entry_id, revision, _ in rows:
-                user.know(entry_id, revision)
-                if entry_id in traces:
-                    user.traces[entry_id] = traces[entry_id]
+                state.set_revision(entry_id, revision)
+                if entry_id in tags:
+                    state.tags[entry_id] = tags[entry_id]
                 else:
-                    user.traces.pop(entry_id, None)
-            user.changed(len(rows))
+                    state.tags.pop(entry_id, None)
+            state.mark_changed(len(rows))
 
-    async def _newest_first(self, user: Unlocked, ids: Sequence[bytes]) -> list[bytes]:
+    async def _newest_first(self, state: UserIndexState, ids: Sequence[bytes]) -> list[bytes]:
         tomorrow = utc_now().date() + timedelta(days=1)
         ordered: dict[bytes, None] = {}
-        wanted = set(ids)
-        done = 0
-        for days in RECENT_DAYS:
-            span = [tomorrow - timedelta(days=back) for back in range(done, days)]
-            recent = await self._db.entries.ids_on_days(user.keys, span)
-            ordered.update((entry_id, None) for entry_id in recent if entry_id in wanted)
-            done = days
+        requested_ids = set(ids)
+        previous_days = 0
+        for days in LOAD_ORDER_DAYS:
+            dates = [tomorrow - timedelta(days=back) for back in range(previous_days, days)]
+            recent = await self._db.entries.ids_on_days(state.keys, dates)
+            ordered.update((entry_id, None) for entry_id in recent if entry_id in requested_ids)
+            previous_days = days
         ordered.update((entry_id, None) for entry_id in ids)
         return list(ordered)
 
-    async def _read_vectors(self, user: Unlocked, ids: Sequence[bytes]) -> None:
+    async def _read_vectors(self, state: UserIndexState, ids: Sequence[bytes]) -> None:
         """Take over the stored vectors of entries and queue the others for embedding."""
-        rows = await self._db.vectors.get_sealed(user.user_id, ids)
-        taken = await user.run(self._index_vectors, user, rows)
-        self._queue.put(
-            user, [entry_id for entry_id in reversed(ids) if entry_id not in taken and entry_id in user.seen]
+        rows = await self._db.vectors.get_sealed(state.user_id, ids)
+        current_ids = await state.run_in_thread(self._index_vectors, state, rows)
+        self._queue.enqueue(
+            state,
+            [entry_id for entry_id in reversed(ids) if entry_id not in current_ids and entry_id in state.revisions],
         )
 
-    def drop(self, user: Unlocked, gone: Sequence[bytes]) -> None:
+    def drop(self, state: UserIndexState, entry_ids: Sequence[bytes]) -> None:
         """Take entries out of the index."""
-        for entry_id in gone:
-            user.forget(entry_id)
-            user.traces.pop(entry_id, None)
-            user.unembedded.pop(entry_id, None)
-        user.changed(len(gone))
-        user.later(user.index.drop, gone)
+        for entry_id in entry_ids:
+            state.remove_revision(entry_id)
+            state.tags.pop(entry_id, None)
+            state.unembedded.pop(entry_id, None)
+        state.mark_changed(len(entry_ids))
+        state.submit(state.index.drop, entry_ids)
 
     # --- Snapshots
 
-    async def _load(self, user: Unlocked) -> None:
+    async def _load_snapshot(self, state: UserIndexState) -> None:
         """Begin with the writer's snapshot, where there is one that can be used."""
-        latest = await self._db.snapshots.get_latest(user.user_id)
+        latest = await self._db.snapshots.get_latest(state.user_id)
         if latest is None:
             return
         generation, sealed = latest
-        fresh = UserIndex(self._settings.hnsw_above)
+        new_index = UserIndex(self._settings.hnsw_above)
         try:
-            header = await user.run(Snapshots.open_part, user.keys, generation, 0, sealed)
-            reader = await user.run(Reader, fresh, header)
-            fetch = partial(self._db.snapshots.get_part, user.user_id, generation)
-            async for part, sealed in _ahead(range(1, reader.parts + 1), fetch):
-                await user.run(_feed, reader, user.keys, generation, part, sealed)
-            if not reader.done:
-                raise Unusable
-            revisions = await user.run(lambda: fresh.revisions)
+            header = await state.run_in_thread(Snapshots.open_part, state.keys, generation, 0, sealed)
+            reader = await state.run_in_thread(SnapshotReader, new_index, header)
+            fetch = partial(self._db.snapshots.get_part, state.user_id, generation)
+            async for part, sealed in _prefetch(range(1, reader.part_count + 1), fetch):
+                await state.run_in_thread(_feed_part, reader, state.keys, generation, part, sealed)
+            if not reader.is_complete:
+                raise UnusableSnapshot
+            revisions = await state.run_in_thread(lambda: new_index.revisions)
         except asyncio.CancelledError:
-            fresh.close()
+            new_index.close()
             raise
         except Exception as error:  # whatever was put there: it is made anew from the records
-            fresh.close()
+            new_index.close()
             logger.warning("the snapshot of an index was not used (%s)", type(error).__name__)
-            await self._db.snapshots.delete_all(user.user_id)
+            await self._db.snapshots.delete_all(state.user_id)
             return
         # What was written meanwhile went into the old index, and is read again: the store has a later revision.
-        old, user.index = user.index, fresh
-        await user.run(old.close)
-        user.forget_all()
-        for entry_id, revision in (revisions | reader.others).items():
-            user.know(entry_id, revision)
-        user.traces = {
-            entry_id: frozenset(bytes.fromhex(trace) for trace in traces) for entry_id, traces in reader.traces.items()
+        old_index, state.index = state.index, new_index
+        await state.run_in_thread(old_index.close)
+        state.clear_revisions()
+        for entry_id, revision in (revisions | reader.unindexed).items():
+            state.set_revision(entry_id, revision)
+        state.tags = {
+            entry_id: frozenset(bytes.fromhex(trace) for trace in traces) for entry_id, traces in reader.tags.items()
         }
-        user.traces_at = -1
-        user.unsaved = 0
+        state.tags_revision = -1
+        state.unsaved_count = 0
 
-    def worth_saving(self, user: Unlocked) -> bool:
+    def should_save_snapshot(self, state: UserIndexState) -> bool:
         """Whether a snapshot should be written now."""
-        busy = user.saving is not None or user.build is None or not user.build.done() or user.running
+        is_busy = (
+            state.save_task is not None
+            or state.build_task is None
+            or not state.build_task.done()
+            or state.running_count
+        )
         return (
-            user.complete
-            and not busy
-            and not user.unembedded
-            and len(user.seen) >= SNAPSHOT_FROM
-            and user.unsaved > SNAPSHOT_SHARE * len(user.seen)
-            and time.monotonic() - user.changed_at >= SNAPSHOT_QUIET
+            state.is_complete
+            and not is_busy
+            and not state.unembedded
+            and len(state.revisions) >= SNAPSHOT_MIN_ENTRIES
+            and state.unsaved_count > SNAPSHOT_CHANGED_SHARE * len(state.revisions)
+            and time.monotonic() - state.changed_at >= SNAPSHOT_QUIET_SECONDS
         )
 
-    async def save(self, user_id: bytes) -> bool:
+    async def save_snapshot(self, user_id: bytes) -> bool:
         """Seal the writer's index as it is into the store. False when it changed meanwhile, or is not unlocked."""
-        user = self._users.get(user_id)
-        if user is None or not user.complete:
+        state = self._states.get(user_id)
+        if state is None or not state.is_complete:
             return False
-        keys, index = user.keys, user.index
-        version, unsaved = index.version, user.unsaved
+        keys, index = state.keys, state.index
+        version, unsaved = index.version, state.unsaved_count
         latest = await self._db.snapshots.get_latest(user_id)
-        kept = latest[0] if latest else 0
+        stored_generation = latest[0] if latest else 0
         generation = await self._db.snapshots.begin(keys)
         try:
-            while await user.run(index.purge):
+            while await state.run_in_thread(index.merge_step):
                 pass
-            indexed = await user.run(lambda: index.revisions)
-            others = {entry_id: revision for entry_id, revision in user.seen.items() if entry_id not in indexed}
-            traces = {entry_id: tuple(trace.hex() for trace in marks) for entry_id, marks in user.traces.items()}
-            writer = Writer(index, others, traces)
-            parts = writer.parts()
+            indexed_revisions = await state.run_in_thread(lambda: index.revisions)
+            unindexed = {
+                entry_id: revision
+                for entry_id, revision in state.revisions.items()
+                if entry_id not in indexed_revisions
+            }
+            tags = {entry_id: tuple(trace.hex() for trace in marks) for entry_id, marks in state.tags.items()}
+            writer = SnapshotWriter(index, unindexed, tags)
+            parts = writer.iter_parts()
             part = 0
             while True:
-                sealed = await user.run(_next_part, parts, keys, generation, part + 1)
-                if index.version != version or self._users.get(user_id) is not user:
+                sealed = await state.run_in_thread(_seal_next_part, parts, keys, generation, part + 1)
+                if index.version != version or self._states.get(user_id) is not state:
                     return False
                 if not sealed:
                     break
@@ -242,101 +266,105 @@ class Builder:
                 await self._db.snapshots.add(keys, generation, part, sealed)
             header = Snapshots.seal_part(keys, generation, 0, writer.header)
             if await self._db.snapshots.finish(keys, generation, part, header):
-                kept = generation
-                user.unsaved -= unsaved
-            return kept == generation
+                stored_generation = generation
+                state.unsaved_count -= unsaved
+            return stored_generation == generation
         finally:
-            if kept != generation:
-                await self._db.snapshots.delete_others(user_id, kept)
+            if stored_generation != generation:
+                await self._db.snapshots.delete_others(user_id, stored_generation)
 
-    async def save_quietly(self, user: Unlocked) -> None:
+    async def try_save_snapshot(self, state: UserIndexState) -> None:
         """Write a snapshot; a failure is logged."""
         try:
-            await self.save(user.user_id)
+            await self.save_snapshot(state.user_id)
         except asyncio.CancelledError:
             raise
         except Exception as error:
             logger.warning("a snapshot could not be written (%s)", type(error).__name__)
-            user.changed_at = time.monotonic()
+            state.changed_at = time.monotonic()
         finally:
-            user.saving = None
+            state.save_task = None
 
     # --- On the index's thread
 
     def _index_entries(
         self,
-        user: Unlocked,
+        state: UserIndexState,
         rows: Sequence[tuple[bytes, int, bytes]],
-        traces: Mapping[bytes, tuple[str, ...]],
+        tag_names: Mapping[bytes, tuple[str, ...]],
     ) -> None:
-        entries, damaged = opened_entries(self._db, user.keys, rows)
+        entries, damaged = open_entries(self._db, state.keys, rows)
         if damaged:
             logger.error("%d records could not be opened for the index", damaged)
-        user.index.put([document(entry, traces.get(entry.id, ())) for entry in entries if findable(entry)])
-        user.index.drop([entry.id for entry in entries if not findable(entry)])
+        state.index.put(
+            [make_document(entry, tag_names.get(entry.id, ())) for entry in entries if is_searchable(entry)]
+        )
+        state.index.drop([entry.id for entry in entries if not is_searchable(entry)])
 
-    def _index_vectors(self, user: Unlocked, rows: Sequence[tuple[bytes, int, bytes]]) -> set[bytes]:
+    def _index_vectors(self, state: UserIndexState, rows: Sequence[tuple[bytes, int, bytes]]) -> set[bytes]:
         """Put stored vectors in; returns whose were of the model in use, the others serve until they are made anew."""
         import numpy as np
 
-        taken: set[bytes] = set()
+        current_ids: set[bytes] = set()
         for entry_id, revision, sealed in rows:
             try:
-                record = self._db.vectors.open_record(user.keys, entry_id, revision, sealed)
+                record = self._db.vectors.open_record(state.keys, entry_id, revision, sealed)
             except (SealError, ValueError, KeyError):
                 continue  # made anew, like a missing one
-            embedder = self._queue.embedder_of(record.model)
+            embedder = self._queue.embedder_for(record.model)
             if embedder is None or len(record.data) % (4 * record.dim or 1):
                 continue
             if embedder.dim and record.dim != embedder.dim:
                 continue  # the same name, another model
             vectors = np.frombuffer(record.data, dtype="<f4").reshape(-1, record.dim or 1)
-            placed = user.index.put_vectors(entry_id, record.entry_revision, vectors, record.model)
-            if placed and record.model == self._queue.model():
-                taken.add(entry_id)
-        return taken
+            was_stored = state.index.put_vectors(entry_id, record.entry_revision, vectors, record.model)
+            if was_stored and record.model == self._queue.current_model():
+                current_ids.add(entry_id)
+        return current_ids
 
 
-def document(entry: Entry, traces: tuple[str, ...] = ()) -> Document:
+def make_document(entry: Entry, tags: tuple[str, ...] = ()) -> Document:
     """What is indexed of an entry that bears these traces."""
-    return Document(entry.id, entry.revision, entry.day, entry.at, entry.role == "me", entry.text, traces)
+    return Document(entry.id, entry.revision, entry.day, entry.at, entry.role == "me", entry.text, tags)
 
 
-def _changes(revisions: dict[bytes, int], known: dict[bytes, int]) -> tuple[list[bytes], list[bytes]]:
+def _compare_revisions(
+    revisions: dict[bytes, int], known_revisions: dict[bytes, int]
+) -> tuple[list[bytes], list[bytes]]:
     """The records of the store that differ from what is known, and what is known and not there."""
-    changed = [entry_id for entry_id, revision in revisions.items() if known.get(entry_id) != revision]
-    return changed, [entry_id for entry_id in known if entry_id not in revisions]
+    changed_ids = [entry_id for entry_id, revision in revisions.items() if known_revisions.get(entry_id) != revision]
+    return changed_ids, [entry_id for entry_id in known_revisions if entry_id not in revisions]
 
 
-def _differing(
-    traces: dict[bytes, frozenset[bytes]], known: dict[bytes, frozenset[bytes]], among: Iterable[bytes]
+def _retagged_ids(
+    tags: dict[bytes, frozenset[bytes]], known_tags: dict[bytes, frozenset[bytes]], entry_ids: Iterable[bytes]
 ) -> list[bytes]:
-    return [entry_id for entry_id in among if traces.get(entry_id) != known.get(entry_id)]
+    return [entry_id for entry_id in entry_ids if tags.get(entry_id) != known_tags.get(entry_id)]
 
 
-async def _ahead(places: Iterable[P], fetch: Callable[[P], Coroutine[Any, Any, T]]) -> AsyncGenerator[tuple[P, T]]:
+async def _prefetch(keys: Iterable[P], fetch: Callable[[P], Coroutine[Any, Any, T]]) -> AsyncGenerator[tuple[P, T]]:
     """What `fetch` finds at each place; while the caller works on one, the next is under way."""
-    waiting: tuple[P, asyncio.Task[T]] | None = None
+    pending: tuple[P, asyncio.Task[T]] | None = None
     try:
-        for place in places:
-            following = (place, asyncio.create_task(fetch(place)))
-            if waiting is not None:
-                here, waiting = waiting, following
-                yield here[0], await here[1]
-            waiting = following
-        if waiting is not None:
-            yield waiting[0], await waiting[1]
+        for key in keys:
+            upcoming = (key, asyncio.create_task(fetch(key)))
+            if pending is not None:
+                current, pending = pending, upcoming
+                yield current[0], await current[1]
+            pending = upcoming
+        if pending is not None:
+            yield pending[0], await pending[1]
     finally:
-        if waiting is not None:
-            waiting[1].cancel()
+        if pending is not None:
+            pending[1].cancel()
 
 
-def _feed(reader: Reader, keys: Keyring, generation: int, part: int, sealed: bytes) -> None:
+def _feed_part(reader: SnapshotReader, keys: Keyring, generation: int, part: int, sealed: bytes) -> None:
     if not sealed:
-        raise Unusable
+        raise UnusableSnapshot
     reader.feed(Snapshots.open_part(keys, generation, part, sealed))
 
 
-def _next_part(parts: Iterator[bytes], keys: Keyring, generation: int, part: int) -> bytes:
+def _seal_next_part(parts: Iterator[bytes], keys: Keyring, generation: int, part: int) -> bytes:
     content = next(parts, b"")
     return Snapshots.seal_part(keys, generation, part, content) if content else b""

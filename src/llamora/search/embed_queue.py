@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.vectors import EntryVectors
-from llamora.search.embedder import CHUNKING, Embedder, EmbedderUnavailable, chunks
-from llamora.search.rank import plain
-from llamora.search.state import RETRY_SECONDS, Unlocked, findable, opened_entries
+from llamora.search.embedder import CHUNKING_VERSION, Embedder, EmbedderUnavailable, chunk_text
+from llamora.search.rank import strip_markdown
+from llamora.search.state import RETRY_SECONDS, UserIndexState, is_searchable, open_entries
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,171 +23,187 @@ if TYPE_CHECKING:
 logger = getLogger(__name__)
 
 EMBED_BATCH = 16  # entries whose vectors are stored in one transaction
-AT_ONCE = 8_000  # bytes of sealed entries that are opened and cut within a millisecond
-PAUSE_SECONDS = 0.1  # without another entry, before the vectors of what was just written are made, and
-LONGEST_PAUSE_SECONDS = 0.3  # at most so long: they would take the processor from what is being written
-ASKED = 32  # vectors of questions kept, for the pages and filters of what is looked for
+INLINE_BYTES = 8_000  # bytes of sealed entries that are opened and cut within a millisecond
+DEBOUNCE_SECONDS = 0.1  # without another entry, before the vectors of what was just written are made, and
+MAX_DEBOUNCE_SECONDS = 0.3  # at most so long: they would take the processor from what is being written
+MAX_QUERY_VECTORS = 32  # vectors of questions kept, for the pages and filters of what is looked for
 
 
 class EmbedQueue:
     """Makes the vectors of the `users` whose journals are open. One for each SearchService."""
 
-    def __init__(self, db: LocalDB, embedder: Embedder, users: Mapping[bytes, Unlocked]) -> None:
+    def __init__(self, db: LocalDB, embedder: Embedder, states: Mapping[bytes, UserIndexState]) -> None:
         self._db = db
         self._embedder = embedder
-        self._users = users
-        self._work = asyncio.Event()
-        self._embedding: bytes | None = None  # whose entries are being embedded
-        self._written = (-inf, -inf)  # when the first and the last entry of the present burst of writing came
-        self._hurried = asyncio.Event()
-        self.formers: dict[str, Embedder] = {}
+        self._states = states
+        self._has_work = asyncio.Event()
+        self._embedding_user_id: bytes | None = None  # whose entries are being embedded
+        self._burst = (-inf, -inf)  # when the first and the last entry of the present burst of writing came
+        self._debounce_skipped = asyncio.Event()
+        self.previous_embedders: dict[str, Embedder] = {}
 
-    def busy_with(self, user: Unlocked) -> bool:
+    def is_busy_with(self, state: UserIndexState) -> bool:
         """Whether entries of a writer are being embedded, or will be without anybody's doing."""
-        waiting = user.unembedded and self.can_embed() and not user.retry_at
-        return bool(waiting) or self._embedding == user.user_id
+        has_pending = state.unembedded and self.can_embed() and not state.retry_at
+        return bool(has_pending) or self._embedding_user_id == state.user_id
 
     async def close(self) -> None:
         """Let former models go."""
-        for name in list(self.formers):
-            await self.formers.pop(name).close()
+        for name in list(self.previous_embedders):
+            await self.previous_embedders.pop(name).close()
 
-    async def asked(self, user: Unlocked, text: str) -> "dict[str, Vectors]":
+    async def embed_query(self, state: UserIndexState, text: str) -> "dict[str, Vectors]":
         """The vector of a question by every model whose vectors are in use, the one of the settings first."""
-        asked: dict[str, Vectors] = {}
+        vectors: dict[str, Vectors] = {}
         if not text:
-            return asked
-        for model in sorted({self.model(), *user.index.models}, key=lambda model: model != self.model()):
-            embedder = self.embedder_of(model)
-            if embedder is None or not embedder.ready:
+            return vectors
+        for model in sorted(
+            {self.current_model(), *state.index.models}, key=lambda model: model != self.current_model()
+        ):
+            embedder = self.embedder_for(model)
+            if embedder is None or not embedder.is_ready:
                 continue
             with suppress(EmbedderUnavailable):
-                known = user.asked.pop((model, text), None)
-                asked[model] = await embedder.query(text) if known is None else known
-                user.asked[model, text] = asked[model]
-                while len(user.asked) > ASKED:
-                    user.asked.popitem(last=False)
-        return asked
+                cached = state.query_vectors.pop((model, text), None)
+                vectors[model] = await embedder.embed_query(text) if cached is None else cached
+                state.query_vectors[model, text] = vectors[model]
+                while len(state.query_vectors) > MAX_QUERY_VECTORS:
+                    state.query_vectors.popitem(last=False)
+        return vectors
 
-    def model(self) -> str:
+    def current_model(self) -> str:
         """What the vectors are made with now."""
-        return f"{self._embedder.name}/{CHUNKING}"
+        return f"{self._embedder.name}/{CHUNKING_VERSION}"
 
-    def embedder_of(self, model: str) -> Embedder | None:
+    def embedder_for(self, model: str) -> Embedder | None:
         """What made the vectors of a model, when it can be had; one used before is loaded in the background."""
         name = model.rpartition("/")[0]
         if name == self._embedder.name:
             return self._embedder
-        known = self.formers.get(name)
-        if known is None:
+        embedder = self.previous_embedders.get(name)
+        if embedder is None:
             if not self.can_embed() or not name:
                 return None
-            known = self.formers[name] = self._embedder.former(name)
-        return None if known.state in ("off", "failed") else known
+            embedder = self.previous_embedders[name] = self._embedder.with_model(name)
+        return None if embedder.state in ("off", "failed") else embedder
 
     def can_embed(self) -> bool:
         """Whether there is a model, or one that is still to be loaded."""
         return self._embedder.state not in ("off", "failed")
 
-    def hurry(self) -> None:
+    def skip_debounce(self) -> None:
         """Make the vectors of what was just written now."""
-        self._hurried.set()
+        self._debounce_skipped.set()
 
-    def put(self, user: Unlocked, ids: Iterable[bytes], *, written: bool = False) -> None:
+    def enqueue(self, state: UserIndexState, ids: Iterable[bytes], *, just_written: bool = False) -> None:
         """Have the vectors of entries made; the last come first. `written`: just now, and others may follow."""
         now = time.monotonic()
-        if written:
-            first, last = self._written
-            self._written = (first if now - last < PAUSE_SECONDS else now, now)
-            self._hurried.clear()
+        if just_written:
+            first, last = self._burst
+            self._burst = (first if now - last < DEBOUNCE_SECONDS else now, now)
+            self._debounce_skipped.clear()
         if self.can_embed():
             for entry_id in ids:
-                user.unembedded.pop(entry_id, None)
-                user.unembedded[entry_id] = None
-            self._work.set()
+                state.unembedded.pop(entry_id, None)
+                state.unembedded[entry_id] = None
+            self._has_work.set()
 
     async def run(self) -> None:
         """Embed what is queued, a batch per writer in turn, newest first; what failed is tried again later."""
         while True:
-            for former in list(self.formers.values()):  # others may be asked for while one is loaded
-                if former.state == "cold":
-                    await former.warm_up()
-            queued = [user for user in self._users.values() if user.unembedded]
+            for embedder in list(self.previous_embedders.values()):  # others may be asked for while one is loaded
+                if embedder.state == "cold":
+                    await embedder.warm_up()
+            queued = [state for state in self._states.values() if state.unembedded]
             now = time.monotonic()
-            waiting = [user for user in queued if user.retry_at <= now]
-            if not waiting or not self.can_embed():
-                await self._let_formers_go()
-                self._work.clear()
+            due = [state for state in queued if state.retry_at <= now]
+            if not due or not self.can_embed():
+                await self._close_unused_embedders()
+                self._has_work.clear()
                 with suppress(TimeoutError):
-                    soonest = min((user.retry_at - now for user in queued), default=None)
-                    await asyncio.wait_for(self._work.wait(), soonest if self.can_embed() else None)
+                    delay = min((state.retry_at - now for state in queued), default=None)
+                    await asyncio.wait_for(self._has_work.wait(), delay if self.can_embed() else None)
                 continue
-            await self._burst_over()
-            for user in waiting:
-                ids = [user.unembedded.popitem()[0] for _ in range(min(EMBED_BATCH, len(user.unembedded)))]
-                self._embedding = user.user_id
+            await self._wait_for_burst_end()
+            for state in due:
+                ids = [state.unembedded.popitem()[0] for _ in range(min(EMBED_BATCH, len(state.unembedded)))]
+                self._embedding_user_id = state.user_id
                 try:
-                    await self._embed(user, ids)
-                    user.retry_at, user.retry_after = 0.0, RETRY_SECONDS[0]
+                    await self._embed_entries(state, ids)
+                    state.retry_at, state.retry_delay = 0.0, RETRY_SECONDS[0]
                 except asyncio.CancelledError:
                     raise
                 except Exception as error:
-                    if self._users.get(user.user_id) is user:
+                    if self._states.get(state.user_id) is state:
                         logger.error("%d entries were not embedded (%s)", len(ids), type(error).__name__)
-                        user.unembedded = dict.fromkeys(reversed(ids)) | user.unembedded
-                        user.retry_at = time.monotonic() + user.retry_after
-                        user.retry_after = min(2 * user.retry_after, RETRY_SECONDS[1])
+                        state.unembedded = dict.fromkeys(reversed(ids)) | state.unembedded
+                        state.retry_at = time.monotonic() + state.retry_delay
+                        state.retry_delay = min(2 * state.retry_delay, RETRY_SECONDS[1])
                 finally:
-                    self._embedding = None
-                await self._tidy(user)
+                    self._embedding_user_id = None
+                await self._optimize_index(state)
 
-    async def _burst_over(self) -> None:
-        while not self._hurried.is_set():
-            first, last = self._written
-            wait = min(first + LONGEST_PAUSE_SECONDS, last + PAUSE_SECONDS) - time.monotonic()
-            if wait <= 0:
+    async def _wait_for_burst_end(self) -> None:
+        while not self._debounce_skipped.is_set():
+            first, last = self._burst
+            remaining = min(first + MAX_DEBOUNCE_SECONDS, last + DEBOUNCE_SECONDS) - time.monotonic()
+            if remaining <= 0:
                 return
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurried.wait(), wait)
+                await asyncio.wait_for(self._debounce_skipped.wait(), remaining)
 
-    async def _let_formers_go(self) -> None:
+    async def _close_unused_embedders(self) -> None:
         """Close what made vectors that nobody has any more."""
-        needed = {model.rpartition("/")[0] for user in self._users.values() for model in user.index.models}
-        building = any(user.build is not None and not user.build.done() for user in self._users.values())
-        for name in [name for name in self.formers if name not in needed and not building]:
-            await self.formers.pop(name).close()
+        needed_names = {model.rpartition("/")[0] for user in self._states.values() for model in user.index.models}
+        is_building = any(user.build_task is not None and not user.build_task.done() for user in self._states.values())
+        for name in [name for name in self.previous_embedders if name not in needed_names and not is_building]:
+            await self.previous_embedders.pop(name).close()
 
-    async def _embed(self, user: Unlocked, ids: Sequence[bytes]) -> None:
-        rows = await self._db.entries.get_sealed(user.user_id, ids)
-        few = sum(len(sealed) for _, _, sealed in rows) <= AT_ONCE
+    async def _embed_entries(self, state: UserIndexState, ids: Sequence[bytes]) -> None:
+        rows = await self._db.entries.get_sealed(state.user_id, ids)
+        is_small = sum(len(sealed) for _, _, sealed in rows) <= INLINE_BYTES
         # What was just written does not wait on the index's thread until its words are indexed.
-        passages = self._passages(user, rows) if few else await user.run(self._passages, user, rows)
+        passages = (
+            self._chunk_entries(state, rows)
+            if is_small
+            else await state.run_in_thread(self._chunk_entries, state, rows)
+        )
         if not passages:
             return
-        vectors = await self._embedder.passages([text for _, _, texts in passages for text in texts])
-        made: list[EntryVectors] = []
+        vectors = await self._embedder.embed_passages([text for _, _, texts in passages for text in texts])
+        records: list[EntryVectors] = []
         start = 0
         for entry_id, revision, texts in passages:
-            own = vectors[start : start + len(texts)]
+            entry_vectors = vectors[start : start + len(texts)]
             start += len(texts)
             # An entry that was edited or erased meanwhile is queued again, or gone: nothing of it is kept.
-            if self._users.get(user.user_id) is user and await user.run(
-                user.index.put_vectors, entry_id, revision, own, self.model()
+            if self._states.get(state.user_id) is state and await state.run_in_thread(
+                state.index.put_vectors, entry_id, revision, entry_vectors, self.current_model()
             ):
-                data = own.astype("<f4").tobytes()
-                made.append(EntryVectors(entry_id, revision, self.model(), self._embedder.dim, data))
-        await self._db.vectors.save(user.keys, made)
-        user.changed(len(made))
+                data = entry_vectors.astype("<f4").tobytes()
+                records.append(EntryVectors(entry_id, revision, self.current_model(), self._embedder.dim, data))
+        await self._db.vectors.save(state.keys, records)
+        state.mark_changed(len(records))
 
-    async def _tidy(self, user: Unlocked) -> None:
+    async def _optimize_index(self, state: UserIndexState) -> None:
         """Do what only makes searching faster; what is still to be embedded does not wait for it."""
         try:
-            while self._users.get(user.user_id) is user and await user.run(user.index.tidy) and not user.unembedded:
+            while (
+                self._states.get(state.user_id) is state
+                and await state.run_in_thread(state.index.optimize_step)
+                and not state.unembedded
+            ):
                 pass
         except Exception as error:
-            if self._users.get(user.user_id) is user:
+            if self._states.get(state.user_id) is state:
                 logger.error("an index could not be tidied (%s)", type(error).__name__)
 
-    def _passages(self, user: Unlocked, rows: Sequence[tuple[bytes, int, bytes]]) -> list[tuple[bytes, int, list[str]]]:
-        entries, _ = opened_entries(self._db, user.keys, rows)
-        return [(entry.id, entry.revision, chunks(plain(entry.text))) for entry in entries if findable(entry)]
+    def _chunk_entries(
+        self, state: UserIndexState, rows: Sequence[tuple[bytes, int, bytes]]
+    ) -> list[tuple[bytes, int, list[str]]]:
+        entries, _ = open_entries(self._db, state.keys, rows)
+        return [
+            (entry.id, entry.revision, chunk_text(strip_markdown(entry.text)))
+            for entry in entries
+            if is_searchable(entry)
+        ]

@@ -11,55 +11,55 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from llamora.search.bm25 import Posting, Postings, in_a_row
+from llamora.search.bm25 import Posting, PostingCache, phrase_match
 from llamora.search.rank import (
-    JOINT,
-    START,
-    STOP,
+    MATCH_START,
+    MATCH_STOP,
     STOP_WORDS,
+    TOKEN_SEPARATOR,
     Query,
-    folded,
-    match_phrase,
-    match_terms,
-    spaced,
-    unfolded,
+    fold,
+    phrase_literal,
+    separate_letters,
+    term_literals,
+    unfold_snippet,
 )
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Places = NDArray[np.intp]
+    Slots = NDArray[np.intp]
     Mask = NDArray[np.bool_]
 
-Row = tuple[int, str, str]
+FulltextRow = tuple[int, str, str]
 """What is indexed of an entry: its slot, its date and traces, its text; both as `rank` folds and spaces them."""
 
-CUTTER = "unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
-TOKENIZER = f"porter {CUTTER}"
+BASE_TOKENIZER = "unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
+TOKENIZER = f"porter {BASE_TOKENIZER}"
 SNIPPET_TOKENS = 40  # about 240 letters; SQLite allows 64
-STRETCH = 3000  # characters; a snippet of that many takes under a millisecond
-STRETCH_OVERLAP = 300  # so that a phrase over the edge is whole in one of two
-RARE_FORM = 2_000  # entries; a word that so many hold as it is written is not looked up for all of them
-FEW = 64  # so many candidates of a phrase are looked at one by one
-COMPRESSED_FROM = 1_000  # letters
-BULK = 32  # from so many new entries on, cached postings are read again instead of brought along
-COMMON_FROM = 5_000  # entries; below, no word is so common that reading its posting is felt
-COMMON = 0.02  # a word in more than this part of all entries has its posting read before it is asked for
-SCAN_TERMS = 500  # words looked through for that before the thread looks for other work
-STEMS_KEPT = 4096
-FINISHED = 16  # words that a prefix is taken for, where it is none of a stem
-MERGE = {table: f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)" for table in ("words", "forms")}  # noqa: S608
+SEGMENT_CHARS = 3000  # characters; a snippet of that many takes under a millisecond
+SEGMENT_OVERLAP_CHARS = 300  # so that a phrase over the edge is whole in one of two
+MAX_FORM_ENTRIES = 2_000  # entries; a word that so many hold as it is written is not looked up for all of them
+PHRASE_CHECK_LIMIT = 64  # so many candidates of a phrase are looked at one by one
+COMPRESS_ABOVE_CHARS = 1_000  # letters
+BULK_ROWS = 32  # from so many new entries on, cached postings are read again instead of brought along
+PREFETCH_MIN_ENTRIES = 5_000  # entries; below, no word is so common that reading its posting is felt
+COMMON_TERM_SHARE = 0.02  # a word in more than this part of all entries has its posting read before it is asked for
+PREFETCH_SCAN_TERMS = 500  # words looked through for that before the thread looks for other work
+MAX_CACHED_STEMS = 4096
+MAX_COMPLETIONS = 16  # words that a prefix is taken for, where it is none of a stem
+MERGE_SQL = {table: f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)" for table in ("words", "forms")}  # noqa: S608
 MERGE_PAGES = 64  # of FTS5, written in one step of purging: some 20 ms
 
-READ = (
+POSTING_SQL = (
     "SELECT group_concat(CASE col WHEN 'body' THEN doc - 1 END),"
     " group_concat(CASE col WHEN 'body' THEN offset END),"
     " group_concat(CASE col WHEN 'about' THEN doc - 1 END) FROM terms WHERE "
 )
 
 
-class Lexicon:
+class FulltextIndex:
     """Words by slot. All methods are for one thread, that of the index which it belongs to.
 
     A slot's row in the FTS5 tables is `slot + 1`. They keep no text ("contentless"), but to take an entry out of them
@@ -68,21 +68,25 @@ class Lexicon:
     """
 
     def __init__(self) -> None:
-        self._db = _empty()
+        self._db = _open_memory_db()
         self._db.execute(f'CREATE VIRTUAL TABLE words USING fts5(about, body, content="", tokenize="{TOKENIZER}")')
         # The words as they are written, beside their stems: "busying" is one word among thousands of "business".
         self._db.execute(
-            f'CREATE VIRTUAL TABLE forms USING fts5(body, content="", detail=none, columnsize=0, tokenize="{CUTTER}")'
+            f'CREATE VIRTUAL TABLE forms USING fts5(body, content="", detail=none, columnsize=0, tokenize="{BASE_TOKENIZER}")'
         )
         self._db.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, about TEXT NOT NULL, body NOT NULL)")
-        self._views()
-        self._postings = Postings(self._read)
+        self._create_views()
+        self._postings = PostingCache(self._read_posting)
         self._stems: dict[str, list[str]] = {}
-        self._common = {term for terms in self._terms([f'"{word}"' for word in STOP_WORDS]) for term in terms}
-        self._marked: dict[str, bool] = {}  # tables with words that are only marked as gone; whether purging began
-        self._scanned: str | None = ""  # the last word looked at for being common; None: all were
+        self._stop_terms = {
+            term for terms in self._stem_literals([f'"{word}"' for word in STOP_WORDS]) for term in terms
+        }
+        self._merge_started: dict[
+            str, bool
+        ] = {}  # tables with words that are only marked as gone; whether purging began
+        self._last_scanned_term: str | None = ""  # the last word looked at for being common; None: all were
 
-    def _views(self) -> None:
+    def _create_views(self) -> None:
         self._db.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, words, instance)")
         self._db.execute("CREATE VIRTUAL TABLE temp.spelt USING fts5vocab(main, forms, row)")
         self._db.execute("CREATE VIRTUAL TABLE temp.counts USING fts5vocab(main, words, row)")
@@ -95,7 +99,7 @@ class Lexicon:
         self._postings.clear()
 
     @contextmanager
-    def changing(self) -> Generator[None]:
+    def transaction(self) -> Generator[None]:
         """Do all changes of the block, or none when it raises."""
         self._db.execute("BEGIN")
         try:
@@ -106,123 +110,125 @@ class Lexicon:
                 self._db.execute("ROLLBACK")
             raise
 
-    def add(self, rows: Sequence[Row]) -> list[int]:
+    def add(self, rows: Sequence[FulltextRow]) -> list[int]:
         """Index entries in free slots, inside `changing`; returns how many words each has."""
         numbered = [(slot + 1, about, body) for slot, about, body in rows]
         self._db.executemany("INSERT INTO words (rowid, about, body) VALUES (?, ?, ?)", numbered)
         self._db.executemany("INSERT INTO forms (rowid, body) VALUES (?, ?)", [(row, b) for row, _, b in numbered])
         self._db.executemany(
             "INSERT INTO texts (id, about, body) VALUES (?, ?, ?)",
-            [(row, about, _packed(body)) for row, about, body in numbered],
+            [(row, about, _compress(body)) for row, about, body in numbered],
         )
-        sizes = [
+        docsizes = [
             self._db.execute("SELECT sz FROM words_docsize WHERE id=?", (row,)).fetchone()[0] for row, _, _ in numbered
         ]
-        return [sum(_varints(size)) for size in sizes]
+        return [sum(_decode_varints(size)) for size in docsizes]
 
-    def bring_along(self, rows: Sequence[Row]) -> None:
+    def update_postings(self, rows: Sequence[FulltextRow]) -> None:
         """After `changing`: tell cached postings what was added, or forget them where reading them again is cheaper."""
         if not len(self._postings) or not rows:
             return
-        if len(rows) > BULK or sum(len(body) for _, _, body in rows) > 100_000:
+        if len(rows) > BULK_ROWS or sum(len(body) for _, _, body in rows) > 100_000:
             self._postings.clear()
-            self._scanned = ""
+            self._last_scanned_term = ""
             return
         for row, about, body in rows:
-            self._postings.add(row, self._cut([(about, body)])[0])
+            self._postings.add(row, self._tokenize([(about, body)])[0])
 
     def remove(self, slot: int) -> None:
         """Take an entry out, inside `changing`."""
-        about, body = self.text(slot)
+        about, body = self.get_text(slot)
         self._db.execute(
             "INSERT INTO words (words, rowid, about, body) VALUES ('delete', ?, ?, ?)", (slot + 1, about, body)
         )
         self._db.execute("INSERT INTO forms (forms, rowid, body) VALUES ('delete', ?, ?)", (slot + 1, body))
-        self._marked = {"words": False, "forms": False}
+        self._merge_started = {"words": False, "forms": False}
         self._db.execute("DELETE FROM texts WHERE id=?", (slot + 1,))
 
-    def text(self, slot: int) -> tuple[str, str]:
+    def get_text(self, slot: int) -> tuple[str, str]:
         """What was indexed of an entry: its date and traces, its text."""
-        about, body = self._db.execute("SELECT about, body FROM texts WHERE id=?", (slot + 1,)).fetchone()
-        return about, _unpacked(body)
+        metadata, body = self._db.execute("SELECT about, body FROM texts WHERE id=?", (slot + 1,)).fetchone()
+        return metadata, _decompress(body)
 
-    def bodies(self, slots: Sequence[int]) -> dict[int, str]:
+    def get_bodies(self, slots: Sequence[int]) -> dict[int, str]:
         """The texts of entries, of those that are here."""
-        wanted = "SELECT id - 1, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
-        rows = self._db.execute(wanted, (json.dumps(slots),))
-        return {slot: _unpacked(body) for slot, body in rows}
+        statement = "SELECT id - 1, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        rows = self._db.execute(statement, (json.dumps(slots),))
+        return {slot: _decompress(body) for slot, body in rows}
 
-    def own_words(self, slots: Sequence[int]) -> dict[int, int]:
+    def body_word_counts(self, slots: Sequence[int]) -> dict[int, int]:
         """How many words the texts of entries have, without their dates and traces."""
-        query = "SELECT id - 1, sz FROM words_docsize WHERE id IN (SELECT value + 1 FROM json_each(?))"
-        return {slot: list(_varints(size))[-1] for slot, size in self._db.execute(query, (json.dumps(slots),))}
+        statement = "SELECT id - 1, sz FROM words_docsize WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        return {
+            slot: list(_decode_varints(size))[-1] for slot, size in self._db.execute(statement, (json.dumps(slots),))
+        }
 
     @property
-    def cached(self) -> bool:
+    def has_postings(self) -> bool:
         """Whether there are postings that may hold what was removed since."""
         return bool(len(self._postings))
 
-    def forget_postings(self) -> None:
+    def clear_postings(self) -> None:
         """Read postings again when they are asked for."""
         self._postings.clear()
 
-    def purge(self) -> bool:
+    def merge_step(self) -> bool:
         """Take a step towards having no word in memory that no entry holds. True while there is more to do.
 
         FTS5 only marks what is deleted, until it merges (https://www.sqlite.org/fts5.html#the_merge_command).
         """
-        for table, began in list(self._marked.items()):
-            before = self._db.total_changes
-            pages = MERGE_PAGES if began else -MERGE_PAGES
-            self._db.execute(MERGE[table], (pages,))
-            self._marked[table] = True
-            if began and self._db.total_changes - before < 2:
-                del self._marked[table]
+        for table, has_begun in list(self._merge_started.items()):
+            changes_before = self._db.total_changes
+            pages = MERGE_PAGES if has_begun else -MERGE_PAGES
+            self._db.execute(MERGE_SQL[table], (pages,))
+            self._merge_started[table] = True
+            if has_begun and self._db.total_changes - changes_before < 2:
+                del self._merge_started[table]
             return True
         return False
 
-    def foresee(self, entries: int) -> bool:
+    def prefetch(self, entry_count: int) -> bool:
         """Read the posting of one more word that is common among so many entries. True while there may be more."""
-        if self._scanned is None or entries < COMMON_FROM:
+        if self._last_scanned_term is None or entry_count < PREFETCH_MIN_ENTRIES:
             return False
-        words = self._db.execute(
-            "SELECT term, doc FROM temp.counts WHERE term>? LIMIT ?", (self._scanned, SCAN_TERMS)
+        rows = self._db.execute(
+            "SELECT term, doc FROM temp.counts WHERE term>? LIMIT ?", (self._last_scanned_term, PREFETCH_SCAN_TERMS)
         ).fetchall()
-        for term, holding in words:
-            self._scanned = term
-            if term in self._common:
+        for term, holding_count in rows:
+            self._last_scanned_term = term
+            if term in self._stop_terms:
                 continue
-            if holding > COMMON * entries and term not in self._postings:
+            if holding_count > COMMON_TERM_SHARE * entry_count and term not in self._postings:
                 self._postings.get(term)
                 return True
-        if len(words) < SCAN_TERMS:
-            self._scanned = None
-        return self._scanned is not None
+        if len(rows) < PREFETCH_SCAN_TERMS:
+            self._last_scanned_term = None
+        return self._last_scanned_term is not None
 
-    def image(self) -> bytes:
+    def serialize(self) -> bytes:
         """All of it, as `restore` takes it."""
         return self._db.serialize()
 
     def restore(self, image: "memoryview | bytes") -> None:
         """Be as another was at its `image`. Raises sqlite3.Error for a damaged one."""
         self._db.close()
-        self._db = _empty()
+        self._db = _open_memory_db()
         self._db.deserialize(image)
-        self._views()
+        self._create_views()
 
     def posting(self, literal: str) -> Posting | None:
         """What an FTS5 string literal finds."""
         import numpy as np
 
-        (terms,) = self._terms([literal])
+        (terms,) = self._stem_literals([literal])
         if not terms:
             return None
         if len(terms) == 1:
             return self._postings.get(terms[0])
-        slots = self._phrase(terms, literal).astype(np.int32)
+        slots = self._phrase_slots(terms, literal).astype(np.int32)
         return Posting(slots, np.zeros_like(slots), slots[:0])
 
-    def slots(self, literal: str, live: "Mask") -> "Places":
+    def matching_slots(self, literal: str, live: "Mask") -> "Slots":
         """The live slots that an FTS5 string literal finds."""
         import numpy as np
 
@@ -232,38 +238,38 @@ class Lexicon:
 
     def literals(self, query: Query, live: "Mask") -> list[str]:
         """What a query's words and phrases are found by. Where no stem begins as a prefix does, words that do."""
-        found: dict[str, None] = {}
-        for literal in _any(query.terms):
-            unfinished = literal.endswith("*") and not len(self.slots(literal, live))
-            found.update(dict.fromkeys((unfinished and self._finished(literal)) or [literal]))
-        return list(found)
+        unique: dict[str, None] = {}
+        for literal in _match_literals(query.terms):
+            is_unfinished = literal.endswith("*") and not len(self.matching_slots(literal, live))
+            unique.update(dict.fromkeys((is_unfinished and self._complete_prefix(literal)) or [literal]))
+        return list(unique)
 
-    def form(self, word: str) -> "Places | None":
+    def exact_form_slots(self, word: str) -> "Slots | None":
         """The slots that hold a word as it is written; None for one of several tokens, or in more than RARE_FORM."""
         import numpy as np
 
-        literals = match_terms(word)
+        literals = term_literals(word)
         if len(literals) != 1 or " " in literals[0]:
             return None
         rows = self._db.execute(
-            "SELECT rowid - 1 FROM forms WHERE forms MATCH ? LIMIT ?", (literals[0], RARE_FORM + 1)
+            "SELECT rowid - 1 FROM forms WHERE forms MATCH ? LIMIT ?", (literals[0], MAX_FORM_ENTRIES + 1)
         ).fetchall()
-        return None if len(rows) > RARE_FORM else np.array([row[0] for row in rows], dtype=np.intp)
+        return None if len(rows) > MAX_FORM_ENTRIES else np.array([row[0] for row in rows], dtype=np.intp)
 
-    def snippets(self, query: Query, texts: Sequence[str], live: "Mask") -> list[str]:
+    def build_snippets(self, query: Query, texts: Sequence[str], live: "Mask") -> list[str]:
         """Per text the stretch that matches best, with START and STOP around each match; "" where none matches."""
         expression = " OR ".join(self.literals(query, live))
-        found = [""] * len(texts)
+        snippets = [""] * len(texts)
         if not expression:
-            return found
+            return snippets
         self._db.execute("BEGIN")
         try:
             # FTS5 takes time by the square of the matches for a snippet, so a long text goes in by stretches and
             # only the best of them is looked at.
-            rows = [(i, stretch) for i, text in enumerate(texts) for stretch in _stretches(text)]
+            rows = [(i, segment) for i, text in enumerate(texts) for segment in _split_segments(text)]
             self._db.executemany(
                 "INSERT INTO temp.shown (rowid, body) VALUES (?, ?)",
-                [(row, spaced(folded(stretch))) for row, (_, stretch) in enumerate(rows)],
+                [(row, separate_letters(fold(segment))) for row, (_, segment) in enumerate(rows)],
             )
             best: dict[int, int] = {}
             ranked: list[tuple[int]] = self._db.execute(
@@ -274,19 +280,19 @@ class Lexicon:
             for text, row in best.items():
                 (marked,) = self._db.execute(
                     "SELECT snippet(shown, 1, ?, ?, '…', ?) FROM shown WHERE shown MATCH ? AND rowid=?",
-                    (START, STOP, SNIPPET_TOKENS, expression, row),
+                    (MATCH_START, MATCH_STOP, SNIPPET_TOKENS, expression, row),
                 ).fetchone()
-                marked, stretch = marked.replace(JOINT, ""), rows[row][1]
-                found[text] = marked if stretch.isascii() else unfolded(marked, stretch)
+                marked, segment = marked.replace(TOKEN_SEPARATOR, ""), rows[row][1]
+                snippets[text] = marked if segment.isascii() else unfold_snippet(marked, segment)
         finally:
             self._db.execute("ROLLBACK")
-        return found
+        return snippets
 
     # --- Inside
 
-    def _cut(self, texts: Sequence[tuple[str, str]]) -> list[list[tuple[str, bool, int]]]:
+    def _tokenize(self, texts: Sequence[tuple[str, str]]) -> list[list[tuple[str, bool, int]]]:
         """The tokens of texts as FTS5 cuts and stems them: (term, whether in the body, its number)."""
-        found: list[list[tuple[str, bool, int]]] = [[] for _ in texts]
+        tokens: list[list[tuple[str, bool, int]]] = [[] for _ in texts]
         self._db.execute("BEGIN")
         try:
             self._db.executemany(
@@ -294,115 +300,118 @@ class Lexicon:
                 [(row, about, body) for row, (about, body) in enumerate(texts)],
             )
             rows: Iterable[tuple[str, int, str, int]] = self._db.execute("SELECT term, doc, col, offset FROM temp.cut")
-            for term, row, column, number in rows:
+            for term, row, column, position in rows:
                 if term:  # of a mark without a letter nothing is left
-                    found[row] += [(term, column == "body", number)]
+                    tokens[row] += [(term, column == "body", position)]
         finally:
             self._db.execute("ROLLBACK")
-        return found
+        return tokens
 
-    def _terms(self, literals: Sequence[str]) -> list[list[str]]:
+    def _stem_literals(self, literals: Sequence[str]) -> list[list[str]]:
         """The stems of FTS5 string literals, in order; that of a prefix ends in `*`."""
-        new = [literal for literal in literals if literal not in self._stems]
-        if new:
-            if len(self._stems) > STEMS_KEPT:
+        uncached = [literal for literal in literals if literal not in self._stems]
+        if uncached:
+            if len(self._stems) > MAX_CACHED_STEMS:
                 self._stems.clear()
-                new = list(literals)
-            for literal, tokens in zip(new, self._cut([("", literal.strip('*"')) for literal in new]), strict=True):
+                uncached = list(literals)
+            for literal, tokens in zip(
+                uncached, self._tokenize([("", literal.strip('*"')) for literal in uncached]), strict=True
+            ):
                 terms = [term for term, _, _ in sorted(tokens, key=lambda token: token[2])]
                 if terms and literal.endswith("*"):
                     terms[-1] += "*"
                 self._stems[literal] = terms
         return [self._stems[literal] for literal in literals]
 
-    def _read(self, term: str) -> Posting:
+    def _read_posting(self, term: str) -> Posting:
         """The posting of a term, read in one step of SQLite, which holds no other thread up."""
         import numpy as np
 
         if term.endswith("*"):
-            where, bounds = "term>=? AND term<?", (term[:-1], term[:-1] + "\U0010ffff")
+            condition, parameters = "term>=? AND term<?", (term[:-1], term[:-1] + "\U0010ffff")
         else:
-            where, bounds = "term=?", (term,)
-        row = self._db.execute(READ + where, bounds).fetchone()
+            condition, parameters = "term=?", (term,)
+        row = self._db.execute(POSTING_SQL + condition, parameters).fetchone()
         return Posting(*(np.fromstring(text or "", dtype=np.int32, sep=",") for text in row))
 
-    def _phrase(self, terms: Sequence[str], literal: str) -> "Places":
+    def _phrase_slots(self, terms: Sequence[str], literal: str) -> "Slots":
         """The slots that hold the words of a literal one after the other: its rarer words say where to look."""
         import numpy as np
 
-        placed = [
+        positioned = [
             (place, self._postings.get(term))
             for place, term in enumerate(terms)
-            if term not in self._common and not term.endswith("*")
+            if term not in self._stop_terms and not term.endswith("*")
         ]
-        if not placed:
-            return self._matching(literal)
-        found = in_a_row(placed)
-        about = placed[0][1].about
-        for _, posting in placed[1:]:
-            about = np.intersect1d(about, posting.about)
-        if len(placed) == len(terms) and not len(about):
-            return found
-        found = np.union1d(found, about).astype(np.intp)
-        return self._holding(literal, found) if len(found) <= FEW else self._matching(literal)
+        if not positioned:
+            return self._query_slots(literal)
+        slots = phrase_match(positioned)
+        metadata_slots = positioned[0][1].metadata_slots
+        for _, posting in positioned[1:]:
+            metadata_slots = np.intersect1d(metadata_slots, posting.metadata_slots)
+        if len(positioned) == len(terms) and not len(metadata_slots):
+            return slots
+        slots = np.union1d(slots, metadata_slots).astype(np.intp)
+        return self._verify_slots(literal, slots) if len(slots) <= PHRASE_CHECK_LIMIT else self._query_slots(literal)
 
-    def _matching(self, literal: str) -> "Places":
+    def _query_slots(self, literal: str) -> "Slots":
         """The slots that FTS5 finds for a literal."""
         import numpy as np
 
         rows = self._db.execute("SELECT rowid - 1 FROM words WHERE words MATCH ?", (literal,))
         return np.array([row[0] for row in rows], dtype=np.intp)
 
-    def _holding(self, literal: str, slots: "Places") -> "Places":
+    def _verify_slots(self, literal: str, slots: "Slots") -> "Slots":
         """Those of a few slots that FTS5 finds for a literal when it is shown their texts alone."""
         import numpy as np
 
-        wanted = "SELECT id, about, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
-        texts = self._db.execute(wanted, (json.dumps(slots.tolist()),)).fetchall()
+        statement = "SELECT id, about, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        texts = self._db.execute(statement, (json.dumps(slots.tolist()),)).fetchall()
         self._db.execute("BEGIN")
         try:
             self._db.executemany(
                 "INSERT INTO temp.shown (rowid, about, body) VALUES (?, ?, ?)",
-                [(row, about, _unpacked(body)) for row, about, body in texts],
+                [(row, about, _decompress(body)) for row, about, body in texts],
             )
             rows = self._db.execute("SELECT rowid - 1 FROM temp.shown WHERE shown MATCH ?", (literal,)).fetchall()
         finally:
             self._db.execute("ROLLBACK")
         return np.array([row[0] for row in rows], dtype=np.intp)
 
-    def _finished(self, literal: str) -> list[str]:
+    def _complete_prefix(self, literal: str) -> list[str]:
         """Words that begin as a literal does: "busyin*" is no beginning of the stem "busi", but of "busying"."""
         letters = unicodedata.normalize("NFD", literal.strip('*"').lower())
-        start = "".join(letter for letter in letters if not unicodedata.combining(letter))
+        prefix = "".join(letter for letter in letters if not unicodedata.combining(letter))
         rows = self._db.execute(
-            "SELECT term FROM temp.spelt WHERE term>=? AND term<? LIMIT ?", (start, start + "\U0010ffff", FINISHED)
+            "SELECT term FROM temp.spelt WHERE term>=? AND term<? LIMIT ?",
+            (prefix, prefix + "\U0010ffff", MAX_COMPLETIONS),
         )
         return [f'"{term}"' for (term,) in rows]
 
 
-def _empty() -> sqlite3.Connection:
+def _open_memory_db() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA temp_store=MEMORY")
     connection.execute("PRAGMA secure_delete=ON")
     return connection
 
 
-def _stretches(text: str) -> list[str]:
+def _split_segments(text: str) -> list[str]:
     """A text in overlapping stretches."""
-    last = max(len(text) - STRETCH_OVERLAP, 1)
-    return [text[start : start + STRETCH] for start in range(0, last, STRETCH - STRETCH_OVERLAP)]
+    last = max(len(text) - SEGMENT_OVERLAP_CHARS, 1)
+    return [text[start : start + SEGMENT_CHARS] for start in range(0, last, SEGMENT_CHARS - SEGMENT_OVERLAP_CHARS)]
 
 
-def _packed(body: str) -> str | bytes:
+def _compress(body: str) -> str | bytes:
     """A text as it is kept: a long one compressed, for a short one that gains little and takes long."""
-    return zlib.compress(body.encode(), 1) if len(body) > COMPRESSED_FROM else body
+    return zlib.compress(body.encode(), 1) if len(body) > COMPRESS_ABOVE_CHARS else body
 
 
-def _unpacked(kept: str | bytes) -> str:
-    return zlib.decompress(kept).decode() if isinstance(kept, bytes) else kept
+def _decompress(stored: str | bytes) -> str:
+    return zlib.decompress(stored).decode() if isinstance(stored, bytes) else stored
 
 
-def _varints(blob: bytes) -> Iterable[int]:
+def _decode_varints(blob: bytes) -> Iterable[int]:
     """The integers of an FTS5 docsize record: one for each column, as SQLite writes varints."""
     value = 0
     for byte in blob:
@@ -412,9 +421,9 @@ def _varints(blob: bytes) -> Iterable[int]:
             value = 0
 
 
-def _any(terms: Iterable[str]) -> list[str]:
+def _match_literals(terms: Iterable[str]) -> list[str]:
     """The literals of which one must match, each once."""
-    found: list[str] = []
+    literals: list[str] = []
     for term in terms:
-        found += [match_phrase(term)] if " " in term else match_terms(term)
-    return list(dict.fromkeys(filter(None, found)))
+        literals += [phrase_literal(term)] if " " in term else term_literals(term)
+    return list(dict.fromkeys(filter(None, literals)))

@@ -19,11 +19,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from llamora.search.embedder import GRAPH, write_manifest
+from llamora.search.embedder import GRAPH_FILE, write_manifest
 
 WEIGHTS = "weights.bin"
 TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-INLINE = 4096  # bytes; smaller tensors stay in the graph
+INLINE_BYTES = 4096  # bytes; smaller tensors stay in the graph
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -44,7 +44,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-class Graph:
+class GraphBuilder:
     """Nodes and initialisers, the large ones written to a file as they come."""
 
     def __init__(self, weights: Path) -> None:
@@ -52,10 +52,10 @@ class Graph:
         self.initialisers: list[onnx.TensorProto] = []
         self._file = weights.open("wb")
 
-    def constant(self, name: str, values: np.ndarray) -> str:
+    def add_constant(self, name: str, values: np.ndarray) -> str:
         """Add an initialiser and return its name."""
         values = np.ascontiguousarray(values)
-        if values.nbytes < INLINE:
+        if values.nbytes < INLINE_BYTES:
             self.initialisers.append(numpy_helper.from_array(values, name))
             return name
         # ONNX Runtime maps external data by page; a page is the allocation unit of Windows (64 KiB) or less.
@@ -73,15 +73,15 @@ class Graph:
         self.initialisers.append(tensor)
         return name
 
-    def integers(self, name: str, *values: int) -> str:
+    def add_integers(self, name: str, *values: int) -> str:
         """Add a one-dimensional int64 constant."""
-        return self.constant(name, np.array(values, dtype=np.int64))
+        return self.add_constant(name, np.array(values, dtype=np.int64))
 
-    def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
+    def add_node(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Add a node of one output and return the output's name."""
-        return self.node_of(1, operator, *inputs, **attributes)[0]
+        return self.add_node_with_outputs(1, operator, *inputs, **attributes)[0]
 
-    def node_of(self, outputs: int, operator: str, *inputs: str, **attributes: Any) -> list[str]:
+    def add_node_with_outputs(self, outputs: int, operator: str, *inputs: str, **attributes: Any) -> list[str]:
         """Add a node of several outputs and return their names."""
         names = [f"{operator}.{len(self.nodes)}.{place}" for place in range(outputs)]
         self.nodes.append(helper.make_node(operator, list(inputs), names, **attributes))
@@ -94,60 +94,64 @@ class Graph:
         self._file.close()
 
 
-def build_graph(weights: dict[str, np.ndarray], config: dict[str, Any], graph: Graph) -> onnx.ModelProto:
+def build_graph(weights: dict[str, np.ndarray], config: dict[str, Any], graph: GraphBuilder) -> onnx.ModelProto:
     """The encoder: int64 `input_ids` and `attention_mask` [batch, length] in, `last_hidden_state` [.., hidden] out."""
     hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
     width = hidden // heads
     epsilon = float(config["layer_norm_eps"])
 
     def norm(values: str, name: str) -> str:
-        scale = graph.constant(f"{name}.scale", weights[f"{name}.weight"])
-        bias = graph.constant(f"{name}.bias", weights[f"{name}.bias"])
-        return graph.node("LayerNormalization", values, scale, bias, axis=-1, epsilon=epsilon)
+        scale = graph.add_constant(f"{name}.scale", weights[f"{name}.weight"])
+        bias = graph.add_constant(f"{name}.bias", weights[f"{name}.bias"])
+        return graph.add_node("LayerNormalization", values, scale, bias, axis=-1, epsilon=epsilon)
 
     def dense(values: str, name: str, matrix: np.ndarray, bias: np.ndarray) -> str:
-        product = graph.node("MatMul", values, graph.constant(f"{name}.matrix", matrix.T))
-        return graph.node("Add", product, graph.constant(f"{name}.bias", bias))
+        product = graph.add_node("MatMul", values, graph.add_constant(f"{name}.matrix", matrix.T))
+        return graph.add_node("Add", product, graph.add_constant(f"{name}.bias", bias))
 
     def linear(values: str, name: str) -> str:
         return dense(values, name, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
-    split_heads = graph.integers("split_heads", 0, 0, heads, width)
-    join_heads = graph.integers("join_heads", 0, 0, hidden)
-    zero = graph.integers("zero", 0)
+    split_heads = graph.add_integers("split_heads", 0, 0, heads, width)
+    join_heads = graph.add_integers("join_heads", 0, 0, hidden)
+    zero = graph.add_integers("zero", 0)
 
     # Every token is of type 0 (one sentence), so that row is added to the positions once and for all.
-    places = weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
-    words = graph.node("Gather", graph.constant("words", weights["embeddings.word_embeddings.weight"]), "input_ids")
-    length = graph.node("Shape", "input_ids", start=1, end=2)
-    positions = graph.node("Slice", graph.constant("places", places), zero, length, zero)
-    state = norm(graph.node("Add", words, positions), "embeddings.LayerNorm")
+    position_table = (
+        weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
+    )
+    words = graph.add_node(
+        "Gather", graph.add_constant("words", weights["embeddings.word_embeddings.weight"]), "input_ids"
+    )
+    length = graph.add_node("Shape", "input_ids", start=1, end=2)
+    positions = graph.add_node("Slice", graph.add_constant("places", position_table), zero, length, zero)
+    state = norm(graph.add_node("Add", words, positions), "embeddings.LayerNorm")
 
-    seen = graph.node("Cast", "attention_mask", to=TensorProto.FLOAT)
-    unseen = graph.node("Sub", seen, graph.constant("one", np.array(1, dtype=np.float32)))
-    penalty = graph.node("Mul", unseen, graph.constant("far", np.array(1e9, dtype=np.float32)))
-    mask = graph.node("Unsqueeze", penalty, graph.integers("over_heads", 1, 2))
+    visible = graph.add_node("Cast", "attention_mask", to=TensorProto.FLOAT)
+    invisible = graph.add_node("Sub", visible, graph.add_constant("one", np.array(1, dtype=np.float32)))
+    penalty = graph.add_node("Mul", invisible, graph.add_constant("far", np.array(1e9, dtype=np.float32)))
+    mask = graph.add_node("Unsqueeze", penalty, graph.add_integers("over_heads", 1, 2))
 
-    for number in range(int(config["num_hidden_layers"])):
-        layer = f"encoder.layer.{number}"
-        own = f"{layer}.attention.self"
+    for layer_number in range(int(config["num_hidden_layers"])):
+        layer = f"encoder.layer.{layer_number}"
+        attention = f"{layer}.attention.self"
         # Query, key and value in one product; the scale of dot-product attention is folded into the query.
         parts = (("query", np.float32(width**-0.5)), ("key", np.float32(1)), ("value", np.float32(1)))
-        matrix = np.concatenate([weights[f"{own}.{part}.weight"] * scale for part, scale in parts])
-        bias = np.concatenate([weights[f"{own}.{part}.bias"] * scale for part, scale in parts])
-        thirds = graph.node_of(3, "Split", dense(state, own, matrix, bias), axis=-1, num_outputs=3)
-        query, key, value = (graph.node("Reshape", third, split_heads) for third in thirds)
-        query = graph.node("Transpose", query, perm=[0, 2, 1, 3])
-        key = graph.node("Transpose", key, perm=[0, 2, 3, 1])
-        value = graph.node("Transpose", value, perm=[0, 2, 1, 3])
-        scores = graph.node("Add", graph.node("MatMul", query, key), mask)
-        mixed = graph.node("MatMul", graph.node("Softmax", scores, axis=-1), value)
-        joined = graph.node("Reshape", graph.node("Transpose", mixed, perm=[0, 2, 1, 3]), join_heads)
+        matrix = np.concatenate([weights[f"{attention}.{part}.weight"] * scale for part, scale in parts])
+        bias = np.concatenate([weights[f"{attention}.{part}.bias"] * scale for part, scale in parts])
+        thirds = graph.add_node_with_outputs(3, "Split", dense(state, attention, matrix, bias), axis=-1, num_outputs=3)
+        query, key, value = (graph.add_node("Reshape", third, split_heads) for third in thirds)
+        query = graph.add_node("Transpose", query, perm=[0, 2, 1, 3])
+        key = graph.add_node("Transpose", key, perm=[0, 2, 3, 1])
+        value = graph.add_node("Transpose", value, perm=[0, 2, 1, 3])
+        scores = graph.add_node("Add", graph.add_node("MatMul", query, key), mask)
+        mixed = graph.add_node("MatMul", graph.add_node("Softmax", scores, axis=-1), value)
+        joined = graph.add_node("Reshape", graph.add_node("Transpose", mixed, perm=[0, 2, 1, 3]), join_heads)
         attended = linear(joined, f"{layer}.attention.output.dense")
-        state = norm(graph.node("Add", attended, state), f"{layer}.attention.output.LayerNorm")
-        wide = graph.node("Gelu", linear(state, f"{layer}.intermediate.dense"))
+        state = norm(graph.add_node("Add", attended, state), f"{layer}.attention.output.LayerNorm")
+        wide = graph.add_node("Gelu", linear(state, f"{layer}.intermediate.dense"))
         narrow = linear(wide, f"{layer}.output.dense")
-        state = norm(graph.node("Add", narrow, state), f"{layer}.output.LayerNorm")
+        state = norm(graph.add_node("Add", narrow, state), f"{layer}.output.LayerNorm")
 
     graph.nodes.append(helper.make_node("Identity", [state], ["last_hidden_state"]))
     tokens = [
@@ -167,10 +171,10 @@ def build(source: Path, target: Path) -> None:
     Raises OSError, ValueError or KeyError.
     """
     config = json.loads((source / "config.json").read_text("utf-8"))
-    graph = Graph(target / WEIGHTS)
+    graph = GraphBuilder(target / WEIGHTS)
     model = build_graph(read_safetensors(source / "model.safetensors"), config, graph)
     graph.close()
-    (target / GRAPH).write_bytes(model.SerializeToString())
+    (target / GRAPH_FILE).write_bytes(model.SerializeToString())
     for name in TOKENIZER_FILES:
         shutil.copyfile(source / name, target / name)
     write_manifest(target)

@@ -22,18 +22,24 @@ Role = Literal["me", "reply"]
 
 MAX_QUERY = 2000  # letters; a longer question is cut, with a hint
 MAX_TERMS = 64  # words and phrases; every one costs a look into the index
-MAX_TIMES = 16  # operators with a time, each read in several ways; and chips
-LOOKUP_WORDS = 2  # so few words are a look-up rather than a question: the words themselves count more
+MAX_TIME_FILTERS = 16  # operators with a time, each read in several ways; and chips
+LOOKUP_MAX_WORDS = 2  # so few words are a look-up rather than a question: the words themselves count more
 LOOKUP_WEIGHT = 0.75
-EXACT = 1.0  # what an entry gains that holds the words of a look-up as they are written: before all their kin
-QUESTION_WORDS = 5  # with so many words beside it, a quotation is part of a question: it is wanted, not demanded
-QUOTED = 0.2  # what an entry gains that holds such a quotation
-WHOLE_PHRASE = 1.0  # what an entry gains that holds the whole question word for word: it comes first
-IN_TIME = 0.2  # what an entry gains that stands on the days a question speaks of
-OWN_WORDS = 0.05  # what the writer's own words gain over a reply: where both are as good, theirs come first
-DENSE_FLOOR = 0.2  # cosine; what shares no word and is further off than this is no result
+EXACT_FORM_BOOST = (
+    1.0  # what an entry gains that holds the words of a look-up as they are written: before all their kin
+)
+QUESTION_MIN_WORDS = 5  # with so many words beside it, a quotation is part of a question: it is wanted, not demanded
+QUOTED_BOOST = 0.2  # what an entry gains that holds such a quotation
+WHOLE_QUERY_BOOST = 1.0  # what an entry gains that holds the whole question word for word: it comes first
+DATE_BOOST = 0.2  # what an entry gains that stands on the days a question speaks of
+OWN_ENTRY_BOOST = 0.05  # what the writer's own words gain over a reply: where both are as good, theirs come first
+MIN_COSINE = 0.2  # cosine; what shares no word and is further off than this is no result
 
-START, STOP, JOINT = "\x01", "\x02", "\x1f"  # marks of a match, and what parts letters of a script without spaces
+MATCH_START, MATCH_STOP, TOKEN_SEPARATOR = (
+    "\x01",
+    "\x02",
+    "\x1f",
+)  # marks of a match, and what parts letters of a script without spaces
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 # English function words and question words, and what an apostrophe leaves behind: they say how a question is asked,
@@ -60,7 +66,7 @@ _UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
 
 # Letters that have no mark to take off (`fts5`'s remove_diacritics knows those that have, in Latin only), what is typed
 # without its points or accents, and other widths. Arabic as in Lucene's ArabicNormalizer.
-_FOLDED: dict[int, str | int] = {
+_FOLD_TABLE: dict[int, str | int] = {
     **{
         code: unicodedata.normalize("NFD", chr(code))[0]
         for code in (*range(0x0386, 0x03CF), *range(0x1F00, 0x1FFF))
@@ -76,16 +82,16 @@ _FOLDED: dict[int, str | int] = {
 }
 
 # Most texts hold none of them: to look is ten times as fast as to translate.
-_FOLDS = re.compile("[" + "".join(re.escape(chr(code)) for code in _FOLDED) + "]+")
+_FOLDABLE = re.compile("[" + "".join(re.escape(chr(code)) for code in _FOLD_TABLE) + "]+")
 
-TYPED = re.compile(r"\w{3}$")  # fewer letters begin too many words
-_TIMES = ("before", "after", "on", "in")
-_TIME_WORDS = 4  # of a time that is not quoted, after the first: "on:the 3rd of May 2024"
+PREFIX_READY = re.compile(r"\w{3}$")  # fewer letters begin too many words
+_TIME_OPERATORS = ("before", "after", "on", "in")
+_MAX_TIME_WORDS = 4  # of a time that is not quoted, after the first: "on:the 3rd of May 2024"
 _YEAR = re.compile(r"(?!0000)[0-9]{4}")
 _YEARS = re.compile(r"((?!0000)[0-9]{4})(?:-|–|\.\.+)((?!0000)[0-9]{4})")
-_OPERATORS = frozenset(f"{key}:" for key in (*_TIMES, "by", "tag"))
-_OTHER: dict[str, Role] = {"me": "reply", "reply": "me"}
-_PIECE = re.compile(r'(?P<minus>-)?(?:(?P<key>[A-Za-z]+):)?(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s"]+))')
+_OPERATORS = frozenset(f"{key}:" for key in (*_TIME_OPERATORS, "by", "tag"))
+_OPPOSITE_ROLE: dict[str, Role] = {"me": "reply", "reply": "me"}
+_PART_PATTERN = re.compile(r'(?P<minus>-)?(?:(?P<key>[A-Za-z]+):)?(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s"]+))')
 
 
 @dataclass(slots=True, frozen=True)
@@ -107,21 +113,21 @@ class Query:
     role: Role | None = None
     after: date | None = None
     before: date | None = None
-    when: DateRange | None = None
-    meaning: str = ""
-    whole: str = ""
-    impossible: bool = False
+    mentioned_dates: DateRange | None = None
+    semantic_text: str = ""
+    whole_phrase: str = ""
+    is_impossible: bool = False
     hint: str = ""
 
     @property
-    def filtered(self) -> bool:
+    def is_filtered(self) -> bool:
         """Whether some entries are ruled out, whatever their score."""
-        return bool(self.phrases or self.excluded or self.narrowed)
+        return bool(self.phrases or self.excluded or self.has_metadata_filter)
 
     @property
-    def narrowed(self) -> bool:
+    def has_metadata_filter(self) -> bool:
         """Whether some are ruled out by what is known of them, not by their words."""
-        return bool(self.tags or self.role or self.after or self.before or self.impossible)
+        return bool(self.tags or self.role or self.after or self.before or self.is_impossible)
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -129,66 +135,71 @@ class Query:
         return self.words + self.phrases
 
 
-_RESIZED = re.compile(
-    f"[{''.join(chr(code) for code, new in _FOLDED.items() if isinstance(new, str) and len(new) != 1)}]"
+_LENGTH_CHANGING = re.compile(
+    f"[{''.join(chr(code) for code, new in _FOLD_TABLE.items() if isinstance(new, str) and len(new) != 1)}]"
 )
 
 
-def normalised(text: str) -> str:
+def normalize(text: str) -> str:
     """Text as it is indexed and searched: NFC, without control characters or lone surrogates."""
     clean = text.encode("utf-8", "replace").decode()
     return normal_form("NFC", _CONTROL.sub(" ", clean))
 
 
-def folded(text: str) -> str:
+def fold(text: str) -> str:
     """Text with letters that are written in more than one way in one of them, beyond what the tokenizer folds.
 
     `ß` and `ss`, `œ` and `oe`, `ł` and `l`, `ё` and `е`, Greek with and without accents, Hebrew and Arabic with and
     without points, full-width and ordinary Latin. Nobody types them all alike, so both ways find both.
     """
-    return text if text.isascii() else _FOLDS.sub(_fold, text)
+    return text if text.isascii() else _FOLDABLE.sub(_fold_letter, text)
 
 
-def _fold(letter: "re.Match[str]") -> str:
-    return letter[0].translate(_FOLDED)
+def _fold_letter(letter: "re.Match[str]") -> str:
+    return letter[0].translate(_FOLD_TABLE)
 
 
-def unfolded(marked: str, text: str) -> str:
+def unfold_snippet(snippet: str, text: str) -> str:
     """A snippet of `folded(text)`, with its marks, in the letters of `text`."""
-    whole = folded(text)
-    if whole == text:
-        return marked
-    inner = marked.replace(START, "").replace(STOP, "")
-    places: list[int] = list(range(len(text)))  # in `text`, of each letter of the folded one
-    if _RESIZED.search(text):
-        places = [place for place, letter in enumerate(text) for _ in folded(letter)]
-    lead, tail = inner.startswith("…"), inner.endswith("…")
-    for head, end in ((0, 0), (lead, 0), (0, tail), (lead, tail)):  # what the snippet was cut off with, or not
-        start = whole.find(inner[head : len(inner) - end])
+    folded_text = fold(text)
+    if folded_text == text:
+        return snippet
+    unmarked = snippet.replace(MATCH_START, "").replace(MATCH_STOP, "")
+    offsets: list[int] = list(range(len(text)))  # in `text`, of each letter of the folded one
+    if _LENGTH_CHANGING.search(text):
+        offsets = [place for place, letter in enumerate(text) for _ in fold(letter)]
+    has_lead, has_tail = unmarked.startswith("…"), unmarked.endswith("…")
+    for head, end in (
+        (0, 0),
+        (has_lead, 0),
+        (0, has_tail),
+        (has_lead, has_tail),
+    ):  # what the snippet was cut off with, or not
+        start = folded_text.find(unmarked[head : len(unmarked) - end])
         if start >= 0:
             break
     else:
-        return marked
-    places.append(len(text))
-    found, at = ["…" * head], start
-    for piece in re.split(f"([{START}{STOP}])", marked[head : len(marked) - end]):
-        if piece in (START, STOP):
-            found.append(piece)
+        return snippet
+    offsets.append(len(text))
+    parts, position = ["…" * head], start
+    for piece in re.split(f"([{MATCH_START}{MATCH_STOP}])", snippet[head : len(snippet) - end]):
+        if piece in (MATCH_START, MATCH_STOP):
+            parts.append(piece)
         else:
-            found.append(text[places[at] : places[at + len(piece)]])
-            at += len(piece)
-    return "".join(found) + "…" * end
+            parts.append(text[offsets[position] : offsets[position + len(piece)]])
+            position += len(piece)
+    return "".join(parts) + "…" * end
 
 
-def spaced(text: str) -> str:
+def separate_letters(text: str) -> str:
     """Part the letters of scripts without spaces by JOINT, which the tokenizer takes for a space."""
-    return _UNSPACED_LETTER.sub(lambda letter: f"{JOINT}{letter[0]}{JOINT}", text)
+    return _UNSPACED_LETTER.sub(lambda letter: f"{TOKEN_SEPARATOR}{letter[0]}{TOKEN_SEPARATOR}", text)
 
 
-def tokens(text: str) -> list[str]:
+def tokenize(text: str) -> list[str]:
     """The words of a text as the index would cut them, case kept."""
-    kept = "".join(letter if _is_letter(letter) else " " for letter in text)
-    return kept.split()
+    cleaned = "".join(letter if _is_letter(letter) else " " for letter in text)
+    return cleaned.split()
 
 
 def _is_letter(letter: str) -> bool:
@@ -196,29 +207,29 @@ def _is_letter(letter: str) -> bool:
     return letter.isalnum() or unicodedata.category(letter) in ("Mn", "Mc", "Nl", "No", "Co")
 
 
-def match_terms(word: str) -> list[str]:
+def term_literals(word: str) -> list[str]:
     """The FTS5 string literals that find `word`: itself, or each pair of letters of a script without spaces."""
-    prefix = word.endswith("*")
-    found: list[str] = []
-    for part in tokens(folded(word)):
+    is_prefix = word.endswith("*")
+    literals: list[str] = []
+    for part in tokenize(fold(word)):
         runs = _UNSPACED_RUN.findall(part)
-        rest = _UNSPACED_RUN.sub(" ", part).split()
+        spaced_words = _UNSPACED_RUN.sub(" ", part).split()
         for run in runs:
-            letters = tokens(spaced(run))
+            letters = tokenize(separate_letters(run))
             pairs = [" ".join(pair) for pair in pairwise(letters)]
-            found += [f'"{pair}"' for pair in pairs or letters]
-        found += [f'"{piece}"' for piece in rest]
-    if prefix and found and not _UNSPACED_LETTER.search(word):
-        found[-1] += "*"
-    return found
+            literals += [f'"{pair}"' for pair in pairs or letters]
+        literals += [f'"{piece}"' for piece in spaced_words]
+    if is_prefix and literals and not _UNSPACED_LETTER.search(word):
+        literals[-1] += "*"
+    return literals
 
 
-def match_phrase(phrase: str) -> str:
+def phrase_literal(phrase: str) -> str:
     """The FTS5 string literal that finds `phrase` word by word, or ""."""
-    return '"' + " ".join(tokens(spaced(folded(phrase)))) + '"' if tokens(phrase) else ""
+    return '"' + " ".join(tokenize(separate_letters(fold(phrase)))) + '"' if tokenize(phrase) else ""
 
 
-def parse_query(text: str, today: date, typing: bool = False, language: str = "en") -> Query:
+def parse_query(text: str, today: date, is_typing: bool = False, language: str = "en") -> Query:
     """Read a query; what is not understood is searched as words, with a hint. Never raises.
 
     Bare words, `"exact phrase"`, `-word` and `-"phrase"`, `prefix*`, `tag:x`, `by:me` and `by:reply`, `before:`,
@@ -227,50 +238,57 @@ def parse_query(text: str, today: date, typing: bool = False, language: str = "e
     hint says so. `typing`: the last word is not finished. `language` is that of the times in words, besides English.
     """
     hints: list[str] = []
-    clean = _clean(text)
-    if len(clean) > MAX_QUERY:
-        clean = clean[:MAX_QUERY]
+    cleaned = _clean_query(text)
+    if len(cleaned) > MAX_QUERY:
+        cleaned = cleaned[:MAX_QUERY]
         hints.append(f"Only the first {MAX_QUERY} letters were searched.")
-    if clean.count('"') % 2:
-        clean = _paired(clean)
-        if not typing:
+    if cleaned.count('"') % 2:
+        cleaned = _drop_unpaired_quote(cleaned)
+        if not is_typing:
             hints.append("A quotation mark has no partner, so it was left out.")
 
-    read = _Read()
-    for part in _parts(clean, today, language):
-        if not (typing and part.open and part.stop == len(clean)):  # what is still to come may make sense of it
-            read.take(part, hints)
-    if typing and read.bare and clean.endswith(read.bare[-1]) and TYPED.search(read.bare[-1]):
-        read.bare[-1] += "*"
-    return _assembled(read, hints, today, language)
+    parsed = _ParsedParts()
+    for part in _split_parts(cleaned, today, language):
+        if not (
+            is_typing and part.is_incomplete and part.stop == len(cleaned)
+        ):  # what is still to come may make sense of it
+            parsed.add(part, hints)
+    if (
+        is_typing
+        and parsed.bare_words
+        and cleaned.endswith(parsed.bare_words[-1])
+        and PREFIX_READY.search(parsed.bare_words[-1])
+    ):
+        parsed.bare_words[-1] += "*"
+    return _build_query(parsed, hints, today, language)
 
 
-def chips(text: str, today: date, language: str = "en") -> tuple[tuple[str, str], ...]:
+def filter_chips(text: str, today: date, language: str = "en") -> tuple[tuple[str, str], ...]:
     """The parts of a query that rule entries out, as they were written, each once and with the query without it."""
-    clean = _paired(_clean(text)[:MAX_QUERY])
-    wanted = parse_query(clean, today, language=language).phrases
+    cleaned = _drop_unpaired_quote(_clean_query(text)[:MAX_QUERY])
+    phrases = parse_query(cleaned, today, language=language).phrases
     # A date in plain words is no operator: on its own it rules entries out, in a question it does not.
-    parts = [part for part in _parts(clean, today, language) if part.rules]
-    ruling = [part for part in parts if part.key or part.minus or part.value in wanted]
-    found: dict[str, tuple[str, str]] = {}
-    for part in ruling[:MAX_TIMES]:
-        rest, at = "", 0
-        for same in (other for other in ruling if other.text.lower() == part.text.lower()):
-            rest, at = rest + clean[at : same.start] + " ", same.stop
-        found.setdefault(part.text.lower(), (part.text, " ".join((rest + clean[at:]).split())))
-    return tuple(found.values())
+    parts = [part for part in _split_parts(cleaned, today, language) if part.is_filter]
+    filters = [part for part in parts if part.key or part.is_negated or part.value in phrases]
+    filter_texts: dict[str, tuple[str, str]] = {}
+    for part in filters[:MAX_TIME_FILTERS]:
+        remainder, position = "", 0
+        for duplicate in (other for other in filters if other.text.lower() == part.text.lower()):
+            remainder, position = remainder + cleaned[position : duplicate.start] + " ", duplicate.stop
+        filter_texts.setdefault(part.text.lower(), (part.text, " ".join((remainder + cleaned[position:]).split())))
+    return tuple(filter_texts.values())
 
 
-def _clean(text: str) -> str:
-    return re.sub("[“”„«»]", '"', normalised(text)).strip()
+def _clean_query(text: str) -> str:
+    return re.sub("[“”„«»]", '"', normalize(text)).strip()
 
 
-def _paired(clean: str) -> str:
+def _drop_unpaired_quote(query: str) -> str:
     """A query without the quotation mark that has no partner."""
-    if clean.count('"') % 2 == 0:
-        return clean
-    place = clean.rindex('"')
-    return clean[:place] + " " + clean[place + 1 :]
+    if query.count('"') % 2 == 0:
+        return query
+    position = query.rindex('"')
+    return query[:position] + " " + query[position + 1 :]
 
 
 @dataclass(slots=True, frozen=True)
@@ -283,61 +301,66 @@ class _Part:
     text: str
     start: int
     stop: int
-    minus: bool
+    is_negated: bool
     key: str
     value: str
-    quoted: bool
-    span: tuple[date, date] | None = None
+    is_quoted: bool
+    dates: tuple[date, date] | None = None
 
     @property
-    def understood(self) -> bool:
+    def is_understood(self) -> bool:
         """Whether it is an operator with a value that it can use."""
         if self.key == "by":
-            return self.value.lower() in _OTHER
+            return self.value.lower() in _OPPOSITE_ROLE
         if self.key == "tag":
-            return bool(self.value.strip()) and not self.minus
-        return self.span is not None and not self.minus
+            return bool(self.value.strip()) and not self.is_negated
+        return self.dates is not None and not self.is_negated
 
     @property
-    def open(self) -> bool:
+    def is_incomplete(self) -> bool:
         """Whether it is an operator that lacks a value it can use."""
-        return not self.understood if self.key else self.value.lower() in _OPERATORS
+        return not self.is_understood if self.key else self.value.lower() in _OPERATORS
 
     @property
-    def rules(self) -> bool:
+    def is_filter(self) -> bool:
         """Whether it rules entries out."""
-        return self.understood or (not self.key and (self.minus or self.quoted) and bool(tokens(self.value)))
+        return self.is_understood or (
+            not self.key and (self.is_negated or self.is_quoted) and bool(tokenize(self.value))
+        )
 
 
-def _parts(clean: str, today: date, language: str) -> list[_Part]:
+def _split_parts(query: str, today: date, language: str) -> list[_Part]:
     """The pieces of a query in order. A time that is not quoted may go on over the next words: `on:3 May 2024`."""
-    pieces = list(_PIECE.finditer(clean))
-    found: list[_Part] = []
-    at = times = 0
-    while at < len(pieces):
-        piece = pieces[at]
-        key, quoted = (piece["key"] or "").lower(), piece["quoted"] is not None
-        value = piece["quoted"] if quoted else piece["bare"]
-        stop, span = piece.end(), None
-        if key in _TIMES:
-            times += 1
-            for last in range(at if quoted else _plain_until(pieces, at), at - 1, -1):
-                wording = value + clean[stop : pieces[last].end()]
-                if times <= MAX_TIMES and (span := _span(key, wording, today, language)) is not None:
-                    at, stop, value = last, pieces[last].end(), wording
+    pieces = list(_PART_PATTERN.finditer(query))
+    parts: list[_Part] = []
+    index = time_count = 0
+    while index < len(pieces):
+        piece = pieces[index]
+        key, is_quoted = (piece["key"] or "").lower(), piece["quoted"] is not None
+        value = piece["quoted"] if is_quoted else piece["bare"]
+        stop, dates = piece.end(), None
+        if key in _TIME_OPERATORS:
+            time_count += 1
+            for last in range(index if is_quoted else _last_plain_word(pieces, index), index - 1, -1):
+                wording = value + query[stop : pieces[last].end()]
+                if (
+                    time_count <= MAX_TIME_FILTERS
+                    and (dates := _parse_dates(key, wording, today, language)) is not None
+                ):
+                    index, stop, value = last, pieces[last].end(), wording
                     break
         elif key and key not in ("by", "tag"):  # not ours: "diary:today"
-            key, value, quoted = "", f"{piece['key']}:{value}", False
-        place = (clean[piece.start() : stop], piece.start(), stop)
-        found.append(_Part(*place, bool(piece["minus"]), key, value, quoted, span))
-        at += 1
-    return found
+            key, value, is_quoted = "", f"{piece['key']}:{value}", False
+        location = (query[piece.start() : stop], piece.start(), stop)
+        parts.append(_Part(*location, bool(piece["minus"]), key, value, is_quoted, dates))
+        index += 1
+    return parts
 
 
-def _plain_until(pieces: Sequence["re.Match[str]"], at: int) -> int:
+def _last_plain_word(pieces: Sequence["re.Match[str]"], index: int) -> int:
     """The last of at most _TIME_WORDS plain words in a row after a piece."""
-    last = at
-    for piece in pieces[at + 1 : at + 1 + _TIME_WORDS]:
+    last = index
+    for piece in pieces[index + 1 : index + 1 + _MAX_TIME_WORDS]:
         if piece["minus"] or piece["key"] or piece["bare"] is None:
             break
         last += 1
@@ -345,90 +368,94 @@ def _plain_until(pieces: Sequence["re.Match[str]"], at: int) -> int:
 
 
 @dataclass(slots=True)
-class _Read:
+class _ParsedParts:
     """What the parts of a query came to."""
 
-    bare: list[str] = field(default_factory=list[str])
-    unread: list[str] = field(default_factory=list[str])  # what stood behind operators that were not understood
+    bare_words: list[str] = field(default_factory=list[str])
+    not_understood: list[str] = field(default_factory=list[str])  # what stood behind operators that were not understood
     phrases: list[str] = field(default_factory=list[str])
     excluded: list[str] = field(default_factory=list[str])
     tags: list[str] = field(default_factory=list[str])
     roles: set[Role] = field(default_factory=set[Role])
     after: date | None = None
     before: date | None = None
-    times: list[str] = field(default_factory=list[str])  # as they were written
+    time_texts: list[str] = field(default_factory=list[str])  # as they were written
 
-    def take(self, part: _Part, hints: list[str]) -> None:
+    def add(self, part: _Part, hints: list[str]) -> None:
         """Add a part."""
-        if part.understood and part.key == "by":
-            role = _OTHER[part.value.lower()] if part.minus else part.value.lower()
+        if part.is_understood and part.key == "by":
+            role = _OPPOSITE_ROLE[part.value.lower()] if part.is_negated else part.value.lower()
             self.roles.add("me" if role == "me" else "reply")
-        elif part.understood and part.key == "tag":
+        elif part.is_understood and part.key == "tag":
             self.tags.append(part.value.strip())
-        elif part.understood and part.span is not None:
-            self.within(part.text, *_edges(part.key, *part.span))
-        elif not tokens(part.value):
+        elif part.is_understood and part.dates is not None:
+            self.restrict_dates(part.text, *_date_bounds(part.key, *part.dates))
+        elif not tokenize(part.value):
             pass
         elif part.key:
-            hints.append(_not_understood(part))
-            (self.excluded if part.minus else self.unread).append(part.value)
-        elif part.minus:
+            hints.append(_hint_for(part))
+            (self.excluded if part.is_negated else self.not_understood).append(part.value)
+        elif part.is_negated:
             self.excluded.append(part.value)
-        elif part.quoted:
+        elif part.is_quoted:
             self.phrases.append(part.value)
         else:
-            if part.open:
+            if part.is_incomplete:
                 hints.append(f"Nothing stands right after “{part.value}”, so it was searched as a word.")
-            self.bare.append(part.value)
+            self.bare_words.append(part.value)
 
-    def within(self, said: str, first: date | None, last: date | None) -> None:
+    def restrict_dates(self, text: str, first: date | None, last: date | None) -> None:
         """Let only these days through, of those that were so far."""
         self.after = max(filter(None, (self.after, first)), default=None)
         self.before = min(filter(None, (self.before, last)), default=None)
-        self.times.append(said)
+        self.time_texts.append(text)
 
-    def contradiction(self) -> str:
+    def find_contradiction(self) -> str:
         """Why nothing can match, or ""."""
         if self.after and self.before and self.after > self.before:
-            times = ", ".join(f"“{said}”" for said in dict.fromkeys(self.times))
+            times = ", ".join(f"“{said}”" for said in dict.fromkeys(self.time_texts))
             return f"No day is in all of {times}."
         if len(self.roles) > 1:
             return "Nothing is by you and a reply at once."
-        held = [[word.lower() for word in tokens(phrase)] for phrase in self.phrases]
+        phrase_words = [[word.lower() for word in tokenize(phrase)] for phrase in self.phrases]
         for unwanted in self.excluded:
-            gone = [word.lower() for word in tokens(unwanted)]
-            if any(gone == words[at : at + len(gone)] for words in held for at in range(len(words))):
+            excluded_words = [word.lower() for word in tokenize(unwanted)]
+            if any(
+                excluded_words == words[at : at + len(excluded_words)]
+                for words in phrase_words
+                for at in range(len(words))
+            ):
                 return f"“{unwanted}” is asked for and left out at once."
         return ""
 
 
-def _not_understood(part: _Part) -> str:
-    if part.minus:
+def _hint_for(part: _Part) -> str:
+    if part.is_negated:
         return f"A minus leaves out words and phrases; “{part.key}:” after it was not understood."
     if part.key == "by":
         return "“by:” knows “me” and “reply”; what stood after it was searched as words."
     return f"“{part.text}” names no day, month or year, so it was searched as words."
 
 
-def _assembled(read: _Read, hints: list[str], today: date, language: str) -> Query:
-    bare, phrases = read.bare, list(dict.fromkeys(read.phrases))
-    question = " ".join(word.rstrip("*") for word in bare)
-    when = parse_phrase(question, today, language)
-    if when is not None and not phrases and not read.unread:
-        rest = re.sub(re.escape(when.matched), " ", question, flags=re.IGNORECASE)
-        if not _content(tokens(rest)):
+def _build_query(parsed: _ParsedParts, hints: list[str], today: date, language: str) -> Query:
+    bare_words, phrases = parsed.bare_words, list(dict.fromkeys(parsed.phrases))
+    question = " ".join(word.rstrip("*") for word in bare_words)
+    mentioned_dates = parse_phrase(question, today, language)
+    if mentioned_dates is not None and not phrases and not parsed.not_understood:
+        remainder = re.sub(re.escape(mentioned_dates.matched), " ", question, flags=re.IGNORECASE)
+        if not _without_stop_words(tokenize(remainder)):
             # Nothing but a time was asked for: then it is the time that is wanted.
-            read.within(when.matched, when.start, when.end)
-            when, question, bare = None, "", []
-    question = " ".join(filter(None, [question, *read.unread]))
-    words = list(dict.fromkeys(_words([*bare, *read.unread])))
-    words = _content(words) or words
-    excluded = list(dict.fromkeys(read.excluded))
+            parsed.restrict_dates(mentioned_dates.matched, mentioned_dates.start, mentioned_dates.end)
+            mentioned_dates, question, bare_words = None, "", []
+    question = " ".join(filter(None, [question, *parsed.not_understood]))
+    words = list(dict.fromkeys(_lower_words([*bare_words, *parsed.not_understood])))
+    words = _without_stop_words(words) or words
+    excluded = list(dict.fromkeys(parsed.excluded))
     quoted: list[str] = []
-    if phrases and len(_content(words)) >= QUESTION_WORDS:
-        quoted, phrases, read.phrases = phrases, [], []
-        words = list(dict.fromkeys([*words, *_content(_words(quoted))]))
-    contradiction = read.contradiction()
+    if phrases and len(_without_stop_words(words)) >= QUESTION_MIN_WORDS:
+        quoted, phrases, parsed.phrases = phrases, [], []
+        words = list(dict.fromkeys([*words, *_without_stop_words(_lower_words(quoted))]))
+    contradiction = parsed.find_contradiction()
     if len(words) + len(phrases) + len(excluded) > MAX_TERMS:
         hints.append(f"Only the first {MAX_TERMS} words were searched.")
     return Query(
@@ -436,76 +463,80 @@ def _assembled(read: _Read, hints: list[str], today: date, language: str) -> Que
         phrases=tuple(phrases[:MAX_TERMS]),
         excluded=tuple(excluded[:MAX_TERMS]),
         quoted=tuple(quoted[:MAX_TERMS]),
-        tags=tuple(dict.fromkeys(read.tags)),
-        role=next(iter(read.roles)) if len(read.roles) == 1 else None,
-        after=read.after,
-        before=read.before,
-        when=when,
-        meaning=" ".join([question, *phrases, *quoted]).strip(),
-        whole=question if not phrases and not quoted and len(_content(tokens(question))) > 1 else "",
-        impossible=bool(contradiction),
+        tags=tuple(dict.fromkeys(parsed.tags)),
+        role=next(iter(parsed.roles)) if len(parsed.roles) == 1 else None,
+        after=parsed.after,
+        before=parsed.before,
+        mentioned_dates=mentioned_dates,
+        semantic_text=" ".join([question, *phrases, *quoted]).strip(),
+        whole_phrase=question
+        if not phrases and not quoted and len(_without_stop_words(tokenize(question))) > 1
+        else "",
+        is_impossible=bool(contradiction),
         hint=" ".join(dict.fromkeys([*hints, contradiction])).strip(),
     )
 
 
-def plain_query(text: str, today: date) -> Query:
+def query_from_text(text: str, today: date) -> Query:
     """The query that asks for the words of a text, whatever signs are in it."""
-    words = tokens(normalised(text)[:MAX_QUERY])
+    words = tokenize(normalize(text)[:MAX_QUERY])
     question = " ".join(words)
-    asked = list(dict.fromkeys(word.lower() for word in words))
-    asked = _content(asked) or asked
+    query_words = list(dict.fromkeys(word.lower() for word in words))
+    query_words = _without_stop_words(query_words) or query_words
     return Query(
-        words=tuple(asked[:MAX_TERMS]), when=parse_phrase(question, today, detect_language(question)), meaning=question
+        words=tuple(query_words[:MAX_TERMS]),
+        mentioned_dates=parse_phrase(question, today, detect_language(question)),
+        semantic_text=question,
     )
 
 
-def relaxed(query: Query) -> Query:
+def relax_query(query: Query) -> Query:
     """The same query with its phrases as words: for when no entry holds them word for word."""
-    words = dict.fromkeys([*query.words, *_content(_words(query.phrases))])
+    words = dict.fromkeys([*query.words, *_without_stop_words(_lower_words(query.phrases))])
     hint = "No entry holds the quoted words in that order, so they were searched one by one."
-    if query.narrowed or query.excluded:
+    if query.has_metadata_filter or query.excluded:
         hint = "No entry that fits the rest holds the quoted words in that order, so they were searched one by one."
     return replace(
         query,
-        words=tuple(words)[:MAX_TERMS] or tuple(_words(query.phrases)),
+        words=tuple(words)[:MAX_TERMS] or tuple(_lower_words(query.phrases)),
         phrases=(),
         hint=f"{query.hint} {hint}".strip(),
     )
 
 
-def _words(pieces: Iterable[str]) -> Iterable[str]:
+def _lower_words(pieces: Iterable[str]) -> Iterable[str]:
     for piece in pieces:
-        found = [word.lower() for word in tokens(piece)]
-        if piece.endswith("*") and found and len(found[-1]) > 1:
-            found[-1] += "*"
-        yield from found
+        words = [word.lower() for word in tokenize(piece)]
+        if piece.endswith("*") and words and len(words[-1]) > 1:
+            words[-1] += "*"
+        yield from words
 
 
-def _content(words: Iterable[str]) -> list[str]:
+def _without_stop_words(words: Iterable[str]) -> list[str]:
     return [word for word in words if word.lower() not in STOP_WORDS]
 
 
-def _span(key: str, text: str, today: date, language: str) -> tuple[date, date] | None:
+def _parse_dates(key: str, text: str, today: date, language: str) -> tuple[date, date] | None:
     """The days that the value of an operator names, when it names days and nothing but them."""
     with suppress(UnknownDay):
         day = parse_day(text)
         return day, day
     if _YEAR.fullmatch(text):
         return date(int(text), 1, 1), date(int(text), 12, 31)
-    spoken = " ".join(re.sub(r"[-_./]+", " ", text).split())
-    ways = (text, spoken) if text[:1].isdigit() else (spoken, text)
-    wordings = [f"{lead}{way}" for way in ways for lead in ("", "in ", "on ", "the ")]
+    spaced_text = " ".join(re.sub(r"[-_./]+", " ", text).split())
+    variants = (text, spaced_text) if text[:1].isdigit() else (spaced_text, text)
+    wordings = [f"{lead}{way}" for way in variants for lead in ("", "in ", "on ", "the ")]
     years = _YEARS.fullmatch(text)
     for wording in [*wordings, f"from {years[1]} to {years[2]}" if years else f"from {text}"]:
-        found = parse_phrase(wording, today, language)
+        phrase = parse_phrase(wording, today, language)
         # The phrase must be all there is: "in:garden 2024" names no time, nor does "in:2024-13".
-        if found is not None and tokens(found.matched) == tokens(wording):
-            endless = found.start == date.min if key == "before" else key == "after" and found.end == date.max
-            return None if endless else (found.start, found.end)  # nothing is before "before 2020"
+        if phrase is not None and tokenize(phrase.matched) == tokenize(wording):
+            is_unbounded = phrase.start == date.min if key == "before" else key == "after" and phrase.end == date.max
+            return None if is_unbounded else (phrase.start, phrase.end)  # nothing is before "before 2020"
     return None
 
 
-def _edges(key: str, start: date, end: date) -> tuple[date | None, date | None]:
+def _date_bounds(key: str, start: date, end: date) -> tuple[date | None, date | None]:
     """The first and last day that `key:` with these days lets through."""
     if key == "before":
         return None, start - timedelta(days=1) if start > date.min else start
@@ -517,12 +548,12 @@ def _edges(key: str, start: date, end: date) -> tuple[date | None, date | None]:
 # --- Scores -------------------------------------------------------------------------------------
 
 
-def lexical_weight(query: Query, usual: float) -> float:
+def lexical_weight(query: Query, default: float) -> float:
     """How much words count against meaning: more where a word or two are looked up."""
-    return max(usual, LOOKUP_WEIGHT) if len(query.words) <= LOOKUP_WORDS else usual
+    return max(default, LOOKUP_WEIGHT) if len(query.words) <= LOOKUP_MAX_WORDS else default
 
 
-def fused(lexical: "Scores", dense: "Scores | None", weight: float) -> "Scores":
+def fuse_scores(lexical: "Scores", dense: "Scores | None", weight: float) -> "Scores":
     """One score of two, 0..1: a sum of the two normalised scores, weighted.
 
     `lexical` holds BM25 (larger is better, 0 for no match), `dense` cosines, of the same entries. Each is divided by
@@ -532,13 +563,13 @@ def fused(lexical: "Scores", dense: "Scores | None", weight: float) -> "Scores":
     """
     import numpy as np
 
-    top = float(lexical.max(initial=0.0))
-    words = lexical / top if top > 0 else lexical
+    best_lexical = float(lexical.max(initial=0.0))
+    word_scores = lexical / best_lexical if best_lexical > 0 else lexical
     if dense is None:
-        return words
-    best = float(dense.max(initial=0.0))
-    near = np.clip(dense, 0.0, None) / best if best > 0 else np.zeros_like(dense)
-    return weight * words + (1.0 - weight) * near
+        return word_scores
+    best_cosine = float(dense.max(initial=0.0))
+    dense_scores = np.clip(dense, 0.0, None) / best_cosine if best_cosine > 0 else np.zeros_like(dense)
+    return weight * word_scores + (1.0 - weight) * dense_scores
 
 
 # --- Snippets -----------------------------------------------------------------------------------
@@ -553,40 +584,40 @@ _STRONG = re.compile(r"(\*{1,3}|~~)(?=\S)([^*~\n]+?)(?<=\S)\1")
 _UNDERLINED = re.compile(r"(?<!\w)(_{1,3})(?=\S)([^_\n]+?)(?<=\S)\1(?!\w)")
 _CODE = re.compile(r"`+([^`\n]+)`+")
 # In this order, each with the signs without which it is not there: to look for them is much the faster.
-_MARKS = (("[", _LINK, r"\1"), ("`", _CODE, r"\1"), ("*~", _STRONG, r"\2"), ("_", _UNDERLINED, r"\2"))
+_INLINE_MARKS = (("[", _LINK, r"\1"), ("`", _CODE, r"\1"), ("*~", _STRONG, r"\2"), ("_", _UNDERLINED, r"\2"))
 
-SNIPPET_LETTERS = 240
+SNIPPET_CHARS = 240
 
 
-def plain(text: str) -> str:
+def strip_markdown(text: str) -> str:
     """The text of simple Markdown without its marks. What is not clearly a mark stays."""
-    bare = _RULE.sub("", _FENCE.sub("", normalised(text)))
-    bare = _LINE_START.sub("", _LINE_START.sub("", bare))
-    for signs, mark, kept in _MARKS:
-        if any(sign in bare for sign in signs):
-            bare = mark.sub(kept, bare)
-    return bare
+    stripped = _RULE.sub("", _FENCE.sub("", normalize(text)))
+    stripped = _LINE_START.sub("", _LINE_START.sub("", stripped))
+    for signs, pattern, replacement in _INLINE_MARKS:
+        if any(sign in stripped for sign in signs):
+            stripped = pattern.sub(replacement, stripped)
+    return stripped
 
 
-def pieces(marked: str) -> tuple[tuple[str, bool], ...]:
+def split_marked(marked: str) -> tuple[tuple[str, bool], ...]:
     """Cut text with START and STOP around matches into (text, marked), white space squeezed."""
-    squeezed = re.sub(r"\s+", " ", marked.replace(JOINT, "")).strip()
-    found: list[tuple[str, bool]] = []
-    for number, part in enumerate(squeezed.split(START)):
-        inside, stop, outside = part.partition(STOP) if number else ("", "", part)
-        if stop and found and found[-1][1] and inside:
-            found[-1] = (found[-1][0] + inside, True)  # two marked letters in a row are one mark
+    squeezed = re.sub(r"\s+", " ", marked.replace(TOKEN_SEPARATOR, "")).strip()
+    parts: list[tuple[str, bool]] = []
+    for index, part in enumerate(squeezed.split(MATCH_START)):
+        inside, stop, outside = part.partition(MATCH_STOP) if index else ("", "", part)
+        if stop and parts and parts[-1][1] and inside:
+            parts[-1] = (parts[-1][0] + inside, True)  # two marked letters in a row are one mark
         elif inside:
-            found.append((inside, True))
+            parts.append((inside, True))
         if outside:
-            found.append((outside, False))
-    return tuple(found)
+            parts.append((outside, False))
+    return tuple(parts)
 
 
-def opening(text: str) -> str:
+def excerpt(text: str) -> str:
     """The first SNIPPET_LETTERS of a passage, cut between words."""
     squeezed = re.sub(r"\s+", " ", text).strip()
-    if len(squeezed) <= SNIPPET_LETTERS:
+    if len(squeezed) <= SNIPPET_CHARS:
         return squeezed
-    cut = squeezed[: SNIPPET_LETTERS + 1].rpartition(" ")[0]
-    return (cut if len(cut) > SNIPPET_LETTERS // 2 else squeezed[:SNIPPET_LETTERS]) + "…"
+    shortened = squeezed[: SNIPPET_CHARS + 1].rpartition(" ")[0]
+    return (shortened if len(shortened) > SNIPPET_CHARS // 2 else squeezed[:SNIPPET_CHARS]) + "…"

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from llamora.persistence.entries import Entry, Role
 from llamora.persistence.local_db import LocalDB
-from llamora.search.builder import Builder, document
+from llamora.search.builder import IndexBuilder, make_document
 from llamora.search.embed_queue import EmbedQueue
-from llamora.search.embedder import Embedder, chunks
-from llamora.search.index import Mark, Match, Matches, UserIndex
-from llamora.search.pending import Noted
-from llamora.search.rank import Query, opening, parse_query, pieces, plain, plain_query, relaxed
-from llamora.search.state import Unlocked, findable, opened_entries
-from llamora.search.vectors import UNKNOWN
+from llamora.search.embedder import Embedder, chunk_text
+from llamora.search.index import DayCursor, Match, Matches, UserIndex
+from llamora.search.pending import PendingQueries
+from llamora.search.rank import Query, excerpt, parse_query, query_from_text, relax_query, split_marked, strip_markdown
+from llamora.search.state import UserIndexState, is_searchable, open_entries
+from llamora.search.vectors import NOT_COMPARED
 from llamora.settings import SearchSettings
 from llamora.vault.keys import Keyring, KeyringClosed
 
@@ -34,10 +34,10 @@ P = TypeVar("P")
 T = TypeVar("T")
 
 REFRESH_SECONDS = 0.15  # how long a query waits for what others wrote meanwhile
-WHOLE_SECONDS = 20.0  # for which a reply waits until the index is built: it may say that nothing was found
+BUILD_WAIT_SECONDS = 20.0  # for which a reply waits until the index is built: it may say that nothing was found
 POLL_SECONDS = 0.5  # how often is looked at what other processes wrote
-UNFINISHED, FINISHED = "…", "."  # what a noted query begins with
-UNLOCKED = 32  # indexes kept at a time; the one unused for longest makes room and is built again when asked for
+UNFINISHED_PREFIX, FINISHED_PREFIX = "…", "."  # what a noted query begins with
+MAX_OPEN_INDEXES = 32  # indexes kept at a time; the one unused for longest makes room and is built again when asked for
 
 
 @dataclass(slots=True, frozen=True)
@@ -55,7 +55,7 @@ class Hit:
     role: Role
     snippet: tuple[tuple[str, bool], ...]
     score: float
-    likeness: float = UNKNOWN
+    cosine: float = NOT_COMPARED
     passage: int = -1
 
 
@@ -70,104 +70,106 @@ class SearchResults:
 
     hits: tuple[Hit, ...]
     total: int
-    complete: bool
+    is_complete: bool
     hint: str
-    meaning: bool
+    is_semantic: bool
     query: Query = field(repr=False)
 
 
 class SearchService:
     """One per process. Methods are for the event loop; indexing and searching run on a thread per writer."""
 
-    def __init__(self, db: LocalDB, embedder: Embedder, settings: SearchSettings, noted: Noted | None = None) -> None:
+    def __init__(
+        self, db: LocalDB, embedder: Embedder, settings: SearchSettings, pending: PendingQueries | None = None
+    ) -> None:
         self._db = db
         self._settings = settings
-        self._users: OrderedDict[bytes, Unlocked] = OrderedDict()
-        self._queue = EmbedQueue(db, embedder, self._users)
-        self._builder = Builder(db, self._queue, self._users, settings)
-        self._worker: asyncio.Task[None] | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self._noted = noted or Noted()
+        self._states: OrderedDict[bytes, UserIndexState] = OrderedDict()
+        self._queue = EmbedQueue(db, embedder, self._states)
+        self._builder = IndexBuilder(db, self._queue, self._states, settings)
+        self._embed_task: asyncio.Task[None] | None = None
+        self._watch_task: asyncio.Task[None] | None = None
+        self._pending = pending or PendingQueries()
 
     async def start(self) -> None:
         """Start the task that makes vectors."""
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._queue.run())
-            self._watcher = asyncio.create_task(self._watch())
+        if self._embed_task is None:
+            self._embed_task = asyncio.create_task(self._queue.run())
+            self._watch_task = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
         """Drop every index and end the task."""
-        running = [task for task in (self._worker, self._watcher) if task is not None]
-        self._worker = self._watcher = None
-        for user in self._users.values():
-            running += [task for task in (user.build, user.saving) if task is not None]
-        for task in running:
+        tasks = [task for task in (self._embed_task, self._watch_task) if task is not None]
+        self._embed_task = self._watch_task = None
+        for state in self._states.values():
+            tasks += [task for task in (state.build_task, state.save_task) if task is not None]
+        for task in tasks:
             task.cancel()
-        for user_id in list(self._users):
+        for user_id in list(self._states):
             self.lock(user_id)
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._queue.close()
 
     async def unlock(self, keys: Keyring) -> None:
         """Begin to build the writer's index, unless it is there, and return at once."""
-        self._opened(keys)
+        self._open_index(keys)
 
     def lock(self, user_id: bytes) -> None:
         """Forget the writer's index, and what they asked for."""
-        self._noted.forget(user_id)
-        user = self._users.pop(user_id, None)
-        if user is not None:
-            user.close()
+        self._pending.forget(user_id)
+        state = self._states.pop(user_id, None)
+        if state is not None:
+            state.close()
 
-    def unlocked(self) -> list[bytes]:
+    def unlocked_user_ids(self) -> list[bytes]:
         """The writers whose index is open."""
-        return list(self._users)
+        return list(self._states)
 
     def put(self, keys: Keyring, entry: Entry) -> None:
         """Index an entry that was written, edited, or given other traces; its vectors follow."""
-        if keys.user_id not in self._users:
+        if keys.user_id not in self._states:
             return  # what is not unlocked is read when it is
-        user = self._opened(keys)
-        user.know(entry.id, max(entry.revision, user.seen.get(entry.id, 0)))
-        user.changed(1)
-        if not findable(entry):
-            user.later(user.index.drop, [entry.id])
+        state = self._open_index(keys)
+        state.set_revision(entry.id, max(entry.revision, state.revisions.get(entry.id, 0)))
+        state.mark_changed(1)
+        if not is_searchable(entry):
+            state.submit(state.index.drop, [entry.id])
             return
         # Its traces are read with the rest of what changed, a moment later.
-        user.later(user.index.put, [document(entry)])
-        user.traces.pop(entry.id, None)
-        user.retraced.add(entry.id)
-        user.counter = None  # a build may have read the entry before this was told: look again for its traces
-        user.retry_at = 0.0
-        self._queue.put(user, [entry.id], written=True)
+        state.submit(state.index.put, [make_document(entry)])
+        state.tags.pop(entry.id, None)
+        state.tags_changed.add(entry.id)
+        state.search_counter = None  # a build may have read the entry before this was told: look again for its traces
+        state.retry_at = 0.0
+        self._queue.enqueue(state, [entry.id], just_written=True)
 
-    def retraced(self, user_id: bytes, revision: int, entry_ids: Iterable[bytes]) -> None:
+    def mark_tags_changed(self, user_id: bytes, revision: int, entry_ids: Iterable[bytes]) -> None:
         """Read the traces of these entries again: a change that made this revision of their book was about them."""
-        user = self._users.get(user_id)
-        if user is not None:
-            user.retraced.update(entry_ids)
-            user.traces_at = revision if user.traces_at == revision - 1 else -1
+        state = self._states.get(user_id)
+        if state is not None:
+            state.tags_changed.update(entry_ids)
+            state.tags_revision = revision if state.tags_revision == revision - 1 else -1
 
     def drop(self, user_id: bytes, entry_ids: Iterable[bytes]) -> None:
         """Take deleted entries out of the index."""
-        user = self._users.get(user_id)
-        if user is not None:
-            self._builder.drop(user, list(entry_ids))
+        state = self._states.get(user_id)
+        if state is not None:
+            self._builder.drop(state, list(entry_ids))
 
-    def note(self, keys: Keyring, query: str, *, typing: bool = False) -> bytes:
+    def remember_query(self, keys: Keyring, query: str, *, is_typing: bool = False) -> bytes:
         """Give a query a random name in memory, for the address of its results; every worker knows the latest."""
-        return self._noted.add(keys, (UNFINISHED if typing else FINISHED) + query)
+        return self._pending.add(keys, (UNFINISHED_PREFIX if is_typing else FINISHED_PREFIX) + query)
 
-    def forget(self, user_id: bytes) -> None:
+    def forget_queries(self, user_id: bytes) -> None:
         """Forget the queries that only memory knows."""
-        self._noted.forget(user_id)
-        if (user := self._users.get(user_id)) is not None:
-            user.asked.clear()
+        self._pending.forget(user_id)
+        if (state := self._states.get(user_id)) is not None:
+            state.query_vectors.clear()
 
-    def noted(self, keys: Keyring, name: bytes) -> tuple[str, bool]:
+    def query_for(self, keys: Keyring, name: bytes) -> tuple[str, bool]:
         """The query of that name and whether it was still being typed; "" when it is not known any more."""
-        kept = self._noted.get(keys, name)
-        return kept[1:], kept.startswith(UNFINISHED)
+        stored = self._pending.get(keys, name)
+        return stored[1:], stored.startswith(UNFINISHED_PREFIX)
 
     async def search(
         self,
@@ -177,7 +179,7 @@ class SearchService:
         today: date,
         limit: int = 20,
         offset: int = 0,
-        typing: bool = False,
+        is_typing: bool = False,
         role: Role | None = None,
         language: str = "en",
     ) -> SearchResults:
@@ -187,28 +189,30 @@ class SearchService:
         from the store again, so that nothing erased or foreign can be shown. `typing`: the last word of the query is
         not finished. `role` rules all but one out, whatever the query asks. Raises StorageError.
         """
-        wanted = parse_query(query, today, typing, language)
+        parsed = parse_query(query, today, is_typing, language)
         if role is not None:
-            wanted = replace(wanted, role=role, is_impossible=wanted.impossible or wanted.role not in (None, role))
+            parsed = replace(parsed, role=role, is_impossible=parsed.is_impossible or parsed.role not in (None, role))
 
-        async def look(user: Unlocked) -> SearchResults:
-            _, asked = await asyncio.gather(self._refresh(user), self._queue.asked(user, wanted.meaning))
-            only = None
-            if wanted.tags:
-                only = await self._db.tags.entries_with_tags(keys, wanted.tags)
-            return await self._found(user, wanted, asked, only, limit, offset)
+        async def run_search(state: UserIndexState) -> SearchResults:
+            _, query_vectors = await asyncio.gather(
+                self._refresh(state), self._queue.embed_query(state, parsed.semantic_text)
+            )
+            allowed_ids = None
+            if parsed.tags:
+                allowed_ids = await self._db.tags.entries_with_tags(keys, parsed.tags)
+            return await self._search_index(state, parsed, query_vectors, allowed_ids, limit, offset)
 
-        return await self._with_index(keys, look)
+        return await self._with_index(keys, run_search)
 
-    async def passages(
+    async def find_passages(
         self,
         keys: Keyring,
         text: str,
         *,
         today: date,
-        leave_out: AbstractSet[bytes] = frozenset(),
+        excluded_ids: AbstractSet[bytes] = frozenset(),
         limit: int = 3,
-        whole: bool = False,
+        wait_for_build: bool = False,
     ) -> tuple[Match, ...]:
         """What the writer wrote that bears on `text`, best first, without the entries of `leave_out`.
 
@@ -216,175 +220,185 @@ class SearchService:
         what the index knows: what is erased or foreign is found out by who reads the entries. `whole`: an index that
         is being built is waited for.
         """
-        wanted = replace(plain_query(text, today), role="me")
+        parsed = replace(query_from_text(text, today), role="me")
         weight = self._settings.lexical_weight
 
-        async def look(user: Unlocked) -> Matches:
-            if not user.complete:
-                await self._refresh(user)  # later the watch notices what others wrote: a reply does not wait for it
-                if whole and not user.complete and user.build is not None:
-                    await asyncio.wait([user.build], timeout=WHOLE_SECONDS)
-            asked = await self._queue.asked(user, wanted.meaning)
-            return await user.run(lambda: user.index.search(wanted, asked, weight, limit + len(leave_out), 0))
+        async def run_search(state: UserIndexState) -> Matches:
+            if not state.is_complete:
+                await self._refresh(state)  # later the watch notices what others wrote: a reply does not wait for it
+                if wait_for_build and not state.is_complete and state.build_task is not None:
+                    await asyncio.wait([state.build_task], timeout=BUILD_WAIT_SECONDS)
+            query_vectors = await self._queue.embed_query(state, parsed.semantic_text)
+            return await state.run_in_thread(
+                lambda: state.index.search(parsed, query_vectors, weight, limit + len(excluded_ids), 0)
+            )
 
-        found = await self._with_index(keys, look)
-        return tuple(match for match in found.page if match.entry_id not in leave_out)[:limit]
+        matches = await self._with_index(keys, run_search)
+        return tuple(match for match in matches.matches if match.entry_id not in excluded_ids)[:limit]
 
-    async def related(
-        self, keys: Keyring, entry: Entry, *, limit: int = 5, leave_out: AbstractSet[bytes] = frozenset()
+    async def find_related(
+        self, keys: Keyring, entry: Entry, *, limit: int = 5, excluded_ids: AbstractSet[bytes] = frozenset()
     ) -> tuple[Hit, ...]:
         """What the writer wrote that is nearest in meaning to an entry, by the vectors that are here already.
 
         Without vectors it goes by word. Raises StorageError.
         """
-        user = self._opened(keys)
-        await self._refresh(user)
-        away = {entry.id, *leave_out}
-        asked = await user.run(self._vectors_of, user, entry.id)
-        if asked:
-            page: Sequence[Match] = await user.run(lambda: user.index.nearest(asked, limit, away))
+        state = self._open_index(keys)
+        await self._refresh(state)
+        ignored_ids = {entry.id, *excluded_ids}
+        vectors = await state.run_in_thread(self._mean_vector, state, entry.id)
+        if vectors:
+            page: Sequence[Match] = await state.run_in_thread(
+                lambda: state.index.find_nearest(vectors, limit, ignored_ids)
+            )
         else:
-            page = await self.passages(keys, plain(entry.text), today=entry.day, leave_out=away, limit=limit)
-        rows = await self._db.entries.get_sealed(user.user_id, [match.entry_id for match in page])
-        query = Query() if asked else plain_query(plain(entry.text), entry.day)
-        return await user.run(self._hits, user, query, page, rows)
+            page = await self.find_passages(
+                keys, strip_markdown(entry.text), today=entry.day, excluded_ids=ignored_ids, limit=limit
+            )
+        rows = await self._db.entries.get_sealed(state.user_id, [match.entry_id for match in page])
+        query = Query() if vectors else query_from_text(strip_markdown(entry.text), entry.day)
+        return await state.run_in_thread(self._build_hits, state, query, page, rows)
 
     async def days_of(self, keys: Keyring, ids: Sequence[bytes]) -> list[int]:
         """The day of each of these entries as date.toordinal() gives it; 0 for one that stands on no page.
 
         While the index is being built, that is one that was not read yet.
         """
-        user = self._opened(keys)
-        return await user.run(lambda: user.index.days_of(ids))
+        state = self._open_index(keys)
+        return await state.run_in_thread(lambda: state.index.days_of(ids))
 
-    async def moved_since(self, keys: Keyring, mark: Mark | None) -> tuple[Mark, list[bytes] | None]:
+    async def days_changed_since(self, keys: Keyring, cursor: DayCursor | None) -> tuple[DayCursor, list[bytes] | None]:
         """Of which entries `days_of` may say something else than at a mark, and the mark of now; None: of any."""
-        user = self._opened(keys)
-        return await user.run(lambda: user.index.moved_since(mark))
+        state = self._open_index(keys)
+        return await state.run_in_thread(lambda: state.index.days_changed_since(cursor))
 
-    async def save(self, user_id: bytes) -> bool:
+    async def save_snapshot(self, user_id: bytes) -> bool:
         """Seal the writer's index as it is into the store. False when it changed meanwhile, or is not unlocked."""
-        return await self._builder.save(user_id)
+        return await self._builder.save_snapshot(user_id)
 
-    async def words_on(self, keys: Keyring, first: date, last: date) -> tuple[dict[date, int], bool]:
+    async def word_counts_by_day(self, keys: Keyring, first: date, last: date) -> tuple[dict[date, int], bool]:
         """How many words the writer wrote on each day that has any, and whether all entries are known by now.
 
         Counted as the index cuts words: what the model said and what is deleted are left out. Raises StorageError.
         """
-        user = self._opened(keys)
-        await self._refresh(user)
-        complete = user.complete
-        return await user.run(lambda: user.index.words_on(first, last)), complete
+        state = self._open_index(keys)
+        await self._refresh(state)
+        is_complete = state.is_complete
+        return await state.run_in_thread(lambda: state.index.word_counts_by_day(first, last)), is_complete
 
-    async def settled(self, user_id: bytes) -> None:
+    async def wait_until_idle(self, user_id: bytes) -> None:
         """Wait until all that was asked for so far is indexed, vectors too, at once. For tests and benchmarks."""
-        self._queue.hurry()
-        while user := self._users.get(user_id):
-            building = user.build is not None and not user.build.done()
-            embedding = self._worker is not None and self._queue.busy_with(user)
-            if not building and not embedding and not user.running:
+        self._queue.skip_debounce()
+        while state := self._states.get(user_id):
+            is_building = state.build_task is not None and not state.build_task.done()
+            is_embedding = self._embed_task is not None and self._queue.is_busy_with(state)
+            if not is_building and not is_embedding and not state.running_count:
                 return
             await asyncio.sleep(0.001)
 
     # --- The index of a writer
 
-    def _opened(self, keys: Keyring) -> Unlocked:
-        user = self._users.get(keys.user_id)
-        if user is None:
-            while len(self._users) >= UNLOCKED:
-                self._users.popitem(last=False)[1].close()  # they are still signed in: what they asked for stays
+    def _open_index(self, keys: Keyring) -> UserIndexState:
+        state = self._states.get(keys.user_id)
+        if state is None:
+            while len(self._states) >= MAX_OPEN_INDEXES:
+                self._states.popitem(last=False)[1].close()  # they are still signed in: what they asked for stays
             thread = ThreadPoolExecutor(1, "llamora-index")
-            user = Unlocked(keys, UserIndex(self._settings.hnsw_above), thread)
-            self._users[keys.user_id] = user
-            user.build = asyncio.create_task(self._builder.build(user))
-        self._users.move_to_end(keys.user_id)
+            state = UserIndexState(keys, UserIndex(self._settings.hnsw_above), thread)
+            self._states[keys.user_id] = state
+            state.build_task = asyncio.create_task(self._builder.build(state))
+        self._states.move_to_end(keys.user_id)
         # The keys of a session end with it, those of the latest one live longest.
-        user.keys = keys
-        return user
+        state.keys = keys
+        return state
 
-    async def _with_index(self, keys: Keyring, look: Callable[[Unlocked], Awaitable[T]]) -> T:
+    async def _with_index(self, keys: Keyring, search: Callable[[UserIndexState], Awaitable[T]]) -> T:
         """Look into the writer's index; where it is put away meanwhile for others' sake, once more."""
         try:
-            return await look(self._opened(keys))
+            return await search(self._open_index(keys))
         except KeyringClosed:
             if keys.closed:
                 raise
-            return await look(self._opened(keys))
+            return await search(self._open_index(keys))
 
-    async def _found(
+    async def _search_index(
         self,
-        user: Unlocked,
-        wanted: Query,
-        asked: "dict[str, Vectors]",
-        only: AbstractSet[bytes] | None,
+        state: UserIndexState,
+        query: Query,
+        query_vectors: "dict[str, Vectors]",
+        allowed_ids: AbstractSet[bytes] | None,
         limit: int,
         offset: int,
     ) -> SearchResults:
         weight = self._settings.lexical_weight
-        complete = user.complete
-        found: Matches = await user.run(lambda: user.index.search(wanted, asked, weight, limit, offset, only))
-        if not found.total and wanted.phrases and not wanted.impossible:
-            wanted = relaxed(wanted)
-            found = await user.run(lambda: user.index.search(wanted, asked, weight, limit, offset, only))
-        rows = await self._db.entries.get_sealed(user.user_id, [match.entry_id for match in found.page])
-        hits = await user.run(self._hits, user, wanted, found.page, rows)
-        total = found.total - (len(found.page) - len(hits))
-        return SearchResults(hits, total, complete, wanted.hint, found.meaning, wanted)
+        is_complete = state.is_complete
+        matches: Matches = await state.run_in_thread(
+            lambda: state.index.search(query, query_vectors, weight, limit, offset, allowed_ids)
+        )
+        if not matches.total and query.phrases and not query.is_impossible:
+            query = relax_query(query)
+            matches = await state.run_in_thread(
+                lambda: state.index.search(query, query_vectors, weight, limit, offset, allowed_ids)
+            )
+        rows = await self._db.entries.get_sealed(state.user_id, [match.entry_id for match in matches.matches])
+        hits = await state.run_in_thread(self._build_hits, state, query, matches.matches, rows)
+        total = matches.total - (len(matches.matches) - len(hits))
+        return SearchResults(hits, total, is_complete, query.hint, matches.is_semantic, query)
 
     async def _watch(self) -> None:
         """Notice what other processes write, and write snapshots when it is quiet."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            if not self._users:
+            if not self._states:
                 continue
             try:
                 counter = await self._db.search_version()
             except Exception as error:
                 logger.warning("the store could not be asked for changes (%s)", type(error).__name__)
                 continue
-            for user in list(self._users.values()):
-                if user.build is not None and user.build.done() and user.counter != counter:
-                    user.build = asyncio.create_task(self._builder.build(user))
-                elif self._builder.worth_saving(user):
-                    user.saving = asyncio.create_task(self._builder.save_quietly(user))
+            for state in list(self._states.values()):
+                if state.build_task is not None and state.build_task.done() and state.search_counter != counter:
+                    state.build_task = asyncio.create_task(self._builder.build(state))
+                elif self._builder.should_save_snapshot(state):
+                    state.save_task = asyncio.create_task(self._builder.try_save_snapshot(state))
 
-    async def _refresh(self, user: Unlocked) -> None:
+    async def _refresh(self, state: UserIndexState) -> None:
         """Notice what other processes (or the command line) wrote; wait for it a moment only."""
-        if user.build is None or user.build.done():
-            if await self._db.search_version() == user.counter:
+        if state.build_task is None or state.build_task.done():
+            if await self._db.search_version() == state.search_counter:
                 return
-            if user.build is None or user.build.done():
-                user.build = asyncio.create_task(self._builder.build(user))
-        if not user.complete and user.seen:
+            if state.build_task is None or state.build_task.done():
+                state.build_task = asyncio.create_task(self._builder.build(state))
+        if not state.is_complete and state.revisions:
             return  # the first build goes on for a while, and its newest entries are there
-        await asyncio.wait([user.build], timeout=REFRESH_SECONDS)
+        await asyncio.wait([state.build_task], timeout=REFRESH_SECONDS)
 
     # --- On the index's thread
 
-    def _vectors_of(self, user: Unlocked, entry_id: bytes) -> "dict[str, Vectors]":
+    def _mean_vector(self, state: UserIndexState, entry_id: bytes) -> "dict[str, Vectors]":
         """The middle of an entry's passages, by the model in use."""
-        vectors = user.index.vectors_of(entry_id, self._queue.model())
+        vectors = state.index.vectors_of(entry_id, self._queue.current_model())
         if vectors is None:
             return {}
         import numpy as np
 
-        middle = vectors.mean(axis=0)
-        return {self._queue.model(): (middle / (np.linalg.norm(middle) or 1.0)).astype(np.float32)}
+        mean = vectors.mean(axis=0)
+        return {self._queue.current_model(): (mean / (np.linalg.norm(mean) or 1.0)).astype(np.float32)}
 
-    def _hits(
-        self, user: Unlocked, query: Query, page: Sequence[Match], rows: Sequence[tuple[bytes, int, bytes]]
+    def _build_hits(
+        self, state: UserIndexState, query: Query, page: Sequence[Match], rows: Sequence[tuple[bytes, int, bytes]]
     ) -> tuple[Hit, ...]:
-        opened, _ = opened_entries(self._db, user.keys, rows)
-        entries = {entry.id: entry for entry in opened if findable(entry)}
+        opened, _ = open_entries(self._db, state.keys, rows)
+        entries = {entry.id: entry for entry in opened if is_searchable(entry)}
         matches = [match for match in page if match.entry_id in entries]
-        texts = [plain(entries[match.entry_id].text) for match in matches]
+        texts = [strip_markdown(entries[match.entry_id].text) for match in matches]
         hits: list[Hit] = []
-        for match, text, marked in zip(matches, texts, user.index.snippets(query, texts), strict=True):
+        for match, text, marked in zip(matches, texts, state.index.build_snippets(query, texts), strict=True):
             entry = entries[match.entry_id]
-            shown = marked
+            snippet = marked
             if not marked:
-                passages = chunks(text)
-                shown = opening(passages[match.passage] if 0 <= match.passage < len(passages) else text)
-            place = (entry.id, entry.day, entry.at, entry.zone)
-            hits.append(Hit(*place, entry.role, pieces(shown), match.score, match.likeness, match.passage))
+                passages = chunk_text(text)
+                snippet = excerpt(passages[match.passage] if 0 <= match.passage < len(passages) else text)
+            position = (entry.id, entry.day, entry.at, entry.zone)
+            hits.append(Hit(*position, entry.role, split_marked(snippet), match.score, match.cosine, match.passage))
         return tuple(hits)

@@ -28,87 +28,89 @@ RETRY_SECONDS = (1.0, 300.0)  # the first wait after a batch was not embedded, a
 
 
 @dataclass(slots=True, eq=False)
-class Unlocked:
+class UserIndexState:
     """The index of one writer, its thread, and what is still to do for it."""
 
     keys: Keyring
     index: UserIndex
     thread: ThreadPoolExecutor
-    seen: dict[bytes, int] = field(default_factory=dict[bytes, int])  # every record's revision, indexed or not
-    total: int = 0  # of what the records of `seen` weigh
-    traces: dict[bytes, frozenset[bytes]] = field(default_factory=dict[bytes, frozenset[bytes]])
-    traces_at: int = -1  # the revision of the book of traces that `traces` were read at
-    retraced: set[bytes] = field(default_factory=set[bytes])  # whose traces are to be read again
+    revisions: dict[bytes, int] = field(default_factory=dict[bytes, int])  # every record's revision, indexed or not
+    fingerprint_weight: int = 0  # of what the records of `seen` weigh
+    tags: dict[bytes, frozenset[bytes]] = field(default_factory=dict[bytes, frozenset[bytes]])
+    tags_revision: int = -1  # the revision of the book of traces that `traces` were read at
+    tags_changed: set[bytes] = field(default_factory=set[bytes])  # whose traces are to be read again
     unembedded: dict[bytes, None] = field(default_factory=dict[bytes, None])  # newest last
-    asked: OrderedDict[tuple[str, str], "Vectors"] = field(default_factory=OrderedDict[tuple[str, str], "Vectors"])
-    build: asyncio.Task[None] | None = None
-    saving: asyncio.Task[None] | None = None
-    closed: bool = False
-    loaded: bool = False
-    complete: bool = False
-    counter: tuple[int, int] | None = None
-    running: int = 0
-    unsaved: int = 0  # entries that a snapshot does not hold as they are
+    query_vectors: OrderedDict[tuple[str, str], "Vectors"] = field(
+        default_factory=OrderedDict[tuple[str, str], "Vectors"]
+    )
+    build_task: asyncio.Task[None] | None = None
+    save_task: asyncio.Task[None] | None = None
+    is_closed: bool = False
+    is_loaded: bool = False
+    is_complete: bool = False
+    search_counter: tuple[int, int] | None = None
+    running_count: int = 0
+    unsaved_count: int = 0  # entries that a snapshot does not hold as they are
     changed_at: float = 0.0
     retry_at: float = 0.0
-    retry_after: float = RETRY_SECONDS[0]
+    retry_delay: float = RETRY_SECONDS[0]
 
-    def know(self, entry_id: bytes, revision: int) -> None:
+    def set_revision(self, entry_id: bytes, revision: int) -> None:
         """Note the revision of a record."""
-        self.forget(entry_id)
-        self.seen[entry_id] = revision
-        self.total += fingerprint_weight(entry_id, revision)
+        self.remove_revision(entry_id)
+        self.revisions[entry_id] = revision
+        self.fingerprint_weight += fingerprint_weight(entry_id, revision)
 
-    def forget(self, entry_id: bytes) -> None:
+    def remove_revision(self, entry_id: bytes) -> None:
         """Note that a record is gone."""
-        known = self.seen.pop(entry_id, None)
-        if known is not None:
-            self.total -= fingerprint_weight(entry_id, known)
+        old_revision = self.revisions.pop(entry_id, None)
+        if old_revision is not None:
+            self.fingerprint_weight -= fingerprint_weight(entry_id, old_revision)
 
-    def forget_all(self) -> None:
+    def clear_revisions(self) -> None:
         """Know nothing of any record, so that all are read again."""
-        self.seen.clear()
-        self.total = 0
+        self.revisions.clear()
+        self.fingerprint_weight = 0
 
-    def changed(self, count: int) -> None:
+    def mark_changed(self, count: int) -> None:
         """Note that the index differs from its snapshot by so many entries more."""
-        self.unsaved += count
+        self.unsaved_count += count
         self.changed_at = time.monotonic()
 
-    async def run(self, work: Callable[..., T], *arguments: object) -> T:
+    async def run_in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         """Do something on the index's thread. Raises vault.keys.KeyringClosed when the journal is locked meanwhile."""
-        self.running += 1
+        self.running_count += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self.thread, work, *arguments)
         except Exception:
-            if self.closed:  # whatever it stumbled over there
+            if self.is_closed:  # whatever it stumbled over there
                 raise KeyringClosed("The journal was locked meanwhile.") from None
             raise
         finally:
-            self.running -= 1
+            self.running_count -= 1
 
-    def later(self, work: Callable[..., object], *arguments: object) -> None:
+    def submit(self, work: Callable[..., object], *arguments: object) -> None:
         """Do something on the index's thread in its turn; a failure costs freshness, and the next refresh mends it."""
-        self.running += 1
+        self.running_count += 1
         future = asyncio.get_running_loop().run_in_executor(self.thread, work, *arguments)
 
-        def done(future: "asyncio.Future[object]") -> None:
-            self.running -= 1
+        def on_done(future: "asyncio.Future[object]") -> None:
+            self.running_count -= 1
             if not future.cancelled() and (error := future.exception()) is not None:
                 logger.error("an index could not be updated (%s)", type(error).__name__)
-                self.counter = None
-                self.forget_all()
+                self.search_counter = None
+                self.clear_revisions()
 
-        future.add_done_callback(done)
+        future.add_done_callback(on_done)
 
     def close(self) -> None:
         """Forget everything."""
-        self.closed = True
-        for task in (self.build, self.saving):
+        self.is_closed = True
+        for task in (self.build_task, self.save_task):
             if task is not None:
                 task.cancel()
         self.unembedded.clear()
-        self.asked.clear()
+        self.query_vectors.clear()
         self.thread.submit(self.index.close)
         self.thread.shutdown(wait=False)
 
@@ -118,12 +120,12 @@ class Unlocked:
         return self.keys.user_id
 
 
-def findable(entry: Entry) -> bool:
+def is_searchable(entry: Entry) -> bool:
     """Whether search shows an entry."""
     return entry.deleted is None and entry.state not in ("streaming", "unreadable")
 
 
-def opened_entries(db: LocalDB, keys: Keyring, rows: Sequence[tuple[bytes, int, bytes]]) -> tuple[list[Entry], int]:
+def open_entries(db: LocalDB, keys: Keyring, rows: Sequence[tuple[bytes, int, bytes]]) -> tuple[list[Entry], int]:
     """The entries of sealed rows, and how many did not open."""
     opened: list[Entry] = []
     for entry_id, revision, sealed in rows:

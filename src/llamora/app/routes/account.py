@@ -57,7 +57,7 @@ async def choose_model() -> Response:
     """Choose which of the operator's model servers answers, or try one."""
     services = get_services()
     wanted = await field("endpoint")
-    if wanted and wanted not in services.model.names:
+    if wanted and wanted not in services.model.endpoint_names:
         return await show_you(422, "model", "There is no model server of that name in the settings.")
     if await field("test"):
         try:
@@ -236,10 +236,10 @@ async def show_you(
         model=await model_view(services.model, name=writer.endpoint, full=True, hidden=not writer.replies),
         endpoints=[
             (each, _("demonstration (tiny; it invents)") if services.model.is_built_in(each) else each)
-            for each in services.model.names
+            for each in services.model.endpoint_names
         ],
         endpoint=writer.endpoint if endpoint is None else endpoint,
-        default_endpoint=_("the server of the settings") if services.model.available else _("no model"),
+        default_endpoint=_("the server of the settings") if services.model.is_available else _("no model"),
         about=about,
         error=error,
         done=done,

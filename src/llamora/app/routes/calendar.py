@@ -92,7 +92,7 @@ def _weeks(month: date, week_start: int) -> list[list[date | None]]:
 async def _year(year: int) -> Response:
     """A year by the words that were written on each day."""
     first, last = date(year, 1, 1), date(year, 12, 31)
-    words, complete = await get_services().search.words_on(security.session().keys, first, last)
+    words, complete = await get_services().search.word_counts_by_day(security.session().keys, first, last)
     months = [date(year, number, 1) for number in range(1, 13)]
     week_start = (await profile()).week_start
     return await page(

@@ -17,7 +17,7 @@ from llamora.journal.years import on_this_day
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StorageError
 from llamora.persistence.drafts import day_draft_key
-from llamora.search.rank import opening, plain
+from llamora.search.rank import excerpt, strip_markdown
 from llamora.vault.keys import Keyring
 
 blueprint = Blueprint("days", __name__)
@@ -134,7 +134,7 @@ async def _of_the_model(
             and writer.openings
             and opening is None
             and await services.openings.due(keys, day)
-            and not services.model.why_not(writer.endpoint)
+            and not services.model.unavailable_reason(writer.endpoint)
         )
         found["recap"] = digest_view(recap) if recap else None
     return found
@@ -160,7 +160,7 @@ async def _day(day: date, words: str = "", error: str = "", status: int = 200) -
         entries=await page_views(keys, threads, with_replies=writer.replies),
         **await _of_the_model(keys, day, threads, writer, is_today=day == day_of(now, here)),
         again=[
-            (entry.day, opening(plain(entry.text)))
+            (entry.day, excerpt(strip_markdown(entry.text)))
             for entry in await on_this_day(get_services().db, get_services().journal, keys, day)
         ],
         composer={"day": day, "text": words or (draft.text if draft else ""), "error": error, "draft": draft},

@@ -48,7 +48,7 @@ async def ask(text: str) -> Response:
     """Ask the model for a reply to an entry, or for another one; without a model, show what is near to the entry."""
     wanted = entry_id(text)
     await _there()
-    if get_services().model.why_not((await profile()).endpoint):
+    if get_services().model.unavailable_reason((await profile()).endpoint):
         return await show_related(text, unanswered=True)
     try:
         reply = await _asked(wanted)
@@ -159,7 +159,7 @@ async def preview_summary(text: str) -> Response:
 async def _previewed(
     what: str, day: date, asked: Composed | Asked, receipt: Receipt, entry: str = "", back: str = ""
 ) -> Response:
-    parameters = asked.client.parameters(asked.max_tokens)
+    parameters = asked.client.request_parameters(asked.max_tokens)
     return await page(
         "pages/prompt.html",
         what=what,

@@ -28,7 +28,7 @@ from llamora.dates import utc_now
 from llamora.journal.citations import redact_erased
 from llamora.persistence.connection import NotFound, StorageError
 from llamora.persistence.entries import Role
-from llamora.search.rank import MAX_QUERY, Query, chips, opening, plain
+from llamora.search.rank import MAX_QUERY, Query, excerpt, filter_chips, strip_markdown
 from llamora.search.service import Hit
 
 blueprint = Blueprint("search", __name__)
@@ -67,7 +67,7 @@ async def typing() -> Response:
     query = await _query()
     if not query:
         return await _empty()
-    name = get_services().search.note(security.session().keys, query, typing=True)
+    name = get_services().search.remember_query(security.session().keys, query, is_typing=True)
     response = await _found(query, 0, typing=True)
     response.headers["HX-Replace-Url"] = f"/search/{name.hex()}"
     return response
@@ -81,7 +81,7 @@ async def results(text: str) -> Response:
         name = entry_id(text)
     except NotFound:
         return see_other("/search")
-    query, unfinished = services.search.noted(keys, name)
+    query, unfinished = services.search.query_for(keys, name)
     query = query or await services.db.search_history.get(keys, name)
     return await _found(query, 0, typing=unfinished) if query else see_other("/search")
 
@@ -91,7 +91,7 @@ async def forget() -> Response:
     """Forget what was searched for."""
     keys = security.session().keys
     services = get_services()
-    services.search.forget(keys.user_id)
+    services.search.forget_queries(keys.user_id)
     await services.db.search_history.clear(keys.user_id)
     return see_other("/search")
 
@@ -103,7 +103,7 @@ async def remember() -> Response:
     wanted = await field("remember") == "yes"
     await save_profile(searches=wanted)
     if not wanted:
-        services.search.forget(keys.user_id)
+        services.search.forget_queries(keys.user_id)
         await services.db.search_history.clear(keys.user_id)
     return see_other("/search")
 
@@ -119,7 +119,7 @@ async def show_related(text: str, *, unanswered: bool = False) -> Response:
     services, keys = get_services(), security.session().keys
     entry = await services.journal.get(keys, entry_id(text))
     here = {e.id for thread in await services.journal.page(keys, entry.day) for e in (thread.root, *thread.later)}
-    hits = await services.search.related(keys, entry, limit=RELATED, leave_out=here)
+    hits = await services.search.find_related(keys, entry, limit=RELATED, excluded_ids=here)
     template = "components/related.html" if is_fragment() else "pages/related.html"
     return await page(
         template,
@@ -137,7 +137,7 @@ async def _remembered(query: str) -> str:
     if (await profile()).searches:
         with suppress(StorageError):  # a full disk keeps the query from being remembered, not from being answered
             name = await services.db.search_history.add(keys, query, utc_now())
-    return f"/search/{(name or services.search.note(keys, query)).hex()}"
+    return f"/search/{(name or services.search.remember_query(keys, query)).hex()}"
 
 
 async def _query() -> str:
@@ -171,7 +171,7 @@ async def _found(query: str, offset: int, *, typing: bool = False) -> Response:
     role: Role | None = "me" if await model_hidden() else None  # who turned replies off sees none, old ones neither
     language = current().code
     found = await services.search.search(
-        keys, query, today=day, limit=size, offset=offset, typing=typing, role=role, language=language
+        keys, query, today=day, limit=size, offset=offset, is_typing=typing, role=role, language=language
     )
     following = offset + size
     context: dict[str, object] = {
@@ -179,13 +179,13 @@ async def _found(query: str, offset: int, *, typing: bool = False) -> Response:
         "results": {
             "hits": [_hit(hit) for hit in await _as_shown(found.hits)],
             "total": found.total,
-            "complete": found.complete,
+            "complete": found.is_complete,
             "hint": found.hint,
-            "meaning": found.meaning,
+            "meaning": found.is_semantic,
             "said": said(found.query),
-            "impossible": found.query.impossible and bool(found.hint),
+            "impossible": found.query.is_impossible and bool(found.hint),
             "days": days_said(found.query.after, found.query.before),
-            "chips": chips(query, day, language),
+            "chips": filter_chips(query, day, language),
         },
         "offset": offset,
         "next_offset": following if following < found.total else None,
@@ -239,7 +239,7 @@ async def _as_shown(hits: Sequence[Hit]) -> list[Hit]:
         if (
             shown := redact_erased(reply, hidden, filter(None, hidden.values()))
         ) is not None and shown.text != reply.text:
-            left[reply.id] = opening(plain(shown.text))
+            left[reply.id] = excerpt(strip_markdown(shown.text))
     return [replace(hit, snippet=((left[hit.entry_id], False),)) if hit.entry_id in left else hit for hit in hits]
 
 

@@ -17,7 +17,7 @@ from llamora.journal.entries import EntryError
 from llamora.journal.tags import Trace, TraceError, Traces
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import NotFound
-from llamora.search.rank import opening, plain
+from llamora.search.rank import excerpt, strip_markdown
 from llamora.text import tag_key, tag_name
 from llamora.vault.keys import Keyring
 
@@ -164,7 +164,7 @@ async def _entries(keys: Keyring, ids: list[bytes]) -> list[dict[str, object]]:
     """How entries begin, in the order of their ids."""
     opened = {entry.id: entry for entry in await get_services().db.entries.get_many(keys, ids)}
     return [
-        {"id": each.hex(), "day": entry.day, "role": entry.role, "text": opening(plain(entry.text))}
+        {"id": each.hex(), "day": entry.day, "role": entry.role, "text": excerpt(strip_markdown(entry.text))}
         for each in ids
         if (entry := opened.get(each)) and entry.deleted is None
     ]

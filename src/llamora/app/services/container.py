@@ -25,7 +25,7 @@ from llamora.llm.queue import Turns, slot_files
 from llamora.persistence.connection import StorageError
 from llamora.persistence.local_db import LocalDB
 from llamora.search.embedder import Embedder
-from llamora.search.pending import Noted
+from llamora.search.pending import PendingQueries
 from llamora.search.service import SearchService
 from llamora.settings import Settings
 from llamora.vault.envelope import VaultError
@@ -48,7 +48,7 @@ class Shared:
 
     boot_secret: bytes = field(repr=False)
     model: SharedServer | None = None
-    noted: Noted | None = None
+    noted: PendingQueries | None = None
     worker: int = 0
     """The number of this worker in this run of the server: one that takes the place of another has a new one."""
     alive: Callable[[], Collection[int]] = lambda: ()
@@ -188,7 +188,7 @@ class AppLifecycle:
     def lock_left(self) -> None:
         """Close the index of everybody who left: a reply that was still waiting its turn has opened it again."""
         s = self._services
-        for user_id in s.search.unlocked():
+        for user_id in s.search.unlocked_user_ids():
             if not s.accounts.is_in(user_id):
                 s.search.lock(user_id)
 
