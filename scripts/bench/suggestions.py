@@ -18,7 +18,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from llamora.app.services.container import AppLifecycle, AppServices
-from llamora.journal.suggestions import MOST
+from llamora.journal.suggestions import MAX_SUGGESTIONS
 from llamora.persistence.entries import Entry
 from llamora.settings import load_settings
 from llamora.text import tag_key, tag_name
@@ -78,7 +78,7 @@ async def suggested(folder: Path, days: list[tuple[date, str]], count: int) -> d
         await services.search.wait_until_idle(keys.user_id)
         for entry in made[::10]:
             for name in dice.sample(OWN, 2):
-                await services.journal.traces.add(keys, entry.id, name)
+                await services.journal.tags.add(keys, entry.id, name)
         own = {tag_key(name) for name in OWN}
         for entry in dice.sample([entry for place, entry in enumerate(made) if place % 10], count):
             found = await services.suggestions.suggest(keys, entry.id)
@@ -95,7 +95,7 @@ async def suggested(folder: Path, days: list[tuple[date, str]], count: int) -> d
         "valid": valid,
         "twice": twice,
         "most": most,
-        "within_most": most <= MOST,
+        "within_most": most <= MAX_SUGGESTIONS,
         "own_or_text": round(fitting / max(names, 1), 3),
     }
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import httpx
 
 from llamora.journal.accounts import Accounts
-from llamora.journal.replies import CUT_SHORT
+from llamora.journal.replies import INTERRUPTED
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.settings import CryptoSettings, SessionSettings
@@ -204,7 +204,7 @@ def killed(server: Server, writer: Writer, model: ModelThread, rng: random.Rando
         lost += not there.startswith(promised)
         article = page.split(f'id="e-{reply}"')[1].split("</article>")[0]
         finished = there == " ".join(text.split())
-        unmarked += not finished and CUT_SHORT not in article
+        unmarked += not finished and INTERRUPTED not in article
         withheld += "data-stop" in article
         missing = [at - moment for moment, words in seen if not there.startswith(words)]
         worst = max([worst, *missing])

@@ -90,7 +90,7 @@ def _write(hand: Hand) -> Deed | None:
     entry, text = new_id(hand.number), hand.words()
     day = date(2026, 1 + entry[1] % 12, 1 + entry[2] % 28)
     return Deed(
-        entry, Line(text), lambda: hand.services.journal.write(hand.keys, day, text, "UTC", pen=FormToken(entry))
+        entry, Line(text), lambda: hand.services.journal.write(hand.keys, day, text, "UTC", form_token=FormToken(entry))
     )
 
 
@@ -125,7 +125,7 @@ def _trace(hand: Hand) -> Deed | None:
     own, line = hand.traces(), hand.lines[entry]
     name = hand.rng.choice(own) if own and hand.rng.random() < len(own) / MOST_TRACES else hand.fresh()
     traced = replace(line, traces=line.traces | {name})
-    return Deed(entry, traced, lambda: hand.services.journal.traces.add(hand.keys, entry, name))
+    return Deed(entry, traced, lambda: hand.services.journal.tags.add(hand.keys, entry, name))
 
 
 def _untrace(hand: Hand) -> Deed | None:
@@ -135,7 +135,7 @@ def _untrace(hand: Hand) -> Deed | None:
     name = min(line.traces)
     trace = tag_hash(hand.keys, name)
     traced = replace(line, traces=line.traces - {name})
-    return Deed(entry, traced, lambda: hand.services.journal.traces.remove(hand.keys, entry, trace))
+    return Deed(entry, traced, lambda: hand.services.journal.tags.remove(hand.keys, entry, trace))
 
 
 def _retraced(hand: Hand, name: str, into: frozenset[str], do: Callable[[], Awaitable[bytes]]) -> Deed:
@@ -155,7 +155,7 @@ def _rename_trace(hand: Hand) -> Deed | None:
     name, other = hand.rng.choice(own), hand.fresh()
 
     async def rename() -> bytes:
-        return (await hand.services.journal.traces.rename(hand.keys, tag_hash(hand.keys, name), other))[1]
+        return (await hand.services.journal.tags.rename(hand.keys, tag_hash(hand.keys, name), other))[1]
 
     return _retraced(hand, name, frozenset({other}), rename)
 
@@ -165,7 +165,7 @@ def _merge_traces(hand: Hand) -> Deed | None:
         return None
     name, other = hand.rng.sample(own, 2)
     trace, into = tag_hash(hand.keys, name), tag_hash(hand.keys, other)
-    return _retraced(hand, name, frozenset({other}), lambda: hand.services.journal.traces.merge(hand.keys, trace, into))
+    return _retraced(hand, name, frozenset({other}), lambda: hand.services.journal.tags.merge(hand.keys, trace, into))
 
 
 def _delete_trace(hand: Hand) -> Deed | None:
@@ -173,7 +173,7 @@ def _delete_trace(hand: Hand) -> Deed | None:
         return None
     name = hand.rng.choice(own)
     trace = tag_hash(hand.keys, name)
-    return _retraced(hand, name, frozenset(), lambda: hand.services.journal.traces.delete(hand.keys, trace))
+    return _retraced(hand, name, frozenset(), lambda: hand.services.journal.tags.delete(hand.keys, trace))
 
 
 def _undo(hand: Hand) -> Deed | None:
@@ -184,7 +184,7 @@ def _undo(hand: Hand) -> Deed | None:
 
     async def undo() -> None:
         try:
-            await hand.services.journal.traces.undo(hand.keys, change)
+            await hand.services.journal.tags.undo(hand.keys, change)
         except NotFound:  # the other hands have done so much meanwhile that it is not kept any more
             raise StaleRevision("This can not be undone any more.") from None
 
@@ -199,7 +199,9 @@ def _write_traced(hand: Hand) -> Deed | None:
     entry, text = new_id(hand.number), f"{hand.words()} #{WORD}"
     line = Line(text, traces=frozenset({WORD}))
     day = date(2026, 1 + entry[1] % 12, 1 + entry[2] % 28)
-    return Deed(entry, line, lambda: hand.services.journal.write(hand.keys, day, text, "UTC", pen=FormToken(entry)))
+    return Deed(
+        entry, line, lambda: hand.services.journal.write(hand.keys, day, text, "UTC", form_token=FormToken(entry))
+    )
 
 
 DEEDS: tuple[Callable[[Hand], Deed | None], ...] = (
@@ -294,7 +296,7 @@ def rotate(order: Order, tell: Tell) -> None:
         changing: Rotation = services.rotation
         while True:
             if await services.db.key_rotation.count_data_keys(keys.user_id) == 1:
-                await changing.begin(keys)
+                await changing.start(keys)
             await changing.finish(keys)
             tell("rotated")
 
@@ -306,7 +308,7 @@ def backup(order: Order, tell: Tell) -> None:
 
     async def keep(services: AppServices, keys: Keyring) -> None:
         for number in range(10_000):
-            made = await services.backups.make(keys)
+            made = await services.backups.create(keys)
             tell("file", made)
             copy = order.folder / "backups" / f"copy-{order.seed}-{number}.sqlite3"
             await asyncio.to_thread(copy_database, order.database, copy)

@@ -197,9 +197,9 @@ async def _rotate(settings: Settings, name: str) -> int:
     try:
         rotation = Rotation(db)
         if await db.key_rotation.count_data_keys(user.id) == 1:  # else one was begun and not ended
-            kept = await Backups(db, settings.backup, settings.data.folder).make(keys)
+            kept = await Backups(db, settings.backup, settings.data.folder).create(keys)
             print(f"What was here is kept in {kept}.")
-            await rotation.begin(keys)
+            await rotation.start(keys)
         unreadable = await rotation.finish(keys)
     finally:
         await db.close()

@@ -131,7 +131,7 @@ async def test_guessing_the_old_one_is_slowed_down_as_at_the_door(
 
 async def test_a_weak_new_one_is_no_guess(app: Running) -> None:
     alice = await app.visitor()
-    for _ in range(Throttle.FREE + 1):
+    for _ in range(Throttle.FREE_ATTEMPTS + 1):
         assert (await change(alice, new="hunter2")).status == 422
 
 

@@ -122,7 +122,7 @@ async def test_an_endless_passphrase_is_refused_at_the_same_cost(app: Running, k
 
 async def test_guessing_is_slowed_down(app: Running, clock: Clock, kdf: list[int]) -> None:
     stranger = app.stranger()
-    for _ in range(Throttle.FREE):
+    for _ in range(Throttle.FREE_ATTEMPTS):
         assert (await stranger.sign_in("Alice", "a guess")).status == 403
     tried = len(kdf)
     slowed = await stranger.sign_in()
@@ -139,20 +139,22 @@ async def test_guesses_at_once_are_slowed_down_too(app: Running, kdf: list[int])
     stranger = app.stranger()
     await stranger.get("/sign-in")
     answers = await asyncio.gather(*(stranger.sign_in("Alice", f"guess {n}") for n in range(12)))
-    assert sorted(answer.status for answer in answers) == [403] * Throttle.FREE + [429] * (12 - Throttle.FREE)
-    assert len(kdf) == Throttle.FREE
+    assert sorted(answer.status for answer in answers) == [403] * Throttle.FREE_ATTEMPTS + [429] * (
+        12 - Throttle.FREE_ATTEMPTS
+    )
+    assert len(kdf) == Throttle.FREE_ATTEMPTS
 
 
 async def test_the_wait_doubles_up_to_a_limit(clock: Clock) -> None:
     throttle = Throttle()
     waits: list[int] = []
     for _ in range(20):
-        throttle.attempt("name a")
+        throttle.record_attempt("name a")
         start = clock.now
         while True:
             try:
-                throttle.attempt("name a", "probe")
-            except accounts_module.TooOften as error:
+                throttle.record_attempt("name a", "probe")
+            except accounts_module.TooManyAttempts as error:
                 waits.append(error.seconds)
                 clock.on(error.seconds)
                 break
@@ -160,9 +162,9 @@ async def test_the_wait_doubles_up_to_a_limit(clock: Clock) -> None:
                 if clock.now - start > 1:
                     break
     assert waits[0] <= 2
-    assert max(waits) == Throttle.LONGEST + 1
+    assert max(waits) == Throttle.MAX_WAIT_SECONDS + 1
     assert waits == sorted(waits)
-    throttle.attempt("name b")  # somebody else does not wait
+    throttle.record_attempt("name b")  # somebody else does not wait
 
 
 @pytest.mark.parametrize(
@@ -275,7 +277,7 @@ async def test_a_session_ends_when_idle(kept: Running, clock: Clock) -> None:
     assert await is_in(alice)
     clock.on(IDLE)
     assert not await is_in(alice)
-    assert kept.services.accounts.open_keys() == []
+    assert kept.services.accounts.open_keyrings() == []
     assert not await is_in(alice)
 
 
@@ -326,7 +328,7 @@ async def test_the_sweep_ends_what_ran_out(kept: Running, clock: Clock) -> None:
     alice = kept.stranger()
     await alice.sign_in()
     clock.on(IDLE + EXPIRED_GRACE_SECONDS)
-    await kept.services.accounts.sweep()
+    await kept.services.accounts.end_expired_sessions()
     assert await kept.services.db.sessions.list_for_user(kept.keys().user_id) == []
     assert not await is_in(alice)
 
@@ -365,7 +367,7 @@ async def test_a_cookie_opens_the_keys_anew_in_another_worker(start: Start, mode
     app = await start(session=limits(mode))
     alice = app.stranger()
     await alice.sign_in()
-    app.services.accounts._open.clear()  # a worker that has not seen this session yet
+    app.services.accounts._open_sessions.clear()  # a worker that has not seen this session yet
     assert await is_in(alice)
 
 
@@ -380,7 +382,7 @@ async def test_a_damaged_sealed_cookie_opens_nothing(start: Start) -> None:
     app = await start(session=limits("cookie"))
     alice = app.stranger()
     await alice.sign_in()
-    app.services.accounts._open.clear()
+    app.services.accounts._open_sessions.clear()
     cookie = alice.cookie("llamora")
     alice.give("llamora", cookie[:-8] + ("A" if cookie[-8] != "A" else "B") + cookie[-7:])
     assert not await is_in(alice)

@@ -25,7 +25,7 @@ def noon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def settled(app: Running) -> list[Path]:
     await app.services.backups.close()
-    return app.services.backups.files(app.accounts["Alice"].user.id)
+    return app.services.backups.list_files(app.accounts["Alice"].user.id)
 
 
 async def test_the_button_hands_over_a_backup_of_this_moment(app: Running, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ async def test_one_a_day_is_made_at_sign_in(app: Running) -> None:
 
 async def test_the_oldest_go_and_what_was_cut_off_too(start: Start) -> None:
     app = await start(backup=BackupSettings(keep=3))
-    folder = app.services.backups.folder(app.accounts["Alice"].user.id)
+    folder = app.services.backups.folder_of_user(app.accounts["Alice"].user.id)
     folder.mkdir(parents=True)
     for day in range(1, 6):
         (folder / f"2020-01-0{day}.llamora").write_bytes(b"")
@@ -70,7 +70,7 @@ async def test_the_oldest_go_and_what_was_cut_off_too(start: Start) -> None:
     left = folder / "2020-01-01.llamora.00.part"
     left.write_bytes(b"")
     os.utime(left, (0, 0))
-    await app.services.backups.make(app.keys())
+    await app.services.backups.create(app.keys())
     names = [file.name for file in await settled(app)]
     assert names[:2] == ["2020-01-04.llamora", "2020-01-05.llamora"]
     assert len(names) == 3
@@ -79,11 +79,11 @@ async def test_the_oldest_go_and_what_was_cut_off_too(start: Start) -> None:
 
 async def test_the_one_just_made_stays_after_a_clock_that_was_ahead(start: Start) -> None:
     app = await start(backup=BackupSettings(keep=2))
-    folder = app.services.backups.folder(app.accounts["Alice"].user.id)
+    folder = app.services.backups.folder_of_user(app.accounts["Alice"].user.id)
     folder.mkdir(parents=True)
     for day in range(1, 5):
         (folder / f"2090-01-0{day}.llamora").write_bytes(b"")
-    made = await app.services.backups.make(app.keys())
+    made = await app.services.backups.create(app.keys())
     assert [file.name for file in await settled(app)] == [made.name, "2090-01-04.llamora"]
     verify_backup(made, read_header(made), app.keys())
 
@@ -106,11 +106,11 @@ async def test_a_folder_that_cannot_be_used_keeps_nobody_out(start: Start, tmp_p
     assert answer.status == 507
     assert "cannot be used" in answer.problem or "cannot be used" in answer.words
     with pytest.raises(StorageError):
-        await app.services.backups.make(app.keys())
+        await app.services.backups.create(app.keys())
 
 
 async def test_two_at_once_are_two_whole_ones(app: Running) -> None:
-    made = await asyncio.gather(*[app.services.backups.make(app.keys()) for _ in range(3)])
+    made = await asyncio.gather(*[app.services.backups.create(app.keys()) for _ in range(3)])
     assert len(set(made)) == 1
     verify_backup(made[0], read_header(made[0]), app.keys())
 
@@ -120,7 +120,7 @@ async def test_a_page_left_open_gives_no_backup_away(app: Running) -> None:
     answer = await alice.post("/you/backup", {"passphrase": "not it"})
     assert answer.status == 403
     assert "not the passphrase" in alert(answer, "backup")
-    assert app.services.backups.files(app.accounts["Alice"].user.id) == []
+    assert app.services.backups.list_files(app.accounts["Alice"].user.id) == []
     # The recovery code does as well.
     assert (await alice.post("/you/backup", {"passphrase": app.accounts["Alice"].code})).status == 200
 

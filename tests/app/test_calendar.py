@@ -104,8 +104,8 @@ async def test_it_marks_what_the_pages_show_however_records_lie(app: Running) ->
     records += [record(8, deleted=True) for _ in range(30)] + [record(8)]
     await services.db.entries.add(keys, *records)
     days = [date(2026, 11, day) for day in range(1, 31)]
-    shown = {day for day in days if await services.journal.page(keys, day)}
-    assert await services.journal.written_days(keys, days) == shown
+    shown = {day for day in days if await services.journal.get_page(keys, day)}
+    assert await services.journal.find_written_days(keys, days) == shown
     assert {day.day for day in shown} == {3, 6, 8}
 
 
@@ -132,7 +132,7 @@ async def test_a_full_month_takes_few_records(app: Running, monkeypatch: pytest.
 
     monkeypatch.setattr(Entries, "open_record", staticmethod(counted))
     days = [date(2026, 11, day) for day in range(1, 31)]
-    assert await app.services.journal.written_days(keys, days) == set(days)
+    assert await app.services.journal.find_written_days(keys, days) == set(days)
     assert len(opened) <= 30
 
 

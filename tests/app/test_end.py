@@ -43,14 +43,14 @@ async def test_nothing_is_left_of_it(app: Running) -> None:
     needles = [sealed[10:74] for sealed in sealed_of(database, user_id)]
     assert len(needles) > 35
     assert left(folder, needles)
-    assert app.services.backups.files(user_id)
+    assert app.services.backups.list_files(user_id)
 
     answer = await alice.post("/you/end", {"passphrase": PASSPHRASE})
     assert (answer.status, answer.location) == (303, "/sign-in")
     assert left(folder, needles) == []
     assert left(folder, [user_id]) == []
     assert find_words(folder, ["alice"]) == []
-    assert not app.services.backups.folder(user_id).exists()
+    assert not app.services.backups.folder_of_user(user_id).exists()
     assert (await phone.get("/d/2026-11-20")).status == 303
     assert (await app.stranger().sign_in()).status == 403
     assert "bob's own" in (await bob.get(f"/e/{of_bob}/edit")).field("text")

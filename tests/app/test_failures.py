@@ -90,7 +90,7 @@ async def test_a_failing_model_is_a_sentence_and_nothing_else_is_lost(
     assert bool(stored.text) == with_words
 
     # The slot is free: the next one gets its turn, and an answer where the server is well again.
-    async with asyncio.timeout(SLOT_SECONDS), app.services.replies.turns.turn(app.keys().user_id, lambda _: None):
+    async with asyncio.timeout(SLOT_SECONDS), app.services.replies.queue.slot(app.keys().user_id, lambda _: None):
         pass
     if way not in ("refused", "dns", "tls"):
         model.script(Reply(["All is well."]))

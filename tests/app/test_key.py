@@ -40,7 +40,7 @@ async def test_the_button_changes_the_key_and_ends_the_other_sessions(
     app = await start()
     alice, elsewhere = await signed_in(app), await signed_in(app)
     await alice.write("the heron again")
-    (keys,) = app.services.accounts.open_keys()
+    (keys,) = app.services.accounts.open_keyrings()
     monkeypatch.setattr(rotation, "NOTICE_SECONDS", 3600.0)  # until everything below was looked at
     answer = await alice.post("/you/key", {"passphrase": PASSPHRASE})
     assert (answer.status, answer.location) == (303, "/you?done=key")
@@ -52,7 +52,7 @@ async def test_the_button_changes_the_key_and_ends_the_other_sessions(
     app.services.rotation.lock(keys.user_id)
     await app.services.rotation.close()
     monkeypatch.setattr(rotation, "NOTICE_SECONDS", 0.0)
-    await app.services.rotation.tend(keys)
+    await app.services.rotation.resume_pending(keys)
     await changed(app)
     page = await alice.get("/you?done=key")
     assert "Everything is sealed under a new key." in page.words
@@ -66,10 +66,10 @@ async def test_a_backup_of_the_moment_before_is_made_first(start: Start, tmp_pat
     alice = await signed_in(app)
     await alice.write("the heron again")
     await app.services.backups.close()
-    (file,) = app.services.backups.files(app.accounts["Alice"].user.id)
+    (file,) = app.services.backups.list_files(app.accounts["Alice"].user.id)
     file.unlink()
     assert (await alice.post("/you/key", {"passphrase": PASSPHRASE})).status == 303
-    (file,) = app.services.backups.files(app.accounts["Alice"].user.id)
+    (file,) = app.services.backups.list_files(app.accounts["Alice"].user.id)
     header = read_header(file)
     assert [key.epoch for key in header.keys.data_keys] == [1]
     assert verify_backup(file, header, header.unlock(PASSPHRASE)).records["entries"] == 1

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from llamora.journal.profile import Profile, read_profile, write_profile
+from llamora.journal.profile import Profile, parse_profile, serialize_profile
 from tests.app.conftest import Answer, Running
 
 
@@ -175,10 +175,10 @@ async def test_another_zone_leaves_what_was_written_where_it_stands(app: Running
 
 def test_a_record_of_settings_is_read_as_it_was_written() -> None:
     there = Profile(zone="Asia/Tokyo", revision=3, theme="dark", text_size=115, letter_keys=False, language="de")
-    assert read_profile(write_profile(there), 3) == there
-    assert read_profile(b"", 7) == Profile(revision=7, damaged=True)
+    assert parse_profile(serialize_profile(there), 3) == there
+    assert parse_profile(b"", 7) == Profile(revision=7, damaged=True)
 
 
 def test_what_a_record_cannot_say_is_as_it_was_never_set() -> None:
     strange = b'{"theme": "neon", "text_size": true, "week_start": 3, "zone": 5, "replies": "no", "of_later": 1}'
-    assert read_profile(strange, 2) == Profile(revision=2)
+    assert parse_profile(strange, 2) == Profile(revision=2)

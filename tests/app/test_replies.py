@@ -211,7 +211,7 @@ async def test_signing_out_ends_what_other_tabs_are_told(app: Running, model: Sc
     _, reply = await asked(alice)
     await until_shown(alice, "Before.")
     following = asyncio.create_task(alice.get(f"/r/{reply}/events"))
-    while len(app.services.replies._live[bytes.fromhex(reply)].changed._waiters) == 0:  # noqa: ASYNC110
+    while len(app.services.replies._live_replies[bytes.fromhex(reply)].changed._waiters) == 0:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     await alice.post("/sign-out")
     middle.set()
@@ -270,7 +270,7 @@ async def test_without_a_model_every_other_question_is_a_sentence(start: Start) 
     app = await start(llm=LlmSettings())
     alice = await app.visitor()
     entry = await alice.write("What now, by the #river?")
-    trace = (await app.services.journal.traces.of_name(app.keys(), "river")).id.hex()
+    trace = (await app.services.journal.tags.find_by_name(app.keys(), "river")).id.hex()
     for path, form in (
         (f"{DAY}/replies", {"entry": entry}),
         (f"{DAY}/recap", {}),
@@ -354,7 +354,7 @@ async def test_a_reply_that_waited_its_turn_leaves_no_index_open(start: Start, m
     await alice.post("/sign-out")
     assert app.services.search.unlocked_user_ids() == []
     held.set()
-    while bytes.fromhex(waiting) in app.services.replies._live:  # noqa: ASYNC110
+    while bytes.fromhex(waiting) in app.services.replies._live_replies:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     app.app.extensions["llamora.lifecycle"].lock_left()
     assert app.services.search.unlocked_user_ids() == []

@@ -109,7 +109,7 @@ async def watched(visitor: Visitor) -> "asyncio.Task[bytes]":
 async def test_a_lock_ends_everything_at_once(app: Running) -> None:
     alice, phone = await signed_in(app), await signed_in(app)
     await alice.write("the heron again")
-    (keys,) = app.services.accounts.open_keys()
+    (keys,) = app.services.accounts.open_keyrings()
     user_id = keys.user_id
     assert app.services.search.unlocked_user_ids() == [user_id]
     pages = [await watched(alice), await watched(phone)]
@@ -118,7 +118,7 @@ async def test_a_lock_ends_everything_at_once(app: Running) -> None:
         told = await asyncio.gather(*pages)
     assert (answer.status, answer.location) == (303, "/sign-in")
     assert [b"event: ended" in each for each in told] == [True, True]
-    assert app.services.accounts.open_keys() == []
+    assert app.services.accounts.open_keyrings() == []
     assert app.services.search.unlocked_user_ids() == []
     assert [row.sealed_key for row in await app.services.db.sessions.list_for_user(user_id)] == [None, None]
     with pytest.raises(KeyringClosed):
@@ -190,7 +190,7 @@ async def locked(app: Running, keys: Keyring) -> None:
         while not keys.closed:  # noqa: ASYNC110 -- another task does it
             await asyncio.sleep(0.01)
     assert _held(keys) == b""
-    assert app.services.accounts.open_keys() == []
+    assert app.services.accounts.open_keyrings() == []
     assert app.services.search.unlocked_user_ids() == []
 
 
@@ -199,7 +199,7 @@ async def test_a_session_that_is_idle_is_locked_without_a_request(start: Start) 
     alice = await signed_in(app)
     await alice.write("the heron again")
     page = await watched(alice)
-    (keys,) = app.services.accounts.open_keys()
+    (keys,) = app.services.accounts.open_keyrings()
     await locked(app, keys)
     assert b"event: ended" in await page
     assert not await is_in(alice)
@@ -209,7 +209,7 @@ async def test_who_is_there_elsewhere_keeps_the_keys(start: Start) -> None:
     app = await start()
     alice, phone = await signed_in(app), await signed_in(app)
     await alice.get("/you")
-    (keys,) = app.services.accounts.open_keys()
+    (keys,) = app.services.accounts.open_keyrings()
     page = await watched(phone)
     rows = await app.services.db.sessions.list_for_user(keys.user_id)
     here = alice.cookie("llamora")

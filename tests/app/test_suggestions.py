@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from llamora.journal.suggestions import keywords, names_in
+from llamora.journal.suggestions import extract_keywords, parse_names
 from tests.app.conftest import Running, Start, Visitor, connected_to
 from tests.scripted_model import Reply, ScriptedModel
 
@@ -91,13 +91,13 @@ async def test_after_writing_only_where_switched_on(alice: Visitor) -> None:
 
 @pytest.mark.parametrize("answer", ["", "{", "[]", '{"traces": "x"}', '{"traces": [1, null, {}]}', "null", "{}"])
 def test_an_answer_of_another_form_names_nothing(answer: str) -> None:
-    assert names_in(answer) == []
+    assert parse_names(answer) == []
 
 
 def test_keywords_are_words_of_the_text() -> None:
-    assert keywords("", 5) == []
-    assert keywords("It was and it is.", 5) == []
-    found = keywords("Walked with Anna. Anna’s garden, the gardens of Köln; http", 10)
+    assert extract_keywords("", 5) == []
+    assert extract_keywords("It was and it is.", 5) == []
+    found = extract_keywords("Walked with Anna. Anna’s garden, the gardens of Köln; http", 10)
     assert found[0] == "Anna"
     assert "Köln" in found
 
@@ -124,10 +124,10 @@ async def test_what_was_rejected_stays_so_under_another_name(app: Running, alice
     await app.services.search.wait_until_idle(app.keys().user_id)
     assert "swim" in suggested((await alice.post(f"/e/{entry}/traces/suggested")).text)
     await alice.post(f"/e/{entry}/traces/refused", {"name": "swim"})
-    (trace,) = (await app.services.journal.traces.on(app.keys(), [bytes.fromhex(other)]))[bytes.fromhex(other)]
+    (trace,) = (await app.services.journal.tags.tags_of(app.keys(), [bytes.fromhex(other)]))[bytes.fromhex(other)]
     await alice.post(f"/traces/{trace.id.hex()}/name", {"name": "water"})
     assert not {"swim", "water"} & set(suggested((await alice.post(f"/e/{entry}/traces/suggested")).text))
-    (trace,) = (await app.services.journal.traces.on(app.keys(), [bytes.fromhex(other)]))[bytes.fromhex(other)]
+    (trace,) = (await app.services.journal.tags.tags_of(app.keys(), [bytes.fromhex(other)]))[bytes.fromhex(other)]
     await alice.post(f"/traces/{trace.id.hex()}/hidden", {"hidden": "yes"})
     fresh = await alice.write("Another swim.")
     assert not {"swim", "water"} & set(suggested((await alice.post(f"/e/{fresh}/traces/suggested")).text))

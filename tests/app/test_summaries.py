@@ -157,14 +157,14 @@ async def test_two_workers_that_are_asked_at_once_ask_for_one_line(
 
     monkeypatch.setattr(DigestRecords, "put_unless", put_unless)
     model.script(Reply(["The letter was unsent."], gates={0: end}))
-    first = asyncio.gather(services.openings.make(keys, today), other.make(keys, today))
+    first = asyncio.gather(services.openings.generate_line(keys, today), other.generate_line(keys, today))
     while not model.chat_requests:  # noqa: ASYNC110 -- the other process is the model
         await asyncio.sleep(0.01)
-    assert not await other.due(keys, today)
+    assert not await other.is_due(keys, today)
     end.set()
     assert [line.text for line in await first if line is not None] == ["The letter was unsent."]
     assert len(model.chat_requests) == 1
-    kept = await other.line(keys, today)
+    kept = await other.get_line(keys, today)
     assert kept is not None
     assert kept.text == "The letter was unsent."
 
@@ -199,7 +199,7 @@ async def test_what_changes_while_the_model_speaks_of_it_leaves_nothing(
         await app.services.journal.delete(keys, entry_id)
         await app.services.journal.erase(keys, entry_id)
     elif how == "kept":
-        await app.services.journal.withhold(keys, entry_id, withheld=True)
+        await app.services.journal.set_withheld(keys, entry_id, withheld=True)
     else:
         await app.services.journal.edit(keys, entry_id, "A gull.", 1)
     end.set()
@@ -221,9 +221,9 @@ async def test_what_is_kept_from_the_model_while_it_waits_is_not_sent(start: Sta
     while not model.chat_requests:  # noqa: ASYNC110 -- the other process is the model
         await asyncio.sleep(0.01)
     second = asyncio.create_task(alice.post(f"/d/{days_ago(1)}/recap", fragment=True))
-    while not app.services.replies.turns._queue:  # noqa: ASYNC110
+    while not app.services.replies.queue._waiting:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
-    await app.services.journal.withhold(app.keys(), bytes.fromhex(secret), withheld=True)
+    await app.services.journal.set_withheld(app.keys(), bytes.fromhex(secret), withheld=True)
     end.set()
     assert (await first).status == 200
     assert (await second).status == 422

@@ -23,7 +23,7 @@ async def lake(app: Running, alice: Visitor) -> tuple[str, list[str]]:
         await alice.write("The heron of the #lake came back today.", "2026-07-02"),
     ]
     await app.services.search.wait_until_idle(app.keys().user_id)
-    return (await app.services.journal.traces.of_name(app.keys(), "lake")).id.hex(), ids
+    return (await app.services.journal.tags.find_by_name(app.keys(), "lake")).id.hex(), ids
 
 
 async def digests(app: Running) -> int:
@@ -141,15 +141,15 @@ async def test_many_entries_are_read_from_both_ends(app: Running, alice: Visitor
     for number in range(1, 16):
         await alice.write(f"Entry {number} at the #lake.", f"2026-01-{number:02}")
     await app.services.search.wait_until_idle(app.keys().user_id)
-    trace = (await app.services.journal.traces.of_name(app.keys(), "lake")).id.hex()
+    trace = (await app.services.journal.tags.find_by_name(app.keys(), "lake")).id.hex()
     model.default_reply = Reply(["It began. [1] It ended. [12]"])
     part = await alice.post(f"/traces/{trace}/summary", fragment=True)
     assert re.findall(r'href="/d/([\d-]+)#', part.text) == ["2026-01-01", "2026-01-15"]
     sent = model.chat_requests[0].body["messages"][-1]["content"]
     assert re.findall(r"> Entry (\d+)", sent) == [str(n) for n in (*range(1, 7), *range(10, 16))]
     middle = (
-        await app.services.journal.page(
-            app.keys(), (await app.services.journal.traces.entries(app.keys(), bytes.fromhex(trace)))[7][1]
+        await app.services.journal.get_page(
+            app.keys(), (await app.services.journal.tags.entries_with_tag(app.keys(), bytes.fromhex(trace)))[7][1]
         )
     )[0].root
     await app.services.journal.edit(app.keys(), middle.id, "Entry 8 of the #lake.", middle.revision)

@@ -69,7 +69,7 @@ async def test_signing_in_erases_what_is_due(app: Running, monkeypatch: pytest.M
     start = utc_now()
     monkeypatch.setattr(journal_entries, "utc_now", lambda: start + timedelta(days=31))
     assert (await app.stranger().sign_in()).status == 303
-    for task in list(app.services.journal._tending):
+    for task in list(app.services.journal._maintenance_tasks):
         await task
     assert count(app) == 0
 

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 
 from llamora.app import pages
-from llamora.journal.years import same_date
+from llamora.journal.years import anniversaries
 from tests.app.conftest import Answer, Running
 
 DAY_LINK = re.compile(r'<td class="shade-(\d)">\s*<a href="/d/([0-9-]+)"[^>]*aria-label="([^"]+)">')
@@ -19,19 +19,19 @@ def shaded(page: Answer) -> dict[str, tuple[int, str]]:
 
 
 def test_the_same_date_of_earlier_years() -> None:
-    assert list(islice(same_date(date(2026, 11, 20)), 2)) == [date(2025, 11, 20), date(2024, 11, 20)]
-    assert list(islice(same_date(date(2024, 2, 29)), 2)) == [date(2020, 2, 29), date(2016, 2, 29)]
+    assert list(islice(anniversaries(date(2026, 11, 20)), 2)) == [date(2025, 11, 20), date(2024, 11, 20)]
+    assert list(islice(anniversaries(date(2024, 2, 29)), 2)) == [date(2020, 2, 29), date(2016, 2, 29)]
     # The leap day comes back in years that have none, on the last day of February, and on no other.
-    assert list(islice(same_date(date(2026, 2, 28)), 4)) == [
+    assert list(islice(anniversaries(date(2026, 2, 28)), 4)) == [
         date(2025, 2, 28),
         date(2024, 2, 29),
         date(2024, 2, 28),
         date(2023, 2, 28),
     ]
-    assert date(2024, 2, 29) not in same_date(date(2028, 2, 28))
-    assert date(2024, 2, 29) not in same_date(date(2026, 3, 1))
-    assert list(same_date(date(1, 1, 1))) == []
-    assert list(same_date(date(1, 2, 28))) == []
+    assert date(2024, 2, 29) not in anniversaries(date(2028, 2, 28))
+    assert date(2024, 2, 29) not in anniversaries(date(2026, 3, 1))
+    assert list(anniversaries(date(1, 1, 1))) == []
+    assert list(anniversaries(date(1, 2, 28))) == []
 
 
 async def test_on_this_day(app: Running) -> None:

@@ -32,13 +32,13 @@ from llamora.vault.slots import Argon2Params
 from tests.scripted_model import ScriptedModel
 
 DAY = date(2026, 11, 20)
-FLOOR = Argon2Params(65536, 3, 4)
+KDF_FLOOR = Argon2Params(65536, 3, 4)
 
 
 @pytest.fixture(scope="session")
 def made() -> tuple[bytes, NewKeys]:
     user_id = secrets.token_bytes(16)
-    return user_id, create_keys(user_id, "a passphrase for tests", FLOOR)
+    return user_id, create_keys(user_id, "a passphrase for tests", KDF_FLOOR)
 
 
 @pytest.fixture
@@ -64,25 +64,25 @@ class Desk:
     async def ask(self, entry: Entry) -> Entry:
         return await self.replies.ask(self.keys, entry.id, "UTC", DAY)
 
-    async def stored(self, entry: Entry) -> Entry:
+    async def load(self, entry: Entry) -> Entry:
         return await self.db.entries.get(self.keys, entry.id)
 
-    async def until(self, entry: Entry, reached: Callable[[Entry], bool]) -> Entry:
+    async def wait_for(self, entry: Entry, predicate: Callable[[Entry], bool]) -> Entry:
         """Follow a reply up to the first state that satisfies."""
         state = None
         async for state, _ in self.replies.follow(self.keys, entry.id):
-            if reached(state):
+            if predicate(state):
                 return state
         raise AssertionError(f"it never came so far: {state}")
 
-    async def at_rest(self, entry: Entry) -> Entry:
+    async def wait_until_stored(self, entry: Entry) -> Entry:
         """The reply as the store holds it, once it is no longer being written."""
-        while (stored := await self.stored(entry)).state == "streaming":  # noqa: ASYNC110 -- another process may write it
+        while (stored := await self.load(entry)).state == "streaming":  # noqa: ASYNC110 -- another process may write it
             await asyncio.sleep(0.01)
         return stored
 
-    async def ended(self, entry: Entry) -> Entry:
-        return await self.until(entry, lambda state: state.state != "streaming")
+    async def wait_until_ended(self, entry: Entry) -> Entry:
+        return await self.wait_for(entry, lambda state: state.state != "streaming")
 
 
 @pytest.fixture
@@ -92,18 +92,18 @@ async def desks(
     """Opens a desk; a second one on the same store is another worker, with another `boot` the server started again."""
     path = tmp_path / "journal.sqlite3"
     run_db_migrations(path, resource("migrations"))
-    opened: list[Desk] = []
+    open_desks: list[Desk] = []
 
-    async def make(boot: str = "first", **given: object) -> Desk:
+    async def make(run_id: str = "first", **llm_overrides: object) -> Desk:
         user_id, keys = made
         db = await LocalDB.open(path)
-        if not opened:
+        if not open_desks:
             await db.users.add(User(user_id, "Writer", recovery_confirmed=True), keys.slots, keys.sealed)
         search = SearchService(db, Embedder(EmbeddingSettings(enabled=False), tmp_path), SearchSettings())
         journal = Journal(db, search, EntrySettings())
-        llm = LlmSettings(embedded=False, upstream=UpstreamSettings(host=scripted.url), **given)  # type: ignore[arg-type]
+        llm = LlmSettings(embedded=False, upstream=UpstreamSettings(host=scripted.url), **llm_overrides)  # type: ignore[arg-type]
         model = Model(llm)
-        name = f"{boot}.{len(opened)}"  # of the worker, in a run of the server
+        worker_id = f"{run_id}.{len(open_desks)}"  # of the worker, in a run of the server
         replies = Replies(
             db,
             journal,
@@ -111,18 +111,18 @@ async def desks(
             model,
             PromptBuilder(llm, None),
             llm,
-            name,
-            writes=lambda other: other != name and other.startswith(f"{boot}."),
+            worker_id,
+            is_worker_alive=lambda other: other != worker_id and other.startswith(f"{run_id}."),
         )
         desk = Desk(db, search, journal, model, replies, open_keyring(user_id, keys.master, keys.sealed))
         await search.start()
         await search.unlock(desk.keys)
         model.start()
-        opened.append(desk)
+        open_desks.append(desk)
         return desk
 
     yield make
-    for desk in reversed(opened):
+    for desk in reversed(open_desks):
         await desk.replies.close()
         await desk.search.stop()
         await desk.model.stop()

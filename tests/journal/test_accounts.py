@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llamora.journal.accounts import AccountError, Accounts, WrongCredentials
-from llamora.journal.profile import Profile, known_zone
+from llamora.journal.profile import Profile, zone_or_utc
 from llamora.persistence.connection import StaleRevision
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
@@ -50,8 +50,8 @@ async def test_what_registration_makes_opens_the_same_keys(house: House) -> None
     again, opened = await house.accounts.sign_in("ADA DAY", PASSPHRASE)
     assert again.id == user.id
     assert opened.blind("day", b"x") == keys.blind("day", b"x")
-    assert await house.accounts.profile(opened) == Profile("Europe/Berlin", 1)
-    _, by_code, other = await house.accounts.reset("ada day", code, NEW)
+    assert await house.accounts.get_profile(opened) == Profile("Europe/Berlin", 1)
+    _, by_code, other = await house.accounts.reset_passphrase("ada day", code, NEW)
     assert by_code.blind("day", b"x") == keys.blind("day", b"x")
     assert other != code
 
@@ -94,7 +94,7 @@ async def test_a_spoiled_passphrase_slot_says_so_and_the_recovery_code_still_ope
         await tx.execute("UPDATE key_slots SET params='m=8,t=1,p=1' WHERE kind='passphrase'")
     with pytest.raises(AccountError, match=r"is not trusted\. Set a new one with the recovery code\.$"):
         await house.accounts.sign_in("Ada", PASSPHRASE)
-    again, opened, _ = await house.accounts.reset("Ada", code, NEW)
+    again, opened, _ = await house.accounts.reset_passphrase("Ada", code, NEW)
     assert again.id == user.id
     assert opened.blind("day", b"x") == keys.blind("day", b"x")
     await house.accounts.sign_in("Ada", NEW)
@@ -119,7 +119,7 @@ async def test_a_passphrase_is_changed_and_other_sessions_end(house: House, mode
     with pytest.raises(WrongCredentials):
         await accounts.sign_in("Ada", PASSPHRASE)
     await accounts.sign_in("Ada", NEW)
-    await accounts.reset("Ada", code, PASSPHRASE)  # the code stays good
+    await accounts.reset_passphrase("Ada", code, PASSPHRASE)  # the code stays good
 
 
 async def test_what_the_old_passphrase_opened_is_in_no_file_any_more(house: House) -> None:
@@ -146,7 +146,7 @@ async def test_what_the_old_passphrase_opened_is_in_no_file_any_more(house: Hous
     assert not any([await in_files(each) for each in sealed])
     (recovery,) = await house.db.users.get_slots(user.id, "recovery")
     assert await in_files(recovery.sealed)
-    await house.accounts.reset("Ada", code, PASSPHRASE)
+    await house.accounts.reset_passphrase("Ada", code, PASSPHRASE)
     assert not await in_files(recovery.sealed)
 
 
@@ -167,7 +167,7 @@ async def test_who_comes_in_at_the_moment_of_a_lock_has_keys_that_open(
     session = await house.accounts.resume(cookie)
     assert session is not None
     assert not session.keys.closed
-    assert await house.accounts.profile(session.keys) == Profile("UTC", 1)
+    assert await house.accounts.get_profile(session.keys) == Profile("UTC", 1)
 
 
 async def test_who_comes_in_just_after_a_backup_was_put_back_has_its_keys(house: House) -> None:
@@ -188,15 +188,15 @@ async def test_a_new_recovery_code_ends_the_old_one(house: House) -> None:
         await house.accounts.renew_recovery_code(session, NEW)
     _, new = await house.accounts.renew_recovery_code(session, PASSPHRASE)
     with pytest.raises(WrongCredentials):
-        await house.accounts.reset("Ada", code, NEW)
-    await house.accounts.reset("Ada", new, NEW)
+        await house.accounts.reset_passphrase("Ada", code, NEW)
+    await house.accounts.reset_passphrase("Ada", new, NEW)
 
 
 async def test_of_two_resets_with_one_code_at_once_one_wins(house: House) -> None:
     _, _, code = await house.accounts.register("Ada", PASSPHRASE, "UTC")
     results = await asyncio.gather(
-        house.accounts.reset("Ada", code, NEW),
-        house.accounts.reset("Ada", code, NEW + " too"),
+        house.accounts.reset_passphrase("Ada", code, NEW),
+        house.accounts.reset_passphrase("Ada", code, NEW + " too"),
         return_exceptions=True,
     )
     assert sum(isinstance(result, StaleRevision) for result in results) == 1
@@ -214,10 +214,10 @@ async def test_workers_share_sessions_and_their_end(house: House, mode: str) -> 
     found = await second.resume(cookie)
     assert found is not None
     assert found.keys.blind("day", b"x") == keys.blind("day", b"x")
-    await first.end(session)
-    assert not first.holds(session)
+    await first.sign_out(session)
+    assert not first.is_session_open(session)
     assert await second.resume(cookie) is None
-    assert not second.holds(found)
+    assert not second.is_session_open(found)
 
 
 @pytest.mark.parametrize("mode", ["session", "cookie"])
@@ -241,15 +241,15 @@ async def test_the_row_holds_a_key_in_one_mode_only(house: House) -> None:
 async def test_who_left_is_told_once_their_last_session_ended(house: House) -> None:
     user, keys, _ = await house.accounts.register("Ada", PASSPHRASE, "UTC")
     sessions = [(await house.accounts.open_session(user, keys))[1] for _ in range(2)]
-    await house.accounts.end(sessions[0])
+    await house.accounts.sign_out(sessions[0])
     assert house.left == []
-    await house.accounts.end(sessions[1])
+    await house.accounts.sign_out(sessions[1])
     assert house.left == [user.id]
 
 
 async def test_of_two_changes_of_a_profile_one_is_told(house: House) -> None:
     _, keys, _ = await house.accounts.register("Ada", PASSPHRASE, "UTC")
-    profile = await house.accounts.profile(keys)
+    profile = await house.accounts.get_profile(keys)
     await house.accounts.save_profile(keys, profile)
     with pytest.raises(StaleRevision):
         await house.accounts.save_profile(keys, profile)
@@ -257,4 +257,4 @@ async def test_of_two_changes_of_a_profile_one_is_told(house: House) -> None:
 
 @pytest.mark.parametrize("name", ["", "Europe/Atlantis", "../UTC", "\x00", "/etc/localtime", "x" * 5000])
 def test_a_zone_that_is_none_is_utc(name: str) -> None:
-    assert known_zone(name) == "UTC"
+    assert zone_or_utc(name) == "UTC"

@@ -18,7 +18,7 @@ def draft(text: str, place: str = PLACE) -> Draft:
 
 
 async def text_at(desk: Desk, place: str = PLACE) -> str | None:
-    found = (await desk.journal.drafts(desk.keys, [place])).get(place)
+    found = (await desk.journal.get_drafts(desk.keys, [place])).get(place)
     return found.text if found else None
 
 
@@ -53,7 +53,7 @@ async def test_the_edit_of_an_entry_that_says_what_it_said_is_no_draft(desk: Des
 
 async def test_keeping_removes_the_draft_of_its_own_form(desk: Desk) -> None:
     entry = await desk.write("entry")
-    reply = await desk.ended(await desk.ask(entry))
+    reply = await desk.wait_until_ended(await desk.ask(entry))
     pens = [FormToken(secrets.token_bytes(16)) for _ in range(3)]
     places = [PLACE, edit_draft_key(entry.id), answer_draft_key(reply.id)]
     for pen, place in zip(pens, places, strict=True):
@@ -61,11 +61,11 @@ async def test_keeping_removes_the_draft_of_its_own_form(desk: Desk) -> None:
     kept = await desk.journal.write(desk.keys, DAY, "words", "UTC", PLACE, pens[0])
     await desk.journal.edit(desk.keys, entry.id, "words", entry.revision, pens[1])
     answer = await desk.journal.answer(desk.keys, reply.id, "words", "UTC", pens[2])
-    assert await desk.journal.drafts(desk.keys, places) == {}
+    assert await desk.journal.get_drafts(desk.keys, places) == {}
     assert (kept.id, answer.id) == (pens[0].id, pens[2].id)
     for pen, place in zip(pens, places, strict=True):
         assert not await desk.journal.save_draft(desk.keys, Draft(place, "wor", pen.id, 2))
-    assert await desk.journal.drafts(desk.keys, places) == {}
+    assert await desk.journal.get_drafts(desk.keys, places) == {}
 
 
 async def test_a_form_that_is_sent_twice_is_kept_once(desk: Desk) -> None:
@@ -75,7 +75,7 @@ async def test_a_form_that_is_sent_twice_is_kept_once(desk: Desk) -> None:
     assert again == first
     other = await desk.journal.write(desk.keys, DAY, "once, and more", "UTC", PLACE, pen)
     assert other.id != first.id  # never lost, whatever a form says of itself
-    assert [thread.root.text for thread in await desk.journal.page(desk.keys, DAY)] == ["once", "once, and more"]
+    assert [thread.root.text for thread in await desk.journal.get_page(desk.keys, DAY)] == ["once", "once, and more"]
 
 
 async def test_an_edit_that_changes_nothing_lets_its_draft_go(desk: Desk) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamora.journal.entries import EditConflict, EntryError, threads
+from llamora.journal.entries import EditConflict, EntryError, build_threads
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry
 from tests.journal.conftest import DAY, Desk
@@ -38,25 +38,25 @@ def days(draw: st.DrawFn) -> list[Entry]:
 
 @given(days())
 def test_every_record_stands_in_exactly_one_place(records: list[Entry]) -> None:
-    found = [entry for thread in threads(records) for entry in (thread.root, *thread.later)]
+    found = [entry for thread in build_threads(records) for entry in (thread.root, *thread.descendants)]
     assert sorted(entry.id for entry in found) == sorted(entry.id for entry in records)
     assert all(entry in records for entry in found)
 
 
 @given(days())
 def test_a_message_stands_after_the_one_it_answers(records: list[Entry]) -> None:
-    for thread in threads(records):
-        order = [entry.id for entry in (thread.root, *thread.later)]
-        for entry in thread.later:
+    for thread in build_threads(records):
+        order = [entry.id for entry in (thread.root, *thread.descendants)]
+        for entry in thread.descendants:
             if entry.parent_id in order and thread.root.parent_id is None:
                 assert order.index(entry.id) > order.index(entry.parent_id)  # type: ignore[arg-type]
 
 
 @given(days())
 def test_the_way_to_a_message_ends_there_and_repeats_nothing(records: list[Entry]) -> None:
-    for thread in threads(records):
-        for entry in (thread.root, *thread.later):
-            path = thread.leading_to(entry.id)
+    for thread in build_threads(records):
+        for entry in (thread.root, *thread.descendants):
+            path = thread.path_to(entry.id)
             assert len({step.id for step in path}) == len(path)
             assert all(step.deleted is None for step in path)
             if entry.deleted is None:
@@ -76,20 +76,26 @@ def test_a_conversation_is_one_thread() -> None:
         record(5, to=1),
         record(6, to=2),
     ]
-    first, second = threads(records)
-    assert [entry.text for entry in (first.root, *first.later)] == ["text 0", "text 2", "text 3", "text 4", "text 6"]
-    assert [entry.text for entry in (second.root, *second.later)] == ["text 1", "text 5"]
-    assert [entry.text for entry in first.leading_to(records[4].id)] == ["text 0", "text 2", "text 3", "text 4"]
-    assert [entry.text for entry in first.leading_to(records[6].id)] == ["text 0", "text 2", "text 6"]
+    first, second = build_threads(records)
+    assert [entry.text for entry in (first.root, *first.descendants)] == [
+        "text 0",
+        "text 2",
+        "text 3",
+        "text 4",
+        "text 6",
+    ]
+    assert [entry.text for entry in (second.root, *second.descendants)] == ["text 1", "text 5"]
+    assert [entry.text for entry in first.path_to(records[4].id)] == ["text 0", "text 2", "text 3", "text 4"]
+    assert [entry.text for entry in first.path_to(records[6].id)] == ["text 0", "text 2", "text 6"]
 
 
 def test_of_a_circle_the_one_written_first_is_the_root() -> None:
-    (thread,) = threads([record(1, to=3), record(2, to=1), record(3, to=2), record(4, to=3)])
-    assert [entry.text for entry in (thread.root, *thread.later)] == ["text 1", "text 2", "text 3", "text 4"]
+    (thread,) = build_threads([record(1, to=3), record(2, to=1), record(3, to=2), record(4, to=3)])
+    assert [entry.text for entry in (thread.root, *thread.descendants)] == ["text 1", "text 2", "text 3", "text 4"]
 
 
 def test_an_answer_without_its_root_stands_for_itself() -> None:
-    (thread,) = threads([record(3, to=9)])
+    (thread,) = build_threads([record(3, to=9)])
     assert thread.root.text == "text 3"
 
 
@@ -100,13 +106,13 @@ def test_what_is_kept_holds_every_word(text: str) -> None:
 
     journal = Journal(None, None, EntrySettings())  # type: ignore[arg-type]
     try:
-        kept = journal.checked(text)
+        kept = journal.normalize_text(text)
     except EntryError:
         assert not text.strip()
         return
     assert kept.split() == text.split()
     assert "\r" not in kept
-    assert journal.checked(kept) == kept
+    assert journal.normalize_text(kept) == kept
 
 
 @pytest.mark.parametrize(("size", "fits"), [(1000, True), (1001, False)])
@@ -117,10 +123,10 @@ def test_the_limit_is_in_bytes(size: int, fits: bool) -> None:
     journal = Journal(None, None, EntrySettings(max_bytes=1000))  # type: ignore[arg-type]
     text = "é" * (size // 2) + "x" * (size % 2)
     if fits:
-        assert journal.checked(text) == text
+        assert journal.normalize_text(text) == text
     else:
         with pytest.raises(EntryError, match=r"longer than the 0\.001 MB"):
-            journal.checked(text)
+            journal.normalize_text(text)
 
 
 async def test_of_two_edits_at_once_one_is_kept_and_the_other_told(desk: Desk) -> None:
@@ -131,14 +137,14 @@ async def test_of_two_edits_at_once_one_is_kept_and_the_other_told(desk: Desk) -
     kept = [result for result in results if isinstance(result, Entry)]
     told = [result for result in results if isinstance(result, EditConflict)]
     assert (len(kept), len(told)) == (1, 3)
-    assert all(conflict.theirs.text == kept[0].text for conflict in told)
-    assert (await desk.stored(entry)).text == kept[0].text
-    assert (await desk.stored(entry)).edited is not None
+    assert all(conflict.current.text == kept[0].text for conflict in told)
+    assert (await desk.load(entry)).text == kept[0].text
+    assert (await desk.load(entry)).edited is not None
 
 
 async def test_a_lone_half_of_a_character_is_kept_as_it_came(desk: Desk) -> None:
     entry = await desk.write("half \ud83e of it")
-    assert (await desk.stored(entry)).text == "half \ud83e of it"
+    assert (await desk.load(entry)).text == "half \ud83e of it"
 
 
 async def test_an_edit_and_a_deletion_at_once_lose_no_word(desk: Desk) -> None:
@@ -176,6 +182,6 @@ async def test_a_damaged_record_leaves_the_rest_of_the_page(desks: Callable[...,
     good, bad = await desk.write("Whole."), await desk.write("Damaged.")
     async with desk.db._connections.write() as tx:
         await tx.execute("UPDATE entries SET sealed=zeroblob(length(sealed)) WHERE id=?", (bad.id,))
-    shown = await desk.journal.page(desk.keys, DAY)
+    shown = await desk.journal.get_page(desk.keys, DAY)
     assert [(thread.root.text, thread.root.state) for thread in shown] == [("Whole.", "done"), ("", "unreadable")]
     assert shown[0].root == good

@@ -84,13 +84,13 @@ async def renew_code(case: Case) -> None:
 
 
 async def reset(case: Case) -> None:
-    user, keys, _ = await case.accounts.reset("Ada", case.code, NEW)
+    user, keys, _ = await case.accounts.reset_passphrase("Ada", case.code, NEW)
     _, case.session = await case.accounts.open_session(user, keys)
 
 
 async def by_command(case: Case) -> None:
     """`llamora-server rotate`, which has no session."""
-    await Rotation(case.db).begin(case.keys)
+    await Rotation(case.db).start(case.keys)
 
 
 CHANGES = [change_passphrase, change_key, renew_code, reset, by_command]
@@ -258,7 +258,7 @@ async def test_another_process_takes_new_keys_up_without_a_request(case: Case) -
     found = await there.resume(case.session.cookie)
     assert found is not None
     await change_passphrase(case)
-    await there.catch_up()
+    await there.sync_with_database()
     assert (found.keys.epoch, found.keys.master) == (2, case.keys.master)
 
 
@@ -268,8 +268,8 @@ async def test_where_only_the_cookie_has_the_key_another_process_waits_for_it(ca
     found = await there.resume(cookie)
     assert found is not None
     renewed = await here.change_key(session)
-    await there.catch_up()
-    assert there.holds(found)
+    await there.sync_with_database()
+    assert there.is_session_open(found)
     assert found.keys.epoch == 1
     assert await there.resume(renewed.cookie) is not None
     assert found.keys.epoch == 2

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from llamora.journal import replies as replies_module
-from llamora.journal.replies import AT_LENGTH, CUT_SHORT, DELETED_MEANWHILE, ERASED_MEANWHILE, KEPT_MEANWHILE
+from llamora.journal.replies import INTERRUPTED, LENGTH_LIMIT_REACHED, SOURCE_DELETED, SOURCE_ERASED, SOURCE_WITHHELD
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision
 from llamora.persistence.entries import Entries, Entry
@@ -39,7 +39,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 async def test_a_reply_is_kept_with_what_it_was_made_from(desk: Desk, scripted: ScriptedModel) -> None:
     scripted.script(Reply(["  \n", "A quiet ", "day.", "\n "]))
     entry = await desk.write("I sat by the river.")
-    reply = await desk.ended(await desk.ask(entry))
+    reply = await desk.wait_until_ended(await desk.ask(entry))
     assert (reply.text, reply.state, reply.note) == ("A quiet day.", "done", "")
     assert (reply.role, reply.parent_id, reply.day, reply.model, reply.boot) == (
         "reply",
@@ -48,7 +48,7 @@ async def test_a_reply_is_kept_with_what_it_was_made_from(desk: Desk, scripted: 
         "scripted",
         "",
     )
-    assert await desk.stored(reply) == reply
+    assert await desk.load(reply) == reply
     assert scripted.chat_requests[0].body["messages"][-1]["content"].endswith("I sat by the river.")
 
 
@@ -57,7 +57,7 @@ async def test_what_was_written_before_is_drawn_on(desk: Desk, scripted: Scripte
     await desk.write("Nothing of note.", day=date(2025, 6, 4))
     entry = await desk.write("A heron, a fish.")
     await desk.search.wait_until_idle(desk.keys.user_id)
-    reply = await desk.ended(await desk.ask(entry))
+    reply = await desk.wait_until_ended(await desk.ask(entry))
     assert reply.sources[0] == before.id
     assert entry.id not in reply.sources
     assert "had a fish" in str(scripted.chat_requests[0].body["messages"])
@@ -74,25 +74,25 @@ async def test_followers_see_each_state_and_the_last_however_late(desk: Desk, sc
             seen.append(state.text)
 
     early = asyncio.create_task(follow())
-    await desk.until(reply, lambda state: state.text == "One ")
+    await desk.wait_for(reply, lambda state: state.text == "One ")
     middle.set()
-    late = await desk.until(reply, lambda state: state.text == "One two three.")
+    late = await desk.wait_for(reply, lambda state: state.text == "One two three.")
     assert late.state == "streaming"
     end.set()
     await early
     assert seen[-1] == "One two three."
     assert all(later.startswith(earlier) for earlier, later in pairwise(seen))
-    assert (await desk.ended(reply)).text == "One two three."
+    assert (await desk.wait_until_ended(reply)).text == "One two three."
     assert len(scripted.chat_requests) == 1
 
 
 async def test_stop_keeps_what_came(desk: Desk, scripted: ScriptedModel) -> None:
     scripted.script(Reply(["Half a", " sentence"], fault="hang"))
     reply = await desk.ask(await desk.write("Go on."))
-    await desk.until(reply, lambda state: state.text == "Half a sentence")
+    await desk.wait_for(reply, lambda state: state.text == "Half a sentence")
     stopped = await desk.replies.stop(desk.keys, reply.id)
     assert (stopped.text, stopped.state, stopped.note, stopped.boot) == ("Half a sentence", "stopped", "", "")
-    assert await desk.stored(reply) == stopped
+    assert await desk.load(reply) == stopped
     await asyncio.wait_for(scripted.chat_requests[0].ended.wait(), 60)  # the model is let go as well
     assert await desk.replies.stop(desk.keys, reply.id) == stopped  # once more changes nothing
 
@@ -102,7 +102,7 @@ async def test_stop_before_the_first_word_or_even_the_first_step(desk: Desk, scr
     reply = await desk.ask(await desk.write("Go on."))
     stopped = await desk.replies.stop(desk.keys, reply.id)
     assert (stopped.text, stopped.state) == ("", "stopped")
-    assert (await desk.stored(reply)).state == "stopped"
+    assert (await desk.load(reply)).state == "stopped"
     again = await desk.ask(await desk.write("And on."))
     assert again.id != reply.id
     await desk.replies.stop(desk.keys, again.id)
@@ -112,7 +112,7 @@ async def test_stop_while_it_waits_its_turn(desks: Desks, scripted: ScriptedMode
     desk = await desks(slots=1)
     scripted.script(Reply(["Quiet"], fault="hang"))
     first = await desk.ask(await desk.write("One."))
-    await desk.until(first, lambda state: state.text == "Quiet")
+    await desk.wait_for(first, lambda state: state.text == "Quiet")
     second = await desk.ask(await desk.write("Two."))
     async for _, waiting in desk.replies.follow(desk.keys, second.id):
         assert waiting
@@ -120,7 +120,7 @@ async def test_stop_while_it_waits_its_turn(desks: Desks, scripted: ScriptedMode
     assert (await desk.replies.stop(desk.keys, second.id)).state == "stopped"
     assert (await desk.replies.stop(desk.keys, first.id)).text == "Quiet"
     assert len(scripted.chat_requests) == 1
-    third = await desk.ended(await desk.ask(await desk.write("Three.")))  # the turn was given back
+    third = await desk.wait_until_ended(await desk.ask(await desk.write("Three.")))  # the turn was given back
     assert third.state == "done"
 
 
@@ -131,13 +131,13 @@ async def test_two_asks_at_once_are_one_reply(desk: Desk, scripted: ScriptedMode
     asked = await asyncio.gather(*(desk.ask(entry) for _ in range(5)))
     assert len({reply.id for reply in asked}) == 1
     end.set()
-    await desk.ended(asked[0])
-    (thread,) = await desk.journal.page(desk.keys, entry.day)
-    assert [message.text for message in thread.later] == ["Once."]
+    await desk.wait_until_ended(asked[0])
+    (thread,) = await desk.journal.get_page(desk.keys, entry.day)
+    assert [message.text for message in thread.descendants] == ["Once."]
     assert len(scripted.chat_requests) == 1
     later = await desk.ask(entry)  # asked again afterwards it is another one
     assert later.id != asked[0].id
-    await desk.ended(later)
+    await desk.wait_until_ended(later)
 
 
 async def test_a_second_ask_answers_once_the_reply_has_its_record(
@@ -153,19 +153,19 @@ async def test_a_second_ask_answers_once_the_reply_has_its_record(
 
     async def page(self: Entries, *given: object) -> list[Entry]:
         found = await real_day(self, *given)  # type: ignore[arg-type]
-        if desk.replies._live:  # the second one: it knows all it needs to answer
+        if desk.replies._live_replies:  # the second one: it knows all it needs to answer
             asyncio.get_running_loop().call_later(0.2, go_on.set)
         return found
 
     monkeypatch.setattr(Entries, "add", add)
     monkeypatch.setattr(Entries, "day", page)
     first = asyncio.create_task(desk.ask(entry))
-    while not desk.replies._live:  # noqa: ASYNC110 -- it is there a moment before its record is
+    while not desk.replies._live_replies:  # noqa: ASYNC110 -- it is there a moment before its record is
         await asyncio.sleep(0.01)
     reply = await desk.ask(entry)
-    assert (await desk.stored(reply)).id == reply.id
+    assert (await desk.load(reply)).id == reply.id
     assert (await first).id == reply.id
-    await desk.ended(reply)
+    await desk.wait_until_ended(reply)
     assert len(scripted.chat_requests) == 1
 
 
@@ -175,10 +175,10 @@ async def test_replies_take_turns(desks: Desks, scripted: ScriptedModel) -> None
     scripted.default_reply = Reply(["x"], gates={1: end})
     asked = [await desk.ask(await desk.write(f"Number {number}.")) for number in range(4)]
     for reply in asked[:2]:
-        await desk.until(reply, lambda state: state.text == "x")
+        await desk.wait_for(reply, lambda state: state.text == "x")
     assert scripted.active_streams == 2
     end.set()
-    assert [(await desk.ended(reply)).state for reply in asked] == ["done"] * 4
+    assert [(await desk.wait_until_ended(reply)).state for reply in asked] == ["done"] * 4
 
 
 @pytest.mark.parametrize(
@@ -197,20 +197,20 @@ async def test_a_model_that_fails_leaves_a_sentence_and_what_came(
     desk: Desk, scripted: ScriptedModel, fault: Fault, kept: str
 ) -> None:
     scripted.script(Reply(["Some ", "words"], fault=fault))
-    reply = await desk.ended(await desk.ask(await desk.write("A private line.")))
+    reply = await desk.wait_until_ended(await desk.ask(await desk.write("A private line.")))
     assert (reply.state, reply.text) == ("failed", kept)
     assert reply.note.endswith(".")
     assert "127.0.0.1" in reply.note or "model" in reply.note
     assert "private" not in reply.note
-    assert await desk.stored(reply) == reply
-    again = await desk.ended(await desk.ask(await desk.write("Once more.")))
+    assert await desk.load(reply) == reply
+    again = await desk.wait_until_ended(await desk.ask(await desk.write("Once more.")))
     assert again.state == "done"
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
 async def test_a_model_that_refuses_leaves_a_sentence(desk: Desk, scripted: ScriptedModel, status: int) -> None:
     scripted.default_reply = Reply(fault="status", status=status, body='{"error": {"message": "the private prompt"}}')
-    reply = await desk.ended(await desk.ask(await desk.write("A private line.")))
+    reply = await desk.wait_until_ended(await desk.ask(await desk.write("A private line.")))
     assert (reply.state, reply.text) == ("failed", "")
     assert reply.note.endswith(".")
     assert "private" not in reply.note
@@ -219,7 +219,7 @@ async def test_a_model_that_refuses_leaves_a_sentence(desk: Desk, scripted: Scri
 async def test_a_model_that_is_down_leaves_a_sentence(desk: Desk, scripted: ScriptedModel) -> None:
     await scripted.stop()
     entry = await desk.write("Still mine.")
-    reply = await desk.ended(await desk.ask(entry))
+    reply = await desk.wait_until_ended(await desk.ask(entry))
     assert (reply.state, reply.text) == ("failed", "")
     assert "127.0.0.1" in reply.note
     assert (await desk.journal.get(desk.keys, entry.id)).text == "Still mine."
@@ -228,7 +228,7 @@ async def test_a_model_that_is_down_leaves_a_sentence(desk: Desk, scripted: Scri
 @pytest.mark.parametrize("pieces", [[], [""], [" \n", "\t"]])
 async def test_an_empty_reply_is_a_sentence(desk: Desk, scripted: ScriptedModel, pieces: list[str]) -> None:
     scripted.script(Reply(pieces))
-    reply = await desk.ended(await desk.ask(await desk.write("Well?")))
+    reply = await desk.wait_until_ended(await desk.ask(await desk.write("Well?")))
     assert (reply.state, reply.text) == ("failed", "")
     assert reply.note == "The model had nothing to say. Ask again, or ask in other words."
 
@@ -251,18 +251,18 @@ async def test_thoughts_that_the_template_opened_are_never_shown_nor_stored(
     while not scripted.chat_requests or len(scripted.chat_requests[0].sent) < 2:  # noqa: ASYNC110 -- the model is elsewhere
         await asyncio.sleep(0.01)
     thought.set()
-    await desk.until(reply, lambda state: state.text == "A quiet day.")
+    await desk.wait_for(reply, lambda state: state.text == "A quiet day.")
     end.set()
     await following
     assert all("A quiet day.".startswith(text) for text in seen)
-    assert (await desk.stored(reply)).text == "A quiet day."
+    assert (await desk.load(reply)).text == "A quiet day."
 
 
 async def test_a_reply_that_was_cut_at_its_longest_length_says_so(desk: Desk, scripted: ScriptedModel) -> None:
     scripted.script(Reply(["A quiet day, and"], finish_reason="length"))
-    reply = await desk.ended(await desk.ask(await desk.write("Well?")))
-    assert (reply.text, reply.state, reply.note) == ("A quiet day, and", "stopped", AT_LENGTH)
-    assert await desk.stored(reply) == reply
+    reply = await desk.wait_until_ended(await desk.ask(await desk.write("Well?")))
+    assert (reply.text, reply.state, reply.note) == ("A quiet day, and", "stopped", LENGTH_LIMIT_REACHED)
+    assert await desk.load(reply) == reply
 
 
 async def test_a_model_that_thinks_up_all_its_length_says_how_to_give_it_more(
@@ -271,7 +271,7 @@ async def test_a_model_that_thinks_up_all_its_length_says_how_to_give_it_more(
     scripted.script(Reply([], reasoning=["They are sad."], finish_reason="length"))
     scripted.script(Reply(["<think>They are sad."], finish_reason="length"))
     for text in ("Well?", "And now?"):
-        reply = await desk.ended(await desk.ask(await desk.write(text)))
+        reply = await desk.wait_until_ended(await desk.ask(await desk.write(text)))
         assert (reply.text, reply.state) == ("", "failed")
         assert "llm.max_reply_tokens" in reply.note
 
@@ -281,8 +281,8 @@ async def test_without_a_model_nothing_is_begun(desks: Desks) -> None:
     entry = await desk.write("Anybody?")
     with pytest.raises(ModelError, match="The model is switched off"):
         await desk.ask(entry)
-    (thread,) = await desk.journal.page(desk.keys, entry.day)
-    assert thread.later == ()
+    (thread,) = await desk.journal.get_page(desk.keys, entry.day)
+    assert thread.descendants == ()
 
 
 async def test_what_is_not_there_is_not_asked_about(desk: Desk) -> None:
@@ -290,7 +290,7 @@ async def test_what_is_not_there_is_not_asked_about(desk: Desk) -> None:
     await desk.journal.delete(desk.keys, entry.id)
     with pytest.raises(NotFound):
         await desk.ask(entry)
-    assert desk.replies._live == {}
+    assert desk.replies._live_replies == {}
 
 
 # -- what is on the disk while it streams ----------------------------------------------------------------------
@@ -303,17 +303,17 @@ async def test_it_is_saved_while_it_streams(
     end = asyncio.Event()
     scripted.script(Reply(["Word ", "by ", "word."], gates={3: end}))
     reply = await desk.ask(await desk.write("Go on."))
-    while (stored := await desk.stored(reply)).text != "Word by word.":
+    while (stored := await desk.load(reply)).text != "Word by word.":
         assert stored.state == "streaming"
         await asyncio.sleep(0.01)
     assert (stored.state, stored.boot) == ("streaming", "first.0")
     end.set()
-    assert (await desk.ended(reply)).text == "Word by word."
+    assert (await desk.wait_until_ended(reply)).text == "Word by word."
 
 
 async def test_it_is_not_saved_at_every_word(desk: Desk, scripted: ScriptedModel) -> None:
     scripted.script(Reply(["word "] * 200))
-    reply = await desk.ended(await desk.ask(await desk.write("Go on.")))
+    reply = await desk.wait_until_ended(await desk.ask(await desk.write("Go on.")))
     assert reply.text == ("word " * 200).strip()
     assert reply.revision < 100
 
@@ -334,11 +334,11 @@ async def test_after_a_crash_it_is_shown_as_cut_short(desks: Desks, scripted: Sc
     )
     await first.db.entries.add(first.keys, left)
     again = await desks("second")
-    assert (await again.replies.settle(again.keys, left)).note == CUT_SHORT
-    shown = await again.ended(left)
-    assert (shown.text, shown.state, shown.note, shown.boot) == ("Half a sen", "stopped", CUT_SHORT, "")
-    assert await again.stored(left) == shown
-    later = await again.ended(await again.ask(entry))  # and another one can be asked for
+    assert (await again.replies.reconcile(again.keys, left)).note == INTERRUPTED
+    shown = await again.wait_until_ended(left)
+    assert (shown.text, shown.state, shown.note, shown.boot) == ("Half a sen", "stopped", INTERRUPTED, "")
+    assert await again.load(left) == shown
+    later = await again.wait_until_ended(await again.ask(entry))  # and another one can be asked for
     assert later.state == "done"
 
 
@@ -350,7 +350,7 @@ async def test_a_crash_is_shown_on_a_full_disk_too(desks: Desks, full: list[bool
     )
     await first.db.entries.add(first.keys, left)
     full.append(True)
-    assert (await first.replies.settle(first.keys, left)).note == CUT_SHORT
+    assert (await first.replies.reconcile(first.keys, left)).note == INTERRUPTED
 
 
 async def test_what_another_worker_writes_is_followed(desks: Desks, scripted: ScriptedModel) -> None:
@@ -358,10 +358,10 @@ async def test_what_another_worker_writes_is_followed(desks: Desks, scripted: Sc
     middle = asyncio.Event()
     scripted.script(Reply(["One ", "two."], gates={1: middle}))
     reply = await writer.ask(await writer.write("Count."))
-    await writer.until(reply, lambda state: state.text == "One ")
-    assert (await reader.replies.settle(reader.keys, await reader.stored(reply))).state == "streaming"
+    await writer.wait_for(reply, lambda state: state.text == "One ")
+    assert (await reader.replies.reconcile(reader.keys, await reader.load(reply))).state == "streaming"
     middle.set()
-    assert (await reader.ended(reply)).text == "One two."
+    assert (await reader.wait_until_ended(reply)).text == "One two."
     assert len(scripted.chat_requests) == 1
 
 
@@ -375,20 +375,20 @@ async def test_a_full_disk_keeps_the_text_in_memory_and_stores_it_later(
     end = asyncio.Event()
     scripted.script(Reply(["Every ", "word."], gates={2: end}))
     reply = await desk.ask(await desk.write("Go on."))
-    await desk.until(reply, lambda state: state.text == "Every word.")
+    await desk.wait_for(reply, lambda state: state.text == "Every word.")
     full.append(True)
     end.set()
-    shown = await desk.ended(reply)
+    shown = await desk.wait_until_ended(reply)
     assert (shown.text, shown.note) == ("Every word.", FULL)
-    assert (await desk.stored(reply)).text == ""
+    assert (await desk.load(reply)).text == ""
     stopped = await asyncio.wait_for(desk.replies.stop(desk.keys, reply.id), 60)  # does not wait for room
     assert stopped.text == "Every word."
-    assert (await desk.replies.settle(desk.keys, await desk.stored(reply))).text == "Every word."
+    assert (await desk.replies.reconcile(desk.keys, await desk.load(reply))).text == "Every word."
     full.clear()
-    stored = await desk.at_rest(reply)
+    stored = await desk.wait_until_stored(reply)
     assert (stored.text, stored.state, stored.note) == ("Every word.", "done", "")
     async with asyncio.timeout(60):
-        while desk.replies._live:  # noqa: ASYNC110 -- it is forgotten a moment after it is stored
+        while desk.replies._live_replies:  # noqa: ASYNC110 -- it is forgotten a moment after it is stored
             await asyncio.sleep(0.01)
 
 
@@ -398,12 +398,12 @@ async def test_stop_on_a_full_disk_keeps_the_text(
     monkeypatch.setattr(replies_module, "RETRY_SECONDS", 0.01)
     scripted.script(Reply(["Half a"], fault="hang"))
     reply = await desk.ask(await desk.write("Go on."))
-    await desk.until(reply, lambda state: state.text == "Half a")
+    await desk.wait_for(reply, lambda state: state.text == "Half a")
     full.append(True)
     stopped = await asyncio.wait_for(desk.replies.stop(desk.keys, reply.id), 60)
     assert (stopped.text, stopped.state, stopped.note) == ("Half a", "stopped", FULL)
     full.clear()
-    assert (await desk.at_rest(reply)).text == "Half a"
+    assert (await desk.wait_until_stored(reply)).text == "Half a"
 
 
 async def test_a_disk_that_fills_up_in_the_middle_ends_the_reply_with_the_reason(
@@ -413,10 +413,10 @@ async def test_a_disk_that_fills_up_in_the_middle_ends_the_reply_with_the_reason
     monkeypatch.setattr(replies_module, "SAVE_SECONDS", 0.0)
     full.append(True)
     scripted.script(Reply(["Some"], fault="hang"))
-    reply = await desk.ended(await desk.ask(await desk.write("Go on.")))
+    reply = await desk.wait_until_ended(await desk.ask(await desk.write("Go on.")))
     assert (reply.text, reply.state, reply.note) == ("Some", "failed", FULL)
     full.clear()
-    assert (await desk.at_rest(reply)).text == "Some"
+    assert (await desk.wait_until_stored(reply)).text == "Some"
 
 
 # -- deletion while it streams -----------------------------------------------------------------------------------
@@ -429,17 +429,17 @@ async def test_an_entry_deleted_meanwhile_takes_its_reply_along_and_brings_it_ba
     scripted.script(Reply(["About the kingfisher."], gates={1: end}))
     entry = await desk.write("The heron.")
     reply = await desk.ask(entry)
-    await desk.until(reply, lambda state: bool(state.text))
+    await desk.wait_for(reply, lambda state: bool(state.text))
     await desk.journal.delete(desk.keys, entry.id)
     end.set()
-    kept = await desk.at_rest(reply)
+    kept = await desk.wait_until_stored(reply)
     assert kept.text == "About the kingfisher."
     assert kept.deleted is not None
     await desk.search.wait_until_idle(desk.keys.user_id)
     assert (await desk.search.search(desk.keys, "kingfisher", today=entry.day)).total == 0
     await desk.journal.restore(desk.keys, entry.id)
-    (thread,) = await desk.journal.page(desk.keys, entry.day)
-    assert [message.text for message in thread.later] == ["About the kingfisher."]
+    (thread,) = await desk.journal.get_page(desk.keys, entry.day)
+    assert [message.text for message in thread.descendants] == ["About the kingfisher."]
     assert (await desk.search.search(desk.keys, "kingfisher", today=entry.day)).total == 1
 
 
@@ -447,15 +447,15 @@ async def test_a_reply_erased_meanwhile_ends(desk: Desk, scripted: ScriptedModel
     end = asyncio.Event()
     scripted.script(Reply(["Gone."], gates={1: end}))
     reply = await desk.ask(await desk.write("The heron."))
-    await desk.until(reply, lambda state: bool(state.text))
+    await desk.wait_for(reply, lambda state: bool(state.text))
     await desk.db.entries.erase(desk.keys, [reply.id])
-    task = desk.replies._live[reply.id].task
+    task = desk.replies._live_replies[reply.id].task
     assert task is not None
     end.set()
     await asyncio.wait_for(task, 60)
-    assert desk.replies._live == {}
+    assert desk.replies._live_replies == {}
     with pytest.raises(NotFound):
-        await desk.stored(reply)
+        await desk.load(reply)
 
 
 # -- the end -----------------------------------------------------------------------------------------------------
@@ -465,13 +465,13 @@ async def test_close_keeps_what_came_and_says_so(desk: Desk, scripted: ScriptedM
     scripted.default_reply = Reply(["Half a"], fault="hang")
     asked = [await desk.ask(await desk.write(f"Number {number}.")) for number in range(3)]  # one waits its turn
     for reply in asked[:2]:
-        await desk.until(reply, lambda state: state.text == "Half a")
+        await desk.wait_for(reply, lambda state: state.text == "Half a")
     await asyncio.wait_for(desk.replies.close(), 60)
-    stored = [await desk.stored(reply) for reply in asked]
+    stored = [await desk.load(reply) for reply in asked]
     assert [(reply.text, reply.state, reply.note) for reply in stored] == [
-        ("Half a", "stopped", CUT_SHORT),
-        ("Half a", "stopped", CUT_SHORT),
-        ("", "stopped", CUT_SHORT),
+        ("Half a", "stopped", INTERRUPTED),
+        ("Half a", "stopped", INTERRUPTED),
+        ("", "stopped", INTERRUPTED),
     ]
 
 
@@ -481,13 +481,13 @@ async def test_close_does_not_wait_for_room_on_the_disk(
     monkeypatch.setattr(replies_module, "RETRY_SECONDS", 0.01)
     scripted.script(Reply(["Half a"], fault="hang"), Reply(["All."]))
     hanging = await desk.ask(await desk.write("One."))
-    await desk.until(hanging, lambda state: state.text == "Half a")
+    await desk.wait_for(hanging, lambda state: state.text == "Half a")
     full.append(True)
-    ended = await desk.ended(await desk.ask(await desk.write("Two.")))
+    ended = await desk.wait_until_ended(await desk.ask(await desk.write("Two.")))
     assert ended.note == FULL
     await asyncio.wait_for(desk.replies.close(), 60)
     full.clear()
-    left = await desk.stored(hanging)
+    left = await desk.load(hanging)
     assert replace(left, text="") == hanging  # as it was begun: the next start shows it as cut short
 
 
@@ -508,19 +508,19 @@ async def test_what_the_model_may_not_read_is_not_read_through_earlier_replies(
     entry = await desk.write("A kingfisher, a letter.")
     await desk.search.wait_until_idle(desk.keys.user_id)
     also = [other.id] if what == "answered too" else []
-    reply = await desk.ended(await desk.replies.ask(desk.keys, entry.id, "UTC", DAY, also=also))
+    reply = await desk.wait_until_ended(await desk.replies.ask(desk.keys, entry.id, "UTC", DAY, also_answers=also))
     assert "kingfisher letter" in last_prompt(scripted)
     further = await desk.journal.answer(desk.keys, reply.id, "And the weather?", "UTC")
-    later = await desk.ended(await desk.ask(further))
+    later = await desk.wait_until_ended(await desk.ask(further))
     assert "came from Lisbon" in last_prompt(scripted)  # as long as all stands, the thread is read whole
     last = await desk.journal.answer(desk.keys, later.id, "And the river?", "UTC")
     if how == "kept":
-        await desk.journal.withhold(desk.keys, other.id, withheld=True)
+        await desk.journal.set_withheld(desk.keys, other.id, withheld=True)
     else:
         await desk.journal.delete(desk.keys, other.id)
     if how == "erased":
         await desk.journal.erase(desk.keys, other.id)
-    await desk.ended(await desk.ask(last))
+    await desk.wait_until_ended(await desk.ask(last))
     assert "And the weather?" in last_prompt(scripted)
     assert "Lisbon" not in last_prompt(scripted)
 
@@ -541,14 +541,14 @@ async def test_what_is_erased_while_a_reply_streams_does_not_come_back(
     entry = await desk.write("A kingfisher, a letter.")
     await desk.search.wait_until_idle(desk.keys.user_id)
     reply = await desk.ask(entry)
-    await desk.until(reply, lambda state: "So it was." in state.text and QUOTE in state.text)
+    await desk.wait_for(reply, lambda state: "So it was." in state.text and QUOTE in state.text)
     await eraser.journal.delete(eraser.keys, other.id)
     await eraser.journal.erase(eraser.keys, other.id)
-    shown = await asyncio.wait_for(desk.ended(reply), 60)  # although the model does not end
+    shown = await asyncio.wait_for(desk.wait_until_ended(reply), 60)  # although the model does not end
     end.set()
-    kept = await desk.stored(reply)
+    kept = await desk.load(reply)
     assert kept.state == "stopped"
-    assert kept.note in (DELETED_MEANWHILE, ERASED_MEANWHILE)  # whichever was noticed first
+    assert kept.note in (SOURCE_DELETED, SOURCE_ERASED)  # whichever was noticed first
     assert "So it was." in kept.text
     for state in (shown, kept):
         assert QUOTE not in state.text
@@ -574,12 +574,12 @@ async def test_a_reply_that_is_stored_between_the_look_and_the_erasure_forgets_t
 
     async def erase(self: Entries, *given: object) -> list[Entry]:
         end.set()
-        await desk.ended(reply)
+        await desk.wait_until_ended(reply)
         return await real(self, *given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Entries, "erase", erase)
     await desk.journal.erase(desk.keys, other.id)
-    kept = await desk.stored(reply)
+    kept = await desk.load(reply)
     assert kept.state == "done"
     assert QUOTE not in kept.text
 
@@ -587,26 +587,26 @@ async def test_a_reply_that_is_stored_between_the_look_and_the_erasure_forgets_t
 async def test_a_reply_forgets_an_erased_message_it_answers(desk: Desk, scripted: ScriptedModel) -> None:
     end = asyncio.Event()
     scripted.script(Reply(["First."]), Reply(["Second, ", "and on."], gates={1: end}))
-    first = await desk.ended(await desk.ask(await desk.write("The heron.")))
+    first = await desk.wait_until_ended(await desk.ask(await desk.write("The heron.")))
     answer = await desk.journal.answer(desk.keys, first.id, "The otter.", "UTC")
     reply = await desk.ask(answer)
-    await desk.until(reply, lambda state: bool(state.text))
+    await desk.wait_for(reply, lambda state: bool(state.text))
     await desk.journal.delete(desk.keys, answer.id)
     await desk.journal.erase(desk.keys, answer.id)
     end.set()
-    await desk.ended(reply)
-    assert (await desk.stored(reply)).parent_id == first.id
+    await desk.wait_until_ended(reply)
+    assert (await desk.load(reply)).parent_id == first.id
 
 
 async def test_a_reply_to_what_is_kept_from_the_model_meanwhile_ends(desk: Desk, scripted: ScriptedModel) -> None:
     scripted.script(Reply(["Half a", " sentence"], fault="hang"))
     entry = await desk.write("The heron.")
     reply = await desk.ask(entry)
-    await desk.until(reply, lambda state: state.text == "Half a sentence")
-    await desk.journal.withhold(desk.keys, entry.id, withheld=True)
-    ended = await asyncio.wait_for(desk.ended(reply), 60)
-    assert (ended.text, ended.state, ended.note) == ("Half a sentence", "stopped", KEPT_MEANWHILE)
-    assert (await desk.stored(reply)).withheld
+    await desk.wait_for(reply, lambda state: state.text == "Half a sentence")
+    await desk.journal.set_withheld(desk.keys, entry.id, withheld=True)
+    ended = await asyncio.wait_for(desk.wait_until_ended(reply), 60)
+    assert (ended.text, ended.state, ended.note) == ("Half a sentence", "stopped", SOURCE_WITHHELD)
+    assert (await desk.load(reply)).withheld
     await asyncio.wait_for(scripted.chat_requests[0].ended.wait(), 60)
 
 
@@ -623,12 +623,12 @@ async def test_a_reply_ends_when_what_it_draws_on_is_deleted(
     entry = await desk.write("A kingfisher, a letter.")
     await desk.search.wait_until_idle(desk.keys.user_id)
     reply = await desk.ask(entry)
-    await desk.until(reply, lambda state: bool(state.text))
+    await desk.wait_for(reply, lambda state: bool(state.text))
     await deleter.journal.delete(deleter.keys, other.id)
-    ended = await asyncio.wait_for(desk.ended(reply), 30)  # although the model does not end
+    ended = await asyncio.wait_for(desk.wait_until_ended(reply), 30)  # although the model does not end
     end.set()
-    kept = await desk.stored(reply)
-    assert (ended.state, kept.state, kept.note) == ("stopped", "stopped", DELETED_MEANWHILE)
+    kept = await desk.load(reply)
+    assert (ended.state, kept.state, kept.note) == ("stopped", "stopped", SOURCE_DELETED)
     assert kept.text.strip() == "So it was."
 
 
@@ -643,8 +643,8 @@ async def test_a_reply_that_waits_for_its_turn_to_answer_what_is_deleted_says_so
     second = await desk.ask(entry)
     await desk.journal.delete(desk.keys, entry.id)
     end.set()
-    await desk.ended(first)
-    ended = await desk.ended(second)
+    await desk.wait_until_ended(first)
+    ended = await desk.wait_until_ended(second)
     assert (ended.text, ended.note) == ("", "This entry was deleted.")
     assert len(scripted.chat_requests) == 1
 
@@ -656,17 +656,17 @@ async def test_a_reply_whose_keys_are_locked_ends_and_is_found_cut_short(
     scripted.script(Reply(["One ", "two ", "three."], gates={1: more}))
     entry = await desk.write("Count.")
     reply = await desk.ask(entry)
-    await desk.until(reply, lambda state: state.text == "One ")
-    following = asyncio.create_task(desk.ended(reply))
+    await desk.wait_for(reply, lambda state: state.text == "One ")
+    following = asyncio.create_task(desk.wait_until_ended(reply))
     desk.keys.close()  # as at a lock for which the disk was too slow
     more.set()
     assert (await asyncio.wait_for(following, 60)).state == "stopped"
     user_id, keys = made
     desk.keys = open_keyring(user_id, keys.master, keys.sealed)
-    assert (await desk.stored(reply)).state == "streaming"
-    assert (await asyncio.wait_for(desk.ended(reply), 60)).note == CUT_SHORT
-    assert (await desk.stored(reply)).state == "stopped"
-    again = await desk.ended(await desk.ask(entry))
+    assert (await desk.load(reply)).state == "streaming"
+    assert (await asyncio.wait_for(desk.wait_until_ended(reply), 60)).note == INTERRUPTED
+    assert (await desk.load(reply)).state == "stopped"
+    again = await desk.wait_until_ended(await desk.ask(entry))
     assert (again.state, again.id == reply.id) == ("done", False)
 
 
@@ -676,20 +676,20 @@ async def test_what_could_not_be_stored_at_a_lock_is_cut_short_and_not_written_f
     scripted.script(Reply(["Half"], fault="hang"))
     entry = await desk.write("Go on.")
     reply = await desk.ask(entry)
-    while (await desk.stored(reply)).text != "Half":  # noqa: ASYNC110 -- it is stored in the background
+    while (await desk.load(reply)).text != "Half":  # noqa: ASYNC110 -- it is stored in the background
         await asyncio.sleep(0.01)
     full.append(True)
     await desk.replies.lock(desk.keys.user_id)
-    while desk.replies._live:  # noqa: ASYNC110
+    while desk.replies._live_replies:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     full.clear()
-    assert (await desk.stored(reply)).state == "streaming"  # as it was left
+    assert (await desk.load(reply)).state == "streaming"  # as it was left
     again = await desk.ask(entry)
     assert again.id != reply.id
-    assert (await desk.ended(again)).state == "done"
-    shown = await desk.ended(reply)
-    assert (shown.text, shown.state, shown.note) == ("Half", "stopped", CUT_SHORT)
-    assert await desk.stored(reply) == shown
+    assert (await desk.wait_until_ended(again)).state == "done"
+    shown = await desk.wait_until_ended(reply)
+    assert (shown.text, shown.state, shown.note) == ("Half", "stopped", INTERRUPTED)
+    assert await desk.load(reply) == shown
 
 
 async def test_a_reply_whose_keys_are_gone_before_it_is_stored_is_let_go(
@@ -697,7 +697,7 @@ async def test_a_reply_whose_keys_are_gone_before_it_is_stored_is_let_go(
 ) -> None:
     scripted.script(Reply(["Half"], fault="hang"))
     reply = await desk.ask(await desk.write("Go on."))
-    await desk.until(reply, lambda state: state.text == "Half")
+    await desk.wait_for(reply, lambda state: state.text == "Half")
     slow = asyncio.Event()
 
     async def update_all(self: Entries, *given: object) -> list[Entry]:
@@ -705,19 +705,19 @@ async def test_a_reply_whose_keys_are_gone_before_it_is_stored_is_let_go(
         raise StaleRevision("Somebody else was first.")
 
     monkeypatch.setattr(Entries, "update_all", update_all)
-    live = desk.replies._live[reply.id]
+    live = desk.replies._live_replies[reply.id]
     await desk.replies.lock(desk.keys.user_id)
     desk.keys.close()
     slow.set()
     assert live.task is not None
     await asyncio.wait_for(live.task, 60)
-    assert live.finished
-    assert not desk.replies._live
+    assert live.is_finished
+    assert not desk.replies._live_replies
 
 
 async def test_a_look_at_a_reply_that_ended_meanwhile_does_not_cut_it(desk: Desk, scripted: ScriptedModel) -> None:
     scripted.script(Reply(["All of it."]))
     reply = await desk.ask(await desk.write("Go on."))
-    ended = await desk.ended(reply)
-    assert await desk.replies.settle(desk.keys, reply) == ended  # as it was read a moment before
-    assert await desk.stored(reply) == ended
+    ended = await desk.wait_until_ended(reply)
+    assert await desk.replies.reconcile(desk.keys, reply) == ended  # as it was read a moment before
+    assert await desk.load(reply) == ended

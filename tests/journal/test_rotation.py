@@ -44,7 +44,7 @@ async def test_everything_is_sealed_anew_and_reads_as_before(db: LocalDB, lived:
     rows = {kind.table: len(raw(f"SELECT 1 FROM {kind.table}")) for kind in SEALED_KINDS}
     (old_key,) = raw("SELECT sealed FROM data_keys")
     rotation = Rotation(db)
-    await rotation.begin(lived)
+    await rotation.start(lived)
     assert await rotation.finish(lived) == []
     assert epochs(raw) == {2}
     assert await db.entries.list_day(lived, DAY) == before
@@ -53,13 +53,13 @@ async def test_everything_is_sealed_anew_and_reads_as_before(db: LocalDB, lived:
     assert await db.search_history.recent(lived) == ["one"]
     files = [file for file in db.path.parent.iterdir() if file.name.startswith(db.path.name)]
     assert not any(old_key[0] in file.read_bytes() for file in files)  # erased, also from the log
-    await rotation.begin(lived)
+    await rotation.start(lived)
     await rotation.finish(lived)
     assert epochs(raw) == {3}
 
 
 async def test_new_writes_have_the_new_key_at_once(db: LocalDB, lived: Keyring, raw: Raw) -> None:
-    await Rotation(db).begin(lived)
+    await Rotation(db).start(lived)
     made = entry("after")
     await db.entries.add(lived, made)
     assert [sealed_epoch(row[0]) for row in raw("SELECT sealed FROM entries WHERE id=?", made.id)] == [2]
@@ -68,9 +68,9 @@ async def test_new_writes_have_the_new_key_at_once(db: LocalDB, lived: Keyring, 
 
 async def test_one_change_at_a_time(db: LocalDB, lived: Keyring) -> None:
     rotation = Rotation(db)
-    await rotation.begin(lived)
+    await rotation.start(lived)
     with pytest.raises(StaleRevision):
-        await rotation.begin(lived)
+        await rotation.start(lived)
 
 
 async def test_writing_goes_on_meanwhile(db: LocalDB, keys: Keyring, raw: Raw) -> None:
@@ -78,7 +78,7 @@ async def test_writing_goes_on_meanwhile(db: LocalDB, keys: Keyring, raw: Raw) -
     await db.entries.add(keys, *made)
     stale = open_keyring(keys.user_id, keys.master, await db.users.keys(keys.user_id))  # another worker
     rotation = Rotation(db)
-    await rotation.begin(keys)
+    await rotation.start(keys)
     texts = {each.id: each.text for each in made}
 
     async def write(ring: Keyring, part: list[Entry]) -> None:
@@ -105,7 +105,7 @@ async def test_a_late_write_under_a_key_that_is_gone_is_refused(db: LocalDB, liv
     late = open_keyring(lived.user_id, lived.master, await db.users.keys(lived.user_id))
     kept = (await db.entries.list_day(lived, DAY))[0]
     rotation = Rotation(db)
-    await rotation.begin(lived)
+    await rotation.start(lived)
     await rotation.finish(lived)
     with pytest.raises(StorageError):
         await db.entries.add(late, entry("too late"))
@@ -123,10 +123,10 @@ async def test_a_late_write_under_a_key_that_is_gone_is_refused(db: LocalDB, liv
 async def test_stopped_and_taken_up_again(stops: int, db: LocalDB, keys: Keyring, raw: Raw) -> None:
     made = [entry(f"line {number}") for number in range(400)]
     await db.entries.add(keys, *made)
-    await Rotation(db).begin(keys)
+    await Rotation(db).start(keys)
     for _ in range(stops):
         rotation = Rotation(db)
-        await rotation.tend(keys)
+        await rotation.resume_pending(keys)
         seen = sum(sealed_epoch(row[0]) == 2 for row in raw("SELECT sealed FROM entries"))
         while await db.key_rotation.count_data_keys(keys.user_id) > 1 and (  # noqa: ASYNC110 -- the file is watched
             sum(sealed_epoch(row[0]) == 2 for row in raw("SELECT sealed FROM entries")) == seen
@@ -153,7 +153,7 @@ async def test_what_does_not_open_is_in_nobodys_way(
     raw("UPDATE entries SET sealed=? WHERE id=?", flipped, broken[0])
     damage("vectors")
     rotation = Rotation(db)
-    await rotation.begin(lived)
+    await rotation.start(lived)
     unreadable = await rotation.finish(lived)
     assert sorted(each.kind.table for each in unreadable) == ["entries", "vectors"]
     assert raw("SELECT sealed FROM entries WHERE id=?", broken[0]) == [(flipped,)]  # as it was
@@ -161,7 +161,7 @@ async def test_what_does_not_open_is_in_nobodys_way(
     assert [row[0] for row in raw("SELECT epoch FROM data_keys")] == [2]
     assert await db.key_rotation.unreadable_count(lived.user_id) == 1
     assert [each.state for each in await db.entries.list_day(lived, DAY)].count("unreadable") == 1
-    await rotation.begin(lived)
+    await rotation.start(lived)
     assert [each.kind.table for each in await rotation.finish(lived)] == ["entries"]
 
 
@@ -173,7 +173,7 @@ async def test_nobody_elses_records_are_touched(db: LocalDB, lived: Keyring, raw
     await db.entries.add(bob, entry("bob's"))
     before = raw("SELECT * FROM entries WHERE user_id=?", user_id)
     rotation = Rotation(db)
-    await rotation.begin(lived)
+    await rotation.start(lived)
     await rotation.finish(lived)
     assert raw("SELECT * FROM entries WHERE user_id=?", user_id) == before
     assert [each.text for each in await db.entries.list_day(bob, DAY)] == ["bob's"]
@@ -181,9 +181,9 @@ async def test_nobody_elses_records_are_touched(db: LocalDB, lived: Keyring, raw
 
 async def test_a_lock_in_the_middle_ends_it(db: LocalDB, lived: Keyring) -> None:
     rotation = Rotation(db)
-    await rotation.begin(lived)
+    await rotation.start(lived)
     master = lived.master
-    await rotation.tend(lived)
+    await rotation.resume_pending(lived)
     lived.close()
     await rotation.close()
     with suppress(StorageError):

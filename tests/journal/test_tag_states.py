@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from llamora.journal.entries import Journal
-from llamora.journal.tags import TraceError
+from llamora.journal.tags import TagError
 from llamora.persistence.connection import NotFound
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
@@ -93,7 +93,7 @@ class Desk:
         self.search = SearchService(self.db, Embedder(EmbeddingSettings(enabled=False), path.parent), SearchSettings())
         self.journal = Journal(self.db, self.search, EntrySettings())
         self.keys = open_keyring(USER, made.master, made.sealed)
-        self.traces = self.journal.traces
+        self.traces = self.journal.tags
         await self.search.start()
         await self.search.unlock(self.keys)
         return self
@@ -291,8 +291,8 @@ class Traced(RuleBasedStateMachine):
             return
         before, other = self.copy(), key(name)
         try:
-            undo = self.run(self.desk.traces.alias(self.desk.keys, self.hashed(trace), name))
-        except TraceError:
+            undo = self.run(self.desk.traces.add_alias(self.desk.keys, self.hashed(trace), name))
+        except TagError:
             assert other == trace or self.paper.aliases.get(other, trace) in self.paper.there() - {trace}
             return
         assert other != trace
@@ -306,7 +306,9 @@ class Traced(RuleBasedStateMachine):
     def hide(self, data: st.DataObject, hidden: bool) -> None:
         if (trace := self.trace(data)) is not None:
             before = self.copy()
-            self.changed(before, self.run(self.desk.traces.hide(self.desk.keys, self.hashed(trace), hidden=hidden)))
+            self.changed(
+                before, self.run(self.desk.traces.set_hidden(self.desk.keys, self.hashed(trace), hidden=hidden))
+            )
             (self.paper.hidden.add if hidden else self.paper.hidden.discard)(trace)
 
     @rule(data=st.data())
@@ -366,11 +368,11 @@ class Traced(RuleBasedStateMachine):
         await desk.search.search(desk.keys, "rain", today=DAYS[-1])  # takes up what another process wrote
         await desk.search.wait_until_idle(desk.keys.user_id)
         paper, keys = self.paper, desk.keys
-        on = await desk.traces.on(keys, list(paper.days))
+        on = await desk.traces.tags_of(keys, list(paper.days))
         expected = {(tag_hash(keys, trace), entry) for trace, entry in paper.links}
         assert {(trace.id, entry) for entry, traces in on.items() for trace in traces} == expected
-        uses = [*await desk.traces.all(keys), *await desk.traces.all(keys, hidden=True)]
-        counted = {use.id: (use.entries, use.first, use.last, use.hidden) for use in uses}
+        uses = [*await desk.traces.list_tags(keys), *await desk.traces.list_tags(keys, hidden=True)]
+        counted = {use.id: (use.entry_count, use.first_day, use.last_day, use.hidden) for use in uses}
         assert len(counted) == len(uses)
         assert counted == {
             tag_hash(keys, trace): (len(days), days[0], days[-1], trace in paper.hidden)
@@ -378,7 +380,7 @@ class Traced(RuleBasedStateMachine):
             if (days := paper.shown(trace))
         }
         for trace in paper.there():
-            heat = Counter(day for _, day in await desk.traces.entries(keys, tag_hash(keys, trace)))
+            heat = Counter(day for _, day in await desk.traces.entries_with_tag(keys, tag_hash(keys, trace)))
             assert heat == Counter(paper.shown(trace))
         for name in ("lake", "Straße", "quokka"):
             found = await desk.search.search(keys, f"tag:{name}", today=DAYS[-1], limit=50)

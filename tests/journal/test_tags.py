@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamora.journal.tags import Trace, TraceError
+from llamora.journal.tags import Tag, TagError
 from llamora.persistence.connection import NotFound, StaleRevision, Transaction
 from llamora.persistence.schema import TAG_CHANGES, TAG_META
 from llamora.persistence.tag_changes import MAX_RECENT_CHANGES, MAX_TOUCHED, TagMeta, TouchedItems, tag_hash
@@ -86,11 +86,11 @@ def test_every_text_can_be_looked_through(text: str) -> None:
 
 
 async def names_on(desk: Desk, entry_id: bytes) -> list[str]:
-    return [trace.name for trace in (await desk.journal.traces.on(desk.keys, [entry_id])).get(entry_id, [])]
+    return [trace.name for trace in (await desk.journal.tags.tags_of(desk.keys, [entry_id])).get(entry_id, [])]
 
 
-async def by_name(desk: Desk, name: str) -> Trace:
-    return next(trace for trace in await desk.journal.traces.all(desk.keys) if trace.name == name)
+async def by_name(desk: Desk, name: str) -> Tag:
+    return next(trace for trace in await desk.journal.tags.list_tags(desk.keys) if trace.name == name)
 
 
 async def write(desk: Desk, text: str, day: date = DAY) -> bytes:
@@ -98,7 +98,7 @@ async def write(desk: Desk, text: str, day: date = DAY) -> bytes:
 
 
 async def test_the_text_makes_and_unmakes_them(desk: Desk) -> None:
-    traces = desk.journal.traces
+    traces = desk.journal.tags
     entry_id = await write(desk, "To the #lake with #Anna")
     await traces.add(desk.keys, entry_id, "boats and oars")
     assert await names_on(desk, entry_id) == ["Anna", "boats and oars", "lake"]
@@ -108,27 +108,27 @@ async def test_the_text_makes_and_unmakes_them(desk: Desk) -> None:
     assert await names_on(desk, entry_id) == ["boats and oars", "Sea"]
     await desk.journal.delete(desk.keys, entry_id)
     await desk.search.wait_until_idle(desk.keys.user_id)
-    assert await traces.all(desk.keys) == []
+    assert await traces.list_tags(desk.keys) == []
     await desk.journal.restore(desk.keys, entry_id)
     await desk.search.wait_until_idle(desk.keys.user_id)
-    assert [trace.name for trace in await traces.all(desk.keys)] == ["boats and oars", "Sea"]
+    assert [trace.name for trace in await traces.list_tags(desk.keys)] == ["boats and oars", "Sea"]
 
 
 async def test_a_name_that_moved_goes_on_to_mean_its_trace(desk: Desk) -> None:
-    traces = desk.journal.traces
+    traces = desk.journal.tags
     first, second = await write(desk, "#lake"), await write(desk, "#sea")
     await desk.search.wait_until_idle(desk.keys.user_id)
     lake, undo = await traces.rename(desk.keys, (await by_name(desk, "lake")).id, "Walden")
     third = await write(desk, "again at the #lake")
     assert await names_on(desk, first) == await names_on(desk, third) == ["Walden"]
-    assert [alias.name for alias in await traces.aliases(desk.keys, lake)] == ["lake"]
+    assert [alias.name for alias in await traces.list_aliases(desk.keys, lake)] == ["lake"]
     found = await desk.search.search(desk.keys, "tag:lake", today=TODAY)
     assert {hit.entry_id for hit in found.hits} == {first, third}
-    with pytest.raises(TraceError):
-        await traces.alias(desk.keys, (await by_name(desk, "sea")).id, "lake")
+    with pytest.raises(TagError):
+        await traces.add_alias(desk.keys, (await by_name(desk, "sea")).id, "lake")
     await traces.merge(desk.keys, lake, (await by_name(desk, "sea")).id)
     assert await names_on(desk, third) == ["sea"]
-    assert {alias.name for alias in await traces.aliases(desk.keys, (await by_name(desk, "sea")).id)} == {
+    assert {alias.name for alias in await traces.list_aliases(desk.keys, (await by_name(desk, "sea")).id)} == {
         "lake",
         "Walden",
     }
@@ -141,43 +141,43 @@ async def test_a_name_that_moved_goes_on_to_mean_its_trace(desk: Desk) -> None:
 async def test_two_processes_know_the_same(desk: Desk) -> None:
     entry_id = await write(desk, "#lake")
     await desk.search.wait_until_idle(desk.keys.user_id)
-    assert [trace.name for trace in await desk.journal.traces.all(desk.keys)] == ["lake"]
+    assert [trace.name for trace in await desk.journal.tags.list_tags(desk.keys)] == ["lake"]
     await desk.db.tags.add(desk.keys, entry_id, "elsewhere")  # as another process would: past what is in memory
-    assert {trace.name for trace in await desk.journal.traces.all(desk.keys)} == {"lake", "elsewhere"}
+    assert {trace.name for trace in await desk.journal.tags.list_tags(desk.keys)} == {"lake", "elsewhere"}
 
 
 async def test_a_change_that_is_not_kept_is_not_remembered(desk: Desk) -> None:
-    traces = desk.journal.traces
+    traces = desk.journal.tags
     entry_id = await write(desk, "#lake")
     await desk.search.wait_until_idle(desk.keys.user_id)
-    assert [trace.name for trace in await traces.all(desk.keys)] == ["lake"]
+    assert [trace.name for trace in await traces.list_tags(desk.keys)] == ["lake"]
     entry = await desk.db.entries.get(desk.keys, entry_id)
 
     async def refuse(_: Transaction) -> None:
         raise StaleRevision("Somebody else was first.")
 
-    steps = [*traces.writing(desk.keys, entry_id, entry.text, "#sea"), refuse]
+    steps = [*traces.steps_for_edit(desk.keys, entry_id, entry.text, "#sea"), refuse]
     with pytest.raises(StaleRevision):
         await desk.db.entries.update(desk.keys, entry, steps)
     # Another process makes the change that has the same revision of the book.
     await desk.db.tags.add(desk.keys, entry_id, "elsewhere")
-    assert {trace.name for trace in await traces.all(desk.keys)} == {"lake", "elsewhere"}
+    assert {trace.name for trace in await traces.list_tags(desk.keys)} == {"lake", "elsewhere"}
 
 
 async def only(desk: Desk, name: str) -> bytes:
     """The trace of that name, which nothing has counted yet."""
-    return (await desk.journal.traces.of_name(desk.keys, name)).id
+    return (await desk.journal.tags.find_by_name(desk.keys, name)).id
 
 
 async def also_called(desk: Desk, name: str) -> set[str]:
-    return {alias.name for alias in await desk.journal.traces.aliases(desk.keys, await only(desk, name))}
+    return {alias.name for alias in await desk.journal.tags.list_aliases(desk.keys, await only(desk, name))}
 
 
 async def test_an_undo_after_a_name_was_given_away(desk: Desk) -> None:
-    traces, keys = desk.journal.traces, desk.keys
+    traces, keys = desk.journal.tags, desk.keys
     first, second = await write(desk, "#lake"), await write(desk, "#sea")
     undo = await traces.remove(keys, first, await only(desk, "lake"))
-    await traces.alias(keys, await only(desk, "sea"), "lake")
+    await traces.add_alias(keys, await only(desk, "sea"), "lake")
     await traces.undo(keys, undo)
     assert await names_on(desk, first) == await names_on(desk, second) == ["sea"]
     await desk.search.wait_until_idle(keys.user_id)
@@ -186,7 +186,7 @@ async def test_an_undo_after_a_name_was_given_away(desk: Desk) -> None:
 
 
 async def test_an_undo_takes_nothing_from_later_changes(desk: Desk) -> None:
-    traces, keys = desk.journal.traces, desk.keys
+    traces, keys = desk.journal.tags, desk.keys
     first, second = await write(desk, "#lake"), await write(desk, "#sea")
     _, undo = await traces.rename(keys, await only(desk, "lake"), "Walden")
     await traces.merge(keys, await only(desk, "Walden"), await only(desk, "sea"))
@@ -195,13 +195,13 @@ async def test_an_undo_takes_nothing_from_later_changes(desk: Desk) -> None:
     assert await names_on(desk, second) == ["sea"]
     assert await also_called(desk, "sea") == {"Walden"}
     # A name that entries bear by now is theirs.
-    undo = await traces.unalias(keys, tag_hash(keys, "Walden"))
+    undo = await traces.remove_alias(keys, tag_hash(keys, "Walden"))
     third = await write(desk, "#walden")
     await traces.undo(keys, undo)
     assert await also_called(desk, "sea") == set()
     assert await names_on(desk, third) == ["walden"]
     # What is hidden is so under its new name too, and a later spelling stays.
-    undo = await traces.hide(keys, await only(desk, "sea"), hidden=True)
+    undo = await traces.set_hidden(keys, await only(desk, "sea"), hidden=True)
     off = await traces.remove(keys, second, await only(desk, "sea"))
     await traces.rename(keys, await only(desk, "sea"), "Ocean")
     await traces.rename(keys, await only(desk, "ocean"), "OCEAN")
@@ -209,15 +209,15 @@ async def test_an_undo_takes_nothing_from_later_changes(desk: Desk) -> None:
     await traces.undo(keys, off)
     assert await names_on(desk, second) == ["OCEAN"]
     await desk.search.wait_until_idle(keys.user_id)
-    assert [trace.name for trace in await traces.all(keys)] == ["lake", "OCEAN", "walden"]
+    assert [trace.name for trace in await traces.list_tags(keys)] == ["lake", "OCEAN", "walden"]
 
 
 async def test_other_names_never_lead_to_other_names(desk: Desk) -> None:
-    traces, keys = desk.journal.traces, desk.keys
+    traces, keys = desk.journal.tags, desk.keys
     first, second = await write(desk, "#lake"), await write(desk, "#sea")
     await traces.rename(keys, await only(desk, "lake"), "Walden")
     await traces.remove(keys, first, await only(desk, "Walden"))  # nothing bears it any more: its names are free
-    await traces.alias(keys, await only(desk, "sea"), "Walden")
+    await traces.add_alias(keys, await only(desk, "sea"), "Walden")
     assert await names_on(desk, await write(desk, "#lake again")) == ["sea"]
     assert await also_called(desk, "sea") == {"lake", "Walden"}
     # In a circle: each is called as the other was.
@@ -225,19 +225,19 @@ async def test_other_names_never_lead_to_other_names(desk: Desk) -> None:
     await traces.rename(keys, await only(desk, "lake"), "sea")
     assert await names_on(desk, second) == ["sea"]
     assert await names_on(desk, await write(desk, "#lake and #Walden")) == ["sea"]
-    with pytest.raises(TraceError):
-        await traces.alias(keys, await only(desk, "sea"), "SEA")
+    with pytest.raises(TagError):
+        await traces.add_alias(keys, await only(desk, "sea"), "SEA")
 
 
 async def test_what_is_erased_leaves_no_name_behind(desk: Desk) -> None:
-    traces, keys = desk.journal.traces, desk.keys
+    traces, keys = desk.journal.tags, desk.keys
     gone, stays = await write(desk, "#quokka and #wombat"), await write(desk, "#numbat")
-    await traces.hide(keys, await only(desk, "quokka"), hidden=True)
+    await traces.set_hidden(keys, await only(desk, "quokka"), hidden=True)
     await traces.rename(keys, await only(desk, "wombat"), "bandicoot")
     await traces.remove(keys, gone, await only(desk, "bandicoot"))
     await traces.add(keys, gone, "potoroo")
-    await traces.alias(keys, await only(desk, "potoroo"), "bettong")
-    await traces.alias(keys, await only(desk, "numbat"), "dunnart")
+    await traces.add_alias(keys, await only(desk, "potoroo"), "bettong")
+    await traces.add_alias(keys, await only(desk, "numbat"), "dunnart")
     await traces.remove(keys, stays, await only(desk, "numbat"))
     await desk.journal.delete(keys, gone)
     await desk.journal.erase(keys, gone)
@@ -273,7 +273,7 @@ async def test_what_is_erased_leaves_no_name_behind(desk: Desk) -> None:
 )
 async def test_whatever_a_trace_is_called_it_is_found_by_that(desk: Desk, name: str) -> None:
     entry_id, _ = await write(desk, "Rain."), await write(desk, "Snow, today, 12 of it, and by the lake.")
-    await desk.journal.traces.add(desk.keys, entry_id, name)
+    await desk.journal.tags.add(desk.keys, entry_id, name)
     await desk.search.wait_until_idle(desk.keys.user_id)
     found = await desk.search.search(desk.keys, f'tag:"{name}"', today=TODAY)
     assert {hit.entry_id for hit in found.hits} == {entry_id}
@@ -301,13 +301,13 @@ def test_a_book_tells_what_its_latest_changes_were_about() -> None:
 
 async def test_another_process_follows_small_and_large_changes(desks: Callable[..., Awaitable[Desk]]) -> None:
     here, there = await desks(), await desks()
-    keys, traces = here.keys, here.journal.traces
+    keys, traces = here.keys, here.journal.tags
 
     async def agree(expected: dict[str, int]) -> None:
         for desk in (here, there):
             await desk.search.search(keys, "rain", today=TODAY)
             await desk.search.wait_until_idle(keys.user_id)
-            assert {trace.name: trace.entries for trace in await desk.journal.traces.all(keys)} == expected
+            assert {trace.name: trace.entry_count for trace in await desk.journal.tags.list_tags(keys)} == expected
             for name, count in expected.items():
                 found = await desk.search.search(keys, f"tag:{name}", today=TODAY, limit=100)
                 assert len(found.hits) == count
@@ -320,7 +320,7 @@ async def test_another_process_follows_small_and_large_changes(desks: Callable[.
     _, undo = await traces.rename(keys, await only(here, "few"), "some")
     await agree({"many": len(ids), "some": 3})
     await traces.undo(keys, undo)
-    await traces.hide(keys, await only(here, "few"), hidden=True)
+    await traces.set_hidden(keys, await only(here, "few"), hidden=True)
     await agree({"many": len(ids)})
     await traces.rename(keys, await only(here, "many"), "all")
     await traces.remove(keys, ids[0], await only(here, "all"))
@@ -334,9 +334,9 @@ async def test_a_name_that_still_stands_in_the_text_keeps_its_trace(desk: Desk) 
     """Both names mean one trace by now: with one of them gone the other is there."""
     entry = await desk.write("Saw #old and #new.")
     old = tag_hash(desk.keys, "old")
-    await desk.journal.traces.rename(desk.keys, old, "new")
+    await desk.journal.tags.rename(desk.keys, old, "new")
     await desk.journal.edit(desk.keys, entry.id, "Saw #new.", entry.revision)
-    (borne,) = (await desk.journal.traces.on(desk.keys, [entry.id]))[entry.id]
+    (borne,) = (await desk.journal.tags.tags_of(desk.keys, [entry.id]))[entry.id]
     assert borne.name == "new"
 
 
@@ -345,4 +345,4 @@ async def test_only_what_was_written_bears_traces(desk: Desk) -> None:
     reply = replace(entry, id=secrets.token_bytes(16), role="reply", text="A heron, you say.", parent_id=entry.id)
     await desk.db.entries.add(desk.keys, reply)
     with pytest.raises(NotFound):
-        await desk.journal.traces.add(desk.keys, reply.id, "birds")
+        await desk.journal.tags.add(desk.keys, reply.id, "birds")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from llamora.dates import day_edges
 from llamora.journal import entries as entries_module
 from llamora.journal.accounts import Accounts
-from llamora.journal.entries import MOMENTS, Journal, threads
+from llamora.journal.entries import MAX_CLOCK_CORRECTION, Journal, build_threads
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.entries import Entry
 from llamora.persistence.users import User
@@ -81,16 +81,16 @@ class Desk:
 
     def move(self, keys: Keyring, zone: str) -> str:
         """Set the writer's zone, and return the one that then is in force."""
-        profile = self.do(self.accounts.profile(keys))
+        profile = self.do(self.accounts.get_profile(keys))
         self.do(self.accounts.save_profile(keys, replace(profile, zone=zone)))
-        return self.do(self.accounts.profile(keys)).zone
+        return self.do(self.accounts.get_profile(keys)).zone
 
     def write(self, journal: Journal, keys: Keyring, now: datetime, zone: str, day: date | None = None) -> Entry:
         with patch.object(entries_module, "utc_now", lambda: now):
             return self.do(journal.write(keys, day, "a line", zone))
 
     def page(self, keys: Keyring, day: date) -> list[Entry]:
-        return [thread.root for thread in self.do(self.journal().page(keys, day))]
+        return [thread.root for thread in self.do(self.journal().get_page(keys, day))]
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_what_is_written_today_is_on_the_day_the_writer_s_clock_shows_and_stays_
         for day in (local.date() - timedelta(1), local.date() + timedelta(1)):
             assert desk.page(keys, day) == []
     month = [local.date() + timedelta(shift) for shift in range(-2, 3)]
-    assert desk.do(desk.journal().written_days(keys, month)) == {local.date()}
+    assert desk.do(desk.journal().find_written_days(keys, month)) == {local.date()}
 
 
 @some
@@ -155,7 +155,7 @@ def test_a_clock_that_jumps_loses_nothing_and_puts_nothing_on_a_wrong_day(
 
 
 @some
-@given(steps=st.lists(st.timedeltas(-MOMENTS / 8, timedelta(minutes=3)), min_size=2, max_size=8))
+@given(steps=st.lists(st.timedeltas(-MAX_CLOCK_CORRECTION / 8, timedelta(minutes=3)), min_size=2, max_size=8))
 @example(steps=[timedelta(), timedelta(), timedelta(seconds=-1), -TICK])
 def test_a_clock_put_right_by_moments_keeps_the_order_of_writing(desk: Desk, steps: list[timedelta]) -> None:
     keys, journal = desk.writer(), desk.journal()
@@ -164,7 +164,7 @@ def test_a_clock_put_right_by_moments_keeps_the_order_of_writing(desk: Desk, ste
     for step in steps:
         now += step
         written.append(desk.write(journal, keys, now, "UTC"))
-        assert abs(written[-1].at - now) < MOMENTS
+        assert abs(written[-1].at - now) < MAX_CLOCK_CORRECTION
     assert all(before.at < after.at for before, after in pairwise(written))
     assert desk.page(keys, date(2026, 11, 20)) == written
 
@@ -226,10 +226,10 @@ def test_in_a_thread_nothing_stands_before_what_it_answers(shape: list[tuple[int
     made_so_far.append(made(4, None))
     for to, minutes in shape:
         made_so_far.append(made(minutes, made_so_far[to % len(made_so_far)].id))
-    (thread,) = threads(sorted(made_so_far, key=lambda entry: (entry.at, entry.id)))
-    order = [entry.id for entry in (thread.root, *thread.later)]
+    (thread,) = build_threads(sorted(made_so_far, key=lambda entry: (entry.at, entry.id)))
+    order = [entry.id for entry in (thread.root, *thread.descendants)]
     assert sorted(order) == sorted(entry.id for entry in made_so_far)
     assert thread.root.parent_id is None
-    for entry in thread.later:
+    for entry in thread.descendants:
         assert entry.parent_id is not None
         assert order.index(entry.parent_id) < order.index(entry.id)

@@ -42,9 +42,9 @@ async def a_whole_thread(desk: Desk, text: str) -> tuple[Entry, list[Entry]]:
     """An entry that was edited, replied to, answered and replied to again, with everything that can hang on it."""
     root = await desk.write(text)
     root = await desk.journal.edit(desk.keys, root.id, text + " And on.", root.revision)
-    reply = await desk.ended(await desk.ask(root))
+    reply = await desk.wait_until_ended(await desk.ask(root))
     answer = await desk.journal.answer(desk.keys, reply.id, "An answer about kumquats.", "UTC")
-    second = await desk.ended(await desk.ask(answer))
+    second = await desk.wait_until_ended(await desk.ask(answer))
     for entry in (root, reply, answer, second):
         await desk.db.vectors.save(desk.keys, [EntryVectors(entry.id, entry.revision, "m", 4, bytes(16 * 40))])
     await desk.db.tags.add(desk.keys, root.id, "quinces")
@@ -59,8 +59,8 @@ async def found(desk: Desk, words: str) -> int:
 
 async def test_erasing_leaves_no_record_no_word_and_no_byte(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     stay, later = await a_whole_thread(desk, "What stays. " + "It has many words. " * 400)
-    await desk.journal.leave_draft(desk.keys, edit_draft_key(stay.id))
-    await desk.journal.leave_draft(desk.keys, answer_draft_key(later[-1].id))
+    await desk.journal.discard_draft(desk.keys, edit_draft_key(stay.id))
+    await desk.journal.discard_draft(desk.keys, answer_draft_key(later[-1].id))
     before = set(envelopes(desk.db.path))
     root, rest = await a_whole_thread(desk, "What goes, the persimmon. " + "It has many words too. " * 400)
     await desk.journal.delete(desk.keys, root.id)
@@ -81,7 +81,7 @@ async def test_erasing_leaves_no_record_no_word_and_no_byte(desk: Desk, monkeypa
     await desk.search.wait_until_idle(desk.keys.user_id)
     assert await found(desk, "persimmon") == 0
     assert await found(desk, "stays") == 1
-    assert await desk.journal.deleted(desk.keys) == []
+    assert await desk.journal.list_deleted(desk.keys) == []
     for entry in (root, *rest):
         with pytest.raises(NotFound):
             await desk.db.entries.get(desk.keys, entry.id)
@@ -89,15 +89,15 @@ async def test_erasing_leaves_no_record_no_word_and_no_byte(desk: Desk, monkeypa
 
 async def test_the_list_says_what_is_deleted_and_what_went_with_it(desk: Desk) -> None:
     first, second = await desk.write("first"), await desk.write("second")
-    reply = await desk.ended(await desk.ask(first))
+    reply = await desk.wait_until_ended(await desk.ask(first))
     await desk.journal.delete(desk.keys, second.id)
     await desk.journal.delete(desk.keys, first.id)
-    listed = await desk.journal.deleted(desk.keys)
+    listed = await desk.journal.list_deleted(desk.keys)
     assert [(entry.text, item.thread_ids) for entry, item in listed] == [("first", (reply.id,)), ("second", ())]
     assert all(item.deleted_at == entry.deleted for entry, item in listed)
     await desk.journal.restore(desk.keys, first.id)
-    assert [entry.text for entry, _ in await desk.journal.deleted(desk.keys)] == ["second"]
-    assert [t.root.text for t in await desk.journal.page(desk.keys, DAY)] == ["first"]
+    assert [entry.text for entry, _ in await desk.journal.list_deleted(desk.keys)] == ["second"]
+    assert [t.root.text for t in await desk.journal.get_page(desk.keys, DAY)] == ["first"]
 
 
 async def test_only_what_is_deleted_can_be_erased(desk: Desk) -> None:
@@ -108,7 +108,7 @@ async def test_only_what_is_deleted_can_be_erased(desk: Desk) -> None:
     await desk.journal.restore(desk.keys, entry.id)
     with pytest.raises(NotFound):
         await desk.journal.erase(desk.keys, entry.id)
-    assert (await desk.stored(entry)).text == "still here"
+    assert (await desk.load(entry)).text == "still here"
 
 
 async def test_erasing_and_bringing_back_at_once_do_one_of_the_two(desk: Desk) -> None:
@@ -119,7 +119,7 @@ async def test_erasing_and_bringing_back_at_once_do_one_of_the_two(desk: Desk) -
             desk.journal.restore(desk.keys, entry.id), desk.journal.erase(desk.keys, entry.id), return_exceptions=True
         )
         assert all(not isinstance(result, Exception) or isinstance(result, StorageError) for result in results)
-        assert [item for _, item in await desk.journal.deleted(desk.keys) if item.id == entry.id] == []
+        assert [item for _, item in await desk.journal.list_deleted(desk.keys) if item.id == entry.id] == []
         left = await desk.db.entries.get_many(desk.keys, [entry.id])
         assert all(other.deleted is None for other in left)
         assert bool(left) == isinstance(results[1], Exception)
@@ -139,28 +139,28 @@ async def test_what_is_brought_back_at_the_last_moment_is_not_erased(
     monkeypatch.setattr(desk.db.entries, "erase", erase_late)
     with pytest.raises(NotFound):
         await desk.journal.erase(desk.keys, entry.id)
-    assert (await desk.stored(entry)).deleted is None
+    assert (await desk.load(entry)).deleted is None
 
 
 async def test_a_thread_holds_together_when_a_message_in_its_middle_is_erased(desk: Desk) -> None:
     root = await desk.write("root")
-    reply = await desk.ended(await desk.ask(root))
+    reply = await desk.wait_until_ended(await desk.ask(root))
     answer = await desk.journal.answer(desk.keys, reply.id, "answer", "UTC")
     await desk.journal.delete(desk.keys, reply.id)
     assert await desk.journal.erase(desk.keys, reply.id) == [reply.id]
-    (thread,) = await desk.journal.page(desk.keys, DAY)
-    assert [entry.id for entry in (thread.root, *thread.later)] == [root.id, answer.id]
-    assert [entry.id for entry in thread.leading_to(answer.id)] == [root.id, answer.id]
+    (thread,) = await desk.journal.get_page(desk.keys, DAY)
+    assert [entry.id for entry in (thread.root, *thread.descendants)] == [root.id, answer.id]
+    assert [entry.id for entry in thread.path_to(answer.id)] == [root.id, answer.id]
 
 
 async def test_an_answer_that_was_deleted_before_goes_with_its_thread(desk: Desk) -> None:
     root = await desk.write("root")
-    reply = await desk.ended(await desk.ask(root))
+    reply = await desk.wait_until_ended(await desk.ask(root))
     await desk.journal.delete(desk.keys, reply.id)
     await desk.journal.delete(desk.keys, root.id)
-    assert len(await desk.journal.deleted(desk.keys)) == 2
+    assert len(await desk.journal.list_deleted(desk.keys)) == 2
     await desk.journal.erase(desk.keys, root.id)
-    assert await desk.journal.deleted(desk.keys) == []
+    assert await desk.journal.list_deleted(desk.keys) == []
     assert await desk.db.entries.revisions(desk.keys.user_id) == {}
 
 
@@ -171,14 +171,14 @@ async def test_a_reply_that_is_still_coming_brings_nothing_back(
     scripted.script(Reply(["Persimmons ", "at last."], gates={1: end}))
     root = await desk.write("root")
     reply = await desk.ask(root)
-    await desk.until(reply, lambda state: state.text == "Persimmons ")
+    await desk.wait_for(reply, lambda state: state.text == "Persimmons ")
     await desk.journal.delete(desk.keys, root.id)
     await desk.journal.erase(desk.keys, root.id)
     told: list[Entry] = []
     put = desk.search.put
     monkeypatch.setattr(desk.search, "put", lambda keys, entry: (told.append(entry), put(keys, entry)))
     end.set()
-    while desk.replies._live:  # noqa: ASYNC110 -- nobody is told of a reply that is nowhere
+    while desk.replies._live_replies:  # noqa: ASYNC110 -- nobody is told of a reply that is nowhere
         await asyncio.sleep(0.01)
     assert told == []
     assert await desk.db.entries.revisions(desk.keys.user_id) == {}
@@ -187,9 +187,9 @@ async def test_a_reply_that_is_still_coming_brings_nothing_back(
 async def test_giving_up_ends_what_is_being_written(desk: Desk, scripted: ScriptedModel) -> None:
     scripted.script(Reply(["Persimmons ", "at last."], gates={1: asyncio.Event()}))
     reply = await desk.ask(await desk.write("root"))
-    await desk.until(reply, lambda state: state.text == "Persimmons ")
-    desk.replies.give_up([reply.id, bytes(16)])
-    assert (await desk.ended(reply)).text == "Persimmons"
+    await desk.wait_for(reply, lambda state: state.text == "Persimmons ")
+    desk.replies.cancel_for([reply.id, bytes(16)])
+    assert (await desk.wait_until_ended(reply)).text == "Persimmons"
 
 
 async def test_after_thirty_days_it_is_erased_by_itself(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,12 +203,12 @@ async def test_after_thirty_days_it_is_erased_by_itself(desk: Desk, monkeypatch:
     monkeypatch.setattr(journal_entries, "utc_now", later(days=15))
     await desk.journal.delete(desk.keys, young.id)
     monkeypatch.setattr(journal_entries, "utc_now", later(days=29, hours=23))
-    assert await desk.journal.erase_due(desk.keys) == 0
+    assert await desk.journal.erase_expired(desk.keys) == 0
     monkeypatch.setattr(journal_entries, "utc_now", later(days=30, seconds=1))
-    assert await desk.journal.erase_due(desk.keys) == 1
-    assert [entry.text for entry, _ in await desk.journal.deleted(desk.keys)] == ["young"]
+    assert await desk.journal.erase_expired(desk.keys) == 1
+    assert [entry.text for entry, _ in await desk.journal.list_deleted(desk.keys)] == ["young"]
     with pytest.raises(NotFound):
-        await desk.stored(old)
+        await desk.load(old)
 
 
 async def test_it_is_looked_after_in_the_background_once_a_day(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,29 +216,29 @@ async def test_it_is_looked_after_in_the_background_once_a_day(desk: Desk, monke
     await desk.journal.delete(desk.keys, entry.id)
     start = utc_now()
     monkeypatch.setattr(journal_entries, "utc_now", lambda: start + timedelta(days=31))
-    desk.journal.tend(desk.keys)
-    assert (await desk.stored(entry)).deleted is not None  # it returned at once
+    desk.journal.run_maintenance(desk.keys)
+    assert (await desk.load(entry)).deleted is not None  # it returned at once
     while await desk.db.entries.revisions(desk.keys.user_id):  # noqa: ASYNC110 -- what it does is in the background
         await asyncio.sleep(0.01)
     second = await desk.write("old too")
     monkeypatch.setattr(journal_entries, "utc_now", lambda: start)
     await desk.journal.delete(desk.keys, second.id)
     monkeypatch.setattr(journal_entries, "utc_now", lambda: start + timedelta(days=31))
-    desk.journal.tend(desk.keys)
-    assert not desk.journal._tending  # done for today
+    desk.journal.run_maintenance(desk.keys)
+    assert not desk.journal._maintenance_tasks  # done for today
     await desk.journal.close()
-    assert (await desk.stored(second)).deleted is not None
+    assert (await desk.load(second)).deleted is not None
 
 
 async def test_a_journal_older_than_the_list_gets_one(desk: Desk) -> None:
     root = await desk.write("root")
-    reply = await desk.ended(await desk.ask(root))
+    reply = await desk.wait_until_ended(await desk.ask(root))
     lone, kept = await desk.write("lone"), await desk.write("kept")
     at = utc_now()
     # As schema 0001 left them: marked, and listed nowhere.
-    await desk.db.entries.update_all(desk.keys, [replace(await desk.stored(e), deleted=at) for e in (root, reply)])
+    await desk.db.entries.update_all(desk.keys, [replace(await desk.load(e), deleted=at) for e in (root, reply)])
     await desk.db.entries.update(desk.keys, replace(lone, deleted=at + timedelta(seconds=1)))
-    assert [entry.text for entry, _ in await desk.journal.deleted(desk.keys)] == ["lone", "root"]
+    assert [entry.text for entry, _ in await desk.journal.list_deleted(desk.keys)] == ["lone", "root"]
     await desk.journal.erase(desk.keys, root.id)
     assert set(await desk.db.entries.revisions(desk.keys.user_id)) == {lone.id, kept.id}
 
@@ -251,10 +251,10 @@ async def test_a_deleted_record_that_does_not_open_is_still_erased_when_due(
     with closing(sqlite3.connect(desk.db.path)) as connection:
         connection.execute("UPDATE entries SET revision=revision+1")
         connection.commit()
-    assert await desk.journal.deleted(desk.keys) == []
+    assert await desk.journal.list_deleted(desk.keys) == []
     start = utc_now()
     monkeypatch.setattr(journal_entries, "utc_now", lambda: start + timedelta(days=31))
-    assert await desk.journal.erase_due(desk.keys) == 1
+    assert await desk.journal.erase_expired(desk.keys) == 1
     assert await desk.db.entries.revisions(desk.keys.user_id) == {}
 
 
@@ -263,12 +263,12 @@ async def test_words_of_an_earlier_version_leave_replies_with_what_is_erased(
 ) -> None:
     scripted.script(Reply(["You wrote “the kingfisher letter came from Lisbon”. So it was."]))
     beside = await desk.write("Today the kingfisher letter came from Lisbon.")
-    reply = await desk.ended(await desk.ask(await desk.write("What came?")))
+    reply = await desk.wait_until_ended(await desk.ask(await desk.write("What came?")))
     assert "Lisbon" in reply.text
     await desk.journal.edit(desk.keys, beside.id, "Nothing came.", 1)
     await desk.journal.delete(desk.keys, beside.id)
     await desk.journal.erase(desk.keys, beside.id)
-    kept = await desk.stored(reply)
+    kept = await desk.load(reply)
     assert kept.text == "You wrote “[…]”. So it was."
     assert kept.receipt is not None
     assert kept.receipt.erased_count == 1

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from llamora.journal.profile import Profile, write_profile
-from llamora.journal.replies import CUT_SHORT, TURNED_OFF
+from llamora.journal.profile import Profile, serialize_profile
+from llamora.journal.replies import INTERRUPTED, REPLIES_TURNED_OFF
 from llamora.persistence.connection import DiskFull
 from llamora.persistence.entries import Entries, Entry
 from llamora.vault.keys import Keyring
@@ -21,12 +21,12 @@ async def test_a_stop_is_heeded_by_the_worker_that_writes(desks: Desks, scripted
     writer, other = await desks(), await desks()
     scripted.script(Reply(["Half a sentence"], fault="hang"))
     reply = await writer.ask(await writer.write("Go on."))
-    await writer.until(reply, lambda state: state.text == "Half a sentence")
+    await writer.wait_for(reply, lambda state: state.text == "Half a sentence")
     stopped = await other.replies.stop(other.keys, reply.id)
     assert (stopped.text, stopped.state, stopped.note, stopped.boot) == ("Half a sentence", "stopped", "", "")
     await asyncio.wait_for(scripted.chat_requests[0].ended.wait(), 60)
     assert scripted.chat_requests[0].is_client_gone
-    while writer.replies._live:  # noqa: ASYNC110 -- it is told of a moment after it is stored
+    while writer.replies._live_replies:  # noqa: ASYNC110 -- it is told of a moment after it is stored
         await asyncio.sleep(0.01)
 
 
@@ -34,12 +34,12 @@ async def test_a_reply_of_a_worker_that_is_gone_can_be_stopped(desks: Desks, scr
     writer, other = await desks(), await desks()
     scripted.script(Reply(["Half"], fault="hang"))
     reply = await writer.ask(await writer.write("Go on."))
-    await writer.until(reply, lambda state: state.text == "Half")
-    while (await other.stored(reply)).text != "Half":  # noqa: ASYNC110 -- the writing worker stores it
+    await writer.wait_for(reply, lambda state: state.text == "Half")
+    while (await other.load(reply)).text != "Half":  # noqa: ASYNC110 -- the writing worker stores it
         await asyncio.sleep(0.01)
-    live = writer.replies._live[reply.id]
-    assert writer.replies._watcher is not None
-    writer.replies._watcher.cancel()  # as if it had been killed
+    live = writer.replies._live_replies[reply.id]
+    assert writer.replies._watch_task is not None
+    writer.replies._watch_task.cancel()  # as if it had been killed
     stopped = await asyncio.wait_for(other.replies.stop(other.keys, reply.id), 60)
     assert (stopped.text, stopped.state) == ("Half", "stopped")
     assert live.task is not None
@@ -50,8 +50,8 @@ async def test_a_stop_holds_also_where_the_writing_worker_was_only_slow(desks: D
     go_on = asyncio.Event()
     scripted.script(Reply(["Half", " more.", " And more."], gates={1: go_on}, fault="hang"))
     reply = await writer.ask(await writer.write("Go on."))
-    await writer.until(reply, lambda state: state.text == "Half")
-    watcher, live = writer.replies._watcher, writer.replies._live[reply.id]
+    await writer.wait_for(reply, lambda state: state.text == "Half")
+    watcher, live = writer.replies._watch_task, writer.replies._live_replies[reply.id]
     assert watcher is not None
     watcher.cancel()  # too busy to look
     stopped = await asyncio.wait_for(other.replies.stop(other.keys, reply.id), 60)
@@ -59,10 +59,10 @@ async def test_a_stop_holds_also_where_the_writing_worker_was_only_slow(desks: D
     go_on.set()
     assert live.task is not None
     await asyncio.wait_for(live.task, 60)
-    assert live.finished
+    assert live.is_finished
     assert scripted.chat_requests[0].is_client_gone
-    kept = await other.stored(reply)
-    assert (kept.state, kept.note, kept.boot) == ("stopped", CUT_SHORT, "")
+    kept = await other.load(reply)
+    assert (kept.state, kept.note, kept.boot) == ("stopped", INTERRUPTED, "")
     assert kept.text.startswith("Half")
 
 
@@ -72,10 +72,10 @@ async def test_asked_on_two_workers_it_is_written_once(desks: Desks, scripted: S
     scripted.script(Reply(["Once."], gates={1: end}))
     entry = await writer.write("Go on.")
     reply = await writer.ask(entry)
-    await writer.until(reply, lambda state: bool(state.text))
+    await writer.wait_for(reply, lambda state: bool(state.text))
     assert (await other.ask(entry)).id == reply.id
     end.set()
-    assert (await other.ended(reply)).text == "Once."
+    assert (await other.wait_until_ended(reply)).text == "Once."
     assert len(scripted.chat_requests) == 1
 
 
@@ -92,7 +92,7 @@ async def test_asked_on_two_workers_at_the_same_moment_it_is_written_once(
     async def add(self: Entries, *given: object, **named: object) -> None:
         await both.wait()
         for each in (desk, other):  # nothing is missing any more to ask the model
-            while any(not live.entry.receipt for live in each.replies._live.values()):  # noqa: ASYNC110
+            while any(not live.entry.receipt for live in each.replies._live_replies.values()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         await real(self, *given, **named)  # type: ignore[arg-type]
 
@@ -100,12 +100,12 @@ async def test_asked_on_two_workers_at_the_same_moment_it_is_written_once(
     first, second = await asyncio.gather(desk.ask(entry), other.ask(entry))
     assert first.id == second.id
     end.set()
-    assert [(await each.ended(first)).text for each in (desk, other)] == ["Once.", "Once."]
-    (thread,) = await desk.journal.page(desk.keys, entry.day)
-    assert [reply.id for reply in thread.later] == [first.id]
+    assert [(await each.wait_until_ended(first)).text for each in (desk, other)] == ["Once.", "Once."]
+    (thread,) = await desk.journal.get_page(desk.keys, entry.day)
+    assert [reply.id for reply in thread.descendants] == [first.id]
     assert len(scripted.chat_requests) == 1
     monkeypatch.undo()
-    later = await other.ended(await other.ask(entry))  # asked again afterwards it is another one
+    later = await other.wait_until_ended(await other.ask(entry))  # asked again afterwards it is another one
     assert later.id != first.id
 
 
@@ -115,8 +115,8 @@ async def test_a_wish_to_stop_that_could_not_be_read_is_read_again(
     here, there = await desks(), await desks()
     scripted.script(Reply(["A word"], fault="hang"))
     reply = await here.ask(await here.write("Go on."))
-    await here.until(reply, lambda state: state.text == "A word")
-    while (await here.stored(reply)).text != "A word":  # noqa: ASYNC110 -- the worker stores it
+    await here.wait_for(reply, lambda state: state.text == "A word")
+    while (await here.load(reply)).text != "A word":  # noqa: ASYNC110 -- the worker stores it
         await asyncio.sleep(0.01)
     many, failed = Entries.get_many, asyncio.Event()
 
@@ -128,9 +128,9 @@ async def test_a_wish_to_stop_that_could_not_be_read_is_read_again(
         return found
 
     monkeypatch.setattr(Entries, "many", fails_once)
-    await there.db.entries.update(there.keys, replace(await there.stored(reply), stopping=True))
+    await there.db.entries.update(there.keys, replace(await there.load(reply), stopping=True))
     await asyncio.wait_for(failed.wait(), 60)
-    assert (await asyncio.wait_for(here.ended(reply), 60)).state == "stopped"
+    assert (await asyncio.wait_for(here.wait_until_ended(reply), 60)).state == "stopped"
 
 
 async def test_turned_off_on_one_worker_replies_end_on_all(desks: Desks, scripted: ScriptedModel) -> None:
@@ -138,11 +138,11 @@ async def test_turned_off_on_one_worker_replies_end_on_all(desks: Desks, scripte
     scripted.script(Reply(["Half a sentence"], fault="hang"))
     reply = await desk.ask(await desk.write("Go on."))
     waiting = await desk.ask(await desk.write("And on."))
-    await desk.until(reply, lambda state: bool(state.text))
-    await other.db.profiles.save(other.keys, write_profile(replace(Profile(), replies=False)), revision=0)
+    await desk.wait_for(reply, lambda state: bool(state.text))
+    await other.db.profiles.save(other.keys, serialize_profile(replace(Profile(), replies=False)), revision=0)
     for each, text in ((reply, "Half a sentence"), (waiting, "")):
-        ended = await asyncio.wait_for(desk.ended(each), 60)
-        assert (ended.text, ended.state, ended.note) == (text, "stopped", TURNED_OFF)
+        ended = await asyncio.wait_for(desk.wait_until_ended(each), 60)
+        assert (ended.text, ended.state, ended.note) == (text, "stopped", REPLIES_TURNED_OFF)
     await asyncio.wait_for(scripted.chat_requests[0].ended.wait(), 60)
     assert len(scripted.chat_requests) == 1
 
@@ -150,9 +150,9 @@ async def test_turned_off_on_one_worker_replies_end_on_all(desks: Desks, scripte
 async def test_what_was_shown_is_stored_also_when_nothing_follows(desk: Desk, scripted: ScriptedModel) -> None:
     scripted.script(Reply(["Some words"], fault="hang"))
     reply = await desk.ask(await desk.write("Go on."))
-    while (await desk.stored(reply)).text != "Some words":  # noqa: ASYNC110 -- it is stored in the background
+    while (await desk.load(reply)).text != "Some words":  # noqa: ASYNC110 -- it is stored in the background
         await asyncio.sleep(0.01)
-    assert (await desk.stored(reply)).state == "streaming"
+    assert (await desk.load(reply)).state == "streaming"
 
 
 async def test_thoughts_are_not_part_of_the_reply(desk: Desk, scripted: ScriptedModel) -> None:
@@ -179,19 +179,21 @@ async def test_thoughts_are_not_part_of_the_reply(desk: Desk, scripted: Scripted
     }
     for pieces in said.values():
         scripted.script(Reply(pieces))
-        reply = await desk.ended(await desk.ask(await desk.write("Go on.")))
+        reply = await desk.wait_until_ended(await desk.ask(await desk.write("Go on.")))
         assert reply.text == "A quiet day."
-        assert (await desk.stored(reply)).text == "A quiet day."
+        assert (await desk.load(reply)).text == "A quiet day."
     scripted.script(Reply(["a < b, [TH\n", "x] and <thin ice>", " <"]))
-    assert (await desk.ended(await desk.ask(await desk.write("Go on.")))).text == "a < b, [TH\nx] and <thin ice> <"
+    assert (
+        await desk.wait_until_ended(await desk.ask(await desk.write("Go on.")))
+    ).text == "a < b, [TH\nx] and <thin ice> <"
 
 
 async def waits(desk: Desk, reply_id: bytes, words: str) -> None:
     for _ in range(6000):
-        if words in desk.replies.waiting(reply_id):
+        if words in desk.replies.waiting_message(reply_id):
             return
         await asyncio.sleep(0.01)
-    raise AssertionError(desk.replies.waiting(reply_id))
+    raise AssertionError(desk.replies.waiting_message(reply_id))
 
 
 async def test_waiting_is_said_in_words_and_the_queue_is_fair(desks: Desks, scripted: ScriptedModel) -> None:
@@ -199,11 +201,11 @@ async def test_waiting_is_said_in_words_and_the_queue_is_fair(desks: Desks, scri
     end = asyncio.Event()
     scripted.script(Reply(["Quiet."], gates={1: end}))
     first = await desk.ask(await desk.write("One."))
-    await desk.until(first, lambda state: bool(state.text))
+    await desk.wait_for(first, lambda state: bool(state.text))
     second, third = await desk.ask(await desk.write("Two.")), await desk.ask(await desk.write("Three."))
     await waits(desk, second.id, "answering somebody")
     await waits(desk, third.id, "one more comes first")
     await desk.replies.stop(desk.keys, second.id)
     await waits(desk, third.id, "answering somebody")
     end.set()
-    assert (await desk.ended(third)).state == "done"
+    assert (await desk.wait_until_ended(third)).state == "done"

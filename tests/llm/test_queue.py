@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from llamora.llm.queue import Turns, slot_files
+from llamora.llm.queue import ModelQueue, slot_lock_paths
 
 
 class Log:
     """Who was let in, and where those who wait stand."""
 
     def __init__(self, slots: int) -> None:
-        self.turns = Turns(slots)
+        self.turns = ModelQueue(slots)
         self.order: list[str] = []
         self.ahead: dict[str, int] = {}
         self.ends: dict[str, asyncio.Event] = {}
@@ -23,7 +23,7 @@ class Log:
         end = self.ends[name] = asyncio.Event()
 
         async def work() -> None:
-            async with self.turns.turn(name[0].encode(), lambda ahead: self.ahead.update({name: ahead})):
+            async with self.turns.slot(name[0].encode(), lambda ahead: self.ahead.update({name: ahead})):
                 self.order.append(name)
                 await end.wait()
 
@@ -84,20 +84,20 @@ async def test_a_cancellation_in_the_moment_of_the_call_gives_the_slot_back() ->
     assert log.order[-1] == "c1"
     log.tasks["c1"].cancel()
     await asyncio.gather(*log.tasks.values(), return_exceptions=True)
-    assert log.turns._free == 1
+    assert log.turns._free_slots == 1
 
 
-async def _taken(turns: Turns, told: list[int]) -> None:
-    async with turns.turn(b"carol", told.append):
+async def _taken(turns: ModelQueue, told: list[int]) -> None:
+    async with turns.slot(b"carol", told.append):
         pass
 
 
 async def test_workers_share_the_slots_and_never_have_more(tmp_path: Path) -> None:
-    files = slot_files(tmp_path / "journal.sqlite3", 2, 2)
-    here, there = Turns(2, files), Turns(2, files)  # as two workers have them
+    files = slot_lock_paths(tmp_path / "journal.sqlite3", 2, 2)
+    here, there = ModelQueue(2, files), ModelQueue(2, files)  # as two workers have them
     told: list[int] = []
-    async with here.turn(b"alice", lambda _: None):
-        async with here.turn(b"bob", lambda _: None):  # one worker may have all that are free
+    async with here.slot(b"alice", lambda _: None):
+        async with here.slot(b"bob", lambda _: None):  # one worker may have all that are free
             waiting = asyncio.create_task(_taken(there, told))
             while not told:  # noqa: ASYNC110 -- the slots are another worker's
                 await asyncio.sleep(0.01)
@@ -107,10 +107,10 @@ async def test_workers_share_the_slots_and_never_have_more(tmp_path: Path) -> No
 
 
 async def test_who_gives_up_waiting_for_another_workers_slot_leaves_nothing(tmp_path: Path) -> None:
-    files = slot_files(tmp_path / "journal.sqlite3", 1, 2)
-    here, there = Turns(1, files), Turns(1, files)
+    files = slot_lock_paths(tmp_path / "journal.sqlite3", 1, 2)
+    here, there = ModelQueue(1, files), ModelQueue(1, files)
     told: list[int] = []
-    async with here.turn(b"alice", lambda _: None):
+    async with here.slot(b"alice", lambda _: None):
         waiting = asyncio.create_task(_taken(there, told))
         while not told:  # noqa: ASYNC110 -- the slot is another worker's
             await asyncio.sleep(0.01)
@@ -118,4 +118,4 @@ async def test_who_gives_up_waiting_for_another_workers_slot_leaves_nothing(tmp_
         await asyncio.gather(waiting, return_exceptions=True)
     await asyncio.wait_for(_taken(there, told), 30)
     await asyncio.wait_for(_taken(here, told), 30)
-    assert slot_files(tmp_path / "journal.sqlite3", 4, 1) == []
+    assert slot_lock_paths(tmp_path / "journal.sqlite3", 4, 1) == []

@@ -230,8 +230,8 @@ async def test_none_is_left_of_a_journal_that_was_ended_meanwhile(
     meanwhile(lambda: asyncio.run_coroutine_threadsafe(db.users.erase(alice.user_id), loop).result(60))
     of_another_worker = Backups(db, BackupSettings(), tmp_path)
     with pytest.raises(NotFound):
-        await of_another_worker.make(alice)
-    assert not of_another_worker.folder(alice.user_id).exists()
+        await of_another_worker.create(alice)
+    assert not of_another_worker.folder_of_user(alice.user_id).exists()
 
 
 # -- what was done to it -------------------------------------------------------------------------------

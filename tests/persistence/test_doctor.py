@@ -127,7 +127,7 @@ def test_records_are_opened_beside_other_damage(
 
 async def test_a_key_that_was_changed_while_the_passphrase_was_typed(db: LocalDB, path: Path, lived: Keyring) -> None:
     typed = open_keyring(lived.user_id, lived.master, await db.users.keys(lived.user_id))
-    await Rotation(db).begin(lived)
+    await Rotation(db).start(lived)
     await db.profiles.save(lived, b"{}", revision=1)
     assert look(path, typed).damage == ["The key was changed elsewhere in the meantime. Try again."]
     assert look(path, lived).damage == []
@@ -146,7 +146,7 @@ async def test_a_key_slot_that_was_changed_or_removed(db: LocalDB, path: Path, l
     raw("UPDATE key_slots SET salt=zeroblob(32)")
     assert look(path, lived).damage[0].startswith("3 key slots")
     await Rotation(db).finish(lived)
-    await Rotation(db).begin(lived)
+    await Rotation(db).start(lived)
     assert look(path, lived).damage == []
     raw("UPDATE keyrings SET slots=?", stored.slots)
     assert look(path, lived).damage == ["The list of the key slots does not open."]

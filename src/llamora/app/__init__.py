@@ -17,7 +17,7 @@ from llamora.app.pages import TEMPLATES, field, is_fragment, know_writer, new_pe
 from llamora.app.routes import blueprints
 from llamora.app.services.container import EXTENSION, AppLifecycle, AppServices, Shared, get_services
 from llamora.journal.accounts import AccountError
-from llamora.journal.profile import known_zone
+from llamora.journal.profile import zone_or_utc
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision, StorageError
 from llamora.search.rank import strip_markdown
 from llamora.settings import Settings, load_settings, resource
@@ -108,7 +108,7 @@ def _templates(app: Quart, files: assets.Assets) -> None:
 
 
 def _time(instant: datetime, zone: str) -> str:
-    return i18n.time_words(instant, dates.parse_zone(known_zone(zone)))
+    return i18n.time_words(instant, dates.parse_zone(zone_or_utc(zone)))
 
 
 def _phrase(sentence: str) -> str:
@@ -117,7 +117,7 @@ def _phrase(sentence: str) -> str:
 
 
 def _day_there(instant: datetime, zone: str) -> date:
-    return dates.day_of(instant, dates.parse_zone(known_zone(zone)))
+    return dates.day_of(instant, dates.parse_zone(zone_or_utc(zone)))
 
 
 def _errors(app: Quart) -> None:

@@ -98,7 +98,7 @@ async def profile() -> Profile:
     """The settings of the writer who is signed in, read once for a request."""
     opened = security.session()
     if "writer" not in g or g.writer[0] != opened.id:
-        _know(await get_services().accounts.profile(opened.keys))
+        _know(await get_services().accounts.get_profile(opened.keys))
     return cast(Profile, g.writer[1])
 
 
@@ -106,7 +106,7 @@ async def save_profile(**changes: Any) -> None:
     """Change settings of the writer who is signed in, whatever else of them is changed elsewhere at the same time."""
     accounts, keys = get_services().accounts, security.session().keys
     for tries_left in reversed(range(SAVE_TRIES)):
-        now = await accounts.profile(keys)
+        now = await accounts.get_profile(keys)
         try:
             _know(await accounts.save_profile(keys, replace(now, **changes)))
             return

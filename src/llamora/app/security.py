@@ -185,7 +185,7 @@ async def _admit() -> None:
     cookie = request.cookies.get(SESSION_COOKIE)
     if cookie:
         by_itself = request.method == "GET" and BY_ITSELF.fullmatch(request.path)
-        opened = await services.accounts.resume(cookie, used=not by_itself)
+        opened = await services.accounts.resume(cookie, extend_idle=not by_itself)
         g.session = opened
         if opened is None:
             g.session_cookie = ""

@@ -19,8 +19,8 @@ from llamora.app.services.container import get_services
 from llamora.journal.citations import cited, redact_erased
 from llamora.journal.entries import Thread
 from llamora.journal.quotations import marks
-from llamora.journal.summaries import Summary
-from llamora.journal.tags import Borne, Trace
+from llamora.journal.summaries import TagSummary
+from llamora.journal.tags import Tag, TagsOfEntry
 from llamora.llm.client import is_loopback
 from llamora.llm.model import Model
 from llamora.persistence.connection import NotFound
@@ -102,7 +102,7 @@ class EntryView:
     """Which part of a long text this is, and of how many."""
     waiting: str = ""
     """What a reply without a word yet waits for."""
-    traces: tuple[Trace, ...] = ()
+    traces: tuple[Tag, ...] = ()
     traces_mark: str = ""
 
     @property
@@ -145,7 +145,7 @@ async def entry_view(
     entry: Entry,
     root: bytes,
     hidden: Mapping[bytes, str] = NOTHING_HIDDEN,
-    borne: Borne | None = None,
+    borne: TagsOfEntry | None = None,
     *,
     part: int = 1,
 ) -> EntryView:
@@ -159,7 +159,9 @@ async def entry_view(
     return _entry_view(entry, root, hidden, borne, part)
 
 
-def _entry_view(entry: Entry, root: bytes, hidden: Mapping[bytes, str], borne: Borne | None, part: int) -> EntryView:
+def _entry_view(
+    entry: Entry, root: bytes, hidden: Mapping[bytes, str], borne: TagsOfEntry | None, part: int
+) -> EntryView:
     whole = entry.receipt
     if entry.role == "reply":
         entry = redact_erased(entry, hidden, filter(None, hidden.values())) or entry
@@ -185,15 +187,15 @@ def _entry_view(entry: Entry, root: bytes, hidden: Mapping[bytes, str], borne: B
     if entry.role == "reply":
         _fill_reply(view, entry, whole)
     else:
-        borne = borne or Borne()
-        view.traces, view.traces_mark = borne.traces, traces_mark(borne.traces)
+        borne = borne or TagsOfEntry()
+        view.traces, view.traces_mark = borne.tags, traces_mark(borne.tags)
         parts = parts_of(entry.text) if part else [entry.text]
         view.part, view.parts = part or 1, len(parts)
         if view.part > view.parts:
             raise NotFound("There is no such part of this entry.")
         # A form holds all boxes of a text or none: those it lacks would lose their ticks.
         view.tasks = view.parts == 1 and view.state != "unreadable" and has_tasks(entry.text)
-        paths = {key: trace_path(trace) for key, trace in borne.named.items()}
+        paths = {key: trace_path(trace) for key, trace in borne.ids_by_key.items()}
         view.html = render_traced(parts[view.part - 1], paths, ticking=view.tasks)
     return view
 
@@ -202,13 +204,13 @@ async def part_view(keys: Keyring, entry_id: bytes, part: int) -> EntryView:
     """A later part of a long entry. Raises NotFound."""
     journal = get_services().journal
     entry = await journal.get(keys, entry_id)
-    borne = await journal.traces.borne(keys, {entry.id: entry.text})
+    borne = await journal.tags.entry_tags(keys, {entry.id: entry.text})
     return await entry_view(entry, entry.id, borne=borne.get(entry.id), part=part)
 
 
-def traces_mark(traces: Iterable[Trace]) -> str:
+def traces_mark(traces: Iterable[Tag]) -> str:
     """What the traces of an entry come to: another word once one came, went or is called otherwise, "" for none."""
-    said = "\n".join(f"{trace.hex} {trace.name}" for trace in traces)
+    said = "\n".join(f"{trace.hex_id} {trace.name}" for trace in traces)
     return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest() if said else ""
 
 
@@ -223,9 +225,9 @@ def digest_view(digest: StoredSummary) -> DigestView:
     return DigestView(html, digest.model, cut_words(digest.omitted))
 
 
-def summary_view(summary: Summary) -> DigestView:
+def summary_view(summary: TagSummary) -> DigestView:
     """The summary of a trace, with links to the entries it cites."""
-    digest = summary.digest
+    digest = summary.summary
     paths = {number: f"/d/{entry.day}#e-{entry.id.hex()}" for number, entry in enumerate(summary.entries, 1)}
     html = render_reply(digest.text, paths, marks(digest.text, digest.quoted))
     return DigestView(html, digest.model, cut_words(digest.omitted))
@@ -270,7 +272,7 @@ def _fill_reply(view: EntryView, entry: Entry, whole: Receipt | None) -> None:
     marked = marks(entry.text, entry.receipt.quoted if entry.receipt else (), growing=growing)
     view.html = render_reply(entry.text, paths, marked)
     if growing:
-        view.waiting = get_services().replies.waiting(entry.id)
+        view.waiting = get_services().replies.waiting_message(entry.id)
     elif entry.receipt is not None:
         verified = sum(true for _, _, true in marked)
         view.receipt = _receipt_view(entry.receipt, whole != entry.receipt, verified, len(marked) - verified)
@@ -316,20 +318,22 @@ async def page_views(
     """
     services = get_services()
     part = 0 if whole else 1
-    hidden = await services.journal.hidden(keys, [entry for thread in threads for entry in thread.later])
-    written = [e for thread in threads for e in (thread.root, *thread.later) if e.role == "me"]
-    borne = await services.journal.traces.borne(keys, {entry.id: entry.text for entry in written})
+    hidden = await services.journal.find_hidden_sources(
+        keys, [entry for thread in threads for entry in thread.descendants]
+    )
+    written = [e for thread in threads for e in (thread.root, *thread.descendants) if e.role == "me"]
+    borne = await services.journal.tags.entry_tags(keys, {entry.id: entry.text for entry in written})
     views: list[EntryView] = []
     for thread in threads:
         view = await entry_view(thread.root, thread.root.id, borne=borne.get(thread.root.id), part=part)
-        for entry in thread.later:
+        for entry in thread.descendants:
             if with_replies or entry.role == "me":
-                settled = await services.replies.settle(keys, entry)
+                settled = await services.replies.reconcile(keys, entry)
                 view.thread.append(await entry_view(settled, thread.root.id, hidden, borne.get(entry.id), part=part))
         _count_replies(view)
         views.append(view)
     shown = {_draft_place(view): view for root in views for view in (root, *root.thread)}
-    for place, draft in (await services.journal.drafts(keys, shown)).items():
+    for place, draft in (await services.journal.get_drafts(keys, shown)).items():
         shown[place].draft = draft
     return views
 
@@ -353,9 +357,9 @@ def _draft_place(view: EntryView) -> str:
 async def message_view(keys: Keyring, entry_id: bytes) -> EntryView:
     """One message as its page shows it, with its thread when it begins one. Raises NotFound."""
     services = get_services()
-    thread = await services.journal.thread(keys, entry_id)
-    with_replies = (await services.accounts.profile(keys)).replies
-    kept = Thread(thread.root, tuple(entry for entry in thread.later if entry.deleted is None))
+    thread = await services.journal.get_thread(keys, entry_id)
+    with_replies = (await services.accounts.get_profile(keys)).replies
+    kept = Thread(thread.root, tuple(entry for entry in thread.descendants if entry.deleted is None))
     (view,) = await page_views(keys, [kept], with_replies=with_replies)
     for item in (view, *view.thread):
         if item.id == entry_id.hex():

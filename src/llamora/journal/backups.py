@@ -18,81 +18,81 @@ from llamora.vault.keys import Keyring
 logger = getLogger(__name__)
 
 SUFFIX = ".llamora"
-AGAIN_SECONDS = 3600.0  # after a backup that did not succeed, such as on a full disk
-PART_SECONDS = 3600.0  # what is older was left by a process that was killed
+RETRY_SECONDS = 3600.0  # after a backup that did not succeed, such as on a full disk
+STALE_PART_SECONDS = 3600.0  # what is older was left by a process that was killed
 
 
 class Backups:
     """One sealed file a day for each writer, in a folder of their own that is named by their random id."""
 
-    def __init__(self, db: LocalDB, settings: BackupSettings, data: Path) -> None:
+    def __init__(self, db: LocalDB, settings: BackupSettings, data_folder: Path) -> None:
         self._db = db
         self._settings = settings
-        self._root = settings.folder or data / "backups"
-        self._tried: dict[bytes, float] = {}
-        self._making: dict[bytes, asyncio.Lock] = {}
+        self._root = settings.folder or data_folder / "backups"
+        self._last_attempts: dict[bytes, float] = {}
+        self._locks: dict[bytes, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def kept(self) -> int:
+    def retained_count(self) -> int:
         """How many are kept; 0 when none is made by itself."""
         return self._settings.keep if self._settings.daily else 0
 
-    def folder(self, user_id: bytes) -> Path:
+    def folder_of_user(self, user_id: bytes) -> Path:
         """Where the backups of a writer are."""
         return self._root / user_id.hex()
 
-    def files(self, user_id: bytes) -> list[Path]:
+    def list_files(self, user_id: bytes) -> list[Path]:
         """The backups of a writer that are here, oldest first."""
-        return sorted(self.folder(user_id).glob(f"????-??-??{SUFFIX}"))
+        return sorted(self.folder_of_user(user_id).glob(f"????-??-??{SUFFIX}"))
 
-    def latest(self, user_id: bytes) -> date | None:
+    def find_latest_day(self, user_id: bytes) -> date | None:
         """The day (UTC) of the newest backup that is here."""
-        for file in reversed(self.files(user_id)):
+        for file in reversed(self.list_files(user_id)):
             with suppress(ValueError):
                 return date.fromisoformat(file.stem)
         return None
 
-    def tend(self, keys: Keyring) -> None:
+    def start_daily_backup(self, keys: Keyring) -> None:
         """Make today's backup in the background, unless it is here, or none is wanted."""
         user_id, now = keys.user_id, time.monotonic()
-        if not self._settings.daily or self._of_today(user_id).exists():
+        if not self._settings.daily or self._path_for_today(user_id).exists():
             return
-        if now - self._tried.get(user_id, -AGAIN_SECONDS) < AGAIN_SECONDS:
+        if now - self._last_attempts.get(user_id, -RETRY_SECONDS) < RETRY_SECONDS:
             return
-        self._tried[user_id] = now
-        task = asyncio.create_task(self._tend(keys), name="backup")
+        self._last_attempts[user_id] = now
+        task = asyncio.create_task(self._run_daily_backup(keys), name="backup")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def make(self, keys: Keyring) -> Path:
+    async def create(self, keys: Keyring) -> Path:
         """Make a backup of this moment, in place of an earlier one of today, and let the oldest go.
 
         Raises StorageError and vault.keys.KeyringClosed.
         """
         user_id = keys.user_id
-        async with self._making.setdefault(user_id, asyncio.Lock()):
-            target = self._of_today(user_id)
+        async with self._locks.setdefault(user_id, asyncio.Lock()):
+            target = self._path_for_today(user_id)
             try:
                 await asyncio.to_thread(write_backup, self._db.path, keys, target)
             except NotFound:  # the journal was ended meanwhile; its folder must not be here again
                 with suppress(OSError):
-                    await asyncio.to_thread(self.folder(user_id).rmdir)
+                    await asyncio.to_thread(self.folder_of_user(user_id).rmdir)
                 raise
-            await asyncio.to_thread(self._let_go, user_id, target)
+            await asyncio.to_thread(self._prune, user_id, target)
         return target
 
-    async def remove(self, user_id: bytes) -> None:
+    async def delete_all(self, user_id: bytes) -> None:
         """Remove every backup of a writer that is here, after one that is being made. Raises StorageError."""
-        async with self._making.setdefault(user_id, asyncio.Lock()):
+        async with self._locks.setdefault(user_id, asyncio.Lock()):
             try:
-                await asyncio.to_thread(self._remove, user_id)
+                await asyncio.to_thread(self._delete_files, user_id)
             except OSError as error:
                 reason = (error.strerror or "no reason given").lower()
-                raise StorageError(f"{self.folder(user_id)} could not be removed: {reason}.") from None
+                raise StorageError(f"{self.folder_of_user(user_id)} could not be removed: {reason}.") from None
 
-    def _remove(self, user_id: bytes) -> None:
-        folder = self.folder(user_id)
+    def _delete_files(self, user_id: bytes) -> None:
+        folder = self.folder_of_user(user_id)
         for file in [*folder.glob(f"*{SUFFIX}"), *folder.glob("*.part")]:
             file.unlink(missing_ok=True)
         if folder.is_dir() and not any(folder.iterdir()):
@@ -102,21 +102,21 @@ class Backups:
         """Wait for the backups that are being made."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _tend(self, keys: Keyring) -> None:
+    async def _run_daily_backup(self, keys: Keyring) -> None:
         try:
-            await self.make(keys)
+            await self.create(keys)
         except (StorageError, VaultError, OSError) as error:
             logger.warning("a backup could not be made (%s)", type(error).__name__)
 
-    def _of_today(self, user_id: bytes) -> Path:
-        return self.folder(user_id) / f"{utc_now().date().isoformat()}{SUFFIX}"
+    def _path_for_today(self, user_id: bytes) -> Path:
+        return self.folder_of_user(user_id) / f"{utc_now().date().isoformat()}{SUFFIX}"
 
-    def _let_go(self, user_id: bytes, made: Path) -> None:
+    def _prune(self, user_id: bytes, newest: Path) -> None:
         # Never the one just made: after a clock that was ahead there are later days than today.
-        others = [file for file in self.files(user_id) if file != made]
-        for file in others[: max(len(others) - self._settings.keep + 1, 0)]:
+        older_files = [file for file in self.list_files(user_id) if file != newest]
+        for file in older_files[: max(len(older_files) - self._settings.keep + 1, 0)]:
             file.unlink(missing_ok=True)
-        for part in self.folder(user_id).glob("*.part"):
+        for part in self.folder_of_user(user_id).glob("*.part"):
             with suppress(OSError):
-                if time.time() - part.stat().st_mtime > PART_SECONDS:
+                if time.time() - part.stat().st_mtime > STALE_PART_SECONDS:
                     part.unlink()

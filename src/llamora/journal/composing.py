@@ -6,9 +6,9 @@ from datetime import date
 
 from llamora.dates import format_time
 from llamora.dates import parse_zone as zone_named
-from llamora.journal.entries import EntryError, Journal, Thread, threads
-from llamora.journal.profile import known_zone
-from llamora.journal.retrieval import recalled, related
+from llamora.journal.entries import EntryError, Journal, Thread, build_threads
+from llamora.journal.profile import zone_or_utc
+from llamora.journal.retrieval import from_search, from_tags
 from llamora.llm.client import ModelClient, ModelInfo
 from llamora.llm.model import Model
 from llamora.llm.prompts import Passage, Prompt, PromptBuilder, Turn
@@ -22,7 +22,7 @@ WITHHELD = "This entry is kept from the model. Let the model read it first, then
 
 
 @dataclass(slots=True, frozen=True)
-class Composed:
+class ComposedPrompt:
     """A prompt, and what a receipt says of it before the model was asked.
 
     `read` are the texts of its page, by id; `seen` the revisions of all that is in it; `quoted` what earlier replies
@@ -32,8 +32,8 @@ class Composed:
     prompt: Prompt
     client: ModelClient
     receipt: Receipt
-    read: Mapping[bytes, str]
-    seen: Mapping[bytes, int]
+    texts_used: Mapping[bytes, str]
+    revisions: Mapping[bytes, int]
     max_tokens: int
     quoted: tuple[str, ...]
 
@@ -58,83 +58,92 @@ class Composer:
         self._max_tokens = max_tokens
 
     async def preview(
-        self, keys: Keyring, to: bytes, today: date, *, also: Sequence[bytes] = (), endpoint: str = ""
-    ) -> Composed:
+        self, keys: Keyring, parent_id: bytes, today: date, *, also_answers: Sequence[bytes] = (), endpoint: str = ""
+    ) -> ComposedPrompt:
         """What would be sent for a reply to an entry, exactly. Raises as `compose`."""
-        asked = await self._journal.get(keys, to)
-        page = threads(await self._db.entries.list_day(keys, asked.day))
-        return await self.compose(keys, page, asked.day, to, also, today, endpoint, exact=True)
+        entry = await self._journal.get(keys, parent_id)
+        page = build_threads(await self._db.entries.list_day(keys, entry.day))
+        return await self.compose(keys, page, entry.day, parent_id, also_answers, today, endpoint, exact=True)
 
     async def compose(
         self,
         keys: Keyring,
         page: list[Thread],
         day: date,
-        to: bytes,
-        also: Sequence[bytes],
+        parent_id: bytes,
+        also_answers: Sequence[bytes],
         today: date,
         endpoint: str,
         *,
         exact: bool = False,
-    ) -> Composed:
+    ) -> ComposedPrompt:
         """Gather what a reply may draw on, and fit it into the model's context; `exact`: with all tokens counted.
 
         Raises EntryError for an entry that is kept from the model, ModelError, NotFound and StorageError.
         """
         client = await self._model.client(endpoint)
-        path, notes = _page_for(page, to, also)
-        path = await self._still_true(keys, page, path)
+        path, rest_of_page = _split_page(page, parent_id, also_answers)
+        path = await self._drop_untrusted_replies(keys, page, path)
         if not path:
-            await self._journal.get(keys, to)  # raises NotFound when it was deleted meanwhile
+            await self._journal.get(keys, parent_id)  # raises NotFound when it was deleted meanwhile
             raise EntryError(WITHHELD)
         turns = [Turn(e.role, e.text) for e in path]
-        if also:
-            asked = [e for e in path if e.role == "me"]
-            text = "\n\n".join(f"{format_time(e.at, zone_named(known_zone(e.zone)))}\n{e.text}" for e in asked)
+        if also_answers:
+            own_entries = [e for e in path if e.role == "me"]
+            text = "\n\n".join(f"{format_time(e.at, zone_named(zone_or_utc(e.zone)))}\n{e.text}" for e in own_entries)
             turns = [Turn("me", text)]
-        here = {entry.id for thread in page for entry in (thread.root, *thread.later)}
-        drawn = await related(self._search, self._db, keys, turns[-1].text, today, here)
-        drawn = await recalled(self._journal.traces, self._db, keys, [to, *also], turns[-1].text, day, here, drawn)
-        found = [each.used for each in drawn]
-        passages = [Passage(number, used.day, used.text) for number, used in enumerate(found, 1)]
+        page_ids = {entry.id for thread in page for entry in (thread.root, *thread.descendants)}
+        candidates = await from_search(self._search, self._db, keys, turns[-1].text, today, page_ids)
+        candidates = await from_tags(
+            self._journal.tags, self._db, keys, [parent_id, *also_answers], turns[-1].text, day, page_ids, candidates
+        )
+        sources = [candidate.passage for candidate in candidates]
+        passages = [Passage(number, used.day, used.text) for number, used in enumerate(sources, 1)]
         prompt = await self._prompts.build_reply(
             client,
             day=day,
             thread=turns,
-            rest_of_day=[Turn("me", e.text) for e in notes],
+            rest_of_day=[Turn("me", e.text) for e in rest_of_page],
             passages=passages,
             count_exactly=exact,
         )
         info = await client.describe()
-        used = tuple(replace(found[p.number - 1], number=p.number, text=p.text) for p in prompt.passages)
-        receipt = replace(self.receipt(info, client, prompt, used), same_page_ids=tuple(e.id for e in notes))
-        read, seen = {e.id: e.text for e in (*path, *notes)}, {e.id: e.revision for e in (*path, *notes)}
-        seen |= {used.entry_id: revision for used, revision in drawn}
+        used = tuple(replace(sources[p.number - 1], number=p.number, text=p.text) for p in prompt.passages)
+        receipt = replace(
+            self.build_receipt(info, client, prompt, used), same_page_ids=tuple(e.id for e in rest_of_page)
+        )
+        texts_used, revisions = (
+            {e.id: e.text for e in (*path, *rest_of_page)},
+            {e.id: e.revision for e in (*path, *rest_of_page)},
+        )
+        revisions |= {used.entry_id: revision for used, revision in candidates}
         quoted = tuple(words for e in path if e.receipt is not None for words in e.receipt.quoted)
-        return Composed(prompt, client, receipt, read, seen, self._max_tokens, quoted)
+        return ComposedPrompt(prompt, client, receipt, texts_used, revisions, self._max_tokens, quoted)
 
-    async def _still_true(self, keys: Keyring, page: list[Thread], path: list[Entry]) -> list[Entry]:
+    async def _drop_untrusted_replies(self, keys: Keyring, page: list[Thread], path: list[Entry]) -> list[Entry]:
         """The messages without replies that may hold words of what the model may not read, or may read no longer.
 
         From the first such reply on all of them go: the later ones were made with the earlier ones in the prompt.
         """
-        open_to_it = {e.id for e in _readable(page)}
-        behind = {i for e in path if e.role == "reply" for i in _drawn_on(e)} - open_to_it
-        found = await self._db.entries.get_many(keys, list(behind))
-        open_to_it |= {e.id for e in found if e.role == "me" and e.deleted is None and not e.withheld}
-        kept: list[Entry] = []
-        trusted = True
+        readable_ids = {e.id for e in _readable_entries(page)}
+        source_ids = {i for e in path if e.role == "reply" for i in _source_ids(e)} - readable_ids
+        sources = await self._db.entries.get_many(keys, list(source_ids))
+        readable_ids |= {e.id for e in sources if e.role == "me" and e.deleted is None and not e.withheld}
+        trusted_path: list[Entry] = []
+        is_trusted = True
         for entry in path:
             if entry.role == "reply":
-                trusted = (
-                    trusted and not (entry.receipt and entry.receipt.erased_count) and _drawn_on(entry) <= open_to_it
+                is_trusted = (
+                    is_trusted
+                    and not (entry.receipt and entry.receipt.erased_count)
+                    and _source_ids(entry) <= readable_ids
                 )
-            if entry.role == "me" or trusted:
-                kept.append(entry)
-        return kept
+            if entry.role == "me" or is_trusted:
+                trusted_path.append(entry)
+        return trusted_path
 
-    def receipt(
-        self, info: ModelInfo, client: ModelClient, prompt: Prompt, used: tuple[UsedPassage, ...] = ()
+    def build_receipt(
+        self, info: ModelInfo, client: ModelClient, prompt: Prompt, passages: tuple[UsedPassage, ...] = ()
     ) -> Receipt:
         """What is known of a reply before the model is asked."""
         return Receipt(
@@ -143,46 +152,52 @@ class Composer:
             endpoint="" if info.is_embedded else info.endpoint,
             left_machine=not info.is_local,
             prompt_version=self._prompts.version,
-            passages=used,
+            passages=passages,
             tokens_in=prompt.tokens,
             tokens_counted=client.has_tokenizer and not prompt.is_estimated,
             omitted=prompt.omitted,
         )
 
 
-def _drawn_on(reply: Entry) -> set[bytes]:
+def _source_ids(reply: Entry) -> set[bytes]:
     """All entries that a reply answers or whose words were in its prompt, but for those before it in its thread."""
-    beside = reply.receipt.same_page_ids if reply.receipt else ()
-    passages = [used.entry_id for used in reply.receipt.passages] if reply.receipt else []
-    return {*([reply.parent_id] if reply.parent_id else []), *reply.also_answers, *reply.sources, *beside, *passages}
+    same_page_ids = reply.receipt.same_page_ids if reply.receipt else ()
+    passage_ids = [passage.entry_id for passage in reply.receipt.passages] if reply.receipt else []
+    return {
+        *([reply.parent_id] if reply.parent_id else []),
+        *reply.also_answers,
+        *reply.sources,
+        *same_page_ids,
+        *passage_ids,
+    }
 
 
-def _readable(page: list[Thread]) -> list[Entry]:
+def _readable_entries(page: list[Thread]) -> list[Entry]:
     """What the writer wrote on a page that is neither deleted nor kept from the model."""
     return [
         entry
         for thread in page
         if thread.root.deleted is None and not thread.root.withheld
-        for entry in (thread.root, *thread.later)
+        for entry in (thread.root, *thread.descendants)
         if entry.role == "me" and entry.deleted is None and not entry.withheld
     ]
 
 
-def _page_for(page: list[Thread], to: bytes, also: Sequence[bytes]) -> tuple[list[Entry], list[Entry]]:
+def _split_page(page: list[Thread], parent_id: bytes, also_answers: Sequence[bytes]) -> tuple[list[Entry], list[Entry]]:
     """What leads to the entry that is asked about (or all that are asked about), and the rest of its page.
 
     Both are without what is kept from the model; nothing leads to an entry that is.
     """
-    thread = next((t for t in page if to in {e.id for e in (t.root, *t.later)}), None)
+    thread = next((t for t in page if parent_id in {e.id for e in (t.root, *t.descendants)}), None)
     if thread is None:
         raise NotFound("There is no such entry.")
-    withheld = {e.id for t in page for e in (t.root, *t.later) if e.withheld or t.root.withheld}
-    together = {to, *also} - withheld
-    path = thread.leading_to(to)
-    if to in withheld or not path or path[-1].id != to:
+    withheld_ids = {e.id for t in page for e in (t.root, *t.descendants) if e.withheld or t.root.withheld}
+    answered_ids = {parent_id, *also_answers} - withheld_ids
+    path = thread.path_to(parent_id)
+    if parent_id in withheld_ids or not path or path[-1].id != parent_id:
         return [], []
     roots = [t.root for t in page if t.root.deleted is None and t.root.role == "me"]
-    notes = [root for root in roots if root.id not in together | withheld and root.id != thread.root.id]
-    if also:
-        return [root for root in roots if root.id in together], notes
-    return [e for e in path if e.id not in withheld], notes
+    rest_of_page = [root for root in roots if root.id not in answered_ids | withheld_ids and root.id != thread.root.id]
+    if also_answers:
+        return [root for root in roots if root.id in answered_ids], rest_of_page
+    return [e for e in path if e.id not in withheld_ids], rest_of_page

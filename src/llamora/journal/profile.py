@@ -44,13 +44,13 @@ class Profile:
     damaged: bool = False
 
 
-def read_profile(record: bytes, revision: int) -> Profile:
+def parse_profile(record: bytes, revision: int) -> Profile:
     """The settings of a stored record; what is missing in it, or not of this version, is as it was never set."""
-    found = cast("dict[str, Any]", json.loads(record or b"{}"))
-    found["damaged"] = not record
-    plain = asdict(Profile())
-    known: dict[str, Any] = {
-        name: value for name, value in found.items() if name in plain and type(value) is type(plain[name])
+    stored = cast("dict[str, Any]", json.loads(record or b"{}"))
+    stored["damaged"] = not record
+    defaults = asdict(Profile())
+    values: dict[str, Any] = {
+        name: value for name, value in stored.items() if name in defaults and type(value) is type(defaults[name])
     }
     for name, allowed in (
         ("theme", THEMES),
@@ -58,13 +58,13 @@ def read_profile(record: bytes, revision: int) -> Profile:
         ("week_start", WEEK_STARTS),
         ("lock_after", LOCK_MINUTES),
     ):
-        if known.get(name) not in allowed:
-            known.pop(name, None)
-    known.update(zone=known_zone(known.get("zone", "")), revision=revision)
-    return Profile(**known)
+        if values.get(name) not in allowed:
+            values.pop(name, None)
+    values.update(zone=zone_or_utc(values.get("zone", "")), revision=revision)
+    return Profile(**values)
 
 
-def write_profile(profile: Profile) -> bytes:
+def serialize_profile(profile: Profile) -> bytes:
     """The record of settings, to be sealed."""
     fields = asdict(profile)
     del fields["damaged"]  # what is stored anew is whole
@@ -72,7 +72,7 @@ def write_profile(profile: Profile) -> bytes:
     return json.dumps(fields).encode()
 
 
-def known_zone(name: str) -> str:
+def zone_or_utc(name: str) -> str:
     """`name` when it is a zone this machine knows, else UTC: a browser may send anything."""
     try:
         parse_zone(name)

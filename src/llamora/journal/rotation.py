@@ -18,7 +18,7 @@ logger = getLogger(__name__)
 
 NOTICE_SECONDS = 2.0
 """After which every worker knows a new key (it looks twice a second), so that none meets a record it cannot open."""
-PASSES = 20
+MAX_PASSES = 20
 PAUSE_SECONDS = 0.05
 
 
@@ -72,7 +72,7 @@ class Rotation:
         self._db = db
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
 
-    async def begin(self, keys: Keyring, session: KeptSession | None = None) -> None:
+    async def start(self, keys: Keyring, session: KeptSession | None = None) -> None:
         """Seal what is written from now on under new keys, and end every session but one.
 
         Raises StaleRevision while an earlier change is under way, and StorageError.
@@ -88,7 +88,7 @@ class Rotation:
         Raises StorageError; KeyringClosed when the writer locked meanwhile.
         """
         await asyncio.sleep(NOTICE_SECONDS)
-        for number in range(PASSES):
+        for attempt in range(MAX_PASSES):
             unreadable: list[UnreadableRecord] = []
             for kind in SEALED_KINDS:
                 ids = await self._db.key_rotation.pending_ids(keys, kind)
@@ -98,10 +98,10 @@ class Rotation:
             if await self._db.key_rotation.drop_old_keys(keys, unreadable):
                 keys.take(await self._db.users.get_data_keys(keys.user_id))
                 return unreadable
-            await asyncio.sleep(number * PAUSE_SECONDS)  # somebody still wrote under the old one
+            await asyncio.sleep(attempt * PAUSE_SECONDS)  # somebody still wrote under the old one
         raise StorageError("Records keep being written under the old key. The change goes on at the next sign-in.")
 
-    async def tend(self, keys: Keyring) -> None:
+    async def resume_pending(self, keys: Keyring) -> None:
         """Go on with a change that is under way, in the background."""
         user_id = keys.user_id
         try:
@@ -112,7 +112,7 @@ class Rotation:
             logger.warning("whether keys are being changed could not be read (%s)", type(error).__name__)
             return
         if known:  # else they were changed elsewhere, and that goes on there
-            task = asyncio.create_task(self._finish(keys), name="rotation")
+            task = asyncio.create_task(self._finish_in_background(keys), name="rotation")
             self._tasks[user_id] = task
             task.add_done_callback(lambda _: self._tasks.pop(user_id, None))
 
@@ -128,7 +128,7 @@ class Rotation:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _finish(self, keys: Keyring) -> None:
+    async def _finish_in_background(self, keys: Keyring) -> None:
         try:
             unreadable = await self.finish(keys)
         except (StorageError, VaultError) as error:

@@ -10,11 +10,11 @@ from typing import Any, cast
 
 from llamora.journal.entries import Journal
 from llamora.journal.retrieval import content_words
-from llamora.journal.tags import Trace
+from llamora.journal.tags import Tag
 from llamora.llm.client import ModelError
 from llamora.llm.model import Model
 from llamora.llm.prompts import PromptBuilder, Turn
-from llamora.llm.queue import Turns
+from llamora.llm.queue import ModelQueue
 from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry
@@ -25,20 +25,20 @@ from llamora.search.service import SearchService
 from llamora.text import is_emoji, tag_key, tag_name
 from llamora.vault.keys import Keyring
 
-MOST = 6  # suggestions for an entry
-OWN = 3  # of them at most the writer's own that stand in the text
-NEAR = 2  # and of those that near entries bear
-TOLD = 40  # of the writer's own names that the model is told
-LOOKED_AT = 5  # entries that bear such a name, of which the model may read one
+MAX_SUGGESTIONS = 6  # suggestions for an entry
+MAX_OWN_TAGS = 3  # of them at most the writer's own that stand in the text
+MAX_NEARBY_TAGS = 2  # and of those that near entries bear
+MAX_TAGS_IN_PROMPT = 40  # of the writer's own names that the model is told
+MAX_ENTRIES_PER_TAG = 5  # entries that bear such a name, of which the model may read one
 MAX_TOKENS = 120
 TEMPERATURE = 0.2
-NEAREST = 5  # entries whose traces are looked at
+NEAREST_ENTRIES = 5  # entries whose traces are looked at
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
-_ADDRESS = re.compile(r"\w{1,20}://\S+|www\.\S+")
+_URL = re.compile(r"\w{1,20}://\S+|www\.\S+")
 _SENTENCE_START = re.compile(r"(?:^|[.!?:…]\s+|\n\s*)[\"“„‘'(]*$")
 # Words that stand in every diary and say nothing of what an entry is about.
-_EVERYDAY = frozenset(
+_COMMON_WORDS = frozenset(
     "about after again all almost also always another any anything away back because been before being better "
     "both came come comes could day days did done down each early else enough even evening every everything few "
     "first found full gave get give given gone good got great had half hand hard having here himself home hour "
@@ -70,7 +70,7 @@ _FORM: dict[str, Any] = {
                         "type": "array",
                         "items": {"type": "string"},
                         "minItems": 1,
-                        "maxItems": MOST - NEAR,
+                        "maxItems": MAX_SUGGESTIONS - MAX_NEARBY_TAGS,
                     }
                 },
                 "required": ["traces"],
@@ -82,14 +82,14 @@ _FORM: dict[str, Any] = {
 
 
 @dataclass(slots=True, frozen=True)
-class Suggested:
+class SuggestedTags:
     """Names that an entry might bear, the likeliest first.
 
     `said` is all that the model named, as it did, and `model` its name; `note` says why it named nothing.
     """
 
     names: tuple[str, ...]
-    said: tuple[str, ...] = ()
+    model_names: tuple[str, ...] = ()
     model: str = ""
     note: str = ""
 
@@ -98,18 +98,24 @@ class Suggestions:
     """Makes them, on request only."""
 
     def __init__(
-        self, db: LocalDB, journal: Journal, search: SearchService, model: Model, prompts: PromptBuilder, turns: Turns
+        self,
+        db: LocalDB,
+        journal: Journal,
+        search: SearchService,
+        model: Model,
+        prompts: PromptBuilder,
+        queue: ModelQueue,
     ) -> None:
         self._db = db
         self._journal = journal
         self._search = search
         self._model = model
         self._prompts = prompts
-        self._turns = turns
+        self._queue = queue
 
     async def suggest(
         self, keys: Keyring, entry_id: bytes, endpoint: str = "", *, with_model: bool = True
-    ) -> Suggested:
+    ) -> SuggestedTags:
         """What an entry might bear that it does not bear and that was not rejected for it: at most MOST, each once.
 
         `with_model`: the model is asked, unless the entry is kept from it. Raises NotFound, StorageError.
@@ -117,123 +123,136 @@ class Suggestions:
         entry = await self._journal.get(keys, entry_id)
         if entry.deleted is not None or entry.role != "me":
             raise NotFound("There is no such entry.")
-        text = _ADDRESS.sub(" ", strip_markdown(entry.text))
-        own = await self._journal.traces.all(keys)
+        text = _URL.sub(" ", strip_markdown(entry.text))
+        own_tags = await self._journal.tags.list_tags(keys)
         words = content_words(text)
-        fitting = [trace for trace in own if fits(trace.name, words)]
-        fitting.sort(key=lambda trace: (-trace.entries, trace.name))
-        said: list[str] = []
-        model = note = ""
+        matching_tags = [tag for tag in own_tags if is_name_in_words(tag.name, words)]
+        matching_tags.sort(key=lambda tag: (-tag.entry_count, tag.name))
+        model_names: list[str] = []
+        model_name = note = ""
         if with_model and not self._model.unavailable_reason(endpoint):
             try:
-                said, model = await self._asked(keys, entry, text, own, endpoint)
+                model_names, model_name = await self._ask_model(keys, entry, text, own_tags, endpoint)
             except ModelError as error:
                 note = error.sentence
-        names = [trace.name for trace in fitting[:OWN]] + said[: MOST - NEAR]
-        if not said:
-            names += keywords(text, MOST - NEAR)
-        names += await self._near(keys, entry)
-        names += [trace.name for trace in fitting[OWN:]] + keywords(text, 2 * MOST)
-        return Suggested(await self._valid(keys, entry_id, names), tuple(said), model if said else "", note)
+        names = [tag.name for tag in matching_tags[:MAX_OWN_TAGS]] + model_names[: MAX_SUGGESTIONS - MAX_NEARBY_TAGS]
+        if not model_names:
+            names += extract_keywords(text, MAX_SUGGESTIONS - MAX_NEARBY_TAGS)
+        names += await self._nearby_tag_names(keys, entry)
+        names += [tag.name for tag in matching_tags[MAX_OWN_TAGS:]] + extract_keywords(text, 2 * MAX_SUGGESTIONS)
+        return SuggestedTags(
+            await self._filter_names(keys, entry_id, names), tuple(model_names), model_name if model_names else "", note
+        )
 
-    async def refuse(self, keys: Keyring, entry_id: bytes, name: str) -> None:
+    async def reject(self, keys: Keyring, entry_id: bytes, name: str) -> None:
         """Do not suggest a name for an entry again, by whichever of its names. Raises NotFound, StorageError."""
-        book = await self._db.tags.get_meta(keys)
-        await self._db.tags.refuse_suggestions(keys, entry_id, [name, book.canonical(name, tag_hash(keys, name))])
+        meta = await self._db.tags.get_meta(keys)
+        await self._db.tags.refuse_suggestions(keys, entry_id, [name, meta.canonical(name, tag_hash(keys, name))])
 
-    async def _valid(self, keys: Keyring, entry_id: bytes, names: Sequence[str]) -> tuple[str, ...]:
+    async def _filter_names(self, keys: Keyring, entry_id: bytes, names: Sequence[str]) -> tuple[str, ...]:
         """Those of these names that can be given, each trace once, as it is called."""
-        book = await self._db.tags.get_meta(keys)
-        borne = (await self._journal.traces.on(keys, [entry_id])).get(entry_id, [])
-        refused = await self._db.tags.refused_names(keys, entry_id)
-        away = {tag_key(trace.name) for trace in borne} | refused
-        away |= {tag_key(book.canonical(key, tag_hash(keys, key))) for key in refused}  # what it is called by now
-        found: dict[str, str] = {}
-        for written in names:
-            name = tag_name(written)
-            if not name or tag_key(name) in away:
+        meta = await self._db.tags.get_meta(keys)
+        tags = (await self._journal.tags.tags_of(keys, [entry_id])).get(entry_id, [])
+        rejected_keys = await self._db.tags.refused_names(keys, entry_id)
+        excluded_keys = {tag_key(tag.name) for tag in tags} | rejected_keys
+        excluded_keys |= {
+            tag_key(meta.canonical(key, tag_hash(keys, key))) for key in rejected_keys
+        }  # what it is called by now
+        names_by_key: dict[str, str] = {}
+        for candidate in names:
+            name = tag_name(candidate)
+            if not name or tag_key(name) in excluded_keys:
                 continue
-            name = book.canonical(name, tag_hash(keys, name))
-            if tag_key(name) not in away and tag_hash(keys, name) not in book.hidden:
-                found.setdefault(tag_key(name), name)
-        return tuple(found.values())[:MOST]
+            name = meta.canonical(name, tag_hash(keys, name))
+            if tag_key(name) not in excluded_keys and tag_hash(keys, name) not in meta.hidden:
+                names_by_key.setdefault(tag_key(name), name)
+        return tuple(names_by_key.values())[:MAX_SUGGESTIONS]
 
-    async def _near(self, keys: Keyring, entry: Entry) -> list[str]:
+    async def _nearby_tag_names(self, keys: Keyring, entry: Entry) -> list[str]:
         """The traces that the nearest entries bear."""
-        hits = await self._search.find_related(keys, entry, limit=NEAREST)
-        on = await self._journal.traces.on(keys, [hit.entry_id for hit in hits])
-        counts = Counter(trace.name for traces in on.values() for trace in traces)
-        return [name for name, _ in counts.most_common(NEAR)]
+        hits = await self._search.find_related(keys, entry, limit=NEAREST_ENTRIES)
+        tags_by_entry = await self._journal.tags.tags_of(keys, [hit.entry_id for hit in hits])
+        counts = Counter(tag.name for tags in tags_by_entry.values() for tag in tags)
+        return [name for name, _ in counts.most_common(MAX_NEARBY_TAGS)]
 
-    async def _asked(
-        self, keys: Keyring, entry: Entry, text: str, own: Sequence[Trace], endpoint: str
+    async def _ask_model(
+        self, keys: Keyring, entry: Entry, text: str, own_tags: Sequence[Tag], endpoint: str
     ) -> tuple[list[str], str]:
         """What the model says, and its name; at its turn the entry is read again, which may be withheld by now."""
-        async with self._turns.turn(keys.user_id, lambda _: None):
-            thread = await self._journal.thread(keys, entry.id)
-            now = await self._journal.get(keys, entry.id)
-            if now.withheld or thread.root.withheld or now.deleted is not None or now.revision != entry.revision:
+        async with self._queue.slot(keys.user_id, lambda _: None):
+            thread = await self._journal.get_thread(keys, entry.id)
+            current = await self._journal.get(keys, entry.id)
+            if (
+                current.withheld
+                or thread.root.withheld
+                or current.deleted is not None
+                or current.revision != entry.revision
+            ):
                 return [], ""
             client = await self._model.client(endpoint)
-            used = await self._told(keys, own)
-            told = [Turn("me", ", ".join(used), entry.day)] if used else []
-            written = [*told, Turn("me", text, entry.day)]
-            prompt = await self._prompts.build_line(client, "traces", day=entry.day, turns=written)
+            used_names = await self._names_for_prompt(keys, own_tags)
+            names_turn = [Turn("me", ", ".join(used_names), entry.day)] if used_names else []
+            turns = [*names_turn, Turn("me", text, entry.day)]
+            prompt = await self._prompts.build_line(client, "traces", day=entry.day, turns=turns)
             info = await client.describe()
             answer = ""
-            pieces = client.stream(prompt.messages, max_tokens=MAX_TOKENS, temperature=TEMPERATURE, extra=_FORM)
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    answer = REASONING_END.split(answer + piece)[-1]
-        return names_in(answer), "small built-in model" if info.is_embedded else info.name
+            chunks = client.stream(prompt.messages, max_tokens=MAX_TOKENS, temperature=TEMPERATURE, extra=_FORM)
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    answer = REASONING_END.split(answer + chunk)[-1]
+        return parse_names(answer), "small built-in model" if info.is_embedded else info.name
 
-    async def _told(self, keys: Keyring, own: Sequence[Trace]) -> list[str]:
+    async def _names_for_prompt(self, keys: Keyring, own_tags: Sequence[Tag]) -> list[str]:
         """The names used most, of those that an entry bears which the model may read."""
-        used = sorted(own, key=lambda trace: -trace.entries)[:TOLD]
-        bearing = {t.id: sorted(await self._journal.traces.bearing(keys, t.id))[:LOOKED_AT] for t in used}
-        entries = await self._db.entries.get_many(keys, list({each for ids in bearing.values() for each in ids}))
-        read = {
+        most_used = sorted(own_tags, key=lambda tag: -tag.entry_count)[:MAX_TAGS_IN_PROMPT]
+        entries_by_tag = {
+            t.id: sorted(await self._journal.tags.all_ids_with_tag(keys, t.id))[:MAX_ENTRIES_PER_TAG] for t in most_used
+        }
+        entries = await self._db.entries.get_many(
+            keys, list({entry_id for ids in entries_by_tag.values() for entry_id in ids})
+        )
+        readable_ids = {
             e.id for e in entries if e.role == "me" and e.parent_id is None and e.deleted is None and not e.withheld
         }
-        return [trace.name for trace in used if not read.isdisjoint(bearing[trace.id])]
+        return [tag.name for tag in most_used if not readable_ids.isdisjoint(entries_by_tag[tag.id])]
 
 
-def names_in(answer: str) -> list[str]:
+def parse_names(answer: str) -> list[str]:
     """The names of a model's answer; none for an answer of another form."""
     start, end = answer.find("{"), answer.rfind("}")
     try:
-        found: object = json.loads(answer[start : end + 1])
+        parsed: object = json.loads(answer[start : end + 1])
     except ValueError:
         return []
-    listed = cast("dict[str, object]", found).get("traces") if isinstance(found, dict) else None
-    return [name for name in cast("list[object]", listed) if isinstance(name, str)] if isinstance(listed, list) else []
+    items = cast("dict[str, object]", parsed).get("traces") if isinstance(parsed, dict) else None
+    return [name for name in cast("list[object]", items) if isinstance(name, str)] if isinstance(items, list) else []
 
 
-def fits(name: str, words: set[str]) -> bool:
+def is_name_in_words(name: str, words: set[str]) -> bool:
     """Whether every word of a name is among `words`, as grounding.content_words cuts both."""
-    own = content_words(name.replace("-", " ").replace("_", " "))
-    return bool(own) and own <= words and not is_emoji(name)
+    name_words = content_words(name.replace("-", " ").replace("_", " "))
+    return bool(name_words) and name_words <= words and not is_emoji(name)
 
 
-def keywords(text: str, limit: int) -> list[str]:
+def extract_keywords(text: str, limit: int) -> list[str]:
     """The words that a text seems to be about, in its own spelling, the likeliest first.
 
     What comes again counts more, and so does a name, which has a capital within a sentence. Everyday words are left
     out.
     """
     scores: dict[str, float] = {}
-    spelt: dict[str, Counter[str]] = {}
-    for place, match in enumerate(_WORD.finditer(text)):
+    spellings: dict[str, Counter[str]] = {}
+    for position, match in enumerate(_WORD.finditer(text)):
         word = match[0].removesuffix("'s").removesuffix("’s")
         lower = word.lower()
-        if (len(word) < 3 and word.isascii()) or lower in STOP_WORDS or lower in _EVERYDAY or len(word) > 30:
+        if (len(word) < 3 and word.isascii()) or lower in STOP_WORDS or lower in _COMMON_WORDS or len(word) > 30:
             continue
-        begins = _SENTENCE_START.search(text, max(0, match.start() - 12), match.start()) is not None
-        is_name = word[0].isupper() and not begins
+        starts_sentence = _SENTENCE_START.search(text, max(0, match.start() - 12), match.start()) is not None
+        is_name = word[0].isupper() and not starts_sentence
         key = next(iter(content_words(lower)), lower)
         scores[key] = (
-            scores.get(key, 0.0) + (1.6 if is_name else 1.0) + min(len(word), 10) / 20 - min(place, 400) / 2000
+            scores.get(key, 0.0) + (1.6 if is_name else 1.0) + min(len(word), 10) / 20 - min(position, 400) / 2000
         )
-        spelt.setdefault(key, Counter())[word if is_name else lower] += 1
+        spellings.setdefault(key, Counter())[word if is_name else lower] += 1
     best = sorted(scores, key=lambda key: -scores[key])[:limit]
-    return [spelt[key].most_common(1)[0][0] for key in best]
+    return [spellings[key].most_common(1)[0][0] for key in best]

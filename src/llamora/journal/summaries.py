@@ -15,7 +15,7 @@ from llamora.journal.retrieval import content_words, excerpt
 from llamora.llm.client import ModelClient, ModelError, ModelInfo
 from llamora.llm.model import Model
 from llamora.llm.prompts import Passage, Prompt, PromptBuilder, Turn
-from llamora.llm.queue import Turns
+from llamora.llm.queue import ModelQueue
 from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.entries import Entry
@@ -23,34 +23,34 @@ from llamora.persistence.local_db import LocalDB
 from llamora.persistence.summaries import StoredSummary
 from llamora.vault.keys import Keyring
 
-MAX_TOKENS = 200  # three sentences at most
-TRACE_TOKENS = 320  # four sentences, each with a number
-PASSAGES = 12  # entries that the summary of a trace is drawn from
-CHANGED = "What this is about was changed while the model read it. Ask again."
-NOTHING = "The model had nothing to say of it. Ask again later."
+LINE_MAX_TOKENS = 200  # three sentences at most
+TAG_MAX_TOKENS = 320  # four sentences, each with a number
+MAX_PASSAGES = 12  # entries that the summary of a trace is drawn from
+CHANGED_MEANWHILE = "What this is about was changed while the model read it. Ask again."
+NOTHING_VERIFIED = "The model had nothing to say of it. Ask again later."
 NOTHING_CITED = "The model said nothing that your entries bear out, so nothing was kept. Ask again later."
-AT_LENGTH = "The model said more than fits here."
-UNREADABLE = "There is nothing under this trace that the model may read."
+LENGTH_LIMIT_REACHED = "The model said more than fits here."
+NOTHING_READABLE = "There is nothing under this trace that the model may read."
 
 
 @dataclass(slots=True, frozen=True)
-class Summary:
+class TagSummary:
     """What a model said of a trace, and the entries that it cites by their places from 1."""
 
-    digest: StoredSummary
+    summary: StoredSummary
     entries: tuple[Entry, ...]
 
 
-Line = Literal["opening", "recap"]
+LineKind = Literal["opening", "recap"]
 
-EMPTY: Mapping[Line, str] = {
+NOTHING_TO_SUMMARIZE: Mapping[LineKind, str] = {
     "recap": "There is nothing on this page that the model may read.",
     "opening": "There is nothing on the last days that the model may read.",
 }
 
 
 @dataclass(slots=True, frozen=True)
-class Asked:
+class PreparedPrompt:
     """A prompt, and who would get it."""
 
     prompt: Prompt
@@ -59,212 +59,236 @@ class Asked:
     max_tokens: int
 
 
-class Digests:
+class Summaries:
     """Asks the model for a few sentences about a day or a trace, and keeps them as long as these stay as they were."""
 
-    def __init__(self, db: LocalDB, journal: Journal, model: Model, prompts: PromptBuilder, turns: Turns) -> None:
+    def __init__(self, db: LocalDB, journal: Journal, model: Model, prompts: PromptBuilder, queue: ModelQueue) -> None:
         self._db = db
         self._journal = journal
         self._model = model
         self._prompts = prompts
-        self._turns = turns
+        self._queue = queue
 
-    async def recap(self, keys: Keyring, day: date, page: Sequence[Thread]) -> StoredSummary | None:
+    async def get_day_summary(self, keys: Keyring, day: date, page: Sequence[Thread]) -> StoredSummary | None:
         """The summary of a page as it stands; one of what has changed since is removed."""
-        kept = await self._db.summaries.get(keys, "recap", day)
-        if kept is not None and kept.content_hash != made_of(readable(page)):
+        stored = await self._db.summaries.get(keys, "recap", day)
+        if stored is not None and stored.content_hash != content_hash(readable_entries(page)):
             with suppress(StorageError):  # a full disk keeps nobody from reading
                 await self._db.summaries.delete(keys, "recap", day)
             return None
-        return kept
+        return stored
 
-    async def sum_up(self, keys: Keyring, day: date, endpoint: str = "") -> StoredSummary:
+    async def summarize_day(self, keys: Keyring, day: date, endpoint: str = "") -> StoredSummary:
         """Sum a day up now. Raises EntryError when there is nothing to sum up, ModelError, StorageError."""
-        entries = readable(await self._journal.page(keys, day))
+        entries = readable_entries(await self._journal.get_page(keys, day))
         if not entries:
-            raise EntryError(EMPTY["recap"])
-        return await self.say(keys, "recap", day, entries, endpoint)
+            raise EntryError(NOTHING_TO_SUMMARIZE["recap"])
+        return await self.generate(keys, "recap", day, entries, endpoint)
 
-    async def preview(self, keys: Keyring, day: date, endpoint: str = "") -> "Asked":
+    async def preview_day(self, keys: Keyring, day: date, endpoint: str = "") -> "PreparedPrompt":
         """What would be sent to sum a day up, exactly. Raises as `sum_up`."""
-        return await self.would_say("recap", day, readable(await self._journal.page(keys, day)), endpoint)
+        return await self.preview_line(
+            "recap", day, readable_entries(await self._journal.get_page(keys, day)), endpoint
+        )
 
-    async def would_say(self, kind: Line, day: date, entries: Sequence[Entry], endpoint: str) -> "Asked":
+    async def preview_line(
+        self, kind: LineKind, day: date, entries: Sequence[Entry], endpoint: str
+    ) -> "PreparedPrompt":
         """What `say` would send. Raises EntryError where there is nothing to send, ModelError."""
         if not entries:
-            raise EntryError(EMPTY[kind])
+            raise EntryError(NOTHING_TO_SUMMARIZE[kind])
         if why_not := self._model.unavailable_reason(endpoint):
             raise ModelError("unreachable", why_not)
-        return await self._asked(kind, day, entries, endpoint)
+        return await self._prepare_line(kind, day, entries, endpoint)
 
-    async def _asked(self, kind: Line, day: date, entries: Sequence[Entry], endpoint: str) -> "Asked":
+    async def _prepare_line(
+        self, kind: LineKind, day: date, entries: Sequence[Entry], endpoint: str
+    ) -> "PreparedPrompt":
         client = await self._model.client(endpoint)
-        written = [Turn("me", entry.text, entry.day) for entry in entries]
-        prompt = await self._prompts.build_line(client, kind, day=day, turns=written)
-        return Asked(prompt, client, await client.describe(), MAX_TOKENS)
+        turns = [Turn("me", entry.text, entry.day) for entry in entries]
+        prompt = await self._prompts.build_line(client, kind, day=day, turns=turns)
+        return PreparedPrompt(prompt, client, await client.describe(), LINE_MAX_TOKENS)
 
-    async def say(self, keys: Keyring, kind: Line, day: date, entries: Sequence[Entry], endpoint: str) -> StoredSummary:
+    async def generate(
+        self, keys: Keyring, kind: LineKind, day: date, entries: Sequence[Entry], endpoint: str
+    ) -> StoredSummary:
         """Ask for a line about `entries`, and keep it.
 
         Raises EntryError when one of them has changed: then nothing is sent, or what was said is not kept.
         """
-        read = {entry.id: entry.revision for entry in entries}
+        revisions = {entry.id: entry.revision for entry in entries}
         if why_not := self._model.unavailable_reason(endpoint):
             raise ModelError("unreachable", why_not)
-        async with self._turns.turn(keys.user_id, lambda _: None):
-            asked = await self._asked(kind, day, entries, endpoint)
-            prompt = asked.prompt
-            said, cut = await self._said(keys, asked, read)
-        text = said.strip()
+        async with self._queue.slot(keys.user_id, lambda _: None):
+            prepared = await self._prepare_line(kind, day, entries, endpoint)
+            prompt = prepared.prompt
+            generated, cut_note = await self._generate_text(keys, prepared, revisions)
+        text = generated.strip()
         if kind == "opening":
             text = text.partition("\n")[0].strip()
         if not text:
-            raise ModelError("broken", NOTHING)
-        digest = StoredSummary(
+            raise ModelError("broken", NOTHING_VERIFIED)
+        summary = StoredSummary(
             kind,
             day,
             text,
             tuple(entry.id for entry in entries),
-            made_of(entries),
-            "small built-in model" if asked.info.is_embedded else asked.info.name,
-            cut,
+            content_hash(entries),
+            "small built-in model" if prepared.info.is_embedded else prepared.info.name,
+            cut_note,
             QuoteVerifier(prompt.user_texts).verified(text),
         )
         try:
-            await self._db.summaries.save(keys, digest, [self._db.entries.require_revisions(keys.user_id, read)])
+            await self._db.summaries.save(keys, summary, [self._db.entries.require_revisions(keys.user_id, revisions)])
         except StaleRevision:
-            raise EntryError(CHANGED) from None
-        return digest
+            raise EntryError(CHANGED_MEANWHILE) from None
+        return summary
 
-    async def trace(self, keys: Keyring, trace: bytes) -> Summary | None:
+    async def get_tag_summary(self, keys: Keyring, tag_id: bytes) -> TagSummary | None:
         """The summary of a trace, as long as all that bears it is as it was; otherwise it is removed."""
-        kept = await self._db.summaries.get(keys, "trace", trace)
-        if kept is None:
+        stored = await self._db.summaries.get(keys, "trace", tag_id)
+        if stored is None:
             return None
-        found = {entry.id: entry for entry in await self._db.entries.get_many(keys, kept.sources)}
-        entries = tuple(found[source] for source in kept.sources if source in found)
-        if not all(map(_open_to_the_model, entries)) or kept.content_hash != await self._state(keys, trace, entries):
+        entries_by_id = {entry.id: entry for entry in await self._db.entries.get_many(keys, stored.sources)}
+        entries = tuple(entries_by_id[source] for source in stored.sources if source in entries_by_id)
+        if not all(map(_is_readable, entries)) or stored.content_hash != await self._tag_content_hash(
+            keys, tag_id, entries
+        ):
             with suppress(StorageError):
-                await self._db.summaries.delete(keys, "trace", trace)
+                await self._db.summaries.delete(keys, "trace", tag_id)
             return None
-        return Summary(kept, entries)
+        return TagSummary(stored, entries)
 
-    async def sum_up_trace(self, keys: Keyring, trace: bytes, endpoint: str = "") -> Summary:
+    async def summarize_tag(self, keys: Keyring, tag_id: bytes, endpoint: str = "") -> TagSummary:
         """Sum up what is written under a trace, now: of it only the sentences that cite an entry.
 
         Raises EntryError when there is nothing to read or something changed meanwhile, NotFound, ModelError and
         StorageError.
         """
-        entries, passages = await self._passages(keys, trace, endpoint)
-        made_of = await self._state(keys, trace, entries)
-        read = {entry.id: entry.revision for entry in entries}
-        async with self._turns.turn(keys.user_id, lambda _: None):
-            asked = await self._asked_of_trace(keys, trace, passages, endpoint)
-            said, cut = await self._said(keys, asked, read)
-        prompt, info = asked.prompt, asked.info
-        text = cited_sentences(said, [passage.number for passage in prompt.passages])
+        entries, passages = await self._read_passages(keys, tag_id, endpoint)
+        tag_hash_before = await self._tag_content_hash(keys, tag_id, entries)
+        revisions = {entry.id: entry.revision for entry in entries}
+        async with self._queue.slot(keys.user_id, lambda _: None):
+            prepared = await self._prepare_tag(keys, tag_id, passages, endpoint)
+            generated, cut_note = await self._generate_text(keys, prepared, revisions)
+        prompt, info = prepared.prompt, prepared.info
+        text = cited_sentences(generated, [passage.number for passage in prompt.passages])
         if not text:
             raise ModelError("broken", NOTHING_CITED)
         model = "small built-in model" if info.is_embedded else info.name
         quoted = QuoteVerifier(passage.text for passage in prompt.passages).verified(text)
-        digest = StoredSummary("trace", trace, text, tuple(entry.id for entry in entries), made_of, model, cut, quoted)
+        summary = StoredSummary(
+            "trace", tag_id, text, tuple(entry.id for entry in entries), tag_hash_before, model, cut_note, quoted
+        )
         try:
-            await self._db.summaries.save(keys, digest, [self._db.entries.require_revisions(keys.user_id, read)])
+            await self._db.summaries.save(keys, summary, [self._db.entries.require_revisions(keys.user_id, revisions)])
         except StaleRevision:
-            raise EntryError(CHANGED) from None
-        kept = await self.trace(keys, trace)
-        if kept is None:  # what bears the trace is not what it was
-            raise EntryError(CHANGED)
-        return kept
+            raise EntryError(CHANGED_MEANWHILE) from None
+        stored = await self.get_tag_summary(keys, tag_id)
+        if stored is None:  # what bears the trace is not what it was
+            raise EntryError(CHANGED_MEANWHILE)
+        return stored
 
-    async def preview_trace(self, keys: Keyring, trace: bytes, endpoint: str = "") -> Asked:
+    async def preview_tag(self, keys: Keyring, tag_id: bytes, endpoint: str = "") -> PreparedPrompt:
         """What would be sent to sum a trace up, exactly. Raises as `sum_up_trace`."""
-        _, passages = await self._passages(keys, trace, endpoint)
-        return await self._asked_of_trace(keys, trace, passages, endpoint)
+        _, passages = await self._read_passages(keys, tag_id, endpoint)
+        return await self._prepare_tag(keys, tag_id, passages, endpoint)
 
-    async def _asked_of_trace(self, keys: Keyring, trace: bytes, passages: Sequence[Passage], endpoint: str) -> Asked:
-        name = (await self._journal.traces.get(keys, trace)).name
+    async def _prepare_tag(
+        self, keys: Keyring, tag_id: bytes, passages: Sequence[Passage], endpoint: str
+    ) -> PreparedPrompt:
+        name = (await self._journal.tags.get(keys, tag_id)).name
         client = await self._model.client(endpoint)
         prompt = await self._prompts.build_tag_summary(client, name, passages)
-        return Asked(prompt, client, await client.describe(), TRACE_TOKENS)
+        return PreparedPrompt(prompt, client, await client.describe(), TAG_MAX_TOKENS)
 
-    async def _passages(self, keys: Keyring, trace: bytes, endpoint: str) -> tuple[list[Entry], list[Passage]]:
+    async def _read_passages(self, keys: Keyring, tag_id: bytes, endpoint: str) -> tuple[list[Entry], list[Passage]]:
         """The entries that the summary of a trace is drawn from, by day, and what of them is read, strongest first."""
-        name = (await self._journal.traces.get(keys, trace)).name
+        name = (await self._journal.tags.get(keys, tag_id)).name
         if why_not := self._model.unavailable_reason(endpoint):
             raise ModelError("unreachable", why_not)
-        entries, strongest = await self._chosen(keys, trace)
+        entries, strongest = await self._choose_entries(keys, tag_id)
         if not entries:
-            raise EntryError(UNREADABLE)
+            raise EntryError(NOTHING_READABLE)
         numbers = {entry.id: number for number, entry in enumerate(entries, 1)}
-        words = content_words(name)
-        return entries, [Passage(numbers[each.id], each.day, excerpt(each.text, -1, words)) for each in strongest]
+        name_words = content_words(name)
+        return entries, [
+            Passage(numbers[chosen.id], chosen.day, excerpt(chosen.text, -1, name_words)) for chosen in strongest
+        ]
 
-    async def _said(self, keys: Keyring, asked: Asked, read: Mapping[bytes, int]) -> tuple[str, str]:
+    async def _generate_text(
+        self, keys: Keyring, prepared: PreparedPrompt, revisions: Mapping[bytes, int]
+    ) -> tuple[str, str]:
         """What the model says, in whole sentences, and what was cut of prompt and answer, in words.
 
         Nothing is sent when one of the entries that it is to read has changed: EntryError.
         """
-        if await self._db.entries.revisions_of(keys.user_id, read) != read:
-            raise EntryError(CHANGED)
-        said, cut = "", [asked.prompt.omitted] if asked.prompt.omitted else []
-        pieces = asked.client.stream(
-            asked.prompt.messages,
-            max_tokens=asked.max_tokens,
-            on_length_limit=lambda: cut.append(AT_LENGTH),
+        if await self._db.entries.revisions_of(keys.user_id, revisions) != revisions:
+            raise EntryError(CHANGED_MEANWHILE)
+        generated, cut_notes = "", [prepared.prompt.omitted] if prepared.prompt.omitted else []
+        chunks = prepared.client.stream(
+            prepared.prompt.messages,
+            max_tokens=prepared.max_tokens,
+            on_length_limit=lambda: cut_notes.append(LENGTH_LIMIT_REACHED),
         )
-        async with aclosing(pieces):
-            async for piece in pieces:
-                said = REASONING_END.split(said + piece)[-1]
-        return whole_sentences(said) if AT_LENGTH in cut else said, " ".join(cut)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                generated = REASONING_END.split(generated + chunk)[-1]
+        return whole_sentences(generated) if LENGTH_LIMIT_REACHED in cut_notes else generated, " ".join(cut_notes)
 
-    async def _chosen(self, keys: Keyring, trace: bytes) -> tuple[list[Entry], list[Entry]]:
+    async def _choose_entries(self, keys: Keyring, tag_id: bytes) -> tuple[list[Entry], list[Entry]]:
         """Entries that bear a trace and may be read, as many from the newest as from the oldest.
 
         By day, and again in the order in which they should be kept where room is short.
         """
-        ids = [entry_id for entry_id, _ in await self._journal.traces.entries(keys, trace)]
+        ids = [entry_id for entry_id, _ in await self._journal.tags.entries_with_tag(keys, tag_id)]
         half = (len(ids) + 1) // 2
-        ends = zip_longest(ids[:half], reversed(ids[half:]))
-        order = [entry_id for entry_id in chain.from_iterable(ends) if entry_id is not None]
-        found: list[Entry] = []
-        for start in range(0, len(order), PASSAGES):
-            part = order[start : start + PASSAGES]
-            opened = {entry.id: entry for entry in await self._db.entries.get_many(keys, part)}
-            found += [opened[each] for each in part if each in opened and _open_to_the_model(opened[each])]
-            if len(found) >= PASSAGES:
+        alternating = zip_longest(ids[:half], reversed(ids[half:]))
+        order = [entry_id for entry_id in chain.from_iterable(alternating) if entry_id is not None]
+        readable_so_far: list[Entry] = []
+        for start in range(0, len(order), MAX_PASSAGES):
+            batch = order[start : start + MAX_PASSAGES]
+            entries_by_id = {entry.id: entry for entry in await self._db.entries.get_many(keys, batch)}
+            readable_so_far += [
+                entries_by_id[batch_id]
+                for batch_id in batch
+                if batch_id in entries_by_id and _is_readable(entries_by_id[batch_id])
+            ]
+            if len(readable_so_far) >= MAX_PASSAGES:
                 break
-        found = found[:PASSAGES]
-        return sorted(found, key=lambda entry: (entry.day, entry.at, entry.id)), found
+        readable_so_far = readable_so_far[:MAX_PASSAGES]
+        return sorted(readable_so_far, key=lambda entry: (entry.day, entry.at, entry.id)), readable_so_far
 
-    async def _state(self, keys: Keyring, trace: bytes, entries: Sequence[Entry]) -> str:
+    async def _tag_content_hash(self, keys: Keyring, tag_id: bytes, entries: Sequence[Entry]) -> str:
         """A digest, in hex, of the texts that were read and of which records bear the trace, at which revisions."""
-        digest = hashlib.sha256(bytes.fromhex(made_of(entries)))
-        bearing = await self._db.entries.revisions_of(keys.user_id, await self._journal.traces.bearing(keys, trace))
-        for entry_id, revision in sorted(bearing.items()):
-            digest.update(entry_id + revision.to_bytes(8, "big"))
-        return digest.hexdigest()
+        hasher = hashlib.sha256(bytes.fromhex(content_hash(entries)))
+        tagged_revisions = await self._db.entries.revisions_of(
+            keys.user_id, await self._journal.tags.all_ids_with_tag(keys, tag_id)
+        )
+        for entry_id, revision in sorted(tagged_revisions.items()):
+            hasher.update(entry_id + revision.to_bytes(8, "big"))
+        return hasher.hexdigest()
 
 
-def _open_to_the_model(entry: Entry) -> bool:
+def _is_readable(entry: Entry) -> bool:
     return entry.role == "me" and entry.deleted is None and not entry.withheld and entry.state == "done"
 
 
-def readable(page: Sequence[Thread]) -> list[Entry]:
+def readable_entries(page: Sequence[Thread]) -> list[Entry]:
     """What the writer wrote on a page and does not keep from the model, oldest first."""
-    found = [
+    entries = [
         entry
         for thread in page
         if not thread.root.withheld
-        for entry in (thread.root, *thread.later)
-        if _open_to_the_model(entry)
+        for entry in (thread.root, *thread.descendants)
+        if _is_readable(entry)
     ]
-    return sorted(found, key=lambda entry: (entry.at, entry.id))
+    return sorted(entries, key=lambda entry: (entry.at, entry.id))
 
 
-def made_of(entries: Sequence[Entry]) -> str:
+def content_hash(entries: Sequence[Entry]) -> str:
     """A digest of entries and their texts, in hex: another one once any of them changes, comes or goes."""
-    digest = hashlib.sha256()
+    hasher = hashlib.sha256()
     for entry in sorted(entries, key=lambda entry: entry.id):
-        digest.update(entry.id + hashlib.sha256(entry.text.encode("utf-8", "surrogatepass")).digest())
-    return digest.hexdigest()
+        hasher.update(entry.id + hashlib.sha256(entry.text.encode("utf-8", "surrogatepass")).digest())
+    return hasher.hexdigest()

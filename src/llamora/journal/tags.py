@@ -17,197 +17,201 @@ from llamora.search.service import SearchService
 from llamora.text import MAX_TAG_LENGTH, find_tags, is_emoji, tag_key, tag_name
 from llamora.vault.keys import Keyring
 
-NO_NAME = f"A trace is a word, a few words or one emoji, of at most {MAX_TAG_LENGTH} characters."
+INVALID_NAME = f"A trace is a word, a few words or one emoji, of at most {MAX_TAG_LENGTH} characters."
 
 
-class TraceError(Exception):
+class TagError(Exception):
     """What was asked of a trace cannot be done; `str()` is the sentence."""
 
 
 @dataclass(slots=True, frozen=True)
-class Trace:
+class Tag:
     """A trace and when it was used. `id` is its keyed hash, `entries` counts what bears it on pages as they are."""
 
     id: bytes
     name: str
-    entries: int = 0
-    first: date | None = None
-    last: date | None = None
+    entry_count: int = 0
+    first_day: date | None = None
+    last_day: date | None = None
     hidden: bool = False
 
     @property
-    def hex(self) -> str:
+    def hex_id(self) -> str:
         """Its id as addresses have it: no call, which costs more than all the rest of a line in a long list."""
         return self.id.hex()
 
     @property
-    def shown(self) -> str:
+    def display_name(self) -> str:
         """The name as a page shows it."""
         return self.name if is_emoji(self.name) else f"#{self.name}"
 
 
 @dataclass(slots=True, frozen=True)
-class Borne:
+class TagsOfEntry:
     """The traces of one entry. `named` has the trace that each name in its text (text.trace_key) stands for."""
 
-    traces: tuple[Trace, ...] = ()
-    named: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    tags: tuple[Tag, ...] = ()
+    ids_by_key: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
 
 
 @dataclass(slots=True)
-class _Known:
+class _TagCache:
     """What the store says of a writer's traces at a revision of its book, kept in memory while they are here."""
 
-    book: TagMeta
+    meta: TagMeta
     names: dict[bytes, str]
-    by_trace: dict[bytes, set[bytes]]
+    by_tag: dict[bytes, set[bytes]]
     by_entry: dict[bytes, set[bytes]]
-    uses: dict[bytes, Trace] = field(default_factory=dict[bytes, Trace])
-    uncounted: set[bytes] = field(default_factory=set[bytes])  # traces of which `uses` may be out of date
-    mark: DayCursor | None = None  # the moment of the index at which `uses` were counted
-    counting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    usage: dict[bytes, Tag] = field(default_factory=dict[bytes, Tag])
+    outdated: set[bytes] = field(default_factory=set[bytes])  # traces of which `uses` may be out of date
+    index_mark: DayCursor | None = None  # the moment of the index at which `uses` were counted
+    count_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def take(self, done: TagChangeResult) -> None:
+    def apply(self, result: TagChangeResult) -> None:
         """Do in memory what was done in the store."""
-        for trace, entry_id in done.removed:
-            self.by_trace.get(trace, set()).discard(entry_id)
-            self.by_entry.get(entry_id, set()).discard(trace)
-        for trace, entry_id in done.added:
-            self.by_trace.setdefault(trace, set()).add(entry_id)
-            self.by_entry.setdefault(entry_id, set()).add(trace)
-        for trace, name in done.names.items():
+        for tag_id, entry_id in result.removed:
+            self.by_tag.get(tag_id, set()).discard(entry_id)
+            self.by_entry.get(entry_id, set()).discard(tag_id)
+        for tag_id, entry_id in result.added:
+            self.by_tag.setdefault(tag_id, set()).add(entry_id)
+            self.by_entry.setdefault(entry_id, set()).add(tag_id)
+        for tag_id, name in result.names.items():
             if name is None:
-                self.names.pop(trace, None)
+                self.names.pop(tag_id, None)
             else:
-                self.names[trace] = name
-        touched = {trace for trace, _ in done.removed | done.added}
-        self.uncounted |= touched | done.names.keys() | (done.meta.hidden ^ self.book.hidden)
-        self.book = done.meta
+                self.names[tag_id] = name
+        changed_ids = {tag_id for tag_id, _ in result.removed | result.added}
+        self.outdated |= changed_ids | result.names.keys() | (result.meta.hidden ^ self.meta.hidden)
+        self.meta = result.meta
 
 
-class Traces:
+class Tags:
     """`journal.traces`. A method that changes returns when the change is on the disk."""
 
     def __init__(self, db: LocalDB, search: SearchService) -> None:
         self._db = db
         self._search = search
-        self._kept: dict[bytes, _Known] = {}
+        self._caches: dict[bytes, _TagCache] = {}
 
     def lock(self, user_id: bytes) -> None:
         """Forget what is known of a writer's traces."""
-        self._kept.pop(user_id, None)
+        self._caches.pop(user_id, None)
 
     # -- changing ----------------------------------------------------------------------------------
 
-    async def add(self, keys: Keyring, entry_id: bytes, written: str) -> Trace:
+    async def add(self, keys: Keyring, entry_id: bytes, raw_name: str) -> Tag:
         """Put a trace on an entry. Raises TraceError for what is no name, NotFound, StorageError."""
-        name = tag_name(written)
+        name = tag_name(raw_name)
         if not name:
-            raise TraceError(NO_NAME)
+            raise TagError(INVALID_NAME)
         entry = await self._db.entries.get(keys, entry_id)
         if entry.deleted is not None:
             raise NotFound("This entry was deleted.")
         if entry.role != "me":
             raise NotFound("There is no such entry.")
-        put: dict[bytes, str] = {}
-        await self._do(keys, adding_tag(entry_id, name, put), keep=False)
-        return Trace(*next(iter(put.items())))
+        added: dict[bytes, str] = {}
+        await self._change(keys, adding_tag(entry_id, name, added), undoable=False)
+        return Tag(*next(iter(added.items())))
 
-    async def remove(self, keys: Keyring, entry_id: bytes, trace: bytes) -> bytes:
+    async def remove(self, keys: Keyring, entry_id: bytes, tag_id: bytes) -> bytes:
         """Take a trace off an entry; returns what undoes it."""
-        return await self._do(keys, removing_tag(entry_id, trace))
+        return await self._change(keys, removing_tag(entry_id, tag_id))
 
-    async def rename(self, keys: Keyring, trace: bytes, written: str) -> tuple[bytes, bytes]:
+    async def rename(self, keys: Keyring, tag_id: bytes, raw_name: str) -> tuple[bytes, bytes]:
         """Give a trace another name; the old one goes on to mean it. Under the name of another trace they become one.
 
         Returns the id of the trace that it is now, and what undoes it. Raises TraceError, NotFound, StorageError.
         """
-        name = tag_name(written)
+        name = tag_name(raw_name)
         if not name:
-            raise TraceError(NO_NAME)
-        target = tag_hash(keys, name)
+            raise TagError(INVALID_NAME)
+        target_id = tag_hash(keys, name)
 
-        async def plan(held: TagSnapshot) -> TagDelta:
-            nonlocal target
-            old = await _called(held, trace)
-            if target == trace:
-                return TagDelta({trace: name})
-            led, meant = held.canonical(name)
-            if led not in (target, trace) and await held.get_name(led) is not None:
-                target = led
-                return await _moved(held, trace, old, led, meant)
-            return await _moved(held, trace, old, target, name)
+        async def plan(snapshot: TagSnapshot) -> TagDelta:
+            nonlocal target_id
+            old_name = await _require_name(snapshot, tag_id)
+            if target_id == tag_id:
+                return TagDelta({tag_id: name})
+            canonical_id, canonical_name = snapshot.canonical(name)
+            if canonical_id not in (target_id, tag_id) and await snapshot.get_name(canonical_id) is not None:
+                target_id = canonical_id
+                return await _merge_delta(snapshot, tag_id, old_name, canonical_id, canonical_name)
+            return await _merge_delta(snapshot, tag_id, old_name, target_id, name)
 
-        undo = await self._do(keys, plan)
-        return target, undo
+        undo = await self._change(keys, plan)
+        return target_id, undo
 
-    async def merge(self, keys: Keyring, trace: bytes, into: bytes) -> bytes:
+    async def merge(self, keys: Keyring, tag_id: bytes, target_id: bytes) -> bytes:
         """Make one trace part of another, whose name stays; returns what undoes it. Raises NotFound, StorageError."""
 
-        async def plan(held: TagSnapshot) -> TagDelta:
-            old, meant = await _called(held, trace), await _called(held, into)
-            return TagDelta() if trace == into else await _moved(held, trace, old, into, meant)
+        async def plan(snapshot: TagSnapshot) -> TagDelta:
+            old_name, target_name = await _require_name(snapshot, tag_id), await _require_name(snapshot, target_id)
+            return (
+                TagDelta()
+                if tag_id == target_id
+                else await _merge_delta(snapshot, tag_id, old_name, target_id, target_name)
+            )
 
-        return await self._do(keys, plan)
+        return await self._change(keys, plan)
 
-    async def alias(self, keys: Keyring, trace: bytes, written: str) -> bytes:
+    async def add_alias(self, keys: Keyring, tag_id: bytes, raw_name: str) -> bytes:
         """Let another name mean a trace; a trace of that name becomes part of it. Returns what undoes it.
 
         Raises TraceError, NotFound, StorageError.
         """
-        name = tag_name(written)
+        name = tag_name(raw_name)
         if not name:
-            raise TraceError(NO_NAME)
-        other = tag_hash(keys, name)
+            raise TagError(INVALID_NAME)
+        alias_id = tag_hash(keys, name)
 
-        async def plan(held: TagSnapshot) -> TagDelta:
-            meant = await _called(held, trace)
-            if other == trace:
-                raise TraceError("That is its name already.")
-            led, called = held.canonical(name)
-            if led not in (other, trace) and await held.get_name(led) is not None:
-                raise TraceError(f"That name means the trace {called} already.")
-            if (old := await held.get_name(other)) is not None:
-                return await _moved(held, other, old, trace, meant)
-            return TagDelta(aliases={other: (name, meant)})
+        async def plan(snapshot: TagSnapshot) -> TagDelta:
+            current_name = await _require_name(snapshot, tag_id)
+            if alias_id == tag_id:
+                raise TagError("That is its name already.")
+            canonical_id, canonical_name = snapshot.canonical(name)
+            if canonical_id not in (alias_id, tag_id) and await snapshot.get_name(canonical_id) is not None:
+                raise TagError(f"That name means the trace {canonical_name} already.")
+            if (old_name := await snapshot.get_name(alias_id)) is not None:
+                return await _merge_delta(snapshot, alias_id, old_name, tag_id, current_name)
+            return TagDelta(aliases={alias_id: (name, current_name)})
 
-        return await self._do(keys, plan)
+        return await self._change(keys, plan)
 
-    async def unalias(self, keys: Keyring, alias: bytes) -> bytes:
+    async def remove_alias(self, keys: Keyring, alias_id: bytes) -> bytes:
         """Let another name of a trace mean it no more; returns what undoes it."""
 
-        async def plan(held: TagSnapshot) -> TagDelta:
-            return TagDelta(aliases={alias: None} if alias in held.meta.aliases else {})
+        async def plan(snapshot: TagSnapshot) -> TagDelta:
+            return TagDelta(aliases={alias_id: None} if alias_id in snapshot.meta.aliases else {})
 
-        return await self._do(keys, plan)
+        return await self._change(keys, plan)
 
-    async def hide(self, keys: Keyring, trace: bytes, *, hidden: bool) -> bytes:
+    async def set_hidden(self, keys: Keyring, tag_id: bytes, *, hidden: bool) -> bytes:
         """Leave a trace out of lists, or show it there again; returns what undoes it."""
 
-        async def plan(held: TagSnapshot) -> TagDelta:
-            await _called(held, trace)
-            return TagDelta(hidden={trace: hidden})
+        async def plan(snapshot: TagSnapshot) -> TagDelta:
+            await _require_name(snapshot, tag_id)
+            return TagDelta(hidden={tag_id: hidden})
 
-        return await self._do(keys, plan)
+        return await self._change(keys, plan)
 
-    async def delete(self, keys: Keyring, trace: bytes) -> bytes:
+    async def delete(self, keys: Keyring, tag_id: bytes) -> bytes:
         """Take a trace off every entry, with its other names; returns what undoes it. Raises NotFound, StorageError."""
 
-        async def plan(held: TagSnapshot) -> TagDelta:
-            name = await _called(held, trace)
+        async def plan(snapshot: TagSnapshot) -> TagDelta:
+            name = await _require_name(snapshot, tag_id)
             return TagDelta(
-                unlinked=frozenset((trace, entry_id) for entry_id in await held.entries_with_tag(trace)),
-                aliases=dict.fromkeys(_aliases_of(held.meta, name)),
-                hidden={trace: False},
+                unlinked=frozenset((tag_id, entry_id) for entry_id in await snapshot.entries_with_tag(tag_id)),
+                aliases=dict.fromkeys(_aliases_of(snapshot.meta, name)),
+                hidden={tag_id: False},
             )
 
-        return await self._do(keys, plan)
+        return await self._change(keys, plan)
 
-    async def undo(self, keys: Keyring, change: bytes) -> None:
+    async def undo(self, keys: Keyring, change_id: bytes) -> None:
         """Take back one of the latest changes. Raises NotFound, StorageError."""
-        self._take(keys, await self._db.tags.undo(keys, change))
+        self._apply(keys, await self._db.tags.undo(keys, change_id))
 
-    def writing(self, keys: Keyring, entry_id: bytes, before: str, after: str) -> list[Step]:
+    def steps_for_edit(self, keys: Keyring, entry_id: bytes, before: str, after: str) -> list[Step]:
         """The steps that belong to an entry's text as it changes.
 
         What is new in it (`#like-this`) comes, what is not in it any more goes; what stays is as the writer has it.
@@ -218,218 +222,229 @@ class Traces:
         removed = [name for key, name in old.items() if key not in new]
         if not added and not removed:
             return []
-        staying = list(new.values())
+        remaining = list(new.values())
         return [
             self._db.tags.updating_entry_tags(
-                keys, entry_id, added, removed, staying, lambda done: self._take(keys, done)
+                keys, entry_id, added, removed, remaining, lambda result: self._apply(keys, result)
             )
         ]
 
     # -- reading -----------------------------------------------------------------------------------
 
-    async def on(self, keys: Keyring, ids: Iterable[bytes]) -> dict[bytes, list[Trace]]:
+    async def tags_of(self, keys: Keyring, ids: Iterable[bytes]) -> dict[bytes, list[Tag]]:
         """The traces of each of these entries that bears any, in alphabetical order; hidden ones are among them."""
-        found = await self._db.tags.tags_of_entries(keys, list(ids))
-        return {entry_id: [Trace(trace, name) for trace, name in names.items()] for entry_id, names in found.items()}
+        names_by_entry = await self._db.tags.tags_of_entries(keys, list(ids))
+        return {
+            entry_id: [Tag(tag_id, name) for tag_id, name in names.items()]
+            for entry_id, names in names_by_entry.items()
+        }
 
-    async def borne(self, keys: Keyring, texts: Mapping[bytes, str]) -> dict[bytes, Borne]:
+    async def entry_tags(self, keys: Keyring, texts: Mapping[bytes, str]) -> dict[bytes, TagsOfEntry]:
         """The traces of these entries, of which the texts are given, and what the names in each text stand for."""
-        found: dict[bytes, Borne] = {}
-        book: TagMeta | None = None
-        for entry_id, traces in (await self.on(keys, texts)).items():
-            named = {tag_key(trace.name): trace.id for trace in traces}
-            own = set(named.values())
+        tags_by_entry: dict[bytes, TagsOfEntry] = {}
+        meta: TagMeta | None = None
+        for entry_id, tags in (await self.tags_of(keys, texts)).items():
+            ids_by_key = {tag_key(tag.name): tag.id for tag in tags}
+            own_ids = set(ids_by_key.values())
             for name in find_tags(texts[entry_id]):
-                if (key := tag_key(name)) not in named:
-                    book = book or await self._db.tags.get_meta(keys)
-                    trace = tag_hash(keys, book.canonical(name, tag_hash(keys, name)))
-                    named.update({key: trace} if trace in own else {})
-            found[entry_id] = Borne(tuple(traces), named)
-        return found
+                if (key := tag_key(name)) not in ids_by_key:
+                    meta = meta or await self._db.tags.get_meta(keys)
+                    tag = tag_hash(keys, meta.canonical(name, tag_hash(keys, name)))
+                    ids_by_key.update({key: tag} if tag in own_ids else {})
+            tags_by_entry[entry_id] = TagsOfEntry(tuple(tags), ids_by_key)
+        return tags_by_entry
 
-    async def of_name(self, keys: Keyring, written: str) -> Trace:
+    async def find_by_name(self, keys: Keyring, raw_name: str) -> Tag:
         """The trace that a name means, by whichever of its names. Raises NotFound."""
-        known = await self._known(keys)
-        trace = tag_hash(keys, known.book.canonical(written, tag_hash(keys, written)))
-        if trace not in known.names:
+        cache = await self._load_cache(keys)
+        tag_id = tag_hash(keys, cache.meta.canonical(raw_name, tag_hash(keys, raw_name)))
+        if tag_id not in cache.names:
             raise NotFound("There is no trace of that name.")
-        return Trace(trace, known.names[trace], hidden=trace in known.book.hidden)
+        return Tag(tag_id, cache.names[tag_id], hidden=tag_id in cache.meta.hidden)
 
-    async def all(self, keys: Keyring, *, hidden: bool = False) -> list[Trace]:
+    async def list_tags(self, keys: Keyring, *, hidden: bool = False) -> list[Tag]:
         """Every trace that stands on a page, by name; `hidden`: those that are hidden instead."""
-        known = await self._uses(keys)
-        found = [use for use in known.uses.values() if use.hidden == hidden]
-        return sorted(found, key=lambda trace: (trace.name.casefold(), trace.name))
+        cache = await self._load_usage(keys)
+        tags = [usage for usage in cache.usage.values() if usage.hidden == hidden]
+        return sorted(tags, key=lambda tag: (tag.name.casefold(), tag.name))
 
-    async def get(self, keys: Keyring, trace: bytes) -> Trace:
+    async def get(self, keys: Keyring, tag_id: bytes) -> Tag:
         """One trace. Raises NotFound for one that stands on no page."""
-        known = await self._known(keys)
-        days = await self._search.days_of(keys, list(known.by_trace.get(trace, ())))
-        found = _use(trace, known, days)
-        if found is None:
+        cache = await self._load_cache(keys)
+        days = await self._search.days_of(keys, list(cache.by_tag.get(tag_id, ())))
+        tag = _usage_of(tag_id, cache, days)
+        if tag is None:
             raise NotFound("There is no such trace.")
-        return found
+        return tag
 
-    async def aliases(self, keys: Keyring, trace: bytes) -> list[Trace]:
+    async def list_aliases(self, keys: Keyring, tag_id: bytes) -> list[Tag]:
         """The other names of a trace."""
-        known = await self._known(keys)
-        found = _aliases_of(known.book, known.names.get(trace, ""))
-        return [Trace(alias, known.book.aliases[alias][0]) for alias in found]
+        cache = await self._load_cache(keys)
+        alias_ids = _aliases_of(cache.meta, cache.names.get(tag_id, ""))
+        return [Tag(alias_id, cache.meta.aliases[alias_id][0]) for alias_id in alias_ids]
 
-    async def entries(self, keys: Keyring, trace: bytes) -> list[tuple[bytes, date]]:
+    async def entries_with_tag(self, keys: Keyring, tag_id: bytes) -> list[tuple[bytes, date]]:
         """What bears a trace on pages as they are, and its days, newest day first."""
-        known = await self._known(keys)
-        return await self._dated(keys, known.by_trace.get(trace, ()))
+        cache = await self._load_cache(keys)
+        return await self._with_days(keys, cache.by_tag.get(tag_id, ()))
 
-    async def bearing(self, keys: Keyring, trace: bytes) -> frozenset[bytes]:
+    async def all_ids_with_tag(self, keys: Keyring, tag_id: bytes) -> frozenset[bytes]:
         """All that bears a trace, on pages or deleted."""
-        return frozenset((await self._known(keys)).by_trace.get(trace, ()))
+        return frozenset((await self._load_cache(keys)).by_tag.get(tag_id, ()))
 
-    async def beside(self, keys: Keyring, trace: bytes, limit: int = 12) -> list[tuple[Trace, int]]:
+    async def list_related(self, keys: Keyring, tag_id: bytes, limit: int = 12) -> list[tuple[Tag, int]]:
         """The traces that stand on the same entries, and how often; most often first, hidden ones left out."""
-        known = await self._known(keys)
+        cache = await self._load_cache(keys)
         counts: Counter[bytes] = Counter()
-        for entry_id, _ in await self._dated(keys, known.by_trace.get(trace, ())):
-            counts.update(known.by_entry.get(entry_id, ()))
-        del counts[trace]
-        shown = [
-            (Trace(other, known.names[other]), count)
-            for other, count in counts.items()
-            if other in known.names and other not in known.book.hidden
+        for entry_id, _ in await self._with_days(keys, cache.by_tag.get(tag_id, ())):
+            counts.update(cache.by_entry.get(entry_id, ()))
+        del counts[tag_id]
+        visible = [
+            (Tag(other_id, cache.names[other_id]), count)
+            for other_id, count in counts.items()
+            if other_id in cache.names and other_id not in cache.meta.hidden
         ]
-        return nsmallest(limit, shown, key=lambda pair: (-pair[1], pair[0].name.casefold()))
+        return nsmallest(limit, visible, key=lambda pair: (-pair[1], pair[0].name.casefold()))
 
-    async def sharing(self, keys: Keyring, ids: Sequence[bytes]) -> list[tuple[bytes, int, date]]:
+    async def entries_sharing_tags(self, keys: Keyring, ids: Sequence[bytes]) -> list[tuple[bytes, int, date]]:
         """The entries that bear traces of these, how many, and their days; most first, newest among equals."""
         if not await self._db.tags.tag_ids_of(keys.user_id, ids):
             return []
-        known = await self._known(keys)
+        cache = await self._load_cache(keys)
         counts: Counter[bytes] = Counter()
-        for trace in {trace for entry_id in ids for trace in known.by_entry.get(entry_id, ())}:
-            counts.update(known.by_trace.get(trace, ()))
+        for tag_id in {tag_id for entry_id in ids for tag_id in cache.by_entry.get(entry_id, ())}:
+            counts.update(cache.by_tag.get(tag_id, ()))
         for entry_id in ids:
             del counts[entry_id]
-        dated = await self._dated(keys, counts)
-        return sorted(((other, counts[other], day) for other, day in dated), key=lambda found: -found[1])
+        dated = await self._with_days(keys, counts)
+        return sorted(((other_id, counts[other_id], day) for other_id, day in dated), key=lambda shared: -shared[1])
 
     # -- inside ------------------------------------------------------------------------------------
 
-    async def _do(self, keys: Keyring, plan: TagOperation, *, keep: bool = True) -> bytes:
-        done = await self._db.tags.change(keys, plan, undoable=keep)
-        self._take(keys, done)
-        return done.undo_id
+    async def _change(self, keys: Keyring, operation: TagOperation, *, undoable: bool = True) -> bytes:
+        result = await self._db.tags.change(keys, operation, undoable=undoable)
+        self._apply(keys, result)
+        return result.undo_id
 
-    def _take(self, keys: Keyring, done: TagChangeResult) -> None:
+    def _apply(self, keys: Keyring, result: TagChangeResult) -> None:
         self._search.mark_tags_changed(
-            keys.user_id, done.meta.revision, {entry_id for _, entry_id in done.added | done.removed}
+            keys.user_id, result.meta.revision, {entry_id for _, entry_id in result.added | result.removed}
         )
-        known = self._kept.get(keys.user_id)
-        if known is not None and done.meta.revision == known.book.revision + 1:
-            known.take(done)
+        cache = self._caches.get(keys.user_id)
+        if cache is not None and result.meta.revision == cache.meta.revision + 1:
+            cache.apply(result)
         else:
-            self._kept.pop(keys.user_id, None)
+            self._caches.pop(keys.user_id, None)
 
-    async def _known(self, keys: Keyring) -> _Known:
-        known = self._kept.get(keys.user_id)
-        if known is not None and known.book.revision != await self._db.tags.get_revision(keys.user_id):
-            known = await self._caught_up(keys, known)
-        if known is None:
-            book = await self._db.tags.get_meta(keys)
+    async def _load_cache(self, keys: Keyring) -> _TagCache:
+        cache = self._caches.get(keys.user_id)
+        if cache is not None and cache.meta.revision != await self._db.tags.get_revision(keys.user_id):
+            cache = await self._refresh_cache(keys, cache)
+        if cache is None:
+            meta = await self._db.tags.get_meta(keys)
             names = await self._db.tags.names(keys)
             by_entry = await self._db.tags.tag_ids_by_entry(keys.user_id)
-            known = _Known(book, names, {}, {entry_id: set(traces) for entry_id, traces in by_entry.items()})
-            for entry_id, traces in by_entry.items():
-                for trace in traces:
-                    known.by_trace.setdefault(trace, set()).add(entry_id)
-            self._kept[keys.user_id] = known
-        return known
+            cache = _TagCache(meta, names, {}, {entry_id: set(tag_ids) for entry_id, tag_ids in by_entry.items()})
+            for entry_id, tag_ids in by_entry.items():
+                for tag_id in tag_ids:
+                    cache.by_tag.setdefault(tag_id, set()).add(entry_id)
+            self._caches[keys.user_id] = cache
+        return cache
 
-    async def _caught_up(self, keys: Keyring, known: _Known) -> _Known | None:
+    async def _refresh_cache(self, keys: Keyring, cache: _TagCache) -> _TagCache | None:
         """What is known, with what other processes did since; None where that was too much to be told one by one."""
-        before = known.book.revision
-        book = await self._db.tags.get_meta(keys)
-        touched = book.touched_since(before)
+        old_revision = cache.meta.revision
+        meta = await self._db.tags.get_meta(keys)
+        touched = meta.touched_since(old_revision)
         if touched is None:
             return None
         names = await self._db.tags.names_of(keys, touched.tag_ids)
         links = await self._db.tags.tag_ids_of(keys.user_id, touched.entry_ids)
-        if known.book.revision != before:  # somebody else has caught up meanwhile, or something was done here
-            return known if known.book.revision >= book.revision else None
-        there = {(trace, entry_id) for entry_id, traces in links.items() for trace in traces}
-        had = {(trace, entry_id) for entry_id in touched.entry_ids for trace in known.by_entry.get(entry_id, ())}
-        called = {trace: names.get(trace) for trace in touched.tag_ids}
-        known.take(TagChangeResult(b"", frozenset(there - had), frozenset(had - there), called, book))
-        return known
+        if cache.meta.revision != old_revision:  # somebody else has caught up meanwhile, or something was done here
+            return cache if cache.meta.revision >= meta.revision else None
+        stored_links = {(tag_id, entry_id) for entry_id, tag_ids in links.items() for tag_id in tag_ids}
+        cached_links = {
+            (tag_id, entry_id) for entry_id in touched.entry_ids for tag_id in cache.by_entry.get(entry_id, ())
+        }
+        current_names = {tag_id: names.get(tag_id) for tag_id in touched.tag_ids}
+        cache.apply(
+            TagChangeResult(
+                b"", frozenset(stored_links - cached_links), frozenset(cached_links - stored_links), current_names, meta
+            )
+        )
+        return cache
 
-    async def _dated(self, keys: Keyring, ids: Iterable[bytes]) -> list[tuple[bytes, date]]:
+    async def _with_days(self, keys: Keyring, ids: Iterable[bytes]) -> list[tuple[bytes, date]]:
         """Those of these entries that stand on pages, with their days, newest day first."""
-        wanted = list(ids)
-        days = await self._search.days_of(keys, wanted)
-        found = [(entry_id, day) for entry_id, day in zip(wanted, days, strict=True) if day]
-        found.sort(key=lambda pair: (-pair[1], pair[0]))
-        return [(entry_id, date.fromordinal(day)) for entry_id, day in found]
+        entry_ids = list(ids)
+        days = await self._search.days_of(keys, entry_ids)
+        dated = [(entry_id, day) for entry_id, day in zip(entry_ids, days, strict=True) if day]
+        dated.sort(key=lambda pair: (-pair[1], pair[0]))
+        return [(entry_id, date.fromordinal(day)) for entry_id, day in dated]
 
-    async def _uses(self, keys: Keyring) -> _Known:
+    async def _load_usage(self, keys: Keyring) -> _TagCache:
         """What is known, with how often and when each trace was used: counted again where something changed."""
-        known = await self._known(keys)
-        async with known.counting:
-            known.mark, moved = await self._search.days_changed_since(keys, known.mark)
-            if moved is None:
-                known.uncounted.update(known.names, known.uses)
+        cache = await self._load_cache(keys)
+        async with cache.count_lock:
+            cache.index_mark, moved_ids = await self._search.days_changed_since(keys, cache.index_mark)
+            if moved_ids is None:
+                cache.outdated.update(cache.names, cache.usage)
             else:
-                known.uncounted.update(trace for entry_id in moved for trace in known.by_entry.get(entry_id, ()))
-            counting, known.uncounted = known.uncounted, set()
+                cache.outdated.update(tag_id for entry_id in moved_ids for tag_id in cache.by_entry.get(entry_id, ()))
+            to_count, cache.outdated = cache.outdated, set()
             try:
-                bearing = {trace: list(known.by_trace.get(trace, ())) for trace in counting}
-                days = iter(await self._search.days_of(keys, list(chain.from_iterable(bearing.values()))))
+                entries_by_tag = {tag_id: list(cache.by_tag.get(tag_id, ())) for tag_id in to_count}
+                days = iter(await self._search.days_of(keys, list(chain.from_iterable(entries_by_tag.values()))))
             except BaseException:
-                known.uncounted |= counting
+                cache.outdated |= to_count
                 raise
-            for trace, ids in bearing.items():
-                if use := _use(trace, known, islice(days, len(ids))):
-                    known.uses[trace] = use
+            for tag_id, ids in entries_by_tag.items():
+                if tag := _usage_of(tag_id, cache, islice(days, len(ids))):
+                    cache.usage[tag_id] = tag
                 else:
-                    known.uses.pop(trace, None)
-        return known
+                    cache.usage.pop(tag_id, None)
+        return cache
 
 
-def _use(trace: bytes, known: _Known, days: Iterable[int]) -> Trace | None:
+def _usage_of(tag_id: bytes, cache: _TagCache, days: Iterable[int]) -> Tag | None:
     """How a trace was used on these days; 0 is no page. None for one that stands on none."""
-    on = [day for day in days if day]
-    if not on or trace not in known.names:
+    used_days = [day for day in days if day]
+    if not used_days or tag_id not in cache.names:
         return None
-    first, last = date.fromordinal(min(on)), date.fromordinal(max(on))
-    return Trace(trace, known.names[trace], len(on), first, last, trace in known.book.hidden)
+    first_day, last_day = date.fromordinal(min(used_days)), date.fromordinal(max(used_days))
+    return Tag(tag_id, cache.names[tag_id], len(used_days), first_day, last_day, tag_id in cache.meta.hidden)
 
 
-async def _called(held: TagSnapshot, trace: bytes) -> str:
+async def _require_name(snapshot: TagSnapshot, tag_id: bytes) -> str:
     """The name of a trace. Raises NotFound."""
-    name = await held.get_name(trace)
+    name = await snapshot.get_name(tag_id)
     if name is None:
         raise NotFound("There is no such trace.")
     return name
 
 
-def _aliases_of(book: TagMeta, name: str) -> list[bytes]:
+def _aliases_of(meta: TagMeta, name: str) -> list[bytes]:
     key = tag_key(name)
-    return [alias for alias, (_, meant) in book.aliases.items() if tag_key(meant) == key]
+    return [alias for alias, (_, canonical) in meta.aliases.items() if tag_key(canonical) == key]
 
 
-async def _moved(held: TagSnapshot, trace: bytes, old: str, target: bytes, name: str) -> TagDelta:
+async def _merge_delta(
+    snapshot: TagSnapshot, tag_id: bytes, old_name: str, target_id: bytes, target_name: str
+) -> TagDelta:
     """The change that lets all that bears a trace bear another one, and the old name mean it, and its other names."""
-    ids = await held.entries_with_tag(trace)
+    entry_ids = await snapshot.entries_with_tag(tag_id)
     aliases: dict[bytes, tuple[str, str] | None] = {
-        alias: (held.meta.aliases[alias][0], name) for alias in _aliases_of(held.meta, old)
+        alias: (snapshot.meta.aliases[alias][0], target_name) for alias in _aliases_of(snapshot.meta, old_name)
     }
-    aliases[trace] = (old, name)
-    aliases[target] = None
-    hidden = {trace: False}
-    if trace in held.meta.hidden and await held.get_name(target) is None:
-        hidden[target] = True
+    aliases[tag_id] = (old_name, target_name)
+    aliases[target_id] = None
+    hidden = {tag_id: False}
+    if tag_id in snapshot.meta.hidden and await snapshot.get_name(target_id) is None:
+        hidden[target_id] = True
     return TagDelta(
-        await held.missing_names({target: name}),
-        frozenset((target, entry_id) for entry_id in ids),
-        frozenset((trace, entry_id) for entry_id in ids),
+        await snapshot.missing_names({target_id: target_name}),
+        frozenset((target_id, entry_id) for entry_id in entry_ids),
+        frozenset((tag_id, entry_id) for entry_id in entry_ids),
         aliases,
         hidden,
     )

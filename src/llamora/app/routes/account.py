@@ -20,7 +20,7 @@ from llamora.app.routes.auth import check_again, show_code, subjects_of
 from llamora.app.services.container import get_services
 from llamora.app.views import model_view
 from llamora.dates import day_of, parse_zone, utc_now, zone_names
-from llamora.journal.accounts import AccountError, OpenSession, TooOften, WrongCredentials
+from llamora.journal.accounts import AccountError, OpenSession, TooManyAttempts, WrongCredentials
 from llamora.journal.backups import SUFFIX
 from llamora.journal.profile import LOCK_MINUTES, WEEK_STARTS
 from llamora.llm.client import ModelError
@@ -89,15 +89,15 @@ async def change_passphrase() -> Response:
     opened, services = security.session(), get_services()
     subjects = subjects_of(opened.user.name)
     try:
-        services.throttle.attempt(*subjects)
+        services.throttle.record_attempt(*subjects)
         renewed = await services.accounts.change_passphrase(opened, await field("old"), await field("new"))
     except (AccountError, StaleRevision) as error:
-        if not isinstance(error, WrongCredentials | TooOften):
-            services.throttle.succeeded(*subjects)  # the old one was right
+        if not isinstance(error, WrongCredentials | TooManyAttempts):
+            services.throttle.clear_attempts(*subjects)  # the old one was right
         return await show_you(_status(error), "passphrase", str(error))
-    services.throttle.succeeded(*subjects)
+    services.throttle.clear_attempts(*subjects)
     security.begin(renewed.cookie, renewed)
-    await services.rotation.tend(renewed.keys)
+    await services.rotation.resume_pending(renewed.keys)
     return see_other("/you?done=passphrase")
 
 
@@ -107,13 +107,13 @@ async def renew_recovery_code() -> Response:
     opened, services = security.session(), get_services()
     subjects = subjects_of(opened.user.name)
     try:
-        services.throttle.attempt(*subjects)
+        services.throttle.record_attempt(*subjects)
         renewed, code = await services.accounts.renew_recovery_code(opened, await field("passphrase"))
     except (AccountError, StaleRevision) as error:
         return await show_you(_status(error), "recovery", str(error))
-    services.throttle.succeeded(*subjects)
+    services.throttle.clear_attempts(*subjects)
     security.begin(renewed.cookie, renewed)
-    await services.rotation.tend(renewed.keys)
+    await services.rotation.resume_pending(renewed.keys)
     return await show_code(renewed, code)
 
 
@@ -123,10 +123,10 @@ async def end_sessions() -> Response:
     opened, accounts = security.session(), get_services().accounts
     wanted = await field("session")
     if wanted == "others":
-        await accounts.end_others(opened)
-    for session in await accounts.sessions(opened):
+        await accounts.end_other_sessions(opened)
+    for session in await accounts.list_sessions(opened):
         if session.id != opened.id and wanted == session.id.hex():
-            await accounts.end_one(opened.user.id, session.id)
+            await accounts.end_session(opened.user.id, session.id)
     return see_other("/you?done=sessions#devices")
 
 
@@ -149,14 +149,14 @@ async def change_key() -> Response:
     opened, services = security.session(), get_services()
     try:
         await check_again()
-        await services.backups.make(opened.keys)  # of the moment before, should anything go wrong
+        await services.backups.create(opened.keys)  # of the moment before, should anything go wrong
         renewed = await services.accounts.change_key(opened)
     except (AccountError, StaleRevision) as error:
         return await show_you(_status(error), "key", str(error))
     except StorageError as error:
         return await show_you(507, "key", str(error))
     security.begin(renewed.cookie, renewed)
-    await services.rotation.tend(renewed.keys)
+    await services.rotation.resume_pending(renewed.keys)
     return see_other("/you?done=key")
 
 
@@ -166,7 +166,7 @@ async def end_journal() -> Response:
     services, user_id = get_services(), security.session().user.id
     try:
         await check_again()
-        await services.backups.remove(user_id)
+        await services.backups.delete_all(user_id)
     except AccountError as error:
         return await show_you(_status(error), "end", str(error))
     except StorageError as error:
@@ -175,7 +175,7 @@ async def end_journal() -> Response:
     await services.accounts.lock(user_id)
     await services.db.users.erase(user_id)
     with suppress(StorageError):  # one that was being made when the first were removed
-        await services.backups.remove(user_id)
+        await services.backups.delete_all(user_id)
     return see_other("/sign-in")
 
 
@@ -184,7 +184,7 @@ async def download_backup() -> Response:
     """Make a backup of this moment and hand it over, after the passphrase: a page left open gives nothing away."""
     try:
         await check_again()
-        file = await get_services().backups.make(security.session().keys)
+        file = await get_services().backups.create(security.session().keys)
     except AccountError as error:
         return await show_you(_status(error), "backup", str(error))
     except StorageError as error:
@@ -198,7 +198,7 @@ async def download_backup() -> Response:
 def _status(error: AccountError | StaleRevision) -> int:
     if isinstance(error, StaleRevision):
         return 409
-    return 403 if isinstance(error, WrongCredentials) else 429 if isinstance(error, TooOften) else 422
+    return 403 if isinstance(error, WrongCredentials) else 429 if isinstance(error, TooManyAttempts) else 422
 
 
 def kept() -> Response:
@@ -229,8 +229,8 @@ async def show_you(
         lock_after=writer.lock_after,
         lock_times=[each for each in LOCK_MINUTES if each * 60 < services.settings.session.idle_ttl],
         longest=services.settings.session.idle_ttl // 60,
-        backups_kept=services.backups.kept,
-        backup_of=services.backups.latest(user.id),
+        backups_kept=services.backups.retained_count,
+        backup_of=services.backups.find_latest_day(user.id),
         openings=writer.openings,
         zones=zone_names(),
         model=await model_view(services.model, name=writer.endpoint, full=True, hidden=not writer.replies),
@@ -250,15 +250,15 @@ async def _sessions(opened: OpenSession, zone_name: str) -> list[dict[str, objec
     """Where the writer is signed in, in words, this browser first."""
     here, now = parse_zone(zone_name), utc_now()
     found: list[dict[str, object]] = []
-    for session in await get_services().accounts.sessions(opened):
-        minutes = int((now - session.used).total_seconds()) // 60
+    for session in await get_services().accounts.list_sessions(opened):
+        minutes = int((now - session.last_used_at).total_seconds()) // 60
         if minutes < 2:
             used = _("just now")
         elif minutes < 60:
             used = ngettext("%(num)s minute ago", "%(num)s minutes ago", minutes) % {"num": minutes}
         else:
-            used = _("on %(when)s") % {"when": _when(session.used, here)}
-        since = _when(session.since, here)
+            used = _("on %(when)s") % {"when": _when(session.last_used_at, here)}
+        since = _when(session.started_at, here)
         browser, _on, system = session.device.partition(" on ")
         device = _("%(browser)s on %(system)s") % {"browser": browser, "system": system} if system else browser
         found.append(

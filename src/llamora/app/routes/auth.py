@@ -18,7 +18,7 @@ from llamora.app.routes.calendar import known_month, month_mark
 from llamora.app.services.container import get_services
 from llamora.app.streams import event, event_stream
 from llamora.app.views import device_name, traces_mark
-from llamora.journal.accounts import AccountError, OpenSession, TooOften, WrongCredentials
+from llamora.journal.accounts import AccountError, OpenSession, TooManyAttempts, WrongCredentials
 from llamora.persistence.connection import StorageError
 from llamora.persistence.schema import RECOVERY_GROUPS
 from llamora.persistence.users import NameTaken, User, name_key
@@ -71,8 +71,8 @@ async def strength() -> Response:
     name = opened.user.name if opened else await field("name")
     # Where the old passphrase is asked for too, the other field is the new one.
     passphrase = await field("new") or await field("passphrase")
-    judged = await get_services().accounts.strength(passphrase, name)
-    return await page("components/strength.html", score=judged.score, sentence=judged.sentence, ok=judged.ok)
+    judged = await get_services().accounts.measure_strength(passphrase, name)
+    return await page("components/strength.html", score=judged.score, sentence=judged.sentence, ok=judged.is_sufficient)
 
 
 @blueprint.get("/recovery-code")
@@ -121,13 +121,13 @@ async def sign_in() -> Response:
     subjects = subjects_of(name)
     guard = get_services().throttle
     try:
-        guard.attempt(*subjects)
+        guard.record_attempt(*subjects)
         user, keys = await get_services().accounts.sign_in(name, await field("passphrase"))
     except WrongCredentials as error:
         return await page("pages/sign_in.html", status=403, name=name, error=str(error), next=target)
-    except TooOften as error:
+    except TooManyAttempts as error:
         return await page("pages/sign_in.html", status=429, name=name, error=str(error), next=target)
-    guard.succeeded(*subjects)
+    guard.clear_attempts(*subjects)
     await _come_in(user, keys)
     return see_other(target or HOME)
 
@@ -138,7 +138,7 @@ async def sign_out() -> Response:
     opened = security.maybe_session()
     security.end()  # first: whatever happens to the row, this browser is out
     if opened is not None:
-        await get_services().accounts.end(opened)
+        await get_services().accounts.sign_out(opened)
     return see_other("/sign-in")
 
 
@@ -183,7 +183,7 @@ async def _changes(day: date | None, month: date | None) -> AsyncGenerator[bytes
     seen = shown = listed = told = None
     while True:
         beat = services.changes.next
-        look = look_of(await services.accounts.profile(keys))
+        look = look_of(await services.accounts.get_profile(keys))
         if look != shown:
             shown = look
             yield event(json.dumps(look), name="look")
@@ -206,11 +206,11 @@ async def _listing(keys: Keyring, day: date) -> list[list[str | int]]:
     with_replies = not await model_hidden()
     shown = [
         (entry, thread.root.id)
-        for thread in await services.journal.page(keys, day)
-        for entry in (thread.root, *thread.later)
+        for thread in await services.journal.get_page(keys, day)
+        for entry in (thread.root, *thread.descendants)
         if with_replies or entry.role == "me"
     ]
-    traces = await services.journal.traces.on(keys, [entry.id for entry, _ in shown])
+    traces = await services.journal.tags.tags_of(keys, [entry.id for entry, _ in shown])
     return [
         [
             entry.id.hex(),
@@ -235,15 +235,17 @@ async def reset() -> Response:
     subjects = subjects_of(name)
     guard = get_services().throttle
     try:
-        guard.attempt(*subjects)
-        user, keys, code = await get_services().accounts.reset(name, await field("code"), await field("passphrase"))
+        guard.record_attempt(*subjects)
+        user, keys, code = await get_services().accounts.reset_passphrase(
+            name, await field("code"), await field("passphrase")
+        )
     except WrongCredentials as error:
         return await page("pages/reset.html", status=403, name=name, error=str(error))
-    except TooOften as error:
+    except TooManyAttempts as error:
         return await page("pages/reset.html", status=429, name=name, error=str(error))
     except (AccountError, StorageError) as error:
         return await page("pages/reset.html", status=422, name=name, error=str(error))
-    guard.succeeded(*subjects)
+    guard.clear_attempts(*subjects)
     return await show_code(await _come_in(user, keys), code)
 
 
@@ -261,13 +263,13 @@ async def _come_in(user: User, keys: Keyring) -> OpenSession:
     services = get_services()
     before = security.maybe_session()
     if before is not None:
-        await services.accounts.end(before)
+        await services.accounts.sign_out(before)
     cookie, opened = await services.accounts.open_session(user, keys, device_name(request.user_agent.string))
     security.begin(cookie, opened)
     await services.search.unlock(keys)
-    services.journal.tend(keys)
-    services.backups.tend(keys)
-    await services.rotation.tend(opened.keys)
+    services.journal.run_maintenance(keys)
+    services.backups.start_daily_backup(keys)
+    await services.rotation.resume_pending(opened.keys)
     return opened
 
 
@@ -293,9 +295,9 @@ async def check_again() -> None:
     """
     opened, services = security.session(), get_services()
     subjects = subjects_of(opened.user.name)
-    services.throttle.attempt(*subjects)
-    await services.accounts.check_secret(opened, await field("passphrase"))
-    services.throttle.succeeded(*subjects)
+    services.throttle.record_attempt(*subjects)
+    await services.accounts.verify_secret(opened, await field("passphrase"))
+    services.throttle.clear_attempts(*subjects)
 
 
 def subjects_of(name: str) -> tuple[str, str]:

@@ -45,7 +45,7 @@ async def read_month(text: str) -> Response:
     services, keys = get_services(), security.session().keys
     days = _days(first)
     mark = await month_mark(keys, first)  # before it is read: what comes meanwhile makes another one
-    found = [(day, await services.journal.page(keys, day)) for day in days]
+    found = [(day, await services.journal.get_page(keys, day)) for day in days]
     shown = (await profile()).replies
     pages = [(day, await page_views(keys, threads, with_replies=shown)) for day, threads in found if threads]
     before, after = _beside(days)
@@ -153,7 +153,7 @@ async def _month(month: date, *, words: str = "", error: str = "", about: str = 
         month=first,
         weeks=_weeks(first, week_start),
         weekdays=weekday_names(week_start),
-        written=await get_services().journal.written_days(keys, days),
+        written=await get_services().journal.find_written_days(keys, days),
         now=await today(),
         previous_month=before,
         next_month=after,

@@ -13,7 +13,7 @@ from llamora.app.views import digest_view, entry_view, page_views
 from llamora.dates import day_edges, day_of, parse_zone, utc_now
 from llamora.journal.entries import EntryError, Thread
 from llamora.journal.profile import Profile
-from llamora.journal.years import on_this_day
+from llamora.journal.years import list_on_this_day
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StorageError
 from llamora.persistence.drafts import day_draft_key
@@ -41,8 +41,8 @@ async def show_entries(text: str) -> Response:
     day, wanted = known_day(text), set(request.args.getlist("e"))
     if not is_fragment():
         return see_other(f"/d/{day}")
-    threads = await get_services().journal.page(security.session().keys, day)
-    asked = [thread for thread in threads if wanted & {entry.id.hex() for entry in (thread.root, *thread.later)}]
+    threads = await get_services().journal.get_page(security.session().keys, day)
+    asked = [thread for thread in threads if wanted & {entry.id.hex() for entry in (thread.root, *thread.descendants)}]
     roots = await page_views(security.session().keys, asked, with_replies=(await profile()).replies)
     views = [view for root in roots for view in (root, *root.thread)]
     return await page("components/entries.html", entries=[view for view in views if view.id in wanted])
@@ -67,7 +67,7 @@ async def keep(text: str) -> Response:
         return await _not_kept(day, words, str(error), 503)
     if not is_fragment():
         return see_other(f"/d/{entry.day}#e-{entry.id.hex()}")
-    borne = await get_services().journal.traces.borne(keys, {entry.id: entry.text})
+    borne = await get_services().journal.tags.entry_tags(keys, {entry.id: entry.text})
     view = await entry_view(entry, entry.id, borne=borne.get(entry.id))
     return await page("components/kept.html", entry=view, suggesting=(await profile()).suggestions)
 
@@ -89,7 +89,7 @@ async def open_day() -> Response:
     line = None
     if writer.replies and writer.openings:
         with suppress(ModelError):  # the day is as good without it
-            line = await services.openings.make(keys, day, writer.endpoint)
+            line = await services.openings.generate_line(keys, day, writer.endpoint)
     if not is_fragment():
         return see_other("/d/today")
     return await page("components/opening.html", opening=digest_view(line) if line else None, opening_due=False)
@@ -102,7 +102,7 @@ async def sum_up(text: str) -> Response:
     if await model_hidden():
         raise NotFound("There is no page at this address.")
     try:
-        recap = await get_services().digests.sum_up(security.session().keys, day, (await profile()).endpoint)
+        recap = await get_services().digests.summarize_day(security.session().keys, day, (await profile()).endpoint)
     except (ModelError, EntryError) as error:
         status = 503 if isinstance(error, ModelError) else 422
         return await page("pages/error.html", status=status, title=_("No summary"), sentence=str(error), what_to_do="")
@@ -126,14 +126,14 @@ async def _of_the_model(
     services = get_services()
     found: dict[str, object] = {"opening": None, "opening_due": False, "recap": None}
     if writer.replies:
-        opening = await services.openings.line(keys, day) if writer.openings else None
-        recap = await services.digests.recap(keys, day, threads)
+        opening = await services.openings.get_line(keys, day) if writer.openings else None
+        recap = await services.digests.get_day_summary(keys, day, threads)
         found["opening"] = digest_view(opening) if opening else None
         found["opening_due"] = (
             is_today
             and writer.openings
             and opening is None
-            and await services.openings.due(keys, day)
+            and await services.openings.is_due(keys, day)
             and not services.model.unavailable_reason(writer.endpoint)
         )
         found["recap"] = digest_view(recap) if recap else None
@@ -142,9 +142,9 @@ async def _of_the_model(
 
 async def _day(day: date, words: str = "", error: str = "", status: int = 200) -> Response:
     keys = security.session().keys
-    threads = await get_services().journal.page(keys, day)
+    threads = await get_services().journal.get_page(keys, day)
     writer = await profile()
-    draft = (await get_services().journal.drafts(keys, [day_draft_key(day)])).get(day_draft_key(day))
+    draft = (await get_services().journal.get_drafts(keys, [day_draft_key(day)])).get(day_draft_key(day))
     now, here = utc_now(), parse_zone(writer.zone)
     return await page(
         "pages/day.html",
@@ -161,7 +161,7 @@ async def _day(day: date, words: str = "", error: str = "", status: int = 200) -
         **await _of_the_model(keys, day, threads, writer, is_today=day == day_of(now, here)),
         again=[
             (entry.day, excerpt(strip_markdown(entry.text)))
-            for entry in await on_this_day(get_services().db, get_services().journal, keys, day)
+            for entry in await list_on_this_day(get_services().db, get_services().journal, keys, day)
         ],
         composer={"day": day, "text": words or (draft.text if draft else ""), "error": error, "draft": draft},
     )

@@ -40,7 +40,7 @@ async def leave(text: str) -> Response:
     """Let the edit of an entry go: it stays as it is."""
     journal, keys, wanted = get_services().journal, security.session().keys, entry_id(text)
     await journal.get(keys, wanted)
-    await journal.leave_draft(keys, edit_draft_key(wanted))
+    await journal.discard_draft(keys, edit_draft_key(wanted))
     view = await message_view(keys, wanted)
     if is_fragment():
         return await page("components/entry.html", entry=view)

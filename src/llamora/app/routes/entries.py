@@ -22,7 +22,7 @@ from llamora.app.pages import (
 from llamora.app.services.container import get_services
 from llamora.app.views import EntryView, entry_view, message_view, part_view
 from llamora.journal.entries import EditConflict, EntryError
-from llamora.journal.replies import DELETED_MEANWHILE
+from llamora.journal.replies import SOURCE_DELETED
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StorageError
 
@@ -56,7 +56,7 @@ async def edit(text: str) -> Response:
     except EditConflict as conflict:
         error = "This entry was changed elsewhere in the meantime. Both are here; nothing is lost."
         view = await _view(text)
-        return await _edit(view, status=409, error=error, theirs=conflict.theirs.text, text=words)
+        return await _edit(view, status=409, error=error, theirs=conflict.current.text, text=words)
     except (EntryError, StorageError) as error:
         if isinstance(error, NotFound):
             raise
@@ -121,7 +121,7 @@ async def bring_back(text: str, version: str) -> Response:
     """Put an earlier text in the place of the one of now."""
     keys, revision = security.session().keys, await number_field("revision")
     try:
-        await get_services().journal.bring_back(keys, entry_id(text), entry_id(version), revision)
+        await get_services().journal.restore_version(keys, entry_id(text), entry_id(version), revision)
     except EditConflict:
         error = "This entry was changed elsewhere in the meantime. This is how it stands now; bring it back once more."
         return await _versions(text, status=409, error=error)
@@ -135,7 +135,7 @@ async def delete(text: str) -> Response:
     view = await _view(text)
     if view.state == "streaming":
         await services.replies.stop(keys, entry_id(text))
-    services.replies.give_up([entry_id(text)], DELETED_MEANWHILE)
+    services.replies.cancel_for([entry_id(text)], SOURCE_DELETED)
     await services.journal.delete(keys, entry_id(text))
     if is_fragment():
         return await page("components/entry_deleted.html", entry=view)
@@ -186,7 +186,7 @@ async def _view(text: str) -> EntryView:
 
 async def _versions(text: str, status: int = 200, error: str = "") -> Response:
     view = await _view(text)
-    found = await get_services().journal.versions(security.session().keys, entry_id(text))
+    found = await get_services().journal.list_versions(security.session().keys, entry_id(text))
     shown = [
         {"id": version.id.hex(), "at": version.at, "html": await to_thread(render, version.text)} for version in found
     ]

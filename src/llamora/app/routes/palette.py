@@ -131,8 +131,8 @@ async def _known() -> list[Way]:
 
 
 async def _traces() -> list[Way]:
-    found = await get_services().journal.traces.all(security.session().keys)
-    return [Way(trace.shown, trace_path(trace.id), hint=_("Traces")) for trace in found]
+    found = await get_services().journal.tags.list_tags(security.session().keys)
+    return [Way(trace.display_name, trace_path(trace.id), hint=_("Traces")) for trace in found]
 
 
 def _scored(words: str, known: list[Way]) -> list[tuple[int, int, Way]]:

@@ -33,9 +33,9 @@ async def show() -> Response:
         return await page("pages/print.html", 422, first=first, last=last, pages=None, error=error, replies=replies)
     journal = get_services().journal
     days = [first + timedelta(number) for number in range((last - first).days + 1)]
-    written = await journal.written_days(keys, days)
+    written = await journal.find_written_days(keys, days)
     shown = (await profile()).replies
-    read = [(day, await journal.page(keys, day)) for day in days if day in written]
+    read = [(day, await journal.get_page(keys, day)) for day in days if day in written]
     found = [(day, await page_views(keys, threads, with_replies=shown, whole=True)) for day, threads in read]
     if not replies:
         for _day, entries in found:

@@ -29,10 +29,10 @@ from llamora.app.routes.search import show_related
 from llamora.app.services.container import get_services
 from llamora.app.streams import event, event_stream
 from llamora.app.views import cut_words, entry_view, message_view, model_view, page_views, trace_path
-from llamora.journal.composing import Composed
+from llamora.journal.composing import ComposedPrompt
 from llamora.journal.entries import EntryError
-from llamora.journal.replies import KEPT_MEANWHILE
-from llamora.journal.summaries import Asked
+from llamora.journal.replies import SOURCE_WITHHELD
+from llamora.journal.summaries import PreparedPrompt
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry, Receipt
@@ -67,7 +67,7 @@ async def ask_whole(text: str) -> Response:
     """What the model can be asked about a whole page; its newest entries are marked, as many as one reply answers."""
     await _there()
     keys, day = security.session().keys, known_day(text)
-    views = await page_views(keys, await get_services().journal.page(keys, day), with_replies=True)
+    views = await page_views(keys, await get_services().journal.get_page(keys, day), with_replies=True)
     template = "components/ask_day.html" if is_fragment() else "pages/whole.html"
     return await page(template, day=day, askable=[view for view in views if view.askable], most=MOST_TOGETHER)
 
@@ -80,7 +80,7 @@ async def ask_about_day(text: str) -> Response:
     if len(sent) > MOST_TOGETHER:
         return await _no_reply(EntryError("One reply can answer at most 200 entries. Mark fewer of them."))
     marked = [entry_id(each) for each in sent]
-    roots = [thread.root for thread in await services.journal.page(keys, known_day(text))]
+    roots = [thread.root for thread in await services.journal.get_page(keys, known_day(text))]
     chosen = [root.id for root in roots if root.id in marked and root.role == "me" and not root.withheld]
     if not chosen:
         return await _no_reply(EntryError("Mark at least one entry to ask about."))
@@ -110,7 +110,9 @@ async def _preview(to: bytes, also: Sequence[bytes] = ()) -> Response:
     services, keys, endpoint = get_services(), security.session().keys, (await profile()).endpoint
     entry = await services.journal.get(keys, to)
     try:
-        composed = await services.replies.composer.preview(keys, to, await today(), also=also, endpoint=endpoint)
+        composed = await services.replies.composer.preview(
+            keys, to, await today(), also_answers=also, endpoint=endpoint
+        )
     except (ModelError, EntryError) as error:
         return await _no_reply(error)
     return await _previewed("reply", entry.day, composed, composed.receipt, to.hex())
@@ -122,11 +124,11 @@ async def preview_recap(text: str) -> Response:
     services, day = get_services(), known_day(text)
     await _there()
     try:
-        asked = await services.digests.preview(security.session().keys, day, (await profile()).endpoint)
+        asked = await services.digests.preview_day(security.session().keys, day, (await profile()).endpoint)
     except (ModelError, EntryError) as error:
         return await _no_reply(error)
     return await _previewed(
-        "recap", day, asked, services.replies.composer.receipt(asked.info, asked.client, asked.prompt)
+        "recap", day, asked, services.replies.composer.build_receipt(asked.info, asked.client, asked.prompt)
     )
 
 
@@ -139,7 +141,7 @@ async def preview_opening() -> Response:
         asked = await services.openings.preview(security.session().keys, day, (await profile()).endpoint)
     except (ModelError, EntryError) as error:
         return await _no_reply(error)
-    receipt = services.replies.composer.receipt(asked.info, asked.client, asked.prompt)
+    receipt = services.replies.composer.build_receipt(asked.info, asked.client, asked.prompt)
     return await _previewed("opening", day, asked, receipt)
 
 
@@ -149,15 +151,15 @@ async def preview_summary(text: str) -> Response:
     services, keys, trace = get_services(), security.session().keys, trace_id(text)
     await _there()
     try:
-        asked = await services.digests.preview_trace(keys, trace, (await profile()).endpoint)
+        asked = await services.digests.preview_tag(keys, trace, (await profile()).endpoint)
     except (ModelError, EntryError) as error:
         return await _no_reply(error)
-    receipt = services.replies.composer.receipt(asked.info, asked.client, asked.prompt)
+    receipt = services.replies.composer.build_receipt(asked.info, asked.client, asked.prompt)
     return await _previewed("trace", await today(), asked, receipt, back=trace_path(trace))
 
 
 async def _previewed(
-    what: str, day: date, asked: Composed | Asked, receipt: Receipt, entry: str = "", back: str = ""
+    what: str, day: date, asked: ComposedPrompt | PreparedPrompt, receipt: Receipt, entry: str = "", back: str = ""
 ) -> Response:
     parameters = asked.client.request_parameters(asked.max_tokens)
     return await page(
@@ -179,7 +181,9 @@ async def prefer(text: str) -> Response:
     await _there()
     keys = security.session().keys
     await _reply(entry_id(text))
-    reply = await get_services().journal.prefer(keys, entry_id(text), preferred=await field("preferred") == "yes")
+    reply = await get_services().journal.set_preferred(
+        keys, entry_id(text), preferred=await field("preferred") == "yes"
+    )
     return see_other(f"/d/{reply.day}#e-{reply.id.hex()}")
 
 
@@ -189,8 +193,8 @@ async def withhold(text: str) -> Response:
     await _there()
     keys, withheld = security.session().keys, await field("withheld") == "yes"
     if withheld:
-        get_services().replies.give_up([entry_id(text)], KEPT_MEANWHILE)
-    entry = await get_services().journal.withhold(keys, entry_id(text), withheld=withheld)
+        get_services().replies.cancel_for([entry_id(text)], SOURCE_WITHHELD)
+    entry = await get_services().journal.set_withheld(keys, entry_id(text), withheld=withheld)
     if not is_fragment():
         return see_other(f"/d/{entry.day}#e-{entry.id.hex()}")
     return await page("components/entry.html", entry=await message_view(keys, entry.id))
@@ -234,7 +238,7 @@ async def _asked(to: bytes, also: Sequence[bytes] = ()) -> Entry:
     await _there()
     writer = await profile()
     return await get_services().replies.ask(
-        security.session().keys, to, writer.zone, await today(), also=also, endpoint=writer.endpoint
+        security.session().keys, to, writer.zone, await today(), also_answers=also, endpoint=writer.endpoint
     )
 
 
@@ -252,7 +256,7 @@ async def _events(reply_id: bytes) -> AsyncGenerator[bytes]:
     said = ""
     async with aclosing(services.replies.follow(keys, reply_id)) as states:
         async for reply, waiting in states:
-            if not services.accounts.holds(session):
+            if not services.accounts.is_session_open(session):
                 return  # signed out in another tab: this one gets no further word
             if reply.state != "streaming":
                 break

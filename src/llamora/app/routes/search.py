@@ -118,7 +118,9 @@ async def show_related(text: str, *, unanswered: bool = False) -> Response:
     """Show what is near to an entry; `unanswered`: a reply was asked for and no model is there to give one."""
     services, keys = get_services(), security.session().keys
     entry = await services.journal.get(keys, entry_id(text))
-    here = {e.id for thread in await services.journal.page(keys, entry.day) for e in (thread.root, *thread.later)}
+    here = {
+        e.id for thread in await services.journal.get_page(keys, entry.day) for e in (thread.root, *thread.descendants)
+    }
     hits = await services.search.find_related(keys, entry, limit=RELATED, excluded_ids=here)
     template = "components/related.html" if is_fragment() else "pages/related.html"
     return await page(
@@ -233,7 +235,7 @@ async def _as_shown(hits: Sequence[Hit]) -> list[Hit]:
     services, keys = get_services(), security.session().keys
     found = [hit.entry_id for hit in hits if hit.role == "reply"]
     replies = await services.db.entries.get_many(keys, found) if found else []
-    hidden = await services.journal.hidden(keys, replies)
+    hidden = await services.journal.find_hidden_sources(keys, replies)
     left: dict[bytes, str] = {}
     for reply in replies:
         if (

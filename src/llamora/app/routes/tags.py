@@ -14,7 +14,7 @@ from llamora.app.pages import entry_id, field, is_fragment, model_hidden, page, 
 from llamora.app.services.container import get_services
 from llamora.app.views import DigestView, message_view, summary_view, trace_path, traces_mark
 from llamora.journal.entries import EntryError
-from llamora.journal.tags import Trace, TraceError, Traces
+from llamora.journal.tags import Tag, TagError, Tags
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import NotFound
 from llamora.search.rank import excerpt, strip_markdown
@@ -29,16 +29,16 @@ NAMED = 6  # names that completion offers
 SUGGESTED = 6
 NEVER = date.min
 
-SORTED: dict[str, Callable[[Trace], tuple[object, ...]]] = {
+SORTED: dict[str, Callable[[Tag], tuple[object, ...]]] = {
     "name": lambda trace: (trace.name.casefold(), trace.name),
-    "count": lambda trace: (-trace.entries, trace.name.casefold()),
-    "recent": lambda trace: (-(trace.last or NEVER).toordinal(), trace.name.casefold()),
-    "first": lambda trace: ((trace.first or NEVER).toordinal(), trace.name.casefold()),
+    "count": lambda trace: (-trace.entry_count, trace.name.casefold()),
+    "recent": lambda trace: (-(trace.last_day or NEVER).toordinal(), trace.name.casefold()),
+    "first": lambda trace: ((trace.first_day or NEVER).toordinal(), trace.name.casefold()),
 }
 
 
-def _traces() -> tuple[Traces, Keyring]:
-    return get_services().journal.traces, security.session().keys
+def _traces() -> tuple[Tags, Keyring]:
+    return get_services().journal.tags, security.session().keys
 
 
 # -- all of them -----------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ async def filtered() -> Response:
 async def _index(wanted: str, sort: str, *, hidden: bool, undo: str = "") -> Response:
     traces, keys = _traces()
     sort = sort if sort in SORTED else "name"
-    found = await traces.all(keys, hidden=hidden)
+    found = await traces.list_tags(keys, hidden=hidden)
     there = len(found)
     if key := tag_key(wanted.strip().removeprefix("#")):
         found = [trace for trace in found if key in tag_key(trace.name)]
@@ -72,7 +72,7 @@ async def _index(wanted: str, sort: str, *, hidden: bool, undo: str = "") -> Res
         wanted=wanted,
         sort=sort,
         hidden=hidden,
-        some_hidden=hidden or bool(await traces.all(keys, hidden=True)),
+        some_hidden=hidden or bool(await traces.list_tags(keys, hidden=True)),
         undo=undo,
     )
 
@@ -82,7 +82,7 @@ async def names() -> Response:
     """The writer's names that begin with what is being typed, the most used first: for completion."""
     traces, keys = _traces()
     key = tag_key((await field("q")).strip())
-    found = [trace for trace in await traces.all(keys) if tag_key(trace.name).startswith(key)] if key else []
+    found = [trace for trace in await traces.list_tags(keys) if tag_key(trace.name).startswith(key)] if key else []
     found.sort(key=SORTED["count"])
     return await page("components/trace_names.html", traces=found[:NAMED])
 
@@ -112,7 +112,7 @@ async def _show(trace: bytes, status: int = 200, error: str = "", about: str = "
     traces, keys = _traces()
     start = request.args.get("from", "0")
     offset = int(start) if start.isascii() and start.isdigit() and len(start) < 8 else 0
-    found = await traces.entries(keys, trace)
+    found = await traces.entries_with_tag(keys, trace)
     shown = await _entries(keys, [each for each, _day in found[offset : offset + PAGE_SIZE]])
     more = offset + PAGE_SIZE if offset + PAGE_SIZE < len(found) else None
     if is_fragment():
@@ -122,8 +122,8 @@ async def _show(trace: bytes, status: int = 200, error: str = "", about: str = "
         status,
         trace=await traces.get(keys, trace),
         trace_id=trace.hex(),
-        aliases=await traces.aliases(keys, trace),
-        beside=await traces.beside(keys, trace),
+        aliases=await traces.list_aliases(keys, trace),
+        beside=await traces.list_related(keys, trace),
         entries=shown,
         more=more,
         error=error,
@@ -140,7 +140,7 @@ async def years(text: str) -> Response:
     """When a trace was used, by the days of a year."""
     traces, keys = _traces()
     trace = trace_id(text)
-    found = await traces.entries(keys, trace)
+    found = await traces.entries_with_tag(keys, trace)
     if not found:
         raise NotFound("There is no such trace.")
     if not is_fragment():
@@ -172,7 +172,7 @@ async def _entries(keys: Keyring, ids: list[bytes]) -> list[dict[str, object]]:
 
 async def _summary(keys: Keyring, trace: bytes) -> DigestView | None:
     """What a model said of a trace; nothing is made here."""
-    kept = None if await model_hidden() else await get_services().digests.trace(keys, trace)
+    kept = None if await model_hidden() else await get_services().digests.get_tag_summary(keys, trace)
     return summary_view(kept) if kept else None
 
 
@@ -183,7 +183,7 @@ async def sum_up(text: str) -> Response:
         raise NotFound("There is no page at this address.")
     keys, trace = security.session().keys, trace_id(text)
     try:
-        summary = await get_services().digests.sum_up_trace(keys, trace, (await profile()).endpoint)
+        summary = await get_services().digests.summarize_tag(keys, trace, (await profile()).endpoint)
     except (ModelError, EntryError) as error:
         status = 503 if isinstance(error, ModelError) else 422
         return await page("pages/error.html", status=status, title=_("No summary"), sentence=str(error), what_to_do="")
@@ -208,9 +208,9 @@ async def brief(text: str) -> Response:
     traces, keys = _traces()
     trace = await traces.get(keys, trace_id(text))
     on = request.args.get("e", "")
-    last = [each for each, _day in await traces.entries(keys, trace.id) if each.hex() != on][:LAST]
+    last = [each for each, _day in await traces.entries_with_tag(keys, trace.id) if each.hex() != on][:LAST]
     bears = bool(on) and trace.id in {
-        other.id for other in (await traces.on(keys, [entry_id(on)])).get(entry_id(on), [])
+        other.id for other in (await traces.tags_of(keys, [entry_id(on)])).get(entry_id(on), [])
     }
     return await page(
         "components/trace_brief.html", trace=trace, entries=await _entries(keys, last), on=on if bears else ""
@@ -223,7 +223,7 @@ async def rename(text: str) -> Response:
     traces, keys = _traces()
     try:
         trace, change = await traces.rename(keys, trace_id(text), await field("name"))
-    except TraceError as error:
+    except TagError as error:
         return await _show(trace_id(text), 422, str(error), "name")
     return _done(trace, change, text)
 
@@ -233,7 +233,7 @@ async def merge(text: str) -> Response:
     """Make a trace part of another."""
     traces, keys = _traces()
     try:
-        into = await traces.of_name(keys, (await field("into")).strip().removeprefix("#"))
+        into = await traces.find_by_name(keys, (await field("into")).strip().removeprefix("#"))
         change = await traces.merge(keys, trace_id(text), into.id)
     except NotFound as error:
         return await _show(trace_id(text), 422, str(error), "into")
@@ -245,8 +245,8 @@ async def alias(text: str) -> Response:
     """Let another name mean a trace."""
     traces, keys = _traces()
     try:
-        change = await traces.alias(keys, trace_id(text), await field("name"))
-    except TraceError as error:
+        change = await traces.add_alias(keys, trace_id(text), await field("name"))
+    except TagError as error:
         return await _show(trace_id(text), 422, str(error), "alias")
     return _done(trace_id(text), change)
 
@@ -255,14 +255,14 @@ async def alias(text: str) -> Response:
 async def unalias(text: str, other: str) -> Response:
     """Let another name mean a trace no more."""
     traces, keys = _traces()
-    return _done(trace_id(text), await traces.unalias(keys, trace_id(other)))
+    return _done(trace_id(text), await traces.remove_alias(keys, trace_id(other)))
 
 
 @blueprint.post("/traces/<text>/hidden")
 async def hide(text: str) -> Response:
     """Leave a trace out of lists, or show it there again."""
     traces, keys = _traces()
-    return _done(trace_id(text), await traces.hide(keys, trace_id(text), hidden=await field("hidden") == "yes"))
+    return _done(trace_id(text), await traces.set_hidden(keys, trace_id(text), hidden=await field("hidden") == "yes"))
 
 
 @blueprint.post("/traces/<text>/delete")
@@ -287,7 +287,7 @@ async def add(text: str) -> Response:
     traces, keys = _traces()
     try:
         await traces.add(keys, entry_id(text), await field("name"))
-    except TraceError as error:
+    except TagError as error:
         view = await message_view(keys, entry_id(text))
         return await page("pages/entry_traces.html", 422, entry=view, error=str(error))
     return await _changed(text, suggested=await _rest())
@@ -324,7 +324,7 @@ async def suggest(text: str) -> Response:
 @blueprint.post("/e/<text>/traces/refused")
 async def refuse(text: str) -> Response:
     """Never suggest a name for an entry again."""
-    await get_services().suggestions.refuse(security.session().keys, entry_id(text), await field("name"))
+    await get_services().suggestions.reject(security.session().keys, entry_id(text), await field("name"))
     return await _changed(text, suggested=await _rest())
 
 
@@ -343,6 +343,6 @@ async def _changed(text: str, undo: bytes = b"", *, stays: bool = False, **sugge
         if undo or stays or suggested.get("suggested"):
             return await page("pages/entry_traces.html", entry=view, undo=undo, **suggested)
         return see_other(f"/d/{view.day}#e-{view.id}")
-    on = (await traces.on(keys, [entry_id(text)])).get(entry_id(text), [])
+    on = (await traces.tags_of(keys, [entry_id(text)])).get(entry_id(text), [])
     entry = {"id": text, "traces": on, "traces_mark": traces_mark(on)}
     return await page("components/traces.html", entry=entry, undo=undo, **suggested)

@@ -12,7 +12,7 @@ from llamora.app.services.container import get_services
 from llamora.app.views import EntryView, entry_view
 from llamora.dates import day_of, parse_zone, utc_now
 from llamora.journal.citations import redact_erased
-from llamora.journal.entries import KEPT_FOR
+from llamora.journal.entries import TRASH_RETENTION
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry
 from llamora.persistence.trash import DeletedEntry
@@ -28,7 +28,7 @@ async def show_deleted() -> Response:
     here = parse_zone((await profile()).zone)
     items: list[dict[str, object]] = []
     hidden = await model_hidden()
-    for entry, item in await get_services().journal.deleted(security.session().keys):
+    for entry, item in await get_services().journal.list_deleted(security.session().keys):
         if hidden and entry.role == "reply":
             continue
         deleted = day_of(item.deleted_at, here)
@@ -57,15 +57,15 @@ async def ask_to_erase(text: str) -> Response:
 async def erase(text: str) -> Response:
     """Erase a deleted entry for good."""
     services, keys, wanted = get_services(), security.session().keys, entry_id(text)
-    _, item = await services.journal.deleted_entry(keys, wanted)
-    services.replies.give_up([item.id, *item.thread_ids])
+    _, item = await services.journal.get_deleted(keys, wanted)
+    services.replies.cancel_for([item.id, *item.thread_ids])
     await services.journal.erase(keys, wanted)
     return await page("components/entry_erased.html", id=text) if is_fragment() else see_other("/deleted")
 
 
 async def _deleted(text: str) -> tuple[Entry, DeletedEntry]:
     """A deleted entry that may be shown: no reply where they are turned off. Raises NotFound."""
-    entry, item = await get_services().journal.deleted_entry(security.session().keys, entry_id(text))
+    entry, item = await get_services().journal.get_deleted(security.session().keys, entry_id(text))
     if entry.role == "reply" and await model_hidden():
         raise NotFound("There is no such entry.")
     return entry, item
@@ -73,7 +73,7 @@ async def _deleted(text: str) -> tuple[Entry, DeletedEntry]:
 
 async def _view(entry: Entry) -> EntryView:
     """A deleted entry by its opening, enough to know it again; of a reply, without what its page would hide."""
-    hidden = await get_services().journal.hidden(security.session().keys, [entry])
+    hidden = await get_services().journal.find_hidden_sources(security.session().keys, [entry])
     entry = redact_erased(entry, hidden, filter(None, hidden.values())) or entry
     text = entry.text
     if len(text) > OPENING:
@@ -90,5 +90,5 @@ def _others(item: DeletedEntry) -> str:
 
 
 def _left(item: DeletedEntry) -> str:
-    days = -((utc_now() - item.deleted_at - KEPT_FOR) // timedelta(days=1))
+    days = -((utc_now() - item.deleted_at - TRASH_RETENTION) // timedelta(days=1))
     return ngettext("erased within a day", "erased in %(num)s days", max(days, 1)) % {"num": days}

@@ -18,10 +18,10 @@ from llamora.journal.openings import Openings
 from llamora.journal.replies import Replies
 from llamora.journal.rotation import Rotation
 from llamora.journal.suggestions import Suggestions
-from llamora.journal.summaries import Digests
+from llamora.journal.summaries import Summaries
 from llamora.llm.model import Model, SharedServer
 from llamora.llm.prompts import PromptBuilder
-from llamora.llm.queue import Turns, slot_files
+from llamora.llm.queue import ModelQueue, slot_lock_paths
 from llamora.persistence.connection import StorageError
 from llamora.persistence.local_db import LocalDB
 from llamora.search.embedder import Embedder
@@ -71,7 +71,7 @@ class AppServices:
     backups: Backups
     rotation: Rotation
     replies: Replies
-    digests: Digests
+    digests: Summaries
     openings: Openings
     suggestions: Suggestions
     throttle: Throttle = field(default_factory=Throttle)
@@ -93,20 +93,20 @@ class AppServices:
         # Names this run of the server in replies that are being written; it tells nothing of the secret.
         run = sha256(b"llamora/1/boot-name" + boot_secret).hexdigest()[:16]
         llm, workers = settings.llm, settings.server.workers
-        turns = Turns(llm.slots, slot_files(settings.data.database, llm.slots, workers))
+        turns = ModelQueue(llm.slots, slot_lock_paths(settings.data.database, llm.slots, workers))
         worker = shared.worker if shared else 0
 
         def writes(boot: str) -> bool:
             return shared is not None and boot in {f"{run}.{number}" for number in shared.alive()}
 
         replies = Replies(db, journal, search, model, prompts, llm, f"{run}.{worker}", turns, writes)
-        digests = Digests(db, journal, model, prompts, replies.turns)
+        digests = Summaries(db, journal, model, prompts, replies.queue)
         rotation = Rotation(db)
 
         def left(user_id: bytes) -> None:
             search.lock(user_id)
             rotation.lock(user_id)
-            journal.traces.lock(user_id)
+            journal.tags.lock(user_id)
 
         return cls(
             settings=settings,
@@ -123,7 +123,7 @@ class AppServices:
             replies=replies,
             digests=digests,
             openings=Openings(db, journal, digests),
-            suggestions=Suggestions(db, journal, search, model, prompts, replies.turns),
+            suggestions=Suggestions(db, journal, search, model, prompts, replies.queue),
         )
 
 
@@ -189,7 +189,7 @@ class AppLifecycle:
         """Close the index of everybody who left: a reply that was still waiting its turn has opened it again."""
         s = self._services
         for user_id in s.search.unlocked_user_ids():
-            if not s.accounts.is_in(user_id):
+            if not s.accounts.is_signed_in(user_id):
                 s.search.lock(user_id)
 
     async def _sweep(self) -> None:
@@ -197,12 +197,12 @@ class AppLifecycle:
             await asyncio.sleep(SWEEP_SECONDS)
             self.lock_left()
             try:
-                await self._services.accounts.sweep()
+                await self._services.accounts.end_expired_sessions()
                 await self._services.db.retry_checkpoint()
-                for keys in self._services.accounts.open_keys():
-                    self._services.journal.tend(keys)
-                    self._services.backups.tend(keys)
-                    await self._services.rotation.tend(keys)
+                for keys in self._services.accounts.open_keyrings():
+                    self._services.journal.run_maintenance(keys)
+                    self._services.backups.start_daily_backup(keys)
+                    await self._services.rotation.resume_pending(keys)
             except (StorageError, VaultError) as error:  # such as of keys that are locked meanwhile
                 logger.warning("the sweep of sessions failed (%s)", type(error).__name__)
 
@@ -212,8 +212,8 @@ class AppLifecycle:
             await asyncio.sleep(NOTICE_SECONDS)
             try:
                 now = await s.db.data_version()
-                if now != seen or s.accounts.due():
-                    await s.accounts.catch_up()
+                if now != seen or s.accounts.has_expired_session():
+                    await s.accounts.sync_with_database()
                     s.changes.beat()
                 seen = now
             except (StorageError, VaultError) as error:
