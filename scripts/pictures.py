@@ -25,9 +25,9 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
-from scripts.browser import find_or_bring
+from scripts.browser import find_or_install
 from tests.scripted_model import ModelThread, Reply
-from tests.server_process import Server, Writer
+from tests.server_process import HttpUser, Server
 
 WIDTHS = {360: 740, 768: 1024, 1280: 860, 1920: 1080}  # px, with the height of such a screen
 THEMES = {
@@ -38,9 +38,9 @@ THEMES = {
 NOW = datetime(2026, 3, 14, 18, 40, tzinfo=UTC)
 TODAY, YESTERDAY = "2026-03-14", "2026-03-13"
 REFERENCES = Path(__file__).parents[1] / "tests/browser/looks"
-COMPARED = ("sign-in", "day-empty", "day", "search-found", "you")
-SCREENS = ((390, 844), (1280, 860))
-WITHOUT_MEANING = {"LLAMORA_EMBEDDING__ENABLED": "false"}  # found by words alone, whatever has been embedded by then
+COMPARED_VIEWS = ("sign-in", "day-empty", "day", "search-found", "you")
+SCREEN_SIZES = ((390, 844), (1280, 860))
+WITHOUT_EMBEDDING = {"LLAMORA_EMBEDDING__ENABLED": "false"}  # found by words alone, whatever has been embedded by then
 BLOCK = 8  # pixels of the screen, each way, in one of a reference
 # Both faces on an empty page, without a style sheet of ours, so that it changes with the machine alone.
 LETTERS = """async () => {
@@ -57,7 +57,7 @@ LETTERS = """async () => {
 }"""
 PASSPHRASE = "a picture is of what was there"  # noqa: S105 - of nobody
 # No code is like another, nor is the group that is asked for, nor a free port: something stands in for them.
-STANDS_IN = """main => {
+REPLACE_RANDOM_TEXT = """main => {
   const texts = document.createTreeWalker(main, NodeFilter.SHOW_TEXT)
   for (let text; (text = texts.nextNode()); ) {
     if (text.parentElement.closest('.code-shown')) text.data = text.data.replace(/[A-Z0-9]/g, 'H')
@@ -66,7 +66,7 @@ STANDS_IN = """main => {
   }
 }"""
 # The server's clock is the date of modification of a file. It is put in before anything takes `utc_now` by name.
-CLOCKED = (
+SERVER_WITH_FIXED_CLOCK = (
     "-c",
     """
 import os, sys
@@ -84,19 +84,19 @@ MORNING = (
     "I keep thinking about what #nora said, that I only write when something is *wrong*. So: nothing is wrong. "
     "Coffee, wet shoes, a bird."
 )
-LIST = (
+TASK_LIST = (
     "## Before Easter\n\n- [x] paint the kitchen\n- [x] ring the dentist\n- [ ] post the letter to #nora\n\n"
     "> What is written down need not be carried.\n\nThe recipe said `180 °C`; 160 would have done. More of it "
     "[on the card](https://example.org/card)."
 )
 QUESTION = "Was there really never a quarter of an hour that was only mine?"
-ANSWERED = [
+REPLY_CHUNKS = [
     "There was, though you seldom say it in those words. ",
     "In February, with fog on the river, you called it “The only quarter of an hour that was mine this week”.[1] ",
     "You did not mention work at all.",
 ]
-DRAWN_ON = "Fog on the #river"  # so its passage begins
-PAST = (
+CITED_PASSAGE = "Fog on the #river"  # so its passage begins
+PAST_ENTRIES = (
     ("2024-03-14", "The ice has gone from the #river. Sat on the bench until my hands were cold."),
     ("2025-03-14", "Three herons after the storm. Branches everywhere. Slept nine hours. #river #heron"),
     ("2025-08-09", "Too hot to walk. Read on the stairs, where it is cool, until #nora rang."),
@@ -106,14 +106,14 @@ PAST = (
     ("2026-03-09", "One wall of the kitchen is done. It is greener than a pear. I like it. #kitchen"),
     (YESTERDAY, "The kitchen is finally painted, the letter unsent. #kitchen #nora"),
 )
-LONG = (
+LONG_ENTRIES = (
     "Rain on the roof of the train. Nobody spoke, and I read the same page three times.",
     "Lunch under the arcade. " * 12,
     "Rindfleischetikettierungsüberwachungsaufgabenübertragungsgesetz" * 3,
     "| day | miles |\n| --- | --- |\n| Monday | 4 |\n| Tuesday | 11 |\n\n```\nfor step in walk: count += 1\n```",
     "1. milk\n2. bread\n3. stamps\n\nThen home, along the canal.",
 )
-GERMAN = (
+GERMAN_ENTRIES = (
     "Früh am #fluss, noch im Dunkeln. Der Reiher stand wieder da, und zehn Minuten lang habe ich alles vergessen.",
     "Die Küche ist endlich gestrichen. Grüner als eine Birne; es gefällt mir. #küche",
 )
@@ -124,14 +124,14 @@ class Scene:
     """The server with its journals, and the names of the entries that pages are about."""
 
     server: Server
-    writers: dict[str, Writer]
+    users: dict[str, HttpUser]
     entry: str
-    deleted: str
-    trace: str
+    deleted_entry: str
+    tag_hex: str
 
-    def sign_in(self, context: BrowserContext, who: str) -> None:
+    def sign_in(self, context: BrowserContext, user_key: str) -> None:
         """Give the context the cookies of one of the writers."""
-        cookies = self.writers[who].http.cookies
+        cookies = self.users[user_key].http.cookies
         context.add_cookies([{"name": name, "value": value, "url": self.server.url} for name, value in cookies.items()])
 
 
@@ -141,9 +141,9 @@ class View:
 
     name: str
     path: str | Callable[[Scene], str]
-    who: str = "typical"
-    do: Callable[[Page], None] | None = None
-    whole: bool = True
+    user_key: str = "typical"
+    prepare: Callable[[Page], None] | None = None
+    full_page: bool = True
     """The page to its end, instead of one screen of it."""
     media: str = "screen"
 
@@ -152,50 +152,50 @@ def _register(page: Page) -> None:
     page.get_by_label("Name").fill(f"Ada {time.time_ns()}")
     page.locator("input[type=password]").first.fill(PASSPHRASE)
     page.locator("form button.main, form button[type=submit], form button").last.click()
-    page.locator("main").evaluate(STANDS_IN)
+    page.locator("main").evaluate(REPLACE_RANDOM_TEXT)
 
 
-def _wrong(page: Page) -> None:
+def _fail_sign_in(page: Page) -> None:
     page.get_by_label("Name").fill("Nobody")
     page.locator("input[type=password]").first.fill("not the passphrase at all")
     page.locator("main form button").last.click()
     expect(page.locator(".problem:not(:empty)").first).to_be_visible()
 
 
-def _search(query: str, shown: str) -> Callable[[Page], None]:
-    def do(page: Page) -> None:
+def _searching(query: str, expected: str) -> Callable[[Page], None]:
+    def prepare(page: Page) -> None:
         field = page.locator("main input[type=search]")
         field.fill(query)
         field.press("Enter")
-        expect(page.locator(shown).first).to_be_visible()
+        expect(page.locator(expected).first).to_be_visible()
 
-    return do
+    return prepare
 
 
-def _press(keys: str, shown: str) -> Callable[[Page], None]:
-    def do(page: Page) -> None:
+def _pressing(keys: str, expected: str) -> Callable[[Page], None]:
+    def prepare(page: Page) -> None:
         page.locator("h1").first.click()
         page.keyboard.press(keys)
-        expect(page.locator(shown).first).to_be_visible()
+        expect(page.locator(expected).first).to_be_visible()
 
-    return do
+    return prepare
 
 
-def _open(*selectors: str) -> Callable[[Page], None]:
-    def do(page: Page) -> None:
+def _opening(*selectors: str) -> Callable[[Page], None]:
+    def prepare(page: Page) -> None:
         for selector in selectors:
             page.locator(selector).first.click()
             expect(page.locator("article.entry .more[open]").first).to_be_visible()
 
-    return do
+    return prepare
 
 
-def _write(page: Page) -> None:
+def _write_draft(page: Page) -> None:
     page.locator("#write").fill("A second heron, further down.\n\n- it did not mind me\n- nor the first one")
     expect(page.locator("#composer[data-draft]")).to_be_attached()
 
 
-def _delete(page: Page) -> None:
+def _delete_entry(page: Page) -> None:
     """A line that is deleted at once: what is left of it is the way back."""
     page.locator("#write").fill("Nothing today.")
     page.locator("#composer button.main").click()
@@ -205,7 +205,7 @@ def _delete(page: Page) -> None:
     expect(page.locator("main :text('Undo')").first).to_be_visible()
 
 
-def _stale(page: Page) -> None:
+def _save_stale_edit(page: Page) -> None:
     """Keep an edit of what was changed elsewhere meanwhile."""
     page.locator("input[name=revision]").evaluate("field => { field.value = field.value.replace(/.$/, '0') }")
     page.locator("main textarea").fill("Up before the alarm, and out.")
@@ -213,21 +213,21 @@ def _stale(page: Page) -> None:
     expect(page.locator("main .problem:not(:empty)").first).to_be_visible()
 
 
-def _nowhere(page: Page) -> None:
+def _go_to_unknown_date(page: Page) -> None:
     page.locator("#when").fill("the day of the heron")
     page.locator("#when").press("Enter")
     expect(page.locator("#when-problem:not(:empty)")).to_be_visible()
 
 
-def _click(selector: str, shown: str) -> Callable[[Page], None]:
-    def do(page: Page) -> None:
+def _clicking(selector: str, expected: str) -> Callable[[Page], None]:
+    def prepare(page: Page) -> None:
         page.locator(selector).first.click()
-        expect(page.locator(shown).first).to_be_visible()
+        expect(page.locator(expected).first).to_be_visible()
 
-    return do
+    return prepare
 
 
-def _focus(page: Page) -> None:
+def _enter_focus_mode(page: Page) -> None:
     page.locator("#write").fill("A second heron, further down.")
     page.locator("#composer .word:text-is('Focus')").click()
 
@@ -235,52 +235,54 @@ def _focus(page: Page) -> None:
 MORE = "article.entry .word:text-is('More')"
 VIEWS = (
     View("sign-in", "/sign-in", ""),
-    View("sign-in-wrong", "/sign-in", "", _wrong),
+    View("sign-in-wrong", "/sign-in", "", _fail_sign_in),
     View("register", "/register", ""),
     View("recovery-code", "/register", "", _register),
     View("reset", "/reset", ""),
     View("day-empty", "/d/today", "empty"),
-    View("day", "/d/today", whole=False),
+    View("day", "/d/today", full_page=False),
     View("day-whole", "/d/today"),
-    View("day-writing", "/d/today", "writing", _write, whole=False),
-    View("day-trace", "/d/today", do=_open(MORE, "article.entry summary:text-is('Trace')"), whole=False),
-    View("day-more", "/d/today", do=_open(MORE), whole=False),
+    View("day-writing", "/d/today", "writing", _write_draft, full_page=False),
+    View("day-trace", "/d/today", prepare=_opening(MORE, "article.entry summary:text-is('Trace')"), full_page=False),
+    View("day-more", "/d/today", prepare=_opening(MORE), full_page=False),
     View("day-past", f"/d/{YESTERDAY}"),
-    View("day-long", "/d/today", "long", whole=False),
+    View("day-long", "/d/today", "long", full_page=False),
     View("day-long-whole", "/d/today", "long"),
     View("day-streaming", "/d/today", "streaming"),
     View("day-failed", "/d/today", "failed"),
     View("day-german", "/d/today", "german"),
-    View("day-receipt", "/d/today", do=_click("details.receipt summary", "details.receipt dl")),
-    View("day-keys", "/d/today", do=_press("?", "dialog[open]"), whole=False),
-    View("day-focus", "/d/today", "focus", _focus, whole=False),
-    View("day-deleted", "/d/today", "deleting", _delete, whole=False),
+    View("day-receipt", "/d/today", prepare=_clicking("details.receipt summary", "details.receipt dl")),
+    View("day-keys", "/d/today", prepare=_pressing("?", "dialog[open]"), full_page=False),
+    View("day-focus", "/d/today", "focus", _enter_focus_mode, full_page=False),
+    View("day-deleted", "/d/today", "deleting", _delete_entry, full_page=False),
     View("day-opening", "/d/today", "opening"),
     View("day-set-aside", "/d/today", "aside"),
     View("day-without-model", "/d/today", "alone"),
     View("whole-page", "/d/2026-03-14/whole"),
     View("prompt", lambda scene: f"/e/{scene.entry}/prompt"),
     View("edit", lambda scene: f"/e/{scene.entry}/edit"),
-    View("edit-stale", lambda scene: f"/e/{scene.entry}/edit", do=_stale),
+    View("edit-stale", lambda scene: f"/e/{scene.entry}/edit", prepare=_save_stale_edit),
     View("month", "/m/2026-03"),
     View("year", "/calendar/2026"),
     View("calendar", "/calendar"),
-    View("calendar-popover", "/d/today", do=_press("c", "dialog[open], [popover]:popover-open"), whole=False),
-    View("calendar-nowhere", "/calendar", do=_nowhere),
-    View("palette", "/d/today", do=_press("Control+k", "#palette [role=option]"), whole=False),
+    View(
+        "calendar-popover", "/d/today", prepare=_pressing("c", "dialog[open], [popover]:popover-open"), full_page=False
+    ),
+    View("calendar-nowhere", "/calendar", prepare=_go_to_unknown_date),
+    View("palette", "/d/today", prepare=_pressing("Control+k", "#palette [role=option]"), full_page=False),
     View("search", "/search"),
-    View("search-found", "/search", do=_search("river", "main .hit")),
-    View("search-nothing", "/search", do=_search("submarine", "main :text('Nothing found')")),
+    View("search-found", "/search", prepare=_searching("river", "main .hit")),
+    View("search-nothing", "/search", prepare=_searching("submarine", "main :text('Nothing found')")),
     View("traces", "/traces"),
     View("traces-empty", "/traces", "empty"),
-    View("trace", lambda scene: f"/traces/{scene.trace}"),
+    View("trace", lambda scene: f"/traces/{scene.tag_hex}"),
     View("you", "/you"),
     View("you-german", "/you", "german"),
     View("help", "/help"),
     View("deleted", "/deleted"),
     View("deleted-empty", "/deleted", "empty"),
     View("versions", lambda scene: f"/e/{scene.entry}/versions"),
-    View("erase", lambda scene: f"/e/{scene.deleted}/erase"),
+    View("erase", lambda scene: f"/e/{scene.deleted_entry}/erase"),
     View("not-found", "/d/2026-02-30"),
     View("offline", "/offline", ""),
     View("print", "/print"),
@@ -289,108 +291,113 @@ VIEWS = (
 
 
 @contextmanager
-def served(folder: Path, **more: str) -> Iterator[Scene]:
+def run_scene(folder: Path, **extra_env: str) -> Iterator[Scene]:
     """A server with its journals, its clock at NOW; `more` are settings of its environment."""
     model = ModelThread()
     clock = folder / "clock"
     clock.touch()
     env = {**model.env, "PICTURES_CLOCK": str(clock), "LLAMORA_SESSION__IDLE_TTL": "86400"}
-    env |= {"LLAMORA_LLM__TIMEOUT_SECONDS": "3600", **more}  # the reply in the making stays so for all pictures
-    server = Server(folder, folder / "cache", "dev", env, CLOCKED)
+    env |= {"LLAMORA_LLM__TIMEOUT_SECONDS": "3600", **extra_env}  # the reply in the making stays so for all pictures
+    server = Server(folder, folder / "cache", "dev", env, SERVER_WITH_FIXED_CLOCK)
     try:
         server.start()
-        yield _seeded(server, model, lambda at: os.utime(clock, (at.timestamp(), at.timestamp())))
+        yield _seed_scene(server, model, lambda at: os.utime(clock, (at.timestamp(), at.timestamp())))
     finally:
         server.stop()
         model.close()
 
 
-def _seeded(server: Server, model: ModelThread, put_clock: Callable[[datetime], None]) -> Scene:
-    put_clock(NOW - timedelta(hours=12))
+def _seed_scene(server: Server, model: ModelThread, set_clock: Callable[[datetime], None]) -> Scene:
+    set_clock(NOW - timedelta(hours=12))
     names = {"typical": "Mara", "empty": "Ada", "long": "Ferdinand", "streaming": "Iris", "failed": "Jon"}
     names |= {"german": "Greta", "writing": "Vera", "focus": "Ole", "deleting": "Tom", "opening": "Lena"}
     names |= {"aside": "Bo", "alone": "Alma"}
-    writers = {who: Writer(server.url, name, PASSPHRASE).register() for who, name in names.items()}
-    for writer in writers.values():
-        writer.post("/recovery-code", {"code": writer.code})
-    mara = writers["typical"]
-    for day, text in PAST:
-        put_clock(datetime.fromisoformat(day + "T17:20+00:00"))
+    users = {who: HttpUser(server.url, name, PASSPHRASE).register() for who, name in names.items()}
+    for user in users.values():
+        user.post("/recovery-code", {"code": user.recovery_code})
+    mara = users["typical"]
+    for day, text in PAST_ENTRIES:
+        set_clock(datetime.fromisoformat(day + "T17:20+00:00"))
         mara.write(text)
     deleted = mara.write("Nothing today.")
     mara.post(f"/e/{deleted}/delete", {})
-    put_clock(NOW - timedelta(hours=11, minutes=58))
+    set_clock(NOW - timedelta(hours=11, minutes=58))
     entry = mara.write(MORNING.replace("ten minutes", "five minutes"))
     revision = re.search(r'data-revision="([^"]+)"', mara.get(f"/e/{entry}/edit").text)
     mara.post(f"/e/{entry}", {"text": MORNING, "revision": revision[1] if revision else ""})
-    writers["writing"].write(MORNING)
-    put_clock(NOW - timedelta(hours=11, minutes=49))
-    question = mara.write(QUESTION)
-    model.model.script(Reply(_answered(mara, question)))
-    _asked(mara, question, ANSWERED[-1])
-    put_clock(NOW - timedelta(hours=2))
-    mara.write(LIST)
+    users["writing"].write(MORNING)
+    set_clock(NOW - timedelta(hours=11, minutes=49))
+    question_entry = mara.write(QUESTION)
+    model.model.script(Reply(_cite_passage(mara, question_entry)))
+    _ask_and_wait(mara, question_entry, REPLY_CHUNKS[-1])
+    set_clock(NOW - timedelta(hours=2))
+    mara.write(TASK_LIST)
     for number in range(40):
-        put_clock(NOW - timedelta(minutes=10 * (40 - number)))
-        writers["long"].write(LONG[number % len(LONG)])
-    _seed_replies(writers, model, put_clock)
-    put_clock(NOW)
-    found = mara.get("/traces").text.partition('href="/traces/')[2]
-    return Scene(server, writers, entry, deleted, found.partition('"')[0])
+        set_clock(NOW - timedelta(minutes=10 * (40 - number)))
+        users["long"].write(LONG_ENTRIES[number % len(LONG_ENTRIES)])
+    _seed_replies(users, model, set_clock)
+    set_clock(NOW)
+    tags_page = mara.get("/traces").text.partition('href="/traces/')[2]
+    return Scene(server, users, entry, deleted, tags_page.partition('"')[0])
 
 
-def _seed_replies(writers: dict[str, Writer], model: ModelThread, put_clock: Callable[[datetime], None]) -> None:
+def _seed_replies(users: dict[str, HttpUser], model: ModelThread, set_clock: Callable[[datetime], None]) -> None:
     """What a model has to do with a page, a writer for each state of it."""
-    put_clock(NOW - timedelta(days=1))
-    writers["opening"].write("The kitchen is finally painted, the letter unsent.")
-    put_clock(NOW - timedelta(hours=1))
-    writers["opening"].post("/you/openings", {"openings": "on"})
+    set_clock(NOW - timedelta(days=1))
+    users["opening"].write("The kitchen is finally painted, the letter unsent.")
+    set_clock(NOW - timedelta(hours=1))
+    users["opening"].post("/you/openings", {"openings": "on"})
     model.model.script(Reply(("Yesterday ended with the letter unsent and the kitchen finally painted.",)))
-    writers["opening"].post("/d/today/opening", {})
-    aside = writers["aside"].write(QUESTION)
-    for said in (ANSWERED[0], "You wrote of both, and of little else that week."):
-        model.model.script(Reply((said,)))
-        _asked(writers["aside"], aside, said)
-    preferred = re.findall(r"/r/([0-9a-f]{32})/prefer", writers["aside"].get("/d/today").text)
-    writers["aside"].post(f"/r/{preferred[-1]}/prefer", {"preferred": "yes"})
-    put_clock(NOW - timedelta(minutes=4))
+    users["opening"].post("/d/today/opening", {})
+    question_entry = users["aside"].write(QUESTION)
+    for chunk in (REPLY_CHUNKS[0], "You wrote of both, and of little else that week."):
+        model.model.script(Reply((chunk,)))
+        _ask_and_wait(users["aside"], question_entry, chunk)
+    reply_ids = re.findall(r"/r/([0-9a-f]{32})/prefer", users["aside"].get("/d/today").text)
+    users["aside"].post(f"/r/{reply_ids[-1]}/prefer", {"preferred": "yes"})
+    set_clock(NOW - timedelta(minutes=4))
     # Silence would end it: it goes on in pieces of nothing until the last picture is taken.
-    model.model.script(Reply((ANSWERED[0], *[""] * 7200), piece_delay=1.0))
-    _asked(writers["streaming"], writers["streaming"].write(QUESTION), ANSWERED[0])
-    model.model.script(*(Reply(ANSWERED[:1], fault="cut") for _ in range(4)))
-    _asked(writers["failed"], writers["failed"].write(QUESTION), "")
-    writers["alone"].write(MORNING)
-    writers["alone"].post("/you/replies", {"replies": "off"})
-    writers["german"].post("/you/settings", {"language": "de", "was-language": ""})
-    for text in GERMAN:
-        writers["german"].write(text)
+    model.model.script(Reply((REPLY_CHUNKS[0], *[""] * 7200), piece_delay=1.0))
+    _ask_and_wait(users["streaming"], users["streaming"].write(QUESTION), REPLY_CHUNKS[0])
+    model.model.script(*(Reply(REPLY_CHUNKS[:1], fault="cut") for _ in range(4)))
+    _ask_and_wait(users["failed"], users["failed"].write(QUESTION), "")
+    users["alone"].write(MORNING)
+    users["alone"].post("/you/replies", {"replies": "off"})
+    users["german"].post("/you/settings", {"language": "de", "was-language": ""})
+    for text in GERMAN_ENTRIES:
+        users["german"].write(text)
 
 
-def _answered(writer: Writer, entry: str) -> list[str]:
+def _cite_passage(user: HttpUser, entry: str) -> list[str]:
     """What is answered, with the number under which the passage it draws on stands in the prompt."""
-    number = re.search(rf"\[(\d+)\][^\[]*{DRAWN_ON}", html.unescape(writer.get(f"/e/{entry}/prompt").text))
-    return [piece.replace("[1]", f"[{number[1]}]" if number else "") for piece in ANSWERED]
+    match = re.search(rf"\[(\d+)\][^\[]*{CITED_PASSAGE}", html.unescape(user.get(f"/e/{entry}/prompt").text))
+    return [piece.replace("[1]", f"[{match[1]}]" if match else "") for piece in REPLY_CHUNKS]
 
 
-def _asked(writer: Writer, entry: str, until: str) -> None:
+def _ask_and_wait(user: HttpUser, entry: str, expected_text: str) -> None:
     """Ask for a reply and read its page until these words stand there, or until it has come to its end."""
-    writer.post(f"/e/{entry}/replies", {})
+    user.post(f"/e/{entry}/replies", {})
     for _ in range(600):
-        page = writer.get("/d/today").text
-        if until.strip() in page if until else "/stop" not in page:
+        page = user.get("/d/today").text
+        if expected_text.strip() in page if expected_text else "/stop" not in page:
             return
         time.sleep(0.1)
     raise AssertionError("the scripted reply did not come")
 
 
-def launched(playwright: Playwright) -> Browser:
+def launch_chromium(playwright: Playwright) -> Browser:
     """A Chromium that draws the same on every run."""
-    drawn = ["--font-render-hinting=none", "--hide-scrollbars", "--disable-lcd-text", "--force-color-profile=srgb"]
-    return playwright.chromium.launch(executable_path=find_or_bring(), args=["--no-sandbox", *drawn])
+    rendering_flags = [
+        "--font-render-hinting=none",
+        "--hide-scrollbars",
+        "--disable-lcd-text",
+        "--force-color-profile=srgb",
+    ]
+    return playwright.chromium.launch(executable_path=find_or_install(), args=["--no-sandbox", *rendering_flags])
 
 
 @contextmanager
-def opened(scene: Scene, browser: Browser, view: View, width: int, height: int, theme: str) -> Iterator[Page]:
+def open_view(scene: Scene, browser: Browser, view: View, width: int, height: int, theme: str) -> Iterator[Page]:
     """A page that is ready for its picture."""
     context = browser.new_context(
         viewport={"width": width, "height": height},
@@ -402,51 +409,53 @@ def opened(scene: Scene, browser: Browser, view: View, width: int, height: int, 
     )
     try:
         context.set_default_timeout(30_000)
-        if view.who:
-            scene.sign_in(context, view.who)
+        if view.user_key:
+            scene.sign_in(context, view.user_key)
         page = context.new_page()
         page.clock.set_fixed_time(NOW)
         page.goto(scene.server.url + (view.path if isinstance(view.path, str) else view.path(scene)))
         page.evaluate("document.fonts.ready.then(() => null)")
-        if view.do:
-            view.do(page)
+        if view.prepare:
+            view.prepare(page)
         page.emulate_media(media=view.media)  # type: ignore[arg-type]
-        page.locator("main").evaluate(STANDS_IN)
+        page.locator("main").evaluate(REPLACE_RANDOM_TEXT)
         yield page
     finally:
         context.close()
 
 
-def _take(scene: Scene, browser: Browser, view: View, width: int, theme: str, folder: Path) -> bool:
+def _take_screenshot(scene: Scene, browser: Browser, view: View, width: int, theme: str, folder: Path) -> bool:
     """Take one picture. False where the page is wider than its window, which is said and must be mended."""
-    with opened(scene, browser, view, width, WIDTHS[width], theme) as page:
-        if view.whole:  # in a window as high as the page: one put together from several has the composer in the middle
+    with open_view(scene, browser, view, width, WIDTHS[width], theme) as page:
+        if (
+            view.full_page
+        ):  # in a window as high as the page: one put together from several has the composer in the middle
             for _ in range(3):  # the height of what was never on the screen is guessed by the browser
                 height = page.evaluate("new Promise(requestAnimationFrame).then(() => document.body.scrollHeight)")
                 page.set_viewport_size({"width": width, "height": max(WIDTHS[width], min(height, 16_000))})
         path = folder / f"{view.name}-{width}-{theme}.png"
-        page.screenshot(path=path, full_page=view.whole, animations="disabled", caret="hide")
-        over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        if over > 0:
-            print(f"{path.name}: {over} px wider than the window", file=sys.stderr)
-        return over <= 0
+        page.screenshot(path=path, full_page=view.full_page, animations="disabled", caret="hide")
+        overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if overflow > 0:
+            print(f"{path.name}: {overflow} px wider than the window", file=sys.stderr)
+        return overflow <= 0
 
 
-def looks(scene: Scene, browser: Browser) -> Iterator[tuple[str, Image.Image]]:
+def iterate_references(scene: Scene, browser: Browser) -> Iterator[tuple[str, Image.Image]]:
     """The name and the averages of each picture that is compared: first of letters alone, then of one screen each."""
     views = {view.name: view for view in VIEWS}
-    with opened(scene, browser, views["sign-in"], *SCREENS[-1], "light") as page:
+    with open_view(scene, browser, views["sign-in"], *SCREEN_SIZES[-1], "light") as page:
         page.evaluate(LETTERS)
-        yield "letters", _averages(page)
-    for name in COMPARED:
-        for width, height in SCREENS:
-            with opened(scene, browser, views[name], width, height, "light") as page:
+        yield "letters", _averaged_screenshot(page)
+    for name in COMPARED_VIEWS:
+        for width, height in SCREEN_SIZES:
+            with open_view(scene, browser, views[name], width, height, "light") as page:
                 for theme in ("light", "dark"):
                     page.emulate_media(color_scheme=theme)
-                    yield f"{name}-{width}-{theme}", _averages(page)
+                    yield f"{name}-{width}-{theme}", _averaged_screenshot(page)
 
 
-def _averages(page: Page) -> Image.Image:
+def _averaged_screenshot(page: Page) -> Image.Image:
     page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
     png = page.screenshot(animations="disabled", caret="hide")
     return Image.open(io.BytesIO(png)).convert("RGB").reduce(BLOCK)
@@ -455,53 +464,57 @@ def _averages(page: Page) -> Image.Image:
 def _write_references(scene: Scene, browser: Browser) -> int:
     """Write what `looks` sees, and by which Chromium; return how many pictures."""
     REFERENCES.mkdir(exist_ok=True)
-    for old in REFERENCES.glob("*.png"):
-        old.unlink()
-    written = 0
-    for name, picture in looks(scene, browser):
-        picture.save(REFERENCES / f"{name}.png", optimize=True)
-        written += 1
+    for old_file in REFERENCES.glob("*.png"):
+        old_file.unlink()
+    count = 0
+    for name, image in iterate_references(scene, browser):
+        image.save(REFERENCES / f"{name}.png", optimize=True)
+        count += 1
     (REFERENCES / "chromium").write_text(browser.version.split(".")[0] + "\n", encoding="utf-8")
-    return written
+    return count
 
 
 def main() -> int:
     """Take the pictures; 1 when one failed or a page is wider than its window."""
     parser = argparse.ArgumentParser(description="Pictures of every page and state.")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--to", type=Path, help="the folder for the pictures, made if it is not there")
-    where.add_argument("--references", action="store_true", help="write what a test compares with anew, and end")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--to", type=Path, help="the folder for the pictures, made if it is not there")
+    target.add_argument("--references", action="store_true", help="write what a test compares with anew, and end")
     parser.add_argument("--only", nargs="*", default=[], choices=[view.name for view in VIEWS], metavar="NAME")
     parser.add_argument("--width", nargs="*", type=int, default=list(WIDTHS), choices=WIDTHS)
     parser.add_argument("--theme", nargs="*", default=list(THEMES), choices=THEMES)
     options = parser.parse_args()
     if options.references:
         with (
-            tempfile.TemporaryDirectory() as made,
-            served(Path(made), **WITHOUT_MEANING) as scene,
+            tempfile.TemporaryDirectory() as temporary_folder,
+            run_scene(Path(temporary_folder), **WITHOUT_EMBEDDING) as scene,
             sync_playwright() as playwright,
-            launched(playwright) as browser,
+            launch_chromium(playwright) as browser,
         ):
             print(json.dumps({"references": _write_references(scene, browser)}))
         return 0
     options.to.mkdir(parents=True, exist_ok=True)
-    taken = failed = wide = 0
-    with tempfile.TemporaryDirectory() as made, served(Path(made)) as scene, sync_playwright() as playwright:
-        browser = launched(playwright)
+    taken_count = failed_count = too_wide_count = 0
+    with (
+        tempfile.TemporaryDirectory() as temporary_folder,
+        run_scene(Path(temporary_folder)) as scene,
+        sync_playwright() as playwright,
+    ):
+        browser = launch_chromium(playwright)
         for view in VIEWS:
             if options.only and view.name not in options.only:
                 continue
             for width in options.width:
                 for theme in options.theme:
                     try:
-                        wide += not _take(scene, browser, view, width, theme, options.to)
-                        taken += 1
+                        too_wide_count += not _take_screenshot(scene, browser, view, width, theme, options.to)
+                        taken_count += 1
                     except Exception as error:  # one picture less; the others are taken all the same
-                        failed += 1
+                        failed_count += 1
                         print(f"{view.name}-{width}-{theme}: {str(error)[:400]}", file=sys.stderr)
         browser.close()
-    print(json.dumps({"taken": taken, "failed": failed, "too_wide": wide}))
-    return 1 if failed or wide else 0
+    print(json.dumps({"taken": taken_count, "failed": failed_count, "too_wide": too_wide_count}))
+    return 1 if failed_count or too_wide_count else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.browser import NoBrowser, find_or_bring
+from scripts.browser import NoBrowser, find_or_install
 
 PARTS = (
     ("everything but the browser", ["-n", "2", "--ignore=tests/browser"]),
@@ -27,20 +27,20 @@ RECORD = "JOURNAL_TEST_RECORD"  # names the file in which a run leaves its Recor
 
 
 @dataclass(slots=True, eq=False)  # pytest wants to hash its plugins
-class Record:
+class RunRecord:
     """What a run of pytest came to: ids of tests, and whether all of them could have their say."""
 
     passed: list[str]
     failed: list[str]
-    whole: bool = True
+    is_complete: bool = True
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file that cannot be collected hides tests."""
-        self.whole = self.whole and not report.failed
+        self.is_complete = self.is_complete and not report.failed
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note the outcome of a test, or that its process died, which xdist reports as a phase of its own."""
-        self.whole = self.whole and report.when in ("setup", "call", "teardown")
+        self.is_complete = self.is_complete and report.when in ("setup", "call", "teardown")
         if report.failed:
             self.failed.append(report.nodeid)
         elif report.when == "call":
@@ -48,14 +48,14 @@ class Record:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Leave the record; a run that stopped early (`-x`, say) has not asked every test."""
-        self.whole = self.whole and not (session.shouldfail or session.shouldstop)
-        Path(os.environ[RECORD]).write_text(json.dumps([self.passed, self.failed, self.whole]), encoding="utf-8")
+        self.is_complete = self.is_complete and not (session.shouldfail or session.shouldstop)
+        Path(os.environ[RECORD]).write_text(json.dumps([self.passed, self.failed, self.is_complete]), encoding="utf-8")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """This module is also the plugin that keeps the record, in the process that hears of every test."""
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Record([], []))
+        config.pluginmanager.register(RunRecord([], []))
 
 
 def run(options: Sequence[str]) -> tuple[bool, list[str]]:
@@ -64,37 +64,39 @@ def run(options: Sequence[str]) -> tuple[bool, list[str]]:
         cache = ("-p", "scripts.test", "-o", f"cache_dir={Path(folder, 'cache')}")
         first_status, first = _pytest([*options, *cache], Path(folder, "first"))
         failed = set(first.failed)
-        if first_status != pytest.ExitCode.TESTS_FAILED or not first.whole or not failed:
+        if first_status != pytest.ExitCode.TESTS_FAILED or not first.is_complete or not failed:
             return first_status == pytest.ExitCode.OK, []
-        sys.stderr.write(f"Once more, alone: {_list(failed)}\n")
+        sys.stderr.write(f"Once more, alone: {_format_list(failed)}\n")
         status, second = _pytest([*options, *cache, "-n", "0", "--last-failed"], Path(folder, "second"))
-        late = failed & set(second.passed) - set(second.failed)
-        return status == pytest.ExitCode.OK and second.whole and late == failed, sorted(late)
+        passed_on_rerun = failed & set(second.passed) - set(second.failed)
+        return status == pytest.ExitCode.OK and second.is_complete and passed_on_rerun == failed, sorted(
+            passed_on_rerun
+        )
 
 
-def _pytest(options: Sequence[str], record: Path) -> tuple[int, Record]:
+def _pytest(options: Sequence[str], record: Path) -> tuple[int, RunRecord]:
     status = subprocess.call([sys.executable, "-m", "pytest", *options], env={**os.environ, RECORD: str(record)})
     if not record.exists():  # it did not come as far as a first test, or died
-        return status, Record([], [], whole=False)
-    return status, Record(*json.loads(record.read_text(encoding="utf-8")))
+        return status, RunRecord([], [], is_complete=False)
+    return status, RunRecord(*json.loads(record.read_text(encoding="utf-8")))
 
 
-def _list(tests: Sequence[str] | set[str]) -> str:
+def _format_list(tests: Sequence[str] | set[str]) -> str:
     return "".join(f"\n  {test}" for test in sorted(tests))
 
 
 def main(options: list[str]) -> int:
     """Runs both parts, also when the first fails; returns the exit status."""
     try:
-        sys.stderr.write(f"Browser: {find_or_bring()}\n")
+        sys.stderr.write(f"Browser: {find_or_install()}\n")
     except NoBrowser as error:
         sys.stderr.write(f"{error}\n")
         return 1
     failed: list[str] = []
-    for name, where in PARTS:
-        passed, late = run([*where, *options])
-        if late:
-            sys.stderr.write(f"Passed only the second time: {_list(late)}\n")
+    for name, selection in PARTS:
+        passed, passed_on_rerun = run([*selection, *options])
+        if passed_on_rerun:
+            sys.stderr.write(f"Passed only the second time: {_format_list(passed_on_rerun)}\n")
         if not passed:
             failed.append(name)
     sys.stderr.write(f"Failed: {', '.join(failed)}.\n" if failed else "All tests passed.\n")

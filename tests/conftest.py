@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.server_process import Server, Writer, free_port
+from tests.server_process import HttpUser, Server, free_port
 
-__all__ = ["Server", "Writer", "free_port"]
+__all__ = ["Server", "HttpUser", "free_port"]
 
 # A busy machine must not fail a property for being slow.
 settings.register_profile("llamora", deadline=None)
@@ -32,15 +32,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def serve(tmp_path: Path, cache: Path) -> Iterator[Callable[..., Server]]:
     """Makes servers that are stopped when the test ends."""
-    made: list[Server] = []
+    servers: list[Server] = []
 
-    def make(**given: object) -> Server:
-        server = Server(folder=tmp_path / f"server{len(made)}", cache=cache, **given)  # type: ignore[arg-type]
-        made.append(server)
+    def start_server(**options: object) -> Server:
+        server = Server(folder=tmp_path / f"server{len(servers)}", cache=cache, **options)  # type: ignore[arg-type]
+        servers.append(server)
         return server
 
-    yield make
-    for server in made:
+    yield start_server
+    for server in servers:
         if server.process is not None and server.process.poll() is None:
             server.process.kill()
             server.process.wait()

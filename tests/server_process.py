@@ -56,7 +56,7 @@ class Server:
     def data(self) -> Path:
         return self.folder / "data"
 
-    def start(self, *options: str, wait: float = 90) -> "Server":
+    def start(self, *options: str, timeout: float = 90) -> "Server":
         self.folder.mkdir(parents=True, exist_ok=True)
         env = {
             **os.environ,
@@ -71,8 +71,8 @@ class Server:
             self.process = subprocess.Popen(
                 [PYTHON, *self.command, self.mode, *options], env=env, stdout=out, stderr=out, cwd=self.folder
             )
-        end = time.monotonic() + wait
-        while time.monotonic() < end and self.process.poll() is None:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 if httpx.get(self.url + "/healthz", timeout=10, trust_env=False).status_code == 200:
                     return self
@@ -95,14 +95,14 @@ def code_shown(answer: httpx.Response) -> str:
 
 
 @dataclass
-class Writer:
+class HttpUser:
     """Somebody at a browser without JavaScript: posts forms, follows links."""
 
     url: str
     name: str = "Alice"
     passphrase: str = "correct horse battery staple 42"
     http: httpx.Client = field(init=False)
-    code: str = ""
+    recovery_code: str = ""
 
     def __post_init__(self) -> None:
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
@@ -118,11 +118,11 @@ class Writer:
         headers = {"HX-Request": "true"} if fragment else {}
         return self.http.post(path, data={"csrf": token, **data}, headers=headers)
 
-    def register(self) -> "Writer":
+    def register(self) -> "HttpUser":
         self.http.get("/register")
-        answer = self.post("/register", {"name": self.name, "passphrase": self.passphrase, "zone": "Europe/Berlin"})
-        assert answer.status_code == 200, answer.text
-        self.code = code_shown(answer)
+        response = self.post("/register", {"name": self.name, "passphrase": self.passphrase, "zone": "Europe/Berlin"})
+        assert response.status_code == 200, response.text
+        self.recovery_code = code_shown(response)
         return self
 
     def sign_in(self) -> httpx.Response:
@@ -131,13 +131,13 @@ class Writer:
 
     def write(self, text: str, day: str = "today") -> str:
         """Keep an entry and return its id."""
-        answer = self.post(f"/d/{day}/entries", {"text": text}, fragment=True)
-        assert answer.status_code == 200, answer.text
-        found = re.search(r'id="e-([0-9a-f]{32})"', answer.text)
-        assert found is not None
-        return found[1]
+        response = self.post(f"/d/{day}/entries", {"text": text}, fragment=True)
+        assert response.status_code == 200, response.text
+        match = re.search(r'id="e-([0-9a-f]{32})"', response.text)
+        assert match is not None
+        return match[1]
 
     def _token(self) -> str:
-        found = CSRF.search(self.http.get("/sign-in").text)
-        assert found is not None
-        return found[1]
+        match = CSRF.search(self.http.get("/sign-in").text)
+        assert match is not None
+        return match[1]

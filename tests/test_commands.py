@@ -20,7 +20,7 @@ from llamora.persistence.users import User
 from llamora.settings import resource
 from llamora.vault.keys import create_keys
 from llamora.vault.slots import Argon2Params, WrongSecret
-from tests.server_process import FAST_KDF, Server, Writer
+from tests.server_process import FAST_KDF, HttpUser, Server
 
 NO_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
 DAY = "2026-11-20"
@@ -48,20 +48,20 @@ def test_a_backup_made_beside_the_server_opens_on_an_empty_machine(
     serve: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = serve(env=NO_MODELS).start()
-    alice = Writer(server.url).register()
+    alice = HttpUser(server.url).register()
     kept = alice.write("the heron again", DAY)
     file = tmp_path / "alice.llamora"
     code, said, _ = run(server.data, "backup", "--to", str(file), secret=alice.passphrase)
     assert (code, said) == (0, f"{file} holds 1 entry or reply.\n")
-    assert run(server.data, "verify", str(file), secret=alice.code)[:2][0] == 0
+    assert run(server.data, "verify", str(file), secret=alice.recovery_code)[:2][0] == 0
 
     empty = tmp_path / "empty" / "data"
     empty.mkdir(parents=True)
-    code, said, _ = run(empty, "restore", str(file), secret=alice.code)
+    code, said, _ = run(empty, "restore", str(file), secret=alice.recovery_code)
     assert code == 0
     assert "Alice is here again" in said
     second = Server(tmp_path / "empty", server.cache, env=NO_MODELS).start()
-    again = Writer(second.url)
+    again = HttpUser(second.url)
     assert again.sign_in().status_code == 303
     assert "the heron again" in again.get(f"/e/{kept}/edit").text
     second.stop()
@@ -69,7 +69,7 @@ def test_a_backup_made_beside_the_server_opens_on_an_empty_machine(
 
 def test_restoring_beside_the_server_ends_what_it_replaces(serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve(env=NO_MODELS).start()
-    alice = Writer(server.url).register()
+    alice = HttpUser(server.url).register()
     alice.write("before", DAY)
     file = tmp_path / "alice.llamora"
     assert run(server.data, "backup", "--to", str(file), secret=alice.passphrase)[0] == 0
@@ -88,7 +88,7 @@ def test_restoring_beside_the_server_ends_what_it_replaces(serve: Callable[..., 
 
 def test_what_cannot_be_done_is_a_sentence(serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve(env=NO_MODELS).start()
-    alice = Writer(server.url).register()
+    alice = HttpUser(server.url).register()
     file = tmp_path / "a.llamora"
     for options, secret, words in (
         (("backup", "--to", str(file)), "not the passphrase", "neither the passphrase nor the recovery code"),
@@ -109,7 +109,7 @@ def test_what_cannot_be_done_is_a_sentence(serve: Callable[..., Server], tmp_pat
 
 def test_the_passphrase_is_not_shown_when_it_is_typed(serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve(env=NO_MODELS).start()
-    alice = Writer(server.url).register()
+    alice = HttpUser(server.url).register()
     parent, child = pty.openpty()
     ran = subprocess.Popen(
         [sys.executable, "-m", "llamora", "backup", "--to", str(tmp_path / "a.llamora")],
@@ -136,14 +136,14 @@ def test_the_passphrase_is_not_shown_when_it_is_typed(serve: Callable[..., Serve
 
 def test_a_copy_of_the_whole_instance(serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve(env=NO_MODELS).start()
-    alice = Writer(server.url).register()
+    alice = HttpUser(server.url).register()
     alice.write("the heron again", DAY)
     other = tmp_path / "other" / "data"
     code, said, _ = run(server.data, "copy", str(other / "llamora.sqlite3"))
     assert code == 0
     assert "sealed" in said
     second = Server(tmp_path / "other", server.cache, env=NO_MODELS).start()
-    again = Writer(second.url)
+    again = HttpUser(second.url)
     assert again.sign_in().status_code == 303
     assert "the heron again" in again.get(f"/d/{DAY}").text
     second.stop()
@@ -152,7 +152,7 @@ def test_a_copy_of_the_whole_instance(serve: Callable[..., Server], tmp_path: Pa
 def test_backups_round_after_round(tmp_path: Path) -> None:
     from scripts.torture.backup_rounds import torture
 
-    result = torture(2, tmp_path, seed=3, most=120)
+    result = torture(2, tmp_path, seed=3, max_entries=120)
     assert result["records"]
     assert (result["different"], result["plain"]) == (0, 0)
     json.dumps(result)
@@ -160,7 +160,7 @@ def test_backups_round_after_round(tmp_path: Path) -> None:
 
 def test_the_doctor(serve: Callable[..., Server]) -> None:
     server = serve(env=NO_MODELS).start()
-    alice = Writer(server.url).register()
+    alice = HttpUser(server.url).register()
     alice.write("the heron again", DAY)
     code, said, _ = run(server.data, "doctor", "--user", "Alice", secret=alice.passphrase)
     assert code == 0
@@ -171,7 +171,7 @@ def test_the_doctor(serve: Callable[..., Server]) -> None:
     with closing(sqlite3.connect(server.data / "llamora.sqlite3")) as connection, connection:
         (sealed,) = connection.execute("SELECT sealed FROM entries").fetchone()
         connection.execute("UPDATE entries SET day=zeroblob(32)")
-    code, said, _ = run(server.data, "doctor", "--json", "--user", "alice", secret=alice.code)
+    code, said, _ = run(server.data, "doctor", "--json", "--user", "alice", secret=alice.recovery_code)
     assert code == 1
     found = json.loads(said)
     assert found["damage"] == ["1 records in entries stand in a place that is not theirs."]

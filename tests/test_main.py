@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.scripted_model import ModelThread, Reply
-from tests.server_process import FAST_KDF, Server, Writer, free_port
+from tests.server_process import FAST_KDF, HttpUser, Server, free_port
 
 NO_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
 DAY = "2026-11-20"
@@ -138,7 +138,7 @@ def test_it_answers_to_its_own_names_only(quiet: Server) -> None:
 # -- how it stops ------------------------------------------------------------------------------------
 
 
-def asked(writer: Writer) -> str:
+def asked(writer: HttpUser) -> str:
     """Write an entry and ask for a reply; its id."""
     entry = writer.write("A line about the lake.", DAY)
     answer = writer.post(f"/e/{entry}/replies", {}, fragment=True)
@@ -151,7 +151,7 @@ def asked(writer: Writer) -> str:
 def test_it_stops_while_a_reply_streams(signals: list[str], serve: Callable[..., Server], model: ModelThread) -> None:
     server = serve(env=model.env).start()
     assert server.process is not None
-    writer = Writer(server.url).register()
+    writer = HttpUser(server.url).register()
     reply = asked(writer)
     with writer.http.stream("GET", f"/r/{reply}/events", timeout=60) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
@@ -173,7 +173,7 @@ def test_it_stops_while_a_reply_streams(signals: list[str], serve: Callable[...,
     if len(signals) > 1:
         return
     server.start()
-    writer = Writer(server.url)
+    writer = HttpUser(server.url)
     assert writer.sign_in().status_code == 303
     page = writer.get(f"/d/{DAY}").text
     assert "word0 word1 word2 word3" in page  # what came is kept, and said to be cut short
@@ -212,12 +212,12 @@ def served_by(server: Server, answer: httpx.Response) -> int:
     raise AssertionError("the connection belongs to no worker")
 
 
-def one_of_each(server: Server, first: Writer) -> list[Writer]:
+def one_of_each(server: Server, first: HttpUser) -> list[HttpUser]:
     """The same browser on two connections, one to each worker."""
-    found: dict[int, Writer] = {served_by(server, first.get("/healthz")): first}
-    others: list[Writer] = []
+    found: dict[int, HttpUser] = {served_by(server, first.get("/healthz")): first}
+    others: list[HttpUser] = []
     for _ in range(100):
-        again = Writer(server.url)
+        again = HttpUser(server.url)
         again.http.cookies = first.http.cookies
         found.setdefault(served_by(server, again.get("/healthz")), again)
         others.append(again)  # its connection stays open, so the busy worker is not asked again
@@ -230,7 +230,7 @@ def one_of_each(server: Server, first: Writer) -> list[Writer]:
 def test_two_workers_are_one_server(serve: Callable[..., Server], model: ModelThread) -> None:
     server = serve(mode="prod", env=model.env).start("--workers", "2")
     assert server.process is not None
-    here, there = one_of_each(server, Writer(server.url).register())
+    here, there = one_of_each(server, HttpUser(server.url).register())
     assert served_by(server, here.get("/healthz")) != served_by(server, there.get("/healthz"))
     # The session of one is known to both, and what one keeps the other shows and finds.
     here.write("Kept by one worker.", DAY)
@@ -263,7 +263,7 @@ def test_two_workers_are_one_server(serve: Callable[..., Server], model: ModelTh
     here.post("/sign-out", {})
     assert there.get(f"/d/{DAY}").status_code == 303
 
-    second = Writer(server.url)
+    second = HttpUser(server.url)
     assert second.sign_in().status_code == 303
     reply = asked(second)
     server.process.send_signal(signal.SIGINT)
@@ -279,7 +279,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_reply_is_cut_short(
     serve: Callable[..., Server], model: ModelThread
 ) -> None:
     server = serve(mode="prod", env=model.env).start("--workers", "2")
-    here, there = one_of_each(server, Writer(server.url).register())
+    here, there = one_of_each(server, HttpUser(server.url).register())
     held = model.hold_reply(["It was ", "a still lake."], 1)
     reply = asked(here)
 

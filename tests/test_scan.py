@@ -15,8 +15,8 @@ from llamora.search.service import SearchService
 from llamora.settings import EmbeddingSettings, SearchSettings, resource
 from llamora.vault.keys import Keyring
 from tests.persistence.conftest import AT, entry, new_user
-from tests.scan import find_bytes, find_words, float_forms, forms
-from tests.server_process import Server, Writer
+from tests.scan import encodings, find_bytes, find_words, float_encodings
+from tests.server_process import HttpUser, Server
 
 NO_MODELS = {"LLAMORA_LLM__ENABLED": "false"}
 # A server that stores what it is given as it is: whatever it seals, the marks stand where an envelope's would.
@@ -35,7 +35,7 @@ ENTRY, EDITED, QUERY = "quokkaentry", "quokkaedited", "quokkaquery"
 
 
 def write_and_search(server: Server) -> None:
-    writer = Writer(server.url).register()
+    writer = HttpUser(server.url).register()
     entry_id = writer.write(f"The {ENTRY} came by. " * 3)
     edited = writer.post(f"/e/{entry_id}", {"text": f"The {EDITED} came by.", "revision": "1"}, fragment=True)
     assert edited.status_code == 200
@@ -86,7 +86,7 @@ async def test_each_kind_of_record_is_found_when_it_is_unsealed(
     words = [f"quokka{table}" for table in ("entries", "tags", "search_history", "profiles")]
     # While it runs: the write-ahead log is searched too.
     hits = {word.removeprefix("quokka") for _, word, _ in find_words(tmp_path, words)}
-    hits |= {name for _, name, _ in find_bytes(tmp_path, float_forms("vectors", floats))}
+    hits |= {name for _, name, _ in find_bytes(tmp_path, float_encodings("vectors", floats))}
     assert hits == ({off} if off else set())
     await db.close()
 
@@ -110,15 +110,15 @@ async def test_vectors_in_a_snapshot_are_found_when_it_is_unsealed(
     if not sealed:
         monkeypatch.setattr(Keyring, "seal", lambda *arguments: arguments[-1])
     assert await search.save_snapshot(keys.user_id)
-    forms = {form for _, _, form in find_bytes(tmp_path, float_forms("vectors", vectors[0].tolist()))}
+    forms = {form for _, _, form in find_bytes(tmp_path, float_encodings("vectors", vectors[0].tolist()))}
     assert forms == (set() if sealed else {"int8"})
     await search.stop()
     await db.close()
 
 
-@pytest.mark.parametrize("form", [name for name, _ in forms("a heron & its lake")])
+@pytest.mark.parametrize("form", [name for name, _ in encodings("a heron & its lake")])
 def test_every_form_is_found(form: str, tmp_path: Path) -> None:
-    needle = dict(forms("a heron & its lake"))[form]
+    needle = dict(encodings("a heron & its lake"))[form]
     (tmp_path / "file.bin").write_bytes(bytes(1000) + needle + bytes(1000))
     assert form in {found for _, _, found in find_words(tmp_path, ["a heron & its lake"])}
 
@@ -141,9 +141,9 @@ def test_floats_are_found_in_every_width(tmp_path: Path) -> None:
     for kind in ("<f4", ">f4", "<f8", "<f2"):
         (tmp_path / kind[1:]).mkdir(exist_ok=True)
         (tmp_path / kind[1:] / "vectors").write_bytes(b"x" + np.array(floats, dtype=kind).tobytes())
-        assert find_bytes(tmp_path / kind[1:], float_forms("v", floats)), kind
+        assert find_bytes(tmp_path / kind[1:], float_encodings("v", floats)), kind
     # 0.0123 * 0 - 0.5 is the largest of them, and stands as -127.
     codes = [round((0.0123 * number - 0.5) * 127 / 0.5) for number in range(32)]
     (tmp_path / "eight").mkdir()
     (tmp_path / "eight" / "vectors").write_bytes(b"x" + struct.pack("32b", *codes))
-    assert find_bytes(tmp_path / "eight", float_forms("v", floats))
+    assert find_bytes(tmp_path / "eight", float_encodings("v", floats))

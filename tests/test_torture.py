@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.torture import faults, forgery, power
-from scripts.torture.disk import NoShim
+from scripts.torture.disk import ShimUnavailable
 from scripts.torture.streams import torture
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ def test_everything_sealed_is_refused_when_it_is_changed_or_moved(tmp_path: Path
 def test_a_power_cut_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     try:
         result = power.torture(18, tmp_path, seed=3, share=0.3)
-    except NoShim as reason:
+    except ShimUnavailable as reason:
         pytest.skip(str(reason))
     assert result["by_kind"] == dict.fromkeys(power.SECONDS_OF_A_RUN, 3)
     assert result["acknowledged"]
@@ -54,8 +54,8 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None
 
 def test_a_disk_that_fills_up_or_breaks_is_told_in_a_sentence_and_loses_nothing(tmp_path: Path) -> None:
     try:
-        result = faults.torture(tmp_path, seed=4, ways=("full", "hiccup"), step=41)
-    except NoShim as reason:
+        result = faults.torture(tmp_path, seed=4, modes=("full", "hiccup"), step=41)
+    except ShimUnavailable as reason:
         pytest.skip(str(reason))
     assert result["told_in_a_sentence"]
     assert (result["wrong"], result["plain"]) == ({}, 0)

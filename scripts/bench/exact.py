@@ -26,54 +26,56 @@ from llamora.persistence.migrations import run_db_migrations
 from llamora.search.embedder import Embedder
 from llamora.search.service import SearchService
 from llamora.settings import Settings, load_settings, resource
-from scripts.bench.retrieval import a_writer
-from scripts.bench.search_scale import SEED, journal
+from scripts.bench.retrieval import create_user
+from scripts.bench.search_scale import SEED, make_journal
 
-PHRASE = 6  # words
-OLD = 0.8  # of the entries, the oldest ones, are asked for
-RUN = re.compile(r"[A-Za-z]+(?: [A-Za-z]+)+")  # words with nothing but spaces between them
+PHRASE_WORDS = 6  # words
+OLD_SHARE = 0.8  # of the entries, the oldest ones, are asked for
+WORD_RUN = re.compile(r"[A-Za-z]+(?: [A-Za-z]+)+")  # words with nothing but spaces between them
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Question:
     """A query and the place of the one entry that holds its words."""
 
     kind: str
     query: str
-    place: int
+    index: int
 
 
-def questions(texts: list[str], each: int) -> list[Asked]:
+def make_questions(texts: list[str], count: int) -> list[Question]:
     """So many phrases and so many words, no two of one kind from the same entry."""
-    dice = random.Random(SEED)
+    rng = random.Random(SEED)
     words = [re.findall(r"\w+", text.lower()) for text in texts]
     entries_with = Counter(word for text in words for word in set(text))
-    spoken = [f" {' '.join(text)} " for text in words]
-    old = list(range(int(OLD * len(texts))))
-    dice.shuffle(old)
-    found: list[Asked] = []
-    for place in old:
-        runs = [run.split() for run in RUN.findall(texts[place]) if len(run.split()) >= PHRASE]
+    normalized = [f" {' '.join(text)} " for text in words]
+    old_indexes = list(range(int(OLD_SHARE * len(texts))))
+    rng.shuffle(old_indexes)
+    questions_made: list[Question] = []
+    for index in old_indexes:
+        runs = [run.split() for run in WORD_RUN.findall(texts[index]) if len(run.split()) >= PHRASE_WORDS]
         if not runs:
             continue
-        run = dice.choice(runs)
-        start = dice.randrange(len(run) - PHRASE + 1)
-        phrase = " ".join(run[start : start + PHRASE])
-        if sum(f" {phrase.lower()} " in other for other in spoken) == 1:
-            found.append(Asked("phrase", f'"{phrase}"', place))
-        if len(found) == each:
+        run = rng.choice(runs)
+        start = rng.randrange(len(run) - PHRASE_WORDS + 1)
+        phrase = " ".join(run[start : start + PHRASE_WORDS])
+        if sum(f" {phrase.lower()} " in other for other in normalized) == 1:
+            questions_made.append(Question("phrase", f'"{phrase}"', index))
+        if len(questions_made) == count:
             break
-    dice.shuffle(old)
-    for place in old:
-        alone = [word for word in words[place] if entries_with[word] == 1 and len(word) > 3 and word.isalpha()]
-        if alone:
-            found.append(Asked("word", dice.choice(alone), place))
-        if len(found) == 2 * each:
+    rng.shuffle(old_indexes)
+    for index in old_indexes:
+        unique_words = [word for word in words[index] if entries_with[word] == 1 and len(word) > 3 and word.isalpha()]
+        if unique_words:
+            questions_made.append(Question("word", rng.choice(unique_words), index))
+        if len(questions_made) == 2 * count:
             break
-    return found
+    return questions_made
 
 
-async def run(texts: list[str], each: int, settings: Settings, embedder: Embedder, folder: Path) -> dict[str, object]:
+async def run(
+    texts: list[str], per_kind: int, settings: Settings, embedder: Embedder, folder: Path
+) -> dict[str, object]:
     """Write, index with vectors, ask; `missed` counts what did not come first."""
     path = folder / "bench.sqlite3"
     run_db_migrations(path, resource("migrations"))
@@ -81,7 +83,7 @@ async def run(texts: list[str], each: int, settings: Settings, embedder: Embedde
     service = SearchService(db, embedder, settings.search)
     await service.start()
     try:
-        keys = await a_writer(db, settings)
+        keys = await create_user(db, settings)
         days = [date(2026, 11, 20) - timedelta(days=len(texts) - place) for place in range(len(texts))]
         instants = [datetime(day.year, day.month, day.day, 9, tzinfo=UTC) for day in days]
         entries = [
@@ -89,32 +91,32 @@ async def run(texts: list[str], each: int, settings: Settings, embedder: Embedde
             for at, text in zip(instants, texts, strict=True)
         ]
         await db.entries.add(keys, *entries)
-        began = time.perf_counter()
+        started = time.perf_counter()
         await service.unlock(keys)
         await service.wait_until_idle(keys.user_id)
-        result: dict[str, object] = {"entries": len(texts), "indexed_s": round(time.perf_counter() - began, 1)}
-        asked = questions(texts, each)
+        result: dict[str, object] = {"entries": len(texts), "indexed_s": round(time.perf_counter() - started, 1)}
+        questions = make_questions(texts, per_kind)
         first: dict[str, int] = {"phrase": 0, "word": 0}
-        meaning = True
-        for question in asked:
-            found = await service.search(keys, question.query, today=date(2026, 11, 20), limit=1)
-            meaning = meaning and found.is_semantic
-            first[question.kind] += bool(found.hits) and found.hits[0].entry_id == entries[question.place].id
+        has_meaning = True
+        for question in questions:
+            results = await service.search(keys, question.query, today=date(2026, 11, 20), limit=1)
+            has_meaning = has_meaning and results.is_semantic
+            first[question.kind] += bool(results.hits) and results.hits[0].entry_id == entries[question.index].id
         for kind, count in first.items():
-            result |= {f"{kind}s": sum(question.kind == kind for question in asked), f"{kind}s_first": count}
-        return result | {"meaning": meaning}
+            result |= {f"{kind}s": sum(question.kind == kind for question in questions), f"{kind}s_first": count}
+        return result | {"meaning": has_meaning}
     finally:
         await service.stop()
         await db.close()
 
 
-async def _measured(texts: list[str], each: int) -> dict[str, object]:
+async def _measure(texts: list[str], count: int) -> dict[str, object]:
     settings = load_settings()
     embedder = Embedder(settings.embedding, settings.data.cache)
     await embedder.warm_up()
     try:
         with tempfile.TemporaryDirectory(prefix="llamora-bench-") as folder:
-            return await run(texts, each, settings, embedder, Path(folder))
+            return await run(texts, count, settings, embedder, Path(folder))
     finally:
         await embedder.close()
 
@@ -122,13 +124,13 @@ async def _measured(texts: list[str], each: int) -> dict[str, object]:
 def main() -> None:
     """Read the command line, run, print."""
     parser = argparse.ArgumentParser(prog="scripts.bench.exact", description=(__doc__ or "").partition("\n")[0])
-    given_data = Path(os.environ.get("LLAMORA_EVAL_DATA", "../shared/data")) / "pepys"
-    parser.add_argument("--data", type=Path, default=given_data, help="the folder with Pepys' diary")
+    default_data = Path(os.environ.get("LLAMORA_EVAL_DATA", "../shared/data")) / "pepys"
+    parser.add_argument("--data", type=Path, default=default_data, help="the folder with Pepys' diary")
     parser.add_argument("--entries", type=int, default=5000)
     parser.add_argument("--each", type=int, default=40, help="how many phrases, and how many words")
-    given = parser.parse_args()
-    texts = [text for _, text in journal(given.data, given.entries)]
-    print(json.dumps(asyncio.run(_measured(texts, given.each))))
+    options = parser.parse_args()
+    texts = [text for _, text in make_journal(options.data, options.entries)]
+    print(json.dumps(asyncio.run(_measure(texts, options.each))))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from llamora.persistence.entries import Entry
 from llamora.settings import load_settings
 from llamora.vault.slots import Argon2Params, kdf_milliseconds
 from tests.scripted_model import RecordedRequest, Reply, ScriptedModel
-from tests.server_process import Server, Writer
+from tests.server_process import HttpUser, Server
 
 PASSPHRASE = "a bench is for sitting and measuring"
 MODEL_DELAY = 0.1
@@ -53,28 +53,28 @@ GOALS: dict[str, tuple[str, float | str]] = {
 }
 
 
-class Stamped(list[str]):
+class TimestampedChunks(list[str]):
     """The pieces of a reply with the moment each was sent."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.at: list[float] = []
+        self.sent_at: list[float] = []
 
     def append(self, piece: str, /) -> None:
         """Add a piece, now."""
-        self.at.append(time.monotonic())
+        self.sent_at.append(time.monotonic())
         super().append(piece)
 
 
 class TimedModel(ScriptedModel):
     """A scripted model that notes when it sent what."""
 
-    async def _chat(self, asked: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        asked.sent = Stamped()
-        return await super()._respond_to_chat(asked, reader, writer)
+    async def _chat(self, chat: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        chat.sent = TimestampedChunks()
+        return await super()._respond_to_chat(chat, reader, writer)
 
 
-def say(text: str) -> None:
+def print_progress(text: str) -> None:
     """Progress, away from the JSON."""
     sys.stderr.write(text + "\n")
 
@@ -86,13 +86,13 @@ def median_ms(seconds: list[float]) -> float:
 
 async def timed(work: Callable[[], Awaitable[object]], runs: int, warm: int = 5) -> float:
     """Median milliseconds of `runs` calls after `warm` ones that do not count."""
-    taken: list[float] = []
+    durations: list[float] = []
     for number in range(runs + warm):
         start = time.perf_counter()
         await work()
         if number >= warm:
-            taken.append(time.perf_counter() - start)
-    return median_ms(taken)
+            durations.append(time.perf_counter() - start)
+    return median_ms(durations)
 
 
 def sentences(count: int) -> list[str]:
@@ -119,20 +119,20 @@ async def seed(server: Server, entries: int, *, vectors: bool = True) -> None:
     await services.accounts.open_session(user, keys)  # what nobody is signed in for is locked after a while
     texts = sentences(entries)
     first = DAY - timedelta(entries // 4)
-    made: list[Entry] = []
+    entries_made: list[Entry] = []
     rng = random.Random(SEED)
     for number, text in enumerate(texts):
         day = first + timedelta(number // 4)
         at = datetime(day.year, day.month, day.day, 6 + number % 4 * 3, tzinfo=UTC)
-        made.append(Entry(rng.randbytes(16), day, "me", text, at, "UTC"))
-    sixteen = datetime(2026, 6, 1, 8, tzinfo=UTC)
-    made += [
-        replace(entry, id=rng.randbytes(16), day=sixteen.date(), at=sixteen + timedelta(minutes=30 * number))
-        for number, entry in enumerate(made[:16])
+        entries_made.append(Entry(rng.randbytes(16), day, "me", text, at, "UTC"))
+    busy_day = datetime(2026, 6, 1, 8, tzinfo=UTC)
+    entries_made += [
+        replace(entry, id=rng.randbytes(16), day=busy_day.date(), at=busy_day + timedelta(minutes=30 * number))
+        for number, entry in enumerate(entries_made[:16])
     ]
-    for start in range(0, len(made), 500):
-        await services.db.entries.add(keys, *made[start : start + 500])
-    say(f"seeded {len(made)} entries")
+    for start in range(0, len(entries_made), 500):
+        await services.db.entries.add(keys, *entries_made[start : start + 500])
+    print_progress(f"seeded {len(entries_made)} entries")
     await services.search.unlock(keys)
     if not vectors:
         await services.search.wait_until_idle(keys.user_id)
@@ -142,8 +142,8 @@ async def seed(server: Server, entries: int, *, vectors: bool = True) -> None:
     await services.embedder.warm_up()
     start = time.perf_counter()
     await services.search.wait_until_idle(keys.user_id)  # a search beside embedding is another figure
-    assert len(await services.db.vectors.revisions(keys.user_id)) == len(made)
-    say(f"vectors: {(time.perf_counter() - start) / len(made) * 1000:.1f} ms an entry, in bulk")
+    assert len(await services.db.vectors.revisions(keys.user_id)) == len(entries_made)
+    print_progress(f"vectors: {(time.perf_counter() - start) / len(entries_made) * 1000:.1f} ms an entry, in bulk")
     await lifecycle.stop()
 
 
@@ -156,7 +156,7 @@ def rss_mb(server: Server) -> float:
 
 async def cold_starts(folder: Path, cache: Path, runs: int) -> tuple[float, float]:
     """Median milliseconds from nothing to the first 200, and the memory right after, without embedding."""
-    taken: list[float] = []
+    durations: list[float] = []
     memory: list[float] = []
     for number in range(runs):
         server = Server(
@@ -164,11 +164,11 @@ async def cold_starts(folder: Path, cache: Path, runs: int) -> tuple[float, floa
         )
         start = time.perf_counter()
         server.start()
-        taken.append(time.perf_counter() - start)
+        durations.append(time.perf_counter() - start)
         await asyncio.sleep(1)
         memory.append(rss_mb(server))
         server.stop()
-    return median_ms(taken), statistics.median(memory)
+    return median_ms(durations), statistics.median(memory)
 
 
 NO_MODEL = {"LLAMORA_LLM__EMBEDDED": "false"}
@@ -181,25 +181,27 @@ def fsync_ms(folder: Path, runs: int) -> float:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("CREATE TABLE t (b BLOB)")
-    taken: list[float] = []
+    durations: list[float] = []
     for _ in range(runs):
         start = time.perf_counter()
         connection.execute("INSERT INTO t VALUES (?)", (bytes(900),))
-        taken.append(time.perf_counter() - start)
+        durations.append(time.perf_counter() - start)
     connection.close()
-    return median_ms(taken)
+    return median_ms(durations)
 
 
-async def replies(client: httpx.AsyncClient, model: TimedModel, token: str, runs: int) -> tuple[float, float]:
+async def measure_replies(client: httpx.AsyncClient, model: TimedModel, token: str, runs: int) -> tuple[float, float]:
     """(send to first word beyond the model's own delay, model's send to our reader's receipt), in ms."""
-    over: list[float] = []
+    over_model: list[float] = []
     relayed: list[float] = []
     for number in range(runs + 2):
-        answer = await client.post("/d/2026-07-01/entries", data={"csrf": token, "text": f"What about this {number}?"})
-        entry = answer.text.split('id="e-')[1][:32]
+        response = await client.post(
+            "/d/2026-07-01/entries", data={"csrf": token, "text": f"What about this {number}?"}
+        )
+        entry = response.text.split('id="e-')[1][:32]
         start = time.monotonic()
-        asked = await client.post(f"/e/{entry}/replies", data={"csrf": token})
-        reply = asked.text.split("/r/")[1][:32]
+        reply_response = await client.post(f"/e/{entry}/replies", data={"csrf": token})
+        reply = reply_response.text.split("/r/")[1][:32]
         first = 0.0
         async with client.stream("GET", f"/r/{reply}/events") as stream:
             async for line in stream.aiter_lines():
@@ -207,10 +209,10 @@ async def replies(client: httpx.AsyncClient, model: TimedModel, token: str, runs
                     first = time.monotonic()
         if number >= 2:
             sent = model.chat_requests[-1].sent
-            assert isinstance(sent, Stamped)
-            over.append(first - start - MODEL_DELAY)
-            relayed.append(first - sent.at[0])
-    return median_ms(over), median_ms(relayed)
+            assert isinstance(sent, TimestampedChunks)
+            over_model.append(first - start - MODEL_DELAY)
+            relayed.append(first - sent.sent_at[0])
+    return median_ms(over_model), median_ms(relayed)
 
 
 def first_page(url: str) -> tuple[int, float] | None:
@@ -218,10 +220,10 @@ def first_page(url: str) -> tuple[int, float] | None:
     try:
         from playwright.sync_api import sync_playwright
 
-        from scripts.browser import find
+        from scripts.browser import find_browser
     except ImportError:
         return None
-    path = find()
+    path = find_browser()
     if path is None:
         return None
     sizes: dict[str, float] = {}
@@ -236,7 +238,7 @@ def first_page(url: str) -> tuple[int, float] | None:
     return len(sizes), round(sum(sizes.values()) / 1000, 1)
 
 
-async def index_one(folder: Path, cache: Path, runs: int) -> float:
+async def measure_indexing(folder: Path, cache: Path, runs: int) -> float:
     """Milliseconds to index one entry of about eighty tokens, words and meaning, one after another."""
     settings = load_settings(
         overrides={
@@ -252,16 +254,16 @@ async def index_one(folder: Path, cache: Path, runs: int) -> float:
     _, keys, _ = await services.accounts.register("Bench", PASSPHRASE, "UTC")
     await services.search.unlock(keys)
     await services.search.wait_until_idle(keys.user_id)
-    taken: list[float] = []
+    durations: list[float] = []
     for number, text in enumerate(sentences(runs + 5)):
         entry = await services.journal.write(keys, DAY, text, "UTC")
         start = time.perf_counter()
         await services.search.wait_until_idle(keys.user_id)
         if number >= 5:
-            taken.append(time.perf_counter() - start)
+            durations.append(time.perf_counter() - start)
         assert entry.id
     await lifecycle.stop()
-    return median_ms(taken)
+    return median_ms(durations)
 
 
 async def measure(entries: int, runs: int) -> dict[str, Any]:
@@ -273,7 +275,7 @@ async def measure(entries: int, runs: int) -> dict[str, Any]:
         server = Server(folder / "main", cache, mode="prod")
         server.folder.mkdir()
         await seed(server, entries)
-        say("cold starts")
+        print_progress("cold starts")
         figures["cold_start_ms"], figures["rss_mb_without_embedding"] = await cold_starts(folder, cache, 5)
         async with TimedModel() as model:
             model.default_reply = Reply(pieces=PIECES, header_delay=MODEL_DELAY, piece_delay=0.02)
@@ -283,44 +285,44 @@ async def measure(entries: int, runs: int) -> dict[str, Any]:
                 figures |= await through_http(server, model, folder, runs)
             finally:
                 await asyncio.to_thread(server.stop)
-        say("index one entry")
-        figures["index_one_entry_ms"] = await index_one(folder, cache, 60)
+        print_progress("index one entry")
+        figures["index_one_entry_ms"] = await measure_indexing(folder, cache, 60)
     return figures
 
 
 async def through_http(server: Server, model: TimedModel, folder: Path, runs: int) -> dict[str, Any]:
     """What is measured on a running server."""
     figures: dict[str, Any] = {}
-    say("sign-in")
+    print_progress("sign-in")
     params = Argon2Params(65_536, 3, 4)
     kdf: list[float] = []
-    signed: list[float] = []
-    writer = Writer(server.url, "Bench", PASSPHRASE)
+    sign_in_durations: list[float] = []
+    user = HttpUser(server.url, "Bench", PASSPHRASE)
     for _ in range(12):
         # Each sign-in finds the journal locked, its index gone, as on a morning.
-        writer.post("/sign-out", {})
-        writer.http.cookies.clear()
+        user.post("/sign-out", {})
+        user.http.cookies.clear()
         await asyncio.sleep(0.5)
         kdf.append(await asyncio.to_thread(kdf_milliseconds, params))
-        writer.get("/sign-in")
+        user.get("/sign-in")
         start = time.perf_counter()
-        answer = await asyncio.to_thread(writer.post, "/sign-in", {"name": "Bench", "passphrase": PASSPHRASE})
-        signed.append(time.perf_counter() - start)
-        assert answer.status_code == 303
-    figures["sign_in_ms"] = median_ms(signed)
+        response = await asyncio.to_thread(user.post, "/sign-in", {"name": "Bench", "passphrase": PASSPHRASE})
+        sign_in_durations.append(time.perf_counter() - start)
+        assert response.status_code == 303
+    figures["sign_in_ms"] = median_ms(sign_in_durations)
     figures["kdf_ms"] = round(statistics.median(kdf), 2)
     figures["sign_in_over_kdf_ms"] = round(figures["sign_in_ms"] - figures["kdf_ms"], 2)
-    cookies = writer.http.cookies
+    cookies = user.http.cookies
     token = cookies.get("llamora_csrf") or ""
     headers = {"HX-Request": "true"}
     async with httpx.AsyncClient(
         base_url=server.url, cookies=cookies, headers=headers, trust_env=False, timeout=60
     ) as client:
         await asyncio.sleep(12)  # the index of the sign-in is built and the machine is quiet again
-        found = await client.post("/search", data={"csrf": token, "q": "river"})
-        assert 'class="hit"' in found.text
+        results_page = await client.post("/search", data={"csrf": token, "q": "river"})
+        assert 'class="hit"' in results_page.text
         figures["rss_mb_with_embedding"] = rss_mb(server)
-        say("pages, writes, searches")
+        print_progress("pages, writes, searches")
 
         async def fetch() -> None:
             (await client.get("/d/2026-06-01")).raise_for_status()
@@ -354,12 +356,12 @@ async def through_http(server: Server, model: TimedModel, folder: Path, runs: in
             (await client.post("/search", data={"csrf": token, "q": query})).raise_for_status()
 
         figures["search_5000_ms"] = await timed(search, runs)
-        say("replies")
-        over, relayed = await replies(client, model, token, 15)
+        print_progress("replies")
+        over, relayed = await measure_replies(client, model, token, 15)
         figures["first_token_over_model_ms"], figures["relay_ms"] = over, relayed
-    counted = await asyncio.to_thread(first_page, server.url)
-    if counted is not None:
-        figures["first_page_requests"], figures["first_page_kb"] = counted
+    page_weight = await asyncio.to_thread(first_page, server.url)
+    if page_weight is not None:
+        figures["first_page_requests"], figures["first_page_kb"] = page_weight
     return figures
 
 
@@ -375,7 +377,7 @@ def main() -> int:
         for name, (reference, goal) in GOALS.items()
     }
     for name, row in rows.items():
-        say(f"{name:28} {row['measured']!s:>12}   goal {row['goal']!s:>8}   reference {row['reference']}")
+        print_progress(f"{name:28} {row['measured']!s:>12}   goal {row['goal']!s:>8}   reference {row['reference']}")
     print(json.dumps({"figures": figures, "against": rows}))
     return 0
 

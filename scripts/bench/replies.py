@@ -29,12 +29,12 @@ from llamora.app.services.container import EXTENSION
 from llamora.llm.client import ModelClient
 from llamora.llm.prompts import PromptBuilder, Turn
 from llamora.settings import LlmSettings, load_settings
-from scripts.bench.latency import PASSPHRASE, Stamped, say, seed
+from scripts.bench.latency import PASSPHRASE, TimestampedChunks, print_progress, seed
 from tests.scripted_model import RecordedRequest, Reply, ScriptedModel
-from tests.server_process import Server, Writer, free_port
+from tests.server_process import HttpUser, Server, free_port
 
 PIECES = tuple(f"word{number} " for number in range(30))
-STREAMS = 20
+STREAM_COUNT = 20
 SAMPLE_SECONDS = 0.005
 
 
@@ -43,12 +43,12 @@ class TimedModel(ScriptedModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.came: list[float] = []
+        self.received_at: list[float] = []
 
-    async def _chat(self, asked: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        self.came.append(time.monotonic())
-        asked.sent = Stamped()
-        return await super()._respond_to_chat(asked, reader, writer)
+    async def _chat(self, chat: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        self.received_at.append(time.monotonic())
+        chat.sent = TimestampedChunks()
+        return await super()._respond_to_chat(chat, reader, writer)
 
 
 def quantiles(seconds: list[float]) -> dict[str, float]:
@@ -61,21 +61,21 @@ def quantiles(seconds: list[float]) -> dict[str, float]:
     }
 
 
-async def on_the_way(entries: int, runs: int, folder: Path) -> dict[str, Any]:
+async def measure_requests(entries: int, runs: int, folder: Path) -> dict[str, Any]:
     """Send, relay and stop, on a server in a process of its own with a journal of `entries`."""
     server = Server(folder / "main", folder / "cache", mode="prod")
     server.folder.mkdir()
     await seed(server, entries)
-    sends, relays, stops, freed = list[float](), list[float](), list[float](), list[float]()
+    sends, relays, stops, slot_free_durations = list[float](), list[float](), list[float](), list[float]()
     async with TimedModel() as model:
         server.env = {"LLAMORA_LLM__UPSTREAM__HOST": model.url}
         await asyncio.to_thread(server.start)
-        writer = Writer(server.url, "Bench", PASSPHRASE)
-        await asyncio.to_thread(writer.sign_in)
-        token = writer.http.cookies.get("llamora_csrf") or ""
+        user = HttpUser(server.url, "Bench", PASSPHRASE)
+        await asyncio.to_thread(user.sign_in)
+        token = user.http.cookies.get("llamora_csrf") or ""
         headers = {"HX-Request": "true"}
         async with httpx.AsyncClient(
-            base_url=server.url, cookies=writer.http.cookies, headers=headers, trust_env=False, timeout=60
+            base_url=server.url, cookies=user.http.cookies, headers=headers, trust_env=False, timeout=60
         ) as client:
             await asyncio.sleep(15)  # the index is built, the embedding model loaded, the machine quiet
             model.default_reply = Reply(pieces=PIECES, piece_delay=0.02)
@@ -92,9 +92,9 @@ async def on_the_way(entries: int, runs: int, folder: Path) -> dict[str, Any]:
                             first = time.monotonic()
                 if number >= 3:
                     sent = model.chat_requests[-1].sent
-                    assert isinstance(sent, Stamped)
-                    sends.append(model.came[-1] - start)
-                    relays.append(first - sent.at[0])
+                    assert isinstance(sent, TimestampedChunks)
+                    sends.append(model.received_at[-1] - start)
+                    relays.append(first - sent.sent_at[0])
             model.default_reply = Reply(pieces=PIECES[:3], fault="hang")
             for number in range(runs):
                 data = {"csrf": token, "text": f"And the stop number {number}?"}
@@ -105,21 +105,21 @@ async def on_the_way(entries: int, runs: int, folder: Path) -> dict[str, Any]:
                 await client.post(f"/r/{reply}/stop", data={"csrf": token})
                 stops.append(time.monotonic() - start)
                 await model.chat_requests[-1].ended.wait()
-                freed.append(time.monotonic() - start)
+                slot_free_durations.append(time.monotonic() - start)
         await asyncio.to_thread(server.stop)
     return {
         "entries": entries,
         "send_to_upstream": quantiles(sends),
         "relay_of_first_word": quantiles(relays),
         "stop_answered": quantiles(stops),
-        "slot_free_after_stop": quantiles(freed),
+        "slot_free_after_stop": quantiles(slot_free_durations),
     }
 
 
 def readers(port: int, model_port: "multiprocessing.Queue[int]", token: "multiprocessing.Queue[Any]") -> None:
     """The other process: the model, and twenty people who ask and read."""
 
-    async def people() -> None:
+    async def run_readers() -> None:
         async with ScriptedModel() as model:
             model.default_reply = Reply(pieces=PIECES * 8, piece_delay=0.02)
             model_port.put(model.port)
@@ -133,7 +133,7 @@ def readers(port: int, model_port: "multiprocessing.Queue[int]", token: "multipr
             ) as client:
                 csrf = {"csrf": cookies["llamora_csrf"]}
 
-                async def one(number: int) -> None:
+                async def ask_and_read(number: int) -> None:
                     data = {**csrf, "text": f"Number {number}."}
                     entry = (await client.post(f"/d/2026-07-{number + 1:02}/entries", data=data)).text
                     entry = entry.split('id="e-')[1][:32]
@@ -142,18 +142,18 @@ def readers(port: int, model_port: "multiprocessing.Queue[int]", token: "multipr
                         async for _ in stream.aiter_lines():
                             pass
 
-                await asyncio.gather(*(one(number) for number in range(STREAMS)))
+                await asyncio.gather(*(ask_and_read(number) for number in range(STREAM_COUNT)))
 
-    asyncio.run(people())
+    asyncio.run(run_readers())
 
 
-async def lag(folder: Path) -> dict[str, Any]:
+async def measure_loop_lag(folder: Path) -> dict[str, Any]:
     """The lag of an event loop that serves twenty streams."""
     port = free_port()
     spawn = multiprocessing.get_context("spawn")
     model_port, token = spawn.Queue(), spawn.Queue()
-    other = spawn.Process(target=readers, args=(port, model_port, token))
-    other.start()
+    readers_process = spawn.Process(target=readers, args=(port, model_port, token))
+    readers_process.start()
     settings = load_settings(
         overrides={
             "server": {"port": port},
@@ -171,7 +171,7 @@ async def lag(folder: Path) -> dict[str, Any]:
     config.bind = [f"127.0.0.1:{port}"]
     config.errorlog = None
     ended = asyncio.Event()
-    serving = asyncio.create_task(serve(app, config, shutdown_trigger=ended.wait))
+    serve_task = asyncio.create_task(serve(app, config, shutdown_trigger=ended.wait))
     services = app.extensions[EXTENSION]
     while True:
         try:
@@ -186,15 +186,15 @@ async def lag(folder: Path) -> dict[str, Any]:
         await client.get(f"http://127.0.0.1:{port}/search")
         token.put({"llamora": cookie, "llamora_csrf": client.cookies.get("llamora_csrf")})
     lags: list[float] = []
-    while other.is_alive():
+    while readers_process.is_alive():
         before = time.monotonic()
         await asyncio.sleep(SAMPLE_SECONDS)
         lags.append(time.monotonic() - before - SAMPLE_SECONDS)
     ended.set()
-    await serving
+    await serve_task
     ordered = sorted(lags)
     return {
-        "streams": STREAMS,
+        "streams": STREAM_COUNT,
         "samples": len(ordered),
         "loop_lag_p50_ms": round(ordered[len(ordered) // 2] * 1000, 2),
         "loop_lag_p99_ms": round(ordered[int(len(ordered) * 0.99)] * 1000, 2),
@@ -202,7 +202,7 @@ async def lag(folder: Path) -> dict[str, Any]:
     }
 
 
-async def prompts(runs: int) -> dict[str, Any]:
+async def measure_prompts(runs: int) -> dict[str, Any]:
     """Building the prompt of a long thread."""
     thread = [Turn("me" if n % 2 == 0 else "reply", f"Message {n} " + "of the thread " * 20) for n in range(301)]
     figures: dict[str, Any] = {}
@@ -210,14 +210,14 @@ async def prompts(runs: int) -> dict[str, Any]:
         async with ScriptedModel(tokenizer=tokenizer, context_tokens=32_768) as model:
             settings = LlmSettings(context_tokens=32_768)
             client, builder = ModelClient(model.url, "", settings), PromptBuilder(settings, None)
-            taken: list[float] = []
+            durations: list[float] = []
             for number in range(runs + 2):
                 start = time.perf_counter()
                 await builder.build_reply(client, day=date(2026, 11, 20), thread=thread, rest_of_day=[], passages=[])
                 if number >= 2:
-                    taken.append(time.perf_counter() - start)
+                    durations.append(time.perf_counter() - start)
             await client.close()
-        figures[f"prompt_300_{name}"] = quantiles(taken)
+        figures[f"prompt_300_{name}"] = quantiles(durations)
     return figures
 
 
@@ -225,12 +225,12 @@ async def measure(entries: int, runs: int) -> dict[str, Any]:
     """All of it."""
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        say("prompts")
-        figures = await prompts(runs)
-        say("twenty streams")
-        figures |= await lag(folder)
-        say(f"a journal of {entries} entries")
-        figures |= await on_the_way(entries, runs, folder)
+        print_progress("prompts")
+        figures = await measure_prompts(runs)
+        print_progress("twenty streams")
+        figures |= await measure_loop_lag(folder)
+        print_progress(f"a journal of {entries} entries")
+        figures |= await measure_requests(entries, runs, folder)
     return figures
 
 

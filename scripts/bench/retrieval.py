@@ -49,47 +49,47 @@ class Journal:
     questions: list[tuple[str, frozenset[int]]] = field(default_factory=list)
 
 
-def conversations(path: Path, unit: Unit) -> Iterator[Journal]:
+def read_conversations(path: Path, unit: Unit) -> Iterator[Journal]:
     """One journal per conversation of a file in LoCoMo's format; questions without usable evidence are left out."""
     for sample in json.loads(path.read_text("utf-8")):
         talk: dict[str, Any] = sample["conversation"]
         journal = Journal()
-        place_of: dict[tuple[int, int], int] = {}
+        index_of: dict[tuple[int, int], int] = {}
         sessions = sorted(int(name[8:]) for name in talk if re.fullmatch(r"session_\d+", name))
         for session in sessions:
             at = datetime.strptime(talk[f"session_{session}_date_time"], "%I:%M %p on %d %B, %Y").replace(tzinfo=UTC)
             groups: dict[object, list[tuple[tuple[int, int], str]]] = {}
             for turn in talk[f"session_{session}"]:
-                spot = _spot(turn["dia_id"])
-                owner = {"turn": spot, "diary": turn["speaker"], "session": session}[unit]
-                groups.setdefault(owner, []).append((spot, _said(turn)))
+                turn_id = _turn_id(turn["dia_id"])
+                owner = {"turn": turn_id, "diary": turn["speaker"], "session": session}[unit]
+                groups.setdefault(owner, []).append((turn_id, _turn_text(turn)))
             for turns in groups.values():
-                place_of.update((spot, len(journal.texts)) for spot, _ in turns)
+                index_of.update((turn_id, len(journal.texts)) for turn_id, _ in turns)
                 journal.texts.append((at, "\n\n".join(said for _, said in turns)))
-        for asked in sample["qa"]:
-            spots = {_spot(found[0]) for text in asked["evidence"] for found in EVIDENCE.finditer(text)}
-            answers = frozenset(place_of[spot] for spot in spots if spot in place_of)
+        for question in sample["qa"]:
+            turn_ids = {_turn_id(found[0]) for text in question["evidence"] for found in EVIDENCE.finditer(text)}
+            answers = frozenset(index_of[turn_id] for turn_id in turn_ids if turn_id in index_of)
             if answers:
-                journal.questions.append((asked["question"], answers))
+                journal.questions.append((question["question"], answers))
         yield journal
 
 
-def _spot(text: str) -> tuple[int, int]:
-    found = EVIDENCE.search(text)
-    if found is None:
+def _turn_id(text: str) -> tuple[int, int]:
+    match = EVIDENCE.search(text)
+    if match is None:
         raise ValueError(f"no turn is named by {text!r}")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
-def _said(turn: dict[str, Any]) -> str:
+def _turn_text(turn: dict[str, Any]) -> str:
     photo = turn.get("blip_caption")
     return f"{turn['speaker']}: {turn['text']}" + (f" [photo: {photo}]" if photo else "")
 
 
-def abstracts(folder: Path) -> Iterator[Journal]:
+def read_cacm(folder: Path) -> Iterator[Journal]:
     """The CACM collection as one journal: title, abstract, authors; without the table of citation numbers."""
     journal = Journal()
-    place_of: dict[int, int] = {}
+    index_of: dict[int, int] = {}
     with tarfile.open(folder / "cacm.tar.gz") as archive:
         for member in archive.getmembers():
             number = re.search(r"CACM-(\d+)", member.name)
@@ -101,13 +101,13 @@ def abstracts(folder: Path) -> Iterator[Journal]:
             published = re.search(r"CACM (\w+), (\d{4})", text)
             month, year = published.groups() if published else ("January", "1970")
             at = datetime.strptime(f"{month} {year} +0000", "%B %Y %z")
-            place_of[int(number[1])] = len(journal.texts)
+            index_of[int(number[1])] = len(journal.texts)
             journal.texts.append((at, text))
     relevant: dict[int, set[int]] = {}
     for line in (folder / "qrels.cacm.txt").read_text().splitlines():
         topic, _, document, grade = line.split()
         if int(grade) > 0:
-            relevant.setdefault(int(topic), set()).add(place_of[int(document.removeprefix("CACM-"))])
+            relevant.setdefault(int(topic), set()).add(index_of[int(document.removeprefix("CACM-"))])
     topics = (folder / "topics.cacm.txt").read_text()
     for topic in re.finditer(r"<DOCNO>\s*(\d+)\s*</DOCNO>(.*?)</DOC>", topics, re.DOTALL):
         if int(topic[1]) in relevant:
@@ -115,9 +115,9 @@ def abstracts(folder: Path) -> Iterator[Journal]:
     yield journal
 
 
-def judged(ranking: list[int], answers: frozenset[int]) -> dict[str, float]:
+def measure_ranking(ranking: list[int], answers: frozenset[int]) -> dict[str, float]:
     """The measures of one question."""
-    hits = [place in answers for place in ranking]
+    hits = [index in answers for index in ranking]
     gain = sum(1 / log2(rank + 2) for rank, hit in enumerate(hits[:10]) if hit)
     ideal = sum(1 / log2(rank + 2) for rank in range(min(10, len(answers))))
     return {
@@ -130,21 +130,21 @@ def judged(ranking: list[int], answers: frozenset[int]) -> dict[str, float]:
     }
 
 
-async def a_writer(db: LocalDB, settings: Settings) -> Keyring:
+async def create_user(db: LocalDB, settings: Settings) -> Keyring:
     """A new user with keys of their own."""
     user_id = secrets.token_bytes(16)
     crypto = settings.crypto
     params = Argon2Params(crypto.kdf_memory_kib, crypto.kdf_time_cost, crypto.kdf_parallelism)
-    made = create_keys(user_id, secrets.token_hex(16), params)
-    await db.users.add(User(user_id, user_id.hex(), recovery_confirmed=True), made.slots, made.sealed)
-    return open_keyring(user_id, made.master, made.sealed)
+    new_keys = create_keys(user_id, secrets.token_hex(16), params)
+    await db.users.add(User(user_id, user_id.hex(), recovery_confirmed=True), new_keys.slots, new_keys.sealed)
+    return open_keyring(user_id, new_keys.master, new_keys.sealed)
 
 
 async def run(journals: list[Journal], settings: Settings) -> dict[str, float]:
     """Write, index and ask; prints speeds and returns the means of the measures."""
     embedder = Embedder(settings.embedding, settings.data.cache)
     sums: dict[str, float] = {}
-    asked = 0
+    question_count = 0
     seconds: list[float] = []
     with tempfile.TemporaryDirectory(prefix="llamora-bench-") as folder:
         path = Path(folder) / "bench.sqlite3"
@@ -155,33 +155,37 @@ async def run(journals: list[Journal], settings: Settings) -> dict[str, float]:
         await service.start()
         try:
             for journal in journals:
-                keys = await a_writer(db, settings)
+                keys = await create_user(db, settings)
                 entries = [
                     Entry(secrets.token_bytes(16), at.date(), "me", text, at, "UTC") for at, text in journal.texts
                 ]
                 await db.entries.add(keys, *entries)
-                began = time.perf_counter()
+                started = time.perf_counter()
                 await service.unlock(keys)
                 await service.wait_until_idle(keys.user_id)
-                took = time.perf_counter() - began
-                print(f"{len(entries)} entries indexed, with vectors, in {took:.2f} s")
-                place_of = {entry.id: place for place, entry in enumerate(entries)}
+                duration = time.perf_counter() - started
+                print(f"{len(entries)} entries indexed, with vectors, in {duration:.2f} s")
+                index_of = {entry.id: place for place, entry in enumerate(entries)}
                 today = max(entry.day for entry in entries) + timedelta(days=1)
                 for question, answers in journal.questions:
-                    began = time.perf_counter()
-                    found = await service.search(keys, question, today=today, limit=DEPTH)
-                    seconds.append(time.perf_counter() - began)
-                    for name, value in judged([place_of[hit.entry_id] for hit in found.hits], answers).items():
+                    started = time.perf_counter()
+                    results = await service.search(keys, question, today=today, limit=DEPTH)
+                    seconds.append(time.perf_counter() - started)
+                    for name, value in measure_ranking(
+                        [index_of[hit.entry_id] for hit in results.hits], answers
+                    ).items():
                         sums[name] = sums.get(name, 0.0) + value
-                    asked += 1
+                    question_count += 1
                 service.lock(keys.user_id)
         finally:
             await service.stop()
             await embedder.close()
             await db.close()
-    cuts = quantiles(seconds, n=100)
-    print(f"a question took {1000 * cuts[49]:.1f} ms (median), {1000 * cuts[94]:.1f} ms (p95), {DEPTH} hits each")
-    return {name: round(total / asked, 4) for name, total in sums.items()} | {"questions": asked}
+    percentiles = quantiles(seconds, n=100)
+    print(
+        f"a question took {1000 * percentiles[49]:.1f} ms (median), {1000 * percentiles[94]:.1f} ms (p95), {DEPTH} hits each"
+    )
+    return {name: round(total / question_count, 4) for name, total in sums.items()} | {"questions": question_count}
 
 
 def main() -> None:
@@ -190,11 +194,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a file in LoCoMo's format, or the CACM folder")
     parser.add_argument("--unit", choices=["diary", "turn", "session"], default="diary", help="what an entry is")
     parser.add_argument("--lexical-weight", type=float, help="in place of the setting search.lexical_weight")
-    given = parser.parse_args()
-    journals = list(abstracts(given.data) if given.data.is_dir() else conversations(given.data, given.unit))
+    options = parser.parse_args()
+    journals = list(
+        read_cacm(options.data) if options.data.is_dir() else read_conversations(options.data, options.unit)
+    )
     settings = load_settings()
-    if given.lexical_weight is not None:
-        settings = replace(settings, search=replace(settings.search, lexical_weight=given.lexical_weight))
+    if options.lexical_weight is not None:
+        settings = replace(settings, search=replace(settings.search, lexical_weight=options.lexical_weight))
     print(json.dumps(asyncio.run(run(journals, settings))))
 
 

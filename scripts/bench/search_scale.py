@@ -31,18 +31,18 @@ from llamora.persistence.vectors import EntryVectors
 from llamora.search.embedder import CHUNKING_VERSION, PACKAGED_DIM, PACKAGED_MODEL, chunk_text
 from llamora.search.rank import STOP_WORDS, strip_markdown
 from llamora.settings import load_settings
-from tests.server_process import Server, Writer
+from tests.server_process import HttpUser, Server
 
 PASSPHRASE = "correct horse battery staple 42"
-REAL = 64  # entries whose vectors are real when the others' are not
+REAL_VECTORS = 64  # entries whose vectors are real when the others' are not
 WORDS = 50  # of a recombined entry at least, some 65 on average
 SEED = 1660
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 OLDEST = "quinquereme"  # a word of the oldest entry alone
-LATE = "Older pages are still being read"
+INCOMPLETE_INDEX_TEXT = "Older pages are still being read"
 
 
-def pepys(folder: Path) -> list[tuple[date, str]]:
+def read_pepys(folder: Path) -> list[tuple[date, str]]:
     """His days, oldest first, without notes."""
     days: list[tuple[date, str]] = []
     for file in sorted(folder.rglob("*.xhtml")):
@@ -55,46 +55,48 @@ def pepys(folder: Path) -> list[tuple[date, str]]:
     return sorted(days)
 
 
-def journal(folder: Path, count: int) -> list[tuple[date, str]]:
+def make_journal(folder: Path, count: int) -> list[tuple[date, str]]:
     """`count` entries, oldest first, the last on the day before yesterday."""
-    dice = random.Random(SEED)
-    found = pepys(folder)
-    sentences = [sentence for _, text in found for sentence in SENTENCE.split(text) if len(sentence.split()) > 4]
-    texts = [text for _, text in found][-count:]
+    rng = random.Random(SEED)
+    diary = read_pepys(folder)
+    sentences = [sentence for _, text in diary for sentence in SENTENCE.split(text) if len(sentence.split()) > 4]
+    texts = [text for _, text in diary][-count:]
     while len(texts) < count:
         words = 0
         parts: list[str] = []
         while words < WORDS:
-            parts.append(dice.choice(sentences))
+            parts.append(rng.choice(sentences))
             words += len(parts[-1].split())
         texts.insert(0, " ".join(parts))
-    last = date.today() - timedelta(days=2)  # noqa: DTZ011 -- the day on this machine
+    last_day = date.today() - timedelta(days=2)  # noqa: DTZ011 -- the day on this machine
     span = min(25_000, count)
-    days = [last - timedelta(days=(count - 1 - place) * span // count) for place in range(count)]
+    days = [last_day - timedelta(days=(count - 1 - place) * span // count) for place in range(count)]
     texts[0] += f" And saw a {OLDEST}."
     return list(zip(days, texts, strict=True))
 
 
-def queries(entries: list[tuple[date, str]], count: int) -> list[str]:
+def make_queries(entries: list[tuple[date, str]], count: int) -> list[str]:
     """Half questions, a quarter words, a quarter phrases."""
-    dice = random.Random(SEED)
-    made: list[str] = []
-    while len(made) < count:
-        sentence = dice.choice(SENTENCE.split(dice.choice(entries)[1]))
+    rng = random.Random(SEED)
+    queries_made: list[str] = []
+    while len(queries_made) < count:
+        sentence = rng.choice(SENTENCE.split(rng.choice(entries)[1]))
         words = re.findall(r"[A-Za-z']+", sentence)
-        telling = [word for word in words if word.lower() not in STOP_WORDS and len(word) > 3]
-        if len(words) < 8 or len(telling) < 4:
+        content_words = [word for word in words if word.lower() not in STOP_WORDS and len(word) > 3]
+        if len(words) < 8 or len(content_words) < 4:
             continue
-        kind = len(made) % 4
+        kind = len(queries_made) % 4
         if kind < 2:
-            chosen = dice.sample(telling, 4)
-            made.append(f"When did I have {chosen[0].lower()} and {chosen[1].lower()} with {chosen[2]} at {chosen[3]}?")
+            sampled_words = rng.sample(content_words, 4)
+            queries_made.append(
+                f"When did I have {sampled_words[0].lower()} and {sampled_words[1].lower()} with {sampled_words[2]} at {sampled_words[3]}?"
+            )
         elif kind == 2:
-            made.append(dice.choice(telling).lower())
+            queries_made.append(rng.choice(content_words).lower())
         else:
-            start = dice.randrange(len(words) - 6)
-            made.append('"' + " ".join(words[start : start + 6]) + '"')
-    return made
+            start = rng.randrange(len(words) - 6)
+            queries_made.append('"' + " ".join(words[start : start + 6]) + '"')
+    return queries_made
 
 
 async def seed(server: Server, entries: list[tuple[date, str]], synthetic: bool) -> None:
@@ -114,7 +116,7 @@ async def seed(server: Server, entries: list[tuple[date, str]], synthetic: bool)
     try:
         _, keys, _ = await services.accounts.register("Alice", PASSPHRASE, "UTC")
         for start in range(0, len(entries), 500):
-            made = [
+            batch = [
                 Entry(
                     secrets.token_bytes(16),
                     day,
@@ -125,11 +127,11 @@ async def seed(server: Server, entries: list[tuple[date, str]], synthetic: bool)
                 )
                 for day, text in entries[start : start + 500]
             ]
-            await services.db.entries.add(keys, *made)
+            await services.db.entries.add(keys, *batch)
             if synthetic:
                 vectors: list[EntryVectors] = []
-                for place, entry in enumerate(made, start):
-                    if place < len(entries) - REAL:
+                for index, entry in enumerate(batch, start):
+                    if index < len(entries) - REAL_VECTORS:
                         rows = rng.normal(size=(len(chunk_text(strip_markdown(entry.text))), PACKAGED_DIM)).astype(
                             "<f4"
                         )
@@ -145,8 +147,8 @@ def rss_mb(server: Server) -> float:
     """Resident memory of the server."""
     assert server.process is not None
     status = Path(f"/proc/{server.process.pid}/status").read_text()
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    return int(found[1]) / 1024 if found else float("nan")
+    match = re.search(r"VmRSS:\s+(\d+) kB", status)
+    return int(match[1]) / 1024 if match else float("nan")
 
 
 def cpu_ms(server: Server) -> float:
@@ -156,43 +158,43 @@ def cpu_ms(server: Server) -> float:
     return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def search(writer: Writer, query: str) -> str:
+def search(user: HttpUser, query: str) -> str:
     """The results as HTMX gets them."""
-    answer = writer.post("/search", {"q": query}, fragment=True)
-    assert answer.status_code == 200, answer.status_code
-    return answer.text
+    response = user.post("/search", {"q": query}, fragment=True)
+    assert response.status_code == 200, response.status_code
+    return response.text
 
 
-def unlocked(server: Server, first: dict[str, float]) -> Writer:
+def measure_unlock(server: Server, timings: dict[str, float]) -> HttpUser:
     """Sign in, and measure until the oldest entry is found and until everything is read."""
-    writer = Writer(server.url, passphrase=PASSPHRASE)
-    writer.sign_in()
-    began = time.perf_counter()
-    found = False
+    user = HttpUser(server.url, passphrase=PASSPHRASE)
+    user.sign_in()
+    started = time.perf_counter()
+    is_oldest_found = False
     while True:
-        page = search(writer, OLDEST)
-        if f"<mark>{OLDEST}</mark>" in page and not found:
-            found = True
-            first["oldest_word_s"] = round(time.perf_counter() - began, 3)
-        if "first_result_s" not in first and 'class="hit"' in search(writer, "my wife"):
-            first["first_result_s"] = round(time.perf_counter() - began, 3)
-        if found and LATE not in page:
-            first["complete_s"] = round(time.perf_counter() - began, 3)
-            return writer
+        page = search(user, OLDEST)
+        if f"<mark>{OLDEST}</mark>" in page and not is_oldest_found:
+            is_oldest_found = True
+            timings["oldest_word_s"] = round(time.perf_counter() - started, 3)
+        if "first_result_s" not in timings and 'class="hit"' in search(user, "my wife"):
+            timings["first_result_s"] = round(time.perf_counter() - started, 3)
+        if is_oldest_found and INCOMPLETE_INDEX_TEXT not in page:
+            timings["complete_s"] = round(time.perf_counter() - started, 3)
+            return user
         time.sleep(0.01)
 
 
-def delay(writer: Writer, text: str, query: str) -> float:
+def measure_delay(user: HttpUser, text: str, query: str) -> float:
     """Milliseconds from the answer to a write until a search finds it."""
-    entry = writer.write(text)
-    began = time.perf_counter()
-    while f"e-{entry}" not in search(writer, query):
+    entry = user.write(text)
+    started = time.perf_counter()
+    while f"e-{entry}" not in search(user, query):
         time.sleep(0.005)
-        assert time.perf_counter() - began < 60
-    return round(1000 * (time.perf_counter() - began), 1)
+        assert time.perf_counter() - started < 60
+    return round(1000 * (time.perf_counter() - started), 1)
 
 
-def stored(server: Server, sql: str) -> int:
+def query_number(server: Server, sql: str) -> int:
     """One number out of the server's file."""
     with sqlite3.connect(f"file:{server.data / 'llamora.sqlite3'}?mode=ro", uri=True) as raw:
         (number,) = raw.execute(sql).fetchone()
@@ -200,74 +202,77 @@ def stored(server: Server, sql: str) -> int:
     return int(number or 0)
 
 
-def wait_for(server: Server, sql: str, wanted: int, seconds: float) -> float:
+def wait_for(server: Server, sql: str, minimum: int, seconds: float) -> float:
     """Seconds until the store says at least `wanted`; nan when it never did."""
-    began = time.perf_counter()
-    while stored(server, sql) < wanted:
-        if time.perf_counter() - began > seconds:
+    started = time.perf_counter()
+    while query_number(server, sql) < minimum:
+        if time.perf_counter() - started > seconds:
             return float("nan")
         time.sleep(0.5)
-    return round(time.perf_counter() - began, 1)
+    return round(time.perf_counter() - started, 1)
 
 
-def measure(server: Server, entries: list[tuple[date, str]], asked: int) -> dict[str, object]:
+def measure(server: Server, entries: list[tuple[date, str]], query_count: int) -> dict[str, object]:
     """Everything that is asked of a server over its journal."""
     result: dict[str, object] = {"entries": len(entries)}
-    server.start(wait=120)
+    server.start(timeout=120)
     time.sleep(8)  # the embedding model comes up
-    before = rss_mb(server)
-    without: dict[str, float] = {}
-    spent = cpu_ms(server)
-    writer = unlocked(server, without)
-    without["cpu_s"] = round((cpu_ms(server) - spent) / 1000, 2)
-    result["without_snapshot"] = without
+    rss_before = rss_mb(server)
+    cold_timings: dict[str, float] = {}
+    cpu_before = cpu_ms(server)
+    user = measure_unlock(server, cold_timings)
+    cold_timings["cpu_s"] = round((cpu_ms(server) - cpu_before) / 1000, 2)
+    result["without_snapshot"] = cold_timings
     result["file_mb"] = round((server.data / "llamora.sqlite3").stat().st_size / 1e6, 1)
     result["embedded_s"] = wait_for(server, "SELECT count(*) FROM vectors", len(entries), 3600)
     size = "SELECT count(*) FROM search_snapshots WHERE part=0"
     result["snapshot_after_s"] = wait_for(server, size, 1, 120)
-    result["snapshot_mb"] = round(stored(server, "SELECT sum(length(sealed)) FROM search_snapshots") / 1e6, 1)
-    result["rss_mb_per_user"] = round(rss_mb(server) - before, 1)
-    for query in queries(entries[:1000], 12):
-        search(writer, query)
+    result["snapshot_mb"] = round(query_number(server, "SELECT sum(length(sealed)) FROM search_snapshots") / 1e6, 1)
+    result["rss_mb_per_user"] = round(rss_mb(server) - rss_before, 1)
+    for query in make_queries(entries[:1000], 12):
+        search(user, query)
     times: dict[str, list[float]] = {"question": [], "word": [], "phrase": []}
-    spent = cpu_ms(server)
-    for number, query in enumerate(queries(entries, asked)):
-        began = time.perf_counter()
-        search(writer, query)
-        times[("question", "question", "word", "phrase")[number % 4]].append(1000 * (time.perf_counter() - began))
-    everything = quantiles([value for values in times.values() for value in values], n=100)
-    result["cpu_ms_per_query"] = round((cpu_ms(server) - spent) / asked, 1)
+    cpu_before = cpu_ms(server)
+    for number, query in enumerate(make_queries(entries, query_count)):
+        started = time.perf_counter()
+        search(user, query)
+        times[("question", "question", "word", "phrase")[number % 4]].append(1000 * (time.perf_counter() - started))
+    percentiles = quantiles([value for values in times.values() for value in values], n=100)
+    result["cpu_ms_per_query"] = round((cpu_ms(server) - cpu_before) / query_count, 1)
     result["load"] = [round(number, 1) for number in os.getloadavg()]
-    result["p50"], result["p95"] = round(everything[49], 1), round(everything[94], 1)
+    result["p50"], result["p95"] = round(percentiles[49], 1), round(percentiles[94], 1)
     for kind, values in times.items():
-        cuts = quantiles(values, n=100)
-        result[kind] = {"p50": round(cuts[49], 1), "p95": round(cuts[94], 1)}
-    result["rss_mb_after_queries"] = round(rss_mb(server) - before, 1)
-    result["found_by_word"] = delay(writer, "A xenolith lay on the shelf.", "xenolith")
-    result["found_by_meaning"] = delay(writer, "The blimp drifted over the cathedral.", "zeppelin basilica")
+        percentiles_of_kind = quantiles(values, n=100)
+        result[kind] = {"p50": round(percentiles_of_kind[49], 1), "p95": round(percentiles_of_kind[94], 1)}
+    result["rss_mb_after_queries"] = round(rss_mb(server) - rss_before, 1)
+    result["found_by_word"] = measure_delay(user, "A xenolith lay on the shelf.", "xenolith")
+    result["found_by_meaning"] = measure_delay(user, "The blimp drifted over the cathedral.", "zeppelin basilica")
     print(f"so far: {json.dumps(result)}", flush=True)
     server.stop()
-    server.start(wait=120)
+    server.start(timeout=120)
     time.sleep(8)
-    with_snapshot: dict[str, float] = {}
-    spent = cpu_ms(server)
-    writer = unlocked(server, with_snapshot)
-    with_snapshot["cpu_s"] = round((cpu_ms(server) - spent) / 1000, 2)
-    result["with_snapshot"] = with_snapshot
+    snapshot_timings: dict[str, float] = {}
+    cpu_before = cpu_ms(server)
+    user = measure_unlock(server, snapshot_timings)
+    snapshot_timings["cpu_s"] = round((cpu_ms(server) - cpu_before) / 1000, 2)
+    result["with_snapshot"] = snapshot_timings
     server.stop()
     with sqlite3.connect(server.data / "llamora.sqlite3") as raw:
         raw.execute("DELETE FROM search_snapshots")
     raw.close()
-    server.start(wait=120)
+    server.start(timeout=120)
     time.sleep(8)
-    writer = Writer(server.url, passphrase=PASSPHRASE)
-    writer.sign_in()
-    writes: list[float] = []
+    user = HttpUser(server.url, passphrase=PASSPHRASE)
+    user.sign_in()
+    write_durations: list[float] = []
     for number in range(20):
-        began = time.perf_counter()
-        writer.write(f"Written while the index is built, {number}.")
-        writes.append(1000 * (time.perf_counter() - began))
-    result["write_while_indexing"] = {"p50": round(quantiles(writes, n=20)[9], 1), "max": round(max(writes), 1)}
+        started = time.perf_counter()
+        user.write(f"Written while the index is built, {number}.")
+        write_durations.append(1000 * (time.perf_counter() - started))
+    result["write_while_indexing"] = {
+        "p50": round(quantiles(write_durations, n=20)[9], 1),
+        "max": round(max(write_durations), 1),
+    }
     server.stop()
     return result
 
@@ -275,24 +280,24 @@ def measure(server: Server, entries: list[tuple[date, str]], asked: int) -> dict
 def main() -> None:
     """Read the command line, run, print."""
     parser = argparse.ArgumentParser(prog="scripts.bench.search_scale", description=(__doc__ or "").partition("\n")[0])
-    given_data = Path(os.environ.get("LLAMORA_EVAL_DATA", "../shared/data")) / "pepys"
-    parser.add_argument("--data", type=Path, default=given_data, help="the folder with Pepys' diary")
+    default_data = Path(os.environ.get("LLAMORA_EVAL_DATA", "../shared/data")) / "pepys"
+    parser.add_argument("--data", type=Path, default=default_data, help="the folder with Pepys' diary")
     parser.add_argument("--entries", type=int, default=10_000)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--vectors", choices=["real", "synthetic"], default="real")
-    given = parser.parse_args()
-    entries = journal(given.data, given.entries)
+    options = parser.parse_args()
+    entries = make_journal(options.data, options.entries)
     with tempfile.TemporaryDirectory(prefix="llamora-bench-") as name:
         folder = Path(name)
         server = Server(folder, load_settings().data.cache, mode="prod", env={"LLAMORA_LLM__ENABLED": "false"})
-        asyncio.run(seed(server, entries, given.vectors == "synthetic"))
-        print(f"{len(entries)} entries written; vectors are {given.vectors}")
+        asyncio.run(seed(server, entries, options.vectors == "synthetic"))
+        print(f"{len(entries)} entries written; vectors are {options.vectors}")
         try:
-            result = measure(server, entries, given.queries)
+            result = measure(server, entries, options.queries)
         finally:
             if server.process is not None and server.process.poll() is None:
                 server.stop()
-    print(json.dumps(result | {"vectors": given.vectors}))
+    print(json.dumps(result | {"vectors": options.vectors}))
 
 
 if __name__ == "__main__":

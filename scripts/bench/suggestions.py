@@ -25,7 +25,7 @@ from llamora.text import tag_key, tag_name
 from scripts.bench.latency import PASSPHRASE
 
 SEED = 1660
-OWN = ("navy", "theatre", "my wife", "music", "money", "Deptford", "church", "Sir W. Batten", "sermon", "🎻")
+OWN_TAGS = ("navy", "theatre", "my wife", "music", "money", "Deptford", "church", "Sir W. Batten", "sermon", "🎻")
 _WORDS = re.compile(r"[^\W_]+")
 _ARTICLE = re.compile(r"<article[^>]*diary-entry[^>]*>(.*?)</article>", re.DOTALL)
 _DAY = re.compile(r'<time datetime="(\d{4}-\d\d-\d\d)"')
@@ -45,14 +45,14 @@ def diary(folder: Path) -> list[tuple[date, str]]:
     return found
 
 
-def stands_in(name: str, text: str) -> bool:
+def is_name_in_text(name: str, text: str) -> bool:
     """Whether every word of a name is a word of a text, whatever its case."""
     words = {word.casefold() for word in _WORDS.findall(text)}
-    own = [word.casefold() for word in _WORDS.findall(name)]
-    return bool(own) and all(word in words for word in own)
+    name_words = [word.casefold() for word in _WORDS.findall(name)]
+    return bool(name_words) and all(word in words for word in name_words)
 
 
-async def suggested(folder: Path, days: list[tuple[date, str]], count: int) -> dict[str, object]:
+async def measure_suggestions(folder: Path, days: list[tuple[date, str]], count: int) -> dict[str, object]:
     """What is suggested for `count` of the days, reckoned."""
     settings = load_settings(
         overrides={
@@ -65,51 +65,53 @@ async def suggested(folder: Path, days: list[tuple[date, str]], count: int) -> d
     services = AppServices.create(settings)
     lifecycle = AppLifecycle(services)
     await lifecycle.start()
-    dice = random.Random(SEED)
-    names = valid = twice = fitting = most = 0
+    rng = random.Random(SEED)
+    names = valid = with_duplicates = own_or_in_text = max_count = 0
     try:
         _, keys, _ = await services.accounts.register("Alice", PASSPHRASE, "UTC")
-        made = [
+        entries = [
             Entry(secrets.token_bytes(16), d, "me", text, datetime(d.year, d.month, d.day, 9, tzinfo=UTC), "UTC")
             for d, text in days
         ]
-        await services.db.entries.add(keys, *made)
+        await services.db.entries.add(keys, *entries)
         await services.search.unlock(keys)
         await services.search.wait_until_idle(keys.user_id)
-        for entry in made[::10]:
-            for name in dice.sample(OWN, 2):
+        for entry in entries[::10]:
+            for name in rng.sample(OWN_TAGS, 2):
                 await services.journal.tags.add(keys, entry.id, name)
-        own = {tag_key(name) for name in OWN}
-        for entry in dice.sample([entry for place, entry in enumerate(made) if place % 10], count):
-            found = await services.suggestions.suggest(keys, entry.id)
-            names += len(found.names)
-            most = max(most, len(found.names))
-            valid += sum(tag_name(name) == name for name in found.names)
-            twice += len({tag_key(name) for name in found.names}) != len(found.names)
-            fitting += sum(tag_key(name) in own or stands_in(name, entry.text) for name in found.names)
+        own_keys = {tag_key(name) for name in OWN_TAGS}
+        for entry in rng.sample([entry for place, entry in enumerate(entries) if place % 10], count):
+            suggestions = await services.suggestions.suggest(keys, entry.id)
+            names += len(suggestions.names)
+            max_count = max(max_count, len(suggestions.names))
+            valid += sum(tag_name(name) == name for name in suggestions.names)
+            with_duplicates += len({tag_key(name) for name in suggestions.names}) != len(suggestions.names)
+            own_or_in_text += sum(
+                tag_key(name) in own_keys or is_name_in_text(name, entry.text) for name in suggestions.names
+            )
     finally:
         await lifecycle.stop()
     return {
         "entries": count,
         "names": names,
         "valid": valid,
-        "twice": twice,
-        "most": most,
-        "within_most": most <= MAX_SUGGESTIONS,
-        "own_or_text": round(fitting / max(names, 1), 3),
+        "twice": with_duplicates,
+        "most": max_count,
+        "within_most": max_count <= MAX_SUGGESTIONS,
+        "own_or_text": round(own_or_in_text / max(names, 1), 3),
     }
 
 
 def main() -> None:
     """Read the command line, run, print."""
     parser = argparse.ArgumentParser(prog="scripts.bench.suggestions", description=(__doc__ or "").partition("\n")[0])
-    given_data = Path(os.environ.get("LLAMORA_EVAL_DATA", "../shared/data")) / "pepys"
-    parser.add_argument("--data", type=Path, default=given_data, help="the folder with Pepys' diary")
+    default_data = Path(os.environ.get("LLAMORA_EVAL_DATA", "../shared/data")) / "pepys"
+    parser.add_argument("--data", type=Path, default=default_data, help="the folder with Pepys' diary")
     parser.add_argument("--entries", type=int, default=100)
-    given = parser.parse_args()
-    days = diary(given.data)[-1500:]
+    options = parser.parse_args()
+    days = diary(options.data)[-1500:]
     with tempfile.TemporaryDirectory(prefix="llamora-bench-") as name:
-        print(json.dumps(asyncio.run(suggested(Path(name), days, given.entries))))
+        print(json.dumps(asyncio.run(measure_suggestions(Path(name), days, options.entries))))
 
 
 if __name__ == "__main__":

@@ -24,25 +24,25 @@ from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.persistence.entries import Entry
 from llamora.persistence.tags import TagDelta, TagSnapshot, tag_hash
 from llamora.settings import load_settings
-from tests.server_process import Server, Writer
+from tests.server_process import HttpUser, Server
 
 PASSPHRASE = "correct horse battery staple 42"
 SEED = 8
 YEARS = 30
 WARM_UP = 5
-LATE = 120.0  # seconds in which the index has to be whole
+INDEX_TIMEOUT = 120.0  # seconds in which the index has to be whole
 
 
-def names(count: int) -> list[str]:
+def make_names(count: int) -> list[str]:
     """Names made of syllables, each once."""
-    dice = random.Random(SEED)
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found["".join(dice.choice("bdfgklmnprstvw") + dice.choice("aeiou") for _ in range(dice.randint(2, 4)))] = None
-    return list(found)
+    rng = random.Random(SEED)
+    tag_names: dict[str, None] = {}
+    while len(tag_names) < count:
+        tag_names["".join(rng.choice("bdfgklmnprstvw") + rng.choice("aeiou") for _ in range(rng.randint(2, 4)))] = None
+    return list(tag_names)
 
 
-async def seed(server: Server, entries: int, traces: int) -> None:
+async def seed(server: Server, entries: int, tag_count: int) -> None:
     """Put the journal into the server's store, through the services it is made of."""
     settings = load_settings(
         overrides={
@@ -55,30 +55,30 @@ async def seed(server: Server, entries: int, traces: int) -> None:
     services = AppServices.create(settings)
     lifecycle = AppLifecycle(services)
     await lifecycle.start()
-    dice = random.Random(SEED)
-    called = names(traces)
-    weights = [1 / (place + 10) for place in range(traces)]
-    last = date.today() - timedelta(days=1)  # noqa: DTZ011 -- the day on this machine
+    rng = random.Random(SEED)
+    tag_names = make_names(tag_count)
+    weights = [1 / (index + 10) for index in range(tag_count)]
+    last_day = date.today() - timedelta(days=1)  # noqa: DTZ011 -- the day on this machine
     try:
         _, keys, _ = await services.accounts.register("Alice", PASSPHRASE, "UTC")
-        hashes = {name: tag_hash(keys, name) for name in called}
-        bearing: dict[str, set[bytes]] = {name: set() for name in called}
+        hashes = {name: tag_hash(keys, name) for name in tag_names}
+        entries_by_tag: dict[str, set[bytes]] = {name: set() for name in tag_names}
         for start in range(0, entries, 1000):
-            made: list[Entry] = []
-            for place in range(start, min(entries, start + 1000)):
-                day = last - timedelta(days=place * 365 * YEARS // entries)
+            batch: list[Entry] = []
+            for index in range(start, min(entries, start + 1000)):
+                day = last_day - timedelta(days=index * 365 * YEARS // entries)
                 at = datetime(day.year, day.month, day.day, 9, tzinfo=UTC)
-                text = " ".join(dice.choices(called, k=12)).capitalize() + "."
-                made.append(Entry(secrets.token_bytes(16), day, "me", text, at, "UTC"))
-                for name in dice.choices(called, weights, k=2):
-                    bearing[name].add(made[-1].id)
-            await services.db.entries.add(keys, *made)
-        for start in range(0, traces, 100):
-            part = called[start : start + 100]
+                text = " ".join(rng.choices(tag_names, k=12)).capitalize() + "."
+                batch.append(Entry(secrets.token_bytes(16), day, "me", text, at, "UTC"))
+                for name in rng.choices(tag_names, weights, k=2):
+                    entries_by_tag[name].add(batch[-1].id)
+            await services.db.entries.add(keys, *batch)
+        for start in range(0, tag_count, 100):
+            names_batch = tag_names[start : start + 100]
 
-            async def plan(_: TagSnapshot, part: list[str] = part) -> TagDelta:
-                links = frozenset((hashes[name], entry) for name in part for entry in bearing[name])
-                return TagDelta({hashes[name]: name for name in part if bearing[name]}, links)
+            async def plan(_: TagSnapshot, names_batch: list[str] = names_batch) -> TagDelta:
+                links = frozenset((hashes[name], entry) for name in names_batch for entry in entries_by_tag[name])
+                return TagDelta({hashes[name]: name for name in names_batch if entries_by_tag[name]}, links)
 
             await services.db.tags.change(keys, plan, undoable=False)
     finally:
@@ -94,78 +94,82 @@ def used_seconds(server: Server) -> float:
 
 def timed(server: Server, work: Callable[[], object], count: int) -> dict[str, float]:
     """Milliseconds of something done `count` times after it is warm; `cpu`: of a processor's time, a mean."""
-    taken: list[float] = []
+    durations: list[float] = []
     used = 0.0
     for number in range(WARM_UP + count):
         if number == WARM_UP:
             used = used_seconds(server)
-        began = time.perf_counter()
+        started = time.perf_counter()
         work()
         if number >= WARM_UP:
-            taken.append(1000 * (time.perf_counter() - began))
-    cuts = quantiles(taken, n=100)
-    spent = 1000 * (used_seconds(server) - used) / count
-    return {"p50": round(cuts[49], 1), "p95": round(cuts[94], 1), "cpu": round(spent, 1)}
+            durations.append(1000 * (time.perf_counter() - started))
+    percentiles = quantiles(durations, n=100)
+    cpu_ms = 1000 * (used_seconds(server) - used) / count
+    return {"p50": round(percentiles[49], 1), "p95": round(percentiles[94], 1), "cpu": round(cpu_ms, 1)}
 
 
-def measure(server: Server, traces: int, asked: int) -> dict[str, object]:
+def measure(server: Server, tag_count: int, request_count: int) -> dict[str, object]:
     """Everything that is asked of a server over its journal."""
-    server.start(wait=120)
-    writer = Writer(server.url, passphrase=PASSPHRASE)
-    writer.sign_in()
-    began = time.perf_counter()
-    while "Older pages are still" in writer.post("/search", {"q": "kanu"}, fragment=True).text:
-        assert time.perf_counter() - began < LATE
+    server.start(timeout=120)
+    user = HttpUser(server.url, passphrase=PASSPHRASE)
+    user.sign_in()
+    started = time.perf_counter()
+    while "Older pages are still" in user.post("/search", {"q": "kanu"}, fragment=True).text:
+        assert time.perf_counter() - started < INDEX_TIMEOUT
         time.sleep(0.2)
-    result: dict[str, object] = {"index_whole_after_s": round(time.perf_counter() - began, 1)}
-    page = writer.get("/traces").text
+    result: dict[str, object] = {"index_whole_after_s": round(time.perf_counter() - started, 1)}
+    page = user.get("/traces").text
     paths = re.findall(r'href="(/traces/[0-9a-f]+)">', page)
     counts = [int(count) for count in re.findall(r'<span class="used">(\d+)', page)]
-    by_use = [path for _, path in sorted(zip(counts, paths, strict=True), reverse=True)]
-    dice = random.Random(SEED)
+    paths_by_use = [path for _, path in sorted(zip(counts, paths, strict=True), reverse=True)]
+    rng = random.Random(SEED)
     result["traces"], result["links"], result["most_used"] = len(paths), sum(counts), max(counts)
 
     def get(path: str) -> None:
-        answer = writer.get(path)
-        assert answer.status_code == 200, answer.status_code
+        response = user.get(path)
+        assert response.status_code == 200, response.status_code
 
-    def fragment(path: str) -> None:
-        answer = writer.http.get(path, headers={"HX-Request": "true"})
-        assert answer.status_code == 200, answer.status_code
+    def get_fragment(path: str) -> None:
+        response = user.http.get(path, headers={"HX-Request": "true"})
+        assert response.status_code == 200, response.status_code
 
-    result["index_page"] = timed(server, lambda: get("/traces"), asked)
-    result["index_filtered"] = timed(server, lambda: writer.post("/traces", {"q": "ba"}, fragment=True), asked)
-    result["one_trace"] = timed(server, lambda: get(dice.choice(paths)), asked)
-    result["most_used_trace"] = timed(server, lambda: get(by_use[0]), asked)
-    result["heatmap"] = timed(server, lambda: fragment(f"{dice.choice(by_use[:200])}/years"), asked)
-    result["popover"] = timed(server, lambda: fragment(f"{dice.choice(paths)}/brief"), asked)
-    entry = writer.write("A page to be labelled.")
-    called = names(traces)
-    added = iter(dice.sample(called, WARM_UP + asked))
+    result["index_page"] = timed(server, lambda: get("/traces"), request_count)
+    result["index_filtered"] = timed(server, lambda: user.post("/traces", {"q": "ba"}, fragment=True), request_count)
+    result["one_trace"] = timed(server, lambda: get(rng.choice(paths)), request_count)
+    result["most_used_trace"] = timed(server, lambda: get(paths_by_use[0]), request_count)
+    result["heatmap"] = timed(server, lambda: get_fragment(f"{rng.choice(paths_by_use[:200])}/years"), request_count)
+    result["popover"] = timed(server, lambda: get_fragment(f"{rng.choice(paths)}/brief"), request_count)
+    entry = user.write("A page to be labelled.")
+    tag_names = make_names(tag_count)
+    new_names = iter(rng.sample(tag_names, WARM_UP + request_count))
     result["adding"] = timed(
-        server, lambda: writer.post(f"/e/{entry}/traces", {"name": next(added)}, fragment=True), asked
+        server, lambda: user.post(f"/e/{entry}/traces", {"name": next(new_names)}, fragment=True), request_count
     )
-    pages = [writer.write(f"Page {number}.") for number in range(WARM_UP + asked)]
-    each = iter(pages)
+    pages = [user.write(f"Page {number}.") for number in range(WARM_UP + request_count)]
+    new_entries = iter(pages)
     result["adding_to_a_new_page"] = timed(
-        server, lambda: writer.post(f"/e/{next(each)}/traces", {"name": dice.choice(called)}, fragment=True), asked
+        server,
+        lambda: user.post(f"/e/{next(new_entries)}/traces", {"name": rng.choice(tag_names)}, fragment=True),
+        request_count,
     )
     number = iter(range(1000))
     result["writing_with_two"] = timed(
-        server, lambda: writer.write(f"Entry {next(number)}, #{dice.choice(called)} and #{dice.choice(called)}."), asked
+        server,
+        lambda: user.write(f"Entry {next(number)}, #{rng.choice(tag_names)} and #{rng.choice(tag_names)}."),
+        request_count,
     )
 
-    def changed() -> None:
-        writer.write(f"Entry {next(number)}, #{dice.choice(called)}.")
-        nonlocal began
-        began = time.perf_counter()
+    def write_and_get() -> None:
+        user.write(f"Entry {next(number)}, #{rng.choice(tag_names)}.")
+        nonlocal started
+        started = time.perf_counter()
         get("/traces")
-        after.append(1000 * (time.perf_counter() - began))
+        durations_after_write.append(1000 * (time.perf_counter() - started))
 
-    after: list[float] = []
-    timed(server, changed, asked)
-    cuts = quantiles(after, n=100)
-    result["index_page_after_writing"] = {"p50": round(cuts[49], 1), "p95": round(cuts[94], 1)}
+    durations_after_write: list[float] = []
+    timed(server, write_and_get, request_count)
+    percentiles = quantiles(durations_after_write, n=100)
+    result["index_page_after_writing"] = {"p50": round(percentiles[49], 1), "p95": round(percentiles[94], 1)}
     return result
 
 
@@ -175,18 +179,18 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--traces", type=int, default=2_000)
     parser.add_argument("--requests", type=int, default=40)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="llamora-bench-") as name:
         env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
         server = Server(Path(name), load_settings().data.cache, mode="prod", env=env)
-        asyncio.run(seed(server, given.entries, given.traces))
+        asyncio.run(seed(server, options.entries, options.traces))
         try:
-            result = measure(server, given.traces, given.requests)
+            result = measure(server, options.traces, options.requests)
         finally:
             if server.process is not None and server.process.poll() is None:
                 server.stop()
     load = [round(number, 1) for number in os.getloadavg()] if hasattr(os, "getloadavg") else []
-    print(json.dumps({"entries": given.entries, **result, "load": load}))
+    print(json.dumps({"entries": options.entries, **result, "load": load}))
 
 
 if __name__ == "__main__":

@@ -21,16 +21,16 @@ ROUNDS = 7
 GOALS = {"sealed_per_second": 40_000, "opened_per_second": 60_000}
 
 
-def rate(work: Callable[[], object]) -> dict[str, int]:
+def measure_rate(function: Callable[[], object]) -> dict[str, int]:
     """Calls a second by either clock, the median of the rounds."""
-    found: dict[str, list[float]] = {"core": [], "wall": []}
+    rates_by_clock: dict[str, list[float]] = {"core": [], "wall": []}
     for _ in range(ROUNDS + 1):
         core, wall = time.process_time(), time.perf_counter()
         for _ in range(RECORDS):
-            work()
-        found["core"].append(RECORDS / (time.process_time() - core))
-        found["wall"].append(RECORDS / (time.perf_counter() - wall))
-    return {clock: round(statistics.median(rates[1:])) for clock, rates in found.items()}
+            function()
+        rates_by_clock["core"].append(RECORDS / (time.process_time() - core))
+        rates_by_clock["wall"].append(RECORDS / (time.perf_counter() - wall))
+    return {clock: round(statistics.median(rates[1:])) for clock, rates in rates_by_clock.items()}
 
 
 def main() -> int:
@@ -39,8 +39,8 @@ def main() -> int:
     keys = open_keyring(user_id, master, seal_new_keys(user_id, master))
     sealed = ENTRIES.seal(keys, record_id, 1, text)
     result = {
-        "sealed_per_second": rate(lambda: ENTRIES.seal(keys, record_id, 1, text)),
-        "opened_per_second": rate(lambda: ENTRIES.open(keys, record_id, 1, sealed)),
+        "sealed_per_second": measure_rate(lambda: ENTRIES.seal(keys, record_id, 1, text)),
+        "opened_per_second": measure_rate(lambda: ENTRIES.open(keys, record_id, 1, sealed)),
         "goals": GOALS,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }

@@ -10,21 +10,21 @@ import sys
 
 # What is run, with the counts of a full run: module, option, count. Where a larger number means less (every n-th
 # byte, change or place), the count is 1 and the share divides it.
-FULL = (
+FULL_RUNS = (
     ("forgery", "--stride", 1),
     ("kill", "--kills", 2000),
     ("power", "--cuts", 300),
     ("faults", "--step", 1),
-    ("stolen", "--every", 1),
+    ("disk_theft", "--every", 1),
     ("rotation", "--kills", 200),
-    ("rounds", "--rounds", 100),
+    ("backup_rounds", "--rounds", 100),
     ("users", "--writes", 200),
     ("streams", "--actions", 200),
-    ("traces", "--examples", 2000),
+    ("tags", "--examples", 2000),
 )
 
 
-def scaled(count: int, share: float) -> int:
+def scale_count(count: int, share: float) -> int:
     """The count of a share of a full run."""
     return max(1, round(1 / share)) if count == 1 else max(6, round(count * share))
 
@@ -32,16 +32,16 @@ def scaled(count: int, share: float) -> int:
 def main() -> int:
     """Run all; fails when one does."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(name for name, _, _ in FULL))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(name for name, _, _ in FULL_RUNS))
     parser.add_argument("--share", type=float, default=1.0)
     options = parser.parse_args()
     failed = 0
-    for name, option, count in FULL:
+    for name, option, count in FULL_RUNS:
         if options.names and name not in options.names:
             continue
         print(name, end=" ", flush=True)
-        run = [sys.executable, "-m", f"scripts.torture.{name}", option, str(scaled(count, options.share))]
-        failed += subprocess.run(run, check=False).returncode != 0
+        command = [sys.executable, "-m", f"scripts.torture.{name}", option, str(scale_count(count, options.share))]
+        failed += subprocess.run(command, check=False).returncode != 0
     return 1 if failed else 0
 
 

@@ -31,12 +31,12 @@ from llamora.vault.keys import Keyring, create_keys, open_keyring
 from llamora.vault.slots import Argon2Params
 from tests.scan import find_words
 
-WRITERS = ("Alice", "Bob", "Charlie")
+USER_NAMES = ("Alice", "Bob", "Charlie")
 PASSPHRASE = "seven quiet herons over the weir"
 WORD = "quokkasaurus"
 
 
-def rows(database: Path, user_id: bytes) -> dict[str, list[tuple[Any, ...]]]:
+def table_rows(database: Path, user_id: bytes) -> dict[str, list[tuple[Any, ...]]]:
     """Everything of one writer, by table."""
     tables = [kind.table for kind in RECORD_KINDS if not kind.derived] + ["key_slots", "data_keys"]
     with closing(sqlite3.connect(database)) as connection:
@@ -49,17 +49,17 @@ def rows(database: Path, user_id: bytes) -> dict[str, list[tuple[Any, ...]]]:
         }
 
 
-async def live(db: LocalDB, keys: Keyring, rng: random.Random, entries: int) -> None:
+async def populate(db: LocalDB, keys: Keyring, rng: random.Random, entries: int) -> None:
     """What a writer leaves: entries, some of them edited, traced or left as drafts."""
-    written: list[Entry] = []
+    entries_written: list[Entry] = []
     for number in range(entries):
         day = date(2026, 1, 1) + timedelta(days=rng.randrange(365))
         at = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(seconds=number)
         text = f"{WORD} {number} " + "word " * rng.choice((0, 5, 60, 400, 4000))
-        written.append(Entry(secrets.token_bytes(16), day, "me", text, at, "Europe/Berlin"))
+        entries_written.append(Entry(secrets.token_bytes(16), day, "me", text, at, "Europe/Berlin"))
     for start in range(0, entries, 500):
-        await db.entries.add(keys, *written[start : start + 500])
-    for entry in rng.sample(written, min(entries, 20)):
+        await db.entries.add(keys, *entries_written[start : start + 500])
+    for entry in rng.sample(entries_written, min(entries, 20)):
         version = Version(secrets.token_bytes(16), entry.id, entry.text, entry.at, 1)
         await db.entries.update(keys, entry, [db.versions.saving_version(keys, version)])
         await db.tags.add(keys, entry.id, f"{WORD} {rng.randrange(5)}")
@@ -69,46 +69,46 @@ async def live(db: LocalDB, keys: Keyring, rng: random.Random, entries: int) -> 
     await db.profiles.save(keys, b'{"zone":"UTC"}', revision=0)
 
 
-async def one_round(folder: Path, rng: random.Random, most: int) -> tuple[int, int]:
+async def run_round(folder: Path, rng: random.Random, max_entries: int) -> tuple[int, int]:
     """(records, writers of whom something came back otherwise)."""
     database, empty = folder / "here/llamora.sqlite3", folder / "there/llamora.sqlite3"
     run_db_migrations(database, resource("migrations"))
     run_db_migrations(empty, resource("migrations"))
     db = await LocalDB.open(database)
     total = different = 0
-    for number, name in enumerate(WRITERS):
+    for number, name in enumerate(USER_NAMES):
         user_id = secrets.token_bytes(16)
-        made = create_keys(user_id, PASSPHRASE, Argon2Params(65536, 3, 4))
-        await db.users.add(User(user_id, name, recovery_confirmed=bool(number % 2)), made.slots, made.sealed)
-        keys = open_keyring(user_id, made.master, made.sealed)
-        await live(db, keys, rng, rng.randrange(1, most))
+        new_keys = create_keys(user_id, PASSPHRASE, Argon2Params(65536, 3, 4))
+        await db.users.add(User(user_id, name, recovery_confirmed=bool(number % 2)), new_keys.slots, new_keys.sealed)
+        keys = open_keyring(user_id, new_keys.master, new_keys.sealed)
+        await populate(db, keys, rng, rng.randrange(1, max_entries))
         file = folder / f"{name}.llamora"
         write_backup(database, keys, file)
         header = read_header(file)
-        secret = PASSPHRASE if rng.random() < 0.5 else made.recovery_code
+        secret = PASSPHRASE if rng.random() < 0.5 else new_keys.recovery_code
         manifest = restore_backup(empty, file, header, header.unlock(secret))
         total += sum(manifest.records.values())
-        different += rows(database, user_id) != rows(empty, user_id)
+        different += table_rows(database, user_id) != table_rows(empty, user_id)
     await db.close()
     return total, different
 
 
-def torture(rounds: int, folder: Path, seed: int, most: int, seconds: float = 1e9) -> dict[str, object]:
+def torture(rounds: int, folder: Path, seed: int, max_entries: int, seconds: float = 1e9) -> dict[str, object]:
     """Run all rounds, or as many as fit into `seconds`."""
-    rng, until = random.Random(seed), time.monotonic() + seconds
-    total = different = plain = done = 0
+    rng, deadline = random.Random(seed), time.monotonic() + seconds
+    total = different = plain_hits = rounds_done = 0
     for number in range(rounds):
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             break
-        done += 1
+        rounds_done += 1
         with tempfile.TemporaryDirectory(dir=folder) as name:
             # Now and then a large journal, mostly a small one.
-            largest = most if number % 10 == 0 else min(most, 300)
-            records, wrong = asyncio.run(one_round(Path(name), rng, largest))
-            plain += len(find_words(Path(name), [WORD]))
+            entry_limit = max_entries if number % 10 == 0 else min(max_entries, 300)
+            records, different_users = asyncio.run(run_round(Path(name), rng, entry_limit))
+            plain_hits += len(find_words(Path(name), [WORD]))
         total += records
-        different += wrong
-    return {"rounds": done, "records": total, "different": different, "plain": plain, "seed": seed}
+        different += different_users
+    return {"rounds": rounds_done, "records": total, "different": different, "plain": plain_hits, "seed": seed}
 
 
 def main() -> int:

@@ -18,32 +18,32 @@ from pathlib import Path
 from typing import Literal
 
 SOURCE = Path(__file__).with_name("disk.c")
-HEAD = struct.Struct("<cQQI")
-How = Literal["nothing", "some", "all"]
+RECORD_HEADER = struct.Struct("<cQQI")
+UnsyncedLoss = Literal["nothing", "some", "all"]
 """What of the unsynced survives a cut."""
 
 
-class NoShim(Exception):
+class ShimUnavailable(Exception):
     """Why there is no such disk on this machine, in a sentence."""
 
 
-def build(folder: Path) -> Path:
+def build_shim(folder: Path) -> Path:
     """Compile disk.c into `folder`. Raises NoShim."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if sys.platform != "linux":
-        raise NoShim("The disk that loses and fails is preloaded, which is done on Linux only.")
+        raise ShimUnavailable("The disk that loses and fails is preloaded, which is done on Linux only.")
     if compiler is None:
-        raise NoShim("There is no C compiler on this machine.")
+        raise ShimUnavailable("There is no C compiler on this machine.")
     library = folder / "disk.so"
     options = ["-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl", "-lpthread"]
-    ran = subprocess.run([compiler, *options], capture_output=True, text=True, check=False)
-    if ran.returncode:
-        raise NoShim(f"The C compiler did not take disk.c: {ran.stderr[-500:]}")
+    process = subprocess.run([compiler, *options], capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise ShimUnavailable(f"The C compiler did not take disk.c: {process.stderr[-500:]}")
     return library
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class WatchedFolder:
     """A folder whose disk is watched, and how a process is told so."""
 
     library: Path
@@ -74,29 +74,29 @@ class Faults:
     def __init__(self, path: Path) -> None:
         path.write_bytes(bytes(mmap.PAGESIZE))
         with path.open("r+b") as file:
-            self._numbers = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+            self._shared_numbers = mmap.mmap(file.fileno(), mmap.PAGESIZE)
         self.path = path
 
-    def arm(self, error: int, at: int, *, mode: int, kinds: int) -> None:
+    def arm(self, error: int, change_number: int, *, mode: int, kinds: int) -> None:
         """Let the `at`-th change of these kinds from now on fail with `error`, once or from then on."""
-        self._put(0, error, at, 0, 0, kinds)
-        self._put(mode, error, at, 0, 0, kinds)
+        self._put(0, error, change_number, 0, 0, kinds)
+        self._put(mode, error, change_number, 0, 0, kinds)
 
     def disarm(self) -> int:
         """Let everything succeed again; how many changes had failed."""
-        hits = struct.unpack_from("<6i", self._numbers)[4]
+        hits = struct.unpack_from("<6i", self._shared_numbers)[4]
         self._put(0, 0, 0, 0, 0, 0)
         return int(hits)
 
     def _put(self, *numbers: int) -> None:
-        struct.pack_into("<6i", self._numbers, 0, *numbers)
+        struct.pack_into("<6i", self._shared_numbers, 0, *numbers)
 
 
 # -- a disk that loses -----------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False)
-class File:
+class DiskFile:
     """A file: what is on the disk of it, and what is on its way there: (offset, bytes) or (size, None)."""
 
     stored: bytearray = field(default_factory=bytearray)
@@ -108,137 +108,141 @@ class File:
             _apply(self.stored, *change)
         self.pending.clear()
 
-    def left(self, how: How, rng: random.Random, piece: int) -> bytearray:
+    def after_cut(self, loss: UnsyncedLoss, rng: random.Random, block_size: int) -> bytearray:
         """What a cut leaves."""
         content = bytearray(self.stored)
-        if how == "nothing":
+        if loss == "nothing":
             return content
-        share = 1.0 if how == "all" else rng.choice((0.1, 0.5, 0.9))
-        for at, written in self.pending:
-            if written is None:
+        share = 1.0 if loss == "all" else rng.choice((0.1, 0.5, 0.9))
+        for offset, content_written in self.pending:
+            if content_written is None:
                 if rng.random() < share:
-                    _apply(content, at, None)
+                    _apply(content, offset, None)
                 continue
-            start = at
-            while start < at + len(written):
-                end = min(at + len(written), (start // piece + 1) * piece)
+            start = offset
+            while start < offset + len(content_written):
+                end = min(offset + len(content_written), (start // block_size + 1) * block_size)
                 if rng.random() < share:
-                    _apply(content, start, written[start - at : end - at])
+                    _apply(content, start, content_written[start - offset : end - offset])
                 elif rng.random() < 0.5 and len(content) < end:
                     content.extend(bytes(end - len(content)))  # the size came to the disk and the bytes did not
                 start = end
         return content
 
 
-def _apply(content: bytearray, at: int, written: bytes | None) -> None:
-    if len(content) < at:
-        content.extend(bytes(at - len(content)))
-    if written is None:
-        del content[at:]
+def _apply(content: bytearray, offset: int, content_written: bytes | None) -> None:
+    if len(content) < offset:
+        content.extend(bytes(offset - len(content)))
+    if content_written is None:
+        del content[offset:]
     else:
-        content[at : at + len(written)] = written
+        content[offset : offset + len(content_written)] = content_written
 
 
 @dataclass(slots=True, eq=False)
-class Folder:
+class DiskFolder:
     """A folder: the names in it that are on the disk, and changes on their way: {name: node, or None for gone}."""
 
-    stored: "dict[str, File | Folder]" = field(default_factory=dict[str, "File | Folder"])
-    pending: "list[dict[str, File | Folder | None]]" = field(default_factory=list["dict[str, File | Folder | None]"])
+    stored: "dict[str, DiskFile | DiskFolder]" = field(default_factory=dict[str, "DiskFile | DiskFolder"])
+    pending: "list[dict[str, DiskFile | DiskFolder | None]]" = field(
+        default_factory=list["dict[str, DiskFile | DiskFolder | None]"]
+    )
 
     def sync(self) -> None:
         """All names are on the disk."""
-        self.stored = self.left(len(self.pending))
+        self.stored = self.after_changes(len(self.pending))
         self.pending.clear()
 
-    def left(self, count: int) -> "dict[str, File | Folder]":
+    def after_changes(self, count: int) -> "dict[str, DiskFile | DiskFolder]":
         """The names once the first `count` changes have arrived."""
-        names: dict[str, File | Folder | None] = dict(self.stored)
+        nodes: dict[str, DiskFile | DiskFolder | None] = dict(self.stored)
         for change in self.pending[:count]:
-            names |= change
-        return {name: node for name, node in names.items() if node is not None}
+            nodes |= change
+        return {name: node for name, node in nodes.items() if node is not None}
 
 
-class Disk:
+class SimulatedDisk:
     """Goes through a log, and makes what a cut would leave at any place of it."""
 
     def __init__(self, root: Path) -> None:
         """`root` as it stands now is on the disk."""
         self.root = root.resolve()
-        self._names: dict[str, File | Folder] = {}
-        self._inodes: dict[int, File | Folder] = {}
-        self._place = 0
-        self._know(self.root)
+        self._nodes_by_path: dict[str, DiskFile | DiskFolder] = {}
+        self._nodes_by_inode: dict[int, DiskFile | DiskFolder] = {}
+        self._log_offset = 0
+        self._add_existing(self.root)
 
-    def _know(self, path: Path) -> File | Folder:
-        node: File | Folder = Folder() if path.is_dir() else File(bytearray(path.read_bytes()))
-        self._names[str(path)] = self._inodes[path.stat().st_ino] = node
-        if isinstance(node, Folder):
-            node.stored = {child.name: self._know(child) for child in path.iterdir()}
+    def _add_existing(self, path: Path) -> DiskFile | DiskFolder:
+        node: DiskFile | DiskFolder = DiskFolder() if path.is_dir() else DiskFile(bytearray(path.read_bytes()))
+        self._nodes_by_path[str(path)] = self._nodes_by_inode[path.stat().st_ino] = node
+        if isinstance(node, DiskFolder):
+            node.stored = {child.name: self._add_existing(child) for child in path.iterdir()}
         return node
 
-    def forward(self, log: bytes, until: int) -> None:
+    def replay(self, log: bytes, log_offset: int) -> None:
         """Take in the log up to the place `until`; a record that ends after it has not happened."""
-        for end, kind, inode, number, content in records(log, self._place):
-            if end > until:
+        for end, kind, inode, number, content in read_records(log, self._log_offset):
+            if end > log_offset:
                 return
-            self._place = end
-            self._take(kind, inode, number, content)
+            self._log_offset = end
+            self._apply_record(kind, inode, number, content)
 
-    def _take(self, kind: str, inode: int, number: int, content: bytes) -> None:
+    def _apply_record(self, kind: str, inode: int, number: int, content: bytes) -> None:
         if kind in "CM":
             name = os.fsdecode(content)
-            node = self._inodes[inode] = File() if kind == "C" else Folder()
-            self._change({name: node})
+            node = self._nodes_by_inode[inode] = DiskFile() if kind == "C" else DiskFolder()
+            self._change_names({name: node})
         elif kind in "WT":
-            node = self._inodes[inode]
-            assert isinstance(node, File)
+            node = self._nodes_by_inode[inode]
+            assert isinstance(node, DiskFile)
             node.pending.append((number, content if kind == "W" else None))
         elif kind == "S":
-            self._inodes[inode].sync()
+            self._nodes_by_inode[inode].sync()
         elif kind in "UD":
-            self._change({os.fsdecode(content): None})
+            self._change_names({os.fsdecode(content): None})
         elif kind in "RL":
-            one, other = (os.fsdecode(name) for name in content.split(b"\0"))
-            node = self._names[one]
-            assert Path(one).parent == Path(other).parent, "a name is moved between folders"
-            self._change({other: node} if kind == "L" else {one: None, other: node})
+            old_name, new_name = (os.fsdecode(name) for name in content.split(b"\0"))
+            node = self._nodes_by_path[old_name]
+            assert Path(old_name).parent == Path(new_name).parent, "a name is moved between folders"
+            self._change_names({new_name: node} if kind == "L" else {old_name: None, new_name: node})
         else:
             raise AssertionError(f"a change that is not followed: {content!r}")
 
-    def _change(self, names: "dict[str, File | Folder | None]") -> None:
-        parent = self._names[str(Path(next(iter(names))).parent)]
-        assert isinstance(parent, Folder)
+    def _change_names(self, names: "dict[str, DiskFile | DiskFolder | None]") -> None:
+        parent = self._nodes_by_path[str(Path(next(iter(names))).parent)]
+        assert isinstance(parent, DiskFolder)
         parent.pending.append({Path(name).name: node for name, node in names.items()})
         for name, node in names.items():
             if node is None:
-                del self._names[name]
+                del self._nodes_by_path[name]
             else:
-                self._names[name] = node
+                self._nodes_by_path[name] = node
 
-    def leave(self, target: Path, how: How, rng: random.Random) -> None:
+    def write_after_cut(self, target: Path, loss: UnsyncedLoss, rng: random.Random) -> None:
         """Put into `target` what a cut at this moment leaves."""
-        root = self._names[str(self.root)]
-        assert isinstance(root, Folder)
-        self._leave(root, target, how, rng, rng.choice((512, 4096)))
+        root = self._nodes_by_path[str(self.root)]
+        assert isinstance(root, DiskFolder)
+        self._write_folder(root, target, loss, rng, rng.choice((512, 4096)))
 
-    def _leave(self, folder: Folder, target: Path, how: How, rng: random.Random, piece: int) -> None:
+    def _write_folder(
+        self, folder: DiskFolder, target: Path, loss: UnsyncedLoss, rng: random.Random, block_size: int
+    ) -> None:
         target.mkdir()
-        most = len(folder.pending)
-        count = {"nothing": 0, "all": most, "some": rng.randint(0, most)}[how]
-        for name, node in folder.left(count).items():
-            if isinstance(node, Folder):
-                self._leave(node, target / name, how, rng, piece)
+        pending_count = len(folder.pending)
+        count = {"nothing": 0, "all": pending_count, "some": rng.randint(0, pending_count)}[loss]
+        for name, node in folder.after_changes(count).items():
+            if isinstance(node, DiskFolder):
+                self._write_folder(node, target / name, loss, rng, block_size)
             else:
-                (target / name).write_bytes(node.left(how, rng, piece))
+                (target / name).write_bytes(node.after_cut(loss, rng, block_size))
 
 
-def records(log: bytes, start: int = 0) -> Iterator[tuple[int, str, int, int, bytes]]:
+def read_records(log: bytes, start: int = 0) -> Iterator[tuple[int, str, int, int, bytes]]:
     """(where it ends, kind, inode, offset or size, bytes) of each whole record."""
-    at = start
-    while at + HEAD.size <= len(log):
-        kind, inode, number, length = HEAD.unpack_from(log, at)
-        at += HEAD.size + length
-        if at > len(log):
+    offset = start
+    while offset + RECORD_HEADER.size <= len(log):
+        kind, inode, number, length = RECORD_HEADER.unpack_from(log, offset)
+        offset += RECORD_HEADER.size + length
+        if offset > len(log):
             return
-        yield at, kind.decode(), inode, number, log[at - length : at]
+        yield offset, kind.decode(), inode, number, log[offset - length : offset]

@@ -33,34 +33,46 @@ from llamora.persistence.backups import copy_database, read_header, restore_back
 from llamora.persistence.connection import StorageError
 from llamora.settings import resource
 from llamora.vault.keys import open_keyring
-from scripts.torture.disk import CREATE, FROM_THEN_ON, NAME, ONCE, SIZE, SYNC, WRITE, Faults, NoShim, Watched, build
-from scripts.torture.invariants import check, is_whole, keys_of
+from scripts.torture.disk import (
+    CREATE,
+    FROM_THEN_ON,
+    NAME,
+    ONCE,
+    SIZE,
+    SYNC,
+    WRITE,
+    Faults,
+    ShimUnavailable,
+    WatchedFolder,
+    build_shim,
+)
+from scripts.torture.invariants import check_store, is_whole, load_keys
 from scripts.torture.kill import (
     PASSPHRASE,
-    QUIET,
-    Served,
+    WITHOUT_MODELS,
+    ServedJournal,
     Store,
-    judge_migration,
-    judge_restore,
-    older_journal,
-    posted,
-    rows,
-    schema,
-    two_backups,
+    all_rows,
+    check_migration,
+    check_restore,
+    copy_older_journal,
+    make_two_backups,
+    plan_request,
+    read_schema,
 )
 from scripts.torture.writers import WORD
 from tests.scan import find_words
-from tests.server_process import Writer, code_shown
+from tests.server_process import HttpUser, code_shown
 
-EVERYTHING = WRITE | CREATE | SYNC | SIZE | NAME
+ALL_KINDS = WRITE | CREATE | SYNC | SIZE | NAME
 # Name: errno, once or from then on, which changes. A full disk still lets files be removed and cut.
-WAYS = {
+FAULT_MODES = {
     "full": (errno.ENOSPC, FROM_THEN_ON, WRITE | CREATE),
-    "broken": (errno.EIO, FROM_THEN_ON, EVERYTHING),
-    "hiccup": (errno.EIO, ONCE, EVERYTHING),
+    "broken": (errno.EIO, FROM_THEN_ON, ALL_KINDS),
+    "hiccup": (errno.EIO, ONCE, ALL_KINDS),
 }
-MOST = 400  # changes of one action: more, and it is not an action
-SENTENCE = re.compile(
+MAX_CHANGES = 400  # changes of one action: more, and it is not an action
+ERROR_SENTENCE = re.compile(
     r"disk is full|could not be written|cannot be used|cannot be read|no space left|input/output error"
 )
 
@@ -69,51 +81,54 @@ SENTENCE = re.compile(
 class Findings:
     """What was seen. `wrong` counts by what was wrong and in which action."""
 
-    tried: int = 0
-    failed: int = 0
-    served_all_the_same: int = 0
-    wrong: Counter[str] = field(default_factory=Counter[str])
+    faults: int = 0
+    reported: int = 0
+    succeeded: int = 0
+    errors: Counter[str] = field(default_factory=Counter[str])
 
-    def saw(self, told: bool | None, where: str, *, good: bool) -> None:
+    def record(self, is_reported: bool | None, action: str, *, has_succeeded: bool) -> None:
         """One action with a fault in it: told in a sentence, or (None) served all the same; or neither."""
-        self.tried += 1
-        if good:
-            self.served_all_the_same += 1
-        elif told:
-            self.failed += 1
+        self.faults += 1
+        if has_succeeded:
+            self.succeeded += 1
+        elif is_reported:
+            self.reported += 1
         else:
-            self.wrong[f"no clear sentence: {where}"] += 1
+            self.errors[f"no clear sentence: {action}"] += 1
 
 
 # -- a whole server --------------------------------------------------------------------------------------
 
 
-def answer_of(one: Served, kind: str, rng: random.Random) -> tuple[httpx.Response, Callable[[bool], None]]:
+def do_action(served: ServedJournal, kind: str, rng: random.Random) -> tuple[httpx.Response, Callable[[bool], None]]:
     """Do one thing as a browser would; what to do once it is known whether it was acknowledged."""
-    writer, promises = one.writer, one.store.promises
+    user, expected = served.user, served.store.expected
     if kind in ("write", "edit", "delete", "restore", "erase"):
-        entry, after, path, form = posted(kind, 0, rng, promises.lines())
-        promises.begin(0, entry, after)
-        answer = writer.post(path, form, fragment=True)
-        return answer, lambda good: promises.done(0) if good else None
+        entry, expected_entry, path, form = plan_request(kind, 0, rng, expected.entries())
+        expected.begin(0, entry, expected_entry)
+        response = user.post(path, form, fragment=True)
+        return response, lambda good: expected.done(0) if good else None
     if kind == "sign in":
-        other = Writer(one.server.url)
-        return other.sign_in(), lambda _: None
+        new_user = HttpUser(served.server.url)
+        return new_user.sign_in(), lambda _: None
     if kind == "register":
-        other = Writer(one.server.url, name=f"Other {rng.randrange(10**9)}")
-        form = {"name": other.name, "passphrase": other.passphrase, "zone": "UTC"}
-        return other.post("/register", form), lambda _: None
+        new_user = HttpUser(served.server.url, name=f"Other {rng.randrange(10**9)}")
+        form = {"name": new_user.name, "passphrase": new_user.passphrase, "zone": "UTC"}
+        return new_user.post("/register", form), lambda _: None
     forms: dict[str, tuple[str, dict[str, str]]] = {
-        "draft": ("/drafts", {"place": "day:2026-11-20", "text": WORD, "pen": rng.randbytes(16).hex(), "count": "1"}),
+        "draft": (
+            "/drafts",
+            {"draft_key": "day:2026-11-20", "text": WORD, "form_token": rng.randbytes(16).hex(), "count": "1"},
+        ),
         "settings": ("/you/openings", {"openings": rng.choice(("on", "off"))}),
         "search": ("/search", {"q": f"{WORD} {rng.randrange(10**6)}"}),
-        "backup": ("/you/backup", {"passphrase": writer.passphrase}),
-        "recovery code": ("/you/recovery-code", {"passphrase": writer.passphrase}),
+        "backup": ("/you/backup", {"passphrase": user.passphrase}),
+        "recovery code": ("/you/recovery-code", {"passphrase": user.passphrase}),
     }
-    answer = writer.post(*forms[kind])
-    if kind == "recovery code" and answer.status_code == 200:
-        one.store.code = code_shown(answer)
-    return answer, lambda _: None
+    response = user.post(*forms[kind])
+    if kind == "recovery code" and response.status_code == 200:
+        served.store.recovery_code = code_shown(response)
+    return response, lambda _: None
 
 
 ACTIONS = (
@@ -122,59 +137,65 @@ ACTIONS = (
 )
 
 
-def to_a_person(answer: httpx.Response) -> bool:
+def has_error_sentence(response: httpx.Response) -> bool:
     """Whether the page says what went wrong and what to do."""
-    words = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", answer.text)).split())
-    return answer.status_code in (503, 507) and SENTENCE.search(words.lower()) is not None
+    visible_text = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", response.text)).split())
+    return response.status_code in (503, 507) and ERROR_SENTENCE.search(visible_text.lower()) is not None
 
 
-def served(found: Findings, folder: Path, library: Path, rng: random.Random, ways: tuple[str, ...], step: int) -> int:
+def run_server_faults(
+    findings: Findings, folder: Path, library: Path, rng: random.Random, modes: tuple[str, ...], step: int
+) -> int:
     """Every action of a server; the words found in its files."""
     root = folder / "served"
     root.mkdir()
     faults = Faults(folder / "faults")
-    watched = Watched(library, root, faults=faults.path)
-    one = Served.begin(root, folder / "cache", {**QUIET, **watched.env})
+    watched = WatchedFolder(library, root, faults=faults.path)
+    server = ServedJournal.start(root, folder / "cache", {**WITHOUT_MODELS, **watched.env})
     for _ in range(6):
-        good, settle = answer_of(one, "write", rng)
-        assert good.status_code == 200
-        settle(True)
-    for way in ways:
+        response, acknowledge = do_action(server, "write", rng)
+        assert response.status_code == 200
+        acknowledge(True)
+    for mode in modes:
         for kind in ACTIONS:
-            for number in range(1 + rng.randrange(step), MOST, step):
-                if not _failing(found, one, faults, rng, (way, kind, number)):
+            for number in range(1 + rng.randrange(step), MAX_CHANGES, step):
+                if not _fail_action(findings, server, faults, rng, (mode, kind, number)):
                     break
-    one.server.stop()
+    server.server.stop()
     return len(find_words(root, [WORD]))
 
 
-def _failing(found: Findings, one: Served, faults: Faults, rng: random.Random, what: tuple[str, str, int]) -> bool:
+def _fail_action(
+    findings: Findings, served: ServedJournal, faults: Faults, rng: random.Random, action: tuple[str, str, int]
+) -> bool:
     """One action whose n-th change fails; whether there was an n-th change."""
-    way, kind, number = what
-    error, mode, kinds = WAYS[way]
+    mode_name, kind, number = action
+    error, mode, kinds = FAULT_MODES[mode_name]
     faults.arm(error, number, mode=mode, kinds=kinds)
     try:
-        answer, settle = answer_of(one, kind, rng)
+        response, acknowledge = do_action(served, kind, rng)
     finally:
         hits = faults.disarm()
-    good = answer.status_code in (200, 204, 205, 303)
-    settle(good)
+    has_succeeded = response.status_code in (200, 204, 205, 303)
+    acknowledge(has_succeeded)
     if hits:
-        found.saw(to_a_person(answer), f"{kind}, {way}, {answer.status_code}", good=good)
-    store = one.store
-    judged = check(store.database, store.user_id, store.code, store.promises)
-    found.wrong.update({f"{name} after {kind}, {way}": count for name, count in judged.items() if count})
-    again, settle = answer_of(one, kind, rng)
-    settle(again.status_code in (200, 204, 205, 303))
-    if again.status_code not in (200, 204, 205, 303):
-        found.wrong[f"does not work again: {kind}, {way}, {again.status_code}"] += 1
+        findings.record(
+            has_error_sentence(response), f"{kind}, {mode_name}, {response.status_code}", has_succeeded=has_succeeded
+        )
+    store = served.store
+    problems = check_store(store.database, store.user_id, store.recovery_code, store.expected)
+    findings.errors.update({f"{name} after {kind}, {mode_name}": count for name, count in problems.items() if count})
+    retry, acknowledge = do_action(served, kind, rng)
+    acknowledge(retry.status_code in (200, 204, 205, 303))
+    if retry.status_code not in (200, 204, 205, 303):
+        findings.errors[f"does not work again: {kind}, {mode_name}, {retry.status_code}"] += 1
     return bool(hits)
 
 
 # -- the commands ------------------------------------------------------------------------------------------
 
 
-def obey(connection: Any) -> None:
+def run_commands(connection: Any) -> None:
     """A process on a failing disk that does what it is told, and says how it went."""
     while True:
         command, *rest = connection.recv()
@@ -198,15 +219,15 @@ def obey(connection: Any) -> None:
 
 
 @contextmanager
-def obeying(watched: Watched) -> Iterator[Any]:
+def command_process(watched: WatchedFolder) -> Iterator[Any]:
     """The pipe to such a process."""
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=obey, args=(there,), daemon=True)
+    parent_end, child_end = context.Pipe()
+    process = context.Process(target=run_commands, args=(child_end,), daemon=True)
     with mock.patch.dict(os.environ, watched.env):
         process.start()
     try:
-        yield here
+        yield parent_end
     finally:
         process.kill()
         process.join()
@@ -218,120 +239,126 @@ class Command:
 
     name: str
     prepare: Callable[[], tuple[Any, ...]]
-    holds: Callable[[bool], list[str]]
+    find_problems: Callable[[bool], list[str]]
 
 
 def commands(folder: Path, rng: random.Random) -> list[Command]:
     """Every command that writes, on a journal of its own below `folder`."""
-    older, store = folder / "older", Store.new(folder / "data")
-    files, contents = two_backups(store, rng)
-    made = folder / "made"
-    turn: dict[str, Any] = {"number": 0}
+    older, store = folder / "older", Store.create(folder / "data")
+    backup_files, contents = make_two_backups(store, rng)
+    output_folder = folder / "made"
+    state: dict[str, Any] = {"number": 0}
     run_db_migrations(folder / "newest.sqlite3", resource("migrations"))
-    newest = schema(folder / "newest.sqlite3")
+    newest = read_schema(folder / "newest.sqlite3")
 
-    def migrate() -> tuple[Any, ...]:
+    def prepare_migration() -> tuple[Any, ...]:
         shutil.rmtree(older, ignore_errors=True)
-        order = older_journal(older, rng)
-        turn["before"] = rows(order.database)
+        order = copy_older_journal(older, rng)
+        state["before"] = all_rows(order.database)
         return "migrate", order.database
 
-    def migrated(good: bool) -> list[str]:
-        told = [(0, "migrated")] if good else []
-        judged = judge_migration(older / "llamora.sqlite3", turn["before"], newest, told)
-        return [name for name, count in judged.items() if count and name != "acknowledged"]
+    def verify_migration(good: bool) -> list[str]:
+        events = [(0, "migrated")] if good else []
+        problems = check_migration(older / "llamora.sqlite3", state["before"], newest, events)
+        return [name for name, count in problems.items() if count and name != "acknowledged"]
 
-    def begin() -> tuple[Any, ...]:
+    def prepare_first_start() -> tuple[Any, ...]:
         shutil.rmtree(older, ignore_errors=True)
         return "migrate", older / "llamora.sqlite3"
 
-    def begun(_: bool) -> list[str]:
+    def verify_first_start(_: bool) -> list[str]:
         run_db_migrations(older / "llamora.sqlite3", resource("migrations"))
-        return [] if schema(older / "llamora.sqlite3") == newest else ["half"]
+        return [] if read_schema(older / "llamora.sqlite3") == newest else ["half"]
 
-    def into(command: str, *first: Any, name: str) -> Callable[[], tuple[Any, ...]]:
+    def preparing(command: str, *arguments: Any, name: str) -> Callable[[], tuple[Any, ...]]:
         def prepare() -> tuple[Any, ...]:
-            shutil.rmtree(made, ignore_errors=True)
-            return command, *first, made / name
+            shutil.rmtree(output_folder, ignore_errors=True)
+            return command, *arguments, output_folder / name
 
         return prepare
 
-    def whole(good: bool) -> list[str]:
-        there = [file for file in made.glob("*") if ".part" not in file.name]
-        wrong = [] if not good or there else ["lost"]
-        for file in there:
+    def verify_files(good: bool) -> list[str]:
+        files_made = [file for file in output_folder.glob("*") if ".part" not in file.name]
+        problems = [] if not good or files_made else ["lost"]
+        for file in files_made:
             if file.suffix == ".sqlite3":
-                wrong += [] if is_whole(file) else ["half"]
+                problems += [] if is_whole(file) else ["half"]
             else:
                 header = read_header(file)
-                header.unlock(store.code)
-        return wrong
+                header.unlock(store.recovery_code)
+        return problems
 
-    def restore() -> tuple[Any, ...]:
-        turn["there"] = turn["number"] if "there" in turn else contents.index(store.promises.lines())
-        turn["number"] = 1 - turn["there"]
-        return "restore", store.database, files[turn["number"]], store.code
+    def prepare_restore() -> tuple[Any, ...]:
+        state["there"] = state["number"] if "there" in state else contents.index(store.expected.entries())
+        state["number"] = 1 - state["there"]
+        return "restore", store.database, backup_files[state["number"]], store.recovery_code
 
-    def restored(good: bool) -> list[str]:
-        told = [(0, "restoring", turn["number"]), *([(0, "restored", turn["number"])] if good else [])]
-        judged, which = judge_restore(store, store.database, contents, turn["there"], told)
-        turn["number"] = which
-        return [name for name, count in judged.items() if count and name != "acknowledged"]
+    def verify_restore(good: bool) -> list[str]:
+        events = [(0, "restoring", state["number"]), *([(0, "restored", state["number"])] if good else [])]
+        problems, current = check_restore(store, store.database, contents, state["there"], events)
+        state["number"] = current
+        return [name for name, count in problems.items() if count and name != "acknowledged"]
 
     with closing(sqlite3.connect(store.database)) as connection:
         sealed = sealed_keys(connection, store.user_id)
-    master = bytes(keys_of(store.database, store.user_id, store.code).master)
+    master = bytes(load_keys(store.database, store.user_id, store.recovery_code).master)
     keys = (store.database, store.user_id, master, sealed)
     return [
-        Command("first start", begin, begun),
-        Command("migrate", migrate, migrated),
-        Command("copy", into("copy", store.database, name="copy.sqlite3"), whole),
-        Command("backup", into("backup", *keys, name="one.llamora"), whole),
-        Command("restore", restore, restored),
+        Command("first start", prepare_first_start, verify_first_start),
+        Command("migrate", prepare_migration, verify_migration),
+        Command("copy", preparing("copy", store.database, name="copy.sqlite3"), verify_files),
+        Command("backup", preparing("backup", *keys, name="one.llamora"), verify_files),
+        Command("restore", prepare_restore, verify_restore),
     ]
 
 
-def commanded(
-    found: Findings, folder: Path, library: Path, rng: random.Random, ways: tuple[str, ...], step: int
+def run_command_faults(
+    findings: Findings, folder: Path, library: Path, rng: random.Random, modes: tuple[str, ...], step: int
 ) -> int:
     """Every command; the words found in its files."""
     root = folder / "commanded"
     root.mkdir()
     faults = Faults(folder / "faults-of-commands")
-    with obeying(Watched(library, root, faults=faults.path)) as process:
+    with command_process(WatchedFolder(library, root, faults=faults.path)) as process:
         for command in commands(root, rng):
-            for way in ways:
-                for number in range(1 + rng.randrange(step), MOST, step):
-                    if not _command(found, process, faults, command, way, number):
+            for mode in modes:
+                for number in range(1 + rng.randrange(step), MAX_CHANGES, step):
+                    if not _fail_command(findings, process, faults, command, mode, number):
                         break
     return len(find_words(root, [WORD, PASSPHRASE]))
 
 
-def _command(found: Findings, process: Any, faults: Faults, command: Command, way: str, number: int) -> bool:
-    error, mode, kinds = WAYS[way]
-    words = command.prepare()
+def _fail_command(
+    findings: Findings, process: Any, faults: Faults, command: Command, mode_name: str, number: int
+) -> bool:
+    error, mode, kinds = FAULT_MODES[mode_name]
+    message = command.prepare()
     faults.arm(error, number, mode=mode, kinds=kinds)
-    process.send(words)
-    answer, sentence = process.recv()
+    process.send(message)
+    outcome, sentence = process.recv()
     hits = faults.disarm()
-    good = answer == "good"
+    has_succeeded = outcome == "good"
     if hits:
-        told = answer == "told" and SENTENCE.search(sentence.lower()) is not None
-        found.saw(told, f"{command.name}, {way}, {answer} {sentence if answer == 'told' else ''}", good=good)
-    for each in _holding(command, good):
-        found.wrong[f"{each} after {command.name}, {way}"] += 1
+        is_reported = outcome == "told" and ERROR_SENTENCE.search(sentence.lower()) is not None
+        findings.record(
+            is_reported,
+            f"{command.name}, {mode_name}, {outcome} {sentence if outcome == 'told' else ''}",
+            has_succeeded=has_succeeded,
+        )
+    for problem in _find_problems(command, has_succeeded):
+        findings.errors[f"{problem} after {command.name}, {mode_name}"] += 1
     process.send(command.prepare())
-    answer, sentence = process.recv()
-    if answer != "good":
-        found.wrong[f"does not work again: {command.name}, {way}, {answer}"] += 1
-    for each in _holding(command, answer == "good"):
-        found.wrong[f"{each} after {command.name} once more"] += 1
+    outcome, sentence = process.recv()
+    if outcome != "good":
+        findings.errors[f"does not work again: {command.name}, {mode_name}, {outcome}"] += 1
+    for problem in _find_problems(command, outcome == "good"):
+        findings.errors[f"{problem} after {command.name} once more"] += 1
     return bool(hits)
 
 
-def _holding(command: Command, good: bool) -> list[str]:
+def _find_problems(command: Command, good: bool) -> list[str]:
     try:
-        return command.holds(good)
+        return command.find_problems(good)
     except (StorageError, sqlite3.Error) as error:
         return [f"{type(error).__name__}"]
 
@@ -339,18 +366,18 @@ def _holding(command: Command, good: bool) -> list[str]:
 # -- all of it ---------------------------------------------------------------------------------------------
 
 
-def torture(folder: Path, seed: int, ways: tuple[str, ...] = tuple(WAYS), step: int = 1) -> dict[str, Any]:
+def torture(folder: Path, seed: int, modes: tuple[str, ...] = tuple(FAULT_MODES), step: int = 1) -> dict[str, Any]:
     """Run all of it, or every `step`-th change only. Raises disk.NoShim."""
-    library = build(folder)
-    found, rng = Findings(), random.Random(seed)
-    plain = served(found, folder, library, rng, ways, step)
-    plain += commanded(found, folder, library, rng, ways, step)
+    library = build_shim(folder)
+    findings, rng = Findings(), random.Random(seed)
+    plain_hits = run_server_faults(findings, folder, library, rng, modes, step)
+    plain_hits += run_command_faults(findings, folder, library, rng, modes, step)
     return {
-        "faults": found.tried,
-        "told_in_a_sentence": found.failed,
-        "served_all_the_same": found.served_all_the_same,
-        "plain": plain,
-        "wrong": dict(found.wrong),
+        "faults": findings.faults,
+        "told_in_a_sentence": findings.reported,
+        "served_all_the_same": findings.succeeded,
+        "plain": plain_hits,
+        "wrong": dict(findings.errors),
         "seed": seed,
     }
 
@@ -358,14 +385,14 @@ def torture(folder: Path, seed: int, ways: tuple[str, ...] = tuple(WAYS), step: 
 def main() -> int:
     """Run, print, and fail when something was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ways", nargs="*", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--ways", nargs="*", choices=list(FAULT_MODES), default=list(FAULT_MODES))
     parser.add_argument("--step", type=int, default=1, help="let every n-th change fail only")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as name:
         try:
             result = torture(Path(name), options.seed, tuple(options.ways), options.step)
-        except NoShim as reason:
+        except ShimUnavailable as reason:
             print(json.dumps({"skipped": str(reason)}))
             return 0
     print(json.dumps(result))

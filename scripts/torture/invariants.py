@@ -24,84 +24,96 @@ from llamora.vault.envelope import SealError, VaultError
 from llamora.vault.keys import Keyring, SealedDataKey, SealedKeys, open_keyring
 from llamora.vault.slots import KeySlot, open_slots
 
-KIND = {kind.table: kind for kind in RECORD_KINDS}
+KIND_BY_TABLE = {kind.table: kind for kind in RECORD_KINDS}
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ExpectedEntry:
     """An entry as its writer knows it. `before` are the earlier texts, newest first."""
 
     text: str
     revision: int = 1
     deleted: bool = False
-    before: tuple[str, ...] = ()
-    traces: frozenset[str] = frozenset()
+    earlier_texts: tuple[str, ...] = ()
+    tags: frozenset[str] = frozenset()
 
-    def edited(self, text: str) -> "Line":
+    def after_edit(self, text: str) -> "ExpectedEntry":
         """After an edit: what the text named as traces goes with it."""
-        traces = (self.traces - set(find_tags(self.text))) | set(find_tags(text))
-        return replace(self, text=text, revision=self.revision + 1, before=(self.text, *self.before), traces=traces)
+        tags = (self.tags - set(find_tags(self.text))) | set(find_tags(text))
+        return replace(
+            self, text=text, revision=self.revision + 1, earlier_texts=(self.text, *self.earlier_texts), tags=tags
+        )
 
-    def marked(self, *, deleted: bool) -> "Line":
+    def with_deleted(self, *, deleted: bool) -> "ExpectedEntry":
         """After it was deleted or brought back."""
         return replace(self, deleted=deleted, revision=self.revision + 1)
 
 
 @dataclass(slots=True)
-class Promises:
+class ExpectedState:
     """What was acknowledged; None stands for an entry that was erased."""
 
-    kept: dict[bytes, Line | None] = field(default_factory=dict[bytes, "Line | None"])
-    under_way: dict[int, dict[bytes, Line | None]] = field(default_factory=dict[int, "dict[bytes, Line | None]"])
+    expected: dict[bytes, ExpectedEntry | None] = field(default_factory=dict[bytes, "ExpectedEntry | None"])
+    in_progress: dict[int, dict[bytes, ExpectedEntry | None]] = field(
+        default_factory=dict[int, "dict[bytes, ExpectedEntry | None]"]
+    )
     acknowledged: int = 0
 
     def begin(
-        self, hand: int, entry: bytes, after: Line | None, beside: Mapping[bytes, Line] = MappingProxyType({})
+        self,
+        writer_number: int,
+        entry: bytes,
+        expected: ExpectedEntry | None,
+        also_changed: Mapping[bytes, ExpectedEntry] = MappingProxyType({}),
     ) -> None:
         """A hand is about to bring an entry into the state `after`, and by the same action others `beside` it."""
-        self.under_way[hand] = {entry: after, **beside}
+        self.in_progress[writer_number] = {entry: expected, **also_changed}
 
-    def done(self, hand: int) -> None:
+    def done(self, writer_number: int) -> None:
         """What that hand was about to do is acknowledged."""
-        self.kept.update(self.under_way.pop(hand))
+        self.expected.update(self.in_progress.pop(writer_number))
         self.acknowledged += 1
 
-    def refused(self, hand: int) -> None:
+    def refused(self, writer_number: int) -> None:
         """What that hand was about to do was refused, with a sentence: nothing of it happened."""
-        self.under_way.pop(hand)
+        self.in_progress.pop(writer_number)
 
-    def take(self, told: Iterable[tuple[Any, ...]]) -> None:
+    def replay(self, events: Iterable[tuple[Any, ...]]) -> None:
         """Enter what a process told, each with the place of the disk's log before it."""
-        for _, word, *rest in told:
-            if word in ("begin", "done", "refused"):
-                getattr(self, word)(*rest)
+        for _, event_name, *rest in events:
+            if event_name in ("begin", "done", "refused"):
+                getattr(self, event_name)(*rest)
 
-    def lines(self) -> dict[bytes, Line]:
+    def entries(self) -> dict[bytes, ExpectedEntry]:
         """The entries that there are."""
-        return {entry: line for entry, line in self.kept.items() if line is not None}
+        return {entry: line for entry, line in self.expected.items() if line is not None}
 
-    def settle(self, found: dict[bytes, Line]) -> tuple[int, int]:
+    def reconcile(self, actual: dict[bytes, ExpectedEntry]) -> tuple[int, int]:
         """(acknowledged deeds that are lost, deeds that half happened); takes what was found as the new truth."""
-        lost = half = 0
-        targets: dict[bytes, Line | None] = {}
-        for after in self.under_way.values():
-            targets |= after
-            changed = {found.get(entry) == line for entry, line in after.items() if line != self.kept.get(entry)}
-            half += len(changed) > 1  # some of what one action does, and not all of it
-        for entry in self.kept.keys() | targets.keys() | found.keys():
-            there, before = found.get(entry), self.kept.get(entry)
-            if there == before or (entry in targets and there == targets[entry]):
+        lost = half_done = 0
+        targets: dict[bytes, ExpectedEntry | None] = {}
+        for targets_of_writer in self.in_progress.values():
+            targets |= targets_of_writer
+            changed = {
+                actual.get(entry) == target
+                for entry, target in targets_of_writer.items()
+                if target != self.expected.get(entry)
+            }
+            half_done += len(changed) > 1  # some of what one action does, and not all of it
+        for entry in self.expected.keys() | targets.keys() | actual.keys():
+            actual_entry, before = actual.get(entry), self.expected.get(entry)
+            if actual_entry == before or (entry in targets and actual_entry == targets[entry]):
                 continue
-            if entry in targets and there is not None and before is not None:
-                half += 1
+            if entry in targets and actual_entry is not None and before is not None:
+                half_done += 1
             else:
                 lost += 1
-        self.kept = dict(found)
-        self.under_way.clear()
-        return lost, half
+        self.expected = dict(actual)
+        self.in_progress.clear()
+        return lost, half_done
 
 
-def keys_of(database: Path, user_id: bytes, code: str) -> Keyring:
+def load_keys(database: Path, user_id: bytes, code: str) -> Keyring:
     """Open the user's keys as the file has them now, with the recovery code."""
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("BEGIN")  # one instant
@@ -114,66 +126,68 @@ def keys_of(database: Path, user_id: bytes, code: str) -> Keyring:
     return open_keyring(user_id, open_slots(user_id, [KeySlot(*slot) for slot in slots], code), sealed)
 
 
-def lines_of(database: Path, keys: Keyring) -> dict[bytes, Line]:
+def load_entries(database: Path, keys: Keyring) -> dict[bytes, ExpectedEntry]:
     """Every entry of a writer as the file has it. Raises vault.envelope.SealError for a record that does not open."""
     with closing(sqlite3.connect(database)) as connection:
 
         def rows(table: str, *columns: str) -> Iterable[tuple[Any, ...]]:
-            names = ", ".join((KIND[table].id_column, KIND[table].revision_column, "sealed", *columns))
+            names = ", ".join(
+                (KIND_BY_TABLE[table].id_column, KIND_BY_TABLE[table].revision_column, "sealed", *columns)
+            )
             return connection.execute(f"SELECT {names} FROM {table} WHERE user_id=?", (keys.user_id,))  # noqa: S608
 
-        before: dict[bytes, list[tuple[int, str]]] = {}
+        earlier_texts: dict[bytes, list[tuple[int, str]]] = {}
         for version, revision, sealed, entry in rows("versions", "entry_id"):
-            record = json.loads(KIND["versions"].open(keys, version, revision, sealed))
-            before.setdefault(entry, []).append((record["revision"], record["text"]))
-        names = {row[0]: KIND["tags"].open(keys, *row).decode() for row in rows("tags")}
-        traces: dict[bytes, set[str]] = {}
+            record = json.loads(KIND_BY_TABLE["versions"].open(keys, version, revision, sealed))
+            earlier_texts.setdefault(entry, []).append((record["revision"], record["text"]))
+        names = {row[0]: KIND_BY_TABLE["tags"].open(keys, *row).decode() for row in rows("tags")}
+        tags: dict[bytes, set[str]] = {}
         links = connection.execute("SELECT entry_id, tag FROM entry_tags WHERE user_id=?", (keys.user_id,))
-        for entry, trace in links:
-            traces.setdefault(entry, set()).add(names[trace])
-        found: dict[bytes, Line] = {}
+        for entry, tag_id in links:
+            tags.setdefault(entry, set()).add(names[tag_id])
+        entries: dict[bytes, ExpectedEntry] = {}
         for entry, revision, sealed in rows("entries"):
-            record = Entry.from_bytes(entry, revision, KIND["entries"].open(keys, entry, revision, sealed))
-            found[entry] = Line(
+            record = Entry.from_bytes(entry, revision, KIND_BY_TABLE["entries"].open(keys, entry, revision, sealed))
+            entries[entry] = ExpectedEntry(
                 record.text,
                 revision,
                 record.deleted is not None,
-                tuple(text for _, text in sorted(before.pop(entry, []), reverse=True)),
-                frozenset(traces.pop(entry, ())),
+                tuple(text for _, text in sorted(earlier_texts.pop(entry, []), reverse=True)),
+                frozenset(tags.pop(entry, ())),
             )
-        listed: set[bytes] = set()
+        trashed_ids: set[bytes] = set()
         for row in rows("trash"):
-            listed = {bytes.fromhex(item["id"]) for item in json.loads(KIND["trash"].open(keys, *row))}
-    if before or traces or listed != {entry for entry, line in found.items() if line.deleted}:
-        raise HalfDone("versions, traces or the list of deleted entries do not go with the entries")
-    return found
+            trashed_ids = {bytes.fromhex(item["id"]) for item in json.loads(KIND_BY_TABLE["trash"].open(keys, *row))}
+    if earlier_texts or tags or trashed_ids != {entry for entry, line in entries.items() if line.deleted}:
+        raise HalfDoneError("versions, traces or the list of deleted entries do not go with the entries")
+    return entries
 
 
-class HalfDone(Exception):
+class HalfDoneError(Exception):
     """Two records that one action writes do not go together."""
 
 
-def check(database: Path, user_id: bytes, code: str, promises: Promises) -> dict[str, int]:
+def check_store(database: Path, user_id: bytes, code: str, expected: ExpectedState) -> dict[str, int]:
     """Look at a store after a crash: what is lost, what is half done, what is damaged."""
     try:
-        keys = keys_of(database, user_id, code)
+        keys = load_keys(database, user_id, code)
         damage = run_checks(database, resource("migrations"), keys).damage
-        lost, half = promises.settle(lines_of(database, keys))
-    except HalfDone:
+        lost, half_done = expected.reconcile(load_entries(database, keys))
+    except HalfDoneError:
         return {"lost": 0, "half": 1, "damaged": 0}
     except (SealError, StorageError, sqlite3.Error, KeyError):
         return {"lost": 0, "half": 0, "damaged": 1}
-    return {"lost": lost, "half": half, "damaged": len(damage)}
+    return {"lost": lost, "half": half_done, "damaged": len(damage)}
 
 
-def broken_files(folder: Path, code: str) -> tuple[int, int]:
+def count_broken_files(folder: Path, recovery_code: str) -> tuple[int, int]:
     """(backups and copies under their names that are not whole, how many there are)."""
     broken = total = 0
     for file in folder.rglob("*.llamora"):
         total += 1
         try:
             header: Header = read_header(file)
-            verify_backup(file, header, header.unlock(code))
+            verify_backup(file, header, header.unlock(recovery_code))
         except (BackupError, VaultError):
             broken += 1
     for file in folder.rglob("*.sqlite3"):
@@ -183,10 +197,10 @@ def broken_files(folder: Path, code: str) -> tuple[int, int]:
     return broken, total
 
 
-def is_whole(copy: Path) -> bool:
+def is_whole(copy_path: Path) -> bool:
     """Whether a copy of the database passes its check and has a writer in it."""
     try:
-        with closing(sqlite3.connect(f"file:{copy}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"file:{copy_path}?mode=ro", uri=True)) as connection:
             return connection.execute("PRAGMA integrity_check").fetchone() == ("ok",) and bool(
                 connection.execute("SELECT 1 FROM users").fetchone()
             )

@@ -23,173 +23,187 @@ from typing import Any
 
 from llamora.persistence import run_db_migrations
 from llamora.settings import resource
-from scripts.torture.disk import Disk, How, NoShim, Watched, build, records
-from scripts.torture.invariants import Line, Promises
+from scripts.torture.disk import ShimUnavailable, SimulatedDisk, UnsyncedLoss, WatchedFolder, build_shim, read_records
+from scripts.torture.invariants import ExpectedEntry, ExpectedState
 from scripts.torture.kill import (
-    QUIET,
-    Found,
-    Served,
+    WITHOUT_MODELS,
+    ServedJournal,
     Store,
-    judge_migration,
-    judge_restore,
-    judge_work,
-    killed,
-    older_journal,
-    rows,
-    schema,
-    two_backups,
+    Totals,
+    all_rows,
+    check_migration,
+    check_restore,
+    check_work,
+    copy_older_journal,
+    make_two_backups,
+    read_schema,
+    run_until_killed,
 )
-from scripts.torture.writers import HANDS, WORD
+from scripts.torture.writers import WORD, WRITER_COUNT
 from tests.scan import find_words
 
 CUTS_OF_A_RUN = 25
 SECONDS_OF_A_RUN = {"entries": 1.0, "rotate": 1.5, "backup": 1.5, "migrate": 3.0, "restore": 1.0, "served": 2.0}
-HOW: tuple[How, ...] = ("nothing", "nothing", "some", "some", "some", "some", "all")
+LOSS_CHOICES: tuple[UnsyncedLoss, ...] = ("nothing", "nothing", "some", "some", "some", "some", "all")
 
-Told = list[tuple[Any, ...]]
-Judge = Callable[[Path, Told], dict[str, int]]
+Events = list[tuple[Any, ...]]
+Judge = Callable[[Path, Events], dict[str, int]]
 
 
 @dataclass(slots=True)
-class Run:
+class Recording:
     """One run on a watched disk: what was told, each with its place in the log, and how what is left is judged."""
 
     root: Path
-    disk: Disk
+    disk: SimulatedDisk
     log: bytes
-    told: Told
+    events: Events
     judge: Judge
 
 
 @dataclass(slots=True)
-class Placed(Promises):
+class RecordedState(ExpectedState):
     """A book of promises that notes at which place of the log each was made."""
 
     log: Path = Path()
-    told: Told = field(default_factory=list["tuple[Any, ...]"])
-    turn: threading.Lock = field(default_factory=threading.Lock)
+    events: Events = field(default_factory=list["tuple[Any, ...]"])
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def _note(self, *words: Any) -> None:
-        with self.turn:
-            self.told.append((self.log.stat().st_size, *words))
+    def _record(self, *words: Any) -> None:
+        with self.lock:
+            self.events.append((self.log.stat().st_size, *words))
 
     def begin(
-        self, hand: int, entry: bytes, after: Line | None, beside: Mapping[bytes, Line] = MappingProxyType({})
+        self,
+        writer_number: int,
+        entry: bytes,
+        expected: ExpectedEntry | None,
+        also_changed: Mapping[bytes, ExpectedEntry] = MappingProxyType({}),
     ) -> None:
         """Before it is sent."""
-        self._note("begin", hand, entry, after, dict(beside))
-        Promises.begin(self, hand, entry, after, beside)
+        self._record("begin", writer_number, entry, expected, dict(also_changed))
+        ExpectedState.begin(self, writer_number, entry, expected, also_changed)
 
-    def done(self, hand: int) -> None:
+    def done(self, writer_number: int) -> None:
         """After the answer has come."""
-        self._note("done", hand)
-        Promises.done(self, hand)
+        self._record("done", writer_number)
+        ExpectedState.done(self, writer_number)
 
-    def refused(self, hand: int) -> None:
+    def refused(self, writer_number: int) -> None:
         """After it was refused."""
-        self._note("refused", hand)
-        Promises.refused(self, hand)
+        self._record("refused", writer_number)
+        ExpectedState.refused(self, writer_number)
 
 
-def a_run(kind: str, folder: Path, library: Path, rng: random.Random, share: float) -> Run:
+def record_run(kind: str, folder: Path, library: Path, rng: random.Random, share: float) -> Recording:
     """Let something work on a watched disk until it is killed."""
     root = folder / "disk"
     root.mkdir(parents=True)
-    watched = Watched(library, root, log=folder / "log")
+    watched = WatchedFolder(library, root, log=folder / "log")
     if kind == "served":
-        return served(folder, watched, share)
+        return record_server_run(folder, watched, share)
     seconds = SECONDS_OF_A_RUN[kind] * share
     if kind == "migrate":
-        order = older_journal(root / "data", rng)
-        before, newest = rows(order.database), _newest(folder)
-        disk = Disk(root)
-        told = killed(kind, order, seconds, watched.env, late=True)
-        return Run(
+        order = copy_older_journal(root / "data", rng)
+        before, newest = all_rows(order.database), _newest_schema(folder)
+        disk = SimulatedDisk(root)
+        events = run_until_killed(kind, order, seconds, watched.env, after_first_acknowledgement=True)
+        return Recording(
             root,
             disk,
-            _read(watched),
-            told,
-            lambda data, t: judge_migration(data / "llamora.sqlite3", before, newest, t),
+            _read_log(watched),
+            events,
+            lambda data, t: check_migration(data / "llamora.sqlite3", before, newest, t),
         )
-    store = Store.new(root / "data")
+    store = Store.create(root / "data")
     if kind == "restore":
-        files, contents = two_backups(store, rng)
-        there = contents.index(store.promises.lines())
-        disk = Disk(root)
-        told = killed(kind, store.order(rng.randrange(2**31), files=files), seconds, watched.env, late=True)
-        return Run(
+        files, contents = make_two_backups(store, rng)
+        current = contents.index(store.expected.entries())
+        disk = SimulatedDisk(root)
+        events = run_until_killed(
+            kind,
+            store.new_job(rng.randrange(2**31), files=files),
+            seconds,
+            watched.env,
+            after_first_acknowledgement=True,
+        )
+        return Recording(
             root,
             disk,
-            _read(watched),
-            told,
-            lambda data, t: judge_restore(store, data / "llamora.sqlite3", contents, there, t)[0],
+            _read_log(watched),
+            events,
+            lambda data, t: check_restore(store, data / "llamora.sqlite3", contents, current, t)[0],
         )
-    disk = Disk(root)
-    told = killed(kind, store.order(rng.randrange(2**31)), seconds, watched.env, late=True)
+    disk = SimulatedDisk(root)
+    events = run_until_killed(
+        kind, store.new_job(rng.randrange(2**31)), seconds, watched.env, after_first_acknowledgement=True
+    )
 
-    def judge(data: Path, until: Told) -> dict[str, int]:
-        return judge_work(replace(store, promises=Promises()), data, until)
+    def judge(data: Path, events: Events) -> dict[str, int]:
+        return check_work(replace(store, expected=ExpectedState()), data, events)
 
-    return Run(root, disk, _read(watched), told, judge)
+    return Recording(root, disk, _read_log(watched), events, judge)
 
 
-def served(folder: Path, watched: Watched, share: float) -> Run:
+def record_server_run(folder: Path, watched: WatchedFolder, share: float) -> Recording:
     """A whole server from its first start on, a writer who registers, and four hands that post."""
     assert watched.log is not None
-    disk = Disk(watched.root)
-    promises = Placed(log=watched.log)
-    one = Served.begin(watched.root, folder / "cache", {**QUIET, **watched.env})
-    promises.told.append((watched.log.stat().st_size, "registered"))
-    one.store.promises = promises
-    process = one.server.process
+    disk = SimulatedDisk(watched.root)
+    expected = RecordedState(log=watched.log)
+    server = ServedJournal.start(watched.root, folder / "cache", {**WITHOUT_MODELS, **watched.env})
+    expected.events.append((watched.log.stat().st_size, "registered"))
+    server.store.expected = expected
+    process = server.server.process
     assert process is not None
-    hands = [threading.Thread(target=one.post, args=(n, random.Random(n), {})) for n in range(HANDS)]
-    for hand in hands:
-        hand.start()
+    threads = [
+        threading.Thread(target=server.post_until_killed, args=(n, random.Random(n), {})) for n in range(WRITER_COUNT)
+    ]
+    for thread in threads:
+        thread.start()
     time.sleep(SECONDS_OF_A_RUN["served"] * share)
     process.kill()
     process.wait()
-    for hand in hands:
-        hand.join()
+    for thread in threads:
+        thread.join()
 
-    def judge(data: Path, until: Told) -> dict[str, int]:
-        if any(words[1] == "registered" for words in until):
-            return judge_work(replace(one.store, promises=Promises()), data, until)
+    def judge(data: Path, events: Events) -> dict[str, int]:
+        if any(words[1] == "registered" for words in events):
+            return check_work(replace(server.store, expected=ExpectedState()), data, events)
         if (data / "llamora.sqlite3").exists():
             run_db_migrations(data / "llamora.sqlite3", resource("migrations"))
         return {}
 
-    return Run(watched.root, disk, _read(watched), promises.told, judge)
+    return Recording(watched.root, disk, _read_log(watched), expected.events, judge)
 
 
-def _newest(folder: Path) -> list[tuple[str, str]]:
+def _newest_schema(folder: Path) -> list[tuple[str, str]]:
     run_db_migrations(folder / "newest.sqlite3", resource("migrations"))
-    return schema(folder / "newest.sqlite3")
+    return read_schema(folder / "newest.sqlite3")
 
 
-def _read(watched: Watched) -> bytes:
+def _read_log(watched: WatchedFolder) -> bytes:
     assert watched.log is not None
     return watched.log.read_bytes()
 
 
-def moments(run: Run, count: int, rng: random.Random) -> list[int]:
+def choose_moments(run: Recording, count: int, rng: random.Random) -> list[int]:
     """Where the power is cut: half of the times just after something was acknowledged, else anywhere."""
-    anywhere = [0, *(end for end, *_ in records(run.log))]
-    acknowledged = [place for place, word, *_ in run.told if word not in ("begin", "restoring")] or anywhere
-    return sorted(rng.choice(acknowledged if rng.random() < 0.5 else anywhere) for _ in range(count))
+    record_ends = [0, *(end for end, *_ in read_records(run.log))]
+    acknowledged_at = [place for place, word, *_ in run.events if word not in ("begin", "restoring")] or record_ends
+    return sorted(rng.choice(acknowledged_at if rng.random() < 0.5 else record_ends) for _ in range(count))
 
 
-def cuts(run: Run, count: int, folder: Path, rng: random.Random) -> Iterator[dict[str, int]]:
+def cut_power(run: Recording, count: int, folder: Path, rng: random.Random) -> Iterator[dict[str, int]]:
     """Cut the power of a run so often, each time at another moment, and judge what is left."""
-    for moment in moments(run, count, rng):
-        run.disk.forward(run.log, moment)
-        left = folder / "left"
-        run.disk.leave(left, rng.choice(HOW), rng)
-        until = [words for words in run.told if words[0] <= moment]
-        found = run.judge(left / "data", until)
-        found["plain"] = len(find_words(left, [WORD]))
-        yield found
-        shutil.rmtree(left)
+    for moment in choose_moments(run, count, rng):
+        run.disk.replay(run.log, moment)
+        remains = folder / "left"
+        run.disk.write_after_cut(remains, rng.choice(LOSS_CHOICES), rng)
+        events = [words for words in run.events if words[0] <= moment]
+        counts = run.judge(remains / "data", events)
+        counts["plain"] = len(find_words(remains, [WORD]))
+        yield counts
+        shutil.rmtree(remains)
 
 
 def torture(
@@ -201,21 +215,23 @@ def torture(
     share: float = 1.0,
 ) -> dict[str, Any]:
     """Cut so often, or as often as fits into `seconds`; `share` shortens the runs. Raises NoShim."""
-    library = build(folder)
-    rng, found, end = random.Random(seed), Found(), time.monotonic() + seconds
-    each = min(CUTS_OF_A_RUN, -(-count // len(kinds)))
+    library = build_shim(folder)
+    rng, totals, deadline = random.Random(seed), Totals(), time.monotonic() + seconds
+    cuts_per_run = min(CUTS_OF_A_RUN, -(-count // len(kinds)))
     number = 0
-    while (done := sum(found.kills.values())) < count and time.monotonic() < end:
+    while (cuts_done := sum(totals.kills.values())) < count and time.monotonic() < deadline:
         kind = kinds[number % len(kinds)]
-        place = folder / f"run-{number}"
-        for one in cuts(a_run(kind, place, library, rng, share), min(each, count - done), place, rng):
-            found.add(kind, **one)
+        run_folder = folder / f"run-{number}"
+        for cut_counts in cut_power(
+            record_run(kind, run_folder, library, rng, share), min(cuts_per_run, count - cuts_done), run_folder, rng
+        ):
+            totals.add(kind, **cut_counts)
         with suppress(OSError):
-            shutil.rmtree(place)
+            shutil.rmtree(run_folder)
         number += 1
-    counts = {name: getattr(found, name) for name in ("acknowledged", "lost", "half", "damaged", "plain", "files")}
-    total = sum(found.kills.values())
-    return {"cuts": total, "by_kind": dict(found.kills), **counts, "wrong": dict(found.wrong), "seed": seed}
+    counts = {name: getattr(totals, name) for name in ("acknowledged", "lost", "half", "damaged", "plain", "files")}
+    total = sum(totals.kills.values())
+    return {"cuts": total, "by_kind": dict(totals.kills), **counts, "wrong": dict(totals.errors), "seed": seed}
 
 
 def main() -> int:
@@ -228,7 +244,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="power-", ignore_cleanup_errors=True) as name:
         try:
             result = torture(options.cuts, Path(name), options.seed, seconds=options.seconds)
-        except NoShim as reason:
+        except ShimUnavailable as reason:
             print(json.dumps({"skipped": str(reason)}))
             return 0
     print(json.dumps(result))

@@ -15,15 +15,15 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from scripts.torture.invariants import check
-from scripts.torture.kill import Found, Served, posted
-from scripts.torture.writers import HANDS, WORD
+from scripts.torture.invariants import check_store
+from scripts.torture.kill import ServedJournal, Totals, plan_request
+from scripts.torture.writers import WORD, WRITER_COUNT
 from tests.scan import find_words
 from tests.server_process import Server
 
-BEFORE = 60  # entries that are there already
-MOST_SECONDS = 3.2  # to the kill; most of the work is done after two seconds
-LONGEST = 120.0  # seconds for the last change to end
+INITIAL_ENTRIES = 60  # entries that are there already
+MAX_SECONDS_TO_KILL = 3.2  # to the kill; most of the work is done after two seconds
+LAST_CHANGE_TIMEOUT = 120.0  # seconds for the last change to end
 
 
 def keys_and_epochs(server: Server) -> tuple[list[int], set[bytes]]:
@@ -35,36 +35,36 @@ def keys_and_epochs(server: Server) -> tuple[list[int], set[bytes]]:
 
 def torture(kills: int, folder: Path, cache: Path, seed: int, seconds: float = 1e9) -> dict[str, object]:
     """Run all rounds, or as many as fit into `seconds`."""
-    rng, found, until = random.Random(seed), Found(), time.monotonic() + seconds
-    one = Served.begin(folder / "rotated", cache)
-    for _ in range(BEFORE):
-        entry, after, path, form = posted("write", rng.randrange(HANDS), rng, {})
-        assert one.writer.post(path, form, fragment=True).status_code == 200
-        one.store.promises.kept[entry] = after
+    rng, totals, deadline = random.Random(seed), Totals(), time.monotonic() + seconds
+    served = ServedJournal.start(folder / "rotated", cache)
+    for _ in range(INITIAL_ENTRIES):
+        entry, expected, path, form = plan_request("write", rng.randrange(WRITER_COUNT), rng, {})
+        assert served.user.post(path, form, fragment=True).status_code == 200
+        served.store.expected.expected[entry] = expected
     for _ in range(kills):
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             break
-        answer = one.writer.post("/you/key", {"passphrase": one.writer.passphrase})
+        answer = served.user.post("/you/key", {"passphrase": served.user.passphrase})
         assert answer.status_code in (303, 409), answer.status_code  # 409: the change of an earlier round goes on
-        found.add("rotation", **one.round(rng, MOST_SECONDS))
-    end = time.monotonic() + LONGEST
-    while len(keys_and_epochs(one.server)[0]) > 1 and time.monotonic() < end:
-        one.writer.get("/d/today")
+        totals.add("rotation", **served.run_round(rng, MAX_SECONDS_TO_KILL))
+    last_deadline = time.monotonic() + LAST_CHANGE_TIMEOUT
+    while len(keys_and_epochs(served.server)[0]) > 1 and time.monotonic() < last_deadline:
+        served.user.get("/d/today")
         time.sleep(0.2)
-    keys, epochs = keys_and_epochs(one.server)
-    store = one.store
-    left = check(store.database, store.user_id, store.code, store.promises)
-    one.server.stop()
+    keys, epochs = keys_and_epochs(served.server)
+    store = served.store
+    result = check_store(store.database, store.user_id, store.recovery_code, store.expected)
+    served.server.stop()
     return {
-        "kills": found.kills["rotation"],
-        "acknowledged": found.acknowledged,
-        "lost": found.lost + left["lost"],
-        "half": found.half + left["half"],
-        "damaged": found.damaged + left["damaged"],
+        "kills": totals.kills["rotation"],
+        "acknowledged": totals.acknowledged,
+        "lost": totals.lost + result["lost"],
+        "half": totals.half + result["half"],
+        "damaged": totals.damaged + result["damaged"],
         "changes": keys[-1] - 1,
         "keys": len(keys),
         "epochs": len(epochs),
-        "plain": len(find_words(one.server.folder, [WORD])),
+        "plain": len(find_words(served.server.folder, [WORD])),
         "seed": seed,
     }
 
@@ -79,8 +79,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="rotation-", ignore_cleanup_errors=True) as name:
         result = torture(options.kills, Path(name), Path(name) / "cache", options.seed, options.seconds)
     print(json.dumps(result))
-    bad = any(result[name] for name in ("lost", "half", "damaged", "plain"))
-    return 1 if bad or result["keys"] != 1 or result["epochs"] != 1 else 0
+    has_failed = any(result[name] for name in ("lost", "half", "damaged", "plain"))
+    return 1 if has_failed or result["keys"] != 1 or result["epochs"] != 1 else 0
 
 
 if __name__ == "__main__":

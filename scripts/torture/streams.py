@@ -30,20 +30,20 @@ from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.settings import CryptoSettings, SessionSettings
 from tests.scripted_model import ModelThread, Reply
-from tests.server_process import Server, Writer
+from tests.server_process import HttpUser, Server
 
 WORDS = "heron weir 雨 naïve 🪶 river don’t 120 % a—b quiet Ünter late & <slow> nothing of it".split()
 DAY = "2026-11-20"
-PROMISE = 0.5  # seconds
+DURABLE_AFTER_SECONDS = 0.5  # seconds
 
 
-def some_text(rng: random.Random) -> str:
+def random_text(rng: random.Random) -> str:
     """Paragraphs without marks of Markdown: then what is shown is the text itself."""
     paragraphs = [" ".join(rng.choice(WORDS) for _ in range(rng.randrange(8, 40))) for _ in range(rng.randrange(1, 4))]
     return "\n\n".join(paragraphs)
 
 
-def in_pieces(text: str, rng: random.Random) -> list[str]:
+def split_randomly(text: str, rng: random.Random) -> list[str]:
     """The text cut at random places, also inside of words."""
     pieces: list[str] = []
     while text:
@@ -53,18 +53,18 @@ def in_pieces(text: str, rng: random.Random) -> list[str]:
     return pieces
 
 
-def shown(markup: str) -> str:
+def visible_text(html_text: str) -> str:
     """What a person reads in a piece of a page, white space single."""
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", markup)).split())
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", html_text)).split())
 
 
-def of_reply(page: str, reply: str) -> str:
+def visible_reply_text(page: str, reply: str) -> str:
     """The words of one reply on a page."""
-    found = re.search(rf'id="r-{reply}".*?<div class="prose" hx-ignore>(.*?)</div>', page, re.DOTALL)
-    return "" if found is None or 'class="waiting"' in found[1] else shown(found[1])
+    match = re.search(rf'id="r-{reply}".*?<div class="prose" hx-ignore>(.*?)</div>', page, re.DOTALL)
+    return "" if match is None or 'class="waiting"' in match[1] else visible_text(match[1])
 
 
-def events_of(client: httpx.Client, reply: str, stop: float | None = None) -> Iterator[tuple[float, str]]:
+def read_events(client: httpx.Client, reply: str, until: float | None = None) -> Iterator[tuple[float, str]]:
     """(moment, words) of each event that brings text, up to the end or to the moment `stop`."""
     data: list[str] = []
     with client.stream("GET", f"/r/{reply}/events") as stream:
@@ -74,40 +74,40 @@ def events_of(client: httpx.Client, reply: str, stop: float | None = None) -> It
             elif not line and data:
                 text, data = "\n".join(data), []
                 if text.startswith("<hx-partial"):
-                    yield time.monotonic(), of_reply(text, reply)
+                    yield time.monotonic(), visible_reply_text(text, reply)
                 elif text and "waiting" not in text:
-                    yield time.monotonic(), shown(text)
-            if stop is not None and time.monotonic() >= stop:
+                    yield time.monotonic(), visible_text(text)
+            if until is not None and time.monotonic() >= until:
                 break
 
 
-def another(writer: Writer) -> httpx.Client:
+def new_client(user: HttpUser) -> httpx.Client:
     """A connection of its own, which any worker may take."""
-    return httpx.Client(base_url=writer.url, cookies=writer.http.cookies, timeout=30, trust_env=False)
+    return httpx.Client(base_url=user.url, cookies=user.http.cookies, timeout=30, trust_env=False)
 
 
-def ask(writer: Writer, text: str) -> str:
+def ask_for_reply(user: HttpUser, text: str) -> str:
     """Ask for a reply to a new entry, and return its id."""
-    entry = writer.write(text, DAY)
-    answer = writer.post(f"/e/{entry}/replies", {}, fragment=True)
-    assert answer.status_code == 200, answer.text
-    return answer.text.split("/r/")[1][:32]
+    entry = user.write(text, DAY)
+    response = user.post(f"/e/{entry}/replies", {}, fragment=True)
+    assert response.status_code == 200, response.text
+    return response.text.split("/r/")[1][:32]
 
 
-def disturb(writer: Writer, reply: str, rng: random.Random, actions: int, whole: str) -> list[str]:
+def disturb(user: HttpUser, reply: str, rng: random.Random, actions: int, full_text: str) -> list[str]:
     """Reload, leave and come back, at random moments; returns what was not a beginning of the whole."""
-    wrong: list[str] = []
+    errors: list[str] = []
 
-    def act(kind: str, wait: float, stay: float) -> None:
+    def act(kind: str, wait: float, follow_seconds: float) -> None:
         time.sleep(wait)
-        with another(writer) as client:
+        with new_client(user) as client:
             if kind == "reload":
-                seen = [of_reply(client.get(f"/d/{DAY}").text, reply)]
+                texts = [visible_reply_text(client.get(f"/d/{DAY}").text, reply)]
             else:
-                seen = [words for _, words in events_of(client, reply, time.monotonic() + stay)]
-        wrong.extend(f"{kind}: {words!r}" for words in seen if not whole.startswith(words))
-        if any(len(later) < len(earlier) for earlier, later in pairwise(seen)):
-            wrong.append(f"{kind}: it shrank")
+                texts = [words for _, words in read_events(client, reply, time.monotonic() + follow_seconds)]
+        errors.extend(f"{kind}: {words!r}" for words in texts if not full_text.startswith(words))
+        if any(len(later) < len(earlier) for earlier, later in pairwise(texts)):
+            errors.append(f"{kind}: it shrank")
 
     threads = [
         threading.Thread(
@@ -119,14 +119,14 @@ def disturb(writer: Writer, reply: str, rng: random.Random, actions: int, whole:
         thread.start()
     for thread in threads:
         thread.join()
-    return wrong
+    return errors
 
 
-async def stored(server: Server, writer: Writer) -> dict[str, Entry]:
+async def read_replies(server: Server, user: HttpUser) -> dict[str, Entry]:
     """All replies as the store holds them, opened with the writer's passphrase beside the running server."""
     db = await LocalDB.open(server.data / "llamora.sqlite3")
     accounts = Accounts(db, CryptoSettings(kdf_target_ms=0), SessionSettings(), b"x" * 32, lambda _: None)
-    _, keys = await accounts.sign_in(writer.name, writer.passphrase)
+    _, keys = await accounts.sign_in(user.name, user.passphrase)
     entries = await db.entries.get_many(keys, list(await db.entries.revisions(keys.user_id)))
     await db.close()
     return {entry.id.hex(): entry for entry in entries if entry.role == "reply"}
@@ -138,54 +138,56 @@ def torture(actions: int, kills: int, workers: int, folder: Path, cache: Path, s
     model = ModelThread()
     env = {**model.env, "LLAMORA_SERVER__WORKERS": str(workers), "LLAMORA_LLM__SLOTS": "4"}
     server = Server(folder / "streams", cache, mode="prod", env=env).start()
-    writer = Writer(server.url).register()
-    done, wrong, sent = 0, list[str](), dict[str, str]()
-    while done < actions:
-        text = some_text(rng)
-        count = min(5, actions - done)
-        model.model.script(Reply(in_pieces(text, rng), piece_delay=0.015))
-        reply = ask(writer, f"Number {done}.")
-        wrong += disturb(writer, reply, rng, count, " ".join(text.split()))
-        with another(writer) as client:
-            last = list(events_of(client, reply))[-1][1]
-        wrong += [] if last == " ".join(text.split()) else [f"the last event: {last!r}"]
-        sent[reply] = text
-        done += count
-    kept = asyncio.run(stored(server, writer)) if sent else {}
-    differing = [reply for reply, text in sent.items() if kept[reply].text.encode() != text.encode()]
+    user = HttpUser(server.url).register()
+    actions_done, errors, texts_sent = 0, list[str](), dict[str, str]()
+    while actions_done < actions:
+        text = random_text(rng)
+        count = min(5, actions - actions_done)
+        model.model.script(Reply(split_randomly(text, rng), piece_delay=0.015))
+        reply = ask_for_reply(user, f"Number {actions_done}.")
+        errors += disturb(user, reply, rng, count, " ".join(text.split()))
+        with new_client(user) as client:
+            last_text = list(read_events(client, reply))[-1][1]
+        errors += [] if last_text == " ".join(text.split()) else [f"the last event: {last_text!r}"]
+        texts_sent[reply] = text
+        actions_done += count
+    stored_replies = asyncio.run(read_replies(server, user)) if texts_sent else {}
+    different_replies = [
+        reply for reply, text in texts_sent.items() if stored_replies[reply].text.encode() != text.encode()
+    ]
     figures: dict[str, object] = {
         "workers": workers,
-        "actions": done,
-        "replies": len(sent),
-        "not_a_beginning": len(wrong),
-        "not_byte_equal": len(differing),
+        "actions": actions_done,
+        "replies": len(texts_sent),
+        "not_a_beginning": len(errors),
+        "not_byte_equal": len(different_replies),
         "model_calls": len(model.model.chat_requests),
         "seed": seed,
     }
     if kills:
-        figures |= killed(server, writer, model, rng, kills)
+        figures |= run_kills(server, user, model, rng, kills)
     server.stop()
     model.close()
-    if wrong:
-        print("\n".join(wrong[:5]), file=sys.stderr)
+    if errors:
+        print("\n".join(errors[:5]), file=sys.stderr)
     return figures
 
 
-def killed(server: Server, writer: Writer, model: ModelThread, rng: random.Random, kills: int) -> dict[str, object]:
+def run_kills(server: Server, user: HttpUser, model: ModelThread, rng: random.Random, kills: int) -> dict[str, object]:
     """Kill the server while a reply streams; count what should be there and is not."""
-    lost, unmarked, worst, withheld = 0, 0, 0.0, 0
+    lost, unmarked, oldest_loss, still_streaming = 0, 0, 0.0, 0
     for number in range(kills):
-        text = some_text(rng) * 4
+        text = random_text(rng) * 4
         pause = rng.choice([0.01, 0.05, 0.2, 0.7])
         # Not lined up: where the kill comes before the model was asked, the next reply would be given this one's text.
-        model.model.default_reply = Reply(in_pieces(text, rng), piece_delay=pause)
-        reply = ask(writer, f"Kill {number}.")
-        seen: list[tuple[float, str]] = []
+        model.model.default_reply = Reply(split_randomly(text, rng), piece_delay=pause)
+        reply = ask_for_reply(user, f"Kill {number}.")
+        events: list[tuple[float, str]] = []
 
-        def follow(reply: str = reply, seen: list[tuple[float, str]] = seen) -> None:
-            with suppress(httpx.HTTPError), another(writer) as client:
-                for event in events_of(client, reply):
-                    seen.append(event)  # noqa: PERF402 -- one by one, since the last one never comes
+        def follow(reply: str = reply, events: list[tuple[float, str]] = events) -> None:
+            with suppress(httpx.HTTPError), new_client(user) as client:
+                for event in read_events(client, reply):
+                    events.append(event)  # noqa: PERF402 -- one by one, since the last one never comes
 
         follower = threading.Thread(target=follow)
         follower.start()
@@ -196,27 +198,29 @@ def killed(server: Server, writer: Writer, model: ModelThread, rng: random.Rando
         server.process.wait()
         follower.join()
         server.start()
-        writer.http.cookies.clear()
-        assert writer.sign_in().status_code == 303
-        page = writer.get(f"/d/{DAY}").text
-        there = of_reply(page, reply)
-        promised = max((words for moment, words in seen if moment <= at - PROMISE), key=len, default="")
-        lost += not there.startswith(promised)
+        user.http.cookies.clear()
+        assert user.sign_in().status_code == 303
+        page = user.get(f"/d/{DAY}").text
+        stored_text = visible_reply_text(page, reply)
+        durable_text = max(
+            (words for moment, words in events if moment <= at - DURABLE_AFTER_SECONDS), key=len, default=""
+        )
+        lost += not stored_text.startswith(durable_text)
         article = page.split(f'id="e-{reply}"')[1].split("</article>")[0]
-        finished = there == " ".join(text.split())
-        unmarked += not finished and INTERRUPTED not in article
-        withheld += "data-stop" in article
-        missing = [at - moment for moment, words in seen if not there.startswith(words)]
-        worst = max([worst, *missing])
-    again = ask(writer, "After it all.")
-    with another(writer) as client:
-        ended = bool(list(events_of(client, again)))
+        is_finished = stored_text == " ".join(text.split())
+        unmarked += not is_finished and INTERRUPTED not in article
+        still_streaming += "data-stop" in article
+        loss_ages = [at - moment for moment, words in events if not stored_text.startswith(words)]
+        oldest_loss = max([oldest_loss, *loss_ages])
+    reply_after = ask_for_reply(user, "After it all.")
+    with new_client(user) as client:
+        has_ended = bool(list(read_events(client, reply_after)))
     return {
         "kills": kills,
         "lost_what_was_promised": lost,
-        "not_marked_as_cut_short": unmarked + withheld,
-        "oldest_lost_word_seconds": round(worst, 3),
-        "asks_again": ended,
+        "not_marked_as_cut_short": unmarked + still_streaming,
+        "oldest_lost_word_seconds": round(oldest_loss, 3),
+        "asks_again": has_ended,
     }
 
 
@@ -232,8 +236,8 @@ def main() -> int:
         folder = Path(name)
         result = torture(options.actions, options.kills, options.workers, folder, folder / "cache", options.seed)
     print(json.dumps(result))
-    bad = ("not_a_beginning", "not_byte_equal", "lost_what_was_promised", "not_marked_as_cut_short")
-    return int(any(result.get(name) for name in bad))
+    failure_keys = ("not_a_beginning", "not_byte_equal", "lost_what_was_promised", "not_marked_as_cut_short")
+    return int(any(result.get(name) for name in failure_keys))
 
 
 if __name__ == "__main__":

@@ -14,22 +14,22 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.journal.test_tag_states import Desk, Traced
 
-DEEDS = 40
+STEPS = 40
 
 
-class Counted(Traced):
+class CountingMachine(Traced):
     """Knows how many examples and comparisons there were."""
 
     examples = compared = 0
 
     def teardown(self) -> None:
         """At the end of an example."""
-        Counted.examples += 1
+        CountingMachine.examples += 1
         super().teardown()
 
     async def agree(self, desk: Desk) -> None:
         """After every deed, in either process."""
-        Counted.compared += 1
+        CountingMachine.compared += 1
         await super().agree(desk)
 
 
@@ -40,20 +40,20 @@ def main() -> int:
     options = parser.parse_args()
     run = settings(
         max_examples=options.examples,
-        stateful_step_count=DEEDS,
+        stateful_step_count=STEPS,
         deadline=None,
         database=None,
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     )
-    wrong = 0
+    failed = 0
     try:
-        run_state_machine_as_test(Counted, settings=run)  # pyright: ignore[reportUnknownMemberType]
+        run_state_machine_as_test(CountingMachine, settings=run)  # pyright: ignore[reportUnknownMemberType]
     except Exception as error:
-        wrong = 1
+        failed = 1
         print("\n".join([type(error).__name__, *getattr(error, "__notes__", [])]), file=sys.stderr)
-    print(json.dumps({"examples": Counted.examples, "compared": Counted.compared, "wrong": wrong}))
-    return wrong
+    print(json.dumps({"examples": CountingMachine.examples, "compared": CountingMachine.compared, "wrong": failed}))
+    return failed
 
 
 if __name__ == "__main__":

@@ -25,46 +25,54 @@ from llamora.vault.keys import Keyring, open_keyring, seal_new_keys
 DAY = date(2026, 11, 20)
 
 
-async def live(db: LocalDB, keys: Keyring, name: str, writes: int) -> tuple[dict[bytes, str], int]:
+async def write_and_edit(db: LocalDB, keys: Keyring, name: str, writes: int) -> tuple[dict[bytes, str], int]:
     """Write and edit; the texts that must be there, and how many of the edits that raced were refused."""
-    kept: dict[bytes, str] = {}
+    acknowledged: dict[bytes, str] = {}
     refused = 0
     for number in range(writes // 2):
         entry = Entry(secrets.token_bytes(16), DAY, "me", f"{name} {number}", datetime.now(UTC), "UTC")
         await db.entries.add(keys, entry)
         edits = [replace(entry, text=f"{entry.text} from {tab}") for tab in ("one tab", "the other")]
-        done = await asyncio.gather(*[db.entries.update(keys, each) for each in edits], return_exceptions=True)
-        refused += sum(isinstance(each, StaleRevision) for each in done)
-        kept |= {each.id: each.text for each in done if isinstance(each, Entry)}
-    return kept, refused
+        results = await asyncio.gather(*[db.entries.update(keys, each) for each in edits], return_exceptions=True)
+        refused += sum(isinstance(each, StaleRevision) for each in results)
+        acknowledged |= {each.id: each.text for each in results if isinstance(each, Entry)}
+    return acknowledged, refused
 
 
-async def run(users: int, writes: int, database: Path) -> dict[str, object]:
+async def run_users(users: int, writes: int, database: Path) -> dict[str, object]:
     """Everybody at once, then look."""
     db = await LocalDB.open(database)
-    rings: list[Keyring] = []
+    keyrings: list[Keyring] = []
     for number in range(users):
         user_id, master = secrets.token_bytes(16), os.urandom(32)
         sealed = seal_new_keys(user_id, master)
         await db.users.add(User(user_id, f"Writer {number}", recovery_confirmed=False), [], sealed)
-        rings.append(open_keyring(user_id, master, sealed))
-    lived = await asyncio.gather(*[live(db, keys, f"writer {n}", writes) for n, keys in enumerate(rings)])
-    lost = crossed = 0
-    for keys, (kept, _) in zip(rings, lived, strict=True):
-        found = {entry.id: entry.text for entry in await db.entries.list_day(keys, DAY)}
-        lost += sum(found.get(entry_id) != text for entry_id, text in kept.items())
-        crossed += len(found.keys() - kept.keys())
+        keyrings.append(open_keyring(user_id, master, sealed))
+    outcomes = await asyncio.gather(
+        *[write_and_edit(db, keys, f"writer {n}", writes) for n, keys in enumerate(keyrings)]
+    )
+    lost = foreign_entries = 0
+    for keys, (acknowledged, _) in zip(keyrings, outcomes, strict=True):
+        stored = {entry.id: entry.text for entry in await db.entries.list_day(keys, DAY)}
+        lost += sum(stored.get(entry_id) != text for entry_id, text in acknowledged.items())
+        foreign_entries += len(stored.keys() - acknowledged.keys())
     await db.close()
-    raced = users * (writes // 2)
-    refused = sum(count for _, count in lived)
-    return {"users": users, "writes": raced * 2, "lost": lost, "crossed": crossed, "not_refused": raced - refused}
+    race_count = users * (writes // 2)
+    refused = sum(count for _, count in outcomes)
+    return {
+        "users": users,
+        "writes": race_count * 2,
+        "lost": lost,
+        "crossed": foreign_entries,
+        "not_refused": race_count - refused,
+    }
 
 
 def torture(users: int, writes: int, folder: Path) -> dict[str, object]:
     """Run on a new database in `folder`."""
     database = folder / "llamora.sqlite3"
     run_db_migrations(database, resource("migrations"))
-    return asyncio.run(run(users, writes, database))
+    return asyncio.run(run_users(users, writes, database))
 
 
 def main() -> int:

@@ -24,216 +24,254 @@ from llamora.persistence.tag_changes import tag_hash
 from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings, resource
 from llamora.text import tag_name
 from llamora.vault.keys import Keyring
-from scripts.torture.invariants import Line, keys_of
+from scripts.torture.invariants import ExpectedEntry, load_keys
 
 WORD = "quokkasaurus"
 """In every text and trace: no file may hold it."""
-HANDS = 4
-MOST_TRACES = 6  # of one hand: beyond, it takes one that is there
-MOST_LINES = 40  # of one hand: beyond, it erases rather than writes
+WRITER_COUNT = 4
+MAX_TAGS_PER_WRITER = 6  # of one hand: beyond, it takes one that is there
+MAX_ENTRIES_PER_WRITER = 40  # of one hand: beyond, it erases rather than writes
 
-Tell = Callable[..., None]
+Report = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class Action:
     """What a hand is about to do to one entry, and to others `beside` it by the same action.
 
     Where it can be taken back, `do` returns what undoes it.
     """
 
     entry: bytes
-    after: Line | None
-    do: Callable[[], Awaitable[object]]
-    beside: dict[bytes, Line] = field(default_factory=dict[bytes, Line])
+    expected: ExpectedEntry | None
+    run: Callable[[], Awaitable[object]]
+    also_changed: dict[bytes, ExpectedEntry] = field(default_factory=dict[bytes, ExpectedEntry])
 
 
 @dataclass(slots=True)
-class Hand:
+class ConcurrentWriter:
     """One of several that work at once, each on entries of its own (by the first byte of the id)."""
 
     number: int
     services: AppServices
     keys: Keyring
     rng: random.Random
-    lines: dict[bytes, Line]
-    undo: tuple[bytes, dict[bytes, Line]] | None = None  # of the last deed, and how what it changed was before
+    entries: dict[bytes, ExpectedEntry]
+    undo: tuple[bytes, dict[bytes, ExpectedEntry]] | None = None  # of the last deed, and how what it changed was before
 
-    def fresh(self) -> str:
+    def new_tag_name(self) -> str:
         """A name of a trace that no other hand uses and this one never used."""
         return tag_name(f"{WORD} {self.number} {self.rng.randrange(10**9)}")
 
-    def traces(self) -> list[str]:
+    def own_tags(self) -> list[str]:
         """The traces that only this hand's entries bear."""
-        borne = {name for line in self.lines.values() for name in line.traces}
-        return sorted(name for name in borne if name.startswith(f"{WORD} {self.number} "))
+        tag_names = {name for line in self.entries.values() for name in line.tags}
+        return sorted(name for name in tag_names if name.startswith(f"{WORD} {self.number} "))
 
-    def words(self) -> str:
+    def random_text(self) -> str:
         """A text of any length, with the word that is looked for."""
         return f"{WORD} {self.rng.randrange(10**9)}" + " word" * self.rng.choice((0, 3, 30, 300))
 
-    def one(self, *, deleted: bool = False) -> bytes | None:
+    def random_entry(self, *, deleted: bool = False) -> bytes | None:
         """An entry of this hand's at random."""
-        entries = [entry for entry, line in self.lines.items() if line.deleted == deleted]
+        entries = [entry for entry, line in self.entries.items() if line.deleted == deleted]
         return self.rng.choice(entries) if entries else None
 
 
-def new_id(number: int) -> bytes:
+def new_id(writer_number: int) -> bytes:
     """A random id that belongs to a hand."""
-    first = secrets.randbelow(256 // HANDS) * HANDS + number
+    first = secrets.randbelow(256 // WRITER_COUNT) * WRITER_COUNT + writer_number
     return bytes([first]) + secrets.token_bytes(15)
 
 
-def _write(hand: Hand) -> Deed | None:
-    if len(hand.lines) >= MOST_LINES:
-        return _erase(hand) or _delete(hand)
-    entry, text = new_id(hand.number), hand.words()
+def _plan_write(writer: ConcurrentWriter) -> Action | None:
+    if len(writer.entries) >= MAX_ENTRIES_PER_WRITER:
+        return _plan_erase(writer) or _plan_delete(writer)
+    entry, text = new_id(writer.number), writer.random_text()
     day = date(2026, 1 + entry[1] % 12, 1 + entry[2] % 28)
-    return Deed(
-        entry, Line(text), lambda: hand.services.journal.write(hand.keys, day, text, "UTC", form_token=FormToken(entry))
+    return Action(
+        entry,
+        ExpectedEntry(text),
+        lambda: writer.services.journal.write(writer.keys, day, text, "UTC", form_token=FormToken(entry)),
     )
 
 
-def _edit(hand: Hand) -> Deed | None:
-    if (entry := hand.one()) is None:
+def _plan_edit(writer: ConcurrentWriter) -> Action | None:
+    if (entry := writer.random_entry()) is None:
         return None
-    text, line = hand.words(), hand.lines[entry]
-    return Deed(entry, line.edited(text), lambda: hand.services.journal.edit(hand.keys, entry, text, line.revision))
+    text, expected = writer.random_text(), writer.entries[entry]
+    return Action(
+        entry,
+        expected.after_edit(text),
+        lambda: writer.services.journal.edit(writer.keys, entry, text, expected.revision),
+    )
 
 
-def _delete(hand: Hand) -> Deed | None:
-    if (entry := hand.one()) is None:
+def _plan_delete(writer: ConcurrentWriter) -> Action | None:
+    if (entry := writer.random_entry()) is None:
         return None
-    return Deed(entry, hand.lines[entry].marked(deleted=True), lambda: hand.services.journal.delete(hand.keys, entry))
+    return Action(
+        entry,
+        writer.entries[entry].with_deleted(deleted=True),
+        lambda: writer.services.journal.delete(writer.keys, entry),
+    )
 
 
-def _restore(hand: Hand) -> Deed | None:
-    if (entry := hand.one(deleted=True)) is None:
+def _plan_restore(writer: ConcurrentWriter) -> Action | None:
+    if (entry := writer.random_entry(deleted=True)) is None:
         return None
-    return Deed(entry, hand.lines[entry].marked(deleted=False), lambda: hand.services.journal.restore(hand.keys, entry))
+    return Action(
+        entry,
+        writer.entries[entry].with_deleted(deleted=False),
+        lambda: writer.services.journal.restore(writer.keys, entry),
+    )
 
 
-def _erase(hand: Hand) -> Deed | None:
-    if (entry := hand.one(deleted=True)) is None:
+def _plan_erase(writer: ConcurrentWriter) -> Action | None:
+    if (entry := writer.random_entry(deleted=True)) is None:
         return None
-    return Deed(entry, None, lambda: hand.services.journal.erase(hand.keys, entry))
+    return Action(entry, None, lambda: writer.services.journal.erase(writer.keys, entry))
 
 
-def _trace(hand: Hand) -> Deed | None:
-    if (entry := hand.one()) is None:
+def _plan_add_tag(writer: ConcurrentWriter) -> Action | None:
+    if (entry := writer.random_entry()) is None:
         return None
-    own, line = hand.traces(), hand.lines[entry]
-    name = hand.rng.choice(own) if own and hand.rng.random() < len(own) / MOST_TRACES else hand.fresh()
-    traced = replace(line, traces=line.traces | {name})
-    return Deed(entry, traced, lambda: hand.services.journal.tags.add(hand.keys, entry, name))
+    own_tags, before = writer.own_tags(), writer.entries[entry]
+    name = (
+        writer.rng.choice(own_tags)
+        if own_tags and writer.rng.random() < len(own_tags) / MAX_TAGS_PER_WRITER
+        else writer.new_tag_name()
+    )
+    after = replace(before, tags=before.tags | {name})
+    return Action(entry, after, lambda: writer.services.journal.tags.add(writer.keys, entry, name))
 
 
-def _untrace(hand: Hand) -> Deed | None:
-    if (entry := hand.one()) is None or not hand.lines[entry].traces:
+def _plan_remove_tag(writer: ConcurrentWriter) -> Action | None:
+    if (entry := writer.random_entry()) is None or not writer.entries[entry].tags:
         return None
-    line = hand.lines[entry]
-    name = min(line.traces)
-    trace = tag_hash(hand.keys, name)
-    traced = replace(line, traces=line.traces - {name})
-    return Deed(entry, traced, lambda: hand.services.journal.tags.remove(hand.keys, entry, trace))
+    before = writer.entries[entry]
+    name = min(before.tags)
+    tag_id = tag_hash(writer.keys, name)
+    after = replace(before, tags=before.tags - {name})
+    return Action(entry, after, lambda: writer.services.journal.tags.remove(writer.keys, entry, tag_id))
 
 
-def _retraced(hand: Hand, name: str, into: frozenset[str], do: Callable[[], Awaitable[bytes]]) -> Deed:
+def _plan_tag_change(
+    writer: ConcurrentWriter, name: str, new_names: frozenset[str], run: Callable[[], Awaitable[bytes]]
+) -> Action:
     """A deed that puts other traces in place of one, on every entry that bears it, deleted ones too."""
-    after = {
-        entry: replace(line, traces=line.traces - {name} | into)
-        for entry, line in hand.lines.items()
-        if name in line.traces
+    expected_by_entry = {
+        entry: replace(line, tags=line.tags - {name} | new_names)
+        for entry, line in writer.entries.items()
+        if name in line.tags
     }
-    entry = min(after)
-    return Deed(entry, after.pop(entry), do, after)
+    entry = min(expected_by_entry)
+    return Action(entry, expected_by_entry.pop(entry), run, expected_by_entry)
 
 
-def _rename_trace(hand: Hand) -> Deed | None:
-    if not (own := hand.traces()):
+def _plan_rename_tag(writer: ConcurrentWriter) -> Action | None:
+    if not (own_tags := writer.own_tags()):
         return None
-    name, other = hand.rng.choice(own), hand.fresh()
+    name, new_name = writer.rng.choice(own_tags), writer.new_tag_name()
 
     async def rename() -> bytes:
-        return (await hand.services.journal.tags.rename(hand.keys, tag_hash(hand.keys, name), other))[1]
+        return (await writer.services.journal.tags.rename(writer.keys, tag_hash(writer.keys, name), new_name))[1]
 
-    return _retraced(hand, name, frozenset({other}), rename)
+    return _plan_tag_change(writer, name, frozenset({new_name}), rename)
 
 
-def _merge_traces(hand: Hand) -> Deed | None:
-    if len(own := hand.traces()) < 2:
+def _plan_merge_tags(writer: ConcurrentWriter) -> Action | None:
+    if len(own_tags := writer.own_tags()) < 2:
         return None
-    name, other = hand.rng.sample(own, 2)
-    trace, into = tag_hash(hand.keys, name), tag_hash(hand.keys, other)
-    return _retraced(hand, name, frozenset({other}), lambda: hand.services.journal.tags.merge(hand.keys, trace, into))
+    name, target_name = writer.rng.sample(own_tags, 2)
+    tag_id, target_id = tag_hash(writer.keys, name), tag_hash(writer.keys, target_name)
+    return _plan_tag_change(
+        writer,
+        name,
+        frozenset({target_name}),
+        lambda: writer.services.journal.tags.merge(writer.keys, tag_id, target_id),
+    )
 
 
-def _delete_trace(hand: Hand) -> Deed | None:
-    if not (own := hand.traces()):
+def _plan_delete_tag(writer: ConcurrentWriter) -> Action | None:
+    if not (own_tags := writer.own_tags()):
         return None
-    name = hand.rng.choice(own)
-    trace = tag_hash(hand.keys, name)
-    return _retraced(hand, name, frozenset(), lambda: hand.services.journal.tags.delete(hand.keys, trace))
+    name = writer.rng.choice(own_tags)
+    tag_id = tag_hash(writer.keys, name)
+    return _plan_tag_change(writer, name, frozenset(), lambda: writer.services.journal.tags.delete(writer.keys, tag_id))
 
 
-def _undo(hand: Hand) -> Deed | None:
+def _plan_undo(writer: ConcurrentWriter) -> Action | None:
     """Take back what this hand did last, where that was done to traces."""
-    if hand.undo is None:
+    if writer.undo is None:
         return None
-    change, before = hand.undo
+    change, before = writer.undo
 
     async def undo() -> None:
         try:
-            await hand.services.journal.tags.undo(hand.keys, change)
+            await writer.services.journal.tags.undo(writer.keys, change)
         except NotFound:  # the other hands have done so much meanwhile that it is not kept any more
             raise StaleRevision("This can not be undone any more.") from None
 
     entry = min(before)
-    return Deed(entry, before[entry], undo, {other: line for other, line in before.items() if other != entry})
+    return Action(entry, before[entry], undo, {other: line for other, line in before.items() if other != entry})
 
 
-def _write_traced(hand: Hand) -> Deed | None:
+def _plan_write_with_tag(writer: ConcurrentWriter) -> Action | None:
     """A text that names its trace: the two are one action."""
-    if len(hand.lines) >= MOST_LINES:
+    if len(writer.entries) >= MAX_ENTRIES_PER_WRITER:
         return None
-    entry, text = new_id(hand.number), f"{hand.words()} #{WORD}"
-    line = Line(text, traces=frozenset({WORD}))
+    entry, text = new_id(writer.number), f"{writer.random_text()} #{WORD}"
+    expected = ExpectedEntry(text, tags=frozenset({WORD}))
     day = date(2026, 1 + entry[1] % 12, 1 + entry[2] % 28)
-    return Deed(
-        entry, line, lambda: hand.services.journal.write(hand.keys, day, text, "UTC", form_token=FormToken(entry))
+    return Action(
+        entry,
+        expected,
+        lambda: writer.services.journal.write(writer.keys, day, text, "UTC", form_token=FormToken(entry)),
     )
 
 
-DEEDS: tuple[Callable[[Hand], Deed | None], ...] = (
-    *(_write, _write, _write_traced, _edit, _delete, _restore, _erase, _trace, _trace, _untrace),
-    *(_rename_trace, _merge_traces, _delete_trace, _undo, _undo),
+ACTION_PLANS: tuple[Callable[[ConcurrentWriter], Action | None], ...] = (
+    *(
+        _plan_write,
+        _plan_write,
+        _plan_write_with_tag,
+        _plan_edit,
+        _plan_delete,
+        _plan_restore,
+        _plan_erase,
+        _plan_add_tag,
+        _plan_add_tag,
+        _plan_remove_tag,
+    ),
+    *(_plan_rename_tag, _plan_merge_tags, _plan_delete_tag, _plan_undo, _plan_undo),
 )
-UNDOABLE = (_untrace, _rename_trace, _merge_traces, _delete_trace)
+UNDOABLE_PLANS = (_plan_remove_tag, _plan_rename_tag, _plan_merge_tags, _plan_delete_tag)
 
 
-async def work_on(hand: Hand, tell: Tell) -> None:
+async def run_actions(writer: ConcurrentWriter, report: Report) -> None:
     """One deed after the other, each told before it is done and after."""
     while True:
-        plan = hand.rng.choice(DEEDS)
-        deed = plan(hand)
-        if deed is None:
+        plan = writer.rng.choice(ACTION_PLANS)
+        action = plan(writer)
+        if action is None:
             continue
-        tell("begin", hand.number, deed.entry, deed.after, deed.beside)
+        report("begin", writer.number, action.entry, action.expected, action.also_changed)
         try:
-            undo = await deed.do()
+            undo = await action.run()
         except StaleRevision:  # an erasure while much else is written is refused in the end, with a sentence
-            tell("refused", hand.number)
-            hand.undo = None
+            report("refused", writer.number)
+            writer.undo = None
             continue
-        tell("done", hand.number)
-        hand.undo = None
-        if plan in UNDOABLE and isinstance(undo, bytes):
-            hand.undo = undo, {entry: hand.lines[entry] for entry in (deed.entry, *deed.beside)}
-        if deed.after is None:
-            del hand.lines[deed.entry]
+        report("done", writer.number)
+        writer.undo = None
+        if plan in UNDOABLE_PLANS and isinstance(undo, bytes):
+            writer.undo = undo, {entry: writer.entries[entry] for entry in (action.entry, *action.also_changed)}
+        if action.expected is None:
+            del writer.entries[action.entry]
         else:
-            hand.lines[deed.entry] = deed.after
-        hand.lines.update(deed.beside)
+            writer.entries[action.entry] = action.expected
+        writer.entries.update(action.also_changed)
 
 
 def settings_in(folder: Path) -> Settings:
@@ -247,15 +285,15 @@ def settings_in(folder: Path) -> Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Job:
     """What a process is told: where, whose, what it knows of the entries, and what chance it takes."""
 
     folder: Path
     user_id: bytes
-    lines: dict[bytes, Line]
+    entries: dict[bytes, ExpectedEntry]
     seed: int
     files: tuple[Path, ...] = ()
-    code: str = ""
+    recovery_code: str = ""
 
     @property
     def database(self) -> Path:
@@ -263,97 +301,99 @@ class Order:
         return self.folder / "llamora.sqlite3"
 
 
-async def _at_work(order: Order, tell: Tell, beside: Callable[[AppServices, Keyring], Awaitable[None]] | None) -> None:
+async def _run_writers(
+    job: Job, report: Report, alongside: Callable[[AppServices, Keyring], Awaitable[None]] | None
+) -> None:
     """The whole server but its web: all hands, and something beside them, until the kill."""
-    services = AppServices.create(settings_in(order.folder))
+    services = AppServices.create(settings_in(job.folder))
     await AppLifecycle(services).start()
-    keys = keys_of(order.database, order.user_id, order.code)
-    hands = [
-        Hand(
+    keys = load_keys(job.database, job.user_id, job.recovery_code)
+    writers = [
+        ConcurrentWriter(
             number,
             services,
             keys,
-            random.Random(order.seed + number),
-            {entry: line for entry, line in order.lines.items() if entry[0] % HANDS == number},
+            random.Random(job.seed + number),
+            {entry: line for entry, line in job.entries.items() if entry[0] % WRITER_COUNT == number},
         )
-        for number in range(HANDS)
+        for number in range(WRITER_COUNT)
     ]
-    tell("ready")
-    extra = [beside(services, keys)] if beside else []
-    await asyncio.gather(*(work_on(hand, tell) for hand in hands), *extra)
+    report("ready")
+    extra_tasks = [alongside(services, keys)] if alongside else []
+    await asyncio.gather(*(run_actions(hand, report) for hand in writers), *extra_tasks)
 
 
-def entries(order: Order, tell: Tell) -> None:
+def work_on_entries(job: Job, report: Report) -> None:
     """Write, edit, delete, bring back, erase, trace, change traces and take that back."""
-    asyncio.run(_at_work(order, tell, None))
+    asyncio.run(_run_writers(job, report, None))
 
 
-def rotate(order: Order, tell: Tell) -> None:
+def work_with_rotation(job: Job, report: Report) -> None:
     """The same while the data key is changed, again and again."""
     rotation.NOTICE_SECONDS = 0.01  # there is no other worker that has to notice
 
     async def change(services: AppServices, keys: Keyring) -> None:
-        changing: Rotation = services.rotation
+        running_rotation: Rotation = services.rotation
         while True:
             if await services.db.key_rotation.count_data_keys(keys.user_id) == 1:
-                await changing.start(keys)
-            await changing.finish(keys)
-            tell("rotated")
+                await running_rotation.start(keys)
+            await running_rotation.finish(keys)
+            report("rotated")
 
-    asyncio.run(_at_work(order, tell, change))
+    asyncio.run(_run_writers(job, report, change))
 
 
-def backup(order: Order, tell: Tell) -> None:
+def work_with_backups(job: Job, report: Report) -> None:
     """The same while backups of the writer and copies of everything are made, again and again."""
 
-    async def keep(services: AppServices, keys: Keyring) -> None:
+    async def make_backups(services: AppServices, keys: Keyring) -> None:
         for number in range(10_000):
-            made = await services.backups.create(keys)
-            tell("file", made)
-            copy = order.folder / "backups" / f"copy-{order.seed}-{number}.sqlite3"
-            await asyncio.to_thread(copy_database, order.database, copy)
-            tell("file", copy)
+            backup_path = await services.backups.create(keys)
+            report("file", backup_path)
+            copy_path = job.folder / "backups" / f"copy-{job.seed}-{number}.sqlite3"
+            await asyncio.to_thread(copy_database, job.database, copy_path)
+            report("file", copy_path)
 
-    asyncio.run(_at_work(order, tell, keep))
+    asyncio.run(_run_writers(job, report, make_backups))
 
 
-def migrate(order: Order, tell: Tell) -> None:
+def work_on_migration(job: Job, report: Report) -> None:
     """Bring an older schema up."""
-    tell("ready")
-    run_db_migrations(order.database, resource("migrations"))
-    tell("migrated")
+    report("ready")
+    run_db_migrations(job.database, resource("migrations"))
+    report("migrated")
 
 
-def restore(order: Order, tell: Tell) -> None:
+def work_on_restores(job: Job, report: Report) -> None:
     """Put one backup and then the other in the journal's place, again and again."""
-    opened = []
-    for file in order.files:
+    backups = []
+    for file in job.files:
         header = read_header(file)
-        opened.append((file, header, header.unlock(order.code)))
-    tell("ready")
-    rng = random.Random(order.seed)
+        backups.append((file, header, header.unlock(job.recovery_code)))
+    report("ready")
+    rng = random.Random(job.seed)
     while True:
-        number = rng.randrange(len(opened))
-        file, header, keys = opened[number]
-        tell("restoring", number)
-        restore_backup(order.database, file, header, keys, replace=True)
-        tell("restored", number)
+        number = rng.randrange(len(backups))
+        file, header, keys = backups[number]
+        report("restoring", number)
+        restore_backup(job.database, file, header, keys, replace=True)
+        report("restored", number)
 
 
-WORK: dict[str, Callable[[Order, Tell], None]] = {
-    "entries": entries,
-    "rotate": rotate,
-    "backup": backup,
-    "migrate": migrate,
-    "restore": restore,
+JOBS: dict[str, Callable[[Job, Report], None]] = {
+    "entries": work_on_entries,
+    "rotate": work_with_rotation,
+    "backup": work_with_backups,
+    "migrate": work_on_migration,
+    "restore": work_on_restores,
 }
 
 
-def run(kind: str, order: Order, connection: Any) -> None:
+def run_job(kind: str, job: Job, connection: Any) -> None:
     """What a process runs: the work, telling each step through a pipe, with the place in the log of a watched disk."""
     log = os.environ.get("TORTURE_LOG")
 
-    def tell(*words: object) -> None:
+    def report(*words: object) -> None:
         connection.send((Path(log).stat().st_size if log else 0, *words))
 
-    WORK[kind](order, tell)
+    JOBS[kind](job, report)

@@ -14,7 +14,7 @@ from quart import Quart, Response
 from quart.typing import TestAppProtocol
 
 from llamora.app import create_app
-from llamora.app.services.container import EXTENSION, AppServices, Shared
+from llamora.app.services.container import EXTENSION, AppServices, SharedState
 from llamora.persistence.users import User, Users
 from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings, UpstreamSettings
 from llamora.vault.keys import Keyring, open_keyring
@@ -36,7 +36,7 @@ def settings_in(folder: Path) -> Settings:
     )
 
 
-def connected_to(model: ScriptedModel) -> LlmSettings:
+def settings_for_model(model: ScriptedModel) -> LlmSettings:
     return LlmSettings(embedded=False, upstream=UpstreamSettings(host=model.url))
 
 
@@ -44,12 +44,12 @@ def connected_to(model: ScriptedModel) -> LlmSettings:
 class Account:
     user: User
     keys: Keyring
-    code: str
+    recovery_code: str
 
 
 async def keys_of(users: Users, account: Account) -> Keyring:
     """The keys of an account as they are stored now, by its recovery code: that costs no KDF."""
-    master = open_slots(account.user.id, await users.get_slots(account.user.id), account.code)
+    master = open_slots(account.user.id, await users.get_slots(account.user.id), account.recovery_code)
     return open_keyring(account.user.id, master, await users.keys(account.user.id))
 
 
@@ -70,17 +70,17 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Journal:
         app = create_app(settings_in(folder))
         async with app.test_app():
             accounts = app.extensions[EXTENSION].accounts
-            made: dict[str, Account] = {}
+            accounts_made: dict[str, Account] = {}
             for name in NAMES:
                 user, keys, code = await accounts.register(name, PASSPHRASE, "Europe/Berlin")
-                made[name] = Account(user, keys, code)
-            return made
+                accounts_made[name] = Account(user, keys, code)
+            return accounts_made
 
     return Journal(folder, asyncio.run(register()))
 
 
 @dataclass
-class Answer:
+class PageResponse:
     """A response with its body read."""
 
     response: Response
@@ -95,7 +95,7 @@ class Answer:
         return self.body.decode()
 
     @property
-    def words(self) -> str:
+    def visible_text(self) -> str:
         """What a person reads: no tags, no entities, single spaces."""
         return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", self.text)).split())
 
@@ -108,16 +108,16 @@ class Answer:
         return self.headers.get("Location", "")
 
     @property
-    def problem(self) -> str:
+    def error_sentence(self) -> str:
         """The first sentence that says what went wrong."""
-        found = re.search(r'(?:role="alert"[^>]*|id="what-happened")>([^<]+)<', self.text)
-        return html.unescape(found[1]).strip() if found else ""
+        match = re.search(r'(?:role="alert"[^>]*|id="what-happened")>([^<]+)<', self.text)
+        return html.unescape(match[1]).strip() if match else ""
 
     def field(self, name: str) -> str:
         """What stands in a textarea."""
-        found = re.search(rf'<textarea[^>]*(?:name|id)="{name}"[^>]*>\n?(.*?)</textarea>', self.text, re.DOTALL)
-        assert found is not None, f"no field {name}"
-        return html.unescape(found[1])
+        match = re.search(rf'<textarea[^>]*(?:name|id)="{name}"[^>]*>\n?(.*?)</textarea>', self.text, re.DOTALL)
+        assert match is not None, f"no field {name}"
+        return html.unescape(match[1])
 
     @property
     def ids(self) -> list[str]:
@@ -139,13 +139,13 @@ class Visitor:
         assert self.client.cookie_jar is not None
         return next((str(cookie.value) for cookie in self.client.cookie_jar if cookie.name == name), "")
 
-    def give(self, name: str, value: str) -> None:
+    def set_cookie(self, name: str, value: str) -> None:
         self.client.set_cookie("localhost", name, value)
 
-    async def get(self, path: str, *, fragment: bool = False, headers: Mapping[str, str] | None = None) -> Answer:
-        sent = {**self.headers, **({"HX-Request": "true"} if fragment else {}), **(headers or {})}
-        response = await self.client.get(path, headers=sent, scheme=self.scheme)
-        return Answer(response, await response.get_data(as_text=False))
+    async def get(self, path: str, *, fragment: bool = False, headers: Mapping[str, str] | None = None) -> PageResponse:
+        request_headers = {**self.headers, **({"HX-Request": "true"} if fragment else {}), **(headers or {})}
+        response = await self.client.get(path, headers=request_headers, scheme=self.scheme)
+        return PageResponse(response, await response.get_data(as_text=False))
 
     async def post(
         self,
@@ -154,39 +154,39 @@ class Visitor:
         *,
         fragment: bool = False,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> PageResponse:
         """Post a form with the token that a page of ours would have put into it."""
         if not self.cookie("llamora_csrf"):
             await self.get("/sign-in")
-        sent = {**self.headers, **({"HX-Request": "true"} if fragment else {}), **(headers or {})}
+        request_headers = {**self.headers, **({"HX-Request": "true"} if fragment else {}), **(headers or {})}
         form = {"csrf": self.cookie("llamora_csrf"), **(form or {})}
-        response = await self.client.post(path, form=form, headers=sent, scheme=self.scheme)
-        return Answer(response, await response.get_data(as_text=False))
+        response = await self.client.post(path, form=form, headers=request_headers, scheme=self.scheme)
+        return PageResponse(response, await response.get_data(as_text=False))
 
-    async def sign_in(self, name: str = "Alice", passphrase: str = PASSPHRASE, **more: str) -> Answer:
+    async def sign_in(self, name: str = "Alice", passphrase: str = PASSPHRASE, **more: str) -> PageResponse:
         return await self.post("/sign-in", {"name": name, "passphrase": passphrase, **more})
 
     async def write(self, text: str, day: str = "2026-11-20") -> str:
         """Keep an entry and return its id."""
-        answer = await self.post(f"/d/{day}/entries", {"text": text}, fragment=True)
-        assert answer.status == 200, answer.text
-        return answer.ids[0]
+        response = await self.post(f"/d/{day}/entries", {"text": text}, fragment=True)
+        assert response.status == 200, response.text
+        return response.ids[0]
 
-    async def answer(self, to: str, text: str) -> str:
-        answer = await self.post(f"/e/{to}/answers", {"text": text}, fragment=True)
-        assert answer.status == 200, answer.text
-        return answer.ids[0]
+    async def add_answer(self, to: str, text: str) -> str:
+        response = await self.post(f"/e/{to}/answers", {"text": text}, fragment=True)
+        assert response.status == 200, response.text
+        return response.ids[0]
 
-    async def ask(self, entry: str) -> str:
+    async def ask_for_reply(self, entry: str) -> str:
         """Ask for a reply to an entry, and return its id once it has ended."""
-        answer = await self.post(f"/e/{entry}/replies", fragment=True)
-        assert answer.status == 200, answer.words
-        await self.get(f"/r/{answer.ids[0]}/events")
-        return answer.ids[0]
+        response = await self.post(f"/e/{entry}/replies", fragment=True)
+        assert response.status == 200, response.visible_text
+        await self.get(f"/r/{response.ids[0]}/events")
+        return response.ids[0]
 
 
 @dataclass
-class Running:
+class RunningApp:
     """An app that serves."""
 
     app: Quart
@@ -200,7 +200,7 @@ class Running:
     def keys(self, name: str = "Alice") -> Keyring:
         return self.accounts[name].keys
 
-    def stranger(self, headers: Mapping[str, str] | None = None, scheme: str = "http") -> Visitor:
+    def anonymous(self, headers: Mapping[str, str] | None = None, scheme: str = "http") -> Visitor:
         """Somebody who is not signed in."""
         return Visitor(self.app, headers or {}, scheme)
 
@@ -210,8 +210,8 @@ class Running:
         # Their own: keys are overwritten when the last session ends.
         keys = await keys_of(self.services.db.users, account)
         cookie, _ = await self.services.accounts.open_session(account.user, keys)
-        visitor = self.stranger(headers)
-        visitor.give("llamora", cookie)
+        visitor = self.anonymous(headers)
+        visitor.set_cookie("llamora", cookie)
         await visitor.get("/search")  # the first page brings the token
         return visitor
 
@@ -219,7 +219,7 @@ class Running:
         await self.test_app.shutdown()
 
 
-Start = Callable[..., Awaitable[Running]]
+Start = Callable[..., Awaitable[RunningApp]]
 
 
 @pytest.fixture
@@ -227,9 +227,9 @@ async def start(registered: Journal, tmp_path: Path) -> AsyncIterator[Start]:
     """Starts apps on one copy of the journal: again after `stop`, or with other settings."""
     folder = tmp_path / "data"
     shutil.copytree(registered.folder, folder)
-    running: list[Running] = []
+    running_apps: list[RunningApp] = []
 
-    async def make(dev: bool = True, shared: Shared | None = None, **sections: object) -> Running:
+    async def start_app(dev: bool = True, shared: SharedState | None = None, **sections: object) -> RunningApp:
         settings = replace(settings_in(folder), **sections)  # type: ignore[arg-type]
         app = create_app(settings, dev=dev, shared=shared)
         test_app = app.test_app()
@@ -239,21 +239,21 @@ async def start(registered: Journal, tmp_path: Path) -> AsyncIterator[Start]:
         accounts = {
             name: replace(known, keys=await keys_of(users, known)) for name, known in registered.accounts.items()
         }
-        running.append(Running(app, test_app, accounts))
-        return running[-1]
+        running_apps.append(RunningApp(app, test_app, accounts))
+        return running_apps[-1]
 
-    yield make
-    for one in reversed(running):
-        await one.stop()
+    yield start_app
+    for running_app in reversed(running_apps):
+        await running_app.stop()
 
 
 @pytest.fixture
-async def app(start: Start) -> Running:
+async def app(start: Start) -> RunningApp:
     return await start()
 
 
 @pytest.fixture
-async def alice(app: Running) -> Visitor:
+async def alice(app: RunningApp) -> Visitor:
     return await app.visitor()
 
 

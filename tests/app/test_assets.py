@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from quart import Quart
 
-from llamora.app.assets import FOREVER, Assets, blueprint
+from llamora.app.assets import IMMUTABLE_CACHE_CONTROL, Assets, create_blueprint
 from tests.app.conftest import Start
 
 
@@ -36,7 +36,7 @@ def frontend(tmp_path: Path) -> Path:
 
 def serving(frontend: Path, *, dev: bool) -> Quart:
     app = Quart(__name__, static_folder=None)
-    app.register_blueprint(blueprint(Assets(frontend, dev=dev)))
+    app.register_blueprint(create_blueprint(Assets(frontend, dev=dev)))
     return app
 
 
@@ -60,7 +60,7 @@ async def test_prod_serves_what_was_built_for_ever(frontend: Path) -> None:
     client = serving(frontend, dev=False).test_client()
     plain = await client.get("/static/js/main-AB12.js")
     assert await plain.get_data() == b"bundled"
-    assert plain.headers["Cache-Control"] == FOREVER
+    assert plain.headers["Cache-Control"] == IMMUTABLE_CACHE_CONTROL
     other = await client.get("/static/fonts/face.woff2")
     assert other.headers["Cache-Control"] == "no-cache"
     assert other.mimetype == "font/woff2"
@@ -137,7 +137,7 @@ async def test_without_a_build_prod_serves_the_modules_and_says_so(
 @pytest.mark.parametrize("dev", [True, False])
 async def test_every_file_a_page_names_is_there(start: Start, dev: bool) -> None:
     app = await start(dev=dev)
-    stranger = app.stranger()
+    stranger = app.anonymous()
     page = await stranger.get("/sign-in")
     named = re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text)
     assert len(named) >= 4

@@ -9,7 +9,7 @@ import pytest
 
 from llamora.app import pages
 from llamora.persistence.entries import Entries, Entry
-from tests.app.conftest import Answer, Running, Visitor
+from tests.app.conftest import PageResponse, RunningApp, Visitor
 
 LINK = re.compile(r'<a href="(/d/[0-9-]+)"([^>]*) aria-label="([^"]+)"><span>(\d+)</span></a>')
 
@@ -22,15 +22,15 @@ def noon(monkeypatch: pytest.MonkeyPatch) -> datetime:
     return now
 
 
-def marked(answer: Answer) -> list[int]:
+def marked(answer: PageResponse) -> list[int]:
     return [int(number) for _, _, name, number in LINK.findall(answer.text) if name.endswith(", has entries")]
 
 
-async def go(visitor: Visitor, when: str) -> Answer:
+async def go(visitor: Visitor, when: str) -> PageResponse:
     return await visitor.post("/go", {"when": when})
 
 
-async def test_a_month_is_a_table_of_links_with_full_names(app: Running, noon: datetime) -> None:
+async def test_a_month_is_a_table_of_links_with_full_names(app: RunningApp, noon: datetime) -> None:
     alice = await app.visitor()
     await alice.write("a", "2026-11-19")
     await alice.write("b", "2026-11-20")
@@ -55,7 +55,7 @@ async def test_a_month_is_a_table_of_links_with_full_names(app: Running, noon: d
     assert "<h1" in page.text
 
 
-async def test_only_the_writer_s_own_days_are_marked(app: Running) -> None:
+async def test_only_the_writer_s_own_days_are_marked(app: RunningApp) -> None:
     alice, bob = await app.visitor(), await app.visitor("Bob")
     await alice.write("a", "2026-11-03")
     await bob.write("b", "2026-11-04")
@@ -64,11 +64,11 @@ async def test_only_the_writer_s_own_days_are_marked(app: Running) -> None:
     assert marked(await alice.get("/calendar/2026-10")) == []
 
 
-async def test_a_day_counts_while_its_page_shows_something(app: Running) -> None:
+async def test_a_day_counts_while_its_page_shows_something(app: RunningApp) -> None:
     alice = await app.visitor()
     first = await alice.write("first", "2026-11-03")
     second = await alice.write("second", "2026-11-03")
-    answer = await alice.answer(first, "an answer")
+    answer = await alice.add_answer(first, "an answer")
     await alice.write("another day", "2026-11-04")
 
     async def days() -> list[int]:
@@ -87,7 +87,7 @@ async def test_a_day_counts_while_its_page_shows_something(app: Running) -> None
     assert await days() == [3, 4]
 
 
-async def test_it_marks_what_the_pages_show_however_records_lie(app: Running) -> None:
+async def test_it_marks_what_the_pages_show_however_records_lie(app: RunningApp) -> None:
     """Every kind of thread: a deleted root over a live answer, an answer whose root is gone, and their like."""
     keys, services = app.keys(), app.services
     gone = datetime(2026, 11, 2, tzinfo=UTC)
@@ -109,7 +109,7 @@ async def test_it_marks_what_the_pages_show_however_records_lie(app: Running) ->
     assert {day.day for day in shown} == {3, 6, 8}
 
 
-async def test_a_damaged_record_is_a_day_too(app: Running) -> None:
+async def test_a_damaged_record_is_a_day_too(app: RunningApp) -> None:
     alice = await app.visitor()
     entry = await alice.write("a", "2026-11-03")
     async with app.services.db.entries._db.write() as tx:
@@ -117,7 +117,7 @@ async def test_a_damaged_record_is_a_day_too(app: Running) -> None:
     assert marked(await alice.get("/calendar/2026-11")) == [3]
 
 
-async def test_a_full_month_takes_few_records(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_month_takes_few_records(app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
     keys, opened = app.keys(), []
     entries = [
         Entry(secrets.token_bytes(16), date(2026, 11, n % 30 + 1), "me", "x", datetime.now(UTC), "UTC")
@@ -136,7 +136,7 @@ async def test_a_full_month_takes_few_records(app: Running, monkeypatch: pytest.
     assert len(opened) <= 30
 
 
-async def test_the_months_beside_it_and_the_ends_of_the_calendar(app: Running) -> None:
+async def test_the_months_beside_it_and_the_ends_of_the_calendar(app: RunningApp) -> None:
     alice = await app.visitor()
 
     async def beside(month: str) -> list[str]:
@@ -154,14 +154,14 @@ async def test_the_months_beside_it_and_the_ends_of_the_calendar(app: Running) -
 
 
 @pytest.mark.parametrize("month", "2026-13 2026-00 226 2026-1 11-2026 2026-11-20 x 2026-11- 0000-01".split())
-async def test_there_is_no_such_month(app: Running, month: str) -> None:
+async def test_there_is_no_such_month(app: RunningApp, month: str) -> None:
     answer = await (await app.visitor()).get(f"/calendar/{month}")
     assert answer.status == 404
-    assert "A month’s address looks like /calendar/2026-11." in answer.words
+    assert "A month’s address looks like /calendar/2026-11." in answer.visible_text
 
 
 async def test_without_a_month_it_is_this_one_where_the_writer_is(
-    app: Running, monkeypatch: pytest.MonkeyPatch
+    app: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Half an hour into December in Berlin.
     monkeypatch.setattr(pages, "utc_now", lambda: datetime(2026, 11, 30, 23, 30, tzinfo=UTC))
@@ -169,7 +169,7 @@ async def test_without_a_month_it_is_this_one_where_the_writer_is(
     assert "Tuesday 1 December 2026, today" in page.text
 
 
-async def test_a_part_of_it_stands_over_the_day(app: Running) -> None:
+async def test_a_part_of_it_stands_over_the_day(app: RunningApp) -> None:
     alice = await app.visitor()
     day = await alice.get("/d/2026-11-12")
     assert 'href="/calendar/2026-11" hx-get="/calendar/2026-11"' in day.text
@@ -179,8 +179,8 @@ async def test_a_part_of_it_stands_over_the_day(app: Running) -> None:
     assert len(LINK.findall(part.text)) == 30
 
 
-async def test_strangers_see_no_calendar(app: Running) -> None:
-    stranger = app.stranger()
+async def test_strangers_see_no_calendar(app: RunningApp) -> None:
+    stranger = app.anonymous()
     for path in ("/calendar", "/calendar/2026-11", "/go?day=2026-11-20"):
         answer = await stranger.get(path)
         assert (answer.status, answer.location.split("?")[0]) == (303, "/sign-in")
@@ -212,13 +212,13 @@ async def test_strangers_see_no_calendar(app: Running) -> None:
         ("31 February 2024", "/calendar/2024-02"),  # there is no such day, but there is its month
     ],
 )
-async def test_a_date_typed_is_a_date_reached(app: Running, noon: datetime, when: str, place: str) -> None:
+async def test_a_date_typed_is_a_date_reached(app: RunningApp, noon: datetime, when: str, place: str) -> None:
     answer = await go(await app.visitor(), when)
     assert (answer.status, answer.location) == (303, place)
 
 
 @pytest.mark.parametrize("when", ["", "heron", "99", "<b>", "x" * 5000, "\0", "٣ مارس"])
-async def test_what_is_no_date_is_said_and_stays(app: Running, noon: datetime, when: str) -> None:
+async def test_what_is_no_date_is_said_and_stays(app: RunningApp, noon: datetime, when: str) -> None:
     answer = await go(await app.visitor(), when)
     assert answer.status == 422
     assert 'id="when-problem">That is not a date the calendar knows.' in answer.text
@@ -228,7 +228,7 @@ async def test_what_is_no_date_is_said_and_stays(app: Running, noon: datetime, w
     assert "<b>" not in answer.text
 
 
-async def test_a_day_picked(app: Running, noon: datetime) -> None:
+async def test_a_day_picked(app: RunningApp, noon: datetime) -> None:
     alice = await app.visitor()
     picked = await alice.get("/go?day=2024-03-12")
     assert (picked.status, picked.location) == (303, "/d/2024-03-12")

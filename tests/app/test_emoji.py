@@ -2,7 +2,7 @@
 
 import re
 
-from tests.app.conftest import Running, Visitor
+from tests.app.conftest import RunningApp, Visitor
 
 
 async def offered(visitor: Visitor, typed: str) -> dict[str, str]:
@@ -11,7 +11,7 @@ async def offered(visitor: Visitor, typed: str) -> dict[str, str]:
     return {name: sign for sign, name in re.findall(r'<option value="([^"]+)">([^<]+)</option>', text)}
 
 
-async def test_the_shortest_name_that_begins_so_comes_first(app: Running) -> None:
+async def test_the_shortest_name_that_begins_so_comes_first(app: RunningApp) -> None:
     alice = await app.visitor()
     found = await offered(alice, "hear")
     assert next(iter(found.items())) == ("heart", "❤️")
@@ -24,7 +24,7 @@ async def test_the_shortest_name_that_begins_so_comes_first(app: Running) -> Non
     )
 
 
-async def test_german_names_beside_the_english_ones(app: Running) -> None:
+async def test_german_names_beside_the_english_ones(app: RunningApp) -> None:
     alice = await app.visitor()
     await alice.post("/you/settings", {"language": "de", "was-language": ""})
     assert (await offered(alice, "rotes"))["rotes herz"] == "❤️"

@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 from llamora.persistence.schema import RECORD_KINDS
-from tests.app.conftest import PASSPHRASE, Running
+from tests.app.conftest import PASSPHRASE, RunningApp
 from tests.app.test_account import alert
 from tests.app.test_key import signed_in
 from tests.scan import find_words
@@ -28,7 +28,7 @@ def left(folder: Path, needles: list[bytes]) -> list[str]:
     return [name for name, content in contents for needle in needles if needle in content]
 
 
-async def test_nothing_is_left_of_it(app: Running) -> None:
+async def test_nothing_is_left_of_it(app: RunningApp) -> None:
     alice, phone, bob = await signed_in(app), await signed_in(app), await app.visitor("Bob")
     for number in range(30):
         await alice.write(f"the heron {number} " + "word " * 300)
@@ -52,13 +52,13 @@ async def test_nothing_is_left_of_it(app: Running) -> None:
     assert find_words(folder, ["alice"]) == []
     assert not app.services.backups.folder_of_user(user_id).exists()
     assert (await phone.get("/d/2026-11-20")).status == 303
-    assert (await app.stranger().sign_in()).status == 403
+    assert (await app.anonymous().sign_in()).status == 403
     assert "bob's own" in (await bob.get(f"/e/{of_bob}/edit")).field("text")
 
 
-async def test_the_passphrase_is_asked_for_and_the_page_says_what_remains(app: Running) -> None:
+async def test_the_passphrase_is_asked_for_and_the_page_says_what_remains(app: RunningApp) -> None:
     alice = await signed_in(app)
-    words = (await alice.get("/you")).words
+    words = (await alice.get("/you")).visible_text
     assert "Backups that you downloaded remain" in words
     answer = await alice.post("/you/end", {"passphrase": "not it"})
     assert answer.status == 403

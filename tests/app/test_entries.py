@@ -7,18 +7,18 @@ import pytest
 from llamora.persistence.connection import DiskFull
 from llamora.persistence.entries import Entries
 from llamora.settings import EntrySettings
-from tests.app.conftest import Running, Start, Visitor, connected_to
+from tests.app.conftest import RunningApp, Start, Visitor, settings_for_model
 from tests.scripted_model import Reply, ScriptedModel
 
 FULL = "The disk is full. Nothing was lost: make some room and try again."
 DAY = "/d/2026-11-20"
 
 
-async def revision(app: Running, entry: str) -> str:
+async def revision(app: RunningApp, entry: str) -> str:
     return str((await app.services.db.entries.get(app.keys(), bytes.fromhex(entry))).revision)
 
 
-async def text_of(app: Running, entry: str) -> str:
+async def text_of(app: RunningApp, entry: str) -> str:
     return (await app.services.db.entries.get(app.keys(), bytes.fromhex(entry))).text
 
 
@@ -29,16 +29,16 @@ async def count_found(visitor: Visitor, query: str) -> int:
     return found.text.count('class="hit"')
 
 
-async def thread(app: Running, alice: Visitor, model: ScriptedModel) -> tuple[str, str, str]:
+async def thread(app: RunningApp, alice: Visitor, model: ScriptedModel) -> tuple[str, str, str]:
     """An entry about herons, a reply about kingfishers, an answer about otters."""
     model.script(Reply(["A word about the kingfisher."]))
     entry = await alice.write("The heron stood there.")
-    reply = await alice.ask(entry)
-    return entry, reply, await alice.answer(reply, "No, an otter.")
+    reply = await alice.ask_for_reply(entry)
+    return entry, reply, await alice.add_answer(reply, "No, an otter.")
 
 
 @pytest.mark.parametrize("fragment", [False, True])
-async def test_an_edit_is_kept_and_said_to_be_one(app: Running, fragment: bool) -> None:
+async def test_an_edit_is_kept_and_said_to_be_one(app: RunningApp, fragment: bool) -> None:
     alice = await app.visitor()
     entry = await alice.write("First thought.")
     form = await alice.get(f"/e/{entry}/edit", fragment=fragment)
@@ -50,12 +50,12 @@ async def test_an_edit_is_kept_and_said_to_be_one(app: Running, fragment: bool) 
     else:
         assert (answer.status, answer.location) == (303, f"{DAY}#e-{entry}")
     assert await text_of(app, entry) == "Second\nthought."
-    assert "edited" in (await alice.get(DAY)).words
+    assert "edited" in (await alice.get(DAY)).visible_text
     assert await count_found(alice, "second") == 1
     assert await count_found(alice, "first") == 0
 
 
-async def test_an_address_of_an_entry_leads_to_its_place(app: Running) -> None:
+async def test_an_address_of_an_entry_leads_to_its_place(app: RunningApp) -> None:
     alice = await app.visitor()
     entry = await alice.write("Here.")
     assert (await alice.get(f"/e/{entry}")).location == f"{DAY}#e-{entry}"
@@ -63,14 +63,14 @@ async def test_an_address_of_an_entry_leads_to_its_place(app: Running) -> None:
 
 
 @pytest.mark.parametrize("fragment", [False, True])
-async def test_a_stale_edit_shows_both_texts_and_can_then_be_kept(app: Running, fragment: bool) -> None:
+async def test_a_stale_edit_shows_both_texts_and_can_then_be_kept(app: RunningApp, fragment: bool) -> None:
     alice = await app.visitor()
     entry = await alice.write("As it was.")
     await alice.post(f"/e/{entry}", {"text": "From <the> phone.", "revision": "1"})
     answer = await alice.post(f"/e/{entry}", {"text": "From the & laptop.", "revision": "1"}, fragment=fragment)
     assert answer.status == 409
-    assert answer.problem == "This entry was changed elsewhere in the meantime. Both are here; nothing is lost."
-    assert "From <the> phone." in answer.words
+    assert answer.error_sentence == "This entry was changed elsewhere in the meantime. Both are here; nothing is lost."
+    assert "From <the> phone." in answer.visible_text
     assert "From &lt;the&gt; phone." in answer.text
     assert answer.field("text") == "From the & laptop."
     assert ("<!doctype" in answer.text.lower()) != fragment
@@ -81,7 +81,7 @@ async def test_a_stale_edit_shows_both_texts_and_can_then_be_kept(app: Running, 
     assert await text_of(app, entry) == "From the & laptop."
 
 
-async def test_the_same_text_from_two_places_is_no_conflict(app: Running) -> None:
+async def test_the_same_text_from_two_places_is_no_conflict(app: RunningApp) -> None:
     alice = await app.visitor()
     entry = await alice.write("As it was.")
     for _ in range(2):
@@ -90,19 +90,19 @@ async def test_the_same_text_from_two_places_is_no_conflict(app: Running) -> Non
     assert await revision(app, entry) == "2"
 
 
-async def test_a_refused_edit_is_still_compared_with_what_its_writer_saw(app: Running) -> None:
+async def test_a_refused_edit_is_still_compared_with_what_its_writer_saw(app: RunningApp) -> None:
     alice = await app.visitor()
     entry = await alice.write("As it was.")
     await alice.post(f"/e/{entry}", {"text": "From the phone.", "revision": "1"})
     refused = await alice.post(f"/e/{entry}", {"text": "  ", "revision": "1"})
     assert refused.status == 422
-    assert refused.problem == "There is nothing to keep yet. Write a line first."
+    assert refused.error_sentence == "There is nothing to keep yet. Write a line first."
     assert 'name="revision" value="1"' in refused.text
     assert (await alice.post(f"/e/{entry}", {"text": "From the laptop.", "revision": "1"})).status == 409
 
 
 @pytest.mark.parametrize("given", ["", "x", "-1", "1.0", "²", "9" * 30])
-async def test_a_revision_that_is_none_overwrites_nothing(app: Running, given: str) -> None:
+async def test_a_revision_that_is_none_overwrites_nothing(app: RunningApp, given: str) -> None:
     alice = await app.visitor()
     entry = await alice.write("As it was.")
     assert (await alice.post(f"/e/{entry}", {"text": "Other.", "revision": given})).status == 409
@@ -117,12 +117,12 @@ async def test_an_edit_that_is_too_long_stays_on_screen(start: Start, fragment: 
     answer = await alice.post(f"/e/{entry}", {"text": "x" * 1001, "revision": "1"}, fragment=fragment)
     assert answer.status == 422
     assert answer.field("text") == "x" * 1001
-    assert "longer than the 0.001 MB" in answer.problem
+    assert "longer than the 0.001 MB" in answer.error_sentence
 
 
 @pytest.mark.parametrize("fragment", [False, True])
 async def test_a_full_disk_keeps_edits_and_answers_on_screen(
-    app: Running, monkeypatch: pytest.MonkeyPatch, fragment: bool
+    app: RunningApp, monkeypatch: pytest.MonkeyPatch, fragment: bool
 ) -> None:
     def no_room(*_: object, **__: object) -> None:
         raise DiskFull(FULL)
@@ -137,7 +137,7 @@ async def test_a_full_disk_keeps_edits_and_answers_on_screen(
         answer = await alice.post(f"/e/{entry}/answers", {"text": "And so?"}, fragment=fragment)
         deleted = await alice.post(f"/e/{entry}/delete", fragment=fragment)
     assert [edit.status, answer.status, deleted.status] == [507, 507, 507]
-    assert edit.problem == answer.problem == deleted.problem == FULL
+    assert edit.error_sentence == answer.error_sentence == deleted.error_sentence == FULL
     assert edit.field("text") == "Longer."
     assert answer.field("words") == "And so?"
     assert (await alice.get(DAY)).ids == [entry]
@@ -145,18 +145,18 @@ async def test_a_full_disk_keeps_edits_and_answers_on_screen(
 
 
 @pytest.mark.parametrize("fragment", [False, True])
-async def test_what_was_deleted_comes_back(app: Running, fragment: bool) -> None:
+async def test_what_was_deleted_comes_back(app: RunningApp, fragment: bool) -> None:
     alice = await app.visitor()
     entry, other = await alice.write("The heron."), await alice.write("Its shadow.")
     gone = await alice.post(f"/e/{entry}/delete", fragment=fragment)
     assert gone.status == 200
-    assert "Deleted. Undo" in gone.words
+    assert "Deleted. Undo" in gone.visible_text
     assert f'action="/e/{entry}/restore"' in gone.text
     assert (await alice.get(DAY)).ids == [other]
     assert await count_found(alice, "heron") == 0
     for path in (f"/e/{entry}", f"/e/{entry}/edit"):
         answer = await alice.get(path)
-        assert (answer.status, answer.problem) == (404, "This entry was deleted.")
+        assert (answer.status, answer.error_sentence) == (404, "This entry was deleted.")
     late = await alice.post(f"/e/{entry}", {"text": "An edit from another tab", "revision": "1"})
     assert late.status == 404
     assert late.field("words") == "An edit from another tab"
@@ -168,7 +168,7 @@ async def test_what_was_deleted_comes_back(app: Running, fragment: bool) -> None
 
 
 async def test_a_thread_goes_and_comes_back_with_its_entry(start: Start, model: ScriptedModel) -> None:
-    app = await start(llm=connected_to(model))
+    app = await start(llm=settings_for_model(model))
     alice = await app.visitor()
     entry, reply, answer = await thread(app, alice, model)
     assert (await alice.get(DAY)).ids == [entry, reply, answer]
@@ -184,7 +184,7 @@ async def test_a_thread_goes_and_comes_back_with_its_entry(start: Start, model: 
 
 
 async def test_what_was_deleted_before_stays_so_when_the_thread_comes_back(start: Start, model: ScriptedModel) -> None:
-    app = await start(llm=connected_to(model))
+    app = await start(llm=settings_for_model(model))
     alice = await app.visitor()
     entry, reply, answer = await thread(app, alice, model)
     await alice.post(f"/e/{reply}/delete")
@@ -197,11 +197,11 @@ async def test_what_was_deleted_before_stays_so_when_the_thread_comes_back(start
 
 
 async def test_what_the_model_wrote_is_not_edited(start: Start, model: ScriptedModel) -> None:
-    app = await start(llm=connected_to(model))
+    app = await start(llm=settings_for_model(model))
     alice = await app.visitor()
     _, reply, _ = await thread(app, alice, model)
     form = await alice.get(f"/e/{reply}/edit")
-    assert (form.status, form.problem) == (404, "What the model wrote stays as it wrote it.")
+    assert (form.status, form.error_sentence) == (404, "What the model wrote stays as it wrote it.")
     refused = await alice.post(f"/e/{reply}", {"text": "Put into its mouth", "revision": await revision(app, reply)})
     assert refused.status == 422
     assert await text_of(app, reply) == "A word about the kingfisher."
@@ -209,7 +209,7 @@ async def test_what_the_model_wrote_is_not_edited(start: Start, model: ScriptedM
 
 @pytest.mark.parametrize("fragment", [False, True])
 async def test_an_answer_stands_under_what_it_answers(start: Start, model: ScriptedModel, fragment: bool) -> None:
-    app = await start(llm=connected_to(model))
+    app = await start(llm=settings_for_model(model))
     alice = await app.visitor()
     entry, reply, first = await thread(app, alice, model)
     answer = await alice.post(f"/e/{reply}/answers", {"text": "**Or** a mink."}, fragment=fragment)
@@ -228,17 +228,17 @@ async def test_an_answer_stands_under_what_it_answers(start: Start, model: Scrip
 
 @pytest.mark.parametrize("fragment", [False, True])
 async def test_an_empty_answer_is_refused_with_a_sentence(start: Start, model: ScriptedModel, fragment: bool) -> None:
-    app = await start(llm=connected_to(model))
+    app = await start(llm=settings_for_model(model))
     alice = await app.visitor()
     entry, reply, answer = await thread(app, alice, model)
     refused = await alice.post(f"/e/{reply}/answers", {"text": "\r\n", "ask": "1"}, fragment=fragment)
     assert refused.status == 422
-    assert refused.problem == "There is nothing to keep yet. Write a line first."
+    assert refused.error_sentence == "There is nothing to keep yet. Write a line first."
     assert (await alice.get(DAY)).ids == [entry, reply, answer]
 
 
 async def test_keep_and_ask_brings_answer_and_reply(start: Start, model: ScriptedModel) -> None:
-    app = await start(llm=connected_to(model))
+    app = await start(llm=settings_for_model(model))
     alice = await app.visitor()
     entry, reply, answer = await thread(app, alice, model)
     both = await alice.post(f"/e/{reply}/answers", {"text": "A mink, then?", "ask": "1"}, fragment=True)
@@ -250,16 +250,16 @@ async def test_keep_and_ask_brings_answer_and_reply(start: Start, model: Scripte
     assert "A mink, then?" in model.chat_requests[-1].body["messages"][-1]["content"]
 
 
-async def test_an_answer_is_kept_although_there_is_no_model(app: Running) -> None:
+async def test_an_answer_is_kept_although_there_is_no_model(app: RunningApp) -> None:
     alice = await app.visitor()
     entry = await alice.write("To myself.")
     both = await alice.post(f"/e/{entry}/answers", {"text": "And back.", "ask": "1"}, fragment=True)
     assert both.status == 200
-    assert "The model is switched off in the settings." in both.words
+    assert "The model is switched off in the settings." in both.visible_text
     assert len((await alice.get(DAY)).ids) == 2
 
 
-async def test_a_very_long_entry_comes_in_parts(app: Running) -> None:
+async def test_a_very_long_entry_comes_in_parts(app: RunningApp) -> None:
     alice, bob = await app.visitor(), await app.visitor("Bob")
     words = [f"word{number}" for number in range(40_000)]
     text = "- [ ] a box\n\n" + "".join(f"{word}{chr(10) * 2 if n % 50 == 49 else ' '}" for n, word in enumerate(words))
@@ -267,25 +267,25 @@ async def test_a_very_long_entry_comes_in_parts(app: Running) -> None:
     day = await alice.get("/d/2024-03-12")
     path = f"/e/{kept}/parts/2"
     assert len(day.body) < 200_000
-    assert "Read on: part 2 of 4" in day.words
+    assert "Read on: part 2 of 4" in day.visible_text
     assert f'href="{path}"' in day.text
     assert 'name="box"' not in day.text  # a form with some of the boxes would clear the others
     answer, found = day, re.findall(r"word\d+", day.text)
     for part in range(2, 5):
         answer = await alice.get(f"/e/{kept}/parts/{part}", fragment=True)
         found += re.findall(r"word\d+", answer.text)
-        assert ("Read on" in answer.words) == (part < 4)
+        assert ("Read on" in answer.visible_text) == (part < 4)
         assert "<html" not in answer.text
         assert re.findall(r"word\d+", (await alice.get(f"/e/{kept}/parts/{part}")).text)[0] in answer.text
     assert found == words
-    assert 'class="trace"' in answer.text
+    assert 'class="tag"' in answer.text
     for wrong in ("0", "1", "5", "x", "-2", "99999999"):
         assert (await alice.get(f"/e/{kept}/parts/{wrong}")).status == 404
     assert (await bob.get(path)).status == 404
-    assert (await app.stranger().get(path)).status in (303, 401)
+    assert (await app.anonymous().get(path)).status in (303, 401)
     # What is printed, edited and read for a month is all there, or says that more follows.
     printed = await alice.get("/print?from=2024-03-12&to=2024-03-12")
     assert re.findall(r"word\d+", printed.text) == words
-    assert "Read on" not in printed.words
-    assert "Read on: part 2 of 4" in (await alice.get("/m/2024-03")).words
+    assert "Read on" not in printed.visible_text
+    assert "Read on: part 2 of 4" in (await alice.get("/m/2024-03")).visible_text
     assert re.findall(r"word\d+", (await alice.get(f"/e/{kept}/edit")).field("text")) == words

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llamora.settings import UpstreamSettings
-from tests.app.conftest import Running, Start, Visitor, connected_to
+from tests.app.conftest import RunningApp, Start, Visitor, settings_for_model
 from tests.llm.test_client import own_certificate
 from tests.scripted_model import Reply, ScriptedModel
 
@@ -44,7 +44,7 @@ async def model(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield scripted
 
 
-async def ended(app: Running, alice: Visitor, reply: str) -> None:
+async def ended(app: RunningApp, alice: Visitor, reply: str) -> None:
     """Follow a reply to its end, and see that the journal is usable all the while."""
     following = asyncio.create_task(alice.get(f"/r/{reply}/events"))
     written = 0
@@ -62,7 +62,7 @@ async def test_a_failing_model_is_a_sentence_and_nothing_else_is_lost(
     way: str, start: Start, model: ScriptedModel
 ) -> None:
     host = {"dns": "http://no-such-host.invalid:1234"}.get(way, model.url)
-    llm = replace(connected_to(model), timeout_seconds=1.0, slots=1, upstream=UpstreamSettings(host=host))
+    llm = replace(settings_for_model(model), timeout_seconds=1.0, slots=1, upstream=UpstreamSettings(host=host))
     app = await start(llm=llm)
     alice = await app.visitor()
     scripted, with_words = WAYS[way]
@@ -71,7 +71,7 @@ async def test_a_failing_model_is_a_sentence_and_nothing_else_is_lost(
     if way == "refused":
         await model.stop()
     answer = await alice.post(f"/e/{entry}/replies", fragment=True)
-    assert answer.status == 200, answer.words
+    assert answer.status == 200, answer.visible_text
     reply = answer.ids[0]
     await ended(app, alice, reply)
 

@@ -6,32 +6,32 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.conftest import Running
+from tests.app.conftest import RunningApp
 from tests.app.test_contrast import luminance, themes
 
 ROOT = Path(__file__).parents[2]
 
 
-async def test_an_empty_journal_invites_in_three_sentences(app: Running) -> None:
+async def test_an_empty_journal_invites_in_three_sentences(app: RunningApp) -> None:
     alice = await app.visitor()
     invitation = re.search(r'<p class="invitation">(.*?)</p>', (await alice.get("/d/today")).text, re.DOTALL)
     assert invitation is not None
     assert len(re.findall(r"\.(?:\s|$)", invitation[1])) == 3
     await alice.write("A heron.", "2020-01-01")
-    assert "A new page. Begin anywhere." in (await alice.get("/d/today")).words
+    assert "A new page. Begin anywhere." in (await alice.get("/d/today")).visible_text
 
 
-async def test_help_shows_keys_and_marks(app: Running) -> None:
+async def test_help_shows_keys_and_marks(app: RunningApp) -> None:
     alice = await app.visitor()
     help_page = await alice.get("/help")
     for word in ("**word**", "a quotation", "keep what you wrote", "this list"):
-        assert word in help_page.words
+        assert word in help_page.visible_text
     assert 'href="/help"' in (await alice.get("/you")).text
-    assert (await app.stranger().get("/help")).location == "/sign-in"
+    assert (await app.anonymous().get("/help")).location == "/sign-in"
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/nowhere"), ("GET", "/e/00/edit"), ("POST", "/healthz")])
-async def test_an_error_says_what_to_do(app: Running, method: str, path: str) -> None:
+async def test_an_error_says_what_to_do(app: RunningApp, method: str, path: str) -> None:
     alice = await app.visitor()
     answer = await (alice.get(path) if method == "GET" else alice.post(path))
     assert answer.status >= 400
@@ -39,26 +39,26 @@ async def test_an_error_says_what_to_do(app: Running, method: str, path: str) ->
     assert told is not None, answer.text
 
 
-async def test_the_page_for_when_the_server_is_away_knows_nobody(app: Running) -> None:
-    alice, stranger = await app.visitor(), app.stranger()
+async def test_the_page_for_when_the_server_is_away_knows_nobody(app: RunningApp) -> None:
+    alice, stranger = await app.visitor(), app.anonymous()
     await alice.post("/you/settings", {"theme": "dark"})
     theirs, anybodys = await alice.get("/offline"), await stranger.get("/offline")
     assert theirs.body == anybodys.body
     assert "csrf" not in theirs.text
     assert theirs.headers["Cache-Control"] == "no-cache"
     assert "Set-Cookie" not in theirs.headers
-    german = await app.stranger({"Accept-Language": "de"}).get("/offline")
-    assert "Llamora ist nicht erreichbar" in german.words
+    german = await app.anonymous({"Accept-Language": "de"}).get("/offline")
+    assert "Llamora ist nicht erreichbar" in german.visible_text
 
 
-async def test_the_worker_is_told_what_the_shell_is(app: Running) -> None:
-    answer = await app.stranger().get("/sw.js")
+async def test_the_worker_is_told_what_the_shell_is(app: RunningApp) -> None:
+    answer = await app.anonymous().get("/sw.js")
     assert answer.headers["Content-Type"].startswith("text/javascript")
     assert answer.headers["Cache-Control"] == "no-cache"
     shell = re.search(r"const SHELL = (\[.*?\]);", answer.text)
     assert shell is not None
     for path in json.loads(shell[1]):
-        assert (await app.stranger().get(path)).status == 200, path
+        assert (await app.anonymous().get(path)).status == 200, path
     assert "worker-src 'self'" in answer.headers["Content-Security-Policy"]
 
 

@@ -10,9 +10,9 @@ from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po
 
 from llamora.app import i18n
-from llamora.app.i18n import FOLDER
-from scripts.translations import faults, messages, of_module
-from tests.app.conftest import Running
+from llamora.app.i18n import CATALOGUE_FOLDER
+from scripts.translations import extract_messages, find_faults, messages
+from tests.app.conftest import RunningApp
 
 TEMPLATES = sorted((Path(i18n.__file__).parent / "templates").rglob("*.html"))
 JINJA = re.compile(
@@ -28,10 +28,10 @@ def catalogue(file: Path) -> Catalog:
         return read_po(source, locale=file.stem.replace("-", "_"))
 
 
-@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.po")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(CATALOGUE_FOLDER.glob("*.po")), ids=lambda file: file.stem)
 def test_everything_is_translated(file: Path) -> None:
     there = catalogue(file)
-    assert list(faults(there)) == []
+    assert list(find_faults(there)) == []
     ids = [message.id for message in there if message.id]
     said = {each if isinstance(each, str) else tuple(each) for each in ids}
     wanted = set(messages())
@@ -58,13 +58,13 @@ def test_german_is_among_them() -> None:
 def test_a_fault_is_found(message: str | tuple[str, str], translation: str | tuple[str, str], fault: str) -> None:
     there = Catalog(locale="de")
     there.add(message, translation)
-    assert list(faults(there)) == [fault]
+    assert list(find_faults(there)) == [fault]
 
 
 def test_a_translation_in_doubt_is_a_fault() -> None:
     there = Catalog(locale="de")
     there.add("Keep", "Behalten", flags=["fuzzy"])
-    assert list(faults(there)) == ["in doubt: Keep"]
+    assert list(find_faults(there)) == ["in doubt: Keep"]
 
 
 def bare_words(source: str) -> list[str]:
@@ -96,7 +96,7 @@ def f(error, n):
     raise Wrong(f"Only {n} of {error.name} fit. " "Take less.")
     return _("a label"), ngettext("one", "more", n), marked("first"), "SELECT x FROM y WHERE z=?"
 '''
-    assert list(of_module(source)) == ["Only {n} of {name} fit. Take less.", "a label", ("one", "more"), "first"]
+    assert list(extract_messages(source)) == ["Only {n} of {name} fit. Take less.", "a label", ("one", "more"), "first"]
 
 
 # -- what is made in English further down ------------------------------------------------------------
@@ -127,9 +127,9 @@ def f(error, n):
     ],
 )
 def test_a_sentence_from_below_is_recognised(english: str, german: str) -> None:
-    found = i18n.load()["de"].said(english)
+    found = i18n.load()["de"].translate(english)
     assert found.startswith(german) or german in found
-    assert i18n.ENGLISH.said(english) == english
+    assert i18n.ENGLISH.translate(english) == english
 
 
 # -- pages -------------------------------------------------------------------------------------------
@@ -137,32 +137,32 @@ def test_a_sentence_from_below_is_recognised(english: str, german: str) -> None:
 GERMAN = {"Accept-Language": "de-AT,de;q=0.9,en;q=0.5"}
 
 
-async def test_before_sign_in_the_browser_says_which_language(app: Running) -> None:
-    page = await app.stranger(GERMAN).get("/sign-in")
+async def test_before_sign_in_the_browser_says_which_language(app: RunningApp) -> None:
+    page = await app.anonymous(GERMAN).get("/sign-in")
     assert '<html lang="de" dir="ltr"' in page.text
-    assert "Willkommen zurück" in page.words
-    assert '<html lang="en" dir="ltr"' in (await app.stranger({"Accept-Language": "fr"}).get("/sign-in")).text
+    assert "Willkommen zurück" in page.visible_text
+    assert '<html lang="en" dir="ltr"' in (await app.anonymous({"Accept-Language": "fr"}).get("/sign-in")).text
 
 
-async def test_refusals_speak_the_language_too(app: Running) -> None:
-    stranger = app.stranger(GERMAN)
+async def test_refusals_speak_the_language_too(app: RunningApp) -> None:
+    stranger = app.anonymous(GERMAN)
     wrong = await stranger.post("/sign-in", {"name": "Alice", "passphrase": "wrong"})
-    assert wrong.problem == "Dieser Name und diese Passphrase gehören nicht zusammen."
+    assert wrong.error_sentence == "Dieser Name und diese Passphrase gehören nicht zusammen."
     alice = await app.visitor(headers=GERMAN)
     missing = await alice.get("/nowhere")
-    assert (missing.status, missing.problem) == (404, "Unter dieser Adresse gibt es keine Seite.")
+    assert (missing.status, missing.error_sentence) == (404, "Unter dieser Adresse gibt es keine Seite.")
     empty = await alice.post("/d/2026-11-20/entries", {"text": " "}, fragment=True)
-    assert empty.problem == "Es gibt noch nichts zu behalten. Schreib zuerst eine Zeile."
+    assert empty.error_sentence == "Es gibt noch nichts zu behalten. Schreib zuerst eine Zeile."
 
 
-async def test_dates_are_written_as_the_language_writes_them(app: Running) -> None:
+async def test_dates_are_written_as_the_language_writes_them(app: RunningApp) -> None:
     german, english = await app.visitor(headers=GERMAN), await app.visitor("Bob")
-    assert "Freitag 20. November 2026" in (await german.get("/d/2026-11-20")).words
-    assert "Friday 20 November 2026" in (await english.get("/d/2026-11-20")).words
-    assert "März 2024" in (await german.get("/calendar/2024-03")).words
+    assert "Freitag 20. November 2026" in (await german.get("/d/2026-11-20")).visible_text
+    assert "Friday 20 November 2026" in (await english.get("/d/2026-11-20")).visible_text
+    assert "März 2024" in (await german.get("/calendar/2024-03")).visible_text
 
 
-async def test_dates_at_the_ends_of_the_calendar(app: Running) -> None:
+async def test_dates_at_the_ends_of_the_calendar(app: RunningApp) -> None:
     async with app.app.test_request_context("/", headers=GERMAN):
         assert i18n.day_words(date.min) == "1. Januar 1"
         assert i18n.short_day(date(2024, 3, 2)) == "2. März 2024"
@@ -176,13 +176,13 @@ async def test_dates_at_the_ends_of_the_calendar(app: Running) -> None:
         assert [short for _, short in i18n.weekday_names()] == ["Mo", "Tu", "We", "Th", "Fr", "Sa", "Su"]
 
 
-async def test_what_was_left_out_of_a_prompt_is_said_in_the_language(app: Running) -> None:
-    from llamora.app.views import cut_words
+async def test_what_was_left_out_of_a_prompt_is_said_in_the_language(app: RunningApp) -> None:
+    from llamora.app.views import translate_omitted
 
     english = "Left out for lack of room: 1 note of the day, 2 earlier passages and the middle of the entry."
     async with app.app.test_request_context("/", headers=GERMAN):
         german = "Aus Platzmangel weggelassen: 1 Notiz des Tages, 2 frühere Stellen und die Mitte des Eintrags."
-        assert cut_words(english) == german
-        assert cut_words("") == ""
+        assert translate_omitted(english) == german
+        assert translate_omitted("") == ""
     async with app.app.test_request_context("/"):
-        assert cut_words(english) == english
+        assert translate_omitted(english) == english

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from llamora.app import create_app
-from llamora.app.services.container import EXTENSION, Shared
+from llamora.app.services.container import EXTENSION, SharedState
 from llamora.journal import rotation
 from llamora.persistence.backups import read_header, verify_backup
 from llamora.settings import BackupSettings
 from llamora.vault.envelope import sealed_epoch
-from tests.app.conftest import PASSPHRASE, Running, Start, Visitor, settings_in
+from tests.app.conftest import PASSPHRASE, RunningApp, Start, Visitor, settings_in
 from tests.app.test_account import alert
 
 
@@ -20,15 +20,15 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rotation, "NOTICE_SECONDS", 0.6)  # a worker looks every 0.4 seconds
 
 
-async def signed_in(app: Running, agent: str = "") -> Visitor:
+async def signed_in(app: RunningApp, agent: str = "") -> Visitor:
     """Alice with keys of her own: those of the other tests must not change."""
-    visitor = app.stranger({"User-Agent": agent})
+    visitor = app.anonymous({"User-Agent": agent})
     assert (await visitor.sign_in()).status == 303
     await visitor.get("/search")
     return visitor
 
 
-async def changed(app: Running) -> None:
+async def changed(app: RunningApp) -> None:
     db, user = app.services.db, app.accounts["Alice"].user
     while await db.key_rotation.count_data_keys(user.id) > 1:  # noqa: ASYNC110 -- another task changes it
         await asyncio.sleep(0.05)
@@ -44,7 +44,7 @@ async def test_the_button_changes_the_key_and_ends_the_other_sessions(
     monkeypatch.setattr(rotation, "NOTICE_SECONDS", 3600.0)  # until everything below was looked at
     answer = await alice.post("/you/key", {"passphrase": PASSPHRASE})
     assert (answer.status, answer.location) == (303, "/you?done=key")
-    assert "is being sealed under a new key" in (await alice.get("/you")).words
+    assert "is being sealed under a new key" in (await alice.get("/you")).visible_text
     again = await alice.post("/you/key", {"passphrase": PASSPHRASE})
     assert again.status == 409
     assert (await elsewhere.get("/d/2026-11-20")).status == 303
@@ -55,8 +55,8 @@ async def test_the_button_changes_the_key_and_ends_the_other_sessions(
     await app.services.rotation.resume_pending(keys)
     await changed(app)
     page = await alice.get("/you?done=key")
-    assert "Everything is sealed under a new key." in page.words
-    words = (await alice.get("/d/2026-11-20")).words
+    assert "Everything is sealed under a new key." in page.visible_text
+    words = (await alice.get("/d/2026-11-20")).visible_text
     assert "the heron again" in words
     assert "written meanwhile" in words
 
@@ -83,7 +83,7 @@ async def test_a_backup_of_the_moment_before_is_made_first(start: Start, tmp_pat
     assert await again.services.db.key_rotation.count_data_keys(app.accounts["Alice"].user.id) == 1
 
 
-async def test_the_passphrase_is_asked_for(app: Running) -> None:
+async def test_the_passphrase_is_asked_for(app: RunningApp) -> None:
     alice = await signed_in(app)
     answer = await alice.post("/you/key", {"passphrase": "not it"})
     assert answer.status == 403
@@ -95,12 +95,12 @@ async def test_another_worker_takes_the_new_key_up(start: Start, tmp_path: Path)
     app = await start()
     alice = await signed_in(app)
     await alice.write("the heron again")
-    second = create_app(settings_in(tmp_path / "data"), dev=True, shared=Shared(app.services.boot_secret))
+    second = create_app(settings_in(tmp_path / "data"), dev=True, shared=SharedState(app.services.boot_secret))
     async with second.test_app():
-        there = Running(second, app.test_app, app.accounts).stranger()
-        there.give("llamora", alice.cookie("llamora"))
-        there.give("llamora_csrf", alice.cookie("llamora_csrf"))
-        assert "the heron again" in (await there.get("/d/2026-11-20")).words  # its keyring is open
+        there = RunningApp(second, app.test_app, app.accounts).anonymous()
+        there.set_cookie("llamora", alice.cookie("llamora"))
+        there.set_cookie("llamora_csrf", alice.cookie("llamora_csrf"))
+        assert "the heron again" in (await there.get("/d/2026-11-20")).visible_text  # its keyring is open
         await alice.post("/you/key", {"passphrase": PASSPHRASE})
         await changed(app)
         (keys,) = second.extensions[EXTENSION].accounts.open_keys()
@@ -109,11 +109,11 @@ async def test_another_worker_takes_the_new_key_up(start: Start, tmp_path: Path)
                 break
             await asyncio.sleep(0.02)
         assert keys.epoch == 2  # noticed without a request
-        assert "the heron again" in (await there.get("/d/2026-11-20")).words
+        assert "the heron again" in (await there.get("/d/2026-11-20")).visible_text
         written = bytes.fromhex(await there.write("from the other worker"))
         rows = await app.services.db.entries.get_sealed(keys.user_id, [written])
         assert sealed_epoch(rows[0][2]) == 2
-        assert "from the other worker" in (await alice.get("/d/2026-11-20")).words
+        assert "from the other worker" in (await alice.get("/d/2026-11-20")).visible_text
 
 
 async def test_a_change_goes_on_after_the_next_sign_in(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ async def test_a_change_goes_on_after_the_next_sign_in(start: Start, monkeypatch
     await asyncio.sleep(0)
     assert await app.services.db.key_rotation.count_data_keys(app.accounts["Alice"].user.id) == 2
     monkeypatch.setattr(rotation, "NOTICE_SECONDS", 0.0)
-    back = app.stranger()
+    back = app.anonymous()
     await back.sign_in()
     await changed(app)
-    assert "the heron again" in (await back.get("/d/2026-11-20")).words
+    assert "the heron again" in (await back.get("/d/2026-11-20")).visible_text

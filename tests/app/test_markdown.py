@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from llamora.app import markdown
-from llamora.app.markdown import parts_of, render, render_reply
+from llamora.app.markdown import render, render_reply, split_into_parts
 
 TAGS = set("p br hr h2 h3 h4 h5 h6 blockquote ul ol li pre code em strong s a input table thead tbody tr th td".split())
 ATTRIBUTES = {
@@ -211,8 +211,8 @@ def test_what_is_nested_too_deep_is_shown_as_it_is_written(marks: str) -> None:
 def test_parts_lose_nothing(pieces: list[str]) -> None:
     text = "".join(pieces)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(markdown, "AT_ONCE", 40)
-        parts = parts_of(text)
+        patched.setattr(markdown, "PART_CHARACTERS", 40)
+        parts = split_into_parts(text)
     assert all(len(part) < 80 for part in parts)
     kept = [re.sub(r"[`~]|\s", "", each) for each in ("".join(parts), text)]
     assert kept[0] == kept[1]
@@ -220,15 +220,15 @@ def test_parts_lose_nothing(pieces: list[str]) -> None:
 
 
 def test_code_that_is_cut_stays_code_and_a_paragraph_is_cut_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(markdown, "AT_ONCE", 60)
+    monkeypatch.setattr(markdown, "PART_CHARACTERS", 60)
     lines = "\n".join(f"line {number}" for number in range(20))
-    shown = [render(part) for part in parts_of(f"Before.\n\n```py\n{lines}\n```\n\nAfter it **all**.")]
+    shown = [render(part) for part in split_into_parts(f"Before.\n\n```py\n{lines}\n```\n\nAfter it **all**.")]
     assert len(shown) > 2
     assert [html.count("<pre>") for html in shown] == [1] * len(shown)
     assert "After it <strong>all</strong>." in shown[-1]
     assert "".join(re.findall(r"line \d+", "".join(shown))) == lines.replace("\n", "")
-    monkeypatch.setattr(markdown, "AT_ONCE", 30)
-    assert parts_of("The heron stood there.\n\nIt rained, and nobody came.") == [
+    monkeypatch.setattr(markdown, "PART_CHARACTERS", 30)
+    assert split_into_parts("The heron stood there.\n\nIt rained, and nobody came.") == [
         "The heron stood there.",
         "It rained, and nobody came.",
     ]

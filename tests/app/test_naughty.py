@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Server, Writer
+from tests.conftest import HttpUser, Server
 from tests.evaluation import evaluation_data
 
 GOOD = "eleven grey geese over the causeway"
@@ -27,11 +27,11 @@ def strings() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def writer(server: Server) -> Writer:
-    return Writer(server.url).register()
+def writer(server: Server) -> HttpUser:
+    return HttpUser(server.url).register()
 
 
-def test_as_entry(writer: Writer, strings: list[str]) -> None:
+def test_as_entry(writer: HttpUser, strings: list[str]) -> None:
     for number, text in enumerate(strings):
         day = f"20{number // 28 % 30:02}-01-{number % 28 + 1:02}"
         answer = writer.post(f"/d/{day}/entries", {"text": text}, fragment=True)
@@ -48,7 +48,7 @@ def test_as_entry(writer: Writer, strings: list[str]) -> None:
         assert kept == text.replace("\r\n", "\n").replace("\r", "\n").strip("\n").rstrip(), repr(text)
 
 
-def test_as_query(writer: Writer, strings: list[str]) -> None:
+def test_as_query(writer: HttpUser, strings: list[str]) -> None:
     for text in strings:
         answer = writer.http.post(
             "/search", data={"csrf": writer.http.cookies["llamora_csrf"], "q": text}, follow_redirects=True
@@ -57,7 +57,7 @@ def test_as_query(writer: Writer, strings: list[str]) -> None:
         assert "something went wrong" not in answer.text.lower()
 
 
-def test_as_day(writer: Writer, strings: list[str]) -> None:
+def test_as_day(writer: HttpUser, strings: list[str]) -> None:
     for text in strings:
         path = writer.http.build_request("GET", "/d/x").url.copy_with(raw_path=b"/d/" + _quoted(text))
         answer = writer.http.get(path)
@@ -65,7 +65,7 @@ def test_as_day(writer: Writer, strings: list[str]) -> None:
 
 
 def test_as_name(server: Server, strings: list[str]) -> None:
-    stranger = Writer(server.url)
+    stranger = HttpUser(server.url)
     stranger.get("/register")
     for text in strings:
         # The passphrase is refused, so that nobody is made; the name is looked at, and shown again, all the same.
@@ -73,10 +73,10 @@ def test_as_name(server: Server, strings: list[str]) -> None:
         assert answer.status_code == 422, text
         assert "<script>alert" not in answer.text
     for text in strings[::12]:  # each costs a KDF
-        answer = Writer(server.url).post("/register", {"name": text, "passphrase": GOOD, "zone": "UTC"})
+        answer = HttpUser(server.url).post("/register", {"name": text, "passphrase": GOOD, "zone": "UTC"})
         assert answer.status_code in (200, 422), text
         if answer.status_code == 200:
-            again = Writer(server.url, text, GOOD)
+            again = HttpUser(server.url, text, GOOD)
             assert again.sign_in().status_code == 303
     for text in strings[::25]:
         answer = stranger.post("/sign-in", {"name": text, "passphrase": text, "next": text})

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from llamora.app import pages
-from llamora.app.routes.palette import likeness
-from tests.app.conftest import Running, Visitor
+from llamora.app.routes.palette import match_score
+from tests.app.conftest import RunningApp, Visitor
 
 WAY = re.compile(r'<a role="option" id="way-\d+"[^>]*?(?: href="([^"]*)")?(?: data-press="([^"]*)")?>([^<]*)')
 
@@ -25,7 +25,7 @@ async def ways(visitor: Visitor, words: str) -> list[tuple[str, str]]:
     return [(name.strip(), path) for path, _, name in WAY.findall(answer.text)]
 
 
-async def test_a_date_comes_first(app: Running) -> None:
+async def test_a_date_comes_first(app: RunningApp) -> None:
     alice = await app.visitor()
     for words, way in {
         "last friday": ("Friday 13 November 2026", "/d/2026-11-13"),
@@ -40,7 +40,7 @@ async def test_a_date_comes_first(app: Running) -> None:
         assert (await ways(alice, words))[0] == way, words
 
 
-async def test_pages_and_settings_by_a_part_of_their_names(app: Running) -> None:
+async def test_pages_and_settings_by_a_part_of_their_names(app: RunningApp) -> None:
     alice = await app.visitor()
     assert (await ways(alice, ""))[0] == ("Write", "/d/today#write")
     assert (await ways(alice, "passph"))[0] == ("Passphrase", "/you#h-passphrase")
@@ -70,7 +70,7 @@ async def test_pages_and_settings_by_a_part_of_their_names(app: Running) -> None
         ("shortcut", "set-letters"),
     ],
 )
-async def test_each_setting_by_what_one_may_call_it(app: Running, words: str, place: str) -> None:
+async def test_each_setting_by_what_one_may_call_it(app: RunningApp, words: str, place: str) -> None:
     """Also where the page speaks another language."""
     alice = await app.visitor()
     assert (await ways(alice, words))[0][1] == f"/you#{place}"
@@ -80,7 +80,7 @@ async def test_each_setting_by_what_one_may_call_it(app: Running, words: str, pl
     assert (await ways(alice, words))[0][1] == f"/you#{place}"
 
 
-async def test_what_only_has_the_letters_is_left_out_where_something_is_called_so(app: Running) -> None:
+async def test_what_only_has_the_letters_is_left_out_where_something_is_called_so(app: RunningApp) -> None:
     alice = await app.visitor()
     assert await ways(alice, "theme") == [("Colours", "/you#set-theme")]
     locks = await ways(alice, "lock")
@@ -104,7 +104,7 @@ async def test_what_only_has_the_letters_is_left_out_where_something_is_called_s
         ("sperren", "lock-after"),
     ],
 )
-async def test_each_setting_in_german(app: Running, words: str, place: str) -> None:
+async def test_each_setting_in_german(app: RunningApp, words: str, place: str) -> None:
     alice = await app.visitor()
     await alice.post("/you/settings", {"language": "de"})
     assert (await ways(alice, words))[0][1] == f"/you#{place}"
@@ -122,7 +122,7 @@ async def test_each_setting_in_german(app: Running, words: str, place: str) -> N
         ("last friday", ("Freitag, 13. November 2026", "/d/2026-11-13")),
     ],
 )
-async def test_german_dates_where_the_page_is_german(app: Running, words: str, way: tuple[str, str]) -> None:
+async def test_german_dates_where_the_page_is_german(app: RunningApp, words: str, way: tuple[str, str]) -> None:
     alice = await app.visitor()
     await alice.post("/you/settings", {"language": "de"})
     assert (await ways(alice, words))[0] == way
@@ -130,31 +130,31 @@ async def test_german_dates_where_the_page_is_german(app: Running, words: str, w
     assert (await alice.post("/go", {"when": words})).location == way[1]
 
 
-async def test_traces_by_name(app: Running) -> None:
+async def test_traces_by_name(app: RunningApp) -> None:
     alice, bob = await app.visitor(), await app.visitor("Bob")
     await alice.write("By the weir. #heron")
     await alice.write("In the sink. #octopus")
     assert (await ways(alice, "octo"))[0][0] == "#octopus"  # and not October
     name, path = (await ways(alice, "hero"))[0]
     assert name == "#heron"
-    assert "#heron" in (await alice.get(path)).words
+    assert "#heron" in (await alice.get(path)).visible_text
     assert not [path for _, path in await ways(bob, "hero") if path.startswith("/traces/")]
 
 
-async def test_anything_else_is_a_search(app: Running) -> None:
+async def test_anything_else_is_a_search(app: RunningApp) -> None:
     alice = await app.visitor()
     answer = await alice.post("/palette", {"q": 'the <b>"heron"'}, fragment=True)
-    assert '<button role="option" id="way-search" name="q" value="the &lt;b&gt;&#34;heron&#34;"' in answer.text
+    assert '<button role="option" id="palette-item-search" name="q" value="the &lt;b&gt;&#34;heron&#34;"' in answer.text
     assert "Search for “the &lt;b&gt;&#34;heron&#34;”" in answer.text
     assert "Search for" not in (await alice.post("/palette", {"q": " "}, fragment=True)).text
-    assert (await app.stranger().post("/palette", {"q": "x"}, fragment=True)).status == 401
+    assert (await app.anonymous().post("/palette", {"q": "x"}, fragment=True)).status == 401
 
 
 def test_the_nearer_the_name_the_less() -> None:
     names = ["Re", "Read me", "Please Read", "Already", "R-E-D-O"]
-    assert [likeness("re", name) for name in names] == [0, 0, 1, 2, 3]
-    assert likeness("red", "Write") == -1
-    assert likeness("schlussel", "Schlüssel") == 0
-    assert likeness("x", "axe") == 2
-    assert likeness("q", "xaq!z") == 2
-    assert likeness("Q", "axe") == -1
+    assert [match_score("re", name) for name in names] == [0, 0, 1, 2, 3]
+    assert match_score("red", "Write") == -1
+    assert match_score("schlussel", "Schlüssel") == 0
+    assert match_score("x", "axe") == 2
+    assert match_score("q", "xaq!z") == 2
+    assert match_score("Q", "axe") == -1

@@ -6,16 +6,16 @@ import re
 import pytest
 
 from llamora.journal.profile import Profile, parse_profile, serialize_profile
-from tests.app.conftest import Answer, Running
+from tests.app.conftest import PageResponse, RunningApp
 
 
-def look(answer: Answer) -> dict[str, str]:
+def look(answer: PageResponse) -> dict[str, str]:
     head = re.search(r"<html ([^>]*)>", answer.text)
     assert head is not None
     return dict(re.findall(r'data-(\w+)="([^"]*)"', head[1]))
 
 
-def chosen(answer: Answer, name: str) -> str:
+def chosen(answer: PageResponse, name: str) -> str:
     found = re.search(rf'<input type="radio" name="{name}" value="([^"]*)"[^>]* checked', answer.text)
     assert found is not None, name
     return found[1]
@@ -32,7 +32,7 @@ AS_IT_IS = {
 }
 
 
-async def test_settings_begin_as_most_people_want_them(app: Running) -> None:
+async def test_settings_begin_as_most_people_want_them(app: RunningApp) -> None:
     page = await (await app.visitor()).get("/you")
     assert {name: chosen(page, name) for name in AS_IT_IS} == AS_IT_IS
     assert look(page) == {"theme": "system", "size": "100", "enter": "line", "letters": "on"}
@@ -50,7 +50,7 @@ async def test_settings_begin_as_most_people_want_them(app: Running) -> None:
         ("letters", "off"),
     ],
 )
-async def test_a_setting_is_kept_for_every_device_of_its_writer_alone(app: Running, name: str, value: str) -> None:
+async def test_a_setting_is_kept_for_every_device_of_its_writer_alone(app: RunningApp, name: str, value: str) -> None:
     laptop, phone, bob = await app.visitor(), await app.visitor(), await app.visitor("Bob")
     answer = await laptop.post("/you/settings", {"section": "page", name: value})
     assert (answer.status, answer.location) == (303, "/you?done=page#h-page")
@@ -59,15 +59,18 @@ async def test_a_setting_is_kept_for_every_device_of_its_writer_alone(app: Runni
     assert chosen(await bob.get("/you"), name) == AS_IT_IS[name]
 
 
-async def test_without_a_script_the_form_says_that_it_is_kept(app: Running) -> None:
+async def test_without_a_script_the_form_says_that_it_is_kept(app: RunningApp) -> None:
     alice = await app.visitor()
     answer = await alice.post("/you/settings", {"section": "writing", "letters": "off"})
     assert answer.location == "/you?done=writing#h-writing"
-    assert '<p class="kept" id="kept-writing" role="status">Kept.</p>' in (await alice.get("/you?done=writing")).text
+    assert (
+        '<p class="saved-note" id="saved-writing" role="status">Kept.</p>'
+        in (await alice.get("/you?done=writing")).text
+    )
     assert (await alice.post("/you/settings", {"letters": "on"}, fragment=True)).text == "<span>Kept.</span>"
 
 
-async def test_a_page_wears_the_theme_and_the_size(app: Running) -> None:
+async def test_a_page_wears_the_theme_and_the_size(app: RunningApp) -> None:
     alice = await app.visitor()
     await alice.post("/you/settings", {"theme": "dark", "text_size": "152"})
     for path in ("/d/2026-11-20", "/search", "/you", "/nowhere"):
@@ -80,7 +83,7 @@ async def test_a_page_wears_the_theme_and_the_size(app: Running) -> None:
     assert '<meta name="color-scheme" content="light dark">' in page.text
 
 
-async def test_a_whole_form_changes_only_what_was_changed_in_it(app: Running) -> None:
+async def test_a_whole_form_changes_only_what_was_changed_in_it(app: RunningApp) -> None:
     """Two devices with the same page open: the second form still holds what the first one changed since."""
     laptop, phone = await app.visitor(), await app.visitor()
     before = {"was-theme": "system", "was-text_size": "100"}
@@ -89,7 +92,7 @@ async def test_a_whole_form_changes_only_what_was_changed_in_it(app: Running) ->
     assert look(await laptop.get("/you")) == {"theme": "dark", "size": "115", "enter": "line", "letters": "on"}
 
 
-async def test_settings_changed_at_the_same_time_are_all_kept(app: Running) -> None:
+async def test_settings_changed_at_the_same_time_are_all_kept(app: RunningApp) -> None:
     alice = [await app.visitor() for _ in range(4)]
     wanted = [("theme", "light"), ("text_size", "88"), ("enter", "keep"), ("letters", "off")]
     answers = await asyncio.gather(
@@ -103,24 +106,24 @@ async def test_settings_changed_at_the_same_time_are_all_kept(app: Running) -> N
     "form",
     [{"theme": "neon"}, {"text_size": "1000"}, {"hours": ""}, {"language": "tlh"}, {"week_start": "1"}, {"zone": "x"}],
 )
-async def test_what_is_no_choice_is_refused_with_a_sentence(app: Running, form: dict[str, str]) -> None:
+async def test_what_is_no_choice_is_refused_with_a_sentence(app: RunningApp, form: dict[str, str]) -> None:
     alice = await app.visitor()
     answer = await alice.post("/you/settings", form)
     assert answer.status == 422
-    assert "That is not one of the choices. Choose one of the list." in answer.words
+    assert "That is not one of the choices. Choose one of the list." in answer.visible_text
     page = await alice.get("/you")
     assert {name: chosen(page, name) for name in AS_IT_IS} == AS_IT_IS
 
 
-async def test_the_language_turns_every_page(app: Running) -> None:
+async def test_the_language_turns_every_page(app: RunningApp) -> None:
     alice = await app.visitor()
     answer = await alice.post("/you/settings", {"language": "de"}, fragment=True)
     assert answer.headers["HX-Redirect"] == "/you?done=language"
     assert '<html lang="de"' in (await alice.get("/search")).text
-    assert (await alice.get("/nowhere")).problem == "Unter dieser Adresse gibt es keine Seite."
+    assert (await alice.get("/nowhere")).error_sentence == "Unter dieser Adresse gibt es keine Seite."
 
 
-async def test_the_clock_shows_twelve_hours(app: Running) -> None:
+async def test_the_clock_shows_twelve_hours(app: RunningApp) -> None:
     alice = await app.visitor()
     entry = await alice.write("An hour.")
     shown = re.compile(r"<time [^>]*>([^<]*)</time>")
@@ -133,7 +136,7 @@ async def test_the_clock_shows_twelve_hours(app: Running) -> None:
     assert re.fullmatch(r"(?:1[0-2]|[1-9]):\d\d [ap]m", twelve[1]), entry
 
 
-async def test_weeks_begin_on_the_chosen_day(app: Running) -> None:
+async def test_weeks_begin_on_the_chosen_day(app: RunningApp) -> None:
     alice = await app.visitor()
     for start, first in (("0", "Monday"), ("6", "Sunday"), ("5", "Saturday")):
         await alice.post("/you/settings", {"week_start": start})
@@ -146,7 +149,7 @@ async def test_weeks_begin_on_the_chosen_day(app: Running) -> None:
         assert days[at] == "Friday"
 
 
-async def test_the_zone_is_shown_and_set(app: Running) -> None:
+async def test_the_zone_is_shown_and_set(app: RunningApp) -> None:
     alice, bob = await app.visitor(), await app.visitor("Bob")
     assert '<option value="Europe/Berlin" selected>' in (await alice.get("/you")).text
     answer = await alice.post("/you/settings", {"section": "zone", "zone": "Asia/Kathmandu"})
@@ -156,14 +159,14 @@ async def test_the_zone_is_shown_and_set(app: Running) -> None:
 
 
 @pytest.mark.parametrize("zone", ["", "Europe/Atlantis", "../../etc/passwd", "europe/berlin ", "\x00"])
-async def test_a_zone_that_is_none_is_refused(app: Running, zone: str) -> None:
+async def test_a_zone_that_is_none_is_refused(app: RunningApp, zone: str) -> None:
     alice = await app.visitor()
     answer = await alice.post("/you/settings", {"section": "zone", "zone": zone})
     assert answer.status == 422
     assert '<option value="Europe/Berlin" selected>' in answer.text
 
 
-async def test_another_zone_leaves_what_was_written_where_it_stands(app: Running) -> None:
+async def test_another_zone_leaves_what_was_written_where_it_stands(app: RunningApp) -> None:
     alice = await app.visitor()
     entry = await alice.write("Here.", day="2026-11-20")
     await alice.post("/you/settings", {"zone": "Pacific/Apia"})

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from tests.app.conftest import Running
+from tests.app.conftest import RunningApp
 
 
-async def test_the_days_that_were_asked_for_and_no_others(app: Running) -> None:
+async def test_the_days_that_were_asked_for_and_no_others(app: RunningApp) -> None:
     alice, bob = await app.visitor(), await app.visitor("Bob")
     for number in (1, 2, 3, 4):
         await alice.write(f"Heron number {number}.", f"2024-03-0{number}")
@@ -20,12 +20,12 @@ async def test_the_days_that_were_asked_for_and_no_others(app: Running) -> None:
     assert 'class="actions"' not in page.text
 
 
-async def test_it_begins_with_the_month(app: Running) -> None:
+async def test_it_begins_with_the_month(app: RunningApp) -> None:
     alice = await app.visitor()
     page = await alice.get("/print")
     first, last = re.findall(r'type="date" value="([\d-]+)"', page.text)
     assert first == f"{last[:7]}-01"
-    assert "is no longer sealed" in page.words
+    assert "is no longer sealed" in page.visible_text
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,14 @@ async def test_it_begins_with_the_month(app: Running) -> None:
         ("from=0001-01-01&to=9999-12-31", "That is more than a year. Print it year by year."),
     ],
 )
-async def test_days_that_cannot_be_shown(app: Running, query: str, sentence: str) -> None:
+async def test_days_that_cannot_be_shown(app: RunningApp, query: str, sentence: str) -> None:
     answer = await (await app.visitor()).get(f"/print?{query}")
-    assert (answer.status, answer.problem) == (422, sentence)
+    assert (answer.status, answer.error_sentence) == (422, sentence)
 
 
-async def test_days_without_a_word(app: Running) -> None:
+async def test_days_without_a_word(app: RunningApp) -> None:
     alice = await app.visitor()
-    assert "Nothing was written on these days." in (await alice.get("/print?from=9999-12-30&to=9999-12-31")).words
-    assert (await app.stranger().get("/print?from=2024-03-02&to=2024-03-03")).location == "/sign-in"
+    assert (
+        "Nothing was written on these days." in (await alice.get("/print?from=9999-12-30&to=9999-12-31")).visible_text
+    )
+    assert (await app.anonymous().get("/print?from=2024-03-02&to=2024-03-03")).location == "/sign-in"

@@ -13,15 +13,15 @@ from llamora.llm.model import BUILT_IN
 from llamora.persistence.entries import Entry
 from llamora.settings import LlmSettings
 from llamora.vault.keys import Keyring
-from tests.app.conftest import Answer, Running, Start, Visitor, connected_to
+from tests.app.conftest import PageResponse, RunningApp, Start, Visitor, settings_for_model
 from tests.scripted_model import Reply, ScriptedModel
 
 DAY = "/d/2026-11-20"
 
 
 @pytest.fixture
-async def app(start: Start, model: ScriptedModel) -> Running:
-    return await start(llm=connected_to(model))
+async def app(start: Start, model: ScriptedModel) -> RunningApp:
+    return await start(llm=settings_for_model(model))
 
 
 async def asked(alice: Visitor, text: str = "What now?") -> tuple[str, str]:
@@ -32,14 +32,14 @@ async def asked(alice: Visitor, text: str = "What now?") -> tuple[str, str]:
     return entry, answer.ids[0]
 
 
-async def until_shown(alice: Visitor, words: str) -> Answer:
+async def until_shown(alice: Visitor, words: str) -> PageResponse:
     """The day's page, once it holds these words."""
     while words not in (page := await alice.get(DAY)).text:  # noqa: ASYNC110 -- a person loads the page again
         await asyncio.sleep(0.01)
     return page
 
 
-def events(stream: Answer) -> list[tuple[str, str]]:
+def events(stream: PageResponse) -> list[tuple[str, str]]:
     """(name, data) of each event."""
     found = []
     for block in stream.text.split("\n\n")[:-1]:
@@ -49,7 +49,7 @@ def events(stream: Answer) -> list[tuple[str, str]]:
     return found
 
 
-async def test_a_reply_begins_empty_and_is_followed_to_its_end(app: Running, model: ScriptedModel) -> None:
+async def test_a_reply_begins_empty_and_is_followed_to_its_end(app: RunningApp, model: ScriptedModel) -> None:
     shown = asyncio.Event()
     model.script(Reply(["A **quiet** ", "day."], gates={0: shown}))
     alice = await app.visitor()
@@ -57,7 +57,7 @@ async def test_a_reply_begins_empty_and_is_followed_to_its_end(app: Running, mod
     begun = await alice.post(f"/e/{entry}/replies", fragment=True)
     reply = begun.ids[0]
     assert f'hx-sse:connect="/r/{reply}/events"' in begun.text
-    assert "Reading your page…" in begun.words
+    assert "Reading your page…" in begun.visible_text
     shown.set()
     stream = await alice.get(f"/r/{reply}/events")
     assert stream.headers["Content-Type"].startswith("text/event-stream")
@@ -70,11 +70,11 @@ async def test_a_reply_begins_empty_and_is_followed_to_its_end(app: Running, mod
     assert f'hx-target="#e-{reply}"' in final[1]
     page = await alice.get(DAY)
     assert page.ids == [entry, reply]
-    assert "A quiet day. scripted" in page.words.replace("quiet </strong>", "quiet")
+    assert "A quiet day. scripted" in page.visible_text.replace("quiet </strong>", "quiet")
 
 
 async def test_another_reply_is_read_as_it_comes_also_beside_a_preferred_one(
-    app: Running, model: ScriptedModel
+    app: RunningApp, model: ScriptedModel
 ) -> None:
     model.script(Reply(["The first."]))
     alice = await app.visitor()
@@ -85,28 +85,28 @@ async def test_another_reply_is_read_as_it_comes_also_beside_a_preferred_one(
     model.script(Reply(["The second."], gates={0: come}))
     begun = await alice.post(f"/e/{entry}/replies", fragment=True)
     for page in (begun, await alice.get(DAY)):
-        assert "set aside" not in page.words
+        assert "set aside" not in page.visible_text
     come.set()
     *_, final, _ = events(await alice.get(f"/r/{begun.ids[0]}/events"))
     assert "The second." in final[1]
     assert "set aside" not in final[1]
-    assert (await alice.get(DAY)).words.count("set aside") == 1
+    assert (await alice.get(DAY)).visible_text.count("set aside") == 1
 
 
-async def test_a_model_that_thinks_is_said_to(app: Running, model: ScriptedModel) -> None:
+async def test_a_model_that_thinks_is_said_to(app: RunningApp, model: ScriptedModel) -> None:
     done = asyncio.Event()
     model.script(Reply(["<think>The heron", " stands.</think>", "It stood."], gates={1: done}))
     alice = await app.visitor()
     _, reply = await asked(alice)
     page = await until_shown(alice, "The model is thinking…")
-    assert "heron" not in page.words
+    assert "heron" not in page.visible_text
     done.set()
     *_, final, _ = events(await alice.get(f"/r/{reply}/events"))
     assert "It stood." in final[1]
     assert "thinking" not in final[1]
 
 
-async def test_without_htmx_it_leads_to_the_page(app: Running, model: ScriptedModel) -> None:
+async def test_without_htmx_it_leads_to_the_page(app: RunningApp, model: ScriptedModel) -> None:
     alice = await app.visitor()
     entry = await alice.write("What now?")
     answer = await alice.post(f"/e/{entry}/replies")
@@ -117,7 +117,7 @@ async def test_without_htmx_it_leads_to_the_page(app: Running, model: ScriptedMo
 
 
 async def test_events_hold_all_that_came_so_that_nothing_is_lost_or_repeated(
-    app: Running, model: ScriptedModel
+    app: RunningApp, model: ScriptedModel
 ) -> None:
     middle, end = asyncio.Event(), asyncio.Event()
     model.script(Reply(["One ", "two ", "three."], gates={1: middle, 3: end}))
@@ -141,7 +141,7 @@ async def test_events_hold_all_that_came_so_that_nothing_is_lost_or_repeated(
     assert len(model.chat_requests) == 1
 
 
-async def test_words_of_the_model_are_markdown_and_nothing_else(app: Running, model: ScriptedModel) -> None:
+async def test_words_of_the_model_are_markdown_and_nothing_else(app: RunningApp, model: ScriptedModel) -> None:
     model.script(
         Reply(["<script>alert(`heron`)</script>", '<hx-partial hx-get="/sign-out">', "\n\ndata: x\n\nevent: done"])
     )
@@ -157,7 +157,7 @@ async def test_words_of_the_model_are_markdown_and_nothing_else(app: Running, mo
 
 
 @pytest.mark.parametrize("fragment", [False, True])
-async def test_stop_keeps_what_came(app: Running, model: ScriptedModel, fragment: bool) -> None:
+async def test_stop_keeps_what_came(app: RunningApp, model: ScriptedModel, fragment: bool) -> None:
     model.script(Reply(["Half a sentence"], fault="hang"))
     alice = await app.visitor()
     _, reply = await asked(alice)
@@ -175,7 +175,7 @@ async def test_stop_keeps_what_came(app: Running, model: ScriptedModel, fragment
     assert "data-stop" not in page.text
 
 
-async def test_an_entry_has_one_reply_at_a_time(app: Running, model: ScriptedModel) -> None:
+async def test_an_entry_has_one_reply_at_a_time(app: RunningApp, model: ScriptedModel) -> None:
     end = asyncio.Event()
     model.script(Reply(["Once."], gates={1: end}))
     alice = await app.visitor()
@@ -187,14 +187,14 @@ async def test_an_entry_has_one_reply_at_a_time(app: Running, model: ScriptedMod
     assert (await alice.get(DAY)).ids == [entry, reply]
 
 
-async def test_deleting_it_while_it_streams_stops_it(app: Running, model: ScriptedModel) -> None:
+async def test_deleting_it_while_it_streams_stops_it(app: RunningApp, model: ScriptedModel) -> None:
     model.script(Reply(["Half a"], fault="hang"))
     alice = await app.visitor()
     entry, reply = await asked(alice)
     await until_shown(alice, "Half a")
     following = asyncio.create_task(alice.get(f"/r/{reply}/events"))
     gone = await alice.post(f"/e/{reply}/delete", fragment=True)
-    assert "Deleted. Undo" in gone.words
+    assert "Deleted. Undo" in gone.visible_text
     await following
     await asyncio.wait_for(model.chat_requests[0].ended.wait(), 60)
     assert (await alice.get(DAY)).ids == [entry]
@@ -204,7 +204,7 @@ async def test_deleting_it_while_it_streams_stops_it(app: Running, model: Script
     assert "Half a" in page.text
 
 
-async def test_signing_out_ends_what_other_tabs_are_told(app: Running, model: ScriptedModel) -> None:
+async def test_signing_out_ends_what_other_tabs_are_told(app: RunningApp, model: ScriptedModel) -> None:
     middle = asyncio.Event()
     model.script(Reply(["Before. ", "After."], gates={1: middle}))
     alice = await app.visitor()
@@ -222,7 +222,7 @@ async def test_signing_out_ends_what_other_tabs_are_told(app: Running, model: Sc
 
 @pytest.mark.parametrize("how", ["down", "refuses", "cut", "silent"])
 async def test_a_model_that_fails_is_a_sentence_and_nothing_is_lost(
-    app: Running, model: ScriptedModel, how: str
+    app: RunningApp, model: ScriptedModel, how: str
 ) -> None:
     alice = await app.visitor()
     if how == "down":
@@ -261,8 +261,10 @@ async def test_without_a_model_who_asks_is_shown_what_is_near_and_no_word_is_mad
     await app.services.search.wait_until_idle(app.keys().user_id)
     answer = await alice.post(f"/e/{entry}/replies", fragment=fragment)
     assert answer.status == 200
-    assert fragment or "No model is connected" in answer.words  # the page that a fragment stands on says it already
-    assert "The gate by the river squeaks" in answer.words
+    assert (
+        fragment or "No model is connected" in answer.visible_text
+    )  # the page that a fragment stands on says it already
+    assert "The gate by the river squeaks" in answer.visible_text
     assert (await alice.get(DAY)).ids == [entry]
 
 
@@ -278,12 +280,12 @@ async def test_without_a_model_every_other_question_is_a_sentence(start: Start) 
     ):
         answer = await alice.post(path, form, fragment=True)
         assert answer.status == 503, path
-        assert answer.problem.startswith("No model is connected"), path
+        assert answer.error_sentence.startswith("No model is connected"), path
     await alice.post("/you/openings", {"openings": "on"})
     assert "/d/today/opening" not in (await alice.get("/d/today")).text
     suggested = await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
     assert suggested.status == 200
-    assert "model" not in suggested.words
+    assert "model" not in suggested.visible_text
 
 
 @pytest.mark.skipif(
@@ -295,9 +297,9 @@ async def test_the_packaged_model_answers_who_chose_it(start: Start) -> None:
     page = await alice.get("/you")
     assert f'<option value="{BUILT_IN}">demonstration (tiny; it invents)</option>' in page.text
     assert (await alice.post("/you/model", {"endpoint": BUILT_IN})).status == 303
-    assert "It is on this machine" in (await alice.get("/you")).words
+    assert "It is on this machine" in (await alice.get("/you")).visible_text
     entry = await alice.write("Walked along the river before work.")
-    reply = await alice.ask(entry)
+    reply = await alice.ask_for_reply(entry)
     stored = await app.services.journal.get(app.keys(), bytes.fromhex(reply))
     assert stored.text
     assert stored.receipt is not None
@@ -305,7 +307,7 @@ async def test_the_packaged_model_answers_who_chose_it(start: Start) -> None:
     assert "Keep and ask" in (await alice.get(f"/r/{reply}/events")).text
 
 
-async def test_a_reply_left_by_a_crash_is_shown_as_cut_short(app: Running, model: ScriptedModel) -> None:
+async def test_a_reply_left_by_a_crash_is_shown_as_cut_short(app: RunningApp, model: ScriptedModel) -> None:
     alice = await app.visitor()
     entry = await alice.write("What now?")
     root = await app.services.journal.get(app.keys(), bytes.fromhex(entry))
@@ -315,12 +317,12 @@ async def test_a_reply_left_by_a_crash_is_shown_as_cut_short(app: Running, model
     await app.services.db.entries.add(app.keys(), left)
     page = await alice.get(DAY)
     assert "Half a sen" in page.text
-    assert "Cut short when the server stopped." in page.words
+    assert "Cut short when the server stopped." in page.visible_text
     assert "data-stop" not in page.text
 
 
 async def test_a_restart_in_the_middle_keeps_what_came(start: Start, model: ScriptedModel) -> None:
-    first = await start(llm=connected_to(model))
+    first = await start(llm=settings_for_model(model))
     model.script(Reply(["Half a sentence"], fault="hang"))
     alice = await first.visitor()
     _, reply = await asked(alice)
@@ -337,14 +339,14 @@ async def test_a_restart_in_the_middle_keeps_what_came(start: Start, model: Scri
     await begun.wait()
     await first.stop()
     assert "Half a sentence" in (await following).text
-    second = await start(llm=connected_to(model))
+    second = await start(llm=settings_for_model(model))
     page = await (await second.visitor()).get(DAY)
     assert "Half a sentence" in page.text
-    assert "Cut short when the server stopped." in page.words
+    assert "Cut short when the server stopped." in page.visible_text
 
 
 async def test_a_reply_that_waited_its_turn_leaves_no_index_open(start: Start, model: ScriptedModel) -> None:
-    app = await start(llm=replace(connected_to(model), slots=1))
+    app = await start(llm=replace(settings_for_model(model), slots=1))
     held = asyncio.Event()
     model.script(Reply(["One ", "two."], gates={1: held}))
     alice = await app.visitor()
@@ -360,56 +362,56 @@ async def test_a_reply_that_waited_its_turn_leaves_no_index_open(start: Start, m
     assert app.services.search.unlocked_user_ids() == []
     again = await app.visitor()
     page = await again.get(DAY)
-    assert "One two." in page.words
-    assert "It was a quiet day." in page.words
+    assert "One two." in page.visible_text
+    assert "It was a quiet day." in page.visible_text
     app.app.extensions["llamora.lifecycle"].lock_left()
     assert len(app.services.search.unlocked_user_ids()) == 1
 
 
-async def test_replies_that_are_turned_off_are_nowhere(app: Running, model: ScriptedModel) -> None:
+async def test_replies_that_are_turned_off_are_nowhere(app: RunningApp, model: ScriptedModel) -> None:
     model.default_reply = Reply(["The zebra was a quiet one."])
     alice = await app.visitor()
     entry, reply = await asked(alice)
     await until_shown(alice, "The zebra was a quiet one.")
     seen = await alice.get((await alice.post("/search", {"q": "zebra"})).location)
-    assert "a reply" in seen.words
+    assert "a reply" in seen.visible_text
     assert (await alice.post("/you/replies", {"replies": "off"})).status == 303
     for query in ("zebra", "by:reply zebra"):
         found = await alice.get((await alice.post("/search", {"q": query})).location)
-        assert "a reply" not in found.words
-        assert "Nothing found" in found.words
+        assert "a reply" not in found.visible_text
+        assert "Nothing found" in found.visible_text
     for path in (f"/r/{reply}/prefer", f"/e/{entry}/withheld", f"/e/{entry}/replies"):
         assert (await alice.post(path, {})).status == 404
     assert (await alice.get(f"/r/{reply}/events")).status == 404
 
 
-async def test_a_reply_is_asked_for_to_ones_own_words_and_its_address_is_its_own(app: Running) -> None:
+async def test_a_reply_is_asked_for_to_ones_own_words_and_its_address_is_its_own(app: RunningApp) -> None:
     alice = await app.visitor()
     entry, reply = await asked(alice)
     await until_shown(alice, "quiet day")
     refused = await alice.post(f"/e/{reply}/replies", {})
-    assert (refused.status, refused.problem[:20]) == (422, "A reply is asked for")
+    assert (refused.status, refused.error_sentence[:20]) == (422, "A reply is asked for")
     for path in (f"/r/{entry}/prefer", f"/r/{entry}/stop"):
         assert (await alice.post(path, {})).status == 404
     assert (await alice.get(f"/r/{entry}/events")).status == 404
 
 
-async def test_a_reply_that_was_stopped_says_so(app: Running, model: ScriptedModel) -> None:
+async def test_a_reply_that_was_stopped_says_so(app: RunningApp, model: ScriptedModel) -> None:
     model.default_reply = Reply(["One two three. ", "Four."], gates={1: asyncio.Event()})
     alice = await app.visitor()
     _, reply = await asked(alice)
     await until_shown(alice, "One two three.")
     await alice.post(f"/r/{reply}/stop", {})
-    assert "Stopped by you." in (await alice.get(DAY)).words
+    assert "Stopped by you." in (await alice.get(DAY)).visible_text
 
 
-async def test_a_writer_without_replies_comes_upon_no_word_of_them(app: Running, model: ScriptedModel) -> None:
+async def test_a_writer_without_replies_comes_upon_no_word_of_them(app: RunningApp, model: ScriptedModel) -> None:
     """Every page that can be reached by its links and by searching; `/you` alone has the way back."""
     model.default_reply = Reply(["The zebra was a quiet one."])
     alice = await app.visitor()
     entry, reply = await asked(alice)
     await until_shown(alice, "The zebra was a quiet one.")
-    answered = await alice.answer(reply, "It was.")
+    answered = await alice.add_answer(reply, "It was.")
     gone = await alice.write("Gone.")
     await alice.post(f"/e/{gone}/delete")
     await alice.post("/you/replies", {"replies": "off"})
@@ -436,15 +438,17 @@ async def test_a_writer_without_replies_comes_upon_no_word_of_them(app: Running,
     assert {"/you", "/search", "/deleted", DAY} <= seen
     for query in ("was", "by:me was", "quiet", "by:reply", "by:reply quiet"):
         found = await alice.get((await alice.post("/search", {"q": query})).location)
-        words = found.words.replace(query, "").replace("by:reply", "")
+        words = found.visible_text.replace(query, "").replace("by:reply", "")
         assert not mention.search(words), (query, mention.findall(words))
         typed = await alice.post("/search/typing", {"q": query}, fragment=True)
-        assert not mention.search(typed.words.replace("by:reply", "")), query
+        assert not mention.search(typed.visible_text.replace("by:reply", "")), query
     assert (await alice.get(f"/e/{reply}/edit")).status == 404
-    assert not mention.search((await alice.get(f"/e/{reply}/edit")).words)
+    assert not mention.search((await alice.get(f"/e/{reply}/edit")).visible_text)
 
 
-async def test_more_entries_than_one_reply_answers_are_not_cut_in_silence(app: Running, model: ScriptedModel) -> None:
+async def test_more_entries_than_one_reply_answers_are_not_cut_in_silence(
+    app: RunningApp, model: ScriptedModel
+) -> None:
     alice = await app.visitor()
     entry = await alice.write("What now?")
     for count, said in ((201, "at most 200 entries"), (400, "more fields than any page here sends")):

@@ -13,7 +13,7 @@ from llamora.search.builder import IndexBuilder
 from llamora.search.service import REFRESH_SECONDS
 from llamora.search.state import UserIndexState
 from llamora.settings import UpstreamSettings
-from tests.app.conftest import Answer, Running, Start, Visitor, connected_to
+from tests.app.conftest import PageResponse, RunningApp, Start, Visitor, settings_for_model
 from tests.scripted_model import Reply, ScriptedModel
 
 DAY = "/d/2026-11-20"
@@ -22,22 +22,22 @@ QUESTION = "Did I ever write about a quarter of an hour by the river?"
 
 
 @pytest.fixture
-async def app(start: Start, model: ScriptedModel) -> Running:
-    return await start(llm=connected_to(model))
+async def app(start: Start, model: ScriptedModel) -> RunningApp:
+    return await start(llm=settings_for_model(model))
 
 
-Ask = Callable[..., Awaitable[tuple[str, Answer]]]
+Ask = Callable[..., Awaitable[tuple[str, PageResponse]]]
 
 
 @pytest.fixture
-async def ask(app: Running, alice: Visitor, model: ScriptedModel) -> Ask:
+async def ask(app: RunningApp, alice: Visitor, model: ScriptedModel) -> Ask:
     """Asks for a reply in these words to a new entry, waits for its end, and loads the page."""
 
-    async def asked(says: str, text: str = QUESTION, day: str = "2026-11-20") -> tuple[str, Answer]:
+    async def asked(says: str, text: str = QUESTION, day: str = "2026-11-20") -> tuple[str, PageResponse]:
         model.script(Reply([says]))
         entry = await alice.write(text, day)
         await app.services.search.wait_until_idle(app.keys().user_id)
-        return await alice.ask(entry), await alice.get(f"/d/{day}")
+        return await alice.ask_for_reply(entry), await alice.get(f"/d/{day}")
 
     return asked
 
@@ -46,7 +46,7 @@ def sent(model: ScriptedModel, number: int = -1) -> str:
     return "\n".join(message["content"] for message in model.chat_requests[number].body["messages"])
 
 
-def previewed(page: Answer) -> list[str]:
+def previewed(page: PageResponse) -> list[str]:
     """The messages on a page that shows what would be sent, without how the model may answer."""
     return [html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", page.text, re.DOTALL)][:-1]
 
@@ -62,7 +62,7 @@ async def test_a_citation_leads_to_the_entry_and_stands_in_the_margin(alice: Vis
     assert "Fog, no one about." in margin[0]
 
 
-async def test_what_is_not_the_writers_is_kept_as_it_is_and_marked(app: Running, alice: Visitor, ask: Ask) -> None:
+async def test_what_is_not_the_writers_is_kept_as_it_is_and_marked(app: RunningApp, alice: Visitor, ask: Ask) -> None:
     await alice.write(MARCH, "2026-03-14")
     says = "You wrote “the only hour that was ever mine” [1], and “by the river” [2]. As they say, “so be it, then”."
     reply, page = await ask(says)
@@ -75,15 +75,18 @@ async def test_what_is_not_the_writers_is_kept_as_it_is_and_marked(app: Running,
         in page.text
     )
     assert '“<mark class="verified">by the river</mark>”' in page.text
-    assert "(in your entries, word for word)" in page.words
+    assert "(in your entries, word for word)" in page.visible_text
     assert "[2]" in page.text  # no passage of this number was in the prompt
     assert "“so be it, then”" in page.text
-    assert "1 quotation not in your entries" in page.words
-    assert "1 stands letter by letter in what the model read; 1 is not true to the letter of what it read" in page.words
+    assert "1 quotation not in your entries" in page.visible_text
+    assert (
+        "1 stands letter by letter in what the model read; 1 is not true to the letter of what it read"
+        in page.visible_text
+    )
 
 
 async def test_what_an_earlier_reply_quoted_is_known_in_its_thread(
-    app: Running, alice: Visitor, ask: Ask, model: ScriptedModel
+    app: RunningApp, alice: Visitor, ask: Ask, model: ScriptedModel
 ) -> None:
     await alice.write(MARCH, "2026-03-14")
     first, _ = await ask("You called it “The only quarter of an hour that was mine”.[1]")
@@ -129,11 +132,11 @@ async def test_nothing_relevant_is_said_to_the_model(alice: Visitor, ask: Ask, m
     assert "Nothing in earlier pages bears on this" in sent(model)
     assert "gas bill" not in sent(model)
     assert "cite" not in page.text
-    assert "drew on this page alone" in page.words
+    assert "drew on this page alone" in page.visible_text
 
 
 async def test_a_journal_that_is_still_being_read_is_waited_for_before_nothing_is_said_to_be_there(
-    app: Running, alice: Visitor, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+    app: RunningApp, alice: Visitor, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await alice.write(MARCH, "2026-03-14")
     entry = await alice.write(QUESTION)
@@ -148,16 +151,16 @@ async def test_a_journal_that_is_still_being_read_is_waited_for_before_nothing_i
     monkeypatch.setattr(IndexBuilder, "build", slow)
     app.services.search.lock(keys.user_id)
     await app.services.search.unlock(keys)
-    await alice.ask(entry)
+    await alice.ask_for_reply(entry)
     assert MARCH in sent(model)
 
 
 async def test_the_receipt_says_what_the_reply_was_made_with(
-    app: Running, alice: Visitor, ask: Ask, model: ScriptedModel
+    app: RunningApp, alice: Visitor, ask: Ask, model: ScriptedModel
 ) -> None:
     await alice.write(MARCH, "2026-03-14")
     reply, page = await ask("A quiet answer.")
-    assert "scripted · drew on 1 earlier day · nothing was cut" in page.words.replace(
+    assert "scripted · drew on 1 earlier day · nothing was cut" in page.visible_text.replace(
         "scripted drew", "scripted · drew"
     ).replace("day nothing", "day · nothing")
     stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
@@ -176,24 +179,24 @@ async def test_the_receipt_says_what_the_reply_was_made_with(
         "no text left it",
         f"version {receipt.prompt_version}",
     ):
-        assert said in page.words
+        assert said in page.visible_text
 
 
 async def test_what_was_cut_is_said_unasked(start: Start, model: ScriptedModel) -> None:
-    app = await start(llm=connected_to(model))
+    app = await start(llm=settings_for_model(model))
     model.context_tokens = 1024
     alice = await app.visitor()
     for number in range(12):
         await alice.write(f"Note {number} " + "of the day " * 30)
     entry = await alice.write("And now?")
-    await alice.ask(entry)
+    await alice.ask_for_reply(entry)
     summary = re.search(r"<summary><span>scripted.*?</summary>", (await alice.get(DAY)).text)
     assert summary is not None
     assert "left out for lack of room: " in summary[0]
 
 
 async def test_a_source_that_is_deleted_kept_back_or_erased_leaves_the_reply(
-    app: Running, alice: Visitor, ask: Ask
+    app: RunningApp, alice: Visitor, ask: Ask
 ) -> None:
     march = await alice.write(MARCH, "2026-03-14")
     reply, page = await ask("You called it “The only quarter of an hour that was mine”.[1] So it was.")
@@ -201,7 +204,7 @@ async def test_a_source_that_is_deleted_kept_back_or_erased_leaves_the_reply(
     await alice.post(f"/e/{march}/withheld", {"withheld": "yes"})
     page = await alice.get(DAY)
     assert "only quarter" not in page.text
-    assert "You called it “[…]”. So it was." in page.words
+    assert "You called it “[…]”. So it was." in page.visible_text
     await alice.post(f"/e/{march}/withheld", {"withheld": "no"})
     assert "only quarter" in (await alice.get(DAY)).text
     await alice.post(f"/e/{march}/delete")
@@ -218,17 +221,17 @@ async def test_a_source_that_is_deleted_kept_back_or_erased_leaves_the_reply(
 
 
 async def test_an_entry_kept_from_the_model_is_kept_from_it_everywhere(
-    app: Running, alice: Visitor, ask: Ask, model: ScriptedModel
+    app: RunningApp, alice: Visitor, ask: Ask, model: ScriptedModel
 ) -> None:
     old = await alice.write("A secret quarter of an hour by the river, the kingfisher.", "2026-03-14")
     here = await alice.write("A second secret, the otter.")
     for entry in (old, here):
         answer = await alice.post(f"/e/{entry}/withheld", {"withheld": "yes"}, fragment=True)
-        assert "kept from the model" in answer.words
+        assert "kept from the model" in answer.visible_text
         assert ">Reply<" not in answer.text
         refused = await alice.post(f"/e/{entry}/replies", fragment=True)
         assert refused.status == 422
-        assert "kept from the model" in refused.problem
+        assert "kept from the model" in refused.error_sentence
         assert (await alice.get(f"/e/{entry}/prompt")).status == 422
     assert model.chat_requests == []
     reply, _ = await ask("Yes.")
@@ -237,16 +240,16 @@ async def test_an_entry_kept_from_the_model_is_kept_from_it_everywhere(
     # Nor by way of a thread: what answers such an entry is kept back with it.
     await alice.post(f"/e/{here}/withheld", {"withheld": "no"})
     thread_reply, _ = await ask("An otter, you say.", "Otter again?")
-    answered = await alice.answer(thread_reply, "Yes, the otter.")
+    answered = await alice.add_answer(thread_reply, "Yes, the otter.")
     root = re.findall(r'<article id="e-([0-9a-f]{32})" class="entry"', (await alice.get(DAY)).text)[-1]
     await alice.post(f"/e/{root}/withheld", {"withheld": "yes"})
     assert (await alice.post(f"/e/{answered}/replies", fragment=True)).status == 422
-    later = await alice.answer(thread_reply, "And later.")
+    later = await alice.add_answer(thread_reply, "And later.")
     assert (await alice.post(f"/e/{later}/replies", fragment=True)).status == 422
     assert reply
 
 
-async def test_one_reply_can_answer_several_entries(app: Running, alice: Visitor, model: ScriptedModel) -> None:
+async def test_one_reply_can_answer_several_entries(app: RunningApp, alice: Visitor, model: ScriptedModel) -> None:
     ids = [await alice.write(text) for text in ("The weir.", "The otter.", "The bill.")]
     secret = await alice.write("The secret.")
     await alice.post(f"/e/{secret}/withheld", {"withheld": "yes"})
@@ -271,7 +274,7 @@ async def test_one_reply_can_answer_several_entries(app: Running, alice: Visitor
     stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
     assert (stored.parent_id, stored.also_answers) == (bytes.fromhex(ids[2]), (bytes.fromhex(ids[0]),))
     shown = await alice.get(DAY)
-    assert "To 2 entries of this page" in shown.words
+    assert "To 2 entries of this page" in shown.visible_text
     assert f'href="/r/{reply}/prompt"' in shown.text
     assert previewed(await alice.get(f"/r/{reply}/prompt"))[-1] == last  # both of them again
 
@@ -287,39 +290,39 @@ async def test_a_reply_to_a_whole_page_of_two_hundred_is_asked_for(alice: Visito
 async def test_another_reply_keeps_both_and_one_can_be_preferred(alice: Visitor, model: ScriptedModel) -> None:
     model.script(Reply(["The first."]), Reply(["The second."]))
     entry = await alice.write("What now?")
-    replies = [await alice.ask(entry) for _ in range(2)]
+    replies = [await alice.ask_for_reply(entry) for _ in range(2)]
     page = await alice.get(DAY)
     assert page.ids == [entry, *replies]
-    assert "Another reply" in page.words
-    assert page.words.count("Prefer this one") == 2
+    assert "Another reply" in page.visible_text
+    assert page.visible_text.count("Prefer this one") == 2
     await alice.post(f"/r/{replies[1]}/prefer", {"preferred": "yes"})
     page = await alice.get(DAY)
-    assert page.words.count("Another reply, set aside") == 1
+    assert page.visible_text.count("Another reply, set aside") == 1
     assert "The first." in page.text
     await alice.post(f"/r/{replies[0]}/prefer", {"preferred": "yes"})
-    assert (await alice.get(DAY)).words.count("set aside") == 1
+    assert (await alice.get(DAY)).visible_text.count("set aside") == 1
     await alice.post(f"/r/{replies[0]}/prefer", {"preferred": "no"})
-    assert "set aside" not in (await alice.get(DAY)).words
+    assert "set aside" not in (await alice.get(DAY)).visible_text
 
 
-async def test_the_preview_is_what_is_sent(app: Running, alice: Visitor, model: ScriptedModel) -> None:
+async def test_the_preview_is_what_is_sent(app: RunningApp, alice: Visitor, model: ScriptedModel) -> None:
     await alice.write(MARCH, "2026-03-14")
     entry = await alice.write(QUESTION)
     await app.services.search.wait_until_idle(app.keys().user_id)
     shown = await alice.get(f"/e/{entry}/prompt")
     assert shown.status == 200
     assert model.chat_requests == []
-    await alice.ask(entry)
+    await alice.ask_for_reply(entry)
     body = model.chat_requests[0].body
     assert previewed(shown) == [message["content"] for message in body["messages"]]
     parameters = json.loads(html.unescape(re.findall(r"<pre[^>]*>(.*?)</pre>", shown.text, re.DOTALL)[-1]))
     assert parameters == {name: value for name, value in body.items() if name not in ("model", "messages", "stream")}
 
 
-async def test_turned_off_the_model_is_nowhere(app: Running, alice: Visitor, ask: Ask, model: ScriptedModel) -> None:
+async def test_turned_off_the_model_is_nowhere(app: RunningApp, alice: Visitor, ask: Ask, model: ScriptedModel) -> None:
     reply, _ = await ask("The kingfisher, you say.")
     gone, _ = await ask("The second kingfisher.")
-    answered = await alice.answer(reply, "I do say so.")
+    answered = await alice.add_answer(reply, "I do say so.")
     await alice.post(f"/e/{gone}/delete")
     assert (await alice.post("/you/replies", {"replies": "off"})).status == 303
     entry = await alice.write("A line. #weir")
@@ -328,12 +331,14 @@ async def test_turned_off_the_model_is_nowhere(app: Running, alice: Visitor, ask
     for path in (f"/e/{gone}/deleted", f"/e/{gone}/erase"):
         assert (await alice.get(path)).status == 404
     for path in (DAY, "/d/today", "/search", "/deleted", trace, f"/e/{entry}/edit", f"/e/{entry}"):
-        words = (await alice.get(path)).words
+        words = (await alice.get(path)).visible_text
         for mention in ("model", "Reply", "reply", "kingfisher", "scripted", "ask"):
             assert mention not in words, (path, mention)
     page = await alice.get(DAY)
     assert "I do say so." in page.text  # what the writer wrote stays
-    assert "kingfisher" not in (await alice.post("/search", {"q": "kingfisher"})).words.replace("kingfisher", "", 1)
+    assert "kingfisher" not in (await alice.post("/search", {"q": "kingfisher"})).visible_text.replace(
+        "kingfisher", "", 1
+    )
     for path in (f"/e/{entry}/replies", f"{DAY}/replies"):
         assert (await alice.post(path, {"entry": entry}, fragment=True)).status == 404
     assert (await alice.get(f"/e/{entry}/prompt")).status == 404
@@ -341,14 +346,14 @@ async def test_turned_off_the_model_is_nowhere(app: Running, alice: Visitor, ask
     assert asked.status == 200
     assert len(model.chat_requests) == 2
     assert answered
-    assert "Turn replies on" in (await alice.get("/you")).words
-    assert "scripted" not in (await alice.get("/you")).words
+    assert "Turn replies on" in (await alice.get("/you")).visible_text
+    assert "scripted" not in (await alice.get("/you")).visible_text
     await alice.post("/you/replies", {"replies": "on"})
-    assert "The kingfisher, you say." in (await alice.get(DAY)).words
+    assert "The kingfisher, you say." in (await alice.get(DAY)).visible_text
 
 
 async def test_of_anothers_journal_nothing_can_be_asked_kept_or_preferred(
-    app: Running, alice: Visitor, ask: Ask
+    app: RunningApp, alice: Visitor, ask: Ask
 ) -> None:
     reply, _ = await ask("Yes.")
     entry = (await alice.get(DAY)).ids[0]
@@ -367,42 +372,42 @@ async def test_a_writer_chooses_among_the_servers_of_the_settings_and_tests_one(
         up = UpstreamSettings(host=other.url, temperature=0.1, reasoning_effort="low")
         endpoints = {"study": up, "attic": UpstreamSettings(host=gone.url)}
         await gone.stop()
-        app = await start(llm=replace(connected_to(model), endpoints=endpoints))
+        app = await start(llm=replace(settings_for_model(model), endpoints=endpoints))
         alice = await app.visitor()
         page = await alice.get("/you")
-        assert [name in page.words for name in ("study", "attic")] == [True, True]
+        assert [name in page.visible_text for name in ("study", "attic")] == [True, True]
         tried = await alice.post("/you/model", {"endpoint": "study", "test": "1"})
-        assert "It answers: the first word came after" in tried.words
+        assert "It answers: the first word came after" in tried.visible_text
         refused = await alice.post("/you/model", {"endpoint": "attic", "test": "1"})
         assert refused.status == 502
-        assert gone.url in refused.problem
+        assert gone.url in refused.error_sentence
         assert (await alice.post("/you/model", {"endpoint": "cellar"})).status == 422
         assert (await alice.post("/you/model", {"endpoint": "study"})).status == 303
         entry = await alice.write("A heron.")
-        await alice.ask(entry)
+        await alice.ask_for_reply(entry)
         assert model.chat_requests == []
         body = other.chat_requests[-1].body
         assert (body["model"], body["temperature"], body["reasoning_effort"]) == ("larger", 0.1, "low")
-        assert "larger drew on" in (await alice.get(DAY)).words
-        assert other.url in (await alice.get("/you")).words
+        assert "larger drew on" in (await alice.get(DAY)).visible_text
+        assert other.url in (await alice.get("/you")).visible_text
 
 
 async def test_each_server_has_a_context_of_its_own(start: Start, model: ScriptedModel) -> None:
     async with ScriptedModel(props=False) as small:
         endpoints = {"small": UpstreamSettings(host=small.url, context_tokens=1024)}
-        app = await start(llm=replace(connected_to(model), endpoints=endpoints, context_tokens=4096))
+        app = await start(llm=replace(settings_for_model(model), endpoints=endpoints, context_tokens=4096))
         alice = await app.visitor()
         entry = await alice.write("A heron, " + "and another heron, " * 400)
-        assert "Left out for lack of room" not in (await alice.get(f"/e/{entry}/prompt")).words
+        assert "Left out for lack of room" not in (await alice.get(f"/e/{entry}/prompt")).visible_text
         await alice.post("/you/model", {"endpoint": "small"})
-        assert "Left out for lack of room" in (await alice.get(f"/e/{entry}/prompt")).words
+        assert "Left out for lack of room" in (await alice.get(f"/e/{entry}/prompt")).visible_text
 
 
 async def test_a_server_that_is_taken_out_of_the_settings_is_not_replaced_by_another_one_unasked(
     start: Start, model: ScriptedModel
 ) -> None:
     async with ScriptedModel(models=["home"]) as home:
-        llm = connected_to(model)
+        llm = settings_for_model(model)
         app = await start(llm=replace(llm, endpoints={"home": UpstreamSettings(host=home.url)}))
         alice = await app.visitor()
         assert (await alice.post("/you/model", {"endpoint": "home"})).status == 303
@@ -411,12 +416,12 @@ async def test_a_server_that_is_taken_out_of_the_settings_is_not_replaced_by_ano
         gone = "The model server you chose is no longer in the settings"
         refused = await alice.post(f"/e/{entry}/replies", fragment=True)
         assert refused.ids == []
-        assert gone in (await alice.get(DAY)).words
+        assert gone in (await alice.get(DAY)).visible_text
         assert (await alice.get(f"/e/{entry}/prompt")).status == 503
         assert (await alice.post(f"{DAY}/recap")).status == 503
         assert model.requests == home.chat_requests == []
         page = await alice.get("/you")
-        assert gone in page.words
+        assert gone in page.visible_text
         assert (await alice.post("/you/model", {"endpoint": ""})).status == 303
         assert (await alice.post(f"/e/{entry}/replies", fragment=True)).status == 200
 
@@ -430,11 +435,11 @@ async def test_a_server_that_is_taken_out_of_the_settings_is_not_replaced_by_ano
     ],
 )
 async def test_the_receipt_does_not_deny_what_it_may_show_no_more(
-    app: Running, alice: Visitor, ask: Ask, how: str, words: str
+    app: RunningApp, alice: Visitor, ask: Ask, how: str, words: str
 ) -> None:
     march = await alice.write(MARCH, "2026-03-14")
     _, page = await ask("You called it “The only quarter of an hour that was mine”.[1]")
-    assert "drew on 1 earlier day" in page.words
+    assert "drew on 1 earlier day" in page.visible_text
     if how == "withheld":
         await alice.post(f"/e/{march}/withheld", {"withheld": "yes"})
     else:
@@ -442,21 +447,23 @@ async def test_the_receipt_does_not_deny_what_it_may_show_no_more(
     if how == "erased":
         await alice.post(f"/e/{march}/erase")
     page = await alice.get(DAY)
-    assert words in page.words
-    assert "this page alone" not in page.words
+    assert words in page.visible_text
+    assert "this page alone" not in page.visible_text
 
 
 @pytest.mark.parametrize("how", ["withheld", "delete"])
-async def test_search_shows_no_more_of_a_reply_than_its_page(app: Running, alice: Visitor, ask: Ask, how: str) -> None:
+async def test_search_shows_no_more_of_a_reply_than_its_page(
+    app: RunningApp, alice: Visitor, ask: Ask, how: str
+) -> None:
     march = await alice.write(MARCH, "2026-03-14")
     await ask("You called it “The only quarter of an hour that was mine”.[1] Kingfishers too.")
     await app.services.search.wait_until_idle(app.keys().user_id)
     found = await alice.post("/search", {"q": "kingfishers"}, fragment=True)
-    assert "only quarter of an hour" in found.words
+    assert "only quarter of an hour" in found.visible_text
     await alice.post(f"/e/{march}/{how}", {"withheld": "yes"})
     found = await alice.post("/search", {"q": "kingfishers"}, fragment=True)
-    assert "You called it “[…]”. Kingfishers too." in found.words
-    assert "only quarter" not in found.words
+    assert "You called it “[…]”. Kingfishers too." in found.visible_text
+    assert "only quarter" not in found.visible_text
 
 
 @pytest.mark.parametrize("how", ["withheld", "delete"])
@@ -468,11 +475,11 @@ async def test_a_note_of_the_same_page_is_quoted_no_more_once_it_is_deleted_or_k
     assert '“<mark class="verified">The kingfisher came back to the weir</mark>”' in page.text
     await alice.post(f"/e/{note}/{how}", {"withheld": "yes"})
     page = await alice.get(DAY)
-    assert "You wrote “[…]”. Well." in page.words
+    assert "You wrote “[…]”. Well." in page.visible_text
     await alice.post(f"/e/{reply}/delete")
     for path in ("/deleted", f"/e/{reply}/deleted", f"/e/{reply}/erase"):
         shown = await alice.get(path)
-        assert "Well." in shown.words or path != "/deleted"
+        assert "Well." in shown.visible_text or path != "/deleted"
         assert "“The kingfisher came back" not in shown.text, path
         assert "came back to the weir</mark>" not in shown.text, path
     await alice.post(f"/e/{reply}/restore")
@@ -482,7 +489,7 @@ async def test_a_note_of_the_same_page_is_quoted_no_more_once_it_is_deleted_or_k
 
 @pytest.mark.parametrize("how", ["withheld", "delete"])
 async def test_what_is_deleted_or_kept_back_while_a_reply_streams_brings_no_further_word(
-    app: Running, alice: Visitor, model: ScriptedModel, how: str
+    app: RunningApp, alice: Visitor, model: ScriptedModel, how: str
 ) -> None:
     end = asyncio.Event()
     model.script(Reply(["So it was. ", "You wrote “The only quarter of an hour that was mine”."], gates={1: end}))
@@ -497,7 +504,7 @@ async def test_what_is_deleted_or_kept_back_while_a_reply_streams_brings_no_furt
     await alice.get(f"/r/{reply}/events")
     stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
     assert (stored.state, stored.text.strip()) == ("stopped", "So it was.")
-    assert "Stopped, since something it drew on" in (await alice.get(DAY)).words
+    assert "Stopped, since something it drew on" in (await alice.get(DAY)).visible_text
 
 
 async def test_a_trace_brings_what_was_written_under_it(alice: Visitor, model: ScriptedModel, ask: Ask) -> None:
@@ -515,7 +522,7 @@ async def test_a_trace_brings_what_was_written_under_it(alice: Visitor, model: S
         assert word not in sent(model)
     assert 'aria-label="passage 2">2</a></sup>' in page.text
     assert f"/d/2026-04-01#e-{older}" in page.text
-    assert page.words.count("brought by a trace") == 1
+    assert page.visible_text.count("brought by a trace") == 1
     await alice.post(f"/e/{older}/delete")
     page = await alice.get(DAY)
-    assert "brought by a trace" not in page.words
+    assert "brought by a trace" not in page.visible_text

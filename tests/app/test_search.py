@@ -4,34 +4,34 @@ import re
 
 import pytest
 
-from llamora.app.routes.search import QUERY_CHARACTERS
+from llamora.app.routes.search import MAX_QUERY_CHARACTERS
 from llamora.persistence.connection import DiskFull
 from llamora.persistence.search_history import SearchHistory
 from llamora.settings import SearchSettings
-from tests.app.conftest import Answer, Running, Start, Visitor
+from tests.app.conftest import PageResponse, RunningApp, Start, Visitor
 
 PLACE = re.compile(r'class="hit" href="([^"]+)"')
 
 
-async def ask(visitor: Visitor, query: str) -> Answer:
+async def ask(visitor: Visitor, query: str) -> PageResponse:
     """Search, and look at the page that the answer leads to."""
     answer = await visitor.post("/search", {"q": query})
     return await visitor.get(answer.location) if answer.status == 303 else answer
 
 
-async def test_a_hit_leads_to_its_place_with_the_words_marked(app: Running) -> None:
+async def test_a_hit_leads_to_its_place_with_the_words_marked(app: RunningApp) -> None:
     alice = await app.visitor()
     entry = await alice.write("Long ago the <b>heron</b> stood & looked.", day="2019-03-14")
     page = await ask(alice, "heron")
     assert page.status == 200
     assert PLACE.findall(page.text) == [f"/d/2019-03-14#e-{entry}"]
     assert "<mark>heron</mark>" in page.text
-    assert "14 March 2019" in page.words
+    assert "14 March 2019" in page.visible_text
     assert "<b>" not in page.text
     assert 'value="heron"' in page.text
 
 
-async def test_words_of_a_search_are_in_no_address(app: Running) -> None:
+async def test_words_of_a_search_are_in_no_address(app: RunningApp) -> None:
     alice = await app.visitor()
     for number in range(30):
         await alice.write(f"The heron, {number} times.")
@@ -62,7 +62,7 @@ async def test_more_is_shown_page_by_page_until_all_was(start: Start, fragment: 
 
 
 @pytest.mark.parametrize("query", ["", "   ", "\r\n"])
-async def test_nothing_asked_is_no_search(app: Running, query: str) -> None:
+async def test_nothing_asked_is_no_search(app: RunningApp, query: str) -> None:
     alice = await app.visitor()
     page = await ask(alice, query)
     assert page.status == 200
@@ -70,7 +70,7 @@ async def test_nothing_asked_is_no_search(app: Running, query: str) -> None:
 
 
 @pytest.mark.parametrize("offset", ["-1", "x", "²", "9" * 11, "9" * 40])
-async def test_an_offset_that_is_none_is_harmless(app: Running, offset: str) -> None:
+async def test_an_offset_that_is_none_is_harmless(app: RunningApp, offset: str) -> None:
     alice = await app.visitor()
     await alice.write("The heron.")
     assert (await alice.post("/search", {"q": "heron", "offset": offset})).status in (200, 303)
@@ -79,29 +79,29 @@ async def test_an_offset_that_is_none_is_harmless(app: Running, offset: str) -> 
 @pytest.mark.parametrize(
     "query", ['"', '"unclosed', "NEAR(", "-", "*", "a OR", "^", "tag:", "\x00", "'; --", "on:x", "(" * 500]
 )
-async def test_no_query_is_an_error(app: Running, query: str) -> None:
+async def test_no_query_is_an_error(app: RunningApp, query: str) -> None:
     alice = await app.visitor()
     await alice.write("The heron.")
     assert (await ask(alice, query)).status == 200
 
 
-async def test_nothing_found_is_a_sentence(app: Running) -> None:
+async def test_nothing_found_is_a_sentence(app: RunningApp) -> None:
     alice = await app.visitor()
     page = await ask(alice, "pelican")
-    assert "Nothing found. Fewer words, or other ones, may help." in page.words
+    assert "Nothing found. Fewer words, or other ones, may help." in page.visible_text
 
 
-async def test_a_search_is_remembered_sealed_and_once(app: Running) -> None:
+async def test_a_search_is_remembered_sealed_and_once(app: RunningApp) -> None:
     alice = await app.visitor()
     await alice.write("The heron.")
     for query in ("heron", "otter", "heron", "x" * 5000):
         await ask(alice, query)
     recent = await app.services.db.search_history.recent(app.keys())
-    assert recent == ["x" * QUERY_CHARACTERS, "heron", "otter"]
+    assert recent == ["x" * MAX_QUERY_CHARACTERS, "heron", "otter"]
 
 
 async def test_a_full_disk_forgets_the_query_and_finds_all_the_same(
-    app: Running, monkeypatch: pytest.MonkeyPatch
+    app: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_room(*_: object) -> None:
         raise DiskFull("The disk is full.")
@@ -109,4 +109,4 @@ async def test_a_full_disk_forgets_the_query_and_finds_all_the_same(
     alice = await app.visitor()
     await alice.write("The heron.")
     monkeypatch.setattr(SearchHistory, "add", no_room)
-    assert "One place." in (await ask(alice, "heron")).words
+    assert "One place." in (await ask(alice, "heron")).visible_text

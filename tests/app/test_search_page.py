@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.app.conftest import Running, Visitor
+from tests.app.conftest import RunningApp, Visitor
 
 
 async def asked(visitor: Visitor, query: str) -> str:
@@ -15,7 +15,7 @@ async def asked(visitor: Visitor, query: str) -> str:
     return answer.location
 
 
-async def test_results_have_an_address_that_says_nothing_and_can_be_come_back_to(app: Running) -> None:
+async def test_results_have_an_address_that_says_nothing_and_can_be_come_back_to(app: RunningApp) -> None:
     alice, bob = await app.visitor(), await app.visitor("Bob")
     entry = await alice.write("The heron stood.")
     place = await asked(alice, "heron")
@@ -28,7 +28,7 @@ async def test_results_have_an_address_that_says_nothing_and_can_be_come_back_to
     assert (await alice.get("/search/nonsense")).location == "/search"
 
 
-async def test_as_you_type_unfinished_words_are_found_and_nothing_is_remembered(app: Running) -> None:
+async def test_as_you_type_unfinished_words_are_found_and_nothing_is_remembered(app: RunningApp) -> None:
     alice = await app.visitor()
     entry = await alice.write("The lighthouse stood.")
     answer = await alice.post("/search/typing", {"q": "lightho"}, fragment=True)
@@ -43,27 +43,27 @@ async def test_as_you_type_unfinished_words_are_found_and_nothing_is_remembered(
     assert await app.services.db.search_history.recent(app.keys()) == ["lighthouse"]
 
 
-async def test_searches_are_shown_again_forgotten_and_not_remembered(app: Running) -> None:
+async def test_searches_are_shown_again_forgotten_and_not_remembered(app: RunningApp) -> None:
     alice = await app.visitor()
     await alice.write("The heron stood.")
     await asked(alice, "heron")
-    assert "You searched for heron" in (await alice.get("/search")).words
+    assert "You searched for heron" in (await alice.get("/search")).visible_text
     await alice.post("/search/forget")
-    assert "You searched for" not in (await alice.get("/search")).words
+    assert "You searched for" not in (await alice.get("/search")).visible_text
     await asked(alice, "heron")
     await alice.post("/search/remember", {"remember": "no"})
     page = await alice.get("/search")
-    assert "You searched for" not in page.words
-    assert "Remember searches" in page.words
+    assert "You searched for" not in page.visible_text
+    assert "Remember searches" in page.visible_text
     place = await asked(alice, "heron")
-    assert "The heron stood." in (await alice.get(place)).words
+    assert "The heron stood." in (await alice.get(place)).visible_text
     assert await app.services.db.search_history.recent(app.keys()) == []
     await alice.post("/search/remember", {"remember": "yes"})
     await asked(alice, "heron")
     assert await app.services.db.search_history.recent(app.keys()) == ["heron"]
 
 
-async def test_what_narrows_a_search_stands_as_chips_that_can_be_taken_off(app: Running) -> None:
+async def test_what_narrows_a_search_stands_as_chips_that_can_be_taken_off(app: RunningApp) -> None:
     alice = await app.visitor()
     entry = await alice.write("The grey heron stood.", day="2024-05-03")
     place = await asked(alice, 'heron by:reply in:2024 "grey heron" -otter')
@@ -77,11 +77,11 @@ async def test_what_narrows_a_search_stands_as_chips_that_can_be_taken_off(app: 
         "heron by:reply in:2024 -otter",
         'heron by:reply in:2024 "grey heron"',
     ]
-    assert "Searched for: heron, grey; in replies; in 2024; without otter." in page.words
+    assert "Searched for: heron, grey; in replies; in 2024; without otter." in page.visible_text
     assert entry in (await alice.get(await asked(alice, 'heron in:2024 "grey heron" -otter'))).text
 
 
-async def test_you_also_wrote(app: Running) -> None:
+async def test_you_also_wrote(app: RunningApp) -> None:
     alice, bob = await app.visitor(), await app.visitor("Bob")
     entry = await alice.write("The doctor says my knee has to be operated on.")
     beside = await alice.write("My knee, again, on the same page.")
@@ -119,18 +119,18 @@ async def test_you_also_wrote(app: Running) -> None:
         ("heron " * 500, "Only the first 2000 letters were searched."),
     ],
 )
-async def test_what_was_made_of_a_query_is_said(app: Running, query: str, sentence: str) -> None:
+async def test_what_was_made_of_a_query_is_said(app: RunningApp, query: str, sentence: str) -> None:
     alice = await app.visitor()
     await alice.write("The grey heron stood.", day="2024-05-03")
     page = await alice.get(await asked(alice, query))
-    assert sentence in page.words
+    assert sentence in page.visible_text
     impossible = "at once" in sentence or "No day" in sentence
     assert ('class="hit"' in page.text) == (not impossible and "Nothing found" not in sentence)
     typed = await alice.post("/search/typing", {"q": query}, fragment=True)
     assert typed.status == 200
 
 
-async def test_what_narrows_twice_is_one_chip_and_comes_off_at_once(app: Running) -> None:
+async def test_what_narrows_twice_is_one_chip_and_comes_off_at_once(app: RunningApp) -> None:
     alice = await app.visitor()
     await alice.write("The grey heron stood.", day="2024-05-03")
     page = await alice.get(await asked(alice, "on:3 May 2024 heron on:3 May 2024"))
@@ -140,7 +140,7 @@ async def test_what_narrows_twice_is_one_chip_and_comes_off_at_once(app: Running
 
 
 @pytest.mark.parametrize("blank", ["", "   ", "\n"])
-async def test_an_emptied_field_leaves_the_address_of_the_form(app: Running, blank: str) -> None:
+async def test_an_emptied_field_leaves_the_address_of_the_form(app: RunningApp, blank: str) -> None:
     alice = await app.visitor()
     for path in ("/search", "/search/typing"):
         answer = await alice.post(path, {"q": blank}, fragment=True)
@@ -150,19 +150,19 @@ async def test_an_emptied_field_leaves_the_address_of_the_form(app: Running, bla
         assert 'id="results"' in answer.text
 
 
-async def test_who_turned_replies_off_is_told_of_none(app: Running) -> None:
+async def test_who_turned_replies_off_is_told_of_none(app: RunningApp) -> None:
     alice = await app.visitor()
     await alice.write("The heron stood.")
-    assert "by:reply" in (await alice.get("/search")).words
+    assert "by:reply" in (await alice.get("/search")).visible_text
     await alice.post("/you/replies", {})
     page = await alice.get("/search")
-    assert "by:reply" not in page.words
+    assert "by:reply" not in page.visible_text
     page = await alice.get(await asked(alice, "heron by:reply"))
-    assert "Nothing found." in page.words
+    assert "Nothing found." in page.visible_text
     assert 'class="hit"' not in page.text
 
 
-async def test_times_in_german_where_the_page_is_german(app: Running) -> None:
+async def test_times_in_german_where_the_page_is_german(app: RunningApp) -> None:
     alice = await app.visitor()
     old = await alice.write("The heron stood.", day="2024-03-12")
     new = await alice.write("The heron flew.", day="2024-08-12")

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import pytest
 
 from llamora.app import security
-from llamora.app.security import FIELDS
+from llamora.app.security import MAX_FIELDS
 from llamora.settings import EntrySettings, ServerSettings, SessionSettings
-from tests.app.conftest import PASSPHRASE, Answer, Running, Start, connected_to
+from tests.app.conftest import PASSPHRASE, PageResponse, RunningApp, Start, settings_for_model
 from tests.scripted_model import Reply, ScriptedModel
 
 CSP = (
@@ -22,7 +22,7 @@ WRITING = {"text": "from elsewhere"}
 PATH = "/d/2026-11-20/entries"
 
 
-async def nothing_was_written(app: Running) -> bool:
+async def nothing_was_written(app: RunningApp) -> bool:
     return not await app.services.db.entries.revisions(app.keys().user_id)
 
 
@@ -32,9 +32,9 @@ async def nothing_was_written(app: Running) -> bool:
 @pytest.mark.parametrize(
     "path", ["/", "/d/today", "/d/nonsense", "/search", "/you", "/sign-in", "/reset", "/e/00", "/nowhere"]
 )
-async def test_every_page_is_dressed(app: Running, path: str) -> None:
+async def test_every_page_is_dressed(app: RunningApp, path: str) -> None:
     alice = await app.visitor()
-    for visitor in (alice, app.stranger()):
+    for visitor in (alice, app.anonymous()):
         headers = (await visitor.get(path)).headers
         assert headers.getlist("Content-Security-Policy") == [CSP]
         assert headers["Cache-Control"] == "no-store"
@@ -46,7 +46,7 @@ async def test_every_page_is_dressed(app: Running, path: str) -> None:
         assert "Server" not in headers
 
 
-async def test_pages_hold_no_inline_script_or_style(app: Running) -> None:
+async def test_pages_hold_no_inline_script_or_style(app: RunningApp) -> None:
     alice = await app.visitor()
     await alice.write("<script>alert(1)</script> *hm* <p style='color:red' onclick=x>")
     for path in ("/d/2026-11-20", "/you", "/search", "/nowhere"):
@@ -55,14 +55,14 @@ async def test_pages_hold_no_inline_script_or_style(app: Running) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_flags_of_cookies(app: Running, scheme: str) -> None:
-    stranger = app.stranger(scheme=scheme)
+async def test_flags_of_cookies(app: RunningApp, scheme: str) -> None:
+    stranger = app.anonymous(scheme=scheme)
     page = await stranger.get("/sign-in")
     form = {"csrf": stranger.cookie("llamora_csrf"), "name": "Alice", "passphrase": PASSPHRASE}
     if scheme == "https":  # Python's jar keeps Secure cookies from the test client, which has no address
         jar = {c.split("=")[0]: c.split(";")[0].split("=", 1)[1] for c in page.headers.getlist("Set-Cookie")}
         for name, value in jar.items():
-            stranger.give(name, value)
+            stranger.set_cookie(name, value)
         form["csrf"] = jar["llamora_csrf"]
     opened = await stranger.post("/sign-in", form)
     assert opened.status == 303
@@ -79,11 +79,11 @@ async def test_flags_of_cookies(app: Running, scheme: str) -> None:
 async def test_a_proxy_is_believed_only_when_there_is_one(start: Start) -> None:
     forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9, 198.51.100.7"}
     alone = await start()
-    assert "Secure" not in str((await alone.stranger(forwarded).get("/sign-in")).headers.getlist("Set-Cookie"))
+    assert "Secure" not in str((await alone.anonymous(forwarded).get("/sign-in")).headers.getlist("Set-Cookie"))
     await alone.stop()
     behind = await start(server=ServerSettings(behind_proxy=True))
-    assert "Secure" in str((await behind.stranger(forwarded).get("/sign-in")).headers.getlist("Set-Cookie"))
-    assert "Secure" not in str((await behind.stranger().get("/sign-in")).headers.getlist("Set-Cookie"))
+    assert "Secure" in str((await behind.anonymous(forwarded).get("/sign-in")).headers.getlist("Set-Cookie"))
+    assert "Secure" not in str((await behind.anonymous().get("/sign-in")).headers.getlist("Set-Cookie"))
 
 
 # -- names of this server ----------------------------------------------------------------------------------
@@ -92,16 +92,16 @@ async def test_a_proxy_is_believed_only_when_there_is_one(start: Start) -> None:
 @pytest.mark.parametrize(
     "host", ["localhost", "LOCALHOST:5151", "127.0.0.1:80", "[::1]:5151", "llamora.localhost:5151"]
 )
-async def test_its_own_names_are_answered(app: Running, host: str) -> None:
-    assert (await app.stranger({"Host": host}).get("/sign-in")).status == 200
+async def test_its_own_names_are_answered(app: RunningApp, host: str) -> None:
+    assert (await app.anonymous({"Host": host}).get("/sign-in")).status == 200
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "localhost.evil.example", "evil.example:5151", "[::2]", "", "127.0.0.1.nip.io"]
 )
 @pytest.mark.parametrize("path", ["/sign-in", "/healthz", "/static/css/main.css"])
-async def test_a_foreign_name_gets_no_page_and_no_cookie(app: Running, host: str, path: str) -> None:
-    answer = await app.stranger({"Host": host}).get(path)
+async def test_a_foreign_name_gets_no_page_and_no_cookie(app: RunningApp, host: str, path: str) -> None:
+    answer = await app.anonymous({"Host": host}).get(path)
     assert answer.status == 400
     assert "<" not in answer.text
     assert "Set-Cookie" not in answer.headers
@@ -109,8 +109,8 @@ async def test_a_foreign_name_gets_no_page_and_no_cookie(app: Running, host: str
 
 async def test_the_operator_adds_names(start: Start) -> None:
     app = await start(server=ServerSettings(hosts=("journal.example",)))
-    assert (await app.stranger({"Host": "journal.example"}).get("/sign-in")).status == 200
-    assert (await app.stranger({"Host": "localhost"}).get("/sign-in")).status == 400
+    assert (await app.anonymous({"Host": "journal.example"}).get("/sign-in")).status == 200
+    assert (await app.anonymous({"Host": "localhost"}).get("/sign-in")).status == 400
 
 
 # -- where a request comes from ----------------------------------------------------------------------------
@@ -131,11 +131,11 @@ async def test_the_operator_adds_names(start: Start) -> None:
         {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"},
     ],
 )
-async def test_what_comes_from_another_site_is_not_carried_out(app: Running, headers: Mapping[str, str]) -> None:
+async def test_what_comes_from_another_site_is_not_carried_out(app: RunningApp, headers: Mapping[str, str]) -> None:
     alice = await app.visitor()
     answer = await alice.post(PATH, WRITING, headers=headers)
     assert answer.status == 403
-    assert answer.problem == "This request came from another site and was not carried out."
+    assert answer.error_sentence == "This request came from another site and was not carried out."
     assert await nothing_was_written(app)
 
 
@@ -143,7 +143,7 @@ async def test_what_comes_from_another_site_is_not_carried_out(app: Running, hea
     "headers",
     [{"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {"Origin": "http://localhost"}, {}],
 )
-async def test_what_comes_from_here_is(app: Running, headers: Mapping[str, str]) -> None:
+async def test_what_comes_from_here_is(app: RunningApp, headers: Mapping[str, str]) -> None:
     alice = await app.visitor()
     assert (await alice.post(PATH, WRITING, headers=headers)).status == 303
 
@@ -165,7 +165,7 @@ def later(token: str) -> str:
 
 @pytest.mark.parametrize("how", ["missing", "empty", "forged", "later", "short", "not base64", "not ascii"])
 @pytest.mark.parametrize("place", ["field", "header"])
-async def test_a_token_that_is_not_ours_is_refused(app: Running, how: str, place: str) -> None:
+async def test_a_token_that_is_not_ours_is_refused(app: RunningApp, how: str, place: str) -> None:
     alice = await app.visitor()
     good = alice.cookie("llamora_csrf")
     bad = {
@@ -181,38 +181,38 @@ async def test_a_token_that_is_not_ours_is_refused(app: Running, how: str, place
     if how == "missing":
         form.pop("csrf")
         answer = await alice.client.post(PATH, form=form)
-        answer = Answer(answer, await answer.get_data(as_text=False))
+        answer = PageResponse(answer, await answer.get_data(as_text=False))
     elif place == "field":
         answer = await alice.post(PATH, form)
     else:
         answer = await alice.post(PATH, WRITING, headers={"X-CSRF-Token": bad})  # the header is the one that counts
     assert answer.status == 403
-    assert answer.problem.startswith("This page had been open too long, so nothing was changed yet.")
+    assert answer.error_sentence.startswith("This page had been open too long, so nothing was changed yet.")
     assert answer.field("words") == "from elsewhere"
     assert await nothing_was_written(app)
 
 
-async def test_the_header_alone_is_enough(app: Running) -> None:
+async def test_the_header_alone_is_enough(app: RunningApp) -> None:
     alice = await app.visitor()
     answer = await alice.client.post(PATH, form=WRITING, headers={"X-CSRF-Token": alice.cookie("llamora_csrf")})
     assert answer.status_code == 303
 
 
-async def test_a_token_is_good_for_one_session_only(app: Running) -> None:
+async def test_a_token_is_good_for_one_session_only(app: RunningApp) -> None:
     alice, again, bob = await app.visitor(), await app.visitor(), await app.visitor("Bob")
-    stranger = app.stranger()
+    stranger = app.anonymous()
     await stranger.get("/sign-in")
     for other in (again, bob, stranger):
         answer = await alice.post(PATH, {"csrf": other.cookie("llamora_csrf"), **WRITING})
         assert answer.status == 403
     assert await nothing_was_written(app)
-    other = app.stranger()
+    other = app.anonymous()
     await other.get("/sign-in")
     crossed = await other.post(
         "/sign-in", {"csrf": stranger.cookie("llamora_csrf"), "name": "Alice", "passphrase": "x"}
     )
     assert crossed.status == 403
-    assert crossed.problem.startswith("This page had been open too long")
+    assert crossed.error_sentence.startswith("This page had been open too long")
 
 
 async def test_a_token_runs_out_and_the_cookie_stays_fresh(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +238,7 @@ async def test_a_token_runs_out_and_the_cookie_stays_fresh(start: Start, monkeyp
 
 
 @pytest.mark.parametrize("path", ["/sign-out", "/you/settings", "/search", "/e/" + "0" * 32 + "/delete"])
-async def test_every_form_needs_the_token(app: Running, path: str) -> None:
+async def test_every_form_needs_the_token(app: RunningApp, path: str) -> None:
     alice = await app.visitor()
     answer = await alice.client.post(path, form={"q": "x"})
     assert answer.status_code == 403
@@ -246,7 +246,7 @@ async def test_every_form_needs_the_token(app: Running, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/register", "/reset", "/sign-in"])
-async def test_a_page_that_let_somebody_in_may_be_sent_again(app: Running, path: str) -> None:
+async def test_a_page_that_let_somebody_in_may_be_sent_again(app: RunningApp, path: str) -> None:
     alice = await app.visitor()
     answer = await alice.client.post(path, form={"name": "Eve", "passphrase": "x", "csrf": "of the visit before"})
     assert (answer.status_code, answer.headers["Location"]) == (303, "/you")
@@ -258,7 +258,7 @@ async def test_a_page_that_let_somebody_in_may_be_sent_again(app: Running, path:
 
 @pytest.mark.parametrize("kind", ["multipart/form-data; boundary=b", "application/json", "text/plain"])
 async def test_a_body_in_another_shape_is_not_even_read(
-    app: Running, kind: str, monkeypatch: pytest.MonkeyPatch
+    app: RunningApp, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the body was parsed")
@@ -275,14 +275,14 @@ async def test_a_body_in_another_shape_is_not_even_read(
 
 
 @pytest.mark.parametrize("method", ["put", "patch", "delete"])
-async def test_other_methods_are_not_understood(app: Running, method: str) -> None:
+async def test_other_methods_are_not_understood(app: RunningApp, method: str) -> None:
     alice = await app.visitor()
     send = getattr(alice.client, method)
     answer = await send("/d/2026-11-20", headers={"X-CSRF-Token": alice.cookie("llamora_csrf")})
     assert answer.status_code == 405
 
 
-async def test_a_get_changes_nothing(app: Running) -> None:
+async def test_a_get_changes_nothing(app: RunningApp) -> None:
     alice = await app.visitor()
     entry = await alice.write("Stays.")
     for path in ("/sign-out", f"/e/{entry}/delete", f"/e/{entry}/restore", f"/e/{entry}/replies", "/you/settings"):
@@ -294,7 +294,7 @@ async def test_a_get_changes_nothing(app: Running) -> None:
 
 
 async def test_nobody_reaches_what_is_anothers(start: Start, model: ScriptedModel) -> None:
-    app = await start(llm=connected_to(model))
+    app = await start(llm=settings_for_model(model))
     model.script(Reply(["A reply about herons."]))
     alice, bob, charlie = [await app.visitor(name) for name in ("Alice", "Bob", "Charlie")]
     entry = await alice.write("Alice saw the heron.")
@@ -302,7 +302,7 @@ async def test_nobody_reaches_what_is_anothers(start: Start, model: ScriptedMode
     asked = await alice.post(f"/e/{entry}/replies", fragment=True)
     reply = asked.ids[0]
     await alice.get(f"/r/{reply}/events")
-    answer = await alice.answer(reply, "Alice's answer to the heron.")
+    answer = await alice.add_answer(reply, "Alice's answer to the heron.")
     for message in (entry, reply, answer):
         for path in (f"/e/{message}", f"/e/{message}/edit", f"/r/{message}/events"):
             for fragment in (False, True):
@@ -317,13 +317,13 @@ async def test_nobody_reaches_what_is_anothers(start: Start, model: ScriptedMode
         ):
             refused = await charlie.post(path, {"text": "Charlie was here", "revision": "1", "ask": "1"})
             assert refused.status == 404, path
-            assert "heron" not in refused.words, path
-            assert refused.problem == "There is no such entry."
+            assert "heron" not in refused.visible_text, path
+            assert refused.error_sentence == "There is no such entry."
     assert (await charlie.get("/d/2026-11-20")).ids == []
     found = await charlie.get((await charlie.post("/search", {"q": "heron"})).location)
-    assert "Nothing found." in found.words
+    assert "Nothing found." in found.visible_text
     own = await bob.get((await bob.post("/search", {"q": "heron"})).location)
-    assert "One place." in own.words
+    assert "One place." in own.visible_text
     # Nothing of what Charlie sent arrived.
     page = await alice.get("/d/2026-11-20")
     assert page.ids == [entry, reply, answer]
@@ -333,12 +333,12 @@ async def test_nobody_reaches_what_is_anothers(start: Start, model: ScriptedMode
 
 @pytest.mark.parametrize("text", ["0" * 31, "0" * 33, "0" * 32, "A" * 32, "g" * 32, "..", "%2e%2e", "é"])
 @pytest.mark.parametrize("path", ["/e/{}", "/e/{}/edit", "/r/{}/events"])
-async def test_an_address_that_is_none_is_a_sentence(app: Running, path: str, text: str) -> None:
+async def test_an_address_that_is_none_is_a_sentence(app: RunningApp, path: str, text: str) -> None:
     alice = await app.visitor()
     assert (await alice.get(path.format(text))).status == 404
 
 
-async def test_two_slashes_lead_to_one_and_never_elsewhere(app: Running) -> None:
+async def test_two_slashes_lead_to_one_and_never_elsewhere(app: RunningApp) -> None:
     alice = await app.visitor()
     answer = await alice.get("/d//2026-11-20")
     assert (answer.status, answer.location) == (308, "http://localhost/d/2026-11-20")
@@ -346,8 +346,8 @@ async def test_two_slashes_lead_to_one_and_never_elsewhere(app: Running) -> None
 
 
 @pytest.mark.parametrize("path", ["/d/today", "/you", "/search", "/e/" + "0" * 32, "/r/" + "0" * 32 + "/events"])
-async def test_strangers_see_the_door(app: Running, path: str) -> None:
-    stranger = app.stranger()
+async def test_strangers_see_the_door(app: RunningApp, path: str) -> None:
+    stranger = app.anonymous()
     assert (await stranger.get(path)).location.startswith("/sign-in")
     assert (await stranger.get(path, fragment=True)).status == 401
 
@@ -359,11 +359,11 @@ async def test_no_word_of_the_writer_reaches_the_log(
     start: Start, model: ScriptedModel, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    app = await start(llm=connected_to(model), entries=EntrySettings(max_bytes=1000))
+    app = await start(llm=settings_for_model(model), entries=EntrySettings(max_bytes=1000))
     model.script(
         Reply(["canaryreply one"]), Reply(["canaryreply two"], fault="bad_json"), Reply(status=500, body="canaryreply")
     )
-    alice = app.stranger()
+    alice = app.anonymous()
     await alice.sign_in("Alice", "canarywrongpassphrase")
     await alice.sign_in()
     cookie = alice.cookie("llamora")
@@ -373,7 +373,7 @@ async def test_no_word_of_the_writer_reaches_the_log(
     asked = [await alice.post(f"/e/{entry}/replies", fragment=True) for _ in range(3)]
     for reply in asked:
         await alice.get(f"/r/{reply.ids[0]}/events")
-    await alice.answer(asked[-1].ids[0], "canaryanswer")
+    await alice.add_answer(asked[-1].ids[0], "canaryanswer")
     await alice.post("/search", {"q": 'canaryquery "canaryphrase" -canarynot'})
     await alice.post(PATH, {"text": "canarytext " * 500})
     await alice.post(PATH, {"text": "canarytext", "csrf": "canarytoken"})
@@ -392,41 +392,41 @@ async def test_no_word_of_the_writer_reaches_the_log(
     assert cookie not in logged
 
 
-async def test_bodies_are_as_large_as_their_page_has_a_use_for(app: Running) -> None:
-    alice, stranger = await app.visitor(), app.stranger()
+async def test_bodies_are_as_large_as_their_page_has_a_use_for(app: RunningApp) -> None:
+    alice, stranger = await app.visitor(), app.anonymous()
     await stranger.get("/sign-in")
     assert (await stranger.post("/sign-in", {"name": "x" * 100_000, "passphrase": "x"})).status == 413
     assert (await alice.post("/you/settings", {"zone": "x" * 100_000})).status == 413
     assert (await alice.post(PATH, {"text": "x" * 100_000})).status == 303
-    many = {f"field{number}": "x" for number in range(FIELDS)}
+    many = {f"field{number}": "x" for number in range(MAX_FIELDS)}
     assert (await alice.post(PATH, {"text": "x", **many})).status == 413
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:6161@evil.example", "localhost:", ""])
-async def test_a_host_is_a_name_and_a_port(app: Running, host: str) -> None:
-    assert (await app.stranger().client.get("/healthz", headers={"Host": host})).status_code == 400
+async def test_a_host_is_a_name_and_a_port(app: RunningApp, host: str) -> None:
+    assert (await app.anonymous().client.get("/healthz", headers={"Host": host})).status_code == 400
 
 
 @pytest.mark.parametrize("host", ["[::1]x", "[::1]:1@evil.example", "[::1", "::1]"])
 def test_a_bracketed_host_is_an_address_and_a_port(host: str) -> None:
     # No test client sends these: Python's own parser refuses them first, in some of its versions.
-    assert security.HOST.fullmatch(host) is None
+    assert security.HOST_PATTERN.fullmatch(host) is None
 
 
-async def test_nobody_is_held_up_by_a_name_of_combining_marks(app: Running) -> None:
-    stranger = app.stranger()
+async def test_nobody_is_held_up_by_a_name_of_combining_marks(app: RunningApp) -> None:
+    stranger = app.anonymous()
     await stranger.get("/sign-in")
     answer = await stranger.post("/sign-in", {"name": "a" + "\u0301\u0316" * 10_000, "passphrase": "x"})
     assert answer.status == 413 or answer.status == 403
 
 
-async def test_words_that_came_too_late_can_be_sent_again(app: Running) -> None:
+async def test_words_that_came_too_late_can_be_sent_again(app: RunningApp) -> None:
     alice = await app.visitor()
     token = alice.cookie("llamora_csrf")
     await alice.post("/sign-out", {})
-    lost = await alice.post(PATH, {"csrf": token, "text": "Written a while ago.", "pen": "0" * 32})
+    lost = await alice.post(PATH, {"csrf": token, "text": "Written a while ago.", "form_token": "0" * 32})
     assert lost.status == 401
     assert 'action="/d/' in lost.text
     assert "Written a while ago." in lost.field("text")
-    assert 'name="pen" value="00000000000000000000000000000000"' in lost.text
+    assert 'name="form_token" value="00000000000000000000000000000000"' in lost.text
     assert 'href="/sign-in"' in lost.text

@@ -12,11 +12,11 @@ import pytest
 
 from llamora.app import create_app
 from llamora.app.services import container
-from llamora.app.services.container import EXTENSION, Shared
+from llamora.app.services.container import EXTENSION, SharedState
 from llamora.app.views import device_name
 from llamora.settings import SessionSettings
 from llamora.vault.keys import Keyring, KeyringClosed, session_id_of
-from tests.app.conftest import Running, Start, Visitor, connected_to, settings_in
+from tests.app.conftest import RunningApp, Start, Visitor, settings_for_model, settings_in
 from tests.app.test_account import alert
 from tests.app.test_key import signed_in
 from tests.scripted_model import Reply, ScriptedModel
@@ -37,10 +37,10 @@ async def other_sessions(visitor: Visitor) -> list[str]:
     return re.findall(r'name="session" value="([0-9a-f]{64})"', (await visitor.get("/you")).text)
 
 
-async def test_sessions_are_listed_and_end_one_by_one(app: Running) -> None:
+async def test_sessions_are_listed_and_end_one_by_one(app: RunningApp) -> None:
     alice, phone = await signed_in(app, FIREFOX), await signed_in(app, IPHONE)
     tablet = await signed_in(app)
-    page = (await alice.get("/you")).words
+    page = (await alice.get("/you")).visible_text
     assert page.count("last used just now") == 2
     assert "Firefox on Linux: here, since" in page
     assert "Safari on iPhone: since" in page
@@ -57,7 +57,7 @@ async def test_sessions_are_listed_and_end_one_by_one(app: Running) -> None:
     assert await is_in(alice)
 
 
-async def test_nobody_ends_the_sessions_of_others(app: Running) -> None:
+async def test_nobody_ends_the_sessions_of_others(app: RunningApp) -> None:
     alice, again = await signed_in(app), await signed_in(app)
     (session,) = await other_sessions(alice)
     bob = await app.visitor("Bob")
@@ -106,7 +106,7 @@ async def watched(visitor: Visitor) -> "asyncio.Task[bytes]":
     return task
 
 
-async def test_a_lock_ends_everything_at_once(app: Running) -> None:
+async def test_a_lock_ends_everything_at_once(app: RunningApp) -> None:
     alice, phone = await signed_in(app), await signed_in(app)
     await alice.write("the heron again")
     (keys,) = app.services.accounts.open_keyrings()
@@ -126,7 +126,7 @@ async def test_a_lock_ends_everything_at_once(app: Running) -> None:
     assert _held(keys) == b""
     assert not await is_in(alice)
     assert not await is_in(phone)
-    assert "the heron again" in (await (await signed_in(app)).get("/d/2026-11-20")).words
+    assert "the heron again" in (await (await signed_in(app)).get("/d/2026-11-20")).visible_text
 
 
 def _held(keys: Keyring) -> bytes:
@@ -137,10 +137,10 @@ def _held(keys: Keyring) -> bytes:
 async def test_a_page_of_another_worker_is_told_too(start: Start, tmp_path: Path) -> None:
     app = await start()
     alice = await signed_in(app)
-    second = create_app(settings_in(tmp_path / "data"), dev=True, shared=Shared(app.services.boot_secret))
+    second = create_app(settings_in(tmp_path / "data"), dev=True, shared=SharedState(app.services.boot_secret))
     async with second.test_app():
-        there = Running(second, app.test_app, app.accounts).stranger()
-        there.give("llamora", alice.cookie("llamora"))
+        there = RunningApp(second, app.test_app, app.accounts).anonymous()
+        there.set_cookie("llamora", alice.cookie("llamora"))
         page = await watched(there)
         async with asyncio.timeout(ENDS_WITHIN):
             await alice.post("/lock")
@@ -148,11 +148,11 @@ async def test_a_page_of_another_worker_is_told_too(start: Start, tmp_path: Path
         assert second.extensions[EXTENSION].search.unlocked() == []
 
 
-async def test_who_is_not_signed_in_is_told_that(app: Running) -> None:
-    assert (await app.stranger().get("/session/events")).body == b"event: out\ndata: \n\n"
+async def test_who_is_not_signed_in_is_told_that(app: RunningApp) -> None:
+    assert (await app.anonymous().get("/session/events")).body == b"event: out\ndata: \n\n"
 
 
-async def test_the_end_of_the_server_empties_no_page(app: Running) -> None:
+async def test_the_end_of_the_server_empties_no_page(app: RunningApp) -> None:
     page = await watched(await signed_in(app))
     app.services.shutting_down.set()
     assert b"ended" not in await page
@@ -184,7 +184,7 @@ def test_what_a_browser_is_called(agent: str, name: str) -> None:
 # -- idle ------------------------------------------------------------------------------------------------
 
 
-async def locked(app: Running, keys: Keyring) -> None:
+async def locked(app: RunningApp, keys: Keyring) -> None:
     """Wait until the keys are overwritten."""
     async with asyncio.timeout(60):
         while not keys.closed:  # noqa: ASYNC110 -- another task does it
@@ -251,7 +251,7 @@ async def test_lock_after_is_the_writers_own_and_holds_at_once(start: Start) -> 
         assert all(seconds - 5 <= limit <= seconds + 60 for limit in limits), (minutes, limits)
         assert f'data-idle="{seconds}"' in (await alice.get("/you")).text
         assert re.search(rf'value="{minutes}" selected', (await phone.get("/you")).text)
-    assert (await alice.get("/you")).words.count("last used just now") == 1  # it says the same of the other one
+    assert (await alice.get("/you")).visible_text.count("last used just now") == 1  # it says the same of the other one
     refused = await alice.post("/you/lock-after", {"minutes": "7"})
     assert refused.status == 422
     assert alert(refused, "lock") == "Choose one of the times in the list."
@@ -271,26 +271,26 @@ async def test_a_lock_reaches_the_keys_and_replies_of_other_workers(
     middle = asyncio.Event()
     model.script(Reply(["Before. ", "After."], gates={1: middle}))
     secret = secrets.token_bytes(32)
-    first, other = (Shared(secret, worker=number, alive=lambda: (1, 2)) for number in (1, 2))
-    app = await start(shared=first, llm=connected_to(model))
+    first, other = (SharedState(secret, worker_number=number, live_workers=lambda: (1, 2)) for number in (1, 2))
+    app = await start(shared=first, llm=settings_for_model(model))
     alice = await signed_in(app)
     entry = await alice.write("the heron again")
-    settings = replace(settings_in(tmp_path / "data"), llm=connected_to(model))
+    settings = replace(settings_in(tmp_path / "data"), llm=settings_for_model(model))
     second = create_app(settings, dev=True, shared=other)
     async with second.test_app():
-        there = Running(second, app.test_app, app.accounts).stranger()
+        there = RunningApp(second, app.test_app, app.accounts).anonymous()
         for name in ("llamora", "llamora_csrf"):
-            there.give(name, alice.cookie(name))
+            there.set_cookie(name, alice.cookie(name))
         await there.post(f"/e/{entry}/replies", fragment=True)
         async with asyncio.timeout(60):
             while "Before." not in (await alice.get("/d/2026-11-20")).text:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         (keys,) = second.extensions[EXTENSION].accounts.open_keys()
         await alice.post("/lock")
-        await locked(Running(second, app.test_app, app.accounts), keys)
+        await locked(RunningApp(second, app.test_app, app.accounts), keys)
         assert second.extensions[EXTENSION].replies._live == {}
         middle.set()
     again = await signed_in(app)
-    words = (await again.get("/d/2026-11-20")).words
+    words = (await again.get("/d/2026-11-20")).visible_text
     assert "Before." in words
     assert "After." not in words

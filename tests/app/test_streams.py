@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamora.app import streams
-from llamora.app.streams import event, event_stream
+from llamora.app.streams import event_stream, format_event
 
 
 def parsed(stream: bytes) -> list[tuple[str, str, str]]:
@@ -34,7 +34,7 @@ def parsed(stream: bytes) -> list[tuple[str, str, str]]:
 
 @given(st.lists(st.text(st.characters(codec="utf-8"))))
 def test_an_event_arrives_as_it_was_sent(texts: list[str]) -> None:
-    sent = b"".join(event(text, name="part", event_id=str(number)) for number, text in enumerate(texts))
+    sent = b"".join(format_event(text, name="part", event_id=str(number)) for number, text in enumerate(texts))
     expected = [text.replace("\r\n", "\n").replace("\r", "\n") for text in texts]
     assert parsed(sent) == [("part", str(number), text) for number, text in enumerate(expected)]
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from llamora.journal.suggestions import extract_keywords, parse_names
-from tests.app.conftest import Running, Start, Visitor, connected_to
+from tests.app.conftest import RunningApp, Start, Visitor, settings_for_model
 from tests.scripted_model import Reply, ScriptedModel
 
 NAME = re.compile(r'name="name" value="([^"]*)"')
@@ -18,11 +18,11 @@ def suggested(text: str) -> list[str]:
 
 
 @pytest.fixture
-async def connected(start: Start, model: ScriptedModel) -> Running:
-    return await start(llm=connected_to(model))
+async def connected(start: Start, model: ScriptedModel) -> RunningApp:
+    return await start(llm=settings_for_model(model))
 
 
-async def test_without_a_model_they_are_words_of_the_text_and_own_names(app: Running, alice: Visitor) -> None:
+async def test_without_a_model_they_are_words_of_the_text_and_own_names(app: RunningApp, alice: Visitor) -> None:
     await alice.write("#boats in the harbour", "2026-01-01")
     await app.services.search.wait_until_idle(app.keys().user_id)
     entry = await alice.write("The boat lay in the harbour; Margaret mended the sail. The sail is old.")
@@ -31,16 +31,16 @@ async def test_without_a_model_they_are_words_of_the_text_and_own_names(app: Run
     assert names[0] == "boats"
     assert {"Margaret", "sail", "harbour"} < set(names)
     assert len(names) == len({name.casefold() for name in names}) <= 6
-    assert "named by" not in part.words
-    assert "#Margaret" not in (await alice.get("/d/2026-11-20")).words  # nothing is put on it
+    assert "named by" not in part.visible_text
+    assert "#Margaret" not in (await alice.get("/d/2026-11-20")).visible_text  # nothing is put on it
 
 
-async def test_one_is_taken_and_one_rejected(app: Running, alice: Visitor) -> None:
+async def test_one_is_taken_and_one_rejected(app: RunningApp, alice: Visitor) -> None:
     entry = await alice.write("Then Margaret mended the sail of the boat.")
     names = suggested((await alice.post(f"/e/{entry}/traces/suggested", fragment=True)).text)
     rest = "\n".join(names)
     part = await alice.post(f"/e/{entry}/traces", {"name": "sail", "rest": rest}, fragment=True)
-    assert "#sail" in part.words
+    assert "#sail" in part.visible_text
     assert suggested(part.text) == [name for name in names if name != "sail"]
     part = await alice.post(f"/e/{entry}/traces/refused", {"name": "Margaret", "rest": rest}, fragment=True)
     assert "Margaret" not in suggested(part.text)
@@ -53,21 +53,21 @@ async def test_one_is_taken_and_one_rejected(app: Running, alice: Visitor) -> No
     assert (await charlie.post(f"/e/{entry}/traces/refused", {"name": "x"})).status == 404
 
 
-async def test_the_model_is_asked_with_a_schema_and_checked(connected: Running, model: ScriptedModel) -> None:
+async def test_the_model_is_asked_with_a_schema_and_checked(connected: RunningApp, model: ScriptedModel) -> None:
     alice = await connected.visitor()
     model.default_reply = Reply([json.dumps({"traces": ["Sail", "sail", "!!", "repair", "x" * 80]})])
     entry = await alice.write("Then Margaret mended the sail.")
     assert model.chat_requests == []
     part = await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
     assert suggested(part.text)[:2] == ["Sail", "repair"]
-    assert "some named by scripted" in part.words
+    assert "some named by scripted" in part.visible_text
     assert model.chat_requests[-1].body["response_format"]["json_schema"]["name"] == "traces"
     model.default_reply = Reply(["I would rather talk about it."])
     part = await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
     assert {"Margaret", "sail"} <= set(suggested(part.text))
 
 
-async def test_what_the_model_may_not_read_is_not_sent(connected: Running, model: ScriptedModel) -> None:
+async def test_what_the_model_may_not_read_is_not_sent(connected: RunningApp, model: ScriptedModel) -> None:
     alice = await connected.visitor()
     entry = await alice.write("Then Margaret mended the sail.")
     await alice.post(f"/e/{entry}/withheld", {"withheld": "yes"})
@@ -77,7 +77,7 @@ async def test_what_the_model_may_not_read_is_not_sent(connected: Running, model
     await alice.post("/you/replies", {"replies": "off"})
     part = await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
     assert "Margaret" in suggested(part.text)
-    assert "model" not in part.words
+    assert "model" not in part.visible_text
     assert model.chat_requests == []
 
 
@@ -103,7 +103,7 @@ def test_keywords_are_words_of_the_text() -> None:
 
 
 async def test_a_model_hears_no_name_that_only_stands_on_what_it_may_not_read(
-    connected: Running, model: ScriptedModel
+    connected: RunningApp, model: ScriptedModel
 ) -> None:
     alice = await connected.visitor()
     secret = await alice.write("#heron at the weir", "2026-01-01")
@@ -118,7 +118,7 @@ async def test_a_model_hears_no_name_that_only_stands_on_what_it_may_not_read(
     assert "heron" not in sent
 
 
-async def test_what_was_rejected_stays_so_under_another_name(app: Running, alice: Visitor) -> None:
+async def test_what_was_rejected_stays_so_under_another_name(app: RunningApp, alice: Visitor) -> None:
     other = await alice.write("#swim", "2026-01-01")
     entry = await alice.write("A swim in the lake.")
     await app.services.search.wait_until_idle(app.keys().user_id)

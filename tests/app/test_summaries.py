@@ -13,7 +13,7 @@ from llamora.app import pages
 from llamora.app.routes import days
 from llamora.journal.openings import Openings
 from llamora.persistence.summaries import StoredSummaries as DigestRecords
-from tests.app.conftest import Running, Start, Visitor, connected_to
+from tests.app.conftest import RunningApp, Start, Visitor, settings_for_model
 from tests.scripted_model import Reply, ScriptedModel
 
 DAY = "/d/2026-11-20"
@@ -23,8 +23,8 @@ OPENING = f"{TODAY}/opening"
 
 
 @pytest.fixture
-async def app(start: Start, model: ScriptedModel) -> Running:
-    return await start(llm=connected_to(model))
+async def app(start: Start, model: ScriptedModel) -> RunningApp:
+    return await start(llm=settings_for_model(model))
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ async def test_a_day_is_summed_up_when_asked_and_until_it_changes(alice: Visitor
     assert (await alice.post(f"{DAY}/recap")).location == f"{DAY}#recap"
     page = await alice.get(DAY)
     assert "You saw a heron." in page.text
-    assert "summed up by scripted" in page.words
+    assert "summed up by scripted" in page.visible_text
     for _ in range(3):
         await alice.get(DAY)
     assert len(model.chat_requests) == 1
@@ -61,7 +61,7 @@ async def test_a_day_is_summed_up_when_asked_and_until_it_changes(alice: Visitor
 
 
 async def test_a_recap_can_be_let_go_and_goes_with_what_is_erased(
-    app: Running, alice: Visitor, model: ScriptedModel
+    app: RunningApp, alice: Visitor, model: ScriptedModel
 ) -> None:
     model.default_reply = Reply(["You saw a heron."])
     entry = await alice.write("A heron.")
@@ -84,10 +84,10 @@ async def test_a_recap_that_was_cut_at_its_length_is_whole_sentences_and_says_so
     await alice.write("A heron.")
     page = await alice.post(f"{DAY}/recap", fragment=True)
     assert "You saw a heron. You met Mr. Low.</p>" in page.text
-    assert "the model said more than fits here" in page.words
+    assert "the model said more than fits here" in page.visible_text
     model.script(Reply(["You saw a heron and then you"], finish_reason="length"))
     await alice.write("An otter.")
-    assert "nothing to say" in (await alice.post(f"{DAY}/recap", fragment=True)).words
+    assert "nothing to say" in (await alice.post(f"{DAY}/recap", fragment=True)).visible_text
 
 
 async def test_a_recap_tells_the_writers_words_from_what_it_makes_up(alice: Visitor, model: ScriptedModel) -> None:
@@ -111,10 +111,10 @@ async def test_openings_are_off_until_switched_on(alice: Visitor, model: Scripte
     assert OPENING not in (await alice.get(TODAY)).text
     await alice.post(OPENING)
     assert model.chat_requests == []
-    assert "Let new days open with a line" in (await alice.get("/you")).words
+    assert "Let new days open with a line" in (await alice.get("/you")).visible_text
 
 
-async def test_a_new_day_opens_once(app: Running, alice: Visitor, model: ScriptedModel) -> None:
+async def test_a_new_day_opens_once(app: RunningApp, alice: Visitor, model: ScriptedModel) -> None:
     model.script(Reply(["Yesterday the letter was still unsent.\n\nAnd more."]))
     await alice.write("Painted the kitchen.", days_ago(2))
     letter = await alice.write("The letter is still unsent.", days_ago(1))
@@ -144,11 +144,11 @@ async def test_a_new_day_opens_once(app: Running, alice: Visitor, model: Scripte
 
 
 async def test_two_workers_that_are_asked_at_once_ask_for_one_line(
-    app: Running, alice: Visitor, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+    app: RunningApp, alice: Visitor, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await alice.write("The letter is still unsent.", days_ago(1))
     services, keys, today = app.services, app.keys(), NOW
-    other = Openings(services.db, services.journal, services.digests)  # that of another worker
+    other = Openings(services.db, services.journal, services.summaries)  # that of another worker
     both, real, end = asyncio.Barrier(2), DigestRecords.save_unless, asyncio.Event()
 
     async def put_unless(self: DigestRecords, *given: Any) -> bool:
@@ -183,7 +183,7 @@ async def test_a_model_that_fails_leaves_the_day_without_a_line(alice: Visitor, 
 @pytest.mark.parametrize("how", ["erased", "kept", "edited"])
 @pytest.mark.parametrize("which", ["recap", "opening"])
 async def test_what_changes_while_the_model_speaks_of_it_leaves_nothing(
-    app: Running, alice: Visitor, model: ScriptedModel, which: str, how: str
+    app: RunningApp, alice: Visitor, model: ScriptedModel, which: str, how: str
 ) -> None:
     end = asyncio.Event()
     model.script(Reply(["You saw a heron."], gates={1: end}))
@@ -211,7 +211,7 @@ async def test_what_changes_while_the_model_speaks_of_it_leaves_nothing(
 
 
 async def test_what_is_kept_from_the_model_while_it_waits_is_not_sent(start: Start, model: ScriptedModel) -> None:
-    app = await start(llm=replace(connected_to(model), slots=1))
+    app = await start(llm=replace(settings_for_model(model), slots=1))
     alice = await app.visitor()
     end = asyncio.Event()
     model.script(Reply(["Rain."], gates={0: end}))

@@ -5,18 +5,18 @@ import re
 
 import pytest
 
-from tests.app.conftest import Running, Start, Visitor, connected_to
+from tests.app.conftest import RunningApp, Start, Visitor, settings_for_model
 from tests.scripted_model import Reply, ScriptedModel
 
 HERON = "You saw a heron at the weir. [1] It came again in summer.[2]"
 
 
 @pytest.fixture
-async def app(start: Start, model: ScriptedModel) -> Running:
-    return await start(llm=connected_to(model))
+async def app(start: Start, model: ScriptedModel) -> RunningApp:
+    return await start(llm=settings_for_model(model))
 
 
-async def lake(app: Running, alice: Visitor) -> tuple[str, list[str]]:
+async def lake(app: RunningApp, alice: Visitor) -> tuple[str, list[str]]:
     """Two entries about a #lake: the address of its page, and their ids."""
     ids = [
         await alice.write("At the #lake: a heron stood on the weir all morning.", "2025-03-01"),
@@ -26,12 +26,12 @@ async def lake(app: Running, alice: Visitor) -> tuple[str, list[str]]:
     return (await app.services.journal.tags.find_by_name(app.keys(), "lake")).id.hex(), ids
 
 
-async def digests(app: Running) -> int:
+async def digests(app: RunningApp) -> int:
     return (await app.services.db._connections.fetch("SELECT count(*) FROM summaries", ()))[0][0]
 
 
 async def test_a_trace_is_summed_up_with_links_to_its_entries(
-    app: Running, alice: Visitor, model: ScriptedModel
+    app: RunningApp, alice: Visitor, model: ScriptedModel
 ) -> None:
     trace, ids = await lake(app, alice)
     secret = await alice.write("The secret of the #lake.")
@@ -45,8 +45,8 @@ async def test_a_trace_is_summed_up_with_links_to_its_entries(
     assert (await alice.post(f"/traces/{trace}/summary")).location == f"/traces/{trace}#summary"
     for _ in range(2):
         page = await alice.get(f"/traces/{trace}")
-        assert "You saw a heron at the weir." in page.words
-        assert "summed up by scripted" in page.words
+        assert "You saw a heron at the weir." in page.visible_text
+        assert "summed up by scripted" in page.visible_text
         assert f'href="/d/2025-03-01#e-{ids[0]}" aria-label="passage 1"' in page.text
         assert f'href="/d/2026-07-02#e-{ids[1]}" aria-label="passage 2"' in page.text
         assert f'hx-post="/traces/{trace}/summary"' not in page.text
@@ -71,21 +71,21 @@ async def test_a_trace_is_summed_up_with_links_to_its_entries(
     ],
 )
 async def test_a_sentence_that_rests_on_nothing_is_left_out(
-    app: Running, alice: Visitor, model: ScriptedModel, said: str
+    app: RunningApp, alice: Visitor, model: ScriptedModel, said: str
 ) -> None:
     trace, _ = await lake(app, alice)
     model.script(Reply([f"You saw a heron. [1] {said} It came back. [2] And then"]), Reply([said]))
     part = await alice.post(f"/traces/{trace}/summary", fragment=True)
-    assert re.sub(r"\s+", " ", part.words).startswith("You saw a heron. 1 It came back. 2 summed up by")
+    assert re.sub(r"\s+", " ", part.visible_text).startswith("You saw a heron. 1 It came back. 2 summed up by")
     await alice.post(f"/traces/{trace}/summary/delete")
     refused = await alice.post(f"/traces/{trace}/summary", fragment=True)
     assert refused.status == 503
-    assert refused.problem.startswith("The model said nothing that your entries bear out")
+    assert refused.error_sentence.startswith("The model said nothing that your entries bear out")
     assert await digests(app) == 0
 
 
 async def test_a_summary_tells_the_writers_words_from_what_it_makes_up(
-    app: Running, alice: Visitor, model: ScriptedModel
+    app: RunningApp, alice: Visitor, model: ScriptedModel
 ) -> None:
     trace, _ = await lake(app, alice)
     model.script(Reply(["You wrote “the heron of the lake came back” [2] and “I hate every heron” [1]."]))
@@ -95,7 +95,7 @@ async def test_a_summary_tells_the_writers_words_from_what_it_makes_up(
 
 
 @pytest.mark.parametrize("how", ["edited", "withheld", "deleted", "removed", "added", "renamed", "erased"])
-async def test_it_goes_when_its_entries_change(app: Running, alice: Visitor, model: ScriptedModel, how: str) -> None:
+async def test_it_goes_when_its_entries_change(app: RunningApp, alice: Visitor, model: ScriptedModel, how: str) -> None:
     model.default_reply = Reply([HERON])
     trace, ids = await lake(app, alice)
     await alice.post(f"/traces/{trace}/summary")
@@ -124,7 +124,7 @@ async def test_it_goes_when_its_entries_change(app: Running, alice: Visitor, mod
     assert await digests(app) == 0
 
 
-async def test_with_replies_off_there_is_none(app: Running, alice: Visitor, model: ScriptedModel) -> None:
+async def test_with_replies_off_there_is_none(app: RunningApp, alice: Visitor, model: ScriptedModel) -> None:
     model.default_reply = Reply([HERON])
     trace, _ = await lake(app, alice)
     await alice.post(f"/traces/{trace}/summary")
@@ -137,7 +137,7 @@ async def test_with_replies_off_there_is_none(app: Running, alice: Visitor, mode
     assert len(model.chat_requests) == 1
 
 
-async def test_many_entries_are_read_from_both_ends(app: Running, alice: Visitor, model: ScriptedModel) -> None:
+async def test_many_entries_are_read_from_both_ends(app: RunningApp, alice: Visitor, model: ScriptedModel) -> None:
     for number in range(1, 16):
         await alice.write(f"Entry {number} at the #lake.", f"2026-01-{number:02}")
     await app.services.search.wait_until_idle(app.keys().user_id)

@@ -4,13 +4,13 @@ import re
 
 import pytest
 
-from tests.app.conftest import Running, Start, Visitor
+from tests.app.conftest import RunningApp, Start, Visitor
 
 DAY = "/d/2026-11-20"
-CHIP = re.compile(r'<a class="trace" href="(/traces/[0-9a-f]+)" data-trace>([^<]+)</a>')
+CHIP = re.compile(r'<a class="tag" href="(/traces/[0-9a-f]+)" data-tag>([^<]+)</a>')
 
 
-async def settled(app: Running, name: str = "Alice") -> None:
+async def settled(app: RunningApp, name: str = "Alice") -> None:
     await app.services.search.wait_until_idle(app.keys(name).user_id)
 
 
@@ -19,18 +19,18 @@ def chips(text: str) -> dict[str, str]:
     return {name: path for path, name in CHIP.findall(text)}
 
 
-async def test_an_entry_shows_its_traces_and_its_text_leads_to_them(app: Running, alice: Visitor) -> None:
+async def test_an_entry_shows_its_traces_and_its_text_leads_to_them(app: RunningApp, alice: Visitor) -> None:
     kept = await alice.post(f"{DAY}/entries", {"text": "At the #lake, not `#code`."}, fragment=True)
     assert list(chips(kept.text)) == ["#lake"]
-    assert kept.text.count('class="trace"') == 2  # beside it and in it
+    assert kept.text.count('class="tag"') == 2  # beside it and in it
     await settled(app)
     page = await alice.get(chips(kept.text)["#lake"])
     assert page.status == 200
-    assert "On one entry, 20 November 2026" in page.words
+    assert "On one entry, 20 November 2026" in page.visible_text
     assert "lake" not in chips(kept.text)["#lake"]
 
 
-async def test_the_box_under_an_entry(app: Running, alice: Visitor) -> None:
+async def test_the_box_under_an_entry(app: RunningApp, alice: Visitor) -> None:
     entry = await alice.write("Rain.")
     assert (await alice.post(f"/e/{entry}/traces", {"name": "wet weather"})).location == f"{DAY}#e-{entry}"
     part = await alice.post(f"/e/{entry}/traces", {"name": "🌧️"}, fragment=True)
@@ -38,7 +38,7 @@ async def test_the_box_under_an_entry(app: Running, alice: Visitor) -> None:
     assert "<html" not in part.text
     refused = await alice.post(f"/e/{entry}/traces", {"name": "!!!"})
     assert refused.status == 422
-    assert refused.problem.startswith("A trace is a word")
+    assert refused.error_sentence.startswith("A trace is a word")
     removed = await alice.post(
         f"/e{chips(part.text)['🌧️'].replace('/traces', f'/{entry}/traces')}/remove", fragment=True
     )
@@ -53,11 +53,11 @@ async def test_the_box_under_an_entry(app: Running, alice: Visitor) -> None:
 
 async def index(visitor: Visitor, **form: str) -> list[str]:
     answer = await visitor.post("/traces", form) if form else await visitor.get("/traces")
-    return re.findall(r'<li><a class="trace" href="/traces/[0-9a-f]+">([^<]+)</a>', answer.text)
+    return re.findall(r'<li><a class="tag" href="/traces/[0-9a-f]+">([^<]+)</a>', answer.text)
 
 
-async def test_the_index(app: Running, alice: Visitor) -> None:
-    assert "No traces yet." in (await alice.get("/traces")).words
+async def test_the_index(app: RunningApp, alice: Visitor) -> None:
+    assert "No traces yet." in (await alice.get("/traces")).visible_text
     await alice.write("#alder #birch", "2024-05-03")
     await alice.write("#cedar #birch", "2025-05-03")
     await alice.write("#alder-tree", "2023-01-01")
@@ -68,7 +68,7 @@ async def test_the_index(app: Running, alice: Visitor) -> None:
     assert await index(alice, sort="recent", q="") == ["#birch", "#cedar", "#alder", "#alder-tree"]
     assert await index(alice, sort="first", q="") == ["#alder-tree", "#alder", "#birch", "#cedar"]
     part = await alice.post("/traces", {"q": "nothing like it"}, fragment=True)
-    assert "No trace has that in its name." in part.words
+    assert "No trace has that in its name." in part.visible_text
     named = await alice.post("/traces/names", {"q": "Al"}, fragment=True)
     assert re.findall("<option>([^<]+)", named.text) == ["alder", "alder-tree"]
 
@@ -87,30 +87,30 @@ async def undo(visitor: Visitor, location: str) -> None:
     assert (await visitor.post("/traces/undo", {"change": change[1]})).status == 303
 
 
-async def test_what_is_done_on_its_page_can_be_taken_back(app: Running, alice: Visitor) -> None:
+async def test_what_is_done_on_its_page_can_be_taken_back(app: RunningApp, alice: Visitor) -> None:
     await alice.write("#alder", "2024-05-03")
     await alice.write("#birch", "2025-05-03")
     await settled(app)
     renamed = await alice.post(f"{await path_of(alice, 'alder')}/name", {"name": "larch"})
     assert await index(alice) == ["#birch", "#larch"]
-    assert "also called #alder" in (await alice.get(renamed.location)).words
+    assert "also called #alder" in (await alice.get(renamed.location)).visible_text
     await undo(alice, renamed.location)
     assert await index(alice) == ["#alder", "#birch"]
 
     merged = await alice.post(f"{await path_of(alice, 'alder')}/merge", {"into": "#Birch"})
     assert await index(alice) == ["#birch"]
-    assert "On 2 entries" in (await alice.get(merged.location)).words
+    assert "On 2 entries" in (await alice.get(merged.location)).visible_text
     await undo(alice, merged.location)
     assert await index(alice) == ["#alder", "#birch"]
 
     called = await alice.post(f"{await path_of(alice, 'alder')}/aliases", {"name": "tree"})
-    assert "also called #tree" in (await alice.get(called.location)).words
+    assert "also called #tree" in (await alice.get(called.location)).visible_text
     await undo(alice, called.location)
-    assert "also called" not in (await alice.get(await path_of(alice, "alder"))).words
+    assert "also called" not in (await alice.get(await path_of(alice, "alder"))).visible_text
 
     hidden = await alice.post(f"{await path_of(alice, 'alder')}/hidden", {"hidden": "yes"})
     assert await index(alice) == ["#birch"]
-    assert "#alder" in (await alice.get("/traces?hidden=yes")).words
+    assert "#alder" in (await alice.get("/traces?hidden=yes")).visible_text
     await undo(alice, hidden.location)
     assert await index(alice) == ["#alder", "#birch"]
 
@@ -130,7 +130,7 @@ async def test_what_is_done_on_its_page_can_be_taken_back(app: Running, alice: V
     ],
 )
 async def test_what_cannot_be_done_is_said(
-    app: Running, alice: Visitor, what: str, form: dict[str, str], sentence: str
+    app: RunningApp, alice: Visitor, what: str, form: dict[str, str], sentence: str
 ) -> None:
     await alice.write("#alder")
     erased = bytes.fromhex(await alice.write("#erased"))
@@ -140,10 +140,10 @@ async def test_what_cannot_be_done_is_said(
     await app.services.journal.erase(app.keys(), erased)
     refused = await alice.post(f"{await path_of(alice, 'alder')}/{what}", form)
     assert refused.status == 422
-    assert refused.problem.startswith(sentence)
+    assert refused.error_sentence.startswith(sentence)
 
 
-async def test_its_page_leads_back_through_years(app: Running, alice: Visitor) -> None:
+async def test_its_page_leads_back_through_years(app: RunningApp, alice: Visitor) -> None:
     for number in range(25):
         await alice.write(f"#alder number {number}.", f"2024-03-{number + 1:02}")
     await alice.write("#alder and #birch in winter.", "2022-12-31")
@@ -153,35 +153,35 @@ async def test_its_page_leads_back_through_years(app: Running, alice: Visitor) -
     assert page.text.count('class="hit"') == 20
     assert page.text.index("number 24") < page.text.index("number 23")
     assert page.text.count('<rect class="heat-1"') == 25
-    assert "March 25 25" in page.words
+    assert "March 25 25" in page.visible_text
     assert list(chips(page.text)) == ["#birch"]
     older = await alice.get(f"{path}?from=20", fragment=True)
     assert older.text.count('class="hit"') == 6
-    assert "in winter" in older.words
+    assert "in winter" in older.visible_text
     year = await alice.get(f"{path}/years?year=2022", fragment=True)
     assert year.text.count('<rect class="heat-1"') == 1
-    assert "December 1 1" in year.words
+    assert "December 1 1" in year.visible_text
     for asked in ("020240000", "2023", "-1", "2024" + "0" * 5000, "%D9%A2%D9%A0%D9%A2%D9%A4", ""):
         other = await alice.get(f"{path}/years?year={asked}", fragment=True)
         assert other.text.count('<rect class="heat-1"') == 25  # the latest, where there is no such year
     brief = await alice.get(f"{path}/brief", fragment=True)
-    assert "On 26 entries, last on 25 March 2024" in brief.words
+    assert "On 26 entries, last on 25 March 2024" in brief.visible_text
 
 
-async def test_what_is_deleted_is_counted_no_more(app: Running, alice: Visitor) -> None:
+async def test_what_is_deleted_is_counted_no_more(app: RunningApp, alice: Visitor) -> None:
     entry = await alice.write("#alder")
     await alice.write("#alder again")
     await settled(app)
     path = await path_of(alice, "alder")
     await alice.post(f"/e/{entry}/delete")
     await settled(app)
-    assert "On one entry" in (await alice.get(path)).words
+    assert "On one entry" in (await alice.get(path)).visible_text
     await alice.post(f"/e/{entry}/restore")
     await settled(app)
-    assert "On 2 entries" in (await alice.get(path)).words
+    assert "On 2 entries" in (await alice.get(path)).visible_text
 
 
-async def test_nobody_else_sees_them(app: Running, alice: Visitor) -> None:
+async def test_nobody_else_sees_them(app: RunningApp, alice: Visitor) -> None:
     entry = await alice.write("#alder")
     await settled(app)
     path = await path_of(alice, "alder")
@@ -191,7 +191,7 @@ async def test_nobody_else_sees_them(app: Running, alice: Visitor) -> None:
     assert (await charlie.get(f"{path}/brief")).status == 404
     assert (await charlie.post(f"/e/{entry}/traces", {"name": "mine"})).status == 404
     assert (await charlie.post(f"{path}/delete")).status == 404
-    stranger = app.stranger()
+    stranger = app.anonymous()
     for address in ("/traces", path, f"{path}/years", f"{path}/brief"):
         assert (await stranger.get(address)).status == 303
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamora.app.markdown import has_tasks, render, ticked
-from tests.app.conftest import Running
+from llamora.app.markdown import has_tasks, render, set_checkboxes
+from tests.app.conftest import RunningApp
 
 LIST = (
     "Today:\n\n- [ ] ring **the** plumber\n- [x] measure `it`\n  1. [X] twice\n\n> - [ ] quoted\n\n"
@@ -17,7 +17,7 @@ BOX = re.compile(r'<input type="checkbox" aria-label="([^"]*)" name="box" value=
 
 
 def test_every_box_has_a_number_and_a_name() -> None:
-    assert BOX.findall(render(LIST, ticking=True)) == [
+    assert BOX.findall(render(LIST, interactive=True)) == [
         ("ring the plumber", "0", ""),
         ("measure it", "1", ' checked=""'),
         ("twice", "2", ' checked=""'),
@@ -33,13 +33,13 @@ def test_every_box_has_a_number_and_a_name() -> None:
 )
 def test_what_is_no_task_has_no_box(text: str) -> None:
     assert not has_tasks(text)
-    assert ticked(text, {0}) == text
+    assert set_checkboxes(text, {0}) == text
 
 
 def test_ticking_changes_the_one_letter() -> None:
-    assert ticked(LIST, {0, 1, 2}) == LIST.replace("[ ] ring", "[x] ring").replace("[X]", "[x]")
-    assert ticked(LIST, set()) == LIST.replace("[x]", "[ ]").replace("[X]", "[ ]")
-    assert ticked("- a\n\n  [ ] no\n- b", {0}) == "- a\n\n  [ ] no\n- b"
+    assert set_checkboxes(LIST, {0, 1, 2}) == LIST.replace("[ ] ring", "[x] ring").replace("[X]", "[x]")
+    assert set_checkboxes(LIST, set()) == LIST.replace("[x]", "[ ]").replace("[X]", "[ ]")
+    assert set_checkboxes("- a\n\n  [ ] no\n- b", {0}) == "- a\n\n  [ ] no\n- b"
 
 
 LINES = st.sampled_from(
@@ -50,15 +50,15 @@ LINES = st.sampled_from(
 @given(st.lists(LINES), st.sets(st.integers(0, 8)))
 def test_the_boxes_on_the_page_are_those_that_were_ticked(lines: list[str], boxes: set[int]) -> None:
     text = "\n".join(lines)
-    before = BOX.findall(render(text, ticking=True))
-    after = ticked(text, boxes)
-    shown = BOX.findall(render(after, ticking=True))
+    before = BOX.findall(render(text, interactive=True))
+    after = set_checkboxes(text, boxes)
+    shown = BOX.findall(render(after, interactive=True))
     assert [(name, number) for name, number, _ in shown] == [(name, number) for name, number, _ in before]
     assert {int(number) for _, number, checked in shown if checked} == boxes & set(range(len(before)))
     assert re.sub(r"\[[ xX]\]", "[]", after) == re.sub(r"\[[ xX]\]", "[]", text)
 
 
-async def test_a_tick_is_an_edit(app: Running) -> None:
+async def test_a_tick_is_an_edit(app: RunningApp) -> None:
     alice, bob = await app.visitor(), await app.visitor("Bob")
     entry = await alice.write("- [ ] one\n- [ ] two")
     page = await alice.get("/d/2026-11-20")
@@ -79,13 +79,13 @@ async def test_a_tick_is_an_edit(app: Running) -> None:
     assert (await alice.get(f"/e/{entry}/edit")).field("text") == "- [ ] one\n- [ ] two"
 
 
-async def test_a_tick_over_another_text_changes_nothing_and_says_so(app: Running) -> None:
+async def test_a_tick_over_another_text_changes_nothing_and_says_so(app: RunningApp) -> None:
     alice = await app.visitor()
     entry = await alice.write("- [ ] one\n- [ ] two")
     await alice.post(f"/e/{entry}", {"text": "- [ ] zero\n- [ ] one\n- [ ] two", "revision": "1"})
     answer = await alice.post(f"/e/{entry}/tasks", {"revision": "1", "box": "0"}, fragment=True)
     assert answer.status == 409
-    assert answer.problem.startswith("This entry was changed elsewhere")
+    assert answer.error_sentence.startswith("This entry was changed elsewhere")
     assert [(name, checked) for name, _, checked in BOX.findall(answer.text)] == [
         ("zero", ""),
         ("one", ""),

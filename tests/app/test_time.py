@@ -10,7 +10,7 @@ from llamora.app import pages, security
 from llamora.app.routes import days
 from llamora.journal import accounts, entries
 from llamora.settings import SessionSettings
-from tests.app.conftest import Answer, Running, Start
+from tests.app.conftest import PageResponse, RunningApp, Start
 
 
 class Clock:
@@ -42,13 +42,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def times(answer: Answer) -> list[str]:
+def times(answer: PageResponse) -> list[str]:
     """What stands beside the entries, as read."""
     found = re.findall(r'<p class="when"[^>]*>(.*?)</p>', answer.text, re.DOTALL)
     return [" ".join(re.sub(r"<[^>]+>", " ", each).split()) for each in found]
 
 
-def heading(answer: Answer) -> str:
+def heading(answer: PageResponse) -> str:
     found = re.search(r"<h1[^>]*>(.*?)</h1>", answer.text, re.DOTALL)
     assert found is not None
     return " ".join(re.sub(r"<[^>]+>", " ", found[1]).split())
@@ -57,7 +57,7 @@ def heading(answer: Answer) -> str:
 # -- midnight --------------------------------------------------------------------------------------------
 
 
-async def test_the_composer_writes_to_the_day_that_is_shown(clock: Clock, app: Running) -> None:
+async def test_the_composer_writes_to_the_day_that_is_shown(clock: Clock, app: RunningApp) -> None:
     clock.set("2026-11-20T22:59:30")  # half a minute to midnight in Berlin
     alice = await app.visitor()
     page = await alice.get("/d/today")
@@ -76,7 +76,7 @@ async def test_the_composer_writes_to_the_day_that_is_shown(clock: Clock, app: R
     assert times(await alice.get("/d/today")) == ["0:05"]
 
 
-async def test_the_page_knows_when_its_day_is_over(clock: Clock, app: Running) -> None:
+async def test_the_page_knows_when_its_day_is_over(clock: Clock, app: RunningApp) -> None:
     alice = await app.visitor()
 
     async def span(path: str) -> tuple[int, int] | None:
@@ -93,7 +93,7 @@ async def test_the_page_knows_when_its_day_is_over(clock: Clock, app: Running) -
     assert await span("/d/today") == (ms("2026-10-25T00:30"), ms("2026-10-25T23:00"))
 
 
-async def test_today_is_the_day_of_the_instant_that_the_entry_gets(clock: Clock, app: Running) -> None:
+async def test_today_is_the_day_of_the_instant_that_the_entry_gets(clock: Clock, app: RunningApp) -> None:
     """Posted to today, an entry is on the day of its own time, also when midnight passes on the way."""
     clock.set("2026-11-20T23:00")
     alice = await app.visitor()
@@ -101,7 +101,7 @@ async def test_today_is_the_day_of_the_instant_that_the_entry_gets(clock: Clock,
     assert answer.location.startswith("/d/2026-11-21#")
 
 
-async def test_a_year_is_named_once_it_is_over_for_the_user(clock: Clock, app: Running) -> None:
+async def test_a_year_is_named_once_it_is_over_for_the_user(clock: Clock, app: RunningApp) -> None:
     clock.set("2026-12-31T22:55")  # five to midnight in Berlin
     alice = await app.visitor()
     await alice.write("written a day late", "2026-12-30")
@@ -113,7 +113,7 @@ async def test_a_year_is_named_once_it_is_over_for_the_user(clock: Clock, app: R
 # -- travel ----------------------------------------------------------------------------------------------
 
 
-async def test_travel_moves_no_entry(clock: Clock, app: Running) -> None:
+async def test_travel_moves_no_entry(clock: Clock, app: RunningApp) -> None:
     clock.set("2026-11-20T22:30")
     alice = await app.visitor()
     await alice.write("half past eleven in Berlin", "today")
@@ -129,7 +129,7 @@ async def test_travel_moves_no_entry(clock: Clock, app: Running) -> None:
     assert times(await alice.get("/d/2026-11-21")) == ["11:30"]
 
 
-async def test_a_zone_that_this_machine_does_not_know_hides_no_page(app: Running) -> None:
+async def test_a_zone_that_this_machine_does_not_know_hides_no_page(app: RunningApp) -> None:
     """A journal brought from a machine with newer zones, or older ones."""
     alice = await app.visitor()
     entry = await alice.write("a line")
@@ -144,13 +144,13 @@ async def test_a_zone_that_this_machine_does_not_know_hides_no_page(app: Running
 
 
 @pytest.fixture(params=["session", "cookie"])
-async def kept(clock: Clock, request: pytest.FixtureRequest, start: Start) -> Running:
+async def kept(clock: Clock, request: pytest.FixtureRequest, start: Start) -> RunningApp:
     return await start(session=SessionSettings(mode=request.param, idle_ttl=600, absolute_ttl=3600))
 
 
 @pytest.mark.parametrize("back", [timedelta(seconds=90), timedelta(hours=1), timedelta(days=400)])
 async def test_a_clock_put_back_signs_nobody_out_and_loses_no_word(
-    clock: Clock, kept: Running, back: timedelta
+    clock: Clock, kept: RunningApp, back: timedelta
 ) -> None:
     alice = await kept.visitor()
     page = await alice.get("/d/today")
@@ -161,10 +161,10 @@ async def test_a_clock_put_back_signs_nobody_out_and_loses_no_word(
     assert answer.status == 303
     day = clock.instant.date()
     assert answer.location.startswith(f"/d/{day}#")
-    assert "from an open page" in (await alice.get(f"/d/{day}")).words
+    assert "from an open page" in (await alice.get(f"/d/{day}")).visible_text
 
 
-async def test_a_clock_put_back_makes_no_session_last_longer(clock: Clock, kept: Running) -> None:
+async def test_a_clock_put_back_makes_no_session_last_longer(clock: Clock, kept: RunningApp) -> None:
     alice = await kept.visitor()
     clock.instant -= timedelta(days=400)
     assert (await alice.get("/you")).status == 200  # what counts is from now on
@@ -173,7 +173,7 @@ async def test_a_clock_put_back_makes_no_session_last_longer(clock: Clock, kept:
 
 
 @pytest.mark.parametrize("on", [timedelta(hours=2), timedelta(days=365 * 50)])
-async def test_a_clock_put_on_ends_sessions_in_a_sentence(clock: Clock, kept: Running, on: timedelta) -> None:
+async def test_a_clock_put_on_ends_sessions_in_a_sentence(clock: Clock, kept: RunningApp, on: timedelta) -> None:
     alice = await kept.visitor()
     clock.instant += on
     assert (await alice.get("/d/today")).location.startswith("/sign-in")
@@ -186,7 +186,7 @@ async def test_a_clock_put_on_ends_sessions_in_a_sentence(clock: Clock, kept: Ru
     assert (await alice.get("/d/today")).status == 200
 
 
-async def test_the_ends_of_the_calendar_are_days(clock: Clock, app: Running) -> None:
+async def test_the_ends_of_the_calendar_are_days(clock: Clock, app: RunningApp) -> None:
     alice = await app.visitor()
     for day in (date.min, date.max):
         await alice.write("the end", str(day))

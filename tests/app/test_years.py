@@ -8,13 +8,13 @@ import pytest
 
 from llamora.app import pages
 from llamora.journal.years import anniversaries
-from tests.app.conftest import Answer, Running
+from tests.app.conftest import PageResponse, RunningApp
 
 DAY_LINK = re.compile(r'<td class="shade-(\d)">\s*<a href="/d/([0-9-]+)"[^>]*aria-label="([^"]+)">')
 AGAIN = re.compile(r'<a class="when" href="/d/([0-9-]+)" aria-label="[^"]+">(\d+)</a> <p class="body">([^<]*)</p>')
 
 
-def shaded(page: Answer) -> dict[str, tuple[int, str]]:
+def shaded(page: PageResponse) -> dict[str, tuple[int, str]]:
     return {day: (int(shade), name) for shade, day, name in DAY_LINK.findall(page.text)}
 
 
@@ -34,7 +34,7 @@ def test_the_same_date_of_earlier_years() -> None:
     assert list(anniversaries(date(1, 2, 28))) == []
 
 
-async def test_on_this_day(app: Running) -> None:
+async def test_on_this_day(app: RunningApp) -> None:
     alice, bob = await app.visitor(), await app.visitor("Bob")
     assert "On this day" not in (await alice.get("/d/2026-11-20")).text
     gone = await alice.write("It was **deleted**.", "2025-11-20")
@@ -52,16 +52,16 @@ async def test_on_this_day(app: Running) -> None:
     assert [year for _, year, _ in AGAIN.findall((await alice.get("/d/2025-11-20")).text)] == ["1999"]
 
 
-async def test_a_month_reads_as_one_page(app: Running) -> None:
+async def test_a_month_reads_as_one_page(app: RunningApp) -> None:
     alice = await app.visitor()
     first = await alice.write("On the **third**.", "2026-11-03")
     await alice.write("First of the twelfth.", "2026-11-12")
     await alice.write("Second of the twelfth.", "2026-11-12")
     await alice.write("In December.", "2026-12-01")
-    await alice.answer(first, "An answer to the third.")
+    await alice.add_answer(first, "An answer to the third.")
     page = await alice.get("/m/2026-11")
     assert page.status == 200
-    words = page.words
+    words = page.visible_text
     order = [
         words.index(part)
         for part in (
@@ -77,14 +77,14 @@ async def test_a_month_reads_as_one_page(app: Running) -> None:
     assert "In December" not in words
     assert 'href="/m/2026-10" rel="prev"' in page.text
     assert 'href="/m/2026-12" rel="next"' in page.text
-    assert "Nothing was written in this month." in (await alice.get("/m/2026-10")).words
+    assert "Nothing was written in this month." in (await alice.get("/m/2026-10")).visible_text
     for wrong in ("/m/2026-13", "/m/2026", "/m/x"):
         assert (await alice.get(wrong)).status == 404
     assert 'rel="prev"' not in (await alice.get("/m/0001-01")).text
     assert 'rel="next"' not in (await alice.get("/m/9999-12")).text
 
 
-async def test_a_year_is_shaded_by_its_words(app: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_year_is_shaded_by_its_words(app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "utc_now", lambda: datetime(2026, 11, 20, 12, tzinfo=UTC))
     alice, bob = await app.visitor(), await app.visitor("Bob")
     await alice.write("one heron", "2026-03-01")
@@ -103,7 +103,7 @@ async def test_a_year_is_shaded_by_its_words(app: Running, monkeypatch: pytest.M
         "2026-12-31": (4, "Thursday 31 December 2026, 700 words"),
     }
     assert page.text.count("<table") == 12
-    assert "March 105 words" in page.words
+    assert "March 105 words" in page.visible_text
     assert '<span aria-current="date">20</span>' in page.text
     # What is edited, deleted and brought back counts as it stands; so does a change while the page is known.
     await alice.post(f"/e/{long}", {"text": "one", "revision": "1"})
@@ -118,7 +118,7 @@ async def test_a_year_is_shaded_by_its_words(app: Running, monkeypatch: pytest.M
         assert (await alice.get(edge)).status == 200
 
 
-async def test_a_typed_year_leads_to_it(app: Running) -> None:
+async def test_a_typed_year_leads_to_it(app: RunningApp) -> None:
     alice = await app.visitor()
     assert (await alice.post("/go", {"when": "2024"})).location == "/calendar/2024"
     assert (await alice.post("/go", {"when": "March 2024"})).location == "/calendar/2024-03"

@@ -21,10 +21,10 @@ from playwright.sync_api import (
 )
 from playwright.sync_api import Error as PlaywrightError
 
-from scripts.browser import find_or_bring
+from scripts.browser import find_or_install
 from tests.browser.firefox import find as find_firefox
 from tests.scripted_model import ModelThread
-from tests.server_process import Server, Writer
+from tests.server_process import HttpUser, Server
 
 # Playwright waits 5 s for what is expected; two cores with other work may need longer for any of it.
 expect.set_options(timeout=30_000)
@@ -35,14 +35,14 @@ AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
 
 @pytest.fixture(scope="session")
 def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as made:
-        yield made
+    with sync_playwright() as playwright_instance:
+        yield playwright_instance
 
 
 @pytest.fixture(scope="session")
 def chromium(playwright: Playwright) -> Iterator[Browser]:
     browser = playwright.chromium.launch(
-        executable_path=find_or_bring(),
+        executable_path=find_or_install(),
         args=[
             "--no-sandbox",
             "--disable-quic",
@@ -101,7 +101,7 @@ class Console:
     """What the pages of a test complained of. axe measures with inline styles, which our CSP refuses it."""
 
     complaints: list[str] = field(default_factory=list)
-    measuring: bool = False
+    is_measuring: bool = False
 
 
 @pytest.fixture
@@ -114,24 +114,24 @@ def new_page(chromium: Browser, console: Console) -> Iterator[Callable[..., Page
     """Opens pages whose every complaint is collected and must stay empty; of a browser that is not Chromium by `by`."""
     contexts: list[BrowserContext] = []
 
-    def make(by: Browser = chromium, **options: object) -> Page:
-        context = by.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})  # type: ignore[arg-type]
+    def open_page(from_browser: Browser = chromium, **options: object) -> Page:
+        context = from_browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
 
-        def heard(message: object) -> None:
+        def on_console_message(message: object) -> None:
             kind, text = message.type, message.text  # type: ignore[attr-defined]
             # Chromium writes every answer of 4xx and 5xx to the console, asked for or not.
-            if console.measuring:
+            if console.is_measuring:
                 return
             if kind in ("error", "warning") and not text.startswith("Failed to load resource: the server responded"):
                 console.complaints.append(f"{kind} on {page.url.split('/', 3)[-1]}: {text} {message.location}")  # type: ignore[attr-defined]
 
-        page.on("console", heard)
+        page.on("console", on_console_message)
         page.on("pageerror", lambda error: console.complaints.append(f"exception: {error}"))
         return page
 
-    yield make
+    yield open_page
     for context in contexts:
         context.close()
     assert not console.complaints, "\n".join(console.complaints)
@@ -139,7 +139,7 @@ def new_page(chromium: Browser, console: Console) -> Iterator[Callable[..., Page
 
 # Colours that are on their way from one theme to the other have a contrast of their own: wait until none is, and
 # until what is painted is what the style sheet says of this theme.
-SETTLED = """async scheme => {
+WAIT_FOR_COLOURS = """async scheme => {
   const frame = () => new Promise(requestAnimationFrame);
   const is_it = () => matchMedia(`(prefers-color-scheme: ${scheme})`).matches
     && matchMedia("(prefers-reduced-motion: reduce)").matches
@@ -150,7 +150,7 @@ SETTLED = """async scheme => {
     await frame();
   }
 }"""
-VIOLATIONS = "async () => (await axe.run({preload: false})).violations.map(v => [v.id, v.nodes.map(n => n.html)])"
+FIND_VIOLATIONS = "async () => (await axe.run({preload: false})).violations.map(v => [v.id, v.nodes.map(n => n.html)])"
 
 
 @pytest.fixture
@@ -158,44 +158,44 @@ def axe(console: Console) -> Callable[..., None]:
     """Fails on any violation axe-core finds, in light and in dark."""
     source = AXE.read_text(encoding="utf-8")
 
-    def check(page: Page, schemes: Sequence[str] = ("light", "dark")) -> None:
+    def check_page(page: Page, schemes: Sequence[str] = ("light", "dark")) -> None:
         page.wait_for_load_state()
-        heard_out(page)  # the page's own complaints come first
-        console.measuring = True
+        drain_console(page)  # the page's own complaints come first
+        console.is_measuring = True
         page.emulate_media(reduced_motion="reduce")  # before the colours change, so that none of them takes its time
         for scheme in schemes:
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            page.evaluate(SETTLED, scheme)
+            page.evaluate(WAIT_FOR_COLOURS, scheme)
             page.evaluate(source)
-            found = page.evaluate(VIOLATIONS)
-            if found:  # a part that came in while it was looked at; a real one is found again
-                page.evaluate(SETTLED, scheme)
-                found = page.evaluate(VIOLATIONS)
-            assert not found, (page.url, scheme, found)
+            violations = page.evaluate(FIND_VIOLATIONS)
+            if violations:  # a part that came in while it was looked at; a real one is found again
+                page.evaluate(WAIT_FOR_COLOURS, scheme)
+                violations = page.evaluate(FIND_VIOLATIONS)
+            assert not violations, (page.url, scheme, violations)
         page.emulate_media(color_scheme="light")
-        heard_out(page)
-        console.measuring = False
+        drain_console(page)
+        console.is_measuring = False
 
-    return check
+    return check_page
 
 
-def heard_out(page: Page) -> None:
+def drain_console(page: Page) -> None:
     """Wait until all that the page has told its console so far has been heard here."""
-    said = f"so far {time.monotonic_ns()}"
+    marker = f"so far {time.monotonic_ns()}"
 
-    def is_it(message: ConsoleMessage) -> bool:
-        return message.text == said
+    def is_marker(message: ConsoleMessage) -> bool:
+        return message.text == marker
 
-    with page.expect_console_message(is_it):
-        page.evaluate("said => console.debug(said)", said)
+    with page.expect_console_message(is_marker):
+        page.evaluate("said => console.debug(said)", marker)
 
 
-def enter(page: Page, writer: Writer, path: str = "/d/today") -> None:
+def open_as_user(page: Page, user: HttpUser, path: str = "/d/today") -> None:
     """Take the session of a writer into the browser, and go to a page of theirs if one is named."""
-    jar = writer.http.cookies.jar
-    page.context.add_cookies([{"name": c.name, "value": c.value or "", "url": writer.url} for c in jar])
+    jar = user.http.cookies.jar
+    page.context.add_cookies([{"name": c.name, "value": c.value or "", "url": user.url} for c in jar])
     if path:
-        page.goto(writer.url + path)
+        page.goto(user.url + path)
 
 
 def sign_in(page: Page, name: str, passphrase: str) -> None:
@@ -206,21 +206,21 @@ def sign_in(page: Page, name: str, passphrase: str) -> None:
     page.wait_for_url("**/d/**")
 
 
-def more(place: Page | Locator) -> Locator:
+def open_more_menu(scope: Page | Locator) -> Locator:
     """Open what else can be done with an entry, the first one in that place, and return it."""
-    words = place.locator(".actions").first
-    word, opened = words.locator(":scope > a[href$='/more']"), words.locator(":scope > details.more")
-    if word.count():
-        word.click()
-        expect(opened).to_be_visible()
-    if opened.get_attribute("open") is None:
-        opened.locator(":scope > summary").click()
-    return opened
+    actions = scope.locator(".actions").first
+    link, details = actions.locator(":scope > a[href$='/more']"), actions.locator(":scope > details.more")
+    if link.count():
+        link.click()
+        expect(details).to_be_visible()
+    if details.get_attribute("open") is None:
+        details.locator(":scope > summary").click()
+    return details
 
 
-def group_asked(page: Page, code: str) -> str:
+def requested_group(page: Page, code: str) -> str:
     """The group of the recovery code that the page asks for."""
-    asked = page.locator("label[for=part]").inner_text()
-    order = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"]
+    label = page.locator("label[for=part]").inner_text()
+    ordinals = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"]
     groups = [group for group in re.split(r"[^0-9A-Za-z]+", code) if group]
-    return next(groups[place] for place, word in enumerate(order) if word in asked)
+    return next(groups[place] for place, word in enumerate(ordinals) if word in label)

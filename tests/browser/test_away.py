@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import enter
-from tests.conftest import Server, Writer
+from tests.browser.conftest import open_as_user
+from tests.conftest import HttpUser, Server
 
 WITHOUT_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
 LONG = 60_000  # milliseconds, for a machine that is busy
@@ -34,11 +34,11 @@ def server(request: pytest.FixtureRequest, serve: Callable[..., Server]) -> Serv
 @pytest.fixture
 def page(chromium: Browser, server: Server) -> Iterator[Page]:
     """Somebody who is signed in, at a browser that may complain of a server that is not there."""
-    writer = Writer(server.url).register()
+    writer = HttpUser(server.url).register()
     writer.write("A heron in the reeds.")
     context = chromium.new_context(color_scheme="light")
     page = context.new_page()
-    enter(page, writer)
+    open_as_user(page, writer)
     expect(page.get_by_text("A heron in the reeds.")).to_be_visible()
     controlled(page)
     yield page

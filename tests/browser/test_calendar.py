@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import enter, group_asked
-from tests.server_process import Server, Writer
+from tests.browser.conftest import open_as_user, requested_group
+from tests.server_process import HttpUser, Server
 
 COOKIES = {
     "LLAMORA_SESSION__MODE": "cookie",
@@ -27,21 +27,21 @@ def server(serve: Callable[..., Server]) -> Server:
 
 
 @pytest.fixture
-def writer(server: Server) -> Writer:
-    writer = Writer(server.url).register()
+def writer(server: Server) -> HttpUser:
+    writer = HttpUser(server.url).register()
     for day in (3, 4, 12):
         writer.write("Three herons after the storm.", f"2024-03-{day:02}")
     return writer
 
 
-def opened(new_page: Callable[..., Page], writer: Writer, path: str, width: int = 1280, **options: object) -> Page:
+def opened(new_page: Callable[..., Page], writer: HttpUser, path: str, width: int = 1280, **options: object) -> Page:
     page = new_page(**options)
     page.set_viewport_size({"width": width, "height": 844})
-    enter(page, writer, path)
+    open_as_user(page, writer, path)
     return page
 
 
-def test_by_key(writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
+def test_by_key(writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
     page = opened(new_page, writer, "/d/2024-03-12")
     calendar = page.locator("#calendar")
     expect(calendar).to_be_hidden()
@@ -84,7 +84,7 @@ def test_by_key(writer: Writer, new_page: Callable[..., Page], axe: Callable[[Pa
     expect(page).to_have_url(re.compile("/d/2024-03-12$"))
 
 
-def test_without_javascript(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_without_javascript(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     page = opened(new_page, writer, "/d/2024-03-12", java_script_enabled=False)
     page.get_by_role("link", name="Calendar, March 2024").click()
     expect(page).to_have_url(re.compile("/calendar/2024-03$"))
@@ -102,11 +102,11 @@ def test_without_javascript(writer: Writer, new_page: Callable[..., Page]) -> No
     expect(page).to_have_url(re.compile("/d/2024-03-03$"))
 
 
-def test_by_touch(writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
+def test_by_touch(writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
     page = opened(new_page, writer, "/d/2024-03-12", 390, has_touch=True, is_mobile=True)
     expect(page.locator(".days a")).to_have_text([re.compile("‹"), re.compile("March 2024"), re.compile("›")])
     assert all_within(page), "the page is wider than the screen"
-    assert too_small(page, ".days a, .places [href='/you'], .bar a") == []
+    assert too_small(page, ".days a, .main-nav [href='/you'], .bar a") == []
     page.locator(".days .month").tap()
     expect(page.locator("#calendar")).to_be_visible()
     assert too_small(page, "#calendar a, #calendar button, #calendar input") == []
@@ -135,7 +135,7 @@ def too_small(page: Page, selector: str) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_midnight_passes_while_somebody_writes(writer: Writer, new_page: Callable[..., Page], width: int) -> None:
+def test_midnight_passes_while_somebody_writes(writer: HttpUser, new_page: Callable[..., Page], width: int) -> None:
     assert (
         writer.post("/you/lock-after", {"minutes": "0"}).status_code < 400
     )  # as long as the server allows: a day here
@@ -143,7 +143,7 @@ def test_midnight_passes_while_somebody_writes(writer: Writer, new_page: Callabl
     page.clock.install()
     page.goto(writer.url + "/d/today")
     day = date.fromisoformat((page.locator("#composer").get_attribute("action") or "").split("/")[2])
-    field, line = page.locator("#write"), page.locator(".turned")
+    field, line = page.locator("#write"), page.locator(".new-day-note")
     field.fill("half a line of it")
     expect(line).to_be_hidden()
     with page.expect_response("**/drafts"):
@@ -176,9 +176,9 @@ def places(page: Page) -> list[object]:
     )
 
 
-def test_you(server: Server, writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
+def test_you(server: Server, writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
     page = opened(new_page, writer, "/you")
-    elsewhere = Writer(server.url, name=writer.name)
+    elsewhere = HttpUser(server.url, name=writer.name)
     assert elsewhere.sign_in().status_code == 303
     expect(page.get_by_text("You have not confirmed yours")).to_be_visible()
     for summary in page.locator("main summary").all():
@@ -205,8 +205,8 @@ def test_you(server: Server, writer: Writer, new_page: Callable[..., Page], axe:
     page.locator('form[action="/you/recovery-code"] input[name=passphrase]').fill(NEW)
     page.get_by_role("button", name="Make it").click()
     code = page.locator(".code-shown").inner_text()
-    assert re.sub(r"\W", "", code) != re.sub(r"\W", "", writer.code)
-    page.locator("#part").fill(group_asked(page, code))
+    assert re.sub(r"\W", "", code) != re.sub(r"\W", "", writer.recovery_code)
+    page.locator("#part").fill(requested_group(page, code))
     page.get_by_role("button", name="I have it").click()
     expect(page).to_have_url(re.compile("/d/today"))
     page.goto(server.url + "/you")

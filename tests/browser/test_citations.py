@@ -7,8 +7,8 @@ from datetime import timedelta
 from playwright.sync_api import Page, expect
 
 from llamora.dates import utc_now
-from tests.browser.conftest import enter
-from tests.conftest import Server, Writer
+from tests.browser.conftest import open_as_user
+from tests.conftest import HttpUser, Server
 from tests.scripted_model import ModelThread, Reply
 
 MARCH = "Fog, no one about. The only quarter of an hour that was mine this week, by the river."
@@ -18,13 +18,13 @@ SAYS = (
 )
 
 
-def opened(server: Server, new_page: Callable[..., Page]) -> tuple[Writer, Page]:
-    writer = Writer(server.url).register()
+def opened(server: Server, new_page: Callable[..., Page]) -> tuple[HttpUser, Page]:
+    writer = HttpUser(server.url).register()
     writer.write(MARCH, day="2026-03-14")
     writer.write("Rain.", day="2026-11-20")
     writer.write("Was there ever a quarter of an hour by the river?", day="2026-11-20")
     page = new_page()
-    enter(page, writer, "/d/2026-11-20")
+    open_as_user(page, writer, "/d/2026-11-20")
     return writer, page
 
 
@@ -49,7 +49,7 @@ def test_a_citation_is_beside_the_reply_and_leads_to_the_entry(
     reply.locator(".receipt > summary").click()
     expect(reply.locator(".receipt dl")).to_contain_text("no text left it")
     page.locator("article.entry").nth(1).get_by_text("More", exact=True).click()
-    page.locator(".together-form > .word").click()
+    page.locator(".ask-day > .word").click()
     axe(page)
 
     page.set_viewport_size({"width": 390, "height": 844})
@@ -71,7 +71,7 @@ def test_the_pages_of_the_model_are_for_everyone(
 ) -> None:
     _, page = opened(server, new_page)
     model.model.script(Reply(["It rained."]))
-    page.locator(".together-form > .word").click()
+    page.locator(".ask-day > .word").click()
     page.get_by_role("button", name="Sum up the day").click()
     expect(page.locator("#recap .prose")).to_have_text("It rained.")
     axe(page)

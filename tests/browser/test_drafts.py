@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Dialog, Page, Request, Route, expect
 
 from tests.browser.conftest import sign_in
-from tests.conftest import Server, Writer
+from tests.conftest import HttpUser, Server
 from tests.scan import find_words
 
 WITHOUT_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
@@ -22,12 +22,12 @@ def server(serve: Callable[..., Server]) -> Server:
 
 
 @pytest.fixture
-def writer(server: Server) -> Writer:
-    return Writer(server.url).register()
+def writer(server: Server) -> HttpUser:
+    return HttpUser(server.url).register()
 
 
 @pytest.fixture
-def opened(server: Server, writer: Writer, new_page: Callable[..., Page]) -> Callable[[], Page]:
+def opened(server: Server, writer: HttpUser, new_page: Callable[..., Page]) -> Callable[[], Page]:
     """Browsers in which the writer is signed in, each with a session of its own and today's page open."""
 
     def make() -> Page:
@@ -54,7 +54,7 @@ def kept(page: Page, count: int) -> None:
 
 
 def test_a_draft_outlives_reload_browser_and_session(
-    server: Server, writer: Writer, opened: Callable[[], Page], axe: Callable[[Page], None]
+    server: Server, writer: HttpUser, opened: Callable[[], Page], axe: Callable[[Page], None]
 ) -> None:
     page = opened()
     field = page.locator("#write")
@@ -91,7 +91,7 @@ def test_a_draft_outlives_reload_browser_and_session(
 
 
 def test_an_edit_and_an_answer_in_the_making_come_back_open(
-    server: Server, writer: Writer, opened: Callable[[], Page], axe: Callable[[Page], None]
+    server: Server, writer: HttpUser, opened: Callable[[], Page], axe: Callable[[Page], None]
 ) -> None:
     entry = writer.write("Rain all day.")
     page = opened()
@@ -202,7 +202,7 @@ def test_leaving_the_field_saves_without_waiting_for_a_pause(server: Server, ope
     assert drafts(server) == 1
 
 
-def test_leaving_the_page_sends_the_last_words(server: Server, writer: Writer, opened: Callable[[], Page]) -> None:
+def test_leaving_the_page_sends_the_last_words(server: Server, writer: HttpUser, opened: Callable[[], Page]) -> None:
     page = opened()
     page.on("dialog", lambda dialog: dialog.accept())
     page.locator("#write").fill("Typed and gone")

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import enter, group_asked
+from tests.browser.conftest import open_as_user, requested_group
 from tests.scripted_model import ModelThread, Reply
-from tests.server_process import Server, Writer
+from tests.server_process import HttpUser, Server
 
 FOG = "Fog, no one about. The only quarter of an hour that was mine this week, by the river."
 QUESTION = "Was there ever a quarter of an hour by the river?"
@@ -25,7 +25,7 @@ CUT_OFF = """() => {
   const scrolls = ({parentElement: p}) => p && (/auto|scroll/.test(getComputedStyle(p).overflowX) || scrolls(p));
   const named = (e) => e.outerHTML.slice(0, 90);
   const root = document.documentElement;
-  const all = [...document.querySelectorAll("body *")].filter((e) => seen(e) && !e.closest(".unseen"));
+  const all = [...document.querySelectorAll("body *")].filter((e) => seen(e) && !e.closest(".visually-hidden"));
   const beyond = all.filter((e) => {
     const box = e.getBoundingClientRect();
     return box.width && (box.right > root.clientWidth + 1 || box.left < -1) && !scrolls(e);
@@ -101,7 +101,7 @@ def test_a_first_day_without_a_mouse(
     keys.type("seven quiet herons over the weir")
     keys.press("Enter")
     arrived(page, "/register|/recovery-code")
-    group = group_asked(page, page.locator(".code-shown").inner_text())
+    group = requested_group(page, page.locator(".code-shown").inner_text())
     tab_to(page, "#part")
     keys.type(group)
     keys.press("Enter")
@@ -153,7 +153,7 @@ def test_a_first_day_without_a_mouse(
     arrived(page, "/d/2024-03-14$")
 
     # Out.
-    tab_to(page, ".places a[href='/you']")
+    tab_to(page, ".main-nav a[href='/you']")
     keys.press("Enter")
     arrived(page, "/you")
     tab_to(page, "form[action='/sign-out'] button", most=150)
@@ -176,7 +176,7 @@ def write(page: Page, text: str) -> None:
     )
     assert min(room[:2]) >= 0, room
     assert room[2] >= 3 * 24, room
-    expect(page.locator("#composer .foot .main")).to_be_in_viewport(ratio=1)
+    expect(page.locator("#composer .form-actions .main")).to_be_in_viewport(ratio=1)
     before = page.locator("article.entry").count()
     page.keyboard.press("Control+Enter")
     expect(page.locator("article.entry")).to_have_count(before + 1)
@@ -213,12 +213,12 @@ def nameless(page: Page) -> list[tuple[str, str, str]]:
 
 
 def test_a_reply_is_read_out_by_the_sentence(server: Server, model: ModelThread, new_page: Callable[..., Page]) -> None:
-    writer = Writer(server.url).register()
+    writer = HttpUser(server.url).register()
     writer.write("I saw a heron.")
     said = "The heron waited, as herons do. Then it flew off… Did you follow it? (No.)\n\nNobody else had seen it."
     pieces = [said[at : at + 3] for at in range(0, len(said), 3)]
     page = new_page()
-    enter(page, writer)
+    open_as_user(page, writer)
     page.evaluate(LISTEN)
     middle = len("The heron waited, as herons do. Then it flew") // 3
     held = model.hold_reply(pieces, middle)
@@ -245,7 +245,7 @@ def test_a_reply_is_read_out_by_the_sentence(server: Server, model: ModelThread,
 
 
 def test_everything_has_a_name(server: Server, model: ModelThread, new_page: Callable[..., Page]) -> None:
-    writer = Writer(server.url).register()
+    writer = HttpUser(server.url).register()
     writer.write(FOG, "2026-03-14")
     entry = writer.write("- [ ] post the letter to #nora\n- [x] ring", "2026-11-20")
     writer.post(f"/e/{entry}", {"text": "- [ ] post the letter to #nora", "revision": "1"})
@@ -254,7 +254,7 @@ def test_everything_has_a_name(server: Server, model: ModelThread, new_page: Cal
     model.model.script(Reply([SAYS]))
     page = new_page()
     found = {path: looked_at(page, server.url + path) for path in ("/sign-in", "/register", "/reset", "/offline")}
-    enter(page, writer, "/d/2026-11-20")
+    open_as_user(page, writer, "/d/2026-11-20")
     page.get_by_role("button", name="Reply", exact=True).click()
     expect(page.locator(".reply .receipt > summary")).to_be_visible()
     trace = re.search(r'href="(/traces/[^"]+)"', writer.get("/traces").text)

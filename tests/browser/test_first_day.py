@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import Console, group_asked, sign_in
+from tests.browser.conftest import Console, requested_group, sign_in
 from tests.conftest import Server
 from tests.scan import find_words
 
@@ -144,7 +144,7 @@ def register(page: Page, server: Server, axe: Callable[[Page], None]) -> str:
     page.get_by_role("button", name="Begin").click()
     code = page.locator(".code-shown").inner_text()
     axe(page)
-    group = group_asked(page, code)
+    group = requested_group(page, code)
     page.locator("#part").fill("0000")
     page.locator("main button").click()
     expect(page.get_by_role("alert")).to_contain_text("not the")

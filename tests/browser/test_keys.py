@@ -6,24 +6,24 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import enter
-from tests.server_process import Server, Writer
+from tests.browser.conftest import open_as_user
+from tests.server_process import HttpUser, Server
 
 DAY = "2024-03-12"
 
 
 @pytest.fixture
-def writer(serve: Callable[..., Server]) -> Writer:
+def writer(serve: Callable[..., Server]) -> HttpUser:
     env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
-    return Writer(serve(env=env).start().url).register()
+    return HttpUser(serve(env=env).start().url).register()
 
 
 @pytest.fixture
-def page(writer: Writer, new_page: Callable[..., Page]) -> Page:
+def page(writer: HttpUser, new_page: Callable[..., Page]) -> Page:
     writer.write("First.", DAY)
     writer.write("Second.", DAY)
     page = new_page()
-    enter(page, writer, f"/d/{DAY}")
+    open_as_user(page, writer, f"/d/{DAY}")
     return page
 
 
@@ -46,14 +46,14 @@ def test_escape_leaves_the_field_of_the_search(page: Page) -> None:
     expect(page.get_by_label("Write an entry")).to_be_focused()
 
 
-def test_the_palette_leads_anywhere(page: Page, writer: Writer, axe: Callable[[Page], None]) -> None:
+def test_the_palette_leads_anywhere(page: Page, writer: HttpUser, axe: Callable[[Page], None]) -> None:
     keys, palette = page.keyboard, page.get_by_role("dialog", name="Go to")
     field = page.get_by_role("combobox")
     keys.press("Control+k")
     expect(field).to_be_focused()
     chosen = palette.get_by_role("option", selected=True)
     expect(chosen).to_contain_text("Write")
-    expect(field).to_have_attribute("aria-activedescendant", "way-1")
+    expect(field).to_have_attribute("aria-activedescendant", "palette-item-1")
     axe(page)
     keys.press("ArrowDown")
     expect(chosen).to_contain_text("Today")
@@ -90,7 +90,7 @@ def test_the_palette_leads_anywhere(page: Page, writer: Writer, axe: Callable[[P
     expect(page.locator(".hit mark")).to_have_text("Second")
 
 
-def test_letters_are_keys_where_nobody_writes(page: Page, writer: Writer) -> None:
+def test_letters_are_keys_where_nobody_writes(page: Page, writer: HttpUser) -> None:
     keys, field = page.keyboard, page.get_by_label("Write an entry")
     keys.press("n")
     expect(field).to_be_focused()
@@ -103,16 +103,16 @@ def test_letters_are_keys_where_nobody_writes(page: Page, writer: Writer) -> Non
     expect(page.locator("article textarea")).to_be_focused()
     keys.press("Escape")
     expect(page.locator("article textarea")).to_have_count(0)
-    page.locator("article.entry").first.locator("[data-returns]").focus()
+    page.locator("article.entry").first.locator("[data-focus-target]").focus()
     keys.press("e")
     expect(page.locator("article textarea")).to_have_value("First.")
     expect(page.locator("article textarea")).to_be_focused()
     keys.press("Escape")
     expect(page.locator("article textarea")).to_have_count(0)
     keys.press("f")
-    expect(page.locator("form.alone")).to_have_count(1)
+    expect(page.locator("form.focus-mode")).to_have_count(1)
     keys.press("Escape")
-    expect(page.locator("form.alone")).to_have_count(0)
+    expect(page.locator("form.focus-mode")).to_have_count(0)
     keys.press("Escape")
     keys.press("/")
     expect(page.get_by_role("searchbox")).to_be_focused()
@@ -131,7 +131,7 @@ def test_letters_are_keys_where_nobody_writes(page: Page, writer: Writer) -> Non
     expect(page.get_by_role("combobox")).to_be_focused()
 
 
-def test_a_year_and_a_month_by_key(page: Page, writer: Writer, axe: Callable[[Page], None]) -> None:
+def test_a_year_and_a_month_by_key(page: Page, writer: HttpUser, axe: Callable[[Page], None]) -> None:
     page.goto(writer.url + "/calendar/2024")
     expect(page.get_by_role("table")).to_have_count(12)
     link = page.get_by_role("link", name="Tuesday 12 March 2024, 2 words")
@@ -140,7 +140,7 @@ def test_a_year_and_a_month_by_key(page: Page, writer: Writer, axe: Callable[[Pa
     page.get_by_role("link", name="March", exact=True).click()
     expect(page.locator("h1")).to_have_text("March 2024")
     page.wait_for_load_state()
-    expect(page.locator(".leaf .prose")).to_have_text(["First.", "Second."])
+    expect(page.locator(".day-section .prose")).to_have_text(["First.", "Second."])
     axe(page)
     page.keyboard.press("[")
     expect(page.locator("h1")).to_have_text("February 2024")

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import enter, more
-from tests.server_process import Server, Writer
+from tests.browser.conftest import open_as_user, open_more_menu
+from tests.server_process import HttpUser, Server
 
 DAY = "2024-03-12"
 SECOND = 1000
@@ -29,13 +29,13 @@ def server(serve: Callable[..., Server]) -> Server:
 
 
 @pytest.fixture
-def writer(server: Server) -> Writer:
-    return Writer(server.url).register()
+def writer(server: Server) -> HttpUser:
+    return HttpUser(server.url).register()
 
 
-def opened(new_page: Callable[..., Page], writer: Writer) -> Page:
+def opened(new_page: Callable[..., Page], writer: HttpUser) -> Page:
     page = new_page()
-    enter(page, writer, "")
+    open_as_user(page, writer, "")
     with page.expect_response(lambda answer: "/session/events" in answer.url):
         page.goto(f"{writer.url}/d/{DAY}")
     return page
@@ -52,7 +52,7 @@ def keep(page: Page, text: str) -> None:
 
 
 def test_what_is_written_edited_and_deleted_in_one_window_appears_in_the_other(
-    writer: Writer, new_page: Callable[..., Page]
+    writer: HttpUser, new_page: Callable[..., Page]
 ) -> None:
     here, there = opened(new_page, writer), opened(new_page, writer)
     keep(here, "A heron in the reeds.")
@@ -68,7 +68,7 @@ def test_what_is_written_edited_and_deleted_in_one_window_appears_in_the_other(
     expect(there.locator("article.entry .prose").first).to_have_text("A heron, asleep.", timeout=SOON)
     expect(there.locator("article.entry a.edited").first).to_contain_text("edited")
 
-    more(here).get_by_role("button", name="Delete").click()
+    open_more_menu(here).get_by_role("button", name="Delete").click()
     expect(there.locator("article.entry .prose")).to_have_text(["And a second one."], timeout=SOON)
     here.get_by_role("button", name="Undo").click()
     expect(there.locator("article.entry .prose")).to_have_text(["A heron, asleep.", "And a second one."], timeout=SOON)
@@ -81,7 +81,7 @@ def test_what_is_written_edited_and_deleted_in_one_window_appears_in_the_other(
     expect(there.locator("article textarea")).to_have_value("A heron, asleep.")
 
 
-def test_nothing_moves_and_nothing_typed_is_touched(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_nothing_moves_and_nothing_typed_is_touched(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     ids = [writer.write(f"Entry {number}.\n\n" + "A line of it. " * 40, DAY) for number in range(12)]
     page = opened(new_page, writer)
     page.locator("#write").fill("half a thou")
@@ -113,12 +113,12 @@ def test_nothing_moves_and_nothing_typed_is_touched(writer: Writer, new_page: Ca
 
 
 STALE = """async () => {
-  const { keepUp } = await import("/static/js/instep.js");
+  const { applyListing } = await import("/static/js/live_updates.js");
   const before = [...document.querySelectorAll("#entries > article")]
     .map(({ id }) => [id.slice(2), "1", id.slice(2), ""]);
   const on = (name, listener) => document.addEventListener(name, listener, { once: true });
   window.stayed = new Promise((resolve) => {
-    on("htmx:before:request", () => keepUp(before));
+    on("htmx:before:request", () => applyListing(before));
     on("htmx:finally:request", () => {
       const made = document.querySelector("#entries > article:last-child");
       setTimeout(() => setTimeout(() => resolve(made.isConnected)));
@@ -132,7 +132,7 @@ def test_what_was_listed_before_it_was_written_takes_nothing_out(
 ) -> None:
     """A list of the page that was made before an entry was kept may come after it."""
     server = serve(env={"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}).start()
-    writer = Writer(server.url).register()
+    writer = HttpUser(server.url).register()
     writer.write("A heron in the reeds.", DAY)
     page = opened(new_page, writer)
     page.locator("#write").fill("And a second one.")
@@ -144,7 +144,7 @@ def test_what_was_listed_before_it_was_written_takes_nothing_out(
 
 
 def test_what_is_deleted_elsewhere_while_it_is_edited_goes_once_the_edit_is_given_up(
-    writer: Writer, new_page: Callable[..., Page]
+    writer: HttpUser, new_page: Callable[..., Page]
 ) -> None:
     entry = writer.write("A heron in the reeds.", DAY)
     page = opened(new_page, writer)
@@ -161,25 +161,27 @@ def test_what_is_deleted_elsewhere_while_it_is_edited_goes_once_the_edit_is_give
 
 
 def test_the_focus_in_what_is_deleted_elsewhere_goes_to_what_stands_beside_it(
-    writer: Writer, new_page: Callable[..., Page]
+    writer: HttpUser, new_page: Callable[..., Page]
 ) -> None:
     ids = [writer.write(f"Entry {number}.", DAY) for number in range(3)]
     page = opened(new_page, writer)
-    page.locator(f"#e-{ids[0]} [data-returns]").focus()
+    page.locator(f"#e-{ids[0]} [data-focus-target]").focus()
     for gone, next_one in ((ids[0], ids[1]), (ids[1], ids[2])):
         writer.post(f"/e/{gone}/delete", {"revision": "1"})
         expect(page.locator(f"#e-{gone}")).to_have_count(0, timeout=SOON)
-        expect(page.locator(f"#e-{next_one} [data-returns]")).to_be_focused()
+        expect(page.locator(f"#e-{next_one} [data-focus-target]")).to_be_focused()
     writer.post(f"/e/{ids[2]}/delete", {"revision": "1"})
     expect(page.locator("article.entry")).to_have_count(0, timeout=SOON)
     expect(page.locator("#write")).to_be_focused()
 
 
-def test_a_trace_that_is_being_named_outlives_an_edit_elsewhere(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_a_trace_that_is_being_named_outlives_an_edit_elsewhere(
+    writer: HttpUser, new_page: Callable[..., Page]
+) -> None:
     entry = writer.write("A heron in the reeds.", DAY)
     page = opened(new_page, writer)
     place = page.locator(f"#e-{entry}")
-    more(place).get_by_text("Trace", exact=True).click()
+    open_more_menu(place).get_by_text("Trace", exact=True).click()
     field = place.get_by_placeholder("A word, or one emoji")
     field.click()
     page.keyboard.type("wat")
@@ -201,7 +203,7 @@ def test_a_trace_that_is_being_named_outlives_an_edit_elsewhere(writer: Writer, 
     expect(place.locator(".prose")).to_have_text("A heron, gone.", timeout=SOON)
 
 
-def test_a_window_that_was_away_catches_up(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_a_window_that_was_away_catches_up(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     first = writer.write("There from the start.", DAY)
     page = opened(new_page, writer)
     page.evaluate(SHOW, "hidden")
@@ -215,14 +217,14 @@ def test_a_window_that_was_away_catches_up(writer: Writer, new_page: Callable[..
     )
 
 
-def test_traces_come_and_go_in_the_other_window(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_traces_come_and_go_in_the_other_window(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     entry = writer.write("Rain on the #weir.", DAY)
     here, there = opened(new_page, writer), opened(new_page, writer)
-    chips = f"#e-{entry} .traces li > .trace"
+    chips = f"#e-{entry} .entry-tags li > .trace"
     box = there.get_by_label("A word, a few words or one emoji")
-    more(there).get_by_text("Trace", exact=True).click()
+    open_more_menu(there).get_by_text("Trace", exact=True).click()
     box.fill("half a w")
-    more(here).get_by_text("Trace", exact=True).click()
+    open_more_menu(here).get_by_text("Trace", exact=True).click()
     here.get_by_label("A word, a few words or one emoji").fill("heron")
     here.keyboard.press("Enter")
     expect(here.locator(chips)).to_have_text(["#heron", "#weir"])
@@ -232,11 +234,11 @@ def test_traces_come_and_go_in_the_other_window(writer: Writer, new_page: Callab
 
     # The focus stays on what it was on; what stands there to be undone stays too.
     there.locator(chips).nth(1).hover()
-    there.locator(".brief").get_by_role("button", name="Take it off this entry").click()
+    there.locator(".tag-popover").get_by_role("button", name="Take it off this entry").click()
     expect(there.locator(chips)).to_have_text(["#heron"])
     expect(here.locator(chips)).to_have_text(["#heron"], timeout=SOON)
     there.locator(chips).first.focus()
-    more(here).get_by_text("Trace", exact=True).click()
+    open_more_menu(here).get_by_text("Trace", exact=True).click()
     here.get_by_label("A word, a few words or one emoji").fill("reeds")
     here.keyboard.press("Enter")
     expect(there.locator(chips)).to_have_text(["#heron", "#reeds"], timeout=SOON)
@@ -252,12 +254,12 @@ def test_traces_come_and_go_in_the_other_window(writer: Writer, new_page: Callab
         expect(page.locator("article.entry")).to_have_count(1)
 
 
-def test_a_month_that_is_read_is_in_step_and_moves_nothing(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_a_month_that_is_read_is_in_step_and_moves_nothing(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     ids = [
         writer.write(f"Day {day}.\n\n- [ ] a box\n\n" + "A line. " * 300, f"2024-03-{day:02}") for day in (1, 12, 20)
     ]
     page = new_page()
-    enter(page, writer, "")
+    open_as_user(page, writer, "")
     with page.expect_response(lambda answer: "/session/events" in answer.url):
         page.goto(f"{writer.url}/m/2024-03")
     box = page.locator(f"#tasks-{ids[1]} input[name=box]")
@@ -272,7 +274,7 @@ def test_a_month_that_is_read_is_in_step_and_moves_nothing(writer: Writer, new_p
     assert abs(after["y"] - before["y"]) < 1
     expect(box).to_be_focused()
     writer.post(f"/e/{ids[2]}", {"text": "Another text for it.", "revision": "1"})
-    expect(page.locator(".leaf .prose").last).to_have_text("Another text for it.", timeout=SOON)
+    expect(page.locator(".day-section .prose").last).to_have_text("Another text for it.", timeout=SOON)
     writer.post(f"/e/{ids[0]}/delete", {"revision": "1"})
     expect(page.locator("#d-2024-03-01")).to_have_count(0, timeout=SOON)
     expect(box).to_be_focused()
@@ -280,6 +282,6 @@ def test_a_month_that_is_read_is_in_step_and_moves_nothing(writer: Writer, new_p
     expect(box).to_be_checked()
     writer.write("Of another month.", "2024-04-01")
     writer.write("The last of this one.", "2024-03-31")
-    expect(page.locator(".leaf .prose").last).to_have_text("The last of this one.", timeout=SOON)
+    expect(page.locator(".day-section .prose").last).to_have_text("The last of this one.", timeout=SOON)
     expect(page.get_by_text("Of another month.")).to_have_count(0)
     expect(box).to_be_checked()

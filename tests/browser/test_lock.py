@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Console, enter
-from tests.conftest import Server, Writer
+from tests.browser.conftest import Console, open_as_user
+from tests.conftest import HttpUser, Server
 from tests.scan import find_words
 
 WITHOUT_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
@@ -20,17 +20,17 @@ def server(serve: Callable[..., Server]) -> Server:
 
 
 @pytest.fixture
-def writer(server: Server) -> Writer:
-    return Writer(server.url).register()
+def writer(server: Server) -> HttpUser:
+    return HttpUser(server.url).register()
 
 
-def test_a_key_locks_every_page(server: Server, writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_a_key_locks_every_page(server: Server, writer: HttpUser, new_page: Callable[..., Page]) -> None:
     writer.write("A heron in the reeds.")
     page, phone = new_page(), new_page()
-    enter(page, writer)
-    second = Writer(server.url)
+    open_as_user(page, writer)
+    second = HttpUser(server.url)
     second.sign_in()
-    enter(phone, second)
+    open_as_user(phone, second)
     tab = page.context.new_page()
     tab.goto(server.url + "/you")
     for each in (page, phone):
@@ -45,21 +45,21 @@ def test_a_key_locks_every_page(server: Server, writer: Writer, new_page: Callab
 
 
 def test_a_page_empties_at_once_when_the_session_ends_elsewhere(
-    server: Server, writer: Writer, new_page: Callable[..., Page]
+    server: Server, writer: HttpUser, new_page: Callable[..., Page]
 ) -> None:
     writer.write("A heron in the reeds.")
     page = new_page()
-    enter(page, writer)
+    open_as_user(page, writer)
     with page.expect_event("framenavigated"):
         writer.post("/lock", {})
     expect(page).to_have_url(server.url + "/sign-in")
 
 
 def test_words_that_are_nowhere_else_stay_when_the_server_was_started_again(
-    server: Server, writer: Writer, new_page: Callable[..., Page], console: Console
+    server: Server, writer: HttpUser, new_page: Callable[..., Page], console: Console
 ) -> None:
     page = new_page()
-    enter(page, writer)
+    open_as_user(page, writer)
     expect(page.get_by_label("Write an entry")).to_be_visible()
     server.stop()
     # Set without the event that would post a draft: a server that is slow to start would refuse it.
@@ -77,12 +77,12 @@ def nobody_was_there(console: Console) -> None:
 
 
 def test_a_page_goes_by_itself_when_the_server_is_away(
-    server: Server, writer: Writer, new_page: Callable[..., Page], console: Console
+    server: Server, writer: HttpUser, new_page: Callable[..., Page], console: Console
 ) -> None:
     writer.write("A heron in the reeds.")
     page = new_page()
     page.clock.install()
-    enter(page, writer)
+    open_as_user(page, writer)
     expect(page.get_by_text("A heron in the reeds.")).to_be_visible()
     server.stop()
     page.clock.run_for(61 * MINUTE)
@@ -92,11 +92,11 @@ def test_a_page_goes_by_itself_when_the_server_is_away(
     nobody_was_there(console)
 
 
-def test_who_reads_in_one_tab_is_there_in_all(server: Server, writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_who_reads_in_one_tab_is_there_in_all(server: Server, writer: HttpUser, new_page: Callable[..., Page]) -> None:
     writer.write("A heron in the reeds.")
     page = new_page()
     page.clock.install()
-    enter(page, writer)
+    open_as_user(page, writer)
     tab = page.context.new_page()
     tab.clock.install()
     tab.goto(server.url + "/you")
@@ -113,13 +113,13 @@ def test_who_reads_in_one_tab_is_there_in_all(server: Server, writer: Writer, ne
 
 
 def test_the_list_of_sessions_has_nothing_to_object_to(
-    server: Server, writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None]
+    server: Server, writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:
-    others = [Writer(server.url) for _ in range(2)]
+    others = [HttpUser(server.url) for _ in range(2)]
     for other in others:
         other.sign_in()
     page = new_page()
-    enter(page, writer)
+    open_as_user(page, writer)
     page.goto(server.url + "/you")
     axe(page)
     page.get_by_role("button", name="End that session").first.click()

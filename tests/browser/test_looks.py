@@ -6,7 +6,15 @@ import pytest
 from PIL import Image, ImageChops
 from playwright.sync_api import Playwright
 
-from scripts.pictures import COMPARED, REFERENCES, SCREENS, WITHOUT_MEANING, launched, looks, served
+from scripts.pictures import (
+    COMPARED_VIEWS,
+    REFERENCES,
+    SCREEN_SIZES,
+    WITHOUT_EMBEDDING,
+    iterate_references,
+    launch_chromium,
+    run_scene,
+)
 
 # Of 255, in any of the three colours of a block: less is how an edge was smoothed, and a paper of another tint is more.
 APART = 3
@@ -29,12 +37,12 @@ def reference(name: str) -> Image.Image:
 
 
 def test_pages_look_as_they_did(playwright: Playwright, tmp_path: Path) -> None:
-    with launched(playwright) as browser:
+    with launch_chromium(playwright) as browser:
         made_by = (REFERENCES / "chromium").read_text(encoding="utf-8").strip()
         if browser.version.split(".")[0] != made_by:
             pytest.skip(f"Chromium {browser.version} may draw in another way than {made_by}, which made the references")
-        with served(tmp_path, **WITHOUT_MEANING) as scene:
-            seen = looks(scene, browser)
+        with run_scene(tmp_path, **WITHOUT_EMBEDDING) as scene:
+            seen = iterate_references(scene, browser)
             if share(next(seen)[1], reference("letters")):
                 pytest.skip("letters are drawn in another way here than where the references were made")
             apart: dict[str, float] = {}
@@ -42,5 +50,5 @@ def test_pages_look_as_they_did(playwright: Playwright, tmp_path: Path) -> None:
                 apart[name] = share(picture, reference(name))
                 if apart[name] > MOST:
                     picture.save(tmp_path / f"{name}.png")
-    assert len(apart) == len(COMPARED) * len(SCREENS) * 2
+    assert len(apart) == len(COMPARED_VIEWS) * len(SCREEN_SIZES) * 2
     assert {name: found for name, found in apart.items() if found > MOST} == {}, f"as they look now: {tmp_path}"

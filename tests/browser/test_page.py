@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import enter, group_asked, more
-from tests.conftest import Server, Writer
+from tests.browser.conftest import open_as_user, open_more_menu, requested_group
+from tests.conftest import HttpUser, Server
 
 NAME, PASSPHRASE = "Ada", "seven quiet herons over the weir"
 LONG = (
@@ -31,7 +31,7 @@ def test_everything_works_without_javascript(server: Server, new_page: Callable[
     page.locator("#name").fill(NAME)
     page.locator("#passphrase").fill(PASSPHRASE)
     page.get_by_role("button", name="Begin").click()
-    page.locator("#part").fill(group_asked(page, page.locator(".code-shown").inner_text()))
+    page.locator("#part").fill(requested_group(page, page.locator(".code-shown").inner_text()))
     page.get_by_role("button", name="I have it").click()
     expect(page).to_have_url(re.compile("/d/today"))
 
@@ -52,7 +52,7 @@ def test_everything_works_without_javascript(server: Server, new_page: Callable[
     page.locator(".hit").click()
     expect(page.locator("article.entry")).to_be_visible()
 
-    more(page).get_by_role("button", name="Delete").click()
+    open_more_menu(page).get_by_role("button", name="Delete").click()
     expect(page.get_by_role("status")).to_have_text("Deleted.")
     page.get_by_role("button", name="Undo").click()
     expect(page.locator("article.entry")).to_be_visible()
@@ -71,11 +71,11 @@ def test_everything_works_without_javascript(server: Server, new_page: Callable[
 def test_a_very_long_entry_is_read_on_part_by_part_where_one_is(
     server: Server, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:
-    writer = Writer(server.url).register()
+    writer = HttpUser(server.url).register()
     writer.write("".join(f"Paragraph {number}. {'The heron stood in the reeds. ' * 30}\n\n" for number in range(300)))
     writer.write("After it.")
     page = new_page()
-    enter(page, writer, "/d/today")
+    open_as_user(page, writer, "/d/today")
     axe(page)
     long = page.locator("article.entry").first
     for part in (2, 3):
@@ -95,18 +95,18 @@ def test_a_very_long_entry_is_read_on_part_by_part_where_one_is(
 
 
 def test_what_opens_below_an_entry_has_a_page_without_javascript(server: Server, new_page: Callable[..., Page]) -> None:
-    writer = Writer(server.url).register()
+    writer = HttpUser(server.url).register()
     writer.write("The heron again.", "2024-03-12")
     page = new_page(java_script_enabled=False)
-    enter(page, writer)
+    open_as_user(page, writer)
     day = re.compile("/d/2024-03-12#e-[0-9a-f]{32}$")
     page.goto(server.url + "/d/2024-03-12")
 
-    more(page).get_by_text("Trace", exact=True).click()
+    open_more_menu(page).get_by_text("Trace", exact=True).click()
     page.get_by_label("A word, a few words or one emoji").fill("heron")
     page.get_by_role("button", name="Add").click()
     expect(page).to_have_url(day)
-    expect(page.locator(".traces .trace")).to_have_text("#heron")
+    expect(page.locator(".entry-tags .trace")).to_have_text("#heron")
 
     page.get_by_role("link", name="More").click()
     page.get_by_role("button", name="Keep from the model").click()
@@ -145,7 +145,7 @@ def test_a_first_entry_by_keys_alone(server: Server, new_page: Callable[..., Pag
     keys.type(PASSPHRASE)
     keys.press("Enter")
     expect(page.locator(".code-shown")).to_be_visible()
-    group = group_asked(page, page.locator(".code-shown").inner_text())
+    group = requested_group(page, page.locator(".code-shown").inner_text())
     tab_to("#part")
     keys.type(group)
     keys.press("Enter")
@@ -167,7 +167,7 @@ def test_a_first_entry_by_keys_alone(server: Server, new_page: Callable[..., Pag
     keys.press("Enter")
     expect(page.locator("article.entry")).to_be_in_viewport()
     page.wait_for_load_state("networkidle")  # Chromium drops the focus once more when it has found the fragment
-    tab_to("article.entry [data-returns]")
+    tab_to("article.entry [data-focus-target]")
     keys.press("Enter")
     expect(page.locator("article textarea")).to_be_focused()
     keys.press("Control+A")
@@ -178,12 +178,12 @@ def test_a_first_entry_by_keys_alone(server: Server, new_page: Callable[..., Pag
 
 @pytest.mark.parametrize("server", ["prod"], indirect=True)
 def test_the_first_page_is_small(server: Server, new_page: Callable[..., Page]) -> None:
-    writer = Writer(server.url).register()
+    writer = HttpUser(server.url).register()
     writer.write("A line.")
     for path, signed_in in (("/sign-in", False), ("/d/today", True)):
         page = new_page()
         if signed_in:
-            enter(page, writer, "")
+            open_as_user(page, writer, "")
         network = page.context.new_cdp_session(page)
         network.send("Network.enable")
         sizes: dict[str, int] = {}
@@ -211,12 +211,12 @@ SAME = "([id, top]) => Math.abs(document.getElementById(id)?.getBoundingClientRe
 @pytest.fixture
 def long_day(server: Server, new_page: Callable[..., Page]) -> Page:
     """A day of many entries of different heights on a narrow screen."""
-    writer = Writer(server.url).register()
+    writer = HttpUser(server.url).register()
     for number in range(MANY):
         writer.write(f"Entry {number}. " + "Up before the alarm, along the river. " * (number % 7 * 3), "2024-03-12")
     page = new_page()
     page.set_viewport_size({"width": 390, "height": 844})
-    enter(page, writer)
+    open_as_user(page, writer)
     page.goto(server.url + "/d/2024-03-12")
     expect(page.locator("#write[data-htmx-powered]")).to_be_attached()
     return page
@@ -282,7 +282,7 @@ def test_a_long_day_is_light(long_day: Page) -> None:
 
     def open_palette() -> None:
         page.keyboard.press("Control+k")
-        page.locator("#ways [role=option]").first.wait_for()
+        page.locator("#palette-results [role=option]").first.wait_for()
 
     assert most_styled(page, open_more) <= 60
     assert most_styled(page, open_palette) <= page.locator("*").count() / 2
@@ -313,7 +313,7 @@ def test_who_comes_back_to_a_long_day_is_where_they_were(long_day: Page) -> None
 def test_every_page_fits_a_phone_and_satisfies_axe(
     server: Server, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:
-    writer = Writer(server.url).register()
+    writer = HttpUser(server.url).register()
     entry = writer.write(LONG)
     other = writer.write("Deleted soon.")
     writer.post(f"/e/{other}/delete", {})
@@ -327,7 +327,7 @@ def test_every_page_fits_a_phone_and_satisfies_axe(
             page.set_viewport_size({"width": width, "height": 844})
             over = page.evaluate(
                 "() => [document.scrollingElement.scrollWidth - innerWidth, ...[...document.querySelectorAll('main *')]"
-                ".filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('pre, table, .unseen'))"
+                ".filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('pre, table, .visually-hidden'))"
                 ".map(e => e.outerHTML.slice(0, 80))]"
             )
             assert over == [0], (path or page.url, width, over)
@@ -341,7 +341,7 @@ def test_every_page_fits_a_phone_and_satisfies_axe(
     page.get_by_role("button", name="Open").click()
     expect(page.get_by_role("alert")).to_contain_text("do not go together")
     check("")
-    enter(page, writer, "")
+    open_as_user(page, writer, "")
     for path in ("/d/today", "/d/0001-01-01", "/d/9999-12-31", f"/e/{entry}/edit", "/search", "/you", "/nowhere"):
         check(path)
     page.goto(server.url + "/search")

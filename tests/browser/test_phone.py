@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import enter
-from tests.server_process import Server, Writer
+from tests.browser.conftest import open_as_user
+from tests.server_process import HttpUser, Server
 
 DAY = "2024-03-12"
 TOUCHED = 44
@@ -18,18 +18,18 @@ KEYBOARD = """height => {
 
 
 @pytest.fixture
-def writer(serve: Callable[..., Server]) -> Writer:
+def writer(serve: Callable[..., Server]) -> HttpUser:
     env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
-    return Writer(serve(env=env).start().url).register()
+    return HttpUser(serve(env=env).start().url).register()
 
 
 @pytest.fixture
-def page(writer: Writer, new_page: Callable[..., Page]) -> Page:
+def page(writer: HttpUser, new_page: Callable[..., Page]) -> Page:
     for number in range(8):
         writer.write(f"Entry {number}.\n\n- [ ] a box\n\n" + "A line of it. " * 20, DAY)
     page = new_page(has_touch=True, is_mobile=True)
     page.set_viewport_size({"width": 390, "height": 844})
-    enter(page, writer, f"/d/{DAY}")
+    open_as_user(page, writer, f"/d/{DAY}")
     return page
 
 
@@ -51,23 +51,23 @@ def test_the_keyboard_covers_nothing_that_is_written(page: Page) -> None:
     composer = page.locator("#composer").bounding_box()
     assert composer is not None
     assert composer["y"] >= 0
-    page.locator("[data-does=alone]").first.tap()
-    foot = page.locator("#composer .foot").bounding_box()
+    page.locator("[data-action=alone]").first.tap()
+    foot = page.locator("#composer .form-actions").bounding_box()
     assert foot is not None
     assert foot["y"] + foot["height"] <= 844 - 336
-    page.locator("[data-does=alone]").first.tap()
+    page.locator("[data-action=alone]").first.tap()
     page.evaluate(KEYBOARD, 0)
-    expect(page.locator("form.alone")).to_have_count(0)
+    expect(page.locator("form.focus-mode")).to_have_count(0)
     assert foot_of(page, "#composer") <= bar["y"]
 
 
-def test_everything_can_be_touched(page: Page, writer: Writer, axe: Callable[[Page], None]) -> None:
+def test_everything_can_be_touched(page: Page, writer: HttpUser, axe: Callable[[Page], None]) -> None:
     for path in (f"/d/{DAY}", "/m/2024-03", "/calendar/2024", "/calendar/2024-03"):
         page.goto(writer.url + path)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
         small = page.evaluate(
             """least => [...document.querySelectorAll("a, button, summary, input:not([type=hidden])")]
-                .filter((e) => e.checkVisibility({visibilityProperty: true}) && !e.closest(".prose, .unseen, .skip"))
+                .filter((e) => e.checkVisibility({visibilityProperty: true}) && !e.closest(".prose, .visually-hidden, .skip"))
                 .map((e) => [e.outerHTML.slice(0, 90), e.getBoundingClientRect()])
                 .filter(([, box]) => box.height && box.height < least)
                 .map(([html, box]) => `${html} ${box.height}`)""",
@@ -131,11 +131,11 @@ TABLE = """| Day | Morning | Noon | Evening | Afterwards |
 
 @pytest.mark.parametrize("width", [320, 1280])
 def test_no_word_of_a_table_is_broken_and_all_of_it_can_be_reached(
-    writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None], width: int
+    writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None], width: int
 ) -> None:
     writer.write(TABLE, DAY)
     page = new_page(viewport={"width": width, "height": 740})
-    enter(page, writer, f"/d/{DAY}")
+    open_as_user(page, writer, f"/d/{DAY}")
     broken = page.evaluate(
         """() => [...document.querySelectorAll(".prose :is(th, td)")].filter(cell => {
           const range = document.createRange();
@@ -155,7 +155,7 @@ def test_no_word_of_a_table_is_broken_and_all_of_it_can_be_reached(
     assert page.locator(".prose table").evaluate("table => table.scrollWidth <= table.parentNode.clientWidth + 1")
 
 
-def test_the_largest_text_breaks_no_month_on_the_narrowest_phone(page: Page, writer: Writer) -> None:
+def test_the_largest_text_breaks_no_month_on_the_narrowest_phone(page: Page, writer: HttpUser) -> None:
     writer.post("/you/settings", {"section": "page", "text_size": "152"})
     page.set_viewport_size({"width": 360, "height": 740})
     for path, month in (("/d/2024-09-12", ".days .month"), ("/calendar/2024-09", ".calendar h1")):
@@ -172,7 +172,7 @@ def test_the_largest_text_breaks_no_month_on_the_narrowest_phone(page: Page, wri
         )
         assert lines == ["September", 1], path
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
-    for turn in page.locator(".turns a").all():
+    for turn in page.locator(".month-nav a").all():
         expect(turn).to_be_in_viewport(ratio=1)
     inside = page.locator(".month-table td").evaluate_all(
         "cells => cells.every((cell) => (cell.querySelector('span')?.offsetWidth ?? 0) <= cell.offsetWidth)"
@@ -180,7 +180,7 @@ def test_the_largest_text_breaks_no_month_on_the_narrowest_phone(page: Page, wri
     assert inside
 
 
-def test_what_is_opened_among_the_settings_is_not_hidden_under_the_bar(page: Page, writer: Writer) -> None:
+def test_what_is_opened_among_the_settings_is_not_hidden_under_the_bar(page: Page, writer: HttpUser) -> None:
     page.goto(f"{writer.url}/you")
     for words, button in (("Change the passphrase", "Change it"), ("Download a backup", "Make it and download it")):
         summary = page.locator("summary", has_text=words)

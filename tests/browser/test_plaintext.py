@@ -20,9 +20,9 @@ from llamora.journal.accounts import Accounts
 from llamora.persistence import LocalDB
 from llamora.persistence.vectors import EntryVectors, Vectors
 from llamora.settings import CryptoSettings, SessionSettings
-from scripts.browser import find_or_bring
-from tests.conftest import Server, Writer
-from tests.scan import find_bytes, find_words, float_forms
+from scripts.browser import find_or_install
+from tests.conftest import HttpUser, Server
+from tests.scan import find_bytes, find_words, float_encodings
 from tests.scripted_model import ModelThread, Reply
 from tests.server_process import FAST_KDF
 
@@ -101,7 +101,7 @@ async def add_and_remove_a_trace(path: Path, name: str, passphrase: str, entry: 
         await db.close()
 
 
-def reply_of(writer: Writer, entry: str) -> None:
+def reply_of(writer: HttpUser, entry: str) -> None:
     """Ask for a reply and wait until it is finished, which it is shown to be once it is on the disk."""
     asked = writer.post(f"/e/{entry}/replies", {})
     assert asked.status_code == 303
@@ -120,14 +120,14 @@ def write_by_form(server: Server, off: str = "") -> list[float]:
 
     `off` is the table that the server does not seal.
     """
-    writer = Writer(server.url, passphrase=PASSPHRASE).register()
+    writer = HttpUser(server.url, passphrase=PASSPHRASE).register()
     entry = writer.write(f"The {VERSION} was here first, and for long enough to be embedded.")
     assert writer.post(f"/e/{entry}", {"text": f"The {ENTRY} came by.", "revision": "1"}).status_code == 303
     # Before anything is erased: that would end a reply which is still being written with it before its eyes.
     reply_of(writer, entry)
-    pen = re.search(r'name="pen" value="([^"]+)"', writer.get("/d/2026-02-03").text)
+    pen = re.search(r'name="form_token" value="([^"]+)"', writer.get("/d/2026-02-03").text)
     assert pen is not None
-    draft = {"place": "day:2026-02-03", "text": f"A {DRAFT}, half", "pen": pen[1], "count": "1"}
+    draft = {"draft_key": "day:2026-02-03", "text": f"A {DRAFT}, half", "form_token": pen[1], "count": "1"}
     assert writer.post("/drafts", draft).status_code == 204
     assert writer.post("/search", {"q": QUERY}).status_code in (200, 303)
     gone = writer.write(f"The {ERASED} is nobody's business.")
@@ -149,7 +149,7 @@ def snapshot_of_all(server: Server) -> None:
             (number,) = raw.execute(f"SELECT max(generation) FROM search_snapshots WHERE {condition}").fetchone()
         return int(number or 0)
 
-    writer = Writer(server.url, passphrase=PASSPHRASE)
+    writer = HttpUser(server.url, passphrase=PASSPHRASE)
     writer.sign_in()
     end = time.monotonic() + COMES_WITHIN
     while True:  # quoted, and not remembered: what is found holds the very word
@@ -186,7 +186,7 @@ def test_what_is_not_sealed_is_found(
     floats = write_by_form(server, off)
     snapshot_of_all(server)
     found = {word for _, word, _ in find_words(server.folder, WORDS)}
-    if find_bytes(server.folder, float_forms("floats", floats)):
+    if find_bytes(server.folder, float_encodings("floats", floats)):
         found.add("floats")
     assert found == words
     assert find_words(server.folder, [KEY]) == []
@@ -203,7 +203,7 @@ def test_nothing_is_readable_after_a_day_in_a_browser(
     short = tempfile.TemporaryDirectory(prefix="b-")  # Chromium's socket must have a short path
     context = playwright.chromium.launch_persistent_context(
         tmp_path / "server0" / "profile",
-        executable_path=find_or_bring(),
+        executable_path=find_or_install(),
         args=["--no-sandbox", "--disable-quic", "--disable-background-networking"],
         env={"TMPDIR": short.name, "HOME": str(tmp_path / "server0"), "PATH": "/usr/bin:/bin"},
     )
@@ -235,7 +235,7 @@ def test_nothing_is_readable_after_a_day_in_a_browser(
     assert server.stop() == 0
     hits = [*while_open, *find_words(tmp_path / "server0", (*WORDS, KEY))]
     hits += find_words(Path(short.name), (*WORDS, KEY))
-    hits += find_bytes(tmp_path / "server0", float_forms("floats", floats))
+    hits += find_bytes(tmp_path / "server0", float_encodings("floats", floats))
     short.cleanup()
     assert hits == []
     assert sum(1 for file in (tmp_path / "server0" / "profile").rglob("*") if file.is_file()) > 20

@@ -6,14 +6,14 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import enter, more
-from tests.conftest import Server, Writer
+from tests.browser.conftest import open_as_user, open_more_menu
+from tests.conftest import HttpUser, Server
 
 
 @pytest.fixture
-def writer(serve: Callable[..., Server]) -> Writer:
+def writer(serve: Callable[..., Server]) -> HttpUser:
     env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
-    writer = Writer(serve(env=env).start().url).register()
+    writer = HttpUser(serve(env=env).start().url).register()
     for day in range(3, 9):
         writer.write(f"The grey heron stood by the weir, day {day}, and I thought of my father.", f"2024-03-{day:02}")
     writer.write("Nothing but rain.", "2024-03-12")
@@ -21,10 +21,12 @@ def writer(serve: Callable[..., Server]) -> Writer:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_by_keys_alone(writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None], width: int) -> None:
+def test_by_keys_alone(
+    writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None], width: int
+) -> None:
     page = new_page()
     page.set_viewport_size({"width": width, "height": 844})
-    enter(page, writer, "/search")
+    open_as_user(page, writer, "/search")
     field = page.locator("#q")
     expect(field).to_be_focused()
     page.keyboard.type('heron by:me "grey heron" in:2024', delay=5)
@@ -63,23 +65,23 @@ def test_by_keys_alone(writer: Writer, new_page: Callable[..., Page], axe: Calla
     expect(page.locator(".count")).to_contain_text("Searched for: pelican")
 
 
-def test_also_written(writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
+def test_also_written(writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
     page = new_page()
-    enter(page, writer, "/d/2024-03-05")
+    open_as_user(page, writer, "/d/2024-03-05")
     page.locator("article.entry").hover()
-    more(page)
+    open_more_menu(page)
     page.get_by_role("button", name="You also wrote").click()
     expect(page.locator(".related .hit")).to_have_count(5)
     axe(page)
 
 
-def signed_in(writer: Writer, page: Page) -> Page:
-    enter(page, writer, "/search")
+def signed_in(writer: HttpUser, page: Page) -> Page:
+    open_as_user(page, writer, "/search")
     expect(page.locator("#q")).to_be_focused()  # only after the page has loaded; what is typed before is lost
     return page
 
 
-def test_arrow_keys_lead_through_what_was_found(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_arrow_keys_lead_through_what_was_found(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     page = signed_in(writer, new_page())
     field, hits, keys = page.locator("#q"), page.locator(".hit"), page.keyboard
     keys.press("ArrowDown")  # nothing is found yet
@@ -111,7 +113,7 @@ def test_arrow_keys_lead_through_what_was_found(writer: Writer, new_page: Callab
     expect(page).to_have_url(re.compile("/d/2024-03-07"))
 
 
-def test_who_is_among_the_results_stays_there_when_they_change(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_who_is_among_the_results_stays_there_when_they_change(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     page = signed_in(writer, new_page())
     field, hits = page.locator("#q"), page.locator(".hit")
     field.fill("heron")  # one request, so none is on its way once the hits are there
@@ -141,7 +143,9 @@ def test_who_is_among_the_results_stays_there_when_they_change(writer: Writer, n
     expect(field).to_be_focused()
 
 
-def test_an_emptied_field_asks_for_nothing_and_leaves_no_address(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_an_emptied_field_asks_for_nothing_and_leaves_no_address(
+    writer: HttpUser, new_page: Callable[..., Page]
+) -> None:
     page = signed_in(writer, new_page())
     page.keyboard.type("heron")
     expect(page).to_have_url(re.compile("/search/[0-9a-f]{32}$"))
@@ -161,7 +165,7 @@ def test_who_asks_for_more_goes_on_with_what_is_new(
     serve: Callable[..., Server], new_page: Callable[..., Page]
 ) -> None:
     env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false", "LLAMORA_SEARCH__PAGE_SIZE": "2"}
-    writer = Writer(serve(env=env).start().url).register()
+    writer = HttpUser(serve(env=env).start().url).register()
     for day in range(3, 8):
         writer.write(f"The heron, day {day}.", f"2024-03-{day:02}")
     page = signed_in(writer, new_page())

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import enter
-from tests.conftest import Server, Writer
+from tests.browser.conftest import open_as_user
+from tests.conftest import HttpUser, Server
 
 WITHOUT_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
 LONG = 30_000  # milliseconds, for a machine that is busy
@@ -18,20 +18,20 @@ def server(serve: Callable[..., Server]) -> Server:
 
 
 @pytest.fixture
-def writer(server: Server) -> Writer:
-    return Writer(server.url).register()
+def writer(server: Server) -> HttpUser:
+    return HttpUser(server.url).register()
 
 
 def look(page: Page, name: str) -> object:
     return page.evaluate("name => document.documentElement.dataset[name]", name)
 
 
-def test_a_choice_is_seen_at_once_here_and_in_other_windows(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_a_choice_is_seen_at_once_here_and_in_other_windows(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     page, phone = new_page(color_scheme="light"), new_page(color_scheme="light")
-    enter(phone, writer, "/d/today")
-    enter(page, writer, "/you")
+    open_as_user(phone, writer, "/d/today")
+    open_as_user(page, writer, "/you")
     page.get_by_label("dark", exact=True).check(force=True)
-    expect(page.locator("#kept-page")).to_have_text("Kept.", timeout=LONG)
+    expect(page.locator("#saved-page")).to_have_text("Kept.", timeout=LONG)
     expect(phone.locator("html")).to_have_attribute("data-theme", "dark", timeout=LONG)
     page.get_by_label("largest", exact=True).check(force=True)
     expect(phone.locator("html")).to_have_attribute("data-size", "152", timeout=LONG)
@@ -43,9 +43,9 @@ def test_a_choice_is_seen_at_once_here_and_in_other_windows(writer: Writer, new_
     assert look(phone, "theme") == "dark"
 
 
-def test_only_what_was_changed_is_posted(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_only_what_was_changed_is_posted(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     page = new_page()
-    enter(page, writer, "/you")
+    open_as_user(page, writer, "/you")
     with page.expect_request("**/you/settings") as request:
         page.get_by_label("keeps the entry", exact=True).check(force=True)
     body = request.value.post_data
@@ -53,27 +53,27 @@ def test_only_what_was_changed_is_posted(writer: Writer, new_page: Callable[...,
     assert sorted(part.split("=")[0] for part in body.split("&")) == ["csrf", "enter", "section"]
 
 
-def test_choices_by_keyboard(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_choices_by_keyboard(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     page = new_page()
-    enter(page, writer, "/you")
+    open_as_user(page, writer, "/you")
     page.get_by_label("as the system").focus()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_label("light", exact=True)).to_be_focused()
-    expect(page.locator("#kept-page")).to_have_text("Kept.", timeout=LONG)
+    expect(page.locator("#saved-page")).to_have_text("Kept.", timeout=LONG)
     page.reload()
     expect(page.get_by_label("light", exact=True)).to_be_checked()
 
 
-def test_enter_keeps_the_entry_where_it_is_wanted(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_enter_keeps_the_entry_where_it_is_wanted(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     page = new_page()
-    enter(page, writer, "/d/today")
+    open_as_user(page, writer, "/d/today")
     field = page.get_by_label("Write an entry")
     field.fill("A heron")
     field.press("Enter")
     expect(field).to_have_value("A heron\n")
     page.goto(writer.url + "/you")
     page.get_by_label("keeps the entry", exact=True).check(force=True)
-    expect(page.locator("#kept-writing")).to_have_text("Kept.", timeout=LONG)
+    expect(page.locator("#saved-writing")).to_have_text("Kept.", timeout=LONG)
     page.goto(writer.url + "/d/today")
     field.fill("A heron")
     field.press("Shift+Enter")
@@ -82,11 +82,11 @@ def test_enter_keeps_the_entry_where_it_is_wanted(writer: Writer, new_page: Call
     expect(page.locator("article .prose", has_text="A heron")).to_be_visible(timeout=LONG)
 
 
-def test_single_letters_do_nothing_where_they_are_not_wanted(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_single_letters_do_nothing_where_they_are_not_wanted(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     page = new_page()
-    enter(page, writer, "/you")
+    open_as_user(page, writer, "/you")
     page.get_by_label("do nothing", exact=True).check(force=True)
-    expect(page.locator("#kept-writing")).to_have_text("Kept.", timeout=LONG)
+    expect(page.locator("#saved-writing")).to_have_text("Kept.", timeout=LONG)
     expect(page.locator("html")).to_have_attribute("data-letters", "off", timeout=LONG)
     page.locator("h1").click()
     page.keyboard.press("/")
@@ -98,37 +98,37 @@ def test_single_letters_do_nothing_where_they_are_not_wanted(writer: Writer, new
     assert page.evaluate("document.activeElement.name") == "q"
 
 
-def test_the_language_is_shown_anew(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_the_language_is_shown_anew(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     page = new_page()
-    enter(page, writer, "/you")
+    open_as_user(page, writer, "/you")
     page.get_by_label("Deutsch").check(force=True)
     expect(page.get_by_role("heading", name="Die Seite")).to_be_visible(timeout=LONG)
     assert page.evaluate("document.documentElement.lang") == "de"
     expect(page.get_by_label("Deutsch")).to_be_focused()
 
 
-def test_settings_without_a_script(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_settings_without_a_script(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     page = new_page(java_script_enabled=False)
-    enter(page, writer, "/you")
+    open_as_user(page, writer, "/you")
     page.get_by_label("dark", exact=True).check(force=True)
     page.locator("section", has=page.locator("#h-page")).get_by_role("button", name="Keep").click()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
-    expect(page.locator("#kept-page")).to_have_text("Kept.")
+    expect(page.locator("#saved-page")).to_have_text("Kept.")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark", "contrast"])
 def test_axe_has_nothing_to_object_to(
-    writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None], theme: str
+    writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None], theme: str
 ) -> None:
     writer.post("/you/settings", {"theme": theme})
     page = new_page()
-    enter(page, writer, "/you")
+    open_as_user(page, writer, "/you")
     axe(page)
 
 
 @pytest.mark.parametrize("size", ["88", "152"])
 def test_no_page_scrolls_sideways_at_any_size_of_the_text(
-    writer: Writer, new_page: Callable[..., Page], size: str
+    writer: HttpUser, new_page: Callable[..., Page], size: str
 ) -> None:
     writer.post("/you/settings", {"text_size": size})
     writer.write("A heron in the reeds, and a very long word: " + "Donaudampfschifffahrtsgesellschaft" * 3)
@@ -136,17 +136,17 @@ def test_no_page_scrolls_sideways_at_any_size_of_the_text(
     for width in (320, 360, 768, 1280):
         page.set_viewport_size({"width": width, "height": 800})
         for path in ("/d/today", "/you", "/search", "/calendar", "/calendar/2026"):
-            enter(page, writer, path)
+            open_as_user(page, writer, path)
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wide <= 0, (path, width)
 
 
 def test_a_small_screen_with_the_largest_letters_shows_the_line_and_what_keeps_it(
-    writer: Writer, new_page: Callable[..., Page]
+    writer: HttpUser, new_page: Callable[..., Page]
 ) -> None:
     writer.post("/you/settings", {"text_size": "152"})
     page = new_page(has_touch=True, is_mobile=True, viewport={"width": 320, "height": 600})
-    enter(page, writer, "/d/2024-03-02")
+    open_as_user(page, writer, "/d/2024-03-02")
     page.locator("#write").tap()
     page.keyboard.type("A line, and below it\n" * 8 + "the last one")
     bar, composer = page.locator(".bar").bounding_box(), page.locator("#composer").bounding_box()
@@ -157,7 +157,7 @@ def test_a_small_screen_with_the_largest_letters_shows_the_line_and_what_keeps_i
 
 
 PLACES = """() => [...document.querySelectorAll(
-    "h1, h2, .wordmark, .places, .when, .body, .foot, .choices label, .bar a")]
+    "h1, h2, .wordmark, .main-nav, .when, .body, .form-actions, .choices label, .bar a")]
   .map((element) => [element.getBoundingClientRect(), element.className || element.tagName])
   .filter(([box]) => box.width)
   .map(([box, name]) => [name, box.left, document.documentElement.clientWidth - box.right])"""
@@ -165,13 +165,13 @@ PLACES = """() => [...document.querySelectorAll(
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_language_that_runs_the_other_way_turns_the_page_round(
-    writer: Writer, new_page: Callable[..., Page], width: int
+    writer: HttpUser, new_page: Callable[..., Page], width: int
 ) -> None:
     writer.write("A heron in the reeds.")
     page = new_page()
     page.set_viewport_size({"width": width, "height": 800})
     for path in ("/d/today", "/you", "/help", "/calendar"):
-        enter(page, writer, path)
+        open_as_user(page, writer, path)
         before = page.evaluate(PLACES)
         page.evaluate("document.documentElement.dir = 'rtl'")
         after = page.evaluate(PLACES)
@@ -195,11 +195,11 @@ ARABIC = """مرحبا
 
 
 def test_what_is_written_the_other_way_has_its_marks_on_that_side(
-    writer: Writer, new_page: Callable[..., Page]
+    writer: HttpUser, new_page: Callable[..., Page]
 ) -> None:
     writer.write(ARABIC)
     page = new_page()
-    enter(page, writer)
+    open_as_user(page, writer)
 
     def inside(element: str) -> tuple[float, float, float, float]:
         """Where the element lies, and the first text in it."""
@@ -228,11 +228,11 @@ def test_what_is_written_the_other_way_has_its_marks_on_that_side(
     assert inside("th:nth-child(1)")[2] > inside("th:nth-child(2)")[3]
 
 
-def test_paper_shows_the_days_alone(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_paper_shows_the_days_alone(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     writer.post("/you/settings", {"theme": "dark", "text_size": "152"})
     writer.write("A heron in the reeds.\n\n- [x] counted", day="2024-03-02")
     page = new_page()
-    enter(page, writer, "/print?from=2024-03-01&to=2024-03-31&replies=yes")
+    open_as_user(page, writer, "/print?from=2024-03-01&to=2024-03-31&replies=yes")
     page.emulate_media(media="print")
     expect(page.get_by_text("A heron in the reeds.")).to_be_visible()
     for gone in (".top", ".bar", ".skip", ".days-to-print", "dialog"):
@@ -253,11 +253,11 @@ def test_paper_shows_the_days_alone(writer: Writer, new_page: Callable[..., Page
 
 
 def test_the_palette_leads_to_a_setting_that_can_be_changed_at_once(
-    writer: Writer, new_page: Callable[..., Page]
+    writer: HttpUser, new_page: Callable[..., Page]
 ) -> None:
     page = new_page(viewport={"width": 390, "height": 700})
-    enter(page, writer, "/d/today")
-    chosen = page.locator("#ways [aria-selected=true]")
+    open_as_user(page, writer, "/d/today")
+    chosen = page.locator("#palette-results [aria-selected=true]")
     for words, name, label in (
         ("dark", "Colours", "as the system"),
         ("week", "Weeks begin on", "Monday"),

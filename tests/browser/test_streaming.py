@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import Console, enter, sign_in
-from tests.conftest import Server, Writer
+from tests.browser.conftest import Console, open_as_user, sign_in
+from tests.conftest import HttpUser, Server
 from tests.scripted_model import ModelThread, Reply
 
 WHOLE = "The heron waited. Then it flew off, slowly. Nobody else had seen it."
@@ -17,10 +17,10 @@ HALF = "The heron waited. Then"
 @pytest.fixture
 def page(server: Server, new_page: Callable[..., Page]) -> Page:
     """Today's page, with one entry on it, of somebody who is signed in."""
-    writer = Writer(server.url).register()
+    writer = HttpUser(server.url).register()
     writer.write("I saw a heron.")
     page = new_page()
-    enter(page, writer)
+    open_as_user(page, writer)
     return page
 
 
@@ -130,7 +130,7 @@ def test_words_stay_when_the_server_is_gone_and_can_be_kept_when_it_is_back(
 ) -> None:
     page.locator("#write").fill("These words are mine.")
     assert server.stop() == 0
-    console.measuring = True  # the browser writes refused connections to the console
+    console.is_measuring = True  # the browser writes refused connections to the console
     page.locator("#write").press("Control+Enter")
     problem = page.locator("#composer [data-problem]")
     expect(problem).to_have_text("Llamora is not answering. Your words are still here; try again in a moment.")
@@ -141,13 +141,13 @@ def test_words_stay_when_the_server_is_gone_and_can_be_kept_when_it_is_back(
     expect(page.locator("#write")).to_have_value("These words are mine.")
     other = page.context.new_page()
     other.goto(server.url + "/sign-in")
-    sign_in(other, Writer.name, Writer.passphrase)
+    sign_in(other, HttpUser.name, HttpUser.passphrase)
     expect(other.locator("article.entry")).to_have_count(1)
     page.locator("#write").press("Control+Enter")
     expect(page.locator("article.entry")).to_have_count(2)
     expect(page.locator("#write")).to_have_value("")
     expect(problem).to_have_text("")
-    console.measuring = False
+    console.is_measuring = False
 
 
 def test_what_is_typed_while_it_streams_stays(page: Page, model: ModelThread) -> None:
@@ -167,11 +167,11 @@ def test_the_server_stops_at_once_while_a_reply_streams(
     model.hold_reply(PIECES, 2)
     ask(page)
     expect(prose(page)).to_have_text(HALF)
-    console.measuring = True  # the tab asks a server that is gone
+    console.is_measuring = True  # the tab asks a server that is gone
     assert server.stop() == 0
     expect(prose(page)).to_have_text(HALF)
     server.start()
-    again = Writer(server.url)
+    again = HttpUser(server.url)
     again.sign_in()
     shown = again.get("/d/today").text
     assert HALF in shown

@@ -6,30 +6,30 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import enter, more
-from tests.conftest import Server, Writer
+from tests.browser.conftest import open_as_user, open_more_menu
+from tests.conftest import HttpUser, Server
 from tests.scripted_model import ModelThread, Reply
 
 
 @pytest.fixture
-def writer(serve: Callable[..., Server]) -> Writer:
+def writer(serve: Callable[..., Server]) -> HttpUser:
     env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
-    writer = Writer(serve(env=env).start().url).register()
+    writer = HttpUser(serve(env=env).start().url).register()
     for day in range(3, 9):
         writer.write(f"The #heron stood by the #weir, day {day}.", f"2024-03-{day:02}")
     writer.write("Nothing but #rain and Margaret.", "2024-03-12")
     return writer
 
 
-def signed_in(writer: Writer, page: Page, path: str, width: int = 1280) -> Page:
+def signed_in(writer: HttpUser, page: Page, path: str, width: int = 1280) -> Page:
     page.set_viewport_size({"width": width, "height": 844})
-    enter(page, writer, path)
+    open_as_user(page, writer, path)
     return page
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_view_by_keys_alone(
-    writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None], width: int
+    writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None], width: int
 ) -> None:
     page = signed_in(writer, new_page(), "/traces", width)
     keys = page.keyboard
@@ -37,12 +37,12 @@ def test_every_view_by_keys_alone(
     page.locator("#q").focus()
     with page.expect_response("**/traces"):
         page.locator("#q").fill("her")
-    expect(page.locator("#traces li")).to_have_count(1)
+    expect(page.locator("#tags li")).to_have_count(1)
     for _ in range(12):
         keys.press("Tab")
-        if page.evaluate("document.activeElement.matches('#traces .trace')"):
+        if page.evaluate("document.activeElement.matches('#tags .trace')"):
             break
-    expect(page.locator("#traces .trace")).to_be_focused()
+    expect(page.locator("#tags .trace")).to_be_focused()
     keys.press("Enter")
     expect(page.locator("h1")).to_have_text("#heron")
     page.locator("details.changes summary").focus()
@@ -59,7 +59,7 @@ def test_every_view_by_keys_alone(
 
 
 def test_many_traces_do_not_part_a_text_from_what_can_be_done_with_it(
-    writer: Writer, new_page: Callable[..., Page]
+    writer: HttpUser, new_page: Callable[..., Page]
 ) -> None:
     few, many = (writer.write(f"A line, {word}.", "2024-03-20") for word in ("plain", "with much beside it"))
     for number in range(9):
@@ -72,16 +72,16 @@ def test_many_traces_do_not_part_a_text_from_what_can_be_done_with_it(
         assert row is not None
         return row["y"] - text["y"] - text["height"]
 
-    expect(page.locator(f"#traces-{many} li")).to_have_count(9)
+    expect(page.locator(f"#tags-{many} li")).to_have_count(9)
     assert gap(many) == pytest.approx(gap(few), abs=1)
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_box_and_the_popover(
-    writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None], width: int
+    writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None], width: int
 ) -> None:
     page = signed_in(writer, new_page(), "/d/2024-03-12", width)
-    keys, chips = page.keyboard, page.locator(".traces li > .trace")
+    keys, chips = page.keyboard, page.locator(".entry-tags li > .trace")
     page.get_by_text("More", exact=True).first.focus()
     keys.press("Enter")
     expect(page.locator("summary", has_text="More")).to_be_focused()
@@ -94,7 +94,7 @@ def test_the_box_and_the_popover(
     expect(chips).to_have_text(["#heron", "#rain"])
     axe(page)
     chips.first.focus()
-    brief = page.locator(".brief")
+    brief = page.locator(".tag-popover")
     expect(brief).to_contain_text("On 7 entries")
     expect(brief.locator("li")).to_have_count(3)
     axe(page)
@@ -112,32 +112,32 @@ def test_the_box_and_the_popover(
     expect(chips).to_have_text(["#heron", "#rain"])
 
 
-def test_by_pointer_and_by_touch(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_by_pointer_and_by_touch(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     page = signed_in(writer, new_page(), "/d/2024-03-05")
-    page.locator(".traces .trace", has_text="#weir").hover()
-    expect(page.locator(".brief")).to_contain_text("On 6 entries")
+    page.locator(".entry-tags .trace", has_text="#weir").hover()
+    expect(page.locator(".tag-popover")).to_contain_text("On 6 entries")
     page.mouse.move(5, 5)
-    expect(page.locator(".brief")).to_have_count(0)
+    expect(page.locator(".tag-popover")).to_have_count(0)
     touched = signed_in(writer, new_page(has_touch=True), "/d/2024-03-05", 390)
-    chip = touched.locator(".traces .trace", has_text="#weir")
+    chip = touched.locator(".entry-tags .trace", has_text="#weir")
     chip.tap()
-    expect(touched.locator(".brief")).to_contain_text("On 6 entries")
+    expect(touched.locator(".tag-popover")).to_contain_text("On 6 entries")
     chip.tap()
     expect(touched).to_have_url(re.compile("/traces/[0-9a-f]+$"))
 
 
 def test_what_is_suggested_is_chosen_one_by_one(
-    writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None]
+    writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:
     writer.write("Then Margaret mended the sail of the boat.", "2024-03-20")
     page = signed_in(writer, new_page(), "/d/2024-03-20")
-    more(page).get_by_text("Trace", exact=True).click()
+    open_more_menu(page).get_by_text("Trace", exact=True).click()
     page.get_by_role("button", name="Suggest some").click()
-    offered = page.locator(".suggested li")
+    offered = page.locator(".suggested-tags li")
     expect(offered.filter(has_text="sail")).to_have_count(1)
     axe(page)
     page.get_by_role("button", name="Add sail").click()
-    expect(page.locator(".traces li > .trace")).to_have_text(["#sail"])
+    expect(page.locator(".entry-tags li > .trace")).to_have_text(["#sail"])
     page.get_by_role("button", name="Never suggest for this entry: Margaret").click()
     expect(offered.filter(has_text="Margaret")).to_have_count(0)
 
@@ -159,10 +159,10 @@ def press(page: Page, wanted: Locator) -> None:
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_change_and_its_undo_by_keys_alone(
-    writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None], width: int
+    writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None], width: int
 ) -> None:
     page = signed_in(writer, new_page(), "/traces", width)
-    title, since, chips = page.locator("h1"), page.locator(".since"), page.locator("#traces .trace")
+    title, since, chips = page.locator("h1"), page.locator(".tag-usage"), page.locator("#tags .trace")
     problem = page.locator(".changes [role=alert]:not(:empty)")
 
     def change(label: str, text: str) -> None:
@@ -232,12 +232,12 @@ def test_every_change_and_its_undo_by_keys_alone(
 def test_a_summary_is_the_models_and_goes_with_its_entries(
     server: Server, model: ModelThread, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:
-    writer = Writer(server.url).register()
+    writer = HttpUser(server.url).register()
     first = writer.write("A heron stood on the #weir all morning.", "2024-03-03")
     second = writer.write("Today the heron of last winter came back to the #weir.", "2024-07-09")
     model.model.script(Reply(["You saw a heron. [1] You like birds. “Today the heron of last winter came back”. [2]"]))
     page = signed_in(writer, new_page(), "/traces", 390)
-    press(page, page.locator("#traces .trace"))
+    press(page, page.locator("#tags .trace"))
     summary = page.locator("#summary")
     press(page, summary.get_by_role("button", name="Sum up"))
     expect(summary.locator(".prose")).to_have_text(
@@ -262,7 +262,7 @@ def test_a_summary_is_the_models_and_goes_with_its_entries(
     page.keyboard.press("Control+Enter")
     expect(page.locator("article.entry .prose")).to_contain_text("So did the rain.")
     page.goto(writer.url + "/traces")
-    press(page, page.locator("#traces .trace"))
+    press(page, page.locator("#tags .trace"))
     expect(summary.get_by_role("button", name="Sum up")).to_be_visible()
     expect(page.locator("main")).not_to_contain_text("You saw a heron")
     assert len(model.model.chat_requests) == 1

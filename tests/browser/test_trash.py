@@ -5,43 +5,43 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import enter
-from tests.conftest import Server, Writer
+from tests.browser.conftest import open_as_user
+from tests.conftest import HttpUser, Server
 
 WITHOUT_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
 FINGER = 44  # CSS pixels, as the design has it
 
 
 @pytest.fixture
-def writer(serve: Callable[..., Server]) -> Writer:
-    return Writer(serve(env=WITHOUT_MODELS).start().url).register()
+def writer(serve: Callable[..., Server]) -> HttpUser:
+    return HttpUser(serve(env=WITHOUT_MODELS).start().url).register()
 
 
 def test_what_an_entry_said_before_is_read_and_brought_back_by_key(
-    writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None]
+    writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:
     entry = writer.write("A heron in the reeds.")
     writer.post(f"/e/{entry}", {"text": "A gull on the roof.", "revision": "1"})
     page = new_page()
-    enter(page, writer)
+    open_as_user(page, writer)
     page.locator(f"#e-{entry}").get_by_role("link", name="edited").focus()
     page.keyboard.press("Enter")
     expect(page.locator("h1")).to_have_text("Earlier versions")
-    expect(page.locator(".past .prose")).to_have_text("A heron in the reeds.")
+    expect(page.locator(".entry-list .prose")).to_have_text("A heron in the reeds.")
     axe(page)
     page.get_by_role("button", name="Bring back").focus()
     page.keyboard.press("Enter")
     expect(page.locator(f"#e-{entry} .prose")).to_have_text("A heron in the reeds.")
     page.locator(f"#e-{entry}").get_by_role("link", name="edited").click()
-    expect(page.locator(".past .prose")).to_have_text(["A gull on the roof.", "A heron in the reeds."])
+    expect(page.locator(".entry-list .prose")).to_have_text(["A gull on the roof.", "A heron in the reeds."])
 
 
 def test_erase_now_asks_in_its_place_and_keeps_the_focus(
-    writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None]
+    writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:
     entry, other = writer.write("To be erased."), writer.write("To stay.")
     page = new_page()
-    enter(page, writer)
+    open_as_user(page, writer)
     place = page.locator(f"#e-{entry}")
     place.get_by_text("More", exact=True).focus()
     page.keyboard.press("Enter")
@@ -71,20 +71,20 @@ def test_erase_now_asks_in_its_place_and_keeps_the_focus(
 
 
 def test_the_deleted_are_reached_by_touch(
-    writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None]
+    writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:
     entries = [writer.write("Brought back."), writer.write("Erased.")]
     for entry in entries:
         writer.post(f"/e/{entry}/delete", {"revision": "1"})
     page = new_page(has_touch=True, is_mobile=True)
     page.set_viewport_size({"width": 390, "height": 844})
-    enter(page, writer)
+    open_as_user(page, writer)
     page.goto(writer.url + "/you")
     axe(page)
     page.get_by_role("link", name="See what is deleted").tap()
-    expect(page.locator(".past .prose")).to_have_text(["Erased.", "Brought back."])
+    expect(page.locator(".entry-list .prose")).to_have_text(["Erased.", "Brought back."])
     axe(page)
-    for control in page.locator(".past :is(button, a)").all():
+    for control in page.locator(".entry-list :is(button, a)").all():
         box = control.bounding_box()
         assert box is not None
         assert box["height"] >= FINGER
@@ -92,7 +92,7 @@ def test_the_deleted_are_reached_by_touch(
     expect(page.get_by_role("button", name="Erase", exact=True)).to_be_visible()
     axe(page)
     page.get_by_role("button", name="Erase").tap()
-    expect(page.locator(".past .prose")).to_have_text(["Brought back."])
+    expect(page.locator(".entry-list .prose")).to_have_text(["Brought back."])
     page.get_by_role("button", name="Bring back").tap()
     expect(page.locator(f"#e-{entries[0]}")).to_contain_text("Brought back.")
     page.goto(writer.url + "/deleted")

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import enter
-from tests.server_process import Server, Writer
+from tests.browser.conftest import open_as_user
+from tests.server_process import HttpUser, Server
 
 DAY = "2024-03-12"
 
@@ -19,18 +19,18 @@ def server(serve: Callable[..., Server]) -> Server:
 
 
 @pytest.fixture
-def writer(server: Server) -> Writer:
-    return Writer(server.url).register()
+def writer(server: Server) -> HttpUser:
+    return HttpUser(server.url).register()
 
 
-def opened(new_page: Callable[..., Page], writer: Writer, **options: object) -> Page:
+def opened(new_page: Callable[..., Page], writer: HttpUser, **options: object) -> Page:
     page = new_page(**options)
-    enter(page, writer, f"/d/{DAY}")
+    open_as_user(page, writer, f"/d/{DAY}")
     return page
 
 
 @pytest.fixture
-def page(writer: Writer, new_page: Callable[..., Page]) -> Page:
+def page(writer: HttpUser, new_page: Callable[..., Page]) -> Page:
     return opened(new_page, writer)
 
 
@@ -206,7 +206,7 @@ def test_a_long_text_is_pasted_as_it_is_and_taken_back_in_one(field: Locator, pa
     field.evaluate("field => field.setSelectionRange(7, 7)")
     lines = ["    AT&T  &amp; \\<b> &lt;", "", "\ttab \u00a0", "<!-- ", "שלום"]
     typed = """async (field, text) => {
-      const { type } = await import("/static/js/markup.js");
+      const { type } = await import("/static/js/markdown.js");
       let inputs = 0;
       field.addEventListener("input", () => inputs++);
       type(field, text);
@@ -256,7 +256,7 @@ def test_emoji_by_their_names(field: Locator, page: Page, axe: Callable[[Page], 
     expect(field).to_be_focused()
 
 
-def test_traces_by_their_beginning(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_traces_by_their_beginning(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     writer.write("By the weir. #heron", "2024-01-01")
     page = opened(new_page, writer)
     field = page.get_by_label("Write an entry")
@@ -278,7 +278,7 @@ def test_traces_by_their_beginning(writer: Writer, new_page: Callable[..., Page]
     expect(field).to_have_value("By the weir. #heron\n")
 
 
-def test_boxes_are_ticked_where_they_stand(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_boxes_are_ticked_where_they_stand(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     entry = writer.write("- [ ] ring the plumber\n- [ ] paint", DAY)
     page = opened(new_page, writer)
     first, second = page.get_by_role("checkbox", name="ring the plumber"), page.get_by_role("checkbox", name="paint")
@@ -306,7 +306,7 @@ def test_boxes_are_ticked_where_they_stand(writer: Writer, new_page: Callable[..
     expect(page.locator(f"#e-{entry} form.tasks .problem")).to_be_hidden()
 
 
-def test_two_boxes_ticked_in_one_breath(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_two_boxes_ticked_in_one_breath(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     entry = writer.write("- [ ] one\n- [ ] two\n- [ ] three", DAY)
     page = opened(new_page, writer)
     page.evaluate("for (const box of document.querySelectorAll('.tasks input[type=checkbox]')) box.click()")
@@ -316,7 +316,7 @@ def test_two_boxes_ticked_in_one_breath(writer: Writer, new_page: Callable[..., 
     assert page.locator(".tasks input:checked").count() == 3
 
 
-def test_boxes_without_a_script(writer: Writer, new_page: Callable[..., Page]) -> None:
+def test_boxes_without_a_script(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     writer.write("- [ ] ring the plumber\n- [ ] paint", DAY)
     page = opened(new_page, writer, java_script_enabled=False)
     page.get_by_role("checkbox", name="paint").check()
@@ -325,7 +325,7 @@ def test_boxes_without_a_script(writer: Writer, new_page: Callable[..., Page]) -
     expect(page.get_by_role("checkbox", name="ring")).not_to_be_checked()
 
 
-def test_alone_with_the_text(writer: Writer, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
+def test_alone_with_the_text(writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
     width = 390
     writer.write("An entry.", DAY)
     page = opened(new_page, writer)
@@ -352,5 +352,5 @@ def test_alone_with_the_text(writer: Writer, new_page: Callable[..., Page], axe:
     button.click()
     page.keyboard.press("Control+Enter")
     expect(page.locator("article.entry .prose").last).to_have_text("Three herons flew. Away.")
-    expect(page.locator("form.alone")).to_have_count(0)
+    expect(page.locator("form.focus-mode")).to_have_count(0)
     expect(field).to_be_focused()

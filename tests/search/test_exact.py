@@ -5,14 +5,14 @@ from pathlib import Path
 from llamora.search.embedder import Embedder
 from llamora.settings import Settings
 from scripts.bench.exact import run
-from scripts.bench.search_scale import pepys
+from scripts.bench.search_scale import read_pepys
 from tests.evaluation import evaluation_data
 
 SHORT = 600  # letters; entries of one passage, so that the vectors of 300 take seconds
 
 
 async def test_exact_phrases_and_words_of_old_entries_come_first(embedder: Embedder, tmp_path: Path) -> None:
-    texts = [text for _, text in pepys(evaluation_data("pepys")) if len(text) < SHORT][:300]
+    texts = [text for _, text in read_pepys(evaluation_data("pepys")) if len(text) < SHORT][:300]
     result = await run(texts, 10, Settings(), embedder, tmp_path)
     del result["indexed_s"]
     assert result == {

@@ -1,7 +1,7 @@
 // Completion in the line under the text: ":" and the beginning of a name offers emoji, "#" traces. The arrow keys choose,
 // Tab or Enter takes, Escape closes.
 
-import { type } from "./markup.js";
+import { type } from "./markdown.js";
 
 // The sign before the word -> (word) => what can take the place of both, by and by: {text, shown}.
 const sources = {
@@ -36,7 +36,7 @@ document.addEventListener("htmx:after:request", ({ detail: { ctx } }) => {
 });
 
 let open = null; // {field, start, choices, at}
-const list = Object.assign(document.createElement("div"), { id: "offers", className: "offers", role: "listbox" });
+const list = Object.assign(document.createElement("div"), { id: "offers", className: "completions", role: "listbox" });
 
 const before = ({ selectionStart: at, value }) => value.slice(Math.max(0, at - 40), at);
 
@@ -51,20 +51,20 @@ function wordAt(field) {
 function close() {
   if (!open) return;
   for (const name of ["aria-activedescendant", "aria-controls", "aria-autocomplete"]) open.field.removeAttribute(name);
-  list.parentNode?.classList.remove("offering");
+  list.parentNode?.classList.remove("has-completions");
   list.remove();
   open = null;
 }
 
 function show(field, start, choices) {
-  const foot = field.form?.querySelector(".foot");
+  const foot = field.form?.querySelector(".form-actions");
   if (!choices.length || !foot) return close();
   if (open?.field !== field) close();
   open = { field, start, choices, at: 0 };
-  list.ariaLabel = field.dataset.offers ?? "";
+  list.ariaLabel = field.dataset.completionsLabel ?? "";
   list.replaceChildren(...choices.map(optionOf));
   foot.append(list);
-  foot.classList.add("offering");
+  foot.classList.add("has-completions");
   field.ariaAutoComplete = "list";
   field.setAttribute("aria-controls", list.id);
   choose(0);
@@ -73,7 +73,7 @@ function show(field, start, choices) {
 const optionOf = ({ shown: textContent }, number) =>
   Object.assign(document.createElement("span"), {
     id: `offer-${number}`,
-    className: "word",
+    className: "text-button",
     role: "option",
     textContent,
   });
@@ -94,7 +94,7 @@ function take(number) {
 }
 
 document.addEventListener("input", async ({ target: field, isComposing }) => {
-  if (!field.matches?.("textarea[data-grows]") || isComposing) return;
+  if (!field.matches?.("textarea[data-autogrow]") || isComposing) return;
   const [, name] = before(field).match(/:([\p{L}\p{N}_+-]+):$/u) ?? [];
   if (name) return replaceName(field, name);
   const asked = wordAt(field);

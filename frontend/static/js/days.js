@@ -11,7 +11,7 @@ if (desk) {
   let timer;
   const look = () => {
     const left = Number(desk.dataset.ends) - (Date.now() + ahead);
-    for (const line of document.querySelectorAll(".turned")) line.hidden = left > 0;
+    for (const line of document.querySelectorAll(".new-day-note")) line.hidden = left > 0;
     clearTimeout(timer);
     timer = setTimeout(look, left > 0 ? Math.min(left + 20, LOOK_EVERY) : LOOK_EVERY);
   };
@@ -47,6 +47,6 @@ document.addEventListener("htmx:after:swap", ({ detail: { ctx } }) => {
   calendar.togglePopover(true);
   const here = location.pathname.replace("/d/today", "");
   const day = calendar.querySelector(here ? `[href="${here}"]` : "[aria-current]");
-  day?.classList.add("here");
-  (day ?? calendar.querySelector(".turns a")).focus();
+  day?.classList.add("focused-day");
+  (day ?? calendar.querySelector(".month-nav a")).focus();
 });

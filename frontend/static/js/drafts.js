@@ -4,13 +4,13 @@ const safe = new WeakMap(); // field -> its text as the server last had it
 let count = 0;
 
 const on = (name, listener) => document.addEventListener(name, (event) => listener(event.detail.ctx, event));
-const penOf = (field) => field.form?.elements.pen?.value;
+const formTokenOf = (field) => field.form?.elements.form_token?.value;
 const textIn = (field) => safe.get(field) ?? field.defaultValue;
 const isUnsafe = (field) => field.value !== textIn(field);
 const drafted = (ctx) => (ctx.sourceElement?.matches?.("[data-drafts]") ? ctx.sourceElement : null);
 
 /** What was sent has been kept for good, and what is left in the field is new. */
-export function kept(field) {
+export function markSaved(field) {
   safe.set(field, "");
   delete field.form.dataset.draft;
 }
@@ -29,7 +29,7 @@ on("htmx:config:request", (ctx, event) => {
   }
   count += 1;
   ctx.request.body.set("count", count);
-  ctx.draft = { field, text: field.value, pen: penOf(field) };
+  ctx.draft = { field, text: field.value, formToken: formTokenOf(field) };
   // A page that goes away may still send this much (https://fetch.spec.whatwg.org/#http-network-or-cache-fetch).
   const size = new URLSearchParams(ctx.request.body).toString().length;
   if (ctx.sourceEvent.type === "leaving" && size < 60_000) ctx.request.keepalive = true;
@@ -37,7 +37,7 @@ on("htmx:config:request", (ctx, event) => {
 
 on("htmx:after:request", (ctx) => {
   const { draft } = ctx;
-  if (!draft || ctx.response.status !== 204 || draft.pen !== penOf(draft.field)) return;
+  if (!draft || ctx.response.status !== 204 || draft.formToken !== formTokenOf(draft.field)) return;
   safe.set(draft.field, draft.text);
   if (draft.text.trim()) draft.field.form.dataset.draft = "";
   else delete draft.field.form.dataset.draft;
@@ -58,12 +58,12 @@ document.addEventListener("visibilitychange", () => document.visibilityState ===
 window.addEventListener("pagehide", saveNow);
 
 // Words that are nowhere but here are not lost to a closed tab without a question; they are on their way meanwhile.
-export function areNowhereElse() {
+export function hasUnsavedText() {
   const fields = [...document.querySelectorAll("textarea:not([readonly])")];
   return fields.some((field) => field.value.trim() && isUnsafe(field));
 }
 window.addEventListener("beforeunload", (event) => {
-  if (!areNowhereElse()) return;
+  if (!hasUnsavedText()) return;
   saveNow();
   event.preventDefault();
 });

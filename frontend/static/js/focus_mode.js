@@ -1,16 +1,16 @@
 // Around the text one writes: focus mode, the number of its words when asked, and a keyboard that takes the screen.
 
 /** All but the text goes, until Escape, until the text is kept, or until the focus goes elsewhere. */
-export function beAlone(form, isAlone) {
-  form.classList.toggle("alone", isAlone);
-  form.querySelector("[data-does=alone]")?.setAttribute("aria-pressed", String(isAlone));
+export function setFocusMode(form, isAlone) {
+  form.classList.toggle("focus-mode", isAlone);
+  form.querySelector("[data-action=alone]")?.setAttribute("aria-pressed", String(isAlone));
   if (isAlone) form.querySelector("textarea").focus();
 }
 
 /** Leaves focus mode; whether there was anything to leave. */
-export function comeBack() {
-  const form = document.querySelector("form.alone");
-  if (form) beAlone(form, false);
+export function leaveFocusMode() {
+  const form = document.querySelector("form.focus-mode");
+  if (form) setFocusMode(form, false);
   return Boolean(form);
 }
 
@@ -20,7 +20,7 @@ function countWords(text, lang) {
 }
 
 const does = {
-  alone: (button) => beAlone(button.form, !button.form.classList.contains("alone")),
+  alone: (button) => setFocusMode(button.form, !button.form.classList.contains("focus-mode")),
   count(button) {
     const field = button.form.querySelector("textarea");
     const { selectionStart, selectionEnd, value } = field;
@@ -32,8 +32,8 @@ const does = {
 };
 
 document.addEventListener("click", ({ target }) => {
-  const button = target.closest("button[data-does]");
-  does[button?.dataset.does]?.(button);
+  const button = target.closest("button[data-action]");
+  does[button?.dataset.action]?.(button);
 });
 
 document.addEventListener("input", ({ target }) => {
@@ -42,11 +42,11 @@ document.addEventListener("input", ({ target }) => {
 });
 
 document.addEventListener("focusout", ({ target, relatedTarget }) => {
-  const form = target.closest("form.alone");
-  if (form && relatedTarget && !form.contains(relatedTarget)) beAlone(form, false);
+  const form = target.closest("form.focus-mode");
+  if (form && relatedTarget && !form.contains(relatedTarget)) setFocusMode(form, false);
 });
 
-document.addEventListener("htmx:after:swap", ({ detail: { ctx } }) => ctx.sent && ctx.response?.raw.ok && comeBack());
+document.addEventListener("htmx:after:swap", ({ detail: { ctx } }) => ctx.sent && ctx.response?.raw.ok && leaveFocusMode());
 
 // Where a keyboard lies over the page instead of making it smaller (iOS), what is written stays above it.
 const seen = window.visualViewport;

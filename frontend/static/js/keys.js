@@ -1,6 +1,6 @@
 // Keys: none takes one from the browser, and none but Escape and Ctrl+Enter does anything while writing.
 
-import { beAlone, comeBack } from "./desk.js";
+import { setFocusMode, leaveFocusMode } from "./focus_mode.js";
 
 const isMac = /mac|iphone|ipad/i.test(navigator.userAgentData?.platform ?? navigator.platform);
 if (isMac) document.documentElement.dataset.keys = "mac";
@@ -28,29 +28,29 @@ function ofEntry(selector) {
 }
 
 // What a key does: the element it needs, and what is done with it. Any other key presses what bears it as `data-key`.
-const deeds = {
+const actions = {
   "/": [() => find(".bar"), search],
   "?": [() => find("#shortcuts"), (sheet) => sheet.showModal()],
   n: [() => find("#write"), (field) => field.focus()],
-  f: [() => find("#composer"), (form) => beAlone(form, true)],
+  f: [() => find("#composer"), (form) => setFocusMode(form, true)],
   e: [() => ofEntry("[href$='/edit']"), (link) => link.click()],
   r: [() => ofEntry("[formaction$='/replies']"), (button) => button.click()],
 };
 const other = (key) => [() => find(`[data-key="${key}"]`), (element) => element.click()];
-const deedOf = (key) => (Object.hasOwn(deeds, key) ? deeds[key] : other(key));
+const actionOf = (key) => (Object.hasOwn(actions, key) ? actions[key] : other(key));
 
 /** Whether a key does anything on this page. */
-export const can = (key) => Boolean(deedOf(key)[0]());
+export const can = (key) => Boolean(actionOf(key)[0]());
 
 export function press(key) {
-  const [find, does] = deedOf(key);
+  const [find, does] = actionOf(key);
   const element = find();
   if (element) does(element);
 }
 
 /** Stops a reply that is being written, else closes what was opened last. */
 function stopOrClose(target) {
-  if (comeBack()) return;
+  if (leaveFocusMode()) return;
   const stops = document.querySelectorAll("[data-stop]");
   if (stops.length) return stops[stops.length - 1].click();
   const opened = target.closest?.("details[open]");

@@ -12,7 +12,7 @@ let known = new Set(); // what was listed before: what never was may have been w
 
 const on = (name, listener) => document.addEventListener(name, (event) => listener(event.detail.ctx));
 const shown = (id) => document.getElementById(`e-${id}`);
-const tracesOf = (id, within = document) => within.querySelector(`#traces-${id}`);
+const tagsOf = (id, within = document) => within.querySelector(`#tags-${id}`);
 const threadOf = (element) => element.querySelector(":scope > .body > .thread");
 const actionsOf = (element) => element.querySelector(":is(:scope, :scope > .body) > .actions");
 const fieldsOf = (element) => [...element.querySelectorAll("textarea")];
@@ -21,7 +21,7 @@ const isOwn = (element) => (field) => field.closest("[id^='e-']") === element;
 
 for (const { id } of entries?.querySelectorAll("article[id^='e-']") ?? []) known.add(id.slice(2));
 
-export function keepUp(heard) {
+export function applyListing(heard) {
   listing = heard;
   step();
 }
@@ -32,19 +32,19 @@ function takeOut(element) {
   const beside =
     element.nextElementSibling ?? element.previousElementSibling ?? element.parentElement.closest("article");
   element.remove();
-  const next = beside?.querySelector("[data-returns]") ?? document.getElementById("write");
+  const next = beside?.querySelector("[data-focus-target]") ?? document.getElementById("write");
   if (held) next?.focus({ preventScroll: true });
 }
 
 function differs([id, revision]) {
   const element = shown(id);
   if (!element) return true;
-  if (!revision || element.querySelector(":scope > .said > [data-streams]")) return false; // it tells by itself
+  if (!revision || element.querySelector(":scope > .reply-body > [data-streams]")) return false; // it tells by itself
   if (fieldsOf(element).filter(isOwn(element)).some(isTouched)) return false; // keeping it will show both
   return !(element.dataset.revision >= revision);
 }
 
-const isRetraced = ([id, , , mark]) => (tracesOf(id)?.dataset.mark ?? mark) !== mark;
+const hasOtherTags = ([id, , , mark]) => (tagsOf(id)?.dataset.fingerprint ?? mark) !== mark;
 
 function step() {
   if (!listing || writing || asking) return;
@@ -58,7 +58,7 @@ function step() {
     else takeOut(element);
   }
   known = ids;
-  const wanted = heard.filter((item) => differs(item) || isRetraced(item)).map(([id]) => `e=${id}`);
+  const wanted = heard.filter((item) => differs(item) || hasOtherTags(item)).map(([id]) => `e=${id}`);
   if (!wanted.length) return;
   asking = true;
   htmx.ajax("GET", `/d/${day}/entries?${wanted.join("&")}`, { source: entries, swap: "none", heard });
@@ -93,18 +93,18 @@ function place(heard, html) {
     const container = id === root ? entries : document.getElementById(`thread-${root}`);
     const made = fresh.content.querySelector(`#e-${id}`);
     if (made && container && differs(item)) put(made, shown(id), container, last.get(container));
-    else if (made && isRetraced(item)) retrace(tracesOf(id), tracesOf(id, made));
+    else if (made && hasOtherTags(item)) replaceTags(tagsOf(id), tagsOf(id, made));
     if (shown(id)) last.set(container, shown(id));
   }
 }
 
 /** Only their list: what was just taken off or is suggested stays beside it. */
-function retrace(old, made) {
-  const list = ":scope > ul:not(.suggested)";
+function replaceTags(old, made) {
+  const list = ":scope > ul:not(.suggested-tags)";
   const held = old.querySelector(`${list} :focus`)?.href;
   old.querySelector(list)?.remove();
   old.prepend(...made.querySelectorAll(list));
-  old.dataset.mark = made.dataset.mark;
+  old.dataset.fingerprint = made.dataset.fingerprint;
   if (held) [...old.querySelectorAll("a")].find((chip) => chip.href === held)?.focus({ preventScroll: true });
 }
 
@@ -112,7 +112,7 @@ function put(made, old, container, before) {
   const held = old?.contains(document.activeElement) && !threadOf(old)?.contains(document.activeElement);
   // Somebody may be answering in the thread, or naming a trace under the text: what they write in stays where it is, and
   // only what stands around it is new.
-  const names = old && actionsOf(made) ? [...old.querySelectorAll(".tracing input[name=name]")] : [];
+  const names = old && actionsOf(made) ? [...old.querySelectorAll(".tag-form input[name=name]")] : [];
   const isNaming = names.filter(isOwn(old)).some(isTouched);
   const stays = [isNaming && actionsOf(old), old && threadOf(made) && threadOf(old)].filter(Boolean);
   if (stays.length) {
@@ -135,6 +135,6 @@ function put(made, old, container, before) {
   else container.prepend(made);
   htmx.process(made);
   if (held && !made.contains(document.activeElement)) {
-    made.querySelector("[data-returns]")?.focus({ preventScroll: true });
+    made.querySelector("[data-focus-target]")?.focus({ preventScroll: true });
   }
 }

@@ -3,8 +3,8 @@
 import { can, press } from "./keys.js";
 
 const palette = document.getElementById("palette");
-const field = document.getElementById("reach");
-const list = document.getElementById("ways");
+const field = document.getElementById("palette-query");
+const list = document.getElementById("palette-results");
 const options = () => [...list.querySelectorAll("[role=option]")];
 let at = 0;
 
@@ -20,7 +20,7 @@ function open() {
   field.value = "";
   palette.showModal();
   htmx.process(field); // a key may come before htmx has looked at the page
-  field.dispatchEvent(new Event("reach"));
+  field.dispatchEvent(new Event("palette-open"));
 }
 
 document.addEventListener("keydown", (event) => {

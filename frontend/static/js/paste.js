@@ -1,8 +1,8 @@
 // Rich text that is pasted becomes Markdown. It is read in a document that shows, runs and fetches nothing.
 
-import { isAddress, link, type } from "./markup.js";
+import { isAddress, link, type } from "./markdown.js";
 
-const TELLING = "b,strong,i,em,a[href],h1,h2,h3,h4,h5,h6,li,blockquote,code,pre,table,hr,s,del,[data-style]";
+const FORMATTED = "b,strong,i,em,a[href],h1,h2,h3,h4,h5,h6,li,blockquote,code,pre,table,hr,s,del,[data-style]";
 const IGNORED = /^(script|style|title|meta|link|head|template|svg|object|iframe|button|select)$/i;
 const WORD_ITEM = /mso-list:\s*\S+\s+level(\d)/; // Word has no lists but paragraphs that look like one
 const BLOCK =
@@ -20,13 +20,13 @@ export function markdownOf(html) {
   // Attributes of style would be refused, and complained of, by the policy of the page.
   const tame = html.replace(/<style[\s\S]*?<\/style>/gi, "").replace(/\sstyle=/gi, " data-style=");
   const { body } = new DOMParser().parseFromString(tame, "text/html");
-  const isTelling = [...body.querySelectorAll(TELLING)].some(
+  const isFormatted = [...body.querySelectorAll(FORMATTED)].some(
     (element) =>
       !element.matches("[data-style]:is(span,p,div)") ||
       marksOf(element).length ||
       WORD_ITEM.test(element.dataset.style),
   );
-  return isTelling ? blocks(body).join("\n\n") : "";
+  return isFormatted ? blocks(body).join("\n\n") : "";
 }
 
 function blocks(parent) {
@@ -136,7 +136,7 @@ function inline(node) {
 
 document.addEventListener("paste", (event) => {
   const field = event.target;
-  if (!field.matches?.("textarea[data-grows]")) return;
+  if (!field.matches?.("textarea[data-autogrow]")) return;
   const plain = event.clipboardData.getData("text/plain").trim();
   const html = event.clipboardData.getData("text/html");
   if (isAddress(plain) && field.selectionStart !== field.selectionEnd) link(field, plain);

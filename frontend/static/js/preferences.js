@@ -5,7 +5,7 @@ const root = document.documentElement;
 let settled = 0; // until then the server may tell what was before what was just chosen here
 
 /** How pages look and what keys do, as the server tells it: attributes of the document. */
-export function applyLook(look, isHeard) {
+export function applyPreferences(look, isHeard) {
   if (isHeard && Date.now() < settled) return;
   // Only what differs: each of them styles the whole page anew.
   for (const [name, value] of Object.entries(look)) if (root.dataset[name] !== value) root.dataset[name] = value;
@@ -20,7 +20,7 @@ document.addEventListener("change", ({ target }) => {
   const name = target.closest("[data-settings]") && ATTRIBUTES[target.name];
   if (!name) return;
   settled = Date.now() + 2000;
-  applyLook({ ...root.dataset, [name]: target.value });
+  applyPreferences({ ...root.dataset, [name]: target.value });
 });
 
 document.addEventListener("htmx:config:request", ({ detail: { ctx } }) => {

@@ -4,7 +4,7 @@ const told = new Map(); // reply id -> how many characters were read out
 let following = false;
 
 const idOf = (event) => event.detail.connection?.url.match(/^\/r\/([^/]+)\/events/)?.[1];
-const room = () => document.querySelector(".desk")?.offsetHeight ?? 0;
+const room = () => document.querySelector(".composer-bar")?.offsetHeight ?? 0;
 
 const { follows: AWAY } = document.body.dataset;
 

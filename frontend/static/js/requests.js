@@ -1,6 +1,6 @@
 // Around every request that htmx makes: the CSRF token, where a refusal is said, and where the focus goes.
 
-import { kept } from "./drafts.js";
+import { markSaved } from "./drafts.js";
 
 // Sentences come with the page, in its language.
 const { out: OUT, away: AWAY, failed: FAILED } = document.body.dataset;
@@ -42,7 +42,7 @@ document.addEventListener(
 
 on("htmx:config:request", (ctx) => {
   ctx.request.headers["X-CSRF-Token"] = csrfToken();
-  const field = ctx.sourceElement.matches("form") && ctx.sourceElement.querySelector("[data-empties]");
+  const field = ctx.sourceElement.matches("form") && ctx.sourceElement.querySelector("[data-clear-on-send]");
   if (field) ctx.sent = { field, text: field.value };
 });
 
@@ -67,7 +67,7 @@ export function hold(scroll, frames = 8) {
 }
 
 /** The end of what was opened, or came into what is open, does not stay hidden under the composer. */
-export function bringUp(details) {
+export function revealEnd(details) {
   if (details) hold(() => details.lastElementChild.scrollIntoView({ block: "nearest" }));
 }
 
@@ -89,7 +89,7 @@ on("htmx:after:swap", (ctx) => {
     // Only what was sent goes: a word typed meanwhile stays.
     const { field, text } = sent;
     field.value = field.value.startsWith(text) ? field.value.slice(text.length) : field.value;
-    kept(field);
+    markSaved(field);
     field.dispatchEvent(new Event("input", { bubbles: true }));
     const details = field.closest("details");
     if (details) {
@@ -101,7 +101,7 @@ on("htmx:after:swap", (ctx) => {
   }
   // What had the focus is gone with the old part: its successor takes it.
   if (held && document.activeElement === document.body) {
-    document.getElementById(held)?.querySelector("[data-returns]")?.focus({ preventScroll: true });
+    document.getElementById(held)?.querySelector("[data-focus-target]")?.focus({ preventScroll: true });
   }
-  if (ctx.sourceElement.matches(".word, .more, .tracing")) bringUp(document.activeElement.closest(".more"));
+  if (ctx.sourceElement.matches(".word, .more, .tag-form")) revealEnd(document.activeElement.closest(".more"));
 });

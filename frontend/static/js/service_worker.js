@@ -2,7 +2,7 @@ document.querySelector("[data-print]")?.addEventListener("click", () => window.p
 
 // A worker that keeps a page for when the server is away; only who is signed in gets it, so that the first page asks for
 // no more than it shows.
-if (document.body.classList.contains("is-in")) {
+if (document.body.classList.contains("signed-in")) {
   // Without it the page is as good.
   window.addEventListener("load", () => navigator.serviceWorker?.register("/sw.js").catch(() => {}));
 }

@@ -1,12 +1,12 @@
 // A page of somebody who is no longer signed in must not go on showing what it shows.
 
-import { areNowhereElse } from "./drafts.js";
-import { keepUp } from "./instep.js";
-import { applyLook } from "./settings.js";
+import { hasUnsavedText } from "./drafts.js";
+import { applyListing } from "./live_updates.js";
+import { applyPreferences } from "./preferences.js";
 
-const isIn = document.body.classList.contains("is-in");
+const isIn = document.body.classList.contains("signed-in");
 const tabs = new BroadcastChannel("llamora-session"); // says only that something ended, never what
-const page = document.querySelector("[data-told]"); // what is told of this page
+const page = document.querySelector("[data-subscription]"); // what is told of this page
 let watch;
 
 // Without a sign of the writer, in any tab, the server locks after this time; it hears of signs in steps.
@@ -30,30 +30,30 @@ function empty() {
 function listen() {
   watch?.close();
   if (document.visibilityState === "hidden") return;
-  watch = new EventSource(`/session/events?${page?.dataset.told ?? ""}`);
-  watch.addEventListener("page", ({ data }) => keepUp(JSON.parse(data)));
-  watch.addEventListener("month", ({ data }) => data !== page.dataset.mark && page.dispatchEvent(new Event("changed")));
-  watch.addEventListener("look", ({ data }) => applyLook(JSON.parse(data), true));
+  watch = new EventSource(`/session/events?${page?.dataset.subscription ?? ""}`);
+  watch.addEventListener("page", ({ data }) => applyListing(JSON.parse(data)));
+  watch.addEventListener("month", ({ data }) => data !== page.dataset.fingerprint && page.dispatchEvent(new Event("changed")));
+  watch.addEventListener("look", ({ data }) => applyPreferences(JSON.parse(data), true));
   watch.addEventListener("ended", empty);
   // A session that ended while nobody listened, such as with the server. Then words that are nowhere but here are
   // worth more than an empty screen: they say themselves how to keep them.
-  watch.addEventListener("out", () => (areNowhereElse() ? watch.close() : empty()));
+  watch.addEventListener("out", () => (hasUnsavedText() ? watch.close() : empty()));
 }
 
-function tellOrEmpty() {
+function reportActivityOrClear() {
   // The page goes by itself where nobody tells it to: it is hidden, or the server is away.
   if (Date.now() - used > idle + 2 * step) return empty();
   if (used <= told) return;
   told = Date.now();
   tabs.postMessage("here");
-  document.getElementById("here")?.dispatchEvent(new Event("here"));
+  document.getElementById("keep-alive")?.dispatchEvent(new Event("keep-alive"));
 }
 
 if (isIn) {
   for (const sign of ["keydown", "pointerdown", "pointermove", "wheel", "scroll"]) {
     window.addEventListener(sign, () => (used = Date.now()), { capture: true, passive: true });
   }
-  setInterval(tellOrEmpty, step);
+  setInterval(reportActivityOrClear, step);
   tabs.addEventListener("message", ({ data }) => {
     if (data === "here") {
       used = Date.now();

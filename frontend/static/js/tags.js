@@ -6,7 +6,7 @@ let open = null; // {chip, brief}
 let timer;
 let touched = false; // whether the pointer that pressed last was a finger
 
-const chipOf = (target) => target.closest?.("a[data-trace]");
+const chipOf = (target) => target.closest?.("a[data-tag]");
 const isWithin = (target) => Boolean(open) && (open.chip.contains(target) || open.brief.contains(target));
 
 function close() {
@@ -34,7 +34,7 @@ function show(chip) {
   close();
   const entry = chip.closest("[id^='e-']")?.id.slice(2);
   const brief = document.createElement("div");
-  Object.assign(brief, { className: "brief", popover: "manual", role: "group", ariaLabel: chip.textContent });
+  Object.assign(brief, { className: "tag-popover", popover: "manual", role: "group", ariaLabel: chip.textContent });
   // What people wrote is fenced from HTMX, so there it stands after it; Tab leads into it either way.
   (chip.closest("[hx-ignore]") ?? chip).after(brief);
   open = { chip, brief };

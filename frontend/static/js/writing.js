@@ -1,11 +1,11 @@
 // Fields that people write in.
 
-import { bringUp } from "./requests.js";
+import { revealEnd } from "./requests.js";
 
 // Older browsers do not let a field grow with its text by CSS alone.
 if (!CSS.supports("field-sizing", "content")) {
   const grow = () => {
-    for (const field of document.querySelectorAll("[data-grows]")) {
+    for (const field of document.querySelectorAll("[data-autogrow]")) {
       field.style.height = "auto";
       field.style.height = `${field.scrollHeight}px`;
     }
@@ -17,16 +17,16 @@ if (!CSS.supports("field-sizing", "content")) {
 // Today opens with the pen in hand, but not with a keyboard over half the screen, nor over what was jumped to.
 // The attribute `autofocus` would scroll a long day to its end.
 if (!location.hash && matchMedia("(pointer: fine)").matches) {
-  document.querySelector("[data-first]")?.focus({ preventScroll: true });
+  document.querySelector("[data-autofocus]")?.focus({ preventScroll: true });
 }
 
 document.addEventListener(
   "toggle",
   ({ target }) => {
     if (!target.matches("details[open]")) return;
-    const field = target.querySelector("textarea, .tracing [name=name]");
+    const field = target.querySelector("textarea, .tag-form [name=name]");
     if (field && !field.defaultValue) field.focus(); // with a draft in it, it stood open from the beginning
-    if (target.contains(document.activeElement)) bringUp(target);
+    if (target.contains(document.activeElement)) revealEnd(target);
   },
   true,
 );

@@ -13,9 +13,17 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from llamora import dates
 from llamora.app import assets, i18n, security
 from llamora.app.i18n import gettext as _
-from llamora.app.pages import TEMPLATES, field, is_fragment, know_writer, new_pen, page, see_other
+from llamora.app.pages import (
+    TEMPLATES_EXTENSION,
+    field,
+    is_fragment,
+    load_profile,
+    new_form_token,
+    redirect_303,
+    render_template,
+)
 from llamora.app.routes import blueprints
-from llamora.app.services.container import EXTENSION, AppLifecycle, AppServices, Shared, get_services
+from llamora.app.services.container import EXTENSION, AppLifecycle, AppServices, SharedState, get_services
 from llamora.journal.accounts import AccountError
 from llamora.journal.profile import zone_or_utc
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision, StorageError
@@ -29,17 +37,17 @@ logger = getLogger(__name__)
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
-FORM_GROWTH = 3  # a byte of text is at most three in a posted form
+FORM_ENCODING_FACTOR = 3  # a byte of text is at most three in a posted form
 
 
-def create_app(settings: Settings | None = None, *, dev: bool = False, shared: Shared | None = None) -> Quart:
+def create_app(settings: Settings | None = None, *, dev: bool = False, shared: SharedState | None = None) -> Quart:
     """Build the app. `dev` serves the front end as it is written; `shared` is given to workers of one server.
 
     Raises SettingsError when no settings are given and those found are wrong.
     """
     settings = settings or load_settings()
     app = Quart("llamora.app", static_folder=None, template_folder="templates")
-    app.config["MAX_CONTENT_LENGTH"] = settings.entries.max_bytes * FORM_GROWTH + 65_536
+    app.config["MAX_CONTENT_LENGTH"] = settings.entries.max_bytes * FORM_ENCODING_FACTOR + 65_536
     app.config["TEMPLATES_AUTO_RELOAD"] = dev
     services = AppServices.create(settings, shared)
     app.extensions[EXTENSION] = services
@@ -48,12 +56,12 @@ def create_app(settings: Settings | None = None, *, dev: bool = False, shared: S
     app.extensions["llamora.lifecycle"] = lifecycle
     app.before_serving(lifecycle.start)
     app.after_serving(lifecycle.stop)
-    files = assets.Assets(resource("frontend"), dev=dev)
-    security.install(app)
-    app.before_request(know_writer)
-    _templates(app, files)
-    _errors(app)
-    app.register_blueprint(assets.blueprint(files))
+    assets_index = assets.Assets(resource("frontend"), dev=dev)
+    security.init_app(app)
+    app.before_request(load_profile)
+    _init_templates(app, assets_index)
+    _init_error_handlers(app)
+    app.register_blueprint(assets.create_blueprint(assets_index))
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
 
@@ -61,28 +69,28 @@ def create_app(settings: Settings | None = None, *, dev: bool = False, shared: S
     async def healthz() -> Response:  # pyright: ignore[reportUnusedFunction] -- registered by the decorator
         return Response("ok", mimetype="text/plain")
 
-    app.asgi_app = _http_only(app.asgi_app)  # type: ignore[method-assign] -- the place that Quart gives for it
+    app.asgi_app = reject_websockets(app.asgi_app)  # type: ignore[method-assign] -- the place that Quart gives for it
     return app
 
 
-def _http_only(asgi: ASGIApp) -> ASGIApp:
+def reject_websockets(inner: ASGIApp) -> ASGIApp:
     """Refuses WebSockets: nothing here speaks them, and the edge rules are for requests."""
 
-    async def admitted(scope: Any, receive: Any, send: Any) -> None:
+    async def http_only_app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
         else:
-            await asgi(scope, receive, send)
+            await inner(scope, receive, send)
 
-    return admitted
+    return http_only_app
 
 
-def _templates(app: Quart, files: assets.Assets) -> None:
-    app.add_template_global(files.url, "asset")
+def _init_templates(app: Quart, assets_index: assets.Assets) -> None:
+    app.add_template_global(assets_index.url, "asset")
     app.add_template_global(security.csrf_field, "csrf_field")
-    app.add_template_global(new_pen, "new_pen")
-    app.add_template_filter(_time, "clock")
-    app.add_template_filter(_day_there, "day_in")
+    app.add_template_global(new_form_token, "new_form_token")
+    app.add_template_filter(_local_time, "local_time")
+    app.add_template_filter(_local_day, "local_day")
     app.add_template_filter(i18n.day_words, "day_words")
     app.add_template_filter(i18n.short_day, "short_day")
     app.add_template_filter(i18n.weekday, "weekday")
@@ -91,106 +99,113 @@ def _templates(app: Quart, files: assets.Assets) -> None:
     app.add_template_filter(i18n.month_name, "month_name")
     app.add_template_filter(i18n.month_short, "month_short")
     app.add_template_filter(i18n.number_words, "number")
-    app.add_template_filter(i18n.said, "said")
+    app.add_template_filter(i18n.translate, "translate")
     app.add_template_filter(strip_markdown, "plain")
-    app.add_template_filter(_phrase, "phrase")
+    app.add_template_filter(_as_phrase, "phrase")
     app.add_template_global(i18n.range_words, "range_words")
-    app.add_template_global(i18n.current, "language")
+    app.add_template_global(i18n.current_language, "language")
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.add_extension("jinja2.ext.i18n")
     app.jinja_env.policies["ext.i18n.trimmed"] = True
     # What `install_gettext_callables(newstyle=True)` does, at a third of its cost a message.
     app.jinja_env.newstyle_gettext = True  # type: ignore[attr-defined] -- an attribute of the extension
-    said: dict[str, Any] = {"_": i18n.shown, "gettext": i18n.shown, "ngettext": i18n.counted}
-    app.jinja_env.globals.update(said)  # pyright: ignore[reportUnknownMemberType] -- half typed there
+    gettext_globals: dict[str, Any] = {
+        "_": i18n.gettext_markup,
+        "gettext": i18n.gettext_markup,
+        "ngettext": i18n.ngettext_markup,
+    }
+    app.jinja_env.globals.update(gettext_globals)  # pyright: ignore[reportUnknownMemberType] -- half typed there
     # No template waits for anything: written as a plain function, one takes two thirds of the time.
-    app.extensions[TEMPLATES] = app.jinja_env.overlay(enable_async=False)
+    app.extensions[TEMPLATES_EXTENSION] = app.jinja_env.overlay(enable_async=False)
 
 
-def _time(instant: datetime, zone: str) -> str:
+def _local_time(instant: datetime, zone: str) -> str:
     return i18n.time_words(instant, dates.parse_zone(zone_or_utc(zone)))
 
 
-def _phrase(sentence: str) -> str:
+def _as_phrase(sentence: str) -> str:
     """A sentence as a part of a line: without its capital and its full stop."""
     return (sentence[:1].lower() + sentence[1:]).rstrip(".")
 
 
-def _day_there(instant: datetime, zone: str) -> date:
+def _local_day(instant: datetime, zone: str) -> date:
     return dates.day_of(instant, dates.parse_zone(zone_or_utc(zone)))
 
 
-def _errors(app: Quart) -> None:
+def _init_error_handlers(app: Quart) -> None:
     """Every failure is a sentence, and no words of the writer are lost with it."""
 
     @app.errorhandler(KeyringClosed)  # it was locked while this was under way
-    @app.errorhandler(security.SignInNeeded)
-    async def sign_in_needed(_error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
-        if request.method in security.UNSAFE or is_fragment():
-            return await _problem(
+    @app.errorhandler(security.SignInRequired)
+    async def sign_in_required(_error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
+        if request.method in security.UNSAFE_METHODS or is_fragment():
+            return await _error_page(
                 401, _("You were signed out"), "Sign in again in another tab, then do this once more."
             )
-        return see_other(f"/sign-in?next={quote(request.path)}" if request.path.startswith("/d/") else "/sign-in")
+        return redirect_303(f"/sign-in?next={quote(request.path)}" if request.path.startswith("/d/") else "/sign-in")
 
-    @app.errorhandler(security.AlreadyIn)
-    async def already_in(_error: security.AlreadyIn) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return see_other("/you")
+    @app.errorhandler(security.AlreadySignedIn)
+    async def already_signed_in(_error: security.AlreadySignedIn) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return redirect_303("/you")
 
-    @app.errorhandler(security.Refused)
-    async def refused(error: security.Refused) -> Response:  # pyright: ignore[reportUnusedFunction]
+    @app.errorhandler(security.RequestRejected)
+    async def request_rejected(error: security.RequestRejected) -> Response:  # pyright: ignore[reportUnusedFunction]
         if error.status == 400:  # a foreign host name gets no page, and no cookie
             return Response(error.sentence, status=400, mimetype="text/plain")
-        return await _problem(error.status, _("Not carried out"), error.sentence, error.readable)
+        return await _error_page(error.status, _("Not carried out"), error.sentence, error.is_body_readable)
 
     @app.errorhandler(NotFound)
     async def not_found(error: NotFound) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await _problem(404, _("Not here"), str(error))
+        return await _error_page(404, _("Not here"), str(error))
 
     @app.errorhandler(DiskFull)
     async def disk_full(error: DiskFull) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await _problem(507, _("The disk is full"), str(error))
+        return await _error_page(507, _("The disk is full"), str(error))
 
     @app.errorhandler(StaleRevision)
-    async def stale(error: StaleRevision) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await _problem(409, _("Changed elsewhere"), str(error))
+    async def stale_revision(error: StaleRevision) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await _error_page(409, _("Changed elsewhere"), str(error))
 
     @app.errorhandler(AccountError)
-    async def account(error: AccountError) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await _problem(422, _("Not carried out"), str(error))
+    async def account_error(error: AccountError) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await _error_page(422, _("Not carried out"), str(error))
 
     @app.errorhandler(StorageError)
-    async def storage(error: StorageError) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await _problem(503, _("The journal cannot be reached"), str(error))
+    async def storage_error(error: StorageError) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await _error_page(503, _("The journal cannot be reached"), str(error))
 
     @app.errorhandler(SealError)
-    async def seal(error: SealError) -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def seal_error(error: SealError) -> Response:  # pyright: ignore[reportUnusedFunction]
         logger.error("a record could not be opened (%s)", type(error).__name__)
-        return await _problem(
+        return await _error_page(
             500, _("A record could not be opened"), "It is damaged or not where it belongs. Nothing was removed."
         )
 
     @app.errorhandler(RequestEntityTooLarge)
     async def too_large(_error: RequestEntityTooLarge) -> Response:  # pyright: ignore[reportUnusedFunction]
-        if not security.TAKES_TEXT.fullmatch(request.path):
-            return await _problem(413, _("Too long"), "This is longer than anything that belongs here.", False)
-        most = get_services().settings.entries.max_bytes / 1_000_000
-        return await _problem(
-            413, _("Too long"), f"This is longer than the {most:g} MB an entry can hold. Keep it as two.", False
+        if not security.LARGE_BODY_PATHS.fullmatch(request.path):
+            return await _error_page(413, _("Too long"), "This is longer than anything that belongs here.", False)
+        max_megabytes = get_services().settings.entries.max_bytes / 1_000_000
+        return await _error_page(
+            413,
+            _("Too long"),
+            f"This is longer than the {max_megabytes:g} MB an entry can hold. Keep it as two.",
+            False,
         )
 
     @app.errorhandler(HTTPException)
-    async def http(error: HTTPException) -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def http_error(error: HTTPException) -> Response:  # pyright: ignore[reportUnusedFunction]
         code = error.code or 500
         if code == 404:
-            return await _problem(404, _("Not here"), "There is no page at this address.", False)
-        return await _problem(
+            return await _error_page(404, _("Not here"), "There is no page at this address.", False)
+        return await _error_page(
             code, _("Not carried out"), f"The request was not one the journal understands ({code}).", False
         )
 
     @app.errorhandler(Exception)
-    async def anything(error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def unexpected_error(error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
         logger.error("unexpected %s at %s", type(error).__name__, error_location(error))
-        return await _problem(
+        return await _error_page(
             500,
             _("Something went wrong"),
             "Something went wrong inside Llamora. What was kept is safe; try again.",
@@ -198,19 +213,27 @@ def _errors(app: Quart) -> None:
         )
 
 
-async def _problem(status: int, title: str, sentence: str, with_words: bool = True) -> Response:
+async def _error_page(status: int, title: str, sentence: str, with_text: bool = True) -> Response:
     """A page with the sentence, and with what was written; HTMX shows the sentence beside the control instead."""
-    unsafe = request.method in security.UNSAFE and not is_fragment()
-    words = await field("text") if with_words and unsafe else ""
-    if words:
-        again = await security.sent_with("text")
-        return await page(
-            "pages/not_kept.html", status, sentence=sentence, words=words, path="", sign_in=status == 401, **again
+    is_form_post = request.method in security.UNSAFE_METHODS and not is_fragment()
+    submitted_text = await field("text") if with_text and is_form_post else ""
+    if submitted_text:
+        form = await security.replayable_form("text")
+        return await render_template(
+            "pages/not_saved.html",
+            status,
+            sentence=sentence,
+            words=submitted_text,
+            path="",
+            sign_in=status == 401,
+            **form,
         )
-    return await page("pages/error.html", status=status, title=title, sentence=sentence, what_to_do=_what_to_do(status))
+    return await render_template(
+        "pages/error.html", status=status, title=title, sentence=sentence, advice=_advice(status)
+    )
 
 
-def _what_to_do(status: int) -> str:
+def _advice(status: int) -> str:
     """What to do about a failure whose sentence says only what happened."""
     match status:
         case 404:

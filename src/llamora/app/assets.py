@@ -11,9 +11,9 @@ from quart import Blueprint, Response, request, send_file  # pyright: ignore[rep
 logger = getLogger(__name__)
 
 ENCODINGS = (("br", ".br"), ("gzip", ".gz"))
-OFFLINE = "/offline"
-FACES = ("fonts/vendor/literata.woff2", "fonts/vendor/instrument-sans.woff2")
-FOREVER = "public, max-age=31536000, immutable"
+OFFLINE_PATH = "/offline"
+FONT_FILES = ("fonts/vendor/literata.woff2", "fonts/vendor/instrument-sans.woff2")
+IMMUTABLE_CACHE_CONTROL = "public, max-age=31536000, immutable"
 
 
 class Assets:
@@ -44,10 +44,12 @@ class Assets:
                 return None  # too long, or not a name at all
         return None
 
-    def shell(self) -> list[str]:
+    def shell_urls(self) -> list[str]:
         """The addresses of the style, the faces and the mark: what the page for when the server is away is set with."""
-        styles = sorted(file.name for file in self._static.glob("css/*.css")) if not self._manifest else ["main.css"]
-        names = [*(f"css/{name}" for name in styles), *FACES, "favicon.svg"]
+        style_names = (
+            sorted(file.name for file in self._static.glob("css/*.css")) if not self._manifest else ["main.css"]
+        )
+        names = [*(f"css/{name}" for name in style_names), *FONT_FILES, "favicon.svg"]
         return [self.url(name) for name in names]
 
     def content(self, address: str) -> bytes:
@@ -60,29 +62,31 @@ class Assets:
         return name in self._manifest.values()
 
 
-def blueprint(assets: Assets) -> Blueprint:
+def create_blueprint(assets: Assets) -> Blueprint:
     """The route that serves them."""
-    made = Blueprint("assets", __name__)
+    routes = Blueprint("assets", __name__)
 
-    @made.get("/static/<path:name>")
+    @routes.get("/static/<path:name>")
     async def static(name: str) -> Response:  # pyright: ignore[reportUnusedFunction] -- registered by the decorator
         return await _send(assets, name)
 
-    @made.get("/sw.js")
-    async def worker() -> Response:  # pyright: ignore[reportUnusedFunction] -- registered by the decorator
+    @routes.get("/sw.js")
+    async def service_worker() -> Response:  # pyright: ignore[reportUnusedFunction] -- registered by the decorator
         """The service worker, told what the shell is; at the root, since it may look after nothing above itself."""
-        shell = assets.shell()
+        shell = assets.shell_urls()
         name = sha256(b"".join(path.encode() + assets.content(path) for path in shell)).hexdigest()[:16]
-        told = f"const NAME = {json.dumps(f'llamora-{name}')};\nconst SHELL = {json.dumps([OFFLINE, *shell])};\n"
+        constants = (
+            f"const NAME = {json.dumps(f'llamora-{name}')};\nconst SHELL = {json.dumps([OFFLINE_PATH, *shell])};\n"
+        )
         source = assets.find("sw.js")
-        script = told + (source.read_text(encoding="utf-8") if source else "")
+        script = constants + (source.read_text(encoding="utf-8") if source else "")
         return Response(script, mimetype="text/javascript", headers={"Cache-Control": "no-cache"})
 
-    @made.get("/favicon.ico")
+    @routes.get("/favicon.ico")
     async def favicon() -> Response:  # pyright: ignore[reportUnusedFunction] -- registered by the decorator
         return await _send(assets, assets.url("favicon.svg").removeprefix("/static/"))
 
-    return made
+    return routes
 
 
 async def _send(assets: Assets, name: str) -> Response:
@@ -97,14 +101,14 @@ async def _send(assets: Assets, name: str) -> Response:
     elif file.suffix == ".woff2":
         mimetype = "font/woff2"
     encoding = ""
-    for word, ending in ENCODINGS:
-        packed = file.with_name(file.name + ending)
-        if word in request.headers.get("Accept-Encoding", "") and packed.is_file():
-            file, encoding = packed, word
+    for encoding_name, suffix in ENCODINGS:
+        compressed_file = file.with_name(file.name + suffix)
+        if encoding_name in request.headers.get("Accept-Encoding", "") and compressed_file.is_file():
+            file, encoding = compressed_file, encoding_name
             break
     response = await send_file(file, mimetype=mimetype, conditional=True)
     if encoding:
         response.headers["Content-Encoding"] = encoding
     response.headers["Vary"] = "Accept-Encoding"
-    response.headers["Cache-Control"] = FOREVER if assets.is_hashed(name) else "no-cache"
+    response.headers["Cache-Control"] = IMMUTABLE_CACHE_CONTROL if assets.is_hashed(name) else "no-cache"
     return response

@@ -29,9 +29,9 @@ from quart import current_app, g, has_request_context, request
 
 from llamora import dates
 
-EXTENSION = "llamora.languages"
-FOLDER = Path(__file__).parent / "translations"
-BLANK = re.compile(r"\{(\w+)\}")
+EXTENSION = "llamora.i18n"
+CATALOGUE_FOLDER = Path(__file__).parent / "translations"
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _SENTENCE_END = re.compile(r"(?<=[.…?]) (?=\S)")
 
 
@@ -49,20 +49,22 @@ class Language:
     locale: Locale
     catalogue: NullTranslations
     patterns: tuple[tuple[re.Pattern[str], str], ...] = ()
-    shown: dict[str, Markup] = field(default_factory=dict[str, Markup])
+    markup_cache: dict[str, Markup] = field(default_factory=dict[str, Markup])
 
-    def said(self, text: str) -> str:
+    def translate(self, text: str) -> str:
         """An English sentence of ours in this language; what is in no catalogue stays as it is."""
         if not text or self.code == "en":
             return text
-        found = self.catalogue.gettext(text)
-        if found != text:
-            return found
+        exact_translation = self.catalogue.gettext(text)
+        if exact_translation != text:
+            return exact_translation
         for pattern, translation in self.patterns:
             if match := pattern.fullmatch(text):
-                return translation.format_map({name: self.said(value) for name, value in match.groupdict().items()})
+                return translation.format_map(
+                    {name: self.translate(value) for name, value in match.groupdict().items()}
+                )
         parts = _SENTENCE_END.split(text)
-        return " ".join(map(self.said, parts)) if len(parts) > 1 else text
+        return " ".join(map(self.translate, parts)) if len(parts) > 1 else text
 
 
 def _language(code: str, catalogue: Catalog | None = None) -> Language:
@@ -77,14 +79,14 @@ def _language(code: str, catalogue: Catalog | None = None) -> Language:
     patterns = [
         (_pattern(message.id), cast(str, message.string))
         for message in catalogue
-        if isinstance(message.id, str) and message.string and BLANK.search(message.id)
+        if isinstance(message.id, str) and message.string and PLACEHOLDER.search(message.id)
     ]
-    patterns.sort(key=lambda pair: -len(BLANK.sub("", pair[0].pattern)))
+    patterns.sort(key=lambda pair: -len(PLACEHOLDER.sub("", pair[0].pattern)))
     return Language(code, name, direction, locale, Translations(compiled), tuple(patterns))
 
 
 def _pattern(message: str) -> re.Pattern[str]:
-    parts = BLANK.split(message)
+    parts = PLACEHOLDER.split(message)
     return re.compile(
         "".join(f"(?P<{part}>.+?)" if index % 2 else re.escape(part) for index, part in enumerate(parts)), re.DOTALL
     )
@@ -93,75 +95,75 @@ def _pattern(message: str) -> re.Pattern[str]:
 ENGLISH = _language("en")
 
 
-def load(folder: Path = FOLDER) -> dict[str, Language]:
+def load(folder: Path = CATALOGUE_FOLDER) -> dict[str, Language]:
     """Every language there is a catalogue for, by its code, and English, which needs none."""
-    found = {"en": ENGLISH}
+    languages = {"en": ENGLISH}
     for file in sorted(folder.glob("*.po")):
         with file.open("rb") as source:
-            found[file.stem] = _language(file.stem, read_po(source, locale=file.stem.replace("-", "_")))
-    return found
+            languages[file.stem] = _language(file.stem, read_po(source, locale=file.stem.replace("-", "_")))
+    return languages
 
 
-def known() -> Mapping[str, Language]:
+def available_languages() -> Mapping[str, Language]:
     """The languages of the app that serves the current request."""
     return cast("dict[str, Language]", current_app.extensions[EXTENSION])
 
 
-def current() -> Language:
+def current_language() -> Language:
     """The language of this request: what the writer chose, else what their browser asks for, else English."""
     if not has_request_context():
         return ENGLISH
     if "language" not in g:
-        best = request.accept_languages.best_match(list(known()))
-        g.language = known().get(best or "", ENGLISH)
+        best_match = request.accept_languages.best_match(list(available_languages()))
+        g.language = available_languages().get(best_match or "", ENGLISH)
     return cast(Language, g.language)
 
 
-def speak(code: str) -> None:
+def set_language(code: str) -> None:
     """Answer this request in a language; an empty or unknown code leaves the choice to the browser."""
     g.pop("language", None)
-    if code in known():
-        g.language = known()[code]
+    if code in available_languages():
+        g.language = available_languages()[code]
 
 
 def gettext(message: str) -> str:
     """A message in the language of this request."""
-    return current().catalogue.gettext(message)
+    return current_language().catalogue.gettext(message)
 
 
-def ngettext(one: str, more: str, number: int) -> str:
+def ngettext(singular: str, plural: str, number: int) -> str:
     """A message that counts something, in the language of this request."""
-    return current().catalogue.ngettext(one, more, number)
+    return current_language().catalogue.ngettext(singular, plural, number)
 
 
-def shown(message: str, /, **blanks: object) -> Markup:
+def gettext_markup(message: str, /, **values: object) -> Markup:
     """A message as a template shows it, with what its blanks hold escaped."""
-    language = current()
-    if blanks:
-        return _markup(language.catalogue.gettext(message)) % blanks
-    found = language.shown.get(message)
-    if found is None:
-        found = language.shown[message] = _markup(language.catalogue.gettext(message)) % {}
-    return found
+    language = current_language()
+    if values:
+        return _markup(language.catalogue.gettext(message)) % values
+    markup = language.markup_cache.get(message)
+    if markup is None:
+        markup = language.markup_cache[message] = _markup(language.catalogue.gettext(message)) % {}
+    return markup
 
 
-def counted(one: str, more: str, num: int, /, **blanks: object) -> Markup:
+def ngettext_markup(singular: str, plural: str, num: int, /, **values: object) -> Markup:
     """A message that counts something, as a template shows it."""
-    return _markup(current().catalogue.ngettext(one, more, num)) % {"num": num, **blanks}
+    return _markup(current_language().catalogue.ngettext(singular, plural, num)) % {"num": num, **values}
 
 
 def _markup(message: str) -> Markup:
     return Markup(message)  # noqa: S704 - from a catalogue of ours or a template
 
 
-def marked(*messages: str) -> tuple[str, ...]:
+def gettext_noop(*messages: str) -> tuple[str, ...]:
     """Messages that are collected here, and translated where they are shown."""
     return messages
 
 
-def said(sentence: str) -> str:
+def translate(sentence: str) -> str:
     """A sentence that was made in English further down, in the language of this request."""
-    return current().said(sentence)
+    return current_language().translate(sentence)
 
 
 # -- dates and numbers -------------------------------------------------------------------------------
@@ -169,7 +171,7 @@ def said(sentence: str) -> str:
 
 def day_words(day: date) -> str:
     """`20 November 2026`."""
-    return dates.format_day(day) if _is_english() else format_date(day, "long", current().locale)
+    return dates.format_day(day) if _is_english() else format_date(day, "long", current_language().locale)
 
 
 def short_day(day: date) -> str:
@@ -179,7 +181,7 @@ def short_day(day: date) -> str:
 
 
 def _without_year(day: date) -> str:
-    return day_words(day).rsplit(" ", 1)[0] if _is_english() else _in_form("MMMMd", day)
+    return day_words(day).rsplit(" ", 1)[0] if _is_english() else _format_with_skeleton("MMMMd", day)
 
 
 def range_words(first: date, last: date) -> str:
@@ -191,33 +193,33 @@ def range_words(first: date, last: date) -> str:
 
 def weekday(day: date) -> str:
     """`Friday`."""
-    return dates.format_weekday(day) if _is_english() else format_date(day, "EEEE", current().locale)
+    return dates.format_weekday(day) if _is_english() else format_date(day, "EEEE", current_language().locale)
 
 
 def full_day(day: date) -> str:
     """`Friday 20 November 2026`."""
-    return f"{weekday(day)} {day_words(day)}" if _is_english() else format_date(day, "full", current().locale)
+    return f"{weekday(day)} {day_words(day)}" if _is_english() else format_date(day, "full", current_language().locale)
 
 
 def month_words(day: date) -> str:
     """`November 2026`."""
-    return day_words(day).split(" ", 1)[1] if _is_english() else _in_form("yMMMM", day)
+    return day_words(day).split(" ", 1)[1] if _is_english() else _format_with_skeleton("yMMMM", day)
 
 
 def month_name(day: date) -> str:
     """`November`."""
-    return format_date(day, "LLLL", current().locale)
+    return format_date(day, "LLLL", current_language().locale)
 
 
 def month_short(day: date) -> str:
     """The name of a month as a chart has room for."""
-    return format_date(day, "LLL", locale=current().locale).strip(".")
+    return format_date(day, "LLL", locale=current_language().locale).strip(".")
 
 
 def weekday_names(first: int = 0) -> list[tuple[str, str]]:
     """The days of the week from `first` (0 is Monday), in full and as two letters or so."""
-    full = get_day_names("wide", "stand-alone", current().locale)
-    short = get_day_names("short", "stand-alone", current().locale)
+    full = get_day_names("wide", "stand-alone", current_language().locale)
+    short = get_day_names("short", "stand-alone", current_language().locale)
     return [(full[number], short[number].rstrip(".")) for number in (*range(first, 7), *range(first))]
 
 
@@ -227,30 +229,30 @@ def time_words(instant: datetime, zone: ZoneInfo) -> str:
         local = instant.astimezone(zone)
     except OverflowError:
         local = instant
-    return clock_words(local.time(), twelve_hours=has_request_context() and bool(g.get("twelve_hours")))
+    return time_of_day_words(local.time(), twelve_hours=has_request_context() and bool(g.get("twelve_hours")))
 
 
-def clock_words(moment: time, *, twelve_hours: bool = False) -> str:
+def time_of_day_words(time_of_day: time, *, twelve_hours: bool = False) -> str:
     """`19:42`, or `7:42 pm` as the language says it."""
     if not twelve_hours:
-        return f"{moment.hour}:{moment.minute:02d}"
-    words = format_time(moment, "h:mm a", locale=current().locale)
+        return f"{time_of_day.hour}:{time_of_day.minute:02d}"
+    words = format_time(time_of_day, "h:mm a", locale=current_language().locale)
     return words.lower() if _is_english() else words
 
 
 def number_words(number: float, digits: int = 0) -> str:
     """A number with so many digits after the point, or the comma."""
-    return format_decimal(round(number, digits), "#,##0" + "." * bool(digits) + "0" * digits, current().locale)
+    return format_decimal(round(number, digits), "#,##0" + "." * bool(digits) + "0" * digits, current_language().locale)
 
 
-def listed(words: list[str]) -> str:
+def join_list(words: list[str]) -> str:
     """`one, two and three`."""
-    return format_list(words, locale=current().locale)
+    return format_list(words, locale=current_language().locale)
 
 
-def _in_form(skeleton: str, day: date) -> str:
-    return format_skeleton(skeleton, datetime(day.year, day.month, day.day), locale=current().locale)  # noqa: DTZ001
+def _format_with_skeleton(skeleton: str, day: date) -> str:
+    return format_skeleton(skeleton, datetime(day.year, day.month, day.day), locale=current_language().locale)  # noqa: DTZ001
 
 
 def _is_english() -> bool:
-    return current().code == "en"
+    return current_language().code == "en"

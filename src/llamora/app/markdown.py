@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from markdown_it.rules_core import StateCore
     from markdown_it.token import Token
 
-_TAGS = frozenset(
+_HTML_ELEMENTS = frozenset(
     "p br hr h2 h3 h4 h5 h6 blockquote ul ol li pre code em strong s a input table thead tbody tr th td".split()
 )
 _ATTRIBUTES: dict[str, set[str]] = {
@@ -38,7 +38,7 @@ _ATTRIBUTES: dict[str, set[str]] = {
 }
 # Forced on every element of the name, whatever the text said. What has marks or columns on one side runs the way its
 # own letters do. A table that is wider than the page is scrolled, which takes a key as well as a finger.
-_FORCED = {
+_FORCED_ATTRIBUTES = {
     "a": {"target": "_blank"},
     "ul": {"dir": "auto"},
     "ol": {"dir": "auto"},
@@ -46,59 +46,61 @@ _FORCED = {
     "table": {"dir": "auto", "tabindex": "0"},
     "input": {"type": "checkbox", "disabled": "", "aria-label": "task"},
 }
-_SCHEMES = {"http", "https", "mailto"}
+_LINK_SCHEMES = {"http", "https", "mailto"}
 # htmx turns "<hx-…>" into a template with a pattern over the whole answer, attribute values included.
 _HX_ELEMENT = re.compile(r"<(?=/?hx-)", re.IGNORECASE)
 
 
-AT_ONCE = 100_000  # characters; a longer text is shown in parts
-OPEN_BRACKETS = 5000  # more than that is shown as it is written
+PART_CHARACTERS = 100_000  # characters; a longer text is shown in parts
+MAX_OPEN_BRACKETS = 5000  # more than that is shown as it is written
 
-TASK_NAME = 200  # characters
+MAX_TASK_LABEL = 200  # characters
 CITED_DIGITS = 6
 
 # Twenty quotations or lists in each other, on one line or by indentation.
-_TOO_DEEP = re.compile(
+_DEEP_NESTING = re.compile(
     r"^(?:[ \t]*(?:>|[*+-][ \t]|\d{1,9}[.)][ \t])){20}|^[ \t]{40,}(?:[*+-]|\d{1,9}[.)])[ \t]", re.MULTILINE
 )
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
-_BOX = re.compile(r"<input\b[^>]*>")
-_TASK = re.compile(r"\[[ xX]\](?=\s)")
+_CHECKBOX_INPUT = re.compile(r"<input\b[^>]*>")
+_TASK_MARKER = re.compile(r"\[[ xX]\](?=\s)")
 # A blank before a number would let it begin a line.
-_CITED = re.compile("[ \u00a0]*\\[(\\d{1,6})\\]")
-_MARK = "\ue000%d\ue001"
-_MARKS = re.compile("[\ue000-\ue007]")
-_PLACED = re.compile(r"(<a\b[^>]*>.*?</a>)|\ue000(\d{1,6})\ue001", re.DOTALL)
+_CITATION = re.compile("[ \u00a0]*\\[(\\d{1,6})\\]")
+_CITATION_MARKER = "\ue000%d\ue001"
+_MARKERS = re.compile("[\ue000-\ue007]")
+_LINK_OR_CITATION_MARKER = re.compile(r"(<a\b[^>]*>.*?</a>)|\ue000(\d{1,6})\ue001", re.DOTALL)
 _VERIFIED, _NOT_FOUND, _END = "\ue002", "\ue007", "\ue003"
-_QUOTED = re.compile(  # with what closes it, behind which the note stands
+_QUOTATION_MARKERS = re.compile(  # with what closes it, behind which the note stands
     "([\ue002\ue007])([^\ue002\ue003\ue007]*)\ue003((?:[”“\"’‘'»«›‹」』]|&quot;|\\s*</(?:strong|em|code|pre)>)*)"
 )
 _TAG = re.compile("(<[^>]*>)")
-_MARKED = re.compile("\ue004\\d{1,6}\ue005|\ue006")
-_TRACED = re.compile("\ue004(\\d{1,6})\ue005([^\ue004-\ue006<>]*)\ue006")
+_TAG_MARKERS = re.compile("\ue004\\d{1,6}\ue005|\ue006")
+_TAG_SPAN = re.compile("\ue004(\\d{1,6})\ue005([^\ue004-\ue006<>]*)\ue006")
 
 
-def render_reply(text: str, cited: Mapping[int, str], marked: Iterable[tuple[int, int, bool]] = ()) -> Markup:
+def render_reply(
+    text: str, citation_paths: Mapping[int, str], text_with_markers: Iterable[tuple[int, int, bool]] = ()
+) -> Markup:
     """Render what a model wrote: `[n]` becomes a link to `cited[n]`, a path of ours, and is left alone without one.
 
     `marked` are spans of `text`, in order: quotations that are the user's words, or (False) are said to be and are not.
     """
     parts: list[str] = []
-    at = 0
-    for start, end, verified in marked:
-        words = _MARKS.sub("", text[start:end])
-        parts += [_MARKS.sub("", text[at:start]), _VERIFIED if verified else _NOT_FOUND, words, _END]
-        at = end
-    html = render("".join([*parts, _MARKS.sub("", text[at:])]), cited=cited)
+    position = 0
+    for start, end, verified in text_with_markers:
+        quotation = _MARKERS.sub("", text[start:end])
+        parts += [_MARKERS.sub("", text[position:start]), _VERIFIED if verified else _NOT_FOUND, quotation, _END]
+        position = end
+    html = render("".join([*parts, _MARKERS.sub("", text[position:])]), cited=citation_paths)
 
-    def place(found: "re.Match[str]") -> str:
-        if found[1]:
-            return found[1]
-        path = escape(cited.get(int(found[2]), ""))
-        return f'<sup class="cite"><a href="{path}" aria-label="passage {found[2]}">{found[2]}</a></sup>'
+    def link_citation(match: "re.Match[str]") -> str:
+        if match[1]:
+            return match[1]
+        path = escape(citation_paths.get(int(match[2]), ""))
+        return f'<sup class="cite"><a href="{path}" aria-label="passage {match[2]}">{match[2]}</a></sup>'
 
-    placed = _PLACED.sub(place, _QUOTED.sub(_quoted, html))
-    return Markup(_MARKS.sub("", placed))  # noqa: S704 - made of safe HTML, numbers and escaped paths
+    linked_html = _LINK_OR_CITATION_MARKER.sub(link_citation, _QUOTATION_MARKERS.sub(_quoted, html))
+    return Markup(_MARKERS.sub("", linked_html))  # noqa: S704 - made of safe HTML, numbers and escaped paths
 
 
 def _quoted(found: "re.Match[str]") -> str:
@@ -113,22 +115,22 @@ def _quoted(found: "re.Match[str]") -> str:
     return "".join(f"{begin}{p}{end}" if p.strip() and p[0] != "<" else p for p in pieces) + found[3] + said
 
 
-def render_traced(text: str, paths: Mapping[str, str], *, ticking: bool = False) -> Markup:
+def render_with_tags(text: str, paths: Mapping[str, str], *, interactive: bool = False) -> Markup:
     """Render what a writer wrote: `#like-this` is a link to the path that `paths` has for its key (text.trace_key)."""
-    found = list(paths.values())
-    places = {key: number for number, key in enumerate(paths)}
-    html = render(_MARKS.sub("", text), places, ticking=ticking)
-    if not places:
+    tag_paths = list(paths.values())
+    tag_numbers = {key: number for number, key in enumerate(paths)}
+    html = render(_MARKERS.sub("", text), tag_numbers, interactive=interactive)
+    if not tag_numbers:
         return html
 
-    def link(named: "re.Match[str]") -> str:
-        return f'<a class="trace" href="{escape(found[int(named[1])])}" data-trace>{named[2]}</a>'
+    def link_tag(match: "re.Match[str]") -> str:
+        return f'<a class="tag" href="{escape(tag_paths[int(match[1])])}" data-tag>{match[2]}</a>'
 
-    return Markup(_MARKS.sub("", _TRACED.sub(link, html)))  # noqa: S704 - made of safe HTML and escaped paths
+    return Markup(_MARKERS.sub("", _TAG_SPAN.sub(link_tag, html)))  # noqa: S704 - made of safe HTML and escaped paths
 
 
 def render(
-    text: str, traces: Mapping[str, int] | None = None, *, ticking: bool = False, cited: Collection[int] = ()
+    text: str, tag_numbers: Mapping[str, int] | None = None, *, interactive: bool = False, cited: Collection[int] = ()
 ) -> Markup:
     """Render Markdown as HTML that is safe to put inside a page of ours.
 
@@ -141,74 +143,74 @@ def render(
     """
     import nh3
 
-    if _as_written(text):
+    if _is_shown_raw(text):
         # The parser looks from each bracket to the end of the paragraph: minutes for what is no text of a person. And
         # what is nested deeper than it goes (`maxNesting`) it leaves out.
         return Markup("<p>{}</p>").format(Markup("<br>\n").join(text.split("\n")))
     parser = _parser()
-    tokens = parser.parse(text, {"traces": traces or {}, "cited": cited})
+    tokens = parser.parse(text, {"tags": tag_numbers or {}, "cited": cited})
     html = nh3.clean(
         parser.renderer.render(tokens, parser.options, {}),
-        tags=set(_TAGS),
+        tags=set(_HTML_ELEMENTS),
         attributes=_ATTRIBUTES,
-        set_tag_attribute_values=_FORCED,
-        url_schemes=_SCHEMES,
+        set_tag_attribute_values=_FORCED_ATTRIBUTES,
+        url_schemes=_LINK_SCHEMES,
         link_rel="noopener noreferrer nofollow",
     )
-    names = iter([(number, _said(token)) for number, token in enumerate(_tasks(tokens))])
+    task_labels = iter([(number, _task_label(token)) for number, token in enumerate(_tasks(tokens))])
 
-    def named(found: "re.Match[str]") -> str:
-        number, name = next(names, (0, "task"))
-        field = f'name="box" value="{number}" autocomplete="off"' if ticking else "disabled"
-        checked = ' checked=""' if " checked" in found[0] else ""
+    def label_checkbox(match: "re.Match[str]") -> str:
+        number, name = next(task_labels, (0, "task"))
+        field = f'name="box" value="{number}" autocomplete="off"' if interactive else "disabled"
+        checked = ' checked=""' if " checked" in match[0] else ""
         return f'<input type="checkbox" aria-label="{escape(name)}" {field}{checked}>'
 
-    html = _HX_ELEMENT.sub("&lt;", _BOX.sub(named, html))
+    html = _HX_ELEMENT.sub("&lt;", _CHECKBOX_INPUT.sub(label_checkbox, html))
     return Markup(html)  # noqa: S704 - this is the maker of safe HTML
 
 
-def _as_written(text: str) -> bool:
+def _is_shown_raw(text: str) -> bool:
     """Whether a text is shown as it is written, since the parser would take minutes over it or leave some of it out."""
-    return text.count("[") > OPEN_BRACKETS or _TOO_DEEP.search(text) is not None
+    return text.count("[") > MAX_OPEN_BRACKETS or _DEEP_NESTING.search(text) is not None
 
 
-def parts_of(text: str) -> list[str]:
+def split_into_parts(text: str) -> list[str]:
     """A text in parts of about AT_ONCE characters, each to be rendered by itself; one that is not much longer is whole.
 
     They are cut where a paragraph ends, else a line, else a word. Code that is cut is closed and opened anew.
     """
     parts: list[str] = []
-    at, fence = 0, ""
-    while len(text) - at > AT_ONCE * 5 // 4:
-        least, most = at + AT_ONCE * 3 // 4, at + AT_ONCE
-        ends = (text.rfind(sign, least, most) for sign in ("\n\n", "\n", " "))
-        stop = next((end for end in ends if end >= 0), most)
-        part, opened = text[at:stop], fence
-        for marks, after in _FENCE.findall(part):
-            if not fence:
-                fence = marks
-            elif marks.startswith(fence) and not after.strip():
-                fence = ""
-        parts.append("\n".join(filter(None, (opened, part.strip("\n"), fence))))
-        at = stop
-    rest = text[at:].lstrip("\n") if parts else text
-    return [*parts, f"{fence}\n{rest}" if fence else rest]
+    start, open_fence = 0, ""
+    while len(text) - start > PART_CHARACTERS * 5 // 4:
+        earliest_cut, latest_cut = start + PART_CHARACTERS * 3 // 4, start + PART_CHARACTERS
+        candidates = (text.rfind(sign, earliest_cut, latest_cut) for sign in ("\n\n", "\n", " "))
+        cut = next((end for end in candidates if end >= 0), latest_cut)
+        part, reopened_fence = text[start:cut], open_fence
+        for fence_marker, info_string in _FENCE.findall(part):
+            if not open_fence:
+                open_fence = fence_marker
+            elif fence_marker.startswith(open_fence) and not info_string.strip():
+                open_fence = ""
+        parts.append("\n".join(filter(None, (reopened_fence, part.strip("\n"), open_fence))))
+        start = cut
+    remainder = text[start:].lstrip("\n") if parts else text
+    return [*parts, f"{open_fence}\n{remainder}" if open_fence else remainder]
 
 
-def ticked(text: str, boxes: AbstractSet[int]) -> str:
+def set_checkboxes(text: str, checked_numbers: AbstractSet[int]) -> str:
     """The text with exactly these of its task boxes ticked, counted from 0 as `render` counts them."""
     lines = text.split("\n")
-    if _as_written(text):
+    if _is_shown_raw(text):
         return text
     for number, token in enumerate(_tasks(_parser().parse(text))):
-        at = token.map[0] if token.map else -1
-        lines[at] = _TASK.sub("[x]" if number in boxes else "[ ]", lines[at], count=1)
+        line_index = token.map[0] if token.map else -1
+        lines[line_index] = _TASK_MARKER.sub("[x]" if number in checked_numbers else "[ ]", lines[line_index], count=1)
     return "\n".join(lines)
 
 
 def has_tasks(text: str) -> bool:
     """Whether there are boxes to tick in a text, as `render` shows it."""
-    return _TASK.search(text) is not None and not _as_written(text) and bool(_tasks(_parser().parse(text)))
+    return _TASK_MARKER.search(text) is not None and not _is_shown_raw(text) and bool(_tasks(_parser().parse(text)))
 
 
 def _tasks(tokens: "list[Token]") -> "list[Token]":
@@ -216,10 +218,10 @@ def _tasks(tokens: "list[Token]") -> "list[Token]":
     return [token for token in tokens if token.children and token.children[0].type == "html_inline"]
 
 
-def _said(task: "Token") -> str:
+def _task_label(task: "Token") -> str:
     """The words of a task, as a name for its box."""
-    words = "".join(" " if "break" in child.type else child.content for child in (task.children or [])[1:])
-    return _MARKED.sub("", words).replace("<", " ").strip()[:TASK_NAME] or "task"
+    label = "".join(" " if "break" in child.type else child.content for child in (task.children or [])[1:])
+    return _TAG_MARKERS.sub("", label).replace("<", " ").strip()[:MAX_TASK_LABEL] or "task"
 
 
 @cache
@@ -236,29 +238,29 @@ def _parser() -> "MarkdownIt":
             {"fuzzy_link": False, "fuzzy_email": False}
         )
         pretest = cast("Callable[[str], bool]", parser.linkify.pretest)  # pyright: ignore[reportUnknownMemberType]
-        parser.linkify.pretest = partial(_may_link, pretest)
+        parser.linkify.pretest = partial(_may_contain_link, pretest)
     # Before what is escaped is joined with what is not: there a backslash still tells "#" from "#".
-    parser.core.ruler.before("text_join", "traces", _mark_traces)
+    parser.core.ruler.before("text_join", "tags", _mark_tags)
     parser.core.ruler.before("text_join", "citations", _mark_citations)
-    parser.core.ruler.push("page", _fit_to_page)
+    parser.core.ruler.push("page", _adapt_to_page)
     return parser
 
 
-def _may_link(pretest: Callable[[str], bool], text: str) -> bool:
+def _may_contain_link(pretest: Callable[[str], bool], text: str) -> bool:
     """Whether an address may be in a text. Without a colon there is none, and linkify's own look is a slow one."""
     return (":" in text or "//" in text) and pretest(text)
 
 
-def _mark_traces(state: "StateCore") -> None:
+def _mark_tags(state: "StateCore") -> None:
     """Put marks around the traces that a text names."""
-    places: Mapping[str, int] = state.env.get("traces", {})
-    for token in state.tokens if places else ():
+    tag_numbers: Mapping[str, int] = state.env.get("tags", {})
+    for token in state.tokens if tag_numbers else ():
         inside_link = 0
         for part in token.children or ():
             inside_link += part.nesting if part.type in ("link_open", "link_close") else 0
-            part.content = _MARKS.sub("", part.content)  # an entity may stand for one
+            part.content = _MARKERS.sub("", part.content)  # an entity may stand for one
             if part.type == "text" and not inside_link:
-                part.content = _with_marks(part.content, places)
+                part.content = _insert_tag_markers(part.content, tag_numbers)
 
 
 def _mark_citations(state: "StateCore") -> None:
@@ -266,7 +268,7 @@ def _mark_citations(state: "StateCore") -> None:
     cited: Collection[int] = state.env.get("cited", ())
 
     def mark(found: "re.Match[str]") -> str:
-        return _MARK % int(found[1]) if int(found[1]) in cited else found[0]
+        return _CITATION_MARKER % int(found[1]) if int(found[1]) in cited else found[0]
 
     for token in state.tokens:
         inside_link = 0
@@ -275,9 +277,9 @@ def _mark_citations(state: "StateCore") -> None:
         for part in token.children or ():
             inside_link += part.nesting if part.type in ("link_open", "link_close") else 0
             if part.type == "text_special":
-                part.content = _MARKS.sub("", part.content)  # an entity may stand for one
+                part.content = _MARKERS.sub("", part.content)  # an entity may stand for one
             elif part.type == "text" and not inside_link:
-                part.content = _CITED.sub(mark, part.content)
+                part.content = _CITATION.sub(mark, part.content)
 
 
 def _without_number_links(tokens: "list[Token]") -> "list[Token]":
@@ -292,26 +294,26 @@ def _without_number_links(tokens: "list[Token]") -> "list[Token]":
     return kept
 
 
-def _with_marks(text: str, places: Mapping[str, int]) -> str:
-    kept: list[str] = []
-    at = 0
+def _insert_tag_markers(text: str, tag_numbers: Mapping[str, int]) -> str:
+    parts: list[str] = []
+    position = 0
     for start, end, name in tag_spans(text):
-        if (place := places.get(tag_key(name))) is not None:
-            kept += [text[at:start], f"\ue004{place}\ue005{text[start:end]}\ue006"]
-            at = end
-    return "".join([*kept, text[at:]])
+        if (tag_number := tag_numbers.get(tag_key(name))) is not None:
+            parts += [text[position:start], f"\ue004{tag_number}\ue005{text[start:end]}\ue006"]
+            position = end
+    return "".join([*parts, text[position:]])
 
 
-def _fit_to_page(state: "StateCore") -> None:
+def _adapt_to_page(state: "StateCore") -> None:
     """Bring headings under the page's own, alignment into an attribute the CSP allows, images to links."""
     shift = {level: rank for rank, level in enumerate(sorted(_heading_levels(state.tokens)), start=2)}
-    last = 1
+    last_level = 1
     for token in state.tokens:
         if token.type == "heading_open":
-            last = min(shift[token.tag], last + 1, 6)
-            token.tag = f"h{last}"
+            last_level = min(shift[token.tag], last_level + 1, 6)
+            token.tag = f"h{last_level}"
         elif token.type == "heading_close":
-            token.tag = f"h{last}"
+            token.tag = f"h{last_level}"
         elif token.type in ("th_open", "td_open"):
             style = token.attrs.pop("style", "")
             if style:
@@ -328,17 +330,17 @@ def _images_as_links(tokens: "list[Token]") -> "list[Token]":
     """Put a link in place of each image, or its words alone where a link is open already."""
     from markdown_it.token import Token
 
-    kept: list[Token] = []
+    result: list[Token] = []
     inside_link = 0
     for token in tokens:
         if token.type != "image":
             inside_link += token.nesting if token.type in ("link_open", "link_close") else 0
-            kept.append(token)
+            result.append(token)
             continue
         source = token.attrs.get("src", "")
-        words = Token("text", "", 0, content=token.content.strip() or str(source))
+        label = Token("text", "", 0, content=token.content.strip() or str(source))
         if inside_link:
-            kept.append(words)
+            result.append(label)
         else:
-            kept += [Token("link_open", "a", 1, attrs={"href": source}), words, Token("link_close", "a", -1)]
-    return kept
+            result += [Token("link_open", "a", 1, attrs={"href": source}), label, Token("link_close", "a", -1)]
+    return result

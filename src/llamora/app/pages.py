@@ -19,9 +19,9 @@ from llamora.persistence.connection import NotFound, StaleRevision, StorageError
 from llamora.persistence.drafts import Draft, FormToken
 from llamora.vault.envelope import SealError
 
-TEMPLATES = "llamora.templates"
+TEMPLATES_EXTENSION = "llamora.templates"
 TODAY_PATH = "/d/today"
-SAVE_TRIES = 5
+MAX_SAVE_ATTEMPTS = 5
 
 
 def is_fragment() -> bool:
@@ -35,15 +35,15 @@ async def number_field(name: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else 0
 
 
-def new_pen(draft: Draft | None = None) -> str:
-    """What a form sends as `pen`: a new one, and that of the draft it is filled with."""
+def new_form_token(draft: Draft | None = None) -> str:
+    """What a form sends as `form_token`: a new one, and that of the draft it is filled with."""
     return secrets.token_hex(16) + (f".{draft.form_token_id.hex()}" if draft else "")
 
 
-async def posted_pen() -> FormToken | None:
+async def posted_form_token() -> FormToken | None:
     """The pen that the posted form was written with; None for a form without, or with none that we gave out."""
     try:
-        ids = [bytes.fromhex(part) for part in (await field("pen")).split(".")]
+        ids = [bytes.fromhex(part) for part in (await field("form_token")).split(".")]
     except ValueError:
         return None
     if not 1 <= len(ids) <= 2 or any(len(each) != 16 for each in ids):
@@ -51,35 +51,35 @@ async def posted_pen() -> FormToken | None:
     return FormToken(ids[0], ids[1] if ids[1:] else None)
 
 
-def see_other(path: str) -> Response:
+def redirect_303(path: str) -> Response:
     """Answer a posted form with the page to look at next."""
     response = redirect(path, 303)
     return cast(Response, response)
 
 
-def entry_id(text: str) -> bytes:
+def parse_entry_id(hex_id: str) -> bytes:
     """The id in an address. Raises NotFound for what is none."""
     try:
-        found = bytes.fromhex(text)
+        parsed = bytes.fromhex(hex_id)
     except ValueError:
-        found = b""
-    if len(found) != 16 or found.hex() != text:
+        parsed = b""
+    if len(parsed) != 16 or parsed.hex() != hex_id:
         raise NotFound("There is no such entry.")
-    return found
+    return parsed
 
 
-def trace_id(text: str) -> bytes:
+def parse_tag_id(hex_id: str) -> bytes:
     """The trace in an address. Raises NotFound for what is none."""
     try:
-        found = bytes.fromhex(text)
+        parsed = bytes.fromhex(hex_id)
     except ValueError:
-        found = b""
-    if not found or found.hex() != text:
+        parsed = b""
+    if not parsed or parsed.hex() != hex_id:
         raise NotFound("There is no such trace.")
-    return found
+    return parsed
 
 
-def known_day(text: str) -> date:
+def parse_day_or_404(text: str) -> date:
     """The day in an address. Raises NotFound for what is none."""
     try:
         return parse_day(text)
@@ -87,87 +87,87 @@ def known_day(text: str) -> date:
         raise NotFound("There is no such day. A day’s address looks like /d/2026-11-20.") from None
 
 
-async def know_writer() -> None:
+async def load_profile() -> None:
     """Read the settings of who is signed in before their request is answered, since errors have a language too."""
-    if security.maybe_session() is not None:
+    if security.get_session() is not None:
         with suppress(StorageError, SealError):  # the page that says so is shown all the same
-            await profile()
+            await get_profile()
 
 
-async def profile() -> Profile:
+async def get_profile() -> Profile:
     """The settings of the writer who is signed in, read once for a request."""
-    opened = security.session()
-    if "writer" not in g or g.writer[0] != opened.id:
-        _know(await get_services().accounts.get_profile(opened.keys))
-    return cast(Profile, g.writer[1])
+    session = security.require_session()
+    if "profile" not in g or g.profile[0] != session.id:
+        _set_profile(await get_services().accounts.get_profile(session.keys))
+    return cast(Profile, g.profile[1])
 
 
 async def save_profile(**changes: Any) -> None:
     """Change settings of the writer who is signed in, whatever else of them is changed elsewhere at the same time."""
-    accounts, keys = get_services().accounts, security.session().keys
-    for tries_left in reversed(range(SAVE_TRIES)):
-        now = await accounts.get_profile(keys)
+    accounts, keys = get_services().accounts, security.require_session().keys
+    for attempts_left in reversed(range(MAX_SAVE_ATTEMPTS)):
+        stored = await accounts.get_profile(keys)
         try:
-            _know(await accounts.save_profile(keys, replace(now, **changes)))
+            _set_profile(await accounts.save_profile(keys, replace(stored, **changes)))
             return
         except StaleRevision:
-            if not tries_left:
+            if not attempts_left:
                 raise
 
 
-def _know(writer: Profile) -> None:
-    g.writer = (security.session().id, writer)
-    g.twelve_hours = writer.twelve_hours
-    g.year = day_of(utc_now(), parse_zone(writer.zone)).year
-    i18n.speak(writer.language)
+def _set_profile(profile: Profile) -> None:
+    g.profile = (security.require_session().id, profile)
+    g.twelve_hours = profile.twelve_hours
+    g.year = day_of(utc_now(), parse_zone(profile.zone)).year
+    i18n.set_language(profile.language)
 
 
-async def model_hidden() -> bool:
+async def replies_disabled() -> bool:
     """Whether the writer who is signed in has turned the model off."""
-    return not (await _writer()).replies
+    return not (await _profile_or_default()).replies
 
 
-async def _writer() -> Profile:
-    if security.maybe_session() is None:
+async def _profile_or_default() -> Profile:
+    if security.get_session() is None:
         return Profile()
     try:
-        return await profile()
+        return await get_profile()
     except (StorageError, SealError):
         return Profile()
 
 
 async def today() -> date:
     """The day it is for the writer."""
-    return day_of(utc_now(), parse_zone((await profile()).zone))
+    return day_of(utc_now(), parse_zone((await get_profile()).zone))
 
 
-def rendered(template: str, **context: object) -> str:
+def render_to_string(template: str, **context: object) -> str:
     """A template filled in."""
-    return cast(Environment, current_app.extensions[TEMPLATES]).get_template(template).render(context)
+    return cast(Environment, current_app.extensions[TEMPLATES_EXTENSION]).get_template(template).render(context)
 
 
-async def page(template: str, status: int = 200, **context: object) -> Response:
+async def render_template(template: str, status: int = 200, **context: object) -> Response:
     """Render a template with what every page knows."""
-    opened, writer, services = security.maybe_session(), await _writer(), get_services()
+    session, profile, services = security.get_session(), await _profile_or_default(), get_services()
     if "model" not in context:
-        context["model"] = await model_view(services.model, name=writer.endpoint, hidden=not writer.replies)
-    html = rendered(
+        context["model"] = await model_view(services.model, name=profile.endpoint, is_disabled=not profile.replies)
+    html = render_to_string(
         template,
-        user=opened.user if opened else None,
-        idle=services.accounts.idle_seconds(opened) if opened else 0,
-        settings_lost=writer.damaged,
+        user=session.user if session else None,
+        idle=services.accounts.idle_seconds(session) if session else 0,
+        settings_unreadable=profile.damaged,
         today_path=TODAY_PATH,
-        look=look_of(writer),
+        html_attributes=html_attributes(profile),
         **context,
     )
     return Response(html, status=status, mimetype="text/html")
 
 
-def look_of(writer: Profile) -> dict[str, str]:
+def html_attributes(profile: Profile) -> dict[str, str]:
     """How every page of a writer looks and what its keys do: attributes of the document, known to CSS and scripts."""
     return {
-        "theme": writer.theme,
-        "size": str(writer.text_size),
-        "enter": "keep" if writer.enter_keeps else "line",
-        "letters": "on" if writer.letter_keys else "off",
+        "theme": profile.theme,
+        "size": str(profile.text_size),
+        "enter": "keep" if profile.enter_keeps else "line",
+        "letters": "on" if profile.letter_keys else "off",
     }

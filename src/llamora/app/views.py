@@ -14,7 +14,7 @@ from markupsafe import Markup
 from llamora.app import i18n
 from llamora.app.i18n import gettext as _
 from llamora.app.i18n import ngettext
-from llamora.app.markdown import has_tasks, parts_of, render_reply, render_traced
+from llamora.app.markdown import has_tasks, render_reply, render_with_tags, split_into_parts
 from llamora.app.services.container import get_services
 from llamora.journal.citations import cited, redact_erased
 from llamora.journal.entries import Thread
@@ -40,7 +40,7 @@ class SourceView:
     text: str
     score: float
     cited: bool
-    traced: bool
+    from_tag: bool
 
 
 @dataclass(slots=True, frozen=True)
@@ -48,19 +48,19 @@ class ReceiptView:
     """What a reply was made with, in words where it is shown without being asked for."""
 
     model: str
-    drew_on: str
-    cut: str
-    file: str
+    sources_summary: str
+    omitted: str
+    model_file: str
     endpoint: str
-    left: bool
-    prompt: str
+    left_machine: bool
+    prompt_version: str
     tokens_in: int
     tokens_out: int
-    counted: bool
+    tokens_counted: bool
     verified: int
     """Quotations that are marked as standing in the prompt letter by letter, and how many as not standing there."""
     not_found: int
-    first_seconds: float
+    first_token_seconds: float
     """-1 when no word came."""
 
 
@@ -86,38 +86,38 @@ class EntryView:
     thread: list["EntryView"] = field(default_factory=list["EntryView"])
     sources: list[SourceView] = field(default_factory=list[SourceView])
     receipt: ReceiptView | None = None
-    to: str = ""
+    parent_id: str = ""
     withheld: bool = False
-    answers: int = 1
+    answered_count: int = 1
     """How many entries a reply answers."""
-    replies: int = 0
+    reply_count: int = 0
     """How many replies an entry has, or the entry that a reply answers."""
     preferred: bool = False
-    aside: bool = False
+    is_collapsed: bool = False
     """Another reply to the same entry is preferred."""
-    tasks: bool = False
+    has_checkboxes: bool = False
     """There are boxes to tick in it."""
     part: int = 1
-    parts: int = 1
+    part_count: int = 1
     """Which part of a long text this is, and of how many."""
-    waiting: str = ""
+    waiting_message: str = ""
     """What a reply without a word yet waits for."""
-    traces: tuple[Tag, ...] = ()
-    traces_mark: str = ""
+    tags: tuple[Tag, ...] = ()
+    tags_fingerprint: str = ""
 
     @property
-    def askable(self) -> bool:
+    def is_askable(self) -> bool:
         """Whether the model may be asked about it."""
         return self.role == "me" and not self.withheld and self.state != "unreadable"
 
 
 @dataclass(slots=True, frozen=True)
-class DigestView:
+class SummaryView:
     """What a model said of a day or a trace."""
 
     html: Markup
     model: str
-    cut: str
+    omitted: str
 
 
 @dataclass(slots=True, frozen=True)
@@ -125,27 +125,27 @@ class ModelView:
     """The model in words. `leaves_machine`: what is asked leaves this machine."""
 
     available: bool
-    sentence: str = ""
+    problem: str = ""
     name: str = ""
-    words: str = ""
+    description: str = ""
     endpoint: str = ""
     leaves_machine: bool = False
     embedded: bool = False
-    silent: bool = False
+    is_unreachable: bool = False
     """It was asked for its name just now and gave no answer."""
     hidden: bool = False
     """The writer has turned the model off: no page mentions it but the one where it is turned on."""
 
 
 NOTHING_HIDDEN: Mapping[bytes, str] = MappingProxyType({})
-LONG_TEXT = 2_000  # characters; the worst text of that length takes some 30 ms
+LONG_TEXT_CHARACTERS = 2_000  # characters; the worst text of that length takes some 30 ms
 
 
 async def entry_view(
     entry: Entry,
     root: bytes,
     hidden: Mapping[bytes, str] = NOTHING_HIDDEN,
-    borne: TagsOfEntry | None = None,
+    tags: TagsOfEntry | None = None,
     *,
     part: int = 1,
 ) -> EntryView:
@@ -154,15 +154,15 @@ async def entry_view(
     A long text is rendered on a thread: nobody else waits for it. Of a very long one only a `part` is, or with 0 all of
     it. Raises NotFound for a part that it does not have.
     """
-    if len(entry.text) > LONG_TEXT:
-        return await asyncio.to_thread(_entry_view, entry, root, hidden, borne, part)
-    return _entry_view(entry, root, hidden, borne, part)
+    if len(entry.text) > LONG_TEXT_CHARACTERS:
+        return await asyncio.to_thread(_entry_view, entry, root, hidden, tags, part)
+    return _entry_view(entry, root, hidden, tags, part)
 
 
 def _entry_view(
-    entry: Entry, root: bytes, hidden: Mapping[bytes, str], borne: TagsOfEntry | None, part: int
+    entry: Entry, root: bytes, hidden: Mapping[bytes, str], tags: TagsOfEntry | None, part: int
 ) -> EntryView:
-    whole = entry.receipt
+    original_receipt = entry.receipt
     if entry.role == "reply":
         entry = redact_erased(entry, hidden, filter(None, hidden.values())) or entry
     view = EntryView(
@@ -179,24 +179,24 @@ def _entry_view(
         edited=entry.edited,
         model=entry.model,
         note=entry.note,
-        to=entry.parent_id.hex() if entry.parent_id else "",
+        parent_id=entry.parent_id.hex() if entry.parent_id else "",
         withheld=entry.withheld,
-        answers=1 + len(entry.also_answers),
+        answered_count=1 + len(entry.also_answers),
         preferred=entry.preferred,
     )
     if entry.role == "reply":
-        _fill_reply(view, entry, whole)
+        _fill_reply(view, entry, original_receipt)
     else:
-        borne = borne or TagsOfEntry()
-        view.traces, view.traces_mark = borne.tags, traces_mark(borne.tags)
-        parts = parts_of(entry.text) if part else [entry.text]
-        view.part, view.parts = part or 1, len(parts)
-        if view.part > view.parts:
+        tags = tags or TagsOfEntry()
+        view.tags, view.tags_fingerprint = tags.tags, tags_fingerprint(tags.tags)
+        parts = split_into_parts(entry.text) if part else [entry.text]
+        view.part, view.part_count = part or 1, len(parts)
+        if view.part > view.part_count:
             raise NotFound("There is no such part of this entry.")
         # A form holds all boxes of a text or none: those it lacks would lose their ticks.
-        view.tasks = view.parts == 1 and view.state != "unreadable" and has_tasks(entry.text)
-        paths = {key: trace_path(trace) for key, trace in borne.ids_by_key.items()}
-        view.html = render_traced(parts[view.part - 1], paths, ticking=view.tasks)
+        view.has_checkboxes = view.part_count == 1 and view.state != "unreadable" and has_tasks(entry.text)
+        paths = {key: tag_path(trace) for key, trace in tags.ids_by_key.items()}
+        view.html = render_with_tags(parts[view.part - 1], paths, interactive=view.has_checkboxes)
     return view
 
 
@@ -204,137 +204,142 @@ async def part_view(keys: Keyring, entry_id: bytes, part: int) -> EntryView:
     """A later part of a long entry. Raises NotFound."""
     journal = get_services().journal
     entry = await journal.get(keys, entry_id)
-    borne = await journal.tags.entry_tags(keys, {entry.id: entry.text})
-    return await entry_view(entry, entry.id, borne=borne.get(entry.id), part=part)
+    tags_by_entry = await journal.tags.entry_tags(keys, {entry.id: entry.text})
+    return await entry_view(entry, entry.id, tags=tags_by_entry.get(entry.id), part=part)
 
 
-def traces_mark(traces: Iterable[Tag]) -> str:
+def tags_fingerprint(tags: Iterable[Tag]) -> str:
     """What the traces of an entry come to: another word once one came, went or is called otherwise, "" for none."""
-    said = "\n".join(f"{trace.hex_id} {trace.name}" for trace in traces)
-    return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest() if said else ""
+    joined = "\n".join(f"{trace.hex_id} {trace.name}" for trace in tags)
+    return blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest() if joined else ""
 
 
-def trace_path(trace: bytes) -> str:
+def tag_path(tag_id: bytes) -> str:
     """The address of a trace's page."""
-    return f"/traces/{trace.hex()}"
+    return f"/traces/{tag_id.hex()}"
 
 
-def digest_view(digest: StoredSummary) -> DigestView:
+def summary_view(summary: StoredSummary) -> SummaryView:
     """The line that opens a day, or the summary of one."""
-    html = render_reply(digest.text, {}, marks(digest.text, digest.quoted))
-    return DigestView(html, digest.model, cut_words(digest.omitted))
+    html = render_reply(summary.text, {}, marks(summary.text, summary.quoted))
+    return SummaryView(html, summary.model, translate_omitted(summary.omitted))
 
 
-def summary_view(summary: TagSummary) -> DigestView:
+def tag_summary_view(summary: TagSummary) -> SummaryView:
     """The summary of a trace, with links to the entries it cites."""
-    digest = summary.summary
+    summary_record = summary.summary
     paths = {number: f"/d/{entry.day}#e-{entry.id.hex()}" for number, entry in enumerate(summary.entries, 1)}
-    html = render_reply(digest.text, paths, marks(digest.text, digest.quoted))
-    return DigestView(html, digest.model, cut_words(digest.omitted))
+    html = render_reply(summary_record.text, paths, marks(summary_record.text, summary_record.quoted))
+    return SummaryView(html, summary_record.model, translate_omitted(summary_record.omitted))
 
 
-LEFT_OUT = re.compile(r"Left out for lack of room: ([^.]+)\.")
+OMITTED = re.compile(r"Left out for lack of room: ([^.]+)\.")
 
 
-def cut_words(sentence: str) -> str:
+def translate_omitted(sentence: str) -> str:
     """What was left out of a prompt, as `llm.prompts` says it and a reply keeps it, in the language of the request."""
-    told = LEFT_OUT.match(sentence)
-    if i18n.current().code == "en":
+    match = OMITTED.match(sentence)
+    if i18n.current_language().code == "en":
         return sentence
-    if told is None:
-        return i18n.said(sentence)
-    rest = i18n.said(sentence[told.end() :].strip())
-    parts = [_left_out(*part.partition(" ")) for part in re.split(", | and ", told[1])]
-    return " ".join(filter(None, (_("Left out for lack of room: %(what)s.") % {"what": i18n.listed(parts)}, rest)))
+    if match is None:
+        return i18n.translate(sentence)
+    remainder = i18n.translate(sentence[match.end() :].strip())
+    parts = [_translate_omission(*part.partition(" ")) for part in re.split(", | and ", match[1])]
+    return " ".join(
+        filter(None, (_("Left out for lack of room: %(what)s.") % {"what": i18n.join_list(parts)}, remainder))
+    )
 
 
-def _left_out(number: str, _space: str, what: str) -> str:
+def _translate_omission(number: str, _separator: str, what: str) -> str:
     if not number.isdecimal():
         return _("the middle of the entry")
     count = int(number)
     if what.startswith("note"):
-        words = ngettext("%(num)s note of the day", "%(num)s notes of the day", count)
+        translation = ngettext("%(num)s note of the day", "%(num)s notes of the day", count)
     elif what.startswith("turn"):
-        words = ngettext("%(num)s turn of the conversation", "%(num)s turns of the conversation", count)
+        translation = ngettext("%(num)s turn of the conversation", "%(num)s turns of the conversation", count)
     else:
-        words = ngettext("%(num)s earlier passage", "%(num)s earlier passages", count)
-    return words % {"num": count}
+        translation = ngettext("%(num)s earlier passage", "%(num)s earlier passages", count)
+    return translation % {"num": count}
 
 
-def _fill_reply(view: EntryView, entry: Entry, whole: Receipt | None) -> None:
-    used = entry.receipt.passages if entry.receipt else ()
-    paths = {p.number: f"/d/{p.day}#e-{p.entry_id.hex()}" for p in used}
-    referred = set(cited(entry.text))
+def _fill_reply(view: EntryView, entry: Entry, original_receipt: Receipt | None) -> None:
+    passages = entry.receipt.passages if entry.receipt else ()
+    paths = {p.number: f"/d/{p.day}#e-{p.entry_id.hex()}" for p in passages}
+    cited_numbers = set(cited(entry.text))
     view.sources = [
-        SourceView(p.number, paths[p.number], p.day, p.text, p.score, p.number in referred, p.from_tag) for p in used
+        SourceView(p.number, paths[p.number], p.day, p.text, p.score, p.number in cited_numbers, p.from_tag)
+        for p in passages
     ]
     growing = entry.state == "streaming"
     marked = marks(entry.text, entry.receipt.quoted if entry.receipt else (), growing=growing)
     view.html = render_reply(entry.text, paths, marked)
     if growing:
-        view.waiting = get_services().replies.waiting_message(entry.id)
+        view.waiting_message = get_services().replies.waiting_message(entry.id)
     elif entry.receipt is not None:
         verified = sum(true for _, _, true in marked)
-        view.receipt = _receipt_view(entry.receipt, whole != entry.receipt, verified, len(marked) - verified)
+        view.receipt = _receipt_view(entry.receipt, original_receipt != entry.receipt, verified, len(marked) - verified)
 
 
-def _receipt_view(receipt: Receipt, hidden: bool, verified: int, not_found: int) -> ReceiptView:
+def _receipt_view(receipt: Receipt, has_hidden_sources: bool, verified: int, not_found: int) -> ReceiptView:
     days = len({p.day for p in receipt.passages})
     if not days:
-        drew_on = _("drew on this page alone")
+        sources_summary = _("drew on this page alone")
     else:
-        drew_on = ngettext("drew on %(num)s earlier day", "drew on %(num)s earlier days", days) % {"num": days}
+        sources_summary = ngettext("drew on %(num)s earlier day", "drew on %(num)s earlier days", days) % {"num": days}
     if receipt.erased_count:
-        drew_on = _("%(sources)s and on what was erased since") % {
-            "sources": drew_on if days else _("drew on this page")
+        sources_summary = _("%(sources)s and on what was erased since") % {
+            "sources": sources_summary if days else _("drew on this page")
         }
-    elif hidden:
-        drew_on = _("%(sources)s and on what is shown no more") % {
-            "sources": drew_on if days else _("drew on this page")
+    elif has_hidden_sources:
+        sources_summary = _("%(sources)s and on what is shown no more") % {
+            "sources": sources_summary if days else _("drew on this page")
         }
     return ReceiptView(
         model=receipt.model,
-        drew_on=drew_on,
-        cut=cut_words(receipt.omitted),
-        file=receipt.model_file,
+        sources_summary=sources_summary,
+        omitted=translate_omitted(receipt.omitted),
+        model_file=receipt.model_file,
         endpoint=receipt.endpoint,
-        left=receipt.left_machine,
-        prompt=receipt.prompt_version,
+        left_machine=receipt.left_machine,
+        prompt_version=receipt.prompt_version,
         tokens_in=receipt.tokens_in,
         tokens_out=receipt.tokens_out,
-        counted=receipt.tokens_counted,
+        tokens_counted=receipt.tokens_counted,
         verified=verified,
         not_found=not_found,
-        first_seconds=receipt.first_token_ms / 1000 if receipt.first_token_ms >= 0 else -1,
+        first_token_seconds=receipt.first_token_ms / 1000 if receipt.first_token_ms >= 0 else -1,
     )
 
 
 async def page_views(
-    keys: Keyring, threads: list[Thread], *, with_replies: bool, whole: bool = False
+    keys: Keyring, threads: list[Thread], *, with_replies: bool, full_text: bool = False
 ) -> list[EntryView]:
     """The threads of a page, replies as they stand this moment, without what is no source any more.
 
     `with_replies`: the writer has not turned the model off. `whole`: very long texts, too, are there to their ends.
     """
     services = get_services()
-    part = 0 if whole else 1
+    part = 0 if full_text else 1
     hidden = await services.journal.find_hidden_sources(
         keys, [entry for thread in threads for entry in thread.descendants]
     )
-    written = [e for thread in threads for e in (thread.root, *thread.descendants) if e.role == "me"]
-    borne = await services.journal.tags.entry_tags(keys, {entry.id: entry.text for entry in written})
+    user_entries = [e for thread in threads for e in (thread.root, *thread.descendants) if e.role == "me"]
+    tags_by_entry = await services.journal.tags.entry_tags(keys, {entry.id: entry.text for entry in user_entries})
     views: list[EntryView] = []
     for thread in threads:
-        view = await entry_view(thread.root, thread.root.id, borne=borne.get(thread.root.id), part=part)
+        view = await entry_view(thread.root, thread.root.id, tags=tags_by_entry.get(thread.root.id), part=part)
         for entry in thread.descendants:
             if with_replies or entry.role == "me":
-                settled = await services.replies.reconcile(keys, entry)
-                view.thread.append(await entry_view(settled, thread.root.id, hidden, borne.get(entry.id), part=part))
+                current_entry = await services.replies.reconcile(keys, entry)
+                view.thread.append(
+                    await entry_view(current_entry, thread.root.id, hidden, tags_by_entry.get(entry.id), part=part)
+                )
         _count_replies(view)
         views.append(view)
-    shown = {_draft_place(view): view for root in views for view in (root, *root.thread)}
-    for place, draft in (await services.journal.get_drafts(keys, shown)).items():
-        shown[place].draft = draft
+    views_by_draft_key = {_draft_key(view): view for root in views for view in (root, *root.thread)}
+    for draft_key, draft in (await services.journal.get_drafts(keys, views_by_draft_key)).items():
+        views_by_draft_key[draft_key].draft = draft
     return views
 
 
@@ -342,15 +347,17 @@ def _count_replies(root: EntryView) -> None:
     replies: dict[str, list[EntryView]] = {}
     for view in root.thread:
         if view.role == "reply":
-            replies.setdefault(view.to, []).append(view)
+            replies.setdefault(view.parent_id, []).append(view)
     for view in (root, *root.thread):
-        others = replies.get(view.to if view.role == "reply" else view.id, [])
-        view.replies = len(others)
-        ended = view.role == "reply" and view.state != "streaming"
-        view.aside = ended and not view.preferred and any(other.preferred for other in others)
+        sibling_replies = replies.get(view.parent_id if view.role == "reply" else view.id, [])
+        view.reply_count = len(sibling_replies)
+        is_finished_reply = view.role == "reply" and view.state != "streaming"
+        view.is_collapsed = (
+            is_finished_reply and not view.preferred and any(other.preferred for other in sibling_replies)
+        )
 
 
-def _draft_place(view: EntryView) -> str:
+def _draft_key(view: EntryView) -> str:
     return (answer_draft_key if view.role == "reply" else edit_draft_key)(bytes.fromhex(view.id))
 
 
@@ -359,41 +366,46 @@ async def message_view(keys: Keyring, entry_id: bytes) -> EntryView:
     services = get_services()
     thread = await services.journal.get_thread(keys, entry_id)
     with_replies = (await services.accounts.get_profile(keys)).replies
-    kept = Thread(thread.root, tuple(entry for entry in thread.descendants if entry.deleted is None))
-    (view,) = await page_views(keys, [kept], with_replies=with_replies)
+    live_thread = Thread(thread.root, tuple(entry for entry in thread.descendants if entry.deleted is None))
+    (view,) = await page_views(keys, [live_thread], with_replies=with_replies)
     for item in (view, *view.thread):
         if item.id == entry_id.hex():
             return item
     raise NotFound("This entry was deleted.")
 
 
-async def model_view(model: Model, *, name: str = "", full: bool = False, hidden: bool = False) -> ModelView:
+async def model_view(model: Model, *, name: str = "", with_name: bool = False, is_disabled: bool = False) -> ModelView:
     """The model of an endpoint; `full` asks it for its name, which may take a moment.
 
     `hidden`: the writer has turned it off.
     """
-    if hidden:
+    if is_disabled:
         return ModelView(available=False, hidden=True)
     if why_not := model.unavailable_reason(name):
-        return ModelView(available=False, sentence=why_not)
+        return ModelView(available=False, problem=why_not)
     built_in = model.is_built_in(name)
-    words = _("the small built-in model") if built_in else _("the model you connected")
-    if not full:
-        return ModelView(available=True, words=words)
+    description = _("the small built-in model") if built_in else _("the model you connected")
+    if not with_name:
+        return ModelView(available=True, description=description)
     info = await model.info(name)
     if info is None:
         if built_in:  # it starts when it is first asked
-            return ModelView(available=True, words=words, embedded=True)
-        place = model.host_of(name)
-        host = urlsplit(place if "//" in place else f"//{place}").hostname or place
-        now = _("%(model)s; %(host)s does not answer just now") % {"model": words, "host": host}
-        away = not is_loopback(place if "//" in place else f"//{place}")
-        return ModelView(available=True, words=now, leaves_machine=away, silent=True)
-    shown = words if info.is_embedded else info.name
+            return ModelView(available=True, description=description, embedded=True)
+        address = model.host_of(name)
+        host = urlsplit(address if "//" in address else f"//{address}").hostname or address
+        unreachable_description = _("%(model)s; %(host)s does not answer just now") % {
+            "model": description,
+            "host": host,
+        }
+        is_remote = not is_loopback(address if "//" in address else f"//{address}")
+        return ModelView(
+            available=True, description=unreachable_description, leaves_machine=is_remote, is_unreachable=True
+        )
+    shown_name = description if info.is_embedded else info.name
     return ModelView(
         available=True,
         name=info.name,
-        words=shown,
+        description=shown_name,
         endpoint="" if info.is_embedded else info.endpoint,
         leaves_machine=not info.is_local,
         embedded=info.is_embedded,

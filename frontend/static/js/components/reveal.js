@@ -10,7 +10,7 @@ class Reveal extends HTMLElement {
       button.textContent = isShown ? hide : show;
       button.ariaLabel = isShown ? hideName : showName;
     };
-    Object.assign(button, { type: "button", className: "word" });
+    Object.assign(button, { type: "button", className: "text-button" });
     button.setAttribute("aria-controls", field.id);
     button.addEventListener("click", () => {
       turn(field.type === "password");

@@ -15,8 +15,8 @@ from quart import (
 from llamora.app import i18n, security
 from llamora.app.i18n import gettext as _
 from llamora.app.i18n import ngettext
-from llamora.app.pages import field, is_fragment, page, profile, save_profile, see_other
-from llamora.app.routes.auth import check_again, show_code, subjects_of
+from llamora.app.pages import field, get_profile, is_fragment, redirect_303, render_template, save_profile
+from llamora.app.routes.auth import recovery_code_page, throttle_subjects, verify_secret
 from llamora.app.services.container import get_services
 from llamora.app.views import model_view
 from llamora.dates import day_of, parse_zone, utc_now, zone_names
@@ -26,108 +26,108 @@ from llamora.journal.profile import LOCK_MINUTES, WEEK_STARTS
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import StaleRevision, StorageError
 
-blueprint = Blueprint("profile", __name__)
+blueprint = Blueprint("account", __name__)
 
-Part = Literal[
+AccountSection = Literal[
     "", "page", "zone", "writing", "model", "replies", "openings",
     "passphrase", "recovery", "lock", "key", "backup", "end",
 ]  # fmt: skip
-EVENING = time(19, 42)
+SAMPLE_TIME = time(19, 42)
 
 
 @blueprint.get("/you")
-async def you() -> Response:
-    """What is yours to set (routes/settings.py), to keep and to end."""
-    return await show_you(done=request.args.get("done", ""))
+async def show_account() -> Response:
+    """What is yours to set (routes/preferences.py), to keep and to end."""
+    return await account_page(done=request.args.get("done", ""))
 
 
 @blueprint.post("/you/replies")
 async def set_replies() -> Response:
     """Turn the model on, or off with every mention of it."""
-    wanted = await field("replies") == "on"
+    is_enabled = await field("replies") == "on"
     try:
-        await save_profile(replies=wanted)
+        await save_profile(replies=is_enabled)
     except StaleRevision as error:
-        return await show_you(409, "replies", f"{error} Look again and keep once more.")
-    return see_other("/you")
+        return await account_page(409, "replies", f"{error} Look again and keep once more.")
+    return redirect_303("/you")
 
 
 @blueprint.post("/you/model")
 async def choose_model() -> Response:
     """Choose which of the operator's model servers answers, or try one."""
     services = get_services()
-    wanted = await field("endpoint")
-    if wanted and wanted not in services.model.endpoint_names:
-        return await show_you(422, "model", "There is no model server of that name in the settings.")
+    endpoint = await field("endpoint")
+    if endpoint and endpoint not in services.model.endpoint_names:
+        return await account_page(422, "model", "There is no model server of that name in the settings.")
     if await field("test"):
         try:
-            seconds = await services.model.test(wanted)
+            seconds = await services.model.test(endpoint)
         except ModelError as error:
-            return await show_you(502, "model", error.sentence, endpoint=wanted)
-        return await show_you(done=f"model {seconds:.1f}", endpoint=wanted)
+            return await account_page(502, "model", error.sentence, endpoint=endpoint)
+        return await account_page(done=f"model {seconds:.1f}", endpoint=endpoint)
     try:
-        await save_profile(endpoint=wanted)
+        await save_profile(endpoint=endpoint)
     except StaleRevision as error:
-        return await show_you(409, "model", f"{error} Look again and keep once more.")
-    return see_other("/you")
+        return await account_page(409, "model", f"{error} Look again and keep once more.")
+    return redirect_303("/you")
 
 
 @blueprint.post("/you/openings")
 async def set_openings() -> Response:
     """Let new days open with a line from the last ones, or not."""
-    wanted = await field("openings") == "on"
+    is_enabled = await field("openings") == "on"
     try:
-        await save_profile(openings=wanted)
+        await save_profile(openings=is_enabled)
     except StaleRevision as error:
-        return await show_you(409, "openings", f"{error} Look again and keep once more.")
-    return see_other("/you")
+        return await account_page(409, "openings", f"{error} Look again and keep once more.")
+    return redirect_303("/you")
 
 
 @blueprint.post("/you/passphrase")
 async def change_passphrase() -> Response:
     """Put a new passphrase in place of the old one; everywhere else the writer is signed out."""
-    opened, services = security.session(), get_services()
-    subjects = subjects_of(opened.user.name)
+    session, services = security.require_session(), get_services()
+    subjects = throttle_subjects(session.user.name)
     try:
         services.throttle.record_attempt(*subjects)
-        renewed = await services.accounts.change_passphrase(opened, await field("old"), await field("new"))
+        renewed = await services.accounts.change_passphrase(session, await field("old"), await field("new"))
     except (AccountError, StaleRevision) as error:
         if not isinstance(error, WrongCredentials | TooManyAttempts):
             services.throttle.clear_attempts(*subjects)  # the old one was right
-        return await show_you(_status(error), "passphrase", str(error))
+        return await account_page(_status_of(error), "passphrase", str(error))
     services.throttle.clear_attempts(*subjects)
-    security.begin(renewed.cookie, renewed)
+    security.set_session_cookie(renewed.cookie, renewed)
     await services.rotation.resume_pending(renewed.keys)
-    return see_other("/you?done=passphrase")
+    return redirect_303("/you?done=passphrase")
 
 
 @blueprint.post("/you/recovery-code")
 async def renew_recovery_code() -> Response:
     """Make a new recovery code and show it once; the old one opens nothing any more."""
-    opened, services = security.session(), get_services()
-    subjects = subjects_of(opened.user.name)
+    session, services = security.require_session(), get_services()
+    subjects = throttle_subjects(session.user.name)
     try:
         services.throttle.record_attempt(*subjects)
-        renewed, code = await services.accounts.renew_recovery_code(opened, await field("passphrase"))
+        renewed, code = await services.accounts.renew_recovery_code(session, await field("passphrase"))
     except (AccountError, StaleRevision) as error:
-        return await show_you(_status(error), "recovery", str(error))
+        return await account_page(_status_of(error), "recovery", str(error))
     services.throttle.clear_attempts(*subjects)
-    security.begin(renewed.cookie, renewed)
+    security.set_session_cookie(renewed.cookie, renewed)
     await services.rotation.resume_pending(renewed.keys)
-    return await show_code(renewed, code)
+    return await recovery_code_page(renewed, code)
 
 
 @blueprint.post("/you/sessions")
 async def end_sessions() -> Response:
     """End one session of the writer, or all but this one."""
-    opened, accounts = security.session(), get_services().accounts
-    wanted = await field("session")
-    if wanted == "others":
-        await accounts.end_other_sessions(opened)
-    for session in await accounts.list_sessions(opened):
-        if session.id != opened.id and wanted == session.id.hex():
-            await accounts.end_session(opened.user.id, session.id)
-    return see_other("/you?done=sessions#devices")
+    session, accounts = security.require_session(), get_services().accounts
+    requested = await field("session")
+    if requested == "others":
+        await accounts.end_other_sessions(session)
+    for other in await accounts.list_sessions(session):
+        if other.id != session.id and requested == other.id.hex():
+            await accounts.end_session(session.user.id, other.id)
+    return redirect_303("/you?done=sessions#devices")
 
 
 @blueprint.post("/you/lock-after")
@@ -135,110 +135,113 @@ async def set_lock_after() -> Response:
     """Set after how many minutes without a sign of the writer a session ends; 0: as long as the server allows."""
     minutes = {str(each): each for each in LOCK_MINUTES}.get(await field("minutes"))
     if minutes is None:
-        return await show_you(422, "lock", "Choose one of the times in the list.")
+        return await account_page(422, "lock", "Choose one of the times in the list.")
     try:
         await save_profile(lock_after=minutes)
     except StaleRevision as error:
-        return await show_you(409, "lock", f"{error} Look again and keep once more.")
-    return kept() if is_fragment() else see_other("/you#devices")
+        return await account_page(409, "lock", f"{error} Look again and keep once more.")
+    return saved_fragment() if is_fragment() else redirect_303("/you#devices")
 
 
 @blueprint.post("/you/key")
 async def change_key() -> Response:
     """Seal everything under a new key, in the background; everywhere else the writer is signed out."""
-    opened, services = security.session(), get_services()
+    session, services = security.require_session(), get_services()
     try:
-        await check_again()
-        await services.backups.create(opened.keys)  # of the moment before, should anything go wrong
-        renewed = await services.accounts.change_key(opened)
+        await verify_secret()
+        await services.backups.create(session.keys)  # of the moment before, should anything go wrong
+        renewed = await services.accounts.change_key(session)
     except (AccountError, StaleRevision) as error:
-        return await show_you(_status(error), "key", str(error))
+        return await account_page(_status_of(error), "key", str(error))
     except StorageError as error:
-        return await show_you(507, "key", str(error))
-    security.begin(renewed.cookie, renewed)
+        return await account_page(507, "key", str(error))
+    security.set_session_cookie(renewed.cookie, renewed)
     await services.rotation.resume_pending(renewed.keys)
-    return see_other("/you?done=key")
+    return redirect_303("/you?done=key")
 
 
 @blueprint.post("/you/end")
 async def end_journal() -> Response:
     """Erase the writer and everything of theirs that is here."""
-    services, user_id = get_services(), security.session().user.id
+    services, user_id = get_services(), security.require_session().user.id
     try:
-        await check_again()
+        await verify_secret()
         await services.backups.delete_all(user_id)
     except AccountError as error:
-        return await show_you(_status(error), "end", str(error))
+        return await account_page(_status_of(error), "end", str(error))
     except StorageError as error:
-        return await show_you(507, "end", str(error))
-    security.end()
+        return await account_page(507, "end", str(error))
+    security.clear_session_cookie()
     await services.accounts.lock(user_id)
     await services.db.users.erase(user_id)
     with suppress(StorageError):  # one that was being made when the first were removed
         await services.backups.delete_all(user_id)
-    return see_other("/sign-in")
+    return redirect_303("/sign-in")
 
 
 @blueprint.post("/you/backup")
 async def download_backup() -> Response:
     """Make a backup of this moment and hand it over, after the passphrase: a page left open gives nothing away."""
     try:
-        await check_again()
-        file = await get_services().backups.create(security.session().keys)
+        await verify_secret()
+        file = await get_services().backups.create(security.require_session().keys)
     except AccountError as error:
-        return await show_you(_status(error), "backup", str(error))
+        return await account_page(_status_of(error), "backup", str(error))
     except StorageError as error:
-        return await show_you(507, "backup", str(error))
+        return await account_page(507, "backup", str(error))
     name = f"llamora-{file.stem}{SUFFIX}"
     response = await send_file(file, "application/octet-stream", as_attachment=True, attachment_filename=name)
     response.timeout = None  # as long as the line takes
     return response
 
 
-def _status(error: AccountError | StaleRevision) -> int:
+def _status_of(error: AccountError | StaleRevision) -> int:
     if isinstance(error, StaleRevision):
         return 409
     return 403 if isinstance(error, WrongCredentials) else 429 if isinstance(error, TooManyAttempts) else 422
 
 
-def kept() -> Response:
+def saved_fragment() -> Response:
     """What is said beside a setting that was saved as soon as it was chosen."""
     return Response(f"<span>{_('Kept.')}</span>", mimetype="text/html")
 
 
-async def show_you(
-    status: int = 200, about: Part = "", error: str = "", *, done: str = "", endpoint: str | None = None
+async def account_page(
+    status: int = 200, about: AccountSection = "", error: str = "", *, done: str = "", endpoint: str | None = None
 ) -> Response:
     """The page of what is the writer's own, with a sentence beside the form it is `about`, or what was `done`."""
     services = get_services()
-    opened = security.session()
-    user = await services.db.users.get(opened.user.id)
-    writer = await profile()
-    return await page(
-        "pages/you.html",
+    session = security.require_session()
+    user = await services.db.users.get(session.user.id)
+    profile = await get_profile()
+    return await render_template(
+        "pages/account.html",
         status=status,
         name=user.name,
         recovery_confirmed=user.recovery_confirmed,
-        writer=writer,
-        languages=[(code, language.name) for code, language in i18n.known().items()],
-        hours=[("24", i18n.clock_words(EVENING)), ("12", i18n.clock_words(EVENING, twelve_hours=True))],
+        profile=profile,
+        languages=[(code, language.name) for code, language in i18n.available_languages().items()],
+        hours=[
+            ("24", i18n.time_of_day_words(SAMPLE_TIME)),
+            ("12", i18n.time_of_day_words(SAMPLE_TIME, twelve_hours=True)),
+        ],
         week_starts=[(day, i18n.weekday_names()[day][0]) for day in WEEK_STARTS],
-        changing_key=await services.db.key_rotation.count_data_keys(user.id) > 1,
-        set_aside=await services.db.key_rotation.unreadable_count(user.id),
-        sessions=await _sessions(opened, writer.zone),
-        lock_after=writer.lock_after,
-        lock_times=[each for each in LOCK_MINUTES if each * 60 < services.settings.session.idle_ttl],
-        longest=services.settings.session.idle_ttl // 60,
-        backups_kept=services.backups.retained_count,
-        backup_of=services.backups.find_latest_day(user.id),
-        openings=writer.openings,
+        is_changing_key=await services.db.key_rotation.count_data_keys(user.id) > 1,
+        unreadable_count=await services.db.key_rotation.unreadable_count(user.id),
+        sessions=await _session_rows(session, profile.zone),
+        lock_after=profile.lock_after,
+        lock_choices=[each for each in LOCK_MINUTES if each * 60 < services.settings.session.idle_ttl],
+        max_idle_minutes=services.settings.session.idle_ttl // 60,
+        backup_count=services.backups.retained_count,
+        latest_backup=services.backups.find_latest_day(user.id),
+        openings=profile.openings,
         zones=zone_names(),
-        model=await model_view(services.model, name=writer.endpoint, full=True, hidden=not writer.replies),
+        model=await model_view(services.model, name=profile.endpoint, with_name=True, is_disabled=not profile.replies),
         endpoints=[
             (each, _("demonstration (tiny; it invents)") if services.model.is_built_in(each) else each)
             for each in services.model.endpoint_names
         ],
-        endpoint=writer.endpoint if endpoint is None else endpoint,
+        endpoint=profile.endpoint if endpoint is None else endpoint,
         default_endpoint=_("the server of the settings") if services.model.is_available else _("no model"),
         about=about,
         error=error,
@@ -246,33 +249,33 @@ async def show_you(
     )
 
 
-async def _sessions(opened: OpenSession, zone_name: str) -> list[dict[str, object]]:
+async def _session_rows(session: OpenSession, zone_name: str) -> list[dict[str, object]]:
     """Where the writer is signed in, in words, this browser first."""
-    here, now = parse_zone(zone_name), utc_now()
-    found: list[dict[str, object]] = []
-    for session in await get_services().accounts.list_sessions(opened):
-        minutes = int((now - session.last_used_at).total_seconds()) // 60
+    tz, now = parse_zone(zone_name), utc_now()
+    sessions: list[dict[str, object]] = []
+    for listed in await get_services().accounts.list_sessions(session):
+        minutes = int((now - listed.last_used_at).total_seconds()) // 60
         if minutes < 2:
             used = _("just now")
         elif minutes < 60:
             used = ngettext("%(num)s minute ago", "%(num)s minutes ago", minutes) % {"num": minutes}
         else:
-            used = _("on %(when)s") % {"when": _when(session.last_used_at, here)}
-        since = _when(session.started_at, here)
-        browser, _on, system = session.device.partition(" on ")
+            used = _("on %(when)s") % {"when": _format_when(listed.last_used_at, tz)}
+        since = _format_when(listed.started_at, tz)
+        browser, _separator, system = listed.device.partition(" on ")
         device = _("%(browser)s on %(system)s") % {"browser": browser, "system": system} if system else browser
-        found.append(
+        sessions.append(
             {
-                "id": session.id.hex(),
-                "here": session.id == opened.id,
+                "id": listed.id.hex(),
+                "is_current": listed.id == session.id,
                 "device": device or _("A browser"),
                 "since": since,
                 "used": used,
             }
         )
-    return sorted(found, key=lambda session: not session["here"])
+    return sorted(sessions, key=lambda listed: not listed["is_current"])
 
 
-def _when(instant: datetime, here: ZoneInfo) -> str:
-    day = i18n.day_words(day_of(instant, here))
-    return _("%(day)s at %(time)s") % {"day": day, "time": i18n.time_words(instant, here)}
+def _format_when(instant: datetime, tz: ZoneInfo) -> str:
+    day = i18n.day_words(day_of(instant, tz))
+    return _("%(day)s at %(time)s") % {"day": day, "time": i18n.time_words(instant, tz)}

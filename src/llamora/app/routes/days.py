@@ -7,9 +7,19 @@ from quart import Blueprint, Response, request
 
 from llamora.app import security
 from llamora.app.i18n import gettext as _
-from llamora.app.pages import field, is_fragment, known_day, model_hidden, page, posted_pen, profile, see_other, today
+from llamora.app.pages import (
+    field,
+    get_profile,
+    is_fragment,
+    parse_day_or_404,
+    posted_form_token,
+    redirect_303,
+    render_template,
+    replies_disabled,
+    today,
+)
 from llamora.app.services.container import get_services
-from llamora.app.views import digest_view, entry_view, page_views
+from llamora.app.views import entry_view, page_views, summary_view
 from llamora.dates import day_edges, day_of, parse_zone, utc_now
 from llamora.journal.entries import EntryError, Thread
 from llamora.journal.profile import Profile
@@ -26,142 +36,156 @@ blueprint = Blueprint("days", __name__)
 @blueprint.get("/d/today")
 async def show_today() -> Response:
     """Today's page, in the writer's own zone."""
-    return await _day(await today())
+    return await _day_page(await today())
 
 
-@blueprint.get("/d/<text>")
-async def show_day(text: str) -> Response:
+@blueprint.get("/d/<day_text>")
+async def show_day(day_text: str) -> Response:
     """The page of any day."""
-    return await _day(known_day(text))
+    return await _day_page(parse_day_or_404(day_text))
 
 
-@blueprint.get("/d/<text>/entries")
-async def show_entries(text: str) -> Response:
+@blueprint.get("/d/<day_text>/entries")
+async def show_entries(day_text: str) -> Response:
     """Some messages of a day as its page shows them, by their ids (`e`): what another window changed."""
-    day, wanted = known_day(text), set(request.args.getlist("e"))
+    day, wanted_ids = parse_day_or_404(day_text), set(request.args.getlist("e"))
     if not is_fragment():
-        return see_other(f"/d/{day}")
-    threads = await get_services().journal.get_page(security.session().keys, day)
-    asked = [thread for thread in threads if wanted & {entry.id.hex() for entry in (thread.root, *thread.descendants)}]
-    roots = await page_views(security.session().keys, asked, with_replies=(await profile()).replies)
+        return redirect_303(f"/d/{day}")
+    threads = await get_services().journal.get_page(security.require_session().keys, day)
+    threads_shown = [
+        thread for thread in threads if wanted_ids & {entry.id.hex() for entry in (thread.root, *thread.descendants)}
+    ]
+    roots = await page_views(security.require_session().keys, threads_shown, with_replies=(await get_profile()).replies)
     views = [view for root in roots for view in (root, *root.thread)]
-    return await page("components/entries.html", entries=[view for view in views if view.id in wanted])
+    return await render_template("components/entries.html", entries=[view for view in views if view.id in wanted_ids])
 
 
-@blueprint.post("/d/<text>/entries")
-async def keep(text: str) -> Response:
+@blueprint.post("/d/<day_text>/entries")
+async def create_entry(day_text: str) -> Response:
     """Keep what was written on a day."""
-    keys = security.session().keys
-    day = None if text == "today" else known_day(text)
-    words = await field("text")
+    keys = security.require_session().keys
+    day = None if day_text == "today" else parse_day_or_404(day_text)
+    text = await field("text")
     try:
-        zone_name = (await profile()).zone
+        zone_name = (await get_profile()).zone
         entry = await get_services().journal.write(
-            keys, day, words, zone_name, await field("place"), await posted_pen()
+            keys, day, text, zone_name, await field("draft_key"), await posted_form_token()
         )
     except EntryError as error:
-        return await _not_kept(day, words, str(error), 422)
+        return await _not_saved(day, text, str(error), 422)
     except DiskFull as error:
-        return await _not_kept(day, words, str(error), 507)
+        return await _not_saved(day, text, str(error), 507)
     except StorageError as error:
-        return await _not_kept(day, words, str(error), 503)
+        return await _not_saved(day, text, str(error), 503)
     if not is_fragment():
-        return see_other(f"/d/{entry.day}#e-{entry.id.hex()}")
-    borne = await get_services().journal.tags.entry_tags(keys, {entry.id: entry.text})
-    view = await entry_view(entry, entry.id, borne=borne.get(entry.id))
-    return await page("components/kept.html", entry=view, suggesting=(await profile()).suggestions)
+        return redirect_303(f"/d/{entry.day}#e-{entry.id.hex()}")
+    tags_by_entry = await get_services().journal.tags.entry_tags(keys, {entry.id: entry.text})
+    view = await entry_view(entry, entry.id, tags=tags_by_entry.get(entry.id))
+    return await render_template(
+        "components/entry_saved.html", entry=view, suggest_on_load=(await get_profile()).suggestions
+    )
 
 
-async def _not_kept(day: date | None, words: str, error: str, status: int) -> Response:
+async def _not_saved(day: date | None, text: str, error: str, status: int) -> Response:
     """The composer with every word still in it."""
     day = day or await today()
     if is_fragment():
-        composer = {"day": day, "text": words, "error": error, "pen": await field("pen")}
-        return await page("components/composer.html", status=status, composer=composer)
-    return await _day(day, words, error, status)
+        composer = {"day": day, "text": text, "error": error, "form_token": await field("form_token")}
+        return await render_template("components/composer.html", status=status, composer=composer)
+    return await _day_page(day, text, error, status)
 
 
 @blueprint.post("/d/today/opening")
-async def open_day() -> Response:
+async def make_opening() -> Response:
     """The line that opens today, made now if it is not there: once a day, and only where it is switched on."""
-    services, keys = get_services(), security.session().keys
-    writer, day = await profile(), await today()
+    services, keys = get_services(), security.require_session().keys
+    profile, day = await get_profile(), await today()
     line = None
-    if writer.replies and writer.openings:
+    if profile.replies and profile.openings:
         with suppress(ModelError):  # the day is as good without it
-            line = await services.openings.generate_line(keys, day, writer.endpoint)
+            line = await services.openings.generate_line(keys, day, profile.endpoint)
     if not is_fragment():
-        return see_other("/d/today")
-    return await page("components/opening.html", opening=digest_view(line) if line else None, opening_due=False)
+        return redirect_303("/d/today")
+    return await render_template(
+        "components/opening.html", opening=summary_view(line) if line else None, opening_due=False
+    )
 
 
-@blueprint.post("/d/<text>/recap")
-async def sum_up(text: str) -> Response:
+@blueprint.post("/d/<day_text>/recap")
+async def summarize_day(day_text: str) -> Response:
     """Sum a day up, now."""
-    day = known_day(text)
-    if await model_hidden():
+    day = parse_day_or_404(day_text)
+    if await replies_disabled():
         raise NotFound("There is no page at this address.")
     try:
-        recap = await get_services().digests.summarize_day(security.session().keys, day, (await profile()).endpoint)
+        day_summary = await get_services().summaries.summarize_day(
+            security.require_session().keys, day, (await get_profile()).endpoint
+        )
     except (ModelError, EntryError) as error:
         status = 503 if isinstance(error, ModelError) else 422
-        return await page("pages/error.html", status=status, title=_("No summary"), sentence=str(error), what_to_do="")
+        return await render_template(
+            "pages/error.html", status=status, title=_("No summary"), sentence=str(error), advice=""
+        )
     if not is_fragment():
-        return see_other(f"/d/{day}#recap")
-    return await page("components/recap.html", recap=digest_view(recap), day=day)
+        return redirect_303(f"/d/{day}#recap")
+    return await render_template("components/day_summary.html", day_summary=summary_view(day_summary), day=day)
 
 
-@blueprint.post("/d/<text>/recap/delete")
-async def forget_recap(text: str) -> Response:
+@blueprint.post("/d/<day_text>/recap/delete")
+async def delete_day_summary(day_text: str) -> Response:
     """Let a summary go."""
-    day = known_day(text)
-    await get_services().db.summaries.delete(security.session().keys, "recap", day)
-    return await page("components/recap.html", recap=None, day=day) if is_fragment() else see_other(f"/d/{day}")
+    day = parse_day_or_404(day_text)
+    await get_services().db.summaries.delete(security.require_session().keys, "recap", day)
+    return (
+        await render_template("components/day_summary.html", day_summary=None, day=day)
+        if is_fragment()
+        else redirect_303(f"/d/{day}")
+    )
 
 
-async def _of_the_model(
-    keys: Keyring, day: date, threads: list[Thread], writer: Profile, *, is_today: bool
+async def _model_context(
+    keys: Keyring, day: date, threads: list[Thread], profile: Profile, *, is_today: bool
 ) -> dict[str, object]:
     """What a model said of the day; nothing is made here."""
     services = get_services()
-    found: dict[str, object] = {"opening": None, "opening_due": False, "recap": None}
-    if writer.replies:
-        opening = await services.openings.get_line(keys, day) if writer.openings else None
-        recap = await services.digests.get_day_summary(keys, day, threads)
-        found["opening"] = digest_view(opening) if opening else None
-        found["opening_due"] = (
+    context: dict[str, object] = {"opening": None, "opening_due": False, "day_summary": None}
+    if profile.replies:
+        opening = await services.openings.get_line(keys, day) if profile.openings else None
+        day_summary = await services.summaries.get_day_summary(keys, day, threads)
+        context["opening"] = summary_view(opening) if opening else None
+        context["opening_due"] = (
             is_today
-            and writer.openings
+            and profile.openings
             and opening is None
             and await services.openings.is_due(keys, day)
-            and not services.model.unavailable_reason(writer.endpoint)
+            and not services.model.unavailable_reason(profile.endpoint)
         )
-        found["recap"] = digest_view(recap) if recap else None
-    return found
+        context["day_summary"] = summary_view(day_summary) if day_summary else None
+    return context
 
 
-async def _day(day: date, words: str = "", error: str = "", status: int = 200) -> Response:
-    keys = security.session().keys
+async def _day_page(day: date, text: str = "", error: str = "", status: int = 200) -> Response:
+    keys = security.require_session().keys
     threads = await get_services().journal.get_page(keys, day)
-    writer = await profile()
+    profile = await get_profile()
     draft = (await get_services().journal.get_drafts(keys, [day_draft_key(day)])).get(day_draft_key(day))
-    now, here = utc_now(), parse_zone(writer.zone)
-    return await page(
+    now, tz = utc_now(), parse_zone(profile.zone)
+    return await render_template(
         "pages/day.html",
         status=status,
         day=day,
-        is_today=day == day_of(now, here),
+        is_today=day == day_of(now, tz),
         # In milliseconds, as the script of the page reckons: the server's clock says when the day is over.
         now=int(now.timestamp() * 1000),
-        ends=int(day_edges(day, here)[1].timestamp() * 1000),
+        ends=int(day_edges(day, tz)[1].timestamp() * 1000),
         first_run=not threads and not (await get_services().db.entries.fingerprint(keys.user_id))[0],
         previous_day=day - timedelta(1) if day > date.min else None,
         next_day=day + timedelta(1) if day < date.max else None,
-        entries=await page_views(keys, threads, with_replies=writer.replies),
-        **await _of_the_model(keys, day, threads, writer, is_today=day == day_of(now, here)),
-        again=[
+        entries=await page_views(keys, threads, with_replies=profile.replies),
+        **await _model_context(keys, day, threads, profile, is_today=day == day_of(now, tz)),
+        on_this_day=[
             (entry.day, excerpt(strip_markdown(entry.text)))
             for entry in await list_on_this_day(get_services().db, get_services().journal, keys, day)
         ],
-        composer={"day": day, "text": words or (draft.text if draft else ""), "error": error, "draft": draft},
+        composer={"day": day, "text": text or (draft.text if draft else ""), "error": error, "draft": draft},
     )

@@ -4,7 +4,15 @@ from quart import Blueprint, Response
 
 from llamora.app import security
 from llamora.app.i18n import gettext as _
-from llamora.app.pages import entry_id, field, is_fragment, number_field, page, posted_pen, see_other
+from llamora.app.pages import (
+    field,
+    is_fragment,
+    number_field,
+    parse_entry_id,
+    posted_form_token,
+    redirect_303,
+    render_template,
+)
 from llamora.app.services.container import get_services
 from llamora.app.views import message_view
 from llamora.journal.entries import EntryError
@@ -15,19 +23,23 @@ blueprint = Blueprint("drafts", __name__)
 
 
 @blueprint.post("/drafts")
-async def save() -> Response:
+async def save_draft() -> Response:
     """Keep what is being written somewhere; 204, and 205 when the same pen has kept it for good meanwhile."""
-    keys, pen = security.session().keys, await posted_pen()
-    if pen is None:
+    keys, form_token = security.require_session().keys, await posted_form_token()
+    if form_token is None:
         raise NotFound("There is no such place to write.")
     draft = Draft(
-        await field("place"), await field("text"), pen.id, await number_field("count"), await number_field("revision")
+        await field("draft_key"),
+        await field("text"),
+        form_token.id,
+        await number_field("count"),
+        await number_field("revision"),
     )
     try:
         saved = await get_services().journal.save_draft(keys, draft)
     except EntryError as error:
-        return await page(
-            "pages/error.html", status=422, title=_("Not kept as a draft"), sentence=str(error), what_to_do=""
+        return await render_template(
+            "pages/error.html", status=422, title=_("Not kept as a draft"), sentence=str(error), advice=""
         )
     if saved:
         return Response(status=204)
@@ -35,13 +47,13 @@ async def save() -> Response:
     return Response(status=205, headers={"Content-Length": "0"})
 
 
-@blueprint.post("/e/<text>/leave")
-async def leave(text: str) -> Response:
+@blueprint.post("/e/<entry_hex>/leave")
+async def discard_edit(entry_hex: str) -> Response:
     """Let the edit of an entry go: it stays as it is."""
-    journal, keys, wanted = get_services().journal, security.session().keys, entry_id(text)
-    await journal.get(keys, wanted)
-    await journal.discard_draft(keys, edit_draft_key(wanted))
-    view = await message_view(keys, wanted)
+    journal, keys, entry_id = get_services().journal, security.require_session().keys, parse_entry_id(entry_hex)
+    await journal.get(keys, entry_id)
+    await journal.discard_draft(keys, edit_draft_key(entry_id))
+    view = await message_view(keys, entry_id)
     if is_fragment():
-        return await page("components/entry.html", entry=view)
-    return see_other(f"/d/{view.day}#e-{view.id}")
+        return await render_template("components/entry.html", entry=view)
+    return redirect_303(f"/d/{view.day}#e-{view.id}")

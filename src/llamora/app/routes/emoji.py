@@ -5,39 +5,39 @@ from functools import cache
 from quart import Blueprint, Response
 
 from llamora.app import i18n, security
-from llamora.app.pages import field, page
+from llamora.app.pages import field, render_template
 
 blueprint = Blueprint("emoji", __name__)
 
-OFFERED = 6
-SKIN = frozenset("\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")  # what colours another emoji
+MAX_SUGGESTIONS = 6
+SKIN_TONES = frozenset("\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")  # what colours another emoji
 
 
 @blueprint.post("/emoji")
-async def find() -> Response:
+async def suggest_emoji() -> Response:
     """Those whose name, or a word of it, begins with what is being typed; the shortest name first."""
-    security.session()
-    typed = (await field("q")).strip().casefold()
-    known = _names(i18n.current().code) if typed else ()
-    named: dict[str, str] = {}
-    for name, sign in sorted(known, key=lambda each: not each[0].startswith(typed)):
-        if len(named) < OFFERED and (name.startswith(typed) or f"_{typed}" in name):
-            named.setdefault(sign, name)
-    return await page("components/emoji.html", named=named)
+    security.require_session()
+    prefix = (await field("q")).strip().casefold()
+    names = _emoji_names(i18n.current_language().code) if prefix else ()
+    suggestions: dict[str, str] = {}
+    for name, emoji_text in sorted(names, key=lambda each: not each[0].startswith(prefix)):
+        if len(suggestions) < MAX_SUGGESTIONS and (name.startswith(prefix) or f"_{prefix}" in name):
+            suggestions.setdefault(emoji_text, name)
+    return await render_template("components/emoji.html", named=suggestions)
 
 
 @cache
-def _names(language: str) -> tuple[tuple[str, str], ...]:
+def _emoji_names(language: str) -> tuple[tuple[str, str], ...]:
     """(name, emoji) by the length of the name: in the language, in English, and what else each is called."""
     import emoji
 
     if language in emoji.LANGUAGES:
         emoji.config.load_language(language)
-    whole = emoji.STATUS["fully_qualified"]
-    found = {
+    fully_qualified = emoji.STATUS["fully_qualified"]
+    names = {
         (name.strip(":").casefold(), sign)
         for sign, known in emoji.EMOJI_DATA.items()
-        if known["status"] == whole and SKIN.isdisjoint(sign)
+        if known["status"] == fully_qualified and SKIN_TONES.isdisjoint(sign)
         for name in (known.get(language, known["en"]), known["en"], *known.get("alias", ()))
     }
-    return tuple(sorted(found, key=lambda each: (len(each[0]), each)))
+    return tuple(sorted(names, key=lambda each: (len(each[0]), each)))

@@ -6,17 +6,17 @@ from quart import Blueprint, Response
 
 from llamora.app import security
 from llamora.app.i18n import gettext as _
-from llamora.app.markdown import render, ticked
+from llamora.app.markdown import render, set_checkboxes
 from llamora.app.pages import (
-    entry_id,
     field,
+    get_profile,
     is_fragment,
-    model_hidden,
     number_field,
-    page,
-    posted_pen,
-    profile,
-    see_other,
+    parse_entry_id,
+    posted_form_token,
+    redirect_303,
+    render_template,
+    replies_disabled,
     today,
 )
 from llamora.app.services.container import get_services
@@ -29,180 +29,194 @@ from llamora.persistence.connection import DiskFull, NotFound, StorageError
 blueprint = Blueprint("entries", __name__)
 
 
-@blueprint.get("/e/<text>")
-async def show(text: str) -> Response:
+@blueprint.get("/e/<entry_hex>")
+async def show_entry(entry_hex: str) -> Response:
     """An entry as it stands on its page."""
-    view = await _view(text)
-    return await page("components/entry.html", entry=view) if is_fragment() else see_other(_place(view))
+    view = await _view(entry_hex)
+    return (
+        await render_template("components/entry.html", entry=view) if is_fragment() else redirect_303(_entry_path(view))
+    )
 
 
-@blueprint.get("/e/<text>/edit")
-async def edit_form(text: str) -> Response:
+@blueprint.get("/e/<entry_hex>/edit")
+async def edit_form(entry_hex: str) -> Response:
     """An entry in a form."""
-    view = await _view(text)
+    view = await _view(entry_hex)
     if view.role != "me":
         raise NotFound("What the model wrote stays as it wrote it.")
-    return await _edit(view)
+    return await _edit_page(view)
 
 
-@blueprint.post("/e/<text>")
-async def edit(text: str) -> Response:
+@blueprint.post("/e/<entry_hex>")
+async def edit_entry(entry_hex: str) -> Response:
     """Keep the new text of an entry; when it changed meanwhile, show both."""
-    keys = security.session().keys
-    wanted = entry_id(text)
-    words, revision = await field("text"), await number_field("revision")
+    keys = security.require_session().keys
+    entry_id = parse_entry_id(entry_hex)
+    text, revision = await field("text"), await number_field("revision")
     try:
-        await get_services().journal.edit(keys, wanted, words, revision, await posted_pen())
+        await get_services().journal.edit(keys, entry_id, text, revision, await posted_form_token())
     except EditConflict as conflict:
         error = "This entry was changed elsewhere in the meantime. Both are here; nothing is lost."
-        view = await _view(text)
-        return await _edit(view, status=409, error=error, theirs=conflict.current.text, text=words)
+        view = await _view(entry_hex)
+        return await _edit_page(view, status=409, error=error, theirs=conflict.current.text, text=text)
     except (EntryError, StorageError) as error:
         if isinstance(error, NotFound):
             raise
-        view = await _view(text)
+        view = await _view(entry_hex)
         view.revision = revision  # the next try is still compared with what this writer saw
-        return await _edit(view, status=_status(error), error=str(error), text=words)
-    view = await _view(text)
-    return await page("components/entry.html", entry=view) if is_fragment() else see_other(_place(view))
+        return await _edit_page(view, status=_status_of(error), error=str(error), text=text)
+    view = await _view(entry_hex)
+    return (
+        await render_template("components/entry.html", entry=view) if is_fragment() else redirect_303(_entry_path(view))
+    )
 
 
-@blueprint.post("/e/<text>/tasks")
-async def tick(text: str) -> Response:
+@blueprint.post("/e/<entry_hex>/tasks")
+async def set_tasks(entry_hex: str) -> Response:
     """Tick the boxes of an entry as they are in the form: an edit like any other."""
-    keys, wanted = security.session().keys, entry_id(text)
-    entry = await get_services().journal.get(keys, wanted)
-    boxes = {int(number) for number in await security.form_fields("box") if number.isascii() and number.isdigit()}
+    keys, entry_id = security.require_session().keys, parse_entry_id(entry_hex)
+    entry = await get_services().journal.get(keys, entry_id)
+    checked_numbers = {
+        int(number) for number in await security.form_fields("box") if number.isascii() and number.isdigit()
+    }
     status, problem = 200, ""
     try:
         if entry.revision != await number_field("revision"):
             raise EditConflict(entry)
-        await get_services().journal.edit(keys, wanted, ticked(entry.text, boxes), entry.revision)
+        await get_services().journal.edit(keys, entry_id, set_checkboxes(entry.text, checked_numbers), entry.revision)
     except EditConflict:
         status = 409
         problem = _(
             "This entry was changed elsewhere in the meantime. This is how it stands now; tick the box once more."
         )
-    view = await _view(text)
+    view = await _view(entry_hex)
     if not is_fragment():
         if problem:
-            return await page(
-                "pages/error.html", status=status, title=_("Changed elsewhere"), sentence=problem, what_to_do=""
+            return await render_template(
+                "pages/error.html", status=status, title=_("Changed elsewhere"), sentence=problem, advice=""
             )
-        return see_other(_place(view))
-    return await page("components/ticked.html", status=status, entry=view, untouched=problem)
+        return redirect_303(_entry_path(view))
+    return await render_template("components/tasks_saved.html", status=status, entry=view, tasks_problem=problem)
 
 
-@blueprint.get("/e/<text>/more")
-async def more(text: str) -> Response:
+@blueprint.get("/e/<entry_hex>/more")
+async def show_more(entry_hex: str) -> Response:
     """What else can be done with an entry."""
-    view = await _view(text)
-    return await page("components/more.html" if is_fragment() else "pages/entry.html", entry=view, opened=True)
+    view = await _view(entry_hex)
+    return await render_template(
+        "components/more.html" if is_fragment() else "pages/entry.html", entry=view, is_more_open=True
+    )
 
 
-@blueprint.get("/e/<text>/parts/<number>")
-async def read_on(text: str, number: str) -> Response:
+@blueprint.get("/e/<entry_hex>/parts/<number>")
+async def show_part(entry_hex: str, number: str) -> Response:
     """A later part of a long entry."""
     part = int(number) if number.isascii() and number.isdigit() and len(number) < 6 else 0
     if part < 2:
         raise NotFound("There is no such part of this entry.")
-    view = await part_view(security.session().keys, entry_id(text), part)
-    return await page("components/prose.html" if is_fragment() else "pages/part.html", entry=view)
+    view = await part_view(security.require_session().keys, parse_entry_id(entry_hex), part)
+    return await render_template("components/prose.html" if is_fragment() else "pages/part.html", entry=view)
 
 
-@blueprint.get("/e/<text>/versions")
-async def versions(text: str) -> Response:
+@blueprint.get("/e/<entry_hex>/versions")
+async def show_versions(entry_hex: str) -> Response:
     """What an entry said before it was edited."""
-    return await _versions(text)
+    return await _versions_page(entry_hex)
 
 
-@blueprint.post("/e/<text>/versions/<version>")
-async def bring_back(text: str, version: str) -> Response:
+@blueprint.post("/e/<entry_hex>/versions/<version_hex>")
+async def restore_version(entry_hex: str, version_hex: str) -> Response:
     """Put an earlier text in the place of the one of now."""
-    keys, revision = security.session().keys, await number_field("revision")
+    keys, revision = security.require_session().keys, await number_field("revision")
     try:
-        await get_services().journal.restore_version(keys, entry_id(text), entry_id(version), revision)
+        await get_services().journal.restore_version(
+            keys, parse_entry_id(entry_hex), parse_entry_id(version_hex), revision
+        )
     except EditConflict:
         error = "This entry was changed elsewhere in the meantime. This is how it stands now; bring it back once more."
-        return await _versions(text, status=409, error=error)
-    return see_other(_place(await _view(text)))
+        return await _versions_page(entry_hex, status=409, error=error)
+    return redirect_303(_entry_path(await _view(entry_hex)))
 
 
-@blueprint.post("/e/<text>/delete")
-async def delete(text: str) -> Response:
+@blueprint.post("/e/<entry_hex>/delete")
+async def delete_entry(entry_hex: str) -> Response:
     """Take an entry off its page; the way back stands in its place."""
-    services, keys = get_services(), security.session().keys
-    view = await _view(text)
+    services, keys = get_services(), security.require_session().keys
+    view = await _view(entry_hex)
     if view.state == "streaming":
-        await services.replies.stop(keys, entry_id(text))
-    services.replies.cancel_for([entry_id(text)], SOURCE_DELETED)
-    await services.journal.delete(keys, entry_id(text))
+        await services.replies.stop(keys, parse_entry_id(entry_hex))
+    services.replies.cancel_for([parse_entry_id(entry_hex)], SOURCE_DELETED)
+    await services.journal.delete(keys, parse_entry_id(entry_hex))
     if is_fragment():
-        return await page("components/entry_deleted.html", entry=view)
-    return await page("pages/deleted.html", entry=view)
+        return await render_template("components/entry_deleted.html", entry=view)
+    return await render_template("pages/entry_deleted.html", entry=view)
 
 
-@blueprint.post("/e/<text>/restore")
-async def restore(text: str) -> Response:
+@blueprint.post("/e/<entry_hex>/restore")
+async def restore_entry(entry_hex: str) -> Response:
     """Bring a deleted entry back."""
-    await get_services().journal.restore(security.session().keys, entry_id(text))
-    view = await _view(text)
-    return await page("components/entry.html", entry=view) if is_fragment() else see_other(_place(view))
+    await get_services().journal.restore(security.require_session().keys, parse_entry_id(entry_hex))
+    view = await _view(entry_hex)
+    return (
+        await render_template("components/entry.html", entry=view) if is_fragment() else redirect_303(_entry_path(view))
+    )
 
 
-@blueprint.post("/e/<text>/answers")
-async def answer(text: str) -> Response:
+@blueprint.post("/e/<entry_hex>/answers")
+async def add_answer(entry_hex: str) -> Response:
     """Answer a reply, and ask for the next one if that button was pressed."""
-    services, keys = get_services(), security.session().keys
-    words = await field("text")
-    writer = await profile()
+    services, keys = get_services(), security.require_session().keys
+    text = await field("text")
+    profile = await get_profile()
     try:
-        kept = await services.journal.answer(keys, entry_id(text), words, writer.zone, await posted_pen())
+        saved = await services.journal.answer(
+            keys, parse_entry_id(entry_hex), text, profile.zone, await posted_form_token()
+        )
     except (EntryError, StorageError) as error:
         if isinstance(error, NotFound):
             raise
-        status = _status(error)
-        place = _place(await _view(text))
-        again = await security.sent_with("text")
-        return await page("pages/not_kept.html", status, sentence=str(error), words=words, path=place, **again)
-    view = await message_view(keys, kept.id)
-    shown = [view]
+        status = _status_of(error)
+        path = _entry_path(await _view(entry_hex))
+        form = await security.replayable_form("text")
+        return await render_template("pages/not_saved.html", status, sentence=str(error), words=text, path=path, **form)
+    view = await message_view(keys, saved.id)
+    messages = [view]
     problem = ""
-    if await field("ask") and not await model_hidden():
+    if await field("ask") and not await replies_disabled():
         try:
-            reply = await services.replies.ask(keys, kept.id, writer.zone, await today(), endpoint=writer.endpoint)
-            shown.append(await entry_view(reply, bytes.fromhex(view.root)))
+            reply = await services.replies.ask(keys, saved.id, profile.zone, await today(), endpoint=profile.endpoint)
+            messages.append(await entry_view(reply, bytes.fromhex(view.root)))
         except (ModelError, EntryError, StorageError) as error:
             problem = str(error)  # the answer is kept all the same
     if not is_fragment():
-        return see_other(_place(shown[-1]))
-    return await page("components/messages.html", messages=shown, problem=problem, answered=text)
+        return redirect_303(_entry_path(messages[-1]))
+    return await render_template("components/messages.html", messages=messages, problem=problem, answered_id=entry_hex)
 
 
-async def _view(text: str) -> EntryView:
-    await get_services().journal.get(security.session().keys, entry_id(text))
-    return await message_view(security.session().keys, entry_id(text))
+async def _view(entry_hex: str) -> EntryView:
+    await get_services().journal.get(security.require_session().keys, parse_entry_id(entry_hex))
+    return await message_view(security.require_session().keys, parse_entry_id(entry_hex))
 
 
-async def _versions(text: str, status: int = 200, error: str = "") -> Response:
-    view = await _view(text)
-    found = await get_services().journal.list_versions(security.session().keys, entry_id(text))
-    shown = [
-        {"id": version.id.hex(), "at": version.at, "html": await to_thread(render, version.text)} for version in found
+async def _versions_page(entry_hex: str, status: int = 200, error: str = "") -> Response:
+    view = await _view(entry_hex)
+    stored = await get_services().journal.list_versions(security.require_session().keys, parse_entry_id(entry_hex))
+    version_views = [
+        {"id": version.id.hex(), "at": version.at, "html": await to_thread(render, version.text)} for version in stored
     ]
-    return await page("pages/versions.html", status=status, entry=view, versions=shown, error=error)
+    return await render_template("pages/versions.html", status=status, entry=view, versions=version_views, error=error)
 
 
-async def _edit(view: EntryView, status: int = 200, **context: object) -> Response:
+async def _edit_page(view: EntryView, status: int = 200, **context: object) -> Response:
     template = "components/entry_edit.html" if is_fragment() else "pages/edit.html"
     context.setdefault("error", "")
     context.setdefault("theirs", None)
-    return await page(template, status=status, entry=view, **context)
+    return await render_template(template, status=status, entry=view, **context)
 
 
-def _status(error: EntryError | StorageError) -> int:
+def _status_of(error: EntryError | StorageError) -> int:
     return 422 if isinstance(error, EntryError) else 507 if isinstance(error, DiskFull) else 503
 
 
-def _place(view: EntryView) -> str:
+def _entry_path(view: EntryView) -> str:
     return f"/d/{view.day}#e-{view.id}"

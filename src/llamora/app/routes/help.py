@@ -3,21 +3,21 @@
 from quart import Blueprint, Response
 
 from llamora.app import security
-from llamora.app.pages import look_of, page, rendered
+from llamora.app.pages import html_attributes, render_template, render_to_string
 from llamora.journal.profile import Profile
 
-blueprint = Blueprint("guide", __name__)
+blueprint = Blueprint("help", __name__)
 
 
 @blueprint.get("/help")
-async def show() -> Response:
+async def show_help() -> Response:
     """Keys, Markdown, and how it goes."""
-    security.session()
-    return await page("pages/help.html")
+    security.require_session()
+    return await render_template("pages/help.html")
 
 
 @blueprint.get("/offline")
-async def offline() -> Response:
+async def show_offline() -> Response:
     """What the service worker shows while the server is away. It is kept on the device, so it knows nobody."""
-    html = rendered("pages/offline.html", user=None, look=look_of(Profile()))
+    html = render_to_string("pages/offline.html", user=None, html_attributes=html_attributes(Profile()))
     return Response(html, mimetype="text/html", headers={"Cache-Control": "no-cache", "Vary": "Accept-Language"})

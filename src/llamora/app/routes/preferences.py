@@ -5,65 +5,65 @@ from collections.abc import Callable
 from quart import Blueprint, Response
 
 from llamora.app import i18n, security
-from llamora.app.pages import field, is_fragment, save_profile, see_other
-from llamora.app.routes.account import Part, kept, show_you
+from llamora.app.pages import field, is_fragment, redirect_303, save_profile
+from llamora.app.routes.account import AccountSection, account_page, saved_fragment
 from llamora.dates import zone_names
 from llamora.journal.profile import TEXT_SIZES, THEMES, WEEK_STARTS
 from llamora.persistence.connection import StorageError
 
-blueprint = Blueprint("settings", __name__)
+blueprint = Blueprint("preferences", __name__)
 
-SECTIONS: dict[str, Part] = {"zone": "zone", "writing": "writing"}
-NO_CHOICE = "That is not one of the choices. Choose one of the list."
+SECTION_NAMES: dict[str, AccountSection] = {"zone": "zone", "writing": "writing"}
+INVALID_CHOICE = "That is not one of the choices. Choose one of the list."
 
 
 @blueprint.post("/you/settings")
-async def change() -> Response:
+async def change_settings() -> Response:
     """Save what was changed in a form of settings; what it holds besides may be changed elsewhere by now."""
-    security.session()
-    section = SECTIONS.get(await field("section"), "page")
+    security.require_session()
+    section = SECTION_NAMES.get(await field("section"), "page")
     changes: dict[str, object] = {}
-    for name, read in FIELDS.items():
-        wanted = (await security.form_fields(name))[:1]
-        if wanted and wanted != await security.form_fields(f"was-{name}"):
+    for name, parse in FIELD_PARSERS.items():
+        submitted = (await security.form_fields(name))[:1]
+        if submitted and submitted != await security.form_fields(f"was-{name}"):
             try:
-                changes.update(read(wanted[0]))
+                changes.update(parse(submitted[0]))
             except (KeyError, ValueError):
-                return await show_you(422, section, NO_CHOICE)
+                return await account_page(422, section, INVALID_CHOICE)
     try:
         if changes:
             await save_profile(**changes)
     except StorageError as error:
-        return await show_you(507, section, str(error))
+        return await account_page(507, section, str(error))
     if not is_fragment():
-        return see_other(f"/you?done={section}#h-{section}")
+        return redirect_303(f"/you?done={section}#h-{section}")
     if "language" in changes:
         return Response(headers={"HX-Redirect": "/you?done=language"})
-    return kept()
+    return saved_fragment()
 
 
-def _language(code: str) -> dict[str, object]:
-    return {"language": i18n.known()[code].code if code else ""}
+def _parse_language(code: str) -> dict[str, object]:
+    return {"language": i18n.available_languages()[code].code if code else ""}
 
 
-def _zone(name: str) -> dict[str, object]:
+def _parse_zone(name: str) -> dict[str, object]:
     if name not in zone_names():
         raise ValueError
     return {"zone": name}
 
 
-def _one_of(name: str, choices: dict[str, object]) -> Callable[[str], dict[str, object]]:
+def _parse_choice(name: str, choices: dict[str, object]) -> Callable[[str], dict[str, object]]:
     return lambda wanted: {name: choices[wanted]}
 
 
-FIELDS: dict[str, Callable[[str], dict[str, object]]] = {
-    "theme": _one_of("theme", {theme: theme for theme in THEMES}),
-    "text_size": _one_of("text_size", {str(size): size for size in TEXT_SIZES}),
-    "language": _language,
-    "zone": _zone,
-    "hours": _one_of("twelve_hours", {"24": False, "12": True}),
-    "week_start": _one_of("week_start", {str(day): day for day in WEEK_STARTS}),
-    "enter": _one_of("enter_keeps", {"line": False, "keep": True}),
-    "suggest": _one_of("suggestions", {"off": False, "on": True}),
-    "letters": _one_of("letter_keys", {"on": True, "off": False}),
+FIELD_PARSERS: dict[str, Callable[[str], dict[str, object]]] = {
+    "theme": _parse_choice("theme", {theme: theme for theme in THEMES}),
+    "text_size": _parse_choice("text_size", {str(size): size for size in TEXT_SIZES}),
+    "language": _parse_language,
+    "zone": _parse_zone,
+    "hours": _parse_choice("twelve_hours", {"24": False, "12": True}),
+    "week_start": _parse_choice("week_start", {str(day): day for day in WEEK_STARTS}),
+    "enter": _parse_choice("enter_keeps", {"line": False, "keep": True}),
+    "suggest": _parse_choice("suggestions", {"off": False, "on": True}),
+    "letters": _parse_choice("letter_keys", {"on": True, "off": False}),
 }

@@ -13,22 +13,22 @@ from quart import Blueprint, Response
 from llamora.app import i18n, security
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import (
-    entry_id,
     field,
+    get_profile,
     is_fragment,
-    known_day,
-    model_hidden,
-    page,
-    profile,
-    rendered,
-    see_other,
+    parse_day_or_404,
+    parse_entry_id,
+    parse_tag_id,
+    redirect_303,
+    render_template,
+    render_to_string,
+    replies_disabled,
     today,
-    trace_id,
 )
 from llamora.app.routes.search import show_related
 from llamora.app.services.container import get_services
-from llamora.app.streams import event, event_stream
-from llamora.app.views import cut_words, entry_view, message_view, model_view, page_views, trace_path
+from llamora.app.streams import event_stream, format_event
+from llamora.app.views import entry_view, message_view, model_view, page_views, tag_path, translate_omitted
 from llamora.journal.composing import ComposedPrompt
 from llamora.journal.entries import EntryError
 from llamora.journal.replies import SOURCE_WITHHELD
@@ -39,96 +39,105 @@ from llamora.persistence.entries import Entry, Receipt
 
 blueprint = Blueprint("replies", __name__)
 
-MOST_TOGETHER = 200  # entries that one reply answers
-RENDER_SECONDS = 0.08  # between two pictures of a growing reply; a person reads no faster
+MAX_ENTRIES_PER_REPLY = 200  # entries that one reply answers
+RENDER_INTERVAL_SECONDS = 0.08  # between two pictures of a growing reply; a person reads no faster
 
 
-@blueprint.post("/e/<text>/replies")
-async def ask(text: str) -> Response:
+@blueprint.post("/e/<entry_hex>/replies")
+async def ask_for_reply(entry_hex: str) -> Response:
     """Ask the model for a reply to an entry, or for another one; without a model, show what is near to the entry."""
-    wanted = entry_id(text)
-    await _there()
-    if get_services().model.unavailable_reason((await profile()).endpoint):
-        return await show_related(text, unanswered=True)
+    entry_id = parse_entry_id(entry_hex)
+    await require_replies_enabled()
+    if get_services().model.unavailable_reason((await get_profile()).endpoint):
+        return await show_related(entry_hex, unanswered=True)
     try:
-        reply = await _asked(wanted)
+        reply = await _ask_model(entry_id)
     except (ModelError, EntryError) as error:
-        return await _no_reply(error)
+        return await _no_reply_page(error)
     if not is_fragment():
-        return see_other(f"/d/{reply.day}#e-{reply.id.hex()}")
+        return redirect_303(f"/d/{reply.day}#e-{reply.id.hex()}")
     # What is growing is shown by itself: its page is not read again while the model waits to be asked.
     if reply.state == "streaming":
-        return await page("components/reply.html", entry=await entry_view(reply, reply.id))
-    return await page("components/reply.html", entry=await message_view(security.session().keys, reply.id))
+        return await render_template("components/reply.html", entry=await entry_view(reply, reply.id))
+    return await render_template(
+        "components/reply.html", entry=await message_view(security.require_session().keys, reply.id)
+    )
 
 
-@blueprint.get("/d/<text>/whole")
-async def ask_whole(text: str) -> Response:
+@blueprint.get("/d/<day_text>/whole")
+async def show_ask_day(day_text: str) -> Response:
     """What the model can be asked about a whole page; its newest entries are marked, as many as one reply answers."""
-    await _there()
-    keys, day = security.session().keys, known_day(text)
+    await require_replies_enabled()
+    keys, day = security.require_session().keys, parse_day_or_404(day_text)
     views = await page_views(keys, await get_services().journal.get_page(keys, day), with_replies=True)
-    template = "components/ask_day.html" if is_fragment() else "pages/whole.html"
-    return await page(template, day=day, askable=[view for view in views if view.askable], most=MOST_TOGETHER)
+    template = "components/ask_day.html" if is_fragment() else "pages/ask_day.html"
+    return await render_template(
+        template,
+        day=day,
+        askable_entries=[view for view in views if view.is_askable],
+        max_entries=MAX_ENTRIES_PER_REPLY,
+    )
 
 
-@blueprint.post("/d/<text>/replies")
-async def ask_about_day(text: str) -> Response:
+@blueprint.post("/d/<day_text>/replies")
+async def ask_about_day(day_text: str) -> Response:
     """Ask for one reply to several entries of a day: those that are marked."""
-    services, keys = get_services(), security.session().keys
-    sent = await security.form_fields("entry")
-    if len(sent) > MOST_TOGETHER:
-        return await _no_reply(EntryError("One reply can answer at most 200 entries. Mark fewer of them."))
-    marked = [entry_id(each) for each in sent]
-    roots = [thread.root for thread in await services.journal.get_page(keys, known_day(text))]
-    chosen = [root.id for root in roots if root.id in marked and root.role == "me" and not root.withheld]
-    if not chosen:
-        return await _no_reply(EntryError("Mark at least one entry to ask about."))
+    services, keys = get_services(), security.require_session().keys
+    requested = await security.form_fields("entry")
+    if len(requested) > MAX_ENTRIES_PER_REPLY:
+        return await _no_reply_page(EntryError("One reply can answer at most 200 entries. Mark fewer of them."))
+    requested_ids = [parse_entry_id(each) for each in requested]
+    roots = [thread.root for thread in await services.journal.get_page(keys, parse_day_or_404(day_text))]
+    askable_ids = [root.id for root in roots if root.id in requested_ids and root.role == "me" and not root.withheld]
+    if not askable_ids:
+        return await _no_reply_page(EntryError("Mark at least one entry to ask about."))
     try:
-        reply = await _asked(chosen[-1], chosen[:-1])
+        reply = await _ask_model(askable_ids[-1], askable_ids[:-1])
     except (ModelError, EntryError) as error:
-        return await _no_reply(error)
-    return see_other(f"/d/{reply.day}#e-{reply.id.hex()}")
+        return await _no_reply_page(error)
+    return redirect_303(f"/d/{reply.day}#e-{reply.id.hex()}")
 
 
-@blueprint.get("/e/<text>/prompt")
-async def preview(text: str) -> Response:
+@blueprint.get("/e/<entry_hex>/prompt")
+async def preview_reply(entry_hex: str) -> Response:
     """Exactly what would be sent if a reply to this entry were asked for now."""
-    await _there()
-    return await _preview(entry_id(text))
+    await require_replies_enabled()
+    return await _preview_page(parse_entry_id(entry_hex))
 
 
-@blueprint.get("/r/<text>/prompt")
-async def preview_again(text: str) -> Response:
+@blueprint.get("/r/<reply_hex>/prompt")
+async def preview_another_reply(reply_hex: str) -> Response:
     """Exactly what would be sent if another reply to what this one answers were asked for now."""
-    await _there()
-    reply = await _reply(entry_id(text))
-    return await _preview(reply.parent_id or reply.id, reply.also_answers)
+    await require_replies_enabled()
+    reply = await _find_reply(parse_entry_id(reply_hex))
+    return await _preview_page(reply.parent_id or reply.id, reply.also_answers)
 
 
-async def _preview(to: bytes, also: Sequence[bytes] = ()) -> Response:
-    services, keys, endpoint = get_services(), security.session().keys, (await profile()).endpoint
-    entry = await services.journal.get(keys, to)
+async def _preview_page(parent_id: bytes, also_answers: Sequence[bytes] = ()) -> Response:
+    services, keys, endpoint = get_services(), security.require_session().keys, (await get_profile()).endpoint
+    entry = await services.journal.get(keys, parent_id)
     try:
         composed = await services.replies.composer.preview(
-            keys, to, await today(), also_answers=also, endpoint=endpoint
+            keys, parent_id, await today(), also_answers=also_answers, endpoint=endpoint
         )
     except (ModelError, EntryError) as error:
-        return await _no_reply(error)
-    return await _previewed("reply", entry.day, composed, composed.receipt, to.hex())
+        return await _no_reply_page(error)
+    return await _prompt_page("reply", entry.day, composed, composed.receipt, parent_id.hex())
 
 
-@blueprint.get("/d/<text>/recap/prompt")
-async def preview_recap(text: str) -> Response:
+@blueprint.get("/d/<day_text>/recap/prompt")
+async def preview_day_summary(day_text: str) -> Response:
     """Exactly what would be sent if the day were summed up now."""
-    services, day = get_services(), known_day(text)
-    await _there()
+    services, day = get_services(), parse_day_or_404(day_text)
+    await require_replies_enabled()
     try:
-        asked = await services.digests.preview_day(security.session().keys, day, (await profile()).endpoint)
+        prepared = await services.summaries.preview_day(
+            security.require_session().keys, day, (await get_profile()).endpoint
+        )
     except (ModelError, EntryError) as error:
-        return await _no_reply(error)
-    return await _previewed(
-        "recap", day, asked, services.replies.composer.build_receipt(asked.info, asked.client, asked.prompt)
+        return await _no_reply_page(error)
+    return await _prompt_page(
+        "recap", day, prepared, services.replies.composer.build_receipt(prepared.info, prepared.client, prepared.prompt)
     )
 
 
@@ -136,124 +145,134 @@ async def preview_recap(text: str) -> Response:
 async def preview_opening() -> Response:
     """Exactly what would be sent if today were to open with a line now."""
     services, day = get_services(), await today()
-    await _there()
+    await require_replies_enabled()
     try:
-        asked = await services.openings.preview(security.session().keys, day, (await profile()).endpoint)
+        prepared = await services.openings.preview(security.require_session().keys, day, (await get_profile()).endpoint)
     except (ModelError, EntryError) as error:
-        return await _no_reply(error)
-    receipt = services.replies.composer.build_receipt(asked.info, asked.client, asked.prompt)
-    return await _previewed("opening", day, asked, receipt)
+        return await _no_reply_page(error)
+    receipt = services.replies.composer.build_receipt(prepared.info, prepared.client, prepared.prompt)
+    return await _prompt_page("opening", day, prepared, receipt)
 
 
-@blueprint.get("/traces/<text>/summary/prompt")
-async def preview_summary(text: str) -> Response:
+@blueprint.get("/traces/<tag_hex>/summary/prompt")
+async def preview_tag_summary(tag_hex: str) -> Response:
     """Exactly what would be sent if what is written under a trace were summed up now."""
-    services, keys, trace = get_services(), security.session().keys, trace_id(text)
-    await _there()
+    services, keys, tag_id = get_services(), security.require_session().keys, parse_tag_id(tag_hex)
+    await require_replies_enabled()
     try:
-        asked = await services.digests.preview_tag(keys, trace, (await profile()).endpoint)
+        prepared = await services.summaries.preview_tag(keys, tag_id, (await get_profile()).endpoint)
     except (ModelError, EntryError) as error:
-        return await _no_reply(error)
-    receipt = services.replies.composer.build_receipt(asked.info, asked.client, asked.prompt)
-    return await _previewed("trace", await today(), asked, receipt, back=trace_path(trace))
+        return await _no_reply_page(error)
+    receipt = services.replies.composer.build_receipt(prepared.info, prepared.client, prepared.prompt)
+    return await _prompt_page("trace", await today(), prepared, receipt, back_path=tag_path(tag_id))
 
 
-async def _previewed(
-    what: str, day: date, asked: ComposedPrompt | PreparedPrompt, receipt: Receipt, entry: str = "", back: str = ""
+async def _prompt_page(
+    kind: str,
+    day: date,
+    prepared: ComposedPrompt | PreparedPrompt,
+    receipt: Receipt,
+    entry_hex: str = "",
+    back_path: str = "",
 ) -> Response:
-    parameters = asked.client.request_parameters(asked.max_tokens)
-    return await page(
+    parameters = prepared.client.request_parameters(prepared.max_tokens)
+    return await render_template(
         "pages/prompt.html",
-        what=what,
+        kind=kind,
         day=day,
-        entry=entry,
-        back=back,
-        messages=asked.prompt.messages,
+        entry=entry_hex,
+        back_path=back_path,
+        messages=prepared.prompt.messages,
         options=json.dumps(parameters, ensure_ascii=False, indent=1),
         receipt=receipt,
-        cut=cut_words(receipt.omitted),
+        omitted=translate_omitted(receipt.omitted),
     )
 
 
-@blueprint.post("/r/<text>/prefer")
-async def prefer(text: str) -> Response:
+@blueprint.post("/r/<reply_hex>/prefer")
+async def prefer_reply(reply_hex: str) -> Response:
     """Let one of several replies to an entry stand before the others, or none."""
-    await _there()
-    keys = security.session().keys
-    await _reply(entry_id(text))
+    await require_replies_enabled()
+    keys = security.require_session().keys
+    await _find_reply(parse_entry_id(reply_hex))
     reply = await get_services().journal.set_preferred(
-        keys, entry_id(text), preferred=await field("preferred") == "yes"
+        keys, parse_entry_id(reply_hex), preferred=await field("preferred") == "yes"
     )
-    return see_other(f"/d/{reply.day}#e-{reply.id.hex()}")
+    return redirect_303(f"/d/{reply.day}#e-{reply.id.hex()}")
 
 
-@blueprint.post("/e/<text>/withheld")
-async def withhold(text: str) -> Response:
+@blueprint.post("/e/<entry_hex>/withheld")
+async def set_withheld(entry_hex: str) -> Response:
     """Keep an entry from the model, or let the model read it again."""
-    await _there()
-    keys, withheld = security.session().keys, await field("withheld") == "yes"
+    await require_replies_enabled()
+    keys, withheld = security.require_session().keys, await field("withheld") == "yes"
     if withheld:
-        get_services().replies.cancel_for([entry_id(text)], SOURCE_WITHHELD)
-    entry = await get_services().journal.set_withheld(keys, entry_id(text), withheld=withheld)
+        get_services().replies.cancel_for([parse_entry_id(entry_hex)], SOURCE_WITHHELD)
+    entry = await get_services().journal.set_withheld(keys, parse_entry_id(entry_hex), withheld=withheld)
     if not is_fragment():
-        return see_other(f"/d/{entry.day}#e-{entry.id.hex()}")
-    return await page("components/entry.html", entry=await message_view(keys, entry.id))
+        return redirect_303(f"/d/{entry.day}#e-{entry.id.hex()}")
+    return await render_template("components/entry.html", entry=await message_view(keys, entry.id))
 
 
-@blueprint.get("/r/<text>/events")
-async def events(text: str) -> Response:
+@blueprint.get("/r/<reply_hex>/events")
+async def reply_events(reply_hex: str) -> Response:
     """The reply as it grows: each event holds all of it so far, so that nothing is lost or repeated."""
-    await _there()
-    reply_id = entry_id(text)
-    await _reply(reply_id)
-    return event_stream(_events(reply_id), get_services().shutting_down, security.session().ended)
+    await require_replies_enabled()
+    reply_id = parse_entry_id(reply_hex)
+    await _find_reply(reply_id)
+    return event_stream(_stream_reply(reply_id), get_services().shutting_down, security.require_session().ended)
 
 
-@blueprint.post("/r/<text>/stop")
-async def stop(text: str) -> Response:
+@blueprint.post("/r/<reply_hex>/stop")
+async def stop_reply(reply_hex: str) -> Response:
     """End a reply; what came is kept."""
-    keys = security.session().keys
-    await _reply(entry_id(text))
-    reply = await get_services().replies.stop(keys, entry_id(text))
+    keys = security.require_session().keys
+    await _find_reply(parse_entry_id(reply_hex))
+    reply = await get_services().replies.stop(keys, parse_entry_id(reply_hex))
     if not is_fragment():
-        return see_other(f"/d/{reply.day}#e-{reply.id.hex()}")
-    return await page("components/reply.html", entry=await message_view(keys, reply.id))
+        return redirect_303(f"/d/{reply.day}#e-{reply.id.hex()}")
+    return await render_template("components/reply.html", entry=await message_view(keys, reply.id))
 
 
-async def _there() -> None:
+async def require_replies_enabled() -> None:
     """Where the model is turned off there is nothing to ask. Raises NotFound."""
-    if await model_hidden():
+    if await replies_disabled():
         raise NotFound("There is no page at this address.")
 
 
-async def _reply(reply_id: bytes) -> Entry:
+async def _find_reply(reply_id: bytes) -> Entry:
     """What has the address of a reply must be one. Raises NotFound."""
-    entry = await get_services().journal.get(security.session().keys, reply_id)
+    entry = await get_services().journal.get(security.require_session().keys, reply_id)
     if entry.role != "reply":
         raise NotFound("There is no such reply.")
     return entry
 
 
-async def _asked(to: bytes, also: Sequence[bytes] = ()) -> Entry:
-    await _there()
-    writer = await profile()
+async def _ask_model(parent_id: bytes, also_answers: Sequence[bytes] = ()) -> Entry:
+    await require_replies_enabled()
+    profile = await get_profile()
     return await get_services().replies.ask(
-        security.session().keys, to, writer.zone, await today(), also_answers=also, endpoint=writer.endpoint
+        security.require_session().keys,
+        parent_id,
+        profile.zone,
+        await today(),
+        also_answers=also_answers,
+        endpoint=profile.endpoint,
     )
 
 
-async def _no_reply(error: ModelError | EntryError) -> Response:
+async def _no_reply_page(error: ModelError | EntryError) -> Response:
     status = 503 if isinstance(error, ModelError) else 422
-    return await page(
-        "pages/error.html", status=status, title=_("No reply just now"), sentence=str(error), what_to_do=""
+    return await render_template(
+        "pages/error.html", status=status, title=_("No reply just now"), sentence=str(error), advice=""
     )
 
 
-async def _events(reply_id: bytes) -> AsyncGenerator[bytes]:
-    services, session = get_services(), security.session()
+async def _stream_reply(reply_id: bytes) -> AsyncGenerator[bytes]:
+    services, session = get_services(), security.require_session()
     keys = session.keys
-    shown = -RENDER_SECONDS
-    said = ""
+    last_render = -RENDER_INTERVAL_SECONDS
+    last_waiting = ""
     async with aclosing(services.replies.follow(keys, reply_id)) as states:
         async for reply, waiting in states:
             if not services.accounts.is_session_open(session):
@@ -261,17 +280,17 @@ async def _events(reply_id: bytes) -> AsyncGenerator[bytes]:
             if reply.state != "streaming":
                 break
             if not reply.text:
-                if waiting and waiting != said:
-                    said = waiting
-                    yield event(f'<p class="waiting">{escape(i18n.said(waiting))}</p>')
+                if waiting and waiting != last_waiting:
+                    last_waiting = waiting
+                    yield format_event(f'<p class="waiting">{escape(i18n.translate(waiting))}</p>')
                 continue
-            pause = RENDER_SECONDS - (time.monotonic() - shown)
+            pause = RENDER_INTERVAL_SECONDS - (time.monotonic() - last_render)
             if pause > 0:
                 await asyncio.sleep(pause)
-            shown = time.monotonic()
-            yield event((await entry_view(reply, reply.id)).html, event_id=str(len(reply.text)))
+            last_render = time.monotonic()
+            yield format_event((await entry_view(reply, reply.id)).html, event_id=str(len(reply.text)))
     view = await message_view(keys, reply_id)
-    view.aside = False  # who watched it come reads on, also where another one is preferred
-    model = await model_view(services.model, name=(await profile()).endpoint, hidden=await model_hidden())
-    yield event(rendered("components/reply_done.html", entry=view, model=model))
-    yield event("", name="done")
+    view.is_collapsed = False  # who watched it come reads on, also where another one is preferred
+    model = await model_view(services.model, name=(await get_profile()).endpoint, is_disabled=await replies_disabled())
+    yield format_event(render_to_string("components/reply_done.html", entry=view, model=model))
+    yield format_event("", name="done")

@@ -8,11 +8,20 @@ from typing import Any
 from quart import Blueprint, Response, request
 
 from llamora.app import security
-from llamora.app.charts import year_of
+from llamora.app.charts import year_chart
 from llamora.app.i18n import gettext as _
-from llamora.app.pages import entry_id, field, is_fragment, model_hidden, page, profile, see_other, trace_id
+from llamora.app.pages import (
+    field,
+    get_profile,
+    is_fragment,
+    parse_entry_id,
+    parse_tag_id,
+    redirect_303,
+    render_template,
+    replies_disabled,
+)
 from llamora.app.services.container import get_services
-from llamora.app.views import DigestView, message_view, summary_view, trace_path, traces_mark
+from llamora.app.views import SummaryView, message_view, tag_path, tag_summary_view, tags_fingerprint
 from llamora.journal.entries import EntryError
 from llamora.journal.tags import Tag, TagError, Tags
 from llamora.llm.client import ModelError
@@ -21,15 +30,15 @@ from llamora.search.rank import excerpt, strip_markdown
 from llamora.text import tag_key, tag_name
 from llamora.vault.keys import Keyring
 
-blueprint = Blueprint("traces", __name__)
+blueprint = Blueprint("tags", __name__)
 
 PAGE_SIZE = 20
-LAST = 3  # entries that the popover shows
-NAMED = 6  # names that completion offers
-SUGGESTED = 6
+BRIEF_ENTRIES = 3  # entries that the popover shows
+MAX_NAMES = 6  # names that completion offers
+MAX_SUGGESTIONS = 6
 NEVER = date.min
 
-SORTED: dict[str, Callable[[Tag], tuple[object, ...]]] = {
+SORT_KEYS: dict[str, Callable[[Tag], tuple[object, ...]]] = {
     "name": lambda trace: (trace.name.casefold(), trace.name),
     "count": lambda trace: (-trace.entry_count, trace.name.casefold()),
     "recent": lambda trace: (-(trace.last_day or NEVER).toordinal(), trace.name.casefold()),
@@ -37,312 +46,333 @@ SORTED: dict[str, Callable[[Tag], tuple[object, ...]]] = {
 }
 
 
-def _traces() -> tuple[Tags, Keyring]:
-    return get_services().journal.tags, security.session().keys
+def _tags_and_keys() -> tuple[Tags, Keyring]:
+    return get_services().journal.tags, security.require_session().keys
 
 
 # -- all of them -----------------------------------------------------------------------------------
 
 
 @blueprint.get("/traces")
-async def index() -> Response:
+async def show_tags() -> Response:
     """Every trace; `sort` and `hidden` are in the address, what is looked for is posted."""
     undo = request.args.get("undo", "")
-    return await _index("", request.args.get("sort", ""), hidden=request.args.get("hidden") == "yes", undo=undo)
+    return await _tags_page("", request.args.get("sort", ""), hidden=request.args.get("hidden") == "yes", undo=undo)
 
 
 @blueprint.post("/traces")
-async def filtered() -> Response:
+async def filter_tags() -> Response:
     """The traces whose name has what is looked for in it."""
     hidden = await field("hidden") == "yes"
-    return await _index(await field("q"), await field("sort"), hidden=hidden)
+    return await _tags_page(await field("q"), await field("sort"), hidden=hidden)
 
 
-async def _index(wanted: str, sort: str, *, hidden: bool, undo: str = "") -> Response:
-    traces, keys = _traces()
-    sort = sort if sort in SORTED else "name"
-    found = await traces.list_tags(keys, hidden=hidden)
-    there = len(found)
-    if key := tag_key(wanted.strip().removeprefix("#")):
-        found = [trace for trace in found if key in tag_key(trace.name)]
-    return await page(
-        "components/trace_list.html" if is_fragment() else "pages/traces.html",
-        traces=found if sort == "name" else sorted(found, key=SORTED[sort]),
-        there=there,
-        wanted=wanted,
+async def _tags_page(query: str, sort: str, *, hidden: bool, undo: str = "") -> Response:
+    tags, keys = _tags_and_keys()
+    sort = sort if sort in SORT_KEYS else "name"
+    matches = await tags.list_tags(keys, hidden=hidden)
+    total = len(matches)
+    if key := tag_key(query.strip().removeprefix("#")):
+        matches = [trace for trace in matches if key in tag_key(trace.name)]
+    return await render_template(
+        "components/tag_list.html" if is_fragment() else "pages/tags.html",
+        tags=matches if sort == "name" else sorted(matches, key=SORT_KEYS[sort]),
+        total=total,
+        query=query,
         sort=sort,
         hidden=hidden,
-        some_hidden=hidden or bool(await traces.list_tags(keys, hidden=True)),
+        some_hidden=hidden or bool(await tags.list_tags(keys, hidden=True)),
         undo=undo,
     )
 
 
 @blueprint.post("/traces/names")
-async def names() -> Response:
+async def suggest_names() -> Response:
     """The writer's names that begin with what is being typed, the most used first: for completion."""
-    traces, keys = _traces()
+    tags, keys = _tags_and_keys()
     key = tag_key((await field("q")).strip())
-    found = [trace for trace in await traces.list_tags(keys) if tag_key(trace.name).startswith(key)] if key else []
-    found.sort(key=SORTED["count"])
-    return await page("components/trace_names.html", traces=found[:NAMED])
+    matches = [trace for trace in await tags.list_tags(keys) if tag_key(trace.name).startswith(key)] if key else []
+    matches.sort(key=SORT_KEYS["count"])
+    return await render_template("components/tag_names.html", tags=matches[:MAX_NAMES])
 
 
 @blueprint.post("/traces/undo")
-async def undo() -> Response:
+async def undo_change() -> Response:
     """Take the latest change back."""
-    traces, keys = _traces()
-    await traces.undo(keys, entry_id(await field("change")))
+    tags, keys = _tags_and_keys()
+    await tags.undo(keys, parse_entry_id(await field("change")))
     try:
-        back = trace_path((await traces.get(keys, trace_id(await field("trace")))).id)
+        path = tag_path((await tags.get(keys, parse_tag_id(await field("tag")))).id)
     except NotFound:
-        back = "/traces"
-    return see_other(back)
+        path = "/traces"
+    return redirect_303(path)
 
 
 # -- one of them -----------------------------------------------------------------------------------
 
 
-@blueprint.get("/traces/<text>")
-async def show(text: str) -> Response:
+@blueprint.get("/traces/<tag_hex>")
+async def show_tag(tag_hex: str) -> Response:
     """The page of one trace; as a part, the entries from `from` on."""
-    return await _show(trace_id(text))
+    return await _tag_page(parse_tag_id(tag_hex))
 
 
-async def _show(trace: bytes, status: int = 200, error: str = "", about: str = "") -> Response:
-    traces, keys = _traces()
-    start = request.args.get("from", "0")
-    offset = int(start) if start.isascii() and start.isdigit() and len(start) < 8 else 0
-    found = await traces.entries_with_tag(keys, trace)
-    shown = await _entries(keys, [each for each, _day in found[offset : offset + PAGE_SIZE]])
-    more = offset + PAGE_SIZE if offset + PAGE_SIZE < len(found) else None
+async def _tag_page(tag_id: bytes, status: int = 200, error: str = "", about: str = "") -> Response:
+    tags, keys = _tags_and_keys()
+    start_text = request.args.get("from", "0")
+    offset = int(start_text) if start_text.isascii() and start_text.isdigit() and len(start_text) < 8 else 0
+    uses = await tags.entries_with_tag(keys, tag_id)
+    excerpts = await _excerpts(keys, [each for each, _day in uses[offset : offset + PAGE_SIZE]])
+    next_offset = offset + PAGE_SIZE if offset + PAGE_SIZE < len(uses) else None
     if is_fragment():
-        return await page("components/trace_entries.html", trace_id=trace.hex(), entries=shown, more=more)
-    return await page(
-        "pages/trace.html",
+        return await render_template(
+            "components/tag_entries.html", tag_id=tag_id.hex(), entries=excerpts, more=next_offset
+        )
+    return await render_template(
+        "pages/tag.html",
         status,
-        trace=await traces.get(keys, trace),
-        trace_id=trace.hex(),
-        aliases=await traces.list_aliases(keys, trace),
-        beside=await traces.list_related(keys, trace),
-        entries=shown,
-        more=more,
+        tag=await tags.get(keys, tag_id),
+        tag_id=tag_id.hex(),
+        aliases=await tags.list_aliases(keys, tag_id),
+        related_tags=await tags.list_related(keys, tag_id),
+        entries=excerpts,
+        more=next_offset,
         error=error,
         about=about,
         undo=request.args.get("undo", ""),
-        was=request.args.get("was", "") or trace.hex(),
-        summary=await _summary(keys, trace),
-        **await _year(found),
+        old_tag=request.args.get("was", "") or tag_id.hex(),
+        summary=await _summary_view(keys, tag_id),
+        **await _year_context(uses),
     )
 
 
-@blueprint.get("/traces/<text>/years")
-async def years(text: str) -> Response:
+@blueprint.get("/traces/<tag_hex>/years")
+async def show_year(tag_hex: str) -> Response:
     """When a trace was used, by the days of a year."""
-    traces, keys = _traces()
-    trace = trace_id(text)
-    found = await traces.entries_with_tag(keys, trace)
-    if not found:
+    tags, keys = _tags_and_keys()
+    tag_id = parse_tag_id(tag_hex)
+    uses = await tags.entries_with_tag(keys, tag_id)
+    if not uses:
         raise NotFound("There is no such trace.")
     if not is_fragment():
-        return see_other(f"{trace_path(trace)}?{request.query_string.decode()}")
-    return await page("components/trace_year.html", trace_id=text, **await _year(found))
+        return redirect_303(f"{tag_path(tag_id)}?{request.query_string.decode()}")
+    return await render_template("components/tag_year.html", tag_id=tag_hex, **await _year_context(uses))
 
 
-async def _year(found: list[tuple[bytes, date]]) -> dict[str, Any]:
-    days = Counter(day for _id, day in found)
-    used = sorted({day.year for day in days})
-    asked = request.args.get("year", "")
-    year = next((year for year in used if str(year) == asked), used[-1] if used else 1)
+async def _year_context(uses: list[tuple[bytes, date]]) -> dict[str, Any]:
+    days = Counter(day for _id, day in uses)
+    years_used = sorted({day.year for day in days})
+    year_text = request.args.get("year", "")
+    year = next((year for year in years_used if str(year) == year_text), years_used[-1] if years_used else 1)
     return {
-        "year": year_of(days, year, (await profile()).week_start),
-        "year_before": max((other for other in used if other < year), default=None),
-        "year_after": min((other for other in used if other > year), default=None),
+        "year": year_chart(days, year, (await get_profile()).week_start),
+        "year_before": max((other for other in years_used if other < year), default=None),
+        "year_after": min((other for other in years_used if other > year), default=None),
     }
 
 
-async def _entries(keys: Keyring, ids: list[bytes]) -> list[dict[str, object]]:
+async def _excerpts(keys: Keyring, ids: list[bytes]) -> list[dict[str, object]]:
     """How entries begin, in the order of their ids."""
-    opened = {entry.id: entry for entry in await get_services().db.entries.get_many(keys, ids)}
+    entries_by_id = {entry.id: entry for entry in await get_services().db.entries.get_many(keys, ids)}
     return [
         {"id": each.hex(), "day": entry.day, "role": entry.role, "text": excerpt(strip_markdown(entry.text))}
         for each in ids
-        if (entry := opened.get(each)) and entry.deleted is None
+        if (entry := entries_by_id.get(each)) and entry.deleted is None
     ]
 
 
-async def _summary(keys: Keyring, trace: bytes) -> DigestView | None:
+async def _summary_view(keys: Keyring, tag_id: bytes) -> SummaryView | None:
     """What a model said of a trace; nothing is made here."""
-    kept = None if await model_hidden() else await get_services().digests.get_tag_summary(keys, trace)
-    return summary_view(kept) if kept else None
+    summary = None if await replies_disabled() else await get_services().summaries.get_tag_summary(keys, tag_id)
+    return tag_summary_view(summary) if summary else None
 
 
-@blueprint.post("/traces/<text>/summary")
-async def sum_up(text: str) -> Response:
+@blueprint.post("/traces/<tag_hex>/summary")
+async def summarize_tag(tag_hex: str) -> Response:
     """Sum up what is written under a trace, now."""
-    if await model_hidden():
+    if await replies_disabled():
         raise NotFound("There is no page at this address.")
-    keys, trace = security.session().keys, trace_id(text)
+    keys, tag_id = security.require_session().keys, parse_tag_id(tag_hex)
     try:
-        summary = await get_services().digests.summarize_tag(keys, trace, (await profile()).endpoint)
+        summary = await get_services().summaries.summarize_tag(keys, tag_id, (await get_profile()).endpoint)
     except (ModelError, EntryError) as error:
         status = 503 if isinstance(error, ModelError) else 422
-        return await page("pages/error.html", status=status, title=_("No summary"), sentence=str(error), what_to_do="")
+        return await render_template(
+            "pages/error.html", status=status, title=_("No summary"), sentence=str(error), advice=""
+        )
     if not is_fragment():
-        return see_other(f"{trace_path(trace)}#summary")
-    return await page("components/trace_summary.html", summary=summary_view(summary), trace_id=text)
+        return redirect_303(f"{tag_path(tag_id)}#summary")
+    return await render_template("components/tag_summary.html", summary=tag_summary_view(summary), tag_id=tag_hex)
 
 
-@blueprint.post("/traces/<text>/summary/delete")
-async def forget_summary(text: str) -> Response:
+@blueprint.post("/traces/<tag_hex>/summary/delete")
+async def delete_summary(tag_hex: str) -> Response:
     """Let a summary go."""
-    trace = trace_id(text)
-    await get_services().db.summaries.delete(security.session().keys, "trace", trace)
+    tag_id = parse_tag_id(tag_hex)
+    await get_services().db.summaries.delete(security.require_session().keys, "trace", tag_id)
     if not is_fragment():
-        return see_other(trace_path(trace))
-    return await page("components/trace_summary.html", summary=None, trace_id=text)
+        return redirect_303(tag_path(tag_id))
+    return await render_template("components/tag_summary.html", summary=None, tag_id=tag_hex)
 
 
-@blueprint.get("/traces/<text>/brief")
-async def brief(text: str) -> Response:
+@blueprint.get("/traces/<tag_hex>/brief")
+async def show_brief(tag_hex: str) -> Response:
     """What the popover beside a trace says; `e` is the entry that it stands on. No model has a part in it."""
-    traces, keys = _traces()
-    trace = await traces.get(keys, trace_id(text))
-    on = request.args.get("e", "")
-    last = [each for each, _day in await traces.entries_with_tag(keys, trace.id) if each.hex() != on][:LAST]
-    bears = bool(on) and trace.id in {
-        other.id for other in (await traces.tags_of(keys, [entry_id(on)])).get(entry_id(on), [])
+    tags, keys = _tags_and_keys()
+    tag = await tags.get(keys, parse_tag_id(tag_hex))
+    entry_hex = request.args.get("e", "")
+    recent_ids = [each for each, _day in await tags.entries_with_tag(keys, tag.id) if each.hex() != entry_hex][
+        :BRIEF_ENTRIES
+    ]
+    is_on_entry = bool(entry_hex) and tag.id in {
+        other.id for other in (await tags.tags_of(keys, [parse_entry_id(entry_hex)])).get(parse_entry_id(entry_hex), [])
     }
-    return await page(
-        "components/trace_brief.html", trace=trace, entries=await _entries(keys, last), on=on if bears else ""
+    return await render_template(
+        "components/tag_brief.html",
+        tag=tag,
+        entries=await _excerpts(keys, recent_ids),
+        entry_id=entry_hex if is_on_entry else "",
     )
 
 
-@blueprint.post("/traces/<text>/name")
-async def rename(text: str) -> Response:
+@blueprint.post("/traces/<tag_hex>/name")
+async def rename_tag(tag_hex: str) -> Response:
     """Give a trace another name; under that of another one they become one."""
-    traces, keys = _traces()
+    tags, keys = _tags_and_keys()
     try:
-        trace, change = await traces.rename(keys, trace_id(text), await field("name"))
+        tag_id, change = await tags.rename(keys, parse_tag_id(tag_hex), await field("name"))
     except TagError as error:
-        return await _show(trace_id(text), 422, str(error), "name")
-    return _done(trace, change, text)
+        return await _tag_page(parse_tag_id(tag_hex), 422, str(error), "name")
+    return _redirect_to_tag(tag_id, change, tag_hex)
 
 
-@blueprint.post("/traces/<text>/merge")
-async def merge(text: str) -> Response:
+@blueprint.post("/traces/<tag_hex>/merge")
+async def merge_tag(tag_hex: str) -> Response:
     """Make a trace part of another."""
-    traces, keys = _traces()
+    tags, keys = _tags_and_keys()
     try:
-        into = await traces.find_by_name(keys, (await field("into")).strip().removeprefix("#"))
-        change = await traces.merge(keys, trace_id(text), into.id)
+        target = await tags.find_by_name(keys, (await field("into")).strip().removeprefix("#"))
+        change = await tags.merge(keys, parse_tag_id(tag_hex), target.id)
     except NotFound as error:
-        return await _show(trace_id(text), 422, str(error), "into")
-    return _done(into.id, change, text)
+        return await _tag_page(parse_tag_id(tag_hex), 422, str(error), "into")
+    return _redirect_to_tag(target.id, change, tag_hex)
 
 
-@blueprint.post("/traces/<text>/aliases")
-async def alias(text: str) -> Response:
+@blueprint.post("/traces/<tag_hex>/aliases")
+async def add_alias(tag_hex: str) -> Response:
     """Let another name mean a trace."""
-    traces, keys = _traces()
+    tags, keys = _tags_and_keys()
     try:
-        change = await traces.add_alias(keys, trace_id(text), await field("name"))
+        change = await tags.add_alias(keys, parse_tag_id(tag_hex), await field("name"))
     except TagError as error:
-        return await _show(trace_id(text), 422, str(error), "alias")
-    return _done(trace_id(text), change)
+        return await _tag_page(parse_tag_id(tag_hex), 422, str(error), "alias")
+    return _redirect_to_tag(parse_tag_id(tag_hex), change)
 
 
-@blueprint.post("/traces/<text>/aliases/<other>/delete")
-async def unalias(text: str, other: str) -> Response:
+@blueprint.post("/traces/<tag_hex>/aliases/<alias_hex>/delete")
+async def remove_alias(tag_hex: str, alias_hex: str) -> Response:
     """Let another name mean a trace no more."""
-    traces, keys = _traces()
-    return _done(trace_id(text), await traces.remove_alias(keys, trace_id(other)))
+    tags, keys = _tags_and_keys()
+    return _redirect_to_tag(parse_tag_id(tag_hex), await tags.remove_alias(keys, parse_tag_id(alias_hex)))
 
 
-@blueprint.post("/traces/<text>/hidden")
-async def hide(text: str) -> Response:
+@blueprint.post("/traces/<tag_hex>/hidden")
+async def set_hidden(tag_hex: str) -> Response:
     """Leave a trace out of lists, or show it there again."""
-    traces, keys = _traces()
-    return _done(trace_id(text), await traces.set_hidden(keys, trace_id(text), hidden=await field("hidden") == "yes"))
+    tags, keys = _tags_and_keys()
+    return _redirect_to_tag(
+        parse_tag_id(tag_hex), await tags.set_hidden(keys, parse_tag_id(tag_hex), hidden=await field("hidden") == "yes")
+    )
 
 
-@blueprint.post("/traces/<text>/delete")
-async def delete(text: str) -> Response:
+@blueprint.post("/traces/<tag_hex>/delete")
+async def delete_tag(tag_hex: str) -> Response:
     """Take a trace off every entry."""
-    traces, keys = _traces()
-    change = await traces.delete(keys, trace_id(text))
-    return see_other(f"/traces?undo={change.hex()}")
+    tags, keys = _tags_and_keys()
+    change = await tags.delete(keys, parse_tag_id(tag_hex))
+    return redirect_303(f"/traces?undo={change.hex()}")
 
 
-def _done(trace: bytes, change: bytes, was: str = "") -> Response:
+def _redirect_to_tag(tag_id: bytes, change: bytes, old_tag_hex: str = "") -> Response:
     """To the page of what a trace is now; `was` is where it is once that is taken back."""
-    return see_other(f"{trace_path(trace)}?undo={change.hex()}" + (f"&was={was}" if was else ""))
+    return redirect_303(f"{tag_path(tag_id)}?undo={change.hex()}" + (f"&was={old_tag_hex}" if old_tag_hex else ""))
 
 
 # -- on an entry -----------------------------------------------------------------------------------
 
 
-@blueprint.post("/e/<text>/traces")
-async def add(text: str) -> Response:
+@blueprint.post("/e/<entry_hex>/traces")
+async def add_tag(entry_hex: str) -> Response:
     """Put a trace on an entry."""
-    traces, keys = _traces()
+    tags, keys = _tags_and_keys()
     try:
-        await traces.add(keys, entry_id(text), await field("name"))
+        await tags.add(keys, parse_entry_id(entry_hex), await field("name"))
     except TagError as error:
-        view = await message_view(keys, entry_id(text))
-        return await page("pages/entry_traces.html", 422, entry=view, error=str(error))
-    return await _changed(text, suggested=await _rest())
+        view = await message_view(keys, parse_entry_id(entry_hex))
+        return await render_template("pages/entry_tags.html", 422, entry=view, error=str(error))
+    return await _entry_tags_fragment(entry_hex, suggestion_context=await _remaining_suggestions())
 
 
-@blueprint.post("/e/<text>/traces/<trace>/remove")
-async def remove(text: str, trace: str) -> Response:
+@blueprint.post("/e/<entry_hex>/traces/<tag_hex>/remove")
+async def remove_tag(entry_hex: str, tag_hex: str) -> Response:
     """Take a trace off an entry; the way back stands in its place."""
-    traces, keys = _traces()
-    return await _changed(text, await traces.remove(keys, entry_id(text), trace_id(trace)))
+    tags, keys = _tags_and_keys()
+    return await _entry_tags_fragment(
+        entry_hex, await tags.remove(keys, parse_entry_id(entry_hex), parse_tag_id(tag_hex))
+    )
 
 
-@blueprint.post("/e/<text>/traces/undo")
-async def undo_on_entry(text: str) -> Response:
+@blueprint.post("/e/<entry_hex>/traces/undo")
+async def undo_on_entry(entry_hex: str) -> Response:
     """Put back what was taken off an entry."""
-    traces, keys = _traces()
-    await traces.undo(keys, entry_id(await field("change")))
-    return await _changed(text)
+    tags, keys = _tags_and_keys()
+    await tags.undo(keys, parse_entry_id(await field("change")))
+    return await _entry_tags_fragment(entry_hex)
 
 
-@blueprint.post("/e/<text>/traces/suggested")
-async def suggest(text: str) -> Response:
+@blueprint.post("/e/<entry_hex>/traces/suggested")
+async def suggest_tags(entry_hex: str) -> Response:
     """What an entry might bear; nothing is put on it."""
-    keys = security.session().keys
-    with_model = not await model_hidden()
-    found = await get_services().suggestions.suggest(
-        keys, entry_id(text), (await profile()).endpoint, with_model=with_model
+    keys = security.require_session().keys
+    with_model = not await replies_disabled()
+    suggestions = await get_services().suggestions.suggest(
+        keys, parse_entry_id(entry_hex), (await get_profile()).endpoint, with_model=with_model
     )
-    return await _changed(
-        text, suggested=list(found.names), suggested_by=found.model, suggested_note=found.note, stays=True
+    return await _entry_tags_fragment(
+        entry_hex,
+        suggestion_context=list(suggestions.names),
+        suggested_by=suggestions.model,
+        suggested_note=suggestions.note,
+        show_page=True,
     )
 
 
-@blueprint.post("/e/<text>/traces/refused")
-async def refuse(text: str) -> Response:
+@blueprint.post("/e/<entry_hex>/traces/refused")
+async def refuse_suggestion(entry_hex: str) -> Response:
     """Never suggest a name for an entry again."""
-    await get_services().suggestions.reject(security.session().keys, entry_id(text), await field("name"))
-    return await _changed(text, suggested=await _rest())
+    await get_services().suggestions.reject(
+        security.require_session().keys, parse_entry_id(entry_hex), await field("name")
+    )
+    return await _entry_tags_fragment(entry_hex, suggestion_context=await _remaining_suggestions())
 
 
-async def _rest() -> list[str] | None:
+async def _remaining_suggestions() -> list[str] | None:
     """What else was suggested when one of the suggestions was taken or rejected."""
-    taken = tag_key(await field("name"))
-    names = [name for name in (await field("rest")).splitlines()[:SUGGESTED] if tag_name(name) == name]
-    return [name for name in names if tag_key(name) != taken] or None
+    used_key = tag_key(await field("name"))
+    names = [name for name in (await field("rest")).splitlines()[:MAX_SUGGESTIONS] if tag_name(name) == name]
+    return [name for name in names if tag_key(name) != used_key] or None
 
 
-async def _changed(text: str, undo: bytes = b"", *, stays: bool = False, **suggested: Any) -> Response:
+async def _entry_tags_fragment(
+    entry_hex: str, change: bytes = b"", *, show_page: bool = False, **suggestion_context: Any
+) -> Response:
     """The traces of an entry as they are by now. `stays`: there is something to look at, also without a script."""
-    traces, keys = _traces()
+    tags, keys = _tags_and_keys()
     if not is_fragment():
-        view = await message_view(keys, entry_id(text))
-        if undo or stays or suggested.get("suggested"):
-            return await page("pages/entry_traces.html", entry=view, undo=undo, **suggested)
-        return see_other(f"/d/{view.day}#e-{view.id}")
-    on = (await traces.tags_of(keys, [entry_id(text)])).get(entry_id(text), [])
-    entry = {"id": text, "traces": on, "traces_mark": traces_mark(on)}
-    return await page("components/traces.html", entry=entry, undo=undo, **suggested)
+        view = await message_view(keys, parse_entry_id(entry_hex))
+        if change or show_page or suggestion_context.get("suggested"):
+            return await render_template("pages/entry_tags.html", entry=view, undo=change, **suggestion_context)
+        return redirect_303(f"/d/{view.day}#e-{view.id}")
+    entry_tags = (await tags.tags_of(keys, [parse_entry_id(entry_hex)])).get(parse_entry_id(entry_hex), [])
+    entry = {"id": entry_hex, "tags": entry_tags, "tags_fingerprint": tags_fingerprint(entry_tags)}
+    return await render_template("components/tags.html", entry=entry, undo=change, **suggestion_context)

@@ -10,7 +10,7 @@ from typing import cast
 
 from quart import current_app
 
-from llamora.app.streams import Pulse
+from llamora.app.streams import ChangeSignal
 from llamora.journal.accounts import Accounts, Throttle
 from llamora.journal.backups import Backups
 from llamora.journal.entries import Journal
@@ -34,12 +34,12 @@ logger = getLogger(__name__)
 
 EXTENSION = "llamora"
 SWEEP_SECONDS = 20.0
-NOTICE_SECONDS = 0.4  # until what time, another worker or a command did is known here
-STOP_SECONDS = 2.5  # for each part; together with Hypercorn's own end under five
+CHANGE_POLL_SECONDS = 0.4  # until what time, another worker or a command did is known here
+STOP_TIMEOUT_SECONDS = 2.5  # for each part; together with Hypercorn's own end under five
 
 
 @dataclass(slots=True, frozen=True)
-class Shared:
+class SharedState:
     """What the processes of one server have in common; without it, an app is a server by itself.
 
     `boot_secret` (32 bytes) never touches the disk. `model` is the parent's built-in model server, `noted` holds the
@@ -48,10 +48,10 @@ class Shared:
 
     boot_secret: bytes = field(repr=False)
     model: SharedServer | None = None
-    noted: PendingQueries | None = None
-    worker: int = 0
+    pending_queries: PendingQueries | None = None
+    worker_number: int = 0
     """The number of this worker in this run of the server: one that takes the place of another has a new one."""
-    alive: Callable[[], Collection[int]] = lambda: ()
+    live_workers: Callable[[], Collection[int]] = lambda: ()
     """The numbers of the workers that are alive."""
 
 
@@ -61,7 +61,7 @@ class AppServices:
 
     settings: Settings
     boot_secret: bytes = field(repr=False)
-    alone: bool
+    is_standalone: bool
     db: LocalDB
     embedder: Embedder
     search: SearchService
@@ -71,39 +71,39 @@ class AppServices:
     backups: Backups
     rotation: Rotation
     replies: Replies
-    digests: Summaries
+    summaries: Summaries
     openings: Openings
     suggestions: Suggestions
     throttle: Throttle = field(default_factory=Throttle)
-    changes: Pulse = field(default_factory=Pulse)
+    changes: ChangeSignal = field(default_factory=ChangeSignal)
     """Beats within NOTICE_SECONDS of anything that was committed, here or by another worker."""
     shutting_down: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
-    def create(cls, settings: Settings, shared: Shared | None = None) -> "AppServices":
+    def create(cls, settings: Settings, shared: SharedState | None = None) -> "AppServices":
         """Build everything; nothing is opened or started yet. Raises llm.prompts.PromptTemplateError."""
         boot_secret = shared.boot_secret if shared else secrets.token_bytes(32)
         db = LocalDB(settings.data.database)
         embedder = Embedder(settings.embedding, settings.data.cache)
-        search = SearchService(db, embedder, settings.search, shared.noted if shared else None)
+        search = SearchService(db, embedder, settings.search, shared.pending_queries if shared else None)
         model = Model(settings.llm, shared.model if shared else None)
-        own_prompts = settings.data.folder / "prompts"
-        prompts = PromptBuilder(settings.llm, own_prompts if own_prompts.is_dir() else None)
+        custom_prompts = settings.data.folder / "prompts"
+        prompts = PromptBuilder(settings.llm, custom_prompts if custom_prompts.is_dir() else None)
         journal = Journal(db, search, settings.entries)
         # Names this run of the server in replies that are being written; it tells nothing of the secret.
-        run = sha256(b"llamora/1/boot-name" + boot_secret).hexdigest()[:16]
+        run_id = sha256(b"llamora/1/boot-name" + boot_secret).hexdigest()[:16]
         llm, workers = settings.llm, settings.server.workers
-        turns = ModelQueue(llm.slots, slot_lock_paths(settings.data.database, llm.slots, workers))
-        worker = shared.worker if shared else 0
+        queue = ModelQueue(llm.slots, slot_lock_paths(settings.data.database, llm.slots, workers))
+        worker_number = shared.worker_number if shared else 0
 
-        def writes(boot: str) -> bool:
-            return shared is not None and boot in {f"{run}.{number}" for number in shared.alive()}
+        def is_live_worker(worker_id: str) -> bool:
+            return shared is not None and worker_id in {f"{run_id}.{worker}" for worker in shared.live_workers()}
 
-        replies = Replies(db, journal, search, model, prompts, llm, f"{run}.{worker}", turns, writes)
-        digests = Summaries(db, journal, model, prompts, replies.queue)
+        replies = Replies(db, journal, search, model, prompts, llm, f"{run_id}.{worker_number}", queue, is_live_worker)
+        summaries = Summaries(db, journal, model, prompts, replies.queue)
         rotation = Rotation(db)
 
-        def left(user_id: bytes) -> None:
+        def lock_user(user_id: bytes) -> None:
             search.lock(user_id)
             rotation.lock(user_id)
             journal.tags.lock(user_id)
@@ -116,13 +116,13 @@ class AppServices:
             embedder=embedder,
             search=search,
             model=model,
-            accounts=Accounts(db, settings.crypto, settings.session, boot_secret, left, replies.lock),
+            accounts=Accounts(db, settings.crypto, settings.session, boot_secret, lock_user, replies.lock),
             journal=journal,
             rotation=rotation,
             backups=Backups(db, settings.backup, settings.data.folder),
             replies=replies,
-            digests=digests,
-            openings=Openings(db, journal, digests),
+            digests=summaries,
+            openings=Openings(db, journal, summaries),
             suggestions=Suggestions(db, journal, search, model, prompts, replies.queue),
         )
 
@@ -132,10 +132,10 @@ class AppLifecycle:
 
     def __init__(self, services: AppServices) -> None:
         self._services = services
-        self._sweeper: asyncio.Task[None] | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self._warming: asyncio.Task[None] | None = None
-        self._stopped: asyncio.Task[None] | None = None
+        self._sweep_task: asyncio.Task[None] | None = None
+        self._watch_task: asyncio.Task[None] | None = None
+        self._warm_up_task: asyncio.Task[None] | None = None
+        self._stop_task: asyncio.Task[None] | None = None
         self._started = False
 
     async def start(self) -> None:
@@ -146,46 +146,46 @@ class AppLifecycle:
         s = self._services
         await s.db.open_connections()
         self._started = True
-        if s.alone:
+        if s.is_standalone:
             # Their keys were sealed under a secret that went with the process that knew it.
             await s.db.sessions.clear()
         await s.search.start()
         s.model.start()
-        self._warming = asyncio.create_task(s.embedder.warm_up(), name="embedding warm-up")
-        self._sweeper = asyncio.create_task(self._sweep(), name="session sweep")
-        self._watcher = asyncio.create_task(self._watch(), name="session watch")
+        self._warm_up_task = asyncio.create_task(s.embedder.warm_up(), name="embedding warm-up")
+        self._sweep_task = asyncio.create_task(self._sweep(), name="session sweep")
+        self._watch_task = asyncio.create_task(self._watch_changes(), name="session watch")
 
     async def quiesce(self) -> None:
         """End what streams, so that open connections can be closed."""
         self._services.shutting_down.set()
-        await _within(self._services.replies.close(), "replies")
+        await _stop_in_time(self._services.replies.close(), "replies")
 
     async def stop(self) -> None:
         """Stop everything that was started, within a bounded time."""
-        if self._stopped is None:
-            self._stopped = asyncio.create_task(self._stop(), name="stop")
-        await asyncio.shield(self._stopped)
+        if self._stop_task is None:
+            self._stop_task = asyncio.create_task(self._stop(), name="stop")
+        await asyncio.shield(self._stop_task)
 
     async def _stop(self) -> None:
         if not self._started:
             return
         s = self._services
         await self.quiesce()
-        for task in (self._watcher, self._sweeper, self._warming):
+        for task in (self._watch_task, self._sweep_task, self._warm_up_task):
             if task is not None:
                 task.cancel()
-        await _within(s.journal.close(), "erasing")
-        await _within(s.backups.close(), "backup")
-        await _within(s.rotation.close(), "rotation")
-        await _within(s.search.stop(), "search")
-        await _within(s.embedder.close(), "embedding")
-        await _within(s.model.stop(), "model")
+        await _stop_in_time(s.journal.close(), "erasing")
+        await _stop_in_time(s.backups.close(), "backup")
+        await _stop_in_time(s.rotation.close(), "rotation")
+        await _stop_in_time(s.search.stop(), "search")
+        await _stop_in_time(s.embedder.close(), "embedding")
+        await _stop_in_time(s.model.stop(), "model")
         s.accounts.close()
-        if s.alone:
-            await _within(s.db.sessions.clear(), "sessions")
-        await _within(s.db.close(), "store")
+        if s.is_standalone:
+            await _stop_in_time(s.db.sessions.clear(), "sessions")
+        await _stop_in_time(s.db.close(), "store")
 
-    def lock_left(self) -> None:
+    def lock_signed_out(self) -> None:
         """Close the index of everybody who left: a reply that was still waiting its turn has opened it again."""
         s = self._services
         for user_id in s.search.unlocked_user_ids():
@@ -195,7 +195,7 @@ class AppLifecycle:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            self.lock_left()
+            self.lock_signed_out()
             try:
                 await self._services.accounts.end_expired_sessions()
                 await self._services.db.retry_checkpoint()
@@ -206,16 +206,16 @@ class AppLifecycle:
             except (StorageError, VaultError) as error:  # such as of keys that are locked meanwhile
                 logger.warning("the sweep of sessions failed (%s)", type(error).__name__)
 
-    async def _watch(self) -> None:
-        s, seen = self._services, -1
+    async def _watch_changes(self) -> None:
+        s, last_counter = self._services, -1
         while True:
-            await asyncio.sleep(NOTICE_SECONDS)
+            await asyncio.sleep(CHANGE_POLL_SECONDS)
             try:
-                now = await s.db.data_version()
-                if now != seen or s.accounts.has_expired_session():
+                counter = await s.db.data_version()
+                if counter != last_counter or s.accounts.has_expired_session():
                     await s.accounts.sync_with_database()
-                    s.changes.beat()
-                seen = now
+                    s.changes.notify()
+                last_counter = counter
             except (StorageError, VaultError) as error:
                 logger.warning("what changed elsewhere could not be read (%s)", type(error).__name__)
 
@@ -230,9 +230,9 @@ def get_db() -> LocalDB:
     return get_services().db
 
 
-async def _within(work: Awaitable[None], part: str) -> None:
+async def _stop_in_time(stopping: Awaitable[None], part: str) -> None:
     try:
-        await asyncio.wait_for(work, STOP_SECONDS)
+        await asyncio.wait_for(stopping, STOP_TIMEOUT_SECONDS)
     except TimeoutError:
         logger.warning("%s did not stop in time", part)
     except Exception as error:
