@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from tests.server_process import HttpUser, Server, free_port
 
-__all__ = ["Server", "HttpUser", "free_port"]
+__all__ = ["HttpUser", "Server", "free_port"]
 
 # A busy machine must not fail a property for being slow.
 settings.register_profile("llamora", deadline=None)

@@ -20,18 +20,18 @@ from llamora.persistence import LocalDB, run_db_migrations
 from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings
 
 SOURCES = Path(llamora.__file__).parent
-BELOW = ("journal", "search", "llm", "persistence", "vault", "clock", "settings", "text")
+BELOW = ("journal", "search", "llm", "persistence", "vault", "dates", "settings", "text")
 # Design §3: a layer, and the layers it may import besides itself.
 MATRIX: dict[str, tuple[str, ...]] = {
     "__main__": ("app", "commands", *BELOW),
     "commands": BELOW,
     "app": BELOW,
-    "journal": ("search", "llm", "persistence", "vault", "clock", "settings", "text"),
-    "search": ("persistence", "vault", "clock", "settings", "text"),
-    "persistence": ("vault", "clock", "settings", "text"),
+    "journal": ("search", "llm", "persistence", "vault", "dates", "settings", "text"),
+    "search": ("persistence", "vault", "dates", "settings", "text"),
+    "persistence": ("vault", "dates", "settings", "text"),
     "llm": ("settings", "text"),
     "vault": (),
-    "clock": (),
+    "dates": (),
     "settings": (),
     "text": (),
     "__init__": (),
@@ -156,10 +156,10 @@ def test_the_sources_keep_the_rules() -> None:
     ("file", "source", "complaint"),
     [
         ("vault/keys.py", "from llamora.persistence.users import User", "vault imports persistence"),
-        ("clock.py", "import llamora.settings", "clock imports settings"),
+        ("dates.py", "import llamora.settings", "dates imports settings"),
         ("persistence/users.py", "from llamora import search", "persistence imports search"),
         ("persistence/users.py", "from ..journal import entries", "persistence imports journal"),
-        ("llm/client.py", "def f():\n    from llamora.dates import zone", "llm imports clock"),
+        ("llm/client.py", "def f():\n    from llamora.dates import zone", "llm imports dates"),
         ("search/rank.py", 'import importlib\nimportlib.import_module("llamora.llm.client")', "search imports llm"),
         ("journal/entries.py", "from llamora.app.pages import page", "journal imports app"),
         ("settings.py", "from llamora import __main__", "settings imports __main__"),

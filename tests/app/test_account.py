@@ -118,7 +118,7 @@ async def test_guessing_the_old_one_is_slowed_down_as_at_the_door(
     app: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice = await app.visitor()
-    monkeypatch.setattr(Throttle, "FREE", -5)  # a minute's wait after the first
+    monkeypatch.setattr(Throttle, "FREE_ATTEMPTS", -5)  # a minute's wait after the first
     assert (await change(alice, "a guess")).status == 403
     slowed = await change(alice)
     assert slowed.status == 429

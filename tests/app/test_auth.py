@@ -95,7 +95,7 @@ async def test_a_wrong_name_and_a_wrong_passphrase_look_and_cost_the_same(app: R
     known, unknown = answers
     assert known.status == unknown.status == 403
     assert without_tokens(known.text, "Alice") == without_tokens(unknown.text, "Mallory")
-    assert known.problem == "That name and passphrase do not go together."
+    assert known.error_sentence == "That name and passphrase do not go together."
     assert sorted(name for name, _ in known.headers) == sorted(name for name, _ in unknown.headers)
 
 

@@ -130,7 +130,7 @@ async def test_guesses_before_what_matters_are_slowed_down_as_at_the_door(
     app: RunningApp, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice = await app.visitor()
-    monkeypatch.setattr(Throttle, "FREE", -5)  # a minute's wait after the first
+    monkeypatch.setattr(Throttle, "FREE_ATTEMPTS", -5)  # a minute's wait after the first
     assert (await alice.post(f"/you/{part}", {"passphrase": "a guess"})).status == 403
     slowed = await alice.post(f"/you/{part}", {"passphrase": PASSPHRASE})
     assert slowed.status == 429

@@ -105,7 +105,7 @@ async def test_an_answer_that_was_begun_stands_open(start: Start, model: Scripte
     await save(alice, "Well,", f"answer:{reply}")
     day = await alice.get(DAY)
     assert day.field(f"a-{reply}") == "Well,"
-    assert '<details class="answering" open>' in day.text
+    assert '<details class="answer-disclosure" open>' in day.text
     form = {"text": "Well, yes.", "form_token": form_token_in(day, f"form-token-{reply}")}
     answer = await alice.post(f"/e/{reply}/answers", form, fragment=True)
     assert form_token_in(answer, f"form-token-{reply}") != form["form_token"]

@@ -103,7 +103,7 @@ async def test_another_worker_takes_the_new_key_up(start: Start, tmp_path: Path)
         assert "the heron again" in (await there.get("/d/2026-11-20")).visible_text  # its keyring is open
         await alice.post("/you/key", {"passphrase": PASSPHRASE})
         await changed(app)
-        (keys,) = second.extensions[EXTENSION].accounts.open_keys()
+        (keys,) = second.extensions[EXTENSION].accounts.open_keyrings()
         for _ in range(3000):
             if keys.epoch == 2:
                 break

@@ -9,7 +9,7 @@ from llamora.app import pages
 from llamora.app.routes.palette import match_score
 from tests.app.conftest import RunningApp, Visitor
 
-WAY = re.compile(r'<a role="option" id="way-\d+"[^>]*?(?: href="([^"]*)")?(?: data-press="([^"]*)")?>([^<]*)')
+WAY = re.compile(r'<a role="option" id="palette-item-\d+"[^>]*?(?: href="([^"]*)")?(?: data-press="([^"]*)")?>([^<]*)')
 
 
 @pytest.fixture(autouse=True)

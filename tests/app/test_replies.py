@@ -358,13 +358,13 @@ async def test_a_reply_that_waited_its_turn_leaves_no_index_open(start: Start, m
     held.set()
     while bytes.fromhex(waiting) in app.services.replies._live_replies:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
-    app.app.extensions["llamora.lifecycle"].lock_left()
+    app.app.extensions["llamora.lifecycle"].lock_signed_out()
     assert app.services.search.unlocked_user_ids() == []
     again = await app.visitor()
     page = await again.get(DAY)
     assert "One two." in page.visible_text
     assert "It was a quiet day." in page.visible_text
-    app.app.extensions["llamora.lifecycle"].lock_left()
+    app.app.extensions["llamora.lifecycle"].lock_signed_out()
     assert len(app.services.search.unlocked_user_ids()) == 1
 
 

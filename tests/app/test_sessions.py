@@ -83,7 +83,7 @@ async def test_keys_that_are_locked_during_a_sweep_do_not_end_the_sweeps(
             again.set()
         raise KeyringClosed("the keys were locked")
 
-    monkeypatch.setattr(app.services.accounts, "sweep", locked)
+    monkeypatch.setattr(app.services.accounts, "end_expired_sessions", locked)
     await asyncio.wait_for(again.wait(), 60)
 
 
@@ -145,7 +145,7 @@ async def test_a_page_of_another_worker_is_told_too(start: Start, tmp_path: Path
         async with asyncio.timeout(ENDS_WITHIN):
             await alice.post("/lock")
             assert b"event: ended" in await page
-        assert second.extensions[EXTENSION].search.unlocked() == []
+        assert second.extensions[EXTENSION].search.unlocked_user_ids() == []
 
 
 async def test_who_is_not_signed_in_is_told_that(app: RunningApp) -> None:
@@ -285,10 +285,10 @@ async def test_a_lock_reaches_the_keys_and_replies_of_other_workers(
         async with asyncio.timeout(60):
             while "Before." not in (await alice.get("/d/2026-11-20")).text:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        (keys,) = second.extensions[EXTENSION].accounts.open_keys()
+        (keys,) = second.extensions[EXTENSION].accounts.open_keyrings()
         await alice.post("/lock")
         await locked(RunningApp(second, app.test_app, app.accounts), keys)
-        assert second.extensions[EXTENSION].replies._live == {}
+        assert second.extensions[EXTENSION].replies._live_replies == {}
         middle.set()
     again = await signed_in(app)
     words = (await again.get("/d/2026-11-20")).visible_text

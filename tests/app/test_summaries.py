@@ -155,7 +155,7 @@ async def test_two_workers_that_are_asked_at_once_ask_for_one_line(
         await both.wait()  # each has seen that there is none
         return await real(self, *given)
 
-    monkeypatch.setattr(DigestRecords, "put_unless", put_unless)
+    monkeypatch.setattr(DigestRecords, "save_unless", put_unless)
     model.script(Reply(["The letter was unsent."], gates={0: end}))
     first = asyncio.gather(services.openings.generate_line(keys, today), other.generate_line(keys, today))
     while not model.chat_requests:  # noqa: ASYNC110 -- the other process is the model

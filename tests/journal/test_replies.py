@@ -158,7 +158,7 @@ async def test_a_second_ask_answers_once_the_reply_has_its_record(
         return found
 
     monkeypatch.setattr(Entries, "add", add)
-    monkeypatch.setattr(Entries, "day", page)
+    monkeypatch.setattr(Entries, "list_day", page)
     first = asyncio.create_task(desk.ask(entry))
     while not desk.replies._live_replies:  # noqa: ASYNC110 -- it is there a moment before its record is
         await asyncio.sleep(0.01)
@@ -562,7 +562,7 @@ async def test_what_is_erased_while_a_reply_streams_does_not_come_back(
 async def test_a_reply_that_is_stored_between_the_look_and_the_erasure_forgets_too(
     desk: Desk, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replies_module, "WATCH_SECONDS", 3600.0)  # or it may see the deletion first, and stop
+    monkeypatch.setattr(replies_module, "WATCH_POLL_SECONDS", 3600.0)  # or it may see the deletion first, and stop
     end = asyncio.Event()
     scripted.script(Reply([f"You wrote “{QUOTE}”. ", "So it was."], gates={0: end}))
     other = await desk.write(f"Today {QUOTE}.")

@@ -127,7 +127,7 @@ async def test_a_wish_to_stop_that_could_not_be_read_is_read_again(
             raise DiskFull("The disk is full.")
         return found
 
-    monkeypatch.setattr(Entries, "many", fails_once)
+    monkeypatch.setattr(Entries, "get_many", fails_once)
     await there.db.entries.update(there.keys, replace(await there.load(reply), stopping=True))
     await asyncio.wait_for(failed.wait(), 60)
     assert (await asyncio.wait_for(here.wait_until_ended(reply), 60)).state == "stopped"

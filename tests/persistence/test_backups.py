@@ -178,7 +178,7 @@ def test_a_record_that_should_open_and_does_not_stops_the_restore(
     damage("versions")
     target = tmp_path / "b.llamora"
     with monkeypatch.context() as blind:
-        blind.setattr(backups, "_opens", lambda *_: True)
+        blind.setattr(backups, "_can_open", lambda *_: True)
         write_backup(path, alice, target)
     assert problem(target, alice) == "This backup is damaged: a record in it does not open."
     before = rows(path, alice.user_id)
@@ -200,7 +200,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
             what()
             yield from found
 
-        monkeypatch.setattr(backups, "_records", records)
+        monkeypatch.setattr(backups, "_read_records", records)
 
     return arrange
 

@@ -169,11 +169,11 @@ CHILD = """
 import asyncio, sys
 from pathlib import Path
 from llamora.persistence import LocalDB
-from tests.persistence.conftest import entry, new_writer
+from tests.persistence.conftest import entry, new_user
 
 async def main():
     db = await LocalDB.open(Path(sys.argv[1]))
-    keys = await new_writer(db, sys.argv[2])
+    keys = await new_user(db, sys.argv[2])
     print("ready", flush=True)
     sys.stdin.readline()
     for number in range(int(sys.argv[3])):

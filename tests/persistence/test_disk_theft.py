@@ -119,8 +119,8 @@ async def filled(tmp_path: Path) -> Path:
     await db.drafts.save(keys, Draft(day_draft_key(DAY), "quokka", secrets.token_bytes(16), 1), None)
     await db.summaries.save(keys, StoredSummary("recap", DAY, "quokka", (made[0].id,), "ab" * 32, "m"))
     await services.search.unlock(keys)
-    await services.search.settled(user.id)
-    assert await services.search.save(user.id)
+    await services.search.wait_until_idle(user.id)
+    assert await services.search.save_snapshot(user.id)
     await db.snapshots.begin(keys)  # one that is being written
     await db.checkpoint()
     services.search.lock(user.id)

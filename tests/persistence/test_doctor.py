@@ -156,7 +156,7 @@ async def test_a_key_slot_that_was_changed_or_removed(db: LocalDB, path: Path, l
 def test_a_file_that_goes_while_it_is_looked_at(path: Path, lived: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = path.with_name(f"{path.name}.part")
     real = doctor._list_files
-    monkeypatch.setattr(doctor, "_files", lambda database: [*real(database), gone])  # listed, then removed
+    monkeypatch.setattr(doctor, "_list_files", lambda database: [*real(database), gone])  # listed, then removed
     assert look(path).damage == []
     repair(path)
 

@@ -178,7 +178,7 @@ def test_a_folder_without_migrations_is_refused(tmp_path: Path) -> None:
 
 def test_a_database_in_use_says_so(database: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_db_migrations(database, only_first(folder))
-    monkeypatch.setattr(migrations, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT_SECONDS", 0.05)
     lock = FileLock(database.with_name(database.name + ".write-lock"))
     with lock, pytest.raises(StorageError, match="in use by another program"):
         run_db_migrations(database, folder)

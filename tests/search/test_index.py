@@ -292,7 +292,7 @@ def test_the_graph_agrees_with_exact_search_through_edits() -> None:
 
 
 def test_the_sketch_agrees_with_exact_search_through_edits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llamora.search.vectors.SKETCH_FROM", 1000)
+    monkeypatch.setattr("llamora.search.vectors.SKETCH_MIN_ROWS", 1000)
     monkeypatch.setattr("llamora.search.vectors.SKETCH_POOL", 300)
     rng = np.random.default_rng(4)
     # Numbers of texts differ much in some directions and little in most.

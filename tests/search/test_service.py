@@ -123,7 +123,7 @@ async def test_a_search_that_a_lock_overtakes_says_so(
             desk.service.lock(desk.keys.user_id)
         return rows
 
-    monkeypatch.setattr(type(desk.db.entries), "sealed_many", locking)
+    monkeypatch.setattr(type(desk.db.entries), "get_sealed", locking)
     with pytest.raises(KeyringClosed):
         await desk.search("snow")
     monkeypatch.undo()
@@ -145,7 +145,7 @@ async def test_vectors_are_sealed_and_made_only_once(desk: Desk, monkeypatch: py
         calls.append(len(texts))
         return await passages(self, texts)
 
-    monkeypatch.setattr(Embedder, "passages", counting)
+    monkeypatch.setattr(Embedder, "embed_passages", counting)
     await desk.wait_ready()
     assert calls == []
     assert (await desk.search("fruit")).is_semantic
@@ -163,12 +163,12 @@ async def test_a_question_is_embedded_once_until_the_journal_is_locked(
         asked.append(text)
         return await query(self, text)
 
-    monkeypatch.setattr(Embedder, "query", counting)
+    monkeypatch.setattr(Embedder, "embed_query", counting)
     for text in ("losing my job", "losing my job by:me", "losing my job after:2020"):
         assert (await desk.search_ids(text))[0] == entry.id
     await desk.search("losing my job", offset=20)
     assert asked == ["losing my job"]
-    monkeypatch.setattr("llamora.search.embed_queue.ASKED", 1)
+    monkeypatch.setattr("llamora.search.embed_queue.MAX_QUERY_VECTORS", 1)
     await desk.search("a walk")
     await desk.search("losing my job")
     assert asked == ["losing my job", "a walk", "losing my job"]
@@ -297,7 +297,7 @@ async def test_models_of_before_may_be_asked_for_while_one_is_loaded(
         async def close(self) -> None:
             pass
 
-    monkeypatch.setattr(Embedder, "former", lambda *_: Former())
+    monkeypatch.setattr(Embedder, "with_model", lambda *_: Former())
     assert queue.embedder_for("one/1") is not None
     entry = await desk.write("a heron by the pond")
     await begun.wait()
@@ -311,7 +311,7 @@ async def test_models_of_before_may_be_asked_for_while_one_is_loaded(
 
 
 async def test_who_makes_room_keeps_what_was_noted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "UNLOCKED", 1)
+    monkeypatch.setattr(module, "MAX_OPEN_INDEXES", 1)
     entry = await desk.write("a heron by the pond")
     await desk.wait_ready()
     name = desk.service.remember_query(desk.keys, "heron")
@@ -423,7 +423,7 @@ async def test_a_failing_model_kills_nothing_and_says_nothing_private(
         raise RuntimeError(f"cannot embed {texts}")
 
     with caplog.at_level(logging.DEBUG), monkeypatch.context() as patch:
-        patch.setattr(Embedder, "passages", broken)
+        patch.setattr(Embedder, "embed_passages", broken)
         await desk.wait_ready()
         first = await desk.write("my private walrus")
         await desk.service.wait_until_idle(desk.keys.user_id)
@@ -436,7 +436,7 @@ async def test_a_failing_model_kills_nothing_and_says_nothing_private(
 
 
 async def test_the_least_used_index_makes_room(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "UNLOCKED", 1)
+    monkeypatch.setattr(module, "MAX_OPEN_INDEXES", 1)
     entry = await desk.write("a quiet day")
     await desk.wait_ready()
     await desk.wait_ready(desk.other_keys)
@@ -469,8 +469,8 @@ async def test_a_stopped_service_lets_everything_go(desk: Desk) -> None:
 async def test_the_vectors_of_a_burst_are_made_once_it_is_over(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """They would take the processor from what is being written."""
     await desk.wait_ready()
-    monkeypatch.setattr(embed_queue, "PAUSE_SECONDS", 3600.0)
-    monkeypatch.setattr(embed_queue, "LONGEST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(embed_queue, "DEBOUNCE_SECONDS", 3600.0)
+    monkeypatch.setattr(embed_queue, "MAX_DEBOUNCE_SECONDS", 3600.0)
     asked: list[int] = []
     passages = Embedder.embed_passages
 
@@ -478,7 +478,7 @@ async def test_the_vectors_of_a_burst_are_made_once_it_is_over(desk: Desk, monke
         asked.append(len(texts))
         return await passages(self, texts)
 
-    monkeypatch.setattr(Embedder, "passages", counted)
+    monkeypatch.setattr(Embedder, "embed_passages", counted)
     written = [await desk.write(f"a line about the harbour, number {number}") for number in range(3)]
     await desk.wait_until_found('"number 2"', [written[2].id])  # by its words it is there at once
     assert asked == []

@@ -179,8 +179,8 @@ async def test_a_snapshot_shows_nothing_in_the_file(desk: Desk) -> None:
 
 
 async def test_a_snapshot_is_written_when_it_is_quiet(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_FROM", 3)
-    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_QUIET", 0.0)
+    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_MIN_ENTRIES", 3)
+    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_QUIET_SECONDS", 0.0)
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     for number in range(4):
         await desk.write(f"entry {number}")
@@ -191,9 +191,9 @@ async def test_a_snapshot_is_written_when_it_is_quiet(desk: Desk, monkeypatch: p
 
 
 async def test_a_snapshot_that_an_erasure_took_is_written_anew(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_FROM", 3)
-    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_QUIET", 0.0)
-    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_SHARE", 0.5)
+    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_MIN_ENTRIES", 3)
+    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_CHANGED_SHARE", 0.5)
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     entries = [await desk.write(f"entry {number}") for number in range(9)]
     await desk.wait_ready()
@@ -270,7 +270,7 @@ async def test_old_vectors_serve_while_the_model_changes(
     # As if another model had made them: the same numbers, under another name that this embedder can still load.
     former = "somebody/former"
     await desk.db.vectors.save(desk.keys, [EntryVectors(lost.id, old.entry_revision, f"{former}/1", old.dim, old.data)])
-    monkeypatch.setattr(Embedder, "former", lambda self, name: Embedder(EmbeddingSettings(), cache))
+    monkeypatch.setattr(Embedder, "with_model", lambda self, name: Embedder(EmbeddingSettings(), cache))
     gate = asyncio.Event()
     passages = Embedder.embed_passages
 
@@ -278,7 +278,7 @@ async def test_old_vectors_serve_while_the_model_changes(
         await gate.wait()
         return await passages(self, texts)
 
-    monkeypatch.setattr(Embedder, "passages", slow)
+    monkeypatch.setattr(Embedder, "embed_passages", slow)
     await desk.service.unlock(desk.keys)
     user = desk.service._states[desk.keys.user_id]
     formers = desk.service._queue.previous_embedders
@@ -306,7 +306,7 @@ async def test_a_failed_batch_is_tried_again(desk: Desk, monkeypatch: pytest.Mon
             raise RuntimeError
         return await passages(self, texts)
 
-    monkeypatch.setattr(Embedder, "passages", broken)
+    monkeypatch.setattr(Embedder, "embed_passages", broken)
     entry = await desk.write("a man left for the sea")
     user = desk.service._states[desk.keys.user_id]
     await until(lambda: not failures and not user.unembedded)
@@ -378,7 +378,7 @@ async def test_searches_while_a_snapshot_is_loaded(desk: Desk, monkeypatch: pyte
         await asyncio.sleep(0.02)
         return await old(self, *place)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Snapshots, "part", slow)
+    monkeypatch.setattr(Snapshots, "get_part", slow)
     await desk.service.unlock(desk.keys)
     seen: list[int] = []
     async with asyncio.timeout(60):

@@ -25,7 +25,7 @@ from llamora.app.pages import (
     replies_disabled,
     today,
 )
-from llamora.app.routes.search import show_related
+from llamora.app.routes.search import related_page
 from llamora.app.services.container import get_services
 from llamora.app.streams import event_stream, format_event
 from llamora.app.views import entry_view, message_view, model_view, page_views, tag_path, translate_omitted
@@ -49,7 +49,7 @@ async def ask_for_reply(entry_hex: str) -> Response:
     entry_id = parse_entry_id(entry_hex)
     await require_replies_enabled()
     if get_services().model.unavailable_reason((await get_profile()).endpoint):
-        return await show_related(entry_hex, unanswered=True)
+        return await related_page(entry_hex, unanswered=True)
     try:
         reply = await _ask_model(entry_id)
     except (ModelError, EntryError) as error:

@@ -111,13 +111,13 @@ async def set_history() -> Response:
 @blueprint.post("/e/<entry_hex>/related")
 async def show_related(entry_hex: str) -> Response:
     """What the writer also wrote that is near to an entry."""
-    return await show_related(entry_hex)
+    return await related_page(entry_hex)
 
 
-async def show_related(text: str, *, unanswered: bool = False) -> Response:
+async def related_page(entry_hex: str, *, unanswered: bool = False) -> Response:
     """Show what is near to an entry; `unanswered`: a reply was asked for and no model is there to give one."""
     services, keys = get_services(), security.require_session().keys
-    entry = await services.journal.get(keys, parse_entry_id(text))
+    entry = await services.journal.get(keys, parse_entry_id(entry_hex))
     here = {
         e.id for thread in await services.journal.get_page(keys, entry.day) for e in (thread.root, *thread.descendants)
     }
@@ -125,7 +125,7 @@ async def show_related(text: str, *, unanswered: bool = False) -> Response:
     template = "components/related.html" if is_fragment() else "pages/related.html"
     return await render_template(
         template,
-        entry_id=text,
+        entry_id=entry_hex,
         day=entry.day,
         hits=[_hit_context(hit, with_marks=False) for hit in await _redact_hits(hits)],
         unanswered=unanswered,

@@ -310,7 +310,7 @@ async def add_tag(entry_hex: str) -> Response:
     except TagError as error:
         view = await message_view(keys, parse_entry_id(entry_hex))
         return await render_template("pages/entry_tags.html", 422, entry=view, error=str(error))
-    return await _entry_tags_fragment(entry_hex, suggestion_context=await _remaining_suggestions())
+    return await _entry_tags_fragment(entry_hex, suggested=await _remaining_suggestions())
 
 
 @blueprint.post("/e/<entry_hex>/traces/<tag_hex>/remove")
@@ -340,7 +340,7 @@ async def suggest_tags(entry_hex: str) -> Response:
     )
     return await _entry_tags_fragment(
         entry_hex,
-        suggestion_context=list(suggestions.names),
+        suggested=list(suggestions.names),
         suggested_by=suggestions.model,
         suggested_note=suggestions.note,
         show_page=True,
@@ -353,7 +353,7 @@ async def refuse_suggestion(entry_hex: str) -> Response:
     await get_services().suggestions.reject(
         security.require_session().keys, parse_entry_id(entry_hex), await field("name")
     )
-    return await _entry_tags_fragment(entry_hex, suggestion_context=await _remaining_suggestions())
+    return await _entry_tags_fragment(entry_hex, suggested=await _remaining_suggestions())
 
 
 async def _remaining_suggestions() -> list[str] | None:

@@ -121,7 +121,7 @@ class AppServices:
             rotation=rotation,
             backups=Backups(db, settings.backup, settings.data.folder),
             replies=replies,
-            digests=summaries,
+            summaries=summaries,
             openings=Openings(db, journal, summaries),
             suggestions=Suggestions(db, journal, search, model, prompts, replies.queue),
         )
