@@ -16,7 +16,7 @@ import re
 import ssl
 import threading
 from collections import deque
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
 
@@ -51,6 +51,9 @@ class Reply:
     """Before the headers."""
     piece_delay: float = 0.0
     """Before each piece but the first."""
+    preamble: Sequence[bytes] = ()
+    """Sent as it stands before the pieces."""
+    content_type: str = "text/event-stream"
     fault: Fault = ""
     status: int = 200
     body: str = ""
@@ -88,7 +91,8 @@ class ScriptedModel:
         self,
         *,
         api_key: str = "",
-        models: Sequence[str] = ("scripted",),
+        models: Sequence[str | dict[str, Any]] = ("scripted",),
+        api_path: str = "/v1",
         tokenizer: bool = True,
         props: bool = True,
         context_tokens: int = 4096,
@@ -96,13 +100,16 @@ class ScriptedModel:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.api_key = api_key
-        self.models = list(models)
+        self.models = [{"id": model} if isinstance(model, str) else model for model in models]
+        self.api_path = api_path
+        """Where the routes of the dialect lie."""
         self.tokenizer = tokenizer
         self.props = props
         self.context_tokens = context_tokens
         self.prompt_end = prompt_end
         """What its chat template writes after the last message, told as llama.cpp does with `props`, else as vLLM."""
-        self.default_reply = Reply()
+        self.default_reply: Reply | Callable[[dict[str, Any]], Reply] = Reply()
+        """The reply once all that were lined up are used, or what makes one of the request's body."""
         self.requests: list[RecordedRequest] = []
         self.chat_started = asyncio.Event()
         """Set by the first request for a reply."""
@@ -152,7 +159,7 @@ class ScriptedModel:
     @property
     def chat_requests(self) -> list[RecordedRequest]:
         """The requests for a reply."""
-        return [asked for asked in self.requests if asked.path == "/v1/chat/completions"]
+        return [asked for asked in self.requests if asked.path == f"{self.api_path}/chat/completions"]
 
     # -- HTTP
 
@@ -194,10 +201,10 @@ class ScriptedModel:
         if self.api_key and request.headers.get("authorization") != f"Bearer {self.api_key}":
             return await _send_json(writer, {"error": {"message": "Invalid API Key", "code": 401}}, 401)
         match request.path:
-            case "/v1/chat/completions":
+            case path if path == f"{self.api_path}/chat/completions":
                 return await self._respond_to_chat(request, reader, writer)
-            case "/v1/models":
-                return await _send_json(writer, {"object": "list", "data": [{"id": name} for name in self.models]})
+            case path if path == f"{self.api_path}/models":
+                return await _send_json(writer, {"object": "list", "data": self.models})
             case "/apply-template" if self.props and self.prompt_end:
                 return await _send_json(writer, {"prompt": request.body["messages"][-1]["content"] + self.prompt_end})
             case "/tokenize" if not self.props and "messages" in request.body and self.prompt_end:
@@ -217,6 +224,8 @@ class ScriptedModel:
         self, request: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         reply = self._queued_replies.popleft() if self._queued_replies else self.default_reply
+        if not isinstance(reply, Reply):
+            reply = reply(request.body)
         # One request at a time comes over a connection, so anything to read now is its end.
         disconnected = asyncio.ensure_future(reader.read(1))
         sending = asyncio.ensure_future(self._send_reply(request, reply, writer))
@@ -254,18 +263,19 @@ class ScriptedModel:
                 pass
         encoding = "content-encoding: gzip\r\n" if reply.fault == "compressed" else ""
         writer.write(
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
-            + encoding.encode()
-            + b"\r\n"
+            f"HTTP/1.1 200 OK\r\ncontent-type: {reply.content_type}\r\ntransfer-encoding: chunked\r\n"
+            f"{encoding}\r\n".encode()
         )
+        for line in reply.preamble:
+            await _write_chunk(writer, line)
         for thought in reply.reasoning:
-            await _write_chunk(writer, _encode_event(thought, field="reasoning_content"))
+            await _write_chunk(writer, encode_event(thought, field="reasoning_content"))
         for number, piece in enumerate(reply.pieces):
             if number:
                 await asyncio.sleep(reply.piece_delay)
             if number in reply.gates:
                 await reply.gates[number].wait()
-            await _write_chunk(writer, _encode_event(piece, ascii_json=reply.ascii_json))
+            await _write_chunk(writer, encode_event(piece, ascii_json=reply.ascii_json))
             request.sent.append(piece)
         if len(reply.pieces) in reply.gates:
             await reply.gates[len(reply.pieces)].wait()
@@ -286,17 +296,17 @@ class ScriptedModel:
                 await writer.drain()
                 return False
             case "cut_in_character":
-                await _write_chunk(writer, _encode_event("a heron 🪶").split("🪶".encode())[0] + "🪶".encode()[:2])
+                await _write_chunk(writer, encode_event("a heron 🪶").split("🪶".encode())[0] + "🪶".encode()[:2])
                 writer.write(b"0\r\n\r\n")
                 await writer.drain()
                 return False
             case "endless":
                 while True:
-                    await _write_chunk(writer, _encode_event(reply.pieces[-1]) * 16)
+                    await _write_chunk(writer, encode_event(reply.pieces[-1]) * 16)
                     request.sent.append(reply.pieces[-1])
             case "endless_thought":
                 while True:
-                    await _write_chunk(writer, _encode_event("") * 16)
+                    await _write_chunk(writer, encode_event("") * 16)
             case "giant_line":
                 await _write_chunk(writer, b'data: {"choices": [{"delta": {"content": "')
                 for _ in range(reply.size // 65536):
@@ -312,7 +322,7 @@ class ScriptedModel:
                 error = {"error": {"message": "the prompt was: " + str(request.body["messages"]), "code": 500}}
                 await _write_chunk(writer, f"data: {json.dumps(error)}\n\n".encode())
             case _:
-                await _write_chunk(writer, _encode_event(None, finish_reason=reply.finish_reason))
+                await _write_chunk(writer, encode_event(None, finish_reason=reply.finish_reason))
                 if reply.fault == "no_done":
                     await asyncio.Event().wait()
                 await _write_chunk(writer, b"data: [DONE]\n\n")
@@ -366,9 +376,10 @@ def tokenize(content: str | list[str | int]) -> list[int]:
     return numbers
 
 
-def _encode_event(
-    piece: str | None, *, finish_reason: str | None = None, ascii_json: bool = False, field: str = "content"
+def encode_event(
+    piece: object, *, finish_reason: str | None = None, ascii_json: bool = False, field: str = "content"
 ) -> bytes:
+    """One event of a reply, as servers write it."""
     delta = {} if piece is None else {field: piece}
     event = {
         "id": "chatcmpl-1",

@@ -141,6 +141,22 @@ async def test_an_answer_without_a_closing_mark_is_kept(end: str) -> None:
         await client.close()
 
 
+@pytest.mark.xfail(strict=True, reason="issue 14, item 4: a mark that is named in words is taken for a thought")
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        ["You could call it <reflection> in the file, ", "and go on as before."],
+        ["Your note names the mark ", "`<think>`. ", "It begins a thought."],
+    ],
+)
+async def test_a_mark_named_in_words_is_words(pieces: list[str]) -> None:
+    async with ScriptedModel() as model:
+        model.script(Reply(pieces))
+        client = ModelClient(model.url, "", QUICK)
+        assert "".join(await said(client)) == "".join(pieces)
+        await client.close()
+
+
 @given(st.text(), st.text(), st.sampled_from(["</think>", "[/THINK]", "◁/think▷"]), st.data())
 def test_however_it_is_cut_nothing_comes_before_the_mark(
     thought: str, answer: str, mark: str, data: st.DataObject
