@@ -145,6 +145,17 @@ async def test_guesses_at_once_are_slowed_down_too(app: RunningApp, kdf: list[in
     assert len(kdf) == Throttle.FREE_ATTEMPTS
 
 
+@pytest.mark.xfail(strict=True, reason="issue 14, item 12: guesses count for a name, whoever makes them")
+async def test_a_strangers_guesses_keep_nobody_out_of_a_browser_they_know(start: Start) -> None:
+    app = await start(server=ServerSettings(behind_proxy=True))
+    alice, stranger = (app.anonymous({"X-Forwarded-For": f"203.0.113.{host}"}) for host in (1, 2))
+    assert (await alice.sign_in()).status == 303
+    await alice.post("/sign-out")
+    for number in range(Throttle.FREE_ATTEMPTS):
+        assert (await stranger.sign_in("Alice", f"guess {number}")).status == 403
+    assert (await alice.sign_in()).status == 303
+
+
 async def test_the_wait_doubles_up_to_a_limit(clock: Clock) -> None:
     throttle = Throttle()
     waits: list[int] = []
@@ -438,3 +449,11 @@ async def test_registration_can_be_closed(start: Start) -> None:
     assert refused.status == 403
     assert await app.services.db.users.find_by_name("Eve") is None
     assert (await stranger.sign_in()).status == 303
+
+
+@pytest.mark.xfail(strict=True, reason="issue 14, item 14: a server in `prod` lets anybody make a journal")
+async def test_a_server_for_people_is_closed_once_it_has_one(start: Start) -> None:
+    app = await start(dev=False)
+    refused = await app.anonymous().post("/register", {"name": "Eve", "passphrase": NEW, "zone": "UTC"})
+    assert refused.status == 403
+    assert await app.services.db.users.find_by_name("Eve") is None

@@ -405,6 +405,15 @@ async def test_a_reply_that_was_stopped_says_so(app: RunningApp, model: Scripted
     assert "Stopped by you." in (await alice.get(DAY)).visible_text
 
 
+@pytest.mark.xfail(strict=True, reason="issue 14, item 3: it is shown as a whole reply")
+async def test_a_reply_that_a_filter_ended_says_so(app: RunningApp, model: ScriptedModel) -> None:
+    model.script(Reply(["The first half of it and"], finish_reason="content_filter"))
+    alice = await app.visitor()
+    reply = await alice.ask_for_reply(await alice.write("What now?"))
+    stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
+    assert (stored.text, stored.state, bool(stored.note)) == ("The first half of it and", "stopped", True)
+
+
 async def test_a_writer_without_replies_comes_upon_no_word_of_them(app: RunningApp, model: ScriptedModel) -> None:
     """Every page that can be reached by its links and by searching; `/you` alone has the way back."""
     model.default_reply = Reply(["The zebra was a quiet one."])

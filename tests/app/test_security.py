@@ -86,6 +86,14 @@ async def test_a_proxy_is_believed_only_when_there_is_one(start: Start) -> None:
     assert "Secure" not in str((await behind.anonymous().get("/sign-in")).headers.getlist("Set-Cookie"))
 
 
+@pytest.mark.xfail(strict=True, reason="issue 14, item 18: nothing tells a browser to stay with TLS")
+async def test_a_browser_is_told_to_stay_with_tls_where_there_is_tls(start: Start) -> None:
+    app = await start(dev=False, server=ServerSettings(behind_proxy=True))
+    secure = await app.anonymous({"X-Forwarded-Proto": "https"}).get("/sign-in")
+    assert re.search(r"max-age=[1-9]", secure.headers.get("Strict-Transport-Security", ""))
+    assert "Strict-Transport-Security" not in (await app.anonymous().get("/sign-in")).headers
+
+
 # -- names of this server ----------------------------------------------------------------------------------
 
 
@@ -111,6 +119,12 @@ async def test_the_operator_adds_names(start: Start) -> None:
     app = await start(server=ServerSettings(hosts=("journal.example",)))
     assert (await app.anonymous({"Host": "journal.example"}).get("/sign-in")).status == 200
     assert (await app.anonymous({"Host": "localhost"}).get("/sign-in")).status == 400
+
+
+@pytest.mark.xfail(strict=True, reason="issue 14, item 8: a host name with a low line is no name")
+async def test_the_operator_adds_a_name_with_a_low_line(start: Start) -> None:
+    app = await start(server=ServerSettings(hosts=("my_journal",)))
+    assert (await app.anonymous({"Host": "my_journal"}).get("/sign-in")).status == 200
 
 
 # -- where a request comes from ----------------------------------------------------------------------------
@@ -146,6 +160,25 @@ async def test_what_comes_from_another_site_is_not_carried_out(app: RunningApp, 
 async def test_what_comes_from_here_is(app: RunningApp, headers: Mapping[str, str]) -> None:
     alice = await app.visitor()
     assert (await alice.post(PATH, WRITING, headers=headers)).status == 303
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        pytest.param(
+            "https://journal.example:8443",
+            303,
+            marks=pytest.mark.xfail(strict=True, reason="issue 14, item 8: a proxy's Host without the port"),
+        ),
+        ("https://elsewhere.example:8443", 403),
+    ],
+)
+async def test_a_proxy_on_another_port_is_the_same_site(start: Start, origin: str, status: int) -> None:
+    app = await start(server=ServerSettings(hosts=("localhost", "journal.example"), behind_proxy=True))
+    alice = await app.visitor()
+    forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "journal.example:8443", "X-Forwarded-Port": "8443"}
+    sent = {"Host": "journal.example", "Origin": origin, **forwarded}
+    assert (await alice.post(PATH, WRITING, headers=sent)).status == status
 
 
 # -- tokens --------------------------------------------------------------------------------------------------
