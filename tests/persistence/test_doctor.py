@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,38 @@ def test_every_kind_of_orphan_is_mended(path: Path, lived: Keyring, raw: Raw) ->
     repair(path)
     assert look(path).damage == []
     assert raw("SELECT count(*) FROM profiles") == [(1,)]
+
+
+STOPS = pytest.mark.xfail(strict=True, reason="issue 14, item 15: the doctor stops at a row of another type")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param("revision='abc'", marks=STOPS),
+        "revision=-5",
+        pytest.param("sealed=CAST(sealed AS TEXT)", marks=STOPS),
+    ],
+)
+def test_an_odd_row_is_found_and_the_others_are_opened(path: Path, lived: Keyring, raw: Raw, change: str) -> None:
+    raw(f"UPDATE entries SET {change} WHERE revision=1")
+    report = look(path, lived)
+    assert (report.unreadable, report.opened["entries"], len(report.damage)) == ({"entries": 1}, 1, 1)
+
+
+@pytest.mark.xfail(strict=True, reason="issue 14, item 16: no sum says which revision of an entry is the last")
+async def test_an_entry_that_was_put_back_is_found(db: LocalDB, path: Path, lived: Keyring, raw: Raw) -> None:
+    ((number, revision, sealed),) = raw("SELECT id, revision, sealed FROM entries WHERE revision=1")
+    await db.entries.update(lived, replace(await db.entries.get(lived, number), text="newer words"))
+    assert look(path, lived).damage == []
+    raw("UPDATE entries SET revision=?, sealed=? WHERE id=?", revision, sealed, number)
+    assert look(path, lived).damage
+
+
+@pytest.mark.xfail(strict=True, reason="issue 14, item 16: a link between a tag and an entry is not sealed")
+def test_a_tag_that_was_linked_to_another_entry_is_found(path: Path, lived: Keyring, raw: Raw) -> None:
+    raw("INSERT INTO entry_tags SELECT user_id, trace, (SELECT id FROM entries WHERE revision=1) FROM entry_tags")
+    assert look(path, lived).damage
 
 
 def test_records_are_opened_beside_other_damage(
