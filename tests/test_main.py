@@ -135,6 +135,30 @@ def test_it_answers_to_its_own_names_only(quiet: Server) -> None:
                 assert "set-cookie" not in answer.headers
 
 
+HTTP_2 = (
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
+    b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
+)
+
+
+@pytest.mark.xfail(strict=True, reason="issue 14, item 18: anybody may speak HTTP/2, and reset without end")
+@pytest.mark.parametrize("sent", HTTP_2, ids=["at once", "by an upgrade"])
+def test_it_speaks_no_http_2_in_the_clear(quiet: Server, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", quiet.port), timeout=30) as connection:
+        connection.sendall(sent)
+        answer = connection.recv(12)
+    assert re.fullmatch(rb"|HTTP/1\.1 (?!101)\d+", answer)
+
+
+@pytest.mark.xfail(strict=True, reason="issue 14, item 8: cookies have the same names on every port")
+def test_two_journals_on_one_host_are_open_in_one_browser(serve: Callable[..., Server]) -> None:
+    first, second = (HttpUser(serve(env=NO_MODELS).start().url) for _ in range(2))
+    second.http = httpx.Client(base_url=second.url, cookies=first.http.cookies.jar, timeout=60, trust_env=False)
+    for user in (first, second):
+        user.register()
+    assert [user.get("/d/today").status_code for user in (first, second)] == [200, 200]
+
+
 # -- how it stops ------------------------------------------------------------------------------------
 
 
