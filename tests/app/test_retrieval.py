@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from llamora.search.builder import IndexBuilder
 from llamora.search.service import REFRESH_SECONDS
 from llamora.search.state import UserIndexState
-from llamora.settings import UpstreamSettings
+from llamora.settings import DataSettings, EmbeddingSettings, UpstreamSettings
 from tests.app.conftest import PageResponse, RunningApp, Start, Visitor, settings_for_model
 from tests.scripted_model import Reply, ScriptedModel
 
@@ -526,3 +527,56 @@ async def test_a_trace_brings_what_was_written_under_it(alice: Visitor, model: S
     await alice.post(f"/e/{older}/delete")
     page = await alice.get(DAY)
     assert "brought by a trace" not in page.visible_text
+
+
+# -- found by its meaning --------------------------------------------------------------------------------
+
+DENIED = pytest.mark.xfail(strict=True, reason="issue 16, item 1: what is near is said not to be there")
+LIFE = {
+    "What did the doctor prescribe?": "Blood pressure 148/95. Dr. Hahn wants me to cut salt. Started ramipril 2.5mg.",
+    "How much was the vet?": "Tierarzt: Mikesch geimpft und gechippt. 148 Euro. Nächste Impfung in einem Jahr.",
+    "How many times did I go running?": "5.2 km in 31:40. Left knee ok. Rain. New shoes (Brooks) are great.",
+    "How much does the car repair cost?": "Car failed inspection: brake pads. Garage Yilmaz quotes 380 €.",
+    "When could I not sleep?": "Awake since three. The same thoughts going round. What if I am not good enough?",
+    "When did I have a miscarriage?": "We lost the baby. There is nothing to write.",
+}
+FOUND = {"When could I not sleep?"}
+LANDLORD = "Keys for the new flat! Landlord is a Herr Pfefferkorn, speaks only in proverbs."
+
+
+@pytest.fixture
+async def meaning(start: Start, model: ScriptedModel, tmp_path: Path, cache: Path) -> RunningApp:
+    """An app that compares meanings already."""
+    data = DataSettings(folder=tmp_path / "data", cache=cache)
+    app = await start(llm=settings_for_model(model), data=data, embedding=EmbeddingSettings())
+    await app.services.embedder.warm_up()
+    return app
+
+
+@pytest.mark.parametrize(
+    "question", [pytest.param(question, marks=() if question in FOUND else DENIED) for question in LIFE]
+)
+async def test_what_answers_a_question_is_not_said_to_be_missing(
+    meaning: RunningApp, model: ScriptedModel, question: str
+) -> None:
+    alice = await meaning.visitor()
+    for month, text in enumerate(LIFE.values(), 1):
+        await alice.write(text, f"2025-{month:02}-24")
+    await meaning.services.search.wait_until_idle(meaning.keys().user_id)
+    await alice.ask_for_reply(await alice.write(question))
+    assert LIFE[question] in sent(model)
+
+
+@pytest.mark.xfail(strict=True, reason="issue 16, item 1: a question is taken for the answer to one like it")
+async def test_what_was_asked_before_is_no_answer(meaning: RunningApp, model: ScriptedModel) -> None:
+    alice = await meaning.visitor()
+    await alice.write(LANDLORD, "2025-04-30")
+    for day, question in enumerate(
+        ["What was the name of my new landlord?", "Who is my landlord again?", "Remind me who my landlord is?"], 1
+    ):
+        await alice.write(question, f"2025-05-0{day}")
+    await meaning.services.search.wait_until_idle(meaning.keys().user_id)
+    await alice.ask_for_reply(await alice.write("Who is my landlord?"))
+    first = re.search(r"^\[1\][^\n]*\n> ([^\n]*)", sent(model), re.MULTILINE)
+    assert first is not None
+    assert first[1] == LANDLORD
