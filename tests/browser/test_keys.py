@@ -46,6 +46,13 @@ def test_escape_leaves_the_field_of_the_search(page: Page) -> None:
     expect(page.get_by_label("Write an entry")).to_be_focused()
 
 
+@pytest.mark.xfail(strict=True, reason="issue 14, item 6: keys are known by the letter that they type")
+def test_a_key_of_a_cyrillic_layout_is_the_key_in_its_place(page: Page) -> None:
+    key = {"key": "т", "code": "KeyN", "keyCode": 78, "bubbles": True, "cancelable": True}
+    page.evaluate("key => document.body.dispatchEvent(new KeyboardEvent('keydown', key))", key)
+    assert page.evaluate("document.activeElement.id") == "write"
+
+
 def test_the_palette_leads_anywhere(page: Page, writer: HttpUser, axe: Callable[[Page], None]) -> None:
     keys, palette = page.keyboard, page.get_by_role("dialog", name="Go to")
     field = page.get_by_role("combobox")

@@ -107,6 +107,15 @@ def test_the_language_is_shown_anew(writer: HttpUser, new_page: Callable[..., Pa
     expect(page.get_by_label("Deutsch")).to_be_focused()
 
 
+@pytest.mark.xfail(strict=True, reason="issue 14, item 11: no page says that the days are another zone's")
+def test_a_browser_in_another_zone_is_asked(writer: HttpUser, new_page: Callable[..., Page]) -> None:
+    home, away = new_page(timezone_id="Europe/Berlin"), new_page(timezone_id="Asia/Tokyo")
+    for page in (home, away):
+        open_as_user(page, writer)
+    expect(away.locator("body")).to_contain_text("Tokyo", timeout=3_000)
+    expect(home.locator("body")).not_to_contain_text("Tokyo")
+
+
 def test_settings_without_a_script(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     page = new_page(java_script_enabled=False)
     open_as_user(page, writer, "/you")

@@ -93,6 +93,23 @@ def test_stop_keeps_what_came(page: Page, model: ModelThread, how: str) -> None:
     expect(prose(page, 1)).to_have_text("It was a quiet day.")
 
 
+@pytest.mark.xfail(strict=True, reason="issue 14, item 1: each reply takes one of the six connections of a browser")
+def test_five_replies_leave_room_for_an_entry(
+    server: Server, model: ModelThread, new_page: Callable[..., Page]
+) -> None:
+    user, page = HttpUser(server.url).register(), new_page()
+    for number in range(5):
+        user.write(f"Entry {number}.")
+        model.hold_reply(PIECES, 1)
+    open_as_user(page, user)
+    for number in range(5):
+        page.locator("article.entry").nth(number).get_by_role("button", name="Reply", exact=True).click()
+        expect(page.locator("article.reply")).to_have_count(number + 1)
+    page.locator("#write").fill("Meanwhile")
+    page.locator("#write").press("Control+Enter")
+    expect(page.locator("article.entry")).to_have_count(6, timeout=5_000)
+
+
 def test_an_answer_and_the_reply_to_it_follow(page: Page, model: ModelThread) -> None:
     ask(page)
     first = page.locator("article.reply").first
