@@ -103,6 +103,8 @@ class ScriptedModel:
         self.models = [{"id": model} if isinstance(model, str) else model for model in models]
         self.api_path = api_path
         """Where the routes of the dialect lie."""
+        self.list_delay = 0.0
+        """Seconds before the list of models."""
         self.tokenizer = tokenizer
         self.props = props
         self.context_tokens = context_tokens
@@ -204,6 +206,7 @@ class ScriptedModel:
             case path if path == f"{self.api_path}/chat/completions":
                 return await self._respond_to_chat(request, reader, writer)
             case path if path == f"{self.api_path}/models":
+                await asyncio.sleep(self.list_delay)
                 return await _send_json(writer, {"object": "list", "data": self.models})
             case "/apply-template" if self.props and self.prompt_end:
                 return await _send_json(writer, {"prompt": request.body["messages"][-1]["content"] + self.prompt_end})

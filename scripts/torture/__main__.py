@@ -22,6 +22,8 @@ FULL_RUNS = (
     ("streams", "--actions", 200),
     ("tags", "--examples", 2000),
 )
+# Run by name only: what they ask for is not so yet.
+WANTED_RUNS = ("limits",)
 
 
 def scale_count(count: int, share: float) -> int:
@@ -32,15 +34,17 @@ def scale_count(count: int, share: float) -> int:
 def main() -> int:
     """Run all; fails when one does."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(name for name, _, _ in FULL_RUNS))
+    names = [name for name, _, _ in FULL_RUNS]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join((*names, *WANTED_RUNS)))
     parser.add_argument("--share", type=float, default=1.0)
     options = parser.parse_args()
     failed = 0
-    for name, option, count in FULL_RUNS:
-        if options.names and name not in options.names:
+    runs = [(name, [option, str(scale_count(count, options.share))]) for name, option, count in FULL_RUNS]
+    for name, arguments in [*runs, *((name, []) for name in WANTED_RUNS)]:
+        if name not in (options.names or names):
             continue
         print(name, end=" ", flush=True)
-        command = [sys.executable, "-m", f"scripts.torture.{name}", option, str(scale_count(count, options.share))]
+        command = [sys.executable, "-m", f"scripts.torture.{name}", *arguments]
         failed += subprocess.run(command, check=False).returncode != 0
     return 1 if failed else 0
 

@@ -1,0 +1,245 @@
+"""What strangers may cost, what stays in memory, how slow a model may be: `python -m scripts.torture.limits` (Linux).
+
+`keys_after_sign_out` reads the memory of the server, which is root's where the system says so. `--only NAME` runs one
+check. Prints one JSON object: the figures of each check, and the names of those that failed.
+"""
+
+import argparse
+import asyncio
+import json
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from urllib.parse import quote_plus
+
+import httpx
+
+from llamora.journal.accounts import Accounts
+from llamora.persistence.local_db import LocalDB
+from llamora.settings import CryptoSettings, SessionSettings
+from tests.scripted_model import ModelThread, Reply
+from tests.server_process import HttpUser, Server
+
+WITHOUT_MODELS = {
+    "LLAMORA_LLM__ENABLED": "false",
+    "LLAMORA_EMBEDDING__ENABLED": "false",
+    "LLAMORA_BACKUP__DAILY": "false",
+}
+PATIENT = {"LLAMORA_LLM__ENABLED": "true", "LLAMORA_LLM__TIMEOUT_SECONDS": "300"}
+KEY_SECONDS, PASSPHRASE_SECONDS = 2, 30  # how long after the last sign-out they may be in memory
+BODIES, BODY_BYTES, MAX_BODIES_MB = 100, 6_000_000, 30
+STRENGTH_CHECKS, MAX_PAGE_MS = 60, 50
+GUESSES, MAX_SIGN_IN_SECONDS = 100, 2
+SILENT_SECONDS, LIST_SECONDS, MAX_REPLY_SECONDS = 36, 5, 90
+
+Figures = dict[str, object]
+Start = Callable[..., Server]
+
+
+def user_from(server: Server, address: str, name: str = "Alice") -> HttpUser:
+    """Somebody whose connections come from this loopback address."""
+    user = HttpUser(server.url, name)
+    transport = httpx.HTTPTransport(local_address=address)
+    user.http = httpx.Client(base_url=server.url, timeout=120, trust_env=False, transport=transport)
+    return user
+
+
+def process_ids(server: Server) -> list[int]:
+    """The server and all that it started."""
+    assert server.process is not None
+    ids = [server.process.pid]
+    for process_id in ids:
+        children = Path(f"/proc/{process_id}/task/{process_id}/children")
+        ids += map(int, children.read_text(encoding="utf-8").split())
+    return ids
+
+
+def count_in_memory(server: Server, needle: bytes) -> int:
+    """How often bytes occur in the memory of a server. Raises PermissionError."""
+    count = 0
+    for process_id in process_ids(server):
+        maps = Path(f"/proc/{process_id}/maps").read_text(encoding="utf-8").splitlines()
+        with Path(f"/proc/{process_id}/mem").open("rb", buffering=0) as memory:
+            for line in maps:
+                span, modes = line.split()[:2]
+                if "r" not in modes or "[v" in line:
+                    continue
+                start, end = (int(number, 16) for number in span.split("-"))
+                with suppress(OSError, ValueError, OverflowError):
+                    memory.seek(start)
+                    count += memory.read(end - start).count(needle)
+    return count
+
+
+def memory_mb(server: Server) -> int:
+    """What the processes of a server have in memory."""
+    statuses = [Path(f"/proc/{number}/status").read_text(encoding="utf-8") for number in process_ids(server)]
+    return sum(int(status.split("VmRSS:")[1].split()[0]) for status in statuses) // 1024
+
+
+def in_threads(work: Iterable[Callable[[], object]]) -> list[threading.Thread]:
+    """Begin all of it at once."""
+    threads = [threading.Thread(target=each) for each in work]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+async def read_master(server: Server, user: HttpUser) -> bytes:
+    """The master key of a user, opened beside the running server."""
+    db = await LocalDB.open(server.data / "llamora.sqlite3")
+    accounts = Accounts(db, CryptoSettings(kdf_target_ms=0), SessionSettings(), b"x" * 32, lambda _: None)
+    _, keys = await accounts.sign_in(user.name, user.passphrase)
+    await db.close()
+    return bytes(keys.master)
+
+
+def keys_after_sign_out(start: Start) -> Figures:
+    """Master key and passphrase are gone from memory once nobody is signed in."""
+    server = start()
+    user = HttpUser(server.url).register()
+    user.write("A line.")
+    secrets = [user.passphrase.encode(), quote_plus(user.passphrase).encode()]
+    master = asyncio.run(read_master(server, user))
+    held = count_in_memory(server, master)
+    for _ in range(3):
+        user.post("/sign-out", {})
+        user.sign_in()
+        user.get("/d/today")
+    user.post("/sign-out", {})
+    time.sleep(KEY_SECONDS)
+    keys = count_in_memory(server, master)
+    time.sleep(PASSPHRASE_SECONDS - KEY_SECONDS)
+    passphrases = sum(count_in_memory(server, secret) for secret in secrets)
+    # A scan that does not find the key of somebody who is signed in finds none of anybody.
+    failed = not held or bool(keys or passphrases)
+    return {"keys_while_signed_in": held, "keys": keys, "passphrases": passphrases, "failed": failed}
+
+
+def anonymous_bodies(start: Start) -> Figures:
+    """Nobody makes a server hold a body that it will refuse."""
+    server = start()
+    HttpUser(server.url).register()
+    before = memory_mb(server)
+    head = (
+        "POST /d/today/entries HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {BODY_BYTES}\r\n\r\n"
+    ).encode()
+    with ExitStack() as connections:
+        for _ in range(BODIES):
+            connection = connections.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=5))
+            with suppress(OSError):  # refused, as it should be
+                connection.sendall(head + b"a" * (BODY_BYTES - 1))
+        time.sleep(2)
+        grown = memory_mb(server) - before
+    return {"grown_mb": grown, "failed": grown >= MAX_BODIES_MB}
+
+
+def strength_checks(start: Start) -> Figures:
+    """Passphrases that strangers have judged do not hold up the pages of who is signed in."""
+    server = start()
+    user = HttpUser(server.url).register()
+
+    def page_ms() -> float:
+        begun = time.monotonic()
+        user.get("/d/today")
+        return (time.monotonic() - begun) * 1000
+
+    def check(number: int) -> None:
+        passphrase = ("aA1!" * 18 if number % 2 else "1234qwerty!@#$" * 6)[:72]
+        stranger = user_from(server, f"127.4.0.{number + 1}")
+        stranger.post("/register/strength", {"name": "x", "passphrase": passphrase})
+
+    calm = statistics.median(page_ms() for _ in range(20))
+    threads = in_threads([lambda number=number: check(number) for number in range(STRENGTH_CHECKS)])
+    meanwhile = [page_ms()]
+    while any(thread.is_alive() for thread in threads):
+        meanwhile.append(page_ms())
+    return {"calm_ms": round(calm), "page_ms": round(max(meanwhile)), "failed": max(meanwhile) >= MAX_PAGE_MS}
+
+
+def guesses(start: Start) -> Figures:
+    """Who has signed in here before does not wait behind guesses at names that nobody has."""
+    server = start()
+    user = user_from(server, "127.9.0.1").register()
+    user.post("/sign-out", {})
+    strangers = [user_from(server, f"127.2.0.{n + 1}", f"nobody {n}") for n in range(GUESSES)]
+    threads = in_threads([stranger.sign_in for stranger in strangers])
+    time.sleep(0.5)
+    begun = time.monotonic()
+    status = user.sign_in().status_code
+    seconds = time.monotonic() - begun
+    for thread in threads:
+        thread.join()
+    failed = status != 303 or seconds >= MAX_SIGN_IN_SECONDS
+    return {"status": status, "seconds": round(seconds, 1), "failed": failed}
+
+
+def reply_comes(start: Start, model: ModelThread) -> Figures:
+    """Ask for a reply and wait for its end."""
+    user = HttpUser(start(**model.env, **PATIENT).url).register()
+    user.post(f"/e/{user.write('A walk by the river.')}/replies", {}, fragment=True)
+    begun = time.monotonic()
+    while "data-streams" in (page := user.get("/d/today").text) and time.monotonic() < begun + MAX_REPLY_SECONDS:
+        time.sleep(0.2)
+    return {"seconds": round(time.monotonic() - begun, 1), "failed": "Good morning." not in page}
+
+
+def silent_model(start: Start) -> Figures:
+    """A model may be silent for as long as the settings say, also once its reply has begun."""
+    with closing(ModelThread()) as model:
+        model.model.script(Reply(["", "Good morning."], piece_delay=SILENT_SECONDS))
+        return reply_comes(start, model)
+
+
+def slow_list(start: Start) -> Figures:
+    """A list of models that comes late costs no reply."""
+    with closing(ModelThread()) as model:
+        model.model.list_delay = LIST_SECONDS
+        model.model.default_reply = Reply(["Good morning."])
+        return reply_comes(start, model)
+
+
+CHECKS: dict[str, Callable[[Start], Figures]] = {
+    check.__name__: check
+    for check in (keys_after_sign_out, anonymous_bodies, strength_checks, guesses, silent_model, slow_list)
+}
+
+
+def run(check: Callable[[Start], Figures]) -> Figures:
+    """Run one check on a server of its own."""
+    with tempfile.TemporaryDirectory(prefix="limits-", ignore_cleanup_errors=True) as name:
+        folder, servers = Path(name), list[Server]()
+
+        def start(**env: str) -> Server:
+            servers.append(Server(folder, folder / "cache", mode="prod", env={**WITHOUT_MODELS, **env}).start())
+            return servers[-1]
+
+        try:
+            return check(start)
+        except PermissionError:
+            return {"error": "the memory of the server can be read by root only", "failed": True}
+        finally:
+            for server in servers:
+                server.stop()
+
+
+def main() -> int:
+    """Run, print, and fail when a check did."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", choices=CHECKS)
+    options = parser.parse_args()
+    results = {name: run(CHECKS[name]) for name in options.only or CHECKS}
+    failed = [name for name, figures in results.items() if figures["failed"]]
+    print(json.dumps({**results, "failed": failed}))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
