@@ -112,7 +112,9 @@ class ModelClient:
         self._embedded = embedded
         self._reasoning_effort = reasoning_effort
         self._opens_reasoning = opens_reasoning
-        self._reasoning_model = ""  # the model that was last heard to end a thought that its prompt must have opened
+        self._reasoning_model = (
+            ""  # the model that was last heard to end a thought that its prompt must have opened
+        )
         self._connect_lock = asyncio.Lock()
         self._connection: _Connection | None = None
         self._closed = False
@@ -155,7 +157,9 @@ class ModelClient:
         ``at_thought`` with each piece of what it thinks.
         """
         info = self._info
-        opens_reasoning = info is not None and (info.opens_reasoning or info.name == self._reasoning_model)
+        opens_reasoning = info is not None and (
+            info.opens_reasoning or info.name == self._reasoning_model
+        )
         reasoning = ReasoningFilter(starts_open=self._opens_reasoning or opens_reasoning)
         pieces = self._stream_pieces(
             messages, self.request_parameters(max_tokens, temperature, stop, extra), max_tokens
@@ -245,14 +249,20 @@ class ModelClient:
         reason = ""
         try:
             if not is_event_stream(stream.response):
-                raise self._error("broken", "{place} did not answer as a model server does", "check llm.upstream.host")
+                raise self._error(
+                    "broken",
+                    "{place} did not answer as a model server does",
+                    "check llm.upstream.host",
+                )
             events = text_bytes = 0
             joiner = _SurrogateJoiner()
             chunks = aiter(stream)
             while True:
                 remaining = started + TOTAL_TIMEOUT_FACTOR * settings.timeout_seconds - loop.time()
                 # After the last word only the closing lines are missing: no reason to wait long for them.
-                async with asyncio.timeout(max(0.0, min(1.0 if is_finished else patience, remaining))):
+                async with asyncio.timeout(
+                    max(0.0, min(1.0 if is_finished else patience, remaining))
+                ):
                     chunk = await anext(chunks, None)
                 if chunk is None:
                     break
@@ -277,7 +287,9 @@ class ModelClient:
             if remainder:
                 yield "said", remainder
             body_stream = stream.response.stream
-            is_finished = is_finished or (isinstance(body_stream, GuardedStream) and body_stream.is_finished)
+            is_finished = is_finished or (
+                isinstance(body_stream, GuardedStream) and body_stream.is_finished
+            )
         except Exception:
             # A reply that has said its last word is complete, whatever its connection does afterwards.
             if not is_finished:
@@ -418,7 +430,9 @@ class ModelClient:
         if self._closed:
             raise ModelError("unreachable", "The connection to the model was closed: ask again.")
         if not root:
-            raise ModelError("unreachable", "The built-in model is starting: try again in a few seconds.")
+            raise ModelError(
+                "unreachable", "The built-in model is starting: try again in a few seconds."
+            )
         async with self._connect_lock:
             if self._connection is not None and self._connection.root == root:
                 return self._connection
@@ -462,19 +476,33 @@ class ModelClient:
         return ModelError(kind, f"{happened.format(place=subject)}: {remedy}.")
 
     def _length_error(self) -> ModelError:
-        return self._error("too_long", "{place} would not stop at the length asked for", "what came so far is kept")
+        return self._error(
+            "too_long", "{place} would not stop at the length asked for", "what came so far is kept"
+        )
 
     def _status_error(self, status: int, code: str, address: str) -> ModelError:
         if status == 401:
-            return self._error("refused", "{place} wants another key", "check llm.upstream.api_key", address)
+            return self._error(
+                "refused", "{place} wants another key", "check llm.upstream.api_key", address
+            )
         if status == 403:
-            return self._error("refused", "{place} forbids this key the model", "check llm.upstream.api_key", address)
+            return self._error(
+                "refused",
+                "{place} forbids this key the model",
+                "check llm.upstream.api_key",
+                address,
+            )
         if status == 404:
             return self._error(
-                "refused", "{place} does not know this model", "check llm.upstream.model and host", address
+                "refused",
+                "{place} does not know this model",
+                "check llm.upstream.model and host",
+                address,
             )
         if status == 429:
-            return self._error("busy", "{place} has too much to do", "ask again in a minute", address)
+            return self._error(
+                "busy", "{place} has too much to do", "ask again in a minute", address
+            )
         if status == 503:
             return self._error("busy", "{place} is not ready", "ask again in a minute", address)
         if "context" in code:
@@ -484,7 +512,9 @@ class ModelClient:
                 "lower llm.context_tokens to what it offers",
                 address,
             )
-        if "unsupported" in code and re.search("temperature|reasoning_effort", code):  # a model of OpenAI's that thinks
+        if "unsupported" in code and re.search(
+            "temperature|reasoning_effort", code
+        ):  # a model of OpenAI's that thinks
             return self._error(
                 "refused",
                 "{place} does not take this temperature or reasoning effort for its model",
@@ -505,7 +535,9 @@ class ModelClient:
                 "check llm.upstream.host and model",
                 address,
             )
-        return self._error("broken", f"{{place}} failed (HTTP {status})", "look at its own log", address)
+        return self._error(
+            "broken", f"{{place}} failed (HTTP {status})", "look at its own log", address
+        )
 
     def _error_from(self, error: Exception, address: str) -> ModelError:
         """The sentence for any other error. Nothing of the error itself is in it: it may quote the prompt."""
@@ -518,10 +550,19 @@ class ModelClient:
             return self._status_error(error.status_code, _error_code(error.body), address)
         chain = list(_error_chain(error))
         if any(isinstance(e, ResponseTooLarge) for e in chain):
-            return self._error("broken", "{place} sent more than any reply needs", "check llm.upstream.host", address)
+            return self._error(
+                "broken",
+                "{place} sent more than any reply needs",
+                "check llm.upstream.host",
+                address,
+            )
         if any(isinstance(e, UnexpectedEncoding) for e in chain):
-            return self._error("broken", "{place} sent a compressed reply", "switch compression off there", address)
-        if any(isinstance(e, ssl.SSLError) for e in chain) or any("SSL" in type(e).__name__ for e in chain):
+            return self._error(
+                "broken", "{place} sent a compressed reply", "switch compression off there", address
+            )
+        if any(isinstance(e, ssl.SSLError) for e in chain) or any(
+            "SSL" in type(e).__name__ for e in chain
+        ):
             return self._error(
                 "unreachable",
                 "{place} has no certificate this machine trusts",
@@ -529,19 +570,33 @@ class ModelClient:
                 address,
             )
         if any(isinstance(e, socket.gaierror) for e in chain):
-            return self._error("unreachable", "{place} cannot be found by name", "check llm.upstream.host", address)
-        if any(isinstance(e, httpx2.ConnectTimeout) for e in chain):
-            return self._error("unreachable", "{place} cannot be reached", "check that it runs", address)
-        if any(isinstance(e, httpx2.ConnectError) for e in chain):
-            return self._error("unreachable", "{place} refuses connections", "check that it runs", address)
-        if any(isinstance(e, httpx2.TimeoutException | TimeoutError | openai.APITimeoutError) for e in chain):
             return self._error(
-                "broken", "{place} stopped answering", "ask again, or raise llm.timeout_seconds", address
+                "unreachable", "{place} cannot be found by name", "check llm.upstream.host", address
+            )
+        if any(isinstance(e, httpx2.ConnectTimeout) for e in chain):
+            return self._error(
+                "unreachable", "{place} cannot be reached", "check that it runs", address
+            )
+        if any(isinstance(e, httpx2.ConnectError) for e in chain):
+            return self._error(
+                "unreachable", "{place} refuses connections", "check that it runs", address
+            )
+        if any(
+            isinstance(e, httpx2.TimeoutException | TimeoutError | openai.APITimeoutError)
+            for e in chain
+        ):
+            return self._error(
+                "broken",
+                "{place} stopped answering",
+                "ask again, or raise llm.timeout_seconds",
+                address,
             )
         if any(isinstance(e, httpx2.TransportError) for e in chain):
             return self._error("broken", "{place} broke off the connection", "ask again", address)
         if isinstance(error, openai.APIError):
-            return self._error("broken", "{place} reported an error", "look at its own log", address)
+            return self._error(
+                "broken", "{place} reported an error", "look at its own log", address
+            )
         if not isinstance(error, ValueError):  # undecodable text and JSON are ValueErrors
             logger.warning("unexpected failure of the model client: %s", type(error).__name__)
         return self._error("broken", "{place} sent something unreadable", "ask again", address)
@@ -641,7 +696,9 @@ def _error_code(body: object) -> str:
     if not isinstance(body, dict):
         return ""
     fields = cast(dict[str, object], body)
-    return " ".join(str(fields[key]) for key in ("code", "type", "param") if isinstance(fields.get(key), str))
+    return " ".join(
+        str(fields[key]) for key in ("code", "type", "param") if isinstance(fields.get(key), str)
+    )
 
 
 def _text_field(fields: Mapping[str, Any] | None, key: str) -> str:

@@ -122,7 +122,12 @@ class _PromptParts:
     is_estimated: bool = False
 
     def total_tokens(self) -> int:
-        return self.fixed_tokens + sum(self.turn_costs) + sum(self.note_costs) + sum(self.passage_costs)
+        return (
+            self.fixed_tokens
+            + sum(self.turn_costs)
+            + sum(self.note_costs)
+            + sum(self.passage_costs)
+        )
 
 
 class PromptBuilder:
@@ -131,7 +136,9 @@ class PromptBuilder:
     def __init__(self, settings: "LlmSettings", overrides_folder: Path | None = None) -> None:
         self._settings = settings
         shipped_folder = Path(__file__).with_name("templates")
-        folders = [shipped_folder] if overrides_folder is None else [overrides_folder, shipped_folder]
+        folders = (
+            [shipped_folder] if overrides_folder is None else [overrides_folder, shipped_folder]
+        )
         environment = Environment(
             loader=FileSystemLoader(folders),
             undefined=StrictUndefined,
@@ -149,11 +156,17 @@ class PromptBuilder:
                 # Try it once now: a mistake should be found at start, not in the first reply.
                 template.render({key: _SAMPLE_VALUES[key] for key in variables})
             except Exception as error:  # a template may fail in any way that Python can
-                raise PromptTemplateError(f"The prompt template {name} cannot be used: {error}.") from None
+                raise PromptTemplateError(
+                    f"The prompt template {name} cannot be used: {error}."
+                ) from None
             version_hash.update(source)
-            is_all_shipped = is_all_shipped and Path(str(template.filename)).parent == shipped_folder
+            is_all_shipped = (
+                is_all_shipped and Path(str(template.filename)).parent == shipped_folder
+            )
             self._templates[name] = template
-        self.version = PROMPT_VERSION if is_all_shipped else f"{PROMPT_VERSION}+{version_hash.hexdigest()[:8]}"
+        self.version = (
+            PROMPT_VERSION if is_all_shipped else f"{PROMPT_VERSION}+{version_hash.hexdigest()[:8]}"
+        )
 
     async def build_reply(
         self,
@@ -173,7 +186,9 @@ class PromptBuilder:
         if not thread:
             raise ValueError("a reply needs something to answer")
         budget = await self._budget(client)
-        parts = await self._count_parts(client, thread, rest_of_day, passages, budget, count_exactly)
+        parts = await self._count_parts(
+            client, thread, rest_of_day, passages, budget, count_exactly
+        )
         await _fit(client, parts, budget)
         return Prompt(
             messages=self._assemble(parts, day),
@@ -202,9 +217,14 @@ class PromptBuilder:
             raise ValueError("there is nothing to draw on")
         budget = await self._budget(client)
         max_chars = budget * MAX_CHARS_PER_TOKEN
-        newest = _newest_turns(turns, max_chars) or [replace(turns[-1], text=_elide_middle(turns[-1].text, max_chars))]
+        newest = _newest_turns(turns, max_chars) or [
+            replace(turns[-1], text=_elide_middle(turns[-1].text, max_chars))
+        ]
         notes = [replace(turn, text=_quote(_break_template_marks(turn.text))) for turn in newest]
-        frame = [self._render(f"{kind}.system.j2"), self._render(f"{kind}.user.j2", _format_day(day))]
+        frame = [
+            self._render(f"{kind}.system.j2"),
+            self._render(f"{kind}.user.j2", _format_day(day)),
+        ]
         fixed, *costs = await client.count_many(["\n".join(frame), *(note.text for note in notes)])
         parts = _PromptParts(
             turns=[],
@@ -228,15 +248,20 @@ class PromptBuilder:
             parts.note_costs[0] = cost + LABEL_TOKENS
             parts.is_shortened = True
         note_values = [
-            {"role": note.role, "day": _format_day(note.day or day), "text": note.text} for note in parts.notes
+            {"role": note.role, "day": _format_day(note.day or day), "text": note.text}
+            for note in parts.notes
         ]
         messages = (
             Message("system", self._render(f"{kind}.system.j2")),
             Message("user", self._render(f"{kind}.user.j2", _format_day(day), notes=note_values)),
         )
-        return Prompt(messages, (), _omission_sentence(parts), _user_texts(parts), parts.total_tokens())
+        return Prompt(
+            messages, (), _omission_sentence(parts), _user_texts(parts), parts.total_tokens()
+        )
 
-    async def build_tag_summary(self, client: ModelClient, tag: str, passages: Sequence[Passage]) -> Prompt:
+    async def build_tag_summary(
+        self, client: ModelClient, tag: str, passages: Sequence[Passage]
+    ) -> Prompt:
         """The prompt that asks what ``passages``, of entries that bear the trace of this name, say.
 
         They come strongest first, of which the last are left out first, and are shown by number. Raises ValueError
@@ -246,20 +271,27 @@ class PromptBuilder:
             raise ValueError("there is nothing to draw on")
         budget = await self._budget(client)
         max_chars = budget * MAX_CHARS_PER_TOKEN
-        quoted = [replace(p, text=_quote(_elide_middle(_break_template_marks(p.text), max_chars))) for p in passages]
+        quoted = [
+            replace(p, text=_quote(_elide_middle(_break_template_marks(p.text), max_chars)))
+            for p in passages
+        ]
         system, name = self._render("trace.system.j2"), _break_template_marks(tag)
         frame = "\n".join([system, self._render("trace.user.j2", text=name)])
         fixed, *costs = await client.count_many([frame, *(passage.text for passage in quoted)])
         fixed += 2 * MESSAGE_TOKENS
         parts = _PromptParts([], [], [], [], quoted, [cost + LABEL_TOKENS for cost in costs], fixed)
         if fixed + parts.passage_costs[0] > budget:
-            text, cost = await _shorten(client, _unquote(quoted[0].text), budget - fixed - LABEL_TOKENS)
+            text, cost = await _shorten(
+                client, _unquote(quoted[0].text), budget - fixed - LABEL_TOKENS
+            )
             parts.passages[0] = replace(quoted[0], text=_quote(text))
             parts.passage_costs[0] = min(cost + LABEL_TOKENS, budget - fixed)
             parts.is_shortened = True
         await _fit(client, parts, budget)
         ordered = sorted(parts.passages, key=lambda passage: passage.number)
-        passage_values = [{"number": p.number, "day": _format_day(p.day), "text": p.text} for p in ordered]
+        passage_values = [
+            {"number": p.number, "day": _format_day(p.day), "text": p.text} for p in ordered
+        ]
         messages = (
             Message("system", system),
             Message("user", self._render("trace.user.j2", "", passage_values, (), name)),
@@ -291,18 +323,32 @@ class PromptBuilder:
         first, middle, last = _split_thread(thread)
         newest_middle = _newest_turns(middle, max_chars)
         notes = _newest_turns(rest_of_day, max_chars)
-        turns = [replace(t, text=_break_template_marks(t.text)) for t in (*first, *newest_middle, last)]
+        turns = [
+            replace(t, text=_break_template_marks(t.text)) for t in (*first, *newest_middle, last)
+        ]
         lengths = [len(t.text) for t in turns]
         turns = [replace(t, text=_elide_middle(t.text, max_chars)) for t in turns]
         quoted_passages = [
-            replace(p, text=_quote(_elide_middle(_break_template_marks(p.text), max_chars))) for p in passages
+            replace(p, text=_quote(_elide_middle(_break_template_marks(p.text), max_chars)))
+            for p in passages
         ]
-        quoted_notes = [replace(n, text=_quote(_elide_middle(_break_template_marks(n.text), max_chars))) for n in notes]
+        quoted_notes = [
+            replace(n, text=_quote(_elide_middle(_break_template_marks(n.text), max_chars)))
+            for n in notes
+        ]
         frame = [self._render("reply.system.j2"), self._render("reply.user.j2", "", [], [], "")]
-        texts = [*frame, *(t.text for t in turns), *(p.text for p in quoted_passages), *(n.text for n in quoted_notes)]
+        texts = [
+            *frame,
+            *(t.text for t in turns),
+            *(p.text for p in quoted_passages),
+            *(n.text for n in quoted_notes),
+        ]
         estimates = [estimate_tokens(text) for text in texts]
         # A question to the server is a third of what a reply waits for before it is asked for.
-        is_safe = not count_exactly and sum(estimates) + LABEL_TOKENS * len(texts) <= SAFE_ESTIMATE_SHARE * budget
+        is_safe = (
+            not count_exactly
+            and sum(estimates) + LABEL_TOKENS * len(texts) <= SAFE_ESTIMATE_SHARE * budget
+        )
         counts = iter(estimates if is_safe else await client.count_many(texts))
         return _PromptParts(
             is_estimated=is_safe,
@@ -322,7 +368,10 @@ class PromptBuilder:
         last = self._render(
             "reply.user.j2",
             _format_day(day),
-            [{"number": p.number, "day": _format_day(p.day), "text": p.text} for p in parts.passages],
+            [
+                {"number": p.number, "day": _format_day(p.day), "text": p.text}
+                for p in parts.passages
+            ],
             [{"role": n.role, "text": n.text} for n in parts.notes],
             parts.turns[-1].text,
         )
@@ -346,7 +395,9 @@ class PromptBuilder:
         notes: Sequence[Mapping[str, Any]] = (),
         text: str = "",
     ) -> str:
-        return self._templates[name].render(day=day, passages=passages, notes=notes, text=text).strip()
+        return (
+            self._templates[name].render(day=day, passages=passages, notes=notes, text=text).strip()
+        )
 
 
 async def _fit(client: ModelClient, parts: _PromptParts, budget: int) -> None:

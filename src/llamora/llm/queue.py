@@ -18,7 +18,9 @@ class _Ticket:
 
     user_id: bytes
     on_position: Callable[[int], None]
-    granted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    granted: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 class ModelQueue:
@@ -38,7 +40,9 @@ class ModelQueue:
         self._last_grants: dict[bytes, int] = {}  # the number of each one's latest call
 
     @asynccontextmanager
-    async def slot(self, user_id: bytes, on_position: Callable[[int], None]) -> AsyncGenerator[None]:
+    async def slot(
+        self, user_id: bytes, on_position: Callable[[int], None]
+    ) -> AsyncGenerator[None]:
         """Wait for a slot and hold it. `moved` is told how many come before, each time that changes."""
         ticket = _Ticket(user_id, on_position)
         self._waiting.append(ticket)
@@ -72,7 +76,9 @@ class ModelQueue:
                 except Timeout:
                     continue
                 except OSError:
-                    return None  # where no lock file can be had, the model server's own queue must do
+                    return (
+                        None  # where no lock file can be had, the model server's own queue must do
+                    )
             on_position(0)
             await asyncio.sleep(POLL_SECONDS)
         return None
@@ -122,4 +128,7 @@ class ModelQueue:
 
 def slot_lock_paths(database: Path, slots: int, workers: int) -> list[Path]:
     """The files beside the database that stand for the model's slots; none are needed for a single worker."""
-    return [database.with_name(f"{database.name}.model-slot-{n}") for n in range(slots if workers > 1 else 0)]
+    return [
+        database.with_name(f"{database.name}.model-slot-{n}")
+        for n in range(slots if workers > 1 else 0)
+    ]

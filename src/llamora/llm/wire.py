@@ -20,7 +20,15 @@ DONE_MARK: Final = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\][ \t]*(?:[\r\n]|\Z)"
 """The last line of an event stream; the same letters may also be words of the reply."""
 
 _REQUEST_HEADERS: Final = frozenset(
-    {"host", "authorization", "content-type", "content-length", "accept", "connection", "transfer-encoding"}
+    {
+        "host",
+        "authorization",
+        "content-type",
+        "content-length",
+        "accept",
+        "connection",
+        "transfer-encoding",
+    }
 )
 # The SDK also names the operating system, its version and the Python in use, and takes headers from OPENAI_*
 # variables: none of that is the model server's business.
@@ -85,10 +93,15 @@ async def _guard_response(response: httpx2.Response) -> None:
 
 def is_event_stream(response: httpx2.Response) -> bool:
     """Whether the server says that its answer is Server-Sent Events."""
-    return response.headers.get("content-type", "").split(";")[0].strip().lower() == "text/event-stream"
+    return (
+        response.headers.get("content-type", "").split(";")[0].strip().lower()
+        == "text/event-stream"
+    )
 
 
-def open_http_client(*, connect_seconds: float, read_seconds: float, connections: int) -> httpx2.AsyncClient:
+def open_http_client(
+    *, connect_seconds: float, read_seconds: float, connections: int
+) -> httpx2.AsyncClient:
     """An HTTP client that follows no redirect, asks no proxy and reads no environment or ``.netrc``."""
     return httpx2.AsyncClient(
         trust_env=False,

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     Scores = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
-K1, B = 1.2, 0.4  # BM25; B is low because long entries speak of more, they do not only say it at more length
+K1, B = (
+    1.2,
+    0.4,
+)  # BM25; B is low because long entries speak of more, they do not only say it at more length
 WINDOW_STEP = 20  # tokens; a window is two steps long and begins at each
 PROXIMITY_SHARE = 0.5  # the share of the best window
-COMMON_TERM_SHARE = (
-    0.3  # a word in more than this part of all entries says how a question is asked, not what it is about
-)
+COMMON_TERM_SHARE = 0.3  # a word in more than this part of all entries says how a question is asked, not what it is about
 COMMON_TERM_MIN_ENTRIES = 200
 CACHE_BYTES = 48_000_000  # postings kept, the least used go first
 
@@ -46,7 +47,9 @@ class Posting:
     def __post_init__(self) -> None:
         import numpy as np
 
-        slots, counts = np.unique(np.concatenate([self.body_slots, self.metadata_slots]), return_counts=True)
+        slots, counts = np.unique(
+            np.concatenate([self.body_slots, self.metadata_slots]), return_counts=True
+        )
         self.slots, self.counts = slots.astype(np.int32), counts.astype(np.float32)
 
     @property
@@ -66,10 +69,15 @@ class Posting:
 
         if not self.pending:
             return self
-        parts = [np.array([n for part in self.pending for n in part[which]], dtype=np.int32) for which in range(3)]
+        parts = [
+            np.array([n for part in self.pending for n in part[which]], dtype=np.int32)
+            for which in range(3)
+        ]
         body, numbers, about = (
             np.concatenate([old, new])
-            for old, new in zip((self.body_slots, self.body_positions, self.metadata_slots), parts, strict=True)
+            for old, new in zip(
+                (self.body_slots, self.body_positions, self.metadata_slots), parts, strict=True
+            )
         )
         return Posting(body, numbers, about)
 
@@ -133,10 +141,14 @@ def drop_common_terms(postings: list[Posting], entry_count: int) -> list[Posting
     """
     if entry_count < COMMON_TERM_MIN_ENTRIES:
         return postings
-    return [posting for posting in postings if len(posting.slots) <= COMMON_TERM_SHARE * entry_count] or postings
+    return [
+        posting for posting in postings if len(posting.slots) <= COMMON_TERM_SHARE * entry_count
+    ] or postings
 
 
-def bm25_scores(postings: Sequence[Posting], lengths: "NDArray[np.int32]", live: "Mask", entry_count: int) -> "Scores":
+def bm25_scores(
+    postings: Sequence[Posting], lengths: "NDArray[np.int32]", live: "Mask", entry_count: int
+) -> "Scores":
     """BM25 of every slot, 0 without a match; `lengths` are in tokens, `entries` is how many slots are live."""
     import numpy as np
 
@@ -162,7 +174,9 @@ def proximity_scores(
     for posting in postings:
         indexes = index_of_slot[posting.body_slots]
         is_candidate = indexes >= 0
-        located.append((posting, indexes[is_candidate], posting.body_positions[is_candidate] // WINDOW_STEP))
+        located.append(
+            (posting, indexes[is_candidate], posting.body_positions[is_candidate] // WINDOW_STEP)
+        )
     # A window begins at each step and is two long: a token is in the one of its step and in the one before.
     width = max((int(steps.max(initial=0)) for _, _, steps in located), default=0) + 2
     windows = [indexes * width + steps + shift for _, indexes, steps in located for shift in (0, 1)]
@@ -173,7 +187,9 @@ def proximity_scores(
         rarity = _idf(posting, entry_count)
         term_windows = np.concatenate([indexes * width + steps, indexes * width + steps + 1])
         unique_windows, counts = np.unique(term_windows, return_counts=True)
-        scores[np.searchsorted(window_ids, unique_windows)] += rarity * counts * (K1 + 1) / (counts + K1)
+        scores[np.searchsorted(window_ids, unique_windows)] += (
+            rarity * counts * (K1 + 1) / (counts + K1)
+        )
     owners = (window_ids // width).astype(np.intp)
     np.maximum.at(best, owners, scores)
     for posting, _, _ in located:  # the date and the traces belong to every window alike
@@ -186,7 +202,9 @@ def phrase_match(terms: "Sequence[tuple[int, Posting]]") -> "NDArray[np.intp]":
     """The slots whose bodies hold terms at places (of tokens, in a phrase) that fit together."""
     import numpy as np
 
-    starts: NDArray[np.int64] | None = None  # the slot and the token at which such a phrase begins, in one number
+    starts: NDArray[np.int64] | None = (
+        None  # the slot and the token at which such a phrase begins, in one number
+    )
     for offset, posting in sorted(terms, key=lambda term: len(term[1].body_slots)):
         candidates = (posting.body_slots.astype(np.int64) << 32) + (posting.body_positions - offset)
         if starts is None:

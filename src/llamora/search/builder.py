@@ -2,7 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from datetime import timedelta
 from functools import partial
 from logging import getLogger
@@ -25,7 +33,10 @@ P = TypeVar("P")
 T = TypeVar("T")
 
 READ_BATCH = 250  # records opened in one go: some 15 ms of an index's thread, for which a query may have to wait
-LOAD_ORDER_DAYS = (31, 1096)  # an index goes newest first through the last month and three years, then takes the rest
+LOAD_ORDER_DAYS = (
+    31,
+    1096,
+)  # an index goes newest first through the last month and three years, then takes the rest
 SNAPSHOT_MIN_ENTRIES = 1_000  # entries; fewer are read as fast as a snapshot would be
 SNAPSHOT_CHANGED_SHARE = 0.05  # of the entries must have changed before a snapshot is written anew
 SNAPSHOT_QUIET_SECONDS = 20.0  # seconds without a change before it is
@@ -35,7 +46,11 @@ class IndexBuilder:
     """Builds the indexes of the `users` whose journals are open. One for each SearchService."""
 
     def __init__(
-        self, db: LocalDB, queue: EmbedQueue, states: Mapping[bytes, UserIndexState], settings: SearchSettings
+        self,
+        db: LocalDB,
+        queue: EmbedQueue,
+        states: Mapping[bytes, UserIndexState],
+        settings: SearchSettings,
     ) -> None:
         self._db = db
         self._queue = queue
@@ -52,12 +67,17 @@ class IndexBuilder:
                 state.is_loaded = True
             read_ids: list[bytes] = []
             tags_revision, tags, retagged_ids = await self._read_tags(state)
-            if await self._db.entries.fingerprint(state.user_id) != (len(state.revisions), state.fingerprint_weight):
+            if await self._db.entries.fingerprint(state.user_id) != (
+                len(state.revisions),
+                state.fingerprint_weight,
+            ):
                 read_ids = await self._read_changed(state, tags, retagged_ids)
             elif retagged_ids:
                 read_ids = [entry_id for entry_id in retagged_ids if entry_id in state.revisions]
                 await self._read_entries(state, read_ids, tags)
-            state.tags_revision = max(tags_revision, state.tags_revision)  # a change meanwhile may have moved it on
+            state.tags_revision = max(
+                tags_revision, state.tags_revision
+            )  # a change meanwhile may have moved it on
             state.is_complete = True
             state.search_counter = (
                 None if state.tags_changed else counter
@@ -65,7 +85,9 @@ class IndexBuilder:
             if not is_first_build and not await self._db.snapshots.exists(state.user_id):
                 state.unsaved_count = len(state.revisions)  # an erasure took the snapshot with it
             missing = (
-                await state.run_in_thread(state.index.ids_without_vectors, self._queue.current_model())
+                await state.run_in_thread(
+                    state.index.ids_without_vectors, self._queue.current_model()
+                )
                 if is_first_build
                 else read_ids
             )
@@ -80,7 +102,9 @@ class IndexBuilder:
             state.search_counter = None
             state.tags_revision = -1
 
-    async def _read_tags(self, state: UserIndexState) -> tuple[int, dict[bytes, frozenset[bytes]], list[bytes]]:
+    async def _read_tags(
+        self, state: UserIndexState
+    ) -> tuple[int, dict[bytes, frozenset[bytes]], list[bytes]]:
         """The traces of every entry by now, at which revision of their book, and the entries whose traces differ.
 
         What changed here is known by `user.retraced`, what others changed lately by the book; only after more than the
@@ -108,14 +132,19 @@ class IndexBuilder:
         return revision, tags, _retagged_ids(tags, state.tags, touched_ids)
 
     async def _read_changed(
-        self, state: UserIndexState, tags: dict[bytes, frozenset[bytes]], retagged_ids: Sequence[bytes]
+        self,
+        state: UserIndexState,
+        tags: dict[bytes, frozenset[bytes]],
+        retagged_ids: Sequence[bytes],
     ) -> list[bytes]:
         """Read the records that differ from what is known of them, and return which they were."""
         known_revisions = dict(
             state.revisions
         )  # before the store is read: what is written meanwhile is read twice, never taken out
         revisions = await self._db.entries.revisions(state.user_id)
-        changed_ids, deleted_ids = await asyncio.to_thread(_compare_revisions, revisions, known_revisions)
+        changed_ids, deleted_ids = await asyncio.to_thread(
+            _compare_revisions, revisions, known_revisions
+        )
         if deleted_ids:
             self.drop(state, deleted_ids)
         changed_ids += [
@@ -134,9 +163,13 @@ class IndexBuilder:
         tag_ids = {trace for entry_id in ids for trace in tags.get(entry_id, ())}
         tag_names = await self._db.tags.names_of(state.keys, tag_ids)
         batches = [ids[start : start + READ_BATCH] for start in range(0, len(ids), READ_BATCH)]
-        async for part, rows in _prefetch(batches, lambda part: self._db.entries.get_sealed(state.user_id, part)):
+        async for part, rows in _prefetch(
+            batches, lambda part: self._db.entries.get_sealed(state.user_id, part)
+        ):
             names_by_entry = {
-                i: tuple(sorted(tag_names[t] for t in tags[i] if t in tag_names)) for i in part if i in tags
+                i: tuple(sorted(tag_names[t] for t in tags[i] if t in tag_names))
+                for i in part
+                if i in tags
             }
             await state.run_in_thread(self._index_entries, state, rows, names_by_entry)
             for entry_id, revision, _ in rows:
@@ -166,7 +199,11 @@ class IndexBuilder:
         current_ids = await state.run_in_thread(self._index_vectors, state, rows)
         self._queue.enqueue(
             state,
-            [entry_id for entry_id in reversed(ids) if entry_id not in current_ids and entry_id in state.revisions],
+            [
+                entry_id
+                for entry_id in reversed(ids)
+                if entry_id not in current_ids and entry_id in state.revisions
+            ],
         )
 
     def drop(self, state: UserIndexState, entry_ids: Sequence[bytes]) -> None:
@@ -188,7 +225,9 @@ class IndexBuilder:
         generation, sealed = latest
         new_index = UserIndex(self._settings.hnsw_above)
         try:
-            header = await state.run_in_thread(Snapshots.open_part, state.keys, generation, 0, sealed)
+            header = await state.run_in_thread(
+                Snapshots.open_part, state.keys, generation, 0, sealed
+            )
             reader = await state.run_in_thread(SnapshotReader, new_index, header)
             fetch = partial(self._db.snapshots.get_part, state.user_id, generation)
             async for part, sealed in _prefetch(range(1, reader.part_count + 1), fetch):
@@ -211,7 +250,8 @@ class IndexBuilder:
         for entry_id, revision in (revisions | reader.unindexed).items():
             state.set_revision(entry_id, revision)
         state.tags = {
-            entry_id: frozenset(bytes.fromhex(trace) for trace in traces) for entry_id, traces in reader.tags.items()
+            entry_id: frozenset(bytes.fromhex(trace) for trace in traces)
+            for entry_id, traces in reader.tags.items()
         }
         state.tags_revision = -1
         state.unsaved_count = 0
@@ -252,12 +292,17 @@ class IndexBuilder:
                 for entry_id, revision in state.revisions.items()
                 if entry_id not in indexed_revisions
             }
-            tags = {entry_id: tuple(trace.hex() for trace in marks) for entry_id, marks in state.tags.items()}
+            tags = {
+                entry_id: tuple(trace.hex() for trace in marks)
+                for entry_id, marks in state.tags.items()
+            }
             writer = SnapshotWriter(index, unindexed, tags)
             parts = writer.iter_parts()
             part = 0
             while True:
-                sealed = await state.run_in_thread(_seal_next_part, parts, keys, generation, part + 1)
+                sealed = await state.run_in_thread(
+                    _seal_next_part, parts, keys, generation, part + 1
+                )
                 if index.version != version or self._states.get(user_id) is not state:
                     return False
                 if not sealed:
@@ -297,11 +342,17 @@ class IndexBuilder:
         if damaged:
             logger.error("%d records could not be opened for the index", damaged)
         state.index.put(
-            [make_document(entry, tag_names.get(entry.id, ())) for entry in entries if is_searchable(entry)]
+            [
+                make_document(entry, tag_names.get(entry.id, ()))
+                for entry in entries
+                if is_searchable(entry)
+            ]
         )
         state.index.drop([entry.id for entry in entries if not is_searchable(entry)])
 
-    def _index_vectors(self, state: UserIndexState, rows: Sequence[tuple[bytes, int, bytes]]) -> set[bytes]:
+    def _index_vectors(
+        self, state: UserIndexState, rows: Sequence[tuple[bytes, int, bytes]]
+    ) -> set[bytes]:
         """Put stored vectors in; returns whose were of the model in use, the others serve until they are made anew."""
         import numpy as np
 
@@ -317,7 +368,9 @@ class IndexBuilder:
             if embedder.dim and record.dim != embedder.dim:
                 continue  # the same name, another model
             vectors = np.frombuffer(record.data, dtype="<f4").reshape(-1, record.dim or 1)
-            was_stored = state.index.put_vectors(entry_id, record.entry_revision, vectors, record.model)
+            was_stored = state.index.put_vectors(
+                entry_id, record.entry_revision, vectors, record.model
+            )
             if was_stored and record.model == self._queue.current_model():
                 current_ids.add(entry_id)
         return current_ids
@@ -325,24 +378,34 @@ class IndexBuilder:
 
 def make_document(entry: Entry, tags: tuple[str, ...] = ()) -> Document:
     """What is indexed of an entry that bears these traces."""
-    return Document(entry.id, entry.revision, entry.day, entry.at, entry.role == "me", entry.text, tags)
+    return Document(
+        entry.id, entry.revision, entry.day, entry.at, entry.role == "me", entry.text, tags
+    )
 
 
 def _compare_revisions(
     revisions: dict[bytes, int], known_revisions: dict[bytes, int]
 ) -> tuple[list[bytes], list[bytes]]:
     """The records of the store that differ from what is known, and what is known and not there."""
-    changed_ids = [entry_id for entry_id, revision in revisions.items() if known_revisions.get(entry_id) != revision]
+    changed_ids = [
+        entry_id
+        for entry_id, revision in revisions.items()
+        if known_revisions.get(entry_id) != revision
+    ]
     return changed_ids, [entry_id for entry_id in known_revisions if entry_id not in revisions]
 
 
 def _retagged_ids(
-    tags: dict[bytes, frozenset[bytes]], known_tags: dict[bytes, frozenset[bytes]], entry_ids: Iterable[bytes]
+    tags: dict[bytes, frozenset[bytes]],
+    known_tags: dict[bytes, frozenset[bytes]],
+    entry_ids: Iterable[bytes],
 ) -> list[bytes]:
     return [entry_id for entry_id in entry_ids if tags.get(entry_id) != known_tags.get(entry_id)]
 
 
-async def _prefetch(keys: Iterable[P], fetch: Callable[[P], Coroutine[Any, Any, T]]) -> AsyncGenerator[tuple[P, T]]:
+async def _prefetch(
+    keys: Iterable[P], fetch: Callable[[P], Coroutine[Any, Any, T]]
+) -> AsyncGenerator[tuple[P, T]]:
     """What `fetch` finds at each place; while the caller works on one, the next is under way."""
     pending: tuple[P, asyncio.Task[T]] | None = None
     try:
@@ -359,7 +422,9 @@ async def _prefetch(keys: Iterable[P], fetch: Callable[[P], Coroutine[Any, Any, 
             pending[1].cancel()
 
 
-def _feed_part(reader: SnapshotReader, keys: Keyring, generation: int, part: int, sealed: bytes) -> None:
+def _feed_part(
+    reader: SnapshotReader, keys: Keyring, generation: int, part: int, sealed: bytes
+) -> None:
     if not sealed:
         raise UnusableSnapshot
     reader.feed(Snapshots.open_part(keys, generation, part, sealed))

@@ -24,21 +24,30 @@ logger = getLogger(__name__)
 
 EMBED_BATCH = 16  # entries whose vectors are stored in one transaction
 INLINE_BYTES = 8_000  # bytes of sealed entries that are opened and cut within a millisecond
-DEBOUNCE_SECONDS = 0.1  # without another entry, before the vectors of what was just written are made, and
-MAX_DEBOUNCE_SECONDS = 0.3  # at most so long: they would take the processor from what is being written
+DEBOUNCE_SECONDS = (
+    0.1  # without another entry, before the vectors of what was just written are made, and
+)
+MAX_DEBOUNCE_SECONDS = (
+    0.3  # at most so long: they would take the processor from what is being written
+)
 MAX_QUERY_VECTORS = 32  # vectors of questions kept, for the pages and filters of what is looked for
 
 
 class EmbedQueue:
     """Makes the vectors of the `users` whose journals are open. One for each SearchService."""
 
-    def __init__(self, db: LocalDB, embedder: Embedder, states: Mapping[bytes, UserIndexState]) -> None:
+    def __init__(
+        self, db: LocalDB, embedder: Embedder, states: Mapping[bytes, UserIndexState]
+    ) -> None:
         self._db = db
         self._embedder = embedder
         self._states = states
         self._has_work = asyncio.Event()
         self._embedding_user_id: bytes | None = None  # whose entries are being embedded
-        self._burst = (-inf, -inf)  # when the first and the last entry of the present burst of writing came
+        self._burst = (
+            -inf,
+            -inf,
+        )  # when the first and the last entry of the present burst of writing came
         self._debounce_skipped = asyncio.Event()
         self.previous_embedders: dict[str, Embedder] = {}
 
@@ -58,7 +67,8 @@ class EmbedQueue:
         if not text:
             return vectors
         for model in sorted(
-            {self.current_model(), *state.index.models}, key=lambda model: model != self.current_model()
+            {self.current_model(), *state.index.models},
+            key=lambda model: model != self.current_model(),
         ):
             embedder = self.embedder_for(model)
             if embedder is None or not embedder.is_ready:
@@ -95,7 +105,9 @@ class EmbedQueue:
         """Make the vectors of what was just written now."""
         self._debounce_skipped.set()
 
-    def enqueue(self, state: UserIndexState, ids: Iterable[bytes], *, just_written: bool = False) -> None:
+    def enqueue(
+        self, state: UserIndexState, ids: Iterable[bytes], *, just_written: bool = False
+    ) -> None:
         """Have the vectors of entries made; the last come first. `written`: just now, and others may follow."""
         now = time.monotonic()
         if just_written:
@@ -111,7 +123,9 @@ class EmbedQueue:
     async def run(self) -> None:
         """Embed what is queued, a batch per writer in turn, newest first; what failed is tried again later."""
         while True:
-            for embedder in list(self.previous_embedders.values()):  # others may be asked for while one is loaded
+            for embedder in list(
+                self.previous_embedders.values()
+            ):  # others may be asked for while one is loaded
                 if embedder.state == "cold":
                     await embedder.warm_up()
             queued = [state for state in self._states.values() if state.unembedded]
@@ -122,11 +136,16 @@ class EmbedQueue:
                 self._has_work.clear()
                 with suppress(TimeoutError):
                     delay = min((state.retry_at - now for state in queued), default=None)
-                    await asyncio.wait_for(self._has_work.wait(), delay if self.can_embed() else None)
+                    await asyncio.wait_for(
+                        self._has_work.wait(), delay if self.can_embed() else None
+                    )
                 continue
             await self._wait_for_burst_end()
             for state in due:
-                ids = [state.unembedded.popitem()[0] for _ in range(min(EMBED_BATCH, len(state.unembedded)))]
+                ids = [
+                    state.unembedded.popitem()[0]
+                    for _ in range(min(EMBED_BATCH, len(state.unembedded)))
+                ]
                 self._embedding_user_id = state.user_id
                 try:
                     await self._embed_entries(state, ids)
@@ -135,7 +154,9 @@ class EmbedQueue:
                     raise
                 except Exception as error:
                     if self._states.get(state.user_id) is state:
-                        logger.error("%d entries were not embedded (%s)", len(ids), type(error).__name__)
+                        logger.error(
+                            "%d entries were not embedded (%s)", len(ids), type(error).__name__
+                        )
                         state.unembedded = dict.fromkeys(reversed(ids)) | state.unembedded
                         state.retry_at = time.monotonic() + state.retry_delay
                         state.retry_delay = min(2 * state.retry_delay, RETRY_SECONDS[1])
@@ -146,7 +167,9 @@ class EmbedQueue:
     async def _wait_for_burst_end(self) -> None:
         while not self._debounce_skipped.is_set():
             first, last = self._burst
-            remaining = min(first + MAX_DEBOUNCE_SECONDS, last + DEBOUNCE_SECONDS) - time.monotonic()
+            remaining = (
+                min(first + MAX_DEBOUNCE_SECONDS, last + DEBOUNCE_SECONDS) - time.monotonic()
+            )
             if remaining <= 0:
                 return
             with suppress(TimeoutError):
@@ -154,9 +177,18 @@ class EmbedQueue:
 
     async def _close_unused_embedders(self) -> None:
         """Close what made vectors that nobody has any more."""
-        needed_names = {model.rpartition("/")[0] for user in self._states.values() for model in user.index.models}
-        is_building = any(user.build_task is not None and not user.build_task.done() for user in self._states.values())
-        for name in [name for name in self.previous_embedders if name not in needed_names and not is_building]:
+        needed_names = {
+            model.rpartition("/")[0]
+            for user in self._states.values()
+            for model in user.index.models
+        }
+        is_building = any(
+            user.build_task is not None and not user.build_task.done()
+            for user in self._states.values()
+        )
+        for name in [
+            name for name in self.previous_embedders if name not in needed_names and not is_building
+        ]:
             await self.previous_embedders.pop(name).close()
 
     async def _embed_entries(self, state: UserIndexState, ids: Sequence[bytes]) -> None:
@@ -170,7 +202,9 @@ class EmbedQueue:
         )
         if not passages:
             return
-        vectors = await self._embedder.embed_passages([text for _, _, texts in passages for text in texts])
+        vectors = await self._embedder.embed_passages(
+            [text for _, _, texts in passages for text in texts]
+        )
         records: list[EntryVectors] = []
         start = 0
         for entry_id, revision, texts in passages:
@@ -181,7 +215,9 @@ class EmbedQueue:
                 state.index.put_vectors, entry_id, revision, entry_vectors, self.current_model()
             ):
                 data = entry_vectors.astype("<f4").tobytes()
-                records.append(EntryVectors(entry_id, revision, self.current_model(), self._embedder.dim, data))
+                records.append(
+                    EntryVectors(entry_id, revision, self.current_model(), self._embedder.dim, data)
+                )
         await self._db.vectors.save(state.keys, records)
         state.mark_changed(len(records))
 

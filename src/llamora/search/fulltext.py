@@ -40,16 +40,27 @@ TOKENIZER = f"porter {BASE_TOKENIZER}"
 SNIPPET_TOKENS = 40  # about 240 letters; SQLite allows 64
 SEGMENT_CHARS = 3000  # characters; a snippet of that many takes under a millisecond
 SEGMENT_OVERLAP_CHARS = 300  # so that a phrase over the edge is whole in one of two
-MAX_FORM_ENTRIES = 2_000  # entries; a word that so many hold as it is written is not looked up for all of them
+MAX_FORM_ENTRIES = (
+    2_000  # entries; a word that so many hold as it is written is not looked up for all of them
+)
 PHRASE_CHECK_LIMIT = 64  # so many candidates of a phrase are looked at one by one
 COMPRESS_ABOVE_CHARS = 1_000  # letters
-BULK_ROWS = 32  # from so many new entries on, cached postings are read again instead of brought along
-PREFETCH_MIN_ENTRIES = 5_000  # entries; below, no word is so common that reading its posting is felt
-COMMON_TERM_SHARE = 0.02  # a word in more than this part of all entries has its posting read before it is asked for
+BULK_ROWS = (
+    32  # from so many new entries on, cached postings are read again instead of brought along
+)
+PREFETCH_MIN_ENTRIES = (
+    5_000  # entries; below, no word is so common that reading its posting is felt
+)
+COMMON_TERM_SHARE = (
+    0.02  # a word in more than this part of all entries has its posting read before it is asked for
+)
 PREFETCH_SCAN_TERMS = 500  # words looked through for that before the thread looks for other work
 MAX_CACHED_STEMS = 4096
 MAX_COMPLETIONS = 16  # words that a prefix is taken for, where it is none of a stem
-MERGE_SQL = {table: f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)" for table in ("words", "forms")}  # noqa: S608
+MERGE_SQL = {
+    table: f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)"
+    for table in ("words", "forms")
+}  # noqa: S608
 MERGE_PAGES = 64  # of FTS5, written in one step of purging: some 20 ms
 
 POSTING_SQL = (
@@ -69,28 +80,38 @@ class FulltextIndex:
 
     def __init__(self) -> None:
         self._db = _open_memory_db()
-        self._db.execute(f'CREATE VIRTUAL TABLE words USING fts5(about, body, content="", tokenize="{TOKENIZER}")')
+        self._db.execute(
+            f'CREATE VIRTUAL TABLE words USING fts5(about, body, content="", tokenize="{TOKENIZER}")'
+        )
         # The words as they are written, beside their stems: "busying" is one word among thousands of "business".
         self._db.execute(
             f'CREATE VIRTUAL TABLE forms USING fts5(body, content="", detail=none, columnsize=0, tokenize="{BASE_TOKENIZER}")'
         )
-        self._db.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, about TEXT NOT NULL, body NOT NULL)")
+        self._db.execute(
+            "CREATE TABLE texts (id INTEGER PRIMARY KEY, about TEXT NOT NULL, body NOT NULL)"
+        )
         self._create_views()
         self._postings = PostingCache(self._read_posting)
         self._stems: dict[str, list[str]] = {}
         self._stop_terms = {
-            term for terms in self._stem_literals([f'"{word}"' for word in STOP_WORDS]) for term in terms
+            term
+            for terms in self._stem_literals([f'"{word}"' for word in STOP_WORDS])
+            for term in terms
         }
         self._merge_started: dict[
             str, bool
         ] = {}  # tables with words that are only marked as gone; whether purging began
-        self._last_scanned_term: str | None = ""  # the last word looked at for being common; None: all were
+        self._last_scanned_term: str | None = (
+            ""  # the last word looked at for being common; None: all were
+        )
 
     def _create_views(self) -> None:
         self._db.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, words, instance)")
         self._db.execute("CREATE VIRTUAL TABLE temp.spelt USING fts5vocab(main, forms, row)")
         self._db.execute("CREATE VIRTUAL TABLE temp.counts USING fts5vocab(main, words, row)")
-        self._db.execute(f'CREATE VIRTUAL TABLE temp.shown USING fts5(about, body, tokenize="{TOKENIZER}")')
+        self._db.execute(
+            f'CREATE VIRTUAL TABLE temp.shown USING fts5(about, body, tokenize="{TOKENIZER}")'
+        )
         self._db.execute("CREATE VIRTUAL TABLE temp.cut USING fts5vocab(temp, shown, instance)")
 
     def close(self) -> None:
@@ -114,13 +135,16 @@ class FulltextIndex:
         """Index entries in free slots, inside `changing`; returns how many words each has."""
         numbered = [(slot + 1, about, body) for slot, about, body in rows]
         self._db.executemany("INSERT INTO words (rowid, about, body) VALUES (?, ?, ?)", numbered)
-        self._db.executemany("INSERT INTO forms (rowid, body) VALUES (?, ?)", [(row, b) for row, _, b in numbered])
+        self._db.executemany(
+            "INSERT INTO forms (rowid, body) VALUES (?, ?)", [(row, b) for row, _, b in numbered]
+        )
         self._db.executemany(
             "INSERT INTO texts (id, about, body) VALUES (?, ?, ?)",
             [(row, about, _compress(body)) for row, about, body in numbered],
         )
         docsizes = [
-            self._db.execute("SELECT sz FROM words_docsize WHERE id=?", (row,)).fetchone()[0] for row, _, _ in numbered
+            self._db.execute("SELECT sz FROM words_docsize WHERE id=?", (row,)).fetchone()[0]
+            for row, _, _ in numbered
         ]
         return [sum(_decode_varints(size)) for size in docsizes]
 
@@ -139,28 +163,38 @@ class FulltextIndex:
         """Take an entry out, inside `changing`."""
         about, body = self.get_text(slot)
         self._db.execute(
-            "INSERT INTO words (words, rowid, about, body) VALUES ('delete', ?, ?, ?)", (slot + 1, about, body)
+            "INSERT INTO words (words, rowid, about, body) VALUES ('delete', ?, ?, ?)",
+            (slot + 1, about, body),
         )
-        self._db.execute("INSERT INTO forms (forms, rowid, body) VALUES ('delete', ?, ?)", (slot + 1, body))
+        self._db.execute(
+            "INSERT INTO forms (forms, rowid, body) VALUES ('delete', ?, ?)", (slot + 1, body)
+        )
         self._merge_started = {"words": False, "forms": False}
         self._db.execute("DELETE FROM texts WHERE id=?", (slot + 1,))
 
     def get_text(self, slot: int) -> tuple[str, str]:
         """What was indexed of an entry: its date and traces, its text."""
-        metadata, body = self._db.execute("SELECT about, body FROM texts WHERE id=?", (slot + 1,)).fetchone()
+        metadata, body = self._db.execute(
+            "SELECT about, body FROM texts WHERE id=?", (slot + 1,)
+        ).fetchone()
         return metadata, _decompress(body)
 
     def get_bodies(self, slots: Sequence[int]) -> dict[int, str]:
         """The texts of entries, of those that are here."""
-        statement = "SELECT id - 1, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        statement = (
+            "SELECT id - 1, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        )
         rows = self._db.execute(statement, (json.dumps(slots),))
         return {slot: _decompress(body) for slot, body in rows}
 
     def body_word_counts(self, slots: Sequence[int]) -> dict[int, int]:
         """How many words the texts of entries have, without their dates and traces."""
-        statement = "SELECT id - 1, sz FROM words_docsize WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        statement = (
+            "SELECT id - 1, sz FROM words_docsize WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        )
         return {
-            slot: list(_decode_varints(size))[-1] for slot, size in self._db.execute(statement, (json.dumps(slots),))
+            slot: list(_decode_varints(size))[-1]
+            for slot, size in self._db.execute(statement, (json.dumps(slots),))
         }
 
     @property
@@ -192,7 +226,8 @@ class FulltextIndex:
         if self._last_scanned_term is None or entry_count < PREFETCH_MIN_ENTRIES:
             return False
         rows = self._db.execute(
-            "SELECT term, doc FROM temp.counts WHERE term>? LIMIT ?", (self._last_scanned_term, PREFETCH_SCAN_TERMS)
+            "SELECT term, doc FROM temp.counts WHERE term>? LIMIT ?",
+            (self._last_scanned_term, PREFETCH_SCAN_TERMS),
         ).fetchall()
         for term, holding_count in rows:
             self._last_scanned_term = term
@@ -241,7 +276,9 @@ class FulltextIndex:
         unique: dict[str, None] = {}
         for literal in _match_literals(query.terms):
             is_unfinished = literal.endswith("*") and not len(self.matching_slots(literal, live))
-            unique.update(dict.fromkeys((is_unfinished and self._complete_prefix(literal)) or [literal]))
+            unique.update(
+                dict.fromkeys((is_unfinished and self._complete_prefix(literal)) or [literal])
+            )
         return list(unique)
 
     def exact_form_slots(self, word: str) -> "Slots | None":
@@ -252,9 +289,14 @@ class FulltextIndex:
         if len(literals) != 1 or " " in literals[0]:
             return None
         rows = self._db.execute(
-            "SELECT rowid - 1 FROM forms WHERE forms MATCH ? LIMIT ?", (literals[0], MAX_FORM_ENTRIES + 1)
+            "SELECT rowid - 1 FROM forms WHERE forms MATCH ? LIMIT ?",
+            (literals[0], MAX_FORM_ENTRIES + 1),
         ).fetchall()
-        return None if len(rows) > MAX_FORM_ENTRIES else np.array([row[0] for row in rows], dtype=np.intp)
+        return (
+            None
+            if len(rows) > MAX_FORM_ENTRIES
+            else np.array([row[0] for row in rows], dtype=np.intp)
+        )
 
     def build_snippets(self, query: Query, texts: Sequence[str], live: "Mask") -> list[str]:
         """Per text the stretch that matches best, with START and STOP around each match; "" where none matches."""
@@ -266,7 +308,9 @@ class FulltextIndex:
         try:
             # FTS5 takes time by the square of the matches for a snippet, so a long text goes in by stretches and
             # only the best of them is looked at.
-            rows = [(i, segment) for i, text in enumerate(texts) for segment in _split_segments(text)]
+            rows = [
+                (i, segment) for i, text in enumerate(texts) for segment in _split_segments(text)
+            ]
             self._db.executemany(
                 "INSERT INTO temp.shown (rowid, body) VALUES (?, ?)",
                 [(row, separate_letters(fold(segment))) for row, (_, segment) in enumerate(rows)],
@@ -299,7 +343,9 @@ class FulltextIndex:
                 "INSERT INTO temp.shown (rowid, about, body) VALUES (?, ?, ?)",
                 [(row, about, body) for row, (about, body) in enumerate(texts)],
             )
-            rows: Iterable[tuple[str, int, str, int]] = self._db.execute("SELECT term, doc, col, offset FROM temp.cut")
+            rows: Iterable[tuple[str, int, str, int]] = self._db.execute(
+                "SELECT term, doc, col, offset FROM temp.cut"
+            )
             for term, row, column, position in rows:
                 if term:  # of a mark without a letter nothing is left
                     tokens[row] += [(term, column == "body", position)]
@@ -315,7 +361,9 @@ class FulltextIndex:
                 self._stems.clear()
                 uncached = list(literals)
             for literal, tokens in zip(
-                uncached, self._tokenize([("", literal.strip('*"')) for literal in uncached]), strict=True
+                uncached,
+                self._tokenize([("", literal.strip('*"')) for literal in uncached]),
+                strict=True,
             ):
                 terms = [term for term, _, _ in sorted(tokens, key=lambda token: token[2])]
                 if terms and literal.endswith("*"):
@@ -352,7 +400,11 @@ class FulltextIndex:
         if len(positioned) == len(terms) and not len(metadata_slots):
             return slots
         slots = np.union1d(slots, metadata_slots).astype(np.intp)
-        return self._verify_slots(literal, slots) if len(slots) <= PHRASE_CHECK_LIMIT else self._query_slots(literal)
+        return (
+            self._verify_slots(literal, slots)
+            if len(slots) <= PHRASE_CHECK_LIMIT
+            else self._query_slots(literal)
+        )
 
     def _query_slots(self, literal: str) -> "Slots":
         """The slots that FTS5 finds for a literal."""
@@ -365,7 +417,9 @@ class FulltextIndex:
         """Those of a few slots that FTS5 finds for a literal when it is shown their texts alone."""
         import numpy as np
 
-        statement = "SELECT id, about, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        statement = (
+            "SELECT id, about, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        )
         texts = self._db.execute(statement, (json.dumps(slots.tolist()),)).fetchall()
         self._db.execute("BEGIN")
         try:
@@ -373,7 +427,9 @@ class FulltextIndex:
                 "INSERT INTO temp.shown (rowid, about, body) VALUES (?, ?, ?)",
                 [(row, about, _decompress(body)) for row, about, body in texts],
             )
-            rows = self._db.execute("SELECT rowid - 1 FROM temp.shown WHERE shown MATCH ?", (literal,)).fetchall()
+            rows = self._db.execute(
+                "SELECT rowid - 1 FROM temp.shown WHERE shown MATCH ?", (literal,)
+            ).fetchall()
         finally:
             self._db.execute("ROLLBACK")
         return np.array([row[0] for row in rows], dtype=np.intp)
@@ -399,7 +455,10 @@ def _open_memory_db() -> sqlite3.Connection:
 def _split_segments(text: str) -> list[str]:
     """A text in overlapping stretches."""
     last = max(len(text) - SEGMENT_OVERLAP_CHARS, 1)
-    return [text[start : start + SEGMENT_CHARS] for start in range(0, last, SEGMENT_CHARS - SEGMENT_OVERLAP_CHARS)]
+    return [
+        text[start : start + SEGMENT_CHARS]
+        for start in range(0, last, SEGMENT_CHARS - SEGMENT_OVERLAP_CHARS)
+    ]
 
 
 def _compress(body: str) -> str | bytes:

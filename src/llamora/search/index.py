@@ -105,13 +105,19 @@ class UserIndex:
         self._days: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
         self._at: NDArray[np.float64] = np.zeros(0, dtype=np.float64)
         self._lengths: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
-        self._word_counts: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # of the text alone; -1: not asked for yet
+        self._word_counts: NDArray[np.int32] = np.zeros(
+            0, dtype=np.int32
+        )  # of the text alone; -1: not asked for yet
         self._graph_above = graph_above
         self._vector_indexes: dict[str, VectorIndex] = {}
-        self._section_owners: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # of the block that is being taken over
+        self._section_owners: NDArray[np.int32] = np.zeros(
+            0, dtype=np.int32
+        )  # of the block that is being taken over
         self._section_scales: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
         self.version = 0  # another one after every change
-        self._day_changes = 0  # how often an entry came, went, or came anew on what may be another day
+        self._day_changes = (
+            0  # how often an entry came, went, or came anew on what may be another day
+        )
         self._changed_day_ids: deque[bytes] = deque(maxlen=MAX_DAY_CHANGES)
         self._identity = object()  # what marks of this index bear, and those of no other
 
@@ -170,7 +176,9 @@ class UserIndex:
                     self._release_slot(slot)
                     self._record_day_change(entry_id)
 
-    def put_vectors(self, entry_id: bytes, revision: int, vectors: "Vectors", model: str = "") -> bool:
+    def put_vectors(
+        self, entry_id: bytes, revision: int, vectors: "Vectors", model: str = ""
+    ) -> bool:
         """Set the vectors of an entry by a model, [passages, dim], in place of those by another.
 
         False when the entry is gone or at another revision by now.
@@ -187,7 +195,9 @@ class UserIndex:
         if len(vectors):
             target = self._vector_indexes.get(model)
             if target is None or target.dim != vectors.shape[1]:
-                target = self._vector_indexes[model] = VectorIndex(vectors.shape[1], self._graph_above)
+                target = self._vector_indexes[model] = VectorIndex(
+                    vectors.shape[1], self._graph_above
+                )
             target.put(slot, vectors)
         return True
 
@@ -212,7 +222,11 @@ class UserIndex:
     def days_changed_since(self, cursor: DayCursor | None) -> tuple[DayCursor, list[bytes] | None]:
         """Whose day `days_of` may give otherwise than at a mark, and the mark of now; None: anybody's."""
         now = (self._identity, self._day_changes)
-        missed = self._day_changes - cursor[1] if cursor and cursor[0] is self._identity else MAX_DAY_CHANGES + 1
+        missed = (
+            self._day_changes - cursor[1]
+            if cursor and cursor[0] is self._identity
+            else MAX_DAY_CHANGES + 1
+        )
         return now, list(islice(reversed(self._changed_day_ids), missed)) if missed <= len(
             self._changed_day_ids
         ) else None
@@ -270,7 +284,9 @@ class UserIndex:
         slot_count = len(self._ids)
         allowed_mask = self._allowed_mask(query, allowed_ids)
         if not query.terms:
-            candidates = np.flatnonzero(self._live[:slot_count] if allowed_mask is None else allowed_mask)
+            candidates = np.flatnonzero(
+                self._live[:slot_count] if allowed_mask is None else allowed_mask
+            )
             scores = np.zeros(len(candidates))
             if allowed_mask is None:
                 candidates, scores = candidates[:0], scores[:0]
@@ -295,12 +311,16 @@ class UserIndex:
         candidates = np.concatenate([lexical_slots, np.setdiff1d(nearest, lexical_slots)])
         lexical_scores = np.zeros(len(candidates))
         lexical_scores[: len(lexical_slots)] = word_scores
-        scores = fuse_scores(lexical_scores, cosines[candidates].astype(np.float64), lexical_weight(query, weight))
+        scores = fuse_scores(
+            lexical_scores, cosines[candidates].astype(np.float64), lexical_weight(query, weight)
+        )
         is_new = ~np.isin(tail, candidates)
         tail, tail_scores = tail[is_new], tail_scores[is_new]
         total = len(candidates) + len(tail)
         scores = self._boost_scores(query, candidates, scores)
-        return self._build_page(*_append_tail(candidates, scores, tail, tail_scores), comparable, limit, offset, total)
+        return self._build_page(
+            *_append_tail(candidates, scores, tail, tail_scores), comparable, limit, offset, total
+        )
 
     def find_nearest(
         self, query_vectors: "Mapping[str, Vectors]", limit: int, excluded_ids: AbstractSet[bytes]
@@ -310,12 +330,16 @@ class UserIndex:
 
         comparable = self._comparable(query_vectors)
         allowed_mask = (self._live & self._mine)[: len(self._ids)]
-        allowed_mask[[self._slots[entry_id] for entry_id in excluded_ids if entry_id in self._slots]] = False
+        allowed_mask[
+            [self._slots[entry_id] for entry_id in excluded_ids if entry_id in self._slots]
+        ] = False
         cosines = self._compute_cosines(comparable, np.zeros(0, dtype=np.intp), allowed_mask)
         cosines[~allowed_mask] = NOT_COMPARED
         candidates = np.flatnonzero(cosines >= MIN_COSINE)
         return list(
-            self._build_page(candidates, cosines[candidates].astype(np.float64), comparable, limit, 0, 0).matches
+            self._build_page(
+                candidates, cosines[candidates].astype(np.float64), comparable, limit, 0, 0
+            ).matches
         )
 
     def word_counts_by_day(self, first: date, last: date) -> dict[date, int]:
@@ -330,7 +354,9 @@ class UserIndex:
         uncounted = selected[self._word_counts[selected] < 0]
         for slot, word_count in self._fulltext.body_word_counts(uncounted.tolist()).items():
             self._word_counts[slot] = word_count
-        counts = np.bincount(days[selected] - first.toordinal(), weights=self._word_counts[selected])
+        counts = np.bincount(
+            days[selected] - first.toordinal(), weights=self._word_counts[selected]
+        )
         ordinals = np.unique(days[selected]).tolist()
         return {date.fromordinal(day): int(counts[day - first.toordinal()]) for day in ordinals}
 
@@ -367,7 +393,9 @@ class UserIndex:
             setattr(self, f"_{name}", array)
             if name == SLOT_ARRAYS[-1]:
                 live = self._live.tolist()
-                self._slots = {entry_id: slot for slot, entry_id in enumerate(self._ids) if live[slot]}
+                self._slots = {
+                    entry_id: slot for slot, entry_id in enumerate(self._ids) if live[slot]
+                }
                 self._free_slots = [slot for slot, used in enumerate(live) if not used]
         elif name.startswith("owners "):
             self._section_owners = array
@@ -442,7 +470,9 @@ class UserIndex:
         if query.before is not None:
             mask &= self._days[:slot_count] <= query.before.toordinal()
         if allowed_ids is not None:
-            mask &= self._mask_of(np.array([self._slots[i] for i in allowed_ids if i in self._slots], dtype=np.intp))
+            mask &= self._mask_of(
+                np.array([self._slots[i] for i in allowed_ids if i in self._slots], dtype=np.intp)
+            )
         for phrase in filter(None, map(phrase_literal, query.phrases)):
             mask &= self._mask_of(self._fulltext.matching_slots(phrase, self._live))
         for excluded in filter(None, map(_excluded_literal, query.excluded)):
@@ -452,7 +482,11 @@ class UserIndex:
     def _comparable(self, query_vectors: "Mapping[str, Vectors]") -> "dict[str, Vectors]":
         """The question's vectors that vectors here can be compared with: a folder may hold another model by now."""
         sizes = {model: passages.dim for model, passages in self._vector_indexes.items()}
-        return {model: vector for model, vector in query_vectors.items() if sizes.get(model) == len(vector)}
+        return {
+            model: vector
+            for model, vector in query_vectors.items()
+            if sizes.get(model) == len(vector)
+        }
 
     def _mask_of(self, slots: "Slots") -> "Mask":
         import numpy as np
@@ -461,7 +495,9 @@ class UserIndex:
         mask[slots] = True
         return mask
 
-    def _score_lexical(self, query: Query, allowed_mask: "Mask | None") -> "tuple[Slots, Scores, Slots, Scores]":
+    def _score_lexical(
+        self, query: Query, allowed_mask: "Mask | None"
+    ) -> "tuple[Slots, Scores, Slots, Scores]":
         """The best LEXICAL_POOL slots by word with their scores, 0..1, and all others with BM25 of the whole entry.
 
         Which are which does not depend on the page asked for: else going on would show some twice and others never.
@@ -469,10 +505,16 @@ class UserIndex:
         import numpy as np
 
         literals = self._fulltext.literals(query, self._live)
-        postings = [posting for literal in literals if (posting := self._fulltext.posting(literal)) is not None]
+        postings = [
+            posting
+            for literal in literals
+            if (posting := self._fulltext.posting(literal)) is not None
+        ]
         postings = drop_common_terms(postings, len(self))
         slot_count = len(self._ids)
-        scores = bm25_scores(postings, self._lengths[:slot_count], self._live[:slot_count], len(self))
+        scores = bm25_scores(
+            postings, self._lengths[:slot_count], self._live[:slot_count], len(self)
+        )
         if allowed_mask is not None:
             scores[~allowed_mask] = 0
         best = np.flatnonzero(scores)
@@ -481,7 +523,9 @@ class UserIndex:
             matching = best
             best = best[np.argpartition(-scores[best], LEXICAL_POOL)[:LEXICAL_POOL]]
             exact_slots = [
-                form for word in _lookup_words(query) if (form := self._fulltext.exact_form_slots(word)) is not None
+                form
+                for word in _lookup_words(query)
+                if (form := self._fulltext.exact_form_slots(word)) is not None
             ]
             if exact_slots:
                 best = np.union1d(best, np.intersect1d(matching, np.concatenate(exact_slots)))
@@ -496,7 +540,10 @@ class UserIndex:
         return best, blended, tail, scores[tail]
 
     def _compute_cosines(
-        self, query_vectors: "Mapping[str, Vectors]", required_slots: "Slots", allowed_mask: "Mask | None"
+        self,
+        query_vectors: "Mapping[str, Vectors]",
+        required_slots: "Slots",
+        allowed_mask: "Mask | None",
     ) -> "NDArray[np.float32]":
         """Per slot its cosine, by a former model where the one in use has not been there yet.
 
@@ -521,11 +568,15 @@ class UserIndex:
 
         scores = scores + OWN_ENTRY_BOOST * self._mine[candidates]
         if query.whole_phrase and (phrase := phrase_literal(query.whole_phrase)):
-            scores = scores + WHOLE_QUERY_BOOST * np.isin(candidates, self._fulltext.matching_slots(phrase, self._live))
+            scores = scores + WHOLE_QUERY_BOOST * np.isin(
+                candidates, self._fulltext.matching_slots(phrase, self._live)
+            )
         if words := _lookup_words(query):
             scores = scores + EXACT_FORM_BOOST * self._exact_form_share(words, candidates, scores)
         for quoted in filter(None, map(phrase_literal, query.quoted)):
-            scores = scores + QUOTED_BOOST * np.isin(candidates, self._fulltext.matching_slots(quoted, self._live))
+            scores = scores + QUOTED_BOOST * np.isin(
+                candidates, self._fulltext.matching_slots(quoted, self._live)
+            )
         if query.mentioned_dates is not None:
             days = self._days[candidates]
             is_in_range = (days >= query.mentioned_dates.start.toordinal()) & (
@@ -534,7 +585,9 @@ class UserIndex:
             scores = scores + DATE_BOOST * is_in_range
         return scores
 
-    def _exact_form_share(self, words: Sequence[str], candidates: "Slots", scores: "Scores") -> "Scores":
+    def _exact_form_share(
+        self, words: Sequence[str], candidates: "Slots", scores: "Scores"
+    ) -> "Scores":
         """The share of the words that `found` hold in the very form asked for: a stem stands for many.
 
         For a form that very many entries hold, the best of `found` are looked at only.
@@ -547,13 +600,18 @@ class UserIndex:
             if (slots := self._fulltext.exact_form_slots(word)) is not None:
                 share += np.isin(candidates, slots)
             else:
-                form, boundary = fold(word.rstrip("*")).lower(), "" if word.endswith("*") else r"(?!\w)"
+                form, boundary = (
+                    fold(word.rstrip("*")).lower(),
+                    "" if word.endswith("*") else r"(?!\w)",
+                )
                 common.append((form, re.compile(rf"(?<!\w){re.escape(form)}{boundary}")))
         order = np.argsort(-scores, kind="stable")[: EXACT_FORM_POOL if common else 0].tolist()
         bodies = self._fulltext.get_bodies([int(candidates[index]) for index in order])
         for index in order:
             body = bodies[int(candidates[index])].lower()
-            share[index] += sum(form in body and exact.search(body) is not None for form, exact in common)
+            share[index] += sum(
+                form in body and exact.search(body) is not None for form, exact in common
+            )
         return share / len(words)
 
     def _build_page(
@@ -572,26 +630,33 @@ class UserIndex:
         cosines = np.full(len(slots), NOT_COMPARED, dtype=np.float32)
         for model, vector in query_vectors.items():
             cosines = np.where(
-                cosines == NOT_COMPARED, self._vector_indexes[model].slot_cosines(slots, vector), cosines
+                cosines == NOT_COMPARED,
+                self._vector_indexes[model].slot_cosines(slots, vector),
+                cosines,
             )
         page: list[Match] = []
         for number, score, cosine in zip(slots, scores[order], cosines, strict=True):
             slot = int(number)
             passages = (
-                self._vector_indexes[model].nearest_passage(slot, vector) for model, vector in query_vectors.items()
+                self._vector_indexes[model].nearest_passage(slot, vector)
+                for model, vector in query_vectors.items()
             )
             passage = next((part for part in passages if part >= 0), -1)
             page.append(Match(self._ids[slot], float(score), passage, float(cosine)))
         return Matches(tuple(page), total, bool(query_vectors))
 
 
-def _append_tail(candidates: "Slots", scores: "Scores", tail: "Slots", tail_scores: "Scores") -> "tuple[Slots, Scores]":
+def _append_tail(
+    candidates: "Slots", scores: "Scores", tail: "Slots", tail_scores: "Scores"
+) -> "tuple[Slots, Scores]":
     """Slots with their scores, and behind them all the rest in the order of what they are worth, above 0."""
     import numpy as np
 
     if not len(tail):
         return candidates, scores
-    return np.concatenate([candidates, tail]), np.concatenate([scores, tail_scores / tail_scores.max() - 2])
+    return np.concatenate([candidates, tail]), np.concatenate(
+        [scores, tail_scores / tail_scores.max() - 2]
+    )
 
 
 def _lookup_words(query: Query) -> Sequence[str]:

@@ -22,7 +22,12 @@ from onnx import TensorProto, helper, numpy_helper
 from llamora.search.embedder import GRAPH_FILE, write_manifest
 
 WEIGHTS = "weights.bin"
-TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 INLINE_BYTES = 4096  # bytes; smaller tensors stay in the graph
 
 
@@ -68,7 +73,11 @@ class GraphBuilder:
             dims=values.shape,
             data_location=TensorProto.EXTERNAL,
         )
-        for key, value in (("location", WEIGHTS), ("offset", str(offset)), ("length", str(values.nbytes))):
+        for key, value in (
+            ("location", WEIGHTS),
+            ("offset", str(offset)),
+            ("length", str(values.nbytes)),
+        ):
             tensor.external_data.add(key=key, value=value)
         self.initialisers.append(tensor)
         return name
@@ -81,7 +90,9 @@ class GraphBuilder:
         """Add a node of one output and return the output's name."""
         return self.add_node_with_outputs(1, operator, *inputs, **attributes)[0]
 
-    def add_node_with_outputs(self, outputs: int, operator: str, *inputs: str, **attributes: Any) -> list[str]:
+    def add_node_with_outputs(
+        self, outputs: int, operator: str, *inputs: str, **attributes: Any
+    ) -> list[str]:
         """Add a node of several outputs and return their names."""
         names = [f"{operator}.{len(self.nodes)}.{place}" for place in range(outputs)]
         self.nodes.append(helper.make_node(operator, list(inputs), names, **attributes))
@@ -94,7 +105,9 @@ class GraphBuilder:
         self._file.close()
 
 
-def build_graph(weights: dict[str, np.ndarray], config: dict[str, Any], graph: GraphBuilder) -> onnx.ModelProto:
+def build_graph(
+    weights: dict[str, np.ndarray], config: dict[str, Any], graph: GraphBuilder
+) -> onnx.ModelProto:
     """The encoder: int64 `input_ids` and `attention_mask` [batch, length] in, `last_hidden_state` [.., hidden] out."""
     hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
     width = hidden // heads
@@ -118,35 +131,56 @@ def build_graph(weights: dict[str, np.ndarray], config: dict[str, Any], graph: G
 
     # Every token is of type 0 (one sentence), so that row is added to the positions once and for all.
     position_table = (
-        weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
+        weights["embeddings.position_embeddings.weight"]
+        + weights["embeddings.token_type_embeddings.weight"][0]
     )
     words = graph.add_node(
-        "Gather", graph.add_constant("words", weights["embeddings.word_embeddings.weight"]), "input_ids"
+        "Gather",
+        graph.add_constant("words", weights["embeddings.word_embeddings.weight"]),
+        "input_ids",
     )
     length = graph.add_node("Shape", "input_ids", start=1, end=2)
-    positions = graph.add_node("Slice", graph.add_constant("places", position_table), zero, length, zero)
+    positions = graph.add_node(
+        "Slice", graph.add_constant("places", position_table), zero, length, zero
+    )
     state = norm(graph.add_node("Add", words, positions), "embeddings.LayerNorm")
 
     visible = graph.add_node("Cast", "attention_mask", to=TensorProto.FLOAT)
-    invisible = graph.add_node("Sub", visible, graph.add_constant("one", np.array(1, dtype=np.float32)))
-    penalty = graph.add_node("Mul", invisible, graph.add_constant("far", np.array(1e9, dtype=np.float32)))
+    invisible = graph.add_node(
+        "Sub", visible, graph.add_constant("one", np.array(1, dtype=np.float32))
+    )
+    penalty = graph.add_node(
+        "Mul", invisible, graph.add_constant("far", np.array(1e9, dtype=np.float32))
+    )
     mask = graph.add_node("Unsqueeze", penalty, graph.add_integers("over_heads", 1, 2))
 
     for layer_number in range(int(config["num_hidden_layers"])):
         layer = f"encoder.layer.{layer_number}"
         attention = f"{layer}.attention.self"
         # Query, key and value in one product; the scale of dot-product attention is folded into the query.
-        parts = (("query", np.float32(width**-0.5)), ("key", np.float32(1)), ("value", np.float32(1)))
-        matrix = np.concatenate([weights[f"{attention}.{part}.weight"] * scale for part, scale in parts])
-        bias = np.concatenate([weights[f"{attention}.{part}.bias"] * scale for part, scale in parts])
-        thirds = graph.add_node_with_outputs(3, "Split", dense(state, attention, matrix, bias), axis=-1, num_outputs=3)
+        parts = (
+            ("query", np.float32(width**-0.5)),
+            ("key", np.float32(1)),
+            ("value", np.float32(1)),
+        )
+        matrix = np.concatenate(
+            [weights[f"{attention}.{part}.weight"] * scale for part, scale in parts]
+        )
+        bias = np.concatenate(
+            [weights[f"{attention}.{part}.bias"] * scale for part, scale in parts]
+        )
+        thirds = graph.add_node_with_outputs(
+            3, "Split", dense(state, attention, matrix, bias), axis=-1, num_outputs=3
+        )
         query, key, value = (graph.add_node("Reshape", third, split_heads) for third in thirds)
         query = graph.add_node("Transpose", query, perm=[0, 2, 1, 3])
         key = graph.add_node("Transpose", key, perm=[0, 2, 3, 1])
         value = graph.add_node("Transpose", value, perm=[0, 2, 1, 3])
         scores = graph.add_node("Add", graph.add_node("MatMul", query, key), mask)
         mixed = graph.add_node("MatMul", graph.add_node("Softmax", scores, axis=-1), value)
-        joined = graph.add_node("Reshape", graph.add_node("Transpose", mixed, perm=[0, 2, 1, 3]), join_heads)
+        joined = graph.add_node(
+            "Reshape", graph.add_node("Transpose", mixed, perm=[0, 2, 1, 3]), join_heads
+        )
         attended = linear(joined, f"{layer}.attention.output.dense")
         state = norm(graph.add_node("Add", attended, state), f"{layer}.attention.output.LayerNorm")
         wide = graph.add_node("Gelu", linear(state, f"{layer}.intermediate.dense"))
@@ -158,7 +192,9 @@ def build_graph(weights: dict[str, np.ndarray], config: dict[str, Any], graph: G
         helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"])
         for name in ("input_ids", "attention_mask")
     ]
-    output = helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, ["batch", "length", hidden])
+    output = helper.make_tensor_value_info(
+        "last_hidden_state", TensorProto.FLOAT, ["batch", "length", hidden]
+    )
     body = helper.make_graph(graph.nodes, "all-MiniLM-L6-v2", tokens, [output], graph.initialisers)
     # Opset 20 is the first with Gelu; IR 9 is what ONNX 1.15, the release of opset 20, writes.
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)

@@ -9,7 +9,9 @@ from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
 SLOTS = 512  # queries of all writers together; the oldest make room
-SLOT_BYTES = 8_400  # name, owner, length, padded envelope: rank.MAX_QUERY letters take 4 bytes each at most
+SLOT_BYTES = (
+    8_400  # name, owner, length, padded envelope: rank.MAX_QUERY letters take 4 bytes each at most
+)
 BUFFER_BYTES = 8 + SLOTS * SLOT_BYTES
 _HEADER = struct.Struct("=16s16sI")
 
@@ -42,7 +44,11 @@ class PendingQueries:
         for index in range(SLOTS):
             slot = self._slot(index)
             stored_name, owner, length = _HEADER.unpack(slot[: _HEADER.size])
-            if stored_name == name and owner == keys.user_id and length <= SLOT_BYTES - _HEADER.size:
+            if (
+                stored_name == name
+                and owner == keys.user_id
+                and length <= SLOT_BYTES - _HEADER.size
+            ):
                 sealed = bytes(slot[_HEADER.size : _HEADER.size + length])
                 try:
                     return PENDING_QUERIES.open(keys, name, 1, sealed).decode()

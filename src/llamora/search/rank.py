@@ -23,16 +23,22 @@ Role = Literal["me", "reply"]
 MAX_QUERY = 2000  # letters; a longer question is cut, with a hint
 MAX_TERMS = 64  # words and phrases; every one costs a look into the index
 MAX_TIME_FILTERS = 16  # operators with a time, each read in several ways; and chips
-LOOKUP_MAX_WORDS = 2  # so few words are a look-up rather than a question: the words themselves count more
-LOOKUP_WEIGHT = 0.75
-EXACT_FORM_BOOST = (
-    1.0  # what an entry gains that holds the words of a look-up as they are written: before all their kin
+LOOKUP_MAX_WORDS = (
+    2  # so few words are a look-up rather than a question: the words themselves count more
 )
-QUESTION_MIN_WORDS = 5  # with so many words beside it, a quotation is part of a question: it is wanted, not demanded
+LOOKUP_WEIGHT = 0.75
+EXACT_FORM_BOOST = 1.0  # what an entry gains that holds the words of a look-up as they are written: before all their kin
+QUESTION_MIN_WORDS = (
+    5  # with so many words beside it, a quotation is part of a question: it is wanted, not demanded
+)
 QUOTED_BOOST = 0.2  # what an entry gains that holds such a quotation
-WHOLE_QUERY_BOOST = 1.0  # what an entry gains that holds the whole question word for word: it comes first
+WHOLE_QUERY_BOOST = (
+    1.0  # what an entry gains that holds the whole question word for word: it comes first
+)
 DATE_BOOST = 0.2  # what an entry gains that stands on the days a question speaks of
-OWN_ENTRY_BOOST = 0.05  # what the writer's own words gain over a reply: where both are as good, theirs come first
+OWN_ENTRY_BOOST = (
+    0.05  # what the writer's own words gain over a reply: where both are as good, theirs come first
+)
 MIN_COSINE = 0.2  # cosine; what shares no word and is further off than this is no result
 
 MATCH_START, MATCH_STOP, TOKEN_SEPARATOR = (
@@ -73,12 +79,20 @@ _FOLD_TABLE: dict[int, str | int] = {
         if unicodedata.category(chr(code)).startswith("L")
     },
     **str.maketrans("øØłŁđĐðÐħĦıſ", "oOlLdDdDhHis"),
-    **str.maketrans("\u03c2\u0451\u0401", "\u03c3\u0435\u0415"),  # the sigma at the end of a word, and Russian yo
-    **str.maketrans("\u0623\u0625\u0622\u0649\u0629", "\u0627\u0627\u0627\u064a\u0647"),  # alef, ya, ta marbuta
-    **str.maketrans({"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "þ": "th", "Þ": "TH"}),
+    **str.maketrans(
+        "\u03c2\u0451\u0401", "\u03c3\u0435\u0415"
+    ),  # the sigma at the end of a word, and Russian yo
+    **str.maketrans(
+        "\u0623\u0625\u0622\u0649\u0629", "\u0627\u0627\u0627\u064a\u0647"
+    ),  # alef, ya, ta marbuta
+    **str.maketrans(
+        {"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "þ": "th", "Þ": "TH"}
+    ),
     **str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl"}),
     **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},
-    **dict.fromkeys([*range(0x0591, 0x05BE), 0x05BF, 0x05C1, 0x05C2, *range(0x064B, 0x0653), 0x0670, 0x0640], ""),
+    **dict.fromkeys(
+        [*range(0x0591, 0x05BE), 0x05BF, 0x05C1, 0x05C2, *range(0x064B, 0x0653), 0x0670, 0x0640], ""
+    ),
 }
 
 # Most texts hold none of them: to look is ten times as fast as to translate.
@@ -91,7 +105,9 @@ _YEAR = re.compile(r"(?!0000)[0-9]{4}")
 _YEARS = re.compile(r"((?!0000)[0-9]{4})(?:-|–|\.\.+)((?!0000)[0-9]{4})")
 _OPERATORS = frozenset(f"{key}:" for key in (*_TIME_OPERATORS, "by", "tag"))
 _OPPOSITE_ROLE: dict[str, Role] = {"me": "reply", "reply": "me"}
-_PART_PATTERN = re.compile(r'(?P<minus>-)?(?:(?P<key>[A-Za-z]+):)?(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s"]+))')
+_PART_PATTERN = re.compile(
+    r'(?P<minus>-)?(?:(?P<key>[A-Za-z]+):)?(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s"]+))'
+)
 
 
 @dataclass(slots=True, frozen=True)
@@ -193,7 +209,9 @@ def unfold_snippet(snippet: str, text: str) -> str:
 
 def separate_letters(text: str) -> str:
     """Part the letters of scripts without spaces by JOINT, which the tokenizer takes for a space."""
-    return _UNSPACED_LETTER.sub(lambda letter: f"{TOKEN_SEPARATOR}{letter[0]}{TOKEN_SEPARATOR}", text)
+    return _UNSPACED_LETTER.sub(
+        lambda letter: f"{TOKEN_SEPARATOR}{letter[0]}{TOKEN_SEPARATOR}", text
+    )
 
 
 def tokenize(text: str) -> list[str]:
@@ -226,7 +244,9 @@ def term_literals(word: str) -> list[str]:
 
 def phrase_literal(phrase: str) -> str:
     """The FTS5 string literal that finds `phrase` word by word, or ""."""
-    return '"' + " ".join(tokenize(separate_letters(fold(phrase)))) + '"' if tokenize(phrase) else ""
+    return (
+        '"' + " ".join(tokenize(separate_letters(fold(phrase)))) + '"' if tokenize(phrase) else ""
+    )
 
 
 def parse_query(text: str, today: date, is_typing: bool = False, language: str = "en") -> Query:
@@ -274,8 +294,13 @@ def filter_chips(text: str, today: date, language: str = "en") -> tuple[tuple[st
     for part in filters[:MAX_TIME_FILTERS]:
         remainder, position = "", 0
         for duplicate in (other for other in filters if other.text.lower() == part.text.lower()):
-            remainder, position = remainder + cleaned[position : duplicate.start] + " ", duplicate.stop
-        filter_texts.setdefault(part.text.lower(), (part.text, " ".join((remainder + cleaned[position:]).split())))
+            remainder, position = (
+                remainder + cleaned[position : duplicate.start] + " ",
+                duplicate.stop,
+            )
+        filter_texts.setdefault(
+            part.text.lower(), (part.text, " ".join((remainder + cleaned[position:]).split()))
+        )
     return tuple(filter_texts.values())
 
 
@@ -341,7 +366,9 @@ def _split_parts(query: str, today: date, language: str) -> list[_Part]:
         stop, dates = piece.end(), None
         if key in _TIME_OPERATORS:
             time_count += 1
-            for last in range(index if is_quoted else _last_plain_word(pieces, index), index - 1, -1):
+            for last in range(
+                index if is_quoted else _last_plain_word(pieces, index), index - 1, -1
+            ):
                 wording = value + query[stop : pieces[last].end()]
                 if (
                     time_count <= MAX_TIME_FILTERS
@@ -372,7 +399,9 @@ class _ParsedParts:
     """What the parts of a query came to."""
 
     bare_words: list[str] = field(default_factory=list[str])
-    not_understood: list[str] = field(default_factory=list[str])  # what stood behind operators that were not understood
+    not_understood: list[str] = field(
+        default_factory=list[str]
+    )  # what stood behind operators that were not understood
     phrases: list[str] = field(default_factory=list[str])
     excluded: list[str] = field(default_factory=list[str])
     tags: list[str] = field(default_factory=list[str])
@@ -401,7 +430,9 @@ class _ParsedParts:
             self.phrases.append(part.value)
         else:
             if part.is_incomplete:
-                hints.append(f"Nothing stands right after “{part.value}”, so it was searched as a word.")
+                hints.append(
+                    f"Nothing stands right after “{part.value}”, so it was searched as a word."
+                )
             self.bare_words.append(part.value)
 
     def restrict_dates(self, text: str, first: date | None, last: date | None) -> None:
@@ -445,7 +476,9 @@ def _build_query(parsed: _ParsedParts, hints: list[str], today: date, language: 
         remainder = re.sub(re.escape(mentioned_dates.matched), " ", question, flags=re.IGNORECASE)
         if not _without_stop_words(tokenize(remainder)):
             # Nothing but a time was asked for: then it is the time that is wanted.
-            parsed.restrict_dates(mentioned_dates.matched, mentioned_dates.start, mentioned_dates.end)
+            parsed.restrict_dates(
+                mentioned_dates.matched, mentioned_dates.start, mentioned_dates.end
+            )
             mentioned_dates, question, bare_words = None, "", []
     question = " ".join(filter(None, [question, *parsed.not_understood]))
     words = list(dict.fromkeys(_lower_words([*bare_words, *parsed.not_understood])))
@@ -531,8 +564,14 @@ def _parse_dates(key: str, text: str, today: date, language: str) -> tuple[date,
         phrase = parse_phrase(wording, today, language)
         # The phrase must be all there is: "in:garden 2024" names no time, nor does "in:2024-13".
         if phrase is not None and tokenize(phrase.matched) == tokenize(wording):
-            is_unbounded = phrase.start == date.min if key == "before" else key == "after" and phrase.end == date.max
-            return None if is_unbounded else (phrase.start, phrase.end)  # nothing is before "before 2020"
+            is_unbounded = (
+                phrase.start == date.min
+                if key == "before"
+                else key == "after" and phrase.end == date.max
+            )
+            return (
+                None if is_unbounded else (phrase.start, phrase.end)
+            )  # nothing is before "before 2020"
     return None
 
 
@@ -568,7 +607,9 @@ def fuse_scores(lexical: "Scores", dense: "Scores | None", weight: float) -> "Sc
     if dense is None:
         return word_scores
     best_cosine = float(dense.max(initial=0.0))
-    dense_scores = np.clip(dense, 0.0, None) / best_cosine if best_cosine > 0 else np.zeros_like(dense)
+    dense_scores = (
+        np.clip(dense, 0.0, None) / best_cosine if best_cosine > 0 else np.zeros_like(dense)
+    )
     return weight * word_scores + (1.0 - weight) * dense_scores
 
 
@@ -576,7 +617,8 @@ def fuse_scores(lexical: "Scores", dense: "Scores | None", weight: float) -> "Sc
 
 _FENCE = re.compile(r"^\s*(?:```|~~~).*$", re.MULTILINE)
 _LINE_START = re.compile(
-    r"^[ \t]*(?:#{1,6}[ \t]+|>[ \t]?|[-*+][ \t]+(?:\[[ xX]\][ \t]+)?|\d{1,9}[.)][ \t]+)", re.MULTILINE
+    r"^[ \t]*(?:#{1,6}[ \t]+|>[ \t]?|[-*+][ \t]+(?:\[[ xX]\][ \t]+)?|\d{1,9}[.)][ \t]+)",
+    re.MULTILINE,
 )
 _RULE = re.compile(r"^[ \t]*(?:[-*_][ \t]*){3,}$", re.MULTILINE)
 _LINK = re.compile(r"!?\[([^\[\]\n]*)\]\([^()\s]*(?:[ \t]+\"[^\"\n]*\")?\)")
@@ -584,7 +626,12 @@ _STRONG = re.compile(r"(\*{1,3}|~~)(?=\S)([^*~\n]+?)(?<=\S)\1")
 _UNDERLINED = re.compile(r"(?<!\w)(_{1,3})(?=\S)([^_\n]+?)(?<=\S)\1(?!\w)")
 _CODE = re.compile(r"`+([^`\n]+)`+")
 # In this order, each with the signs without which it is not there: to look for them is much the faster.
-_INLINE_MARKS = (("[", _LINK, r"\1"), ("`", _CODE, r"\1"), ("*~", _STRONG, r"\2"), ("_", _UNDERLINED, r"\2"))
+_INLINE_MARKS = (
+    ("[", _LINK, r"\1"),
+    ("`", _CODE, r"\1"),
+    ("*~", _STRONG, r"\2"),
+    ("_", _UNDERLINED, r"\2"),
+)
 
 SNIPPET_CHARS = 240
 

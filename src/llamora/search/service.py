@@ -17,7 +17,15 @@ from llamora.search.embed_queue import EmbedQueue
 from llamora.search.embedder import Embedder, chunk_text
 from llamora.search.index import DayCursor, Match, Matches, UserIndex
 from llamora.search.pending import PendingQueries
-from llamora.search.rank import Query, excerpt, parse_query, query_from_text, relax_query, split_marked, strip_markdown
+from llamora.search.rank import (
+    Query,
+    excerpt,
+    parse_query,
+    query_from_text,
+    relax_query,
+    split_marked,
+    strip_markdown,
+)
 from llamora.search.state import UserIndexState, is_searchable, open_entries
 from llamora.search.vectors import NOT_COMPARED
 from llamora.settings import SearchSettings
@@ -34,7 +42,9 @@ P = TypeVar("P")
 T = TypeVar("T")
 
 REFRESH_SECONDS = 0.15  # how long a query waits for what others wrote meanwhile
-BUILD_WAIT_SECONDS = 20.0  # for which a reply waits until the index is built: it may say that nothing was found
+BUILD_WAIT_SECONDS = (
+    20.0  # for which a reply waits until the index is built: it may say that nothing was found
+)
 POLL_SECONDS = 0.5  # how often is looked at what other processes wrote
 UNFINISHED_PREFIX, FINISHED_PREFIX = "…", "."  # what a noted query begins with
 MAX_OPEN_INDEXES = 32  # indexes kept at a time; the one unused for longest makes room and is built again when asked for
@@ -80,7 +90,11 @@ class SearchService:
     """One per process. Methods are for the event loop; indexing and searching run on a thread per writer."""
 
     def __init__(
-        self, db: LocalDB, embedder: Embedder, settings: SearchSettings, pending: PendingQueries | None = None
+        self,
+        db: LocalDB,
+        embedder: Embedder,
+        settings: SearchSettings,
+        pending: PendingQueries | None = None,
     ) -> None:
         self._db = db
         self._settings = settings
@@ -139,7 +153,9 @@ class SearchService:
         state.submit(state.index.put, [make_document(entry)])
         state.tags.pop(entry.id, None)
         state.tags_changed.add(entry.id)
-        state.search_counter = None  # a build may have read the entry before this was told: look again for its traces
+        state.search_counter = (
+            None  # a build may have read the entry before this was told: look again for its traces
+        )
         state.retry_at = 0.0
         self._queue.enqueue(state, [entry.id], just_written=True)
 
@@ -158,7 +174,9 @@ class SearchService:
 
     def remember_query(self, keys: Keyring, query: str, *, is_typing: bool = False) -> bytes:
         """Give a query a random name in memory, for the address of its results; every worker knows the latest."""
-        return self._pending.add(keys, (UNFINISHED_PREFIX if is_typing else FINISHED_PREFIX) + query)
+        return self._pending.add(
+            keys, (UNFINISHED_PREFIX if is_typing else FINISHED_PREFIX) + query
+        )
 
     def forget_queries(self, user_id: bytes) -> None:
         """Forget the queries that only memory knows."""
@@ -191,7 +209,11 @@ class SearchService:
         """
         parsed = parse_query(query, today, is_typing, language)
         if role is not None:
-            parsed = replace(parsed, role=role, is_impossible=parsed.is_impossible or parsed.role not in (None, role))
+            parsed = replace(
+                parsed,
+                role=role,
+                is_impossible=parsed.is_impossible or parsed.role not in (None, role),
+            )
 
         async def run_search(state: UserIndexState) -> SearchResults:
             _, query_vectors = await asyncio.gather(
@@ -200,7 +222,9 @@ class SearchService:
             allowed_ids = None
             if parsed.tags:
                 allowed_ids = await self._db.tags.entries_with_tags(keys, parsed.tags)
-            return await self._search_index(state, parsed, query_vectors, allowed_ids, limit, offset)
+            return await self._search_index(
+                state, parsed, query_vectors, allowed_ids, limit, offset
+            )
 
         return await self._with_index(keys, run_search)
 
@@ -225,19 +249,30 @@ class SearchService:
 
         async def run_search(state: UserIndexState) -> Matches:
             if not state.is_complete:
-                await self._refresh(state)  # later the watch notices what others wrote: a reply does not wait for it
+                await self._refresh(
+                    state
+                )  # later the watch notices what others wrote: a reply does not wait for it
                 if wait_for_build and not state.is_complete and state.build_task is not None:
                     await asyncio.wait([state.build_task], timeout=BUILD_WAIT_SECONDS)
             query_vectors = await self._queue.embed_query(state, parsed.semantic_text)
             return await state.run_in_thread(
-                lambda: state.index.search(parsed, query_vectors, weight, limit + len(excluded_ids), 0)
+                lambda: state.index.search(
+                    parsed, query_vectors, weight, limit + len(excluded_ids), 0
+                )
             )
 
         matches = await self._with_index(keys, run_search)
-        return tuple(match for match in matches.matches if match.entry_id not in excluded_ids)[:limit]
+        return tuple(match for match in matches.matches if match.entry_id not in excluded_ids)[
+            :limit
+        ]
 
     async def find_related(
-        self, keys: Keyring, entry: Entry, *, limit: int = 5, excluded_ids: AbstractSet[bytes] = frozenset()
+        self,
+        keys: Keyring,
+        entry: Entry,
+        *,
+        limit: int = 5,
+        excluded_ids: AbstractSet[bytes] = frozenset(),
     ) -> tuple[Hit, ...]:
         """What the writer wrote that is nearest in meaning to an entry, by the vectors that are here already.
 
@@ -253,7 +288,11 @@ class SearchService:
             )
         else:
             page = await self.find_passages(
-                keys, strip_markdown(entry.text), today=entry.day, excluded_ids=ignored_ids, limit=limit
+                keys,
+                strip_markdown(entry.text),
+                today=entry.day,
+                excluded_ids=ignored_ids,
+                limit=limit,
             )
         rows = await self._db.entries.get_sealed(state.user_id, [match.entry_id for match in page])
         query = Query() if vectors else query_from_text(strip_markdown(entry.text), entry.day)
@@ -267,7 +306,9 @@ class SearchService:
         state = self._open_index(keys)
         return await state.run_in_thread(lambda: state.index.days_of(ids))
 
-    async def days_changed_since(self, keys: Keyring, cursor: DayCursor | None) -> tuple[DayCursor, list[bytes] | None]:
+    async def days_changed_since(
+        self, keys: Keyring, cursor: DayCursor | None
+    ) -> tuple[DayCursor, list[bytes] | None]:
         """Of which entries `days_of` may say something else than at a mark, and the mark of now; None: of any."""
         state = self._open_index(keys)
         return await state.run_in_thread(lambda: state.index.days_changed_since(cursor))
@@ -276,7 +317,9 @@ class SearchService:
         """Seal the writer's index as it is into the store. False when it changed meanwhile, or is not unlocked."""
         return await self._builder.save_snapshot(user_id)
 
-    async def word_counts_by_day(self, keys: Keyring, first: date, last: date) -> tuple[dict[date, int], bool]:
+    async def word_counts_by_day(
+        self, keys: Keyring, first: date, last: date
+    ) -> tuple[dict[date, int], bool]:
         """How many words the writer wrote on each day that has any, and whether all entries are known by now.
 
         Counted as the index cuts words: what the model said and what is deleted are left out. Raises StorageError.
@@ -284,7 +327,9 @@ class SearchService:
         state = self._open_index(keys)
         await self._refresh(state)
         is_complete = state.is_complete
-        return await state.run_in_thread(lambda: state.index.word_counts_by_day(first, last)), is_complete
+        return await state.run_in_thread(
+            lambda: state.index.word_counts_by_day(first, last)
+        ), is_complete
 
     async def wait_until_idle(self, user_id: bytes) -> None:
         """Wait until all that was asked for so far is indexed, vectors too, at once. For tests and benchmarks."""
@@ -302,7 +347,9 @@ class SearchService:
         state = self._states.get(keys.user_id)
         if state is None:
             while len(self._states) >= MAX_OPEN_INDEXES:
-                self._states.popitem(last=False)[1].close()  # they are still signed in: what they asked for stays
+                self._states.popitem(last=False)[
+                    1
+                ].close()  # they are still signed in: what they asked for stays
             thread = ThreadPoolExecutor(1, "llamora-index")
             state = UserIndexState(keys, UserIndex(self._settings.hnsw_above), thread)
             self._states[keys.user_id] = state
@@ -312,7 +359,9 @@ class SearchService:
         state.keys = keys
         return state
 
-    async def _with_index(self, keys: Keyring, search: Callable[[UserIndexState], Awaitable[T]]) -> T:
+    async def _with_index(
+        self, keys: Keyring, search: Callable[[UserIndexState], Awaitable[T]]
+    ) -> T:
         """Look into the writer's index; where it is put away meanwhile for others' sake, once more."""
         try:
             return await search(self._open_index(keys))
@@ -340,7 +389,9 @@ class SearchService:
             matches = await state.run_in_thread(
                 lambda: state.index.search(query, query_vectors, weight, limit, offset, allowed_ids)
             )
-        rows = await self._db.entries.get_sealed(state.user_id, [match.entry_id for match in matches.matches])
+        rows = await self._db.entries.get_sealed(
+            state.user_id, [match.entry_id for match in matches.matches]
+        )
         hits = await state.run_in_thread(self._build_hits, state, query, matches.matches, rows)
         total = matches.total - (len(matches.matches) - len(hits))
         return SearchResults(hits, total, is_complete, query.hint, matches.is_semantic, query)
@@ -354,10 +405,16 @@ class SearchService:
             try:
                 counter = await self._db.search_version()
             except Exception as error:
-                logger.warning("the store could not be asked for changes (%s)", type(error).__name__)
+                logger.warning(
+                    "the store could not be asked for changes (%s)", type(error).__name__
+                )
                 continue
             for state in list(self._states.values()):
-                if state.build_task is not None and state.build_task.done() and state.search_counter != counter:
+                if (
+                    state.build_task is not None
+                    and state.build_task.done()
+                    and state.search_counter != counter
+                ):
                     state.build_task = asyncio.create_task(self._builder.build(state))
                 elif self._builder.should_save_snapshot(state):
                     state.save_task = asyncio.create_task(self._builder.try_save_snapshot(state))
@@ -383,22 +440,41 @@ class SearchService:
         import numpy as np
 
         mean = vectors.mean(axis=0)
-        return {self._queue.current_model(): (mean / (np.linalg.norm(mean) or 1.0)).astype(np.float32)}
+        return {
+            self._queue.current_model(): (mean / (np.linalg.norm(mean) or 1.0)).astype(np.float32)
+        }
 
     def _build_hits(
-        self, state: UserIndexState, query: Query, page: Sequence[Match], rows: Sequence[tuple[bytes, int, bytes]]
+        self,
+        state: UserIndexState,
+        query: Query,
+        page: Sequence[Match],
+        rows: Sequence[tuple[bytes, int, bytes]],
     ) -> tuple[Hit, ...]:
         opened, _ = open_entries(self._db, state.keys, rows)
         entries = {entry.id: entry for entry in opened if is_searchable(entry)}
         matches = [match for match in page if match.entry_id in entries]
         texts = [strip_markdown(entries[match.entry_id].text) for match in matches]
         hits: list[Hit] = []
-        for match, text, marked in zip(matches, texts, state.index.build_snippets(query, texts), strict=True):
+        for match, text, marked in zip(
+            matches, texts, state.index.build_snippets(query, texts), strict=True
+        ):
             entry = entries[match.entry_id]
             snippet = marked
             if not marked:
                 passages = chunk_text(text)
-                snippet = excerpt(passages[match.passage] if 0 <= match.passage < len(passages) else text)
+                snippet = excerpt(
+                    passages[match.passage] if 0 <= match.passage < len(passages) else text
+                )
             position = (entry.id, entry.day, entry.at, entry.zone)
-            hits.append(Hit(*position, entry.role, split_marked(snippet), match.score, match.cosine, match.passage))
+            hits.append(
+                Hit(
+                    *position,
+                    entry.role,
+                    split_marked(snippet),
+                    match.score,
+                    match.cosine,
+                    match.passage,
+                )
+            )
         return tuple(hits)

@@ -34,11 +34,15 @@ class UserIndexState:
     keys: Keyring
     index: UserIndex
     thread: ThreadPoolExecutor
-    revisions: dict[bytes, int] = field(default_factory=dict[bytes, int])  # every record's revision, indexed or not
+    revisions: dict[bytes, int] = field(
+        default_factory=dict[bytes, int]
+    )  # every record's revision, indexed or not
     fingerprint_weight: int = 0  # of what the records of `seen` weigh
     tags: dict[bytes, frozenset[bytes]] = field(default_factory=dict[bytes, frozenset[bytes]])
     tags_revision: int = -1  # the revision of the book of traces that `traces` were read at
-    tags_changed: set[bytes] = field(default_factory=set[bytes])  # whose traces are to be read again
+    tags_changed: set[bytes] = field(
+        default_factory=set[bytes]
+    )  # whose traces are to be read again
     unembedded: dict[bytes, None] = field(default_factory=dict[bytes, None])  # newest last
     query_vectors: OrderedDict[tuple[str, str], "Vectors"] = field(
         default_factory=OrderedDict[tuple[str, str], "Vectors"]
@@ -125,7 +129,9 @@ def is_searchable(entry: Entry) -> bool:
     return entry.deleted is None and entry.state not in ("streaming", "unreadable")
 
 
-def open_entries(db: LocalDB, keys: Keyring, rows: Sequence[tuple[bytes, int, bytes]]) -> tuple[list[Entry], int]:
+def open_entries(
+    db: LocalDB, keys: Keyring, rows: Sequence[tuple[bytes, int, bytes]]
+) -> tuple[list[Entry], int]:
     """The entries of sealed rows, and how many did not open."""
     opened: list[Entry] = []
     for entry_id, revision, sealed in rows:

@@ -12,9 +12,17 @@ if TYPE_CHECKING:
 
 NOT_COMPARED = -2.0  # the cosine of what was not compared
 GRAPH_POOL = 400  # so many nearest passages a graph is asked for
-GRAPH_M, GRAPH_EF_CONSTRUCTION, GRAPH_EF = 24, 200, 400  # M, ef_construction, ef: top-10 overlap with exact >= 0.99
-GRAPH_STEP = 100  # passages linked before the thread looks for other work: a search may wait for that long
-MEAN_SHARE = 0.3  # share of the mean of an entry's passages in its cosine; the rest is its best passage
+GRAPH_M, GRAPH_EF_CONSTRUCTION, GRAPH_EF = (
+    24,
+    200,
+    400,
+)  # M, ef_construction, ef: top-10 overlap with exact >= 0.99
+GRAPH_STEP = (
+    100  # passages linked before the thread looks for other work: a search may wait for that long
+)
+MEAN_SHARE = (
+    0.3  # share of the mean of an entry's passages in its cosine; the rest is its best passage
+)
 
 # A sketch holds the numbers of every vector along the directions in which the vectors of this journal differ most. To
 # compare them all by it reads a third of the memory, and the nearest are then compared in full.
@@ -22,7 +30,9 @@ SKETCH_MIN_ROWS = 8_192  # rows; fewer are compared in full in a millisecond or 
 SKETCH_WIDTH = 128  # directions
 SKETCH_POOL = 1_600  # so many nearest entries are compared in full: top-10 overlap with exact 0.992 of 100,000
 SKETCH_STEP = 4_096  # rows sketched before the thread looks for other work
-SKETCH_REBUILD_FACTOR = 8  # as many times more rows than the directions were found in: they are looked for anew
+SKETCH_REBUILD_FACTOR = (
+    8  # as many times more rows than the directions were found in: they are looked for anew
+)
 SKETCH_PRODUCT_ROWS = 4  # rows sketched in one product
 BLOCK_ROWS = 4_096  # rows made floats of at a time
 
@@ -59,11 +69,15 @@ class VectorIndex:
         self._owners: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
         self._first_rows: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # per slot: its first row
         self._row_counts: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # per slot: how many rows
-        self._entry_starts: Slots | None = None  # the first row of each entry, the rows of an entry stand together
+        self._entry_starts: Slots | None = (
+            None  # the first row of each entry, the rows of an entry stand together
+        )
         self._sketch: Vectors = np.zeros((0, min(dim, SKETCH_WIDTH)), dtype=np.float32)
         self._directions: Vectors | None = None  # [SKETCH_WIDTH, dim]
         self._sketched_count = 0
-        self._directions_row_count = 0  # so many rows were there when the directions were looked for
+        self._directions_row_count = (
+            0  # so many rows were there when the directions were looked for
+        )
         self._graph_above = graph_above
         self._graph: Any = None
         self._linked_count = 0
@@ -128,8 +142,13 @@ class VectorIndex:
 
         if self.row_count < SKETCH_MIN_ROWS:
             return False
-        if self._directions is None or self.row_count > SKETCH_REBUILD_FACTOR * self._directions_row_count:
-            sample = self._decode_rows(np.linspace(0, self.row_count - 1, SKETCH_MIN_ROWS).astype(np.intp))
+        if (
+            self._directions is None
+            or self.row_count > SKETCH_REBUILD_FACTOR * self._directions_row_count
+        ):
+            sample = self._decode_rows(
+                np.linspace(0, self.row_count - 1, SKETCH_MIN_ROWS).astype(np.intp)
+            )
             # In ascending order: the last directions are those in which the vectors differ most.
             _, directions = np.linalg.eigh(sample.T @ sample)
             self._directions = np.ascontiguousarray(directions[:, -SKETCH_WIDTH:].T)
@@ -183,7 +202,10 @@ class VectorIndex:
             nearest_slots = nearest_slots[nearest_slots >= 0]
         elif self._directions is not None and self._sketched_count == self.row_count:
             cosines = self._cosines_by_slot(
-                _dot_products(self._sketch[: self.row_count], _dot_products(self._directions, vector)), slot_count
+                _dot_products(
+                    self._sketch[: self.row_count], _dot_products(self._directions, vector)
+                ),
+                slot_count,
             )
             if allowed_mask is not None:
                 cosines[~allowed_mask] = NOT_COMPARED
@@ -196,7 +218,8 @@ class VectorIndex:
             cosines[:] = NOT_COMPARED
         else:
             blocks = (
-                slice(start, min(start + BLOCK_ROWS, self.row_count)) for start in range(0, self.row_count, BLOCK_ROWS)
+                slice(start, min(start + BLOCK_ROWS, self.row_count))
+                for start in range(0, self.row_count, BLOCK_ROWS)
             )
             return self._cosines_by_slot(
                 np.concatenate([self._row_cosines(rows, vector) for rows in blocks]), slot_count
@@ -212,12 +235,15 @@ class VectorIndex:
         if not len(self._row_counts):
             return cosines
         present = np.flatnonzero(
-            (slots < len(self._row_counts)) & (self._row_counts[np.minimum(slots, len(self._row_counts) - 1)] > 0)
+            (slots < len(self._row_counts))
+            & (self._row_counts[np.minimum(slots, len(self._row_counts) - 1)] > 0)
         )
         if len(present):
             counts = self._row_counts[slots[present]]
             starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-            rows = np.arange(int(counts.sum())) + np.repeat(self._first_rows[slots[present]] - starts, counts)
+            rows = np.arange(int(counts.sum())) + np.repeat(
+                self._first_rows[slots[present]] - starts, counts
+            )
             cosines[present] = _blend_cosines(self._row_cosines(rows, vector), starts)
         return cosines
 
@@ -226,7 +252,9 @@ class VectorIndex:
         if not self.has_vectors(slot):
             return -1
         first = int(self._first_rows[slot])
-        return int(self._row_cosines(slice(first, first + int(self._row_counts[slot])), vector).argmax())
+        return int(
+            self._row_cosines(slice(first, first + int(self._row_counts[slot])), vector).argmax()
+        )
 
     def vectors_of(self, slot: int) -> "Vectors":
         """The vectors of an entry, [passages, dim]; none when it has none."""
@@ -235,7 +263,9 @@ class VectorIndex:
         first, count = int(self._first_rows[slot]), int(self._row_counts[slot])
         return self._decode_rows(slice(first, first + count))
 
-    def iter_blocks(self) -> "Iterator[tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]]":
+    def iter_blocks(
+        self,
+    ) -> "Iterator[tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]]":
         """All rows in turn, BLOCK at a time: owners, scales and codes."""
         for start in range(0, self.row_count, BLOCK_ROWS):
             end = min(self.row_count, start + BLOCK_ROWS)
@@ -249,14 +279,20 @@ class VectorIndex:
 
         first, last = self.row_count, self.row_count + len(owners)
         self._reserve_rows(last)
-        self._codes[first:last], self._scales[first:last], self._owners[first:last] = codes, scales, owners
+        self._codes[first:last], self._scales[first:last], self._owners[first:last] = (
+            codes,
+            scales,
+            owners,
+        )
         self.row_count = last
         self.removed_count += int((owners < 0).sum())
         used_rows = np.flatnonzero(owners >= 0)
         if len(used_rows):
             self._first_rows = grow_array(self._first_rows, int(owners.max()) + 1)
             self._row_counts = grow_array(self._row_counts, int(owners.max()) + 1)
-            slots, offsets, counts = np.unique(owners[used_rows], return_index=True, return_counts=True)
+            slots, offsets, counts = np.unique(
+                owners[used_rows], return_index=True, return_counts=True
+            )
             is_new = self._row_counts[slots] == 0  # the rows of an entry may lie in two blocks
             self._first_rows[slots[is_new]] = first + used_rows[offsets[is_new]]
             self._row_counts[slots] += counts.astype(np.int32)
@@ -293,7 +329,9 @@ class VectorIndex:
         self._sketch[rows][aligned:] = vectors[aligned:] @ self._directions.T
         self._sketched_count = last
 
-    def _cosines_by_slot(self, cosines: "NDArray[np.float32]", slot_count: int) -> "NDArray[np.float32]":
+    def _cosines_by_slot(
+        self, cosines: "NDArray[np.float32]", slot_count: int
+    ) -> "NDArray[np.float32]":
         """Per slot the likeness that the cosines of all rows make."""
         import numpy as np
 
@@ -333,7 +371,9 @@ def _blend_cosines(cosines: "NDArray[np.float32]", starts: "Slots") -> "NDArray[
 
     counts = np.diff(np.append(starts, len(cosines)))
     means = np.add.reduceat(cosines, starts) / counts
-    return ((1 - MEAN_SHARE) * np.maximum.reduceat(cosines, starts) + MEAN_SHARE * means).astype(np.float32)
+    return ((1 - MEAN_SHARE) * np.maximum.reduceat(cosines, starts) + MEAN_SHARE * means).astype(
+        np.float32
+    )
 
 
 def _create_graph(dim: int, size: int) -> Any:
@@ -343,6 +383,8 @@ def _create_graph(dim: int, size: int) -> Any:
     except ImportError:
         return None
     graph: Any = hnswlib.Index(space="ip", dim=dim)
-    graph.init_index(max_elements=max(size + size // 4, 1024), ef_construction=GRAPH_EF_CONSTRUCTION, M=GRAPH_M)
+    graph.init_index(
+        max_elements=max(size + size // 4, 1024), ef_construction=GRAPH_EF_CONSTRUCTION, M=GRAPH_M
+    )
     graph.set_ef(GRAPH_EF)
     return graph
