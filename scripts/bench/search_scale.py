@@ -29,8 +29,8 @@ from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.persistence.entries import Entry
 from llamora.persistence.vectors import EntryVectors
 from llamora.search.embedder import CHUNKING_VERSION, PACKAGED_DIM, PACKAGED_MODEL, chunk_text
-from llamora.search.rank import STOP_WORDS, strip_markdown
 from llamora.settings import load_settings
+from llamora.text import STOP_WORDS, strip_markdown
 from tests.server_process import HttpUser, Server
 
 PASSPHRASE = "correct horse battery staple 42"

@@ -1,14 +1,27 @@
-"""Normal forms of text, in time that grows with its length and not with its square; its language; errors in words."""
+"""Normal forms of text, its language and everyday words, tag names, and where an error came from.
+
+What is done to a text takes time in proportion to its length, never to its square.
+"""
 
 import re
 import unicodedata
 from collections.abc import Iterator
 from typing import Literal
 
+Role = Literal["me", "reply"]
+"""The author of a text: the user, or the model."""
+
 MAX_COMBINING_MARKS = 30  # Stream-Safe Text Format, Unicode Standard Annex #15, section 13
 # Neither letter, digit nor space, and beyond Latin: wherever more than that many marks stand in a row, this finds them.
 # The range comes first: it settles most letters, and to look for it costs half as much as to ask what a letter is.
 _MARK_RUN = re.compile(rf"[^\x00-\u02ff\w\s]{{{MAX_COMBINING_MARKS + 1},}}")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+def normalize(text: str) -> str:
+    """Return text as it is indexed and searched: NFC, without control characters or lone surrogates."""
+    clean = text.encode("utf-8", "replace").decode()
+    return normal_form("NFC", _CONTROL.sub(" ", clean))
 
 
 def normal_form(form: Literal["NFC", "NFKC", "NFKD"], text: str) -> str:
@@ -30,11 +43,36 @@ def _trim_marks(run: "re.Match[str]") -> str:
     return "".join(letters)
 
 
+# -- Markdown ------------------------------------------------------------------------------------------
+
+_FENCE = re.compile(r"^\s*(?:```|~~~).*$", re.MULTILINE)
+_LINE_START = re.compile(
+    r"^[ \t]*(?:#{1,6}[ \t]+|>[ \t]?|[-*+][ \t]+(?:\[[ xX]\][ \t]+)?|\d{1,9}[.)][ \t]+)", re.MULTILINE
+)
+_RULE = re.compile(r"^[ \t]*(?:[-*_][ \t]*){3,}$", re.MULTILINE)
+_LINK = re.compile(r"!?\[([^\[\]\n]*)\]\([^()\s]*(?:[ \t]+\"[^\"\n]*\")?\)")
+_STRONG = re.compile(r"(\*{1,3}|~~)(?=\S)([^*~\n]+?)(?<=\S)\1")
+_UNDERLINED = re.compile(r"(?<!\w)(_{1,3})(?=\S)([^_\n]+?)(?<=\S)\1(?!\w)")
+_CODE = re.compile(r"`+([^`\n]+)`+")
+# Applied in this order. The signs that a pattern needs are looked for first, which is far faster.
+_INLINE_MARKS = (("[", _LINK, r"\1"), ("`", _CODE, r"\1"), ("*~", _STRONG, r"\2"), ("_", _UNDERLINED, r"\2"))
+
+
+def strip_markdown(text: str) -> str:
+    """Return the text of simple Markdown without its marks; what is not clearly a mark stays."""
+    stripped = _RULE.sub("", _FENCE.sub("", normalize(text)))
+    stripped = _LINE_START.sub("", _LINE_START.sub("", stripped))
+    for signs, pattern, replacement in _INLINE_MARKS:
+        if any(sign in stripped for sign in signs):
+            stripped = pattern.sub(replacement, stripped)
+    return stripped
+
+
 # -- languages -----------------------------------------------------------------------------------------
 
 _GERMAN_WORDS = frozenset(
-    "und ich nicht der die das ist mit ein eine war habe hat auf zu den dem es im am wir mir mich sie er noch auch "
-    "wieder heute von für aber wie bin".split()
+    "und ich nicht der die das ist mit ein eine war habe hat auf zu den dem es im am wir mir mich "
+    "sie er noch auch wieder heute von für aber wie bin".split()
 )
 _ENGLISH_WORDS = frozenset(
     "and i not the is with a was have had on to it in at we me my she he of again today from for but how am be".split()
@@ -47,6 +85,44 @@ def detect_language(text: str) -> Literal["en", "de"]:
     is_german = sum(word in _GERMAN_WORDS for word in words) > sum(word in _ENGLISH_WORDS for word in words)
     return "de" if is_german else "en"
 
+
+# -- everyday words ------------------------------------------------------------------------------------
+
+# English function words and question words, and what an apostrophe leaves behind: they say how a question is asked,
+# not what it is about. A question of nothing else is searched as it stands.
+STOP_WORDS = frozenset(
+    "a about am an and any are as at be been being but by can could d did do does doing for from "
+    "had has have having he her hers him his how i if in into is it its ll m me mine my of on or "
+    "our ours re s shall she should so some t than that the their theirs them then there these "
+    "they this those to us ve was we were what when where which who whom whose why will with "
+    "would you your yours".split()
+)
+# English and German words of every diary, which say nothing of what an entry is about.
+COMMON_WORDS = frozenset(
+    "about after again all almost also always another any anything away back because been before "
+    "being better both came come comes could day days did done down each early else enough even "
+    "evening every everything few first found full gave get give given gone good got great had "
+    "half hand hard having here himself home hour hours however into just keep kept knew know "
+    "known last late least left less let like little long look looked made make makes making many "
+    "may maybe mind more morning most much must myself near never new next night nor not nothing "
+    "now off often once one only other others out over own part people perhaps place put quite "
+    "rather really said same saw say says see seem seems sent set several since small something "
+    "sometimes soon still such sure take taken tell thence thing things think this though thought "
+    "three through thus time times today together told tomorrow too took two under until upon "
+    "very want wanted way week weeks well went whole within without word words work year years "
+    "yesterday yet aber alle alles also auch auf aus bei bin bis bist dann das dass dem den der "
+    "des die dies diese doch dort durch ein eine einem einen einer etwas euch für ganz gegen "
+    "gehen habe haben hat hatte heute hier ich ihm ihn ihr immer ist jetzt kann kein keine können "
+    "mal man mehr mein meine mich mir mit morgen muss nach nicht nichts noch nun nur oder schon "
+    "sehr sein seine sich sie sind über und uns unter viel vom von vor war waren was weil wenn "
+    "wie wieder wir wird wurde zum zur".split()
+)
+# Words of asking and remembering: "have I really never written about it before" is about "it".
+QUESTION_WORDS = frozenset(
+    "again already always anything before ever happened last mention mentioned much never often "
+    "once really remember said say something tell think thought told too very wrote write written "
+    "yet".split()
+)
 
 # -- the names of traces -------------------------------------------------------------------------------
 

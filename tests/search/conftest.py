@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from llamora.persistence.entries import Entry, Role
+from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.users import User
 from llamora.search.embedder import Embedder
 from llamora.search.service import SearchResults, SearchService
 from llamora.settings import EmbeddingSettings, SearchSettings, resource
+from llamora.text import Role
 from llamora.vault.keys import Keyring, NewKeys, create_keys, open_keyring
 from llamora.vault.slots import Argon2Params
 

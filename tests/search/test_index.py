@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from llamora.search import index as module
 from llamora.search.index import Document, UserIndex
-from llamora.search.rank import MATCH_START, MATCH_STOP, normalize, parse_query
+from llamora.search.rank import MATCH_START, MATCH_STOP, parse_query
 from llamora.search.vectors import VectorIndex
+from llamora.text import normalize
 
 TODAY = date(2026, 11, 20)
 

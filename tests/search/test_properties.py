@@ -12,8 +12,9 @@ import pytest
 
 from llamora.persistence.entries import Entry
 from llamora.search.embedder import Embedder
-from llamora.search.rank import MAX_QUERY, normalize
+from llamora.search.rank import MAX_QUERY
 from llamora.settings import EmbeddingSettings
+from llamora.text import normalize
 from llamora.vault.keys import Keyring
 from tests.search.conftest import TODAY, Desk
 

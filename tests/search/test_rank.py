@@ -17,8 +17,8 @@ from llamora.search.rank import (
     query_from_text,
     relax_query,
     split_marked,
-    strip_markdown,
 )
+from llamora.text import strip_markdown
 
 TODAY = date(2026, 11, 20)
 

@@ -27,9 +27,8 @@ from llamora.app.services.container import EXTENSION, AppLifecycle, AppServices,
 from llamora.journal.accounts import AccountError
 from llamora.journal.profile import zone_or_utc
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision, StorageError
-from llamora.search.rank import strip_markdown
 from llamora.settings import Settings, load_settings, resource
-from llamora.text import error_location
+from llamora.text import error_location, strip_markdown
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import KeyringClosed
 

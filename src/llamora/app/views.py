@@ -25,8 +25,9 @@ from llamora.llm.client import is_loopback
 from llamora.llm.model import Model
 from llamora.persistence.connection import NotFound
 from llamora.persistence.drafts import Draft, answer_draft_key, edit_draft_key
-from llamora.persistence.entries import Entry, Receipt, Role, State
+from llamora.persistence.entries import Entry, Receipt, State
 from llamora.persistence.summaries import StoredSummary
+from llamora.text import Role
 from llamora.vault.keys import Keyring
 
 

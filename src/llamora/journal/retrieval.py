@@ -12,9 +12,10 @@ from llamora.journal.tags import Tags
 from llamora.persistence.entries import UsedPassage
 from llamora.persistence.local_db import LocalDB
 from llamora.search.embedder import chunk_text
-from llamora.search.rank import STOP_WORDS, normalize, strip_markdown, term_literals, tokenize
+from llamora.search.rank import term_literals, tokenize
 from llamora.search.service import SearchService
 from llamora.search.vectors import NOT_COMPARED
+from llamora.text import QUESTION_WORDS, STOP_WORDS, normalize, strip_markdown
 from llamora.vault.keys import Keyring
 
 MAX_PASSAGES = 6
@@ -29,11 +30,6 @@ MIN_COSINE = 0.4  # cosine
 MIN_COSINE_AND_WORD_SHARE = (0.25, 0.5)  # cosine, and share of the question's words
 MIN_WORD_SHARE_OR_COUNT = (0.5, 4)  # where meaning is not compared: share of the words, or so many
 
-# Words of asking and remembering: "have I really never written about it before" is about it.
-_QUESTION_WORDS = frozenset(
-    "again already always anything before ever happened last mention mentioned much never often once really remember "
-    "said say something tell think thought told too very wrote write written yet".split()
-)
 _SUFFIX = re.compile(r"(?<=\w{3})(?:'s|’s|ies|ing|ed|es|s|e|y)$")
 
 
@@ -150,7 +146,7 @@ def excerpt(text: str, passage_index: int, question_words: AbstractSet[str]) -> 
 
 def content_words(text: str) -> set[str]:
     """The words of a text that say what it is about, without their endings."""
-    words = [word.lower() for word in tokenize(normalize(text)) if word.lower() not in STOP_WORDS | _QUESTION_WORDS]
+    words = [word.lower() for word in tokenize(normalize(text)) if word.lower() not in STOP_WORDS | QUESTION_WORDS]
     return {_SUFFIX.sub("", term.strip('"')) for word in words for term in term_literals(word)}
 
 

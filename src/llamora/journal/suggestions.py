@@ -20,9 +20,8 @@ from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.tag_changes import tag_hash
-from llamora.search.rank import STOP_WORDS, strip_markdown
 from llamora.search.service import SearchService
-from llamora.text import is_emoji, tag_key, tag_name
+from llamora.text import COMMON_WORDS, STOP_WORDS, is_emoji, strip_markdown, tag_key, tag_name
 from llamora.vault.keys import Keyring
 
 MAX_SUGGESTIONS = 6  # suggestions for an entry
@@ -37,23 +36,6 @@ NEAREST_ENTRIES = 5  # entries whose traces are looked at
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _URL = re.compile(r"\w{1,20}://\S+|www\.\S+")
 _SENTENCE_START = re.compile(r"(?:^|[.!?:…]\s+|\n\s*)[\"“„‘'(]*$")
-# Words that stand in every diary and say nothing of what an entry is about.
-_COMMON_WORDS = frozenset(
-    "about after again all almost also always another any anything away back because been before being better "
-    "both came come comes could day days did done down each early else enough even evening every everything few "
-    "first found full gave get give given gone good got great had half hand hard having here himself home hour "
-    "hours however into just keep kept knew know known last late least left less let like little long look looked "
-    "made make makes making many may maybe mind more morning most much must myself near never new next night nor "
-    "not nothing now off often once one only other others out over own part people perhaps place put quite rather "
-    "really said same saw say says see seem seems sent set several since small something sometimes soon still "
-    "such sure take taken tell thence thing things think this though thought three through thus time times today "
-    "together told tomorrow too took two under until upon very want wanted way week weeks well went whole within "
-    "without word words work year years yesterday yet aber alle alles also auch auf aus bei bin bis bist dann das "
-    "dass dem den der des die dies diese doch dort durch ein eine einem einen einer etwas euch für ganz gegen "
-    "gehen habe haben hat hatte heute hier ich ihm ihn ihr immer ist jetzt kann kein keine können mal man mehr "
-    "mein meine mich mir mit morgen muss nach nicht nichts noch nun nur oder schon sehr sein seine sich sie sind "
-    "über und uns unter viel vom von vor war waren was weil wenn wie wieder wir wird wurde zum zur".split()
-)
 
 
 # The form of the model's answer.
@@ -245,7 +227,7 @@ def extract_keywords(text: str, limit: int) -> list[str]:
     for position, match in enumerate(_WORD.finditer(text)):
         word = match[0].removesuffix("'s").removesuffix("’s")
         lower = word.lower()
-        if (len(word) < 3 and word.isascii()) or lower in STOP_WORDS or lower in _COMMON_WORDS or len(word) > 30:
+        if (len(word) < 3 and word.isascii()) or lower in STOP_WORDS or lower in COMMON_WORDS or len(word) > 30:
             continue
         starts_sentence = _SENTENCE_START.search(text, max(0, match.start() - 12), match.start()) is not None
         is_name = word[0].isupper() and not starts_sentence

@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from llamora.llm.client import Message, ModelClient, ModelError, estimate_tokens
+from llamora.text import Role
 
 if TYPE_CHECKING:
     from llamora.settings import LlmSettings
-
-Role = Literal["me", "reply"]
 
 PROMPT_VERSION: Final = "2"
 """Changes with every change of the shipped templates or of the way they are filled."""

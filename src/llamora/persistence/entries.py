@@ -18,12 +18,12 @@ from llamora.persistence.connection import (
     Transaction,
 )
 from llamora.persistence.schema import DAY_HASH, ENTRIES
+from llamora.text import Role
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
 
-Role = Literal["me", "reply"]
 State = Literal["done", "streaming", "stopped", "failed", "unreadable"]
 UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST_INSTANT = datetime(9999, 12, 31, tzinfo=UTC)

@@ -15,7 +15,6 @@ from llamora.search.bm25 import Posting, PostingCache, phrase_match
 from llamora.search.rank import (
     MATCH_START,
     MATCH_STOP,
-    STOP_WORDS,
     TOKEN_SEPARATOR,
     Query,
     fold,
@@ -24,6 +23,7 @@ from llamora.search.rank import (
     term_literals,
     unfold_snippet,
 )
+from llamora.text import STOP_WORDS
 
 if TYPE_CHECKING:
     import numpy as np

@@ -24,11 +24,11 @@ from llamora.search.rank import (
     fold,
     fuse_scores,
     lexical_weight,
-    normalize,
     phrase_literal,
     separate_letters,
 )
 from llamora.search.vectors import NOT_COMPARED, VectorIndex, grow_array
+from llamora.text import normalize
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,18 +7,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from llamora.dates import DateRange, UnknownDay, parse_day, parse_phrase
-from llamora.text import detect_language, normal_form
+from llamora.text import STOP_WORDS, Role, detect_language, normalize
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Scores = NDArray[np.float64]
-
-Role = Literal["me", "reply"]
 
 MAX_QUERY = 2000  # letters; a longer question is cut, with a hint
 MAX_TERMS = 64  # words and phrases; every one costs a look into the index
@@ -46,16 +44,6 @@ MATCH_START, MATCH_STOP, TOKEN_SEPARATOR = (
     "\x02",
     "\x1f",
 )  # marks of a match, and what parts letters of a script without spaces
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-
-# English function words and question words, and what an apostrophe leaves behind: they say how a question is asked,
-# not what it is about. A question of nothing else is searched as it stands.
-STOP_WORDS = frozenset(
-    "a about am an and any are as at be been being but by can could d did do does doing for from had has have having "
-    "he her hers him his how i if in into is it its ll m me mine my of on or our ours re s shall she should so some t "
-    "than that the their theirs them then there these they this those to us ve was we were what when where which who "
-    "whom whose why will with would you your yours".split()
-)
 
 # Letters of scripts written without spaces, and Hangul, whose words take endings: each is a token of its own, and
 # two in a row are what a word is found by (as in Lucene's CJKAnalyzer).
@@ -154,12 +142,6 @@ class Query:
 _LENGTH_CHANGING = re.compile(
     f"[{''.join(chr(code) for code, new in _FOLD_TABLE.items() if isinstance(new, str) and len(new) != 1)}]"
 )
-
-
-def normalize(text: str) -> str:
-    """Text as it is indexed and searched: NFC, without control characters or lone surrogates."""
-    clean = text.encode("utf-8", "replace").decode()
-    return normal_form("NFC", _CONTROL.sub(" ", clean))
 
 
 def fold(text: str) -> str:
@@ -615,35 +597,7 @@ def fuse_scores(lexical: "Scores", dense: "Scores | None", weight: float) -> "Sc
 
 # --- Snippets -----------------------------------------------------------------------------------
 
-_FENCE = re.compile(r"^\s*(?:```|~~~).*$", re.MULTILINE)
-_LINE_START = re.compile(
-    r"^[ \t]*(?:#{1,6}[ \t]+|>[ \t]?|[-*+][ \t]+(?:\[[ xX]\][ \t]+)?|\d{1,9}[.)][ \t]+)",
-    re.MULTILINE,
-)
-_RULE = re.compile(r"^[ \t]*(?:[-*_][ \t]*){3,}$", re.MULTILINE)
-_LINK = re.compile(r"!?\[([^\[\]\n]*)\]\([^()\s]*(?:[ \t]+\"[^\"\n]*\")?\)")
-_STRONG = re.compile(r"(\*{1,3}|~~)(?=\S)([^*~\n]+?)(?<=\S)\1")
-_UNDERLINED = re.compile(r"(?<!\w)(_{1,3})(?=\S)([^_\n]+?)(?<=\S)\1(?!\w)")
-_CODE = re.compile(r"`+([^`\n]+)`+")
-# In this order, each with the signs without which it is not there: to look for them is much the faster.
-_INLINE_MARKS = (
-    ("[", _LINK, r"\1"),
-    ("`", _CODE, r"\1"),
-    ("*~", _STRONG, r"\2"),
-    ("_", _UNDERLINED, r"\2"),
-)
-
 SNIPPET_CHARS = 240
-
-
-def strip_markdown(text: str) -> str:
-    """The text of simple Markdown without its marks. What is not clearly a mark stays."""
-    stripped = _RULE.sub("", _FENCE.sub("", normalize(text)))
-    stripped = _LINE_START.sub("", _LINE_START.sub("", stripped))
-    for signs, pattern, replacement in _INLINE_MARKS:
-        if any(sign in stripped for sign in signs):
-            stripped = pattern.sub(replacement, stripped)
-    return stripped
 
 
 def split_marked(marked: str) -> tuple[tuple[str, bool], ...]:

@@ -10,7 +10,7 @@ from datetime import date, datetime
 from logging import getLogger
 from typing import TYPE_CHECKING, TypeVar
 
-from llamora.persistence.entries import Entry, Role
+from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.search.builder import IndexBuilder, make_document
 from llamora.search.embed_queue import EmbedQueue
@@ -24,11 +24,11 @@ from llamora.search.rank import (
     query_from_text,
     relax_query,
     split_marked,
-    strip_markdown,
 )
 from llamora.search.state import UserIndexState, is_searchable, open_entries
 from llamora.search.vectors import NOT_COMPARED
 from llamora.settings import SearchSettings
+from llamora.text import Role, strip_markdown
 from llamora.vault.keys import Keyring, KeyringClosed
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from llamora.journal.entries import EntryError
 from llamora.journal.tags import Tag, TagError, Tags
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import NotFound
-from llamora.search.rank import excerpt, strip_markdown
-from llamora.text import tag_key, tag_name
+from llamora.search.rank import excerpt
+from llamora.text import strip_markdown, tag_key, tag_name
 from llamora.vault.keys import Keyring
 
 blueprint = Blueprint("tags", __name__)
