@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamora.text import MAX_COMBINING_MARKS, detect_language, normal_form
+from llamora.text import MAX_COMBINING_MARKS, detect_language, normal_form, strip_markdown
 
 
 @given(st.text(max_size=200))
@@ -40,3 +40,8 @@ def test_long_rows_of_emoji_and_signs_stay() -> None:
 )
 def test_the_language_of_a_text(text: str, language: str) -> None:
     assert detect_language(text) == language
+
+
+def test_simple_markdown_loses_its_marks() -> None:
+    text = "# Head\n\n> - [ ] *one* **two** `three` [four](https://example.org) snake_case 2 * 3\n\n---\n1. five"
+    assert " ".join(strip_markdown(text).split()) == "Head one two three four snake_case 2 * 3 five"

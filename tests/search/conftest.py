@@ -14,13 +14,21 @@ from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.users import User
 from llamora.search.embedder import Embedder
+from llamora.search.index import UserIndex
 from llamora.search.service import SearchResults, SearchService
 from llamora.settings import EmbeddingSettings, SearchSettings, resource
 from llamora.text import Role
 from llamora.vault.keys import Keyring, NewKeys, create_keys, open_keyring
 from llamora.vault.slots import Argon2Params
+from tests.search.documents import TODAY
 
-TODAY = date(2026, 11, 20)
+
+@pytest.fixture
+def index() -> Iterator[UserIndex]:
+    """An index that compares all vectors."""
+    made = UserIndex(graph_above=10**9)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

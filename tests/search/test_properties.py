@@ -12,7 +12,7 @@ import pytest
 
 from llamora.persistence.entries import Entry
 from llamora.search.embedder import Embedder
-from llamora.search.rank import MAX_QUERY
+from llamora.search.query import MAX_QUERY
 from llamora.settings import EmbeddingSettings
 from llamora.text import normalize
 from llamora.vault.keys import Keyring

@@ -21,7 +21,7 @@ from llamora.search.builder import IndexBuilder
 from llamora.search.embedder import Embedder
 from llamora.search.fulltext import TOKENIZER
 from llamora.search.index import Document, UserIndex
-from llamora.search.rank import parse_query, query_from_text
+from llamora.search.query import parse_query, query_from_text
 from llamora.search.snapshot import FORMAT, SnapshotReader, UnusableSnapshot
 from llamora.settings import EmbeddingSettings
 from tests.search.conftest import TODAY, Desk
@@ -255,7 +255,7 @@ async def test_traces_are_searched_and_filter(desk: Desk) -> None:
     await desk.search("anything")
     await desk.service.wait_until_idle(desk.keys.user_id)
     index = desk.service._states[desk.keys.user_id].index
-    assert index.search(parse_query("waterwheel", TODAY), {}, 0.5, 5, 0).total == 0
+    assert index.ranker.search(parse_query("waterwheel", TODAY), {}, 0.5, 5, 0).total == 0
     assert set(await desk.search_ids("walked")) == {marked.id, plain.id}
 
 

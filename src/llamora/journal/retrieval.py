@@ -12,8 +12,8 @@ from llamora.journal.tags import Tags
 from llamora.persistence.entries import UsedPassage
 from llamora.persistence.local_db import LocalDB
 from llamora.search.embedder import chunk_text
-from llamora.search.rank import term_literals, tokenize
 from llamora.search.service import SearchService
+from llamora.search.tokens import term_literals, tokenize
 from llamora.search.vectors import NOT_COMPARED
 from llamora.text import QUESTION_WORDS, STOP_WORDS, normalize, strip_markdown
 from llamora.vault.keys import Keyring

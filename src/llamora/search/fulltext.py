@@ -1,6 +1,7 @@
-"""The words of one writer: FTS5 tables in memory that cut, stem and store them, and the postings read from them.
+"""Store and find words by FTS5, in memory, and read its postings into arrays.
 
-Outside `persistence` the only place that opens SQLite: `:memory:` only.
+FTS5 cuts and stems them. This is the only module outside `persistence` that opens SQLite, and it
+opens `:memory:` only.
 """
 
 import json
@@ -12,56 +13,34 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from llamora.search.bm25 import Posting, PostingCache, phrase_match
-from llamora.search.rank import (
-    MATCH_START,
-    MATCH_STOP,
-    TOKEN_SEPARATOR,
-    Query,
-    fold,
-    phrase_literal,
-    separate_letters,
-    term_literals,
-    unfold_snippet,
-)
+from llamora.search.query import Query
+from llamora.search.scratch import Scratch
+from llamora.search.tokens import match_literals, term_literals
 from llamora.text import STOP_WORDS
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Slots = NDArray[np.intp]
-    Mask = NDArray[np.bool_]
+    from llamora.search.arrays import Mask, Slots
 
 FulltextRow = tuple[int, str, str]
-"""What is indexed of an entry: its slot, its date and traces, its text; both as `rank` folds and spaces them."""
+"""The slot of an entry, its date and tags, its text; both texts folded and spaced by `tokens`."""
 
 BASE_TOKENIZER = "unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
 TOKENIZER = f"porter {BASE_TOKENIZER}"
-SNIPPET_TOKENS = 40  # about 240 letters; SQLite allows 64
-SEGMENT_CHARS = 3000  # characters; a snippet of that many takes under a millisecond
-SEGMENT_OVERLAP_CHARS = 300  # so that a phrase over the edge is whole in one of two
-MAX_FORM_ENTRIES = (
-    2_000  # entries; a word that so many hold as it is written is not looked up for all of them
-)
-PHRASE_CHECK_LIMIT = 64  # so many candidates of a phrase are looked at one by one
-COMPRESS_ABOVE_CHARS = 1_000  # letters
-BULK_ROWS = (
-    32  # from so many new entries on, cached postings are read again instead of brought along
-)
-PREFETCH_MIN_ENTRIES = (
-    5_000  # entries; below, no word is so common that reading its posting is felt
-)
-COMMON_TERM_SHARE = (
-    0.02  # a word in more than this part of all entries has its posting read before it is asked for
-)
-PREFETCH_SCAN_TERMS = 500  # words looked through for that before the thread looks for other work
+MAX_FORM_ENTRIES = 2_000  # a word that more entries hold as it is typed is not looked up in all
+PHRASE_CHECK_LIMIT = 64  # candidates of a phrase that are checked one by one
+COMPRESS_ABOVE_CHARS = 1_000  # shorter texts gain little
+BULK_ROWS = 32  # from so many new entries on, postings are read again rather than extended
+BULK_CHARS = 100_000  # the same, by the length of their texts
+PREFETCH_MIN_ENTRIES = 5_000  # below, no posting takes long to read
+COMMON_TERM_SHARE = 0.02  # postings of words in more entries than that are read ahead
+PREFETCH_SCAN_TERMS = 500  # words examined for that in one step
 MAX_CACHED_STEMS = 4096
-MAX_COMPLETIONS = 16  # words that a prefix is taken for, where it is none of a stem
+MAX_COMPLETIONS = 16  # words that a prefix which begins no stem may stand for
+MERGE_PAGES = 64  # FTS5 pages written in one merge step: some 20 ms
 MERGE_SQL = {
-    table: f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)"
-    for table in ("words", "forms")
-}  # noqa: S608
-MERGE_PAGES = 64  # of FTS5, written in one step of purging: some 20 ms
+    "words": "INSERT INTO words (words, rank) VALUES ('merge', ?)",
+    "forms": "INSERT INTO forms (forms, rank) VALUES ('merge', ?)",
+}
 
 POSTING_SQL = (
     "SELECT group_concat(CASE col WHEN 'body' THEN doc - 1 END),"
@@ -71,11 +50,11 @@ POSTING_SQL = (
 
 
 class FulltextIndex:
-    """Words by slot. All methods are for one thread, that of the index which it belongs to.
+    """Index words by slot. All methods are for one thread, the index's own.
 
-    A slot's row in the FTS5 tables is `slot + 1`. They keep no text ("contentless"), but to take an entry out of them
-    FTS5 needs its text again, so that lies beside them, compressed. Postings may hold slots that were removed since:
-    `live` tells which were not.
+    The row of a slot is `slot + 1`. The FTS5 tables keep no text ("contentless"), but need it to
+    remove an entry, so it lies beside them, compressed. Postings may name slots that were removed
+    since, which the mask `live` leaves out.
     """
 
     def __init__(self) -> None:
@@ -83,9 +62,10 @@ class FulltextIndex:
         self._db.execute(
             f'CREATE VIRTUAL TABLE words USING fts5(about, body, content="", tokenize="{TOKENIZER}")'
         )
-        # The words as they are written, beside their stems: "busying" is one word among thousands of "business".
+        # Words as typed, beside their stems: "busying" has the stem of thousands of "business".
         self._db.execute(
-            f'CREATE VIRTUAL TABLE forms USING fts5(body, content="", detail=none, columnsize=0, tokenize="{BASE_TOKENIZER}")'
+            'CREATE VIRTUAL TABLE forms USING fts5(body, content="", detail=none, columnsize=0,'
+            f' tokenize="{BASE_TOKENIZER}")'
         )
         self._db.execute(
             "CREATE TABLE texts (id INTEGER PRIMARY KEY, about TEXT NOT NULL, body NOT NULL)"
@@ -98,21 +78,15 @@ class FulltextIndex:
             for terms in self._stem_literals([f'"{word}"' for word in STOP_WORDS])
             for term in terms
         }
-        self._merge_started: dict[
-            str, bool
-        ] = {}  # tables with words that are only marked as gone; whether purging began
-        self._last_scanned_term: str | None = (
-            ""  # the last word looked at for being common; None: all were
-        )
+        # By table with words that are only marked as deleted: whether merging has begun.
+        self._merge_started: dict[str, bool] = {}
+        self._last_scanned_term: str | None = ""  # by `prefetch`; None: all were
 
     def _create_views(self) -> None:
         self._db.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, words, instance)")
         self._db.execute("CREATE VIRTUAL TABLE temp.spelt USING fts5vocab(main, forms, row)")
         self._db.execute("CREATE VIRTUAL TABLE temp.counts USING fts5vocab(main, words, row)")
-        self._db.execute(
-            f'CREATE VIRTUAL TABLE temp.shown USING fts5(about, body, tokenize="{TOKENIZER}")'
-        )
-        self._db.execute("CREATE VIRTUAL TABLE temp.cut USING fts5vocab(temp, shown, instance)")
+        self._scratch = Scratch(self._db, TOKENIZER)
 
     def close(self) -> None:
         """Forget everything."""
@@ -121,7 +95,7 @@ class FulltextIndex:
 
     @contextmanager
     def transaction(self) -> Generator[None]:
-        """Do all changes of the block, or none when it raises."""
+        """Make all changes of the block, or none when it raises."""
         self._db.execute("BEGIN")
         try:
             yield
@@ -132,7 +106,7 @@ class FulltextIndex:
             raise
 
     def add(self, rows: Sequence[FulltextRow]) -> list[int]:
-        """Index entries in free slots, inside `changing`; returns how many words each has."""
+        """Index entries in free slots, inside `transaction`; return the length of each in tokens."""
         numbered = [(slot + 1, about, body) for slot, about, body in rows]
         self._db.executemany("INSERT INTO words (rowid, about, body) VALUES (?, ?, ?)", numbered)
         self._db.executemany(
@@ -149,18 +123,18 @@ class FulltextIndex:
         return [sum(_decode_varints(size)) for size in docsizes]
 
     def update_postings(self, rows: Sequence[FulltextRow]) -> None:
-        """After `changing`: tell cached postings what was added, or forget them where reading them again is cheaper."""
+        """Bring cached postings up to date with added rows, after `transaction`."""
         if not len(self._postings) or not rows:
             return
-        if len(rows) > BULK_ROWS or sum(len(body) for _, _, body in rows) > 100_000:
+        if len(rows) > BULK_ROWS or sum(len(body) for _, _, body in rows) > BULK_CHARS:
             self._postings.clear()
             self._last_scanned_term = ""
             return
         for row, about, body in rows:
-            self._postings.add(row, self._tokenize([(about, body)])[0])
+            self._postings.add(row, self._scratch.tokenize([(about, body)])[0])
 
     def remove(self, slot: int) -> None:
-        """Take an entry out, inside `changing`."""
+        """Take an entry out, inside `transaction`."""
         about, body = self.get_text(slot)
         self._db.execute(
             "INSERT INTO words (words, rowid, about, body) VALUES ('delete', ?, ?, ?)",
@@ -173,14 +147,14 @@ class FulltextIndex:
         self._db.execute("DELETE FROM texts WHERE id=?", (slot + 1,))
 
     def get_text(self, slot: int) -> tuple[str, str]:
-        """What was indexed of an entry: its date and traces, its text."""
+        """Return what was indexed of an entry: its date and tags, its text."""
         metadata, body = self._db.execute(
             "SELECT about, body FROM texts WHERE id=?", (slot + 1,)
         ).fetchone()
         return metadata, _decompress(body)
 
     def get_bodies(self, slots: Sequence[int]) -> dict[int, str]:
-        """The texts of entries, of those that are here."""
+        """Return the texts of those slots that are in use."""
         statement = (
             "SELECT id - 1, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
         )
@@ -188,7 +162,7 @@ class FulltextIndex:
         return {slot: _decompress(body) for slot, body in rows}
 
     def body_word_counts(self, slots: Sequence[int]) -> dict[int, int]:
-        """How many words the texts of entries have, without their dates and traces."""
+        """Return the words in the texts of entries, without their dates and tags."""
         statement = (
             "SELECT id - 1, sz FROM words_docsize WHERE id IN (SELECT value + 1 FROM json_each(?))"
         )
@@ -199,17 +173,18 @@ class FulltextIndex:
 
     @property
     def has_postings(self) -> bool:
-        """Whether there are postings that may hold what was removed since."""
+        """Return whether cached postings may name slots that were removed since."""
         return bool(len(self._postings))
 
     def clear_postings(self) -> None:
-        """Read postings again when they are asked for."""
+        """Forget cached postings, to read them again when needed."""
         self._postings.clear()
 
     def merge_step(self) -> bool:
-        """Take a step towards having no word in memory that no entry holds. True while there is more to do.
+        """Do one step of removing words that no entry holds; return whether there is more to do.
 
-        FTS5 only marks what is deleted, until it merges (https://www.sqlite.org/fts5.html#the_merge_command).
+        FTS5 only marks what is deleted until it merges
+        (https://www.sqlite.org/fts5.html#the_merge_command).
         """
         for table, has_begun in list(self._merge_started.items()):
             changes_before = self._db.total_changes
@@ -222,7 +197,7 @@ class FulltextIndex:
         return False
 
     def prefetch(self, entry_count: int) -> bool:
-        """Read the posting of one more word that is common among so many entries. True while there may be more."""
+        """Read the posting of one more common word; return whether there may be more."""
         if self._last_scanned_term is None or entry_count < PREFETCH_MIN_ENTRIES:
             return False
         rows = self._db.execute(
@@ -241,18 +216,18 @@ class FulltextIndex:
         return self._last_scanned_term is not None
 
     def serialize(self) -> bytes:
-        """All of it, as `restore` takes it."""
+        """Return the tables as bytes, for `restore`."""
         return self._db.serialize()
 
     def restore(self, image: "memoryview | bytes") -> None:
-        """Be as another was at its `image`. Raises sqlite3.Error for a damaged one."""
+        """Load what `serialize` returned. Raises sqlite3.Error when it is damaged."""
         self._db.close()
         self._db = _open_memory_db()
         self._db.deserialize(image)
         self._create_views()
 
     def posting(self, literal: str) -> Posting | None:
-        """What an FTS5 string literal finds."""
+        """Return the posting of an FTS5 string literal, None for one without a word."""
         import numpy as np
 
         (terms,) = self._stem_literals([literal])
@@ -264,7 +239,7 @@ class FulltextIndex:
         return Posting(slots, np.zeros_like(slots), slots[:0])
 
     def matching_slots(self, literal: str, live: "Mask") -> "Slots":
-        """The live slots that an FTS5 string literal finds."""
+        """Return the live slots that an FTS5 string literal finds."""
         import numpy as np
 
         posting = self.posting(literal)
@@ -272,9 +247,9 @@ class FulltextIndex:
         return slots[live[slots]]
 
     def literals(self, query: Query, live: "Mask") -> list[str]:
-        """What a query's words and phrases are found by. Where no stem begins as a prefix does, words that do."""
+        """Return the literals that find a query's terms; a prefix of no stem becomes whole words."""
         unique: dict[str, None] = {}
-        for literal in _match_literals(query.terms):
+        for literal in match_literals(query.terms):
             is_unfinished = literal.endswith("*") and not len(self.matching_slots(literal, live))
             unique.update(
                 dict.fromkeys((is_unfinished and self._complete_prefix(literal)) or [literal])
@@ -282,7 +257,10 @@ class FulltextIndex:
         return list(unique)
 
     def exact_form_slots(self, word: str) -> "Slots | None":
-        """The slots that hold a word as it is written; None for one of several tokens, or in more than RARE_FORM."""
+        """Return the slots that hold a word as typed.
+
+        None for a word of several tokens, or that more than MAX_FORM_ENTRIES hold.
+        """
         import numpy as np
 
         literals = term_literals(word)
@@ -299,62 +277,12 @@ class FulltextIndex:
         )
 
     def build_snippets(self, query: Query, texts: Sequence[str], live: "Mask") -> list[str]:
-        """Per text the stretch that matches best, with START and STOP around each match; "" where none matches."""
+        """Return the best matching part of each text, matches marked; "" where none matches."""
         expression = " OR ".join(self.literals(query, live))
-        snippets = [""] * len(texts)
-        if not expression:
-            return snippets
-        self._db.execute("BEGIN")
-        try:
-            # FTS5 takes time by the square of the matches for a snippet, so a long text goes in by stretches and
-            # only the best of them is looked at.
-            rows = [
-                (i, segment) for i, text in enumerate(texts) for segment in _split_segments(text)
-            ]
-            self._db.executemany(
-                "INSERT INTO temp.shown (rowid, body) VALUES (?, ?)",
-                [(row, separate_letters(fold(segment))) for row, (_, segment) in enumerate(rows)],
-            )
-            best: dict[int, int] = {}
-            ranked: list[tuple[int]] = self._db.execute(
-                "SELECT rowid FROM shown WHERE shown MATCH ? ORDER BY rank", (expression,)
-            ).fetchall()
-            for (row,) in ranked:
-                best.setdefault(rows[row][0], row)
-            for text, row in best.items():
-                (marked,) = self._db.execute(
-                    "SELECT snippet(shown, 1, ?, ?, '…', ?) FROM shown WHERE shown MATCH ? AND rowid=?",
-                    (MATCH_START, MATCH_STOP, SNIPPET_TOKENS, expression, row),
-                ).fetchone()
-                marked, segment = marked.replace(TOKEN_SEPARATOR, ""), rows[row][1]
-                snippets[text] = marked if segment.isascii() else unfold_snippet(marked, segment)
-        finally:
-            self._db.execute("ROLLBACK")
-        return snippets
-
-    # --- Inside
-
-    def _tokenize(self, texts: Sequence[tuple[str, str]]) -> list[list[tuple[str, bool, int]]]:
-        """The tokens of texts as FTS5 cuts and stems them: (term, whether in the body, its number)."""
-        tokens: list[list[tuple[str, bool, int]]] = [[] for _ in texts]
-        self._db.execute("BEGIN")
-        try:
-            self._db.executemany(
-                "INSERT INTO temp.shown (rowid, about, body) VALUES (?, ?, ?)",
-                [(row, about, body) for row, (about, body) in enumerate(texts)],
-            )
-            rows: Iterable[tuple[str, int, str, int]] = self._db.execute(
-                "SELECT term, doc, col, offset FROM temp.cut"
-            )
-            for term, row, column, position in rows:
-                if term:  # of a mark without a letter nothing is left
-                    tokens[row] += [(term, column == "body", position)]
-        finally:
-            self._db.execute("ROLLBACK")
-        return tokens
+        return self._scratch.build_snippets(expression, texts) if expression else [""] * len(texts)
 
     def _stem_literals(self, literals: Sequence[str]) -> list[list[str]]:
-        """The stems of FTS5 string literals, in order; that of a prefix ends in `*`."""
+        """Return the stems of each FTS5 string literal, in order; that of a prefix ends in `*`."""
         uncached = [literal for literal in literals if literal not in self._stems]
         if uncached:
             if len(self._stems) > MAX_CACHED_STEMS:
@@ -362,7 +290,7 @@ class FulltextIndex:
                 uncached = list(literals)
             for literal, tokens in zip(
                 uncached,
-                self._tokenize([("", literal.strip('*"')) for literal in uncached]),
+                self._scratch.tokenize([("", literal.strip('*"')) for literal in uncached]),
                 strict=True,
             ):
                 terms = [term for term, _, _ in sorted(tokens, key=lambda token: token[2])]
@@ -372,7 +300,7 @@ class FulltextIndex:
         return [self._stems[literal] for literal in literals]
 
     def _read_posting(self, term: str) -> Posting:
-        """The posting of a term, read in one step of SQLite, which holds no other thread up."""
+        # One statement, during which SQLite lets other threads run.
         import numpy as np
 
         if term.endswith("*"):
@@ -383,7 +311,7 @@ class FulltextIndex:
         return Posting(*(np.fromstring(text or "", dtype=np.int32, sep=",") for text in row))
 
     def _phrase_slots(self, terms: Sequence[str], literal: str) -> "Slots":
-        """The slots that hold the words of a literal one after the other: its rarer words say where to look."""
+        """Return the slots that hold a phrase, found by its rarer words."""
         import numpy as np
 
         positioned = [
@@ -407,35 +335,26 @@ class FulltextIndex:
         )
 
     def _query_slots(self, literal: str) -> "Slots":
-        """The slots that FTS5 finds for a literal."""
         import numpy as np
 
         rows = self._db.execute("SELECT rowid - 1 FROM words WHERE words MATCH ?", (literal,))
         return np.array([row[0] for row in rows], dtype=np.intp)
 
     def _verify_slots(self, literal: str, slots: "Slots") -> "Slots":
-        """Those of a few slots that FTS5 finds for a literal when it is shown their texts alone."""
+        """Return those of a few slots whose texts FTS5 finds for a literal."""
         import numpy as np
 
         statement = (
-            "SELECT id, about, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
+            "SELECT id - 1, about, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
         )
         texts = self._db.execute(statement, (json.dumps(slots.tolist()),)).fetchall()
-        self._db.execute("BEGIN")
-        try:
-            self._db.executemany(
-                "INSERT INTO temp.shown (rowid, about, body) VALUES (?, ?, ?)",
-                [(row, about, _decompress(body)) for row, about, body in texts],
-            )
-            rows = self._db.execute(
-                "SELECT rowid - 1 FROM temp.shown WHERE shown MATCH ?", (literal,)
-            ).fetchall()
-        finally:
-            self._db.execute("ROLLBACK")
-        return np.array([row[0] for row in rows], dtype=np.intp)
+        found = self._scratch.find(
+            literal, ((about, _decompress(body)) for _, about, body in texts)
+        )
+        return np.array([texts[row][0] for row in found], dtype=np.intp)
 
     def _complete_prefix(self, literal: str) -> list[str]:
-        """Words that begin as a literal does: "busyin*" is no beginning of the stem "busi", but of "busying"."""
+        """Return words that a prefix begins: "busyin*" begins no stem ("busi"), but "busying"."""
         letters = unicodedata.normalize("NFD", literal.strip('*"').lower())
         prefix = "".join(letter for letter in letters if not unicodedata.combining(letter))
         rows = self._db.execute(
@@ -452,17 +371,7 @@ def _open_memory_db() -> sqlite3.Connection:
     return connection
 
 
-def _split_segments(text: str) -> list[str]:
-    """A text in overlapping stretches."""
-    last = max(len(text) - SEGMENT_OVERLAP_CHARS, 1)
-    return [
-        text[start : start + SEGMENT_CHARS]
-        for start in range(0, last, SEGMENT_CHARS - SEGMENT_OVERLAP_CHARS)
-    ]
-
-
 def _compress(body: str) -> str | bytes:
-    """A text as it is kept: a long one compressed, for a short one that gains little and takes long."""
     return zlib.compress(body.encode(), 1) if len(body) > COMPRESS_ABOVE_CHARS else body
 
 
@@ -471,18 +380,10 @@ def _decompress(stored: str | bytes) -> str:
 
 
 def _decode_varints(blob: bytes) -> Iterable[int]:
-    """The integers of an FTS5 docsize record: one for each column, as SQLite writes varints."""
+    # An FTS5 docsize record holds an integer for each column, as SQLite's varints.
     value = 0
     for byte in blob:
         value = value << 7 | byte & 0x7F
         if byte < 0x80:
             yield value
             value = 0
-
-
-def _match_literals(terms: Iterable[str]) -> list[str]:
-    """The literals of which one must match, each once."""
-    literals: list[str] = []
-    for term in terms:
-        literals += [phrase_literal(term)] if " " in term else term_literals(term)
-    return list(dict.fromkeys(filter(None, literals)))

@@ -15,16 +15,11 @@ from llamora.persistence.local_db import LocalDB
 from llamora.search.builder import IndexBuilder, make_document
 from llamora.search.embed_queue import EmbedQueue
 from llamora.search.embedder import Embedder, chunk_text
-from llamora.search.index import DayCursor, Match, Matches, UserIndex
+from llamora.search.index import DayCursor, UserIndex
 from llamora.search.pending import PendingQueries
-from llamora.search.rank import (
-    Query,
-    excerpt,
-    parse_query,
-    query_from_text,
-    relax_query,
-    split_marked,
-)
+from llamora.search.query import Query, parse_query, query_from_text, relax_query
+from llamora.search.ranking import Match, Matches
+from llamora.search.snippets import excerpt, split_marked
 from llamora.search.state import UserIndexState, is_searchable, open_entries
 from llamora.search.vectors import NOT_COMPARED
 from llamora.settings import SearchSettings
@@ -256,7 +251,7 @@ class SearchService:
                     await asyncio.wait([state.build_task], timeout=BUILD_WAIT_SECONDS)
             query_vectors = await self._queue.embed_query(state, parsed.semantic_text)
             return await state.run_in_thread(
-                lambda: state.index.search(
+                lambda: state.index.ranker.search(
                     parsed, query_vectors, weight, limit + len(excluded_ids), 0
                 )
             )
@@ -284,7 +279,7 @@ class SearchService:
         vectors = await state.run_in_thread(self._mean_vector, state, entry.id)
         if vectors:
             page: Sequence[Match] = await state.run_in_thread(
-                lambda: state.index.find_nearest(vectors, limit, ignored_ids)
+                lambda: state.index.ranker.find_nearest(vectors, limit, ignored_ids)
             )
         else:
             page = await self.find_passages(
@@ -382,12 +377,16 @@ class SearchService:
         weight = self._settings.lexical_weight
         is_complete = state.is_complete
         matches: Matches = await state.run_in_thread(
-            lambda: state.index.search(query, query_vectors, weight, limit, offset, allowed_ids)
+            lambda: state.index.ranker.search(
+                query, query_vectors, weight, limit, offset, allowed_ids
+            )
         )
         if not matches.total and query.phrases and not query.is_impossible:
             query = relax_query(query)
             matches = await state.run_in_thread(
-                lambda: state.index.search(query, query_vectors, weight, limit, offset, allowed_ids)
+                lambda: state.index.ranker.search(
+                    query, query_vectors, weight, limit, offset, allowed_ids
+                )
             )
         rows = await self._db.entries.get_sealed(
             state.user_id, [match.entry_id for match in matches.matches]

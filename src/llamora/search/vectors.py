@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from llamora.search.arrays import grow_array
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Vectors = NDArray[np.float32]
-    Slots = NDArray[np.intp]
+    from llamora.search.arrays import Slots, Vectors
 
 NOT_COMPARED = -2.0  # the cosine of what was not compared
 GRAPH_POOL = 400  # so many nearest passages a graph is asked for
@@ -35,19 +36,6 @@ SKETCH_REBUILD_FACTOR = (
 )
 SKETCH_PRODUCT_ROWS = 4  # rows sketched in one product
 BLOCK_ROWS = 4_096  # rows made floats of at a time
-
-
-def grow_array(array: Any, size: int, fill: float = 0) -> Any:
-    """`array` with room for `size` rows: geometric growth keeps adding cheap."""
-    import numpy as np
-
-    if size <= len(array):
-        return array
-    shape = (max(size, len(array) + len(array) // 2, 256), *array.shape[1:])
-    # Memory that was never written to is not taken from the machine.
-    larger = np.full(shape, fill, dtype=array.dtype) if fill else np.zeros(shape, dtype=array.dtype)
-    larger[: len(array)] = array
-    return larger
 
 
 class VectorIndex:

@@ -27,7 +27,7 @@ from llamora.journal.years import list_on_this_day
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StorageError
 from llamora.persistence.drafts import day_draft_key
-from llamora.search.rank import excerpt
+from llamora.search.snippets import excerpt
 from llamora.text import strip_markdown
 from llamora.vault.keys import Keyring
 

@@ -27,8 +27,9 @@ from llamora.app.services.container import get_services
 from llamora.dates import utc_now
 from llamora.journal.citations import redact_erased
 from llamora.persistence.connection import NotFound, StorageError
-from llamora.search.rank import MAX_QUERY, Query, excerpt, filter_chips
+from llamora.search.query import MAX_QUERY, Query, filter_chips
 from llamora.search.service import Hit
+from llamora.search.snippets import excerpt
 from llamora.text import Role, strip_markdown
 
 blueprint = Blueprint("search", __name__)

@@ -26,7 +26,7 @@ from llamora.journal.entries import EntryError
 from llamora.journal.tags import Tag, TagError, Tags
 from llamora.llm.client import ModelError
 from llamora.persistence.connection import NotFound
-from llamora.search.rank import excerpt
+from llamora.search.snippets import excerpt
 from llamora.text import strip_markdown, tag_key, tag_name
 from llamora.vault.keys import Keyring
 

@@ -1,24 +1,10 @@
 from datetime import date
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamora.search.rank import (
-    MATCH_START,
-    MATCH_STOP,
-    MAX_QUERY,
-    Query,
-    excerpt,
-    filter_chips,
-    fuse_scores,
-    parse_query,
-    query_from_text,
-    relax_query,
-    split_marked,
-)
-from llamora.text import strip_markdown
+from llamora.search.query import MAX_QUERY, Query, filter_chips, parse_query, query_from_text, relax_query
 
 TODAY = date(2026, 11, 20)
 
@@ -190,42 +176,6 @@ def test_relaxed_phrases_are_words() -> None:
     assert query.phrases == ()
     assert query.words == ("tea", "green", "cup")
     assert query.hint
-
-
-def test_fusion_is_between_nothing_and_one_and_follows_the_weight() -> None:
-    lexical, dense = np.array([4.0, 2.0, 0.0]), np.array([-0.1, 0.4, 0.8])
-    scores = fuse_scores(lexical, dense, 0.5)
-    assert scores == pytest.approx([0.5, 0.5, 0.5])
-    assert fuse_scores(lexical, dense, 1.0) == pytest.approx([1, 0.5, 0])
-    assert fuse_scores(lexical, None, 0.5) == pytest.approx([1, 0.5, 0])
-    assert fuse_scores(np.zeros(3), np.zeros(3), 0.5) == pytest.approx([0, 0, 0])
-
-
-def test_simple_markdown_loses_its_marks() -> None:
-    text = "# Head\n\n> - [ ] *one* **two** `three` [four](https://example.org) snake_case 2 * 3\n\n---\n1. five"
-    assert " ".join(strip_markdown(text).split()) == "Head one two three four snake_case 2 * 3 five"
-
-
-@given(st.text(max_size=500))
-def test_plain_and_opening_take_anything(text: str) -> None:
-    assert len(excerpt(strip_markdown(text))) <= 241
-
-
-@given(st.lists(st.tuples(st.text(alphabet="ab c<", min_size=1, max_size=8), st.booleans()), max_size=8))
-def test_pieces_keep_every_letter(parts: list[tuple[str, bool]]) -> None:
-    marked = "".join(f"{MATCH_START}{text}{MATCH_STOP}" if mark else text for text, mark in parts)
-    found = split_marked(marked)
-    squeezed = "".join("".join(text for text, _ in parts).split())
-    assert "".join("".join(text for text, _ in found).split()) == squeezed
-    assert all(text for text, _ in found)
-
-
-def test_marks_are_told_apart() -> None:
-    assert split_marked(f"the {MATCH_START}red{MATCH_STOP}  house") == (
-        ("the ", False),
-        ("red", True),
-        (" house", False),
-    )
 
 
 def test_a_question_is_asked_of_its_days_in_english_and_in_german() -> None:

@@ -1,0 +1,142 @@
+import random
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamora.search.index import UserIndex
+from llamora.search.query import parse_query
+from llamora.search.snippets import MATCH_START, MATCH_STOP
+from llamora.text import normalize
+from tests.search.documents import TODAY, document, found
+
+
+def test_words_are_found_by_stem_and_without_diacritics(index: UserIndex) -> None:
+    index.put([document(1, "We were running to the café"), document(2, "Nothing here"), document(3, "Über Ängste")])
+    for query in ("run", "cafe", "CAFÉ", "caf*"):
+        assert found(index, query) == [1]
+    assert found(index, "uber") == [3]
+
+
+@pytest.mark.parametrize(
+    ("text", "queries"),
+    [
+        ("今日は良い天気ですね", ["天気", "良い天気", '"天気です"', "気"]),
+        ("我今天去了北京大学", ["北京", "大学", "北京大学"]),
+        ("วันนี้อากาศดีมาก", ["อากาศ", '"อากาศดี"']),
+        ("학교에서 친구를 만났다", ["학교", "친구"]),
+        ("आज मौसम अच्छा है", ["मौसम", "अच्छा"]),
+        ("Сегодня шёл снег", ["снег", "ШЁЛ"]),
+        ("היום ירד גשם", ["גשם"]),
+    ],
+)
+def test_every_script_is_found(index: UserIndex, text: str, queries: list[str]) -> None:
+    index.put([document(1, text), document(2, "other words"), document(3, "東京 ソウル 서울 กรุงเทพ")])
+    for query in queries:
+        assert found(index, query)[:1] == [1], query
+
+
+@pytest.mark.parametrize(
+    ("written", "typed"),
+    [
+        ("Die Straße ist naß", "strasse"),
+        ("In der Bahnhofstrasse", "bahnhofstraße"),
+        ("J'ai le cœur brisé", '"coeur brise"'),
+        ("Le coeur est là", "cœur"),
+        ("Wir fuhren nach Łódź", "lodz"),
+        ("Sommer in København", "kobenhavn"),
+        ("Сегодня шёл снег", "шел"),
+        ("Все ели мед", "мёд"),
+        ("Ήπια έναν καφές", "ΚΑΦΕΣ"),
+        ("שָׁלוֹם לכולם", "שלום"),
+        ("ذهبتُ إلى المَدرسة", "المدرسه"),
+        ("ｆｕｌｌ ｗｉｄｔｈ", "width"),
+        ("Die Änderung über Nacht", "anderung uber"),
+        ("un nin\u0303o pequen\u0303o", "niño"),
+    ],
+)
+def test_each_way_to_write_a_letter_finds_the_others(index: UserIndex, written: str, typed: str) -> None:
+    index.put([document(1, f"Long before that. {written}, she said."), document(2, "other words")])
+    assert found(index, typed) == [1]
+    (shown,) = index.build_snippets(parse_query(typed, TODAY), [f"Long before that. {written}, she said."])
+    marked = "".join(re.findall(f"{MATCH_START}([^{MATCH_STOP}]*){MATCH_STOP}", shown))
+    assert marked
+    assert set(marked) <= set(written)  # the letters are the writer's
+    assert written in shown.replace(MATCH_START, "").replace(MATCH_STOP, "")
+
+
+@given(
+    st.lists(
+        st.sampled_from(["œuvre", "Straße", "the", "łódź", "天気", "שָׁלוֹם", "…", "…ß", "x", "\n", "😀", "ﬃ", "e\u0301"]),
+        max_size=200,
+    ),
+    st.sampled_from(["oeuvre", "strasse", "lodz the", "天気", "שלום", "x"]),
+)
+def test_a_snippet_is_a_piece_of_the_text_itself(words: list[str], asked: str) -> None:
+    index = UserIndex(graph_above=10**9)
+    text = normalize(" ".join(words))
+    (shown,) = index.build_snippets(parse_query(asked, TODAY), [text])
+    index.close()
+    bare = shown.replace(MATCH_START, "").replace(MATCH_STOP, "")
+    assert any(piece in text for piece in (bare, bare[1:], bare[:-1], bare[1:-1]))
+    assert bool(shown) == (MATCH_START in shown)
+
+
+def test_snippets_mark_what_matches(index: UserIndex) -> None:
+    query = parse_query("running 天気", TODAY)
+    long = "word " * 200 + "she runs fast" + " word" * 200
+    first, second, third = index.build_snippets(query, [long, "no match", "今日は天気"])
+    assert "she \x01runs\x02 fast" in first
+    assert len(first) < 400
+    assert second == ""
+    assert "".join(third.split("\x01")).replace("\x02", "") == "今日は天気"
+    assert index.build_snippets(query, ["no"]) == [""]
+
+
+def test_phrases_are_found_by_where_their_words_stand(index: UserIndex) -> None:
+    rng = random.Random(3)
+    words = ["heron", "otter", "weir", "the", "was", "of", "moss"]
+    texts = {n: " ".join(rng.choices(words, k=rng.randint(1, 40))) for n in range(1, 200)}
+    index.put([document(n, text) for n, text in texts.items()])
+    for _ in range(200):
+        phrase = " ".join(rng.choices(words, k=rng.randint(2, 4)))
+        expected = sorted(n for n, text in texts.items() if f" {phrase} " in f" {text} ")
+        assert sorted(found(index, f'"{phrase}"', 300)) == expected, phrase
+    assert len(found(index, '"20 November 2026"', 300)) == len(texts)  # the date stands beside the text
+
+
+@pytest.mark.parametrize("typed", ["runnin", "RUNNI", "happines", "cafeter", "naïvet", "busyin"])
+def test_what_is_typed_is_found_before_its_last_letter(index: UserIndex, typed: str) -> None:
+    text = "Running in happiness to the cafétéria of naivety, busying myself"
+    index.put([document(1, text), document(2, "nothing of all that")])
+    query = parse_query(typed, TODAY, is_typing=True)
+    assert [match.entry_id[-1] for match in index.ranker.search(query, {}, 0.5, 5, 0).matches] == [1]
+    assert MATCH_START in index.build_snippets(query, [text])[0]
+
+
+def test_postings_that_are_kept_follow_what_is_written_edited_and_dropped(index: UserIndex) -> None:
+    rng = random.Random(2)
+    texts: dict[int, str] = {}
+    for step in range(300):
+        number = rng.randint(1, 40)
+        if rng.random() < 0.3:
+            index.drop([number.to_bytes(16, "big")])
+            texts.pop(number, None)
+        else:
+            texts[number] = " ".join(rng.choices(["heron", "otter", "weir", "rain", "moss"], k=rng.randint(1, 60)))
+            index.put([document(number, texts[number], revision=step + 1)])
+        word = rng.choice(["heron", "otter", "weir", "rain", "moss"])
+        assert sorted(found(index, word, 100)) == sorted(n for n, text in texts.items() if word in text), step
+        phrase = f"{word} rain"
+        assert sorted(found(index, f'"{phrase}"', 100)) == sorted(n for n, t in texts.items() if phrase in t), step
+
+
+def test_the_best_stretch_of_a_very_long_text_is_shown(index: UserIndex) -> None:
+    # A megabyte in which the words of the question are everywhere, and all of them in one place.
+    filler = "The quick brown cat sleeps all day. "
+    text = filler * 15_000 + "Here the quick fox met a weasel. " + filler * 15_000
+    (marked,) = index.build_snippets(parse_query("quick fox weasel", TODAY), [text])
+    assert f"{MATCH_START}fox{MATCH_STOP}" in marked
+    assert f"{MATCH_START}weasel{MATCH_STOP}" in marked
+    assert len(marked) < 1000
