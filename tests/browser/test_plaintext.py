@@ -39,9 +39,9 @@ BROWSER_STAYS_SECONDS = 15  # Chromium writes its profile in its own time
 # first entry on and at once, where a thousand entries and some quiet are waited for otherwise.
 LEAKING = """
 import sys
-from llamora.search import builder
+from llamora.search import snapshot_store
 from llamora.vault.keys import Keyring
-builder.SNAPSHOT_FROM, builder.SNAPSHOT_QUIET = 1, 0.0
+snapshot_store.SNAPSHOT_MIN_ENTRIES, snapshot_store.SNAPSHOT_QUIET_SECONDS = 1, 0.0
 table_off, sealing = sys.argv.pop(1), Keyring.seal
 def seal(self, purpose, table, column, record_id, revision, plaintext):
     if table == table_off:

@@ -15,7 +15,8 @@ from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.users import User
 from llamora.search.embedder import Embedder
 from llamora.search.index import UserIndex
-from llamora.search.service import SearchResults, SearchService
+from llamora.search.results import SearchResults
+from llamora.search.service import SearchService
 from llamora.settings import EmbeddingSettings, SearchSettings, resource
 from llamora.text import Role
 from llamora.vault.keys import Keyring, NewKeys, create_keys, open_keyring

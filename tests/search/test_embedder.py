@@ -5,15 +5,12 @@ import socket
 import subprocess
 import sys
 import threading
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from llamora.search.embedder import CHUNK_CHARS, CHUNK_WORDS, Embedder, EmbedderUnavailable, chunk_text, is_intact
+from llamora.search.embedder import Embedder, EmbedderUnavailable
 from llamora.settings import EmbeddingSettings
 
 
@@ -36,32 +33,6 @@ async def test_a_vector_does_not_depend_on_its_batch(embedder: Embedder) -> None
 
 async def test_text_that_is_no_utf8_is_embedded(embedder: Embedder) -> None:
     assert np.isfinite(await embedder.embed_passages(["\ud800 lone", "\x00", "😀"])).all()
-
-
-@given(st.text(alphabet=st.sampled_from("ab .!?\n。今日"), max_size=3000))
-def test_chunks_lose_no_word_and_stay_short(text: str) -> None:
-    found = chunk_text(text)
-    assert all(passage.strip() for passage in found)
-    assert set(" ".join(text.split())) - set(" ".join(found)) <= {" "}
-    for passage in found:
-        assert len(passage.split()) <= CHUNK_WORDS
-        assert len(passage) <= CHUNK_CHARS + 1
-    joined = iter("".join("".join(passage.split()) for passage in found))
-    # Every letter is there, in order; what overlaps comes twice.
-    assert all(letter in joined for letter in "".join(text.split()))
-
-
-def test_chunks_overlap_by_whole_sentences() -> None:
-    sentences = [f"Sentence number {number} has exactly seven words." for number in range(30)]
-    found = chunk_text(" ".join(sentences))
-    assert len(found) > 1
-    for before, after in pairwise(found):
-        assert after.startswith("Sentence number")
-        assert after.split(". ")[0] in before
-
-
-def test_no_text_gives_no_passage() -> None:
-    assert chunk_text("") == chunk_text(" \n\t") == []
 
 
 async def test_a_model_that_is_not_there_is_a_state_not_an_error(
@@ -100,23 +71,6 @@ async def test_a_hub_model_that_is_not_cached_fails_without_a_request(
     assert embedder.state == "failed"
     assert asked == []
     await embedder.close()
-
-
-async def test_a_damaged_cache_is_built_again(cache: Path, embedder: Embedder, tmp_path: Path) -> None:
-    built = next((cache / "models").glob("minilm-*"))
-    folder = tmp_path / "models" / built.name
-    folder.mkdir(parents=True)
-    for file in built.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes()[: 1000 if file.name == "weights.bin" else None])
-    assert is_intact(built)
-    assert not is_intact(folder)
-    again = Embedder(EmbeddingSettings(), tmp_path)
-    await again.warm_up()
-    assert again.is_ready
-    assert is_intact(folder)
-    assert [path.name for path in (tmp_path / "models").iterdir()] == [built.name]
-    assert await again.embed_query("the same") @ await embedder.embed_query("the same") == pytest.approx(1, abs=1e-5)
-    await again.close()
 
 
 async def test_close_ends_the_thread_and_the_use(cache: Path) -> None:
@@ -170,7 +124,8 @@ async def test_a_question_waits_for_no_passage_and_passages_make_way(
 
 def test_heavy_parts_are_not_imported_before_they_are_needed() -> None:
     code = (
-        "import sys, json; from llamora.search.embedder import Embedder; from llamora.search.service import SearchService;"
+        "import sys, json; from llamora.search.embedder import Embedder;"
+        "from llamora.search.service import SearchService;"
         "print(json.dumps([m for m in ('numpy', 'fastembed', 'onnxruntime', 'onnx', 'hnswlib') if m in sys.modules]))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout

@@ -16,7 +16,7 @@ from llamora.search import embed_queue
 from llamora.search import service as module
 from llamora.search.embedder import Embedder
 from llamora.search.pending import BUFFER_BYTES, SLOTS, PendingQueries
-from llamora.search.query import MAX_QUERY
+from llamora.search.query import MAX_QUERY, parse_query
 from llamora.search.service import SearchService
 from llamora.settings import EmbeddingSettings, SearchSettings
 from llamora.vault.keys import KeyringClosed
@@ -99,7 +99,7 @@ async def test_an_index_is_built_from_the_store_and_dropped_at_lock(desk: Desk) 
     assert desk.keys.user_id not in desk.service._states
     user.thread.shutdown(wait=True)
     with pytest.raises(sqlite3.ProgrammingError):
-        user.index.ranker.search(module.parse_query("snow", TODAY), {}, 0.5, 1, 0)
+        user.index.ranker.search(parse_query("snow", TODAY), {}, 0.5, 1, 0)
     await desk.wait_ready()
     assert await desk.search_ids("snow") == [entry.id]
     assert await desk.search_ids("winter weather") == [entry.id]

@@ -179,8 +179,8 @@ async def test_a_snapshot_shows_nothing_in_the_file(desk: Desk) -> None:
 
 
 async def test_a_snapshot_is_written_when_it_is_quiet(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_MIN_ENTRIES", 3)
-    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("llamora.search.snapshot_store.SNAPSHOT_MIN_ENTRIES", 3)
+    monkeypatch.setattr("llamora.search.snapshot_store.SNAPSHOT_QUIET_SECONDS", 0.0)
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     for number in range(4):
         await desk.write(f"entry {number}")
@@ -191,9 +191,9 @@ async def test_a_snapshot_is_written_when_it_is_quiet(desk: Desk, monkeypatch: p
 
 
 async def test_a_snapshot_that_an_erasure_took_is_written_anew(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_MIN_ENTRIES", 3)
-    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_QUIET_SECONDS", 0.0)
-    monkeypatch.setattr("llamora.search.builder.SNAPSHOT_CHANGED_SHARE", 0.5)
+    monkeypatch.setattr("llamora.search.snapshot_store.SNAPSHOT_MIN_ENTRIES", 3)
+    monkeypatch.setattr("llamora.search.snapshot_store.SNAPSHOT_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("llamora.search.snapshot_store.SNAPSHOT_CHANGED_SHARE", 0.5)
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     entries = [await desk.write(f"entry {number}") for number in range(9)]
     await desk.wait_ready()

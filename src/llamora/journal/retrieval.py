@@ -11,7 +11,7 @@ from typing import NamedTuple
 from llamora.journal.tags import Tags
 from llamora.persistence.entries import UsedPassage
 from llamora.persistence.local_db import LocalDB
-from llamora.search.embedder import chunk_text
+from llamora.search.chunks import chunk_text
 from llamora.search.service import SearchService
 from llamora.search.tokens import term_literals, tokenize
 from llamora.search.vectors import NOT_COMPARED

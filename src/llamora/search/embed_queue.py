@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.vectors import EntryVectors
-from llamora.search.embedder import CHUNKING_VERSION, Embedder, EmbedderUnavailable, chunk_text
+from llamora.search.chunks import CHUNKING_VERSION, chunk_text
+from llamora.search.embedder import Embedder, EmbedderUnavailable
 from llamora.search.state import RETRY_SECONDS, UserIndexState, is_searchable, open_entries
 from llamora.text import strip_markdown
 

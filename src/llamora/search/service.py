@@ -1,12 +1,12 @@
-"""Search over sealed records: builds each signed-in writer's index, keeps it true, answers queries."""
+"""Answer searches over sealed records, from an index per unlocked user that it keeps up to date."""
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from dataclasses import replace
+from datetime import date
 from logging import getLogger
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,75 +14,36 @@ from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.search.builder import IndexBuilder, make_document
 from llamora.search.embed_queue import EmbedQueue
-from llamora.search.embedder import Embedder, chunk_text
+from llamora.search.embedder import Embedder
 from llamora.search.index import DayCursor, UserIndex
 from llamora.search.pending import PendingQueries
 from llamora.search.query import Query, parse_query, query_from_text, relax_query
 from llamora.search.ranking import Match, Matches
-from llamora.search.snippets import excerpt, split_marked
-from llamora.search.state import UserIndexState, is_searchable, open_entries
-from llamora.search.vectors import NOT_COMPARED
+from llamora.search.results import Hit, SearchResults, build_hits
+from llamora.search.snapshot_store import SnapshotStore
+from llamora.search.state import UserIndexState, is_searchable
 from llamora.settings import SearchSettings
 from llamora.text import Role, strip_markdown
 from llamora.vault.keys import Keyring, KeyringClosed
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Vectors = NDArray[np.float32]
+    from llamora.search.arrays import Vectors
 
 logger = getLogger(__name__)
-P = TypeVar("P")
 T = TypeVar("T")
 
-REFRESH_SECONDS = 0.15  # how long a query waits for what others wrote meanwhile
-BUILD_WAIT_SECONDS = (
-    20.0  # for which a reply waits until the index is built: it may say that nothing was found
-)
-POLL_SECONDS = 0.5  # how often is looked at what other processes wrote
-UNFINISHED_PREFIX, FINISHED_PREFIX = "…", "."  # what a noted query begins with
-MAX_OPEN_INDEXES = 32  # indexes kept at a time; the one unused for longest makes room and is built again when asked for
-
-
-@dataclass(slots=True, frozen=True)
-class Hit:
-    """A found entry. `snippet` is plain text in pieces: (text, whether it matched).
-
-    `likeness` is the cosine of question and entry and `passage` the number of the passage (as embed.chunks cuts it)
-    that is nearest; -2.0 and -1 where meaning was not compared.
-    """
-
-    entry_id: bytes
-    day: date
-    at: datetime
-    zone: str
-    role: Role
-    snippet: tuple[tuple[str, bool], ...]
-    score: float
-    cosine: float = NOT_COMPARED
-    passage: int = -1
-
-
-@dataclass(slots=True, frozen=True)
-class SearchResults:
-    """A page of hits, best first.
-
-    `total` counts all of them. `complete`: every entry is indexed by now. `meaning`: entries were compared by
-    meaning too. `hint`: a sentence on what was not understood, or "".
-    `query`: what was searched.
-    """
-
-    hits: tuple[Hit, ...]
-    total: int
-    is_complete: bool
-    hint: str
-    is_semantic: bool
-    query: Query = field(repr=False)
+REFRESH_SECONDS = 0.15  # a query waits so long for what other processes wrote
+BUILD_WAIT_SECONDS = 20.0  # a reply waits so long for a build: it may say that nothing was found
+POLL_SECONDS = 0.5  # between two looks at what other processes wrote
+UNFINISHED_PREFIX, FINISHED_PREFIX = "…", "."  # of a remembered query
+MAX_OPEN_INDEXES = 32  # the least recently used is dropped, and built again when it is needed
 
 
 class SearchService:
-    """One per process. Methods are for the event loop; indexing and searching run on a thread per writer."""
+    """Search the journals of unlocked users. One per process.
+
+    Methods are for the event loop; indexing and searching run on a thread per user.
+    """
 
     def __init__(
         self,
@@ -95,19 +56,20 @@ class SearchService:
         self._settings = settings
         self._states: OrderedDict[bytes, UserIndexState] = OrderedDict()
         self._queue = EmbedQueue(db, embedder, self._states)
-        self._builder = IndexBuilder(db, self._queue, self._states, settings)
+        self._snapshots = SnapshotStore(db, self._states, settings)
+        self._builder = IndexBuilder(db, self._queue, self._snapshots)
         self._embed_task: asyncio.Task[None] | None = None
         self._watch_task: asyncio.Task[None] | None = None
         self._pending = pending or PendingQueries()
 
     async def start(self) -> None:
-        """Start the task that makes vectors."""
+        """Start embedding, and watching for what other processes write."""
         if self._embed_task is None:
             self._embed_task = asyncio.create_task(self._queue.run())
             self._watch_task = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
-        """Drop every index and end the task."""
+        """Drop every index and end all tasks."""
         tasks = [task for task in (self._embed_task, self._watch_task) if task is not None]
         self._embed_task = self._watch_task = None
         for state in self._states.values():
@@ -120,42 +82,40 @@ class SearchService:
         await self._queue.close()
 
     async def unlock(self, keys: Keyring) -> None:
-        """Begin to build the writer's index, unless it is there, and return at once."""
+        """Begin to build the user's index, unless it is there, and return at once."""
         self._open_index(keys)
 
     def lock(self, user_id: bytes) -> None:
-        """Forget the writer's index, and what they asked for."""
+        """Forget the user's index and pending queries."""
         self._pending.forget(user_id)
         state = self._states.pop(user_id, None)
         if state is not None:
             state.close()
 
     def unlocked_user_ids(self) -> list[bytes]:
-        """The writers whose index is open."""
+        """Return the users whose index is open."""
         return list(self._states)
 
     def put(self, keys: Keyring, entry: Entry) -> None:
-        """Index an entry that was written, edited, or given other traces; its vectors follow."""
+        """Index an entry that was added, edited or tagged; its vectors follow."""
         if keys.user_id not in self._states:
-            return  # what is not unlocked is read when it is
+            return  # it is read at unlock
         state = self._open_index(keys)
         state.set_revision(entry.id, max(entry.revision, state.revisions.get(entry.id, 0)))
         state.mark_changed(1)
         if not is_searchable(entry):
             state.submit(state.index.drop, [entry.id])
             return
-        # Its traces are read with the rest of what changed, a moment later.
+        # The next build reads its tags, a moment later.
         state.submit(state.index.put, [make_document(entry)])
         state.tags.pop(entry.id, None)
         state.tags_changed.add(entry.id)
-        state.search_counter = (
-            None  # a build may have read the entry before this was told: look again for its traces
-        )
+        state.search_counter = None  # a running build may have read the entry before this change
         state.retry_at = 0.0
         self._queue.enqueue(state, [entry.id], just_written=True)
 
     def mark_tags_changed(self, user_id: bytes, revision: int, entry_ids: Iterable[bytes]) -> None:
-        """Read the traces of these entries again: a change that made this revision of their book was about them."""
+        """Have the tags of entries read again after the change that led to `revision`."""
         state = self._states.get(user_id)
         if state is not None:
             state.tags_changed.update(entry_ids)
@@ -168,19 +128,19 @@ class SearchService:
             self._builder.drop(state, list(entry_ids))
 
     def remember_query(self, keys: Keyring, query: str, *, is_typing: bool = False) -> bytes:
-        """Give a query a random name in memory, for the address of its results; every worker knows the latest."""
+        """Return a random name for a query, for the URL of its results; all workers know it."""
         return self._pending.add(
             keys, (UNFINISHED_PREFIX if is_typing else FINISHED_PREFIX) + query
         )
 
     def forget_queries(self, user_id: bytes) -> None:
-        """Forget the queries that only memory knows."""
+        """Forget the user's pending queries and the vectors of queries."""
         self._pending.forget(user_id)
         if (state := self._states.get(user_id)) is not None:
             state.query_vectors.clear()
 
     def query_for(self, keys: Keyring, name: bytes) -> tuple[str, bool]:
-        """The query of that name and whether it was still being typed; "" when it is not known any more."""
+        """Return the query of a name, "" for an unknown one, and whether it was unfinished."""
         stored = self._pending.get(keys, name)
         return stored[1:], stored.startswith(UNFINISHED_PREFIX)
 
@@ -196,11 +156,12 @@ class SearchService:
         role: Role | None = None,
         language: str = "en",
     ) -> SearchResults:
-        """The entries that match `query`, written as rank.parse_query reads it; `today` is the writer's own.
+        """Return the entries that match a query, which query.parse_query parses.
 
-        Words are searched even while the index is being built or there is no embedding model. Every hit is read
-        from the store again, so that nothing erased or foreign can be shown. `typing`: the last word of the query is
-        not finished. `role` rules all but one out, whatever the query asks. Raises StorageError.
+        `today` is the user's. Words are searched even while the index is being built or without an
+        embedding model. Every result is read from the store again, so nothing erased or foreign is
+        shown. With `is_typing` the last word is unfinished. `role` allows one author only, whatever
+        the query asks for. Raises StorageError.
         """
         parsed = parse_query(query, today, is_typing, language)
         if role is not None:
@@ -233,20 +194,19 @@ class SearchService:
         limit: int = 3,
         wait_for_build: bool = False,
     ) -> tuple[Match, ...]:
-        """What the writer wrote that bears on `text`, best first, without the entries of `leave_out`.
+        """Return matches among the user's own entries for the words of a text, best first.
 
-        The text is taken by its words: no sign in it rules anything out. Days it speaks of count as in a search. It is
-        what the index knows: what is erased or foreign is found out by who reads the entries. `whole`: an index that
-        is being built is waited for.
+        No sign in the text is an operator; days it mentions score as in a search. The index may
+        know less or more than the store: whoever reads the entries must check them. With
+        `wait_for_build` an incomplete index is waited for, BUILD_WAIT_SECONDS at most.
         """
         parsed = replace(query_from_text(text, today), role="me")
         weight = self._settings.lexical_weight
 
         async def run_search(state: UserIndexState) -> Matches:
             if not state.is_complete:
-                await self._refresh(
-                    state
-                )  # later the watch notices what others wrote: a reply does not wait for it
+                # A complete index is kept up to date by `_watch`, and a reply does not wait for it.
+                await self._refresh(state)
                 if wait_for_build and not state.is_complete and state.build_task is not None:
                     await asyncio.wait([state.build_task], timeout=BUILD_WAIT_SECONDS)
             query_vectors = await self._queue.embed_query(state, parsed.semantic_text)
@@ -256,10 +216,8 @@ class SearchService:
                 )
             )
 
-        matches = await self._with_index(keys, run_search)
-        return tuple(match for match in matches.matches if match.entry_id not in excluded_ids)[
-            :limit
-        ]
+        matches = (await self._with_index(keys, run_search)).matches
+        return tuple(match for match in matches if match.entry_id not in excluded_ids)[:limit]
 
     async def find_related(
         self,
@@ -269,9 +227,9 @@ class SearchService:
         limit: int = 5,
         excluded_ids: AbstractSet[bytes] = frozenset(),
     ) -> tuple[Hit, ...]:
-        """What the writer wrote that is nearest in meaning to an entry, by the vectors that are here already.
+        """Return the user's own entries nearest to an entry, by vectors that are indexed already.
 
-        Without vectors it goes by word. Raises StorageError.
+        Without vectors its words are searched. Raises StorageError.
         """
         state = self._open_index(keys)
         await self._refresh(state)
@@ -291,43 +249,40 @@ class SearchService:
             )
         rows = await self._db.entries.get_sealed(state.user_id, [match.entry_id for match in page])
         query = Query() if vectors else query_from_text(strip_markdown(entry.text), entry.day)
-        return await state.run_in_thread(self._build_hits, state, query, page, rows)
+        return await state.run_in_thread(build_hits, self._db, state, query, page, rows)
 
     async def days_of(self, keys: Keyring, ids: Sequence[bytes]) -> list[int]:
-        """The day of each of these entries as date.toordinal() gives it; 0 for one that stands on no page.
-
-        While the index is being built, that is one that was not read yet.
-        """
+        """Return the day of each entry as date.toordinal() gives it, 0 for one not indexed (yet)."""
         state = self._open_index(keys)
         return await state.run_in_thread(lambda: state.index.days_of(ids))
 
     async def days_changed_since(
         self, keys: Keyring, cursor: DayCursor | None
     ) -> tuple[DayCursor, list[bytes] | None]:
-        """Of which entries `days_of` may say something else than at a mark, and the mark of now; None: of any."""
+        """Return the cursor of now, and whose day may differ since `cursor`; None means any."""
         state = self._open_index(keys)
         return await state.run_in_thread(lambda: state.index.days_changed_since(cursor))
 
     async def save_snapshot(self, user_id: bytes) -> bool:
-        """Seal the writer's index as it is into the store. False when it changed meanwhile, or is not unlocked."""
-        return await self._builder.save_snapshot(user_id)
+        """Seal the user's index into the store; see SnapshotStore.save."""
+        return await self._snapshots.save(user_id)
 
     async def word_counts_by_day(
         self, keys: Keyring, first: date, last: date
     ) -> tuple[dict[date, int], bool]:
-        """How many words the writer wrote on each day that has any, and whether all entries are known by now.
+        """Return the words of the user's own entries by day, and whether the index is complete.
 
-        Counted as the index cuts words: what the model said and what is deleted are left out. Raises StorageError.
+        Words are counted as the index cuts them; replies and deleted entries are left out. Raises
+        StorageError.
         """
         state = self._open_index(keys)
         await self._refresh(state)
         is_complete = state.is_complete
-        return await state.run_in_thread(
-            lambda: state.index.word_counts_by_day(first, last)
-        ), is_complete
+        counts = await state.run_in_thread(lambda: state.index.word_counts_by_day(first, last))
+        return counts, is_complete
 
     async def wait_until_idle(self, user_id: bytes) -> None:
-        """Wait until all that was asked for so far is indexed, vectors too, at once. For tests and benchmarks."""
+        """Wait until all that was put so far is indexed and embedded. For tests and benchmarks."""
         self._queue.skip_debounce()
         while state := self._states.get(user_id):
             is_building = state.build_task is not None and not state.build_task.done()
@@ -336,28 +291,25 @@ class SearchService:
                 return
             await asyncio.sleep(0.001)
 
-    # --- The index of a writer
-
     def _open_index(self, keys: Keyring) -> UserIndexState:
         state = self._states.get(keys.user_id)
         if state is None:
             while len(self._states) >= MAX_OPEN_INDEXES:
-                self._states.popitem(last=False)[
-                    1
-                ].close()  # they are still signed in: what they asked for stays
+                # Its user is still signed in, so pending queries stay.
+                self._states.popitem(last=False)[1].close()
             thread = ThreadPoolExecutor(1, "llamora-index")
             state = UserIndexState(keys, UserIndex(self._settings.hnsw_above), thread)
             self._states[keys.user_id] = state
             state.build_task = asyncio.create_task(self._builder.build(state))
         self._states.move_to_end(keys.user_id)
-        # The keys of a session end with it, those of the latest one live longest.
+        # Keys end with their session, and the latest session most likely ends last.
         state.keys = keys
         return state
 
     async def _with_index(
         self, keys: Keyring, search: Callable[[UserIndexState], Awaitable[T]]
     ) -> T:
-        """Look into the writer's index; where it is put away meanwhile for others' sake, once more."""
+        """Search the user's index, once more when it was closed meanwhile to make room."""
         try:
             return await search(self._open_index(keys))
         except KeyringClosed:
@@ -376,27 +328,27 @@ class SearchService:
     ) -> SearchResults:
         weight = self._settings.lexical_weight
         is_complete = state.is_complete
-        matches: Matches = await state.run_in_thread(
-            lambda: state.index.ranker.search(
-                query, query_vectors, weight, limit, offset, allowed_ids
-            )
-        )
-        if not matches.total and query.phrases and not query.is_impossible:
-            query = relax_query(query)
-            matches = await state.run_in_thread(
+
+        async def rank(query: Query) -> Matches:
+            return await state.run_in_thread(
                 lambda: state.index.ranker.search(
                     query, query_vectors, weight, limit, offset, allowed_ids
                 )
             )
+
+        matches = await rank(query)
+        if not matches.total and query.phrases and not query.is_impossible:
+            query = relax_query(query)
+            matches = await rank(query)
         rows = await self._db.entries.get_sealed(
             state.user_id, [match.entry_id for match in matches.matches]
         )
-        hits = await state.run_in_thread(self._build_hits, state, query, matches.matches, rows)
+        hits = await state.run_in_thread(build_hits, self._db, state, query, matches.matches, rows)
         total = matches.total - (len(matches.matches) - len(hits))
         return SearchResults(hits, total, is_complete, query.hint, matches.is_semantic, query)
 
     async def _watch(self) -> None:
-        """Notice what other processes write, and write snapshots when it is quiet."""
+        """Notice what other processes write, and save snapshots that are due."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
             if not self._states:
@@ -415,65 +367,27 @@ class SearchService:
                     and state.search_counter != counter
                 ):
                     state.build_task = asyncio.create_task(self._builder.build(state))
-                elif self._builder.should_save_snapshot(state):
-                    state.save_task = asyncio.create_task(self._builder.try_save_snapshot(state))
+                elif self._snapshots.is_due(state):
+                    state.save_task = asyncio.create_task(self._snapshots.try_save(state))
 
     async def _refresh(self, state: UserIndexState) -> None:
-        """Notice what other processes (or the command line) wrote; wait for it a moment only."""
+        """Notice what other processes wrote; wait REFRESH_SECONDS at most until it is indexed."""
         if state.build_task is None or state.build_task.done():
             if await self._db.search_version() == state.search_counter:
                 return
             if state.build_task is None or state.build_task.done():
                 state.build_task = asyncio.create_task(self._builder.build(state))
         if not state.is_complete and state.revisions:
-            return  # the first build goes on for a while, and its newest entries are there
+            return  # the first build takes a while, and the newest entries come first
         await asyncio.wait([state.build_task], timeout=REFRESH_SECONDS)
 
-    # --- On the index's thread
-
     def _mean_vector(self, state: UserIndexState, entry_id: bytes) -> "dict[str, Vectors]":
-        """The middle of an entry's passages, by the model in use."""
-        vectors = state.index.vectors_of(entry_id, self._queue.current_model())
+        """Return the unit mean of an entry's vectors by the model in use, on the index's thread."""
+        model = self._queue.current_model()
+        vectors = state.index.vectors_of(entry_id, model)
         if vectors is None:
             return {}
         import numpy as np
 
         mean = vectors.mean(axis=0)
-        return {
-            self._queue.current_model(): (mean / (np.linalg.norm(mean) or 1.0)).astype(np.float32)
-        }
-
-    def _build_hits(
-        self,
-        state: UserIndexState,
-        query: Query,
-        page: Sequence[Match],
-        rows: Sequence[tuple[bytes, int, bytes]],
-    ) -> tuple[Hit, ...]:
-        opened, _ = open_entries(self._db, state.keys, rows)
-        entries = {entry.id: entry for entry in opened if is_searchable(entry)}
-        matches = [match for match in page if match.entry_id in entries]
-        texts = [strip_markdown(entries[match.entry_id].text) for match in matches]
-        hits: list[Hit] = []
-        for match, text, marked in zip(
-            matches, texts, state.index.build_snippets(query, texts), strict=True
-        ):
-            entry = entries[match.entry_id]
-            snippet = marked
-            if not marked:
-                passages = chunk_text(text)
-                snippet = excerpt(
-                    passages[match.passage] if 0 <= match.passage < len(passages) else text
-                )
-            position = (entry.id, entry.day, entry.at, entry.zone)
-            hits.append(
-                Hit(
-                    *position,
-                    entry.role,
-                    split_marked(snippet),
-                    match.score,
-                    match.cosine,
-                    match.passage,
-                )
-            )
-        return tuple(hits)
+        return {model: (mean / (np.linalg.norm(mean) or 1.0)).astype(np.float32)}

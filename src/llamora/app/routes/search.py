@@ -28,7 +28,7 @@ from llamora.dates import utc_now
 from llamora.journal.citations import redact_erased
 from llamora.persistence.connection import NotFound, StorageError
 from llamora.search.query import MAX_QUERY, Query, filter_chips
-from llamora.search.service import Hit
+from llamora.search.results import Hit
 from llamora.search.snippets import excerpt
 from llamora.text import Role, strip_markdown
 
