@@ -1,1 +1,1 @@
-"""Search: a per-user index in RAM over the sealed store, by word and by meaning."""
+"""Search sealed entries by word and by meaning, from an index per user in memory."""

@@ -1,4 +1,4 @@
-"""Types of the arrays that search works with. Importing numpy takes long, so functions do it."""
+"""Define the array types of search. Importing numpy takes long, so functions do it."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def grow_array(array: Any, size: int, fill: float = 0) -> Any:
-    """Return `array` with at least `size` rows, grown by half at a time so that adding stays cheap."""
+    """Return `array` with at least `size` rows; it grows by half, so that adding rows is cheap."""
     import numpy as np
 
     if size <= len(array):

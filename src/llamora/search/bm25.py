@@ -1,7 +1,8 @@
-"""BM25 over the words of one writer: postings in arrays, cached as they are asked for. Pure.
+"""Score entries by BM25, from postings that are arrays and cached. Pure.
 
-An entry's score is half BM25 of the entry, half BM25 of its best window: where the words of a question stand close
-together, they speak of one thing. Measured on long dated conversations and on abstracts, each half alone finds less.
+A score is half BM25 of the entry and half BM25 of its best window, since words of a query that
+stand close together are about one thing. Each half alone measured worse, on long dated
+conversations and on abstracts.
 """
 
 from collections import OrderedDict
@@ -13,32 +14,31 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Slots = NDArray[np.int32]
-    Scores = NDArray[np.float64]
-    Mask = NDArray[np.bool_]
+    from llamora.search.arrays import Mask, Scores, Slots
 
-K1, B = (
-    1.2,
-    0.4,
-)  # BM25; B is low because long entries speak of more, they do not only say it at more length
+    Ints = NDArray[np.int32]
+
+K1 = 1.2  # of BM25
+B = 0.4  # of BM25; low, because long entries are about more, not only longer
 WINDOW_STEP = 20  # tokens; a window is two steps long and begins at each
-PROXIMITY_SHARE = 0.5  # the share of the best window
-COMMON_TERM_SHARE = 0.3  # a word in more than this part of all entries says how a question is asked, not what it is about
+PROXIMITY_SHARE = 0.5  # of the best window in a score
+COMMON_TERM_SHARE = 0.3  # a word in more entries says how a question is asked, not what about
 COMMON_TERM_MIN_ENTRIES = 200
-CACHE_BYTES = 48_000_000  # postings kept, the least used go first
+CACHE_BYTES = 48_000_000  # of postings; the least recently used go first
 
 
 @dataclass(slots=True)
 class Posting:
-    """Where a term stands: for each token of a body its slot and number, and the slots whose date or traces name it.
+    """Hold where a term occurs: slot and position of each token, and slots with it in metadata.
 
-    `slots` and `counts` are what follows for whole entries. `later` holds what came since it was read.
+    Metadata are the date and the tags. `slots` and `counts` sum up whole entries. `pending` is what
+    was added since the posting was read.
     """
 
-    body_slots: "Slots"
-    body_positions: "NDArray[np.int32]"
-    metadata_slots: "Slots"
-    slots: "Slots" = field(init=False)
+    body_slots: "Ints"
+    body_positions: "Ints"
+    metadata_slots: "Ints"
+    slots: "Ints" = field(init=False)
     counts: "NDArray[np.float32]" = field(init=False)
     pending: list[tuple[list[int], list[int], list[int]]] = field(
         init=False, default_factory=list[tuple[list[int], list[int], list[int]]]
@@ -54,7 +54,7 @@ class Posting:
 
     @property
     def nbytes(self) -> int:
-        """The memory it takes."""
+        """Return the size of the arrays in bytes."""
         return (
             self.body_slots.nbytes
             + self.body_positions.nbytes
@@ -64,7 +64,7 @@ class Posting:
         )
 
     def merged(self) -> "Posting":
-        """The posting with what came later."""
+        """Return the posting with what is pending."""
         import numpy as np
 
         if not self.pending:
@@ -83,7 +83,7 @@ class Posting:
 
 
 class PostingCache:
-    """The postings asked for lately; `read` fetches one that is not here."""
+    """Keep recently used postings, up to CACHE_BYTES."""
 
     def __init__(self, read_posting: Callable[[str], Posting]) -> None:
         self._read_posting = read_posting
@@ -97,7 +97,7 @@ class PostingCache:
         return term in self._cached
 
     def get(self, term: str) -> Posting:
-        """The posting of a term, or of all that begin with it when it ends in `*`."""
+        """Return the posting of a term, or of all that it begins when it ends in `*`."""
         posting = self._cached.pop(term, None)
         if posting is None:
             posting = self._read_posting(term)
@@ -111,7 +111,7 @@ class PostingCache:
         return posting
 
     def add(self, slot: int, tokens: Iterable[tuple[str, bool, int]]) -> None:
-        """Take over the tokens of a new entry: (term, whether in the body, its number)."""
+        """Add the tokens of a new entry: (term, is in the body, position)."""
         prefixes = [term for term in self._cached if term.endswith("*")]
         for term in prefixes:  # rare, and cheap to read again
             self._cached_bytes -= self._cached.pop(term).nbytes
@@ -128,16 +128,16 @@ class PostingCache:
             self._cached[term].pending.append(added)
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Forget all postings."""
         self._cached.clear()
         self._cached_bytes = 0
 
 
 def drop_common_terms(postings: list[Posting], entry_count: int) -> list[Posting]:
-    """Those of the postings that tell entries apart.
+    """Return the postings without those of words that are in very many entries.
 
-    Words that the writer uses all the time, whatever their language, are left out, unless there are no others. Where
-    there are few entries a word that many of them hold may be what they are about.
+    Such words, in any language, do not tell entries apart. All are kept when no other is left, or
+    where there are few entries: there they may be what the query is about.
     """
     if entry_count < COMMON_TERM_MIN_ENTRIES:
         return postings
@@ -147,9 +147,9 @@ def drop_common_terms(postings: list[Posting], entry_count: int) -> list[Posting
 
 
 def bm25_scores(
-    postings: Sequence[Posting], lengths: "NDArray[np.int32]", live: "Mask", entry_count: int
+    postings: Sequence[Posting], lengths: "Ints", live: "Mask", entry_count: int
 ) -> "Scores":
-    """BM25 of every slot, 0 without a match; `lengths` are in tokens, `entries` is how many slots are live."""
+    """Return BM25 of every slot, 0 without a match; `lengths` are in tokens."""
     import numpy as np
 
     scores = np.zeros(len(live))
@@ -163,21 +163,21 @@ def bm25_scores(
 
 
 def proximity_scores(
-    postings: Sequence[Posting], slots: "NDArray[np.intp]", slot_count: int, entry_count: int
+    postings: Sequence[Posting], slots: "Slots", slot_count: int, entry_count: int
 ) -> "Scores":
-    """BM25 of the best window of each of `slots`; `size` is how many slots there are in all."""
+    """Return BM25 of the best window of each of `slots`."""
     import numpy as np
 
     index_of_slot = np.full(slot_count, -1, dtype=np.int64)
     index_of_slot[slots] = np.arange(len(slots))
-    located: list[tuple[Posting, NDArray[np.int64], Slots]] = []
+    located: list[tuple[Posting, NDArray[np.int64], Ints]] = []
     for posting in postings:
         indexes = index_of_slot[posting.body_slots]
         is_candidate = indexes >= 0
         located.append(
             (posting, indexes[is_candidate], posting.body_positions[is_candidate] // WINDOW_STEP)
         )
-    # A window begins at each step and is two long: a token is in the one of its step and in the one before.
+    # A window is two steps long, so a token is in that of its step and in the one before.
     width = max((int(steps.max(initial=0)) for _, _, steps in located), default=0) + 2
     windows = [indexes * width + steps + shift for _, indexes, steps in located for shift in (0, 1)]
     window_ids = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *windows]))
@@ -192,25 +192,23 @@ def proximity_scores(
         )
     owners = (window_ids // width).astype(np.intp)
     np.maximum.at(best, owners, scores)
-    for posting, _, _ in located:  # the date and the traces belong to every window alike
+    for posting, _, _ in located:  # metadata count for every window
         indexes = index_of_slot[posting.metadata_slots]
         best[indexes[indexes >= 0]] += _idf(posting, entry_count)
     return best
 
 
-def phrase_match(terms: "Sequence[tuple[int, Posting]]") -> "NDArray[np.intp]":
-    """The slots whose bodies hold terms at places (of tokens, in a phrase) that fit together."""
+def phrase_match(terms: "Sequence[tuple[int, Posting]]") -> "Slots":
+    """Return the slots whose bodies hold a phrase, given as (offset in it, posting)."""
     import numpy as np
 
-    starts: NDArray[np.int64] | None = (
-        None  # the slot and the token at which such a phrase begins, in one number
-    )
+    starts: NDArray[np.int64] | None = None  # slot << 32 | position of the phrase's first token
     for offset, posting in sorted(terms, key=lambda term: len(term[1].body_slots)):
         candidates = (posting.body_slots.astype(np.int64) << 32) + (posting.body_positions - offset)
         if starts is None:
             starts = candidates
         elif len(candidates):
-            # Postings are in order, so each is looked up in the next longer one.
+            # Postings are sorted, so the shorter is looked up in the longer.
             indexes = np.minimum(np.searchsorted(candidates, starts), len(candidates) - 1)
             starts = starts[candidates[indexes] == starts]
         else:
@@ -218,7 +216,7 @@ def phrase_match(terms: "Sequence[tuple[int, Posting]]") -> "NDArray[np.intp]":
         if not len(starts):
             break
     starts = np.zeros(0, dtype=np.int64) if starts is None else starts
-    # A phrase would begin before the text: such a number belongs to the slot before.
+    # A phrase that would begin before the text borrows from the slot: such are left out.
     return np.unique(starts[(starts & 0xFFFFFFFF) < 2**31] >> 32).astype(np.intp)
 
 

@@ -1,4 +1,4 @@
-"""The queue of what is to be embedded: every open journal in turn, newest entries first. Questions too."""
+"""Queue entries to embed, each open journal in turn and newest first; embed queries too."""
 
 import asyncio
 import time
@@ -16,26 +16,21 @@ from llamora.search.state import RETRY_SECONDS, UserIndexState, is_searchable, o
 from llamora.text import strip_markdown
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Vectors = NDArray[np.float32]
+    from llamora.search.arrays import Vectors
 
 logger = getLogger(__name__)
 
 EMBED_BATCH = 16  # entries whose vectors are stored in one transaction
-INLINE_BYTES = 8_000  # bytes of sealed entries that are opened and cut within a millisecond
-DEBOUNCE_SECONDS = (
-    0.1  # without another entry, before the vectors of what was just written are made, and
-)
-MAX_DEBOUNCE_SECONDS = (
-    0.3  # at most so long: they would take the processor from what is being written
-)
-MAX_QUERY_VECTORS = 32  # vectors of questions kept, for the pages and filters of what is looked for
+INLINE_BYTES = 8_000  # of sealed entries, which are opened and cut within a millisecond
+# Embedding waits until so long after the last entry of a burst, since it would take the processor
+# from what is being written, but no longer than the second after the first entry.
+DEBOUNCE_SECONDS = 0.1
+MAX_DEBOUNCE_SECONDS = 0.3
+MAX_QUERY_VECTORS = 32  # kept per user, for further pages and filters of a query
 
 
 class EmbedQueue:
-    """Makes the vectors of the `users` whose journals are open. One for each SearchService."""
+    """Embed the entries of unlocked users. One for each SearchService."""
 
     def __init__(
         self, db: LocalDB, embedder: Embedder, states: Mapping[bytes, UserIndexState]
@@ -44,26 +39,23 @@ class EmbedQueue:
         self._embedder = embedder
         self._states = states
         self._has_work = asyncio.Event()
-        self._embedding_user_id: bytes | None = None  # whose entries are being embedded
-        self._burst = (
-            -inf,
-            -inf,
-        )  # when the first and the last entry of the present burst of writing came
+        self._embedding_user_id: bytes | None = None
+        self._burst = (-inf, -inf)  # when the first and the last entry of the latest burst came
         self._debounce_skipped = asyncio.Event()
         self.previous_embedders: dict[str, Embedder] = {}
 
     def is_busy_with(self, state: UserIndexState) -> bool:
-        """Whether entries of a writer are being embedded, or will be without anybody's doing."""
+        """Return whether a user's entries are being embedded, or will be without a retry."""
         has_pending = state.unembedded and self.can_embed() and not state.retry_at
         return bool(has_pending) or self._embedding_user_id == state.user_id
 
     async def close(self) -> None:
-        """Let former models go."""
+        """Close the embedders of former models."""
         for name in list(self.previous_embedders):
             await self.previous_embedders.pop(name).close()
 
     async def embed_query(self, state: UserIndexState, text: str) -> "dict[str, Vectors]":
-        """The vector of a question by every model whose vectors are in use, the one of the settings first."""
+        """Return a query's vector by each model whose vectors are in use, the current one first."""
         vectors: dict[str, Vectors] = {}
         if not text:
             return vectors
@@ -83,11 +75,14 @@ class EmbedQueue:
         return vectors
 
     def current_model(self) -> str:
-        """What the vectors are made with now."""
+        """Return the name of the current model, with the version of the chunking."""
         return f"{self._embedder.name}/{CHUNKING_VERSION}"
 
     def embedder_for(self, model: str) -> Embedder | None:
-        """What made the vectors of a model, when it can be had; one used before is loaded in the background."""
+        """Return the embedder of a model, None where there is none.
+
+        That of a former model is loaded in the background.
+        """
         name = model.rpartition("/")[0]
         if name == self._embedder.name:
             return self._embedder
@@ -99,17 +94,20 @@ class EmbedQueue:
         return None if embedder.state in ("off", "failed") else embedder
 
     def can_embed(self) -> bool:
-        """Whether there is a model, or one that is still to be loaded."""
+        """Return whether there is a model, loaded or not."""
         return self._embedder.state not in ("off", "failed")
 
     def skip_debounce(self) -> None:
-        """Make the vectors of what was just written now."""
+        """Embed just written entries now."""
         self._debounce_skipped.set()
 
     def enqueue(
         self, state: UserIndexState, ids: Iterable[bytes], *, just_written: bool = False
     ) -> None:
-        """Have the vectors of entries made; the last come first. `written`: just now, and others may follow."""
+        """Queue entries, of which the last are embedded first.
+
+        With `just_written` more may follow, and embedding waits for the end of the burst.
+        """
         now = time.monotonic()
         if just_written:
             first, last = self._burst
@@ -122,11 +120,13 @@ class EmbedQueue:
             self._has_work.set()
 
     async def run(self) -> None:
-        """Embed what is queued, a batch per writer in turn, newest first; what failed is tried again later."""
+        """Embed what is queued, a batch per user in turn; a failed batch is retried later.
+
+        Runs until it is cancelled.
+        """
         while True:
-            for embedder in list(
-                self.previous_embedders.values()
-            ):  # others may be asked for while one is loaded
+            # Copied, since others may be added while one is loaded.
+            for embedder in list(self.previous_embedders.values()):
                 if embedder.state == "cold":
                     await embedder.warm_up()
             queued = [state for state in self._states.values() if state.unembedded]
@@ -143,27 +143,26 @@ class EmbedQueue:
                 continue
             await self._wait_for_burst_end()
             for state in due:
-                ids = [
-                    state.unembedded.popitem()[0]
-                    for _ in range(min(EMBED_BATCH, len(state.unembedded)))
-                ]
-                self._embedding_user_id = state.user_id
-                try:
-                    await self._embed_entries(state, ids)
-                    state.retry_at, state.retry_delay = 0.0, RETRY_SECONDS[0]
-                except asyncio.CancelledError:
-                    raise
-                except Exception as error:
-                    if self._states.get(state.user_id) is state:
-                        logger.error(
-                            "%d entries were not embedded (%s)", len(ids), type(error).__name__
-                        )
-                        state.unembedded = dict.fromkeys(reversed(ids)) | state.unembedded
-                        state.retry_at = time.monotonic() + state.retry_delay
-                        state.retry_delay = min(2 * state.retry_delay, RETRY_SECONDS[1])
-                finally:
-                    self._embedding_user_id = None
+                await self._embed_batch(state)
                 await self._optimize_index(state)
+
+    async def _embed_batch(self, state: UserIndexState) -> None:
+        batch_size = min(EMBED_BATCH, len(state.unembedded))
+        ids = [state.unembedded.popitem()[0] for _ in range(batch_size)]
+        self._embedding_user_id = state.user_id
+        try:
+            await self._embed_entries(state, ids)
+            state.retry_at, state.retry_delay = 0.0, RETRY_SECONDS[0]
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            if self._states.get(state.user_id) is state:
+                logger.error("%d entries were not embedded (%s)", len(ids), type(error).__name__)
+                state.unembedded = dict.fromkeys(reversed(ids)) | state.unembedded
+                state.retry_at = time.monotonic() + state.retry_delay
+                state.retry_delay = min(2 * state.retry_delay, RETRY_SECONDS[1])
+        finally:
+            self._embedding_user_id = None
 
     async def _wait_for_burst_end(self) -> None:
         while not self._debounce_skipped.is_set():
@@ -177,7 +176,7 @@ class EmbedQueue:
                 await asyncio.wait_for(self._debounce_skipped.wait(), remaining)
 
     async def _close_unused_embedders(self) -> None:
-        """Close what made vectors that nobody has any more."""
+        """Close the embedders of former models of which no index has a vector any more."""
         needed_names = {
             model.rpartition("/")[0]
             for user in self._states.values()
@@ -195,7 +194,7 @@ class EmbedQueue:
     async def _embed_entries(self, state: UserIndexState, ids: Sequence[bytes]) -> None:
         rows = await self._db.entries.get_sealed(state.user_id, ids)
         is_small = sum(len(sealed) for _, _, sealed in rows) <= INLINE_BYTES
-        # What was just written does not wait on the index's thread until its words are indexed.
+        # A few short entries are not worth waiting for the index's thread.
         passages = (
             self._chunk_entries(state, rows)
             if is_small
@@ -211,7 +210,7 @@ class EmbedQueue:
         for entry_id, revision, texts in passages:
             entry_vectors = vectors[start : start + len(texts)]
             start += len(texts)
-            # An entry that was edited or erased meanwhile is queued again, or gone: nothing of it is kept.
+            # Vectors of an entry that was edited or erased meanwhile are not kept.
             if self._states.get(state.user_id) is state and await state.run_in_thread(
                 state.index.put_vectors, entry_id, revision, entry_vectors, self.current_model()
             ):
@@ -223,7 +222,7 @@ class EmbedQueue:
         state.mark_changed(len(records))
 
     async def _optimize_index(self, state: UserIndexState) -> None:
-        """Do what only makes searching faster; what is still to be embedded does not wait for it."""
+        """Optimize an index until it is done or more entries are to be embedded."""
         try:
             while (
                 self._states.get(state.user_id) is state

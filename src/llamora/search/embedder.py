@@ -40,7 +40,7 @@ EmbedderState = Literal["off", "cold", "loading", "ready", "failed"]
 
 
 class EmbedderUnavailable(Exception):
-    """Raised where there is no embedding model, so that search goes by word."""
+    """Report that there is no embedding model, so that search goes by word."""
 
 
 class Embedder:

@@ -60,7 +60,8 @@ class FulltextIndex:
     def __init__(self) -> None:
         self._db = _open_memory_db()
         self._db.execute(
-            f'CREATE VIRTUAL TABLE words USING fts5(about, body, content="", tokenize="{TOKENIZER}")'
+            'CREATE VIRTUAL TABLE words USING fts5(about, body, content="",'
+            f' tokenize="{TOKENIZER}")'
         )
         # Words as typed, beside their stems: "busying" has the stem of thousands of "business".
         self._db.execute(
@@ -106,7 +107,7 @@ class FulltextIndex:
             raise
 
     def add(self, rows: Sequence[FulltextRow]) -> list[int]:
-        """Index entries in free slots, inside `transaction`; return the length of each in tokens."""
+        """Index entries in free slots, inside `transaction`; return their lengths in tokens."""
         numbered = [(slot + 1, about, body) for slot, about, body in rows]
         self._db.executemany("INSERT INTO words (rowid, about, body) VALUES (?, ?, ?)", numbered)
         self._db.executemany(
@@ -247,7 +248,7 @@ class FulltextIndex:
         return slots[live[slots]]
 
     def literals(self, query: Query, live: "Mask") -> list[str]:
-        """Return the literals that find a query's terms; a prefix of no stem becomes whole words."""
+        """Return the literals for a query's terms; a prefix of no stem becomes whole words."""
         unique: dict[str, None] = {}
         for literal in match_literals(query.terms):
             is_unfinished = literal.endswith("*") and not len(self.matching_slots(literal, live))

@@ -1,10 +1,10 @@
-"""Builds the ONNX graph of all-MiniLM-L6-v2 from its packaged weights.
+"""Build the ONNX graph of all-MiniLM-L6-v2 from its packaged weights.
 
-A program of its own, `python -m llamora.search.minilm SOURCE TARGET`, because `onnx` and the weights would
-otherwise stay in the server's memory (134 MB here). The graph is BERT as published (Devlin et al., 2019, figure 1
-and appendix A.2) with the sizes of the model's config.json; the weights lie beside it as external data, each on a
-page of its own, so that ONNX Runtime maps the file instead of reading it: of the 47 MB of word embeddings only the
-rows that are used ever come into memory.
+Run it as `python -m llamora.search.minilm SOURCE TARGET`: `onnx` and the weights would stay in the
+server's memory (134 MB here). The graph is BERT as published (Devlin et al., 2019, figure 1 and
+appendix A.2) with the sizes of the model's config.json. The weights lie beside it as external
+data, each on pages of its own, so that ONNX Runtime maps the file instead of reading it: of the
+47 MB of word embeddings only rows that are used come into memory.
 """
 
 import json
@@ -28,14 +28,14 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
 )
-INLINE_BYTES = 4096  # bytes; smaller tensors stay in the graph
+INLINE_BYTES = 4096  # smaller tensors stay in the graph
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The float32 tensors of a safetensors file, mapped, not read.
+    """Return the float32 tensors of a safetensors file, mapped, not read.
 
-    Format: u64 length of a JSON header (little-endian), the header, the tensors
-    (https://huggingface.co/docs/safetensors, "Format"). Raises ValueError or KeyError when it is something else.
+    The format is a u64 length (little-endian), a JSON header of that length, and the tensors
+    (https://huggingface.co/docs/safetensors, "Format"). Raises ValueError or KeyError for another.
     """
     with path.open("rb") as file:
         raw = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
@@ -50,7 +50,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 class GraphBuilder:
-    """Nodes and initialisers, the large ones written to a file as they come."""
+    """Collect nodes and initialisers; large ones are written to a file as they come."""
 
     def __init__(self, weights: Path) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -63,7 +63,7 @@ class GraphBuilder:
         if values.nbytes < INLINE_BYTES:
             self.initialisers.append(numpy_helper.from_array(values, name))
             return name
-        # ONNX Runtime maps external data by page; a page is the allocation unit of Windows (64 KiB) or less.
+        # ONNX Runtime maps external data by page, 64 KiB (on Windows) or less.
         offset = -(-self._file.tell() // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
         self._file.seek(offset)
         self._file.write(values.tobytes())
@@ -99,112 +99,135 @@ class GraphBuilder:
         return names
 
     def close(self) -> None:
-        """Bring the weights to the disk."""
+        """Write the weights to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 
 
-def build_graph(
-    weights: dict[str, np.ndarray], config: dict[str, Any], graph: GraphBuilder
-) -> onnx.ModelProto:
-    """The encoder: int64 `input_ids` and `attention_mask` [batch, length] in, `last_hidden_state` [.., hidden] out."""
-    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-    width = hidden // heads
-    epsilon = float(config["layer_norm_eps"])
+class Encoder:
+    """Add the layers of BERT to a graph; methods return the name of a node's output."""
 
-    def norm(values: str, name: str) -> str:
-        scale = graph.add_constant(f"{name}.scale", weights[f"{name}.weight"])
-        bias = graph.add_constant(f"{name}.bias", weights[f"{name}.bias"])
-        return graph.add_node("LayerNormalization", values, scale, bias, axis=-1, epsilon=epsilon)
+    def __init__(
+        self, weights: dict[str, np.ndarray], config: dict[str, Any], graph: GraphBuilder
+    ) -> None:
+        self._weights = weights
+        self._graph = graph
+        self._hidden = int(config["hidden_size"])
+        self._heads = int(config["num_attention_heads"])
+        self._width = self._hidden // self._heads
+        self._epsilon = float(config["layer_norm_eps"])
+        self._split_heads = graph.add_integers("split_heads", 0, 0, self._heads, self._width)
+        self._join_heads = graph.add_integers("join_heads", 0, 0, self._hidden)
 
-    def dense(values: str, name: str, matrix: np.ndarray, bias: np.ndarray) -> str:
-        product = graph.add_node("MatMul", values, graph.add_constant(f"{name}.matrix", matrix.T))
-        return graph.add_node("Add", product, graph.add_constant(f"{name}.bias", bias))
+    def add_embeddings(self) -> str:
+        """Add the embeddings of `input_ids`."""
+        graph, weights = self._graph, self._weights
+        zero = graph.add_integers("zero", 0)
+        # Every token is of type 0 (one sentence), so its row is added to the positions here.
+        position_table = (
+            weights["embeddings.position_embeddings.weight"]
+            + weights["embeddings.token_type_embeddings.weight"][0]
+        )
+        word_table = graph.add_constant("words", weights["embeddings.word_embeddings.weight"])
+        words = graph.add_node("Gather", word_table, "input_ids")
+        length = graph.add_node("Shape", "input_ids", start=1, end=2)
+        position_constant = graph.add_constant("places", position_table)
+        positions = graph.add_node("Slice", position_constant, zero, length, zero)
+        return self._norm(graph.add_node("Add", words, positions), "embeddings.LayerNorm")
 
-    def linear(values: str, name: str) -> str:
-        return dense(values, name, weights[f"{name}.weight"], weights[f"{name}.bias"])
+    def add_mask(self) -> str:
+        """Add what makes attention ignore padding, from `attention_mask`."""
+        graph = self._graph
+        visible = graph.add_node("Cast", "attention_mask", to=TensorProto.FLOAT)
+        one = graph.add_constant("one", np.array(1, dtype=np.float32))
+        invisible = graph.add_node("Sub", visible, one)
+        far = graph.add_constant("far", np.array(1e9, dtype=np.float32))
+        penalty = graph.add_node("Mul", invisible, far)
+        return graph.add_node("Unsqueeze", penalty, graph.add_integers("over_heads", 1, 2))
 
-    split_heads = graph.add_integers("split_heads", 0, 0, heads, width)
-    join_heads = graph.add_integers("join_heads", 0, 0, hidden)
-    zero = graph.add_integers("zero", 0)
+    def add_layer(self, number: int, state: str, mask: str) -> str:
+        """Add an encoder layer."""
+        graph, layer = self._graph, f"encoder.layer.{number}"
+        joined = self._attention(f"{layer}.attention.self", state, mask)
+        attended = self._linear(joined, f"{layer}.attention.output.dense")
+        state = self._norm(
+            graph.add_node("Add", attended, state), f"{layer}.attention.output.LayerNorm"
+        )
+        wide = graph.add_node("Gelu", self._linear(state, f"{layer}.intermediate.dense"))
+        narrow = self._linear(wide, f"{layer}.output.dense")
+        return self._norm(graph.add_node("Add", narrow, state), f"{layer}.output.LayerNorm")
 
-    # Every token is of type 0 (one sentence), so that row is added to the positions once and for all.
-    position_table = (
-        weights["embeddings.position_embeddings.weight"]
-        + weights["embeddings.token_type_embeddings.weight"][0]
-    )
-    words = graph.add_node(
-        "Gather",
-        graph.add_constant("words", weights["embeddings.word_embeddings.weight"]),
-        "input_ids",
-    )
-    length = graph.add_node("Shape", "input_ids", start=1, end=2)
-    positions = graph.add_node(
-        "Slice", graph.add_constant("places", position_table), zero, length, zero
-    )
-    state = norm(graph.add_node("Add", words, positions), "embeddings.LayerNorm")
-
-    visible = graph.add_node("Cast", "attention_mask", to=TensorProto.FLOAT)
-    invisible = graph.add_node(
-        "Sub", visible, graph.add_constant("one", np.array(1, dtype=np.float32))
-    )
-    penalty = graph.add_node(
-        "Mul", invisible, graph.add_constant("far", np.array(1e9, dtype=np.float32))
-    )
-    mask = graph.add_node("Unsqueeze", penalty, graph.add_integers("over_heads", 1, 2))
-
-    for layer_number in range(int(config["num_hidden_layers"])):
-        layer = f"encoder.layer.{layer_number}"
-        attention = f"{layer}.attention.self"
-        # Query, key and value in one product; the scale of dot-product attention is folded into the query.
+    def _attention(self, name: str, state: str, mask: str) -> str:
+        graph, weights = self._graph, self._weights
+        # Query, key and value are one product; the query has the scale of the attention in it.
         parts = (
-            ("query", np.float32(width**-0.5)),
+            ("query", np.float32(self._width**-0.5)),
             ("key", np.float32(1)),
             ("value", np.float32(1)),
         )
-        matrix = np.concatenate(
-            [weights[f"{attention}.{part}.weight"] * scale for part, scale in parts]
-        )
-        bias = np.concatenate(
-            [weights[f"{attention}.{part}.bias"] * scale for part, scale in parts]
-        )
-        thirds = graph.add_node_with_outputs(
-            3, "Split", dense(state, attention, matrix, bias), axis=-1, num_outputs=3
-        )
-        query, key, value = (graph.add_node("Reshape", third, split_heads) for third in thirds)
+        matrix = np.concatenate([weights[f"{name}.{part}.weight"] * scale for part, scale in parts])
+        bias = np.concatenate([weights[f"{name}.{part}.bias"] * scale for part, scale in parts])
+        product = self._dense(state, name, matrix, bias)
+        thirds = graph.add_node_with_outputs(3, "Split", product, axis=-1, num_outputs=3)
+        query, key, value = (graph.add_node("Reshape", x, self._split_heads) for x in thirds)
         query = graph.add_node("Transpose", query, perm=[0, 2, 1, 3])
         key = graph.add_node("Transpose", key, perm=[0, 2, 3, 1])
         value = graph.add_node("Transpose", value, perm=[0, 2, 1, 3])
         scores = graph.add_node("Add", graph.add_node("MatMul", query, key), mask)
         mixed = graph.add_node("MatMul", graph.add_node("Softmax", scores, axis=-1), value)
-        joined = graph.add_node(
-            "Reshape", graph.add_node("Transpose", mixed, perm=[0, 2, 1, 3]), join_heads
-        )
-        attended = linear(joined, f"{layer}.attention.output.dense")
-        state = norm(graph.add_node("Add", attended, state), f"{layer}.attention.output.LayerNorm")
-        wide = graph.add_node("Gelu", linear(state, f"{layer}.intermediate.dense"))
-        narrow = linear(wide, f"{layer}.output.dense")
-        state = norm(graph.add_node("Add", narrow, state), f"{layer}.output.LayerNorm")
+        ordered = graph.add_node("Transpose", mixed, perm=[0, 2, 1, 3])
+        return graph.add_node("Reshape", ordered, self._join_heads)
 
+    def _norm(self, values: str, name: str) -> str:
+        scale = self._graph.add_constant(f"{name}.scale", self._weights[f"{name}.weight"])
+        bias = self._graph.add_constant(f"{name}.bias", self._weights[f"{name}.bias"])
+        return self._graph.add_node(
+            "LayerNormalization", values, scale, bias, axis=-1, epsilon=self._epsilon
+        )
+
+    def _dense(self, values: str, name: str, matrix: np.ndarray, bias: np.ndarray) -> str:
+        matrix_name = self._graph.add_constant(f"{name}.matrix", matrix.T)
+        product = self._graph.add_node("MatMul", values, matrix_name)
+        return self._graph.add_node("Add", product, self._graph.add_constant(f"{name}.bias", bias))
+
+    def _linear(self, values: str, name: str) -> str:
+        matrix, bias = self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
+        return self._dense(values, name, matrix, bias)
+
+
+def build_graph(
+    weights: dict[str, np.ndarray], config: dict[str, Any], graph: GraphBuilder
+) -> onnx.ModelProto:
+    """Return the encoder.
+
+    Its inputs are int64 `input_ids` and `attention_mask` [batch, length], its output is
+    `last_hidden_state` [batch, length, hidden].
+    """
+    encoder = Encoder(weights, config, graph)
+    state = encoder.add_embeddings()
+    mask = encoder.add_mask()
+    for number in range(int(config["num_hidden_layers"])):
+        state = encoder.add_layer(number, state, mask)
     graph.nodes.append(helper.make_node("Identity", [state], ["last_hidden_state"]))
-    tokens = [
+    inputs = [
         helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"])
         for name in ("input_ids", "attention_mask")
     ]
+    hidden = int(config["hidden_size"])
     output = helper.make_tensor_value_info(
         "last_hidden_state", TensorProto.FLOAT, ["batch", "length", hidden]
     )
-    body = helper.make_graph(graph.nodes, "all-MiniLM-L6-v2", tokens, [output], graph.initialisers)
-    # Opset 20 is the first with Gelu; IR 9 is what ONNX 1.15, the release of opset 20, writes.
+    body = helper.make_graph(graph.nodes, "all-MiniLM-L6-v2", inputs, [output], graph.initialisers)
+    # Opset 20 is the first with Gelu; ONNX 1.15, the release of opset 20, writes IR 9.
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
 def build(source: Path, target: Path) -> None:
-    """Write graph, weights, tokenizer and a manifest of their digests into the empty folder `target`.
+    """Write graph, weights, tokenizer and the manifest into the empty folder `target`.
 
-    `source` is the package's model folder. The manifest is written last: a folder without one is not used.
-    Raises OSError, ValueError or KeyError.
+    `source` is the package's model folder. The manifest comes last, since a folder without one is
+    not used. Raises OSError, ValueError or KeyError.
     """
     config = json.loads((source / "config.json").read_text("utf-8"))
     graph = GraphBuilder(target / WEIGHTS)

@@ -1,4 +1,4 @@
-"""Queries that an address names while they are not remembered: sealed, in memory that the workers of a server share."""
+"""Keep pending queries, which a URL names, sealed in memory that all workers share."""
 
 import secrets
 import struct
@@ -8,27 +8,25 @@ from llamora.persistence.schema import PENDING_QUERIES
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
-SLOTS = 512  # queries of all writers together; the oldest make room
-SLOT_BYTES = (
-    8_400  # name, owner, length, padded envelope: rank.MAX_QUERY letters take 4 bytes each at most
-)
+SLOTS = 512  # queries of all users together; the oldest make room
+SLOT_BYTES = 8_400  # header and padded envelope: a character of MAX_QUERY takes 4 bytes at most
 BUFFER_BYTES = 8 + SLOTS * SLOT_BYTES
-_HEADER = struct.Struct("=16s16sI")
+_HEADER = struct.Struct("=16s16sI")  # name, user, length
 
 
 class PendingQueries:
-    """A ring of sealed queries in a buffer of BYTES, which several processes may write to at once.
+    """Keep sealed queries in a ring buffer that several processes may write to at once.
 
-    There is no lock: of two that take a place at the same instant the later stays, and what is written while it is
-    read does not open, which is as if it were not known.
+    There is no lock: of two queries put into a slot at the same time one stays, and one that is
+    written while it is read does not open, as if it were unknown.
     """
 
     def __init__(self, memory: Any = None) -> None:
-        """`memory` is a multiprocessing.RawArray of the type "c" that other processes hold too; None for one alone."""
+        """Use `memory`, a multiprocessing.RawArray of BUFFER_BYTES "c", or memory of its own."""
         self._memory = memoryview(bytearray(BUFFER_BYTES) if memory is None else memory).cast("B")
 
     def add(self, keys: Keyring, query: str) -> bytes:
-        """Give a query a random name of 16 bytes."""
+        """Keep a query; return its random name of 16 bytes."""
         name = secrets.token_bytes(16)
         sealed = PENDING_QUERIES.seal(keys, name, 1, query.encode("utf-8", "replace"))
         if len(sealed) <= SLOT_BYTES - _HEADER.size:
@@ -40,7 +38,7 @@ class PendingQueries:
         return name
 
     def get(self, keys: Keyring, name: bytes) -> str:
-        """The writer's query of that name, "" when it is not known any more."""
+        """Return the user's query of a name, "" when it is not known (any more)."""
         for index in range(SLOTS):
             slot = self._slot(index)
             stored_name, owner, length = _HEADER.unpack(slot[: _HEADER.size])
@@ -57,7 +55,7 @@ class PendingQueries:
         return ""
 
     def forget(self, user_id: bytes) -> None:
-        """Forget all queries of a writer, on every worker."""
+        """Forget a user's queries, for every worker."""
         for index in range(SLOTS):
             slot = self._slot(index)
             if _HEADER.unpack(slot[: _HEADER.size])[1] == user_id:

@@ -58,7 +58,8 @@ class Scratch:
                 best.setdefault(segments[row][0], row)
             for index, row in best.items():
                 (marked,) = self._db.execute(
-                    "SELECT snippet(shown, 1, ?, ?, '…', ?) FROM shown WHERE shown MATCH ? AND rowid=?",
+                    "SELECT snippet(shown, 1, ?, ?, '…', ?) FROM shown"
+                    " WHERE shown MATCH ? AND rowid=?",
                     (MATCH_START, MATCH_STOP, SNIPPET_TOKENS, expression, row),
                 ).fetchone()
                 marked, segment = marked.replace(TOKEN_SEPARATOR, ""), segments[row][1]

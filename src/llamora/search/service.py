@@ -252,7 +252,7 @@ class SearchService:
         return await state.run_in_thread(build_hits, self._db, state, query, page, rows)
 
     async def days_of(self, keys: Keyring, ids: Sequence[bytes]) -> list[int]:
-        """Return the day of each entry as date.toordinal() gives it, 0 for one not indexed (yet)."""
+        """Return the day of each entry as date.toordinal() gives it, 0 for one not indexed."""
         state = self._open_index(keys)
         return await state.run_in_thread(lambda: state.index.days_of(ids))
 

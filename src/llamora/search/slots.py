@@ -1,4 +1,4 @@
-"""Columns with what ranking needs to know about each entry, one row (slot) per entry. Pure."""
+"""Keep what ranking needs to know about each entry in columns, by slot. Pure."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any

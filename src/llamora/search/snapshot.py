@@ -1,8 +1,8 @@
-"""An index as bytes and back: sections of arrays in parts small enough to be sealed one by one. Pure.
+"""Write an index as parts small enough to seal one by one, and read it back. Pure.
 
-The first part holds JSON: the format, and name, type and shape of every section. The others hold the sections' bytes
-one after the other, cut every PART_BYTES. Nothing here is trusted because it can be read: the caller compares the
-revision of every entry with the store.
+The first part is JSON: the format, and the name, type and shape of every section. The others hold
+the bytes of all sections in a row, cut every PART_BYTES. That a snapshot can be read proves
+nothing: the caller compares the revision of every entry with the store.
 """
 
 import json
@@ -15,17 +15,17 @@ from llamora.search.index import UserIndex
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = 3  # raise when an index of before would not do
+FORMAT = 3  # raise when indexes change so that older snapshots are of no use
 PART_BYTES = 2_000_000
-MAX_SECTION_BYTES = 2**31  # bytes of one section; more is damage
+MAX_SECTION_BYTES = 2**31  # more is damage
 
 
 class UnusableSnapshot(Exception):
-    """The snapshot is of another format, not whole, or does not hold together."""
+    """Report that a snapshot is of another format, incomplete or inconsistent."""
 
 
 class SnapshotWriter:
-    """Cuts an index into parts; `header` is complete once `parts` is used up. For the index's thread."""
+    """Cut an index into parts, on its thread; `header` is complete once all parts are written."""
 
     def __init__(
         self, index: UserIndex, unindexed: "dict[bytes, int]", tags: dict[bytes, tuple[str, ...]]
@@ -36,7 +36,7 @@ class SnapshotWriter:
         self._sections: list[tuple[str, str, tuple[int, ...]]] = []
 
     def iter_parts(self) -> Iterator[bytes]:
-        """The parts from 1 on."""
+        """Yield the parts from 1 on."""
         pending = bytearray()
         for name, array in self._index.iter_sections():
             little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
@@ -52,7 +52,7 @@ class SnapshotWriter:
 
     @property
     def header(self) -> bytes:
-        """Part 0. `others` are records that are known and not indexed, `traces` what entries bore."""
+        """Return part 0; "others" are records not indexed, "traces" the tags of entries."""
         return json.dumps(
             {
                 "format": [FORMAT, TOKENIZER],
@@ -66,7 +66,10 @@ class SnapshotWriter:
 
 
 class SnapshotReader:
-    """Makes an index of parts. Every method raises Unusable, or what damaged content makes SQLite and numpy raise."""
+    """Fill an empty index from parts.
+
+    Methods raise UnusableSnapshot, or what SQLite and numpy raise for damaged content.
+    """
 
     def __init__(self, index: UserIndex, header: bytes) -> None:
         import numpy as np
@@ -91,11 +94,11 @@ class SnapshotReader:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every section is whole."""
+        """Return whether all sections are complete."""
         return self._current is None
 
     def feed(self, part: bytes) -> None:
-        """Take over the next part."""
+        """Read the next part."""
         remaining = memoryview(part)
         while remaining:
             if self._current is None:

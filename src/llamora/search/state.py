@@ -1,4 +1,4 @@
-"""A writer's journal as search holds it while it is open: the index, its thread, what is known and what is to do."""
+"""Hold what search knows of an unlocked user: the index, its thread, what is still to do."""
 
 import asyncio
 import time
@@ -16,33 +16,27 @@ from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring, KeyringClosed
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Vectors = NDArray[np.float32]
+    from llamora.search.arrays import Vectors
 
 logger = getLogger(__name__)
 T = TypeVar("T")
 
-RETRY_SECONDS = (1.0, 300.0)  # the first wait after a batch was not embedded, and the longest
+RETRY_SECONDS = (1.0, 300.0)  # before a failed batch is embedded again: at first, at most
 
 
 @dataclass(slots=True, eq=False)
 class UserIndexState:
-    """The index of one writer, its thread, and what is still to do for it."""
+    """Hold the index of one user, its thread, and what is still to do for it."""
 
     keys: Keyring
     index: UserIndex
     thread: ThreadPoolExecutor
-    revisions: dict[bytes, int] = field(
-        default_factory=dict[bytes, int]
-    )  # every record's revision, indexed or not
-    fingerprint_weight: int = 0  # of what the records of `seen` weigh
+    # Of every record, indexed or not.
+    revisions: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    fingerprint_weight: int = 0  # the sum over `revisions`
     tags: dict[bytes, frozenset[bytes]] = field(default_factory=dict[bytes, frozenset[bytes]])
-    tags_revision: int = -1  # the revision of the book of traces that `traces` were read at
-    tags_changed: set[bytes] = field(
-        default_factory=set[bytes]
-    )  # whose traces are to be read again
+    tags_revision: int = -1  # at which `tags` were read
+    tags_changed: set[bytes] = field(default_factory=set[bytes])  # entries to read tags of again
     unembedded: dict[bytes, None] = field(default_factory=dict[bytes, None])  # newest last
     query_vectors: OrderedDict[tuple[str, str], "Vectors"] = field(
         default_factory=OrderedDict[tuple[str, str], "Vectors"]
@@ -54,47 +48,53 @@ class UserIndexState:
     is_complete: bool = False
     search_counter: tuple[int, int] | None = None
     running_count: int = 0
-    unsaved_count: int = 0  # entries that a snapshot does not hold as they are
+    unsaved_count: int = 0  # entries that differ from the snapshot
     changed_at: float = 0.0
     retry_at: float = 0.0
     retry_delay: float = RETRY_SECONDS[0]
 
     def set_revision(self, entry_id: bytes, revision: int) -> None:
-        """Note the revision of a record."""
+        """Set the revision of a record."""
         self.remove_revision(entry_id)
         self.revisions[entry_id] = revision
         self.fingerprint_weight += fingerprint_weight(entry_id, revision)
 
     def remove_revision(self, entry_id: bytes) -> None:
-        """Note that a record is gone."""
+        """Remove the revision of a record."""
         old_revision = self.revisions.pop(entry_id, None)
         if old_revision is not None:
             self.fingerprint_weight -= fingerprint_weight(entry_id, old_revision)
 
     def clear_revisions(self) -> None:
-        """Know nothing of any record, so that all are read again."""
+        """Remove all revisions, so that every record is read again."""
         self.revisions.clear()
         self.fingerprint_weight = 0
 
     def mark_changed(self, count: int) -> None:
-        """Note that the index differs from its snapshot by so many entries more."""
+        """Count entries that differ from the snapshot."""
         self.unsaved_count += count
         self.changed_at = time.monotonic()
 
     async def run_in_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        """Do something on the index's thread. Raises vault.keys.KeyringClosed when the journal is locked meanwhile."""
+        """Run `work` on the index's thread and return its result.
+
+        Raises vault.keys.KeyringClosed when the user is locked meanwhile.
+        """
         self.running_count += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self.thread, work, *arguments)
         except Exception:
-            if self.is_closed:  # whatever it stumbled over there
+            if self.is_closed:  # whatever the error is, this caused it
                 raise KeyringClosed("The journal was locked meanwhile.") from None
             raise
         finally:
             self.running_count -= 1
 
     def submit(self, work: Callable[..., object], *arguments: object) -> None:
-        """Do something on the index's thread in its turn; a failure costs freshness, and the next refresh mends it."""
+        """Run `work` on the index's thread without waiting for it.
+
+        A failure is logged, and the next build reads the store again.
+        """
         self.running_count += 1
         future = asyncio.get_running_loop().run_in_executor(self.thread, work, *arguments)
 
@@ -108,7 +108,7 @@ class UserIndexState:
         future.add_done_callback(on_done)
 
     def close(self) -> None:
-        """Forget everything."""
+        """Cancel all work and forget everything."""
         self.is_closed = True
         for task in (self.build_task, self.save_task):
             if task is not None:
@@ -120,19 +120,19 @@ class UserIndexState:
 
     @property
     def user_id(self) -> bytes:
-        """Whose journal it is."""
+        """Return the id of the user."""
         return self.keys.user_id
 
 
 def is_searchable(entry: Entry) -> bool:
-    """Whether search shows an entry."""
+    """Return whether search shows an entry."""
     return entry.deleted is None and entry.state not in ("streaming", "unreadable")
 
 
 def open_entries(
     db: LocalDB, keys: Keyring, rows: Sequence[tuple[bytes, int, bytes]]
 ) -> tuple[list[Entry], int]:
-    """The entries of sealed rows, and how many did not open."""
+    """Return the entries of sealed rows, and how many did not open."""
     opened: list[Entry] = []
     for entry_id, revision, sealed in rows:
         try:

@@ -42,10 +42,10 @@ _FOLD_TABLE: dict[int, str | int] = {
     ),
 }
 
-# Most texts hold none of them, and a search is ten times as fast as str.translate.
+# Most texts hold none of them, and searching takes a tenth of the time of str.translate.
 _FOLDABLE = re.compile("[" + "".join(re.escape(chr(code)) for code in _FOLD_TABLE) + "]+")
 _LENGTH_CHANGING = re.compile(
-    f"[{''.join(chr(code) for code, new in _FOLD_TABLE.items() if isinstance(new, str) and len(new) != 1)}]"
+    "[" + "".join(filter(lambda c: len(c.translate(_FOLD_TABLE)) != 1, map(chr, _FOLD_TABLE))) + "]"
 )
 
 

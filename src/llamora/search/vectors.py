@@ -1,4 +1,4 @@
-"""The vectors of all passages of one writer, searched exactly or through a graph. The only door to hnswlib."""
+"""Compare the vectors of one user's passages, exactly or by a graph. The only door to hnswlib."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -9,41 +9,33 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from llamora.search.arrays import Slots, Vectors
+    from llamora.search.arrays import Mask, Slots, Vectors
 
-NOT_COMPARED = -2.0  # the cosine of what was not compared
-GRAPH_POOL = 400  # so many nearest passages a graph is asked for
-GRAPH_M, GRAPH_EF_CONSTRUCTION, GRAPH_EF = (
-    24,
-    200,
-    400,
-)  # M, ef_construction, ef: top-10 overlap with exact >= 0.99
-GRAPH_STEP = (
-    100  # passages linked before the thread looks for other work: a search may wait for that long
-)
-MEAN_SHARE = (
-    0.3  # share of the mean of an entry's passages in its cosine; the rest is its best passage
-)
+NOT_COMPARED = -2.0  # in place of a cosine
+MEAN_SHARE = 0.3  # of the mean of all passages in an entry's cosine; the rest is the best passage
+BLOCK_ROWS = 4_096  # decoded at a time
 
-# A sketch holds the numbers of every vector along the directions in which the vectors of this journal differ most. To
-# compare them all by it reads a third of the memory, and the nearest are then compared in full.
-SKETCH_MIN_ROWS = 8_192  # rows; fewer are compared in full in a millisecond or two
+GRAPH_POOL = 400  # nearest passages that a graph is asked for
+# M, ef_construction and ef of HNSW: top-10 overlap with exact comparison is 0.99 or more.
+GRAPH_M, GRAPH_EF_CONSTRUCTION, GRAPH_EF = 24, 200, 400
+GRAPH_STEP = 100  # rows linked in one step, for which a search may have to wait
+
+# A sketch has the components of every vector along the directions in which this journal's vectors
+# differ most. Comparing sketches reads a third of the memory; the nearest are compared in full.
+SKETCH_MIN_ROWS = 8_192  # fewer are compared in full in a millisecond or two
 SKETCH_WIDTH = 128  # directions
-SKETCH_POOL = 1_600  # so many nearest entries are compared in full: top-10 overlap with exact 0.992 of 100,000
-SKETCH_STEP = 4_096  # rows sketched before the thread looks for other work
-SKETCH_REBUILD_FACTOR = (
-    8  # as many times more rows than the directions were found in: they are looked for anew
-)
-SKETCH_PRODUCT_ROWS = 4  # rows sketched in one product
-BLOCK_ROWS = 4_096  # rows made floats of at a time
+SKETCH_POOL = 1_600  # entries compared in full: top-10 overlap with exact is 0.992 of 100,000
+SKETCH_STEP = 4_096  # rows sketched in one step
+SKETCH_REBUILD_FACTOR = 8  # with so many times more rows new directions are found
+SKETCH_PRODUCT_ROWS = 4  # rows in one product, which BLAS does not share out: see _dot_products
 
 
 class VectorIndex:
-    """The vectors of all passages, each with the slot of its entry.
+    """Keep the vectors of all passages, each with the slot of its entry.
 
-    A vector is kept as one byte a number and a scale, which moves a cosine by less than 0.001. Few are compared in
-    full, many by a sketch first, or through an HNSW graph once `graph_above` rows are there and the graph is whole. A
-    removed row is left empty; `compact` closes the gaps.
+    A number of a vector takes one byte, with a scale per vector, which moves cosines by less than
+    0.001. Few vectors are compared in full, many by a sketch first, or by an HNSW graph once there
+    are `graph_above` rows and all are linked. Removed rows stay empty until `compact`.
     """
 
     def __init__(self, dim: int, graph_above: int) -> None:
@@ -55,23 +47,19 @@ class VectorIndex:
         self._codes: NDArray[np.int8] = np.zeros((0, dim), dtype=np.int8)
         self._scales: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
         self._owners: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
-        self._first_rows: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # per slot: its first row
-        self._row_counts: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # per slot: how many rows
-        self._entry_starts: Slots | None = (
-            None  # the first row of each entry, the rows of an entry stand together
-        )
+        self._first_rows: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # by slot
+        self._row_counts: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # by slot
+        self._entry_starts: Slots | None = None  # first row of each run of an entry's rows
         self._sketch: Vectors = np.zeros((0, min(dim, SKETCH_WIDTH)), dtype=np.float32)
         self._directions: Vectors | None = None  # [SKETCH_WIDTH, dim]
         self._sketched_count = 0
-        self._directions_row_count = (
-            0  # so many rows were there when the directions were looked for
-        )
+        self._directions_row_count = 0  # rows when the directions were found
         self._graph_above = graph_above
         self._graph: Any = None
         self._linked_count = 0
 
     def put(self, slot: int, vectors: "Vectors") -> None:
-        """Set the vectors of an entry, in place of older ones."""
+        """Set the vectors of an entry, [passages, dim], in place of older ones."""
         self.drop(slot)
         first, last = self.row_count, self.row_count + len(vectors)
         self._reserve_rows(last)
@@ -85,7 +73,7 @@ class VectorIndex:
             self._sketch_rows(last)
 
     def drop(self, slot: int) -> None:
-        """Remove the vectors of an entry; they are overwritten."""
+        """Remove the vectors of an entry, and overwrite them."""
         if not self.has_vectors(slot):
             return
         first, count = int(self._first_rows[slot]), int(self._row_counts[slot])
@@ -96,16 +84,16 @@ class VectorIndex:
         self._row_counts[slot] = 0
         self.removed_count += count
         if self._graph is not None:
-            # hnswlib keeps the vector of a deleted element; compact() makes a new graph without it.
+            # hnswlib keeps the vector of a deleted element until compact() drops the graph.
             for row in range(first, min(first + count, self._linked_count)):
                 self._graph.mark_deleted(row)
 
     def has_vectors(self, slot: int) -> bool:
-        """Whether the entry has vectors."""
+        """Return whether an entry has vectors."""
         return slot < len(self._row_counts) and bool(self._row_counts[slot])
 
     def compact(self) -> bool:
-        """Close the gaps when a third of the rows are gone. True when rows moved."""
+        """Close the gaps when a third of the rows are removed; return whether rows moved."""
         import numpy as np
 
         if self.removed_count <= max(256, self.row_count // 3):
@@ -125,7 +113,7 @@ class VectorIndex:
         return True
 
     def extend_sketch(self) -> bool:
-        """Sketch the next SKETCH_STEP rows. True while there are more."""
+        """Sketch the next SKETCH_STEP rows; return whether there are more."""
         import numpy as np
 
         if self.row_count < SKETCH_MIN_ROWS:
@@ -137,7 +125,7 @@ class VectorIndex:
             sample = self._decode_rows(
                 np.linspace(0, self.row_count - 1, SKETCH_MIN_ROWS).astype(np.intp)
             )
-            # In ascending order: the last directions are those in which the vectors differ most.
+            # Ascending: the vectors differ most in the last directions.
             _, directions = np.linalg.eigh(sample.T @ sample)
             self._directions = np.ascontiguousarray(directions[:, -SKETCH_WIDTH:].T)
             self._sketched_count, self._directions_row_count = 0, self.row_count
@@ -146,7 +134,7 @@ class VectorIndex:
         return self._sketched_count < self.row_count
 
     def extend_graph(self) -> bool:
-        """Bring the next GRAPH_STEP rows into the graph. True while there are more."""
+        """Link the next GRAPH_STEP rows into the graph; return whether there are more."""
         if self.row_count <= self._graph_above or self._linked_count == self.row_count:
             return False
         if self._graph is None:
@@ -167,56 +155,60 @@ class VectorIndex:
 
     @property
     def is_graph_complete(self) -> bool:
-        """Whether the graph holds every row, so that it can be searched."""
+        """Return whether all rows are linked, so that the graph can be searched."""
         return self._graph is not None and self._linked_count == self.row_count
 
     def nearest_cosines(
-        self, vector: "Vectors", slot_count: int, allowed_mask: "NDArray[np.bool_] | None"
+        self, vector: "Vectors", slot_count: int, allowed: "Mask | None"
     ) -> "NDArray[np.float32]":
-        """Per slot its likeness to `vector`: its best passage, and a little of all; UNKNOWN without vectors.
+        """Return each slot's cosine to `vector`, that of its best passage with a share of the mean.
 
-        Of many, only the nearest that are `allowed` (all without it) are known.
+        NOT_COMPARED without vectors, and, of many, for all but the nearest that are allowed.
         """
         import numpy as np
 
         cosines = np.full(slot_count, NOT_COMPARED, dtype=np.float32)
         if not self.row_count:
             return cosines
-        # A filter would starve the graph: what it lets through may be far from all that is near.
-        if self.is_graph_complete and allowed_mask is None:
-            neighbour_count = min(self.row_count - self.removed_count, GRAPH_POOL)
-            labels, _ = self._graph.knn_query(vector, k=neighbour_count, num_threads=1)
-            nearest_slots = np.unique(self._owners[labels[0]]).astype(np.intp)
-            nearest_slots = nearest_slots[nearest_slots >= 0]
+        # What a filter allows may be far from all that the graph finds near.
+        if self.is_graph_complete and allowed is None:
+            nearest_slots = self._nearest_by_graph(vector)
         elif self._directions is not None and self._sketched_count == self.row_count:
-            cosines = self._cosines_by_slot(
-                _dot_products(
-                    self._sketch[: self.row_count], _dot_products(self._directions, vector)
-                ),
-                slot_count,
-            )
-            if allowed_mask is not None:
-                cosines[~allowed_mask] = NOT_COMPARED
-            nearest_slots = (
-                np.argpartition(-cosines, SKETCH_POOL)[:SKETCH_POOL]
-                if slot_count > SKETCH_POOL
-                else np.arange(slot_count)
-            )
-            nearest_slots = nearest_slots[cosines[nearest_slots] != NOT_COMPARED]
-            cosines[:] = NOT_COMPARED
+            nearest_slots = self._nearest_by_sketch(self._directions, vector, slot_count, allowed)
         else:
             blocks = (
                 slice(start, min(start + BLOCK_ROWS, self.row_count))
                 for start in range(0, self.row_count, BLOCK_ROWS)
             )
-            return self._cosines_by_slot(
-                np.concatenate([self._row_cosines(rows, vector) for rows in blocks]), slot_count
-            )
+            products = np.concatenate([self._row_cosines(rows, vector) for rows in blocks])
+            return self._cosines_by_slot(products, slot_count)
         cosines[nearest_slots] = self.slot_cosines(nearest_slots, vector)
         return cosines
 
+    def _nearest_by_graph(self, vector: "Vectors") -> "Slots":
+        import numpy as np
+
+        neighbour_count = min(self.row_count - self.removed_count, GRAPH_POOL)
+        labels, _ = self._graph.knn_query(vector, k=neighbour_count, num_threads=1)
+        slots = np.unique(self._owners[labels[0]]).astype(np.intp)
+        return slots[slots >= 0]
+
+    def _nearest_by_sketch(
+        self, directions: "Vectors", vector: "Vectors", slot_count: int, allowed: "Mask | None"
+    ) -> "Slots":
+        import numpy as np
+
+        products = _dot_products(self._sketch[: self.row_count], _dot_products(directions, vector))
+        cosines = self._cosines_by_slot(products, slot_count)
+        if allowed is not None:
+            cosines[~allowed] = NOT_COMPARED
+        slots = np.arange(slot_count)
+        if slot_count > SKETCH_POOL:
+            slots = np.argpartition(-cosines, SKETCH_POOL)[:SKETCH_POOL]
+        return slots[cosines[slots] != NOT_COMPARED]
+
     def slot_cosines(self, slots: "Slots", vector: "Vectors") -> "NDArray[np.float32]":
-        """The same for these slots, in full; UNKNOWN for those without vectors."""
+        """Return the cosines of these slots, compared in full; NOT_COMPARED without vectors."""
         import numpy as np
 
         cosines = np.full(len(slots), NOT_COMPARED, dtype=np.float32)
@@ -236,7 +228,7 @@ class VectorIndex:
         return cosines
 
     def nearest_passage(self, slot: int, vector: "Vectors") -> int:
-        """The number of the entry's nearest passage; -1 when it has none."""
+        """Return the number of an entry's nearest passage, -1 without vectors."""
         if not self.has_vectors(slot):
             return -1
         first = int(self._first_rows[slot])
@@ -245,7 +237,7 @@ class VectorIndex:
         )
 
     def vectors_of(self, slot: int) -> "Vectors":
-        """The vectors of an entry, [passages, dim]; none when it has none."""
+        """Return the vectors of an entry, [passages, dim]."""
         if not self.has_vectors(slot):
             return self._decode_rows(slice(0, 0))
         first, count = int(self._first_rows[slot]), int(self._row_counts[slot])
@@ -254,7 +246,7 @@ class VectorIndex:
     def iter_blocks(
         self,
     ) -> "Iterator[tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]]":
-        """All rows in turn, BLOCK at a time: owners, scales and codes."""
+        """Yield all rows, BLOCK_ROWS at a time: owners, scales and codes."""
         for start in range(0, self.row_count, BLOCK_ROWS):
             end = min(self.row_count, start + BLOCK_ROWS)
             yield self._owners[start:end], self._scales[start:end], self._codes[start:end]
@@ -262,7 +254,7 @@ class VectorIndex:
     def restore_block(
         self, owners: "NDArray[np.int32]", scales: "NDArray[np.float32]", codes: "NDArray[np.int8]"
     ) -> None:
-        """Take rows over as `blocks` gave them, after those that are there."""
+        """Append rows as `iter_blocks` yields them."""
         import numpy as np
 
         first, last = self.row_count, self.row_count + len(owners)
@@ -281,7 +273,7 @@ class VectorIndex:
             slots, offsets, counts = np.unique(
                 owners[used_rows], return_index=True, return_counts=True
             )
-            is_new = self._row_counts[slots] == 0  # the rows of an entry may lie in two blocks
+            is_new = self._row_counts[slots] == 0  # an entry may be in two blocks
             self._first_rows[slots[is_new]] = first + used_rows[offsets[is_new]]
             self._row_counts[slots] += counts.astype(np.int32)
 
@@ -291,26 +283,23 @@ class VectorIndex:
         self._entry_starts = None
 
     def _decode_rows(self, rows: "Slots | slice") -> "Vectors":
-        """Rows as floats."""
         import numpy as np
 
         return self._codes[rows].astype(np.float32) * self._scales[rows, None]
 
     def _row_cosines(self, rows: "Slots | slice", vector: "Vectors") -> "NDArray[np.float32]":
-        """The product of each of these rows with a vector.
+        """Return the product of each row with a vector.
 
-        The scale comes last, to one number a row: rows made floats first took ten times as long.
+        Scaling the products takes a tenth of the time of scaling the rows.
         """
         return _dot_products(self._codes[rows], vector) * self._scales[rows]
 
     def _sketch_rows(self, last: int) -> None:
-        """Sketch the rows up to `last`."""
         if self._directions is None:
             return
         self._sketch = grow_array(self._sketch, last)
         rows = slice(self._sketched_count, last)
         vectors = self._decode_rows(rows)
-        # In products so small that BLAS does not share them out: see _products.
         aligned = len(vectors) - len(vectors) % SKETCH_PRODUCT_ROWS
         products = vectors[:aligned].reshape(-1, SKETCH_PRODUCT_ROWS, self.dim) @ self._directions.T
         self._sketch[rows][:aligned] = products.reshape(aligned, self._sketch.shape[1])
@@ -320,7 +309,6 @@ class VectorIndex:
     def _cosines_by_slot(
         self, cosines: "NDArray[np.float32]", slot_count: int
     ) -> "NDArray[np.float32]":
-        """Per slot the likeness that the cosines of all rows make."""
         import numpy as np
 
         owners = self._owners[: self.row_count]
@@ -334,7 +322,7 @@ class VectorIndex:
 
 
 def _quantize(vectors: "Vectors") -> "tuple[NDArray[np.int8], NDArray[np.float32]]":
-    """Each vector as whole numbers from -127 to 127, and what one of them stands for."""
+    """Return vectors as integers from -127 to 127, and what 1 stands for in each."""
     import numpy as np
 
     scales = np.abs(vectors).max(axis=1, initial=0) / 127
@@ -343,10 +331,10 @@ def _quantize(vectors: "Vectors") -> "tuple[NDArray[np.int8], NDArray[np.float32
 
 
 def _dot_products(rows: "Vectors | NDArray[np.int8]", vector: "Vectors") -> "NDArray[np.float32]":
-    """The product of each row with a vector.
+    """Return the product of each row with a vector.
 
-    BLAS would share this out among threads that turn idly while they wait for one another: on a busy machine that took
-    ten times as long.
+    BLAS would share it out among threads that spin while they wait for one another, which on a busy
+    machine took ten times as long.
     """
     import numpy as np
 
@@ -354,7 +342,7 @@ def _dot_products(rows: "Vectors | NDArray[np.int8]", vector: "Vectors") -> "NDA
 
 
 def _blend_cosines(cosines: "NDArray[np.float32]", starts: "Slots") -> "NDArray[np.float32]":
-    """One likeness for each run of passages that begins at `starts`."""
+    """Return one cosine for each run of passages, which begin at `starts`."""
     import numpy as np
 
     counts = np.diff(np.append(starts, len(cosines)))
@@ -365,7 +353,7 @@ def _blend_cosines(cosines: "NDArray[np.float32]", starts: "Slots") -> "NDArray[
 
 
 def _create_graph(dim: int, size: int) -> Any:
-    """An empty HNSW graph, or None where hnswlib is not installed."""
+    """Return an empty HNSW graph, None where hnswlib is not installed."""
     try:
         import hnswlib  # pyright: ignore[reportMissingTypeStubs] -- the package has no types
     except ImportError:
