@@ -43,7 +43,7 @@ SKIPPED_TEXT = re.compile(
 )
 SENTENCE = re.compile(r"[A-Z“{][^\n]* [^\n]*[.…?]", re.DOTALL)
 MARKER_FUNCTIONS = frozenset({"_", "gettext", "gettext_noop"})
-MESSAGE_PART_FUNCTIONS = frozenset({"_error"})  # llm/client.py puts what happened and what to do together
+MESSAGE_PART_FUNCTIONS = frozenset({"_error"})  # llm/errors.py puts what happened and what to do together
 # What begins such a sentence and ends it where the model is our own, and its name as receipts keep it.
 EXTRA_MESSAGES = ("The model server at {place}", "The built-in model", "small built-in model", "ask again in a moment")
 FIXED_DATE = datetime(2026, 1, 1, tzinfo=UTC)  # a date that moved would be a difference in every file

@@ -26,8 +26,9 @@ from hypercorn.config import Config
 
 from llamora.app import create_app
 from llamora.app.services.container import EXTENSION
+from llamora.llm.budget import Turn
 from llamora.llm.client import ModelClient
-from llamora.llm.prompts import PromptBuilder, Turn
+from llamora.llm.prompts import PromptBuilder
 from llamora.settings import LlmSettings, load_settings
 from scripts.bench.latency import PASSPHRASE, TimestampedChunks, print_progress, seed
 from tests.scripted_model import RecordedRequest, Reply, ScriptedModel

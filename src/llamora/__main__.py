@@ -221,8 +221,8 @@ async def _serve_with_workers(settings: Settings, listening_socket: socket.socke
     """The parent holds the lock, the boot secret and the built-in model; the workers serve."""
     # Started with `python -m`, this module is `__main__`, and no new process finds its functions under that name.
     from llamora.__main__ import serve_as_worker
-    from llamora.llm.client import ModelError
     from llamora.llm.embedded import EmbeddedServer
+    from llamora.llm.errors import ModelError
     from llamora.persistence.local_db import LocalDB
     from llamora.search.pending import BUFFER_BYTES as noted_bytes  # noqa: N811 -- a size there, an argument here
 

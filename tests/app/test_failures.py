@@ -11,7 +11,7 @@ import pytest
 
 from llamora.settings import UpstreamSettings
 from tests.app.conftest import RunningApp, Start, Visitor, settings_for_model
-from tests.llm.test_client import own_certificate
+from tests.llm.test_errors import own_certificate
 from tests.scripted_model import Reply, ScriptedModel
 
 DAY = "/d/2026-11-20"

@@ -10,7 +10,7 @@ import pytest
 
 from llamora.journal import replies as replies_module
 from llamora.journal.replies import INTERRUPTED, LENGTH_LIMIT_REACHED, SOURCE_DELETED, SOURCE_ERASED, SOURCE_WITHHELD
-from llamora.llm.client import ModelError
+from llamora.llm.errors import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision
 from llamora.persistence.entries import Entries, Entry
 from llamora.vault.keys import NewKeys, open_keyring

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from llamora.llm import embedded
-from llamora.llm.client import Message, ModelClient, ModelError
+from llamora.llm.client import Message, ModelClient
 from llamora.llm.embedded import EmbeddedServer
+from llamora.llm.errors import ModelError
 from llamora.settings import LlmSettings
 
 pytestmark = pytest.mark.skipif(
@@ -60,7 +61,7 @@ async def test_starts_answers_and_stops(server: EmbeddedServer) -> None:
     info = await client.describe()
     assert (info.name, info.is_local, info.is_embedded) == ("SmolLM2-135M-Instruct", True, True)
     assert info.context_tokens == 4096
-    assert await client.count_many(["Hello world.", ""]) == [3, 0]
+    assert await client.tokens.count_many(["Hello world.", ""]) == [3, 0]
     await client.close()
     await server.stop()
     assert server.base_url == ""

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamora.llm.client import Message, ModelClient, ModelError
+from llamora.llm.client import Message, ModelClient
 from llamora.llm.embedded import EmbeddedServer, find_model
+from llamora.llm.errors import ModelError
 from llamora.llm.reasoning import ReasoningFilter, ends_in_reasoning
 from llamora.settings import LlmSettings
 from tests.scripted_model import Reply, ScriptedModel

@@ -216,7 +216,7 @@ def test_vectors_of_entries_that_are_all_gone_disturb_no_search() -> None:
         again.restore_section(name, array.copy())
     asked = {"m": np.ones(4, dtype=np.float32)}
     for each in (index, again):
-        page = each.search(parse_query("tea", TODAY), asked, 0.5, 5, 0).matches
+        page = each.ranker.search(parse_query("tea", TODAY), asked, 0.5, 5, 0).matches
         assert [match.entry_id for match in page] == [bytes([2]) * 16]
         each.close()
 

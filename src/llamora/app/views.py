@@ -21,7 +21,7 @@ from llamora.journal.entries import Thread
 from llamora.journal.quotations import marks
 from llamora.journal.summaries import TagSummary
 from llamora.journal.tags import Tag, TagsOfEntry
-from llamora.llm.client import is_loopback
+from llamora.llm.addresses import is_loopback
 from llamora.llm.model import Model
 from llamora.persistence.connection import NotFound
 from llamora.persistence.drafts import Draft, answer_draft_key, edit_draft_key

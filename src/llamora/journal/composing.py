@@ -9,9 +9,11 @@ from llamora.dates import parse_zone as zone_named
 from llamora.journal.entries import EntryError, Journal, Thread, build_threads
 from llamora.journal.profile import zone_or_utc
 from llamora.journal.retrieval import from_search, from_tags
-from llamora.llm.client import ModelClient, ModelInfo
+from llamora.llm.budget import Passage, Turn
+from llamora.llm.client import ModelClient
 from llamora.llm.model import Model
-from llamora.llm.prompts import Passage, Prompt, PromptBuilder, Turn
+from llamora.llm.probe import ModelInfo
+from llamora.llm.prompts import Prompt, PromptBuilder
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry, Receipt, UsedPassage
 from llamora.persistence.local_db import LocalDB
@@ -154,7 +156,7 @@ class Composer:
             prompt_version=self._prompts.version,
             passages=passages,
             tokens_in=prompt.tokens,
-            tokens_counted=client.has_tokenizer and not prompt.is_estimated,
+            tokens_counted=client.tokens.has_tokenizer and not prompt.is_estimated,
             omitted=prompt.omitted,
         )
 

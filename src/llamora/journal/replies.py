@@ -13,10 +13,12 @@ from llamora.journal.composing import WITHHELD, ComposedPrompt, Composer
 from llamora.journal.entries import EntryError, Journal, Thread, build_threads, strip_references
 from llamora.journal.live import READING, LiveReply
 from llamora.journal.profile import parse_profile
-from llamora.llm.client import ModelError, estimate_tokens
+from llamora.llm.budget import MESSAGE_TOKENS
+from llamora.llm.errors import ModelError
 from llamora.llm.model import Model
-from llamora.llm.prompts import MESSAGE_TOKENS, PromptBuilder
+from llamora.llm.prompts import PromptBuilder
 from llamora.llm.queue import ModelQueue
+from llamora.llm.tokens import estimate_tokens
 from llamora.persistence.connection import AlreadyExists, NotFound, StaleRevision, StorageError, Transaction
 from llamora.persistence.entries import Entry, Receipt, State
 from llamora.persistence.local_db import LocalDB
@@ -497,9 +499,9 @@ class Replies:
 async def _count_tokens(receipt: Receipt, composed: ComposedPrompt, text: str) -> Receipt:
     """The receipt with how many tokens were written, and where that was only estimated, how many were read."""
     client, messages = composed.client, composed.prompt.messages if composed.prompt.is_estimated else ()
-    tokens_out, *message_tokens = await client.count_many([text, *(message.content for message in messages)])
+    tokens_out, *message_tokens = await client.tokens.count_many([text, *(message.content for message in messages)])
     receipt = replace(receipt, tokens_out=tokens_out)
-    if not message_tokens or not client.has_tokenizer:
+    if not message_tokens or not client.tokens.has_tokenizer:
         return receipt
     return replace(receipt, tokens_in=sum(message_tokens) + MESSAGE_TOKENS * len(message_tokens), tokens_counted=True)
 

@@ -11,9 +11,10 @@ from typing import Any, cast
 from llamora.journal.entries import Journal
 from llamora.journal.retrieval import content_words
 from llamora.journal.tags import Tag
-from llamora.llm.client import ModelError
+from llamora.llm.budget import Turn
+from llamora.llm.errors import ModelError
 from llamora.llm.model import Model
-from llamora.llm.prompts import PromptBuilder, Turn
+from llamora.llm.prompts import PromptBuilder
 from llamora.llm.queue import ModelQueue
 from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.connection import NotFound

@@ -12,9 +12,12 @@ from llamora.journal.citations import cited_sentences, whole_sentences
 from llamora.journal.entries import EntryError, Journal, Thread
 from llamora.journal.quotations import QuoteVerifier
 from llamora.journal.retrieval import content_words, excerpt
-from llamora.llm.client import ModelClient, ModelError, ModelInfo
+from llamora.llm.budget import Passage, Turn
+from llamora.llm.client import ModelClient
+from llamora.llm.errors import ModelError
 from llamora.llm.model import Model
-from llamora.llm.prompts import Passage, Prompt, PromptBuilder, Turn
+from llamora.llm.probe import ModelInfo
+from llamora.llm.prompts import Prompt, PromptBuilder
 from llamora.llm.queue import ModelQueue
 from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.connection import StaleRevision, StorageError

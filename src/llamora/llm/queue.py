@@ -1,4 +1,4 @@
-"""Whose turn it is: a fair queue over the model's slots in each process, and one count of slots for all of them."""
+"""Queue for the slots of the model, fairly in a process, and count them across processes."""
 
 import asyncio
 from collections import Counter
@@ -9,13 +9,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-POLL_SECONDS = 0.05  # between two looks for a slot that another worker holds
+POLL_SECONDS = 0.05  # between two tries for a slot that other workers hold
 
 
 @dataclass(slots=True, eq=False)
 class _Ticket:
-    """Somebody's place in the queue."""
-
     user_id: bytes
     on_position: Callable[[int], None]
     granted: asyncio.Future[None] = field(
@@ -24,11 +22,12 @@ class _Ticket:
 
 
 class ModelQueue:
-    """Gives out `slots` places at the model: next is who has the fewest running, of them who was called longest ago.
+    """Give out the slots of the model.
 
-    Ten requests of one writer so never stand before the first one of another. `files` (see `slot_files`) are locked
-    for the slots that are in use, where several workers share them: never are more in use than there are, any worker
-    may have all that are free, and those of a worker that dies are free at once.
+    Next is the user with the fewest running, of those the one whose last grant is longest ago, so
+    that ten requests of one user never delay the first of another. Workers that share the slots
+    lock `lock_paths` (see `slot_lock_paths`) for those in use: never are more in use than there
+    are, any worker may use all that are free, and those of a worker that dies are free at once.
     """
 
     def __init__(self, slots: int, lock_paths: Sequence[Path] = ()) -> None:
@@ -37,13 +36,16 @@ class ModelQueue:
         self._running: Counter[bytes] = Counter()
         self._waiting: list[_Ticket] = []
         self._grant_count = 0
-        self._last_grants: dict[bytes, int] = {}  # the number of each one's latest call
+        self._last_grants: dict[bytes, int] = {}  # the number of a user's latest grant
 
     @asynccontextmanager
     async def slot(
         self, user_id: bytes, on_position: Callable[[int], None]
     ) -> AsyncGenerator[None]:
-        """Wait for a slot and hold it. `moved` is told how many come before, each time that changes."""
+        """Wait for a slot and hold it.
+
+        `on_position` is called with the number of those before, each time it changes.
+        """
         ticket = _Ticket(user_id, on_position)
         self._waiting.append(ticket)
         self._grant_next()
@@ -66,7 +68,6 @@ class ModelQueue:
             self._release(user_id)
 
     async def _acquire_slot_lock(self, on_position: Callable[[int], None]) -> FileLock | None:
-        """A slot that no other worker has, waited for; None where there is but one worker."""
         while self._slot_locks:
             for lock in self._slot_locks:
                 if lock.is_locked:
@@ -76,9 +77,7 @@ class ModelQueue:
                 except Timeout:
                     continue
                 except OSError:
-                    return (
-                        None  # where no lock file can be had, the model server's own queue must do
-                    )
+                    return None  # without lock files, the model server's own queue must do
             on_position(0)
             await asyncio.sleep(POLL_SECONDS)
         return None
@@ -90,7 +89,6 @@ class ModelQueue:
         self._grant_next()
 
     def _grant_next(self) -> None:
-        """Let in who is next while there is room, and tell the others where they stand."""
         order = self._waiting_order()
         while self._free_slots and order:
             ticket = order[0]
@@ -108,7 +106,6 @@ class ModelQueue:
             ticket.on_position(position)
 
     def _waiting_order(self) -> list[_Ticket]:
-        """Those who wait, in the order in which they would be called if nobody else came."""
         waiting_by_user: dict[bytes, list[_Ticket]] = {}
         for ticket in self._waiting:
             waiting_by_user.setdefault(ticket.user_id, []).append(ticket)
@@ -127,7 +124,7 @@ class ModelQueue:
 
 
 def slot_lock_paths(database: Path, slots: int, workers: int) -> list[Path]:
-    """The files beside the database that stand for the model's slots; none are needed for a single worker."""
+    """Return the lock files of the slots, beside the database; a single worker needs none."""
     return [
         database.with_name(f"{database.name}.model-slot-{n}")
         for n in range(slots if workers > 1 else 0)

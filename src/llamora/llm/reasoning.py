@@ -1,16 +1,17 @@
-"""What a model thinks aloud, taken out of what it says.
+"""Take the reasoning of a model out of its text.
 
-Most servers send thoughts apart (`reasoning_content`, or `reasoning`), and then nothing is to be done. Others leave
-them in the text: between marks, or, where the chat template writes the opening mark into the prompt (DeepSeek R1,
-Qwen3 Thinking, GLM 4.7, MiniMax M2), with a closing mark alone. vLLM without a reasoning parser, LM Studio with some
-models and llama.cpp with a template it does not know do that.
+Most servers send reasoning apart (`reasoning_content`, or `reasoning`). Others leave it in the
+text between marks, or, where the chat template writes the opening mark into the prompt (DeepSeek
+R1, Qwen3 Thinking, GLM 4.7, MiniMax M2), before a closing mark alone: vLLM without a reasoning
+parser, LM Studio with some models, and llama.cpp with a template that it does not know.
 """
 
 import re
 from typing import Final
 
 _REASONING_WORDS: Final = "think|thinking|thoughts?|reasoning|reflection|scratchpad"
-# Templates write <think>, [THINK] (Mistral), ◁think▷ (Kimi), and gpt-oss (Harmony) names a channel per message.
+# Templates write <think>, [THINK] (Mistral) or ◁think▷ (Kimi); gpt-oss (Harmony) names the
+# channel of each message.
 _FINAL_CHANNEL: Final = r"<\|channel\|>\s*final[^<]{0,80}<\|message\|>"
 REASONING_END: Final = re.compile(
     rf"(?:[<◁]\s{{0,8}}/\s{{0,8}}(?:{_REASONING_WORDS})\s{{0,8}}[>▷]|\[/(?-i:THINK|THINKING)\]|{_FINAL_CHANNEL})\s*",
@@ -28,53 +29,54 @@ _CONTROL_TOKENS: Final = re.compile(
     r"|<start_of_turn>(?:model)?\n*|<\|(?:end|return|im_end|eot_id|eom_id|end_of_text|endoftext|end_header_id)\|>"
     r"|<\|start_header_id\|>|<end_of_turn>|(?:\s{0,8}</s>)+\s{0,8}\Z"
 )
-_PARTIAL_MARK: Final = re.compile(  # what the next piece may make a mark of
+_PARTIAL_MARK: Final = re.compile(  # may become a mark with the next piece
     r"(?:[<◁]\s{0,8}/?\s{0,8}[a-z]{0,10}\s{0,8}|\[/?(?-i:[A-Z]{0,8})|<\|[a-z_]{0,15}\|?|<\|(?:im_)?start\|>[a-z]{0,8}"
     r"|<\|start_header_id\|>[\sa-z]{0,12}(?:<\|?[a-z_]{0,13}\|?)?|<(?:start|end)(?:_[a-z_]{0,10})?|<start_of_turn>[a-z]{0,4}"
     r"|(?:\s{0,8}</s>)+\s{0,8}(?:<(?:/s?)?)?"
     r"|<\|channel\|>[^<]{0,90}(?:<(?:\|[a-z]{0,10}\|?)?)?)\Z",
     re.IGNORECASE,
 )
-_MAX_MARK_CHARS: Final = 128  # characters
+_MAX_MARK_CHARS: Final = 128
 _OPEN_AT_END: Final = re.compile(rf"(?:{_REASONING_START.pattern})\s*\Z", re.IGNORECASE)
 
 
 def ends_in_reasoning(prompt: str) -> bool:
-    """Whether a prompt, as a chat template made it, ends inside a thought."""
+    """Return whether a prompt that a chat template made ends inside reasoning."""
     return _OPEN_AT_END.search(prompt[-_MAX_MARK_CHARS:]) is not None
 
 
 def has_reasoning_marks(template: str) -> bool:
-    """Whether a chat template writes marks that open thoughts, anywhere."""
+    """Return whether a chat template writes marks that open reasoning, anywhere."""
     return _REASONING_START.search(template) is not None
 
 
 class ReasoningFilter:
-    """Takes thoughts out of a stream of text; a mark that came in two pieces is seen all the same.
+    """Take reasoning out of a stream of text, also where a mark comes in two pieces.
 
-    `opened`: the prompt ended inside a thought, so that nothing is said before the mark that closes it. Where that
-    was not known, a closing mark alone is passed on in one piece, and all before it was thought; `closed_alone` tells.
+    With `starts_open` the prompt ended inside reasoning: nothing is said before the closing mark.
+    Where that was not known, a closing mark alone is passed on as one piece, and all before it was
+    reasoning; `closed_without_opening` tells.
     """
 
     def __init__(self, *, starts_open: bool = False) -> None:
         self._buffer = ""
-        self._end_pattern: re.Pattern[str] | None = None  # of the thought that is open
+        self._end_pattern: re.Pattern[str] | None = None  # of open reasoning
         self._is_prompt_open = starts_open
-        self._unclosed_pieces: list[str] = []  # what came while it is open, should it never close
+        self._unclosed_pieces: list[str] = []  # since it is open, should it never close
         self.closed_without_opening = False
 
     @property
     def is_open(self) -> bool:
-        """Whether what comes now is thought."""
+        """Return whether what comes next is reasoning."""
         return self._is_prompt_open or self._end_pattern is not None
 
     @property
     def is_unclosed(self) -> bool:
-        """Whether all that came so far may be the thought that the prompt opened."""
+        """Return whether all so far may be the reasoning that the prompt opened."""
         return self._is_prompt_open
 
     def feed(self, piece: str) -> str:
-        """The next piece of the stream; what of it may be shown."""
+        """Take the next piece; return the text that may be shown."""
         if self._is_prompt_open:
             text = self._buffer + piece
             end_match = REASONING_END.search(text)
@@ -87,11 +89,17 @@ class ReasoningFilter:
         return self._filter_text(piece)
 
     def release_held(self) -> str:
-        """The server sends thoughts apart from what is said: what was held back of that may be shown."""
+        """Return the text that was held back, to be shown.
+
+        To call when the server turns out to send reasoning apart.
+        """
         return self._filter_text(self._take_unclosed()) if self._is_prompt_open else ""
 
     def finish(self, *, is_complete: bool) -> str:
-        """No more comes. `whole`: the model ended by itself, so what it never marked as thought was its answer."""
+        """End the stream; return the rest of the text that may be shown.
+
+        With `is_complete` the model ended by itself, so text that it never marked is its answer.
+        """
         if self._is_prompt_open:
             text = self._take_unclosed()
             return (

@@ -1,7 +1,6 @@
-"""What may go over the wire to a model server, and how much may come back.
+"""Limit what goes to a model server and what may come back.
 
-Apart from :mod:`llamora.llm.client` because it needs ``httpx2`` when it is imported, and that import
-(like the one of ``openai``) is kept out of the server's cold start.
+Importing it imports `httpx2`, which is kept out of the server's cold start.
 """
 
 import re
@@ -11,13 +10,13 @@ from typing import Final, cast
 import httpx2
 
 MAX_LINE_BYTES: Final = 1 << 20
-"""Longest line of an event stream. A piece of text is a few hundred bytes; 1 MiB is room enough."""
+"""Of an event stream, where a piece of text takes a few hundred bytes."""
 
 MAX_BODY_BYTES: Final = 32 << 20
-"""Most bytes of one answer, streamed or not."""
+"""Of one answer, streamed or not."""
 
 DONE_MARK: Final = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\][ \t]*(?:[\r\n]|\Z)")
-"""The last line of an event stream; the same letters may also be words of the reply."""
+"""The last line of an event stream; the same letters may also be text of the reply."""
 
 _REQUEST_HEADERS: Final = frozenset(
     {
@@ -30,22 +29,22 @@ _REQUEST_HEADERS: Final = frozenset(
         "transfer-encoding",
     }
 )
-# The SDK also names the operating system, its version and the Python in use, and takes headers from OPENAI_*
-# variables: none of that is the model server's business.
+# The SDK also sends the operating system, its version and that of Python, and headers from
+# OPENAI_* variables: none of that is the model server's business.
 
 
 class ResponseTooLarge(Exception):
-    """The server sent a line or a body beyond the ceilings above."""
+    """Report a line or body beyond the ceilings above."""
 
 
 class UnexpectedEncoding(Exception):
-    """The server compressed its answer although asked not to: such a body could expand without end."""
+    """Report an answer that is compressed although asked not to be: it could expand without end."""
 
 
 class GuardedStream(httpx2.AsyncByteStream):
-    """A response body that is given up once it passes a ceiling.
+    """Read a response body up to a ceiling. Raises ResponseTooLarge.
 
-    ``finished`` tells whether the closing ``[DONE]`` of an OpenAI-style event stream was seen.
+    `is_finished` tells whether the closing `[DONE]` of an OpenAI-style event stream was seen.
     """
 
     def __init__(self, inner: httpx2.AsyncByteStream, *, limit_lines: bool) -> None:
@@ -92,7 +91,7 @@ async def _guard_response(response: httpx2.Response) -> None:
 
 
 def is_event_stream(response: httpx2.Response) -> bool:
-    """Whether the server says that its answer is Server-Sent Events."""
+    """Return whether an answer is Server-Sent Events, as the server says."""
     return (
         response.headers.get("content-type", "").split(";")[0].strip().lower()
         == "text/event-stream"
@@ -102,13 +101,13 @@ def is_event_stream(response: httpx2.Response) -> bool:
 def open_http_client(
     *, connect_seconds: float, read_seconds: float, connections: int
 ) -> httpx2.AsyncClient:
-    """An HTTP client that follows no redirect, asks no proxy and reads no environment or ``.netrc``."""
+    """Return an HTTP client without redirects, proxies, environment or `.netrc`."""
     return httpx2.AsyncClient(
         trust_env=False,
         follow_redirects=False,
         timeout=httpx2.Timeout(read_seconds, connect=connect_seconds),
-        # A connection for each request: llama.cpp closes some after a stream without saying so, and a request for
-        # a reply that fails on such a one cannot be repeated without asking for two replies.
+        # One connection per request: llama.cpp closes some after a stream without saying so, and
+        # repeating a request that failed on such a one could ask for two replies.
         limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=0),
         event_hooks={"request": [_strip_headers], "response": [_guard_response]},
     )

@@ -23,7 +23,7 @@ from llamora.dates import day_of, parse_zone, utc_now, zone_names
 from llamora.journal.accounts import AccountError, OpenSession, TooManyAttempts, WrongCredentials
 from llamora.journal.backups import SUFFIX
 from llamora.journal.profile import LOCK_MINUTES, WEEK_STARTS
-from llamora.llm.client import ModelError
+from llamora.llm.errors import ModelError
 from llamora.persistence.connection import StaleRevision, StorageError
 
 blueprint = Blueprint("account", __name__)

@@ -24,7 +24,7 @@ from llamora.dates import day_edges, day_of, parse_zone, utc_now
 from llamora.journal.entries import EntryError, Thread
 from llamora.journal.profile import Profile
 from llamora.journal.years import list_on_this_day
-from llamora.llm.client import ModelError
+from llamora.llm.errors import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StorageError
 from llamora.persistence.drafts import day_draft_key
 from llamora.search.snippets import excerpt

@@ -23,7 +23,7 @@ from llamora.app.services.container import get_services
 from llamora.app.views import EntryView, entry_view, message_view, part_view
 from llamora.journal.entries import EditConflict, EntryError
 from llamora.journal.replies import SOURCE_DELETED
-from llamora.llm.client import ModelError
+from llamora.llm.errors import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StorageError
 
 blueprint = Blueprint("entries", __name__)

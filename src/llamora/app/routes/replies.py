@@ -33,7 +33,7 @@ from llamora.journal.composing import ComposedPrompt
 from llamora.journal.entries import EntryError
 from llamora.journal.replies import SOURCE_WITHHELD
 from llamora.journal.summaries import PreparedPrompt
-from llamora.llm.client import ModelError
+from llamora.llm.errors import ModelError
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry, Receipt
 

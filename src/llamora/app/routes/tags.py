@@ -24,7 +24,7 @@ from llamora.app.services.container import get_services
 from llamora.app.views import SummaryView, message_view, tag_path, tag_summary_view, tags_fingerprint
 from llamora.journal.entries import EntryError
 from llamora.journal.tags import Tag, TagError, Tags
-from llamora.llm.client import ModelError
+from llamora.llm.errors import ModelError
 from llamora.persistence.connection import NotFound
 from llamora.search.snippets import excerpt
 from llamora.text import strip_markdown, tag_key, tag_name

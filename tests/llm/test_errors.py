@@ -1,0 +1,166 @@
+"""What a server does wrong becomes a sentence."""
+
+import asyncio
+import datetime as dt
+import ipaddress
+import logging
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+
+from llamora.llm.client import ModelClient
+from tests.llm.asking import KEY, QUICK, SECRET, assert_discreet, say
+from tests.scripted_model import Reply, ScriptedModel
+
+STATUSES = [
+    (401, "", "refused", "api_key"),
+    (403, "", "refused", "api_key"),
+    (404, "", "refused", "model"),
+    (400, '{"error": {"message": "PRIVATE", "type": "exceed_context_size_error"}}', "too_long", "context_tokens"),
+    (400, '{"error": {"message": "PRIVATE", "code": "context_length_exceeded"}}', "too_long", "context_tokens"),
+    (400, '{"error": {"code": "unsupported_value", "param": "temperature"}}', "refused", "temperature"),
+    (400, '{"error": {"code": "unsupported_parameter", "param": "max_tokens"}}', "refused", "400"),
+    (422, "PRIVATE", "refused", "422"),
+    (429, "", "busy", "minute"),
+    (500, f'{{"error": {{"message": "PRIVATE {SECRET}"}}}}', "broken", "500"),
+    (503, '{"error": {"message": "Loading model"}}', "busy", "minute"),
+    (302, "", "refused", "address"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "kind", "word"), STATUSES)
+async def test_a_status_becomes_a_sentence(status: int, body: str, kind: str, word: str) -> None:
+    async with ScriptedModel() as model:
+        model.script(
+            Reply(fault="status", status=status, body=body, headers={"location": "http://127.0.0.1:1/v1/elsewhere"})
+        )
+        client = ModelClient(model.url, KEY, QUICK, model="m")
+        text, error = await say(client)
+        await client.close()
+    assert text == ""
+    assert error is not None
+    assert error.kind == kind
+    assert word in error.sentence
+    assert "PRIVATE" not in error.sentence
+    assert_discreet(error)
+    assert len(model.chat_requests) == 1  # never asked twice
+
+
+FAULTS = [
+    (Reply(fault="hang_before_headers"), "", "broken"),
+    (Reply(["You "], fault="hang"), "You ", "broken"),
+    (Reply(["You "], fault="drip_comments"), "You ", "broken"),
+    (Reply(["You "], fault="cut"), "You ", "broken"),
+    (Reply(["You "], fault="cut_quietly"), "You ", "broken"),
+    (Reply(["You "], fault="cut_in_character"), "You ", "broken"),
+    (Reply(fault="not_sse"), "", "broken"),
+    (Reply(["You "], fault="giant_line"), "You ", "broken"),
+    (Reply(["You "], fault="endless_comments"), "You ", "broken"),
+    (Reply(["You "], fault="bad_json"), "You ", "broken"),
+    (Reply(["You "], fault="error_event"), "You ", "broken"),
+    (Reply(["You "], fault="compressed"), "", "broken"),
+    (Reply(["You "], fault="endless_thought"), "You ", "too_long"),
+    (Reply(fault="not_http"), "", "broken"),
+]
+
+
+@pytest.mark.parametrize(("reply", "kept", "kind"), FAULTS, ids=[r.fault for r, _, _ in FAULTS])
+async def test_a_failing_stream_becomes_a_sentence(
+    reply: Reply, kept: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with ScriptedModel() as model:
+        model.script(reply)
+        client = ModelClient(model.url, KEY, QUICK, model="m")
+        text, error = await say(client)
+        assert text == kept
+        assert error is not None
+        assert error.kind == kind, error.sentence
+        assert_discreet(error)
+        [chat] = model.chat_requests
+        await asyncio.wait_for(chat.ended.wait(), 60)  # the server's slot is free
+        # A socket takes some megabytes more than its reader has asked for.
+        assert chat.bulk_bytes < {"giant_line": 16 << 20, "endless_comments": 64 << 20}.get(reply.fault, 1)
+        # and the next reply is not the worse for it
+        assert await say(client) == ("It was a quiet day.", None)
+        await client.close()
+    assert SECRET not in caplog.text
+    assert KEY not in caplog.text
+
+
+async def test_nobody_listens() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    client = ModelClient(f"http://127.0.0.1:{port}", KEY, QUICK, model="m")
+    text, error = await say(client)
+    assert text == ""
+    assert error is not None
+    assert error.kind == "unreachable"
+    assert f"127.0.0.1:{port}" in error.sentence
+    assert_discreet(error)
+    await client.close()
+
+
+async def test_a_name_nobody_knows() -> None:
+    client = ModelClient("http://user:hidden@model.invalid:8080/v1", KEY, QUICK, model="m")
+    _, error = await say(client)
+    assert error is not None
+    assert error.kind == "unreachable"
+    assert "name" in error.sentence
+    assert "hidden" not in error.sentence
+    assert_discreet(error)
+    await client.close()
+
+
+async def test_a_certificate_nobody_vouches_for(tmp_path: Path) -> None:
+    async with ScriptedModel(tls=own_certificate(tmp_path)) as model:
+        client = ModelClient(model.url, KEY, QUICK, model="m")
+        _, error = await say(client)
+        await client.close()
+    assert error is not None
+    assert error.kind == "unreachable"
+    assert "certificate" in error.sentence
+    assert model.requests == []
+    assert_discreet(error)
+
+
+async def test_a_client_of_nothing_says_so() -> None:
+    client = ModelClient(lambda: "", "", QUICK, embedded=True)
+    _, error = await say(client)
+    assert error is not None
+    assert error.kind == "unreachable"
+    await client.close()
+    await client.close()
+
+
+def own_certificate(folder: Path) -> ssl.SSLContext:
+    """A server context with a certificate signed by nobody."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "server.pem"
+    pem.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context
