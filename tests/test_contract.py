@@ -20,20 +20,22 @@ from llamora.persistence import LocalDB, run_db_migrations
 from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings
 
 SOURCES = Path(llamora.__file__).parent
-BELOW = ("journal", "search", "llm", "persistence", "vault", "dates", "settings", "text")
+BELOW = ("journal", "search", "llm", "persistence", "vault", "dates", "settings", "text", "errors", "messages")
 # Design §3: a layer, and the layers it may import besides itself.
 MATRIX: dict[str, tuple[str, ...]] = {
     "__main__": ("app", "commands", *BELOW),
     "commands": BELOW,
     "app": BELOW,
-    "journal": ("search", "llm", "persistence", "vault", "dates", "settings", "text"),
-    "search": ("persistence", "vault", "dates", "settings", "text"),
-    "persistence": ("vault", "dates", "settings", "text"),
-    "llm": ("settings", "text"),
-    "vault": (),
-    "dates": (),
-    "settings": (),
-    "text": (),
+    "journal": ("search", "llm", "persistence", "vault", "dates", "settings", "text", "errors", "messages"),
+    "search": ("persistence", "vault", "dates", "settings", "text", "errors", "messages"),
+    "persistence": ("vault", "dates", "settings", "text", "errors", "messages"),
+    "llm": ("settings", "text", "errors", "messages"),
+    "vault": ("errors", "messages"),
+    "dates": ("errors", "messages"),
+    "settings": ("errors", "messages"),
+    "text": ("errors", "messages"),
+    "messages": ("errors",),
+    "errors": (),
     "__init__": (),
 }
 # The one door to each library: path prefixes of the files that may import it.
