@@ -66,12 +66,7 @@ class PromptParts:
 
     def total_tokens(self) -> int:
         """Return what all parts cost."""
-        return (
-            self.fixed_tokens
-            + sum(self.turn_costs)
-            + sum(self.note_costs)
-            + sum(self.passage_costs)
-        )
+        return self.fixed_tokens + sum(self.turn_costs) + sum(self.note_costs) + sum(self.passage_costs)
 
 
 async def fit_thread(
@@ -93,10 +88,7 @@ async def fit_thread(
     first, middle, last = _split_thread(thread)
     newest_middle = _newest_turns(middle, max_chars)
     notes = _newest_turns(rest_of_day, max_chars)
-    turns = [
-        replace(turn, text=break_template_marks(turn.text))
-        for turn in (*first, *newest_middle, last)
-    ]
+    turns = [replace(turn, text=break_template_marks(turn.text)) for turn in (*first, *newest_middle, last)]
     parts = PromptParts(
         turns=[replace(turn, text=_elide_middle(turn.text, max_chars)) for turn in turns],
         notes=[_quoted(note, max_chars) for note in notes],
@@ -130,17 +122,13 @@ async def _count(
     parts.note_costs = [next(counts) + LABEL_TOKENS for _ in parts.notes]
 
 
-async def fit_notes(
-    client: ModelClient, frame: str, turns: Sequence[Turn], budget: int
-) -> PromptParts:
+async def fit_notes(client: ModelClient, frame: str, turns: Sequence[Turn], budget: int) -> PromptParts:
     """Return what fits of notes, oldest first; the newest is shortened rather than dropped.
 
     Raises ModelError.
     """
     max_chars = budget * MAX_CHARS_PER_TOKEN
-    newest = _newest_turns(turns, max_chars) or [
-        replace(turns[-1], text=_elide_middle(turns[-1].text, max_chars))
-    ]
+    newest = _newest_turns(turns, max_chars) or [replace(turns[-1], text=_elide_middle(turns[-1].text, max_chars))]
     notes = [replace(turn, text=quote(break_template_marks(turn.text))) for turn in newest]
     fixed, *costs = await client.tokens.count_many([frame, *(note.text for note in notes)])
     parts = PromptParts(
@@ -162,9 +150,7 @@ async def fit_notes(
     return parts
 
 
-async def fit_passages(
-    client: ModelClient, frame: str, passages: Sequence[Passage], budget: int
-) -> PromptParts:
+async def fit_passages(client: ModelClient, frame: str, passages: Sequence[Passage], budget: int) -> PromptParts:
     """Return what fits of passages; the strongest is shortened rather than dropped.
 
     Raises ModelError.

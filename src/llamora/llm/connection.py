@@ -79,9 +79,7 @@ class ServerConnection:
         if self._closed:
             raise ModelError("unreachable", "The connection to the model was closed: ask again.")
         if not root:
-            raise ModelError(
-                "unreachable", "The built-in model is starting: try again in a few seconds."
-            )
+            raise ModelError("unreachable", "The built-in model is starting: try again in a few seconds.")
         async with self._connect_lock:
             if self._transport is not None and self._transport.root == root:
                 return self._transport

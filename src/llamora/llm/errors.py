@@ -46,15 +46,11 @@ class ServerErrors:
 
     def length_error(self) -> ModelError:
         """Return the error of a reply that is longer than it may be."""
-        return self._error(
-            "too_long", "{place} would not stop at the length asked for", "what came so far is kept"
-        )
+        return self._error("too_long", "{place} would not stop at the length asked for", "what came so far is kept")
 
     def no_event_stream(self) -> ModelError:
         """Return the error of an answer that is no event stream."""
-        return self._error(
-            "broken", "{place} did not answer as a model server does", "check llm.upstream.host"
-        )
+        return self._error("broken", "{place} did not answer as a model server does", "check llm.upstream.host")
 
     def unfinished(self) -> ModelError:
         """Return the error of a reply that ended before its end was announced."""
@@ -63,9 +59,7 @@ class ServerErrors:
     def status_error(self, status: int, code: str, address: str) -> ModelError:
         """Return the error for an HTTP status, and the machine-readable `code` of its body."""
         if status == 401:
-            return self._error(
-                "refused", "{place} wants another key", "check llm.upstream.api_key", address
-            )
+            return self._error("refused", "{place} wants another key", "check llm.upstream.api_key", address)
         if status == 403:
             return self._error(
                 "refused",
@@ -81,9 +75,7 @@ class ServerErrors:
                 address,
             )
         if status == 429:
-            return self._error(
-                "busy", "{place} has too much to do", "ask again in a minute", address
-            )
+            return self._error("busy", "{place} has too much to do", "ask again in a minute", address)
         if status == 503:
             return self._error("busy", "{place} is not ready", "ask again in a minute", address)
         if "context" in code:
@@ -93,9 +85,7 @@ class ServerErrors:
                 "lower llm.context_tokens to what it offers",
                 address,
             )
-        if "unsupported" in code and re.search(
-            "temperature|reasoning_effort", code
-        ):  # a model of OpenAI's that thinks
+        if "unsupported" in code and re.search("temperature|reasoning_effort", code):  # a model of OpenAI's that thinks
             return self._error(
                 "refused",
                 "{place} does not take this temperature or reasoning effort for its model",
@@ -116,9 +106,7 @@ class ServerErrors:
                 "check llm.upstream.host and model",
                 address,
             )
-        return self._error(
-            "broken", f"{{place}} failed (HTTP {status})", "look at its own log", address
-        )
+        return self._error("broken", f"{{place}} failed (HTTP {status})", "look at its own log", address)
 
     def error_from(self, error: Exception, address: str) -> ModelError:
         """Return the error for any exception, of which nothing is kept: it may quote the prompt."""
@@ -138,12 +126,8 @@ class ServerErrors:
                 address,
             )
         if any(isinstance(e, UnexpectedEncoding) for e in chain):
-            return self._error(
-                "broken", "{place} sent a compressed reply", "switch compression off there", address
-            )
-        if any(isinstance(e, ssl.SSLError) for e in chain) or any(
-            "SSL" in type(e).__name__ for e in chain
-        ):
+            return self._error("broken", "{place} sent a compressed reply", "switch compression off there", address)
+        if any(isinstance(e, ssl.SSLError) for e in chain) or any("SSL" in type(e).__name__ for e in chain):
             return self._error(
                 "unreachable",
                 "{place} has no certificate this machine trusts",
@@ -151,21 +135,12 @@ class ServerErrors:
                 address,
             )
         if any(isinstance(e, socket.gaierror) for e in chain):
-            return self._error(
-                "unreachable", "{place} cannot be found by name", "check llm.upstream.host", address
-            )
+            return self._error("unreachable", "{place} cannot be found by name", "check llm.upstream.host", address)
         if any(isinstance(e, httpx2.ConnectTimeout) for e in chain):
-            return self._error(
-                "unreachable", "{place} cannot be reached", "check that it runs", address
-            )
+            return self._error("unreachable", "{place} cannot be reached", "check that it runs", address)
         if any(isinstance(e, httpx2.ConnectError) for e in chain):
-            return self._error(
-                "unreachable", "{place} refuses connections", "check that it runs", address
-            )
-        if any(
-            isinstance(e, httpx2.TimeoutException | TimeoutError | openai.APITimeoutError)
-            for e in chain
-        ):
+            return self._error("unreachable", "{place} refuses connections", "check that it runs", address)
+        if any(isinstance(e, httpx2.TimeoutException | TimeoutError | openai.APITimeoutError) for e in chain):
             return self._error(
                 "broken",
                 "{place} stopped answering",
@@ -175,9 +150,7 @@ class ServerErrors:
         if any(isinstance(e, httpx2.TransportError) for e in chain):
             return self._error("broken", "{place} broke off the connection", "ask again", address)
         if isinstance(error, openai.APIError):
-            return self._error(
-                "broken", "{place} reported an error", "look at its own log", address
-            )
+            return self._error("broken", "{place} reported an error", "look at its own log", address)
         if not isinstance(error, ValueError):  # undecodable text and JSON are ValueErrors
             logger.warning("unexpected failure of the model client: %s", type(error).__name__)
         return self._error("broken", "{place} sent something unreadable", "ask again", address)
@@ -196,6 +169,4 @@ def _error_code(body: object) -> str:
     if not isinstance(body, dict):
         return ""
     fields = cast(dict[str, object], body)
-    return " ".join(
-        str(fields[key]) for key in ("code", "type", "param") if isinstance(fields.get(key), str)
-    )
+    return " ".join(str(fields[key]) for key in ("code", "type", "param") if isinstance(fields.get(key), str))

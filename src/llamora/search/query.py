@@ -113,9 +113,7 @@ def filter_chips(text: str, today: date, language: str = "en") -> tuple[tuple[st
                 remainder + cleaned[position : duplicate.start] + " ",
                 duplicate.stop,
             )
-        filter_texts.setdefault(
-            part.text.lower(), (part.text, " ".join((remainder + cleaned[position:]).split()))
-        )
+        filter_texts.setdefault(part.text.lower(), (part.text, " ".join((remainder + cleaned[position:]).split())))
     return tuple(filter_texts.values())
 
 
@@ -161,9 +159,7 @@ class _ParsedParts:
             self.phrases.append(part.value)
         else:
             if part.is_incomplete:
-                hints.append(
-                    f"Nothing stands right after “{part.value}”, so it was searched as a word."
-                )
+                hints.append(f"Nothing stands right after “{part.value}”, so it was searched as a word.")
             self.bare_words.append(part.value)
 
     def restrict_dates(self, text: str, first: date | None, last: date | None) -> None:
@@ -206,9 +202,7 @@ def _build_query(parsed: _ParsedParts, hints: list[str], today: date, language: 
         remainder = re.sub(re.escape(mentioned_dates.matched), " ", question, flags=re.IGNORECASE)
         if not _without_stop_words(tokenize(remainder)):
             # A query of nothing but a time filters by it.
-            parsed.restrict_dates(
-                mentioned_dates.matched, mentioned_dates.start, mentioned_dates.end
-            )
+            parsed.restrict_dates(mentioned_dates.matched, mentioned_dates.start, mentioned_dates.end)
             mentioned_dates, question, bare_words = None, "", []
     question = " ".join(filter(None, [question, *parsed.not_understood]))
     words = list(dict.fromkeys(_lower_words([*bare_words, *parsed.not_understood])))
