@@ -8,7 +8,8 @@ import pytest
 
 from llamora.llm.client import ModelClient
 from llamora.settings import LlmSettings
-from tests.llm.test_client import ASK, KEY, QUICK, say, server_certificate
+from tests.llm.asking import ASK, KEY, QUICK, say
+from tests.llm.test_errors import server_certificate
 from tests.scripted_model import Reply, ScriptedModel, encode_event
 
 MORNING = "Good morning."

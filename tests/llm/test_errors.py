@@ -137,30 +137,50 @@ async def test_a_client_of_nothing_says_so() -> None:
 
 
 def own_certificate(folder: Path) -> ssl.SSLContext:
-    """A server context with a certificate signed by nobody."""
+    """A server context with a certificate of an authority that nobody knows."""
+    return server_certificate(folder)[0]
+
+
+def server_certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """A server context, and the certificate of the authority that signed its own."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
+    root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    root_id = x509.SubjectKeyIdentifier.from_public_key(root_key.public_key())
+    issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "home")])
+    signs = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+
+    def sign(name: str, public_key: ec.EllipticCurvePublicKey, *extensions: x509.ExtensionType) -> bytes:
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        builder = x509.CertificateBuilder(issuer, subject, public_key, x509.random_serial_number())
+        builder = builder.not_valid_before(now - dt.timedelta(days=1)).not_valid_after(now + dt.timedelta(days=1))
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+        return builder.sign(root_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    authority = folder / "authority.pem"
+    authority.write_bytes(
+        sign(
+            "home",
+            root_key.public_key(),
+            x509.BasicConstraints(ca=True, path_length=0),
+            signs,
+            root_id,
+        )
     )
     pem = folder / "server.pem"
     pem.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(serialization.Encoding.PEM)
+        + sign(
+            "127.0.0.1",
+            key.public_key(),
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(root_id),
+        )
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
-    return context
+    return context, authority
