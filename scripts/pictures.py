@@ -229,10 +229,10 @@ def _clicking(selector: str, expected: str) -> Callable[[Page], None]:
 
 def _enter_focus_mode(page: Page) -> None:
     page.locator("#write").fill("A second heron, further down.")
-    page.locator("#composer .word:text-is('Focus')").click()
+    page.locator("#composer .text-button:text-is('Focus')").click()
 
 
-MORE = "article.entry .word:text-is('More')"
+MORE = "article.entry .text-button:text-is('More')"
 VIEWS = (
     View("sign-in", "/sign-in", ""),
     View("sign-in-wrong", "/sign-in", "", _fail_sign_in),

@@ -49,7 +49,7 @@ def test_a_citation_is_beside_the_reply_and_leads_to_the_entry(
     reply.locator(".receipt > summary").click()
     expect(reply.locator(".receipt dl")).to_contain_text("no text left it")
     page.locator("article.entry").nth(1).get_by_text("More", exact=True).click()
-    page.locator(".ask-day > .word").click()
+    page.locator(".ask-day > .text-button").click()
     axe(page)
 
     page.set_viewport_size({"width": 390, "height": 844})
@@ -71,7 +71,7 @@ def test_the_pages_of_the_model_are_for_everyone(
 ) -> None:
     _, page = opened(server, new_page)
     model.model.script(Reply(["It rained."]))
-    page.locator(".ask-day > .word").click()
+    page.locator(".ask-day > .text-button").click()
     page.get_by_role("button", name="Sum up the day").click()
     expect(page.locator("#recap .prose")).to_have_text("It rained.")
     axe(page)

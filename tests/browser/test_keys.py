@@ -66,7 +66,7 @@ def test_the_palette_leads_anywhere(page: Page, writer: HttpUser, axe: Callable[
     expect(chosen).to_contain_text("Today")
     keys.press("ArrowUp")
     keys.press("ArrowUp")
-    expect(field).to_have_attribute("aria-activedescendant", re.compile("way-[2-9]"))
+    expect(field).to_have_attribute("aria-activedescendant", re.compile("palette-item-[2-9]"))
     keys.press("Escape")
     expect(palette).to_be_hidden()
 

@@ -195,7 +195,7 @@ def test_a_trace_that_is_being_named_outlives_an_edit_elsewhere(
     expect(place.locator(".prose")).to_have_text("A heron, awake.", timeout=SOON)
     expect(field).to_have_value("water")
     field.press("Enter")
-    expect(place.locator("a.trace")).to_have_text("#water", timeout=SOON)
+    expect(place.locator("a.tag")).to_have_text("#water", timeout=SOON)
     expect(place.locator(".prose")).to_have_count(1)
     expect(place.locator(".body > .actions")).to_have_count(1)
     # With nothing half named, what is shown is new as a whole.
@@ -220,7 +220,7 @@ def test_a_window_that_was_away_catches_up(writer: HttpUser, new_page: Callable[
 def test_traces_come_and_go_in_the_other_window(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     entry = writer.write("Rain on the #weir.", DAY)
     here, there = opened(new_page, writer), opened(new_page, writer)
-    chips = f"#e-{entry} .entry-tags li > .trace"
+    chips = f"#e-{entry} .entry-tags li > .tag"
     box = there.get_by_label("A word, a few words or one emoji")
     open_more_menu(there).get_by_text("Trace", exact=True).click()
     box.fill("half a w")

@@ -106,7 +106,7 @@ def test_what_opens_below_an_entry_has_a_page_without_javascript(server: Server,
     page.get_by_label("A word, a few words or one emoji").fill("heron")
     page.get_by_role("button", name="Add").click()
     expect(page).to_have_url(day)
-    expect(page.locator(".entry-tags .trace")).to_have_text("#heron")
+    expect(page.locator(".entry-tags .tag")).to_have_text("#heron")
 
     page.get_by_role("link", name="More").click()
     page.get_by_role("button", name="Keep from the model").click()

@@ -86,7 +86,7 @@ def test_no_word_of_the_head_breaks_on_a_tablet(page: Page) -> None:
     for width in range(760, 1281, 40):
         page.set_viewport_size({"width": width, "height": 900})
         broken = page.evaluate(
-            """() => [...document.querySelectorAll(".top :is(.wordmark, .places a)")].filter((link) => {
+            """() => [...document.querySelectorAll(".top :is(.wordmark, .main-nav a)")].filter((link) => {
               const text = document.createRange();
               text.selectNodeContents(link);
               return text.getClientRects().length !== 1;

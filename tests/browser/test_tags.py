@@ -40,9 +40,9 @@ def test_every_view_by_keys_alone(
     expect(page.locator("#tags li")).to_have_count(1)
     for _ in range(12):
         keys.press("Tab")
-        if page.evaluate("document.activeElement.matches('#tags .trace')"):
+        if page.evaluate("document.activeElement.matches('#tags .tag')"):
             break
-    expect(page.locator("#tags .trace")).to_be_focused()
+    expect(page.locator("#tags .tag")).to_be_focused()
     keys.press("Enter")
     expect(page.locator("h1")).to_have_text("#heron")
     page.locator("details.changes summary").focus()
@@ -81,7 +81,7 @@ def test_the_box_and_the_popover(
     writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None], width: int
 ) -> None:
     page = signed_in(writer, new_page(), "/d/2024-03-12", width)
-    keys, chips = page.keyboard, page.locator(".entry-tags li > .trace")
+    keys, chips = page.keyboard, page.locator(".entry-tags li > .tag")
     page.get_by_text("More", exact=True).first.focus()
     keys.press("Enter")
     expect(page.locator("summary", has_text="More")).to_be_focused()
@@ -114,12 +114,12 @@ def test_the_box_and_the_popover(
 
 def test_by_pointer_and_by_touch(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     page = signed_in(writer, new_page(), "/d/2024-03-05")
-    page.locator(".entry-tags .trace", has_text="#weir").hover()
+    page.locator(".entry-tags .tag", has_text="#weir").hover()
     expect(page.locator(".tag-popover")).to_contain_text("On 6 entries")
     page.mouse.move(5, 5)
     expect(page.locator(".tag-popover")).to_have_count(0)
     touched = signed_in(writer, new_page(has_touch=True), "/d/2024-03-05", 390)
-    chip = touched.locator(".entry-tags .trace", has_text="#weir")
+    chip = touched.locator(".entry-tags .tag", has_text="#weir")
     chip.tap()
     expect(touched.locator(".tag-popover")).to_contain_text("On 6 entries")
     chip.tap()
@@ -137,7 +137,7 @@ def test_what_is_suggested_is_chosen_one_by_one(
     expect(offered.filter(has_text="sail")).to_have_count(1)
     axe(page)
     page.get_by_role("button", name="Add sail").click()
-    expect(page.locator(".entry-tags li > .trace")).to_have_text(["#sail"])
+    expect(page.locator(".entry-tags li > .tag")).to_have_text(["#sail"])
     page.get_by_role("button", name="Never suggest for this entry: Margaret").click()
     expect(offered.filter(has_text="Margaret")).to_have_count(0)
 
@@ -162,7 +162,7 @@ def test_every_change_and_its_undo_by_keys_alone(
     writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None], width: int
 ) -> None:
     page = signed_in(writer, new_page(), "/traces", width)
-    title, since, chips = page.locator("h1"), page.locator(".tag-usage"), page.locator("#tags .trace")
+    title, since, chips = page.locator("h1"), page.locator(".tag-usage"), page.locator("#tags .tag")
     problem = page.locator(".changes [role=alert]:not(:empty)")
 
     def change(label: str, text: str) -> None:
@@ -237,11 +237,11 @@ def test_a_summary_is_the_models_and_goes_with_its_entries(
     second = writer.write("Today the heron of last winter came back to the #weir.", "2024-07-09")
     model.model.script(Reply(["You saw a heron. [1] You like birds. “Today the heron of last winter came back”. [2]"]))
     page = signed_in(writer, new_page(), "/traces", 390)
-    press(page, page.locator("#tags .trace"))
+    press(page, page.locator("#tags .tag"))
     summary = page.locator("#summary")
     press(page, summary.get_by_role("button", name="Sum up"))
     expect(summary.locator(".prose")).to_have_text(
-        "You saw a heron.1 “Today the heron of last winter came back”.2"
+        "You saw a heron.1 “Today the heron of last winter came back” (in your entries, word for word).2"
     )  # what rests on none is out
     expect(summary.locator(".receipt")).to_contain_text("summed up by scripted")
     expect(summary.locator("mark")).to_have_text("Today the heron of last winter came back")
@@ -262,7 +262,7 @@ def test_a_summary_is_the_models_and_goes_with_its_entries(
     page.keyboard.press("Control+Enter")
     expect(page.locator("article.entry .prose")).to_contain_text("So did the rain.")
     page.goto(writer.url + "/traces")
-    press(page, page.locator("#tags .trace"))
+    press(page, page.locator("#tags .tag"))
     expect(summary.get_by_role("button", name="Sum up")).to_be_visible()
     expect(page.locator("main")).not_to_contain_text("You saw a heron")
     assert len(model.model.chat_requests) == 1

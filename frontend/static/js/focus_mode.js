@@ -46,7 +46,10 @@ document.addEventListener("focusout", ({ target, relatedTarget }) => {
   if (form && relatedTarget && !form.contains(relatedTarget)) setFocusMode(form, false);
 });
 
-document.addEventListener("htmx:after:swap", ({ detail: { ctx } }) => ctx.sent && ctx.response?.raw.ok && leaveFocusMode());
+document.addEventListener(
+  "htmx:after:swap",
+  ({ detail: { ctx } }) => ctx.sent && ctx.response?.raw.ok && leaveFocusMode(),
+);
 
 // Where a keyboard lies over the page instead of making it smaller (iOS), what is written stays above it.
 const seen = window.visualViewport;

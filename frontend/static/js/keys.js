@@ -1,6 +1,6 @@
 // Keys: none takes one from the browser, and none but Escape and Ctrl+Enter does anything while writing.
 
-import { setFocusMode, leaveFocusMode } from "./focus_mode.js";
+import { leaveFocusMode, setFocusMode } from "./focus_mode.js";
 
 const isMac = /mac|iphone|ipad/i.test(navigator.userAgentData?.platform ?? navigator.platform);
 if (isMac) document.documentElement.dataset.keys = "mac";

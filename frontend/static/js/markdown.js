@@ -112,7 +112,8 @@ export function link(field, address = "") {
 
 document.addEventListener("keydown", (event) => {
   const { key, target: field } = event;
-  if (!field.matches?.("textarea[data-autogrow]") || event.defaultPrevented || event.isComposing || event.altKey) return;
+  if (!field.matches?.("textarea[data-autogrow]") || event.defaultPrevented || event.isComposing || event.altKey)
+    return;
   const isMac = document.documentElement.dataset.keys === "mac";
   const isPressed = isMac ? event.metaKey && !event.ctrlKey : event.ctrlKey && !event.metaKey;
   const letter = isPressed && !event.shiftKey ? key.toLowerCase() : "";

@@ -103,5 +103,5 @@ on("htmx:after:swap", (ctx) => {
   if (held && document.activeElement === document.body) {
     document.getElementById(held)?.querySelector("[data-focus-target]")?.focus({ preventScroll: true });
   }
-  if (ctx.sourceElement.matches(".word, .more, .tag-form")) revealEnd(document.activeElement.closest(".more"));
+  if (ctx.sourceElement.matches(".text-button, .more, .tag-form")) revealEnd(document.activeElement.closest(".more"));
 });

@@ -32,7 +32,10 @@ function listen() {
   if (document.visibilityState === "hidden") return;
   watch = new EventSource(`/session/events?${page?.dataset.subscription ?? ""}`);
   watch.addEventListener("page", ({ data }) => applyListing(JSON.parse(data)));
-  watch.addEventListener("month", ({ data }) => data !== page.dataset.fingerprint && page.dispatchEvent(new Event("changed")));
+  watch.addEventListener(
+    "month",
+    ({ data }) => data !== page.dataset.fingerprint && page.dispatchEvent(new Event("changed")),
+  );
   watch.addEventListener("look", ({ data }) => applyPreferences(JSON.parse(data), true));
   watch.addEventListener("ended", empty);
   // A session that ended while nobody listened, such as with the server. Then words that are nowhere but here are

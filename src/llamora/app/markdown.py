@@ -107,7 +107,7 @@ def _quoted(found: "re.Match[str]") -> str:
     """Wrap each piece of a quotation, which may cross elements, and say behind it what its mark means."""
     if found[1] == _VERIFIED:
         begin, end, note = '<mark class="verified">', "</mark>", _("in your entries, word for word")
-        said = f'<span class="unseen noted"> ({escape(note)})</span>'
+        said = f'<span class="visually-hidden noted"> ({escape(note)})</span>'
     else:
         begin, end = '<span class="not-found">', "</span>"
         said = f'<small class="noted"> ({escape(_("not in your entries"))})</small>'
