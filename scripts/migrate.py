@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # also where the package is not installed
 
+from llamora.messages import sentence
 from llamora.persistence.connection import InstanceLock, StorageError
 from llamora.persistence.migrations import migration_status, run_db_migrations
 from llamora.settings import SettingsError, load_settings, resource
@@ -46,7 +47,7 @@ def main() -> int:
         database = load_settings().data.database
         return {"status": status, "up": up}[options.what](database)
     except (StorageError, SettingsError) as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{sentence(error) if isinstance(error, StorageError) else error}\n")
         return 2
 
 

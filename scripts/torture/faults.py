@@ -28,6 +28,7 @@ from unittest import mock
 
 import httpx
 
+from llamora.messages import sentence
 from llamora.persistence import run_db_migrations
 from llamora.persistence.backups import copy_database, read_header, restore_backup, sealed_keys, write_backup
 from llamora.persistence.connection import StorageError
@@ -213,7 +214,7 @@ def run_commands(connection: Any) -> None:
                 restore_backup(database, file, header, header.unlock(code), replace=True)
             connection.send(("good", ""))
         except StorageError as error:
-            connection.send(("told", str(error)))
+            connection.send(("told", sentence(error)))
         except Exception as error:
             connection.send((type(error).__name__, str(error)))
 

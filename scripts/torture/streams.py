@@ -26,6 +26,7 @@ import httpx
 
 from llamora.journal.accounts import Accounts
 from llamora.journal.replies import INTERRUPTED
+from llamora.messages import MESSAGES
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.settings import CryptoSettings, SessionSettings
@@ -208,7 +209,7 @@ def run_kills(server: Server, user: HttpUser, model: ModelThread, rng: random.Ra
         lost += not stored_text.startswith(durable_text)
         article = page.split(f'id="e-{reply}"')[1].split("</article>")[0]
         is_finished = stored_text == " ".join(text.split())
-        unmarked += not is_finished and INTERRUPTED not in article
+        unmarked += not is_finished and MESSAGES[INTERRUPTED.code] not in article
         still_streaming += "data-stop" in article
         loss_ages = [at - moment for moment, words in events if not stored_text.startswith(words)]
         oldest_loss = max([oldest_loss, *loss_ages])

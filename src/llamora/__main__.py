@@ -18,6 +18,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from llamora import commands
+from llamora.errors import Problem
+from llamora.messages import sentence
+from llamora.persistence.connection import os_reason
 from llamora.settings import Settings, SettingsError, load_settings, resource
 from llamora.vault.memory import keep_out_of_dumps
 
@@ -28,8 +31,8 @@ MODEL_ADDRESS_BYTES = 128
 MAX_WORKER_RESTARTS = 5  # workers that ended by themselves and were replaced, until the server gives up
 
 
-class StartupError(Exception):
-    """Why the server does not start, in one sentence."""
+class StartupError(Problem):
+    """Why the server does not start."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run_server(settings, dev=options.mode == "dev", reload=options.reload)
         keep_out_of_dumps()
         return commands.run_command(options, settings)
-    except (StartupError, SettingsError, commands.CommandError) as error:
-        print(f"llamora-server: {error}", file=sys.stderr)
+    except (Problem, SettingsError) as error:
+        print(f"llamora-server: {sentence(error) if isinstance(error, Problem) else error}", file=sys.stderr)
         return 2
 
 
@@ -82,26 +85,23 @@ def _configure_logging(level: str) -> None:
 
 
 def _run_server(settings: Settings, *, dev: bool, reload: bool) -> int:
-    from llamora.persistence.connection import InstanceLock, StorageError
+    from llamora.persistence.connection import InstanceLock
     from llamora.persistence.migrations import run_db_migrations
 
     keep_out_of_dumps()
+    listening_socket = _listen(settings.server.host, settings.server.port)
+    lock = InstanceLock(settings.data.database)
     try:
-        listening_socket = _listen(settings.server.host, settings.server.port)
-        lock = InstanceLock(settings.data.database)
-        try:
-            run_db_migrations(settings.data.database, resource("migrations"))
-            if settings.server.workers == 1:
-                return asyncio.run(_serve_in_one_process(settings, listening_socket, dev=dev, reload=reload))
-            if sys.platform == "win32":
-                raise StartupError("Several workers need a system that can share a socket; set server.workers to 1.")
-            return asyncio.run(_serve_with_workers(settings, listening_socket, dev=dev))
-        finally:
-            _ignore_signals()
-            lock.release()
-            listening_socket.close()
-    except StorageError as error:
-        raise StartupError(str(error)) from None
+        run_db_migrations(settings.data.database, resource("migrations"))
+        if settings.server.workers == 1:
+            return asyncio.run(_serve_in_one_process(settings, listening_socket, dev=dev, reload=reload))
+        if sys.platform == "win32":
+            raise StartupError("workers_unsupported")
+        return asyncio.run(_serve_with_workers(settings, listening_socket, dev=dev))
+    finally:
+        _ignore_signals()
+        lock.release()
+        listening_socket.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -114,10 +114,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening_socket.listen(128)
     except OSError as error:
         listening_socket.close()
-        reason = (error.strerror or str(error)).lower()
-        raise StartupError(
-            f"Port {port} on {host} cannot be used: {reason}. Choose another with --port, or stop what uses it."
-        ) from None
+        raise StartupError("port_unusable", port=port, host=host, reason=os_reason(error)) from None
     listening_socket.setblocking(False)
     return listening_socket
 
@@ -167,12 +164,8 @@ async def _run_app(
 
     from llamora.app import create_app
     from llamora.app.services.container import AppLifecycle
-    from llamora.llm.prompts import PromptTemplateError
 
-    try:
-        app = create_app(settings, dev=dev, shared=shared)
-    except PromptTemplateError as error:
-        raise StartupError(str(error)) from None
+    app = create_app(settings, dev=dev, shared=shared)
     lifecycle: AppLifecycle = app.extensions["llamora.lifecycle"]
 
     async def wait_for_stop() -> None:
@@ -304,9 +297,7 @@ async def _serve_with_workers(settings: Settings, listening_socket: socket.socke
     await db.sessions.clear()
     await db.close()
     if has_failed and not stop.is_set():
-        raise StartupError(
-            "Workers kept ending unexpectedly, so the server stopped. Start it again; what was kept is safe."
-        )
+        raise StartupError("workers_keep_ending")
     return 0
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from llamora.dates import format_day, utc_now
+from llamora.errors import Problem
 from llamora.journal.backups import SUFFIX, Backups
 from llamora.journal.rotation import Rotation
 from llamora.persistence.backups import (
@@ -22,7 +23,6 @@ from llamora.persistence.backups import (
     verify_backup,
     write_backup,
 )
-from llamora.persistence.connection import StorageError
 from llamora.persistence.doctor import Report, repair, run_checks
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
@@ -52,8 +52,8 @@ COUNT_NAMES = {
 }
 
 
-class CommandError(Exception):
-    """Why a command did nothing, in one sentence."""
+class CommandError(Problem):
+    """Why a command did nothing."""
 
 
 def add_commands(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
@@ -80,7 +80,7 @@ def add_commands(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def run_command(options: argparse.Namespace, settings: Settings) -> int:
-    """Carry out one of the commands; its exit status. Raises CommandFailed."""
+    """Carry out one of the commands; its exit status. Raises CommandError and StorageError."""
     database = settings.data.database
     try:
         match options.mode:
@@ -97,17 +97,13 @@ def run_command(options: argparse.Namespace, settings: Settings) -> int:
             case _:
                 return _copy(database, options.to)
     except WrongSecret as error:
-        raise CommandError(
-            str(error)
-            if isinstance(error, RecoveryCodeError)
-            else "That is neither the passphrase nor the recovery code that opens it."
-        ) from None
-    except (StorageError, KdfUnavailable) as error:
-        raise CommandError(str(error)) from None
+        raise CommandError(str(error) if isinstance(error, RecoveryCodeError) else "secret_wrong") from None
+    except KdfUnavailable as error:
+        raise CommandError("memory_short", mebibytes=error.mebibytes) from None
     except VaultError as error:
-        raise CommandError(f"The keys could not be opened ({type(error).__name__}).") from None
+        raise CommandError("keys_not_opened", name=type(error).__name__) from None
     except (KeyboardInterrupt, EOFError):
-        raise CommandError("Stopped; nothing was changed.") from None
+        raise CommandError("command_stopped") from None
 
 
 def ask_secret() -> str:
@@ -116,20 +112,20 @@ def ask_secret() -> str:
         return getpass.getpass(SECRET_PROMPT)
     line = sys.stdin.readline()
     if not line:
-        raise CommandError("The passphrase or recovery code has to be typed, or piped in.")
+        raise CommandError("secret_missing")
     return line.rstrip("\r\n")
 
 
 async def unlock(database: Path, name: str) -> tuple[User, Keyring]:
     """Ask for a writer's passphrase or recovery code and open their keys. Raises CommandFailed, WrongSecret."""
     if not await asyncio.to_thread(database.exists):
-        raise CommandError(f"There is no journal at {database}.")
+        raise CommandError("journal_missing", database=str(database))
     db = await LocalDB.open(database)
     try:
         users = await db.users.list_all()
         user = await db.users.find_by_name(name) if name else users[0] if len(users) == 1 else None
         if user is None:
-            raise CommandError("There is no such writer here." if name else "Say whose with --user NAME.")
+            raise CommandError("user_not_found" if name else "user_not_named")
         secret = ask_secret()
         # Read after the secret was typed, which takes its time: the key may have been changed meanwhile.
         sealed = await db.users.keys(user.id)
@@ -156,7 +152,7 @@ def _backup(database: Path, name: str, target_path: Path | None) -> int:
     user, keys = asyncio.run(unlock(database, name))
     target = (target_path or Path(f"{_file_name(user.name)}-{utc_now().date().isoformat()}{SUFFIX}")).absolute()
     if target.exists():
-        raise CommandError(f"{target} is there already. Choose another name with --to.")
+        raise CommandError("backup_target_exists", target=str(target))
     manifest = write_backup(database, keys, target)
     keys.close()
     print(f"{target} holds {_describe_records(manifest)}.")
@@ -217,7 +213,7 @@ async def _rotate(settings: Settings, name: str) -> int:
 
 def _doctor(database: Path, name: str, *, as_json: bool, is_mending: bool) -> int:
     if not database.exists():
-        raise CommandError(f"There is no journal at {database}.")
+        raise CommandError("journal_missing", database=str(database))
     keys = asyncio.run(unlock(database, name))[1] if name else None
     report = run_checks(database, resource("migrations"), keys)
     if as_json:

@@ -4,6 +4,7 @@ The format of the file is written out in docs/encryption.md; scripts/open_backup
 Everything here blocks: call it on a thread.
 """
 
+import errno
 import json
 import os
 import secrets
@@ -22,12 +23,14 @@ from filelock import Timeout
 
 from llamora.dates import utc_now
 from llamora.persistence.connection import (
+    DiskFull,
     NotFound,
     Row,
     StorageError,
     connect,
     fsync_folder,
     lock_error,
+    os_reason,
     prepare_file,
     storage_error,
     write_lock,
@@ -129,7 +132,7 @@ class Header:
 def write_backup(database: Path, keys: Keyring, target: Path) -> Manifest:
     """Put everything of one writer, as it stands at one instant, into the file `target`, replacing it when whole.
 
-    Raises StorageError with a sentence (NotFound when the journal was ended, also meanwhile), and
+    Raises StorageError (NotFound when the journal was ended, also meanwhile), and
     vault.keys.KeyringClosed when the writer locked meanwhile.
     """
     user_check = _require_user(database, keys.user_id)
@@ -167,7 +170,7 @@ def _keys_at_snapshot(connection: sqlite3.Connection, keys: Keyring) -> Generato
     try:
         snapshot_keys = open_keyring(keys.user_id, master, sealed)
     except WrongKey:
-        raise StorageError("The key was changed elsewhere in the meantime. Try again.") from None
+        raise StorageError("key_changed_elsewhere") from None
     finally:
         wipe(master)
     try:
@@ -182,10 +185,10 @@ def _require_user(database: Path, user_id: bytes) -> Generator[None]:
     try:
         with write_lock(database).acquire(timeout=LOCK_TIMEOUT_SECONDS), closing(connect(database)) as connection:
             if not connection.execute("SELECT 1 FROM users WHERE id=?", (user_id,)).fetchone():
-                raise NotFound("There is no such writer here.")
+                raise NotFound("user_not_found")
             yield
     except Timeout:
-        raise StorageError("The journal’s file is in use by another program. Try again in a moment.") from None
+        raise StorageError("journal_busy") from None
     except sqlite3.Error as error:
         raise storage_error(error) from None
 
@@ -241,7 +244,7 @@ def sealed_keys(connection: sqlite3.Connection, user_id: bytes) -> SealedKeys:
     data_keys = tuple(SealedDataKey(*row) for row in rows)
     ring = connection.execute("SELECT slots, index_key FROM keyrings WHERE user_id=?", (user_id,)).fetchone()
     if ring is None:
-        raise NotFound("There is no such writer here.")
+        raise NotFound("user_not_found")
     return SealedKeys(data_keys, *ring)
 
 
@@ -279,22 +282,19 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             prefix = file.read(len(MAGIC) + 1 + _LENGTH.size)
             if prefix[: len(MAGIC)] != MAGIC:
-                raise BackupError("This file is not a Llamora backup.")
+                raise BackupError("backup_foreign")
             if len(prefix) < len(MAGIC) + 1 + _LENGTH.size:
-                raise BackupError("This backup is cut short.")
+                raise BackupError("backup_cut_short")
             if prefix[len(MAGIC)] == 1:
-                raise BackupError(
-                    "This backup was made by a Llamora from before the first release. The last one that opens it is"
-                    f" {OPENS_UNRELEASED}."
-                )
+                raise BackupError("backup_unreleased", version=OPENS_UNRELEASED)
             if prefix[len(MAGIC)] != VERSION:
-                raise BackupError("This backup was made by a newer Llamora. Open it with that version or a newer one.")
+                raise BackupError("backup_newer")
             (length,) = _LENGTH.unpack(prefix[-_LENGTH.size :])
             header_json = file.read(min(length, MAX_HEADER_BYTES))
     except OSError as error:
-        raise BackupError(f"The file cannot be read: {(error.strerror or 'it is not there').lower()}.") from None
+        raise BackupError("file_unreadable", reason=os_reason(error)) from None
     if len(header_json) < length:
-        raise BackupError("This backup is cut short.")
+        raise BackupError("backup_cut_short")
     try:
         fields = json.loads(header_json)
         slots = tuple(_parse_slot(slot_fields) for slot_fields in fields["slots"])
@@ -306,7 +306,7 @@ def read_header(path: Path) -> Header:
             raise ValueError
     # A stranger's file may hold anything that JSON can say: brackets without end, numbers without end.
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
-        raise BackupError("This backup is damaged: its beginning cannot be read.") from None
+        raise BackupError("backup_header_damaged") from None
     return Header(user_id, slots, keys, sha256(prefix + header_json).digest(), len(prefix) + length)
 
 
@@ -326,13 +326,13 @@ def verify_backup(path: Path, header: Header, keys: Keyring) -> Manifest:
         if isinstance(content, Manifest):
             # A table that the backup does not know is newer than it.
             if {**dict.fromkeys(counts, 0), **content.records} != counts or content.unreadable != unreadable:
-                raise BackupError("This backup is damaged: it does not hold what it says it holds.")
+                raise BackupError("backup_counts_differ")
             return content
         counts[content.kind.table] += 1
         unreadable += content.unreadable
         if not content.unreadable and not _can_open(keys, content.kind, content.columns, content.sealed):
-            raise BackupError("This backup is damaged: a record in it does not open.")
-    raise BackupError("This backup is cut short.")
+            raise BackupError("backup_record_damaged")
+    raise BackupError("backup_cut_short")
 
 
 def _read_contents(path: Path, header: Header, keys: Keyring) -> Iterator[BackupRecord | Manifest]:
@@ -347,7 +347,7 @@ def _read_contents(path: Path, header: Header, keys: Keyring) -> Iterator[Backup
                 length = _LENGTH.unpack(prefix)[0] if len(prefix) == _LENGTH.size else -1
                 remaining -= _LENGTH.size + length
                 if length < OVERHEAD_BYTES or remaining < 0:
-                    raise BackupError("This backup is cut short.")
+                    raise BackupError("backup_cut_short")
                 content = _open_chunk(keys, header.digest, chunk_number, file.read(length), is_last=remaining == 0)
                 if remaining == 0:
                     yield _parse_manifest(content)
@@ -355,8 +355,8 @@ def _read_contents(path: Path, header: Header, keys: Keyring) -> Iterator[Backup
                 yield from _parse_records(content)
                 chunk_number += 1
     except OSError as error:
-        raise BackupError(f"The backup cannot be read: {(error.strerror or 'no reason given').lower()}.") from None
-    raise BackupError("This backup is cut short.")
+        raise BackupError("backup_unreadable", reason=os_reason(error)) from None
+    raise BackupError("backup_cut_short")
 
 
 def _open_chunk(keys: Keyring, digest: bytes, chunk_number: int, sealed: bytes, *, is_last: bool) -> bytes:
@@ -364,23 +364,20 @@ def _open_chunk(keys: Keyring, digest: bytes, chunk_number: int, sealed: bytes, 
     try:
         return kind.open(keys, digest, chunk_number, sealed)
     except UnknownFormat:
-        raise BackupError("This backup is damaged or cut short.") from None
+        raise BackupError("backup_damaged_or_short") from None
     except SealError:
         try:
             other.open(keys, digest, chunk_number, sealed)
         except SealError:
-            raise BackupError("This backup is damaged: a part of it was changed, moved or exchanged.") from None
-        message = "This backup is cut short." if is_last else "This backup is damaged: something follows its end."
-        raise BackupError(message) from None
+            raise BackupError("backup_part_changed") from None
+        raise BackupError("backup_cut_short" if is_last else "backup_has_more") from None
 
 
 def _parse_manifest(content: bytes) -> Manifest:
     try:
         return Manifest.from_bytes(content)
     except (ValueError, LookupError, TypeError):
-        raise BackupError(
-            "This backup was made by a newer Llamora. Open it with that version or a newer one."
-        ) from None
+        raise BackupError("backup_newer") from None
 
 
 def _parse_records(content: bytes) -> Iterator[BackupRecord]:
@@ -401,9 +398,7 @@ def _parse_records(content: bytes) -> Iterator[BackupRecord]:
             yield BackupRecord(kind, columns, sealed, bool(fields.get("unreadable")))
     except (ValueError, LookupError, TypeError, struct.error):
         # The chunk is as it was made, so it is this program that does not know what is in it.
-        raise BackupError(
-            "This backup was made by a newer Llamora. Open it with that version or a newer one."
-        ) from None
+        raise BackupError("backup_newer") from None
 
 
 def _read_block(content: bytes, offset: int) -> tuple[bytes, int]:
@@ -428,13 +423,13 @@ def restore_backup(
     with write_transaction(database) as connection:
         (schema,) = connection.execute("SELECT max(number) FROM schema_migrations").fetchone()
         if manifest.schema > schema:
-            raise BackupError("This backup was made by a newer Llamora. Restore it with that version or a newer one.")
+            raise BackupError("backup_newer_to_restore")
         if connection.execute("SELECT 1 FROM users WHERE id=?", (header.user_id,)).fetchone():
             if not replace:
-                raise BackupError("This writer is here already. With --replace, the backup takes the journal’s place.")
+                raise BackupError("user_here_already")
             connection.execute("DELETE FROM users WHERE id=?", (header.user_id,))
         if connection.execute("SELECT 1 FROM users WHERE name_key=?", (name_key(user_name),)).fetchone():
-            raise NameTaken("Somebody else here has that name. Give another with --name.")
+            raise NameTaken("name_taken_by_other")
         connection.execute(
             "INSERT INTO users (id, name, name_key, recovery_confirmed) VALUES (?, ?, ?, ?)",
             (header.user_id, user_name, name_key(user_name), manifest.recovery_confirmed),
@@ -477,16 +472,16 @@ def copy_database(database: Path, target: Path) -> None:
     An existing file is never replaced.
     """
     if target.exists():
-        raise StorageError(f"{target} is there already. Choose another name.")
+        raise StorageError("target_exists", target=str(target))
     if not database.exists():
-        raise StorageError(f"There is no journal at {database}.")
+        raise StorageError("journal_missing", database=str(database))
 
     def write_copy(temp_path: Path) -> None:
         try:
             with _open_connection(database) as source, closing(sqlite3.connect(temp_path)) as copy:
                 source.backup(copy)
                 if copy.execute("PRAGMA integrity_check").fetchone() != ("ok",):
-                    raise StorageError("The copy did not pass its check. Run llamora-server doctor.")
+                    raise StorageError("copy_damaged")
         except sqlite3.Error as error:
             raise storage_error(error) from None
 
@@ -556,7 +551,8 @@ def _replace_file(temp_path: Path, target: Path) -> None:
 
 
 def _write_error(target: Path, error: OSError) -> StorageError:
-    return StorageError(f"{target} could not be written: {(error.strerror or 'no reason given').lower()}.")
+    kind = DiskFull if error.errno == errno.ENOSPC else StorageError
+    return kind("file_unwritable", file=str(target), reason=os_reason(error))
 
 
 @contextmanager
@@ -601,7 +597,7 @@ def write_transaction(database: Path) -> Generator[sqlite3.Connection]:
                 raise
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except Timeout:
-        raise StorageError("The journal’s file is in use by another program. Try again in a moment.") from None
+        raise StorageError("journal_busy") from None
     except OSError as error:
         raise lock_error(error) from None
     except sqlite3.Error as error:

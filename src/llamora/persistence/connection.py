@@ -1,6 +1,7 @@
-"""SQLite connections as the design wants them: pragmas set and read back, one writer, locks, sentences."""
+"""SQLite connections as the design wants them: pragmas set and read back, one writer, locks."""
 
 import asyncio
+import errno
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
@@ -10,6 +11,8 @@ from typing import Any, TypeVar
 
 import aiosqlite
 from filelock import FileLock, Timeout
+
+from llamora.errors import Problem
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
@@ -34,38 +37,53 @@ FILE_PRAGMAS: dict[str, int] = {
 LOCK_POLL_SECONDS = 0.002
 
 
-class StorageError(Exception):
-    """The store could not do what was asked; `str()` is a sentence for the person in front of it."""
+class StorageError(Problem):
+    """The store could not do what was asked."""
+
+    status = 503
 
 
 class DiskFull(StorageError):
     """There was no room on the disk; nothing of the action was written."""
 
+    status = 507
+
 
 class NotFound(StorageError):
     """No such record, or another user's."""
+
+    status = 404
 
 
 class StaleRevision(StorageError):
     """The record changed since it was read; nothing was written."""
 
+    status = 409
+
 
 class AlreadyExists(StorageError):
     """There is a record of this id; nothing was written."""
 
+    status = 409
+
 
 def storage_error(error: sqlite3.Error) -> StorageError:
-    """Turn SQLite's error into a sentence. SQLite's own message holds no bound values."""
+    """Turn SQLite's error into one of ours."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
-        return DiskFull("The disk is full. Nothing was lost: make some room and try again.")
+        return DiskFull("disk_full")
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-        return StorageError("The journal’s file could not be written. Check the disk and the folder’s permissions.")
+        return StorageError("journal_unwritable")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StorageError("The journal’s file is damaged. Nothing was written to it; restore the latest backup.")
+        return StorageError("journal_damaged")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StorageError("The journal’s file is in use by another program. Try again in a moment.")
-    return StorageError(f"The journal’s file refused the change ({type(error).__name__}).")
+        return StorageError("journal_busy")
+    return StorageError("journal_refused", name=type(error).__name__)
+
+
+def os_reason(error: OSError) -> str:
+    """Return why the system refused, in its own words."""
+    return (error.strerror or type(error).__name__).lower()
 
 
 def fsync_folder(folder: Path) -> None:
@@ -87,7 +105,7 @@ def fsync_folder(folder: Path) -> None:
 def prepare_file(path: Path) -> None:
     """Create the folder (0700) and the database file (0600) where they are missing.
 
-    Raises StorageError with a sentence when the folder cannot be used.
+    Raises StorageError when the folder cannot be used.
     """
     try:
         # One by one: `parents=True` makes those between by the umask, readable by others.
@@ -98,12 +116,11 @@ def prepare_file(path: Path) -> None:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             fsync_folder(path.parent)
         if not (os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)):
-            raise PermissionError
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if os.name == "posix" and path.stat().st_mode & 0o077:
             path.chmod(0o600)  # such as a copy that was put back from somewhere
     except OSError as error:
-        reason = error.strerror or "permission denied"
-        raise StorageError(f"The data folder {path.parent} cannot be used: {reason.lower()}.") from None
+        raise StorageError("data_folder_unusable", folder=str(path.parent), reason=os_reason(error)) from None
 
 
 def set_pragmas(connection: sqlite3.Connection) -> None:
@@ -115,7 +132,7 @@ def set_pragmas(connection: sqlite3.Connection) -> None:
         row = connection.execute(f"PRAGMA {name}").fetchone()
         # A build compiled without mmap answers nothing at all, which is as good as 0.
         if (row[0] if row else 0) != expected:
-            raise StorageError(f"SQLite on this machine does not honour {name}={expected}; refusing to go on.")
+            raise StorageError("pragma_refused", name=name, value=expected)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -138,13 +155,12 @@ def write_lock(path: Path) -> FileLock:
 
 
 def lock_error(error: OSError) -> StorageError:
-    """Turn what the system says of a lock file into a sentence."""
-    reason = (error.strerror or "no reason given").lower()
-    return StorageError(f"The lock beside the journal’s file could not be written: {reason}. Check the disk.")
+    """Turn what the system says of a lock file into an error of ours."""
+    return StorageError("lock_unwritable", reason=os_reason(error))
 
 
 class InstanceLock:
-    """One server per database. Raises StorageError with a sentence when another one runs."""
+    """One server per database. Raises StorageError when another one runs."""
 
     def __init__(self, path: Path) -> None:
         prepare_file(path)
@@ -152,7 +168,7 @@ class InstanceLock:
         try:
             self._lock.acquire()
         except Timeout:
-            raise StorageError(f"Another Llamora server already uses {path}. Stop it first.") from None
+            raise StorageError("server_running", path=str(path)) from None
         except OSError as error:
             raise lock_error(error) from None
 
@@ -247,7 +263,7 @@ class Connections:
     @property
     def _writer(self) -> aiosqlite.Connection:
         if not self._connections:
-            raise StorageError("The journal’s file is not open.")
+            raise StorageError("journal_closed")
         return self._connections[0]
 
     async def close(self) -> None:
@@ -263,7 +279,7 @@ class Connections:
 
     def _reader(self, index: int) -> aiosqlite.Connection:
         if not self._connections:
-            raise StorageError("The journal’s file is not open.")
+            raise StorageError("journal_closed")
         return self._connections[index]
 
     async def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:

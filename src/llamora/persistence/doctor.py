@@ -16,6 +16,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any, cast
 
+from llamora.messages import sentence
 from llamora.persistence.backups import read_transaction, sealed_keys, write_transaction
 from llamora.persistence.connection import PRAGMAS, Row, StorageError
 from llamora.persistence.entries import day_hash
@@ -66,14 +67,14 @@ def run_checks(database: Path, migrations: Path, keys: Keyring | None = None) ->
                     # Those of the instant that is looked at: they may have been changed while the passphrase was typed.
                     sealed = sealed_keys(connection, keys.user_id)
                     if not keys.take(sealed.data_keys):
-                        raise StorageError("The key was changed elsewhere in the meantime. Try again.")
+                        raise StorageError("key_changed_elsewhere")
                     _look_at_slots(report, connection, keys, sealed)
                     _check_records(report, connection, keys)
         report.schema = sum(status.applied_on is not None for status in applied)
         if report.schema < len(applied):
             report.notes.append("The schema is older than this program; the next start of the server brings it up.")
     except StorageError as error:
-        report.damage.append(str(error))
+        report.damage.append(sentence(error))
     return report
 
 

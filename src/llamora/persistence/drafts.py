@@ -69,7 +69,7 @@ class Drafts:
         async with self._db.write(search_unaffected=True) as tx:
             params = (keys.user_id, entry_id)
             if entry_id is not None and not await tx.fetch("SELECT 1 FROM entries WHERE user_id=? AND id=?", params):
-                raise NotFound("There is no such entry.")
+                raise NotFound("entry_not_found")
             if await tx.fetch(
                 "SELECT 1 FROM entries WHERE user_id=?1 AND id=?2"
                 " UNION ALL SELECT 1 FROM versions WHERE user_id=?1 AND id=?2",

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from logging import getLogger
 from typing import Any, Literal
 
+from llamora.errors import Notice
 from llamora.persistence.connection import (
     AlreadyExists,
     Connections,
@@ -25,6 +26,8 @@ from llamora.vault.keys import Keyring
 logger = getLogger(__name__)
 
 State = Literal["done", "streaming", "stopped", "failed", "unreadable"]
+BUILT_IN_MODEL = "built-in"
+"""What records call the model that comes with Llamora, whichever it is."""
 UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST_INSTANT = datetime(9999, 12, 31, tzinfo=UTC)
 PAGE_SIZE = 2000  # rows of two numbers read at a time
@@ -50,14 +53,24 @@ class UsedPassage:
 
 
 @dataclass(slots=True, frozen=True)
+class Omitted:
+    """What was left out of a prompt for lack of room, counted; `shortened`: the middle of the entry went too."""
+
+    notes: int = 0
+    passages: int = 0
+    turns: int = 0
+    shortened: bool = False
+
+
+@dataclass(slots=True, frozen=True)
 class Receipt:
     """What a reply was made with.
 
     `file` is the model's file where its server tells, `endpoint` scheme, host and port ("" for the built-in model),
     `left` whether text left this machine. `prompt` is the version of the prompts. Tokens are counted by the server's
-    tokenizer, or estimated when not `counted`. `cut` is a sentence on what was left out for lack of room, or "";
-    `quoted` are its quotations that stand in the prompt letter by letter. `first_ms` are milliseconds from the request
-    to the model to its first word; -1 when none came. `beside` are the other entries of the page whose
+    tokenizer, or estimated when not `counted`. `quoted` are its quotations that stand in the prompt letter by letter.
+    `first_ms` are milliseconds from the request to the model to its first word; -1 when none came. `beside` are the
+    other entries of the page whose
     words were in the prompt; `erased` counts what the reply had to do with and was erased since.
     """
 
@@ -70,7 +83,7 @@ class Receipt:
     tokens_in: int = 0
     tokens_out: int = 0
     tokens_counted: bool = True
-    omitted: str = ""
+    omitted: Omitted = field(default_factory=Omitted)
     quoted: tuple[str, ...] = ()
     first_token_ms: int = -1
     same_page_ids: tuple[bytes, ...] = ()
@@ -83,8 +96,8 @@ class Entry:
 
     `day` is the page it stands on, `at` the instant it was written (UTC) and `zone` the writer's zone
     at that instant. `to` is the entry it answers: a thread is what hangs on a root by `to`, and stands
-    on the root's day. `edited` and `deleted` are UTC instants. For replies: `model` wrote it, `note` is
-    a sentence on what went wrong, `sources` are the earlier entries whose words were in the prompt, `receipt`
+    on the root's day. `edited` and `deleted` are UTC instants. For replies: `model` wrote it, `note` says
+    what went wrong, `sources` are the earlier entries whose words were in the prompt, `receipt`
     says what it was made with, `also` are further entries that it answers beside `to`, `preferred` marks one
     of several replies to the same entry, and `boot` names the run of the server that is still writing it;
     `stopping` asks whichever worker writes it to end. `withheld` entries are kept from the model. All of it is
@@ -103,7 +116,7 @@ class Entry:
     edited: datetime | None = None
     deleted: datetime | None = None
     model: str = ""
-    note: str = ""
+    note: Notice | None = None
     sources: tuple[bytes, ...] = ()
     boot: str = ""
     withheld: bool = False
@@ -131,7 +144,7 @@ class Entry:
         if self.model:
             fields["model"] = self.model
         if self.note:
-            fields["note"] = self.note
+            fields["note"] = asdict(self.note)
         if self.sources:
             fields["sources"] = [source_id.hex() for source_id in self.sources]
         if self.boot:
@@ -163,7 +176,7 @@ class Entry:
             edited=from_micros(fields["edited"]) if "edited" in fields else None,
             deleted=from_micros(fields["deleted"]) if "deleted" in fields else None,
             model=fields.get("model", ""),
-            note=fields.get("note", ""),
+            note=Notice(**fields["note"]) if "note" in fields else None,
             sources=tuple(bytes.fromhex(source_id) for source_id in fields.get("sources", ())),
             boot=fields.get("boot", ""),
             withheld=fields.get("withheld", False),
@@ -189,7 +202,7 @@ def _encode_receipt(receipt: Receipt) -> dict[str, object]:
         "in": receipt.tokens_in,
         "out": receipt.tokens_out,
         "counted": receipt.tokens_counted,
-        "cut": receipt.omitted,
+        "cut": asdict(receipt.omitted),
         "first": receipt.first_token_ms,
     }
     if receipt.quoted:
@@ -222,7 +235,7 @@ def _decode_receipt(fields: dict[str, Any]) -> Receipt:
         tokens_in=fields["in"],
         tokens_out=fields["out"],
         tokens_counted=fields["counted"],
-        omitted=fields["cut"],
+        omitted=Omitted(**fields["cut"]),
         quoted=tuple(fields.get("quoted", ())),
         first_token_ms=fields["first"],
         same_page_ids=tuple(bytes.fromhex(other_id) for other_id in fields.get("beside", ())),
@@ -292,7 +305,7 @@ class Entries:
                     row,
                 )
                 if inserted != 1:
-                    raise AlreadyExists("The journal’s file refused the change: there is such an entry already.")
+                    raise AlreadyExists("entry_exists")
             for step in steps:
                 await step(tx)
 
@@ -300,7 +313,7 @@ class Entries:
         """One entry, deleted ones too. Raises NotFound for a missing one and for another writer's."""
         entries = await self.get_many(keys, [entry_id])
         if not entries:
-            raise NotFound("There is no such entry.")
+            raise NotFound("entry_not_found")
         return entries[0]
 
     async def get_many(self, keys: Keyring, ids: Sequence[bytes]) -> list[Entry]:
@@ -420,7 +433,7 @@ class Entries:
                 stored.update(await tx.fetch(*_revisions_query(user_id, entry_ids[start : start + BATCH_SIZE])))
             for entry_id, revision in revisions.items():
                 if entry_id not in stored or revision not in (None, stored[entry_id]):
-                    raise StaleRevision("What this was drawn from was changed in the meantime.")
+                    raise StaleRevision("sources_changed")
 
         return check
 
@@ -436,7 +449,7 @@ class Entries:
             for entry_id in {row[0] for row in rows} - known_ids:
                 added = await tx.fetch("SELECT id, revision, sealed FROM entries WHERE id=?", (entry_id,))
                 if any(map(matches, self._open_rows(keys, added))):
-                    raise AlreadyExists("The journal’s file refused the change: there is such an entry already.")
+                    raise AlreadyExists("entry_exists")
 
         return check
 
@@ -456,7 +469,7 @@ class Entries:
         async def check(tx: Transaction) -> None:
             rows = await tx.fetch(_FINGERPRINT_QUERY, (user_id,))
             if (rows[0][0], rows[0][1] or 0) != (len(weights), sum(weights) + updated_count):
-                raise StaleRevision("Something was written in the meantime.")
+                raise StaleRevision("page_changed")
 
         return check
 
@@ -516,7 +529,7 @@ class Entries:
                 "UPDATE entries SET epoch=?, revision=?, sealed=? WHERE user_id=? AND id=? AND revision=?", row
             )
             if updated != 1:
-                raise StaleRevision("This entry was changed elsewhere in the meantime.")
+                raise StaleRevision("entry_changed_elsewhere")
 
     @staticmethod
     def _seal(keys: Keyring, entry: Entry) -> bytes:

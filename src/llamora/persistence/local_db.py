@@ -24,7 +24,7 @@ class LocalDB:
     """The store. Every private column is sealed on the way in and opened on the way out, with the keys given.
 
     One user action is one transaction; when a method that writes returns, the change is on the disk.
-    All methods raise persistence.connection.StorageError with a sentence when SQLite refuses.
+    All methods raise persistence.connection.StorageError when SQLite refuses.
     """
 
     def __init__(self, path: Path) -> None:

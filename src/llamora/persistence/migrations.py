@@ -62,11 +62,11 @@ def read_migrations(folder: Path) -> list[Migration]:
     for file in sorted(folder.glob("*.sql")):
         match = FILE_NAME_PATTERN.fullmatch(file.name)
         if match is None or int(match[1]) != len(migrations) + 1:
-            raise StorageError(f"The migration {file.name} is not named NNNN-name.sql in unbroken order.")
+            raise StorageError("migration_misnamed", file=file.name)
         # read_text translates line ends, so a checkout on Windows hashes to the same.
         migrations.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
     if not migrations:
-        raise StorageError(f"There are no migrations in {folder}.")
+        raise StorageError("migrations_missing", folder=str(folder))
     return migrations
 
 
@@ -79,7 +79,7 @@ def split_statements(sql: str) -> Iterator[str]:
             yield pending.strip()
             pending = ""
     if any(line.strip() and not line.strip().startswith("--") for line in pending.splitlines()):
-        raise StorageError("A migration ends in the middle of a statement.")
+        raise StorageError("migration_incomplete")
 
 
 def migration_status(path: Path, folder: Path) -> list[MigrationStatus]:
@@ -102,7 +102,7 @@ def run_db_migrations(path: Path, folder: Path) -> list[str]:
     """Bring the database at `path` to the newest schema of `folder` and return the names applied.
 
     A database that already holds something is copied beside itself first (`backups/`, still sealed).
-    Raises StorageError with a sentence for a newer database, an edited migration or a failed check.
+    Raises StorageError for a newer database, an edited migration or a failed check.
     """
     migrations = read_migrations(folder)
     prepare_file(path)
@@ -115,7 +115,7 @@ def run_db_migrations(path: Path, folder: Path) -> list[str]:
             finally:
                 connection.close()
     except Timeout:
-        raise StorageError("The journal’s file is in use by another program. Try again in a moment.") from None
+        raise StorageError("journal_busy") from None
     except OSError as error:
         raise lock_error(error) from None
     except sqlite3.Error as error:
@@ -129,20 +129,17 @@ def _read_log(connection: sqlite3.Connection) -> dict[int, tuple[str, str | None
         "SELECT number, name, sha256, applied_on FROM schema_migrations ORDER BY number"
     ).fetchall()
     if rows and rows[0][1] == UNRELEASED:
-        raise StorageError(
-            "This journal was written by a Llamora from before the first release. The last one that opens it is"
-            f" {OPENS_UNRELEASED}."
-        )
+        raise StorageError("journal_unreleased", version=OPENS_UNRELEASED)
     return {int(number): (str(file_hash), str(day)) for number, _, file_hash, day in rows}
 
 
 def _apply_pending(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> list[str]:
     log = _read_log(connection)
     if log and max(log) > migrations[-1].number:
-        raise StorageError("This journal was written by a newer Llamora. Install that version (or a newer one) again.")
+        raise StorageError("journal_newer")
     for migration in migrations:
         if migration.number in log and log[migration.number][0] != migration.sha256:
-            raise StorageError(f"Migration {migration.number:04} was changed after it had been applied.")
+            raise StorageError("migration_changed", number=f"{migration.number:04}")
     pending = [migration for migration in migrations if migration.number not in log]
     if not pending:
         return []
@@ -182,7 +179,7 @@ def _verify(connection: sqlite3.Connection) -> None:
     check = connection.execute("PRAGMA quick_check(1)").fetchone()
     kept = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in FILE_PRAGMAS}
     if violation is not None or check != ("ok",) or kept != FILE_PRAGMAS:
-        raise StorageError("The journal’s file did not pass its check after a migration; nothing was changed.")
+        raise StorageError("migration_failed")
 
 
 def _back_up_before(connection: sqlite3.Connection, path: Path, next_migration: Migration) -> None:

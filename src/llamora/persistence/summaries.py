@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from logging import getLogger
 from typing import Literal
 
 from llamora.persistence.connection import Connections, Step, Transaction
-from llamora.persistence.entries import encode_record
+from llamora.persistence.entries import Omitted, encode_record
 from llamora.persistence.schema import SUMMARIES, SUMMARY_HASH
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
@@ -23,8 +23,9 @@ class StoredSummary:
     """Some sentences of a model's; `about` is the day, or for the kind "trace" the hash of the trace.
 
     `sources` are the entries they were drawn from, where the text cites by numbers in the order of these from 1, and
-    `made_of` a digest of their texts in hex; `model` wrote it, `cut` is a sentence on what was left out for lack of
-    room, or "", and `quoted` are its quotations that stand in the prompt letter by letter.
+    `made_of` a digest of their texts in hex; `model` wrote it, `omitted` was left out for lack of room, with
+    `length_limited` the model would have said more, and `quoted` are its quotations that stand in the prompt letter by
+    letter.
     """
 
     kind: SummaryKind
@@ -33,7 +34,8 @@ class StoredSummary:
     sources: tuple[bytes, ...]
     content_hash: str
     model: str
-    omitted: str = ""
+    omitted: Omitted = field(default_factory=Omitted)
+    length_limited: bool = False
     quoted: tuple[str, ...] = ()
 
 
@@ -129,7 +131,8 @@ def _encode(summary: StoredSummary) -> bytes:
             "sources": [source_id.hex() for source_id in summary.sources],
             "made_of": summary.content_hash,
             "model": summary.model,
-            "cut": summary.omitted,
+            "cut": asdict(summary.omitted),
+            "limited": summary.length_limited,
             "quoted": summary.quoted,
         }
     )
@@ -149,6 +152,7 @@ def _open(keys: Keyring, key_hash: bytes, revision: int, sealed: bytes) -> Store
         tuple(bytes.fromhex(source_id) for source_id in record["sources"]),
         record["made_of"],
         record["model"],
-        record["cut"],
+        Omitted(**record["cut"]),
+        record["limited"],
         tuple(record.get("quoted", ())),
     )

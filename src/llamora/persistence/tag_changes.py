@@ -183,7 +183,7 @@ async def take_undo(tx: Transaction, keys: Keyring, undo_id: bytes) -> TagDelta:
     """What undoes a change; it is not known any more then. Raises NotFound, SealError."""
     rows = await tx.fetch("SELECT revision, sealed FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, undo_id))
     if not rows:
-        raise NotFound("This can not be undone any more.")
+        raise NotFound("undo_expired")
     await tx.execute("DELETE FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, undo_id))
     return _decode_delta(TAG_CHANGES.open(keys, undo_id, *rows[0]))
 

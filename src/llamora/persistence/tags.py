@@ -96,7 +96,7 @@ def adding_tag(entry_id: bytes, name: str, added_names: dict[bytes, str]) -> Tag
     async def operation(snapshot: TagSnapshot) -> TagDelta:
         added_names.update([snapshot.canonical(name)])
         if not await snapshot.has_entry(entry_id):
-            raise NotFound("There is no such entry.")
+            raise NotFound("entry_not_found")
         return TagDelta(
             await snapshot.missing_names(added_names), frozenset((tag_id, entry_id) for tag_id in added_names)
         )
@@ -199,7 +199,7 @@ class Tags:
         """Note that these are not to be suggested for an entry again. Raises NotFound, StorageError."""
         async with self._db.write() as tx:
             if not await tx.fetch("SELECT 1 FROM entries WHERE user_id=? AND id=?", (keys.user_id, entry_id)):
-                raise NotFound("There is no such entry.")
+                raise NotFound("entry_not_found")
             revision, refused = await _read_refused(keys, tx.fetch, entry_id)
             refused_keys = sorted(refused | {tag_key(name) for name in names})
             sealed = TAG_REJECTIONS.seal(keys, entry_id, revision + 1, encode_record({"names": refused_keys}))

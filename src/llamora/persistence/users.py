@@ -18,6 +18,8 @@ logger = getLogger(__name__)
 class NameTaken(StorageError):
     """Somebody here has that name already."""
 
+    status = 422
+
 
 @dataclass(slots=True, frozen=True)
 class User:
@@ -49,7 +51,7 @@ class Users:
         """Store a new writer with the keys they were made with. Raises NameTaken."""
         async with self._db.write() as tx:
             if await tx.fetch("SELECT 1 FROM users WHERE name_key=?", (name_key(user.name),)):
-                raise NameTaken("That name is taken here. Choose another.")
+                raise NameTaken("name_taken")
             await tx.execute(
                 "INSERT INTO users (id, name, name_key, recovery_confirmed) VALUES (?, ?, ?, ?)",
                 (user.id, user.name, name_key(user.name), user.recovery_confirmed),
@@ -69,7 +71,7 @@ class Users:
         """The writer of that id. Raises NotFound."""
         user = await self._find("id=?", user_id)
         if user is None:
-            raise NotFound("There is no such writer here.")
+            raise NotFound("user_not_found")
         return user
 
     async def has_any(self) -> bool:
@@ -178,7 +180,7 @@ class Users:
 async def _require_unchanged(tx: Transaction, user_id: bytes, stored: SealedKeys) -> None:
     # Every change seals the list of slots anew.
     if not await tx.fetch("SELECT 1 FROM keyrings WHERE user_id=? AND slots=?", (user_id, stored.slots)):
-        raise StaleRevision("The key was changed elsewhere in the meantime. Try again.")
+        raise StaleRevision("key_changed_elsewhere")
 
 
 async def _put_keys(tx: Transaction, user_id: bytes, slots: Iterable[KeySlot], keys: SealedKeys) -> None:
@@ -237,4 +239,4 @@ class Profiles:
                     (keys.epoch, sealed, keys.user_id, revision),
                 )
             if changed != 1:
-                raise StaleRevision("The settings were changed elsewhere in the meantime.")
+                raise StaleRevision("settings_changed_elsewhere")

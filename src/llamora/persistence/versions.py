@@ -56,7 +56,7 @@ class Versions:
         for version in await self.list_for_entry(keys, entry_id):
             if version.id == version_id:
                 return version
-        raise NotFound("There is no such earlier version.")
+        raise NotFound("version_not_found")
 
     @staticmethod
     async def _insert(tx: Transaction, keys: Keyring, version: Version, version_id: bytes) -> bool:

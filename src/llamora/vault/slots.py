@@ -34,13 +34,20 @@ class BadParameters(VaultError):
 class KdfUnavailable(VaultError):
     """The machine did not give the KDF its memory. Says nothing about the passphrase."""
 
+    def __init__(self, mebibytes: int) -> None:
+        super().__init__("not enough free memory")
+        self.mebibytes = mebibytes
+
 
 class WrongSecret(VaultError):
     """This passphrase or recovery code does not open this slot."""
 
 
 class RecoveryCodeError(WrongSecret):
-    """Not a recovery code: a wrong length, a foreign character, or check characters that do not hold."""
+    """Not a recovery code: a wrong length, a foreign character, or check characters that do not hold.
+
+    `str()` is a code of `llamora.messages`.
+    """
 
 
 # --- Argon2id -----------------------------------------------------------------------------------
@@ -114,9 +121,7 @@ def _argon2id(secret: bytes, salt: bytes, params: Argon2Params) -> bytes:
             version=0x13,
         )
     except (HashingError, MemoryError):
-        raise KdfUnavailable(
-            f"There is not enough free memory for the passphrase check ({params.memory_kib // 1024} MiB)."
-        ) from None
+        raise KdfUnavailable(params.memory_kib // 1024) from None
 
 
 def burn_kdf(params: Argon2Params) -> None:
@@ -227,12 +232,12 @@ def _parse_code(text: str) -> int:
     """The 130 bits of a code as typed. Raises :class:`RecoveryCodeError`, which quotes nothing."""
     compact = _compact(text)
     if len(compact) != _CODE_SYMBOLS + 2:
-        raise RecoveryCodeError("A recovery code has 28 letters and digits.")
+        raise RecoveryCodeError("recovery_code_length")
     symbols = [_CROCKFORD.find(character) for character in compact]
     if -1 in symbols:
-        raise RecoveryCodeError("A recovery code has only the digits and the letters A to Z without U.")
+        raise RecoveryCodeError("recovery_code_letters")
     if _check_symbols(symbols[:_CODE_SYMBOLS]) != symbols[_CODE_SYMBOLS:]:
-        raise RecoveryCodeError("The recovery code has a mistyped or swapped character.")
+        raise RecoveryCodeError("recovery_code_mistyped")
     value = 0
     for symbol in symbols[:_CODE_SYMBOLS]:
         value = value << 5 | symbol
@@ -397,7 +402,7 @@ def open_slots(user_id: bytes, slots: Iterable[KeySlot], secret: str) -> bytearr
             if slot.kind == kind:
                 with suppress(WrongSecret, BadParameters):
                     return open_slot(user_id, slot, secret)
-    raise WrongSecret("That is neither the passphrase nor the recovery code.")
+    raise WrongSecret("no slot opens with this")
 
 
 def pack_slot_keys(keys: Iterable[SlotKey]) -> bytes:
