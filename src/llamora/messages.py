@@ -39,10 +39,6 @@ PAGE_MESSAGES: dict[str, str] = {
         "What checks the passphrase was changed by something other than Llamora, so it is not trusted."
         " Set a new one with the recovery code."
     ),
-    "recovery_slot_changed": (
-        "What checks the recovery code was changed by something other than Llamora, so it is not trusted."
-        " Restore the latest backup."
-    ),
     "too_many_attempts": "Too many tries. Wait {seconds} seconds, then try again.",
     "strength_advice": "A passphrase of four or five unrelated words is easy to keep and hard to guess.",
     "strength_seconds": "Guessed at once. Try four or five unrelated words.",

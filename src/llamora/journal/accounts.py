@@ -13,6 +13,7 @@ from logging import getLogger
 from typing import ParamSpec, TypeVar
 
 from llamora.dates import utc_now
+from llamora.errors import Problem
 from llamora.journal.profile import Profile, parse_profile, serialize_profile, zone_or_utc
 from llamora.journal.rotation import KeptSession, renew_keys
 from llamora.persistence.connection import StaleRevision, StorageError
@@ -59,24 +60,25 @@ MAX_PASSPHRASE_CHARACTERS = 1024
 ZXCVBN_MAX_CHARACTERS = 72  # what zxcvbn takes: its time grows with the square of the length
 MIN_STRENGTH_SCORE = 3  # zxcvbn: "safely unguessable: moderate protection from offline slow-hash scenario"
 MAX_CONCURRENT_KDF = 2  # each takes 64 MiB or more
+STRENGTH_CODES = ("strength_seconds", "strength_hours", "strength_weeks", "strength_hard", "strength_very_hard")
 TOKEN_BYTES = 32
 LOCK_TIMEOUT_SECONDS = 0.5  # for what is being written when a journal is locked: all is to be over within a second
 
 
-class AccountError(Exception):
-    """Something to tell the writer; `str()` is the sentence."""
+class AccountError(Problem):
+    """Something about the account cannot be done as it was asked for."""
 
 
 class WrongCredentials(AccountError):
     """The name or the secret is wrong; which of them is not said."""
 
+    status = 403
+
 
 class TooManyAttempts(AccountError):
-    """Too many wrong guesses; `seconds` until the next is looked at."""
+    """Too many wrong guesses; `params` has the `seconds` until the next is looked at."""
 
-    def __init__(self, seconds: int) -> None:
-        super().__init__(f"Too many tries. Wait {seconds} seconds, then try again.")
-        self.seconds = seconds
+    status = 429
 
 
 class Throttle:
@@ -97,7 +99,7 @@ class Throttle:
         now = time.monotonic()
         wait = max((self._failures.get(subject, (0, 0.0))[1] - now for subject in subjects), default=0.0)
         if wait > 0:
-            raise TooManyAttempts(int(wait) + 1)
+            raise TooManyAttempts("too_many_attempts", seconds=int(wait) + 1)
         if len(self._failures) > self.MAX_SUBJECTS:
             self._failures = {key: value for key, value in self._failures.items() if value[1] > now}
         for subject in subjects:
@@ -113,10 +115,10 @@ class Throttle:
 
 @dataclass(slots=True, frozen=True)
 class Strength:
-    """How hard a passphrase is to guess: zxcvbn's score 0 to 4, and the same in a sentence."""
+    """How hard a passphrase is to guess: zxcvbn's score 0 to 4, and the code of the same in words."""
 
     score: int
-    sentence: str
+    code: str
 
     @property
     def is_sufficient(self) -> bool:
@@ -197,9 +199,9 @@ class Accounts:
         """
         display_name = " ".join(name.split())
         if not name_key(display_name):
-            raise AccountError("Choose a name to sign in with.")
+            raise AccountError("name_missing")
         if len(display_name) > MAX_NAME_CHARACTERS or not display_name.isprintable():
-            raise AccountError(f"A name has at most {MAX_NAME_CHARACTERS} characters, all of them visible.")
+            raise AccountError("name_invalid", most=MAX_NAME_CHARACTERS)
         await self._validate_new_passphrase(passphrase, display_name)
         params = await self._load_kdf_params()
         user = User(secrets.token_bytes(16), display_name, recovery_confirmed=False)
@@ -215,7 +217,7 @@ class Accounts:
         params = await self._load_kdf_params()
         user = await self._db.users.find_by_name(name)
         slots = await self._slots(user, PASSPHRASE)
-        credentials_error = WrongCredentials("That name and passphrase do not go together.")
+        credentials_error = WrongCredentials("credentials_wrong")
         if user is None or not slots or len(passphrase) > MAX_PASSPHRASE_CHARACTERS:
             await self._run_kdf(burn_kdf, params)
             raise credentials_error
@@ -244,7 +246,7 @@ class Accounts:
         params = await self._load_kdf_params()
         user = await self._db.users.find_by_name(name)
         slots = await self._slots(user, RECOVERY)
-        credentials_error = WrongCredentials("That name and recovery code do not go together. Check both for a slip.")
+        credentials_error = WrongCredentials("recovery_credentials_wrong")
         if user is None or not slots:
             await self._run_kdf(burn_kdf, params)
             raise credentials_error
@@ -274,7 +276,7 @@ class Accounts:
         stored = await self._db.users.keys(session.user.id)
         slot = await self._verify_passphrase(session.user, old_passphrase)
         if new_passphrase == old_passphrase:
-            raise AccountError("That is the passphrase it has already. Choose another one.")
+            raise AccountError("passphrase_unchanged")
         await self._validate_new_passphrase(new_passphrase, session.user.name)
         params = await self._load_kdf_params()
         new_slot = await self._run_kdf(passphrase_slot_key, session.user.id, new_passphrase, params)
@@ -300,7 +302,7 @@ class Accounts:
         """
         stored = await self._db.users.keys(session.user.id)
         if len(stored.data_keys) > 1:
-            raise StaleRevision("The key is being changed already. That goes on by itself while you are signed in.")
+            raise StaleRevision("rotation_running")
         return await self._renew(session, stored)
 
     async def _renew(
@@ -626,7 +628,7 @@ class Accounts:
 
     async def _verify_passphrase(self, user: User, passphrase: str) -> KeySlot:
         slots = await self._slots(user, PASSPHRASE)
-        credentials_error = WrongCredentials("That is not the passphrase. Look for a slip and type it again.")
+        credentials_error = WrongCredentials("passphrase_wrong")
         if len(passphrase) > MAX_PASSPHRASE_CHARACTERS:
             raise credentials_error
         try:
@@ -645,10 +647,10 @@ class Accounts:
 
     async def _validate_new_passphrase(self, passphrase: str, name: str) -> None:
         if len(passphrase) > MAX_PASSPHRASE_CHARACTERS:
-            raise AccountError(f"A passphrase has at most {MAX_PASSPHRASE_CHARACTERS} characters.")
+            raise AccountError("passphrase_too_long", most=MAX_PASSPHRASE_CHARACTERS)
         strength = await self.measure_strength(passphrase, name)
         if not strength.is_sufficient:
-            raise AccountError(strength.sentence)
+            raise AccountError(strength.code)
 
     async def _slots(self, user: User | None, kind: str) -> list[KeySlot]:
         # An unknown name makes the same two queries as a known one.
@@ -657,10 +659,7 @@ class Accounts:
             if kind == PASSPHRASE:
                 _ = [slot.argon2 for slot in slots]
         except BadParameters:
-            raise AccountError(
-                "What checks the passphrase was changed by something other than Llamora, so it is not trusted. Set a"
-                " new one with the recovery code."
-            ) from None
+            raise AccountError("passphrase_slot_changed") from None
         return slots
 
     async def _load_kdf_params(self) -> Argon2Params:
@@ -698,13 +697,6 @@ def _measure_strength(passphrase: str, name: str) -> Strength:
     from zxcvbn import zxcvbn  # 100 ms to import: only who registers pays for it
 
     if not passphrase:
-        return Strength(0, "A passphrase of four or five unrelated words is easy to keep and hard to guess.")
+        return Strength(0, "strength_advice")
     score = int(zxcvbn(passphrase[:ZXCVBN_MAX_CHARACTERS], user_inputs=[name, "llamora"])["score"])
-    sentences = (
-        "Guessed at once. Try four or five unrelated words.",
-        "Guessed within hours. A few unrelated words more would do.",
-        "Guessed within weeks by somebody who has the disk. One or two words more.",
-        "Hard to guess.",
-        "Very hard to guess.",
-    )
-    return Strength(score, sentences[score])
+    return Strength(score, STRENGTH_CODES[score])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llamora.dates import utc_now
 from llamora.persistence.backups import write_backup
-from llamora.persistence.connection import NotFound, StorageError
+from llamora.persistence.connection import NotFound, StorageError, os_reason
 from llamora.persistence.local_db import LocalDB
 from llamora.settings import BackupSettings
 from llamora.vault.envelope import VaultError
@@ -88,8 +88,8 @@ class Backups:
             try:
                 await asyncio.to_thread(self._delete_files, user_id)
             except OSError as error:
-                reason = (error.strerror or "no reason given").lower()
-                raise StorageError(f"{self.folder_of_user(user_id)} could not be removed: {reason}.") from None
+                folder = str(self.folder_of_user(user_id))
+                raise StorageError("folder_not_removed", folder=folder, reason=os_reason(error)) from None
 
     def _delete_files(self, user_id: bytes) -> None:
         folder = self.folder_of_user(user_id)

@@ -15,12 +15,10 @@ from llamora.llm.model import Model
 from llamora.llm.probe import ModelInfo
 from llamora.llm.prompts import Prompt, PromptBuilder
 from llamora.persistence.connection import NotFound
-from llamora.persistence.entries import Entry, Receipt, UsedPassage
+from llamora.persistence.entries import BUILT_IN_MODEL, Entry, Omitted, Receipt, UsedPassage
 from llamora.persistence.local_db import LocalDB
 from llamora.search.service import SearchService
 from llamora.vault.keys import Keyring
-
-WITHHELD = "This entry is kept from the model. Let the model read it first, then ask."
 
 
 @dataclass(slots=True, frozen=True)
@@ -88,7 +86,7 @@ class Composer:
         path = await self._drop_untrusted_replies(keys, page, path)
         if not path:
             await self._journal.get(keys, parent_id)  # raises NotFound when it was deleted meanwhile
-            raise EntryError(WITHHELD)
+            raise EntryError("entry_withheld")
         turns = [Turn(e.role, e.text) for e in path]
         if also_answers:
             own_entries = [e for e in path if e.role == "me"]
@@ -149,7 +147,7 @@ class Composer:
     ) -> Receipt:
         """What is known of a reply before the model is asked."""
         return Receipt(
-            model="small built-in model" if info.is_embedded else info.name,
+            model=BUILT_IN_MODEL if info.is_embedded else info.name,
             model_file=info.file or (info.name if info.is_embedded else ""),
             endpoint="" if info.is_embedded else info.endpoint,
             left_machine=not info.is_local,
@@ -157,7 +155,7 @@ class Composer:
             passages=passages,
             tokens_in=prompt.tokens,
             tokens_counted=client.tokens.has_tokenizer and not prompt.is_estimated,
-            omitted=prompt.omitted,
+            omitted=Omitted(*prompt.omitted),
         )
 
 
@@ -192,7 +190,7 @@ def _split_page(page: list[Thread], parent_id: bytes, also_answers: Sequence[byt
     """
     thread = next((t for t in page if parent_id in {e.id for e in (t.root, *t.descendants)}), None)
     if thread is None:
-        raise NotFound("There is no such entry.")
+        raise NotFound("entry_not_found")
     withheld_ids = {e.id for t in page for e in (t.root, *t.descendants) if e.withheld or t.root.withheld}
     answered_ids = {parent_id, *also_answers} - withheld_ids
     path = thread.path_to(parent_id)

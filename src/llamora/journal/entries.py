@@ -11,6 +11,7 @@ from logging import getLogger
 
 from llamora.dates import UnknownDay, day_of, parse_day, utc_now
 from llamora.dates import parse_zone as zone_named
+from llamora.errors import Problem
 from llamora.journal.citations import redact_erased
 from llamora.journal.tags import Tags
 from llamora.persistence.connection import AlreadyExists, NotFound, StaleRevision, StorageError
@@ -34,15 +35,17 @@ MAINTENANCE_SECONDS = 86_400.0
 SCAN_BATCH = 100  # records opened between two turns of the event loop
 
 
-class EntryError(Exception):
-    """The text cannot be kept as it is; `str()` is the sentence."""
+class EntryError(Problem):
+    """The text cannot be kept as it is."""
 
 
-class EditConflict(Exception):
+class EditConflict(Problem):
     """The entry was changed elsewhere since this edit began; `theirs` is what stands now."""
 
+    status = 409
+
     def __init__(self, current: Entry) -> None:
-        super().__init__("This entry was changed elsewhere in the meantime.")
+        super().__init__("entry_changed_elsewhere")
         self.current = current
 
 
@@ -182,7 +185,7 @@ class Journal:
         """One entry. Raises NotFound, also for a deleted one."""
         entry = await self._db.entries.get(keys, entry_id)
         if entry.deleted is not None:
-            raise NotFound("This entry was deleted.")
+            raise NotFound("entry_deleted")
         return entry
 
     async def get_thread(self, keys: Keyring, entry_id: bytes) -> Thread:
@@ -191,7 +194,7 @@ class Journal:
         for thread in build_threads(await self._db.entries.list_day(keys, entry.day)):
             if any(entry_id == other.id for other in (thread.root, *thread.descendants)):
                 return thread
-        raise NotFound("There is no such entry.")
+        raise NotFound("entry_not_found")
 
     async def write(
         self,
@@ -228,7 +231,7 @@ class Journal:
         normalized = self.normalize_text(text)
         entry = await self.get(keys, entry_id)
         if entry.role != "me":
-            raise EntryError("What the model wrote stays as it wrote it; delete it instead.")
+            raise EntryError("reply_not_editable")
         if entry.text == normalized:
             # Nothing to write, and nothing for somebody else's tab to conflict with.
             if form_token is not None:
@@ -277,7 +280,7 @@ class Journal:
             for other in stored:
                 self._search.put(keys, other)
             return replace(entry, withheld=withheld)
-        raise StaleRevision("This entry is being changed elsewhere. Try again in a moment.")
+        raise StaleRevision("entry_busy")
 
     async def set_preferred(self, keys: Keyring, reply_id: bytes, *, preferred: bool) -> Entry:
         """Mark one of several replies to the same entry as the one to read; or none."""
@@ -293,7 +296,7 @@ class Journal:
             with suppress(StaleRevision):
                 await self._db.entries.update_all(keys, changed)
                 return replace(reply, preferred=preferred)
-        raise StaleRevision("This reply is being changed elsewhere. Try again in a moment.")
+        raise StaleRevision("reply_busy")
 
     async def find_hidden_sources(self, keys: Keyring, replies: Iterable[Entry]) -> dict[bytes, str]:
         """What these replies drew on and may not show: deleted, gone, or kept from the model; with its text, or ""."""
@@ -320,14 +323,14 @@ class Journal:
         """The text as it is kept: line ends as newlines, blank edges gone. Raises EntryError."""
         normalized = self._check_size(text).strip("\n").rstrip()
         if not normalized.strip():
-            raise EntryError("There is nothing to keep yet. Write a line first.")
+            raise EntryError("entry_empty")
         return normalized
 
     def _check_size(self, text: str) -> str:
         normalized = text.replace("\r\n", "\n").replace("\r", "\n")
         if len(normalized.strip("\n").rstrip().encode("utf-8", "surrogatepass")) > self._settings.max_bytes:
             max_size = f"{self._settings.max_bytes / 1_000_000:g} MB"
-            raise EntryError(f"This is longer than the {max_size} an entry can hold. Keep it as two.")
+            raise EntryError("entry_too_long", size=max_size)
         return normalized
 
     # -- drafts ------------------------------------------------------------------------------------
@@ -350,7 +353,7 @@ class Journal:
         except (UnknownDay, ValueError, KeyError):
             expected_key = ""
         if expected_key != draft.draft_key:
-            raise NotFound("There is no such place to write.")
+            raise NotFound("draft_place_unknown")
         if kind == "entry" and entry_id is not None:
             entry = await self._db.entries.get(keys, entry_id)
             if text == entry.text:
@@ -378,7 +381,7 @@ class Journal:
         for item in await self._load_trash(keys):
             if item.id == entry_id:
                 return await self._db.entries.get(keys, entry_id), item
-        raise NotFound("This entry is not among the deleted ones.")
+        raise NotFound("entry_not_deleted")
 
     async def erase(self, keys: Keyring, entry_id: bytes) -> list[bytes]:
         """Remove a deleted entry for good, with the thread it begins and all that hangs on them; returns the ids.
@@ -427,7 +430,7 @@ class Journal:
                 keys, [item.id]
             ):  # one that does not open goes by the list alone
                 if entry.deleted is None:
-                    raise NotFound("This entry has been brought back.")
+                    raise NotFound("entry_restored")
                 thread = await self.get_thread(keys, item.id)
                 if entry.parent_id is None:
                     erased_ids |= {other.id for other in thread.descendants}
@@ -458,7 +461,7 @@ class Journal:
             for entry in changed:
                 self._search.put(keys, entry)
             return list(erased_ids)
-        raise StaleRevision("This entry is being changed elsewhere. Try again in a moment.")
+        raise StaleRevision("entry_busy")
 
     async def _redact_replies(
         self,
@@ -575,7 +578,7 @@ class Journal:
                 return await self._db.entries.update_all(keys, changed, [step])
             except StaleRevision:
                 continue  # an edit came between: what is deleted is the entry, whichever its text
-        raise StaleRevision("This entry is being changed elsewhere. Try again in a moment.")
+        raise StaleRevision("entry_busy")
 
 
 def strip_references(reply: Entry, erased_ids: Collection[bytes], texts: Iterable[str]) -> Entry | None:
@@ -619,7 +622,7 @@ def _trash_removal(entry_id: bytes, erased_ids: set[bytes]) -> Callable[[list[De
 
     def remove(items: list[DeletedEntry]) -> list[DeletedEntry]:
         if all(item.id != entry_id for item in items):
-            raise StaleRevision("This entry has been brought back.")
+            raise StaleRevision("entry_restored")
         return [item for item in items if item.id not in erased_ids]
 
     return remove

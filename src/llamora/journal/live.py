@@ -4,14 +4,15 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from llamora.errors import Notice
 from llamora.journal.entries import Thread
 from llamora.journal.quotations import QuoteVerifier
 from llamora.llm.prompts import Prompt
 from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.entries import Entry
 
-READING = "Reading your page…"
-THINKING = "The model is thinking…"
+READING = Notice("waiting_reading")
+THINKING = Notice("waiting_thinking")
 
 
 class LiveReply:
@@ -27,7 +28,7 @@ class LiveReply:
         self.stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()  # whether it has its record
         # Its record is being stored, and no worker has one like it: the model may be asked.
         self.is_unique = asyncio.Event()
-        self.stop_reason = ""
+        self.stop_reason: Notice | None = None
         self.is_reasoning = False
         self.is_length_limited = False  # whether it ends where no longer one was asked for
         self.first_word_at = -1.0  # when the first word came, on the monotonic clock
@@ -92,14 +93,14 @@ class LiveReply:
         return replace(self.entry, text=self.text, receipt=receipt)
 
     @property
-    def waiting_message(self) -> str:
-        """What it waits for, in words, while no word of it is there."""
+    def waiting_message(self) -> Notice | None:
+        """What it waits for while no word of it is there."""
         if self.text:
-            return ""
+            return None
         if self.queue_position < 0:
             return THINKING if self.is_reasoning else READING
         if not self.queue_position:
-            return "Waiting for the model, which is answering somebody…"
+            return Notice("waiting_next")
         if self.queue_position == 1:
-            return "Waiting for the model, which is busy; one more comes first…"
-        return f"Waiting for the model, which is busy; {self.queue_position} more come first…"
+            return Notice("waiting_one")
+        return Notice("waiting_several", {"number": self.queue_position})

@@ -9,7 +9,8 @@ from dataclasses import replace
 from datetime import date
 from logging import getLogger
 
-from llamora.journal.composing import WITHHELD, ComposedPrompt, Composer
+from llamora.errors import Notice, Problem
+from llamora.journal.composing import ComposedPrompt, Composer
 from llamora.journal.entries import EntryError, Journal, Thread, build_threads, strip_references
 from llamora.journal.live import READING, LiveReply
 from llamora.journal.profile import parse_profile
@@ -36,17 +37,11 @@ STOP_TIMEOUT_SECONDS = 2.0  # after which a worker that was asked to stop is tak
 RETRY_SECONDS = 2.0
 LOCK_TIMEOUT_SECONDS = 0.5  # for which a lock waits until what a model said so far is stored
 MAX_RETRIES = 5
-INTERRUPTED = "Cut short when the server stopped."
-EMPTY_REPLY = "The model had nothing to say. Ask again, or ask in other words."
-LENGTH_LIMIT_BEFORE_TEXT = (
-    "The model reached the longest length of a reply before it said a word, perhaps while it thought."
-    " Raise llm.max_reply_tokens, or let it think less (reasoning_effort)."
-)
-LENGTH_LIMIT_REACHED = "It reached the longest length of a reply and ends here."
-SOURCE_ERASED = "Stopped, since something it drew on was erased."
-SOURCE_DELETED = "Stopped, since something it drew on was deleted."
-SOURCE_WITHHELD = "Stopped, since something it drew on is now kept from the model."
-REPLIES_TURNED_OFF = "Stopped, since replies were turned off."
+STOPPED = Notice("reply_stopped")
+INTERRUPTED = Notice("reply_interrupted")
+SOURCE_ERASED = Notice("reply_source_erased")
+SOURCE_DELETED = Notice("reply_source_deleted")
+SOURCE_WITHHELD = Notice("reply_source_withheld")
 
 
 class Replies:
@@ -98,10 +93,10 @@ class Replies:
         from it, NotFound and StorageError.
         """
         if why_not := self._model.unavailable_reason(endpoint):
-            raise ModelError("unreachable", why_not)
+            raise ModelError(why_not)
         parent = await self._journal.get(keys, parent_id)
         if parent.role != "me":
-            raise EntryError("A reply is asked for to what you wrote. Answer the reply first.")
+            raise EntryError("reply_to_reply")
         known_ids: set[bytes] | None = None  # what stood on its page when it was asked
         for _ in range(MAX_RETRIES):
             day_entries = await self._db.entries.list_day(keys, parent.day)
@@ -111,9 +106,9 @@ class Replies:
                 (thread for thread in page if parent_id in {e.id for e in (thread.root, *thread.descendants)}), None
             )
             if thread is None:
-                raise NotFound("There is no such entry.")
+                raise NotFound("entry_not_found")
             if parent.withheld or thread.root.withheld:
-                raise EntryError(WITHHELD)
+                raise EntryError("entry_withheld")
             for live in list(self._live_replies.values()):
                 is_same = (live.entry.parent_id, live.entry.also_answers) == (parent_id, tuple(also_answers))
                 if (
@@ -139,7 +134,7 @@ class Replies:
             )
             with suppress(AlreadyExists):  # another worker was asked the same at the same moment, and was first
                 return await self._start(keys, LiveReply(reply, endpoint), page, known_ids, today)
-        raise StaleRevision("This reply is being changed elsewhere. Try again in a moment.")
+        raise StaleRevision("reply_busy")
 
     async def _start(
         self, keys: Keyring, live: LiveReply, page: list[Thread], known_ids: set[bytes], today: date
@@ -174,7 +169,7 @@ class Replies:
         """End a reply, whichever worker writes it; what came is kept."""
         live = self._live_replies.get(reply_id)
         if live is not None and live.task is not None:
-            self._cancel(live, "stopped")
+            self._cancel(live, STOPPED)
             while not live.is_finished:  # the task itself may go on trying to store it
                 await live.changed.wait()
             return live.entry
@@ -196,7 +191,7 @@ class Replies:
                 return entry
         return await self._store(keys, replace(entry, state="stopped", note=INTERRUPTED, boot="", stopping=False))
 
-    def cancel_for(self, entry_ids: Iterable[bytes], reason: str = SOURCE_ERASED) -> None:
+    def cancel_for(self, entry_ids: Iterable[bytes], reason: Notice = SOURCE_ERASED) -> None:
         """End what is being written of these entries, which are about to be erased, and what draws on them.
 
         Deleted or kept from the model they end at once too, so that no word that comes after is stored.
@@ -204,12 +199,12 @@ class Replies:
         affected_ids = set(entry_ids)
         for reply_id, live in self._live_replies.items():
             if reply_id in affected_ids:
-                self._cancel(live, "stopped")
+                self._cancel(live, STOPPED)
             elif not affected_ids.isdisjoint(live.texts_used):
                 self._cancel(live, reason)
 
-    async def follow(self, keys: Keyring, reply_id: bytes) -> AsyncGenerator[tuple[Entry, str]]:
-        """Yield the reply each time it has grown, as it then stands, and in words what it waits for, or "".
+    async def follow(self, keys: Keyring, reply_id: bytes) -> AsyncGenerator[tuple[Entry, Notice | None]]:
+        """Yield the reply each time it has grown, as it then stands, and what it waits for.
 
         The last one is no longer streaming. Nothing is lost or repeated however late or often this begins.
         """
@@ -222,7 +217,7 @@ class Replies:
             await changed.wait()
         while True:
             entry = await self.reconcile(keys, await self._journal.get(keys, reply_id))
-            yield entry, "" if entry.text else READING
+            yield entry, None if entry.text else READING
             if entry.state != "streaming":
                 return
             await asyncio.sleep(FOLLOW_POLL_SECONDS)
@@ -234,8 +229,8 @@ class Replies:
         """
         return reply.id in self._live_replies or self._is_worker_alive(reply.boot)
 
-    def waiting_message(self, reply_id: bytes) -> str:
-        """What a reply that has no words yet waits for, in words."""
+    def waiting_message(self, reply_id: bytes) -> Notice | None:
+        """What a reply that has no words yet waits for."""
         live = self._live_replies.get(reply_id)
         return live.waiting_message if live is not None else READING
 
@@ -274,13 +269,13 @@ class Replies:
     # -- one reply ---------------------------------------------------------------------------------
 
     @staticmethod
-    def _cancel(live: LiveReply, reason: str) -> None:
+    def _cancel(live: LiveReply, reason: Notice) -> None:
         # Once a reply is being stored for good there is nothing to cancel but its safety.
         if live.task is not None and not live.is_finishing and not live.stop_reason:
             live.task.cancel()
         live.stop_reason = reason
 
-    def _cancel_all(self, user_id: bytes, reason: str) -> list[LiveReply]:
+    def _cancel_all(self, user_id: bytes, reason: Notice) -> list[LiveReply]:
         user_replies = [
             self._live_replies[reply_id] for reply_id, keys in self._keyrings.items() if keys.user_id == user_id
         ]
@@ -290,28 +285,24 @@ class Replies:
 
     async def _generate(self, keys: Keyring, live: LiveReply, today: date) -> None:
         state: State = "done"
-        note = ""
+        note: Notice | None = None
         try:
             async with self.queue.slot(keys.user_id, live.on_position):
                 live.on_position(-1)
                 await self._stream(keys, live, today)
             if not live.text.strip():
-                state, note = "failed", LENGTH_LIMIT_BEFORE_TEXT if live.is_length_limited else EMPTY_REPLY
+                state, note = "failed", Notice("reply_length_before_text" if live.is_length_limited else "reply_empty")
             elif live.is_length_limited:
-                state, note = "stopped", LENGTH_LIMIT_REACHED
+                state, note = "stopped", Notice("reply_length_reached")
         except asyncio.CancelledError:
-            state, note = "stopped", "" if live.stop_reason == "stopped" else live.stop_reason
-        except ModelError as error:
-            state, note = "failed", error.sentence
-        except EntryError as error:
-            state, note = "failed", str(error)
-        except StorageError as error:
-            state, note = "failed", str(error)
+            state, note = "stopped", live.stop_reason
+        except Problem as error:
+            state, note = "failed", error.notice
         except KeyringClosed:
             state, note = "stopped", INTERRUPTED
         except Exception as error:
             logger.error("a reply failed (%s at %s)", type(error).__name__, error_location(error))
-            state, note = "failed", "Something went wrong inside Llamora. Ask again."
+            state, note = "failed", Notice("reply_failed")
         live.is_finishing = True
         if await live.stored:
             await self._store_final(keys, live, state, note)
@@ -379,10 +370,10 @@ class Replies:
                 live.entry = await self._store(keys, live.snapshot(), live.texts_used)
                 save_at = None
                 if live.entry.state != "streaming":  # another worker was asked to stop it, and took this one for dead
-                    self._cancel(live, live.entry.note or "stopped")
+                    self._cancel(live, live.entry.note or STOPPED)
                     await asyncio.sleep(0)  # ends here
 
-    async def _store_final(self, keys: Keyring, live: LiveReply, state: State, note: str) -> None:
+    async def _store_final(self, keys: Keyring, live: LiveReply, state: State, note: Notice | None) -> None:
         final = replace(
             live.entry, text=live.text.strip(), state=state, note=note or live.entry.note, boot="", stopping=False
         )
@@ -395,7 +386,7 @@ class Replies:
                 break
             except StorageError as error:
                 # The text is in RAM only now: show it with the reason, and try until there is room.
-                live.entry = replace(final, note=str(error))
+                live.entry = replace(final, note=error.notice)
                 live.is_finished = True
                 live.notify()
                 if live.stop_reason == INTERRUPTED:
@@ -447,10 +438,10 @@ class Replies:
                 )
                 erased_ids |= source_ids - set(await self._db.entries.revisions_of(keys.user_id, source_ids))
                 entry = strip_references(entry, erased_ids, [texts[i] for i in erased_ids if texts.get(i)]) or entry
-        raise StaleRevision("This reply is being changed elsewhere. Try again in a moment.")
+        raise StaleRevision("reply_busy")
 
-    async def _stop_reason(self, keys: Keyring, live: LiveReply) -> str:
-        """Why a reply may not go on: what it drew on was erased, deleted or is now kept from the model; or ""."""
+    async def _stop_reason(self, keys: Keyring, live: LiveReply) -> Notice | None:
+        """Why a reply may not go on: what it drew on was erased, deleted or is now kept from the model."""
         revisions = await self._db.entries.revisions_of(keys.user_id, live.texts_used)
         if live.texts_used.keys() - revisions.keys():
             return SOURCE_ERASED
@@ -461,7 +452,7 @@ class Replies:
         if any(entry.deleted is not None for entry in entries):
             return SOURCE_DELETED
         live.revisions = revisions
-        return ""
+        return None
 
     async def _is_enabled(self, keys: Keyring) -> bool:
         """Whether the writer has not turned replies off."""
@@ -478,7 +469,7 @@ class Replies:
                     continue
                 for keys in {keys.user_id: keys for keys in self._keyrings.values()}.values():
                     if not await self._is_enabled(keys):
-                        self._cancel_all(keys.user_id, REPLIES_TURNED_OFF)
+                        self._cancel_all(keys.user_id, Notice("reply_turned_off"))
                 for reply_id, live in [item for item in self._live_replies.items() if item[1].stored.done()]:
                     if (keys := self._keyrings.get(reply_id)) is None:
                         continue  # it ended while another one was looked at
@@ -486,9 +477,9 @@ class Replies:
                     if live.is_finished:
                         continue
                     if not stored or stored[0].stopping:
-                        self._cancel(live, "stopped")
+                        self._cancel(live, STOPPED)
                     elif stored[0].state != "streaming":
-                        self._cancel(live, stored[0].note or "stopped")
+                        self._cancel(live, stored[0].note or STOPPED)
                     elif reason := await self._stop_reason(keys, live):
                         self._cancel(live, reason)
             except Exception as error:

@@ -99,7 +99,7 @@ class Rotation:
                 keys.take(await self._db.users.get_data_keys(keys.user_id))
                 return unreadable
             await asyncio.sleep(attempt * PAUSE_SECONDS)  # somebody still wrote under the old one
-        raise StorageError("Records keep being written under the old key. The change goes on at the next sign-in.")
+        raise StorageError("rotation_delayed")
 
     async def resume_pending(self, keys: Keyring) -> None:
         """Go on with a change that is under way, in the background."""

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
+from llamora.errors import Notice
 from llamora.journal.entries import Journal
 from llamora.journal.retrieval import content_words
 from llamora.journal.tags import Tag
@@ -18,7 +19,7 @@ from llamora.llm.prompts import PromptBuilder
 from llamora.llm.queue import ModelQueue
 from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.connection import NotFound
-from llamora.persistence.entries import Entry
+from llamora.persistence.entries import BUILT_IN_MODEL, Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.tag_changes import tag_hash
 from llamora.search.service import SearchService
@@ -74,7 +75,7 @@ class SuggestedTags:
     names: tuple[str, ...]
     model_names: tuple[str, ...] = ()
     model: str = ""
-    note: str = ""
+    note: Notice | None = None
 
 
 class Suggestions:
@@ -105,19 +106,20 @@ class Suggestions:
         """
         entry = await self._journal.get(keys, entry_id)
         if entry.deleted is not None or entry.role != "me":
-            raise NotFound("There is no such entry.")
+            raise NotFound("entry_not_found")
         text = _URL.sub(" ", strip_markdown(entry.text))
         own_tags = await self._journal.tags.list_tags(keys)
         words = content_words(text)
         matching_tags = [tag for tag in own_tags if is_name_in_words(tag.name, words)]
         matching_tags.sort(key=lambda tag: (-tag.entry_count, tag.name))
         model_names: list[str] = []
-        model_name = note = ""
+        model_name = ""
+        note: Notice | None = None
         if with_model and not self._model.unavailable_reason(endpoint):
             try:
                 model_names, model_name = await self._ask_model(keys, entry, text, own_tags, endpoint)
             except ModelError as error:
-                note = error.sentence
+                note = error.notice
         names = [tag.name for tag in matching_tags[:MAX_OWN_TAGS]] + model_names[: MAX_SUGGESTIONS - MAX_NEARBY_TAGS]
         if not model_names:
             names += extract_keywords(text, MAX_SUGGESTIONS - MAX_NEARBY_TAGS)
@@ -183,7 +185,7 @@ class Suggestions:
             async with aclosing(chunks):
                 async for chunk in chunks:
                     answer = REASONING_END.split(answer + chunk)[-1]
-        return parse_names(answer), "small built-in model" if info.is_embedded else info.name
+        return parse_names(answer), BUILT_IN_MODEL if info.is_embedded else info.name
 
     async def _names_for_prompt(self, keys: Keyring, own_tags: Sequence[Tag]) -> list[str]:
         """The names used most, of those that an entry bears which the model may read."""

@@ -1,5 +1,6 @@
 """A day or a trace summed up, on request only: kept under a digest of its entries, and dropped when they change."""
 
+import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -21,7 +22,7 @@ from llamora.llm.prompts import Prompt, PromptBuilder
 from llamora.llm.queue import ModelQueue
 from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.connection import StaleRevision, StorageError
-from llamora.persistence.entries import Entry
+from llamora.persistence.entries import BUILT_IN_MODEL, Entry, Omitted
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.summaries import StoredSummary
 from llamora.vault.keys import Keyring
@@ -29,11 +30,6 @@ from llamora.vault.keys import Keyring
 LINE_MAX_TOKENS = 200  # three sentences at most
 TAG_MAX_TOKENS = 320  # four sentences, each with a number
 MAX_PASSAGES = 12  # entries that the summary of a trace is drawn from
-CHANGED_MEANWHILE = "What this is about was changed while the model read it. Ask again."
-NOTHING_VERIFIED = "The model had nothing to say of it. Ask again later."
-NOTHING_CITED = "The model said nothing that your entries bear out, so nothing was kept. Ask again later."
-LENGTH_LIMIT_REACHED = "The model said more than fits here."
-NOTHING_READABLE = "There is nothing under this trace that the model may read."
 
 
 @dataclass(slots=True, frozen=True)
@@ -47,8 +43,8 @@ class TagSummary:
 LineKind = Literal["opening", "recap"]
 
 NOTHING_TO_SUMMARIZE: Mapping[LineKind, str] = {
-    "recap": "There is nothing on this page that the model may read.",
-    "opening": "There is nothing on the last days that the model may read.",
+    "recap": "page_not_readable",
+    "opening": "days_not_readable",
 }
 
 
@@ -101,7 +97,7 @@ class Summaries:
         if not entries:
             raise EntryError(NOTHING_TO_SUMMARIZE[kind])
         if why_not := self._model.unavailable_reason(endpoint):
-            raise ModelError("unreachable", why_not)
+            raise ModelError(why_not)
         return await self._prepare_line(kind, day, entries, endpoint)
 
     async def _prepare_line(
@@ -121,30 +117,31 @@ class Summaries:
         """
         revisions = {entry.id: entry.revision for entry in entries}
         if why_not := self._model.unavailable_reason(endpoint):
-            raise ModelError("unreachable", why_not)
+            raise ModelError(why_not)
         async with self._queue.slot(keys.user_id, lambda _: None):
             prepared = await self._prepare_line(kind, day, entries, endpoint)
             prompt = prepared.prompt
-            generated, cut_note = await self._generate_text(keys, prepared, revisions)
+            generated, length_limited = await self._generate_text(keys, prepared, revisions)
         text = generated.strip()
         if kind == "opening":
             text = text.partition("\n")[0].strip()
         if not text:
-            raise ModelError("broken", NOTHING_VERIFIED)
+            raise ModelError("summary_empty", kind="broken")
         summary = StoredSummary(
             kind,
             day,
             text,
             tuple(entry.id for entry in entries),
             content_hash(entries),
-            "small built-in model" if prepared.info.is_embedded else prepared.info.name,
-            cut_note,
+            BUILT_IN_MODEL if prepared.info.is_embedded else prepared.info.name,
+            Omitted(*prompt.omitted),
+            length_limited,
             QuoteVerifier(prompt.user_texts).verified(text),
         )
         try:
             await self._db.summaries.save(keys, summary, [self._db.entries.require_revisions(keys.user_id, revisions)])
         except StaleRevision:
-            raise EntryError(CHANGED_MEANWHILE) from None
+            raise EntryError("summary_sources_changed") from None
         return summary
 
     async def get_tag_summary(self, keys: Keyring, tag_id: bytes) -> TagSummary | None:
@@ -173,23 +170,29 @@ class Summaries:
         revisions = {entry.id: entry.revision for entry in entries}
         async with self._queue.slot(keys.user_id, lambda _: None):
             prepared = await self._prepare_tag(keys, tag_id, passages, endpoint)
-            generated, cut_note = await self._generate_text(keys, prepared, revisions)
+            generated, length_limited = await self._generate_text(keys, prepared, revisions)
         prompt, info = prepared.prompt, prepared.info
         text = cited_sentences(generated, [passage.number for passage in prompt.passages])
         if not text:
-            raise ModelError("broken", NOTHING_CITED)
-        model = "small built-in model" if info.is_embedded else info.name
-        quoted = QuoteVerifier(passage.text for passage in prompt.passages).verified(text)
+            raise ModelError("summary_uncited", kind="broken")
         summary = StoredSummary(
-            "trace", tag_id, text, tuple(entry.id for entry in entries), tag_hash_before, model, cut_note, quoted
+            "trace",
+            tag_id,
+            text,
+            tuple(entry.id for entry in entries),
+            tag_hash_before,
+            BUILT_IN_MODEL if info.is_embedded else info.name,
+            Omitted(*prompt.omitted),
+            length_limited,
+            QuoteVerifier(passage.text for passage in prompt.passages).verified(text),
         )
         try:
             await self._db.summaries.save(keys, summary, [self._db.entries.require_revisions(keys.user_id, revisions)])
         except StaleRevision:
-            raise EntryError(CHANGED_MEANWHILE) from None
+            raise EntryError("summary_sources_changed") from None
         stored = await self.get_tag_summary(keys, tag_id)
         if stored is None:  # what bears the trace is not what it was
-            raise EntryError(CHANGED_MEANWHILE)
+            raise EntryError("summary_sources_changed")
         return stored
 
     async def preview_tag(self, keys: Keyring, tag_id: bytes, endpoint: str = "") -> PreparedPrompt:
@@ -209,10 +212,10 @@ class Summaries:
         """The entries that the summary of a trace is drawn from, by day, and what of them is read, strongest first."""
         name = (await self._journal.tags.get(keys, tag_id)).name
         if why_not := self._model.unavailable_reason(endpoint):
-            raise ModelError("unreachable", why_not)
+            raise ModelError(why_not)
         entries, strongest = await self._choose_entries(keys, tag_id)
         if not entries:
-            raise EntryError(NOTHING_READABLE)
+            raise EntryError("tag_not_readable")
         numbers = {entry.id: number for number, entry in enumerate(entries, 1)}
         name_words = content_words(name)
         return entries, [
@@ -221,23 +224,23 @@ class Summaries:
 
     async def _generate_text(
         self, keys: Keyring, prepared: PreparedPrompt, revisions: Mapping[bytes, int]
-    ) -> tuple[str, str]:
-        """What the model says, in whole sentences, and what was cut of prompt and answer, in words.
+    ) -> tuple[str, bool]:
+        """What the model says, in whole sentences, and whether it would have said more.
 
         Nothing is sent when one of the entries that it is to read has changed: EntryError.
         """
         if await self._db.entries.revisions_of(keys.user_id, revisions) != revisions:
-            raise EntryError(CHANGED_MEANWHILE)
-        generated, cut_notes = "", [prepared.prompt.omitted] if prepared.prompt.omitted else []
+            raise EntryError("summary_sources_changed")
+        generated, length_limited = "", asyncio.Event()
         chunks = prepared.client.stream(
             prepared.prompt.messages,
             max_tokens=prepared.max_tokens,
-            on_length_limit=lambda: cut_notes.append(LENGTH_LIMIT_REACHED),
+            on_length_limit=length_limited.set,
         )
         async with aclosing(chunks):
             async for chunk in chunks:
                 generated = REASONING_END.split(generated + chunk)[-1]
-        return whole_sentences(generated) if LENGTH_LIMIT_REACHED in cut_notes else generated, " ".join(cut_notes)
+        return whole_sentences(generated) if length_limited.is_set() else generated, length_limited.is_set()
 
     async def _choose_entries(self, keys: Keyring, tag_id: bytes) -> tuple[list[Entry], list[Entry]]:
         """Entries that bear a trace and may be read, as many from the newest as from the oldest.

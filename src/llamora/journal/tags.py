@@ -8,6 +8,7 @@ from datetime import date
 from heapq import nsmallest
 from itertools import chain, islice
 
+from llamora.errors import Problem
 from llamora.persistence.connection import NotFound, Step
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.tag_changes import TagDelta, TagMeta, tag_hash
@@ -17,11 +18,9 @@ from llamora.search.service import SearchService
 from llamora.text import MAX_TAG_LENGTH, find_tags, is_emoji, tag_key, tag_name
 from llamora.vault.keys import Keyring
 
-INVALID_NAME = f"A trace is a word, a few words or one emoji, of at most {MAX_TAG_LENGTH} characters."
 
-
-class TagError(Exception):
-    """What was asked of a trace cannot be done; `str()` is the sentence."""
+class TagError(Problem):
+    """What was asked of a trace cannot be done."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -103,12 +102,12 @@ class Tags:
         """Put a trace on an entry. Raises TraceError for what is no name, NotFound, StorageError."""
         name = tag_name(raw_name)
         if not name:
-            raise TagError(INVALID_NAME)
+            raise TagError("tag_name_invalid", most=MAX_TAG_LENGTH)
         entry = await self._db.entries.get(keys, entry_id)
         if entry.deleted is not None:
-            raise NotFound("This entry was deleted.")
+            raise NotFound("entry_deleted")
         if entry.role != "me":
-            raise NotFound("There is no such entry.")
+            raise NotFound("entry_not_found")
         added: dict[bytes, str] = {}
         await self._change(keys, adding_tag(entry_id, name, added), undoable=False)
         return Tag(*next(iter(added.items())))
@@ -124,7 +123,7 @@ class Tags:
         """
         name = tag_name(raw_name)
         if not name:
-            raise TagError(INVALID_NAME)
+            raise TagError("tag_name_invalid", most=MAX_TAG_LENGTH)
         target_id = tag_hash(keys, name)
 
         async def plan(snapshot: TagSnapshot) -> TagDelta:
@@ -161,16 +160,16 @@ class Tags:
         """
         name = tag_name(raw_name)
         if not name:
-            raise TagError(INVALID_NAME)
+            raise TagError("tag_name_invalid", most=MAX_TAG_LENGTH)
         alias_id = tag_hash(keys, name)
 
         async def plan(snapshot: TagSnapshot) -> TagDelta:
             current_name = await _require_name(snapshot, tag_id)
             if alias_id == tag_id:
-                raise TagError("That is its name already.")
+                raise TagError("tag_name_unchanged")
             canonical_id, canonical_name = snapshot.canonical(name)
             if canonical_id not in (alias_id, tag_id) and await snapshot.get_name(canonical_id) is not None:
-                raise TagError(f"That name means the trace {canonical_name} already.")
+                raise TagError("tag_name_taken", name=canonical_name)
             if (old_name := await snapshot.get_name(alias_id)) is not None:
                 return await _merge_delta(snapshot, alias_id, old_name, tag_id, current_name)
             return TagDelta(aliases={alias_id: (name, current_name)})
@@ -259,7 +258,7 @@ class Tags:
         cache = await self._load_cache(keys)
         tag_id = tag_hash(keys, cache.meta.canonical(raw_name, tag_hash(keys, raw_name)))
         if tag_id not in cache.names:
-            raise NotFound("There is no trace of that name.")
+            raise NotFound("tag_name_unknown")
         return Tag(tag_id, cache.names[tag_id], hidden=tag_id in cache.meta.hidden)
 
     async def list_tags(self, keys: Keyring, *, hidden: bool = False) -> list[Tag]:
@@ -274,7 +273,7 @@ class Tags:
         days = await self._search.days_of(keys, list(cache.by_tag.get(tag_id, ())))
         tag = _usage_of(tag_id, cache, days)
         if tag is None:
-            raise NotFound("There is no such trace.")
+            raise NotFound("tag_not_found")
         return tag
 
     async def list_aliases(self, keys: Keyring, tag_id: bytes) -> list[Tag]:
@@ -419,7 +418,7 @@ async def _require_name(snapshot: TagSnapshot, tag_id: bytes) -> str:
     """The name of a trace. Raises NotFound."""
     name = await snapshot.get_name(tag_id)
     if name is None:
-        raise NotFound("There is no such trace.")
+        raise NotFound("tag_not_found")
     return name
 
 
