@@ -1,6 +1,6 @@
 """Fit the parts of a prompt into a budget of tokens.
 
-What does not fit is left out in this order, and `PromptParts` counts it:
+What does not fit is left out in this order, and `PromptParts.omitted` counts it:
 
 1. the oldest notes of the rest of the day;
 2. the weakest passages (they come strongest first);
@@ -11,7 +11,7 @@ What does not fit is left out in this order, and `PromptParts` counts it:
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from llamora.llm.client import ModelClient
 from llamora.llm.quoting import break_template_marks, quote, unquote
@@ -44,6 +44,15 @@ class Turn:
     day: date | None = None
 
 
+class OmittedCounts(NamedTuple):
+    """Count what did not fit; `shortened`: nor did the middle of the entry."""
+
+    notes: int
+    passages: int
+    turns: int
+    shortened: bool
+
+
 Quotable = TypeVar("Quotable", Passage, Turn)
 
 
@@ -63,6 +72,11 @@ class PromptParts:
     turns_dropped: int = 0
     is_shortened: bool = False
     is_estimated: bool = False
+
+    @property
+    def omitted(self) -> OmittedCounts:
+        """Return what was left out for lack of room."""
+        return OmittedCounts(self.notes_dropped, self.passages_dropped, self.turns_dropped, self.is_shortened)
 
     def total_tokens(self) -> int:
         """Return what all parts cost."""
@@ -247,21 +261,3 @@ def _elide_middle(text: str, max_chars: int) -> str:
 
 def _quoted(part: Quotable, max_chars: int) -> Quotable:
     return replace(part, text=quote(_elide_middle(break_template_marks(part.text), max_chars)))
-
-
-def omission_sentence(parts: PromptParts) -> str:
-    """Return a sentence that says what was left out for lack of room, "" for nothing."""
-    omitted: list[str] = []
-    for count, singular, plural in (
-        (parts.notes_dropped, "note of the day", "notes of the day"),
-        (parts.passages_dropped, "earlier passage", "earlier passages"),
-        (parts.turns_dropped, "turn of the conversation", "turns of the conversation"),
-    ):
-        if count:
-            omitted.append(f"{count} {singular if count == 1 else plural}")
-    if parts.is_shortened:
-        omitted.append("the middle of the entry")
-    if not omitted:
-        return ""
-    listing = omitted[0] if len(omitted) == 1 else ", ".join(omitted[:-1]) + " and " + omitted[-1]
-    return f"Left out for lack of room: {listing}."

@@ -130,7 +130,7 @@ class ModelClient:
                         on_reasoning()
         except ModelError as error:
             failure = error
-        except Exception as error:  # every failure of a server ends in a sentence
+        except Exception as error:  # every failure of a server ends in a code
             failure = self._errors.error_from(error, address)
         is_complete = failure is None and reason != "length"
         self._learn_reasoning(reasoning, is_complete=is_complete)

@@ -77,9 +77,9 @@ class ServerConnection:
         """Return the clients for the address of now. Raises ModelError."""
         root = server_root(self._get_address())
         if self._closed:
-            raise ModelError("unreachable", "The connection to the model was closed: ask again.")
+            raise ModelError("model_closed")
         if not root:
-            raise ModelError("unreachable", "The built-in model is starting: try again in a few seconds.")
+            raise ModelError("builtin_starting")
         async with self._connect_lock:
             if self._transport is not None and self._transport.root == root:
                 return self._transport
@@ -139,7 +139,7 @@ class ServerConnection:
             return None
         except ModelError as error:
             failure = error
-        except Exception as error:  # every failure of a server ends in a sentence
+        except Exception as error:  # every failure of a server ends in a code
             failure = self._errors.error_from(error, address)
         raise failure
 

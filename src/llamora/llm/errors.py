@@ -1,12 +1,13 @@
-"""Turn every failure of a model server into one ModelError with one sentence."""
+"""Turn every failure of a model server into one ModelError with one code."""
 
 import logging
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterator
-from typing import Literal, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Literal, cast
 
+from llamora.errors import Problem
 from llamora.llm.addresses import display_address
 
 logger = logging.getLogger(__name__)
@@ -14,17 +15,49 @@ logger = logging.getLogger(__name__)
 ErrorKind = Literal["unreachable", "refused", "busy", "broken", "too_long"]
 
 
-class ModelError(Exception):
-    """Report that the model server failed.
+class ModelError(Problem):
+    """Report that the model server failed; nothing written, asked or answered is part of it."""
 
-    `sentence` says to the user what happened and what to do; nothing that was written, asked or
-    answered is ever part of it.
-    """
+    status = 503
 
-    def __init__(self, kind: ErrorKind, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, code: str, /, kind: ErrorKind = "unreachable", **params: str | int) -> None:
+        super().__init__(code, **params)
         self.kind: ErrorKind = kind
-        self.sentence = sentence
+
+
+# What a server can do wrong, and its code where the server is our own, which nobody can set.
+_SERVER_ERRORS: Final[Mapping[str, tuple[ErrorKind, str]]] = {
+    "server_wants_key": ("refused", "builtin_failed"),
+    "server_forbids_key": ("refused", "builtin_failed"),
+    "server_lacks_model": ("refused", "builtin_failed"),
+    "server_refuses_parameters": ("refused", "builtin_failed"),
+    "server_moved": ("refused", "builtin_failed"),
+    "server_rejected": ("refused", "builtin_failed"),
+    "server_busy": ("busy", "builtin_not_ready"),
+    "server_not_ready": ("busy", "builtin_not_ready"),
+    "server_text_too_long": ("too_long", "builtin_text_too_long"),
+    "server_endless": ("too_long", "builtin_endless"),
+    "server_failed": ("broken", "builtin_failed"),
+    "server_reported_error": ("broken", "builtin_failed"),
+    "server_sent_too_much": ("broken", "builtin_failed"),
+    "server_compressed": ("broken", "builtin_failed"),
+    "server_unreadable": ("broken", "builtin_failed"),
+    "server_foreign": ("broken", "builtin_failed"),
+    "server_stopped": ("broken", "builtin_stopped"),
+    "server_silent": ("broken", "builtin_silent"),
+    "server_broke_off": ("broken", "builtin_broke_off"),
+    "server_untrusted": ("unreachable", "builtin_failed"),
+    "server_unknown_name": ("unreachable", "builtin_failed"),
+    "server_unreachable": ("unreachable", "builtin_refuses"),
+    "server_refuses": ("unreachable", "builtin_refuses"),
+}
+_CODES_BY_STATUS: Final[Mapping[int, str]] = {
+    401: "server_wants_key",
+    403: "server_forbids_key",
+    404: "server_lacks_model",
+    429: "server_busy",
+    503: "server_not_ready",
+}
 
 
 class ServerErrors:
@@ -34,79 +67,25 @@ class ServerErrors:
         self._get_address = get_address
         self._embedded = embedded
 
-    def _display_address(self) -> str:
-        return display_address(self._get_address())
-
-    def _error(self, kind: ErrorKind, happened: str, remedy: str, address: str = "") -> ModelError:
+    def error(self, code: str, address: str = "", **params: int) -> ModelError:
+        """Return the error for a code of a server's failure, or the one it has for our own server."""
+        kind, code_if_embedded = _SERVER_ERRORS[code]
         if self._embedded:
-            remedy = "ask again in a moment" if "llm." in remedy or kind != "too_long" else remedy
-            return ModelError(kind, f"{happened.format(place='The built-in model')}: {remedy}.")
-        subject = f"The model server at {address or self._display_address()}"
-        return ModelError(kind, f"{happened.format(place=subject)}: {remedy}.")
-
-    def length_error(self) -> ModelError:
-        """Return the error of a reply that is longer than it may be."""
-        return self._error("too_long", "{place} would not stop at the length asked for", "what came so far is kept")
-
-    def no_event_stream(self) -> ModelError:
-        """Return the error of an answer that is no event stream."""
-        return self._error("broken", "{place} did not answer as a model server does", "check llm.upstream.host")
-
-    def unfinished(self) -> ModelError:
-        """Return the error of a reply that ended before its end was announced."""
-        return self._error("broken", "{place} stopped in the middle of the reply", "ask again")
+            return ModelError(code_if_embedded, kind)
+        return ModelError(code, kind, place=address or display_address(self._get_address()), **params)
 
     def status_error(self, status: int, code: str, address: str) -> ModelError:
         """Return the error for an HTTP status, and the machine-readable `code` of its body."""
-        if status == 401:
-            return self._error("refused", "{place} wants another key", "check llm.upstream.api_key", address)
-        if status == 403:
-            return self._error(
-                "refused",
-                "{place} forbids this key the model",
-                "check llm.upstream.api_key",
-                address,
-            )
-        if status == 404:
-            return self._error(
-                "refused",
-                "{place} does not know this model",
-                "check llm.upstream.model and host",
-                address,
-            )
-        if status == 429:
-            return self._error("busy", "{place} has too much to do", "ask again in a minute", address)
-        if status == 503:
-            return self._error("busy", "{place} is not ready", "ask again in a minute", address)
+        if status in _CODES_BY_STATUS:
+            return self.error(_CODES_BY_STATUS[status], address)
         if "context" in code:
-            return self._error(
-                "too_long",
-                "{place} finds the text too long",
-                "lower llm.context_tokens to what it offers",
-                address,
-            )
-        if "unsupported" in code and re.search("temperature|reasoning_effort", code):  # a model of OpenAI's that thinks
-            return self._error(
-                "refused",
-                "{place} does not take this temperature or reasoning effort for its model",
-                "set temperature to 1, or another reasoning_effort, in the settings",
-                address,
-            )
+            return self.error("server_text_too_long", address)
+        # A model of OpenAI's that reasons.
+        if "unsupported" in code and re.search("temperature|reasoning_effort", code):
+            return self.error("server_refuses_parameters", address)
         if 300 <= status < 400:
-            return self._error(
-                "refused",
-                "{place} points to another address",
-                "put the final one in llm.upstream.host",
-                address,
-            )
-        if 400 <= status < 500:
-            return self._error(
-                "refused",
-                f"{{place}} did not accept the request (HTTP {status})",
-                "check llm.upstream.host and model",
-                address,
-            )
-        return self._error("broken", f"{{place}} failed (HTTP {status})", "look at its own log", address)
+            return self.error("server_moved", address)
+        return self.error("server_rejected" if 400 <= status < 500 else "server_failed", address, status=status)
 
     def error_from(self, error: Exception, address: str) -> ModelError:
         """Return the error for any exception, of which nothing is kept: it may quote the prompt."""
@@ -117,43 +96,27 @@ class ServerErrors:
 
         if isinstance(error, openai.APIStatusError):
             return self.status_error(error.status_code, _error_code(error.body), address)
+        codes: tuple[tuple[str, type[BaseException] | tuple[type[BaseException], ...]], ...] = (
+            ("server_sent_too_much", ResponseTooLarge),
+            ("server_compressed", UnexpectedEncoding),
+            ("server_untrusted", ssl.SSLError),
+            ("server_unknown_name", socket.gaierror),
+            ("server_unreachable", httpx2.ConnectTimeout),
+            ("server_refuses", httpx2.ConnectError),
+            ("server_silent", (httpx2.TimeoutException, TimeoutError, openai.APITimeoutError)),
+            ("server_broke_off", httpx2.TransportError),
+        )
         chain = list(_error_chain(error))
-        if any(isinstance(e, ResponseTooLarge) for e in chain):
-            return self._error(
-                "broken",
-                "{place} sent more than any reply needs",
-                "check llm.upstream.host",
-                address,
-            )
-        if any(isinstance(e, UnexpectedEncoding) for e in chain):
-            return self._error("broken", "{place} sent a compressed reply", "switch compression off there", address)
-        if any(isinstance(e, ssl.SSLError) for e in chain) or any("SSL" in type(e).__name__ for e in chain):
-            return self._error(
-                "unreachable",
-                "{place} has no certificate this machine trusts",
-                "check its certificate",
-                address,
-            )
-        if any(isinstance(e, socket.gaierror) for e in chain):
-            return self._error("unreachable", "{place} cannot be found by name", "check llm.upstream.host", address)
-        if any(isinstance(e, httpx2.ConnectTimeout) for e in chain):
-            return self._error("unreachable", "{place} cannot be reached", "check that it runs", address)
-        if any(isinstance(e, httpx2.ConnectError) for e in chain):
-            return self._error("unreachable", "{place} refuses connections", "check that it runs", address)
-        if any(isinstance(e, httpx2.TimeoutException | TimeoutError | openai.APITimeoutError) for e in chain):
-            return self._error(
-                "broken",
-                "{place} stopped answering",
-                "ask again, or raise llm.timeout_seconds",
-                address,
-            )
-        if any(isinstance(e, httpx2.TransportError) for e in chain):
-            return self._error("broken", "{place} broke off the connection", "ask again", address)
+        if any("SSL" in type(cause).__name__ for cause in chain):
+            return self.error("server_untrusted", address)
+        for code, kinds in codes:
+            if any(isinstance(cause, kinds) for cause in chain):
+                return self.error(code, address)
         if isinstance(error, openai.APIError):
-            return self._error("broken", "{place} reported an error", "look at its own log", address)
+            return self.error("server_reported_error", address)
         if not isinstance(error, ValueError):  # undecodable text and JSON are ValueErrors
             logger.warning("unexpected failure of the model client: %s", type(error).__name__)
-        return self._error("broken", "{place} sent something unreadable", "ask again", address)
+        return self.error("server_unreadable", address)
 
 
 def _error_chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -12,8 +12,6 @@ from llamora.llm.errors import ModelError
 from llamora.llm.probe import ModelInfo
 from llamora.settings import LlmSettings, UpstreamSettings
 
-ENDPOINT_REMOVED = "The model server you chose is no longer in the settings: choose another one on the page about you."
-NO_MODEL = "No model is connected: set llm.upstream.host to a model server to ask for replies."
 BUILT_IN = "built-in"
 """The name by which a user chooses the built-in model; it never answers anybody who did not."""
 TEST_TOKENS = 256  # some models reason first
@@ -49,10 +47,9 @@ class Model:
         self._start_task: asyncio.Task[None] | None = None
         self._endpoint_clients: dict[str, ModelClient] = {}
         self._has_built_in = False
-        self.sentence = ""
-        """Why the default answers nothing, or an empty text."""
+        self._problem = ""  # the code of why the default answers nothing
         if not settings.enabled:
-            self.sentence = "The model is switched off in the settings."
+            self._problem = "model_off"
             return
         self._endpoint_clients = {
             name: _create_client(upstream, settings) for name, upstream in settings.endpoints.items() if upstream.host
@@ -60,7 +57,7 @@ class Model:
         if settings.upstream.host:
             self._client = _create_client(settings.upstream, settings)
         else:
-            self.sentence = NO_MODEL
+            self._problem = "model_missing"
         if settings.embedded and BUILT_IN not in self._endpoint_clients:
             self._add_built_in()
 
@@ -76,7 +73,7 @@ class Model:
     @property
     def is_available(self) -> bool:
         """Return whether the default answers."""
-        return not self.sentence
+        return not self._problem
 
     @property
     def endpoint_names(self) -> list[str]:
@@ -84,12 +81,12 @@ class Model:
         return list(self._endpoint_clients)
 
     def unavailable_reason(self, name: str = "") -> str:
-        """Return why no reply can be asked of an endpoint, "" when one can."""
+        """Return the code of why no reply can be asked of an endpoint, "" when one can."""
         if self.is_built_in(name) and self._server is not None and self._server.state == "failed":
-            return self._server.sentence
+            return self._server.problem
         if name in self._endpoint_clients:
             return ""
-        return self.sentence or (ENDPOINT_REMOVED if name else "")
+        return self._problem or ("endpoint_removed" if name else "")
 
     def is_built_in(self, name: str) -> bool:
         """Return whether the built-in model answers there."""
@@ -110,12 +107,12 @@ class Model:
     async def client(self, name: str = "") -> ModelClient:
         """Return the client of an endpoint, once its model is up. Raises ModelError."""
         if why_not := self.unavailable_reason(name):
-            raise ModelError("unreachable", why_not)
+            raise ModelError(why_not)
         if self.is_built_in(name):
             await self._start_built_in()
         client = self._endpoint_clients.get(name, self._client)
         if client is None:
-            raise ModelError("unreachable", NO_MODEL)
+            raise ModelError("model_missing")
         return client
 
     async def info(self, name: str = "") -> ModelInfo | None:
@@ -136,7 +133,7 @@ class Model:
         async with aclosing(pieces):
             async for _ in pieces:
                 return time.monotonic() - started
-        raise ModelError("broken", "The model answered, but said nothing.")
+        raise ModelError("model_said_nothing", "broken")
 
     async def stop(self) -> None:
         """Close all connections and end the built-in model."""

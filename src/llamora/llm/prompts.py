@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from llamora.errors import Problem
 from llamora.llm.budget import (
     MESSAGE_TOKENS,
+    OmittedCounts,
     Passage,
     PromptParts,
     Turn,
     fit_notes,
     fit_passages,
     fit_thread,
-    omission_sentence,
 )
 from llamora.llm.client import Message, ModelClient
 from llamora.llm.errors import ModelError
@@ -65,22 +66,21 @@ MARGIN_SHARE: Final = 0.04
 class Prompt:
     """Hold what to send.
 
-    `omitted` is a sentence saying what was left out for lack of room, or "". `passages` are those
-    in the prompt and `user_texts` the user's words of the page, both as they stand there. `tokens`
-    is what it takes, a little more rather than less; estimated, not counted, where it fits in any
-    case.
+    `omitted` counts what was left out for lack of room. `passages` are those in the prompt and
+    `user_texts` the user's words of the page, both as they stand there. `tokens` is what it takes,
+    a little more rather than less; estimated, not counted, where it fits in any case.
     """
 
     messages: tuple[Message, ...]
     passages: tuple[Passage, ...]
-    omitted: str
+    omitted: OmittedCounts
     user_texts: tuple[str, ...] = ()
     tokens: int = 0
     is_estimated: bool = False
 
 
-class PromptTemplateError(Exception):
-    """Report that an override of a template cannot be used; the message names the file."""
+class PromptTemplateError(Problem):
+    """Report that an override of a template cannot be used."""
 
 
 class PromptBuilder:
@@ -110,7 +110,7 @@ class PromptBuilder:
                 # Rendered once, so that a mistake shows at start and not in the first reply.
                 template.render({key: _SAMPLE_VALUES[key] for key in variables})
             except Exception as error:  # a template may fail in any way that Python can
-                raise PromptTemplateError(f"The prompt template {name} cannot be used: {error}.") from None
+                raise PromptTemplateError("template_unusable", name=name, reason=str(error)) from None
             version_hash.update(source)
             is_all_shipped = is_all_shipped and Path(str(template.filename)).parent == shipped_folder
             self._templates[name] = template
@@ -146,7 +146,7 @@ class PromptBuilder:
         return Prompt(
             messages=self._assemble(parts, day),
             passages=tuple(replace(p, text=unquote(p.text)) for p in parts.passages),
-            omitted=omission_sentence(parts),
+            omitted=parts.omitted,
             user_texts=_user_texts(parts),
             tokens=parts.total_tokens(),
             is_estimated=parts.is_estimated,
@@ -177,7 +177,7 @@ class PromptBuilder:
         ]
         user = self._render(f"{kind}.user.j2", _format_day(day), notes=note_values)
         messages = (Message("system", system), Message("user", user))
-        return Prompt(messages, (), omission_sentence(parts), _user_texts(parts), parts.total_tokens())
+        return Prompt(messages, (), parts.omitted, _user_texts(parts), parts.total_tokens())
 
     async def build_tag_summary(self, client: ModelClient, tag: str, passages: Sequence[Passage]) -> Prompt:
         """Build the prompt for a summary of passages of the entries with a tag.
@@ -197,7 +197,7 @@ class PromptBuilder:
             Message("user", self._render("trace.user.j2", "", passage_values, (), name)),
         )
         included = tuple(replace(p, text=unquote(p.text)) for p in ordered)
-        return Prompt(messages, included, omission_sentence(parts), tokens=parts.total_tokens())
+        return Prompt(messages, included, parts.omitted, tokens=parts.total_tokens())
 
     async def _budget(self, client: ModelClient) -> int:
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 
 from llamora.dates import DateRange, parse_phrase
+from llamora.errors import Notice
 from llamora.search.query_parts import (
     MAX_TIME_FILTERS,
     OPPOSITE_ROLE,
@@ -31,7 +32,7 @@ class Query:
     question and only score. `after` and `before` are the first and last day allowed, while
     `mentioned_dates` only score. `semantic_text` is embedded, "" when there is nothing to compare;
     `whole_phrase` is a whole question, "" for a look-up. An `is_impossible` query contradicts
-    itself. `hint` is a sentence for the user, or "".
+    itself. `hints` say what was not understood.
     """
 
     words: tuple[str, ...] = ()
@@ -46,7 +47,7 @@ class Query:
     semantic_text: str = ""
     whole_phrase: str = ""
     is_impossible: bool = False
-    hint: str = ""
+    hints: tuple[Notice, ...] = ()
 
     @property
     def is_filtered(self) -> bool:
@@ -73,15 +74,15 @@ def parse_query(text: str, today: date, is_typing: bool = False, language: str =
     they name. With `is_typing` the last word is unfinished. `language` is that of times in words,
     besides English.
     """
-    hints: list[str] = []
+    hints: list[Notice] = []
     cleaned = _clean_query(text)
     if len(cleaned) > MAX_QUERY:
         cleaned = cleaned[:MAX_QUERY]
-        hints.append(f"Only the first {MAX_QUERY} letters were searched.")
+        hints.append(Notice("query_letters_cut", {"most": MAX_QUERY}))
     if cleaned.count('"') % 2:
         cleaned = _drop_unpaired_quote(cleaned)
         if not is_typing:
-            hints.append("A quotation mark has no partner, so it was left out.")
+            hints.append(Notice("query_quote_unpaired"))
 
     parsed = _ParsedParts()
     for part in split_parts(cleaned, today, language):
@@ -140,7 +141,7 @@ class _ParsedParts:
     before: date | None = None
     time_texts: list[str] = field(default_factory=list[str])  # as typed
 
-    def add(self, part: QueryPart, hints: list[str]) -> None:
+    def add(self, part: QueryPart, hints: list[Notice]) -> None:
         if part.is_understood and part.key == "by":
             role = OPPOSITE_ROLE[part.value.lower()] if part.is_negated else part.value.lower()
             self.roles.add("me" if role == "me" else "reply")
@@ -159,7 +160,7 @@ class _ParsedParts:
             self.phrases.append(part.value)
         else:
             if part.is_incomplete:
-                hints.append(f"Nothing stands right after “{part.value}”, so it was searched as a word.")
+                hints.append(Notice("query_operator_bare", {"value": part.value}))
             self.bare_words.append(part.value)
 
     def restrict_dates(self, text: str, first: date | None, last: date | None) -> None:
@@ -167,13 +168,13 @@ class _ParsedParts:
         self.before = min(filter(None, (self.before, last)), default=None)
         self.time_texts.append(text)
 
-    def find_contradiction(self) -> str:
-        """Return the sentence that says why nothing can match, "" when something can."""
+    def find_contradiction(self) -> Notice | None:
+        """Return why nothing can match, None when something can."""
         if self.after and self.before and self.after > self.before:
             times = ", ".join(f"“{said}”" for said in dict.fromkeys(self.time_texts))
-            return f"No day is in all of {times}."
+            return Notice("query_no_day", {"times": times})
         if len(self.roles) > 1:
-            return "Nothing is by you and a reply at once."
+            return Notice("query_two_authors")
         phrase_words = [[word.lower() for word in tokenize(phrase)] for phrase in self.phrases]
         for unwanted in self.excluded:
             excluded_words = [word.lower() for word in tokenize(unwanted)]
@@ -182,19 +183,19 @@ class _ParsedParts:
                 for words in phrase_words
                 for at in range(len(words))
             ):
-                return f"“{unwanted}” is asked for and left out at once."
-        return ""
+                return Notice("query_contradiction", {"unwanted": unwanted})
+        return None
 
 
-def _hint_for(part: QueryPart) -> str:
+def _hint_for(part: QueryPart) -> Notice:
     if part.is_negated:
-        return f"A minus leaves out words and phrases; “{part.key}:” after it was not understood."
+        return Notice("query_minus_unknown", {"key": part.key})
     if part.key == "by":
-        return "“by:” knows “me” and “reply”; what stood after it was searched as words."
-    return f"“{part.text}” names no day, month or year, so it was searched as words."
+        return Notice("query_by_unknown")
+    return Notice("query_no_date", {"text": part.text})
 
 
-def _build_query(parsed: _ParsedParts, hints: list[str], today: date, language: str) -> Query:
+def _build_query(parsed: _ParsedParts, hints: list[Notice], today: date, language: str) -> Query:
     bare_words, phrases = parsed.bare_words, list(dict.fromkeys(parsed.phrases))
     question = " ".join(word.rstrip("*") for word in bare_words)
     mentioned_dates = parse_phrase(question, today, language)
@@ -214,7 +215,9 @@ def _build_query(parsed: _ParsedParts, hints: list[str], today: date, language: 
         words = list(dict.fromkeys([*words, *_without_stop_words(_lower_words(quoted))]))
     contradiction = parsed.find_contradiction()
     if len(words) + len(phrases) + len(excluded) > MAX_TERMS:
-        hints.append(f"Only the first {MAX_TERMS} words were searched.")
+        hints.append(Notice("query_words_cut", {"most": MAX_TERMS}))
+    if contradiction is not None:
+        hints.append(contradiction)
     return Query(
         words=tuple(words[:MAX_TERMS]),
         phrases=tuple(phrases[:MAX_TERMS]),
@@ -229,8 +232,8 @@ def _build_query(parsed: _ParsedParts, hints: list[str], today: date, language: 
         whole_phrase=question
         if not phrases and not quoted and len(_without_stop_words(tokenize(question))) > 1
         else "",
-        is_impossible=bool(contradiction),
-        hint=" ".join(dict.fromkeys([*hints, contradiction])).strip(),
+        is_impossible=contradiction is not None,
+        hints=tuple(hint for number, hint in enumerate(hints) if hint not in hints[:number]),
     )
 
 
@@ -250,14 +253,13 @@ def query_from_text(text: str, today: date) -> Query:
 def relax_query(query: Query) -> Query:
     """Return the query with its phrases as words, for when no entry has them word for word."""
     words = dict.fromkeys([*query.words, *_without_stop_words(_lower_words(query.phrases))])
-    hint = "No entry holds the quoted words in that order, so they were searched one by one."
-    if query.has_metadata_filter or query.excluded:
-        hint = "No entry that fits the rest holds the quoted words in that order, so they were searched one by one."
+    is_narrowed = query.has_metadata_filter or query.excluded
+    hint = Notice("query_phrases_relaxed_narrowed" if is_narrowed else "query_phrases_relaxed")
     return replace(
         query,
         words=tuple(words)[:MAX_TERMS] or tuple(_lower_words(query.phrases)),
         phrases=(),
-        hint=f"{query.hint} {hint}".strip(),
+        hints=(*query.hints, hint),
     )
 
 

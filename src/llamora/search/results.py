@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
+from llamora.errors import Notice
 from llamora.persistence.local_db import LocalDB
 from llamora.search.chunks import chunk_text
 from llamora.search.query import Query
@@ -38,13 +39,13 @@ class SearchResults:
     """Hold one page of results, best first, and the number of all of them.
 
     `is_complete`: every entry is indexed by now. `is_semantic`: vectors were compared too.
-    `hint` is a sentence for the user, or "". `query` is what was searched.
+    `hints` say what was not understood. `query` is what was searched.
     """
 
     hits: tuple[Hit, ...]
     total: int
     is_complete: bool
-    hint: str
+    hints: tuple[Notice, ...]
     is_semantic: bool
     query: Query = field(repr=False)
 

@@ -329,7 +329,7 @@ class SearchService:
         rows = await self._db.entries.get_sealed(state.user_id, [match.entry_id for match in matches.matches])
         hits = await state.run_in_thread(build_hits, self._db, state, query, matches.matches, rows)
         total = matches.total - (len(matches.matches) - len(hits))
-        return SearchResults(hits, total, is_complete, query.hint, matches.is_semantic, query)
+        return SearchResults(hits, total, is_complete, query.hints, matches.is_semantic, query)
 
     async def _watch(self) -> None:
         """Notice what other processes write, and save snapshots that are due."""
