@@ -1,9 +1,7 @@
 """Collects what the interface says into the catalogues: `python -m scripts.translations`.
 
-From templates: what is marked with `_`, `ngettext` or `{% trans %}`. From Python: the same, what is `marked`, and
-every sentence as it stands, since those that are made below `app/` are translated only where they are shown
-(`llamora.app.i18n.said`). A sentence is text that begins with a capital or a blank and ends with a mark. The
-blanks of an f-string keep the names of what fills them.
+From templates and Python: what is marked with `_`, `ngettext`, `gettext_noop` or `{% trans %}`; and all of
+`llamora.messages` that a page may say.
 
 A new message is put into each `.po` without a translation, one that is gone is removed. tests/app/test_i18n.py
 says what is still missing.
@@ -24,28 +22,10 @@ from babel.messages.extract import extract
 from babel.messages.pofile import read_po, write_po
 
 from llamora.app.i18n import CATALOGUE_FOLDER
+from llamora.messages import PAGE_MESSAGES
 
 SOURCES = Path(__file__).resolve().parents[1] / "src" / "llamora"
-LAYERS = ("app", "journal", "search", "persistence", "llm", "vault")
-# Said at the command line or to the model, and in English there.
-SKIPPED_MODULES = (
-    "app/i18n.py",
-    "persistence/backups.py",
-    "persistence/doctor.py",
-    "persistence/migrations.py",
-    "search/embedder.py",
-    "search/minilm.py",
-)
-# Not sentences; told to whoever starts the server; an example for the model; put together anew (`app.views.translate_omitted`).
-SKIPPED_TEXT = re.compile(
-    r"SELECT |INSERT |UPDATE |DELETE |CREATE |PRAGMA |SQLite |Another Llamora|The data folder|The prompt |An entry\."
-    r"|Left out for lack of room: "
-)
-SENTENCE = re.compile(r"[A-Z“{][^\n]* [^\n]*[.…?]", re.DOTALL)
 MARKER_FUNCTIONS = frozenset({"_", "gettext", "gettext_noop"})
-MESSAGE_PART_FUNCTIONS = frozenset({"_error"})  # llm/errors.py puts what happened and what to do together
-# What begins such a sentence and ends it where the model is our own, and its name as receipts keep it.
-EXTRA_MESSAGES = ("The model server at {place}", "The built-in model", "small built-in model", "ask again in a moment")
 FIXED_DATE = datetime(2026, 1, 1, tzinfo=UTC)  # a date that moved would be a difference in every file
 
 Message = str | tuple[str, ...]
@@ -58,67 +38,20 @@ def messages() -> dict[Message, None]:
         with template.open("rb") as source:
             for _, message, _, _ in extract("jinja2.ext:babel_extract", source, options={"trimmed": "true"}):
                 messages_found[message] = None
-    for layer in LAYERS:
-        for file in sorted((SOURCES / layer).rglob("*.py")):
-            if not file.relative_to(SOURCES).as_posix().endswith(SKIPPED_MODULES):
-                messages_found.update(dict.fromkeys(extract_messages(file.read_text(encoding="utf-8"))))
-    return messages_found | dict.fromkeys(EXTRA_MESSAGES)
+    for file in sorted((SOURCES / "app").rglob("*.py")):
+        messages_found.update(dict.fromkeys(extract_messages(file.read_text(encoding="utf-8"))))
+    return messages_found | dict.fromkeys(PAGE_MESSAGES.values())
 
 
 def extract_messages(source: str) -> Iterator[Message]:
-    """The messages of a Python module: what is marked, and what is a sentence."""
-    tree = ast.parse(source)
-    skipped_nodes = set(_skipped_nodes(tree))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+    """The messages that are marked in a Python module."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
-            if name == "ngettext":
+            if node.func.id == "ngettext":
                 yield (texts[0], texts[1])
-            elif name in MARKER_FUNCTIONS:
+            elif node.func.id in MARKER_FUNCTIONS:
                 yield from texts
-            elif name in MESSAGE_PART_FUNCTIONS:
-                yield from filter(None, map(_message_text, node.args[1:3]))
-        elif (
-            node not in skipped_nodes
-            and SENTENCE.fullmatch(text := _message_text(node))
-            and not SKIPPED_TEXT.match(text)
-        ):
-            yield text
-
-
-def _skipped_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Docstrings, what goes to the log, and the parts of f-strings, which are taken as a whole."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            yield node.value
-        elif isinstance(node, ast.JoinedStr):
-            yield from (part for part in node.values if isinstance(part, ast.Constant))
-        elif isinstance(node, ast.Call) and _is_log_or_marker_call(ast.unparse(node.func)):
-            yield from (arg for arg in node.args if isinstance(arg, ast.Constant))
-
-
-def _is_log_or_marker_call(callee: str) -> bool:
-    return callee.startswith("logger.") or callee in {*MARKER_FUNCTIONS, "ngettext"}
-
-
-def _message_text(node: ast.AST) -> str:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if not isinstance(node, ast.JoinedStr):
-        return ""
-    parts: list[str] = []
-    names: list[str] = []
-    for part in node.values:
-        if isinstance(part, ast.FormattedValue):
-            name_nodes = [n for n in ast.walk(part.value) if isinstance(n, ast.Name | ast.Attribute)]
-            name = (getattr(name_nodes[0], "attr", "") or getattr(name_nodes[0], "id", "")) if name_nodes else "value"
-            name = name.strip("_").lower()
-            names.append(name)
-            parts.append(f"{{{name}{names.count(name) if names.count(name) > 1 else ''}}}")
-        else:
-            parts.append(str(getattr(part, "value", "")))
-    return "".join(parts)
 
 
 def update_catalogue(file: Path) -> Catalog:

@@ -77,9 +77,6 @@ PAGE_MESSAGES: dict[str, str] = {
         " Raise llm.max_reply_tokens, or let it think less (reasoning_effort)."
     ),
     "reply_length_reached": "It reached the longest length of a reply and ends here.",
-    "reply_unverified": (
-        "The model only quoted what you never wrote, so nothing of it was kept. Ask again, or ask in other words."
-    ),
     "reply_source_erased": "Stopped, since something it drew on was erased.",
     "reply_source_deleted": "Stopped, since something it drew on was deleted.",
     "reply_source_withheld": "Stopped, since something it drew on is now kept from the model.",
@@ -94,7 +91,7 @@ PAGE_MESSAGES: dict[str, str] = {
     "days_not_readable": "There is nothing on the last days that the model may read.",
     "tag_not_readable": "There is nothing under this trace that the model may read.",
     "summary_sources_changed": "What this is about was changed while the model read it. Ask again.",
-    "summary_unverified": "The model had nothing to say of it that stands in your pages. Ask again later.",
+    "summary_empty": "The model had nothing to say of it. Ask again later.",
     "summary_uncited": "The model said nothing that your entries bear out, so nothing was kept. Ask again later.",
     # Which model answers
     "model_off": "The model is switched off in the settings.",

@@ -24,9 +24,8 @@ from llamora.app.pages import (
 )
 from llamora.app.routes import blueprints
 from llamora.app.services.container import EXTENSION, AppLifecycle, AppServices, SharedState, get_services
-from llamora.journal.accounts import AccountError
+from llamora.errors import Notice, Problem
 from llamora.journal.profile import zone_or_utc
-from llamora.persistence.connection import DiskFull, NotFound, StaleRevision, StorageError
 from llamora.settings import Settings, load_settings, resource
 from llamora.text import error_location, strip_markdown
 from llamora.vault.envelope import SealError
@@ -98,7 +97,6 @@ def _init_templates(app: Quart, assets_index: assets.Assets) -> None:
     app.add_template_filter(i18n.month_name, "month_name")
     app.add_template_filter(i18n.month_short, "month_short")
     app.add_template_filter(i18n.number_words, "number")
-    app.add_template_filter(i18n.translate, "translate")
     app.add_template_filter(strip_markdown, "plain")
     app.add_template_filter(_as_phrase, "phrase")
     app.add_template_global(i18n.range_words, "range_words")
@@ -139,7 +137,7 @@ def _init_error_handlers(app: Quart) -> None:
     async def sign_in_required(_error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
         if request.method in security.UNSAFE_METHODS or is_fragment():
             return await _error_page(
-                401, _("You were signed out"), "Sign in again in another tab, then do this once more."
+                401, _("You were signed out"), _("Sign in again in another tab, then do this once more.")
             )
         return redirect_303(f"/sign-in?next={quote(request.path)}" if request.path.startswith("/d/") else "/sign-in")
 
@@ -147,59 +145,36 @@ def _init_error_handlers(app: Quart) -> None:
     async def already_signed_in(_error: security.AlreadySignedIn) -> Response:  # pyright: ignore[reportUnusedFunction]
         return redirect_303("/you")
 
-    @app.errorhandler(security.RequestRejected)
-    async def request_rejected(error: security.RequestRejected) -> Response:  # pyright: ignore[reportUnusedFunction]
-        if error.status == 400:  # a foreign host name gets no page, and no cookie
-            return Response(error.sentence, status=400, mimetype="text/plain")
-        return await _error_page(error.status, _("Not carried out"), error.sentence, error.is_body_readable)
-
-    @app.errorhandler(NotFound)
-    async def not_found(error: NotFound) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await _error_page(404, _("Not here"), str(error))
-
-    @app.errorhandler(DiskFull)
-    async def disk_full(error: DiskFull) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await _error_page(507, _("The disk is full"), str(error))
-
-    @app.errorhandler(StaleRevision)
-    async def stale_revision(error: StaleRevision) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await _error_page(409, _("Changed elsewhere"), str(error))
-
-    @app.errorhandler(AccountError)
-    async def account_error(error: AccountError) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await _error_page(422, _("Not carried out"), str(error))
-
-    @app.errorhandler(StorageError)
-    async def storage_error(error: StorageError) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await _error_page(503, _("The journal cannot be reached"), str(error))
+    @app.errorhandler(Problem)
+    async def problem(error: Problem) -> Response:  # pyright: ignore[reportUnusedFunction]
+        is_body_readable = True
+        if isinstance(error, security.RequestRejected):
+            if error.status == 400:  # a foreign host name gets no page, and no cookie
+                return Response(i18n.describe(error), status=400, mimetype="text/plain")
+            is_body_readable = error.is_body_readable
+        return await _error_page(error.status, _title(error.status), i18n.describe(error), is_body_readable)
 
     @app.errorhandler(SealError)
     async def seal_error(error: SealError) -> Response:  # pyright: ignore[reportUnusedFunction]
         logger.error("a record could not be opened (%s)", type(error).__name__)
         return await _error_page(
-            500, _("A record could not be opened"), "It is damaged or not where it belongs. Nothing was removed."
+            500, _("A record could not be opened"), _("It is damaged or not where it belongs. Nothing was removed.")
         )
 
     @app.errorhandler(RequestEntityTooLarge)
     async def too_large(_error: RequestEntityTooLarge) -> Response:  # pyright: ignore[reportUnusedFunction]
         if not security.LARGE_BODY_PATHS.fullmatch(request.path):
-            return await _error_page(413, _("Too long"), "This is longer than anything that belongs here.", False)
-        max_megabytes = get_services().settings.entries.max_bytes / 1_000_000
-        return await _error_page(
-            413,
-            _("Too long"),
-            f"This is longer than the {max_megabytes:g} MB an entry can hold. Keep it as two.",
-            False,
-        )
+            return await _error_page(413, _("Too long"), _("This is longer than anything that belongs here."), False)
+        size = f"{get_services().settings.entries.max_bytes / 1_000_000:g} MB"
+        return await _error_page(413, _("Too long"), i18n.describe(Notice("entry_too_long", {"size": size})), False)
 
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:  # pyright: ignore[reportUnusedFunction]
         code = error.code or 500
         if code == 404:
-            return await _error_page(404, _("Not here"), "There is no page at this address.", False)
-        return await _error_page(
-            code, _("Not carried out"), f"The request was not one the journal understands ({code}).", False
-        )
+            return await _error_page(404, _("Not here"), i18n.describe("page_not_found"), False)
+        sentence = _("The request was not one the journal understands (%(code)s).") % {"code": code}
+        return await _error_page(code, _("Not carried out"), sentence, False)
 
     @app.errorhandler(Exception)
     async def unexpected_error(error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -207,7 +182,7 @@ def _init_error_handlers(app: Quart) -> None:
         return await _error_page(
             500,
             _("Something went wrong"),
-            "Something went wrong inside Llamora. What was kept is safe; try again.",
+            _("Something went wrong inside Llamora. What was kept is safe; try again."),
             False,
         )
 
@@ -230,6 +205,20 @@ async def _error_page(status: int, title: str, sentence: str, with_text: bool = 
     return await render_template(
         "pages/error.html", status=status, title=title, sentence=sentence, advice=_advice(status)
     )
+
+
+def _title(status: int) -> str:
+    match status:
+        case 404:
+            return _("Not here")
+        case 409:
+            return _("Changed elsewhere")
+        case 503:
+            return _("The journal cannot be reached")
+        case 507:
+            return _("The disk is full")
+        case _:
+            return _("Not carried out")
 
 
 def _advice(status: int) -> str:

@@ -1,13 +1,10 @@
 """The languages of the interface: its catalogues, and dates and numbers as each language writes them.
 
-What a template or a route says is marked with `_` or `ngettext`. Sentences made further down (`journal`,
-`persistence`, `search`, `llm`) are plain English there, know nothing of languages, and some of them are sealed with a
-reply: `said` finds their translation at the edge, also where a number or a name stands in them.
-`scripts/translations.py` collects both kinds into `translations/<code>.po`; the files are read at the start, so that
-there is nothing to compile.
+What a template or a route says is marked with `_` or `ngettext`. What is raised or stored further down is a code and
+numbers: `describe` makes a sentence of it at the edge. `scripts/translations.py` collects both into
+`translations/<code>.po`; the files are read at the start, so that there is nothing to compile.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
@@ -28,19 +25,18 @@ from markupsafe import Markup
 from quart import current_app, g, has_request_context, request
 
 from llamora import dates
+from llamora.errors import Notice, Problem
+from llamora.messages import MESSAGES
 
 EXTENSION = "llamora.i18n"
 CATALOGUE_FOLDER = Path(__file__).parent / "translations"
-PLACEHOLDER = re.compile(r"\{(\w+)\}")
-_SENTENCE_END = re.compile(r"(?<=[.…?]) (?=\S)")
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
     """One language: `code` (BCP 47), what it calls itself, how it runs, its catalogue.
 
-    `patterns` are the sentences with blanks in them, the longest first, each with its translation. `shown` has the
-    messages that a template showed: a page asks for the same few hundreds of times.
+    `markup_cache` has the messages that a template showed: a page asks for the same few hundreds of times.
     """
 
     code: str
@@ -48,23 +44,7 @@ class Language:
     direction: str
     locale: Locale
     catalogue: NullTranslations
-    patterns: tuple[tuple[re.Pattern[str], str], ...] = ()
     markup_cache: dict[str, Markup] = field(default_factory=dict[str, Markup])
-
-    def translate(self, text: str) -> str:
-        """An English sentence of ours in this language; what is in no catalogue stays as it is."""
-        if not text or self.code == "en":
-            return text
-        exact_translation = self.catalogue.gettext(text)
-        if exact_translation != text:
-            return exact_translation
-        for pattern, translation in self.patterns:
-            if match := pattern.fullmatch(text):
-                return translation.format_map(
-                    {name: self.translate(value) for name, value in match.groupdict().items()}
-                )
-        parts = _SENTENCE_END.split(text)
-        return " ".join(map(self.translate, parts)) if len(parts) > 1 else text
 
 
 def _language(code: str, catalogue: Catalog | None = None) -> Language:
@@ -76,20 +56,7 @@ def _language(code: str, catalogue: Catalog | None = None) -> Language:
     compiled = BytesIO()
     write_mo(compiled, catalogue)
     compiled.seek(0)
-    patterns = [
-        (_pattern(message.id), cast(str, message.string))
-        for message in catalogue
-        if isinstance(message.id, str) and message.string and PLACEHOLDER.search(message.id)
-    ]
-    patterns.sort(key=lambda pair: -len(PLACEHOLDER.sub("", pair[0].pattern)))
-    return Language(code, name, direction, locale, Translations(compiled), tuple(patterns))
-
-
-def _pattern(message: str) -> re.Pattern[str]:
-    parts = PLACEHOLDER.split(message)
-    return re.compile(
-        "".join(f"(?P<{part}>.+?)" if index % 2 else re.escape(part) for index, part in enumerate(parts)), re.DOTALL
-    )
+    return Language(code, name, direction, locale, Translations(compiled))
 
 
 ENGLISH = _language("en")
@@ -161,9 +128,15 @@ def gettext_noop(*messages: str) -> tuple[str, ...]:
     return messages
 
 
-def translate(sentence: str) -> str:
-    """A sentence that was made in English further down, in the language of this request."""
-    return current_language().translate(sentence)
+def describe(what: Problem | Notice | str | None) -> str:
+    """Say a problem, a notice or a code without blanks in the language of this request; "" for none.
+
+    What fills the blanks is shown as it is: it may be a person's own words.
+    """
+    if not what:
+        return ""
+    code, params = (what, {}) if isinstance(what, str) else (what.code, what.params)
+    return gettext(MESSAGES[code]).format_map(params)
 
 
 # -- dates and numbers -------------------------------------------------------------------------------
@@ -247,6 +220,8 @@ def number_words(number: float, digits: int = 0) -> str:
 
 def join_list(words: list[str]) -> str:
     """`one, two and three`."""
+    if _is_english():
+        return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
     return format_list(words, locale=current_language().locale)
 
 

@@ -64,7 +64,7 @@ def parse_entry_id(hex_id: str) -> bytes:
     except ValueError:
         parsed = b""
     if len(parsed) != 16 or parsed.hex() != hex_id:
-        raise NotFound("There is no such entry.")
+        raise NotFound("entry_not_found")
     return parsed
 
 
@@ -75,7 +75,7 @@ def parse_tag_id(hex_id: str) -> bytes:
     except ValueError:
         parsed = b""
     if not parsed or parsed.hex() != hex_id:
-        raise NotFound("There is no such trace.")
+        raise NotFound("tag_not_found")
     return parsed
 
 
@@ -84,7 +84,7 @@ def parse_day_or_404(text: str) -> date:
     try:
         return parse_day(text)
     except UnknownDay:
-        raise NotFound("There is no such day. A day’s address looks like /d/2026-11-20.") from None
+        raise NotFound("day_not_found") from None
 
 
 async def load_profile() -> None:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from quart import Quart, Request, Response, g, request
 
 from llamora.app.services.container import get_services
+from llamora.errors import Problem
 from llamora.journal.accounts import OpenSession
 
 SESSION_COOKIE = "llamora"
@@ -57,13 +58,12 @@ class AlreadySignedIn(Exception):
     """Somebody who is signed in asked to be let in."""
 
 
-class RequestRejected(Exception):
+class RequestRejected(Problem):
     """The request does not come from a page of ours; `status` is what it is answered with."""
 
-    def __init__(self, status: int, sentence: str, *, is_body_readable: bool = True) -> None:
-        super().__init__(sentence)
+    def __init__(self, code: str, /, status: int, *, is_body_readable: bool = True) -> None:
+        super().__init__(code)
         self.status = status
-        self.sentence = sentence
         self.is_body_readable = is_body_readable
         """Whether the body may be read, to show its words again."""
 
@@ -126,9 +126,7 @@ async def form_fields(name: str) -> list[str]:
     if "form" not in g:
         body = cast(bytes, await request.get_data())
         if body.count(b"&") >= MAX_FIELDS:
-            raise RequestRejected(
-                413, "This form came with more fields than any page here sends.", is_body_readable=False
-            )
+            raise RequestRejected("form_too_many_fields", 413, is_body_readable=False)
         # A megabyte of letters that are three bytes each takes a second to decode.
         g.form = await asyncio.to_thread(_parse_form, body) if len(body) > SMALL_BODY_BYTES else _parse_form(body)
     return [value for key, value in cast("list[tuple[str, str]]", g.form) if key == name]
@@ -199,7 +197,7 @@ async def _before_request() -> None:
         _check_origin()
         if request.mimetype not in ("application/x-www-form-urlencoded", ""):
             # A multipart body could be spooled to a temporary file in plain text; no page of ours sends one.
-            raise RequestRejected(415, "This form came in a shape that no page here sends.", is_body_readable=False)
+            raise RequestRejected("form_unknown_shape", 415, is_body_readable=False)
         await _check_csrf()
 
 
@@ -208,18 +206,16 @@ def _check_host() -> None:
     host = HOST_PATTERN.fullmatch(request.headers.get("Host", ""))
     name = host[1] if host else ""
     if name.lower() not in {allowed.lower() for allowed in (*settings.hosts, settings.host)}:
-        raise RequestRejected(
-            400, "This name is not one the journal answers to. Add it to server.hosts in the settings."
-        )
+        raise RequestRejected("host_unknown", 400)
 
 
 def _check_origin() -> None:
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None and site not in ("same-origin", "none"):
-        raise RequestRejected(403, "This request came from another site and was not carried out.")
+        raise RequestRejected("request_foreign", 403)
     origin = request.headers.get("Origin")
     if origin is not None and origin.partition("://")[2].lower() != request.headers["Host"].lower():
-        raise RequestRejected(403, "This request came from another site and was not carried out.")
+        raise RequestRejected("request_foreign", 403)
 
 
 async def _check_csrf() -> None:
@@ -231,7 +227,7 @@ async def _check_csrf() -> None:
             raise AlreadySignedIn  # a page that let somebody in was sent again
         if get_session() is None and request.path not in SIGNED_OUT_PATHS:
             raise SignInRequired  # the token went with the session that it was bound to
-        raise RequestRejected(403, "This page had been open too long, so nothing was changed yet. Do that once more.")
+        raise RequestRejected("page_too_old", 403)
 
 
 def _is_token_fresh(token: str, max_age: int) -> bool:

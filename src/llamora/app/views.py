@@ -25,7 +25,7 @@ from llamora.llm.addresses import is_loopback
 from llamora.llm.model import Model
 from llamora.persistence.connection import NotFound
 from llamora.persistence.drafts import Draft, answer_draft_key, edit_draft_key
-from llamora.persistence.entries import Entry, Receipt, State
+from llamora.persistence.entries import BUILT_IN_MODEL, Entry, Omitted, Receipt, State
 from llamora.persistence.summaries import StoredSummary
 from llamora.text import Role
 from llamora.vault.keys import Keyring
@@ -178,8 +178,8 @@ def _entry_view(
         revision=entry.revision,
         state=entry.state,
         edited=entry.edited,
-        model=entry.model,
-        note=entry.note,
+        model=model_name(entry.model),
+        note=i18n.describe(entry.note),
         parent_id=entry.parent_id.hex() if entry.parent_id else "",
         withheld=entry.withheld,
         answered_count=1 + len(entry.also_answers),
@@ -193,7 +193,7 @@ def _entry_view(
         parts = split_into_parts(entry.text) if part else [entry.text]
         view.part, view.part_count = part or 1, len(parts)
         if view.part > view.part_count:
-            raise NotFound("There is no such part of this entry.")
+            raise NotFound("entry_part_not_found")
         # A form holds all boxes of a text or none: those it lacks would lose their ticks.
         view.has_checkboxes = view.part_count == 1 and view.state != "unreadable" and has_tasks(entry.text)
         paths = {key: tag_path(trace) for key, trace in tags.ids_by_key.items()}
@@ -223,7 +223,7 @@ def tag_path(tag_id: bytes) -> str:
 def summary_view(summary: StoredSummary) -> SummaryView:
     """The line that opens a day, or the summary of one."""
     html = render_reply(summary.text, {}, marks(summary.text, summary.quoted))
-    return SummaryView(html, summary.model, translate_omitted(summary.omitted))
+    return SummaryView(html, model_name(summary.model), _describe_cut(summary))
 
 
 def tag_summary_view(summary: TagSummary) -> SummaryView:
@@ -231,37 +231,31 @@ def tag_summary_view(summary: TagSummary) -> SummaryView:
     summary_record = summary.summary
     paths = {number: f"/d/{entry.day}#e-{entry.id.hex()}" for number, entry in enumerate(summary.entries, 1)}
     html = render_reply(summary_record.text, paths, marks(summary_record.text, summary_record.quoted))
-    return SummaryView(html, summary_record.model, translate_omitted(summary_record.omitted))
+    return SummaryView(html, model_name(summary_record.model), _describe_cut(summary_record))
 
 
-OMITTED = re.compile(r"Left out for lack of room: ([^.]+)\.")
+def model_name(name: str) -> str:
+    """What a page calls the model of a record."""
+    return _("small built-in model") if name == BUILT_IN_MODEL else name
 
 
-def translate_omitted(sentence: str) -> str:
-    """What was left out of a prompt, as `llm.prompts` says it and a reply keeps it, in the language of the request."""
-    match = OMITTED.match(sentence)
-    if i18n.current_language().code == "en":
-        return sentence
-    if match is None:
-        return i18n.translate(sentence)
-    remainder = i18n.translate(sentence[match.end() :].strip())
-    parts = [_translate_omission(*part.partition(" ")) for part in re.split(", | and ", match[1])]
-    return " ".join(
-        filter(None, (_("Left out for lack of room: %(what)s.") % {"what": i18n.join_list(parts)}, remainder))
+def describe_omitted(omitted: Omitted) -> str:
+    """What was left out of a prompt for lack of room, in words; "" for nothing."""
+    notes, passages, turns = omitted.notes, omitted.passages, omitted.turns
+    counted = (
+        (notes, ngettext("%(num)s note of the day", "%(num)s notes of the day", notes)),
+        (passages, ngettext("%(num)s earlier passage", "%(num)s earlier passages", passages)),
+        (turns, ngettext("%(num)s turn of the conversation", "%(num)s turns of the conversation", turns)),
     )
+    parts = [words % {"num": count} for count, words in counted if count]
+    if omitted.shortened:
+        parts.append(_("the middle of the entry"))
+    return _("Left out for lack of room: %(what)s.") % {"what": i18n.join_list(parts)} if parts else ""
 
 
-def _translate_omission(number: str, _separator: str, what: str) -> str:
-    if not number.isdecimal():
-        return _("the middle of the entry")
-    count = int(number)
-    if what.startswith("note"):
-        translation = ngettext("%(num)s note of the day", "%(num)s notes of the day", count)
-    elif what.startswith("turn"):
-        translation = ngettext("%(num)s turn of the conversation", "%(num)s turns of the conversation", count)
-    else:
-        translation = ngettext("%(num)s earlier passage", "%(num)s earlier passages", count)
-    return translation % {"num": count}
+def _describe_cut(summary: StoredSummary) -> str:
+    limit = _("The model said more than fits here.") if summary.length_limited else ""
+    return " ".join(filter(None, (describe_omitted(summary.omitted), limit)))
 
 
 def _fill_reply(view: EntryView, entry: Entry, original_receipt: Receipt | None) -> None:
@@ -276,7 +270,7 @@ def _fill_reply(view: EntryView, entry: Entry, original_receipt: Receipt | None)
     marked = marks(entry.text, entry.receipt.quoted if entry.receipt else (), growing=growing)
     view.html = render_reply(entry.text, paths, marked)
     if growing:
-        view.waiting_message = get_services().replies.waiting_message(entry.id)
+        view.waiting_message = i18n.describe(get_services().replies.waiting_message(entry.id))
     elif entry.receipt is not None:
         verified = sum(true for _, _, true in marked)
         view.receipt = _receipt_view(entry.receipt, original_receipt != entry.receipt, verified, len(marked) - verified)
@@ -297,9 +291,9 @@ def _receipt_view(receipt: Receipt, has_hidden_sources: bool, verified: int, not
             "sources": sources_summary if days else _("drew on this page")
         }
     return ReceiptView(
-        model=receipt.model,
+        model=model_name(receipt.model),
         sources_summary=sources_summary,
-        omitted=translate_omitted(receipt.omitted),
+        omitted=describe_omitted(receipt.omitted),
         model_file=receipt.model_file,
         endpoint=receipt.endpoint,
         left_machine=receipt.left_machine,
@@ -372,7 +366,7 @@ async def message_view(keys: Keyring, entry_id: bytes) -> EntryView:
     for item in (view, *view.thread):
         if item.id == entry_id.hex():
             return item
-    raise NotFound("This entry was deleted.")
+    raise NotFound("entry_deleted")
 
 
 async def model_view(model: Model, *, name: str = "", with_name: bool = False, is_disabled: bool = False) -> ModelView:
@@ -383,7 +377,7 @@ async def model_view(model: Model, *, name: str = "", with_name: bool = False, i
     if is_disabled:
         return ModelView(available=False, hidden=True)
     if why_not := model.unavailable_reason(name):
-        return ModelView(available=False, problem=why_not)
+        return ModelView(available=False, problem=i18n.describe(why_not))
     built_in = model.is_built_in(name)
     description = _("the small built-in model") if built_in else _("the model you connected")
     if not with_name:

@@ -48,7 +48,7 @@ async def renew_keys(
     raised. What was written before is sealed anew by :meth:`Rotation.tend`. Raises SealError and KeyringClosed.
     """
     if stored.epoch != keys.epoch:
-        raise StaleRevision("The key was changed elsewhere in the meantime. Try again.")
+        raise StaleRevision("key_changed_elsewhere")
     added, master = tuple(add), keys.master
     new = vault_keys.renew_keys(keys.user_id, master, stored, add=added, keep=keep)
     try:
@@ -79,7 +79,7 @@ class Rotation:
         """
         stored = await self._db.users.keys(keys.user_id)
         if len(stored.data_keys) > 1:
-            raise StaleRevision("The key is being changed already. That goes on by itself while you are signed in.")
+            raise StaleRevision("rotation_running")
         await renew_keys(self._db, keys, stored, session=session)
 
     async def finish(self, keys: Keyring) -> list[UnreadableRecord]:

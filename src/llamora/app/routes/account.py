@@ -13,8 +13,8 @@ from quart import (
 )
 
 from llamora.app import i18n, security
+from llamora.app.i18n import describe, ngettext
 from llamora.app.i18n import gettext as _
-from llamora.app.i18n import ngettext
 from llamora.app.pages import field, get_profile, is_fragment, redirect_303, render_template, save_profile
 from llamora.app.routes.auth import recovery_code_page, throttle_subjects, verify_secret
 from llamora.app.services.container import get_services
@@ -48,7 +48,7 @@ async def set_replies() -> Response:
     try:
         await save_profile(replies=is_enabled)
     except StaleRevision as error:
-        return await account_page(409, "replies", f"{error} Look again and keep once more.")
+        return await account_page(error.status, "replies", describe(error))
     return redirect_303("/you")
 
 
@@ -58,17 +58,17 @@ async def choose_model() -> Response:
     services = get_services()
     endpoint = await field("endpoint")
     if endpoint and endpoint not in services.model.endpoint_names:
-        return await account_page(422, "model", "There is no model server of that name in the settings.")
+        return await account_page(422, "model", _("There is no model server of that name in the settings."))
     if await field("test"):
         try:
             seconds = await services.model.test(endpoint)
         except ModelError as error:
-            return await account_page(502, "model", error.sentence, endpoint=endpoint)
+            return await account_page(error.status, "model", describe(error), endpoint=endpoint)
         return await account_page(done=f"model {seconds:.1f}", endpoint=endpoint)
     try:
         await save_profile(endpoint=endpoint)
     except StaleRevision as error:
-        return await account_page(409, "model", f"{error} Look again and keep once more.")
+        return await account_page(error.status, "model", describe(error))
     return redirect_303("/you")
 
 
@@ -79,7 +79,7 @@ async def set_openings() -> Response:
     try:
         await save_profile(openings=is_enabled)
     except StaleRevision as error:
-        return await account_page(409, "openings", f"{error} Look again and keep once more.")
+        return await account_page(error.status, "openings", describe(error))
     return redirect_303("/you")
 
 
@@ -94,7 +94,7 @@ async def change_passphrase() -> Response:
     except (AccountError, StaleRevision) as error:
         if not isinstance(error, WrongCredentials | TooManyAttempts):
             services.throttle.clear_attempts(*subjects)  # the old one was right
-        return await account_page(_status_of(error), "passphrase", str(error))
+        return await account_page(error.status, "passphrase", describe(error))
     services.throttle.clear_attempts(*subjects)
     security.set_session_cookie(renewed.cookie, renewed)
     await services.rotation.resume_pending(renewed.keys)
@@ -110,7 +110,7 @@ async def renew_recovery_code() -> Response:
         services.throttle.record_attempt(*subjects)
         renewed, code = await services.accounts.renew_recovery_code(session, await field("passphrase"))
     except (AccountError, StaleRevision) as error:
-        return await account_page(_status_of(error), "recovery", str(error))
+        return await account_page(error.status, "recovery", describe(error))
     services.throttle.clear_attempts(*subjects)
     security.set_session_cookie(renewed.cookie, renewed)
     await services.rotation.resume_pending(renewed.keys)
@@ -135,11 +135,11 @@ async def set_lock_after() -> Response:
     """Set after how many minutes without a sign of the writer a session ends; 0: as long as the server allows."""
     minutes = {str(each): each for each in LOCK_MINUTES}.get(await field("minutes"))
     if minutes is None:
-        return await account_page(422, "lock", "Choose one of the times in the list.")
+        return await account_page(422, "lock", _("Choose one of the times in the list."))
     try:
         await save_profile(lock_after=minutes)
     except StaleRevision as error:
-        return await account_page(409, "lock", f"{error} Look again and keep once more.")
+        return await account_page(error.status, "lock", describe(error))
     return saved_fragment() if is_fragment() else redirect_303("/you#devices")
 
 
@@ -151,10 +151,8 @@ async def change_key() -> Response:
         await verify_secret()
         await services.backups.create(session.keys)  # of the moment before, should anything go wrong
         renewed = await services.accounts.change_key(session)
-    except (AccountError, StaleRevision) as error:
-        return await account_page(_status_of(error), "key", str(error))
-    except StorageError as error:
-        return await account_page(507, "key", str(error))
+    except (AccountError, StorageError) as error:
+        return await account_page(error.status, "key", describe(error))
     security.set_session_cookie(renewed.cookie, renewed)
     await services.rotation.resume_pending(renewed.keys)
     return redirect_303("/you?done=key")
@@ -167,10 +165,8 @@ async def end_journal() -> Response:
     try:
         await verify_secret()
         await services.backups.delete_all(user_id)
-    except AccountError as error:
-        return await account_page(_status_of(error), "end", str(error))
-    except StorageError as error:
-        return await account_page(507, "end", str(error))
+    except (AccountError, StorageError) as error:
+        return await account_page(error.status, "end", describe(error))
     security.clear_session_cookie()
     await services.accounts.lock(user_id)
     await services.db.users.erase(user_id)
@@ -185,20 +181,12 @@ async def download_backup() -> Response:
     try:
         await verify_secret()
         file = await get_services().backups.create(security.require_session().keys)
-    except AccountError as error:
-        return await account_page(_status_of(error), "backup", str(error))
-    except StorageError as error:
-        return await account_page(507, "backup", str(error))
+    except (AccountError, StorageError) as error:
+        return await account_page(error.status, "backup", describe(error))
     name = f"llamora-{file.stem}{SUFFIX}"
     response = await send_file(file, "application/octet-stream", as_attachment=True, attachment_filename=name)
     response.timeout = None  # as long as the line takes
     return response
-
-
-def _status_of(error: AccountError | StaleRevision) -> int:
-    if isinstance(error, StaleRevision):
-        return 409
-    return 403 if isinstance(error, WrongCredentials) else 429 if isinstance(error, TooManyAttempts) else 422
 
 
 def saved_fragment() -> Response:

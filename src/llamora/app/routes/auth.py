@@ -10,8 +10,8 @@ from datetime import date
 from quart import Blueprint, Response, request
 
 from llamora.app import security
+from llamora.app.i18n import describe, gettext_noop
 from llamora.app.i18n import gettext as _
-from llamora.app.i18n import gettext_noop
 from llamora.app.pages import TODAY_PATH as HOME
 from llamora.app.pages import field, html_attributes, parse_day_or_404, redirect_303, render_template, replies_disabled
 from llamora.app.routes.calendar import month_fingerprint, parse_month_or_404
@@ -60,7 +60,7 @@ async def register() -> Response:
     try:
         user, keys, code = await accounts.register(name, passphrase, await field("zone"))
     except (AccountError, NameTaken) as error:
-        return await render_template("pages/register.html", status=422, name=name, error=str(error))
+        return await render_template("pages/register.html", status=error.status, name=name, error=describe(error))
     return await recovery_code_page(await _start_session(user, keys), code)
 
 
@@ -73,7 +73,7 @@ async def rate_passphrase() -> Response:
     passphrase = await field("new") or await field("passphrase")
     rating = await get_services().accounts.measure_strength(passphrase, name)
     return await render_template(
-        "components/strength.html", score=rating.score, sentence=rating.sentence, ok=rating.is_sufficient
+        "components/strength.html", score=rating.score, sentence=describe(rating.code), ok=rating.is_sufficient
     )
 
 
@@ -127,10 +127,10 @@ async def sign_in() -> Response:
     try:
         throttle.record_attempt(*subjects)
         user, keys = await get_services().accounts.sign_in(name, await field("passphrase"))
-    except WrongCredentials as error:
-        return await render_template("pages/sign_in.html", status=403, name=name, error=str(error), next=target)
-    except TooManyAttempts as error:
-        return await render_template("pages/sign_in.html", status=429, name=name, error=str(error), next=target)
+    except (WrongCredentials, TooManyAttempts) as error:
+        return await render_template(
+            "pages/sign_in.html", status=error.status, name=name, error=describe(error), next=target
+        )
     throttle.clear_attempts(*subjects)
     await _start_session(user, keys)
     return redirect_303(target or HOME)
@@ -248,12 +248,8 @@ async def reset() -> Response:
         user, keys, code = await get_services().accounts.reset_passphrase(
             name, await field("code"), await field("passphrase")
         )
-    except WrongCredentials as error:
-        return await render_template("pages/reset.html", status=403, name=name, error=str(error))
-    except TooManyAttempts as error:
-        return await render_template("pages/reset.html", status=429, name=name, error=str(error))
     except (AccountError, StorageError) as error:
-        return await render_template("pages/reset.html", status=422, name=name, error=str(error))
+        return await render_template("pages/reset.html", status=error.status, name=name, error=describe(error))
     throttle.clear_attempts(*subjects)
     return await recovery_code_page(await _start_session(user, keys), code)
 
@@ -264,7 +260,7 @@ async def _is_registration_closed() -> bool:
 
 
 async def _registration_closed_page() -> Response:
-    sentence = "Nobody new can begin here. Whoever runs this journal can open it again in the settings."
+    sentence = _("Nobody new can begin here. Whoever runs this journal can open it again in the settings.")
     return await render_template("pages/error.html", status=403, title=_("Closed"), sentence=sentence, advice="")
 
 

@@ -10,6 +10,7 @@ from quart import Blueprint, Response, request
 
 from llamora.app import security
 from llamora.app.i18n import current_language, weekday_names
+from llamora.app.i18n import gettext as _
 from llamora.app.pages import field, get_profile, is_fragment, redirect_303, render_template, today
 from llamora.app.services.container import get_services
 from llamora.app.views import page_views
@@ -21,7 +22,6 @@ blueprint = Blueprint("calendar", __name__)
 
 MAX_PHRASE_CHARACTERS = 200
 SHADE_WORD_COUNTS = (1, 100, 300, 700)  # words from which a day of the year is a shade darker; the same for every year
-UNKNOWN_DATE = "That is not a date the calendar knows. Try “12 March 2024”, “last Friday” or “2024-03-12”."
 
 
 @blueprint.get("/calendar")
@@ -73,7 +73,7 @@ def parse_month_or_404(month_text: str) -> date:
     try:
         return parse_day(f"{month_text}-01")
     except UnknownDay:
-        raise NotFound("There is no such month. A month’s address looks like /calendar/2026-11.") from None
+        raise NotFound("month_not_found") from None
 
 
 def _days_of_month(month: date) -> list[date]:
@@ -119,7 +119,7 @@ async def go_to_day() -> Response:
     try:
         return redirect_303(f"/d/{parse_day(request.args.get('day', ''))}")
     except UnknownDay:
-        return await _month_page(today_date, error="Choose a day first.", about="day", status=422)
+        return await _month_page(today_date, error=_("Choose a day first."), about="day", status=422)
 
 
 @blueprint.post("/go")
@@ -127,12 +127,10 @@ async def go_to_phrase() -> Response:
     """To the day, or the month, that somebody typed; their words stay out of every address."""
     today_date = await today()
     phrase = (await field("when"))[:MAX_PHRASE_CHARACTERS].strip()
-    path = path_for_date(phrase, today_date)
-    return (
-        redirect_303(path)
-        if path
-        else await _month_page(today_date, phrase=phrase, error=UNKNOWN_DATE, about="when", status=422)
-    )
+    if path := path_for_date(phrase, today_date):
+        return redirect_303(path)
+    error = _("That is not a date the calendar knows. Try “12 March 2024”, “last Friday” or “2024-03-12”.")
+    return await _month_page(today_date, phrase=phrase, error=error, about="when", status=422)
 
 
 def path_for_date(phrase: str, today_date: date) -> str:

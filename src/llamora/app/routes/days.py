@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from quart import Blueprint, Response, request
 
 from llamora.app import security
+from llamora.app.i18n import describe
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import (
     field,
@@ -25,7 +26,7 @@ from llamora.journal.entries import EntryError, Thread
 from llamora.journal.profile import Profile
 from llamora.journal.years import list_on_this_day
 from llamora.llm.errors import ModelError
-from llamora.persistence.connection import DiskFull, NotFound, StorageError
+from llamora.persistence.connection import NotFound, StorageError
 from llamora.persistence.drafts import day_draft_key
 from llamora.search.snippets import excerpt
 from llamora.text import strip_markdown
@@ -72,12 +73,8 @@ async def create_entry(day_text: str) -> Response:
         entry = await get_services().journal.write(
             keys, day, text, zone_name, await field("draft_key"), await posted_form_token()
         )
-    except EntryError as error:
-        return await _not_saved(day, text, str(error), 422)
-    except DiskFull as error:
-        return await _not_saved(day, text, str(error), 507)
-    except StorageError as error:
-        return await _not_saved(day, text, str(error), 503)
+    except (EntryError, StorageError) as error:
+        return await _not_saved(day, text, describe(error), error.status)
     if not is_fragment():
         return redirect_303(f"/d/{entry.day}#e-{entry.id.hex()}")
     tags_by_entry = await get_services().journal.tags.entry_tags(keys, {entry.id: entry.text})
@@ -117,15 +114,14 @@ async def summarize_day(day_text: str) -> Response:
     """Sum a day up, now."""
     day = parse_day_or_404(day_text)
     if await replies_disabled():
-        raise NotFound("There is no page at this address.")
+        raise NotFound("page_not_found")
     try:
         day_summary = await get_services().summaries.summarize_day(
             security.require_session().keys, day, (await get_profile()).endpoint
         )
     except (ModelError, EntryError) as error:
-        status = 503 if isinstance(error, ModelError) else 422
         return await render_template(
-            "pages/error.html", status=status, title=_("No summary"), sentence=str(error), advice=""
+            "pages/error.html", status=error.status, title=_("No summary"), sentence=describe(error), advice=""
         )
     if not is_fragment():
         return redirect_303(f"/d/{day}#recap")

@@ -3,6 +3,7 @@
 from quart import Blueprint, Response
 
 from llamora.app import security
+from llamora.app.i18n import describe
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import (
     field,
@@ -27,7 +28,7 @@ async def save_draft() -> Response:
     """Keep what is being written somewhere; 204, and 205 when the same pen has kept it for good meanwhile."""
     keys, form_token = security.require_session().keys, await posted_form_token()
     if form_token is None:
-        raise NotFound("There is no such place to write.")
+        raise NotFound("draft_place_unknown")
     draft = Draft(
         await field("draft_key"),
         await field("text"),
@@ -39,7 +40,7 @@ async def save_draft() -> Response:
         saved = await get_services().journal.save_draft(keys, draft)
     except EntryError as error:
         return await render_template(
-            "pages/error.html", status=422, title=_("Not kept as a draft"), sentence=str(error), advice=""
+            "pages/error.html", status=error.status, title=_("Not kept as a draft"), sentence=describe(error), advice=""
         )
     if saved:
         return Response(status=204)

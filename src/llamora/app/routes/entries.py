@@ -5,6 +5,7 @@ from asyncio import to_thread
 from quart import Blueprint, Response
 
 from llamora.app import security
+from llamora.app.i18n import describe
 from llamora.app.i18n import gettext as _
 from llamora.app.markdown import render, set_checkboxes
 from llamora.app.pages import (
@@ -24,7 +25,7 @@ from llamora.app.views import EntryView, entry_view, message_view, part_view
 from llamora.journal.entries import EditConflict, EntryError
 from llamora.journal.replies import SOURCE_DELETED
 from llamora.llm.errors import ModelError
-from llamora.persistence.connection import DiskFull, NotFound, StorageError
+from llamora.persistence.connection import NotFound, StorageError
 
 blueprint = Blueprint("entries", __name__)
 
@@ -43,7 +44,7 @@ async def edit_form(entry_hex: str) -> Response:
     """An entry in a form."""
     view = await _view(entry_hex)
     if view.role != "me":
-        raise NotFound("What the model wrote stays as it wrote it.")
+        raise NotFound("reply_not_editable")
     return await _edit_page(view)
 
 
@@ -56,7 +57,7 @@ async def edit_entry(entry_hex: str) -> Response:
     try:
         await get_services().journal.edit(keys, entry_id, text, revision, await posted_form_token())
     except EditConflict as conflict:
-        error = "This entry was changed elsewhere in the meantime. Both are here; nothing is lost."
+        error = _("This entry was changed elsewhere in the meantime. Both are here; nothing is lost.")
         view = await _view(entry_hex)
         return await _edit_page(view, status=409, error=error, theirs=conflict.current.text, text=text)
     except (EntryError, StorageError) as error:
@@ -64,7 +65,7 @@ async def edit_entry(entry_hex: str) -> Response:
             raise
         view = await _view(entry_hex)
         view.revision = revision  # the next try is still compared with what this writer saw
-        return await _edit_page(view, status=_status_of(error), error=str(error), text=text)
+        return await _edit_page(view, status=error.status, error=describe(error), text=text)
     view = await _view(entry_hex)
     return (
         await render_template("components/entry.html", entry=view) if is_fragment() else redirect_303(_entry_path(view))
@@ -113,7 +114,7 @@ async def show_part(entry_hex: str, number: str) -> Response:
     """A later part of a long entry."""
     part = int(number) if number.isascii() and number.isdigit() and len(number) < 6 else 0
     if part < 2:
-        raise NotFound("There is no such part of this entry.")
+        raise NotFound("entry_part_not_found")
     view = await part_view(security.require_session().keys, parse_entry_id(entry_hex), part)
     return await render_template("components/prose.html" if is_fragment() else "pages/part.html", entry=view)
 
@@ -133,7 +134,9 @@ async def restore_version(entry_hex: str, version_hex: str) -> Response:
             keys, parse_entry_id(entry_hex), parse_entry_id(version_hex), revision
         )
     except EditConflict:
-        error = "This entry was changed elsewhere in the meantime. This is how it stands now; bring it back once more."
+        error = _(
+            "This entry was changed elsewhere in the meantime. This is how it stands now; bring it back once more."
+        )
         return await _versions_page(entry_hex, status=409, error=error)
     return redirect_303(_entry_path(await _view(entry_hex)))
 
@@ -175,10 +178,11 @@ async def add_answer(entry_hex: str) -> Response:
     except (EntryError, StorageError) as error:
         if isinstance(error, NotFound):
             raise
-        status = _status_of(error)
         path = _entry_path(await _view(entry_hex))
         form = await security.replayable_form("text")
-        return await render_template("pages/not_saved.html", status, sentence=str(error), words=text, path=path, **form)
+        return await render_template(
+            "pages/not_saved.html", error.status, sentence=describe(error), words=text, path=path, **form
+        )
     view = await message_view(keys, saved.id)
     messages = [view]
     problem = ""
@@ -187,7 +191,7 @@ async def add_answer(entry_hex: str) -> Response:
             reply = await services.replies.ask(keys, saved.id, profile.zone, await today(), endpoint=profile.endpoint)
             messages.append(await entry_view(reply, bytes.fromhex(view.root)))
         except (ModelError, EntryError, StorageError) as error:
-            problem = str(error)  # the answer is kept all the same
+            problem = describe(error)  # the answer is kept all the same
     if not is_fragment():
         return redirect_303(_entry_path(messages[-1]))
     return await render_template("components/messages.html", messages=messages, problem=problem, answered_id=entry_hex)
@@ -212,10 +216,6 @@ async def _edit_page(view: EntryView, status: int = 200, **context: object) -> R
     context.setdefault("error", "")
     context.setdefault("theirs", None)
     return await render_template(template, status=status, entry=view, **context)
-
-
-def _status_of(error: EntryError | StorageError) -> int:
-    return 422 if isinstance(error, EntryError) else 507 if isinstance(error, DiskFull) else 503
 
 
 def _entry_path(view: EntryView) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from quart import Blueprint, Response
 
 from llamora.app import i18n, security
+from llamora.app.i18n import gettext as _
 from llamora.app.pages import field, is_fragment, redirect_303, save_profile
 from llamora.app.routes.account import AccountSection, account_page, saved_fragment
 from llamora.dates import zone_names
@@ -14,7 +15,6 @@ from llamora.persistence.connection import StorageError
 blueprint = Blueprint("preferences", __name__)
 
 SECTION_NAMES: dict[str, AccountSection] = {"zone": "zone", "writing": "writing"}
-INVALID_CHOICE = "That is not one of the choices. Choose one of the list."
 
 
 @blueprint.post("/you/settings")
@@ -29,12 +29,12 @@ async def change_settings() -> Response:
             try:
                 changes.update(parse(submitted[0]))
             except (KeyError, ValueError):
-                return await account_page(422, section, INVALID_CHOICE)
+                return await account_page(422, section, _("That is not one of the choices. Choose one of the list."))
     try:
         if changes:
             await save_profile(**changes)
     except StorageError as error:
-        return await account_page(507, section, str(error))
+        return await account_page(error.status, section, i18n.describe(error))
     if not is_fragment():
         return redirect_303(f"/you?done={section}#h-{section}")
     if "language" in changes:

@@ -5,6 +5,7 @@ from datetime import date, timedelta
 from quart import Blueprint, Response, request
 
 from llamora.app import security
+from llamora.app.i18n import gettext as _
 from llamora.app.pages import get_profile, render_template, today
 from llamora.app.services.container import get_services
 from llamora.app.views import page_views
@@ -28,7 +29,7 @@ async def print_pages() -> Response:
     try:
         first, last = parse_day(from_and_to[0]), parse_day(from_and_to[1])
     except UnknownDay:
-        error = "Choose the first day and the last."
+        error = _("Choose the first day and the last.")
         return await render_template(
             "pages/print.html", 422, first=today_date, last=today_date, pages=None, error=error, replies=with_replies
         )
@@ -57,7 +58,7 @@ async def print_pages() -> Response:
 
 def _range_error(first: date, last: date) -> str:
     if last < first:
-        return "The last day comes before the first. Change one of them."
+        return _("The last day comes before the first. Change one of them.")
     if (last - first).days >= MOST_DAYS:
-        return "That is more than a year. Print it year by year."
+        return _("That is more than a year. Print it year by year.")
     return ""

@@ -10,7 +10,8 @@ from datetime import date
 from markupsafe import escape
 from quart import Blueprint, Response
 
-from llamora.app import i18n, security
+from llamora.app import security
+from llamora.app.i18n import describe
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import (
     field,
@@ -28,14 +29,15 @@ from llamora.app.pages import (
 from llamora.app.routes.search import related_page
 from llamora.app.services.container import get_services
 from llamora.app.streams import event_stream, format_event
-from llamora.app.views import entry_view, message_view, model_view, page_views, tag_path, translate_omitted
+from llamora.app.views import describe_omitted, entry_view, message_view, model_view, page_views, tag_path
+from llamora.errors import Notice
 from llamora.journal.composing import ComposedPrompt
 from llamora.journal.entries import EntryError
 from llamora.journal.replies import SOURCE_WITHHELD
 from llamora.journal.summaries import PreparedPrompt
 from llamora.llm.errors import ModelError
 from llamora.persistence.connection import NotFound
-from llamora.persistence.entries import Entry, Receipt
+from llamora.persistence.entries import BUILT_IN_MODEL, Entry, Receipt
 
 blueprint = Blueprint("replies", __name__)
 
@@ -85,12 +87,12 @@ async def ask_about_day(day_text: str) -> Response:
     services, keys = get_services(), security.require_session().keys
     requested = await security.form_fields("entry")
     if len(requested) > MAX_ENTRIES_PER_REPLY:
-        return await _no_reply_page(EntryError("One reply can answer at most 200 entries. Mark fewer of them."))
+        return await _no_reply_page(EntryError("too_many_entries", most=MAX_ENTRIES_PER_REPLY))
     requested_ids = [parse_entry_id(each) for each in requested]
     roots = [thread.root for thread in await services.journal.get_page(keys, parse_day_or_404(day_text))]
     askable_ids = [root.id for root in roots if root.id in requested_ids and root.role == "me" and not root.withheld]
     if not askable_ids:
-        return await _no_reply_page(EntryError("Mark at least one entry to ask about."))
+        return await _no_reply_page(EntryError("no_entries_marked"))
     try:
         reply = await _ask_model(askable_ids[-1], askable_ids[:-1])
     except (ModelError, EntryError) as error:
@@ -185,7 +187,8 @@ async def _prompt_page(
         messages=prepared.prompt.messages,
         options=json.dumps(parameters, ensure_ascii=False, indent=1),
         receipt=receipt,
-        omitted=translate_omitted(receipt.omitted),
+        reader=_("the small built-in model") if receipt.model == BUILT_IN_MODEL else receipt.model,
+        omitted=describe_omitted(receipt.omitted),
     )
 
 
@@ -237,14 +240,14 @@ async def stop_reply(reply_hex: str) -> Response:
 async def require_replies_enabled() -> None:
     """Where the model is turned off there is nothing to ask. Raises NotFound."""
     if await replies_disabled():
-        raise NotFound("There is no page at this address.")
+        raise NotFound("page_not_found")
 
 
 async def _find_reply(reply_id: bytes) -> Entry:
     """What has the address of a reply must be one. Raises NotFound."""
     entry = await get_services().journal.get(security.require_session().keys, reply_id)
     if entry.role != "reply":
-        raise NotFound("There is no such reply.")
+        raise NotFound("reply_not_found")
     return entry
 
 
@@ -262,9 +265,8 @@ async def _ask_model(parent_id: bytes, also_answers: Sequence[bytes] = ()) -> En
 
 
 async def _no_reply_page(error: ModelError | EntryError) -> Response:
-    status = 503 if isinstance(error, ModelError) else 422
     return await render_template(
-        "pages/error.html", status=status, title=_("No reply just now"), sentence=str(error), advice=""
+        "pages/error.html", status=error.status, title=_("No reply just now"), sentence=describe(error), advice=""
     )
 
 
@@ -272,7 +274,7 @@ async def _stream_reply(reply_id: bytes) -> AsyncGenerator[bytes]:
     services, session = get_services(), security.require_session()
     keys = session.keys
     last_render = -RENDER_INTERVAL_SECONDS
-    last_waiting = ""
+    last_waiting: Notice | None = None
     async with aclosing(services.replies.follow(keys, reply_id)) as states:
         async for reply, waiting in states:
             if not services.accounts.is_session_open(session):
@@ -282,7 +284,7 @@ async def _stream_reply(reply_id: bytes) -> AsyncGenerator[bytes]:
             if not reply.text:
                 if waiting and waiting != last_waiting:
                     last_waiting = waiting
-                    yield format_event(f'<p class="waiting">{escape(i18n.translate(waiting))}</p>')
+                    yield format_event(f'<p class="waiting">{escape(describe(waiting))}</p>')
                 continue
             pause = RENDER_INTERVAL_SECONDS - (time.monotonic() - last_render)
             if pause > 0:

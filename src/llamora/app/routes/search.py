@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from quart import Blueprint, Response
 
 from llamora.app import security
-from llamora.app.i18n import current_language, day_words, month_words
+from llamora.app.i18n import current_language, day_words, describe, month_words
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import (
     field,
@@ -183,10 +183,10 @@ async def _results_page(query: str, offset: int, *, typing: bool = False) -> Res
             "hits": [_hit_context(hit) for hit in await _redact_hits(results.hits)],
             "total": results.total,
             "complete": results.is_complete,
-            "hint": results.hint,
+            "hint": " ".join(map(describe, results.hints)),
             "meaning": results.is_semantic,
             "description": describe_query(results.query),
-            "impossible": results.query.is_impossible and bool(results.hint),
+            "impossible": results.query.is_impossible and bool(results.hints),
             "days": describe_days(results.query.after, results.query.before),
             "chips": filter_chips(query, day, language),
         },

@@ -9,6 +9,7 @@ from quart import Blueprint, Response, request
 
 from llamora.app import security
 from llamora.app.charts import year_chart
+from llamora.app.i18n import describe
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import (
     field,
@@ -21,7 +22,7 @@ from llamora.app.pages import (
     replies_disabled,
 )
 from llamora.app.services.container import get_services
-from llamora.app.views import SummaryView, message_view, tag_path, tag_summary_view, tags_fingerprint
+from llamora.app.views import SummaryView, message_view, model_name, tag_path, tag_summary_view, tags_fingerprint
 from llamora.journal.entries import EntryError
 from llamora.journal.tags import Tag, TagError, Tags
 from llamora.llm.errors import ModelError
@@ -153,7 +154,7 @@ async def show_year(tag_hex: str) -> Response:
     tag_id = parse_tag_id(tag_hex)
     uses = await tags.entries_with_tag(keys, tag_id)
     if not uses:
-        raise NotFound("There is no such trace.")
+        raise NotFound("tag_not_found")
     if not is_fragment():
         return redirect_303(f"{tag_path(tag_id)}?{request.query_string.decode()}")
     return await render_template("components/tag_year.html", tag_id=tag_hex, **await _year_context(uses))
@@ -191,14 +192,13 @@ async def _summary_view(keys: Keyring, tag_id: bytes) -> SummaryView | None:
 async def summarize_tag(tag_hex: str) -> Response:
     """Sum up what is written under a trace, now."""
     if await replies_disabled():
-        raise NotFound("There is no page at this address.")
+        raise NotFound("page_not_found")
     keys, tag_id = security.require_session().keys, parse_tag_id(tag_hex)
     try:
         summary = await get_services().summaries.summarize_tag(keys, tag_id, (await get_profile()).endpoint)
     except (ModelError, EntryError) as error:
-        status = 503 if isinstance(error, ModelError) else 422
         return await render_template(
-            "pages/error.html", status=status, title=_("No summary"), sentence=str(error), advice=""
+            "pages/error.html", status=error.status, title=_("No summary"), sentence=describe(error), advice=""
         )
     if not is_fragment():
         return redirect_303(f"{tag_path(tag_id)}#summary")
@@ -242,7 +242,7 @@ async def rename_tag(tag_hex: str) -> Response:
     try:
         tag_id, change = await tags.rename(keys, parse_tag_id(tag_hex), await field("name"))
     except TagError as error:
-        return await _tag_page(parse_tag_id(tag_hex), 422, str(error), "name")
+        return await _tag_page(parse_tag_id(tag_hex), error.status, describe(error), "name")
     return _redirect_to_tag(tag_id, change, tag_hex)
 
 
@@ -254,7 +254,7 @@ async def merge_tag(tag_hex: str) -> Response:
         target = await tags.find_by_name(keys, (await field("into")).strip().removeprefix("#"))
         change = await tags.merge(keys, parse_tag_id(tag_hex), target.id)
     except NotFound as error:
-        return await _tag_page(parse_tag_id(tag_hex), 422, str(error), "into")
+        return await _tag_page(parse_tag_id(tag_hex), 422, describe(error), "into")
     return _redirect_to_tag(target.id, change, tag_hex)
 
 
@@ -265,7 +265,7 @@ async def add_alias(tag_hex: str) -> Response:
     try:
         change = await tags.add_alias(keys, parse_tag_id(tag_hex), await field("name"))
     except TagError as error:
-        return await _tag_page(parse_tag_id(tag_hex), 422, str(error), "alias")
+        return await _tag_page(parse_tag_id(tag_hex), error.status, describe(error), "alias")
     return _redirect_to_tag(parse_tag_id(tag_hex), change)
 
 
@@ -309,7 +309,7 @@ async def add_tag(entry_hex: str) -> Response:
         await tags.add(keys, parse_entry_id(entry_hex), await field("name"))
     except TagError as error:
         view = await message_view(keys, parse_entry_id(entry_hex))
-        return await render_template("pages/entry_tags.html", 422, entry=view, error=str(error))
+        return await render_template("pages/entry_tags.html", error.status, entry=view, error=describe(error))
     return await _entry_tags_fragment(entry_hex, suggested=await _remaining_suggestions())
 
 
@@ -341,8 +341,8 @@ async def suggest_tags(entry_hex: str) -> Response:
     return await _entry_tags_fragment(
         entry_hex,
         suggested=list(suggestions.names),
-        suggested_by=suggestions.model,
-        suggested_note=suggestions.note,
+        suggested_by=model_name(suggestions.model),
+        suggested_note=describe(suggestions.note),
         show_page=True,
     )
 

@@ -81,7 +81,7 @@ async def _find_deleted(entry_hex: str) -> tuple[Entry, DeletedEntry]:
     """A deleted entry that may be shown: no reply where they are turned off. Raises NotFound."""
     entry, item = await get_services().journal.get_deleted(security.require_session().keys, parse_entry_id(entry_hex))
     if entry.role == "reply" and await replies_disabled():
-        raise NotFound("There is no such entry.")
+        raise NotFound("entry_not_found")
     return entry, item
 
 

@@ -141,7 +141,7 @@ class AppLifecycle:
     async def start(self) -> None:
         """Bring the schema up, open the store, start the workers; the models come up in the background.
 
-        Raises StorageError with a sentence.
+        Raises StorageError.
         """
         s = self._services
         await s.db.open_connections()
