@@ -211,7 +211,7 @@ def _plan_undo(writer: ConcurrentWriter) -> Action | None:
         try:
             await writer.services.journal.tags.undo(writer.keys, change)
         except NotFound:  # the other hands have done so much meanwhile that it is not kept any more
-            raise StaleRevision("This can not be undone any more.") from None
+            raise StaleRevision("undo_expired") from None
 
     entry = min(before)
     return Action(entry, before[entry], undo, {other: line for other, line in before.items() if other != entry})

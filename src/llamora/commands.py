@@ -163,9 +163,8 @@ def _verify(file: Path) -> int:
     header = read_header(file)
     keys = header.unlock(ask_secret())
     manifest = verify_backup(file, header, keys)
-    print(
-        f"Everything in it opens. It is of {manifest.name}, {_format_instant(manifest.made)}, with {_describe_records(manifest)}."
-    )
+    records = _describe_records(manifest)
+    print(f"Everything in it opens. It is of {manifest.name}, {_format_instant(manifest.made)}, with {records}.")
     return 0
 
 
@@ -179,9 +178,8 @@ def _restore(database: Path, file: Path, name: str, *, replace: bool) -> int:
         copy_database(database, copy_path)
         print(f"What was here is kept in {copy_path}.")
     restore_backup(database, file, header, keys, name=name, replace=replace)
-    print(
-        f"{name or manifest.name} is here again as {_format_instant(manifest.made)}, with {_describe_records(manifest)}."
-    )
+    records = _describe_records(manifest)
+    print(f"{name or manifest.name} is here again as {_format_instant(manifest.made)}, with {records}.")
     print("The passphrase and the recovery code are those of that time.")
     return 0
 

@@ -166,8 +166,8 @@ async def test_the_wait_doubles_up_to_a_limit(clock: Clock) -> None:
             try:
                 throttle.record_attempt("name a", "probe")
             except accounts_module.TooManyAttempts as error:
-                waits.append(error.seconds)
-                clock.on(error.seconds)
+                waits.append(int(error.params["seconds"]))
+                clock.on(waits[-1])
                 break
             else:
                 if clock.now - start > 1:

@@ -20,7 +20,7 @@ FULL = "The disk is full. Nothing was lost: make some room and try again."
 
 
 def no_room(*_: object, **__: object) -> None:
-    raise DiskFull(FULL)
+    raise DiskFull("disk_full")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ async def test_a_full_disk_keeps_the_words_on_screen(
 
 async def test_a_store_that_refuses_keeps_the_words_on_screen(app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise StorageError("The journal’s file is in use by another program. Try again in a moment.")
+        raise StorageError("journal_busy")
 
     alice = await app.visitor()
     monkeypatch.setattr(Entries, "add", refuse)

@@ -125,7 +125,7 @@ async def test_a_full_disk_keeps_edits_and_answers_on_screen(
     app: RunningApp, monkeypatch: pytest.MonkeyPatch, fragment: bool
 ) -> None:
     def no_room(*_: object, **__: object) -> None:
-        raise DiskFull(FULL)
+        raise DiskFull("disk_full")
 
     alice = await app.visitor()
     entry = await alice.write("As it was.")

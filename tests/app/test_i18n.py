@@ -8,9 +8,16 @@ from zoneinfo import ZoneInfo
 import pytest
 from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llamora.app import i18n
 from llamora.app.i18n import CATALOGUE_FOLDER
+from llamora.app.views import describe_omitted
+from llamora.errors import Notice, Problem
+from llamora.journal.accounts import TooManyAttempts
+from llamora.messages import PAGE_MESSAGES
+from llamora.persistence.entries import Omitted
 from scripts.translations import extract_messages, find_faults, messages
 from tests.app.conftest import RunningApp
 
@@ -88,53 +95,71 @@ def test_bare_words_are_found() -> None:
     ]
 
 
-def test_sentences_are_collected_from_python() -> None:
-    source = '''
+def test_what_is_marked_is_collected_from_python() -> None:
+    source = """
 def f(error, n):
-    """Not this one."""
-    logger.info("Not this one either.")
-    raise Wrong(f"Only {n} of {error.name} fit. " "Take less.")
-    return _("a label"), ngettext("one", "more", n), gettext_noop("first"), "SELECT x FROM y WHERE z=?"
-'''
-    assert list(extract_messages(source)) == ["Only {n} of {name} fit. Take less.", "a label", ("one", "more"), "first"]
+    raise Wrong("wrong_number", number=n)
+    return _("a label"), ngettext("one", "more", n), gettext_noop("first", "second"), "Not this one."
+"""
+    assert list(extract_messages(source)) == ["a label", ("one", "more"), "first", "second"]
 
 
-# -- what is made in English further down ------------------------------------------------------------
+# -- codes -------------------------------------------------------------------------------------------
+
+GERMAN = {"Accept-Language": "de-AT,de;q=0.9,en;q=0.5"}
+BLANK = re.compile(r"\{(\w+)\}")
 
 
 @pytest.mark.parametrize(
-    ("english", "german"),
+    ("what", "english", "german"),
     [
-        ("", ""),
-        ("Closed", "Geschlossen"),
-        ("Too many tries. Wait 8 seconds, then try again.", "Zu viele Versuche. Warte 8 Sekunden"),
-        ("The settings were changed elsewhere in the meantime. Look again and keep once more.", "Sieh noch einmal"),
-        ("The model server at [::1]:80 is not ready: ask again in a minute.", "Der Modellserver unter [::1]:80 ist"),
+        (None, "", ""),
+        ("", "", ""),
+        ("strength_hard", "Hard to guess.", "Schwer zu erraten."),
         (
-            "Only the first 2000 letters were searched. A quotation mark has no partner, so it was left out.",
-            "Nur die ersten 2000 Buchstaben wurden gesucht. Ein Anführungszeichen",
+            TooManyAttempts("too_many_attempts", seconds=8),
+            "Too many tries. Wait 8 seconds, then try again.",
+            "Zu viele Versuche. Warte 8 Sekunden und versuch es dann noch einmal.",
         ),
         (
-            "The model server at x did not accept the request (HTTP 400): check llm.upstream.host and model.",
-            "Der Modellserver unter x nahm die Anfrage nicht an (HTTP 400): Prüfe llm.upstream.host und model.",
+            Notice("server_rejected", {"place": "http://x", "status": 400}),
+            "The model server at http://x did not accept the request (HTTP 400): check llm.upstream.host and model.",
+            "Der Modellserver unter http://x nahm die Anfrage nicht an (HTTP 400): Prüfe llm.upstream.host und model.",
         ),
-        (
-            "The built-in model stopped answering: ask again in a moment.",
-            "Das eingebaute Modell antwortet nicht mehr: Frag gleich noch einmal.",
-        ),
-        ("small built-in model", "kleines eingebautes Modell"),  # as a receipt keeps it
-        ("A heron stood there.", "A heron stood there."),
     ],
 )
-def test_a_sentence_from_below_is_recognised(english: str, german: str) -> None:
-    found = i18n.load()["de"].translate(english)
-    assert found.startswith(german) or german in found
-    assert i18n.ENGLISH.translate(english) == english
+async def test_a_code_is_described(
+    app: RunningApp, what: Problem | Notice | str | None, english: str, german: str
+) -> None:
+    async with app.app.test_request_context("/"):
+        assert i18n.describe(what) == english
+    async with app.app.test_request_context("/", headers=GERMAN):
+        assert i18n.describe(what) == german
+
+
+async def test_what_fills_a_blank_is_never_changed(app: RunningApp) -> None:
+    german = i18n.load()["de"].catalogue
+    codes = sorted(code for code, sentence in PAGE_MESSAGES.items() if BLANK.search(sentence))
+    words = st.sampled_from(sorted(m for m in messages() if isinstance(m, str))) | st.text()
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.sampled_from(codes), words)
+    def check(code: str, word: str) -> None:
+        sentence = german.gettext(PAGE_MESSAGES[code])
+        notice = Notice(code, dict.fromkeys(BLANK.findall(sentence), word))
+        assert i18n.describe(notice) == BLANK.sub(lambda _: word, sentence)
+
+    async with app.app.test_request_context("/", headers=GERMAN):
+        check()
+
+
+async def test_the_words_of_a_query_stay_as_they_are(app: RunningApp) -> None:
+    alice = await app.visitor(headers=GERMAN)
+    found = await alice.post("/search", {"q": '"Delete" -Delete'}, fragment=True)
+    assert "„Delete“ ist zugleich gesucht und weggelassen." in found.visible_text
 
 
 # -- pages -------------------------------------------------------------------------------------------
-
-GERMAN = {"Accept-Language": "de-AT,de;q=0.9,en;q=0.5"}
 
 
 async def test_before_sign_in_the_browser_says_which_language(app: RunningApp) -> None:
@@ -177,12 +202,14 @@ async def test_dates_at_the_ends_of_the_calendar(app: RunningApp) -> None:
 
 
 async def test_what_was_left_out_of_a_prompt_is_said_in_the_language(app: RunningApp) -> None:
-    from llamora.app.views import translate_omitted
-
-    english = "Left out for lack of room: 1 note of the day, 2 earlier passages and the middle of the entry."
+    omitted = Omitted(notes=1, passages=2, shortened=True)
     async with app.app.test_request_context("/", headers=GERMAN):
-        german = "Aus Platzmangel weggelassen: 1 Notiz des Tages, 2 frühere Stellen und die Mitte des Eintrags."
-        assert translate_omitted(english) == german
-        assert translate_omitted("") == ""
+        assert describe_omitted(omitted) == (
+            "Aus Platzmangel weggelassen: 1 Notiz des Tages, 2 frühere Stellen und die Mitte des Eintrags."
+        )
+        assert describe_omitted(Omitted()) == ""
     async with app.app.test_request_context("/"):
-        assert translate_omitted(english) == english
+        assert describe_omitted(omitted) == (
+            "Left out for lack of room: 1 note of the day, 2 earlier passages and the middle of the entry."
+        )
+        assert describe_omitted(Omitted(turns=1)) == "Left out for lack of room: 1 turn of the conversation."

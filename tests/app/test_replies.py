@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from llamora.errors import Notice
 from llamora.llm.embedded import EmbeddedServer
 from llamora.llm.model import BUILT_IN
 from llamora.persistence.entries import Entry
@@ -329,7 +330,7 @@ async def test_a_restart_in_the_middle_keeps_what_came(start: Start, model: Scri
     await until_shown(alice, "Half a sentence")
     begun, follow = asyncio.Event(), first.services.replies.follow
 
-    async def followed(keys: Keyring, reply_id: bytes) -> AsyncGenerator[tuple[Entry, str]]:
+    async def followed(keys: Keyring, reply_id: bytes) -> AsyncGenerator[tuple[Entry, Notice | None]]:
         async for state in follow(keys, reply_id):
             yield state
             begun.set()

@@ -120,7 +120,7 @@ async def test_a_full_disk_forgets_the_query_and_finds_all_the_same(
     app: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_room(*_: object) -> None:
-        raise DiskFull("The disk is full.")
+        raise DiskFull("disk_full")
 
     alice = await app.visitor()
     await alice.write("The heron.")

@@ -125,8 +125,9 @@ def test_the_limit_is_in_bytes(size: int, fits: bool) -> None:
     if fits:
         assert journal.normalize_text(text) == text
     else:
-        with pytest.raises(EntryError, match=r"longer than the 0\.001 MB"):
+        with pytest.raises(EntryError, match=r"^entry_too_long$") as caught:
             journal.normalize_text(text)
+        assert caught.value.params == {"size": "0.001 MB"}
 
 
 async def test_of_two_edits_at_once_one_is_kept_and_the_other_told(desk: Desk) -> None:

@@ -8,8 +8,9 @@ from itertools import pairwise
 
 import pytest
 
+from llamora.errors import Notice
 from llamora.journal import replies as replies_module
-from llamora.journal.replies import INTERRUPTED, LENGTH_LIMIT_REACHED, SOURCE_DELETED, SOURCE_ERASED, SOURCE_WITHHELD
+from llamora.journal.replies import INTERRUPTED, SOURCE_DELETED, SOURCE_ERASED, SOURCE_WITHHELD, STOPPED
 from llamora.llm.errors import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision
 from llamora.persistence.entries import Entries, Entry
@@ -18,7 +19,7 @@ from tests.journal.conftest import DAY, Desk
 from tests.scripted_model import Fault, Reply, ScriptedModel
 
 Desks = Callable[..., Awaitable[Desk]]
-FULL = "The disk is full. Nothing was lost: make some room and try again."
+FULL = Notice("disk_full")
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     async def update_all(self: Entries, *given: object) -> list[Entry]:
         if state:
-            raise DiskFull(FULL)
+            raise DiskFull(FULL.code)
         return await real(self, *given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Entries, "update_all", update_all)
@@ -40,7 +41,7 @@ async def test_a_reply_is_kept_with_what_it_was_made_from(desk: Desk, scripted: 
     scripted.script(Reply(["  \n", "A quiet ", "day.", "\n "]))
     entry = await desk.write("I sat by the river.")
     reply = await desk.wait_until_ended(await desk.ask(entry))
-    assert (reply.text, reply.state, reply.note) == ("A quiet day.", "done", "")
+    assert (reply.text, reply.state, reply.note) == ("A quiet day.", "done", None)
     assert (reply.role, reply.parent_id, reply.day, reply.model, reply.boot) == (
         "reply",
         entry.id,
@@ -91,7 +92,7 @@ async def test_stop_keeps_what_came(desk: Desk, scripted: ScriptedModel) -> None
     reply = await desk.ask(await desk.write("Go on."))
     await desk.wait_for(reply, lambda state: state.text == "Half a sentence")
     stopped = await desk.replies.stop(desk.keys, reply.id)
-    assert (stopped.text, stopped.state, stopped.note, stopped.boot) == ("Half a sentence", "stopped", "", "")
+    assert (stopped.text, stopped.state, stopped.note, stopped.boot) == ("Half a sentence", "stopped", STOPPED, "")
     assert await desk.load(reply) == stopped
     await asyncio.wait_for(scripted.chat_requests[0].ended.wait(), 60)  # the model is let go as well
     assert await desk.replies.stop(desk.keys, reply.id) == stopped  # once more changes nothing
@@ -199,9 +200,9 @@ async def test_a_model_that_fails_leaves_a_sentence_and_what_came(
     scripted.script(Reply(["Some ", "words"], fault=fault))
     reply = await desk.wait_until_ended(await desk.ask(await desk.write("A private line.")))
     assert (reply.state, reply.text) == ("failed", kept)
-    assert reply.note.endswith(".")
-    assert "127.0.0.1" in reply.note or "model" in reply.note
-    assert "private" not in reply.note
+    assert reply.note is not None
+    assert "127.0.0.1" in str(reply.note.params["place"])
+    assert "private" not in str(reply.note)
     assert await desk.load(reply) == reply
     again = await desk.wait_until_ended(await desk.ask(await desk.write("Once more.")))
     assert again.state == "done"
@@ -212,8 +213,8 @@ async def test_a_model_that_refuses_leaves_a_sentence(desk: Desk, scripted: Scri
     scripted.default_reply = Reply(fault="status", status=status, body='{"error": {"message": "the private prompt"}}')
     reply = await desk.wait_until_ended(await desk.ask(await desk.write("A private line.")))
     assert (reply.state, reply.text) == ("failed", "")
-    assert reply.note.endswith(".")
-    assert "private" not in reply.note
+    assert reply.note is not None
+    assert "private" not in str(reply.note)
 
 
 async def test_a_model_that_is_down_leaves_a_sentence(desk: Desk, scripted: ScriptedModel) -> None:
@@ -221,7 +222,8 @@ async def test_a_model_that_is_down_leaves_a_sentence(desk: Desk, scripted: Scri
     entry = await desk.write("Still mine.")
     reply = await desk.wait_until_ended(await desk.ask(entry))
     assert (reply.state, reply.text) == ("failed", "")
-    assert "127.0.0.1" in reply.note
+    assert reply.note is not None
+    assert "127.0.0.1" in str(reply.note.params["place"])
     assert (await desk.journal.get(desk.keys, entry.id)).text == "Still mine."
 
 
@@ -230,7 +232,7 @@ async def test_an_empty_reply_is_a_sentence(desk: Desk, scripted: ScriptedModel,
     scripted.script(Reply(pieces))
     reply = await desk.wait_until_ended(await desk.ask(await desk.write("Well?")))
     assert (reply.state, reply.text) == ("failed", "")
-    assert reply.note == "The model had nothing to say. Ask again, or ask in other words."
+    assert reply.note == Notice("reply_empty")
 
 
 async def test_thoughts_that_the_template_opened_are_never_shown_nor_stored(
@@ -261,7 +263,7 @@ async def test_thoughts_that_the_template_opened_are_never_shown_nor_stored(
 async def test_a_reply_that_was_cut_at_its_longest_length_says_so(desk: Desk, scripted: ScriptedModel) -> None:
     scripted.script(Reply(["A quiet day, and"], finish_reason="length"))
     reply = await desk.wait_until_ended(await desk.ask(await desk.write("Well?")))
-    assert (reply.text, reply.state, reply.note) == ("A quiet day, and", "stopped", LENGTH_LIMIT_REACHED)
+    assert (reply.text, reply.state, reply.note) == ("A quiet day, and", "stopped", Notice("reply_length_reached"))
     assert await desk.load(reply) == reply
 
 
@@ -273,13 +275,13 @@ async def test_a_model_that_thinks_up_all_its_length_says_how_to_give_it_more(
     for text in ("Well?", "And now?"):
         reply = await desk.wait_until_ended(await desk.ask(await desk.write(text)))
         assert (reply.text, reply.state) == ("", "failed")
-        assert "llm.max_reply_tokens" in reply.note
+        assert reply.note == Notice("reply_length_before_text")
 
 
 async def test_without_a_model_nothing_is_begun(desks: Desks) -> None:
     desk = await desks(enabled=False)
     entry = await desk.write("Anybody?")
-    with pytest.raises(ModelError, match="The model is switched off"):
+    with pytest.raises(ModelError, match=r"^model_off$"):
         await desk.ask(entry)
     (thread,) = await desk.journal.get_page(desk.keys, entry.day)
     assert thread.descendants == ()
@@ -386,7 +388,7 @@ async def test_a_full_disk_keeps_the_text_in_memory_and_stores_it_later(
     assert (await desk.replies.reconcile(desk.keys, await desk.load(reply))).text == "Every word."
     full.clear()
     stored = await desk.wait_until_stored(reply)
-    assert (stored.text, stored.state, stored.note) == ("Every word.", "done", "")
+    assert (stored.text, stored.state, stored.note) == ("Every word.", "done", None)
     async with asyncio.timeout(60):
         while desk.replies._live_replies:  # noqa: ASYNC110 -- it is forgotten a moment after it is stored
             await asyncio.sleep(0.01)
@@ -645,7 +647,7 @@ async def test_a_reply_that_waits_for_its_turn_to_answer_what_is_deleted_says_so
     end.set()
     await desk.wait_until_ended(first)
     ended = await desk.wait_until_ended(second)
-    assert (ended.text, ended.note) == ("", "This entry was deleted.")
+    assert (ended.text, ended.note) == ("", Notice("entry_deleted"))
     assert len(scripted.chat_requests) == 1
 
 
@@ -702,7 +704,7 @@ async def test_a_reply_whose_keys_are_gone_before_it_is_stored_is_let_go(
 
     async def update_all(self: Entries, *given: object) -> list[Entry]:
         await slow.wait()
-        raise StaleRevision("Somebody else was first.")
+        raise StaleRevision("entry_busy")
 
     monkeypatch.setattr(Entries, "update_all", update_all)
     live = desk.replies._live_replies[reply.id]

@@ -164,7 +164,7 @@ async def test_a_change_that_is_not_kept_is_not_remembered(desk: Desk) -> None:
     entry = await desk.db.entries.get(desk.keys, entry_id)
 
     async def refuse(_: Transaction) -> None:
-        raise StaleRevision("Somebody else was first.")
+        raise StaleRevision("entry_busy")
 
     steps = [*traces.steps_for_edit(desk.keys, entry_id, entry.text, "#sea"), refuse]
     with pytest.raises(StaleRevision):

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from llamora.errors import Notice
 from llamora.journal.profile import Profile, serialize_profile
-from llamora.journal.replies import INTERRUPTED, REPLIES_TURNED_OFF
+from llamora.journal.replies import INTERRUPTED, STOPPED
 from llamora.persistence.connection import DiskFull
 from llamora.persistence.entries import Entries, Entry
 from llamora.vault.keys import Keyring
@@ -23,7 +24,7 @@ async def test_a_stop_is_heeded_by_the_worker_that_writes(desks: Desks, scripted
     reply = await writer.ask(await writer.write("Go on."))
     await writer.wait_for(reply, lambda state: state.text == "Half a sentence")
     stopped = await other.replies.stop(other.keys, reply.id)
-    assert (stopped.text, stopped.state, stopped.note, stopped.boot) == ("Half a sentence", "stopped", "", "")
+    assert (stopped.text, stopped.state, stopped.note, stopped.boot) == ("Half a sentence", "stopped", STOPPED, "")
     await asyncio.wait_for(scripted.chat_requests[0].ended.wait(), 60)
     assert scripted.chat_requests[0].is_client_gone
     while writer.replies._live_replies:  # noqa: ASYNC110 -- it is told of a moment after it is stored
@@ -124,7 +125,7 @@ async def test_a_wish_to_stop_that_could_not_be_read_is_read_again(
         found = await many(self, keys, ids)
         if not failed.is_set() and any(entry.stopping for entry in found):
             failed.set()
-            raise DiskFull("The disk is full.")
+            raise DiskFull("disk_full")
         return found
 
     monkeypatch.setattr(Entries, "get_many", fails_once)
@@ -142,7 +143,7 @@ async def test_turned_off_on_one_worker_replies_end_on_all(desks: Desks, scripte
     await other.db.profiles.save(other.keys, serialize_profile(replace(Profile(), replies=False)), revision=0)
     for each, text in ((reply, "Half a sentence"), (waiting, "")):
         ended = await asyncio.wait_for(desk.wait_until_ended(each), 60)
-        assert (ended.text, ended.state, ended.note) == (text, "stopped", REPLIES_TURNED_OFF)
+        assert (ended.text, ended.state, ended.note) == (text, "stopped", Notice("reply_turned_off"))
     await asyncio.wait_for(scripted.chat_requests[0].ended.wait(), 60)
     assert len(scripted.chat_requests) == 1
 
@@ -188,9 +189,9 @@ async def test_thoughts_are_not_part_of_the_reply(desk: Desk, scripted: Scripted
     ).text == "a < b, [TH\nx] and <thin ice> <"
 
 
-async def waits(desk: Desk, reply_id: bytes, words: str) -> None:
+async def waits(desk: Desk, reply_id: bytes, code: str) -> None:
     for _ in range(6000):
-        if words in desk.replies.waiting_message(reply_id):
+        if desk.replies.waiting_message(reply_id) == Notice(code):
             return
         await asyncio.sleep(0.01)
     raise AssertionError(desk.replies.waiting_message(reply_id))
@@ -203,9 +204,9 @@ async def test_waiting_is_said_in_words_and_the_queue_is_fair(desks: Desks, scri
     first = await desk.ask(await desk.write("One."))
     await desk.wait_for(first, lambda state: bool(state.text))
     second, third = await desk.ask(await desk.write("Two.")), await desk.ask(await desk.write("Three."))
-    await waits(desk, second.id, "answering somebody")
-    await waits(desk, third.id, "one more comes first")
+    await waits(desk, second.id, "waiting_next")
+    await waits(desk, third.id, "waiting_one")
     await desk.replies.stop(desk.keys, second.id)
-    await waits(desk, third.id, "answering somebody")
+    await waits(desk, third.id, "waiting_next")
     end.set()
     assert (await desk.wait_until_ended(third)).state == "done"

@@ -2,6 +2,7 @@
 
 from llamora.llm.client import Message, ModelClient
 from llamora.llm.errors import ModelError
+from llamora.messages import sentence
 from llamora.settings import LlmSettings
 
 SECRET = "the affair at Brampton"
@@ -28,5 +29,5 @@ def assert_discreet(error: ModelError) -> None:
             assert private not in repr(chain)
             assert private not in str(getattr(chain, "__dict__", ""))
         chain = chain.__cause__ or chain.__context__
-    assert error.sentence.endswith(".")
-    assert "\n" not in error.sentence
+    assert sentence(error).endswith(".")
+    assert "\n" not in sentence(error)

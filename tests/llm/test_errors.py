@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from llamora.llm.client import ModelClient
+from llamora.messages import sentence
 from tests.llm.asking import KEY, QUICK, SECRET, assert_discreet, say
 from tests.scripted_model import Reply, ScriptedModel
 
@@ -42,8 +43,8 @@ async def test_a_status_becomes_a_sentence(status: int, body: str, kind: str, wo
     assert text == ""
     assert error is not None
     assert error.kind == kind
-    assert word in error.sentence
-    assert "PRIVATE" not in error.sentence
+    assert word in sentence(error)
+    assert "PRIVATE" not in sentence(error)
     assert_discreet(error)
     assert len(model.chat_requests) == 1  # never asked twice
 
@@ -77,7 +78,7 @@ async def test_a_failing_stream_becomes_a_sentence(
         text, error = await say(client)
         assert text == kept
         assert error is not None
-        assert error.kind == kind, error.sentence
+        assert error.kind == kind, sentence(error)
         assert_discreet(error)
         [chat] = model.chat_requests
         await asyncio.wait_for(chat.ended.wait(), 60)  # the server's slot is free
@@ -99,7 +100,7 @@ async def test_nobody_listens() -> None:
     assert text == ""
     assert error is not None
     assert error.kind == "unreachable"
-    assert f"127.0.0.1:{port}" in error.sentence
+    assert f"127.0.0.1:{port}" in sentence(error)
     assert_discreet(error)
     await client.close()
 
@@ -109,8 +110,8 @@ async def test_a_name_nobody_knows() -> None:
     _, error = await say(client)
     assert error is not None
     assert error.kind == "unreachable"
-    assert "name" in error.sentence
-    assert "hidden" not in error.sentence
+    assert "name" in sentence(error)
+    assert "hidden" not in sentence(error)
     assert_discreet(error)
     await client.close()
 
@@ -122,7 +123,7 @@ async def test_a_certificate_nobody_vouches_for(tmp_path: Path) -> None:
         await client.close()
     assert error is not None
     assert error.kind == "unreachable"
-    assert "certificate" in error.sentence
+    assert "certificate" in sentence(error)
     assert model.requests == []
     assert_discreet(error)
 

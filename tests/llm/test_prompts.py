@@ -28,8 +28,9 @@ async def test_a_folder_overrides_templates(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{{ nothing_of_the_kind }}", "{% if %}", "{{ 1 / 0 }}"])
 def test_a_broken_override_is_named_at_start(tmp_path: Path, text: str) -> None:
     (tmp_path / "reply.user.j2").write_text(text)
-    with pytest.raises(PromptTemplateError, match=r"reply\.user\.j2"):
+    with pytest.raises(PromptTemplateError, match=r"^template_unusable$") as caught:
         PromptBuilder(SMALL_CONTEXT, tmp_path)
+    assert caught.value.params["name"] == "reply.user.j2"
 
 
 async def test_an_empty_thread_is_refused() -> None:

@@ -63,12 +63,13 @@ async def test_every_pragma_is_in_force_on_every_connection(path: Path) -> None:
 
 def test_a_pragma_that_is_not_in_force_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A database in memory cannot have a write-ahead log.
-    with pytest.raises(StorageError, match=r"does not honour journal_mode=wal; refusing to go on\."):
+    with pytest.raises(StorageError, match=r"^pragma_refused$"):
         connect(Path(":memory:"))
     for name in PRAGMAS.keys() - {"journal_mode"}:
         monkeypatch.setattr(connection, "PRAGMAS", {**PRAGMAS, name: -7})
-        with pytest.raises(StorageError, match=name):
+        with pytest.raises(StorageError, match=r"^pragma_refused$") as caught:
             connect(path)
+        assert caught.value.params == {"name": name, "value": -7}
 
 
 async def test_there_is_one_writer_and_readers_cannot_write(db: LocalDB, keys: Keyring) -> None:
@@ -77,7 +78,7 @@ async def test_there_is_one_writer_and_readers_cannot_write(db: LocalDB, keys: K
     assert list(await writer.execute_fetchall("PRAGMA query_only")) == [(0,)]
     assert len(readers) == 2
     for _ in range(2 * len(readers)):  # they take turns
-        with pytest.raises(StorageError, match=r"could not be written"):
+        with pytest.raises(StorageError, match=r"^journal_unwritable$"):
             await db._connections.fetch("DELETE FROM entries")
     assert await count(db, keys) == 1
 
@@ -109,7 +110,7 @@ async def test_an_exception_undoes_the_whole_transaction(db: LocalDB, keys: Keyr
 async def test_a_refused_statement_undoes_the_whole_transaction(db: LocalDB, keys: Keyring) -> None:
     first = entry("first")
     await db.entries.add(keys, first)
-    with pytest.raises(StorageError, match="refused the change"):
+    with pytest.raises(StorageError, match=r"^entry_exists$"):
         await db.entries.add(keys, entry("second"), first)
     assert [e.text for e in await db.entries.list_day(keys, DAY)] == ["first"]
 
@@ -158,7 +159,7 @@ async def test_a_closed_store_says_so(path: Path) -> None:
     await store.close()
     await store.close()
     for work in (store.entries.add(keys, entry()), store.entries.list_day(keys, DAY), store.checkpoint()):
-        with pytest.raises(StorageError, match="not open"):
+        with pytest.raises(StorageError, match=r"^journal_closed$"):
             await work
 
 
@@ -263,7 +264,7 @@ async def test_a_killed_writer_leaves_the_lock(path: Path, db: LocalDB, keys: Ke
 
 def test_a_second_server_is_refused(path: Path) -> None:
     first = InstanceLock(path)
-    with pytest.raises(StorageError, match=r"^Another Llamora server already uses .*\. Stop it first\.$"):
+    with pytest.raises(StorageError, match=r"^server_running$"):
         InstanceLock(path)
     first.release()
     InstanceLock(path).release()
@@ -273,13 +274,12 @@ async def test_a_lock_that_cannot_be_had_is_a_sentence(path: Path, db: LocalDB, 
     lock = path.with_name(path.name + ".write-lock")
     lock.unlink(missing_ok=True)
     lock.mkdir()
-    with pytest.raises(
-        StorageError, match=r"^The lock beside the journal’s file could not be written: is a directory\."
-    ):
+    with pytest.raises(StorageError, match=r"^lock_unwritable$") as caught:
         await db.entries.add(keys, entry("not kept"))
-    with pytest.raises(StorageError, match=r"^The lock beside"):
+    assert caught.value.params == {"reason": "is a directory"}
+    with pytest.raises(StorageError, match=r"^lock_unwritable$"):
         run_db_migrations(path, resource("migrations"))
-    with pytest.raises(StorageError, match=r"^The lock beside"), write_transaction(path):
+    with pytest.raises(StorageError, match=r"^lock_unwritable$"), write_transaction(path):
         pass
     lock.rmdir()
     await db.entries.add(keys, entry("kept"))
@@ -294,7 +294,7 @@ async def test_a_file_that_may_not_grow(db: LocalDB, keys: Keyring, raw: Raw) ->
     writer = db._connections._connections[0]
     pages = next(iter(await writer.execute_fetchall("PRAGMA page_count")))[0]
     await writer.execute_fetchall(f"PRAGMA max_page_count={pages}")
-    with pytest.raises(DiskFull, match=r"^The disk is full\. Nothing was lost: make some room and try again\.$"):
+    with pytest.raises(DiskFull, match=r"^disk_full$"):
         await db.entries.add(keys, *(entry("x" * 10_000) for _ in range(20)))
     assert [e.text for e in await db.entries.list_day(keys, DAY)] == ["first"]
     await writer.execute_fetchall(f"PRAGMA max_page_count={pages + 1000}")
@@ -376,7 +376,7 @@ async def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
-    with pytest.raises(StorageError, match=r"^The data folder .*file cannot be used: .*\.$"):
+    with pytest.raises(StorageError, match=r"^data_folder_unusable$"):
         InstanceLock(tmp_path / "file" / "llamora.sqlite3")
 
 
@@ -384,9 +384,9 @@ async def test_what_is_no_database_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "llamora.sqlite3"
     path.write_bytes(b"a shopping list, and not a database at all" * 100)
     before = path.read_bytes()
-    with pytest.raises(StorageError, match="damaged"):
+    with pytest.raises(StorageError, match=r"^journal_damaged$"):
         run_db_migrations(path, resource("migrations"))
-    with pytest.raises(StorageError, match="damaged"):
+    with pytest.raises(StorageError, match=r"^journal_damaged$"):
         await LocalDB.open(path)
     assert path.read_bytes() == before
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamora.errors import Notice
 from llamora.persistence import LocalDB
 from llamora.persistence.connection import NotFound, StaleRevision, StorageError
 from llamora.persistence.entries import Entry
@@ -42,7 +43,7 @@ ENTRIES = st.builds(
     edited=st.none() | INSTANTS,
     deleted=st.none() | INSTANTS,
     model=ANY_TEXT,
-    note=ANY_TEXT,
+    note=st.none() | st.builds(Notice, ANY_TEXT, st.dictionaries(ANY_TEXT, ANY_TEXT | st.integers(), max_size=3)),
     sources=st.lists(IDS, max_size=3).map(tuple),
     boot=st.text("0123456789abcdef", max_size=16),
 )

@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamora.errors import Notice
+from llamora.messages import MESSAGES
 from llamora.search.query import MAX_QUERY, Query, filter_chips, parse_query, query_from_text, relax_query
 
 TODAY = date(2026, 11, 20)
@@ -33,7 +35,7 @@ PIECES = st.sampled_from(
 def test_the_parser_never_raises_and_says_what_it_read(text: str, today: date, typing: bool) -> None:
     query = parse_query(text, today, typing)
     for each in (query, relax_query(query)):
-        assert each.hint == "" or each.hint.endswith(".")
+        assert all(MESSAGES[hint.code].format_map(hint.params).endswith(".") for hint in each.hints)
         assert len(each.words) <= 64
     for part, rest in filter_chips(text, today):
         # To take a chip off makes a query of less, and one that is no error either.
@@ -42,7 +44,7 @@ def test_the_parser_never_raises_and_says_what_it_read(text: str, today: date, t
         parse_query(rest, today)
     if query.after and query.before and query.after > query.before:
         assert query.is_impossible
-        assert query.hint
+        assert query.hints
 
 
 def test_words_phrases_and_exclusions() -> None:
@@ -50,7 +52,7 @@ def test_words_phrases_and_exclusions() -> None:
     assert query.words == ("garden", "rose*")
     assert query.phrases == ("the old oak",)
     assert query.excluded == ("rain", "two words")
-    assert query.hint == ""
+    assert query.hints == ()
 
 
 def test_the_words_of_a_question_are_pruned_but_never_all() -> None:
@@ -88,7 +90,7 @@ def test_the_words_of_a_question_are_pruned_but_never_all() -> None:
 def test_times(text: str, after: date | None, before: date | None) -> None:
     query = parsed(text)
     assert (query.after, query.before) == (after, before)
-    assert query.hint == ""
+    assert query.hints == ()
 
 
 def test_who_wrote_it() -> None:
@@ -126,14 +128,14 @@ def test_plain_times_filter_alone_and_weigh_beside_words() -> None:
 def test_what_is_not_understood_is_searched_with_a_hint(text: str) -> None:
     query = parsed(text)
     assert query.words
-    assert query.hint.endswith(".")
+    assert query.hints
     assert (query.after, query.before, query.role, query.tags) == (None, None, None, ())
 
 
 @pytest.mark.parametrize("text", ["heron in:20", "heron by:", "heron in:", 'heron "the', "heron on:tomo"])
 def test_nothing_is_complained_of_while_it_is_typed(text: str) -> None:
     query = parse_query(text, TODAY, is_typing=True)
-    assert query.hint == ""
+    assert query.hints == ()
     assert query.words[0].startswith("heron")
     assert len(query.words) <= 1 or text.endswith("the")
 
@@ -141,18 +143,18 @@ def test_nothing_is_complained_of_while_it_is_typed(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("in:march in:april tea", "No day is in all of “in:march”, “in:april”."),
-        ("in:2024 last march", "No day is in all of “in:2024”, “last march”."),
-        ("by:me by:reply tea", "Nothing is by you and a reply at once."),
-        ("by:me -by:me tea", "Nothing is by you and a reply at once."),
-        ('"walrus" -walrus', "“walrus” is asked for and left out at once."),
-        ('"the old walrus" -"Old walrus"', "“Old walrus” is asked for and left out at once."),
+        ("in:march in:april tea", Notice("query_no_day", {"times": "“in:march”, “in:april”"})),
+        ("in:2024 last march", Notice("query_no_day", {"times": "“in:2024”, “last march”"})),
+        ("by:me by:reply tea", Notice("query_two_authors")),
+        ("by:me -by:me tea", Notice("query_two_authors")),
+        ('"walrus" -walrus', Notice("query_contradiction", {"unwanted": "walrus"})),
+        ('"the old walrus" -"Old walrus"', Notice("query_contradiction", {"unwanted": "Old walrus"})),
     ],
 )
-def test_what_contradicts_itself_is_said(text: str, hint: str) -> None:
+def test_what_contradicts_itself_is_said(text: str, hint: Notice) -> None:
     query = parsed(text)
     assert query.is_impossible
-    assert query.hint == hint
+    assert query.hints == (hint,)
     assert len(filter_chips(text, TODAY)) == (1 if "last march" in text else 2)
 
 
@@ -175,7 +177,7 @@ def test_relaxed_phrases_are_words() -> None:
     query = relax_query(parsed('tea "the green cup"'))
     assert query.phrases == ()
     assert query.words == ("tea", "green", "cup")
-    assert query.hint
+    assert query.hints == (Notice("query_phrases_relaxed"),)
 
 
 def test_a_question_is_asked_of_its_days_in_english_and_in_german() -> None:

@@ -388,8 +388,8 @@ async def test_an_unknown_phrase_is_searched_as_words_with_a_hint(desk: Desk) ->
     await desk.wait_ready()
     results = await desk.search('"burnt bread"')
     assert [hit.entry_id for hit in results.hits] == [entry.id]
-    assert results.hint
-    assert (await desk.search('"bread was burnt"')).hint == ""
+    assert results.hints
+    assert (await desk.search('"bread was burnt"')).hints == ()
 
 
 async def test_empty_and_very_long_entries(desk: Desk) -> None:

@@ -70,8 +70,8 @@ class Receipt:
     `left` whether text left this machine. `prompt` is the version of the prompts. Tokens are counted by the server's
     tokenizer, or estimated when not `counted`. `quoted` are its quotations that stand in the prompt letter by letter.
     `first_ms` are milliseconds from the request to the model to its first word; -1 when none came. `beside` are the
-    other entries of the page whose
-    words were in the prompt; `erased` counts what the reply had to do with and was erased since.
+    other entries of the page whose words were in the prompt; `erased` counts what the reply had to do with and was
+    erased since.
     """
 
     model: str

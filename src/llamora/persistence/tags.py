@@ -405,7 +405,10 @@ async def _existing_links(tx: Transaction, keys: Keyring, links: Collection[Entr
         for start in range(0, len(values), BATCH_SIZE):
             batch = values[start : start + BATCH_SIZE]
             placeholders = ",".join("?" * len(batch))
-            query = f"SELECT tag, entry_id FROM entry_tags WHERE user_id=? AND {group_column}=? AND {value_column} IN ({placeholders})"
+            query = (
+                f"SELECT tag, entry_id FROM entry_tags WHERE user_id=? AND {group_column}=?"
+                f" AND {value_column} IN ({placeholders})"
+            )
             stored_links |= {(row[0], row[1]) for row in await tx.fetch(query, (keys.user_id, group_id, *batch))}
     return frozenset(stored_links)
 
