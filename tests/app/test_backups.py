@@ -103,7 +103,7 @@ async def test_a_folder_that_cannot_be_used_keeps_nobody_out(start: Start, tmp_p
     assert (await app.anonymous().sign_in()).status == 303
     alice = await app.visitor()
     answer = await alice.post("/you/backup", {"passphrase": PASSPHRASE})
-    assert answer.status == 507
+    assert answer.status == 503
     assert "cannot be used" in answer.error_sentence or "cannot be used" in answer.visible_text
     with pytest.raises(StorageError):
         await app.services.backups.create(app.keys())

@@ -201,7 +201,7 @@ async def test_what_the_model_wrote_is_not_edited(start: Start, model: ScriptedM
     alice = await app.visitor()
     _, reply, _ = await thread(app, alice, model)
     form = await alice.get(f"/e/{reply}/edit")
-    assert (form.status, form.error_sentence) == (404, "What the model wrote stays as it wrote it.")
+    assert (form.status, form.error_sentence) == (404, "What the model wrote stays as it wrote it; delete it instead.")
     refused = await alice.post(f"/e/{reply}", {"text": "Put into its mouth", "revision": await revision(app, reply)})
     assert refused.status == 422
     assert await text_of(app, reply) == "A word about the kingfisher."

@@ -11,7 +11,7 @@ import pytest
 from llamora.errors import Notice
 from llamora.llm.embedded import EmbeddedServer
 from llamora.llm.model import BUILT_IN
-from llamora.persistence.entries import Entry
+from llamora.persistence.entries import BUILT_IN_MODEL, Entry
 from llamora.settings import LlmSettings
 from llamora.vault.keys import Keyring
 from tests.app.conftest import PageResponse, RunningApp, Start, Visitor, settings_for_model
@@ -304,7 +304,7 @@ async def test_the_packaged_model_answers_who_chose_it(start: Start) -> None:
     stored = await app.services.journal.get(app.keys(), bytes.fromhex(reply))
     assert stored.text
     assert stored.receipt is not None
-    assert (stored.receipt.model, stored.receipt.endpoint) == ("small built-in model", "")
+    assert (stored.receipt.model, stored.receipt.endpoint) == (BUILT_IN_MODEL, "")
     assert "Keep and ask" in (await alice.get(f"/r/{reply}/events")).text
 
 

