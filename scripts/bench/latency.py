@@ -69,9 +69,11 @@ class TimestampedChunks(list[str]):
 class TimedModel(ScriptedModel):
     """A scripted model that notes when it sent what."""
 
-    async def _chat(self, chat: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        chat.sent = TimestampedChunks()
-        return await super()._respond_to_chat(chat, reader, writer)
+    async def _respond_to_chat(
+        self, request: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        request.sent = TimestampedChunks()
+        return await super()._respond_to_chat(request, reader, writer)
 
 
 def print_progress(text: str) -> None:

@@ -46,10 +46,12 @@ class TimedModel(ScriptedModel):
         super().__init__()
         self.received_at: list[float] = []
 
-    async def _chat(self, chat: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _respond_to_chat(
+        self, request: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
         self.received_at.append(time.monotonic())
-        chat.sent = TimestampedChunks()
-        return await super()._respond_to_chat(chat, reader, writer)
+        request.sent = TimestampedChunks()
+        return await super()._respond_to_chat(request, reader, writer)
 
 
 def quantiles(seconds: list[float]) -> dict[str, float]:

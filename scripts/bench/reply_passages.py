@@ -93,12 +93,14 @@ class CitingModel(ScriptedModel):
         self.passages: dict[int, str] = {}
         self.reply_text = ""
 
-    async def _chat(self, chat: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        self.passages = passages_in(chat)
+    async def _respond_to_chat(
+        self, request: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        self.passages = passages_in(request)
         self.reply_text = self._honest_reply() if self.is_honest else self._dishonest_reply()
         pieces = [self.reply_text[at : at + 7] for at in range(0, len(self.reply_text), 7)]
         self.script(Reply(pieces or ["Nothing."]))
-        return await super()._respond_to_chat(chat, reader, writer)
+        return await super()._respond_to_chat(request, reader, writer)
 
     def _honest_reply(self) -> str:
         lines = [f"On that day you wrote “{self._quotation(n)}”.[{n}]" for n in self.passages]

@@ -151,7 +151,8 @@ async def render_template(template: str, status: int = 200, **context: object) -
     session, profile, services = security.get_session(), await _profile_or_default(), get_services()
     if "model" not in context:
         context["model"] = await model_view(services.model, name=profile.endpoint, is_disabled=not profile.replies)
-    html = render_to_string(
+    html = await services.renderer.run(
+        render_to_string,
         template,
         user=session.user if session else None,
         idle=services.accounts.idle_seconds(session) if session else 0,

@@ -1,6 +1,5 @@
 """What templates are given: entries and the model as a page shows them."""
 
-import asyncio
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from llamora.app import i18n
 from llamora.app.i18n import gettext as _
 from llamora.app.i18n import ngettext
 from llamora.app.markdown import has_tasks, render_reply, render_with_tags, split_into_parts
+from llamora.app.rendering import EntryCache
 from llamora.app.services.container import get_services
 from llamora.journal.citations import cited, redact_erased
 from llamora.journal.entries import Thread
@@ -139,10 +139,10 @@ class ModelView:
 
 
 NOTHING_HIDDEN: Mapping[bytes, str] = MappingProxyType({})
-LONG_TEXT_CHARACTERS = 2_000  # characters; the worst text of that length takes some 30 ms
 
 
 async def entry_view(
+    keys: Keyring,
     entry: Entry,
     root: bytes,
     hidden: Mapping[bytes, str] = NOTHING_HIDDEN,
@@ -150,18 +150,18 @@ async def entry_view(
     *,
     part: int = 1,
 ) -> EntryView:
-    """One message of the thread that begins with `root`; a reply shows nothing of the `hidden` entries and texts.
+    """Build one message of the thread that begins with `root`, on the thread that renders.
 
-    A long text is rendered on a thread: nobody else waits for it. Of a very long one only a `part` is, or with 0 all of
-    it. Raises NotFound for a part that it does not have.
+    A reply shows nothing of the `hidden` entries and texts. Of a very long text only a `part` is shown, or all of it
+    for 0. Raises NotFound for a part that it does not have.
     """
-    if len(entry.text) > LONG_TEXT_CHARACTERS:
-        return await asyncio.to_thread(_entry_view, entry, root, hidden, tags, part)
-    return _entry_view(entry, root, hidden, tags, part)
+    renderer = get_services().renderer
+    cache = renderer.cache_for(keys)
+    return await renderer.run(_entry_view, cache, entry, root, hidden, tags, part)
 
 
 def _entry_view(
-    entry: Entry, root: bytes, hidden: Mapping[bytes, str], tags: TagsOfEntry | None, part: int
+    cache: EntryCache, entry: Entry, root: bytes, hidden: Mapping[bytes, str], tags: TagsOfEntry | None, part: int
 ) -> EntryView:
     original_receipt = entry.receipt
     if entry.role == "reply":
@@ -186,19 +186,28 @@ def _entry_view(
         preferred=entry.preferred,
     )
     if entry.role == "reply":
-        _fill_reply(view, entry, original_receipt)
+        _fill_reply(cache, view, entry, original_receipt)
     else:
         tags = tags or TagsOfEntry()
         view.tags, view.tags_fingerprint = tags.tags, tags_fingerprint(tags.tags)
-        parts = split_into_parts(entry.text) if part else [entry.text]
-        view.part, view.part_count = part or 1, len(parts)
-        if view.part > view.part_count:
-            raise NotFound("entry_part_not_found")
-        # A form holds all boxes of a text or none: those it lacks would lose their ticks.
-        view.has_checkboxes = view.part_count == 1 and view.state != "unreadable" and has_tasks(entry.text)
-        paths = {key: tag_path(trace) for key, trace in tags.ids_by_key.items()}
-        view.html = render_with_tags(parts[view.part - 1], paths, interactive=view.has_checkboxes)
+        paths = {key: tag_path(tag_id) for key, tag_id in tags.ids_by_key.items()}
+        key = (entry.id, entry.text, entry.state, part, *paths.items())
+        view.html, view.part_count, view.has_checkboxes = cache.get(
+            key, lambda: _render_own(entry, paths, part), lambda rendered: len(rendered[0]) + len(entry.text)
+        )
+        view.part = part or 1
     return view
+
+
+def _render_own(entry: Entry, paths: Mapping[str, str], part: int) -> tuple[Markup, int, bool]:
+    """Return a part of a user's text as HTML, of how many it is one, and whether its boxes can be ticked."""
+    parts = split_into_parts(entry.text) if part else [entry.text]
+    if part > len(parts):
+        raise NotFound("entry_part_not_found")
+    # A form holds all boxes of a text or none: those it lacks would lose their ticks.
+    has_checkboxes = len(parts) == 1 and entry.state != "unreadable" and has_tasks(entry.text)
+    html = render_with_tags(parts[max(part, 1) - 1], paths, interactive=has_checkboxes)
+    return html, len(parts), has_checkboxes
 
 
 async def part_view(keys: Keyring, entry_id: bytes, part: int) -> EntryView:
@@ -206,7 +215,7 @@ async def part_view(keys: Keyring, entry_id: bytes, part: int) -> EntryView:
     journal = get_services().journal
     entry = await journal.get(keys, entry_id)
     tags_by_entry = await journal.tags.entry_tags(keys, {entry.id: entry.text})
-    return await entry_view(entry, entry.id, tags=tags_by_entry.get(entry.id), part=part)
+    return await entry_view(keys, entry, entry.id, tags=tags_by_entry.get(entry.id), part=part)
 
 
 def tags_fingerprint(tags: Iterable[Tag]) -> str:
@@ -258,7 +267,7 @@ def _describe_cut(summary: StoredSummary) -> str:
     return " ".join(filter(None, (describe_omitted(summary.omitted), limit)))
 
 
-def _fill_reply(view: EntryView, entry: Entry, original_receipt: Receipt | None) -> None:
+def _fill_reply(cache: EntryCache, view: EntryView, entry: Entry, original_receipt: Receipt | None) -> None:
     passages = entry.receipt.passages if entry.receipt else ()
     paths = {p.number: f"/d/{p.day}#e-{p.entry_id.hex()}" for p in passages}
     cited_numbers = set(cited(entry.text))
@@ -268,7 +277,12 @@ def _fill_reply(view: EntryView, entry: Entry, original_receipt: Receipt | None)
     ]
     growing = entry.state == "streaming"
     marked = marks(entry.text, entry.receipt.quoted if entry.receipt else (), growing=growing)
-    view.html = render_reply(entry.text, paths, marked)
+    key = (entry.id, entry.text, tuple(marked), *paths.items(), i18n.current_language().code)
+    view.html = (
+        render_reply(entry.text, paths, marked)
+        if growing
+        else cache.get(key, lambda: render_reply(entry.text, paths, marked), lambda html: len(html) + len(entry.text))
+    )
     if growing:
         view.waiting_message = i18n.describe(get_services().replies.waiting_message(entry.id))
     elif entry.receipt is not None:
@@ -323,12 +337,14 @@ async def page_views(
     tags_by_entry = await services.journal.tags.entry_tags(keys, {entry.id: entry.text for entry in user_entries})
     views: list[EntryView] = []
     for thread in threads:
-        view = await entry_view(thread.root, thread.root.id, tags=tags_by_entry.get(thread.root.id), part=part)
+        view = await entry_view(keys, thread.root, thread.root.id, tags=tags_by_entry.get(thread.root.id), part=part)
         for entry in thread.descendants:
             if with_replies or entry.role == "me":
                 current_entry = await services.replies.reconcile(keys, entry)
                 view.thread.append(
-                    await entry_view(current_entry, thread.root.id, hidden, tags_by_entry.get(entry.id), part=part)
+                    await entry_view(
+                        keys, current_entry, thread.root.id, hidden, tags_by_entry.get(entry.id), part=part
+                    )
                 )
         _count_replies(view)
         views.append(view)

@@ -78,7 +78,7 @@ async def create_entry(day_text: str) -> Response:
     if not is_fragment():
         return redirect_303(f"/d/{entry.day}#e-{entry.id.hex()}")
     tags_by_entry = await get_services().journal.tags.entry_tags(keys, {entry.id: entry.text})
-    view = await entry_view(entry, entry.id, tags=tags_by_entry.get(entry.id))
+    view = await entry_view(keys, entry, entry.id, tags=tags_by_entry.get(entry.id))
     return await render_template(
         "components/entry_saved.html", entry=view, suggest_on_load=(await get_profile()).suggestions
     )

@@ -189,7 +189,7 @@ async def add_answer(entry_hex: str) -> Response:
     if await field("ask") and not await replies_disabled():
         try:
             reply = await services.replies.ask(keys, saved.id, profile.zone, await today(), endpoint=profile.endpoint)
-            messages.append(await entry_view(reply, bytes.fromhex(view.root)))
+            messages.append(await entry_view(keys, reply, bytes.fromhex(view.root)))
         except (ModelError, EntryError, StorageError) as error:
             problem = describe(error)  # the answer is kept all the same
     if not is_fragment():

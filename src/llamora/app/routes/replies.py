@@ -49,6 +49,7 @@ RENDER_INTERVAL_SECONDS = 0.08  # between two pictures of a growing reply; a per
 async def ask_for_reply(entry_hex: str) -> Response:
     """Ask the model for a reply to an entry, or for another one; without a model, show what is near to the entry."""
     entry_id = parse_entry_id(entry_hex)
+    keys = security.require_session().keys
     await require_replies_enabled()
     if get_services().model.unavailable_reason((await get_profile()).endpoint):
         return await related_page(entry_hex, unanswered=True)
@@ -60,10 +61,8 @@ async def ask_for_reply(entry_hex: str) -> Response:
         return redirect_303(f"/d/{reply.day}#e-{reply.id.hex()}")
     # What is growing is shown by itself: its page is not read again while the model waits to be asked.
     if reply.state == "streaming":
-        return await render_template("components/reply.html", entry=await entry_view(reply, reply.id))
-    return await render_template(
-        "components/reply.html", entry=await message_view(security.require_session().keys, reply.id)
-    )
+        return await render_template("components/reply.html", entry=await entry_view(keys, reply, reply.id))
+    return await render_template("components/reply.html", entry=await message_view(keys, reply.id))
 
 
 @blueprint.get("/d/<day_text>/whole")
@@ -290,9 +289,10 @@ async def _stream_reply(reply_id: bytes) -> AsyncGenerator[bytes]:
             if pause > 0:
                 await asyncio.sleep(pause)
             last_render = time.monotonic()
-            yield format_event((await entry_view(reply, reply.id)).html, event_id=str(len(reply.text)))
+            yield format_event((await entry_view(keys, reply, reply.id)).html, event_id=str(len(reply.text)))
     view = await message_view(keys, reply_id)
     view.is_collapsed = False  # who watched it come reads on, also where another one is preferred
     model = await model_view(services.model, name=(await get_profile()).endpoint, is_disabled=await replies_disabled())
-    yield format_event(render_to_string("components/reply_done.html", entry=view, model=model))
+    html = await services.renderer.run(render_to_string, "components/reply_done.html", entry=view, model=model)
+    yield format_event(html)
     yield format_event("", name="done")

@@ -87,12 +87,13 @@ async def _find_deleted(entry_hex: str) -> tuple[Entry, DeletedEntry]:
 
 async def _excerpt_view(entry: Entry) -> EntryView:
     """A deleted entry by its opening, enough to know it again; of a reply, without what its page would hide."""
-    hidden = await get_services().journal.find_hidden_sources(security.require_session().keys, [entry])
+    keys = security.require_session().keys
+    hidden = await get_services().journal.find_hidden_sources(keys, [entry])
     entry = redact_erased(entry, hidden, filter(None, hidden.values())) or entry
     text = entry.text
     if len(text) > EXCERPT_CHARACTERS:
         text = text[:EXCERPT_CHARACTERS].rsplit(None, 1)[0] + " …"
-    return await entry_view(replace(entry, text=text), entry.id if entry.parent_id is None else b"")
+    return await entry_view(keys, replace(entry, text=text), entry.id if entry.parent_id is None else b"")
 
 
 def _describe_others(item: DeletedEntry) -> str:

@@ -10,6 +10,7 @@ from typing import cast
 
 from quart import current_app
 
+from llamora.app.rendering import Renderer
 from llamora.app.streams import ChangeSignal
 from llamora.journal.accounts import Accounts, Throttle
 from llamora.journal.backups import Backups
@@ -74,6 +75,7 @@ class AppServices:
     summaries: Summaries
     openings: Openings
     suggestions: Suggestions
+    renderer: Renderer
     throttle: Throttle = field(default_factory=Throttle)
     changes: ChangeSignal = field(default_factory=ChangeSignal)
     """Beats within NOTICE_SECONDS of anything that was committed, here or by another worker."""
@@ -102,11 +104,13 @@ class AppServices:
         replies = Replies(db, journal, search, model, prompts, llm, f"{run_id}.{worker_number}", queue, is_live_worker)
         summaries = Summaries(db, journal, model, prompts, replies.queue)
         rotation = Rotation(db)
+        renderer = Renderer()
 
         def lock_user(user_id: bytes) -> None:
             search.lock(user_id)
             rotation.lock(user_id)
             journal.tags.lock(user_id)
+            renderer.lock(user_id)
 
         return cls(
             settings=settings,
@@ -124,6 +128,7 @@ class AppServices:
             summaries=summaries,
             openings=Openings(db, journal, summaries),
             suggestions=Suggestions(db, journal, search, model, prompts, replies.queue),
+            renderer=renderer,
         )
 
 
@@ -181,6 +186,7 @@ class AppLifecycle:
         await _stop_in_time(s.embedder.close(), "embedding")
         await _stop_in_time(s.model.stop(), "model")
         s.accounts.close()
+        s.renderer.close()
         if s.is_standalone:
             await _stop_in_time(s.db.sessions.clear(), "sessions")
         await _stop_in_time(s.db.close(), "store")
@@ -191,6 +197,7 @@ class AppLifecycle:
         for user_id in s.search.unlocked_user_ids():
             if not s.accounts.is_signed_in(user_id):
                 s.search.lock(user_id)
+                s.renderer.lock(user_id)
 
     async def _sweep(self) -> None:
         while True:

@@ -1,0 +1,68 @@
+"""Rendering: off the event loop, once for each text, and forgotten at a lock."""
+
+import threading
+
+import pytest
+
+from llamora.app import views
+from tests.app.conftest import RunningApp
+
+DAY = "/d/2026-11-20"
+
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Collect the texts that are rendered; none may be on the thread of the event loop."""
+    texts: list[str] = []
+    real = views.render_with_tags
+
+    def render(text: str, *args: object, **kwargs: object) -> object:
+        assert threading.current_thread() is not threading.main_thread()
+        texts.append(text)
+        return real(text, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(views, "render_with_tags", render)
+    return texts
+
+
+async def test_a_text_is_rendered_once_until_it_changes(app: RunningApp, rendered: list[str]) -> None:
+    alice = await app.visitor()
+    entry = await alice.write("*First* words.", "2026-11-20")
+    await alice.write("Others.", "2026-11-20")
+    rendered.clear()
+    for _ in range(2):
+        assert "<em>First</em> words." in (await alice.get(DAY)).text
+    assert rendered == []  # both were rendered when they were saved
+    await alice.post(f"/e/{entry}", {"text": "*Second* words.", "revision": "1"})
+    assert "<em>Second</em> words." in (await alice.get(DAY)).text
+    assert rendered == ["*Second* words."]
+
+
+async def test_nothing_rendered_outlives_a_lock(app: RunningApp, rendered: list[str]) -> None:
+    alice = await app.visitor()
+    await alice.write("Words.", "2026-11-20")
+    await alice.post("/sign-out", {})
+    assert app.services.renderer._caches == {}
+    rendered.clear()
+    await alice.sign_in()
+    assert "Words." in (await alice.get(DAY)).visible_text
+    assert rendered == ["Words."]
+
+
+async def test_one_user_never_gets_what_was_rendered_for_another(app: RunningApp, rendered: list[str]) -> None:
+    alice, bob = await app.visitor(), await app.visitor("Bob")
+    for visitor in (alice, bob):
+        await visitor.write("The same #words.", "2026-11-20")
+    paths = [
+        set(part for part in (await v.get(DAY)).text.split('"') if part.startswith("/traces/")) for v in (alice, bob)
+    ]
+    assert not (paths[0] - {"/traces"}) & (paths[1] - {"/traces"})
+
+
+async def test_the_excerpt_of_a_deleted_entry_is_not_taken_for_the_entry(app: RunningApp, rendered: list[str]) -> None:
+    alice = await app.visitor()
+    entry = await alice.write("word " * 500 + "end", "2026-11-20")
+    await alice.post(f"/e/{entry}/delete", {"revision": "1"})
+    assert "…" in (await alice.get("/deleted")).visible_text
+    await alice.post(f"/e/{entry}/restore", {})
+    assert "word end" in (await alice.get(DAY)).visible_text
