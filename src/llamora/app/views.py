@@ -19,6 +19,7 @@ from llamora.app.services.container import get_services
 from llamora.journal.citations import cited, redact_erased
 from llamora.journal.entries import Thread
 from llamora.journal.quotations import marks
+from llamora.journal.reading import model_may_read
 from llamora.journal.summaries import TagSummary
 from llamora.journal.tags import Tag, TagsOfEntry
 from llamora.llm.addresses import is_loopback
@@ -105,11 +106,8 @@ class EntryView:
     """What a reply without a word yet waits for."""
     tags: tuple[Tag, ...] = ()
     tags_fingerprint: str = ""
-
-    @property
-    def is_askable(self) -> bool:
-        """Whether the model may be asked about it."""
-        return self.role == "me" and not self.withheld and self.state != "unreadable"
+    is_askable: bool = False
+    """It is an entry of the page that the model may be asked about."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -338,6 +336,7 @@ async def page_views(
     views: list[EntryView] = []
     for thread in threads:
         view = await entry_view(keys, thread.root, thread.root.id, tags=tags_by_entry.get(thread.root.id), part=part)
+        view.is_askable = thread.root.role == "me" and model_may_read(thread.root, thread.root)
         for entry in thread.descendants:
             if with_replies or entry.role == "me":
                 current_entry = await services.replies.reconcile(keys, entry)

@@ -8,6 +8,7 @@ from llamora.dates import format_time
 from llamora.dates import parse_zone as zone_named
 from llamora.journal.entries import EntryError, Journal, Thread, build_threads
 from llamora.journal.profile import zone_or_utc
+from llamora.journal.reading import find_readable, model_may_read, readable_entries
 from llamora.journal.retrieval import from_search, from_tags
 from llamora.llm.budget import Passage, Turn
 from llamora.llm.client import ModelClient
@@ -125,13 +126,16 @@ class Composer:
 
         From the first such reply on all of them go: the later ones were made with the earlier ones in the prompt.
         """
-        readable_ids = {e.id for e in _readable_entries(page)}
+        page_ids = {e.id for thread in page for e in (thread.root, *thread.descendants)}
+        path_ids = {e.id for e in path}
+        readable_ids = {e.id for e in readable_entries(page)}
         source_ids = {i for e in path if e.role == "reply" for i in _source_ids(e)} - readable_ids
-        sources = await self._db.entries.get_many(keys, list(source_ids))
-        readable_ids |= {e.id for e in sources if e.role == "me" and e.deleted is None and not e.withheld}
+        readable_ids |= (await find_readable(self._db, keys, source_ids)).keys()
         trusted_path: list[Entry] = []
         is_trusted = True
         for entry in path:
+            if entry.parent_id in page_ids - path_ids:  # a message between was taken out
+                is_trusted = False
             if entry.role == "reply":
                 is_trusted = (
                     is_trusted
@@ -172,17 +176,6 @@ def _source_ids(reply: Entry) -> set[bytes]:
     }
 
 
-def _readable_entries(page: list[Thread]) -> list[Entry]:
-    """What the writer wrote on a page that is neither deleted nor kept from the model."""
-    return [
-        entry
-        for thread in page
-        if thread.root.deleted is None and not thread.root.withheld
-        for entry in (thread.root, *thread.descendants)
-        if entry.role == "me" and entry.deleted is None and not entry.withheld
-    ]
-
-
 def _split_page(page: list[Thread], parent_id: bytes, also_answers: Sequence[bytes]) -> tuple[list[Entry], list[Entry]]:
     """What leads to the entry that is asked about (or all that are asked about), and the rest of its page.
 
@@ -191,13 +184,12 @@ def _split_page(page: list[Thread], parent_id: bytes, also_answers: Sequence[byt
     thread = next((t for t in page if parent_id in {e.id for e in (t.root, *t.descendants)}), None)
     if thread is None:
         raise NotFound("entry_not_found")
-    withheld_ids = {e.id for t in page for e in (t.root, *t.descendants) if e.withheld or t.root.withheld}
-    answered_ids = {parent_id, *also_answers} - withheld_ids
-    path = thread.path_to(parent_id)
-    if parent_id in withheld_ids or not path or path[-1].id != parent_id:
+    path = [entry for entry in thread.path_to(parent_id) if model_may_read(entry, thread.root)]
+    if not path or path[-1].id != parent_id:
         return [], []
-    roots = [t.root for t in page if t.root.deleted is None and t.root.role == "me"]
-    rest_of_page = [root for root in roots if root.id not in answered_ids | withheld_ids and root.id != thread.root.id]
+    answered_ids = {parent_id, *also_answers}
+    roots = [t.root for t in page if t.root.role == "me" and model_may_read(t.root, t.root)]
+    rest_of_page = [root for root in roots if root.id not in {*answered_ids, thread.root.id}]
     if also_answers:
         return [root for root in roots if root.id in answered_ids], rest_of_page
-    return [e for e in path if e.id not in withheld_ids], rest_of_page
+    return path, rest_of_page

@@ -3,7 +3,8 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -14,7 +15,7 @@ from llamora.dates import parse_zone as zone_named
 from llamora.errors import Problem
 from llamora.journal.citations import redact_erased
 from llamora.journal.tags import Tags
-from llamora.persistence.connection import AlreadyExists, NotFound, StaleRevision, StorageError
+from llamora.persistence.connection import AlreadyExists, NotFound, StaleRevision, Step, StorageError
 from llamora.persistence.drafts import Draft, FormToken, answer_draft_key, day_draft_key, edit_draft_key
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
@@ -215,11 +216,28 @@ class Journal:
     async def answer(
         self, keys: Keyring, parent_id: bytes, text: str, zone: str, form_token: FormToken | None = None
     ) -> Entry:
-        """Keep an answer to a reply, on the day of the thread. Raises EntryError, NotFound, StorageError."""
-        parent = await self.get(keys, parent_id)
-        return await self._add_entry(
-            keys, parent.day, text, zone, parent_id, answer_draft_key(parent_id), form_token, withheld=parent.withheld
-        )
+        """Keep an answer to a reply, on the day of the thread.
+
+        It is kept from the model where its thread is, also where that came at the same moment.
+        Raises EntryError, NotFound, StorageError.
+        """
+        for _ in range(MAX_RETRIES):
+            parent = await self.get(keys, parent_id)
+            root = (await self.get_thread(keys, parent_id)).root
+            read_at = {entry.id: entry.revision for entry in (parent, root)}
+            with suppress(StaleRevision):
+                return await self._add_entry(
+                    keys,
+                    parent.day,
+                    text,
+                    zone,
+                    parent_id,
+                    answer_draft_key(parent_id),
+                    form_token,
+                    withheld=parent.withheld or root.withheld,
+                    require=[self._db.entries.require_revisions(keys.user_id, read_at)],
+                )
+        raise StaleRevision("This entry is being changed elsewhere. Try again in a moment.")
 
     async def edit(
         self, keys: Keyring, entry_id: bytes, text: str, revision: int, form_token: FormToken | None = None
@@ -271,16 +289,25 @@ class Journal:
         """Keep an entry, and all that hangs on it, from the model; or let the model read them again."""
         for _ in range(MAX_RETRIES):
             entry = await self.get(keys, entry_id)
+            known_ids = (await self._db.entries.revisions_on(keys, [entry.day])).keys()
             descendants = _descendants_of(entry_id, (await self.get_thread(keys, entry_id)).descendants)
+            step = self._require_none_below(keys, entry.day, known_ids, (entry, *descendants))
             try:
                 changed = [replace(e, withheld=withheld) for e in (entry, *descendants) if e.withheld != withheld]
-                stored = await self._db.entries.update_all(keys, changed)
-            except StaleRevision:
-                continue
+                stored = await self._db.entries.update_all(keys, changed, [step])
+            except (StaleRevision, AlreadyExists):
+                continue  # a message came to the thread between
             for other in stored:
                 self._search.put(keys, other)
             return replace(entry, withheld=withheld)
         raise StaleRevision("entry_busy")
+
+    def _require_none_below(
+        self, keys: Keyring, day: date, known_ids: AbstractSet[bytes], entries: Iterable[Entry]
+    ) -> Step:
+        """Return a step: AlreadyExists if one of `entries` was answered since `known_ids` were read."""
+        answered_ids = {entry.id for entry in entries}
+        return self._db.entries.require_no_new(keys, day, known_ids, lambda e: e.parent_id in answered_ids)
 
     async def set_preferred(self, keys: Keyring, reply_id: bytes, *, preferred: bool) -> Entry:
         """Mark one of several replies to the same entry as the one to read; or none."""
@@ -530,6 +557,7 @@ class Journal:
         form_token: FormToken | None,
         *,
         withheld: bool = False,
+        require: Sequence[Step] = (),
     ) -> Entry:
         normalized = self.normalize_text(text)
         at = self.now()
@@ -544,8 +572,10 @@ class Journal:
             parent_id=parent_id,
             withheld=withheld,
         )
-        draft_steps = [self._db.drafts.clearing_draft(keys, draft_key, form_token)] if form_token and draft_key else []
-        steps = [*draft_steps, *self.tags.steps_for_edit(keys, entry.id, "", normalized)]
+        first_steps = list(require)
+        if form_token and draft_key:
+            first_steps.append(self._db.drafts.clearing_draft(keys, draft_key, form_token))
+        steps = [*first_steps, *self.tags.steps_for_edit(keys, entry.id, "", normalized)]
         try:
             await self._db.entries.add(keys, entry, steps=steps)
         except AlreadyExists:
@@ -553,7 +583,7 @@ class Journal:
                 if (stored.text, stored.parent_id, stored.deleted) == (normalized, parent_id, None):
                     return stored  # the same form, sent twice
             entry = replace(entry, id=secrets.token_bytes(16))
-            steps = [*draft_steps, *self.tags.steps_for_edit(keys, entry.id, "", normalized)]
+            steps = [*first_steps, *self.tags.steps_for_edit(keys, entry.id, "", normalized)]
             await self._db.entries.add(keys, entry, steps=steps)
         self._search.put(keys, entry)
         return entry
@@ -568,16 +598,18 @@ class Journal:
             entry = await self._db.entries.get(keys, entry_id)
             if (entry.deleted is not None) == deleted:
                 return [entry]
+            known_ids = (await self._db.entries.revisions_on(keys, [entry.day])).keys()
             descendants = (await self.get_thread(keys, entry_id)).descendants if entry.parent_id is None else ()
             affected = [entry, *(other for other in descendants if other.deleted == entry.deleted)]
+            require = self._require_none_below(keys, entry.day, known_ids, affected if entry.parent_id is None else ())
             deleted_at = utc_now() if deleted else None
             item = DeletedEntry(entry.id, deleted_at, tuple(other.id for other in affected[1:])) if deleted_at else None
             step = self._db.trash.updating(keys, _trash_update(entry.id, item))
             try:
                 changed = [replace(other, deleted=deleted_at) for other in affected]
-                return await self._db.entries.update_all(keys, changed, [step])
-            except StaleRevision:
-                continue  # an edit came between: what is deleted is the entry, whichever its text
+                return await self._db.entries.update_all(keys, changed, [require, step])
+            except (StaleRevision, AlreadyExists):
+                continue  # an edit or an answer came between: the entry is deleted whichever its text
         raise StaleRevision("entry_busy")
 
 

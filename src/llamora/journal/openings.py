@@ -5,7 +5,8 @@ from contextlib import suppress
 from datetime import date, timedelta
 
 from llamora.journal.entries import EntryError, Journal
-from llamora.journal.summaries import PreparedPrompt, Summaries, content_hash, readable_entries
+from llamora.journal.reading import find_readable, readable_entries
+from llamora.journal.summaries import PreparedPrompt, Summaries, content_hash
 from llamora.persistence.connection import StorageError
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
@@ -30,8 +31,8 @@ class Openings:
         stored = await self._db.summaries.get(keys, "opening", day)
         if stored is None or not stored.text:
             return None
-        entries = await self._db.entries.get_many(keys, stored.sources)
-        if stored.content_hash != content_hash([e for e in entries if e.deleted is None and not e.withheld]):
+        entries = await find_readable(self._db, keys, stored.sources)
+        if stored.content_hash != content_hash(list(entries.values())):
             with suppress(StorageError):  # a full disk keeps nobody from reading
                 await self._db.summaries.delete(keys, "opening", day)
             return None

@@ -14,6 +14,7 @@ from llamora.journal.composing import ComposedPrompt, Composer
 from llamora.journal.entries import EntryError, Journal, Thread, build_threads, strip_references
 from llamora.journal.live import READING, LiveReply
 from llamora.journal.profile import parse_profile
+from llamora.journal.reading import keep_readable, model_may_read
 from llamora.llm.budget import MESSAGE_TOKENS
 from llamora.llm.errors import ModelError
 from llamora.llm.model import Model
@@ -107,8 +108,12 @@ class Replies:
             )
             if thread is None:
                 raise NotFound("entry_not_found")
-            if parent.withheld or thread.root.withheld:
+            parent = next(e for e in (thread.root, *thread.descendants) if e.id == parent_id)
+            if not model_may_read(parent, thread.root):
+                await self._journal.get(keys, parent_id)  # raises NotFound for a deleted one
                 raise EntryError("entry_withheld")
+            asked_ids = {parent_id, thread.root.id, *also_answers}
+            asked_revisions = {e.id: e.revision for e in day_entries if e.id in asked_ids}
             for live in list(self._live_replies.values()):
                 is_same = (live.entry.parent_id, live.entry.also_answers) == (parent_id, tuple(also_answers))
                 if (
@@ -132,14 +137,25 @@ class Replies:
                 boot=self._worker_id,
                 also_answers=tuple(also_answers),
             )
-            with suppress(AlreadyExists):  # another worker was asked the same at the same moment, and was first
-                return await self._start(keys, LiveReply(reply, endpoint), page, known_ids, today)
+            # Another worker was asked the same and was first, or what is asked about was changed.
+            with suppress(AlreadyExists, StaleRevision):
+                return await self._start(keys, LiveReply(reply, endpoint), page, known_ids, asked_revisions, today)
         raise StaleRevision("reply_busy")
 
     async def _start(
-        self, keys: Keyring, live: LiveReply, page: list[Thread], known_ids: set[bytes], today: date
+        self,
+        keys: Keyring,
+        live: LiveReply,
+        page: list[Thread],
+        known_ids: set[bytes],
+        asked_revisions: Mapping[bytes, int],
+        today: date,
     ) -> Entry:
-        """Give a reply its record, and start it. Raises AlreadyThere where one like it came since `known` was read."""
+        """Give a reply its record, and start it.
+
+        Raises AlreadyExists where one like it came since `known_ids` were read, and StaleRevision
+        where what it answers is no longer at `asked_revisions`, say since it was hidden.
+        """
         reply = live.entry
         self._live_replies[reply.id], self._keyrings[reply.id] = live, keys
         live.cached_page = page
@@ -154,7 +170,8 @@ class Replies:
         # The prompt is made while the disk is busy; nothing is shown before the reply has its place there.
         live.task = asyncio.create_task(self._generate(keys, live, today), name="reply")
         try:
-            await self._db.entries.add(keys, reply, steps=[require_no_new, mark_unique])
+            require_revisions = self._db.entries.require_revisions(keys.user_id, asked_revisions)
+            await self._db.entries.add(keys, reply, steps=[require_no_new, require_revisions, mark_unique])
         except BaseException:
             live.stored.set_result(False)
             live.task.cancel()
@@ -320,10 +337,10 @@ class Replies:
         live.entry = replace(entry, model=receipt.model, sources=sources, receipt=receipt)
         live.texts_used = {**{p.entry_id: p.text for p in receipt.passages}, **composed.texts_used}
         live.revisions = composed.revisions
+        await live.is_unique.wait()
         if reason := await self._stop_reason(keys, live):  # while the prompt was made
             self._cancel(live, reason)
             await asyncio.sleep(0)  # ends here, before anything is sent
-        await live.is_unique.wait()
         chunks = composed.client.stream(
             prompt.messages,
             max_tokens=composed.max_tokens,
@@ -447,10 +464,9 @@ class Replies:
             return SOURCE_ERASED
         changed_ids = [entry_id for entry_id, revision in revisions.items() if live.revisions.get(entry_id) != revision]
         entries = await self._db.entries.get_many(keys, changed_ids)
-        if any(entry.withheld for entry in entries):
-            return SOURCE_WITHHELD
-        if any(entry.deleted is not None for entry in entries):
-            return SOURCE_DELETED
+        readable = await keep_readable(self._db, keys, entries)
+        if unreadable := [entry for entry in entries if entry.id not in readable]:
+            return SOURCE_DELETED if all(e.deleted is not None for e in unreadable) else SOURCE_WITHHELD
         live.revisions = revisions
         return None
 

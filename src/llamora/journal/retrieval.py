@@ -8,6 +8,7 @@ from datetime import date
 from itertools import zip_longest
 from typing import NamedTuple
 
+from llamora.journal.reading import find_readable
 from llamora.journal.tags import Tags
 from llamora.persistence.entries import UsedPassage
 from llamora.persistence.local_db import LocalDB
@@ -57,13 +58,11 @@ async def from_search(
         keys, question, today=today, excluded_ids=same_page_ids, limit=2 * MAX_PASSAGES, wait_for_build=True
     )
     question_words = content_words(question)
-    entries = {entry.id: entry for entry in await db.entries.get_many(keys, [hit.entry_id for hit in hits])}
+    entries = await find_readable(db, keys, [hit.entry_id for hit in hits])
     candidates: list[Candidate] = []
     for hit in hits:
         entry = entries.get(hit.entry_id)
-        if entry is None or entry.role != "me" or entry.state == "unreadable" or len(candidates) == MAX_PASSAGES:
-            continue
-        if entry.withheld or entry.deleted is not None:
+        if entry is None or len(candidates) == MAX_PASSAGES:
             continue
         passage = excerpt(entry.text, hit.passage, question_words)
         if is_relevant(hit.cosine, question_words, passage):
@@ -93,18 +92,12 @@ async def from_tags(
         for shared in await tags.entries_sharing_tags(keys, answered_ids)
         if shared[2] < day and shared[0] not in excluded_ids
     ][:MAX_TAG_CANDIDATES]
-    entries = {entry.id: entry for entry in await db.entries.get_many(keys, [shared[0] for shared in sharing_entries])}
+    entries = await find_readable(db, keys, [shared[0] for shared in sharing_entries])
     question_words = content_words(text[:MAX_QUESTION_CHARACTERS])
     tagged: list[Candidate] = []
     for entry_id, shared_count, _ in sharing_entries:
         entry = entries.get(entry_id)
-        if (
-            entry is None
-            or entry.role != "me"
-            or entry.withheld
-            or entry.deleted is not None
-            or len(tagged) == MAX_TAG_PASSAGES
-        ):
+        if entry is None or len(tagged) == MAX_TAG_PASSAGES:
             continue
         passage = excerpt(entry.text, -1, question_words)
         tagged.append(

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from llamora.errors import Notice
 from llamora.journal.entries import Journal
+from llamora.journal.reading import find_readable, model_may_read
 from llamora.journal.retrieval import content_words
 from llamora.journal.tags import Tag
 from llamora.llm.budget import Turn
@@ -165,14 +166,8 @@ class Suggestions:
     ) -> tuple[list[str], str]:
         """What the model says, and its name; at its turn the entry is read again, which may be withheld by now."""
         async with self._queue.slot(keys.user_id, lambda _: None):
-            thread = await self._journal.get_thread(keys, entry.id)
-            current = await self._journal.get(keys, entry.id)
-            if (
-                current.withheld
-                or thread.root.withheld
-                or current.deleted is not None
-                or current.revision != entry.revision
-            ):
+            current = (await find_readable(self._db, keys, [entry.id])).get(entry.id)
+            if current is None or current.revision != entry.revision:
                 return [], ""
             client = await self._model.client(endpoint)
             used_names = await self._names_for_prompt(keys, own_tags)
@@ -196,9 +191,8 @@ class Suggestions:
         entries = await self._db.entries.get_many(
             keys, list({entry_id for ids in entries_by_tag.values() for entry_id in ids})
         )
-        readable_ids = {
-            e.id for e in entries if e.role == "me" and e.parent_id is None and e.deleted is None and not e.withheld
-        }
+        # Roots only: what hangs on another entry would have its page opened.
+        readable_ids = {e.id for e in entries if e.role == "me" and e.parent_id is None and model_may_read(e, e)}
         return [tag.name for tag in most_used if not readable_ids.isdisjoint(entries_by_tag[tag.id])]
 
 

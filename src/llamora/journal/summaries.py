@@ -12,6 +12,7 @@ from typing import Literal
 from llamora.journal.citations import cited_sentences, whole_sentences
 from llamora.journal.entries import EntryError, Journal, Thread
 from llamora.journal.quotations import QuoteVerifier
+from llamora.journal.reading import find_readable, readable_entries
 from llamora.journal.retrieval import content_words, excerpt
 from llamora.llm.budget import Passage, Turn
 from llamora.llm.client import ModelClient
@@ -149,9 +150,9 @@ class Summaries:
         stored = await self._db.summaries.get(keys, "trace", tag_id)
         if stored is None:
             return None
-        entries_by_id = {entry.id: entry for entry in await self._db.entries.get_many(keys, stored.sources)}
+        entries_by_id = await find_readable(self._db, keys, stored.sources)
         entries = tuple(entries_by_id[source] for source in stored.sources if source in entries_by_id)
-        if not all(map(_is_readable, entries)) or stored.content_hash != await self._tag_content_hash(
+        if len(entries) < len(stored.sources) or stored.content_hash != await self._tag_content_hash(
             keys, tag_id, entries
         ):
             with suppress(StorageError):
@@ -254,12 +255,8 @@ class Summaries:
         readable_so_far: list[Entry] = []
         for start in range(0, len(order), MAX_PASSAGES):
             batch = order[start : start + MAX_PASSAGES]
-            entries_by_id = {entry.id: entry for entry in await self._db.entries.get_many(keys, batch)}
-            readable_so_far += [
-                entries_by_id[batch_id]
-                for batch_id in batch
-                if batch_id in entries_by_id and _is_readable(entries_by_id[batch_id])
-            ]
+            entries_by_id = await find_readable(self._db, keys, batch)
+            readable_so_far += [entries_by_id[i] for i in batch if i in entries_by_id]
             if len(readable_so_far) >= MAX_PASSAGES:
                 break
         readable_so_far = readable_so_far[:MAX_PASSAGES]
@@ -274,22 +271,6 @@ class Summaries:
         for entry_id, revision in sorted(tagged_revisions.items()):
             hasher.update(entry_id + revision.to_bytes(8, "big"))
         return hasher.hexdigest()
-
-
-def _is_readable(entry: Entry) -> bool:
-    return entry.role == "me" and entry.deleted is None and not entry.withheld and entry.state == "done"
-
-
-def readable_entries(page: Sequence[Thread]) -> list[Entry]:
-    """What the writer wrote on a page and does not keep from the model, oldest first."""
-    entries = [
-        entry
-        for thread in page
-        if not thread.root.withheld
-        for entry in (thread.root, *thread.descendants)
-        if _is_readable(entry)
-    ]
-    return sorted(entries, key=lambda entry: (entry.at, entry.id))
 
 
 def content_hash(entries: Sequence[Entry]) -> str:

@@ -33,6 +33,7 @@ from llamora.app.views import describe_omitted, entry_view, message_view, model_
 from llamora.errors import Notice
 from llamora.journal.composing import ComposedPrompt
 from llamora.journal.entries import EntryError
+from llamora.journal.reading import model_may_read
 from llamora.journal.replies import SOURCE_WITHHELD
 from llamora.journal.summaries import PreparedPrompt
 from llamora.llm.errors import ModelError
@@ -89,7 +90,9 @@ async def ask_about_day(day_text: str) -> Response:
         return await _no_reply_page(EntryError("too_many_entries", most=MAX_ENTRIES_PER_REPLY))
     requested_ids = [parse_entry_id(each) for each in requested]
     roots = [thread.root for thread in await services.journal.get_page(keys, parse_day_or_404(day_text))]
-    askable_ids = [root.id for root in roots if root.id in requested_ids and root.role == "me" and not root.withheld]
+    askable_ids = [
+        root.id for root in roots if root.id in requested_ids and root.role == "me" and model_may_read(root, root)
+    ]
     if not askable_ids:
         return await _no_reply_page(EntryError("no_entries_marked"))
     try:
