@@ -55,6 +55,7 @@ class Desk:
     search: SearchService
     journal: Journal
     model: Model
+    prompts: PromptBuilder
     replies: Replies
     keys: Keyring
 
@@ -84,6 +85,39 @@ class Desk:
     async def wait_until_ended(self, entry: Entry) -> Entry:
         return await self.wait_for(entry, lambda state: state.state != "streaming")
 
+    async def close(self) -> None:
+        await self.replies.close()
+        await self.search.stop()
+        await self.model.stop()
+        await self.db.close()
+
+
+async def open_desk(
+    path: Path,
+    made: tuple[bytes, NewKeys],
+    model_url: str,
+    worker_id: str = "first.0",
+    is_worker_alive: Callable[[str], bool] = lambda _: False,
+    *,
+    is_new: bool,
+    **llm_overrides: object,
+) -> Desk:
+    """Open the store at `path`; with `is_new` the user of `made` is put into it first."""
+    user_id, keys = made
+    db = await LocalDB.open(path)
+    if is_new:
+        await db.users.add(User(user_id, "Writer", recovery_confirmed=True), keys.slots, keys.sealed)
+    search = SearchService(db, Embedder(EmbeddingSettings(enabled=False), path.parent), SearchSettings())
+    journal = Journal(db, search, EntrySettings())
+    llm = LlmSettings(embedded=False, upstream=UpstreamSettings(host=model_url), **llm_overrides)  # type: ignore[arg-type]
+    model, prompts = Model(llm), PromptBuilder(llm, None)
+    replies = Replies(db, journal, search, model, prompts, llm, worker_id, is_worker_alive=is_worker_alive)
+    desk = Desk(db, search, journal, model, prompts, replies, open_keyring(user_id, keys.master, keys.sealed))
+    await search.start()
+    await search.unlock(desk.keys)
+    model.start()
+    return desk
+
 
 @pytest.fixture
 async def desks(
@@ -95,38 +129,22 @@ async def desks(
     open_desks: list[Desk] = []
 
     async def make(run_id: str = "first", **llm_overrides: object) -> Desk:
-        user_id, keys = made
-        db = await LocalDB.open(path)
-        if not open_desks:
-            await db.users.add(User(user_id, "Writer", recovery_confirmed=True), keys.slots, keys.sealed)
-        search = SearchService(db, Embedder(EmbeddingSettings(enabled=False), tmp_path), SearchSettings())
-        journal = Journal(db, search, EntrySettings())
-        llm = LlmSettings(embedded=False, upstream=UpstreamSettings(host=scripted.url), **llm_overrides)  # type: ignore[arg-type]
-        model = Model(llm)
         worker_id = f"{run_id}.{len(open_desks)}"  # of the worker, in a run of the server
-        replies = Replies(
-            db,
-            journal,
-            search,
-            model,
-            PromptBuilder(llm, None),
-            llm,
+        desk = await open_desk(
+            path,
+            made,
+            scripted.url,
             worker_id,
-            is_worker_alive=lambda other: other != worker_id and other.startswith(f"{run_id}."),
+            lambda other: other != worker_id and other.startswith(f"{run_id}."),
+            is_new=not open_desks,
+            **llm_overrides,
         )
-        desk = Desk(db, search, journal, model, replies, open_keyring(user_id, keys.master, keys.sealed))
-        await search.start()
-        await search.unlock(desk.keys)
-        model.start()
         open_desks.append(desk)
         return desk
 
     yield make
     for desk in reversed(open_desks):
-        await desk.replies.close()
-        await desk.search.stop()
-        await desk.model.stop()
-        await desk.db.close()
+        await desk.close()
 
 
 @pytest.fixture
