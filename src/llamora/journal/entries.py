@@ -237,7 +237,7 @@ class Journal:
                     withheld=parent.withheld or root.withheld,
                     require=[self._db.entries.require_revisions(keys.user_id, read_at)],
                 )
-        raise StaleRevision("This entry is being changed elsewhere. Try again in a moment.")
+        raise StaleRevision("entry_busy")
 
     async def edit(
         self, keys: Keyring, entry_id: bytes, text: str, revision: int, form_token: FormToken | None = None
