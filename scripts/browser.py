@@ -44,28 +44,44 @@ def find_or_install() -> Path:
             find_browser.cache_clear()
         if browser := find_browser():
             return browser
-    raise NoBrowser("No Chromium was found and none could be installed; install Chromium or Chrome and try again.")
+    raise NoBrowser(
+        "No Chromium was found and none could be installed; install Chromium or Chrome and try again."
+    )
 
 
 def _candidates() -> list[Path]:
     paths = [Path(found) for name in _COMMANDS if (found := shutil.which(name))]
     if sys.platform == "darwin":
         folders = (Path("/Applications"), Path.home() / "Applications")
-        paths += [folder / f"{app}.app/Contents/MacOS/{app}" for folder in folders for app in _MAC_APPS]
+        paths += [
+            folder / f"{app}.app/Contents/MacOS/{app}" for folder in folders for app in _MAC_APPS
+        ]
     if sys.platform == "win32":
-        roots = [os.environ.get(name) for name in ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA")]
-        paths += [Path(root) / program for root in roots if root for program in (*_WINDOWS_PROGRAMS, _WINDOWS_EDGE)]
+        roots = [
+            os.environ.get(name) for name in ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA")
+        ]
+        paths += [
+            Path(root) / program
+            for root in roots
+            if root
+            for program in (*_WINDOWS_PROGRAMS, _WINDOWS_EDGE)
+        ]
     return [path for path in [*paths, _playwright_path()] if path is not None and path.is_file()]
 
 
 def _playwright_path() -> Path | None:
     """Where Playwright's own Chromium lies or would lie."""
     source = (
-        "from playwright.sync_api import sync_playwright as start\nwith start() as p: print(p.chromium.executable_path)"
+        "from playwright.sync_api import sync_playwright as start\n"
+        "with start() as p: print(p.chromium.executable_path)"
     )
     # A process of its own: the synchronous interface refuses to run inside an event loop.
-    process = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
-    return Path(process.stdout.strip()) if process.returncode == 0 and process.stdout.strip() else None
+    process = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=False
+    )
+    return (
+        Path(process.stdout.strip()) if process.returncode == 0 and process.stdout.strip() else None
+    )
 
 
 def _starts(path: Path) -> bool:
@@ -87,17 +103,26 @@ def install_from_debian(package: str) -> None:
     as_root: list[str] = []
     if os.geteuid() != 0:
         as_root = ["sudo", "-n"]
-        if not shutil.which("sudo") or subprocess.run([*as_root, "true"], capture_output=True, check=False).returncode:
+        if (
+            not shutil.which("sudo")
+            or subprocess.run([*as_root, "true"], capture_output=True, check=False).returncode
+        ):
             return
     quiet = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", apt, "-qq"]
     sys.stderr.write(f"Installing Debian's {package} for the tests.\n")
     subprocess.run([*quiet, "update"], stdout=sys.stderr, check=False)
-    subprocess.run([*quiet, "install", "-y", "--no-install-recommends", package], stdout=sys.stderr, check=False)
+    subprocess.run(
+        [*quiet, "install", "-y", "--no-install-recommends", package],
+        stdout=sys.stderr,
+        check=False,
+    )
 
 
 def _install_from_playwright() -> None:
     sys.stderr.write("Installing Playwright's Chromium for the tests.\n")
-    subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], stdout=sys.stderr, check=False)
+    subprocess.run(
+        [sys.executable, "-m", "playwright", "install", "chromium"], stdout=sys.stderr, check=False
+    )
 
 
 if __name__ == "__main__":

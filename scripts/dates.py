@@ -41,9 +41,15 @@ DATED = (
 
 def main() -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(description="Run the tests without a browser on awkward dates.")
-    parser.add_argument("date", nargs="*", help=f"which ones, all if none is named: {', '.join(DATES)}")
-    parser.add_argument("--dated", action="store_true", help="only the tests that look at the clock")
+    parser = argparse.ArgumentParser(
+        description="Run the tests without a browser on awkward dates."
+    )
+    parser.add_argument(
+        "date", nargs="*", help=f"which ones, all if none is named: {', '.join(DATES)}"
+    )
+    parser.add_argument(
+        "--dated", action="store_true", help="only the tests that look at the clock"
+    )
     given = parser.parse_args()
     if unknown := set(given.date) - DATES.keys():
         parser.error(f"no such date: {', '.join(sorted(unknown))}")
@@ -56,7 +62,19 @@ def main() -> int:
     for name in given.date or DATES:
         zone, start = DATES[name]
         sys.stderr.write(f"{name}: {start} {zone}\n")
-        command = ["faketime", start, sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *tests]
+        command = [
+            "faketime",
+            start,
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "2",
+            "-p",
+            "no:cacheprovider",
+            *tests,
+        ]
         if subprocess.call(command, cwd=ROOT, env={**os.environ, "TZ": zone}) != 0:
             failed.append(name)
     if failed:

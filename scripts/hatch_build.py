@@ -23,7 +23,11 @@ class FrontEndHook(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         root = Path(self.root)
-        subprocess.run([sys.executable, root / "scripts" / "build_assets.py", "build"], cwd=root, check=True)
+        subprocess.run(
+            [sys.executable, root / "scripts" / "build_assets.py", "build"], cwd=root, check=True
+        )
         # An editable install reads these from the checkout (llamora.settings.resource).
         if version != "editable":
-            build_data["force_include"].update({str(root / name): f"llamora/{name}" for name in SHIPPED})
+            build_data["force_include"].update(
+                {str(root / name): f"llamora/{name}" for name in SHIPPED}
+            )

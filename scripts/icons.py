@@ -14,13 +14,18 @@ from scripts.browser import find_or_install
 
 STATIC = Path(__file__).resolve().parents[1] / "frontend" / "static"
 PAGE_ICONS = (("favicon.svg", "page-192.png", 192), ("favicon.svg", "page-512.png", 512))
-FULL_BLEED_ICONS = (("icons/whole.svg", "whole-512.png", 512), ("icons/whole.svg", "whole-180.png", 180))
+FULL_BLEED_ICONS = (
+    ("icons/whole.svg", "whole-512.png", 512),
+    ("icons/whole.svg", "whole-180.png", 180),
+)
 
 
 def main() -> None:
     """Draw each icon on nothing, at its size."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_or_install(), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=find_or_install(), args=["--no-sandbox"]
+        )
         for source, target, size in (*PAGE_ICONS, *FULL_BLEED_ICONS):
             page = browser.new_page(viewport={"width": size, "height": size})
             encoded_svg = base64.b64encode((STATIC / source).read_bytes()).decode()

@@ -9,7 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # also where the package is not installed
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1] / "src")
+)  # also where the package is not installed
 
 from llamora.messages import sentence
 from llamora.persistence.connection import InstanceLock, StorageError
@@ -22,7 +24,8 @@ def status(database: Path) -> int:
     migrations = migration_status(database, resource("migrations"))
     for migration_state in migrations:
         print(
-            f"{migration_state.migration.number:04} {migration_state.migration.name:<24} {migration_state.applied_on or 'to come'}"
+            f"{migration_state.migration.number:04} {migration_state.migration.name:<24} "
+            f"{migration_state.applied_on or 'to come'}"
         )
     return 0 if all(migration_state.applied_on for migration_state in migrations) else 1
 
@@ -40,7 +43,9 @@ def up(database: Path) -> int:
 
 def main() -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Show or apply the migrations of the database in the settings.")
+    parser = argparse.ArgumentParser(
+        description="Show or apply the migrations of the database in the settings."
+    )
     parser.add_argument("what", choices=("status", "up"))
     options = parser.parse_args()
     try:

@@ -42,7 +42,15 @@ def _record_packets(packets: list[str]) -> None:
 def main() -> int:
     """Enter the namespace, run the test, count packets; 0 when it passed and none was sent."""
     if IN_NAMESPACE not in os.environ:
-        command = ["unshare", "--net", "--mount", sys.executable, "-m", "scripts.offline", *sys.argv[1:]]
+        command = [
+            "unshare",
+            "--net",
+            "--mount",
+            sys.executable,
+            "-m",
+            "scripts.offline",
+            *sys.argv[1:],
+        ]
         return subprocess.call(command, cwd=ROOT, env={**os.environ, IN_NAMESPACE: "1"})
     subprocess.run(["sh", "-c", SET_UP], check=True)
     packets: list[str] = []
@@ -60,8 +68,13 @@ def main() -> int:
     sent_by_test = int(SENT_PACKETS_FILE.read_text()) - sent_after_probe
     for packet in packets[1:]:
         print(packet)
-    print(f"first day offline: {'failed' if failed else 'passed'}; packets sent elsewhere: {sent_by_test}", end=" ")
-    print(f"(a packet sent on purpose before was counted: {'yes' if sent_after_probe > sent_before else 'no'})")
+    print(
+        f"first day offline: {'failed' if failed else 'passed'}; packets sent elsewhere: {sent_by_test}",
+        end=" ",
+    )
+    print(
+        f"(a packet sent on purpose before was counted: {'yes' if sent_after_probe > sent_before else 'no'})"
+    )
     return 1 if failed or sent_by_test else 0
 
 

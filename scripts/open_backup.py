@@ -45,7 +45,15 @@ TABLES = {
 
 
 # What Python says of JSON and numbers that no backup has.
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, struct.error)
+UNREADABLE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    struct.error,
+)
 
 
 class BackupError(Exception):
@@ -57,7 +65,9 @@ def hkdf(material: bytes, salt: bytes, label: str) -> bytes:
     return HKDF(SHA256(), 32, salt, b"llamora/1/" + label.encode()).derive(material)
 
 
-def open_sealed(key: bytes, purpose: int, location: tuple[bytes, str, str, bytes, int], sealed: bytes) -> bytes:
+def open_sealed(
+    key: bytes, purpose: int, location: tuple[bytes, str, str, bytes, int], sealed: bytes
+) -> bytes:
     """The text of a sealed record; `place` is user id, table, column, record id, revision."""
     if len(sealed) < 346 or sealed[:5] != b"LL\x01\x01" + bytes([purpose]) or sealed[5] != 0:
         raise BackupError("A sealed part has a form that is not known here.")
@@ -100,7 +110,10 @@ def derive_slot_key(slot: dict[str, Any], secret: str) -> bytes | None:
     if slot["kind"] == "recovery":
         value = decode_recovery_code(secret)
         return None if value is None else hkdf(value.to_bytes(17, "big"), salt, "kek/recovery")
-    cost = {name: int(number) for name, number in (part.split("=") for part in slot["params"].split(","))}
+    cost = {
+        name: int(number)
+        for name, number in (part.split("=") for part in slot["params"].split(","))
+    }
     if not 65536 <= cost["m"] <= 1024 * 1024 or not 0 < cost["t"] * cost["m"] <= 8 * 1024 * 1024:
         raise BackupError("The cost of the passphrase check is out of bounds.")
     text = unicodedata.normalize("NFKC", secret).encode("utf-8", "surrogatepass")
@@ -116,21 +129,31 @@ def open_slot(user: bytes, slot: dict[str, Any], kek: bytes) -> bytes | None:
     sealed = bytes.fromhex(slot["sealed"])
     if sealed[:4] != b"LL\x01\x02" or sealed[4:6] != bytes([KEY, 0]):
         raise BackupError("A key slot has a form that is not known here.")
-    place = bytes.fromhex(slot["id"]) + bytes.fromhex(slot["salt"]) + (slot["params"] or "").encode()
+    place = (
+        bytes.fromhex(slot["id"]) + bytes.fromhex(slot["salt"]) + (slot["params"] or "").encode()
+    )
     parts = (user, b"key_slots", slot["kind"].encode(), place, bytes(8))
     ctx = b"".join(struct.pack(">H", len(part)) + part for part in parts)
-    if not hmac.compare_digest(hashlib.sha256(b"llamora/1/slot" + sealed[:10] + ctx + public).digest(), sealed[10:42]):
+    if not hmac.compare_digest(
+        hashlib.sha256(b"llamora/1/slot" + sealed[:10] + ctx + public).digest(), sealed[10:42]
+    ):
         return None
     suite = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
     try:
-        return suite.decrypt(sealed[42:], MLKEM768X25519PrivateKey(mlkem, x25519), info=b"llamora/1/slot" + sealed[:42])
+        return suite.decrypt(
+            sealed[42:],
+            MLKEM768X25519PrivateKey(mlkem, x25519),
+            info=b"llamora/1/slot" + sealed[:42],
+        )
     except InvalidTag:
         raise BackupError("A key slot was changed after it was made.") from None
 
 
 def open_master_key(user_id: bytes, slots: list[dict[str, Any]], secret: str) -> bytes:
     """The user's master key, by whichever slot opens."""
-    for slot in sorted(slots, key=lambda slot: slot["kind"], reverse=True):  # the code first: it costs nothing
+    for slot in sorted(
+        slots, key=lambda slot: slot["kind"], reverse=True
+    ):  # the code first: it costs nothing
         try:
             kek = derive_slot_key(slot, secret)
         except BackupError:  # spoiled before the backup was made: another may open it
@@ -138,7 +161,9 @@ def open_master_key(user_id: bytes, slots: list[dict[str, Any]], secret: str) ->
         master = None if kek is None else open_slot(user_id, slot, kek)
         if master is not None:
             return master
-    raise BackupError("That is neither the passphrase nor the recovery code that opens this backup.")
+    raise BackupError(
+        "That is neither the passphrase nor the recovery code that opens this backup."
+    )
 
 
 def split_pieces(content: bytes) -> Iterator[bytes]:
@@ -165,18 +190,26 @@ def read_records(file: bytes, secret: str) -> Iterator[dict[str, Any]]:
     data_keys: dict[int, bytes] = {}
     for item in header["data_keys"]:
         location = (user_id, "data_keys", "sealed", item["epoch"].to_bytes(4, "big"), 0)
-        data_keys[item["epoch"]] = open_sealed(wrapping_key, KEY, location, bytes.fromhex(item["sealed"]))
+        data_keys[item["epoch"]] = open_sealed(
+            wrapping_key, KEY, location, bytes.fromhex(item["sealed"])
+        )
 
-    def open_record(purpose: int, name: str, location: tuple[bytes, str, str, bytes, int], sealed: bytes) -> bytes:
+    def open_record(
+        purpose: int, name: str, location: tuple[bytes, str, str, bytes, int], sealed: bytes
+    ) -> bytes:
         epoch = int.from_bytes(sealed[6:10], "big")
         if epoch not in data_keys:
             raise BackupError("A sealed part names a key that is not in this backup.")
-        return open_sealed(hkdf(data_keys[epoch], user_id, f"purpose/{name}"), purpose, location, sealed)
+        return open_sealed(
+            hkdf(data_keys[epoch], user_id, f"purpose/{name}"), purpose, location, sealed
+        )
 
     digest = hashlib.sha256(header_bytes).digest()
     chunks = list(split_pieces(file[len(header_bytes) :]))
     for number, sealed in enumerate(chunks):
-        column = "last" if number == len(chunks) - 1 else "chunk"  # a file that was cut short has no last one
+        column = (
+            "last" if number == len(chunks) - 1 else "chunk"
+        )  # a file that was cut short has no last one
         content = open_record(BACKUP, "backup", (user_id, "backup", column, digest, number), sealed)
         if column == "last":
             yield {"table": "", "record": json.loads(content)}
@@ -189,7 +222,9 @@ def read_records(file: bytes, secret: str) -> Iterator[dict[str, Any]]:
                 purpose, name, column = TABLES[row["table"]]
                 record_id = bytes.fromhex(row["columns"][column]) if column else user_id
                 location = (user_id, row["table"], "sealed", record_id, row["columns"]["revision"])
-                text = open_record(purpose, name, location, envelope).decode("utf-8", "surrogatepass")
+                text = open_record(purpose, name, location, envelope).decode(
+                    "utf-8", "surrogatepass"
+                )
                 record["record"] = text if row["table"] == "tags" else json.loads(text)
             yield record
     raise BackupError("The backup is cut short.")
@@ -197,17 +232,23 @@ def read_records(file: bytes, secret: str) -> Iterator[dict[str, Any]]:
 
 def main() -> int:
     """Ask, open, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", type=Path)
     options = parser.parse_args()
-    secret_prompt = "Passphrase or recovery code: "
-    secret = getpass.getpass(secret_prompt) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    question = "Passphrase or recovery code: "
+    secret = (
+        getpass.getpass(question) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    )
     try:
         for record in read_records(options.file.read_bytes(), secret):
             print(json.dumps(record))
     except (BackupError, OSError, *UNREADABLE) as error:
         message = (
-            str(error) if isinstance(error, BackupError) else f"The backup cannot be read ({type(error).__name__})."
+            str(error)
+            if isinstance(error, BackupError)
+            else f"The backup cannot be read ({type(error).__name__})."
         )
         print(message, file=sys.stderr)
         return 1

@@ -40,7 +40,9 @@ TODAY, YESTERDAY = "2026-03-14", "2026-03-13"
 REFERENCES = Path(__file__).parents[1] / "tests/browser/looks"
 COMPARED_VIEWS = ("sign-in", "day-empty", "day", "search-found", "you")
 SCREEN_SIZES = ((390, 844), (1280, 860))
-WITHOUT_EMBEDDING = {"LLAMORA_EMBEDDING__ENABLED": "false"}  # found by words alone, whatever has been embedded by then
+WITHOUT_EMBEDDING = {
+    "LLAMORA_EMBEDDING__ENABLED": "false"
+}  # found by words alone, whatever has been embedded by then
 BLOCK = 8  # pixels of the screen, each way, in one of a reference
 # Both faces on an empty page, without a style sheet of ours, so that it changes with the machine alone.
 LETTERS = """async () => {
@@ -98,12 +100,24 @@ REPLY_CHUNKS = [
 CITED_PASSAGE = "Fog on the #river"  # so its passage begins
 PAST_ENTRIES = (
     ("2024-03-14", "The ice has gone from the #river. Sat on the bench until my hands were cold."),
-    ("2025-03-14", "Three herons after the storm. Branches everywhere. Slept nine hours. #river #heron"),
+    (
+        "2025-03-14",
+        "Three herons after the storm. Branches everywhere. Slept nine hours. #river #heron",
+    ),
     ("2025-08-09", "Too hot to walk. Read on the stairs, where it is cool, until #nora rang."),
-    ("2026-02-03", "Fog on the #river, no one about. The only quarter of an hour that was mine this week."),
-    ("2026-02-17", "The letter is still not written. I know what to say and not how to begin. #nora"),
+    (
+        "2026-02-03",
+        "Fog on the #river, no one about. The only quarter of an hour that was mine this week.",
+    ),
+    (
+        "2026-02-17",
+        "The letter is still not written. I know what to say and not how to begin. #nora",
+    ),
     ("2026-03-02", "First day without a coat. Bought paint for the kitchen, the colour of a pear."),
-    ("2026-03-09", "One wall of the kitchen is done. It is greener than a pear. I like it. #kitchen"),
+    (
+        "2026-03-09",
+        "One wall of the kitchen is done. It is greener than a pear. I like it. #kitchen",
+    ),
     (YESTERDAY, "The kitchen is finally painted, the letter unsent. #kitchen #nora"),
 )
 LONG_ENTRIES = (
@@ -132,7 +146,12 @@ class Scene:
     def sign_in(self, context: BrowserContext, user_key: str) -> None:
         """Give the context the cookies of one of the writers."""
         cookies = self.users[user_key].http.cookies
-        context.add_cookies([{"name": name, "value": value, "url": self.server.url} for name, value in cookies.items()])
+        context.add_cookies(
+            [
+                {"name": name, "value": value, "url": self.server.url}
+                for name, value in cookies.items()
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -191,7 +210,9 @@ def _opening(*selectors: str) -> Callable[[Page], None]:
 
 
 def _write_draft(page: Page) -> None:
-    page.locator("#write").fill("A second heron, further down.\n\n- it did not mind me\n- nor the first one")
+    page.locator("#write").fill(
+        "A second heron, further down.\n\n- it did not mind me\n- nor the first one"
+    )
     expect(page.locator("#composer[data-draft]")).to_be_attached()
 
 
@@ -207,7 +228,9 @@ def _delete_entry(page: Page) -> None:
 
 def _save_stale_edit(page: Page) -> None:
     """Keep an edit of what was changed elsewhere meanwhile."""
-    page.locator("input[name=revision]").evaluate("field => { field.value = field.value.replace(/.$/, '0') }")
+    page.locator("input[name=revision]").evaluate(
+        "field => { field.value = field.value.replace(/.$/, '0') }"
+    )
     page.locator("main textarea").fill("Up before the alarm, and out.")
     page.locator("main form button.main").first.click()
     expect(page.locator("main .problem:not(:empty)").first).to_be_visible()
@@ -243,7 +266,12 @@ VIEWS = (
     View("day", "/d/today", full_page=False),
     View("day-whole", "/d/today"),
     View("day-writing", "/d/today", "writing", _write_draft, full_page=False),
-    View("day-trace", "/d/today", prepare=_opening(MORE, "article.entry summary:text-is('Trace')"), full_page=False),
+    View(
+        "day-trace",
+        "/d/today",
+        prepare=_opening(MORE, "article.entry summary:text-is('Trace')"),
+        full_page=False,
+    ),
     View("day-more", "/d/today", prepare=_opening(MORE), full_page=False),
     View("day-past", f"/d/{YESTERDAY}"),
     View("day-long", "/d/today", "long", full_page=False),
@@ -251,7 +279,11 @@ VIEWS = (
     View("day-streaming", "/d/today", "streaming"),
     View("day-failed", "/d/today", "failed"),
     View("day-german", "/d/today", "german"),
-    View("day-receipt", "/d/today", prepare=_clicking("details.receipt summary", "details.receipt dl")),
+    View(
+        "day-receipt",
+        "/d/today",
+        prepare=_clicking("details.receipt summary", "details.receipt dl"),
+    ),
     View("day-keys", "/d/today", prepare=_pressing("?", "dialog[open]"), full_page=False),
     View("day-focus", "/d/today", "focus", _enter_focus_mode, full_page=False),
     View("day-deleted", "/d/today", "deleting", _delete_entry, full_page=False),
@@ -266,13 +298,23 @@ VIEWS = (
     View("year", "/calendar/2026"),
     View("calendar", "/calendar"),
     View(
-        "calendar-popover", "/d/today", prepare=_pressing("c", "dialog[open], [popover]:popover-open"), full_page=False
+        "calendar-popover",
+        "/d/today",
+        prepare=_pressing("c", "dialog[open], [popover]:popover-open"),
+        full_page=False,
     ),
     View("calendar-nowhere", "/calendar", prepare=_go_to_unknown_date),
-    View("palette", "/d/today", prepare=_pressing("Control+k", "#palette [role=option]"), full_page=False),
+    View(
+        "palette",
+        "/d/today",
+        prepare=_pressing("Control+k", "#palette [role=option]"),
+        full_page=False,
+    ),
     View("search", "/search"),
     View("search-found", "/search", prepare=_searching("river", "main .hit")),
-    View("search-nothing", "/search", prepare=_searching("submarine", "main :text('Nothing found')")),
+    View(
+        "search-nothing", "/search", prepare=_searching("submarine", "main :text('Nothing found')")
+    ),
     View("traces", "/traces"),
     View("traces-empty", "/traces", "empty"),
     View("trace", lambda scene: f"/traces/{scene.tag_hex}"),
@@ -297,11 +339,16 @@ def run_scene(folder: Path, **extra_env: str) -> Iterator[Scene]:
     clock = folder / "clock"
     clock.touch()
     env = {**model.env, "PICTURES_CLOCK": str(clock), "LLAMORA_SESSION__IDLE_TTL": "86400"}
-    env |= {"LLAMORA_LLM__TIMEOUT_SECONDS": "3600", **extra_env}  # the reply in the making stays so for all pictures
+    env |= {
+        "LLAMORA_LLM__TIMEOUT_SECONDS": "3600",
+        **extra_env,
+    }  # the reply in the making stays so for all pictures
     server = Server(folder, folder / "cache", "dev", env, SERVER_WITH_FIXED_CLOCK)
     try:
         server.start()
-        yield _seed_scene(server, model, lambda at: os.utime(clock, (at.timestamp(), at.timestamp())))
+        yield _seed_scene(
+            server, model, lambda at: os.utime(clock, (at.timestamp(), at.timestamp()))
+        )
     finally:
         server.stop()
         model.close()
@@ -309,8 +356,20 @@ def run_scene(folder: Path, **extra_env: str) -> Iterator[Scene]:
 
 def _seed_scene(server: Server, model: ModelThread, set_clock: Callable[[datetime], None]) -> Scene:
     set_clock(NOW - timedelta(hours=12))
-    names = {"typical": "Mara", "empty": "Ada", "long": "Ferdinand", "streaming": "Iris", "failed": "Jon"}
-    names |= {"german": "Greta", "writing": "Vera", "focus": "Ole", "deleting": "Tom", "opening": "Lena"}
+    names = {
+        "typical": "Mara",
+        "empty": "Ada",
+        "long": "Ferdinand",
+        "streaming": "Iris",
+        "failed": "Jon",
+    }
+    names |= {
+        "german": "Greta",
+        "writing": "Vera",
+        "focus": "Ole",
+        "deleting": "Tom",
+        "opening": "Lena",
+    }
     names |= {"aside": "Bo", "alone": "Alma"}
     users = {who: HttpUser(server.url, name, PASSPHRASE).register() for who, name in names.items()}
     for user in users.values():
@@ -341,13 +400,17 @@ def _seed_scene(server: Server, model: ModelThread, set_clock: Callable[[datetim
     return Scene(server, users, entry, deleted, tags_page.partition('"')[0])
 
 
-def _seed_replies(users: dict[str, HttpUser], model: ModelThread, set_clock: Callable[[datetime], None]) -> None:
+def _seed_replies(
+    users: dict[str, HttpUser], model: ModelThread, set_clock: Callable[[datetime], None]
+) -> None:
     """What a model has to do with a page, a writer for each state of it."""
     set_clock(NOW - timedelta(days=1))
     users["opening"].write("The kitchen is finally painted, the letter unsent.")
     set_clock(NOW - timedelta(hours=1))
     users["opening"].post("/you/openings", {"openings": "on"})
-    model.model.script(Reply(("Yesterday ended with the letter unsent and the kitchen finally painted.",)))
+    model.model.script(
+        Reply(("Yesterday ended with the letter unsent and the kitchen finally painted.",))
+    )
     users["opening"].post("/d/today/opening", {})
     question_entry = users["aside"].write(QUESTION)
     for chunk in (REPLY_CHUNKS[0], "You wrote of both, and of little else that week."):
@@ -370,7 +433,9 @@ def _seed_replies(users: dict[str, HttpUser], model: ModelThread, set_clock: Cal
 
 def _cite_passage(user: HttpUser, entry: str) -> list[str]:
     """What is answered, with the number under which the passage it draws on stands in the prompt."""
-    match = re.search(rf"\[(\d+)\][^\[]*{CITED_PASSAGE}", html.unescape(user.get(f"/e/{entry}/prompt").text))
+    match = re.search(
+        rf"\[(\d+)\][^\[]*{CITED_PASSAGE}", html.unescape(user.get(f"/e/{entry}/prompt").text)
+    )
     return [piece.replace("[1]", f"[{match[1]}]" if match else "") for piece in REPLY_CHUNKS]
 
 
@@ -393,11 +458,15 @@ def launch_chromium(playwright: Playwright) -> Browser:
         "--disable-lcd-text",
         "--force-color-profile=srgb",
     ]
-    return playwright.chromium.launch(executable_path=find_or_install(), args=["--no-sandbox", *rendering_flags])
+    return playwright.chromium.launch(
+        executable_path=find_or_install(), args=["--no-sandbox", *rendering_flags]
+    )
 
 
 @contextmanager
-def open_view(scene: Scene, browser: Browser, view: View, width: int, height: int, theme: str) -> Iterator[Page]:
+def open_view(
+    scene: Scene, browser: Browser, view: View, width: int, height: int, theme: str
+) -> Iterator[Page]:
     """A page that is ready for its picture."""
     context = browser.new_context(
         viewport={"width": width, "height": height},
@@ -413,7 +482,9 @@ def open_view(scene: Scene, browser: Browser, view: View, width: int, height: in
             scene.sign_in(context, view.user_key)
         page = context.new_page()
         page.clock.set_fixed_time(NOW)
-        page.goto(scene.server.url + (view.path if isinstance(view.path, str) else view.path(scene)))
+        page.goto(
+            scene.server.url + (view.path if isinstance(view.path, str) else view.path(scene))
+        )
         page.evaluate("document.fonts.ready.then(() => null)")
         if view.prepare:
             view.prepare(page)
@@ -424,18 +495,27 @@ def open_view(scene: Scene, browser: Browser, view: View, width: int, height: in
         context.close()
 
 
-def _take_screenshot(scene: Scene, browser: Browser, view: View, width: int, theme: str, folder: Path) -> bool:
+def _take_screenshot(
+    scene: Scene, browser: Browser, view: View, width: int, theme: str, folder: Path
+) -> bool:
     """Take one picture. False where the page is wider than its window, which is said and must be mended."""
     with open_view(scene, browser, view, width, WIDTHS[width], theme) as page:
-        if (
-            view.full_page
-        ):  # in a window as high as the page: one put together from several has the composer in the middle
-            for _ in range(3):  # the height of what was never on the screen is guessed by the browser
-                height = page.evaluate("new Promise(requestAnimationFrame).then(() => document.body.scrollHeight)")
-                page.set_viewport_size({"width": width, "height": max(WIDTHS[width], min(height, 16_000))})
+        # In a window as high as the page: one put together from several has the composer amid it.
+        if view.full_page:
+            for _ in range(
+                3
+            ):  # the height of what was never on the screen is guessed by the browser
+                height = page.evaluate(
+                    "new Promise(requestAnimationFrame).then(() => document.body.scrollHeight)"
+                )
+                page.set_viewport_size(
+                    {"width": width, "height": max(WIDTHS[width], min(height, 16_000))}
+                )
         path = folder / f"{view.name}-{width}-{theme}.png"
         page.screenshot(path=path, full_page=view.full_page, animations="disabled", caret="hide")
-        overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        overflow = page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
         if overflow > 0:
             print(f"{path.name}: {overflow} px wider than the window", file=sys.stderr)
         return overflow <= 0
@@ -456,7 +536,9 @@ def iterate_references(scene: Scene, browser: Browser) -> Iterator[tuple[str, Im
 
 
 def _averaged_screenshot(page: Page) -> Image.Image:
-    page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+    page.evaluate(
+        "new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
+    )
     png = page.screenshot(animations="disabled", caret="hide")
     return Image.open(io.BytesIO(png)).convert("RGB").reduce(BLOCK)
 
@@ -478,9 +560,15 @@ def main() -> int:
     """Take the pictures; 1 when one failed or a page is wider than its window."""
     parser = argparse.ArgumentParser(description="Pictures of every page and state.")
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--to", type=Path, help="the folder for the pictures, made if it is not there")
-    target.add_argument("--references", action="store_true", help="write what a test compares with anew, and end")
-    parser.add_argument("--only", nargs="*", default=[], choices=[view.name for view in VIEWS], metavar="NAME")
+    target.add_argument(
+        "--to", type=Path, help="the folder for the pictures, made if it is not there"
+    )
+    target.add_argument(
+        "--references", action="store_true", help="write what a test compares with anew, and end"
+    )
+    parser.add_argument(
+        "--only", nargs="*", default=[], choices=[view.name for view in VIEWS], metavar="NAME"
+    )
     parser.add_argument("--width", nargs="*", type=int, default=list(WIDTHS), choices=WIDTHS)
     parser.add_argument("--theme", nargs="*", default=list(THEMES), choices=THEMES)
     options = parser.parse_args()
@@ -507,9 +595,13 @@ def main() -> int:
             for width in options.width:
                 for theme in options.theme:
                     try:
-                        too_wide_count += not _take_screenshot(scene, browser, view, width, theme, options.to)
+                        too_wide_count += not _take_screenshot(
+                            scene, browser, view, width, theme, options.to
+                        )
                         taken_count += 1
-                    except Exception as error:  # one picture less; the others are taken all the same
+                    except (
+                        Exception
+                    ) as error:  # one picture less; the others are taken all the same
                         failed_count += 1
                         print(f"{view.name}-{width}-{theme}: {str(error)[:400]}", file=sys.stderr)
         browser.close()

@@ -49,7 +49,9 @@ class RunRecord:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Leave the record; a run that stopped early (`-x`, say) has not asked every test."""
         self.is_complete = self.is_complete and not (session.shouldfail or session.shouldstop)
-        Path(os.environ[RECORD]).write_text(json.dumps([self.passed, self.failed, self.is_complete]), encoding="utf-8")
+        Path(os.environ[RECORD]).write_text(
+            json.dumps([self.passed, self.failed, self.is_complete]), encoding="utf-8"
+        )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,15 +69,20 @@ def run(options: Sequence[str]) -> tuple[bool, list[str]]:
         if first_status != pytest.ExitCode.TESTS_FAILED or not first.is_complete or not failed:
             return first_status == pytest.ExitCode.OK, []
         sys.stderr.write(f"Once more, alone: {_format_list(failed)}\n")
-        status, second = _pytest([*options, *cache, "-n", "0", "--last-failed"], Path(folder, "second"))
+        status, second = _pytest(
+            [*options, *cache, "-n", "0", "--last-failed"], Path(folder, "second")
+        )
         passed_on_rerun = failed & set(second.passed) - set(second.failed)
-        return status == pytest.ExitCode.OK and second.is_complete and passed_on_rerun == failed, sorted(
-            passed_on_rerun
+        return (
+            status == pytest.ExitCode.OK and second.is_complete and passed_on_rerun == failed,
+            sorted(passed_on_rerun),
         )
 
 
 def _pytest(options: Sequence[str], record: Path) -> tuple[int, RunRecord]:
-    status = subprocess.call([sys.executable, "-m", "pytest", *options], env={**os.environ, RECORD: str(record)})
+    status = subprocess.call(
+        [sys.executable, "-m", "pytest", *options], env={**os.environ, RECORD: str(record)}
+    )
     if not record.exists():  # it did not come as far as a first test, or died
         return status, RunRecord([], [], is_complete=False)
     return status, RunRecord(*json.loads(record.read_text(encoding="utf-8")))

@@ -26,7 +26,9 @@ from llamora.messages import PAGE_MESSAGES
 
 SOURCES = Path(__file__).resolve().parents[1] / "src" / "llamora"
 MARKER_FUNCTIONS = frozenset({"_", "gettext", "gettext_noop"})
-FIXED_DATE = datetime(2026, 1, 1, tzinfo=UTC)  # a date that moved would be a difference in every file
+FIXED_DATE = datetime(
+    2026, 1, 1, tzinfo=UTC
+)  # a date that moved would be a difference in every file
 
 Message = str | tuple[str, ...]
 
@@ -36,7 +38,9 @@ def messages() -> dict[Message, None]:
     messages_found: dict[Message, None] = {}
     for template in sorted((SOURCES / "app" / "templates").rglob("*.html")):
         with template.open("rb") as source:
-            for _, message, _, _ in extract("jinja2.ext:babel_extract", source, options={"trimmed": "true"}):
+            for _, message, _, _ in extract(
+                "jinja2.ext:babel_extract", source, options={"trimmed": "true"}
+            ):
                 messages_found[message] = None
     for file in sorted((SOURCES / "app").rglob("*.py")):
         messages_found.update(dict.fromkeys(extract_messages(file.read_text(encoding="utf-8"))))
@@ -47,7 +51,11 @@ def extract_messages(source: str) -> Iterator[Message]:
     """The messages that are marked in a Python module."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+            texts = [
+                arg.value
+                for arg in node.args
+                if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+            ]
             if node.func.id == "ngettext":
                 yield (texts[0], texts[1])
             elif node.func.id in MARKER_FUNCTIONS:
@@ -57,15 +65,25 @@ def extract_messages(source: str) -> Iterator[Message]:
 def update_catalogue(file: Path) -> Catalog:
     """The catalogue of a file with the messages of now, its translations kept."""
     code = file.stem.replace("-", "_")
-    old_catalogue = read_po(BytesIO(file.read_bytes()), locale=code) if file.is_file() else Catalog(locale=code)
-    new_catalogue = Catalog(locale=code, project="Llamora", version="1", charset="utf-8", fuzzy=False)
+    old_catalogue = (
+        read_po(BytesIO(file.read_bytes()), locale=code) if file.is_file() else Catalog(locale=code)
+    )
+    new_catalogue = Catalog(
+        locale=code, project="Llamora", version="1", charset="utf-8", fuzzy=False
+    )
     new_catalogue.creation_date = FIXED_DATE
     new_catalogue.revision_date = FIXED_DATE
-    new_catalogue.header_comment = f"# What the interface says, in {Locale.parse(code).english_name}."
-    new_catalogue.last_translator = new_catalogue.language_team = new_catalogue.msgid_bugs_address = "Llamora"
+    new_catalogue.header_comment = (
+        f"# What the interface says, in {Locale.parse(code).english_name}."
+    )
+    new_catalogue.last_translator = new_catalogue.language_team = (
+        new_catalogue.msgid_bugs_address
+    ) = "Llamora"
     for message in messages():
         old_message = old_catalogue.get(message if isinstance(message, str) else message[0])
-        new_catalogue.add(message, old_message.string if old_message and old_message.id == message else "")
+        new_catalogue.add(
+            message, old_message.string if old_message and old_message.id == message else ""
+        )
     return new_catalogue
 
 

@@ -21,7 +21,9 @@ def main() -> int:
     """Build, install, test; returns the test's exit status."""
     with tempfile.TemporaryDirectory(prefix="wheel-") as name:
         folder = Path(name)
-        python = folder / "venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+        python = (
+            folder / "venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+        )
         _run("uv", "build", "-q", "--wheel", "--out-dir", folder / "dist")
         _run("uv", "venv", "-q", "--python", sys.executable, folder / "venv")
         (wheel,) = (folder / "dist").glob("*.whl")

@@ -15,7 +15,10 @@ def encodings(word: str) -> Iterator[tuple[str, bytes]]:
     yield "utf-16-be", word.encode("utf-16-be")
     yield "hex", raw_bytes.hex().encode()
     yield "HEX", raw_bytes.hex().upper().encode()
-    yield "url", "".join(f"%{byte:02X}" if byte in b" '\"" else chr(byte) for byte in raw_bytes).encode()
+    yield (
+        "url",
+        "".join(f"%{byte:02X}" if byte in b" '\"" else chr(byte) for byte in raw_bytes).encode(),
+    )
     for shift in range(3):
         # The letters that a word at this place of a base64 text gives whatever stands around it.
         encoded = base64.b64encode(bytes(shift) + raw_bytes)
@@ -51,7 +54,11 @@ def find_words(folder: Path, words: Iterable[str]) -> list[tuple[str, str, str]]
         content += b"\n" + inflate(content)
         lower = content.lower()
         for word, form, needle in needles:
-            is_hit = needle.lower() in lower if form in ("utf-8", "utf-16-le", "utf-16-be") else needle in content
+            is_hit = (
+                needle.lower() in lower
+                if form in ("utf-8", "utf-16-le", "utf-16-be")
+                else needle in content
+            )
             if is_hit:
                 hits.append((file.name, word, form))
     return hits
@@ -65,13 +72,24 @@ def float_encodings(name: str, values: Sequence[float]) -> list[tuple[str, str, 
     import numpy as np
 
     kinds = {"float32": "<f4", "float32 big-endian": ">f4", "float64": "<f8", "float16": "<f2"}
-    encoded = [(name, form, np.array(values[:8], dtype=kind).tobytes()) for form, kind in kinds.items()]
+    encoded = [
+        (name, form, np.array(values[:8], dtype=kind).tobytes()) for form, kind in kinds.items()
+    ]
     exact = np.array(values, dtype="<f4")
     codes = np.rint(exact / (np.abs(exact).max() / 127)).astype(np.int8)
     return [*encoded, (name, "int8", codes[:16].tobytes())]
 
 
-def find_bytes(folder: Path, needles: Iterable[tuple[str, str, bytes]]) -> list[tuple[str, str, str]]:
+def find_bytes(
+    folder: Path, needles: Iterable[tuple[str, str, bytes]]
+) -> list[tuple[str, str, str]]:
     """(file, name, form) for every hit below `folder`."""
-    contents = [(file.name, file.read_bytes()) for file in sorted(folder.rglob("*")) if file.is_file()]
-    return [(file, name, form) for name, form, needle in needles for file, content in contents if needle in content]
+    contents = [
+        (file.name, file.read_bytes()) for file in sorted(folder.rglob("*")) if file.is_file()
+    ]
+    return [
+        (file, name, form)
+        for name, form, needle in needles
+        for file, content in contents
+        if needle in content
+    ]

@@ -131,7 +131,9 @@ class ScriptedModel:
         await self.stop()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._handle_connection, "127.0.0.1", 0, ssl=self._tls)
+        self._server = await asyncio.start_server(
+            self._handle_connection, "127.0.0.1", 0, ssl=self._tls
+        )
         self._port = cast(int, self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -161,11 +163,15 @@ class ScriptedModel:
     @property
     def chat_requests(self) -> list[RecordedRequest]:
         """The requests for a reply."""
-        return [asked for asked in self.requests if asked.path == f"{self.api_path}/chat/completions"]
+        return [
+            asked for asked in self.requests if asked.path == f"{self.api_path}/chat/completions"
+        ]
 
     # -- HTTP
 
-    async def _handle_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         task = asyncio.current_task()
         if task is not None:
             self._connections.add(task)
@@ -193,7 +199,10 @@ class ScriptedModel:
         except asyncio.IncompleteReadError:
             return None
         method, path, _ = head[0].split(" ")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in head[1:] if line)
+        }
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         return RecordedRequest(method, path, headers, json.loads(body) if body else {})
 
@@ -201,7 +210,9 @@ class ScriptedModel:
         self, request: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         if self.api_key and request.headers.get("authorization") != f"Bearer {self.api_key}":
-            return await _send_json(writer, {"error": {"message": "Invalid API Key", "code": 401}}, 401)
+            return await _send_json(
+                writer, {"error": {"message": "Invalid API Key", "code": 401}}, 401
+            )
         match request.path:
             case path if path == f"{self.api_path}/chat/completions":
                 return await self._respond_to_chat(request, reader, writer)
@@ -209,7 +220,9 @@ class ScriptedModel:
                 await asyncio.sleep(self.list_delay)
                 return await _send_json(writer, {"object": "list", "data": self.models})
             case "/apply-template" if self.props and self.prompt_end:
-                return await _send_json(writer, {"prompt": request.body["messages"][-1]["content"] + self.prompt_end})
+                return await _send_json(
+                    writer, {"prompt": request.body["messages"][-1]["content"] + self.prompt_end}
+                )
             case "/tokenize" if not self.props and "messages" in request.body and self.prompt_end:
                 return await _send_json(writer, {"tokens": [*b"Hello." + self.prompt_end.encode()]})
             case "/detokenize" if not self.props and self.prompt_end:
@@ -218,10 +231,16 @@ class ScriptedModel:
                 return await _send_json(writer, {"tokens": tokenize(request.body["content"])})
             case "/props" if self.props:
                 settings = {"n_ctx": self.context_tokens}
-                props = {"default_generation_settings": settings, "total_slots": 2, "chat_template": self.prompt_end}
+                props = {
+                    "default_generation_settings": settings,
+                    "total_slots": 2,
+                    "chat_template": self.prompt_end,
+                }
                 return await _send_json(writer, props)
             case _:
-                return await _send_json(writer, {"error": {"message": "File Not Found", "code": 404}}, 404)
+                return await _send_json(
+                    writer, {"error": {"message": "File Not Found", "code": 404}}, 404
+                )
 
     async def _respond_to_chat(
         self, request: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -249,7 +268,9 @@ class ScriptedModel:
                 task.cancel()
             await asyncio.gather(disconnected, sending, return_exceptions=True)
 
-    async def _send_reply(self, request: RecordedRequest, reply: Reply, writer: asyncio.StreamWriter) -> bool:
+    async def _send_reply(
+        self, request: RecordedRequest, reply: Reply, writer: asyncio.StreamWriter
+    ) -> bool:
         await asyncio.sleep(reply.header_delay)
         match reply.fault:
             case "hang_before_headers":
@@ -284,7 +305,9 @@ class ScriptedModel:
             await reply.gates[len(reply.pieces)].wait()
         return await self._finish_reply(request, reply, writer)
 
-    async def _finish_reply(self, request: RecordedRequest, reply: Reply, writer: asyncio.StreamWriter) -> bool:
+    async def _finish_reply(
+        self, request: RecordedRequest, reply: Reply, writer: asyncio.StreamWriter
+    ) -> bool:
         match reply.fault:
             case "hang":
                 await asyncio.Event().wait()
@@ -299,7 +322,9 @@ class ScriptedModel:
                 await writer.drain()
                 return False
             case "cut_in_character":
-                await _write_chunk(writer, encode_event("a heron 🪶").split("🪶".encode())[0] + "🪶".encode()[:2])
+                await _write_chunk(
+                    writer, encode_event("a heron 🪶").split("🪶".encode())[0] + "🪶".encode()[:2]
+                )
                 writer.write(b"0\r\n\r\n")
                 await writer.drain()
                 return False
@@ -322,7 +347,12 @@ class ScriptedModel:
             case "bad_json":
                 await _write_chunk(writer, b'data: {"choices": [{"delta": {"content": "priv\n\n')
             case "error_event":
-                error = {"error": {"message": "the prompt was: " + str(request.body["messages"]), "code": 500}}
+                error = {
+                    "error": {
+                        "message": "the prompt was: " + str(request.body["messages"]),
+                        "code": 500,
+                    }
+                }
                 await _write_chunk(writer, f"data: {json.dumps(error)}\n\n".encode())
             case _:
                 await _write_chunk(writer, encode_event(None, finish_reason=reply.finish_reason))
@@ -347,7 +377,10 @@ class ModelThread:
     @property
     def env(self) -> dict[str, str]:
         """Makes a server use it, and nothing else that takes time."""
-        return {"LLAMORA_LLM__UPSTREAM__HOST": self.model.url, "LLAMORA_EMBEDDING__ENABLED": "false"}
+        return {
+            "LLAMORA_LLM__UPSTREAM__HOST": self.model.url,
+            "LLAMORA_EMBEDDING__ENABLED": "false",
+        }
 
     def run(self, work: "Coroutine[Any, Any, None]") -> None:
         asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
@@ -380,7 +413,11 @@ def tokenize(content: str | list[str | int]) -> list[int]:
 
 
 def encode_event(
-    piece: object, *, finish_reason: str | None = None, ascii_json: bool = False, field: str = "content"
+    piece: object,
+    *,
+    finish_reason: str | None = None,
+    ascii_json: bool = False,
+    field: str = "content",
 ) -> bytes:
     """One event of a reply, as servers write it."""
     delta = {} if piece is None else {field: piece}
@@ -400,7 +437,10 @@ async def _write_chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
 
 
 async def _send_json(
-    writer: asyncio.StreamWriter, body: object, status: int = 200, headers: dict[str, str] | None = None
+    writer: asyncio.StreamWriter,
+    body: object,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
 ) -> bool:
     text = body if isinstance(body, str) else json.dumps(body)
     return await _send_text(writer, text, "application/json", status, headers)

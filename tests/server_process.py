@@ -19,7 +19,9 @@ import httpx
 
 # Another Python with Llamora installed, such as that of a venv with nothing but the wheel (scripts/wheel.py).
 PYTHON = os.environ.get("JOURNAL_TEST_PYTHON", sys.executable)
-FAST_KDF = {"LLAMORA_CRYPTO__KDF_TARGET_MS": "0"}  # exactly the floor of the design, not calibrated above it
+FAST_KDF = {
+    "LLAMORA_CRYPTO__KDF_TARGET_MS": "0"
+}  # exactly the floor of the design, not calibrated above it
 CSRF = re.compile(r'name="csrf" value="([^"]+)"')
 
 
@@ -69,7 +71,11 @@ class Server:
         }
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [PYTHON, *self.command, self.mode, *options], env=env, stdout=out, stderr=out, cwd=self.folder
+                [PYTHON, *self.command, self.mode, *options],
+                env=env,
+                stdout=out,
+                stderr=out,
+                cwd=self.folder,
             )
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -78,7 +84,9 @@ class Server:
                     return self
             except httpx.HTTPError:
                 time.sleep(0.05)
-        raise AssertionError(f"the server did not come up: {self.log.read_text(errors='replace')[-2000:]}")
+        raise AssertionError(
+            f"the server did not come up: {self.log.read_text(errors='replace')[-2000:]}"
+        )
 
     def stop(self) -> int:
         assert self.process is not None
@@ -120,7 +128,9 @@ class HttpUser:
 
     def register(self) -> "HttpUser":
         self.http.get("/register")
-        response = self.post("/register", {"name": self.name, "passphrase": self.passphrase, "zone": "Europe/Berlin"})
+        response = self.post(
+            "/register", {"name": self.name, "passphrase": self.passphrase, "zone": "Europe/Berlin"}
+        )
         assert response.status_code == 200, response.text
         self.recovery_code = code_shown(response)
         return self

@@ -34,8 +34,12 @@ def _release(tree: Path, name: str, version: str) -> None:
     (tree / "wheels").mkdir(exist_ok=True)
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(tree / "wheels" / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr(f"{info}/RECORD", "")
 
 
@@ -58,7 +62,8 @@ def test_a_release_made_since_is_not_drift(tree):
 
 
 @pytest.mark.parametrize(
-    "dependencies", ['["oak>=2", "elm; sys_platform == \'linux\'"]', '["oak>=1", "elm"]', '["oak>=1"]']
+    "dependencies",
+    ['["oak>=2", "elm; sys_platform == \'linux\'"]', '["oak>=1", "elm"]', '["oak>=1"]'],
 )
 def test_a_changed_dependency_is_drift_until_it_is_fixed(tree, dependencies):
     _release(tree, "oak", "2.0")

@@ -67,7 +67,9 @@ def test_a_backup_made_beside_the_server_opens_on_an_empty_machine(
     second.stop()
 
 
-def test_restoring_beside_the_server_ends_what_it_replaces(serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_restoring_beside_the_server_ends_what_it_replaces(
+    serve: Callable[..., Server], tmp_path: Path
+) -> None:
     server = serve(env=NO_MODELS).start()
     alice = HttpUser(server.url).register()
     alice.write("before", DAY)
@@ -91,7 +93,11 @@ def test_what_cannot_be_done_is_a_sentence(serve: Callable[..., Server], tmp_pat
     alice = HttpUser(server.url).register()
     file = tmp_path / "a.llamora"
     for options, secret, words in (
-        (("backup", "--to", str(file)), "not the passphrase", "neither the passphrase nor the recovery code"),
+        (
+            ("backup", "--to", str(file)),
+            "not the passphrase",
+            "neither the passphrase nor the recovery code",
+        ),
         (("backup", "--to", str(file)), "", "has to be typed, or piped in"),
         (("backup", "--user", "Nobody"), alice.passphrase, "There is no such writer here"),
         (("verify", str(server.log)), alice.passphrase, "not a Llamora backup"),
@@ -107,7 +113,9 @@ def test_what_cannot_be_done_is_a_sentence(serve: Callable[..., Server], tmp_pat
     assert run(tmp_path / "nowhere", "backup", secret="no secret of anybody")[0] == 2
 
 
-def test_the_passphrase_is_not_shown_when_it_is_typed(serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_the_passphrase_is_not_shown_when_it_is_typed(
+    serve: Callable[..., Server], tmp_path: Path
+) -> None:
     server = serve(env=NO_MODELS).start()
     alice = HttpUser(server.url).register()
     parent, child = pty.openpty()
@@ -171,7 +179,9 @@ def test_the_doctor(serve: Callable[..., Server]) -> None:
     with closing(sqlite3.connect(server.data / "llamora.sqlite3")) as connection, connection:
         (sealed,) = connection.execute("SELECT sealed FROM entries").fetchone()
         connection.execute("UPDATE entries SET day=zeroblob(32)")
-    code, said, _ = run(server.data, "doctor", "--json", "--user", "alice", secret=alice.recovery_code)
+    code, said, _ = run(
+        server.data, "doctor", "--json", "--user", "alice", secret=alice.recovery_code
+    )
     assert code == 1
     found = json.loads(said)
     assert found["damage"] == ["1 records in entries stand in a place that is not theirs."]

@@ -20,7 +20,18 @@ from llamora.persistence import LocalDB, run_db_migrations
 from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings
 
 SOURCES = Path(llamora.__file__).parent
-BELOW = ("journal", "search", "llm", "persistence", "vault", "dates", "settings", "text", "errors", "messages")
+BELOW = (
+    "journal",
+    "search",
+    "llm",
+    "persistence",
+    "vault",
+    "dates",
+    "settings",
+    "text",
+    "errors",
+    "messages",
+)
 # Design §3: a layer, and the layers it may import besides itself.
 MATRIX: dict[str, tuple[str, ...]] = {
     "__main__": ("app", "commands", *BELOW),
@@ -60,7 +71,9 @@ def broken_rules(package: Path) -> list[str]:
     return [
         f"{file.relative_to(package).as_posix()}:{line}: {what}"
         for file in sorted(package.rglob("*.py"))
-        for line, what in _broken_in(file.relative_to(package).as_posix(), ast.parse(file.read_text(encoding="utf-8")))
+        for line, what in _broken_in(
+            file.relative_to(package).as_posix(), ast.parse(file.read_text(encoding="utf-8"))
+        )
     ]
 
 
@@ -75,15 +88,27 @@ def _broken_in(name: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
             library, *rest = module.split(".")
             if library == "llamora":
                 # What is no layer is a name of the package itself, such as its version.
-                if rest and rest[0] in MATRIX and rest[0] not in (layer, "__init__", *MATRIX[layer]):
+                if (
+                    rest
+                    and rest[0] in MATRIX
+                    and rest[0] not in (layer, "__init__", *MATRIX[layer])
+                ):
                     yield line, f"{layer} imports {rest[0]}"
             elif not name.startswith(DOORS.get(library, ("",))):
                 yield line, f"{library} has another door"
-        if isinstance(node, ast.Call) and _dotted(node.func) == "print" and name not in ("__main__.py", "commands.py"):
+        if (
+            isinstance(node, ast.Call)
+            and _dotted(node.func) == "print"
+            and name not in ("__main__.py", "commands.py")
+        ):
             yield line, "print"
         if name != "settings.py" and _reads_environment(node):
             yield line, "the environment is read outside settings"
-        if name.startswith("search/") and isinstance(node, ast.Call) and _dotted(node.func) == "sqlite3.connect":
+        if (
+            name.startswith("search/")
+            and isinstance(node, ast.Call)
+            and _dotted(node.func) == "sqlite3.connect"
+        ):
             where = node.args[0] if node.args else None
             if not (isinstance(where, ast.Constant) and where.value == ":memory:"):
                 yield line, "search may open :memory: only"
@@ -101,10 +126,16 @@ def _imported(name: str, node: ast.AST) -> Iterator[str]:
             base = node.module or ""
             if node.level:
                 folders = ["llamora", *name.split("/")[:-1]]
-                base = ".".join([*folders[: len(folders) - node.level + 1], *([base] if base else [])])
+                base = ".".join(
+                    [*folders[: len(folders) - node.level + 1], *([base] if base else [])]
+                )
             # `from llamora import x` names a layer, as `from llamora.x import y` does.
-            yield from (f"llamora.{alias.name}" for alias in node.names) if base == "llamora" else [base]
-        case ast.Call(args=[ast.Constant(value=str(module)), *_]) if _dotted(node.func).split(".")[-1] in (
+            yield from (
+                (f"llamora.{alias.name}" for alias in node.names) if base == "llamora" else [base]
+            )
+        case ast.Call(args=[ast.Constant(value=str(module)), *_]) if _dotted(node.func).split(".")[
+            -1
+        ] in (
             "import_module",
             "__import__",
         ):
@@ -116,7 +147,9 @@ def _imported(name: str, node: ast.AST) -> Iterator[str]:
 def _reads_environment(node: ast.AST) -> bool:
     if isinstance(node, ast.ImportFrom):
         return node.module == "os" and any(alias.name in ENVIRONMENT for alias in node.names)
-    return isinstance(node, ast.Attribute) and node.attr in ENVIRONMENT and _dotted(node.value) == "os"
+    return (
+        isinstance(node, ast.Attribute) and node.attr in ENVIRONMENT and _dotted(node.value) == "os"
+    )
 
 
 def _dotted(node: ast.AST) -> str:
@@ -133,7 +166,18 @@ def _module_state(tree: ast.Module) -> Iterator[tuple[int, str]]:
             names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             names.add(node.target.id)
-    changing = {"append", "add", "update", "setdefault", "pop", "extend", "insert", "clear", "remove", "discard"}
+    changing = {
+        "append",
+        "add",
+        "update",
+        "setdefault",
+        "pop",
+        "extend",
+        "insert",
+        "clear",
+        "remove",
+        "discard",
+    }
     for function in ast.walk(tree):
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
@@ -141,7 +185,11 @@ def _module_state(tree: ast.Module) -> Iterator[tuple[int, str]]:
             found = ""
             if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
                 found = _dotted(node.value)
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in changing:
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in changing
+            ):
                 found = _dotted(node.func.value)
             if found in names:
                 yield getattr(node, "lineno", 0), f"{found} is state of the module"
@@ -157,12 +205,20 @@ def test_the_sources_keep_the_rules() -> None:
 @pytest.mark.parametrize(
     ("file", "source", "complaint"),
     [
-        ("vault/keys.py", "from llamora.persistence.users import User", "vault imports persistence"),
+        (
+            "vault/keys.py",
+            "from llamora.persistence.users import User",
+            "vault imports persistence",
+        ),
         ("dates.py", "import llamora.settings", "dates imports settings"),
         ("persistence/users.py", "from llamora import search", "persistence imports search"),
         ("persistence/users.py", "from ..journal import entries", "persistence imports journal"),
         ("llm/client.py", "def f():\n    from llamora.dates import zone", "llm imports dates"),
-        ("search/query.py", 'import importlib\nimportlib.import_module("llamora.llm.client")', "search imports llm"),
+        (
+            "search/query.py",
+            'import importlib\nimportlib.import_module("llamora.llm.client")',
+            "search imports llm",
+        ),
         ("journal/entries.py", "from llamora.app.pages import page", "journal imports app"),
         ("settings.py", "from llamora import __main__", "settings imports __main__"),
         ("gamification/streaks.py", "", "the layer gamification is not in the matrix"),
@@ -173,14 +229,26 @@ def test_the_sources_keep_the_rules() -> None:
         ("journal/entries.py", "import sqlite3", "sqlite3 has another door"),
         ("app/views.py", "import openai", "openai has another door"),
         ("journal/entries.py", '__import__("fastembed")', "fastembed has another door"),
-        ("search/fulltext.py", 'import sqlite3\nsqlite3.connect("index.db")', "search may open :memory: only"),
-        ("search/fulltext.py", "import sqlite3\nsqlite3.connect(path)", "search may open :memory: only"),
+        (
+            "search/fulltext.py",
+            'import sqlite3\nsqlite3.connect("index.db")',
+            "search may open :memory: only",
+        ),
+        (
+            "search/fulltext.py",
+            "import sqlite3\nsqlite3.connect(path)",
+            "search may open :memory: only",
+        ),
         ("app/views.py", 'print("x")', "print"),
         ("app/views.py", 'import os\nos.environ["X"]', "the environment is read outside settings"),
         ("app/views.py", "from os import getenv", "the environment is read outside settings"),
         ("app/views.py", "def f():\n    global x\n    x = 1", "state of the module"),
         ("app/views.py", "seen = {}\ndef f():\n    seen[1] = 2", "seen is state of the module"),
-        ("app/views.py", "seen: set[int] = set()\ndef f():\n    seen.add(2)", "seen is state of the module"),
+        (
+            "app/views.py",
+            "seen: set[int] = set()\ndef f():\n    seen.add(2)",
+            "seen is state of the module",
+        ),
     ],
 )
 def test_a_broken_rule_is_found(file: str, source: str, complaint: str, tmp_path: Path) -> None:
@@ -251,9 +319,13 @@ def _state(found: object, seen: dict[int, str], path: str) -> None:
     """Collect what can change below `found`: everything but values, frozen dataclasses and functions."""
     if id(found) in seen or isinstance(found, UNCHANGING) or inspect.isroutine(found):
         return
-    if not (is_dataclass(found) and type(found).__dataclass_params__.frozen) and not isinstance(found, tuple):  # type: ignore[attr-defined]
+    if not (is_dataclass(found) and type(found).__dataclass_params__.frozen) and not isinstance(
+        found, tuple
+    ):  # type: ignore[attr-defined]
         seen[id(found)] = path
-    if type(found).__module__.split(".")[0] != "llamora" and not isinstance(found, dict | list | set | tuple):
+    if type(found).__module__.split(".")[0] != "llamora" and not isinstance(
+        found, dict | list | set | tuple
+    ):
         return
     if isinstance(found, dict):
         parts = {str(key): value for key, value in found.items()}
@@ -263,7 +335,9 @@ def _state(found: object, seen: dict[int, str], path: str) -> None:
         parts = {field.name: getattr(found, field.name) for field in fields(found)}
     else:
         slots = [slot for kind in type(found).__mro__ for slot in getattr(kind, "__slots__", ())]
-        parts = {name: getattr(found, name) for name in slots if hasattr(found, name)} | getattr(found, "__dict__", {})
+        parts = {name: getattr(found, name) for name in slots if hasattr(found, name)} | getattr(
+            found, "__dict__", {}
+        )
     for name, part in parts.items():
         _state(part, seen, f"{path}.{name}")
 
@@ -274,10 +348,17 @@ async def _register(app: Quart, name: str) -> str:
     page = await (await client.get("/register")).get_data(as_text=True)
     token = re.search(r'name="csrf" value="([^"]+)"', page)
     assert token is not None
-    form = {"csrf": token[1], "name": name, "passphrase": "seven quiet herons over the weir", "zone": "UTC"}
+    form = {
+        "csrf": token[1],
+        "name": name,
+        "passphrase": "seven quiet herons over the weir",
+        "zone": "UTC",
+    }
     answer = await client.post("/register", form=form)
     assert answer.status_code == 200, await answer.get_data(as_text=True)
-    cookie = next(value for value in answer.headers.getlist("Set-Cookie") if value.startswith("llamora="))
+    cookie = next(
+        value for value in answer.headers.getlist("Set-Cookie") if value.startswith("llamora=")
+    )
     return cookie.split(";")[0]
 
 

@@ -390,11 +390,17 @@ def test_no_text_breaks_it(text: str, today: date) -> None:
 
 @given(st.dates(date(1900, 1, 1), date(2099, 12, 31)), st.dates(date(1950, 1, 1), date(2090, 1, 1)))
 def test_days_in_words_read_back(day: date, today: date) -> None:
-    for text in (dates.format_day(day), day.isoformat(), f"{dates.format_weekday(day)}, {dates.format_day(day)}"):
+    for text in (
+        dates.format_day(day),
+        day.isoformat(),
+        f"{dates.format_weekday(day)}, {dates.format_day(day)}",
+    ):
         assert parse_phrase(text, today) == DateRange(day, day, text)
 
 
-@pytest.mark.parametrize("words", ["early", "end of the", "from the last", "3 to", "Monday ,", "a couple of", "may -"])
+@pytest.mark.parametrize(
+    "words", ["early", "end of the", "from the last", "3 to", "Monday ,", "a couple of", "may -"]
+)
 def test_a_long_text(words: str) -> None:
     """However long: each reading looks a few words ahead and no further, without recursion."""
     assert parse_phrase(f"{words} " * 20_000, TODAY) is None
@@ -469,9 +475,13 @@ GERMAN = (
 @given(st.lists(st.sampled_from([*VOCABULARY, *GERMAN]), max_size=12).map(" ".join), st.dates())
 def test_no_german_phrase_breaks_it(text: str, today: date) -> None:
     result = parse_phrase(text, today, "de")
-    assert result is None or (result.start <= result.end and result.matched and result.matched in text)
+    assert result is None or (
+        result.start <= result.end and result.matched and result.matched in text
+    )
 
 
-@pytest.mark.parametrize("words", ["vor 3", "vor", "12.", "12.3.", "am", "vom letzten", "vorgestern um"])
+@pytest.mark.parametrize(
+    "words", ["vor 3", "vor", "12.", "12.3.", "am", "vom letzten", "vorgestern um"]
+)
 def test_a_long_german_text(words: str) -> None:
     assert found(f"{words} " * 20_000 + ". vorgestern", language="de").startswith("2026-")

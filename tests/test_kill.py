@@ -5,7 +5,9 @@ from pathlib import Path
 from scripts.torture import kill, rotation, users
 
 
-def test_nothing_acknowledged_is_lost_or_half_done_after_a_kill(tmp_path: Path, cache: Path) -> None:
+def test_nothing_acknowledged_is_lost_or_half_done_after_a_kill(
+    tmp_path: Path, cache: Path
+) -> None:
     result = kill.torture(8, tmp_path, cache, seed=7)
     assert result["acknowledged"]
     assert result["by_kind"].keys() == kill.SHARES.keys()

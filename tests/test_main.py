@@ -77,12 +77,18 @@ def test_a_taken_port(tmp_path: Path) -> None:
         (["--port", "99999"], {}, "server.port"),
         (["--workers", "0"], {}, "server.workers"),
         ([], {"LLAMORA_SESSION__MODE": "open"}, "session.mode"),
-        ([], {"LLAMORA_SERVER__PROT": "1"}, "There is no setting server.prot. Is server.port meant?"),
+        (
+            [],
+            {"LLAMORA_SERVER__PROT": "1"},
+            "There is no setting server.prot. Is server.port meant?",
+        ),
         ([], {"LLAMORA_GAMES__STREAKS": "true"}, "There is no setting games"),
         ([], {"LLAMORA_SETTINGS": "nowhere.toml"}, "nowhere.toml"),
     ],
 )
-def test_a_setting_that_cannot_be_used(tmp_path: Path, options: list[str], env: dict[str, str], named: str) -> None:
+def test_a_setting_that_cannot_be_used(
+    tmp_path: Path, options: list[str], env: dict[str, str], named: str
+) -> None:
     assert named in refusal("dev", *options, **{"LLAMORA_DATA__FOLDER": str(tmp_path), **env})
 
 
@@ -94,7 +100,9 @@ def test_a_data_folder_that_cannot_be_used(tmp_path: Path) -> None:
         assert str(folder) in refusal("prod", "--port", port, LLAMORA_DATA__FOLDER=str(folder))
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may use every folder")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may use every folder"
+)
 def test_a_data_folder_of_somebody_else(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     assert "permission denied" in refusal("dev", LLAMORA_DATA__FOLDER=str(tmp_path))
@@ -128,7 +136,13 @@ def test_it_answers_to_its_own_names_only(quiet: Server) -> None:
         for host in ("127.0.0.1", "localhost", "llamora.localhost", "LLAMORA.LOCALHOST", "[::1]"):
             for name in (host, f"{host}:{quiet.port}"):
                 assert http.get("/sign-in", headers={"Host": name}).status_code == 200, name
-        for name in ("evil.example", "127.0.0.1.evil.example", f"localhost.evil.example:{quiet.port}", "[::2]", "a]"):
+        for name in (
+            "evil.example",
+            "127.0.0.1.evil.example",
+            f"localhost.evil.example:{quiet.port}",
+            "[::2]",
+            "a]",
+        ):
             for path in ("/sign-in", "/healthz", "/static/css/base.css"):
                 answer = http.get(path, headers={"Host": name})
                 assert answer.status_code == 400, (name, path)
@@ -141,7 +155,9 @@ HTTP_2 = (
 )
 
 
-@pytest.mark.xfail(strict=True, reason="issue 14, item 18: anybody may speak HTTP/2, and reset without end")
+@pytest.mark.xfail(
+    strict=True, reason="issue 14, item 18: anybody may speak HTTP/2, and reset without end"
+)
 @pytest.mark.parametrize("sent", HTTP_2, ids=["at once", "by an upgrade"])
 def test_it_speaks_no_http_2_in_the_clear(quiet: Server, sent: bytes) -> None:
     with socket.create_connection(("127.0.0.1", quiet.port), timeout=30) as connection:
@@ -150,10 +166,14 @@ def test_it_speaks_no_http_2_in_the_clear(quiet: Server, sent: bytes) -> None:
     assert re.fullmatch(rb"|HTTP/1\.1 (?!101)\d+", answer)
 
 
-@pytest.mark.xfail(strict=True, reason="issue 14, item 8: cookies have the same names on every port")
+@pytest.mark.xfail(
+    strict=True, reason="issue 14, item 8: cookies have the same names on every port"
+)
 def test_two_journals_on_one_host_are_open_in_one_browser(serve: Callable[..., Server]) -> None:
     first, second = (HttpUser(serve(env=NO_MODELS).start().url) for _ in range(2))
-    second.http = httpx.Client(base_url=second.url, cookies=first.http.cookies.jar, timeout=60, trust_env=False)
+    second.http = httpx.Client(
+        base_url=second.url, cookies=first.http.cookies.jar, timeout=60, trust_env=False
+    )
     for user in (first, second):
         user.register()
     assert [user.get("/d/today").status_code for user in (first, second)] == [200, 200]
@@ -171,8 +191,12 @@ def asked(writer: HttpUser) -> str:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
-@pytest.mark.parametrize("signals", [["SIGTERM"], ["SIGINT"], ["SIGINT", "SIGINT"], ["SIGTERM", "SIGINT", "SIGTERM"]])
-def test_it_stops_while_a_reply_streams(signals: list[str], serve: Callable[..., Server], model: ModelThread) -> None:
+@pytest.mark.parametrize(
+    "signals", [["SIGTERM"], ["SIGINT"], ["SIGINT", "SIGINT"], ["SIGTERM", "SIGINT", "SIGTERM"]]
+)
+def test_it_stops_while_a_reply_streams(
+    signals: list[str], serve: Callable[..., Server], model: ModelThread
+) -> None:
     server = serve(env=model.env).start()
     assert server.process is not None
     writer = HttpUser(server.url).register()
@@ -227,7 +251,9 @@ def served_by(server: Server, answer: httpx.Response) -> int:
         if (int(fields[1].split(":")[1], 16), int(fields[2].split(":")[1], 16)) in ends:
             inode = fields[9]
     assert server.process is not None
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    children = (
+        Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    )
     for pid in children:
         for link in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
@@ -276,7 +302,9 @@ def test_two_workers_are_one_server(serve: Callable[..., Server], model: ModelTh
     worker = served_by(server, here.get("/healthz"))
     with there.http.stream("GET", f"/r/{reply}/events", timeout=60) as stream:
         assert served_by(server, stream) != worker
-        shown = (re.sub(r"<[^>]+>", "", line) for line in stream.iter_lines() if line.startswith("data:"))
+        shown = (
+            re.sub(r"<[^>]+>", "", line) for line in stream.iter_lines() if line.startswith("data:")
+        )
         growing = next(words for words in shown if "It was" in words)
         assert "lake" not in growing
         model.release(held)

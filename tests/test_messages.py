@@ -29,7 +29,11 @@ def raised_codes(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
     """Every text that is the code of a problem or a notice, where it stands as it is."""
     names = problem_names() | {"Notice", "_error"}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in names and node.args:
+        if (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func).rpartition(".")[2] in names
+            and node.args
+        ):
             first = node.args[0]
             for choice in (first.body, first.orelse) if isinstance(first, ast.IfExp) else (first,):
                 if isinstance(choice, ast.Constant) and isinstance(choice.value, str):
@@ -44,14 +48,20 @@ def blanks_filled(call: ast.Call) -> set[str]:
 
 
 def test_what_is_raised_is_a_code_that_has_a_sentence_with_its_blanks() -> None:
-    codes = [(file, code, call) for file, tree in TREES.items() for code, call in raised_codes(tree)]
+    codes = [
+        (file, code, call) for file, tree in TREES.items() for code, call in raised_codes(tree)
+    ]
     assert len(codes) > 100
-    assert [(file.name, code) for file, code, _ in codes if not re.fullmatch(r"[a-z_0-9]+", code)] == []
+    assert [
+        (file.name, code) for file, code, _ in codes if not re.fullmatch(r"[a-z_0-9]+", code)
+    ] == []
     assert [(file.name, code) for file, code, _ in codes if code not in MESSAGES] == []
     assert [
         (file.name, code)
         for file, code, call in codes
-        if not ast.unparse(call.func).endswith("_error")  # it adds the place, and is ours alone in llm/client.py
+        if not ast.unparse(call.func).endswith(
+            "_error"
+        )  # it adds the place, and is ours alone in llm/client.py
         and blanks_filled(call) != set(BLANK.findall(MESSAGES[code]))
     ] == []
 

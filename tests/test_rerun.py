@@ -53,17 +53,31 @@ def once(name: str = "") -> str:
 @pytest.mark.parametrize(
     ("files", "options", "expected"),
     [
-        pytest.param({"fine": FINE, "once": once()}, "-n2", (True, LATE), id="what passes the second time is named"),
+        pytest.param(
+            {"fine": FINE, "once": once()},
+            "-n2",
+            (True, LATE),
+            id="what passes the second time is named",
+        ),
         pytest.param(
             {"once": once(), "torn": TEARDOWN, "always": ALWAYS},
             "-n0",
             (False, [*LATE, "test_torn.py::test_torn"]),
             id="one of three fails twice",
         ),
-        pytest.param({"once": once(), "broken": BROKEN_ONCE}, "-n0", (False, []), id="one cannot be collected"),
-        pytest.param({"once": once(), "broken": BROKEN_ONCE}, "-n2", (False, []), id="nor on two processes"),
+        pytest.param(
+            {"once": once(), "broken": BROKEN_ONCE},
+            "-n0",
+            (False, []),
+            id="one cannot be collected",
+        ),
+        pytest.param(
+            {"once": once(), "broken": BROKEN_ONCE}, "-n2", (False, []), id="nor on two processes"
+        ),
         pytest.param({"once": once(), "dies": DIES}, "-n2", (False, []), id="a process dies"),
-        pytest.param({"a": once("a"), "b": once("b"), "c": ALWAYS}, "-x", (False, []), id="it ended early"),
+        pytest.param(
+            {"a": once("a"), "b": once("b"), "c": ALWAYS}, "-x", (False, []), id="it ended early"
+        ),
         pytest.param({}, "-n0", (False, []), id="there are none"),
     ],
 )

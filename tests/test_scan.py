@@ -37,7 +37,9 @@ ENTRY, EDITED, QUERY = "quokkaentry", "quokkaedited", "quokkaquery"
 def write_and_search(server: Server) -> None:
     writer = HttpUser(server.url).register()
     entry_id = writer.write(f"The {ENTRY} came by. " * 3)
-    edited = writer.post(f"/e/{entry_id}", {"text": f"The {EDITED} came by.", "revision": "1"}, fragment=True)
+    edited = writer.post(
+        f"/e/{entry_id}", {"text": f"The {EDITED} came by.", "revision": "1"}, fragment=True
+    )
     assert edited.status_code == 200
     found = writer.post("/search", {"q": QUERY})
     assert found.status_code == 303
@@ -46,7 +48,9 @@ def write_and_search(server: Server) -> None:
 
 
 @pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "sealing off"])
-def test_a_server_leaves_words_only_when_sealing_is_off(sealed: bool, tmp_path: Path, cache: Path) -> None:
+def test_a_server_leaves_words_only_when_sealing_is_off(
+    sealed: bool, tmp_path: Path, cache: Path
+) -> None:
     wrapper = tmp_path / "unsealed.py"
     wrapper.write_text(UNSEALED, encoding="utf-8")
     command = ("-m", "llamora") if sealed else (str(wrapper),)
@@ -101,7 +105,9 @@ async def test_vectors_in_a_snapshot_are_found_when_it_is_unsealed(
     keys = await new_user(db, "Alice")
     made = entry("quokkaentries")
     await db.entries.add(keys, made)
-    search = SearchService(db, Embedder(EmbeddingSettings(enabled=False), tmp_path), SearchSettings())
+    search = SearchService(
+        db, Embedder(EmbeddingSettings(enabled=False), tmp_path), SearchSettings()
+    )
     await search.unlock(keys)
     await search.wait_until_idle(keys.user_id)
     vectors = np.random.default_rng(1).normal(size=(1, 384)).astype(np.float32)
@@ -110,7 +116,9 @@ async def test_vectors_in_a_snapshot_are_found_when_it_is_unsealed(
     if not sealed:
         monkeypatch.setattr(Keyring, "seal", lambda *arguments: arguments[-1])
     assert await search.save_snapshot(keys.user_id)
-    forms = {form for _, _, form in find_bytes(tmp_path, float_encodings("vectors", vectors[0].tolist()))}
+    forms = {
+        form for _, _, form in find_bytes(tmp_path, float_encodings("vectors", vectors[0].tolist()))
+    }
     assert forms == (set() if sealed else {"int8"})
     await search.stop()
     await db.close()
@@ -126,14 +134,18 @@ def test_every_form_is_found(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", range(6))
 def test_base64_is_found_wherever_the_word_stands(place: int, tmp_path: Path) -> None:
     for number, encode in enumerate((base64.b64encode, base64.urlsafe_b64encode)):
-        (tmp_path / str(number)).write_bytes(encode(b"?" * place + b"a heron & its lake" + b"!" * place))
+        (tmp_path / str(number)).write_bytes(
+            encode(b"?" * place + b"a heron & its lake" + b"!" * place)
+        )
     assert {file for file, _, _ in find_words(tmp_path, ["a heron & its lake"])} == {"0", "1"}
 
 
 def test_what_is_compressed_is_found(tmp_path: Path) -> None:
     packed = zlib.compress(b"Nothing else: a heron & its lake. " * 3, 1)
     (tmp_path / "page").write_bytes(bytes(100) + b"x\x01not a stream" + packed + bytes(100))
-    assert [word for _, word, _ in find_words(tmp_path, ["a heron & its lake"])] == ["a heron & its lake"]
+    assert [word for _, word, _ in find_words(tmp_path, ["a heron & its lake"])] == [
+        "a heron & its lake"
+    ]
 
 
 def test_floats_are_found_in_every_width(tmp_path: Path) -> None:

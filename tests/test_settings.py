@@ -25,7 +25,11 @@ def own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """{"llm.upstream.host": ""} of nested tables or dataclasses."""
-    pairs = [(f.name, getattr(value, f.name)) for f in fields(value)] if is_dataclass(value) else [*value.items()]
+    pairs = (
+        [(f.name, getattr(value, f.name)) for f in fields(value)]
+        if is_dataclass(value)
+        else [*value.items()]
+    )
     found: dict[str, Any] = {}
     for key, inner in pairs:
         nested = is_dataclass(inner) or isinstance(inner, dict)
@@ -42,7 +46,9 @@ def test_the_documented_keys_and_defaults_are_those_of_the_program() -> None:
     typed["log.level"] = typed.pop("log_level")
     for key in ("data.folder", "data.cache", "embedding.folder", "backup.folder"):
         typed[key] = ""  # an empty text in the file stands for a folder that depends on the machine
-    typed = {key: list(value) if isinstance(value, tuple) else value for key, value in typed.items()}
+    typed = {
+        key: list(value) if isinstance(value, tuple) else value for key, value in typed.items()
+    }
     assert documented() == typed
 
 
@@ -62,7 +68,9 @@ def test_loaded_defaults_are_the_typed_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", sorted(documented()))
-def test_every_key_can_be_set_from_the_environment(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_key_can_be_set_from_the_environment(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     default = documented()[key]
     other: dict[type, str] = {
         bool: "false" if default else "true",
@@ -97,7 +105,9 @@ def test_later_places_win_key_by_key(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "data").mkdir()
     own = tmp_path / "data" / "settings.toml"
     named = tmp_path / "named.toml"
-    own.write_text("[search]\npage_size = 11\nhnsw_above = 11\n[llm]\nslots = 11\n[server]\nport = 11\n")
+    own.write_text(
+        "[search]\npage_size = 11\nhnsw_above = 11\n[llm]\nslots = 11\n[server]\nport = 11\n"
+    )
     named.write_text("[search]\nhnsw_above = 22\n[llm]\nslots = 12\n[server]\nport = 22\n")
     monkeypatch.setenv("LLAMORA_SETTINGS", str(named))
     monkeypatch.setenv("LLAMORA_LLM__SLOTS", "13")
@@ -118,7 +128,17 @@ def test_a_file_given_by_name_stands_in_for_the_one_in_the_environment(
 
 
 def test_text_stays_what_it_is_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for text in ("0012", "12", "true", "1e5", "@int 3", "@format {env[HOME]}", "", '"quoted"', "[a]"):
+    for text in (
+        "0012",
+        "12",
+        "true",
+        "1e5",
+        "@int 3",
+        "@format {env[HOME]}",
+        "",
+        '"quoted"',
+        "[a]",
+    ):
         monkeypatch.setenv("LLAMORA_LLM__UPSTREAM__API_KEY", text)
         assert load_settings().llm.upstream.api_key == text
 
@@ -178,7 +198,9 @@ def test_a_value_of_another_type_is_refused(overrides: dict[str, Any]) -> None:
         load_settings(overrides=overrides)
 
 
-def test_secrets_are_neither_in_messages_nor_in_the_representation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_neither_in_messages_nor_in_the_representation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(SettingsError) as refused:
         load_settings(overrides={"llm": {"upstream": {"api_key": 123454321}}})
     assert "123454321" not in str(refused.value)
@@ -192,7 +214,8 @@ def test_secrets_are_neither_in_messages_nor_in_the_representation(monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "content", [b"[server\n", b"port = \n", b"[server]\nport = 1\nport = 2\n", b"[server]\nhost = '\xff'\n"]
+    "content",
+    [b"[server\n", b"port = \n", b"[server]\nport = 1\nport = 2\n", b"[server]\nhost = '\xff'\n"],
 )
 def test_a_broken_file_is_named(content: bytes, tmp_path: Path) -> None:
     broken = tmp_path / "broken.toml"
@@ -214,7 +237,9 @@ def test_the_data_folder_cannot_move_itself(tmp_path: Path) -> None:
         load_settings()
 
 
-def test_folders_are_absolute_and_know_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_folders_are_absolute_and_know_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -239,7 +264,11 @@ def test_further_model_servers_have_names(tmp_path: Path, monkeypatch: pytest.Mo
     file.write_text('[llm.endpoints.study]\nhost = "http://127.0.0.1:1234"\n', encoding="utf-8")
     monkeypatch.setenv("LLAMORA_LLM__ENDPOINTS__STUDY__API_KEY", "a secret")
     study = load_settings(file=file).llm.endpoints["study"]
-    assert (study.host, study.api_key, study.temperature) == ("http://127.0.0.1:1234", "a secret", -1.0)
+    assert (study.host, study.api_key, study.temperature) == (
+        "http://127.0.0.1:1234",
+        "a secret",
+        -1.0,
+    )
     assert "a secret" not in repr(study)
     file.write_text('[llm.endpoints.study]\nhots = "x"\n', encoding="utf-8")
     with pytest.raises(SettingsError, match=r"llm\.endpoints\.study\.hots"):

@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_every_test_that_the_threat_model_names_is_there() -> None:
-    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs/security.md").read_text(encoding="utf-8"))
+    named = re.findall(
+        r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    )
     assert len(named) > 20
     for file, function in named:
         text = (ROOT / file).read_text(encoding="utf-8")
@@ -24,7 +26,9 @@ def test_every_test_that_the_threat_model_names_is_there() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_reloads_and_second_tabs_lose_and_repeat_no_byte(workers: int, tmp_path: Path, cache: Path) -> None:
+def test_reloads_and_second_tabs_lose_and_repeat_no_byte(
+    workers: int, tmp_path: Path, cache: Path
+) -> None:
     result = torture(10, 0, workers, tmp_path, cache, seed=5)
     assert (result["not_a_beginning"], result["not_byte_equal"]) == (0, 0)
     assert result["model_calls"] == result["replies"] == 2
@@ -38,7 +42,11 @@ def test_a_kill_leaves_what_was_shown(tmp_path: Path, cache: Path) -> None:
 
 def test_everything_sealed_is_refused_when_it_is_changed_or_moved(tmp_path: Path) -> None:
     result = forgery.torture(tmp_path, stride=23)
-    assert (result["not_refused"], result["refused_as_something_else"], result["plain"]) == (0, 0, 0)
+    assert (result["not_refused"], result["refused_as_something_else"], result["plain"]) == (
+        0,
+        0,
+        0,
+    )
     assert result["wrong_trials"] == []
 
 
@@ -52,7 +60,9 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None
     assert (result["wrong"], result["plain"]) == ({}, 0)
 
 
-def test_a_disk_that_fills_up_or_breaks_is_told_in_a_sentence_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_or_breaks_is_told_in_a_sentence_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
     try:
         result = faults.torture(tmp_path, seed=4, modes=("full", "hiccup"), step=41)
     except ShimUnavailable as reason:
@@ -63,7 +73,15 @@ def test_a_disk_that_fills_up_or_breaks_is_told_in_a_sentence_and_loses_nothing(
 
 def test_a_stolen_disk_opens_nothing(tmp_path: Path) -> None:
     # In a process of its own: other tests of this run may have a Playwright open.
-    command = [sys.executable, "-m", "scripts.torture.disk_theft", "--words", "10000", "--every", "20"]
+    command = [
+        sys.executable,
+        "-m",
+        "scripts.torture.disk_theft",
+        "--words",
+        "10000",
+        "--every",
+        "20",
+    ]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     result = json.loads(ran.stdout)

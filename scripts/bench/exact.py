@@ -53,7 +53,11 @@ def make_questions(texts: list[str], count: int) -> list[Question]:
     rng.shuffle(old_indexes)
     questions_made: list[Question] = []
     for index in old_indexes:
-        runs = [run.split() for run in WORD_RUN.findall(texts[index]) if len(run.split()) >= PHRASE_WORDS]
+        runs = [
+            run.split()
+            for run in WORD_RUN.findall(texts[index])
+            if len(run.split()) >= PHRASE_WORDS
+        ]
         if not runs:
             continue
         run = rng.choice(runs)
@@ -65,7 +69,11 @@ def make_questions(texts: list[str], count: int) -> list[Question]:
             break
     rng.shuffle(old_indexes)
     for index in old_indexes:
-        unique_words = [word for word in words[index] if entries_with[word] == 1 and len(word) > 3 and word.isalpha()]
+        unique_words = [
+            word
+            for word in words[index]
+            if entries_with[word] == 1 and len(word) > 3 and word.isalpha()
+        ]
         if unique_words:
             questions_made.append(Question("word", rng.choice(unique_words), index))
         if len(questions_made) == 2 * count:
@@ -84,7 +92,9 @@ async def run(
     await service.start()
     try:
         keys = await create_user(db, settings)
-        days = [date(2026, 11, 20) - timedelta(days=len(texts) - place) for place in range(len(texts))]
+        days = [
+            date(2026, 11, 20) - timedelta(days=len(texts) - place) for place in range(len(texts))
+        ]
         instants = [datetime(day.year, day.month, day.day, 9, tzinfo=UTC) for day in days]
         entries = [
             Entry(secrets.token_bytes(16), at.date(), "me", text, at, "UTC")
@@ -94,16 +104,24 @@ async def run(
         started = time.perf_counter()
         await service.unlock(keys)
         await service.wait_until_idle(keys.user_id)
-        result: dict[str, object] = {"entries": len(texts), "indexed_s": round(time.perf_counter() - started, 1)}
+        result: dict[str, object] = {
+            "entries": len(texts),
+            "indexed_s": round(time.perf_counter() - started, 1),
+        }
         questions = make_questions(texts, per_kind)
         first: dict[str, int] = {"phrase": 0, "word": 0}
         has_meaning = True
         for question in questions:
             results = await service.search(keys, question.query, today=date(2026, 11, 20), limit=1)
             has_meaning = has_meaning and results.is_semantic
-            first[question.kind] += bool(results.hits) and results.hits[0].entry_id == entries[question.index].id
+            first[question.kind] += (
+                bool(results.hits) and results.hits[0].entry_id == entries[question.index].id
+            )
         for kind, count in first.items():
-            result |= {f"{kind}s": sum(question.kind == kind for question in questions), f"{kind}s_first": count}
+            result |= {
+                f"{kind}s": sum(question.kind == kind for question in questions),
+                f"{kind}s_first": count,
+            }
         return result | {"meaning": has_meaning}
     finally:
         await service.stop()
@@ -123,9 +141,13 @@ async def _measure(texts: list[str], count: int) -> dict[str, object]:
 
 def main() -> None:
     """Read the command line, run, print."""
-    parser = argparse.ArgumentParser(prog="scripts.bench.exact", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="scripts.bench.exact", description=(__doc__ or "").partition("\n")[0]
+    )
     default_data = Path(os.environ.get("LLAMORA_EVAL_DATA", "../shared/data")) / "pepys"
-    parser.add_argument("--data", type=Path, default=default_data, help="the folder with Pepys' diary")
+    parser.add_argument(
+        "--data", type=Path, default=default_data, help="the folder with Pepys' diary"
+    )
     parser.add_argument("--entries", type=int, default=5000)
     parser.add_argument("--each", type=int, default=40, help="how many phrases, and how many words")
     options = parser.parse_args()

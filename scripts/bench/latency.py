@@ -118,7 +118,9 @@ async def seed(server: Server, entries: int, *, vectors: bool = True) -> None:
     lifecycle = AppLifecycle(services)
     await lifecycle.start()
     user, keys, _ = await services.accounts.register("Bench", PASSPHRASE, "UTC")
-    await services.accounts.open_session(user, keys)  # what nobody is signed in for is locked after a while
+    await services.accounts.open_session(
+        user, keys
+    )  # what nobody is signed in for is locked after a while
     texts = sentences(entries)
     first = DAY - timedelta(entries // 4)
     entries_made: list[Entry] = []
@@ -129,7 +131,12 @@ async def seed(server: Server, entries: int, *, vectors: bool = True) -> None:
         entries_made.append(Entry(rng.randbytes(16), day, "me", text, at, "UTC"))
     busy_day = datetime(2026, 6, 1, 8, tzinfo=UTC)
     entries_made += [
-        replace(entry, id=rng.randbytes(16), day=busy_day.date(), at=busy_day + timedelta(minutes=30 * number))
+        replace(
+            entry,
+            id=rng.randbytes(16),
+            day=busy_day.date(),
+            at=busy_day + timedelta(minutes=30 * number),
+        )
         for number, entry in enumerate(entries_made[:16])
     ]
     for start in range(0, len(entries_made), 500):
@@ -143,9 +150,13 @@ async def seed(server: Server, entries: int, *, vectors: bool = True) -> None:
         return
     await services.embedder.warm_up()
     start = time.perf_counter()
-    await services.search.wait_until_idle(keys.user_id)  # a search beside embedding is another figure
+    await services.search.wait_until_idle(
+        keys.user_id
+    )  # a search beside embedding is another figure
     assert len(await services.db.vectors.revisions(keys.user_id)) == len(entries_made)
-    print_progress(f"vectors: {(time.perf_counter() - start) / len(entries_made) * 1000:.1f} ms an entry, in bulk")
+    print_progress(
+        f"vectors: {(time.perf_counter() - start) / len(entries_made) * 1000:.1f} ms an entry, in bulk"
+    )
     await lifecycle.stop()
 
 
@@ -162,7 +173,10 @@ async def cold_starts(folder: Path, cache: Path, runs: int) -> tuple[float, floa
     memory: list[float] = []
     for number in range(runs):
         server = Server(
-            folder / f"cold{number}", cache, mode="prod", env={"LLAMORA_EMBEDDING__ENABLED": "false", **NO_MODEL}
+            folder / f"cold{number}",
+            cache,
+            mode="prod",
+            env={"LLAMORA_EMBEDDING__ENABLED": "false", **NO_MODEL},
         )
         start = time.perf_counter()
         server.start()
@@ -192,7 +206,9 @@ def fsync_ms(folder: Path, runs: int) -> float:
     return median_ms(durations)
 
 
-async def measure_replies(client: httpx.AsyncClient, model: TimedModel, token: str, runs: int) -> tuple[float, float]:
+async def measure_replies(
+    client: httpx.AsyncClient, model: TimedModel, token: str, runs: int
+) -> tuple[float, float]:
     """(send to first word beyond the model's own delay, model's send to our reader's receipt), in ms."""
     over_model: list[float] = []
     relayed: list[float] = []
@@ -230,11 +246,16 @@ def first_page(url: str) -> tuple[int, float] | None:
         return None
     sizes: dict[str, float] = {}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-quic"])
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-quic"]
+        )
         page = browser.new_page()
         session = page.context.new_cdp_session(page)
         session.send("Network.enable")
-        session.on("Network.loadingFinished", lambda e: sizes.update({e["requestId"]: e["encodedDataLength"]}))
+        session.on(
+            "Network.loadingFinished",
+            lambda e: sizes.update({e["requestId"]: e["encodedDataLength"]}),
+        )
         page.goto(url + "/register", wait_until="networkidle")
         browser.close()
     return len(sizes), round(sum(sizes.values()) / 1000, 1)
@@ -278,7 +299,9 @@ async def measure(entries: int, runs: int) -> dict[str, Any]:
         server.folder.mkdir()
         await seed(server, entries)
         print_progress("cold starts")
-        figures["cold_start_ms"], figures["rss_mb_without_embedding"] = await cold_starts(folder, cache, 5)
+        figures["cold_start_ms"], figures["rss_mb_without_embedding"] = await cold_starts(
+            folder, cache, 5
+        )
         async with TimedModel() as model:
             model.default_reply = Reply(pieces=PIECES, header_delay=MODEL_DELAY, piece_delay=0.02)
             server.env = {"LLAMORA_LLM__UPSTREAM__HOST": model.url}
@@ -292,7 +315,9 @@ async def measure(entries: int, runs: int) -> dict[str, Any]:
     return figures
 
 
-async def through_http(server: Server, model: TimedModel, folder: Path, runs: int) -> dict[str, Any]:
+async def through_http(
+    server: Server, model: TimedModel, folder: Path, runs: int
+) -> dict[str, Any]:
     """What is measured on a running server."""
     figures: dict[str, Any] = {}
     print_progress("sign-in")
@@ -308,7 +333,9 @@ async def through_http(server: Server, model: TimedModel, folder: Path, runs: in
         kdf.append(await asyncio.to_thread(kdf_milliseconds, params))
         user.get("/sign-in")
         start = time.perf_counter()
-        response = await asyncio.to_thread(user.post, "/sign-in", {"name": "Bench", "passphrase": PASSPHRASE})
+        response = await asyncio.to_thread(
+            user.post, "/sign-in", {"name": "Bench", "passphrase": PASSPHRASE}
+        )
         sign_in_durations.append(time.perf_counter() - start)
         assert response.status_code == 303
     figures["sign_in_ms"] = median_ms(sign_in_durations)
@@ -337,8 +364,13 @@ async def through_http(server: Server, model: TimedModel, folder: Path, runs: in
         counter = iter(range(1_000_000))
 
         async def write() -> None:
-            data = {"csrf": token, "text": f"A line to keep, number {next(counter)}, of an ordinary length."}
-            (await client.post(f"/d/{DAY + timedelta(next(counter))}/entries", data=data)).raise_for_status()
+            data = {
+                "csrf": token,
+                "text": f"A line to keep, number {next(counter)}, of an ordinary length.",
+            }
+            (
+                await client.post(f"/d/{DAY + timedelta(next(counter))}/entries", data=data)
+            ).raise_for_status()
 
         figures["fsync_ms"] = fsync_ms(folder, runs)
         figures["write_ms"] = await timed(write, runs)
@@ -370,7 +402,9 @@ async def through_http(server: Server, model: TimedModel, folder: Path, runs: in
 def main() -> int:
     """Measure, print what was found beside the goals, and the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--entries", type=int, default=5000, help="entries of the journal that is searched")
+    parser.add_argument(
+        "--entries", type=int, default=5000, help="entries of the journal that is searched"
+    )
     parser.add_argument("--runs", type=int, default=100, help="counted runs of each request")
     options = parser.parse_args()
     figures = asyncio.run(measure(options.entries, options.runs))
@@ -379,7 +413,9 @@ def main() -> int:
         for name, (reference, goal) in GOALS.items()
     }
     for name, row in rows.items():
-        print_progress(f"{name:28} {row['measured']!s:>12}   goal {row['goal']!s:>8}   reference {row['reference']}")
+        print_progress(
+            f"{name:28} {row['measured']!s:>12}   goal {row['goal']!s:>8}   reference {row['reference']}"
+        )
     print(json.dumps({"figures": figures, "against": rows}))
     return 0
 

@@ -32,7 +32,9 @@ def make_text(rng: random.Random, words: int) -> str:
     parts = [f"word{rng.randrange(5000)}" for _ in range(words)]
     for position in range(0, words, 25):
         parts[position] = f"**{parts[position]}**"
-    return " ".join(part + (".\n\n" if number % 60 == 59 else "") for number, part in enumerate(parts))
+    return " ".join(
+        part + (".\n\n" if number % 60 == 59 else "") for number, part in enumerate(parts)
+    )
 
 
 async def sign_up(client: TestClientProtocol, name: str) -> str:
@@ -76,7 +78,10 @@ async def measure(folder: Path) -> dict[str, object]:
         lateness: list[float] = []
         saves: list[float] = []
         saved = asyncio.Event()
-        tasks = [asyncio.create_task(tick(lateness)), asyncio.create_task(save(saver, token, saves, saved))]
+        tasks = [
+            asyncio.create_task(tick(lateness)),
+            asyncio.create_task(save(saver, token, saves, saved)),
+        ]
         await asyncio.sleep(1)
         lateness.clear()
         saves.clear()
@@ -104,7 +109,11 @@ async def fill(services: object, keys: Keyring) -> list[date]:
     rng = random.Random(1660)
     days = [FIRST + timedelta(days=number) for number in range(PAGES + 1)]
     for day in days:
-        texts = [make_text(rng, WORDS) for _ in range(ENTRIES)] if day != days[-1] else [make_text(rng, LONG_WORDS)]
+        texts = (
+            [make_text(rng, WORDS) for _ in range(ENTRIES)]
+            if day != days[-1]
+            else [make_text(rng, LONG_WORDS)]
+        )
         at = datetime(day.year, day.month, day.day, 9, tzinfo=UTC)
         await services.db.entries.add(  # type: ignore[attr-defined]
             keys, *(Entry(rng.randbytes(16), day, "me", text, at, "UTC") for text in texts)
@@ -120,12 +129,16 @@ async def tick(lateness: list[float]) -> None:
         lateness.append(1000 * (time.perf_counter() - due))
 
 
-async def save(client: TestClientProtocol, token: str, times: list[float], saved: asyncio.Event) -> None:
+async def save(
+    client: TestClientProtocol, token: str, times: list[float], saved: asyncio.Event
+) -> None:
     """Save an entry every 20 ms."""
     while True:
         began = time.perf_counter()
         form = {"csrf": token, "text": "A short line."}
-        answer = await client.post("/d/2026-06-01/entries", form=form, headers={"HX-Request": "true"})
+        answer = await client.post(
+            "/d/2026-06-01/entries", form=form, headers={"HX-Request": "true"}
+        )
         assert answer.status_code == 200, answer.status_code
         times.append(1000 * (time.perf_counter() - began))
         saved.set()

@@ -79,7 +79,9 @@ class WatchedPage:
     def __init__(self, browser: Browser, user: HttpUser, path: str) -> None:
         self.context = browser.new_context(viewport={"width": 1280, "height": 860})
         jar = user.http.cookies.jar
-        self.context.add_cookies([{"name": c.name, "value": c.value or "", "url": user.url} for c in jar])
+        self.context.add_cookies(
+            [{"name": c.name, "value": c.value or "", "url": user.url} for c in jar]
+        )
         self.page: Page = self.context.new_page()
         self.page.add_init_script(WATCH_SCRIPT)
         self.page.goto(user.url + path)
@@ -101,14 +103,20 @@ class WatchedPage:
         return self.take_observations()
 
 
-def _measure_load(browser: Browser, user: HttpUser) -> tuple[dict[str, float], list[dict[str, Any]]]:
+def _measure_load(
+    browser: Browser, user: HttpUser
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """One load of the day, scrolled to its end."""
     watched = WatchedPage(browser, user, f"/d/{DAY}")
     load_figures: dict[str, float] = watched.page.evaluate(LOAD_SCRIPT)
     watched.page.mouse.wheel(0, 20_000)
     observations = watched.take_observations()
     watched.context.close()
-    return {"lcp_ms": observations["lcp"], "cls": observations["cls"], **load_figures}, observations["long"]
+    return {
+        "lcp_ms": observations["lcp"],
+        "cls": observations["cls"],
+        **load_figures,
+    }, observations["long"]
 
 
 def _measure_use(browser: Browser, user: HttpUser) -> tuple[dict[str, float], list[dict[str, Any]]]:
@@ -118,7 +126,9 @@ def _measure_use(browser: Browser, user: HttpUser) -> tuple[dict[str, float], li
     page.locator("#write").click()
     page.keyboard.type("warm up ")
     watched.take_observations()
-    page.keyboard.type("Three herons over the weir, and one line after the other. " * 3 + "\n- a\nb\nc", delay=25)
+    page.keyboard.type(
+        "Three herons over the weir, and one line after the other. " * 3 + "\n- a\nb\nc", delay=25
+    )
     typing = watched.take_observations()
     for step in range(60):
         page.mouse.wheel(0, 500 if step < 40 else -900)
@@ -135,13 +145,21 @@ def _measure_use(browser: Browser, user: HttpUser) -> tuple[dict[str, float], li
     page.keyboard.type("last fri", delay=60)
     palette = watched.take_observations()
     watched.context.close()
-    parts = {"typing": typing, "scrolling": scrolling, "more": more, "calendar": calendar, "palette": palette}
+    parts = {
+        "typing": typing,
+        "scrolling": scrolling,
+        "more": more,
+        "calendar": calendar,
+        "palette": palette,
+    }
     figures: dict[str, float] = {}
     for name, observations in parts.items():
         if name != "scrolling":
             figures[f"{name}_ms"] = max(observations["events"], default=0)
         figures[f"{name}_frame_ms"] = max(observations["frames"])
-        figures[f"{name}_frames_over_{LONG_FRAME_MS}"] = sum(frame > LONG_FRAME_MS for frame in observations["frames"])
+        figures[f"{name}_frames_over_{LONG_FRAME_MS}"] = sum(
+            frame > LONG_FRAME_MS for frame in observations["frames"]
+        )
     return figures, [
         {**long, "why": f"{name}: {long['why']}"}
         for name, observations in parts.items()
@@ -167,7 +185,10 @@ def repeat_runs(browser: Browser, user: HttpUser, runs: int) -> tuple[dict[str, 
                 worst[reason] = max(worst.get(reason, 0), long_frame["ms"])
     return (
         {name: round(statistics.median(values), 5) for name, values in collected.items()},
-        [f"{count} in {runs} runs, up to {worst[reason]:.0f} ms, {reason}" for reason, count in long.most_common(12)],
+        [
+            f"{count} in {runs} runs, up to {worst[reason]:.0f} ms, {reason}"
+            for reason, count in long.most_common(12)
+        ],
     )
 
 
@@ -181,7 +202,10 @@ def measure_live_update(browser: Browser, user: HttpUser, runs: int) -> dict[str
         watched.page.locator(f"#e-{entry}").wait_for()
         waits.append((time.perf_counter() - started) * 1000)
     watched.context.close()
-    return {"in_step_ms": round(statistics.median(waits[1:]), 1), "in_step_longest_ms": round(max(waits[1:]), 1)}
+    return {
+        "in_step_ms": round(statistics.median(waits[1:]), 1),
+        "in_step_longest_ms": round(max(waits[1:]), 1),
+    }
 
 
 def measure_year(entries: int) -> dict[str, float]:
@@ -194,16 +218,29 @@ def measure_year(entries: int) -> dict[str, float]:
         for _ in range(min(1000, entries - start)):
             at = datetime.fromtimestamp(first + rng.random() * 30 * 365.25 * 86400, UTC)
             documents.append(
-                Document(rng.randbytes(16), 1, at.date(), at, True, "heron and weir " * rng.randint(1, 60))
+                Document(
+                    rng.randbytes(16),
+                    1,
+                    at.date(),
+                    at,
+                    True,
+                    "heron and weir " * rng.randint(1, 60),
+                )
             )
         index.put(documents)
     times: list[float] = []
     for number in (2005, 2005, 2006, 2006):
         started = time.perf_counter()
-        index.word_counts_by_day(datetime(number, 1, 1, tzinfo=UTC).date(), datetime(number, 12, 31, tzinfo=UTC).date())
+        index.word_counts_by_day(
+            datetime(number, 1, 1, tzinfo=UTC).date(), datetime(number, 12, 31, tzinfo=UTC).date()
+        )
         times.append((time.perf_counter() - started) * 1000)
     index.close()
-    return {"year_ms": round(times[2], 2), "year_again_ms": round(times[3], 2), "year_entries": entries}
+    return {
+        "year_ms": round(times[2], 2),
+        "year_again_ms": round(times[3], 2),
+        "year_entries": entries,
+    }
 
 
 def measure(entries: int, indexed: int, runs: int) -> tuple[dict[str, float], list[str]]:
@@ -214,12 +251,19 @@ def measure(entries: int, indexed: int, runs: int) -> tuple[dict[str, float], li
         "LLAMORA_EMBEDDING__ENABLED": "false",
     }
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        server = Server(folder=Path(folder), cache=Path(folder) / "cache", mode="prod", env=env).start()
-        browser = playwright.chromium.launch(executable_path=find_or_install(), args=["--no-sandbox"])
+        server = Server(
+            folder=Path(folder), cache=Path(folder) / "cache", mode="prod", env=env
+        ).start()
+        browser = playwright.chromium.launch(
+            executable_path=find_or_install(), args=["--no-sandbox"]
+        )
         try:
             user = HttpUser(server.url).register()
             for number in range(entries):
-                user.write(f"Entry {number}. " + "Up before the alarm, along the river, in the dark. " * 6, DAY)
+                user.write(
+                    f"Entry {number}. " + "Up before the alarm, along the river, in the dark. " * 6,
+                    DAY,
+                )
             figures, long = repeat_runs(browser, user, runs)
             figures |= measure_live_update(browser, user, runs * 3)
         finally:
@@ -232,7 +276,12 @@ def main() -> int:
     """Measure, and print what was found beside the goals, and the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, default=200, help="entries on the day")
-    parser.add_argument("--indexed", type=int, default=100_000, help="entries in the index that a year is taken from")
+    parser.add_argument(
+        "--indexed",
+        type=int,
+        default=100_000,
+        help="entries in the index that a year is taken from",
+    )
     parser.add_argument("--runs", type=int, default=5, help="counted runs")
     options = parser.parse_args()
     load_before = os.getloadavg()[0]

@@ -69,7 +69,12 @@ async def measure_requests(entries: int, runs: int, folder: Path) -> dict[str, A
     server = Server(folder / "main", folder / "cache", mode="prod")
     server.folder.mkdir()
     await seed(server, entries)
-    sends, relays, stops, slot_free_durations = list[float](), list[float](), list[float](), list[float]()
+    sends, relays, stops, slot_free_durations = (
+        list[float](),
+        list[float](),
+        list[float](),
+        list[float](),
+    )
     async with TimedModel() as model:
         server.env = {"LLAMORA_LLM__UPSTREAM__HOST": model.url}
         await asyncio.to_thread(server.start)
@@ -78,16 +83,29 @@ async def measure_requests(entries: int, runs: int, folder: Path) -> dict[str, A
         token = user.http.cookies.get("llamora_csrf") or ""
         headers = {"HX-Request": "true"}
         async with httpx.AsyncClient(
-            base_url=server.url, cookies=user.http.cookies, headers=headers, trust_env=False, timeout=60
+            base_url=server.url,
+            cookies=user.http.cookies,
+            headers=headers,
+            trust_env=False,
+            timeout=60,
         ) as client:
-            await asyncio.sleep(15)  # the index is built, the embedding model loaded, the machine quiet
+            await asyncio.sleep(
+                15
+            )  # the index is built, the embedding model loaded, the machine quiet
             model.default_reply = Reply(pieces=PIECES, piece_delay=0.02)
             for number in range(runs + 3):
-                data = {"csrf": token, "text": f"What about the river and the letter number {number}?"}
-                entry = (await client.post(f"/d/2026-07-{number % 28 + 1:02}/entries", data=data)).text
+                data = {
+                    "csrf": token,
+                    "text": f"What about the river and the letter number {number}?",
+                }
+                entry = (
+                    await client.post(f"/d/2026-07-{number % 28 + 1:02}/entries", data=data)
+                ).text
                 entry = entry.split('id="e-')[1][:32]
                 start = time.monotonic()
-                reply = (await client.post(f"/e/{entry}/replies", data={"csrf": token})).text.split("/r/")[1][:32]
+                reply = (await client.post(f"/e/{entry}/replies", data={"csrf": token})).text.split(
+                    "/r/"
+                )[1][:32]
                 first = 0.0
                 async with client.stream("GET", f"/r/{reply}/events") as stream:
                     async for line in stream.aiter_lines():
@@ -101,8 +119,12 @@ async def measure_requests(entries: int, runs: int, folder: Path) -> dict[str, A
             model.default_reply = Reply(pieces=PIECES[:3], fault="hang")
             for number in range(runs):
                 data = {"csrf": token, "text": f"And the stop number {number}?"}
-                entry = (await client.post("/d/2026-08-01/entries", data=data)).text.split('id="e-')[1][:32]
-                reply = (await client.post(f"/e/{entry}/replies", data={"csrf": token})).text.split("/r/")[1][:32]
+                entry = (await client.post("/d/2026-08-01/entries", data=data)).text.split(
+                    'id="e-'
+                )[1][:32]
+                reply = (await client.post(f"/e/{entry}/replies", data={"csrf": token})).text.split(
+                    "/r/"
+                )[1][:32]
                 await asyncio.sleep(0.3)
                 start = time.monotonic()
                 await client.post(f"/r/{reply}/stop", data={"csrf": token})
@@ -119,7 +141,9 @@ async def measure_requests(entries: int, runs: int, folder: Path) -> dict[str, A
     }
 
 
-def readers(port: int, model_port: "multiprocessing.Queue[int]", token: "multiprocessing.Queue[Any]") -> None:
+def readers(
+    port: int, model_port: "multiprocessing.Queue[int]", token: "multiprocessing.Queue[Any]"
+) -> None:
     """The other process: the model, and twenty people who ask and read."""
 
     async def run_readers() -> None:
@@ -138,9 +162,13 @@ def readers(port: int, model_port: "multiprocessing.Queue[int]", token: "multipr
 
                 async def ask_and_read(number: int) -> None:
                     data = {**csrf, "text": f"Number {number}."}
-                    entry = (await client.post(f"/d/2026-07-{number + 1:02}/entries", data=data)).text
+                    entry = (
+                        await client.post(f"/d/2026-07-{number + 1:02}/entries", data=data)
+                    ).text
                     entry = entry.split('id="e-')[1][:32]
-                    reply = (await client.post(f"/e/{entry}/replies", data=csrf)).text.split("/r/")[1][:32]
+                    reply = (await client.post(f"/e/{entry}/replies", data=csrf)).text.split("/r/")[
+                        1
+                    ][:32]
                     async with client.stream("GET", f"/r/{reply}/events") as stream:
                         async for _ in stream.aiter_lines():
                             pass
@@ -207,7 +235,10 @@ async def measure_loop_lag(folder: Path) -> dict[str, Any]:
 
 async def measure_prompts(runs: int) -> dict[str, Any]:
     """Building the prompt of a long thread."""
-    thread = [Turn("me" if n % 2 == 0 else "reply", f"Message {n} " + "of the thread " * 20) for n in range(301)]
+    thread = [
+        Turn("me" if n % 2 == 0 else "reply", f"Message {n} " + "of the thread " * 20)
+        for n in range(301)
+    ]
     figures: dict[str, Any] = {}
     for name, tokenizer in (("with_tokenizer", True), ("estimated", False)):
         async with ScriptedModel(tokenizer=tokenizer, context_tokens=32_768) as model:
@@ -216,7 +247,9 @@ async def measure_prompts(runs: int) -> dict[str, Any]:
             durations: list[float] = []
             for number in range(runs + 2):
                 start = time.perf_counter()
-                await builder.build_reply(client, day=date(2026, 11, 20), thread=thread, rest_of_day=[], passages=[])
+                await builder.build_reply(
+                    client, day=date(2026, 11, 20), thread=thread, rest_of_day=[], passages=[]
+                )
                 if number >= 2:
                     durations.append(time.perf_counter() - start)
             await client.close()

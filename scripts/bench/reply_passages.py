@@ -51,8 +51,12 @@ def parse_conversation(sample: dict[str, Any]) -> Conversation:
     """One sample of the file."""
     talk, turn_texts = Conversation(), dict[tuple[int, int], str]()
     conversation = sample["conversation"]
-    for name in sorted((n for n in conversation if re.fullmatch(r"session_\d+", n)), key=lambda n: int(n[8:])):
-        at = datetime.strptime(conversation[f"{name}_date_time"], "%I:%M %p on %d %B, %Y").replace(tzinfo=UTC)
+    for name in sorted(
+        (n for n in conversation if re.fullmatch(r"session_\d+", n)), key=lambda n: int(n[8:])
+    ):
+        at = datetime.strptime(conversation[f"{name}_date_time"], "%I:%M %p on %d %B, %Y").replace(
+            tzinfo=UTC
+        )
         by_speaker: dict[str, list[str]] = {}
         for turn in conversation[name]:
             turn_id = EVIDENCE.search(turn["dia_id"])
@@ -63,10 +67,14 @@ def parse_conversation(sample: dict[str, Any]) -> Conversation:
             by_speaker.setdefault(turn["speaker"], []).append(text)
         talk.entries += [(at, "\n\n".join(turns)) for turns in by_speaker.values()]
     for question in sample["qa"]:
-        turn_ids = [(int(a), int(b)) for text in question["evidence"] for a, b in EVIDENCE.findall(text)]
+        turn_ids = [
+            (int(a), int(b)) for text in question["evidence"] for a, b in EVIDENCE.findall(text)
+        ]
         evidence = [turn_texts[spot] for spot in turn_ids if spot in turn_texts]
         if evidence:
-            questions = talk.unanswerable if question["category"] == UNANSWERABLE else talk.answerable
+            questions = (
+                talk.unanswerable if question["category"] == UNANSWERABLE else talk.answerable
+            )
             questions.append((question["question"], evidence))
     return talk
 
@@ -113,7 +121,9 @@ class CitingModel(ScriptedModel):
         run = words[start : start + 8]
         text = " ".join(run)
         return (
-            text if normalize(text) in normalize(self.passages[number]) else " ".join(self.passages[number].split()[:5])
+            text
+            if normalize(text) in normalize(self.passages[number])
+            else " ".join(self.passages[number].split()[:5])
         )
 
     def _dishonest_reply(self) -> str:
@@ -124,7 +134,9 @@ class CitingModel(ScriptedModel):
             words[len(words) // 2] = "zeppelin"
             lines.append(f"You wrote “{' '.join(words)}”.[{number}]")
             lines.append(f'You wrote "{self._quotation(number)} and never again" [{number}].')
-        lines += [f"You wrote “{text}”.[{max(1, top)}]" for text in self.rng.sample(self.foreign_texts, 2)]
+        lines += [
+            f"You wrote “{text}”.[{max(1, top)}]" for text in self.rng.sample(self.foreign_texts, 2)
+        ]
         lines.append("> I never trusted any of them and I never will\n")
         self.rng.shuffle(lines)
         return "\n\n".join([" ".join(lines), "And you closed with “what was never written down"])
@@ -134,9 +146,13 @@ def judged(saved: Entry, passages: dict[int, str], own: str) -> dict[str, int]:
     """Count what is linked and marked in a stored reply, and what of it may not be."""
     assert saved.receipt is not None
     marked = marks(saved.text, saved.receipt.quoted)
-    links = LINK.findall(render_reply(saved.text, {p.number: "/" for p in saved.receipt.passages}, marked))
+    links = LINK.findall(
+        render_reply(saved.text, {p.number: "/" for p in saved.receipt.passages}, marked)
+    )
     known = [normalize(text) for text in (*passages.values(), own)]
-    verified = [normalize(saved.text[start:end]).rstrip(".,;:!?…") for start, end, true in marked if true]
+    verified = [
+        normalize(saved.text[start:end]).rstrip(".,;:!?…") for start, end, true in marked if true
+    ]
     return {
         "links": len(links),
         "false_links": sum(int(number) not in passages for number in links),
@@ -149,8 +165,13 @@ def judged(saved: Entry, passages: dict[int, str], own: str) -> dict[str, int]:
 async def create_journal(services: AppServices, name: str, conversation: Conversation) -> Keyring:
     """A writer with a journal of these entries, indexed."""
     user, keys, _ = await services.accounts.register(name, PASSPHRASE, "UTC")
-    await services.accounts.open_session(user, keys)  # what nobody is signed in for is locked after a while
-    entries = [Entry(random.randbytes(16), at.date(), "me", text, at, "UTC") for at, text in conversation.entries]
+    await services.accounts.open_session(
+        user, keys
+    )  # what nobody is signed in for is locked after a while
+    entries = [
+        Entry(random.randbytes(16), at.date(), "me", text, at, "UTC")
+        for at, text in conversation.entries
+    ]
     await services.db.entries.add(keys, *entries)
     return keys
 
@@ -169,10 +190,17 @@ async def run(data: Path, sample: int, answerable: int, unanswerable: int) -> di
     groups["of_another_life"] = [
         (question, []) for question, _ in rng.sample(other_conversation.answerable, unanswerable)
     ]
-    questions = [(name, question, evidence) for name, group in groups.items() for question, evidence in group]
-    figures: dict[str, Any] = {"questions": answerable + unanswerable, "entries": len(conversation.entries)}
+    questions = [
+        (name, question, evidence) for name, group in groups.items() for question, evidence in group
+    ]
+    figures: dict[str, Any] = {
+        "questions": answerable + unanswerable,
+        "entries": len(conversation.entries),
+    }
     errors, honest_counts = Counter[str](), Counter[str]()
-    found_counts = {name: [0, 0, 0] for name in groups}  # any evidence, all evidence, nothing relevant
+    found_counts = {
+        name: [0, 0, 0] for name in groups
+    }  # any evidence, all evidence, nothing relevant
     with tempfile.TemporaryDirectory(prefix="grounding-", ignore_cleanup_errors=True) as folder:
         async with CitingModel() as model:
             settings = load_settings(
@@ -188,7 +216,9 @@ async def run(data: Path, sample: int, answerable: int, unanswerable: int) -> di
             await services.embedder.warm_up()
             keys = await create_journal(services, "Alice", conversation)
             await create_journal(services, "Bob", other_conversation)
-            model.foreign_texts = [" ".join(text.split()[4:12]) for _, text in other_conversation.entries]
+            model.foreign_texts = [
+                " ".join(text.split()[4:12]) for _, text in other_conversation.entries
+            ]
             await services.search.unlock(keys)
             await services.search.wait_until_idle(keys.user_id)
             day = max(at for at, _ in conversation.entries).date() + timedelta(days=2)
@@ -215,7 +245,9 @@ async def run(data: Path, sample: int, answerable: int, unanswerable: int) -> di
                         found_counts[group][2] += not texts
                     await services.db.entries.erase(keys, [entry.id, reply.id])
                     services.search.drop(keys.user_id, [entry.id, reply.id])
-            figures["seconds_a_reply"] = round((time.perf_counter() - started) / len(questions) / 2, 4)
+            figures["seconds_a_reply"] = round(
+                (time.perf_counter() - started) / len(questions) / 2, 4
+            )
             await lifecycle.stop()
     figures |= {"wrong_on_purpose": errors, "honest": honest_counts}
     for name, (any_found, all_found, no_passages) in found_counts.items():
@@ -239,11 +271,16 @@ def main() -> int:
     parser.add_argument("--answerable", type=int, default=40)
     parser.add_argument("--unanswerable", type=int, default=20)
     options = parser.parse_args()
-    figures = asyncio.run(run(options.data, options.sample, options.answerable, options.unanswerable))
+    figures = asyncio.run(
+        run(options.data, options.sample, options.answerable, options.unanswerable)
+    )
     print(json.dumps(figures))
     dishonest, honest = figures["wrong_on_purpose"], figures["honest"]
     bad = ("false_links", "falsely_verified", "altered")
-    return int(any(counts[name] for counts in (dishonest, honest) for name in bad) or honest["not_found"] > 0)
+    return int(
+        any(counts[name] for counts in (dishonest, honest) for name in bad)
+        or honest["not_found"] > 0
+    )
 
 
 if __name__ == "__main__":

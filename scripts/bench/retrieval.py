@@ -57,7 +57,9 @@ def read_conversations(path: Path, unit: Unit) -> Iterator[Journal]:
         index_of: dict[tuple[int, int], int] = {}
         sessions = sorted(int(name[8:]) for name in talk if re.fullmatch(r"session_\d+", name))
         for session in sessions:
-            at = datetime.strptime(talk[f"session_{session}_date_time"], "%I:%M %p on %d %B, %Y").replace(tzinfo=UTC)
+            at = datetime.strptime(
+                talk[f"session_{session}_date_time"], "%I:%M %p on %d %B, %Y"
+            ).replace(tzinfo=UTC)
             groups: dict[object, list[tuple[tuple[int, int], str]]] = {}
             for turn in talk[f"session_{session}"]:
                 turn_id = _turn_id(turn["dia_id"])
@@ -67,7 +69,11 @@ def read_conversations(path: Path, unit: Unit) -> Iterator[Journal]:
                 index_of.update((turn_id, len(journal.texts)) for turn_id, _ in turns)
                 journal.texts.append((at, "\n\n".join(said for _, said in turns)))
         for question in sample["qa"]:
-            turn_ids = {_turn_id(found[0]) for text in question["evidence"] for found in EVIDENCE.finditer(text)}
+            turn_ids = {
+                _turn_id(found[0])
+                for text in question["evidence"]
+                for found in EVIDENCE.finditer(text)
+            }
             answers = frozenset(index_of[turn_id] for turn_id in turn_ids if turn_id in index_of)
             if answers:
                 journal.questions.append((question["question"], answers))
@@ -107,11 +113,15 @@ def read_cacm(folder: Path) -> Iterator[Journal]:
     for line in (folder / "qrels.cacm.txt").read_text().splitlines():
         topic, _, document, grade = line.split()
         if int(grade) > 0:
-            relevant.setdefault(int(topic), set()).add(index_of[int(document.removeprefix("CACM-"))])
+            relevant.setdefault(int(topic), set()).add(
+                index_of[int(document.removeprefix("CACM-"))]
+            )
     topics = (folder / "topics.cacm.txt").read_text()
     for topic in re.finditer(r"<DOCNO>\s*(\d+)\s*</DOCNO>(.*?)</DOC>", topics, re.DOTALL):
         if int(topic[1]) in relevant:
-            journal.questions.append((" ".join(topic[2].split()), frozenset(relevant[int(topic[1])])))
+            journal.questions.append(
+                (" ".join(topic[2].split()), frozenset(relevant[int(topic[1])]))
+            )
     yield journal
 
 
@@ -136,7 +146,9 @@ async def create_user(db: LocalDB, settings: Settings) -> Keyring:
     crypto = settings.crypto
     params = Argon2Params(crypto.kdf_memory_kib, crypto.kdf_time_cost, crypto.kdf_parallelism)
     new_keys = create_keys(user_id, secrets.token_hex(16), params)
-    await db.users.add(User(user_id, user_id.hex(), recovery_confirmed=True), new_keys.slots, new_keys.sealed)
+    await db.users.add(
+        User(user_id, user_id.hex(), recovery_confirmed=True), new_keys.slots, new_keys.sealed
+    )
     return open_keyring(user_id, new_keys.master, new_keys.sealed)
 
 
@@ -157,7 +169,8 @@ async def run(journals: list[Journal], settings: Settings) -> dict[str, float]:
             for journal in journals:
                 keys = await create_user(db, settings)
                 entries = [
-                    Entry(secrets.token_bytes(16), at.date(), "me", text, at, "UTC") for at, text in journal.texts
+                    Entry(secrets.token_bytes(16), at.date(), "me", text, at, "UTC")
+                    for at, text in journal.texts
                 ]
                 await db.entries.add(keys, *entries)
                 started = time.perf_counter()
@@ -183,24 +196,39 @@ async def run(journals: list[Journal], settings: Settings) -> dict[str, float]:
             await db.close()
     percentiles = quantiles(seconds, n=100)
     print(
-        f"a question took {1000 * percentiles[49]:.1f} ms (median), {1000 * percentiles[94]:.1f} ms (p95), {DEPTH} hits each"
+        f"a question took {1000 * percentiles[49]:.1f} ms (median), "
+        f"{1000 * percentiles[94]:.1f} ms (p95), {DEPTH} hits each"
     )
-    return {name: round(total / question_count, 4) for name, total in sums.items()} | {"questions": question_count}
+    return {name: round(total / question_count, 4) for name, total in sums.items()} | {
+        "questions": question_count
+    }
 
 
 def main() -> None:
     """Read the command line, run, print."""
-    parser = argparse.ArgumentParser(prog="scripts.bench.retrieval", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="a file in LoCoMo's format, or the CACM folder")
-    parser.add_argument("--unit", choices=["diary", "turn", "session"], default="diary", help="what an entry is")
-    parser.add_argument("--lexical-weight", type=float, help="in place of the setting search.lexical_weight")
+    parser = argparse.ArgumentParser(
+        prog="scripts.bench.retrieval", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="a file in LoCoMo's format, or the CACM folder"
+    )
+    parser.add_argument(
+        "--unit", choices=["diary", "turn", "session"], default="diary", help="what an entry is"
+    )
+    parser.add_argument(
+        "--lexical-weight", type=float, help="in place of the setting search.lexical_weight"
+    )
     options = parser.parse_args()
     journals = list(
-        read_cacm(options.data) if options.data.is_dir() else read_conversations(options.data, options.unit)
+        read_cacm(options.data)
+        if options.data.is_dir()
+        else read_conversations(options.data, options.unit)
     )
     settings = load_settings()
     if options.lexical_weight is not None:
-        settings = replace(settings, search=replace(settings.search, lexical_weight=options.lexical_weight))
+        settings = replace(
+            settings, search=replace(settings.search, lexical_weight=options.lexical_weight)
+        )
     print(json.dumps(asyncio.run(run(journals, settings))))
 
 

@@ -47,7 +47,9 @@ def read_pepys(folder: Path) -> list[tuple[date, str]]:
     """His days, oldest first, without notes."""
     days: list[tuple[date, str]] = []
     for file in sorted(folder.rglob("*.xhtml")):
-        for article in re.findall(r"<article[^>]*>(.*?)</article>", file.read_text("utf-8"), re.DOTALL):
+        for article in re.findall(
+            r"<article[^>]*>(.*?)</article>", file.read_text("utf-8"), re.DOTALL
+        ):
             day = re.search(r'<time datetime="(\d{4}-\d{2}-\d{2})', article)
             text = re.sub(r"<a [^>]*noteref[^>]*>.*?</a>", "", article, flags=re.DOTALL)
             text = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
@@ -60,7 +62,12 @@ def make_journal(folder: Path, count: int) -> list[tuple[date, str]]:
     """`count` entries, oldest first, the last on the day before yesterday."""
     rng = random.Random(SEED)
     diary = read_pepys(folder)
-    sentences = [sentence for _, text in diary for sentence in SENTENCE.split(text) if len(sentence.split()) > 4]
+    sentences = [
+        sentence
+        for _, text in diary
+        for sentence in SENTENCE.split(text)
+        if len(sentence.split()) > 4
+    ]
     texts = [text for _, text in diary][-count:]
     while len(texts) < count:
         words = 0
@@ -71,7 +78,9 @@ def make_journal(folder: Path, count: int) -> list[tuple[date, str]]:
         texts.insert(0, " ".join(parts))
     last_day = date.today() - timedelta(days=2)  # noqa: DTZ011 -- the day on this machine
     span = min(25_000, count)
-    days = [last_day - timedelta(days=(count - 1 - place) * span // count) for place in range(count)]
+    days = [
+        last_day - timedelta(days=(count - 1 - place) * span // count) for place in range(count)
+    ]
     texts[0] += f" And saw a {OLDEST}."
     return list(zip(days, texts, strict=True))
 
@@ -90,7 +99,8 @@ def make_queries(entries: list[tuple[date, str]], count: int) -> list[str]:
         if kind < 2:
             sampled_words = rng.sample(content_words, 4)
             queries_made.append(
-                f"When did I have {sampled_words[0].lower()} and {sampled_words[1].lower()} with {sampled_words[2]} at {sampled_words[3]}?"
+                f"When did I have {sampled_words[0].lower()} and {sampled_words[1].lower()} "
+                f"with {sampled_words[2]} at {sampled_words[3]}?"
             )
         elif kind == 2:
             queries_made.append(rng.choice(content_words).lower())
@@ -133,12 +143,14 @@ async def seed(server: Server, entries: list[tuple[date, str]], synthetic: bool)
                 vectors: list[EntryVectors] = []
                 for index, entry in enumerate(batch, start):
                     if index < len(entries) - REAL_VECTORS:
-                        rows = rng.normal(size=(len(chunk_text(strip_markdown(entry.text))), PACKAGED_DIM)).astype(
-                            "<f4"
-                        )
+                        rows = rng.normal(
+                            size=(len(chunk_text(strip_markdown(entry.text))), PACKAGED_DIM)
+                        ).astype("<f4")
                         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
                         name = f"{PACKAGED_MODEL}/{CHUNKING_VERSION}"
-                        vectors.append(EntryVectors(entry.id, 1, name, PACKAGED_DIM, rows.tobytes()))
+                        vectors.append(
+                            EntryVectors(entry.id, 1, name, PACKAGED_DIM, rows.tobytes())
+                        )
                 await services.db.vectors.save(keys, vectors)
     finally:
         await lifecycle.stop()
@@ -228,7 +240,9 @@ def measure(server: Server, entries: list[tuple[date, str]], query_count: int) -
     result["embedded_s"] = wait_for(server, "SELECT count(*) FROM vectors", len(entries), 3600)
     size = "SELECT count(*) FROM search_snapshots WHERE part=0"
     result["snapshot_after_s"] = wait_for(server, size, 1, 120)
-    result["snapshot_mb"] = round(query_number(server, "SELECT sum(length(sealed)) FROM search_snapshots") / 1e6, 1)
+    result["snapshot_mb"] = round(
+        query_number(server, "SELECT sum(length(sealed)) FROM search_snapshots") / 1e6, 1
+    )
     result["rss_mb_per_user"] = round(rss_mb(server) - rss_before, 1)
     for query in make_queries(entries[:1000], 12):
         search(user, query)
@@ -237,17 +251,24 @@ def measure(server: Server, entries: list[tuple[date, str]], query_count: int) -
     for number, query in enumerate(make_queries(entries, query_count)):
         started = time.perf_counter()
         search(user, query)
-        times[("question", "question", "word", "phrase")[number % 4]].append(1000 * (time.perf_counter() - started))
+        times[("question", "question", "word", "phrase")[number % 4]].append(
+            1000 * (time.perf_counter() - started)
+        )
     percentiles = quantiles([value for values in times.values() for value in values], n=100)
     result["cpu_ms_per_query"] = round((cpu_ms(server) - cpu_before) / query_count, 1)
     result["load"] = [round(number, 1) for number in os.getloadavg()]
     result["p50"], result["p95"] = round(percentiles[49], 1), round(percentiles[94], 1)
     for kind, values in times.items():
         percentiles_of_kind = quantiles(values, n=100)
-        result[kind] = {"p50": round(percentiles_of_kind[49], 1), "p95": round(percentiles_of_kind[94], 1)}
+        result[kind] = {
+            "p50": round(percentiles_of_kind[49], 1),
+            "p95": round(percentiles_of_kind[94], 1),
+        }
     result["rss_mb_after_queries"] = round(rss_mb(server) - rss_before, 1)
     result["found_by_word"] = measure_delay(user, "A xenolith lay on the shelf.", "xenolith")
-    result["found_by_meaning"] = measure_delay(user, "The blimp drifted over the cathedral.", "zeppelin basilica")
+    result["found_by_meaning"] = measure_delay(
+        user, "The blimp drifted over the cathedral.", "zeppelin basilica"
+    )
     print(f"so far: {json.dumps(result)}", flush=True)
     server.stop()
     server.start(timeout=120)
@@ -280,9 +301,13 @@ def measure(server: Server, entries: list[tuple[date, str]], query_count: int) -
 
 def main() -> None:
     """Read the command line, run, print."""
-    parser = argparse.ArgumentParser(prog="scripts.bench.search_scale", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="scripts.bench.search_scale", description=(__doc__ or "").partition("\n")[0]
+    )
     default_data = Path(os.environ.get("LLAMORA_EVAL_DATA", "../shared/data")) / "pepys"
-    parser.add_argument("--data", type=Path, default=default_data, help="the folder with Pepys' diary")
+    parser.add_argument(
+        "--data", type=Path, default=default_data, help="the folder with Pepys' diary"
+    )
     parser.add_argument("--entries", type=int, default=10_000)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--vectors", choices=["real", "synthetic"], default="real")
@@ -290,7 +315,9 @@ def main() -> None:
     entries = make_journal(options.data, options.entries)
     with tempfile.TemporaryDirectory(prefix="llamora-bench-") as name:
         folder = Path(name)
-        server = Server(folder, load_settings().data.cache, mode="prod", env={"LLAMORA_LLM__ENABLED": "false"})
+        server = Server(
+            folder, load_settings().data.cache, mode="prod", env={"LLAMORA_LLM__ENABLED": "false"}
+        )
         asyncio.run(seed(server, entries, options.vectors == "synthetic"))
         print(f"{len(entries)} entries written; vectors are {options.vectors}")
         try:

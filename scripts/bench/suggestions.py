@@ -25,7 +25,18 @@ from llamora.text import tag_key, tag_name
 from scripts.bench.latency import PASSPHRASE
 
 SEED = 1660
-OWN_TAGS = ("navy", "theatre", "my wife", "music", "money", "Deptford", "church", "Sir W. Batten", "sermon", "🎻")
+OWN_TAGS = (
+    "navy",
+    "theatre",
+    "my wife",
+    "music",
+    "money",
+    "Deptford",
+    "church",
+    "Sir W. Batten",
+    "sermon",
+    "🎻",
+)
 _WORDS = re.compile(r"[^\W_]+")
 _ARTICLE = re.compile(r"<article[^>]*diary-entry[^>]*>(.*?)</article>", re.DOTALL)
 _DAY = re.compile(r'<time datetime="(\d{4}-\d\d-\d\d)"')
@@ -34,11 +45,15 @@ _DAY = re.compile(r'<time datetime="(\d{4}-\d\d-\d\d)"')
 def diary(folder: Path) -> list[tuple[date, str]]:
     """(day, text) of every dated entry, in order."""
     found: list[tuple[date, str]] = []
-    for file in sorted((folder / "text").glob("chapter-*.xhtml"), key=lambda f: int(re.sub(r"\D", "", f.stem))):
+    for file in sorted(
+        (folder / "text").glob("chapter-*.xhtml"), key=lambda f: int(re.sub(r"\D", "", f.stem))
+    ):
         for article in _ARTICLE.findall(file.read_text("utf-8")):
             day = _DAY.search(article)
             paragraphs = re.findall(r"<p[^>]*>(.*?)</p>", article, re.DOTALL)
-            clean = [re.sub(r"<a[^>]*noteref.*?</a>|<[^>]+>", "", paragraph) for paragraph in paragraphs]
+            clean = [
+                re.sub(r"<a[^>]*noteref.*?</a>|<[^>]+>", "", paragraph) for paragraph in paragraphs
+            ]
             text = "\n\n".join(" ".join(html.unescape(paragraph).split()) for paragraph in clean)
             if day and text.strip():
                 found.append((date.fromisoformat(day[1]), text.strip().replace("\u2060", "")))
@@ -52,7 +67,9 @@ def is_name_in_text(name: str, text: str) -> bool:
     return bool(name_words) and all(word in words for word in name_words)
 
 
-async def measure_suggestions(folder: Path, days: list[tuple[date, str]], count: int) -> dict[str, object]:
+async def measure_suggestions(
+    folder: Path, days: list[tuple[date, str]], count: int
+) -> dict[str, object]:
     """What is suggested for `count` of the days, reckoned."""
     settings = load_settings(
         overrides={
@@ -70,7 +87,14 @@ async def measure_suggestions(folder: Path, days: list[tuple[date, str]], count:
     try:
         _, keys, _ = await services.accounts.register("Alice", PASSPHRASE, "UTC")
         entries = [
-            Entry(secrets.token_bytes(16), d, "me", text, datetime(d.year, d.month, d.day, 9, tzinfo=UTC), "UTC")
+            Entry(
+                secrets.token_bytes(16),
+                d,
+                "me",
+                text,
+                datetime(d.year, d.month, d.day, 9, tzinfo=UTC),
+                "UTC",
+            )
             for d, text in days
         ]
         await services.db.entries.add(keys, *entries)
@@ -80,14 +104,19 @@ async def measure_suggestions(folder: Path, days: list[tuple[date, str]], count:
             for name in rng.sample(OWN_TAGS, 2):
                 await services.journal.tags.add(keys, entry.id, name)
         own_keys = {tag_key(name) for name in OWN_TAGS}
-        for entry in rng.sample([entry for place, entry in enumerate(entries) if place % 10], count):
+        for entry in rng.sample(
+            [entry for place, entry in enumerate(entries) if place % 10], count
+        ):
             suggestions = await services.suggestions.suggest(keys, entry.id)
             names += len(suggestions.names)
             max_count = max(max_count, len(suggestions.names))
             valid += sum(tag_name(name) == name for name in suggestions.names)
-            with_duplicates += len({tag_key(name) for name in suggestions.names}) != len(suggestions.names)
+            with_duplicates += len({tag_key(name) for name in suggestions.names}) != len(
+                suggestions.names
+            )
             own_or_in_text += sum(
-                tag_key(name) in own_keys or is_name_in_text(name, entry.text) for name in suggestions.names
+                tag_key(name) in own_keys or is_name_in_text(name, entry.text)
+                for name in suggestions.names
             )
     finally:
         await lifecycle.stop()
@@ -104,9 +133,13 @@ async def measure_suggestions(folder: Path, days: list[tuple[date, str]], count:
 
 def main() -> None:
     """Read the command line, run, print."""
-    parser = argparse.ArgumentParser(prog="scripts.bench.suggestions", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="scripts.bench.suggestions", description=(__doc__ or "").partition("\n")[0]
+    )
     default_data = Path(os.environ.get("LLAMORA_EVAL_DATA", "../shared/data")) / "pepys"
-    parser.add_argument("--data", type=Path, default=default_data, help="the folder with Pepys' diary")
+    parser.add_argument(
+        "--data", type=Path, default=default_data, help="the folder with Pepys' diary"
+    )
     parser.add_argument("--entries", type=int, default=100)
     options = parser.parse_args()
     days = diary(options.data)[-1500:]

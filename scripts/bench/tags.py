@@ -38,7 +38,11 @@ def make_names(count: int) -> list[str]:
     rng = random.Random(SEED)
     tag_names: dict[str, None] = {}
     while len(tag_names) < count:
-        tag_names["".join(rng.choice("bdfgklmnprstvw") + rng.choice("aeiou") for _ in range(rng.randint(2, 4)))] = None
+        tag_names[
+            "".join(
+                rng.choice("bdfgklmnprstvw") + rng.choice("aeiou") for _ in range(rng.randint(2, 4))
+            )
+        ] = None
     return list(tag_names)
 
 
@@ -77,8 +81,12 @@ async def seed(server: Server, entries: int, tag_count: int) -> None:
             names_batch = tag_names[start : start + 100]
 
             async def plan(_: TagSnapshot, names_batch: list[str] = names_batch) -> TagDelta:
-                links = frozenset((hashes[name], entry) for name in names_batch for entry in entries_by_tag[name])
-                return TagDelta({hashes[name]: name for name in names_batch if entries_by_tag[name]}, links)
+                links = frozenset(
+                    (hashes[name], entry) for name in names_batch for entry in entries_by_tag[name]
+                )
+                return TagDelta(
+                    {hashes[name]: name for name in names_batch if entries_by_tag[name]}, links
+                )
 
             await services.db.tags.change(keys, plan, undoable=False)
     finally:
@@ -105,7 +113,11 @@ def timed(server: Server, work: Callable[[], object], count: int) -> dict[str, f
             durations.append(1000 * (time.perf_counter() - started))
     percentiles = quantiles(durations, n=100)
     cpu_ms = 1000 * (used_seconds(server) - used) / count
-    return {"p50": round(percentiles[49], 1), "p95": round(percentiles[94], 1), "cpu": round(cpu_ms, 1)}
+    return {
+        "p50": round(percentiles[49], 1),
+        "p95": round(percentiles[94], 1),
+        "cpu": round(cpu_ms, 1),
+    }
 
 
 def measure(server: Server, tag_count: int, request_count: int) -> dict[str, object]:
@@ -134,28 +146,40 @@ def measure(server: Server, tag_count: int, request_count: int) -> dict[str, obj
         assert response.status_code == 200, response.status_code
 
     result["index_page"] = timed(server, lambda: get("/traces"), request_count)
-    result["index_filtered"] = timed(server, lambda: user.post("/traces", {"q": "ba"}, fragment=True), request_count)
+    result["index_filtered"] = timed(
+        server, lambda: user.post("/traces", {"q": "ba"}, fragment=True), request_count
+    )
     result["one_trace"] = timed(server, lambda: get(rng.choice(paths)), request_count)
     result["most_used_trace"] = timed(server, lambda: get(paths_by_use[0]), request_count)
-    result["heatmap"] = timed(server, lambda: get_fragment(f"{rng.choice(paths_by_use[:200])}/years"), request_count)
-    result["popover"] = timed(server, lambda: get_fragment(f"{rng.choice(paths)}/brief"), request_count)
+    result["heatmap"] = timed(
+        server, lambda: get_fragment(f"{rng.choice(paths_by_use[:200])}/years"), request_count
+    )
+    result["popover"] = timed(
+        server, lambda: get_fragment(f"{rng.choice(paths)}/brief"), request_count
+    )
     entry = user.write("A page to be labelled.")
     tag_names = make_names(tag_count)
     new_names = iter(rng.sample(tag_names, WARM_UP + request_count))
     result["adding"] = timed(
-        server, lambda: user.post(f"/e/{entry}/traces", {"name": next(new_names)}, fragment=True), request_count
+        server,
+        lambda: user.post(f"/e/{entry}/traces", {"name": next(new_names)}, fragment=True),
+        request_count,
     )
     pages = [user.write(f"Page {number}.") for number in range(WARM_UP + request_count)]
     new_entries = iter(pages)
     result["adding_to_a_new_page"] = timed(
         server,
-        lambda: user.post(f"/e/{next(new_entries)}/traces", {"name": rng.choice(tag_names)}, fragment=True),
+        lambda: user.post(
+            f"/e/{next(new_entries)}/traces", {"name": rng.choice(tag_names)}, fragment=True
+        ),
         request_count,
     )
     number = iter(range(1000))
     result["writing_with_two"] = timed(
         server,
-        lambda: user.write(f"Entry {next(number)}, #{rng.choice(tag_names)} and #{rng.choice(tag_names)}."),
+        lambda: user.write(
+            f"Entry {next(number)}, #{rng.choice(tag_names)} and #{rng.choice(tag_names)}."
+        ),
         request_count,
     )
 
@@ -169,13 +193,18 @@ def measure(server: Server, tag_count: int, request_count: int) -> dict[str, obj
     durations_after_write: list[float] = []
     timed(server, write_and_get, request_count)
     percentiles = quantiles(durations_after_write, n=100)
-    result["index_page_after_writing"] = {"p50": round(percentiles[49], 1), "p95": round(percentiles[94], 1)}
+    result["index_page_after_writing"] = {
+        "p50": round(percentiles[49], 1),
+        "p95": round(percentiles[94], 1),
+    }
     return result
 
 
 def main() -> None:
     """Read the command line, run, print."""
-    parser = argparse.ArgumentParser(prog="scripts.bench.tags", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="scripts.bench.tags", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--traces", type=int, default=2_000)
     parser.add_argument("--requests", type=int, default=40)

@@ -33,7 +33,9 @@ def measure_unlock(url: str, user: HttpUser) -> tuple[float, float]:
     user.get("/sign-in")
     kdf = kdf_milliseconds(FLOOR)
     start = time.perf_counter()
-    response = user.post("/sign-in", {"name": "Bench", "passphrase": PASSPHRASE, "next": BUSY_DAY_PATH})
+    response = user.post(
+        "/sign-in", {"name": "Bench", "passphrase": PASSPHRASE, "next": BUSY_DAY_PATH}
+    )
     assert response.status_code == 303, f"{url} did not let the writer in"
     page = user.get(response.headers["Location"])
     duration_ms = (time.perf_counter() - start) * 1000
@@ -43,7 +45,9 @@ def measure_unlock(url: str, user: HttpUser) -> tuple[float, float]:
 
 def main() -> int:
     """Seed, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--entries", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()

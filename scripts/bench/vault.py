@@ -35,7 +35,9 @@ def measure_rate(function: Callable[[], object]) -> dict[str, int]:
 
 def main() -> int:
     """Measure both and print them beside the goals."""
-    user_id, master, text, record_id = (secrets.token_bytes(size) for size in (16, 32, TEXT_BYTES, 16))
+    user_id, master, text, record_id = (
+        secrets.token_bytes(size) for size in (16, 32, TEXT_BYTES, 16)
+    )
     keys = open_keyring(user_id, master, seal_new_keys(user_id, master))
     sealed = ENTRIES.seal(keys, record_id, 1, text)
     result = {

@@ -33,13 +33,18 @@ def scale_count(count: int, share: float) -> int:
 
 def main() -> int:
     """Run all; fails when one does."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     names = [name for name, _, _ in FULL_RUNS]
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join((*names, *WANTED_RUNS)))
     parser.add_argument("--share", type=float, default=1.0)
     options = parser.parse_args()
     failed = 0
-    runs = [(name, [option, str(scale_count(count, options.share))]) for name, option, count in FULL_RUNS]
+    runs = [
+        (name, [option, str(scale_count(count, options.share))])
+        for name, option, count in FULL_RUNS
+    ]
     for name, arguments in [*runs, *((name, []) for name in WANTED_RUNS)]:
         if name not in (options.names or names):
             continue

@@ -79,7 +79,11 @@ async def run_round(folder: Path, rng: random.Random, max_entries: int) -> tuple
     for number, name in enumerate(USER_NAMES):
         user_id = secrets.token_bytes(16)
         new_keys = create_keys(user_id, PASSPHRASE, Argon2Params(65536, 3, 4))
-        await db.users.add(User(user_id, name, recovery_confirmed=bool(number % 2)), new_keys.slots, new_keys.sealed)
+        await db.users.add(
+            User(user_id, name, recovery_confirmed=bool(number % 2)),
+            new_keys.slots,
+            new_keys.sealed,
+        )
         keys = open_keyring(user_id, new_keys.master, new_keys.sealed)
         await populate(db, keys, rng, rng.randrange(1, max_entries))
         file = folder / f"{name}.llamora"
@@ -93,7 +97,9 @@ async def run_round(folder: Path, rng: random.Random, max_entries: int) -> tuple
     return total, different
 
 
-def torture(rounds: int, folder: Path, seed: int, max_entries: int, seconds: float = 1e9) -> dict[str, object]:
+def torture(
+    rounds: int, folder: Path, seed: int, max_entries: int, seconds: float = 1e9
+) -> dict[str, object]:
     """Run all rounds, or as many as fit into `seconds`."""
     rng, deadline = random.Random(seed), time.monotonic() + seconds
     total = different = plain_hits = rounds_done = 0
@@ -108,7 +114,13 @@ def torture(rounds: int, folder: Path, seed: int, max_entries: int, seconds: flo
             plain_hits += len(find_words(Path(name), [WORD]))
         total += records
         different += different_users
-    return {"rounds": rounds_done, "records": total, "different": different, "plain": plain_hits, "seed": seed}
+    return {
+        "rounds": rounds_done,
+        "records": total,
+        "different": different,
+        "plain": plain_hits,
+        "seed": seed,
+    }
 
 
 def main() -> int:
@@ -116,7 +128,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--entries", type=int, default=10_000, help="of the largest journals")
-    parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long; the number reached is printed")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=1e9,
+        help="stop after so long; the number reached is printed",
+    )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rounds-") as name:

@@ -31,7 +31,9 @@ def build_shim(folder: Path) -> Path:
     """Compile disk.c into `folder`. Raises NoShim."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if sys.platform != "linux":
-        raise ShimUnavailable("The disk that loses and fails is preloaded, which is done on Linux only.")
+        raise ShimUnavailable(
+            "The disk that loses and fails is preloaded, which is done on Linux only."
+        )
     if compiler is None:
         raise ShimUnavailable("There is no C compiler on this machine.")
     library = folder / "disk.so"
@@ -100,7 +102,9 @@ class DiskFile:
     """A file: what is on the disk of it, and what is on its way there: (offset, bytes) or (size, None)."""
 
     stored: bytearray = field(default_factory=bytearray)
-    pending: list[tuple[int, bytes | None]] = field(default_factory=list["tuple[int, bytes | None]"])
+    pending: list[tuple[int, bytes | None]] = field(
+        default_factory=list["tuple[int, bytes | None]"]
+    )
 
     def sync(self) -> None:
         """All of it is on the disk."""
@@ -125,7 +129,9 @@ class DiskFile:
                 if rng.random() < share:
                     _apply(content, start, content_written[start - offset : end - offset])
                 elif rng.random() < 0.5 and len(content) < end:
-                    content.extend(bytes(end - len(content)))  # the size came to the disk and the bytes did not
+                    content.extend(
+                        bytes(end - len(content))
+                    )  # the size came to the disk and the bytes did not
                 start = end
         return content
 
@@ -143,7 +149,9 @@ def _apply(content: bytearray, offset: int, content_written: bytes | None) -> No
 class DiskFolder:
     """A folder: the names in it that are on the disk, and changes on their way: {name: node, or None for gone}."""
 
-    stored: "dict[str, DiskFile | DiskFolder]" = field(default_factory=dict[str, "DiskFile | DiskFolder"])
+    stored: "dict[str, DiskFile | DiskFolder]" = field(
+        default_factory=dict[str, "DiskFile | DiskFolder"]
+    )
     pending: "list[dict[str, DiskFile | DiskFolder | None]]" = field(
         default_factory=list["dict[str, DiskFile | DiskFolder | None]"]
     )
@@ -173,7 +181,9 @@ class SimulatedDisk:
         self._add_existing(self.root)
 
     def _add_existing(self, path: Path) -> DiskFile | DiskFolder:
-        node: DiskFile | DiskFolder = DiskFolder() if path.is_dir() else DiskFile(bytearray(path.read_bytes()))
+        node: DiskFile | DiskFolder = (
+            DiskFolder() if path.is_dir() else DiskFile(bytearray(path.read_bytes()))
+        )
         self._nodes_by_path[str(path)] = self._nodes_by_inode[path.stat().st_ino] = node
         if isinstance(node, DiskFolder):
             node.stored = {child.name: self._add_existing(child) for child in path.iterdir()}
@@ -204,7 +214,9 @@ class SimulatedDisk:
             old_name, new_name = (os.fsdecode(name) for name in content.split(b"\0"))
             node = self._nodes_by_path[old_name]
             assert Path(old_name).parent == Path(new_name).parent, "a name is moved between folders"
-            self._change_names({new_name: node} if kind == "L" else {old_name: None, new_name: node})
+            self._change_names(
+                {new_name: node} if kind == "L" else {old_name: None, new_name: node}
+            )
         else:
             raise AssertionError(f"a change that is not followed: {content!r}")
 
@@ -225,7 +237,12 @@ class SimulatedDisk:
         self._write_folder(root, target, loss, rng, rng.choice((512, 4096)))
 
     def _write_folder(
-        self, folder: DiskFolder, target: Path, loss: UnsyncedLoss, rng: random.Random, block_size: int
+        self,
+        folder: DiskFolder,
+        target: Path,
+        loss: UnsyncedLoss,
+        rng: random.Random,
+        block_size: int,
     ) -> None:
         target.mkdir()
         pending_count = len(folder.pending)

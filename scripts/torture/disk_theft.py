@@ -83,7 +83,9 @@ def build_dictionary(count: int, rng: random.Random, true_words: Sequence[str]) 
     words = dict.fromkeys(COMMON_WORDS)
     pairs = (
         f"{first} {second}"
-        for first, second in itertools.product(rng.sample(COMMON_WORDS, len(COMMON_WORDS)), COMMON_WORDS)
+        for first, second in itertools.product(
+            rng.sample(COMMON_WORDS, len(COMMON_WORDS)), COMMON_WORDS
+        )
     )
     words |= dict.fromkeys(itertools.islice(pairs, max(0, count - len(words) - len(true_words))))
     guesses = [*words, *true_words]
@@ -109,10 +111,16 @@ def run_victim(playwright: Playwright, folder: Path, mode: str, rng: random.Rand
     entry = user.write(f"A {WORD} at noon.")
     keys = run_in_thread(
         add_tags_and_queries(
-            server.data / "llamora.sqlite3", user.recovery_code, bytes.fromhex(entry), tags, queries[1:]
+            server.data / "llamora.sqlite3",
+            user.recovery_code,
+            bytes.fromhex(entry),
+            tags,
+            queries[1:],
         )
     )
-    browser_tmp = tempfile.TemporaryDirectory(prefix="b-")  # Chromium's socket must have a short path
+    browser_tmp = tempfile.TemporaryDirectory(
+        prefix="b-"
+    )  # Chromium's socket must have a short path
     profile = folder / "server/profile"
     context = playwright.chromium.launch_persistent_context(
         profile,
@@ -130,7 +138,9 @@ def run_victim(playwright: Playwright, folder: Path, mode: str, rng: random.Rand
     page.get_by_role("searchbox").fill(queries[0])
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("/search/"))
-    cookie = next(each.get("value", "") for each in context.cookies() if each.get("name") == "llamora")
+    cookie = next(
+        each.get("value", "") for each in context.cookies() if each.get("name") == "llamora"
+    )
     assert server.process is not None
     server.process.kill()
     server.process.wait()
@@ -157,7 +167,9 @@ async def add_tags_and_queries(
     db = await LocalDB.open(database)
     (user,) = await db.users.list_all()
     (slot,) = await db.users.get_slots(user.id, RECOVERY)
-    keys = open_keyring(user.id, open_slot(user.id, slot, recovery_code), await db.users.keys(user.id))
+    keys = open_keyring(
+        user.id, open_slot(user.id, slot, recovery_code), await db.users.keys(user.id)
+    )
     for name in tags:
         await db.tags.add(keys, entry_id, name)
     for query in queries:
@@ -225,7 +237,9 @@ def count_pages_shown(stolen: StolenData, folder: Path) -> int:
     env = json.loads((stolen.folder / "settings.json").read_text(encoding="utf-8"))
     server = Server(copy_folder, copy_folder / "cache", mode="prod", env=env).start()
     shown_count = 0
-    with httpx.Client(base_url=server.url, cookies={"llamora": stolen.cookie}, trust_env=False, timeout=60) as client:
+    with httpx.Client(
+        base_url=server.url, cookies={"llamora": stolen.cookie}, trust_env=False, timeout=60
+    ) as client:
         for path in ("/d/today", "/search", "/you", "/deleted"):
             shown_count += client.get(path).status_code == 200
     server.stop()
@@ -238,7 +252,9 @@ def count_confirmed_words(words: list[str], windows_seen: set[bytes], keys: list
     for word in words:
         spellings = {word.encode(), word.casefold().encode(), word.title().encode()}
         digests = [
-            hashlib.new(name, each).digest() for name in ("md5", "sha1", "sha256", "sha512") for each in spellings
+            hashlib.new(name, each).digest()
+            for name in ("md5", "sha1", "sha256", "sha512")
+            for each in spellings
         ]
         digests += [hashlib.blake2b(each, digest_size=32).digest() for each in spellings]
         for key in keys:
@@ -250,13 +266,21 @@ def count_confirmed_words(words: list[str], windows_seen: set[bytes], keys: list
 
 def possible_hash_keys(stolen: StolenData) -> list[bytes]:
     """All that a thief could take for a key to the hashes: short values of the database, and what the cookie holds."""
-    candidates: set[bytes] = {b"", urlsafe_b64decode(stolen.cookie + "=" * (-len(stolen.cookie) % 4))[:TOKEN_BYTES]}
+    candidates: set[bytes] = {
+        b"",
+        urlsafe_b64decode(stolen.cookie + "=" * (-len(stolen.cookie) % 4))[:TOKEN_BYTES],
+    }
     with closing(sqlite3.connect(stolen.database)) as connection:
-        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+        tables = [
+            row[0]
+            for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+        ]
         for table in tables:
             for row in connection.execute(f"SELECT * FROM {table}"):  # noqa: S608
                 values = (value.encode() if isinstance(value, str) else value for value in row)
-                candidates |= {value for value in values if isinstance(value, bytes) and len(value) <= 64}
+                candidates |= {
+                    value for value in values if isinstance(value, bytes) and len(value) <= 64
+                }
     return sorted(candidates)
 
 
@@ -268,7 +292,9 @@ def hash_windows(folder: Path) -> set[bytes]:
 # -- all of it -------------------------------------------------------------------------------------------
 
 
-def steal_once(playwright: Playwright, folder: Path, mode: str, words: int, stride: int, seed: int) -> dict[str, Any]:
+def steal_once(
+    playwright: Playwright, folder: Path, mode: str, words: int, stride: int, seed: int
+) -> dict[str, Any]:
     """One theft in one key mode."""
     rng = random.Random(seed)
     stolen = run_victim(playwright, folder, mode, rng)
@@ -278,7 +304,9 @@ def steal_once(playwright: Playwright, folder: Path, mode: str, words: int, stri
     slots_opened = 0
     with closing(sqlite3.connect(stolen.database)) as connection:
         sessions = connection.execute("SELECT count(*) FROM dek_sessions").fetchone()[0]
-        rows = connection.execute("SELECT user_id, id, kind, salt, params, sealed FROM key_slots WHERE kind='recovery'")
+        rows = connection.execute(
+            "SELECT user_id, id, kind, salt, params, sealed FROM key_slots WHERE kind='recovery'"
+        )
         for user_id, *row in rows:
             for code in ("", stolen.cookie, "0000-" * 6 + "0000"):
                 with suppress(Exception):
@@ -296,22 +324,38 @@ def steal_once(playwright: Playwright, folder: Path, mode: str, words: int, stri
     return result | {"with_the_keys": verify_with_true_keys(stolen, guesses, windows_seen, folder)}
 
 
-def verify_with_true_keys(stolen: StolenData, guesses: list[str], windows_seen: set[bytes], folder: Path) -> bool:
+def verify_with_true_keys(
+    stolen: StolenData, guesses: list[str], windows_seen: set[bytes], folder: Path
+) -> bool:
     """Whether the same trials succeed for somebody who has the secrets: else they say nothing."""
     confirmed_tags = {word for word in guesses if tag_hash(stolen.keys, word)[:8] in windows_seen}
     planted = folder / "planted"
     planted.mkdir()
-    (planted / "file").write_bytes(random.randbytes(777) + stolen.keys.master + random.randbytes(99))
+    (planted / "file").write_bytes(
+        random.randbytes(777) + stolen.keys.master + random.randbytes(99)
+    )
     by_master, _ = try_keys(stolen, read_windows(planted, 1))
-    boot, cookie_bytes = os.urandom(32), urlsafe_b64decode(stolen.cookie + "=" * (-len(stolen.cookie) % 4))
+    boot, cookie_bytes = (
+        os.urandom(32),
+        urlsafe_b64decode(stolen.cookie + "=" * (-len(stolen.cookie) % 4)),
+    )
     token = cookie_bytes[:TOKEN_BYTES]
-    sealed = seal_for_session(stolen.keys.user_id, session_id_of(token), token, boot, stolen.keys.master)
+    sealed = seal_for_session(
+        stolen.keys.user_id, session_id_of(token), token, boot, stolen.keys.master
+    )
     with closing(sqlite3.connect(stolen.database)) as connection, connection:
-        connection.execute("UPDATE dek_sessions SET sealed=? WHERE id=?", (sealed, session_id_of(token)))
+        connection.execute(
+            "UPDATE dek_sessions SET sealed=? WHERE id=?", (sealed, session_id_of(token))
+        )
     (planted / "file").write_bytes(random.randbytes(77) + boot)
     by_boot, _ = try_keys(stolen, read_windows(planted, 1))
     queries = run_in_thread(read_queries(stolen))
-    return confirmed_tags == set(stolen.tags) and queries >= set(stolen.queries) and by_master >= 1 and by_boot == 1
+    return (
+        confirmed_tags == set(stolen.tags)
+        and queries >= set(stolen.queries)
+        and by_master >= 1
+        and by_boot == 1
+    )
 
 
 async def read_queries(stolen: StolenData) -> set[str]:
@@ -329,21 +373,40 @@ def torture(folder: Path, words: int, stride: int, seed: int) -> dict[str, Any]:
         for mode in ("session", "cookie"):
             (folder / mode).mkdir()
             results[mode] = steal_once(playwright, folder / mode, mode, words, stride, seed)
-    total = {name: sum(each[name] for each in results.values()) for name in ("opened", "confirmed", "plain")}
-    return {**total, "with_the_keys": all(each["with_the_keys"] for each in results.values()), **results, "seed": seed}
+    total = {
+        name: sum(each[name] for each in results.values())
+        for name in ("opened", "confirmed", "plain")
+    }
+    return {
+        **total,
+        "with_the_keys": all(each["with_the_keys"] for each in results.values()),
+        **results,
+        "seed": seed,
+    }
 
 
 def main() -> int:
     """Run, print, and fail when something opened."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--words", type=int, default=10_000)
-    parser.add_argument("--every", type=int, default=1, help="try the piece at every n-th place only")
+    parser.add_argument(
+        "--every", type=int, default=1, help="try the piece at every n-th place only"
+    )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stolen-", ignore_cleanup_errors=True) as name:
         result = torture(Path(name), options.words, options.every, options.seed)
     print(json.dumps(result))
-    return int(bool(result["opened"] or result["confirmed"] or result["plain"] or not result["with_the_keys"]))
+    return int(
+        bool(
+            result["opened"]
+            or result["confirmed"]
+            or result["plain"]
+            or not result["with_the_keys"]
+        )
+    )
 
 
 if __name__ == "__main__":

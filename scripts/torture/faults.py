@@ -30,7 +30,13 @@ import httpx
 
 from llamora.messages import sentence
 from llamora.persistence import run_db_migrations
-from llamora.persistence.backups import copy_database, read_header, restore_backup, sealed_keys, write_backup
+from llamora.persistence.backups import (
+    copy_database,
+    read_header,
+    restore_backup,
+    sealed_keys,
+    write_backup,
+)
 from llamora.persistence.connection import StorageError
 from llamora.settings import resource
 from llamora.vault.keys import open_keyring
@@ -101,7 +107,9 @@ class Findings:
 # -- a whole server --------------------------------------------------------------------------------------
 
 
-def do_action(served: ServedJournal, kind: str, rng: random.Random) -> tuple[httpx.Response, Callable[[bool], None]]:
+def do_action(
+    served: ServedJournal, kind: str, rng: random.Random
+) -> tuple[httpx.Response, Callable[[bool], None]]:
     """Do one thing as a browser would; what to do once it is known whether it was acknowledged."""
     user, expected = served.user, served.store.expected
     if kind in ("write", "edit", "delete", "restore", "erase"):
@@ -119,7 +127,12 @@ def do_action(served: ServedJournal, kind: str, rng: random.Random) -> tuple[htt
     forms: dict[str, tuple[str, dict[str, str]]] = {
         "draft": (
             "/drafts",
-            {"draft_key": "day:2026-11-20", "text": WORD, "form_token": rng.randbytes(16).hex(), "count": "1"},
+            {
+                "draft_key": "day:2026-11-20",
+                "text": WORD,
+                "form_token": rng.randbytes(16).hex(),
+                "count": "1",
+            },
         ),
         "settings": ("/you/openings", {"openings": rng.choice(("on", "off"))}),
         "search": ("/search", {"q": f"{WORD} {rng.randrange(10**6)}"}),
@@ -141,11 +154,19 @@ ACTIONS = (
 def has_error_sentence(response: httpx.Response) -> bool:
     """Whether the page says what went wrong and what to do."""
     visible_text = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", response.text)).split())
-    return response.status_code in (503, 507) and ERROR_SENTENCE.search(visible_text.lower()) is not None
+    return (
+        response.status_code in (503, 507)
+        and ERROR_SENTENCE.search(visible_text.lower()) is not None
+    )
 
 
 def run_server_faults(
-    findings: Findings, folder: Path, library: Path, rng: random.Random, modes: tuple[str, ...], step: int
+    findings: Findings,
+    folder: Path,
+    library: Path,
+    rng: random.Random,
+    modes: tuple[str, ...],
+    step: int,
 ) -> int:
     """Every action of a server; the words found in its files."""
     root = folder / "served"
@@ -167,7 +188,11 @@ def run_server_faults(
 
 
 def _fail_action(
-    findings: Findings, served: ServedJournal, faults: Faults, rng: random.Random, action: tuple[str, str, int]
+    findings: Findings,
+    served: ServedJournal,
+    faults: Faults,
+    rng: random.Random,
+    action: tuple[str, str, int],
 ) -> bool:
     """One action whose n-th change fails; whether there was an n-th change."""
     mode_name, kind, number = action
@@ -181,11 +206,15 @@ def _fail_action(
     acknowledge(has_succeeded)
     if hits:
         findings.record(
-            has_error_sentence(response), f"{kind}, {mode_name}, {response.status_code}", has_succeeded=has_succeeded
+            has_error_sentence(response),
+            f"{kind}, {mode_name}, {response.status_code}",
+            has_succeeded=has_succeeded,
         )
     store = served.store
     problems = check_store(store.database, store.user_id, store.recovery_code, store.expected)
-    findings.errors.update({f"{name} after {kind}, {mode_name}": count for name, count in problems.items() if count})
+    findings.errors.update(
+        {f"{name} after {kind}, {mode_name}": count for name, count in problems.items() if count}
+    )
     retry, acknowledge = do_action(served, kind, rng)
     acknowledge(retry.status_code in (200, 204, 205, 303))
     if retry.status_code not in (200, 204, 205, 303):
@@ -290,12 +319,17 @@ def commands(folder: Path, rng: random.Random) -> list[Command]:
         return problems
 
     def prepare_restore() -> tuple[Any, ...]:
-        state["there"] = state["number"] if "there" in state else contents.index(store.expected.entries())
+        state["there"] = (
+            state["number"] if "there" in state else contents.index(store.expected.entries())
+        )
         state["number"] = 1 - state["there"]
         return "restore", store.database, backup_files[state["number"]], store.recovery_code
 
     def verify_restore(good: bool) -> list[str]:
-        events = [(0, "restoring", state["number"]), *([(0, "restored", state["number"])] if good else [])]
+        events = [
+            (0, "restoring", state["number"]),
+            *([(0, "restored", state["number"])] if good else []),
+        ]
         problems, current = check_restore(store, store.database, contents, state["there"], events)
         state["number"] = current
         return [name for name, count in problems.items() if count and name != "acknowledged"]
@@ -314,7 +348,12 @@ def commands(folder: Path, rng: random.Random) -> list[Command]:
 
 
 def run_command_faults(
-    findings: Findings, folder: Path, library: Path, rng: random.Random, modes: tuple[str, ...], step: int
+    findings: Findings,
+    folder: Path,
+    library: Path,
+    rng: random.Random,
+    modes: tuple[str, ...],
+    step: int,
 ) -> int:
     """Every command; the words found in its files."""
     root = folder / "commanded"
@@ -367,7 +406,9 @@ def _find_problems(command: Command, good: bool) -> list[str]:
 # -- all of it ---------------------------------------------------------------------------------------------
 
 
-def torture(folder: Path, seed: int, modes: tuple[str, ...] = tuple(FAULT_MODES), step: int = 1) -> dict[str, Any]:
+def torture(
+    folder: Path, seed: int, modes: tuple[str, ...] = tuple(FAULT_MODES), step: int = 1
+) -> dict[str, Any]:
     """Run all of it, or every `step`-th change only. Raises disk.NoShim."""
     library = build_shim(folder)
     findings, rng = Findings(), random.Random(seed)
@@ -385,7 +426,9 @@ def torture(folder: Path, seed: int, modes: tuple[str, ...] = tuple(FAULT_MODES)
 
 def main() -> int:
     """Run, print, and fail when something was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ways", nargs="*", choices=list(FAULT_MODES), default=list(FAULT_MODES))
     parser.add_argument("--step", type=int, default=1, help="let every n-th change fail only")
     parser.add_argument("--seed", type=int, default=1)

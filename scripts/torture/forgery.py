@@ -53,7 +53,14 @@ from llamora.vault.keys import (
     seal_for_session,
     session_id_of,
 )
-from llamora.vault.slots import Argon2Params, BadParameters, KeySlot, RecoveryCodeError, WrongSecret, open_slot
+from llamora.vault.slots import (
+    Argon2Params,
+    BadParameters,
+    KeySlot,
+    RecoveryCodeError,
+    WrongSecret,
+    open_slot,
+)
 from tests.scan import find_words
 
 PASSPHRASE = "seven quiet herons over the weir"
@@ -86,7 +93,9 @@ class Findings:
     wrong_errors: Counter[str] = field(default_factory=Counter[str])
     error_names: dict[str, str] = field(default_factory=dict[str, str])
 
-    def expect_refusal(self, trial: str, attempt: Callable[[], object], *expected_errors: type[Exception]) -> None:
+    def expect_refusal(
+        self, trial: str, attempt: Callable[[], object], *expected_errors: type[Exception]
+    ) -> None:
         """`attempt` must raise exactly one of the wanted errors; anything else it raises counts as misnamed."""
         self.trials[trial] += 1
         try:
@@ -109,7 +118,9 @@ async def register_user(db: LocalDB, name: str) -> UserFixture:
     await db.users.renew_keys(user.id, new_keys.sealed, new)
     keys.take(new.sealed.data_keys, new.master)
     await write_every_kind(db, keys, f"{WORD} {name} after")
-    return UserFixture(user, replace(new, recovery_code=new_keys.recovery_code), new_keys.sealed, keys)
+    return UserFixture(
+        user, replace(new, recovery_code=new_keys.recovery_code), new_keys.sealed, keys
+    )
 
 
 async def write_every_kind(db: LocalDB, keys: Keyring, text: str) -> None:
@@ -123,7 +134,8 @@ async def write_every_kind(db: LocalDB, keys: Keyring, text: str) -> None:
     await db.tags.remove(keys, entry.id, await db.tags.add(keys, entry.id, f"{text} not"))
     await db.tags.refuse_suggestions(keys, entry.id, [text])
     await db.vectors.save(
-        keys, [EntryVectors(each.id, 1, "a model", 4, os.urandom(16)) for each in (long_entry, entry)]
+        keys,
+        [EntryVectors(each.id, 1, "a model", 4, os.urandom(16)) for each in (long_entry, entry)],
     )
     await db.drafts.save(keys, Draft(day_draft_key(DAY), text, secrets.token_bytes(16), 1), None)
     await db.summaries.save(keys, StoredSummary("opening", DAY, text, (entry.id,), "", "a model"))
@@ -131,12 +143,18 @@ async def write_every_kind(db: LocalDB, keys: Keyring, text: str) -> None:
     stored = await db.profiles.get(keys)
     await db.profiles.save(keys, b'{"zone":"UTC"}', revision=stored[1] if stored else 0)
     async with db.entries._db.write() as tx:  # noqa: SLF001 -- steps have no other door than an action of the journal
-        await db.trash.updating(keys, lambda listed: [*listed, DeletedEntry(long_entry.id, entry.at)])(tx)
+        await db.trash.updating(
+            keys, lambda listed: [*listed, DeletedEntry(long_entry.id, entry.at)]
+        )(tx)
     session = Session(secrets.token_bytes(32), keys.user_id, None, 2**40, 2**40)
     await db.sessions.add(session, DAY, (keys, text))
     generation = await db.snapshots.begin(keys)
-    await db.snapshots.add(keys, generation, 1, db.snapshots.seal_part(keys, generation, 1, text.encode()))
-    await db.snapshots.finish(keys, generation, 1, db.snapshots.seal_part(keys, generation, 0, b"one"))
+    await db.snapshots.add(
+        keys, generation, 1, db.snapshots.seal_part(keys, generation, 1, text.encode())
+    )
+    await db.snapshots.finish(
+        keys, generation, 1, db.snapshots.seal_part(keys, generation, 0, b"one")
+    )
 
 
 def flipped_bits(sealed: bytes, stride: int = 1) -> Iterator[bytes]:
@@ -189,7 +207,9 @@ def damage_records(findings: Findings, user: UserFixture, rows: list[Row], strid
         row.open(user.keys)  # as it is, it opens: else nothing below says anything
         for sealed in flipped_bits(row.sealed, stride):
             findings.expect_refusal(
-                f"flip {row.kind.table}", lambda r=row, s=sealed: replace(r, sealed=s).open(user.keys), *FLIP_ERRORS
+                f"flip {row.kind.table}",
+                lambda r=row, s=sealed: replace(r, sealed=s).open(user.keys),
+                *FLIP_ERRORS,
             )
         for sealed in truncations(row.sealed, stride):
             findings.expect_refusal(
@@ -209,50 +229,75 @@ def damage_keys(findings: Findings, user: UserFixture, stride: int) -> None:
         for sealed in flipped_bits(slot.sealed, stride):
             changed = replace(slot, sealed=sealed)
             findings.expect_refusal(
-                f"flip {slot.kind} slot", lambda c=changed, s=secret: open_slot(user_id, c, s), *expected_errors
+                f"flip {slot.kind} slot",
+                lambda c=changed, s=secret: open_slot(user_id, c, s),
+                *expected_errors,
             )
         for sealed in truncations(slot.sealed, stride):
             changed = replace(slot, sealed=sealed)
             findings.expect_refusal(
-                f"cut {slot.kind} slot", lambda c=changed, s=secret: open_slot(user_id, c, s), *expected_errors
+                f"cut {slot.kind} slot",
+                lambda c=changed, s=secret: open_slot(user_id, c, s),
+                *expected_errors,
             )
         salts = [
-            slot.salt[:at] + bytes([slot.salt[at] ^ 1]) + slot.salt[at + 1 :] for at in range(0, 32, max(stride, 8))
+            slot.salt[:at] + bytes([slot.salt[at] ^ 1]) + slot.salt[at + 1 :]
+            for at in range(0, 32, max(stride, 8))
         ]
         for salt in [*salts, slot.salt[:-1], slot.salt + b"\x00"]:
             changed = replace(slot, salt=salt)
             findings.expect_refusal(
-                f"salt of {slot.kind} slot", lambda c=changed, s=secret: open_slot(user_id, c, s), *expected_errors
+                f"salt of {slot.kind} slot",
+                lambda c=changed, s=secret: open_slot(user_id, c, s),
+                *expected_errors,
             )
     whole = new_keys.sealed
     for at, key in enumerate(whole.data_keys):
         for sealed in [*flipped_bits(key.sealed, stride), *truncations(key.sealed, stride)]:
-            changed = (*whole.data_keys[:at], replace(key, sealed=sealed), *whole.data_keys[at + 1 :])
+            changed = (
+                *whole.data_keys[:at],
+                replace(key, sealed=sealed),
+                *whole.data_keys[at + 1 :],
+            )
             spoiled = replace(whole, data_keys=changed)
             findings.expect_refusal(
-                "data key", lambda k=spoiled: open_keyring(user_id, new_keys.master, k), *FLIP_ERRORS
+                "data key",
+                lambda k=spoiled: open_keyring(user_id, new_keys.master, k),
+                *FLIP_ERRORS,
             )
     for sealed in [*flipped_bits(whole.index_key, stride), *truncations(whole.index_key, stride)]:
         spoiled = replace(whole, index_key=sealed)
-        findings.expect_refusal("index key", lambda k=spoiled: open_keyring(user_id, new_keys.master, k), *FLIP_ERRORS)
+        findings.expect_refusal(
+            "index key", lambda k=spoiled: open_keyring(user_id, new_keys.master, k), *FLIP_ERRORS
+        )
     for sealed in [*flipped_bits(whole.slots, stride), *truncations(whole.slots, stride)]:
         spoiled = replace(whole, slots=sealed)
         findings.expect_refusal(
-            "list of slots", lambda k=spoiled: living_slots(user_id, new_keys.master, k), *FLIP_ERRORS
+            "list of slots",
+            lambda k=spoiled: living_slots(user_id, new_keys.master, k),
+            *FLIP_ERRORS,
         )
     token, boot = os.urandom(32), os.urandom(32)
     session = session_id_of(token)
     row = seal_for_session(user_id, session, token, boot, new_keys.master)
     for sealed in [*flipped_bits(row, stride), *truncations(row, stride)]:
         findings.expect_refusal(
-            "session row", lambda s=sealed: open_from_session(user_id, session, token, boot, s), *FLIP_ERRORS
+            "session row",
+            lambda s=sealed: open_from_session(user_id, session, token, boot, s),
+            *FLIP_ERRORS,
         )
     for other in flipped_bits(token):
-        findings.expect_refusal("token", lambda o=other: open_from_session(user_id, session, o, boot, row), WrongKey)
+        findings.expect_refusal(
+            "token", lambda o=other: open_from_session(user_id, session, o, boot, row), WrongKey
+        )
     cookie = seal_for_cookie(user_id, session, boot, new_keys.master)
     for sealed in [*flipped_bits(cookie, stride), *truncations(cookie, stride)]:
-        findings.expect_refusal("cookie", lambda s=sealed: open_from_cookie(user_id, session, boot, s), *FLIP_ERRORS)
-    damage_recovery_code(findings, user, next(slot for slot in new_keys.slots if slot.kind == "recovery"))
+        findings.expect_refusal(
+            "cookie", lambda s=sealed: open_from_cookie(user_id, session, boot, s), *FLIP_ERRORS
+        )
+    damage_recovery_code(
+        findings, user, next(slot for slot in new_keys.slots if slot.kind == "recovery")
+    )
 
 
 def damage_recovery_code(findings: Findings, user: UserFixture, slot: KeySlot) -> None:
@@ -264,12 +309,16 @@ def damage_recovery_code(findings: Findings, user: UserFixture, slot: KeySlot) -
             for other in symbols.replace(letter, ""):
                 typed = code[:at] + other + code[at + 1 :]
                 findings.expect_refusal(
-                    "recovery code", lambda t=typed: open_slot(user.user.id, slot, t), RecoveryCodeError
+                    "recovery code",
+                    lambda t=typed: open_slot(user.user.id, slot, t),
+                    RecoveryCodeError,
                 )
     letters = code.replace("-", "")
     for length in range(len(letters)):
         findings.expect_refusal(
-            "recovery code", lambda n=length: open_slot(user.user.id, slot, letters[:n]), RecoveryCodeError
+            "recovery code",
+            lambda n=length: open_slot(user.user.id, slot, letters[:n]),
+            RecoveryCodeError,
         )
     for at in range(len(letters) - 1):
         if letters[at] != letters[at + 1]:
@@ -279,7 +328,9 @@ def damage_recovery_code(findings: Findings, user: UserFixture, slot: KeySlot) -
             )
 
 
-async def damage_cookies(findings: Findings, database: Path, user: UserFixture, stride: int) -> None:
+async def damage_cookies(
+    findings: Findings, database: Path, user: UserFixture, stride: int
+) -> None:
     """The whole cookie as a browser sends it, every letter of it, in both modes, at a worker that has not seen it."""
     boot = os.urandom(32)
     for mode in ("session", "cookie"):
@@ -288,7 +339,9 @@ async def damage_cookies(findings: Findings, database: Path, user: UserFixture, 
         accounts = Accounts(db, CryptoSettings(kdf_target_ms=0), settings, boot, lambda _: None)
         cookie, _ = await accounts.open_session(user.user, user.keys)
 
-        async def is_accepted(cookie_sent: str, db: LocalDB = db, settings: SessionSettings = settings) -> bool:
+        async def is_accepted(
+            cookie_sent: str, db: LocalDB = db, settings: SessionSettings = settings
+        ) -> bool:
             other = Accounts(db, CryptoSettings(kdf_target_ms=0), settings, boot, lambda _: None)
             return await other.resume(cookie_sent) is not None
 
@@ -301,7 +354,13 @@ async def damage_cookies(findings: Findings, database: Path, user: UserFixture, 
         # The last letter carries fewer bits than it could: a change of the others is a change all the same.
         changed += [cookie[:-1] + other for other in COOKIE_LETTERS.replace(cookie[-1], "")]
         changed += [cookie[:length] for length in range(0, len(cookie), stride)]
-        changed += [cookie + "A", cookie + "AAAA", "!" + cookie, cookie[:9] + "\n" + cookie[9:], cookie * 2]
+        changed += [
+            cookie + "A",
+            cookie + "AAAA",
+            "!" + cookie,
+            cookie[:9] + "\n" + cookie[9:],
+            cookie * 2,
+        ]
         for forged_cookie in changed:
             findings.trials[f"{mode} cookie"] += 1
             findings.accepted[f"{mode} cookie"] += await is_accepted(forged_cookie)
@@ -319,12 +378,22 @@ def damage_backup(findings: Findings, file: Path, recovery_code: str, stride: in
         return verify_backup(damaged, header, header.unlock(recovery_code))
 
     open_backup(original)
-    expected_errors = (BackupError, WrongSecret, UnknownFormat, Damaged, WrongKey, WrongHeader, MissingEpoch)
+    expected_errors = (
+        BackupError,
+        WrongSecret,
+        UnknownFormat,
+        Damaged,
+        WrongKey,
+        WrongHeader,
+        MissingEpoch,
+    )
     for number, at in enumerate(range(0, len(original), stride)):
         content = original[:at] + bytes([original[at] ^ 1 << number % 8]) + original[at + 1 :]
         findings.expect_refusal("flip backup", lambda c=content: open_backup(c), *expected_errors)
     for length in range(0, len(original), stride):
-        findings.expect_refusal("cut backup", lambda n=length: open_backup(original[:n]), *expected_errors)
+        findings.expect_refusal(
+            "cut backup", lambda n=length: open_backup(original[:n]), *expected_errors
+        )
     findings.expect_refusal("cut backup", lambda: open_backup(original + b"\x00"), *expected_errors)
 
 
@@ -332,7 +401,11 @@ def damage_backup(findings: Findings, file: Path, recovery_code: str, stride: in
 
 
 def move_records(
-    findings: Findings, alice: UserFixture, bob: UserFixture, alice_rows: list[Row], bob_rows: list[Row]
+    findings: Findings,
+    alice: UserFixture,
+    bob: UserFixture,
+    alice_rows: list[Row],
+    bob_rows: list[Row],
 ) -> None:
     """Every sealed record in the place of every other one."""
     for one in alice_rows:
@@ -345,20 +418,30 @@ def move_records(
                 findings.expect_refusal(trial, lambda m=moved: m.open(alice.keys), WrongKey)
             else:
                 error = WrongKey if one.kind.purpose == other.kind.purpose else WrongHeader
-                findings.expect_refusal("to another table and column", lambda m=moved: m.open(alice.keys), error)
+                findings.expect_refusal(
+                    "to another table and column", lambda m=moved: m.open(alice.keys), error
+                )
         findings.expect_refusal("from another writer", lambda o=one: o.open(bob.keys), WrongKey)
         for revision in (one.revision + 1, one.revision - 1, 0, 2**63 - 1):
             if revision >= 0 and revision != one.revision:
                 later = replace(one, revision=revision)
-                findings.expect_refusal("another revision beside it", lambda r=later: r.open(alice.keys), WrongKey)
+                findings.expect_refusal(
+                    "another revision beside it", lambda r=later: r.open(alice.keys), WrongKey
+                )
         epoch = int.from_bytes(one.sealed[6:10], "big")
         for claimed_epoch, error in ((3 - epoch, WrongKey), (3, MissingEpoch), (0, MissingEpoch)):
-            other = replace(one, sealed=one.sealed[:6] + claimed_epoch.to_bytes(4, "big") + one.sealed[10:])
-            findings.expect_refusal("another epoch in its header", lambda o=other: o.open(alice.keys), error)
+            other = replace(
+                one, sealed=one.sealed[:6] + claimed_epoch.to_bytes(4, "big") + one.sealed[10:]
+            )
+            findings.expect_refusal(
+                "another epoch in its header", lambda o=other: o.open(alice.keys), error
+            )
     for one, other in zip(alice_rows, bob_rows, strict=False):
         if one.kind is other.kind:
             moved = replace(one, sealed=other.sealed)
-            findings.expect_refusal("from another writer", lambda m=moved: m.open(alice.keys), WrongKey)
+            findings.expect_refusal(
+                "from another writer", lambda m=moved: m.open(alice.keys), WrongKey
+            )
 
 
 def move_keys(findings: Findings, alice: UserFixture, bob: UserFixture) -> None:
@@ -367,7 +450,10 @@ def move_keys(findings: Findings, alice: UserFixture, bob: UserFixture) -> None:
     alice_slots, bob_slots = ({slot.kind: slot for slot in made.slots} for made in (a, b))
     secret_of = {"passphrase": PASSPHRASE, "recovery": a.recovery_code}
     for kind, secret in secret_of.items():
-        slot, other = alice_slots[kind], alice_slots["recovery" if kind == "passphrase" else "passphrase"]
+        slot, other = (
+            alice_slots[kind],
+            alice_slots["recovery" if kind == "passphrase" else "passphrase"],
+        )
         for changed in (
             replace(slot, sealed=other.sealed),
             replace(slot, sealed=other.sealed, salt=other.salt),
@@ -377,26 +463,37 @@ def move_keys(findings: Findings, alice: UserFixture, bob: UserFixture) -> None:
             replace(slot, sealed=bob_slots[kind].sealed),
         ):
             findings.expect_refusal(
-                "slots exchanged", lambda c=changed, s=secret: open_slot(alice.user.id, c, s), WrongSecret
+                "slots exchanged",
+                lambda c=changed, s=secret: open_slot(alice.user.id, c, s),
+                WrongSecret,
             )
         findings.expect_refusal(
-            "slot under another writer", lambda c=slot, s=secret: open_slot(bob.user.id, c, s), WrongSecret
+            "slot under another writer",
+            lambda c=slot, s=secret: open_slot(bob.user.id, c, s),
+            WrongSecret,
         )
     first, second = a.sealed.data_keys
     for changed, error in (
         (replace(a.sealed, data_keys=(replace(first, sealed=second.sealed),)), WrongHeader),
-        (replace(a.sealed, data_keys=(replace(second, sealed=b.sealed.data_keys[1].sealed),)), WrongKey),
+        (
+            replace(a.sealed, data_keys=(replace(second, sealed=b.sealed.data_keys[1].sealed),)),
+            WrongKey,
+        ),
         (replace(a.sealed, index_key=a.sealed.slots), WrongKey),
         (replace(a.sealed, index_key=b.sealed.index_key), WrongKey),
         # What was there before the keys were renewed.
         (alice.older, WrongKey),
         (replace(a.sealed, index_key=alice.older.index_key), WrongKey),
     ):
-        findings.expect_refusal("keys exchanged", lambda c=changed: open_keyring(alice.user.id, a.master, c), error)
+        findings.expect_refusal(
+            "keys exchanged", lambda c=changed: open_keyring(alice.user.id, a.master, c), error
+        )
     for packed in (alice.older.slots, a.sealed.index_key, b.sealed.slots):
         changed = replace(a.sealed, slots=packed)
         findings.expect_refusal(
-            "list of slots exchanged", lambda c=changed: living_slots(alice.user.id, a.master, c), WrongKey
+            "list of slots exchanged",
+            lambda c=changed: living_slots(alice.user.id, a.master, c),
+            WrongKey,
         )
     token, boot = os.urandom(32), os.urandom(32)
     session = session_id_of(token)
@@ -410,7 +507,9 @@ def move_keys(findings: Findings, alice: UserFixture, bob: UserFixture) -> None:
         (alice.user.id, session, token, os.urandom(32)),
     ):
         findings.expect_refusal(
-            "session moved", lambda w=(user, session_id, key, secret): open_from_session(*w, row), WrongKey
+            "session moved",
+            lambda w=(user, session_id, key, secret): open_from_session(*w, row),
+            WrongKey,
         )
     for user, session_id, secret in (
         (bob.user.id, session, boot),
@@ -418,12 +517,18 @@ def move_keys(findings: Findings, alice: UserFixture, bob: UserFixture) -> None:
         (alice.user.id, session, os.urandom(32)),
     ):
         findings.expect_refusal(
-            "cookie moved", lambda w=(user, session_id, secret): open_from_cookie(*w, cookie), WrongKey
+            "cookie moved",
+            lambda w=(user, session_id, secret): open_from_cookie(*w, cookie),
+            WrongKey,
         )
     findings.expect_refusal(
-        "cookie as row", lambda: open_from_session(alice.user.id, session, token, boot, cookie), WrongKey
+        "cookie as row",
+        lambda: open_from_session(alice.user.id, session, token, boot, cookie),
+        WrongKey,
     )
-    findings.expect_refusal("row as cookie", lambda: open_from_cookie(alice.user.id, session, boot, row), WrongKey)
+    findings.expect_refusal(
+        "row as cookie", lambda: open_from_cookie(alice.user.id, session, boot, row), WrongKey
+    )
 
 
 async def lower_parameters(findings: Findings, database: Path, user: UserFixture) -> None:
@@ -434,7 +539,8 @@ async def lower_parameters(findings: Findings, database: Path, user: UserFixture
     def set_parameters(params: str) -> None:
         with closing(sqlite3.connect(database, isolation_level=None)) as connection:
             connection.execute(
-                "UPDATE key_slots SET params=? WHERE user_id=? AND kind='passphrase'", (params, user.user.id)
+                "UPDATE key_slots SET params=? WHERE user_id=? AND kind='passphrase'",
+                (params, user.user.id),
             )
 
     for params in (
@@ -452,18 +558,24 @@ async def lower_parameters(findings: Findings, database: Path, user: UserFixture
         set_parameters(params)
         findings.trials["cost out of bounds"] += 1
         try:
-            open_slot(user.user.id, (await db.users.get_slots(user.user.id, "passphrase"))[0], PASSPHRASE)
+            open_slot(
+                user.user.id, (await db.users.get_slots(user.user.id, "passphrase"))[0], PASSPHRASE
+            )
             findings.accepted["cost out of bounds"] += 1
         except BadParameters:
             findings.error_names["cost out of bounds"] = "BadParameters"
         # What a writer remembers must still let them in.
         (recovery,) = await db.users.get_slots(user.user.id, "recovery")
-        assert open_slot(user.user.id, recovery, user.new_keys.recovery_code) == user.new_keys.master
+        assert (
+            open_slot(user.user.id, recovery, user.new_keys.recovery_code) == user.new_keys.master
+        )
     for params in ("m=65536,t=4,p=4", "m=81920,t=3,p=4", "m=65536,t=3,p=5"):
         set_parameters(params)
         (changed,) = await db.users.get_slots(user.user.id, "passphrase")
         findings.expect_refusal(
-            "another cost within bounds", lambda c=changed: open_slot(user.user.id, c, PASSPHRASE), WrongSecret
+            "another cost within bounds",
+            lambda c=changed: open_slot(user.user.id, c, PASSPHRASE),
+            WrongSecret,
         )
     assert slot.params is not None
     set_parameters(slot.params)
@@ -520,7 +632,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="forgery-") as name:
         result: dict[str, Any] = torture(Path(name), options.stride)
     print(json.dumps(result))
-    return 1 if result["not_refused"] or result["refused_as_something_else"] or result["plain"] else 0
+    return (
+        1 if result["not_refused"] or result["refused_as_something_else"] or result["plain"] else 0
+    )
 
 
 if __name__ == "__main__":

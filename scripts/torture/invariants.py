@@ -41,7 +41,11 @@ class ExpectedEntry:
         """After an edit: what the text named as traces goes with it."""
         tags = (self.tags - set(find_tags(self.text))) | set(find_tags(text))
         return replace(
-            self, text=text, revision=self.revision + 1, earlier_texts=(self.text, *self.earlier_texts), tags=tags
+            self,
+            text=text,
+            revision=self.revision + 1,
+            earlier_texts=(self.text, *self.earlier_texts),
+            tags=tags,
         )
 
     def with_deleted(self, *, deleted: bool) -> "ExpectedEntry":
@@ -53,7 +57,9 @@ class ExpectedEntry:
 class ExpectedState:
     """What was acknowledged; None stands for an entry that was erased."""
 
-    expected: dict[bytes, ExpectedEntry | None] = field(default_factory=dict[bytes, "ExpectedEntry | None"])
+    expected: dict[bytes, ExpectedEntry | None] = field(
+        default_factory=dict[bytes, "ExpectedEntry | None"]
+    )
     in_progress: dict[int, dict[bytes, ExpectedEntry | None]] = field(
         default_factory=dict[int, "dict[bytes, ExpectedEntry | None]"]
     )
@@ -120,10 +126,16 @@ def load_keys(database: Path, user_id: bytes, code: str) -> Keyring:
         slots = connection.execute(
             "SELECT id, kind, salt, params, sealed FROM key_slots WHERE user_id=?", (user_id,)
         ).fetchall()
-        rows = connection.execute("SELECT epoch, sealed FROM data_keys WHERE user_id=?", (user_id,)).fetchall()
-        ring = connection.execute("SELECT slots, index_key FROM keyrings WHERE user_id=?", (user_id,)).fetchone()
+        rows = connection.execute(
+            "SELECT epoch, sealed FROM data_keys WHERE user_id=?", (user_id,)
+        ).fetchall()
+        ring = connection.execute(
+            "SELECT slots, index_key FROM keyrings WHERE user_id=?", (user_id,)
+        ).fetchone()
     sealed = SealedKeys(tuple(SealedDataKey(*row) for row in rows), *ring)
-    return open_keyring(user_id, open_slots(user_id, [KeySlot(*slot) for slot in slots], code), sealed)
+    return open_keyring(
+        user_id, open_slots(user_id, [KeySlot(*slot) for slot in slots], code), sealed
+    )
 
 
 def load_entries(database: Path, keys: Keyring) -> dict[bytes, ExpectedEntry]:
@@ -132,9 +144,17 @@ def load_entries(database: Path, keys: Keyring) -> dict[bytes, ExpectedEntry]:
 
         def rows(table: str, *columns: str) -> Iterable[tuple[Any, ...]]:
             names = ", ".join(
-                (KIND_BY_TABLE[table].id_column, KIND_BY_TABLE[table].revision_column, "sealed", *columns)
+                (
+                    KIND_BY_TABLE[table].id_column,
+                    KIND_BY_TABLE[table].revision_column,
+                    "sealed",
+                    *columns,
+                )
             )
-            return connection.execute(f"SELECT {names} FROM {table} WHERE user_id=?", (keys.user_id,))  # noqa: S608
+            return connection.execute(
+                f"SELECT {names} FROM {table} WHERE user_id=?",  # noqa: S608
+                (keys.user_id,),
+            )
 
         earlier_texts: dict[bytes, list[tuple[int, str]]] = {}
         for version, revision, sealed, entry in rows("versions", "entry_id"):
@@ -142,12 +162,16 @@ def load_entries(database: Path, keys: Keyring) -> dict[bytes, ExpectedEntry]:
             earlier_texts.setdefault(entry, []).append((record["revision"], record["text"]))
         names = {row[0]: KIND_BY_TABLE["tags"].open(keys, *row).decode() for row in rows("tags")}
         tags: dict[bytes, set[str]] = {}
-        links = connection.execute("SELECT entry_id, tag FROM entry_tags WHERE user_id=?", (keys.user_id,))
+        links = connection.execute(
+            "SELECT entry_id, tag FROM entry_tags WHERE user_id=?", (keys.user_id,)
+        )
         for entry, tag_id in links:
             tags.setdefault(entry, set()).add(names[tag_id])
         entries: dict[bytes, ExpectedEntry] = {}
         for entry, revision, sealed in rows("entries"):
-            record = Entry.from_bytes(entry, revision, KIND_BY_TABLE["entries"].open(keys, entry, revision, sealed))
+            record = Entry.from_bytes(
+                entry, revision, KIND_BY_TABLE["entries"].open(keys, entry, revision, sealed)
+            )
             entries[entry] = ExpectedEntry(
                 record.text,
                 revision,
@@ -157,9 +181,18 @@ def load_entries(database: Path, keys: Keyring) -> dict[bytes, ExpectedEntry]:
             )
         trashed_ids: set[bytes] = set()
         for row in rows("trash"):
-            trashed_ids = {bytes.fromhex(item["id"]) for item in json.loads(KIND_BY_TABLE["trash"].open(keys, *row))}
-    if earlier_texts or tags or trashed_ids != {entry for entry, line in entries.items() if line.deleted}:
-        raise HalfDoneError("versions, traces or the list of deleted entries do not go with the entries")
+            trashed_ids = {
+                bytes.fromhex(item["id"])
+                for item in json.loads(KIND_BY_TABLE["trash"].open(keys, *row))
+            }
+    if (
+        earlier_texts
+        or tags
+        or trashed_ids != {entry for entry, line in entries.items() if line.deleted}
+    ):
+        raise HalfDoneError(
+            "versions, traces or the list of deleted entries do not go with the entries"
+        )
     return entries
 
 
@@ -167,7 +200,9 @@ class HalfDoneError(Exception):
     """Two records that one action writes do not go together."""
 
 
-def check_store(database: Path, user_id: bytes, code: str, expected: ExpectedState) -> dict[str, int]:
+def check_store(
+    database: Path, user_id: bytes, code: str, expected: ExpectedState
+) -> dict[str, int]:
     """Look at a store after a crash: what is lost, what is half done, what is damaged."""
     try:
         keys = load_keys(database, user_id, code)

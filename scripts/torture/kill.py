@@ -116,7 +116,9 @@ class Store:
 
         async def add_user() -> None:
             db = await LocalDB.open(store.database)
-            await db.users.add(User(user_id, "Alice", recovery_confirmed=True), new_keys.slots, new_keys.sealed)
+            await db.users.add(
+                User(user_id, "Alice", recovery_confirmed=True), new_keys.slots, new_keys.sealed
+            )
             await db.close()
 
         asyncio.run(add_user())
@@ -124,7 +126,14 @@ class Store:
 
     def new_job(self, seed: int, **more: Any) -> Job:
         """What a process needs to know to work on it."""
-        return Job(self.folder, self.user_id, self.expected.entries(), seed, recovery_code=self.recovery_code, **more)
+        return Job(
+            self.folder,
+            self.user_id,
+            self.expected.entries(),
+            seed,
+            recovery_code=self.recovery_code,
+            **more,
+        )
 
 
 def run_until_killed(
@@ -153,7 +162,11 @@ def run_until_killed(
     with suppress(EOFError, OSError):
         assert receive.poll(60), "the process did not come up"
         events.append(receive.recv())
-        while after_first_acknowledgement and events[-1][1] in ("ready", "begin", "restoring") and receive.poll(60):
+        while (
+            after_first_acknowledgement
+            and events[-1][1] in ("ready", "begin", "restoring")
+            and receive.poll(60)
+        ):
             events.append(receive.recv())
         deadline = time.monotonic() + delay
         while (seconds_left := deadline - time.monotonic()) > 0:
@@ -173,7 +186,9 @@ def check_work(store: Store, folder: Path, events: list[tuple[Any, ...]]) -> dic
     """What is wrong in `folder` after what was told of work on a store."""
     acknowledged_before = store.expected.acknowledged
     store.expected.replay(events)
-    counts = check_store(folder / "llamora.sqlite3", store.user_id, store.recovery_code, store.expected)
+    counts = check_store(
+        folder / "llamora.sqlite3", store.user_id, store.recovery_code, store.expected
+    )
     counts["acknowledged"] = store.expected.acknowledged - acknowledged_before
     for _, event_name, *rest in events:
         if event_name == "file":
@@ -189,7 +204,10 @@ def run_work_round(
 ) -> dict[str, int]:
     """One kill of the store at work, and what was found."""
     events = run_until_killed(
-        kind, store.new_job(rng.randrange(2**31)), delay, after_first_acknowledgement=after_first_acknowledgement
+        kind,
+        store.new_job(rng.randrange(2**31)),
+        delay,
+        after_first_acknowledgement=after_first_acknowledgement,
     )
     counts = check_work(store, store.folder, events)
     for copy_path in (store.folder / "backups").glob("copy-*"):
@@ -230,7 +248,10 @@ def without_poll_wait() -> Generator[None]:
 def all_rows(database: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Every row of every table, without the migration log."""
     with closing(sqlite3.connect(database)) as connection:
-        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+        tables = [
+            row[0]
+            for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+        ]
         return {
             table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr)  # noqa: S608
             for table in tables
@@ -255,7 +276,9 @@ def check_migration(
 ) -> dict[str, int]:
     """What is wrong after what was told of a migration; it is brought to its end."""
     is_acknowledged = any(event_name == "migrated" for _, event_name in events)
-    applied = [each.applied_on is not None for each in migration_status(database, resource("migrations"))]
+    applied = [
+        each.applied_on is not None for each in migration_status(database, resource("migrations"))
+    ]
     half_done = int(applied != sorted(applied, reverse=True))
     lost = int(is_acknowledged and not all(applied))
     after = all_rows(database)
@@ -265,7 +288,12 @@ def check_migration(
     run_db_migrations(database, resource("migrations"))
     half_done += read_schema(database) != newest
     damaged = len(run_checks(database, resource("migrations")).damage)
-    return {"acknowledged": int(is_acknowledged), "lost": lost, "half": half_done, "damaged": damaged}
+    return {
+        "acknowledged": int(is_acknowledged),
+        "lost": lost,
+        "half": half_done,
+        "damaged": damaged,
+    }
 
 
 def run_migration_round(
@@ -280,21 +308,32 @@ def run_migration_round(
 def read_schema(database: Path) -> list[tuple[str, str]]:
     """The statements that made a database, by name."""
     with closing(sqlite3.connect(database)) as connection:
-        return connection.execute("SELECT name, sql FROM sqlite_master WHERE sql NOT NULL ORDER BY name").fetchall()
+        return connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE sql NOT NULL ORDER BY name"
+        ).fetchall()
 
 
 # -- restores ------------------------------------------------------------------------------------------
 
 
-def make_two_backups(store: Store, rng: random.Random) -> tuple[tuple[Path, ...], list[dict[bytes, ExpectedEntry]]]:
+def make_two_backups(
+    store: Store, rng: random.Random
+) -> tuple[tuple[Path, ...], list[dict[bytes, ExpectedEntry]]]:
     """Two backups of a writer with different contents, and what is in each."""
     files: list[Path] = []
     contents: list[dict[bytes, ExpectedEntry]] = []
     for number in range(2):
         store.expected.replay(
-            run_until_killed("entries", store.new_job(rng.randrange(2**31)), 0.3, after_first_acknowledgement=True)
+            run_until_killed(
+                "entries",
+                store.new_job(rng.randrange(2**31)),
+                0.3,
+                after_first_acknowledgement=True,
+            )
         )
-        assert not any(check_store(store.database, store.user_id, store.recovery_code, store.expected).values())
+        assert not any(
+            check_store(store.database, store.user_id, store.recovery_code, store.expected).values()
+        )
         keys = load_keys(store.database, store.user_id, store.recovery_code)
         files.append(store.folder / f"{number}.llamora")
         write_backup(store.database, keys, files[-1])
@@ -332,7 +371,11 @@ def check_restore(
 
 
 def run_restore_round(
-    store: Store, files: tuple[Path, ...], contents: list[dict[bytes, ExpectedEntry]], rng: random.Random, delay: float
+    store: Store,
+    files: tuple[Path, ...],
+    contents: list[dict[bytes, ExpectedEntry]],
+    rng: random.Random,
+    delay: float,
 ) -> dict[str, int]:
     """Kill a restore, every third time one into an empty folder."""
     empty = rng.random() < 0.33
@@ -341,7 +384,9 @@ def run_restore_round(
     if empty:
         run_db_migrations(job.database, resource("migrations"))
     current = None if empty else contents.index(store.expected.entries())
-    counts, restored = check_restore(store, job.database, contents, current, run_until_killed("restore", job, delay))
+    counts, restored = check_restore(
+        store, job.database, contents, current, run_until_killed("restore", job, delay)
+    )
     if empty:
         shutil.rmtree(folder)
     elif restored is not None and restored >= 0:
@@ -361,7 +406,9 @@ class ServedJournal:
     store: Store
 
     @classmethod
-    def start(cls, folder: Path, cache: Path, env: Mapping[str, str] = WITHOUT_MODELS) -> "ServedJournal":
+    def start(
+        cls, folder: Path, cache: Path, env: Mapping[str, str] = WITHOUT_MODELS
+    ) -> "ServedJournal":
         """A new server with one writer, whose keys are opened here too."""
         server = Server(folder, cache, mode="prod", env=env).start()
         user = HttpUser(server.url).register()
@@ -376,7 +423,9 @@ class ServedJournal:
         entries, expected = self.store.expected.entries(), self.store.expected
         acknowledged_before = expected.acknowledged
         threads = [
-            threading.Thread(target=self.post_until_killed, args=(number, random.Random(rng.random()), entries))
+            threading.Thread(
+                target=self.post_until_killed, args=(number, random.Random(rng.random()), entries)
+            )
             for number in range(WRITER_COUNT)
         ]
         for thread in threads:
@@ -386,14 +435,18 @@ class ServedJournal:
         process.wait()
         for thread in threads:
             thread.join()
-        counts = check_store(self.store.database, self.store.user_id, self.store.recovery_code, expected)
+        counts = check_store(
+            self.store.database, self.store.user_id, self.store.recovery_code, expected
+        )
         counts["acknowledged"] = expected.acknowledged - acknowledged_before
         self.server.start()
         self.user.http.cookies.clear()
         assert self.user.sign_in().status_code == 303
         return counts
 
-    def post_until_killed(self, number: int, rng: random.Random, entries: dict[bytes, ExpectedEntry]) -> None:
+    def post_until_killed(
+        self, number: int, rng: random.Random, entries: dict[bytes, ExpectedEntry]
+    ) -> None:
         """One hand: write, edit, delete, bring back and erase until the server is gone."""
         own = {entry: line for entry, line in entries.items() if entry[0] % WRITER_COUNT == number}
         expected, user = self.store.expected, HttpUser(self.server.url)
@@ -421,15 +474,27 @@ def plan_request(
 ) -> tuple[bytes, ExpectedEntry | None, str, dict[str, str]]:
     """A deed of a hand as a form: entry, what it will be, path, fields. Where no entry fits, a new one is written."""
     text = f"{WORD} {rng.randrange(10**9)}" + " word" * rng.choice((0, 3, 30, 300))
-    matching = [e for e, current in own_entries.items() if current.deleted == (kind in ("restore", "erase"))]
+    matching = [
+        e for e, current in own_entries.items() if current.deleted == (kind in ("restore", "erase"))
+    ]
     if kind == "write" or not matching:
         entry = new_id(writer_number)
         day = f"2026-{1 + entry[1] % 12:02}-{1 + entry[2] % 28:02}"
-        return entry, ExpectedEntry(text), f"/d/{day}/entries", {"text": text, "form_token": entry.hex()}
+        return (
+            entry,
+            ExpectedEntry(text),
+            f"/d/{day}/entries",
+            {"text": text, "form_token": entry.hex()},
+        )
     entry = rng.choice(matching)
     current, path = own_entries[entry], f"/e/{entry.hex()}"
     if kind == "edit":
-        return entry, current.after_edit(text), path, {"text": text, "revision": str(current.revision)}
+        return (
+            entry,
+            current.after_edit(text),
+            path,
+            {"text": text, "revision": str(current.revision)},
+        )
     expected = None if kind == "erase" else current.with_deleted(deleted=kind == "delete")
     return entry, expected, f"{path}/{kind}", {}
 
@@ -438,7 +503,12 @@ def plan_request(
 
 
 def torture(
-    kills: int, folder: Path, cache: Path, seed: int, kinds: tuple[str, ...] = tuple(SHARES), seconds: float = 1e9
+    kills: int,
+    folder: Path,
+    cache: Path,
+    seed: int,
+    kinds: tuple[str, ...] = tuple(SHARES),
+    seconds: float = 1e9,
 ) -> dict[str, Any]:
     """Run all rounds, or as many as fit into `seconds`."""
     rng, totals, deadline = random.Random(seed), Totals(), time.monotonic() + seconds
@@ -451,8 +521,14 @@ def torture(
     for number in range(kills):
         if time.monotonic() > deadline:
             break
-        kind = kinds[number] if number < len(kinds) else rng.choices(kinds, [SHARES[kind] for kind in kinds])[0]
-        delay = MAX_SECONDS_TO_KILL.get(kind, 0.0) * rng.random() ** 2  # most of what matters is soon over
+        kind = (
+            kinds[number]
+            if number < len(kinds)
+            else rng.choices(kinds, [SHARES[kind] for kind in kinds])[0]
+        )
+        delay = (
+            MAX_SECONDS_TO_KILL.get(kind, 0.0) * rng.random() ** 2
+        )  # most of what matters is soon over
         if kind == "served":
             served = served or ServedJournal.start(folder / "served", cache)
             totals.add(kind, **served.run_round(rng))
@@ -471,7 +547,13 @@ def torture(
         else:
             totals.add(
                 kind,
-                **run_work_round(kind, stores[kind], rng, delay, after_first_acknowledgement=not totals.kills[kind]),
+                **run_work_round(
+                    kind,
+                    stores[kind],
+                    rng,
+                    delay,
+                    after_first_acknowledgement=not totals.kills[kind],
+                ),
             )
     for store in stores.values():
         unfinished_rotations += finish_store(store, totals)
@@ -490,7 +572,9 @@ def torture(
 
 
 def _counts(totals: Totals) -> dict[str, int]:
-    return {n: getattr(totals, n) for n in ("acknowledged", "lost", "half", "damaged", "plain", "files")}
+    return {
+        n: getattr(totals, n) for n in ("acknowledged", "lost", "half", "damaged", "plain", "files")
+    }
 
 
 def finish_store(store: Store | None, totals: Totals) -> int:
@@ -498,7 +582,9 @@ def finish_store(store: Store | None, totals: Totals) -> int:
     if store is None:
         return 0
     unfinished = finish_rotation(store)
-    totals.damaged += sum(check_store(store.database, store.user_id, store.recovery_code, store.expected).values())
+    totals.damaged += sum(
+        check_store(store.database, store.user_id, store.recovery_code, store.expected).values()
+    )
     totals.plain += len(find_words(store.folder, [WORD]))
     shutil.rmtree(store.folder)
     return unfinished
@@ -506,13 +592,22 @@ def finish_store(store: Store | None, totals: Totals) -> int:
 
 def main() -> int:
     """Run, print, and fail when anything acknowledged was lost."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=2000)
-    parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long; the number reached is printed")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=1e9,
+        help="stop after so long; the number reached is printed",
+    )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kill-", ignore_cleanup_errors=True) as name:
-        result = torture(options.kills, Path(name), Path(name) / "cache", options.seed, seconds=options.seconds)
+        result = torture(
+            options.kills, Path(name), Path(name) / "cache", options.seed, seconds=options.seconds
+        )
     print(json.dumps(result))
     return int(any(result[name] for name in ("lost", "half", "damaged", "plain", "two_epochs")))
 

@@ -79,7 +79,9 @@ def count_in_memory(server: Server, needle: bytes) -> int:
 
 def memory_mb(server: Server) -> int:
     """What the processes of a server have in memory."""
-    statuses = [Path(f"/proc/{number}/status").read_text(encoding="utf-8") for number in process_ids(server)]
+    statuses = [
+        Path(f"/proc/{number}/status").read_text(encoding="utf-8") for number in process_ids(server)
+    ]
     return sum(int(status.split("VmRSS:")[1].split()[0]) for status in statuses) // 1024
 
 
@@ -94,7 +96,9 @@ def in_threads(work: Iterable[Callable[[], object]]) -> list[threading.Thread]:
 async def read_master(server: Server, user: HttpUser) -> bytes:
     """The master key of a user, opened beside the running server."""
     db = await LocalDB.open(server.data / "llamora.sqlite3")
-    accounts = Accounts(db, CryptoSettings(kdf_target_ms=0), SessionSettings(), b"x" * 32, lambda _: None)
+    accounts = Accounts(
+        db, CryptoSettings(kdf_target_ms=0), SessionSettings(), b"x" * 32, lambda _: None
+    )
     _, keys = await accounts.sign_in(user.name, user.passphrase)
     await db.close()
     return bytes(keys.master)
@@ -119,7 +123,12 @@ def keys_after_sign_out(start: Start) -> Figures:
     passphrases = sum(count_in_memory(server, secret) for secret in secrets)
     # A scan that does not find the key of somebody who is signed in finds none of anybody.
     failed = not held or bool(keys or passphrases)
-    return {"keys_while_signed_in": held, "keys": keys, "passphrases": passphrases, "failed": failed}
+    return {
+        "keys_while_signed_in": held,
+        "keys": keys,
+        "passphrases": passphrases,
+        "failed": failed,
+    }
 
 
 def anonymous_bodies(start: Start) -> Figures:
@@ -133,7 +142,9 @@ def anonymous_bodies(start: Start) -> Figures:
     ).encode()
     with ExitStack() as connections:
         for _ in range(BODIES):
-            connection = connections.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=5))
+            connection = connections.enter_context(
+                socket.create_connection(("127.0.0.1", server.port), timeout=5)
+            )
             with suppress(OSError):  # refused, as it should be
                 connection.sendall(head + b"a" * (BODY_BYTES - 1))
         time.sleep(2)
@@ -161,7 +172,11 @@ def strength_checks(start: Start) -> Figures:
     meanwhile = [page_ms()]
     while any(thread.is_alive() for thread in threads):
         meanwhile.append(page_ms())
-    return {"calm_ms": round(calm), "page_ms": round(max(meanwhile)), "failed": max(meanwhile) >= MAX_PAGE_MS}
+    return {
+        "calm_ms": round(calm),
+        "page_ms": round(max(meanwhile)),
+        "failed": max(meanwhile) >= MAX_PAGE_MS,
+    }
 
 
 def guesses(start: Start) -> Figures:
@@ -186,7 +201,10 @@ def reply_comes(start: Start, model: ModelThread) -> Figures:
     user = HttpUser(start(**model.env, **PATIENT).url).register()
     user.post(f"/e/{user.write('A walk by the river.')}/replies", {}, fragment=True)
     begun = time.monotonic()
-    while "data-streams" in (page := user.get("/d/today").text) and time.monotonic() < begun + MAX_REPLY_SECONDS:
+    while (
+        "data-streams" in (page := user.get("/d/today").text)
+        and time.monotonic() < begun + MAX_REPLY_SECONDS
+    ):
         time.sleep(0.2)
     return {"seconds": round(time.monotonic() - begun, 1), "failed": "Good morning." not in page}
 
@@ -208,7 +226,14 @@ def slow_list(start: Start) -> Figures:
 
 CHECKS: dict[str, Callable[[Start], Figures]] = {
     check.__name__: check
-    for check in (keys_after_sign_out, anonymous_bodies, strength_checks, guesses, silent_model, slow_list)
+    for check in (
+        keys_after_sign_out,
+        anonymous_bodies,
+        strength_checks,
+        guesses,
+        silent_model,
+        slow_list,
+    )
 }
 
 
@@ -218,7 +243,9 @@ def run(check: Callable[[Start], Figures]) -> Figures:
         folder, servers = Path(name), list[Server]()
 
         def start(**env: str) -> Server:
-            servers.append(Server(folder, folder / "cache", mode="prod", env={**WITHOUT_MODELS, **env}).start())
+            servers.append(
+                Server(folder, folder / "cache", mode="prod", env={**WITHOUT_MODELS, **env}).start()
+            )
             return servers[-1]
 
         try:
@@ -232,7 +259,9 @@ def run(check: Callable[[Start], Figures]) -> Figures:
 
 def main() -> int:
     """Run, print, and fail when a check did."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", action="append", choices=CHECKS)
     options = parser.parse_args()
     results = {name: run(CHECKS[name]) for name in options.only or CHECKS}

@@ -23,7 +23,14 @@ from typing import Any
 
 from llamora.persistence import run_db_migrations
 from llamora.settings import resource
-from scripts.torture.disk import ShimUnavailable, SimulatedDisk, UnsyncedLoss, WatchedFolder, build_shim, read_records
+from scripts.torture.disk import (
+    ShimUnavailable,
+    SimulatedDisk,
+    UnsyncedLoss,
+    WatchedFolder,
+    build_shim,
+    read_records,
+)
 from scripts.torture.invariants import ExpectedEntry, ExpectedState
 from scripts.torture.kill import (
     WITHOUT_MODELS,
@@ -43,8 +50,23 @@ from scripts.torture.writers import WORD, WRITER_COUNT
 from tests.scan import find_words
 
 CUTS_OF_A_RUN = 25
-SECONDS_OF_A_RUN = {"entries": 1.0, "rotate": 1.5, "backup": 1.5, "migrate": 3.0, "restore": 1.0, "served": 2.0}
-LOSS_CHOICES: tuple[UnsyncedLoss, ...] = ("nothing", "nothing", "some", "some", "some", "some", "all")
+SECONDS_OF_A_RUN = {
+    "entries": 1.0,
+    "rotate": 1.5,
+    "backup": 1.5,
+    "migrate": 3.0,
+    "restore": 1.0,
+    "served": 2.0,
+}
+LOSS_CHOICES: tuple[UnsyncedLoss, ...] = (
+    "nothing",
+    "nothing",
+    "some",
+    "some",
+    "some",
+    "some",
+    "all",
+)
 
 Events = list[tuple[Any, ...]]
 Judge = Callable[[Path, Events], dict[str, int]]
@@ -95,7 +117,9 @@ class RecordedState(ExpectedState):
         ExpectedState.refused(self, writer_number)
 
 
-def record_run(kind: str, folder: Path, library: Path, rng: random.Random, share: float) -> Recording:
+def record_run(
+    kind: str, folder: Path, library: Path, rng: random.Random, share: float
+) -> Recording:
     """Let something work on a watched disk until it is killed."""
     root = folder / "disk"
     root.mkdir(parents=True)
@@ -107,7 +131,9 @@ def record_run(kind: str, folder: Path, library: Path, rng: random.Random, share
         order = copy_older_journal(root / "data", rng)
         before, newest = all_rows(order.database), _newest_schema(folder)
         disk = SimulatedDisk(root)
-        events = run_until_killed(kind, order, seconds, watched.env, after_first_acknowledgement=True)
+        events = run_until_killed(
+            kind, order, seconds, watched.env, after_first_acknowledgement=True
+        )
         return Recording(
             root,
             disk,
@@ -136,7 +162,11 @@ def record_run(kind: str, folder: Path, library: Path, rng: random.Random, share
         )
     disk = SimulatedDisk(root)
     events = run_until_killed(
-        kind, store.new_job(rng.randrange(2**31)), seconds, watched.env, after_first_acknowledgement=True
+        kind,
+        store.new_job(rng.randrange(2**31)),
+        seconds,
+        watched.env,
+        after_first_acknowledgement=True,
     )
 
     def judge(data: Path, events: Events) -> dict[str, int]:
@@ -156,7 +186,8 @@ def record_server_run(folder: Path, watched: WatchedFolder, share: float) -> Rec
     process = server.server.process
     assert process is not None
     threads = [
-        threading.Thread(target=server.post_until_killed, args=(n, random.Random(n), {})) for n in range(WRITER_COUNT)
+        threading.Thread(target=server.post_until_killed, args=(n, random.Random(n), {}))
+        for n in range(WRITER_COUNT)
     ]
     for thread in threads:
         thread.start()
@@ -189,11 +220,17 @@ def _read_log(watched: WatchedFolder) -> bytes:
 def choose_moments(run: Recording, count: int, rng: random.Random) -> list[int]:
     """Where the power is cut: half of the times just after something was acknowledged, else anywhere."""
     record_ends = [0, *(end for end, *_ in read_records(run.log))]
-    acknowledged_at = [place for place, word, *_ in run.events if word not in ("begin", "restoring")] or record_ends
-    return sorted(rng.choice(acknowledged_at if rng.random() < 0.5 else record_ends) for _ in range(count))
+    acknowledged_at = [
+        place for place, word, *_ in run.events if word not in ("begin", "restoring")
+    ] or record_ends
+    return sorted(
+        rng.choice(acknowledged_at if rng.random() < 0.5 else record_ends) for _ in range(count)
+    )
 
 
-def cut_power(run: Recording, count: int, folder: Path, rng: random.Random) -> Iterator[dict[str, int]]:
+def cut_power(
+    run: Recording, count: int, folder: Path, rng: random.Random
+) -> Iterator[dict[str, int]]:
     """Cut the power of a run so often, each time at another moment, and judge what is left."""
     for moment in choose_moments(run, count, rng):
         run.disk.replay(run.log, moment)
@@ -223,22 +260,41 @@ def torture(
         kind = kinds[number % len(kinds)]
         run_folder = folder / f"run-{number}"
         for cut_counts in cut_power(
-            record_run(kind, run_folder, library, rng, share), min(cuts_per_run, count - cuts_done), run_folder, rng
+            record_run(kind, run_folder, library, rng, share),
+            min(cuts_per_run, count - cuts_done),
+            run_folder,
+            rng,
         ):
             totals.add(kind, **cut_counts)
         with suppress(OSError):
             shutil.rmtree(run_folder)
         number += 1
-    counts = {name: getattr(totals, name) for name in ("acknowledged", "lost", "half", "damaged", "plain", "files")}
+    counts = {
+        name: getattr(totals, name)
+        for name in ("acknowledged", "lost", "half", "damaged", "plain", "files")
+    }
     total = sum(totals.kills.values())
-    return {"cuts": total, "by_kind": dict(totals.kills), **counts, "wrong": dict(totals.errors), "seed": seed}
+    return {
+        "cuts": total,
+        "by_kind": dict(totals.kills),
+        **counts,
+        "wrong": dict(totals.errors),
+        "seed": seed,
+    }
 
 
 def main() -> int:
     """Run, print, and fail when anything acknowledged was lost."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cuts", type=int, default=300)
-    parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long; the number reached is printed")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=1e9,
+        help="stop after so long; the number reached is printed",
+    )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="power-", ignore_cleanup_errors=True) as name:

@@ -30,10 +30,15 @@ def keys_and_epochs(server: Server) -> tuple[list[int], set[bytes]]:
     """The epochs of the data keys, and those in the envelopes of the entries."""
     with closing(sqlite3.connect(server.data / "llamora.sqlite3")) as connection:
         keys = [row[0] for row in connection.execute("SELECT epoch FROM data_keys ORDER BY epoch")]
-        return keys, {row[0] for row in connection.execute("SELECT DISTINCT substr(sealed, 7, 4) FROM entries")}
+        return keys, {
+            row[0]
+            for row in connection.execute("SELECT DISTINCT substr(sealed, 7, 4) FROM entries")
+        }
 
 
-def torture(kills: int, folder: Path, cache: Path, seed: int, seconds: float = 1e9) -> dict[str, object]:
+def torture(
+    kills: int, folder: Path, cache: Path, seed: int, seconds: float = 1e9
+) -> dict[str, object]:
     """Run all rounds, or as many as fit into `seconds`."""
     rng, totals, deadline = random.Random(seed), Totals(), time.monotonic() + seconds
     served = ServedJournal.start(folder / "rotated", cache)
@@ -45,7 +50,9 @@ def torture(kills: int, folder: Path, cache: Path, seed: int, seconds: float = 1
         if time.monotonic() > deadline:
             break
         answer = served.user.post("/you/key", {"passphrase": served.user.passphrase})
-        assert answer.status_code in (303, 409), answer.status_code  # 409: the change of an earlier round goes on
+        assert answer.status_code in (303, 409), (
+            answer.status_code
+        )  # 409: the change of an earlier round goes on
         totals.add("rotation", **served.run_round(rng, MAX_SECONDS_TO_KILL))
     last_deadline = time.monotonic() + LAST_CHANGE_TIMEOUT
     while len(keys_and_epochs(served.server)[0]) > 1 and time.monotonic() < last_deadline:
@@ -73,11 +80,18 @@ def main() -> int:
     """Run, print, and fail when something was lost or two keys are left."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long; the number reached is printed")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=1e9,
+        help="stop after so long; the number reached is printed",
+    )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rotation-", ignore_cleanup_errors=True) as name:
-        result = torture(options.kills, Path(name), Path(name) / "cache", options.seed, options.seconds)
+        result = torture(
+            options.kills, Path(name), Path(name) / "cache", options.seed, options.seconds
+        )
     print(json.dumps(result))
     has_failed = any(result[name] for name in ("lost", "half", "damaged", "plain"))
     return 1 if has_failed or result["keys"] != 1 or result["epochs"] != 1 else 0

@@ -33,14 +33,19 @@ from llamora.settings import CryptoSettings, SessionSettings
 from tests.scripted_model import ModelThread, Reply
 from tests.server_process import HttpUser, Server
 
-WORDS = "heron weir 雨 naïve 🪶 river don’t 120 % a—b quiet Ünter late & <slow> nothing of it".split()
+WORDS = (
+    "heron weir 雨 naïve 🪶 river don’t 120 % a—b quiet Ünter late & <slow> nothing of it".split()
+)
 DAY = "2026-11-20"
 DURABLE_AFTER_SECONDS = 0.5  # seconds
 
 
 def random_text(rng: random.Random) -> str:
     """Paragraphs without marks of Markdown: then what is shown is the text itself."""
-    paragraphs = [" ".join(rng.choice(WORDS) for _ in range(rng.randrange(8, 40))) for _ in range(rng.randrange(1, 4))]
+    paragraphs = [
+        " ".join(rng.choice(WORDS) for _ in range(rng.randrange(8, 40)))
+        for _ in range(rng.randrange(1, 4))
+    ]
     return "\n\n".join(paragraphs)
 
 
@@ -61,11 +66,15 @@ def visible_text(html_text: str) -> str:
 
 def visible_reply_text(page: str, reply: str) -> str:
     """The words of one reply on a page."""
-    match = re.search(rf'id="r-{reply}".*?<div class="prose" hx-ignore>(.*?)</div>', page, re.DOTALL)
+    match = re.search(
+        rf'id="r-{reply}".*?<div class="prose" hx-ignore>(.*?)</div>', page, re.DOTALL
+    )
     return "" if match is None or 'class="waiting"' in match[1] else visible_text(match[1])
 
 
-def read_events(client: httpx.Client, reply: str, until: float | None = None) -> Iterator[tuple[float, str]]:
+def read_events(
+    client: httpx.Client, reply: str, until: float | None = None
+) -> Iterator[tuple[float, str]]:
     """(moment, words) of each event that brings text, up to the end or to the moment `stop`."""
     data: list[str] = []
     with client.stream("GET", f"/r/{reply}/events") as stream:
@@ -95,7 +104,9 @@ def ask_for_reply(user: HttpUser, text: str) -> str:
     return response.text.split("/r/")[1][:32]
 
 
-def disturb(user: HttpUser, reply: str, rng: random.Random, actions: int, full_text: str) -> list[str]:
+def disturb(
+    user: HttpUser, reply: str, rng: random.Random, actions: int, full_text: str
+) -> list[str]:
     """Reload, leave and come back, at random moments; returns what was not a beginning of the whole."""
     errors: list[str] = []
 
@@ -105,14 +116,22 @@ def disturb(user: HttpUser, reply: str, rng: random.Random, actions: int, full_t
             if kind == "reload":
                 texts = [visible_reply_text(client.get(f"/d/{DAY}").text, reply)]
             else:
-                texts = [words for _, words in read_events(client, reply, time.monotonic() + follow_seconds)]
+                texts = [
+                    words
+                    for _, words in read_events(client, reply, time.monotonic() + follow_seconds)
+                ]
         errors.extend(f"{kind}: {words!r}" for words in texts if not full_text.startswith(words))
         if any(len(later) < len(earlier) for earlier, later in pairwise(texts)):
             errors.append(f"{kind}: it shrank")
 
     threads = [
         threading.Thread(
-            target=act, args=(rng.choice(["reload", "close", "tab"]), rng.uniform(0, 0.9), rng.uniform(0.01, 1.2))
+            target=act,
+            args=(
+                rng.choice(["reload", "close", "tab"]),
+                rng.uniform(0, 0.9),
+                rng.uniform(0.01, 1.2),
+            ),
         )
         for _ in range(actions)
     ]
@@ -126,14 +145,18 @@ def disturb(user: HttpUser, reply: str, rng: random.Random, actions: int, full_t
 async def read_replies(server: Server, user: HttpUser) -> dict[str, Entry]:
     """All replies as the store holds them, opened with the writer's passphrase beside the running server."""
     db = await LocalDB.open(server.data / "llamora.sqlite3")
-    accounts = Accounts(db, CryptoSettings(kdf_target_ms=0), SessionSettings(), b"x" * 32, lambda _: None)
+    accounts = Accounts(
+        db, CryptoSettings(kdf_target_ms=0), SessionSettings(), b"x" * 32, lambda _: None
+    )
     _, keys = await accounts.sign_in(user.name, user.passphrase)
     entries = await db.entries.get_many(keys, list(await db.entries.revisions(keys.user_id)))
     await db.close()
     return {entry.id.hex(): entry for entry in entries if entry.role == "reply"}
 
 
-def torture(actions: int, kills: int, workers: int, folder: Path, cache: Path, seed: int) -> dict[str, object]:
+def torture(
+    actions: int, kills: int, workers: int, folder: Path, cache: Path, seed: int
+) -> dict[str, object]:
     """Run all of it."""
     rng = random.Random(seed)
     model = ModelThread()
@@ -154,7 +177,9 @@ def torture(actions: int, kills: int, workers: int, folder: Path, cache: Path, s
         actions_done += count
     stored_replies = asyncio.run(read_replies(server, user)) if texts_sent else {}
     different_replies = [
-        reply for reply, text in texts_sent.items() if stored_replies[reply].text.encode() != text.encode()
+        reply
+        for reply, text in texts_sent.items()
+        if stored_replies[reply].text.encode() != text.encode()
     ]
     figures: dict[str, object] = {
         "workers": workers,
@@ -174,7 +199,9 @@ def torture(actions: int, kills: int, workers: int, folder: Path, cache: Path, s
     return figures
 
 
-def run_kills(server: Server, user: HttpUser, model: ModelThread, rng: random.Random, kills: int) -> dict[str, object]:
+def run_kills(
+    server: Server, user: HttpUser, model: ModelThread, rng: random.Random, kills: int
+) -> dict[str, object]:
     """Kill the server while a reply streams; count what should be there and is not."""
     lost, unmarked, oldest_loss, still_streaming = 0, 0, 0.0, 0
     for number in range(kills):
@@ -204,7 +231,9 @@ def run_kills(server: Server, user: HttpUser, model: ModelThread, rng: random.Ra
         page = user.get(f"/d/{DAY}").text
         stored_text = visible_reply_text(page, reply)
         durable_text = max(
-            (words for moment, words in events if moment <= at - DURABLE_AFTER_SECONDS), key=len, default=""
+            (words for moment, words in events if moment <= at - DURABLE_AFTER_SECONDS),
+            key=len,
+            default="",
         )
         lost += not stored_text.startswith(durable_text)
         article = page.split(f'id="e-{reply}"')[1].split("</article>")[0]
@@ -235,9 +264,16 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="streams-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        result = torture(options.actions, options.kills, options.workers, folder, folder / "cache", options.seed)
+        result = torture(
+            options.actions, options.kills, options.workers, folder, folder / "cache", options.seed
+        )
     print(json.dumps(result))
-    failure_keys = ("not_a_beginning", "not_byte_equal", "lost_what_was_promised", "not_marked_as_cut_short")
+    failure_keys = (
+        "not_a_beginning",
+        "not_byte_equal",
+        "lost_what_was_promised",
+        "not_marked_as_cut_short",
+    )
     return int(any(result.get(name) for name in failure_keys))
 
 

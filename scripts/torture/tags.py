@@ -35,7 +35,9 @@ class CountingMachine(Traced):
 
 def main() -> int:
     """Run, print, and fail when anything disagreed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--examples", type=int, default=500)
     options = parser.parse_args()
     run = settings(
@@ -44,7 +46,11 @@ def main() -> int:
         deadline=None,
         database=None,
         phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+        suppress_health_check=[
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.filter_too_much,
+        ],
     )
     failed = 0
     try:
@@ -52,7 +58,15 @@ def main() -> int:
     except Exception as error:
         failed = 1
         print("\n".join([type(error).__name__, *getattr(error, "__notes__", [])]), file=sys.stderr)
-    print(json.dumps({"examples": CountingMachine.examples, "compared": CountingMachine.compared, "wrong": failed}))
+    print(
+        json.dumps(
+            {
+                "examples": CountingMachine.examples,
+                "compared": CountingMachine.compared,
+                "wrong": failed,
+            }
+        )
+    )
     return failed
 
 

@@ -25,15 +25,23 @@ from llamora.vault.keys import Keyring, open_keyring, seal_new_keys
 DAY = date(2026, 11, 20)
 
 
-async def write_and_edit(db: LocalDB, keys: Keyring, name: str, writes: int) -> tuple[dict[bytes, str], int]:
+async def write_and_edit(
+    db: LocalDB, keys: Keyring, name: str, writes: int
+) -> tuple[dict[bytes, str], int]:
     """Write and edit; the texts that must be there, and how many of the edits that raced were refused."""
     acknowledged: dict[bytes, str] = {}
     refused = 0
     for number in range(writes // 2):
-        entry = Entry(secrets.token_bytes(16), DAY, "me", f"{name} {number}", datetime.now(UTC), "UTC")
+        entry = Entry(
+            secrets.token_bytes(16), DAY, "me", f"{name} {number}", datetime.now(UTC), "UTC"
+        )
         await db.entries.add(keys, entry)
-        edits = [replace(entry, text=f"{entry.text} from {tab}") for tab in ("one tab", "the other")]
-        results = await asyncio.gather(*[db.entries.update(keys, each) for each in edits], return_exceptions=True)
+        edits = [
+            replace(entry, text=f"{entry.text} from {tab}") for tab in ("one tab", "the other")
+        ]
+        results = await asyncio.gather(
+            *[db.entries.update(keys, each) for each in edits], return_exceptions=True
+        )
         refused += sum(isinstance(each, StaleRevision) for each in results)
         acknowledged |= {each.id: each.text for each in results if isinstance(each, Entry)}
     return acknowledged, refused

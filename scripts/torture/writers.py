@@ -21,7 +21,14 @@ from llamora.persistence.connection import NotFound, StaleRevision
 from llamora.persistence.drafts import FormToken
 from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.tag_changes import tag_hash
-from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings, resource
+from llamora.settings import (
+    CryptoSettings,
+    DataSettings,
+    EmbeddingSettings,
+    LlmSettings,
+    Settings,
+    resource,
+)
 from llamora.text import tag_name
 from llamora.vault.keys import Keyring
 from scripts.torture.invariants import ExpectedEntry, load_keys
@@ -57,7 +64,9 @@ class ConcurrentWriter:
     keys: Keyring
     rng: random.Random
     entries: dict[bytes, ExpectedEntry]
-    undo: tuple[bytes, dict[bytes, ExpectedEntry]] | None = None  # of the last deed, and how what it changed was before
+    undo: tuple[bytes, dict[bytes, ExpectedEntry]] | None = (
+        None  # of the last deed, and how what it changed was before
+    )
 
     def new_tag_name(self) -> str:
         """A name of a trace that no other hand uses and this one never used."""
@@ -92,7 +101,9 @@ def _plan_write(writer: ConcurrentWriter) -> Action | None:
     return Action(
         entry,
         ExpectedEntry(text),
-        lambda: writer.services.journal.write(writer.keys, day, text, "UTC", form_token=FormToken(entry)),
+        lambda: writer.services.journal.write(
+            writer.keys, day, text, "UTC", form_token=FormToken(entry)
+        ),
     )
 
 
@@ -153,11 +164,16 @@ def _plan_remove_tag(writer: ConcurrentWriter) -> Action | None:
     name = min(before.tags)
     tag_id = tag_hash(writer.keys, name)
     after = replace(before, tags=before.tags - {name})
-    return Action(entry, after, lambda: writer.services.journal.tags.remove(writer.keys, entry, tag_id))
+    return Action(
+        entry, after, lambda: writer.services.journal.tags.remove(writer.keys, entry, tag_id)
+    )
 
 
 def _plan_tag_change(
-    writer: ConcurrentWriter, name: str, new_names: frozenset[str], run: Callable[[], Awaitable[bytes]]
+    writer: ConcurrentWriter,
+    name: str,
+    new_names: frozenset[str],
+    run: Callable[[], Awaitable[bytes]],
 ) -> Action:
     """A deed that puts other traces in place of one, on every entry that bears it, deleted ones too."""
     expected_by_entry = {
@@ -175,7 +191,11 @@ def _plan_rename_tag(writer: ConcurrentWriter) -> Action | None:
     name, new_name = writer.rng.choice(own_tags), writer.new_tag_name()
 
     async def rename() -> bytes:
-        return (await writer.services.journal.tags.rename(writer.keys, tag_hash(writer.keys, name), new_name))[1]
+        return (
+            await writer.services.journal.tags.rename(
+                writer.keys, tag_hash(writer.keys, name), new_name
+            )
+        )[1]
 
     return _plan_tag_change(writer, name, frozenset({new_name}), rename)
 
@@ -198,7 +218,9 @@ def _plan_delete_tag(writer: ConcurrentWriter) -> Action | None:
         return None
     name = writer.rng.choice(own_tags)
     tag_id = tag_hash(writer.keys, name)
-    return _plan_tag_change(writer, name, frozenset(), lambda: writer.services.journal.tags.delete(writer.keys, tag_id))
+    return _plan_tag_change(
+        writer, name, frozenset(), lambda: writer.services.journal.tags.delete(writer.keys, tag_id)
+    )
 
 
 def _plan_undo(writer: ConcurrentWriter) -> Action | None:
@@ -214,7 +236,12 @@ def _plan_undo(writer: ConcurrentWriter) -> Action | None:
             raise StaleRevision("undo_expired") from None
 
     entry = min(before)
-    return Action(entry, before[entry], undo, {other: line for other, line in before.items() if other != entry})
+    return Action(
+        entry,
+        before[entry],
+        undo,
+        {other: line for other, line in before.items() if other != entry},
+    )
 
 
 def _plan_write_with_tag(writer: ConcurrentWriter) -> Action | None:
@@ -227,7 +254,9 @@ def _plan_write_with_tag(writer: ConcurrentWriter) -> Action | None:
     return Action(
         entry,
         expected,
-        lambda: writer.services.journal.write(writer.keys, day, text, "UTC", form_token=FormToken(entry)),
+        lambda: writer.services.journal.write(
+            writer.keys, day, text, "UTC", form_token=FormToken(entry)
+        ),
     )
 
 
@@ -259,14 +288,19 @@ async def run_actions(writer: ConcurrentWriter, report: Report) -> None:
         report("begin", writer.number, action.entry, action.expected, action.also_changed)
         try:
             undo = await action.run()
-        except StaleRevision:  # an erasure while much else is written is refused in the end, with a sentence
+        except (
+            StaleRevision
+        ):  # an erasure while much else is written is refused in the end, with a sentence
             report("refused", writer.number)
             writer.undo = None
             continue
         report("done", writer.number)
         writer.undo = None
         if plan in UNDOABLE_PLANS and isinstance(undo, bytes):
-            writer.undo = undo, {entry: writer.entries[entry] for entry in (action.entry, *action.also_changed)}
+            writer.undo = (
+                undo,
+                {entry: writer.entries[entry] for entry in (action.entry, *action.also_changed)},
+            )
         if action.expected is None:
             del writer.entries[action.entry]
         else:
@@ -314,7 +348,11 @@ async def _run_writers(
             services,
             keys,
             random.Random(job.seed + number),
-            {entry: line for entry, line in job.entries.items() if entry[0] % WRITER_COUNT == number},
+            {
+                entry: line
+                for entry, line in job.entries.items()
+                if entry[0] % WRITER_COUNT == number
+            },
         )
         for number in range(WRITER_COUNT)
     ]

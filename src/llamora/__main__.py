@@ -28,7 +28,9 @@ logger = logging.getLogger(__name__)
 
 LOCAL_HOST_NAME = "llamora.localhost"
 MODEL_ADDRESS_BYTES = 128
-MAX_WORKER_RESTARTS = 5  # workers that ended by themselves and were replaced, until the server gives up
+MAX_WORKER_RESTARTS = (
+    5  # workers that ended by themselves and were replaced, until the server gives up
+)
 
 
 class StartupError(Problem):
@@ -46,12 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keep_out_of_dumps()
         return commands.run_command(options, settings)
     except (Problem, SettingsError) as error:
-        print(f"llamora-server: {sentence(error) if isinstance(error, Problem) else error}", file=sys.stderr)
+        print(
+            f"llamora-server: {sentence(error) if isinstance(error, Problem) else error}",
+            file=sys.stderr,
+        )
         return 2
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llamora-server", description="A private journal on your own machine.")
+    parser = argparse.ArgumentParser(
+        prog="llamora-server", description="A private journal on your own machine."
+    )
     subcommands = parser.add_subparsers(dest="mode", required=True, metavar="COMMAND")
     for mode, description in (
         ("dev", "serve the front end as it is written"),
@@ -59,10 +66,14 @@ def _build_parser() -> argparse.ArgumentParser:
     ):
         subparser = subcommands.add_parser(mode, help=description, description=description)
         subparser.add_argument("--host", help="address to listen on (server.host)")
-        subparser.add_argument("--port", type=int, help="port to listen on (server.port; 5151 unless set)")
+        subparser.add_argument(
+            "--port", type=int, help="port to listen on (server.port; 5151 unless set)"
+        )
         subparser.add_argument("--workers", type=int, help="processes that serve (server.workers)")
         subparser.add_argument(
-            "--reload", action="store_true", help="start again when a file of the program changes; signs everybody out"
+            "--reload",
+            action="store_true",
+            help="start again when a file of the program changes; signs everybody out",
         )
     commands.add_commands(subcommands.add_parser)
     return parser
@@ -77,7 +88,8 @@ def _configure_logging(level: str) -> None:
     # Libraries may quote what passes through them; from them only trouble is let through, and from Quart
     # not even that: it logs an exception with its message, ours log the class and the place.
     logging.basicConfig(
-        level="ERROR" if level == "ERROR" else "WARNING", format="%(asctime)s %(levelname)s %(name)s %(message)s"
+        level="ERROR" if level == "ERROR" else "WARNING",
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
     logging.getLogger("llamora").setLevel(level)
     logging.getLogger("llamora.app").setLevel(level)
@@ -94,7 +106,9 @@ def _run_server(settings: Settings, *, dev: bool, reload: bool) -> int:
     try:
         run_db_migrations(settings.data.database, resource("migrations"))
         if settings.server.workers == 1:
-            return asyncio.run(_serve_in_one_process(settings, listening_socket, dev=dev, reload=reload))
+            return asyncio.run(
+                _serve_in_one_process(settings, listening_socket, dev=dev, reload=reload)
+            )
         if sys.platform == "win32":
             raise StartupError("workers_unsupported")
         return asyncio.run(_serve_with_workers(settings, listening_socket, dev=dev))
@@ -121,7 +135,11 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _announce(settings: Settings, listening_socket: socket.socket) -> None:
     host, port = settings.server.host, listening_socket.getsockname()[1]
-    shown_host = LOCAL_HOST_NAME if host in ("127.0.0.1", "localhost", "::1", "[::1]", "0.0.0.0", "::") else host  # noqa: S104 -- compared, not bound
+    shown_host = (
+        LOCAL_HOST_NAME
+        if host in ("127.0.0.1", "localhost", "::1", "[::1]", "0.0.0.0", "::")  # noqa: S104 -- compared, not bound
+        else host
+    )
     print(f"Llamora is at http://{shown_host}:{port}", flush=True)
 
 
@@ -129,12 +147,16 @@ def _hypercorn_config(settings: Settings, listening_socket: socket.socket) -> An
     from hypercorn.config import Config
 
     config = Config()
-    if sys.platform == "win32":  # sockets have no file descriptor there: let the port go and take it again
+    if (
+        sys.platform == "win32"
+    ):  # sockets have no file descriptor there: let the port go and take it again
         host, port = listening_socket.getsockname()[:2]
         listening_socket.close()
         config.bind = [f"{host}:{port}"]
     else:
-        config.bind = [f"fd://{os.dup(listening_socket.fileno())}"]  # Hypercorn closes what it is given
+        config.bind = [
+            f"fd://{os.dup(listening_socket.fileno())}"
+        ]  # Hypercorn closes what it is given
     config.accesslog = None  # an address of a request is nobody's business
     config.errorlog = None
     config.include_server_header = False
@@ -145,7 +167,9 @@ def _hypercorn_config(settings: Settings, listening_socket: socket.socket) -> An
     return config
 
 
-async def _serve_in_one_process(settings: Settings, listening_socket: socket.socket, *, dev: bool, reload: bool) -> int:
+async def _serve_in_one_process(
+    settings: Settings, listening_socket: socket.socket, *, dev: bool, reload: bool
+) -> int:
     stop = asyncio.Event()
     _set_on_signals(stop)
     watch_task = asyncio.create_task(_watch_files(stop)) if reload else None
@@ -158,7 +182,13 @@ async def _serve_in_one_process(settings: Settings, listening_socket: socket.soc
 
 
 async def _run_app(
-    settings: Settings, listening_socket: socket.socket, stop: asyncio.Event, *, dev: bool, shared: Any, announce: bool
+    settings: Settings,
+    listening_socket: socket.socket,
+    stop: asyncio.Event,
+    *,
+    dev: bool,
+    shared: Any,
+    announce: bool,
 ) -> None:
     from hypercorn.asyncio import serve  # pyright: ignore[reportUnknownVariableType] -- hypercorn types it in part
 
@@ -176,7 +206,9 @@ async def _run_app(
     if announce:
         app.before_serving(lambda: _announce(settings, listening_socket))
     try:
-        await serve(app, _hypercorn_config(settings, listening_socket), shutdown_trigger=wait_for_stop)
+        await serve(
+            app, _hypercorn_config(settings, listening_socket), shutdown_trigger=wait_for_stop
+        )
     finally:
         await lifecycle.stop()
 
@@ -210,7 +242,9 @@ def _stop_signals() -> list[signal.Signals]:
 # -- several workers ---------------------------------------------------------------------------------
 
 
-async def _serve_with_workers(settings: Settings, listening_socket: socket.socket, *, dev: bool) -> int:
+async def _serve_with_workers(
+    settings: Settings, listening_socket: socket.socket, *, dev: bool
+) -> int:
     """The parent holds the lock, the boot secret and the built-in model; the workers serve."""
     # Started with `python -m`, this module is `__main__`, and no new process finds its functions under that name.
     from llamora.__main__ import serve_as_worker
@@ -227,12 +261,18 @@ async def _serve_with_workers(settings: Settings, listening_socket: socket.socke
     pending_queries: Any = context.RawArray("c", noted_bytes)
     wanted: Any = context.RawValue("b", 0)  # whether a worker asked for the built-in model
     embedded = settings.llm.enabled and settings.llm.embedded
-    server = EmbeddedServer(settings.llm) if embedded and not EmbeddedServer.unavailable_reason() else None
+    server = (
+        EmbeddedServer(settings.llm)
+        if embedded and not EmbeddedServer.unavailable_reason()
+        else None
+    )
     db = await LocalDB.open(settings.data.database)
     await db.sessions.clear()
     secret = secrets.token_bytes(32)
     is_ending: Any = context.RawValue("b", 0)
-    live_workers: Any = context.RawArray("q", settings.server.workers)  # the numbers of the workers that are; 0 is none
+    live_workers: Any = context.RawArray(
+        "q", settings.server.workers
+    )  # the numbers of the workers that are; 0 is none
     workers: list[BaseProcess] = []
 
     def start_worker(index: int, number: int) -> "BaseProcess":
@@ -246,7 +286,9 @@ async def _serve_with_workers(settings: Settings, listening_socket: socket.socke
             live_workers,
         )
         worker = context.Process(
-            target=serve_as_worker, args=(settings, listening_socket, is_ending, shared, dev), daemon=True
+            target=serve_as_worker,
+            args=(settings, listening_socket, is_ending, shared, dev),
+            daemon=True,
         )
         live_workers[index] = number
         worker.start()
@@ -279,7 +321,9 @@ async def _serve_with_workers(settings: Settings, listening_socket: socket.socke
             if started_count > settings.server.workers + MAX_WORKER_RESTARTS:
                 has_failed = True
                 break
-            logger.warning("a worker ended unexpectedly (%s); another one takes its place", worker.exitcode)
+            logger.warning(
+                "a worker ended unexpectedly (%s); another one takes its place", worker.exitcode
+            )
             workers[index] = start_worker(index, started_count)
         if has_failed:
             break
@@ -345,9 +389,15 @@ def serve_as_worker(
 
         wait_task = asyncio.create_task(wait_for_end())
         shared_state = SharedState(
-            secret, model, PendingQueries(pending_queries), worker_number, lambda: tuple(live_workers)
+            secret,
+            model,
+            PendingQueries(pending_queries),
+            worker_number,
+            lambda: tuple(live_workers),
         )
-        await _run_app(settings, listening_socket, stop, dev=dev, shared=shared_state, announce=False)
+        await _run_app(
+            settings, listening_socket, stop, dev=dev, shared=shared_state, announce=False
+        )
         wait_task.cancel()
 
     asyncio.run(run())
@@ -370,7 +420,12 @@ async def _watch_files(stop: asyncio.Event) -> None:
 
 def _modification_times(root: Any) -> dict[str, float]:
     times: dict[str, float] = {}
-    for folder, pattern in (("src", "*.py"), ("src", "*.j2"), ("migrations", "*.sql"), ("config", "*.toml")):
+    for folder, pattern in (
+        ("src", "*.py"),
+        ("src", "*.j2"),
+        ("migrations", "*.sql"),
+        ("config", "*.toml"),
+    ):
         for file in (root / folder).rglob(pattern):
             with suppress(OSError):
                 times[str(file)] = file.stat().st_mtime

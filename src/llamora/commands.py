@@ -60,23 +60,40 @@ def add_commands(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     """Add every command with its options; `add` is `add_parser` of the subparsers."""
     command = add_parser("backup", help="put everything of one writer into one sealed file")
     command.add_argument("--user", default="", help="whose; needed when there are several writers")
-    command.add_argument("--to", type=Path, help="the file to make (here, named by the day, unless given)")
+    command.add_argument(
+        "--to", type=Path, help="the file to make (here, named by the day, unless given)"
+    )
     command = add_parser("verify", help="open everything in a backup and change nothing")
     command.add_argument("file", type=Path)
     command = add_parser("restore", help="put a backup back, into this journal or an empty folder")
     command.add_argument("file", type=Path)
-    command.add_argument("--replace", action="store_true", help="let it take the place of what the writer has here")
-    command.add_argument("--name", default="", help="the name to sign in with from now on")
-    command = add_parser("copy", help="copy the whole database as it is, sealed, while the server runs")
     command.add_argument(
-        "to", type=Path, nargs="?", help="the file to make (in backups/ of the data folder unless given)"
+        "--replace", action="store_true", help="let it take the place of what the writer has here"
     )
-    command = add_parser("rotate", help="seal everything of one writer under new keys and erase the old ones")
+    command.add_argument("--name", default="", help="the name to sign in with from now on")
+    command = add_parser(
+        "copy", help="copy the whole database as it is, sealed, while the server runs"
+    )
+    command.add_argument(
+        "to",
+        type=Path,
+        nargs="?",
+        help="the file to make (in backups/ of the data folder unless given)",
+    )
+    command = add_parser(
+        "rotate", help="seal everything of one writer under new keys and erase the old ones"
+    )
     command.add_argument("--user", default="", help="whose; needed when there are several writers")
-    command = add_parser("doctor", help="examine the journal, and with --user open every record of a writer")
-    command.add_argument("--user", default="", help="open every record of this writer; asks for the passphrase")
+    command = add_parser(
+        "doctor", help="examine the journal, and with --user open every record of a writer"
+    )
+    command.add_argument(
+        "--user", default="", help="open every record of this writer; asks for the passphrase"
+    )
     command.add_argument("--json", action="store_true", help="print one JSON object")
-    command.add_argument("--mend", action="store_true", help="mend what can be mended, after a copy, without asking")
+    command.add_argument(
+        "--mend", action="store_true", help="mend what can be mended, after a copy, without asking"
+    )
 
 
 def run_command(options: argparse.Namespace, settings: Settings) -> int:
@@ -89,7 +106,9 @@ def run_command(options: argparse.Namespace, settings: Settings) -> int:
             case "verify":
                 return _verify(options.file)
             case "doctor":
-                return _doctor(database, options.user, as_json=options.json, is_mending=options.mend)
+                return _doctor(
+                    database, options.user, as_json=options.json, is_mending=options.mend
+                )
             case "rotate":
                 return asyncio.run(_rotate(settings, options.user))
             case "restore":
@@ -97,7 +116,9 @@ def run_command(options: argparse.Namespace, settings: Settings) -> int:
             case _:
                 return _copy(database, options.to)
     except WrongSecret as error:
-        raise CommandError(str(error) if isinstance(error, RecoveryCodeError) else "secret_wrong") from None
+        raise CommandError(
+            str(error) if isinstance(error, RecoveryCodeError) else "secret_wrong"
+        ) from None
     except KdfUnavailable as error:
         raise CommandError("memory_short", mebibytes=error.mebibytes) from None
     except VaultError as error:
@@ -144,13 +165,18 @@ async def _read_slots(db: LocalDB, user: User) -> list[KeySlot]:
         with suppress(BadParameters):
             if slot.kind != PASSPHRASE or slot.argon2:
                 continue
-        print(f"The {slot.kind} slot was changed by something other than Llamora and is not trusted.", file=sys.stderr)
+        print(
+            f"The {slot.kind} slot was changed by something other than Llamora and is not trusted.",
+            file=sys.stderr,
+        )
     return slots
 
 
 def _backup(database: Path, name: str, target_path: Path | None) -> int:
     user, keys = asyncio.run(unlock(database, name))
-    target = (target_path or Path(f"{_file_name(user.name)}-{utc_now().date().isoformat()}{SUFFIX}")).absolute()
+    target = (
+        target_path or Path(f"{_file_name(user.name)}-{utc_now().date().isoformat()}{SUFFIX}")
+    ).absolute()
     if target.exists():
         raise CommandError("backup_target_exists", target=str(target))
     manifest = write_backup(database, keys, target)
@@ -164,7 +190,9 @@ def _verify(file: Path) -> int:
     keys = header.unlock(ask_secret())
     manifest = verify_backup(file, header, keys)
     records = _describe_records(manifest)
-    print(f"Everything in it opens. It is of {manifest.name}, {_format_instant(manifest.made)}, with {records}.")
+    print(
+        f"Everything in it opens. It is of {manifest.name}, {_format_instant(manifest.made)}, with {records}."
+    )
     return 0
 
 
@@ -174,18 +202,26 @@ def _restore(database: Path, file: Path, name: str, *, replace: bool) -> int:
     manifest = verify_backup(file, header, keys)  # before anything is made or copied
     run_db_migrations(database, resource("migrations"))
     if replace:
-        copy_path = _backup_folder(database) / f"{database.stem}-before-restore-{utc_now():%Y%m%d%H%M%S%f}.sqlite3"
+        copy_path = (
+            _backup_folder(database)
+            / f"{database.stem}-before-restore-{utc_now():%Y%m%d%H%M%S%f}.sqlite3"
+        )
         copy_database(database, copy_path)
         print(f"What was here is kept in {copy_path}.")
     restore_backup(database, file, header, keys, name=name, replace=replace)
     records = _describe_records(manifest)
-    print(f"{name or manifest.name} is here again as {_format_instant(manifest.made)}, with {records}.")
+    print(
+        f"{name or manifest.name} is here again as {_format_instant(manifest.made)}, with {records}."
+    )
     print("The passphrase and the recovery code are those of that time.")
     return 0
 
 
 def _copy(database: Path, target_path: Path | None) -> int:
-    target = (target_path or _backup_folder(database) / f"{database.stem}-{utc_now():%Y%m%d%H%M%S}.sqlite3").absolute()
+    target = (
+        target_path
+        or _backup_folder(database) / f"{database.stem}-{utc_now():%Y%m%d%H%M%S}.sqlite3"
+    ).absolute()
     copy_database(database, target)
     print(f"{target} is a copy of the whole database, sealed as it is.")
     return 0
@@ -203,9 +239,13 @@ async def _rotate(settings: Settings, name: str) -> int:
         unreadable = await rotation.finish(keys)
     finally:
         await db.close()
-    print(f"Everything of {user.name} is sealed under a new key, and the old one is erased. All sessions have ended.")
+    print(
+        f"Everything of {user.name} is sealed under a new key, and the old one is erased. All sessions have ended."
+    )
     if unreadable:
-        print(f"{len(unreadable):,} records did not open and are left as they are; llamora-server doctor names them.")
+        print(
+            f"{len(unreadable):,} records did not open and are left as they are; llamora-server doctor names them."
+        )
     return 1 if unreadable else 0
 
 
@@ -220,10 +260,15 @@ def _doctor(database: Path, name: str, *, as_json: bool, is_mending: bool) -> in
         _print_report(report, name)
     if report.mendable and not as_json:
         print(f"It could {_join_with_and(report.mendable)}, after a copy of the whole database.")
-        is_mending = is_mending or (sys.stdin.isatty() and input("Do that now? [y/N] ").strip().lower() in ("y", "yes"))
+        is_mending = is_mending or (
+            sys.stdin.isatty() and input("Do that now? [y/N] ").strip().lower() in ("y", "yes")
+        )
     if not report.mendable or not is_mending:
         return 1 if report.damage else 0
-    copy_path = _backup_folder(database) / f"{database.stem}-before-mending-{utc_now():%Y%m%d%H%M%S%f}.sqlite3"
+    copy_path = (
+        _backup_folder(database)
+        / f"{database.stem}-before-mending-{utc_now():%Y%m%d%H%M%S%f}.sqlite3"
+    )
     copy_database(database, copy_path)
     repairs = repair(database, keys)
     report_after = run_checks(database, resource("migrations"), keys)
@@ -235,7 +280,11 @@ def _doctor(database: Path, name: str, *, as_json: bool, is_mending: bool) -> in
 def _print_report(report: Report, name: str) -> None:
     print(f"SQLite {report.sqlite}, {report.openssl}, schema {report.schema}.")
     print(f"Swap: {report.swap}; keys in memory: {report.memory}.")
-    print("In force: " + ", ".join(f"{pragma}={value}" for pragma, value in report.pragmas.items()) + ".")
+    print(
+        "In force: "
+        + ", ".join(f"{pragma}={value}" for pragma, value in report.pragmas.items())
+        + "."
+    )
     for user_name, counts in report.records.items():
         print(
             f"{user_name}: "
@@ -244,7 +293,9 @@ def _print_report(report: Report, name: str) -> None:
         )
     if name and not report.damage:
         print(f"All {sum(report.opened.values()):,} records of {name} open.")
-    print(*report.notes, *report.damage, sep="\n", end="\n" if report.notes or report.damage else "")
+    print(
+        *report.notes, *report.damage, sep="\n", end="\n" if report.notes or report.damage else ""
+    )
     print("Something is damaged." if report.damage else "Nothing is damaged.")
 
 
@@ -253,7 +304,10 @@ def _backup_folder(database: Path) -> Path:
 
 
 def _file_name(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in name).strip("-").lower() or "journal"
+    return (
+        "".join(letter if letter.isalnum() else "-" for letter in name).strip("-").lower()
+        or "journal"
+    )
 
 
 def _format_instant(instant: datetime) -> str:

@@ -110,12 +110,16 @@ PAGE_MESSAGES: dict[str, str] = {
     "server_text_too_long": (
         "The model server at {place} finds the text too long: lower llm.context_tokens to what it offers."
     ),
-    "server_endless": ("The model server at {place} would not stop at the length asked for: what came so far is kept."),
+    "server_endless": (
+        "The model server at {place} would not stop at the length asked for: what came so far is kept."
+    ),
     "server_refuses_parameters": (
         "The model server at {place} does not take this temperature or reasoning effort for its model:"
         " set temperature to 1, or another reasoning_effort, in the settings."
     ),
-    "server_moved": ("The model server at {place} points to another address: put the final one in llm.upstream.host."),
+    "server_moved": (
+        "The model server at {place} points to another address: put the final one in llm.upstream.host."
+    ),
     "server_rejected": (
         "The model server at {place} did not accept the request (HTTP {status}): check llm.upstream.host and model."
     ),
@@ -145,7 +149,9 @@ PAGE_MESSAGES: dict[str, str] = {
     "builtin_restarting": "The built-in model is starting again: try in a few seconds.",
     "builtin_not_started": "The built-in model could not be started.",
     "builtin_not_loaded": "The built-in model could not be loaded: free some memory, or set llm.upstream.host.",
-    "builtin_keeps_ending": ("The built-in model keeps ending by itself: restart Llamora, or set llm.upstream.host."),
+    "builtin_keeps_ending": (
+        "The built-in model keeps ending by itself: restart Llamora, or set llm.upstream.host."
+    ),
     "builtin_needs_xllamacpp": (
         "The built-in model needs the package xllamacpp, which is not installed here:"
         " install it, or set llm.upstream.host to a model server."

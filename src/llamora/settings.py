@@ -57,7 +57,8 @@ def _is_url(text: str) -> bool:
 
 
 _CONTEXT_OR_NONE = _Rule(
-    "0 or a whole number from 1024 to 1048576", lambda value: value == 0 or 1024 <= value <= 1_048_576
+    "0 or a whole number from 1024 to 1048576",
+    lambda value: value == 0 or 1024 <= value <= 1_048_576,
 )
 _URL = _Rule(
     'an address such as "http://127.0.0.1:8080/v1", without a name or password in it',
@@ -89,7 +90,12 @@ class ServerSettings:
     host: Annotated[str, _NAME] = "127.0.0.1"
     port: Annotated[int, _int_between(0, 65535)] = 5151
     workers: Annotated[int, _int_between(1, 16)] = 1
-    hosts: Annotated[tuple[str, ...], _HOSTS] = ("llamora.localhost", "localhost", "127.0.0.1", "[::1]")
+    hosts: Annotated[tuple[str, ...], _HOSTS] = (
+        "llamora.localhost",
+        "localhost",
+        "127.0.0.1",
+        "[::1]",
+    )
     registration: bool = True
     behind_proxy: bool = False
     shutdown_seconds: Annotated[float, _float_between(0, 60)] = 3.0
@@ -218,7 +224,9 @@ def resource(name: Literal["config", "migrations", "frontend"]) -> Path:
     return packaged if packaged.is_dir() else package.parents[1] / name
 
 
-def load_settings(*, file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+def load_settings(
+    *, file: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> Settings:
     """Reads and checks all settings once.
 
     `file` stands in for the file that LLAMORA_SETTINGS names. `overrides` is nested like the file,
@@ -229,7 +237,11 @@ def load_settings(*, file: Path | None = None, overrides: Mapping[str, Any] | No
     if named_file is not None and not _is_file(named_file):
         raise SettingsError(f"The settings file {named_file} is not there.")
     shipped = _read_file(resource("config") / "settings.toml")
-    upper_layers = [_read_file(named_file) if named_file else {}, environment, _lowercase_keys(overrides or {})]
+    upper_layers = [
+        _read_file(named_file) if named_file else {},
+        environment,
+        _lowercase_keys(overrides or {}),
+    ]
     # The data folder may hold settings of its own, below the named file: it has to be known first.
     settings = _validate([shipped, *upper_layers])
     own_file = settings.data.folder / "settings.toml"
@@ -237,7 +249,9 @@ def load_settings(*, file: Path | None = None, overrides: Mapping[str, Any] | No
         return settings
     own_settings = _read_file(own_file)
     if "folder" in _require_table("data", own_settings.get("data", {})):
-        raise SettingsError(f"data.folder cannot be set in {own_file}, because that file lies in the data folder.")
+        raise SettingsError(
+            f"data.folder cannot be set in {own_file}, because that file lies in the data folder."
+        )
     return _validate([shipped, own_settings, *upper_layers])
 
 
@@ -264,7 +278,9 @@ def _load_dynaconf(file: Path | None, prefix: str | None) -> dict[str, Any]:
     files = [str(file)] if file else []
     loaded = Dynaconf(settings_files=files, core_loaders=["TOML"], envvar_prefix=prefix, **options)
     # It hands its own options back among the settings.
-    return {key: value for key, value in _lowercase_keys(loaded.to_dict()).items() if key not in options}
+    return {
+        key: value for key, value in _lowercase_keys(loaded.to_dict()).items() if key not in options
+    }
 
 
 def _read_file(file: Path) -> dict[str, Any]:
@@ -289,14 +305,22 @@ def _read_environment() -> tuple[Path | None, dict[str, Any]]:
                 result[key] = as_text(cast(dict[str, Any], value), f"{variable}__")
         return result
 
-    loaded = {key: value for key, value in _load_dynaconf(None, ENV_PREFIX).items() if key not in _NOT_SETTINGS}
+    loaded = {
+        key: value
+        for key, value in _load_dynaconf(None, ENV_PREFIX).items()
+        if key not in _NOT_SETTINGS
+    }
     named_file = texts.get(f"{ENV_PREFIX}_SETTINGS", "")
-    return (Path(named_file).expanduser() if named_file else None), as_text(loaded, f"{ENV_PREFIX}_")
+    return (Path(named_file).expanduser() if named_file else None), as_text(
+        loaded, f"{ENV_PREFIX}_"
+    )
 
 
 def _lowercase_keys(table: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key.lower(): _lowercase_keys(cast(Mapping[str, Any], value)) if isinstance(value, Mapping) else value
+        key.lower(): _lowercase_keys(cast(Mapping[str, Any], value))
+        if isinstance(value, Mapping)
+        else value
         for key, value in table.items()
     }
 
@@ -307,7 +331,11 @@ def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, An
     for key, value in override.items():
         old = result.get(key)
         are_tables = isinstance(old, Mapping) and isinstance(value, Mapping)
-        result[key] = _merge(cast(Mapping[str, Any], old), cast(Mapping[str, Any], value)) if are_tables else value
+        result[key] = (
+            _merge(cast(Mapping[str, Any], old), cast(Mapping[str, Any], value))
+            if are_tables
+            else value
+        )
     return result
 
 
@@ -326,7 +354,9 @@ def _validate(layers: Sequence[Mapping[str, Any]]) -> Settings:
     if session.cookie_touch_interval >= session.idle_ttl:
         raise SettingsError("session.cookie_touch_interval must be shorter than session.idle_ttl.")
     if settings.crypto.kdf_memory_kib * settings.crypto.kdf_time_cost > _MAX_KIB_PASSES:
-        raise SettingsError("crypto.kdf_memory_kib times crypto.kdf_time_cost must be at most 8388608 (8 GiB).")
+        raise SettingsError(
+            "crypto.kdf_memory_kib times crypto.kdf_time_cost must be at most 8388608 (8 GiB)."
+        )
     return settings
 
 
@@ -358,7 +388,8 @@ def _parse_value(hint: Any, value: object, key: str) -> Any:
     if get_origin(kind) is dict:
         _, item_type = get_args(kind)
         return {
-            name: _parse_value(item_type, item, f"{key}.{name}") for name, item in _require_table(key, value).items()
+            name: _parse_value(item_type, item, f"{key}.{name}")
+            for name, item in _require_table(key, value).items()
         }
     rules = [mark for mark in marks if isinstance(mark, _Rule)]
     try:
@@ -368,7 +399,11 @@ def _parse_value(hint: Any, value: object, key: str) -> Any:
         result, is_valid = None, False
     if not is_valid:
         expected = rules[0].description if rules else _describe_type(kind)
-        rejected = "" if _Secret in marks else f", not {json.dumps(value, default=str, ensure_ascii=False)}"
+        rejected = (
+            ""
+            if _Secret in marks
+            else f", not {json.dumps(value, default=str, ensure_ascii=False)}"
+        )
         raise SettingsError(f"{key} must be {expected}{rejected}.")
     return result
 
@@ -376,14 +411,18 @@ def _parse_value(hint: Any, value: object, key: str) -> Any:
 def _describe_type(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(json.dumps(choice) for choice in get_args(kind))
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}.get(kind, "a folder")
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}.get(
+        kind, "a folder"
+    )
 
 
 def _convert(kind: Any, value: object) -> Any:
     """`value` as `kind`; raises TypeError, ValueError or LookupError when it is something else."""
     from_text = isinstance(value, _EnvironmentText)
     if kind is bool and from_text:
-        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+            value.lower()
+        ]
     if kind in {int, float} and from_text:
         return kind(value)
     if kind is float and type(value) is int:
@@ -396,7 +435,9 @@ def _convert(kind: Any, value: object) -> Any:
         return str(value)
     if get_origin(kind) is tuple:
         parts = [part.strip() for part in value.split(",")] if from_text else value
-        if isinstance(parts, list | tuple) and all(isinstance(part, str) for part in cast(list[object], parts)):
+        if isinstance(parts, list | tuple) and all(
+            isinstance(part, str) for part in cast(list[object], parts)
+        ):
             return tuple(cast(list[str], parts))
     if kind in {Path, Path | None} and isinstance(value, str | Path):
         return Path(value).expanduser().absolute()

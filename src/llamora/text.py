@@ -47,7 +47,8 @@ def _trim_marks(run: "re.Match[str]") -> str:
 
 _FENCE = re.compile(r"^\s*(?:```|~~~).*$", re.MULTILINE)
 _LINE_START = re.compile(
-    r"^[ \t]*(?:#{1,6}[ \t]+|>[ \t]?|[-*+][ \t]+(?:\[[ xX]\][ \t]+)?|\d{1,9}[.)][ \t]+)", re.MULTILINE
+    r"^[ \t]*(?:#{1,6}[ \t]+|>[ \t]?|[-*+][ \t]+(?:\[[ xX]\][ \t]+)?|\d{1,9}[.)][ \t]+)",
+    re.MULTILINE,
 )
 _RULE = re.compile(r"^[ \t]*(?:[-*_][ \t]*){3,}$", re.MULTILINE)
 _LINK = re.compile(r"!?\[([^\[\]\n]*)\]\([^()\s]*(?:[ \t]+\"[^\"\n]*\")?\)")
@@ -55,7 +56,12 @@ _STRONG = re.compile(r"(\*{1,3}|~~)(?=\S)([^*~\n]+?)(?<=\S)\1")
 _UNDERLINED = re.compile(r"(?<!\w)(_{1,3})(?=\S)([^_\n]+?)(?<=\S)\1(?!\w)")
 _CODE = re.compile(r"`+([^`\n]+)`+")
 # Applied in this order. The signs that a pattern needs are looked for first, which is far faster.
-_INLINE_MARKS = (("[", _LINK, r"\1"), ("`", _CODE, r"\1"), ("*~", _STRONG, r"\2"), ("_", _UNDERLINED, r"\2"))
+_INLINE_MARKS = (
+    ("[", _LINK, r"\1"),
+    ("`", _CODE, r"\1"),
+    ("*~", _STRONG, r"\2"),
+    ("_", _UNDERLINED, r"\2"),
+)
 
 
 def strip_markdown(text: str) -> str:
@@ -82,7 +88,9 @@ _ENGLISH_WORDS = frozenset(
 def detect_language(text: str) -> Literal["en", "de"]:
     """German where more of its small words are German ones, else English: the two that are spoken here."""
     words = re.findall(r"[^\W\d_]+", text.lower())
-    is_german = sum(word in _GERMAN_WORDS for word in words) > sum(word in _ENGLISH_WORDS for word in words)
+    is_german = sum(word in _GERMAN_WORDS for word in words) > sum(
+        word in _ENGLISH_WORDS for word in words
+    )
     return "de" if is_german else "en"
 
 
@@ -132,13 +140,18 @@ MAX_TAG_LENGTH = 64  # characters
 # selectors, tags and keycaps, joined into one by U+200D. Which single characters are pictographs is taken from their
 # general category, since Python does not know the property.
 _PICTOGRAPH = r"(?:[\u00a9\u00ae\u203c-\u3299\U0001f000-\U0001faff])"
-_PICTOGRAPH_SEQUENCE = rf"{_PICTOGRAPH}[\ufe0e\ufe0f]?[\U0001f3fb-\U0001f3ff]?[\U000e0020-\U000e007f]*"
+_PICTOGRAPH_SEQUENCE = (
+    rf"{_PICTOGRAPH}[\ufe0e\ufe0f]?[\U0001f3fb-\U0001f3ff]?[\U000e0020-\U000e007f]*"
+)
 _EMOJI = (
-    rf"(?:[\U0001f1e6-\U0001f1ff]{{2}}|[0-9#*]\ufe0f?\u20e3|{_PICTOGRAPH_SEQUENCE}(?:\u200d{_PICTOGRAPH_SEQUENCE})*)"
+    r"(?:[\U0001f1e6-\U0001f1ff]{2}|[0-9#*]\ufe0f?\u20e3|"
+    rf"{_PICTOGRAPH_SEQUENCE}(?:\u200d{_PICTOGRAPH_SEQUENCE})*)"
 )
 _SINGLE_EMOJI = re.compile(_EMOJI)
 _SYMBOL_CATEGORIES = frozenset(("So", "Sm", "Sk"))
-_EXTRA_PICTOGRAPHS = frozenset("\u203c\u2049\u2139\u3030\u303d")  # pictographs of a category that others are in
+_EXTRA_PICTOGRAPHS = frozenset(
+    "\u203c\u2049\u2139\u3030\u303d"
+)  # pictographs of a category that others are in
 _JOINERS = "\u200c\u200d"
 # What shows nothing by itself, and so makes no other name: Default_Ignorable_Code_Point of the Unicode character
 # database (DerivedCoreProperties.txt), as NFKC_Casefold of the Unicode Standard, section 3.13, leaves it out.
@@ -163,7 +176,11 @@ def is_emoji(name: str) -> bool:
     if _SINGLE_EMOJI.fullmatch(name) is None:
         return False
     first = name[0]
-    return unicodedata.category(first) in _SYMBOL_CATEGORIES or first in _EXTRA_PICTOGRAPHS or first in "0123456789#*"
+    return (
+        unicodedata.category(first) in _SYMBOL_CATEGORIES
+        or first in _EXTRA_PICTOGRAPHS
+        or first in "0123456789#*"
+    )
 
 
 def tag_key(name: str) -> str:
@@ -205,7 +222,9 @@ def find_tags(text: str) -> list[str]:
     Not in code, addresses or after a backslash; a number alone is none ("#1").
     """
     names: dict[str, str] = {}
-    for _, _, name in tag_spans(_strip_code_spans(_CODE_OR_ADDRESS.sub(" ", text))) if "#" in text else ():
+    for _, _, name in (
+        tag_spans(_strip_code_spans(_CODE_OR_ADDRESS.sub(" ", text))) if "#" in text else ()
+    ):
         names.setdefault(tag_key(name), name)
     return list(names.values())
 
@@ -256,6 +275,8 @@ def error_location(error: BaseException) -> str:
     frames: list[str] = []
     traceback = error.__traceback__
     while traceback is not None:
-        frames.append(f"{traceback.tb_frame.f_code.co_filename.rpartition('llamora')[2]}:{traceback.tb_lineno}")
+        frames.append(
+            f"{traceback.tb_frame.f_code.co_filename.rpartition('llamora')[2]}:{traceback.tb_lineno}"
+        )
         traceback = traceback.tb_next
     return " > ".join(frames[-5:])

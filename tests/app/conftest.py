@@ -16,7 +16,14 @@ from quart.typing import TestAppProtocol
 from llamora.app import create_app
 from llamora.app.services.container import EXTENSION, AppServices, SharedState
 from llamora.persistence.users import User, Users
-from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings, UpstreamSettings
+from llamora.settings import (
+    CryptoSettings,
+    DataSettings,
+    EmbeddingSettings,
+    LlmSettings,
+    Settings,
+    UpstreamSettings,
+)
 from llamora.vault.keys import Keyring, open_keyring
 from llamora.vault.slots import open_slots
 from tests.scripted_model import ScriptedModel
@@ -49,7 +56,9 @@ class Account:
 
 async def keys_of(users: Users, account: Account) -> Keyring:
     """The keys of an account as they are stored now, by its recovery code: that costs no KDF."""
-    master = open_slots(account.user.id, await users.get_slots(account.user.id), account.recovery_code)
+    master = open_slots(
+        account.user.id, await users.get_slots(account.user.id), account.recovery_code
+    )
     return open_keyring(account.user.id, master, await users.keys(account.user.id))
 
 
@@ -115,7 +124,9 @@ class PageResponse:
 
     def field(self, name: str) -> str:
         """What stands in a textarea."""
-        match = re.search(rf'<textarea[^>]*(?:name|id)="{name}"[^>]*>\n?(.*?)</textarea>', self.text, re.DOTALL)
+        match = re.search(
+            rf'<textarea[^>]*(?:name|id)="{name}"[^>]*>\n?(.*?)</textarea>', self.text, re.DOTALL
+        )
         assert match is not None, f"no field {name}"
         return html.unescape(match[1])
 
@@ -137,13 +148,21 @@ class Visitor:
 
     def cookie(self, name: str) -> str:
         assert self.client.cookie_jar is not None
-        return next((str(cookie.value) for cookie in self.client.cookie_jar if cookie.name == name), "")
+        return next(
+            (str(cookie.value) for cookie in self.client.cookie_jar if cookie.name == name), ""
+        )
 
     def set_cookie(self, name: str, value: str) -> None:
         self.client.set_cookie("localhost", name, value)
 
-    async def get(self, path: str, *, fragment: bool = False, headers: Mapping[str, str] | None = None) -> PageResponse:
-        request_headers = {**self.headers, **({"HX-Request": "true"} if fragment else {}), **(headers or {})}
+    async def get(
+        self, path: str, *, fragment: bool = False, headers: Mapping[str, str] | None = None
+    ) -> PageResponse:
+        request_headers = {
+            **self.headers,
+            **({"HX-Request": "true"} if fragment else {}),
+            **(headers or {}),
+        }
         response = await self.client.get(path, headers=request_headers, scheme=self.scheme)
         return PageResponse(response, await response.get_data(as_text=False))
 
@@ -158,12 +177,20 @@ class Visitor:
         """Post a form with the token that a page of ours would have put into it."""
         if not self.cookie("llamora_csrf"):
             await self.get("/sign-in")
-        request_headers = {**self.headers, **({"HX-Request": "true"} if fragment else {}), **(headers or {})}
+        request_headers = {
+            **self.headers,
+            **({"HX-Request": "true"} if fragment else {}),
+            **(headers or {}),
+        }
         form = {"csrf": self.cookie("llamora_csrf"), **(form or {})}
-        response = await self.client.post(path, form=form, headers=request_headers, scheme=self.scheme)
+        response = await self.client.post(
+            path, form=form, headers=request_headers, scheme=self.scheme
+        )
         return PageResponse(response, await response.get_data(as_text=False))
 
-    async def sign_in(self, name: str = "Alice", passphrase: str = PASSPHRASE, **more: str) -> PageResponse:
+    async def sign_in(
+        self, name: str = "Alice", passphrase: str = PASSPHRASE, **more: str
+    ) -> PageResponse:
         return await self.post("/sign-in", {"name": name, "passphrase": passphrase, **more})
 
     async def write(self, text: str, day: str = "2026-11-20") -> str:
@@ -204,7 +231,9 @@ class RunningApp:
         """Somebody who is not signed in."""
         return Visitor(self.app, headers or {}, scheme)
 
-    async def visitor(self, name: str = "Alice", headers: Mapping[str, str] | None = None) -> Visitor:
+    async def visitor(
+        self, name: str = "Alice", headers: Mapping[str, str] | None = None
+    ) -> Visitor:
         """Somebody who is signed in; their keys are at hand, so that no KDF is waited for."""
         account = self.accounts[name]
         # Their own: keys are overwritten when the last session ends.
@@ -229,7 +258,9 @@ async def start(registered: Journal, tmp_path: Path) -> AsyncIterator[Start]:
     shutil.copytree(registered.folder, folder)
     running_apps: list[RunningApp] = []
 
-    async def start_app(dev: bool = True, shared: SharedState | None = None, **sections: object) -> RunningApp:
+    async def start_app(
+        dev: bool = True, shared: SharedState | None = None, **sections: object
+    ) -> RunningApp:
         settings = replace(settings_in(folder), **sections)  # type: ignore[arg-type]
         app = create_app(settings, dev=dev, shared=shared)
         test_app = app.test_app()
@@ -237,7 +268,8 @@ async def start(registered: Journal, tmp_path: Path) -> AsyncIterator[Start]:
         # Keys of their own for each app: one test may lock them, and the next begins with them.
         users = app.extensions[EXTENSION].db.users
         accounts = {
-            name: replace(known, keys=await keys_of(users, known)) for name, known in registered.accounts.items()
+            name: replace(known, keys=await keys_of(users, known))
+            for name, known in registered.accounts.items()
         }
         running_apps.append(RunningApp(app, test_app, accounts))
         return running_apps[-1]

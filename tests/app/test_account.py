@@ -18,7 +18,9 @@ async def kept(request: pytest.FixtureRequest, start: Start) -> RunningApp:
     return await start(session=SessionSettings(mode=request.param))
 
 
-def change(visitor: Visitor, old: str = PASSPHRASE, new: str = NEW) -> "asyncio.Future[PageResponse]":
+def change(
+    visitor: Visitor, old: str = PASSPHRASE, new: str = NEW
+) -> "asyncio.Future[PageResponse]":
     return asyncio.ensure_future(visitor.post("/you/passphrase", {"old": old, "new": new}))
 
 
@@ -63,7 +65,9 @@ async def test_a_new_passphrase_opens_what_the_old_one_did(kept: RunningApp) -> 
     assert "the heron again" in (await again.get("/d/2026-11-20")).visible_text
 
 
-async def test_it_ends_every_other_session_of_the_writer_and_of_nobody_else(kept: RunningApp) -> None:
+async def test_it_ends_every_other_session_of_the_writer_and_of_nobody_else(
+    kept: RunningApp,
+) -> None:
     here, elsewhere, bob = await kept.visitor(), await kept.visitor(), await kept.visitor("Bob")
     assert (await change(here)).status == 303
     assert (await elsewhere.get("/you")).status == 303  # to the door
@@ -93,7 +97,12 @@ async def test_the_key_and_the_sessions_change_together_or_not_at_all(
 @pytest.mark.parametrize(
     ("old", "new", "status", "sentence"),
     [
-        ("another heron altogether", NEW, 403, "That is not the passphrase. Look for a slip and type it again."),
+        (
+            "another heron altogether",
+            NEW,
+            403,
+            "That is not the passphrase. Look for a slip and type it again.",
+        ),
         ("", NEW, 403, "That is not the passphrase. Look for a slip and type it again."),
         ("x" * 5000, NEW, 403, "That is not the passphrase. Look for a slip and type it again."),
         (PASSPHRASE, "hunter2", 422, "Guessed within hours. A few unrelated words more would do."),
@@ -107,7 +116,11 @@ async def test_what_does_not_do_is_said_beside_the_form(
 ) -> None:
     here, elsewhere = await app.visitor(), await app.visitor()
     answer = await change(here, old, new)
-    assert (answer.status, alert(answer, "passphrase"), alert(answer, "recovery")) == (status, sentence, "")
+    assert (answer.status, alert(answer, "passphrase"), alert(answer, "recovery")) == (
+        status,
+        sentence,
+        "",
+    )
     assert (await elsewhere.get("/you")).status == 200
     assert await opens(app, PASSPHRASE)
     for secret in (old, new):
@@ -148,7 +161,9 @@ async def test_of_two_changes_at_once_one_wins_and_the_other_is_told(app: Runnin
 
 async def test_how_strong_the_new_one_is(app: RunningApp) -> None:
     alice = await app.visitor()
-    weak = await alice.post("/register/strength", {"old": PASSPHRASE, "new": "Alice"}, fragment=True)
+    weak = await alice.post(
+        "/register/strength", {"old": PASSPHRASE, "new": "Alice"}, fragment=True
+    )
     strong = await alice.post("/register/strength", {"old": "x", "new": NEW}, fragment=True)
     assert "Guessed at once" in weak.visible_text
     assert "ard to guess" in strong.visible_text
@@ -156,7 +171,10 @@ async def test_how_strong_the_new_one_is(app: RunningApp) -> None:
 
 async def test_strangers_have_nothing_to_change(app: RunningApp) -> None:
     stranger = app.anonymous()
-    for path, form in (("passphrase", {"old": PASSPHRASE, "new": NEW}), ("recovery-code", {"passphrase": PASSPHRASE})):
+    for path, form in (
+        ("passphrase", {"old": PASSPHRASE, "new": NEW}),
+        ("recovery-code", {"passphrase": PASSPHRASE}),
+    ):
         assert (await stranger.post(f"/you/{path}", form)).status == 401
     assert await opens(app, PASSPHRASE)
 
@@ -167,7 +185,11 @@ async def test_the_whole_cookie_counts(kept: RunningApp) -> None:
     cookie = alice.cookie("llamora")
     wrong = [cookie[:42], cookie[:43] + "A" * 43, cookie + "AAAA"]
     if len(cookie) > 43:
-        wrong += [cookie[:43], cookie[:60], cookie[:-4] + ("AAAA" if cookie[-4:] != "AAAA" else "BBBB")]
+        wrong += [
+            cookie[:43],
+            cookie[:60],
+            cookie[:-4] + ("AAAA" if cookie[-4:] != "AAAA" else "BBBB"),
+        ]
     for broken in wrong:
         other = kept.anonymous()
         other.set_cookie("llamora", broken)
@@ -211,7 +233,10 @@ async def test_a_new_code_takes_the_passphrase(app: RunningApp) -> None:
     alice = await app.visitor()
     answer = await alice.post("/you/recovery-code", {"passphrase": "a guess"})
     assert (answer.status, alert(answer, "passphrase")) == (403, "")
-    assert alert(answer, "recovery") == "That is not the passphrase. Look for a slip and type it again."
+    assert (
+        alert(answer, "recovery")
+        == "That is not the passphrase. Look for a slip and type it again."
+    )
     code = {"name": "Alice", "code": app.accounts["Alice"].recovery_code, "passphrase": NEW}
     assert (await app.anonymous().post("/reset", code)).status == 200  # the old one still does
 

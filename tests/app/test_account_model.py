@@ -23,7 +23,9 @@ async def test_a_model_that_does_not_answer_is_said(start: Start, model: Scripte
     assert page.status == 200
     assert "the model you connected; 127.0.0.1 does not answer just now" in page.visible_text
     assert "Start the model server, then test it here." in page.visible_text
-    assert "It is on this machine" in page.visible_text  # a silent one on this machine is still on it
+    assert (
+        "It is on this machine" in page.visible_text
+    )  # a silent one on this machine is still on it
     assert (await alice.get("/d/today")).status == 200
 
 
@@ -32,10 +34,15 @@ async def test_a_model_that_does_not_answer_is_said(start: Start, model: Scripte
     [
         (LlmSettings(enabled=False), "The model is switched off in the settings."),
         (LlmSettings(embedded=False), "No model is connected: set llm.upstream.host"),
-        (LlmSettings(enabled=False, upstream=UpstreamSettings(host="http://127.0.0.1:9")), "switched off"),
+        (
+            LlmSettings(enabled=False, upstream=UpstreamSettings(host="http://127.0.0.1:9")),
+            "switched off",
+        ),
     ],
 )
-async def test_without_a_model_a_sentence_says_why(start: Start, llm: LlmSettings, sentence: str) -> None:
+async def test_without_a_model_a_sentence_says_why(
+    start: Start, llm: LlmSettings, sentence: str
+) -> None:
     app = await start(llm=llm)
     alice = await app.visitor()
     assert sentence in (await alice.get("/you")).visible_text
@@ -45,7 +52,9 @@ async def test_without_a_model_a_sentence_says_why(start: Start, llm: LlmSetting
 async def test_settings_that_cannot_be_read_keep_nobody_out_and_it_is_said(start: Start) -> None:
     app = await start()
     async with app.services.db._connections.write() as tx:
-        await tx.execute("UPDATE profiles SET sealed=CAST(substr(sealed, 1, length(sealed)-1) || X'00' AS BLOB)")
+        await tx.execute(
+            "UPDATE profiles SET sealed=CAST(substr(sealed, 1, length(sealed)-1) || X'00' AS BLOB)"
+        )
     alice = app.anonymous()
     assert (await alice.sign_in()).status == 303
     for path in ("/d/2026-11-20", "/you", "/search"):
@@ -53,7 +62,9 @@ async def test_settings_that_cannot_be_read_keep_nobody_out_and_it_is_said(start
         assert page.status == 200
         assert "Your settings could not be read" in page.visible_text
     assert "UTC" in (await alice.get("/you")).visible_text
-    assert (await alice.post("/you/lock-after", {"minutes": "15"})).status == 303  # set anew, it is whole
+    assert (
+        await alice.post("/you/lock-after", {"minutes": "15"})
+    ).status == 303  # set anew, it is whole
     page = await alice.get("/you")
     assert "could not be read" not in page.visible_text
     assert 'value="15" selected' in page.text

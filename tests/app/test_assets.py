@@ -23,7 +23,9 @@ def frontend(tmp_path: Path) -> Path:
         "static/fonts/face.woff2": "face",
         "dist/js/main-AB12.js": "bundled",
         "dist/css/main-CD34.css": "p{color:red}",
-        "dist/manifest.json": json.dumps({"js/main.js": "js/main-AB12.js", "css/main.css": "css/main-CD34.css"}),
+        "dist/manifest.json": json.dumps(
+            {"js/main.js": "js/main-AB12.js", "css/main.css": "css/main-CD34.css"}
+        ),
         "secret.txt": "outside",
     }.items():
         file = root / name
@@ -90,7 +92,9 @@ async def test_packed_files_go_to_who_takes_them(
 async def test_an_unchanged_file_is_not_sent_again(frontend: Path) -> None:
     client = serving(frontend, dev=True).test_client()
     first = await client.get("/static/css/main.css")
-    again = await client.get("/static/css/main.css", headers={"If-None-Match": first.headers["ETag"]})
+    again = await client.get(
+        "/static/css/main.css", headers={"If-None-Match": first.headers["ETag"]}
+    )
     assert again.status_code == 304
 
 

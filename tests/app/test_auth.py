@@ -60,7 +60,9 @@ async def kept(request: pytest.FixtureRequest, start: Start) -> RunningApp:
 
 
 def limits(mode: str) -> SessionSettings:
-    return SessionSettings(mode=mode, idle_ttl=IDLE, absolute_ttl=ABSOLUTE, cookie_touch_interval=TOUCH)  # type: ignore[arg-type]
+    return SessionSettings(
+        mode=mode, idle_ttl=IDLE, absolute_ttl=ABSOLUTE, cookie_touch_interval=TOUCH
+    )  # type: ignore[arg-type]
 
 
 async def is_in(visitor: Visitor) -> bool:
@@ -83,7 +85,9 @@ async def test_signing_in_opens_today(app: RunningApp) -> None:
     assert (await alice.get("/register")).location == "/d/today"
 
 
-async def test_a_wrong_name_and_a_wrong_passphrase_look_and_cost_the_same(app: RunningApp, kdf: list[int]) -> None:
+async def test_a_wrong_name_and_a_wrong_passphrase_look_and_cost_the_same(
+    app: RunningApp, kdf: list[int]
+) -> None:
     stranger = app.anonymous()
     costs: list[int] = []
     answers = []
@@ -99,14 +103,18 @@ async def test_a_wrong_name_and_a_wrong_passphrase_look_and_cost_the_same(app: R
     assert sorted(name for name, _ in known.headers) == sorted(name for name, _ in unknown.headers)
 
 
-async def test_a_wrong_name_and_a_wrong_code_look_and_cost_the_same(app: RunningApp, kdf: list[int]) -> None:
+async def test_a_wrong_name_and_a_wrong_code_look_and_cost_the_same(
+    app: RunningApp, kdf: list[int]
+) -> None:
     stranger = app.anonymous()
     wrong = app.accounts["Bob"].recovery_code
     costs: list[int] = []
     answers = []
     for name in ("Alice", "Mallory"):
         before = len(kdf)
-        answers.append(await stranger.post("/reset", {"name": name, "code": wrong, "passphrase": NEW}))
+        answers.append(
+            await stranger.post("/reset", {"name": name, "code": wrong, "passphrase": NEW})
+        )
         costs.append(len(kdf) - before)
     assert costs == [1, 1]
     known, unknown = answers
@@ -114,7 +122,9 @@ async def test_a_wrong_name_and_a_wrong_code_look_and_cost_the_same(app: Running
     assert without_tokens(known.text, "Alice") == without_tokens(unknown.text, "Mallory")
 
 
-async def test_an_endless_passphrase_is_refused_at_the_same_cost(app: RunningApp, kdf: list[int]) -> None:
+async def test_an_endless_passphrase_is_refused_at_the_same_cost(
+    app: RunningApp, kdf: list[int]
+) -> None:
     answer = await app.anonymous().sign_in("Alice", "x" * 50_000)
     assert answer.status == 403
     assert len(kdf) == 1
@@ -127,8 +137,12 @@ async def test_guessing_is_slowed_down(app: RunningApp, clock: Clock, kdf: list[
     tried = len(kdf)
     slowed = await stranger.sign_in()
     assert slowed.status == 429
-    assert re.fullmatch(r"Too many tries\. Wait \d+ seconds, then try again\.", slowed.error_sentence)
-    assert (await stranger.post("/reset", {"name": "Alice", "code": "x", "passphrase": NEW})).status == 429
+    assert re.fullmatch(
+        r"Too many tries\. Wait \d+ seconds, then try again\.", slowed.error_sentence
+    )
+    assert (
+        await stranger.post("/reset", {"name": "Alice", "code": "x", "passphrase": NEW})
+    ).status == 429
     assert len(kdf) == tried  # a guess that is not looked at costs nothing
     clock.on(2)
     assert (await stranger.sign_in()).status == 303
@@ -145,7 +159,9 @@ async def test_guesses_at_once_are_slowed_down_too(app: RunningApp, kdf: list[in
     assert len(kdf) == Throttle.FREE_ATTEMPTS
 
 
-@pytest.mark.xfail(strict=True, reason="issue 14, item 12: guesses count for a name, whoever makes them")
+@pytest.mark.xfail(
+    strict=True, reason="issue 14, item 12: guesses count for a name, whoever makes them"
+)
 async def test_a_strangers_guesses_keep_nobody_out_of_a_browser_they_know(start: Start) -> None:
     app = await start(server=ServerSettings(behind_proxy=True))
     alice, stranger = (app.anonymous({"X-Forwarded-For": f"203.0.113.{host}"}) for host in (1, 2))
@@ -206,7 +222,9 @@ async def test_next_leads_back_to_a_day(app: RunningApp) -> None:
 
 async def test_registering_shows_the_code_once_and_asks_for_a_part(app: RunningApp) -> None:
     dora = app.anonymous()
-    page = await dora.post("/register", {"name": " Dora  Day ", "passphrase": NEW, "zone": "Asia/Tokyo"})
+    page = await dora.post(
+        "/register", {"name": " Dora  Day ", "passphrase": NEW, "zone": "Asia/Tokyo"}
+    )
     assert page.status == 200
     groups = re.findall(r"<span>([0-9A-Z]+)<", page.text)
     asked = re.search(r"type the (\w+) group", page.visible_text)
@@ -219,7 +237,9 @@ async def test_registering_shows_the_code_once_and_asks_for_a_part(app: RunningA
     assert wrong.status == 422
     assert wrong.error_sentence.startswith(f"That is not the {asked[1]} group.")
     assert not any(f">{group}<" in wrong.text for group in groups)
-    right = await dora.post("/recovery-code", {"index": index[1], "part": f" {groups[number].lower()} "})
+    right = await dora.post(
+        "/recovery-code", {"index": index[1], "part": f" {groups[number].lower()} "}
+    )
     assert (right.status, right.location) == (303, "/d/today")
     user = await app.services.db.users.find_by_name("dora day")
     assert user is not None
@@ -247,7 +267,11 @@ async def test_a_forged_group_leads_nowhere(app: RunningApp, index: str) -> None
         ("Do\x07ra", NEW, "A name has at most 64 characters, all of them visible."),
         ("ALICE", NEW, "That name is taken here. Choose another."),
         ("Ａlice", NEW, "That name is taken here. Choose another."),
-        ("Dora", "", "A passphrase of four or five unrelated words is easy to keep and hard to guess."),
+        (
+            "Dora",
+            "",
+            "A passphrase of four or five unrelated words is easy to keep and hard to guess.",
+        ),
         ("Dora", "123456789", "Guessed at once. Try four or five unrelated words."),
         ("Dora", "x" * 1025, "A passphrase has at most 1024 characters."),
     ],
@@ -266,7 +290,9 @@ async def test_what_does_not_do_is_said_and_the_name_is_kept(
 
 async def test_the_strength_is_said_while_typing(app: RunningApp) -> None:
     stranger = app.anonymous()
-    weak = await stranger.post("/register/strength", {"passphrase": "alice1990", "name": "alice"}, fragment=True)
+    weak = await stranger.post(
+        "/register/strength", {"passphrase": "alice1990", "name": "alice"}, fragment=True
+    )
     strong = await stranger.post("/register/strength", {"passphrase": NEW}, fragment=True)
     assert weak.visible_text.startswith("Guessed")
     assert strong.visible_text == "Very hard to guess."
@@ -416,7 +442,9 @@ async def test_the_recovery_code_sets_a_passphrase_and_ends_all_else(kept: Runni
     assert (await kept.anonymous().post("/reset", form)).status == 403
     assert (await kept.anonymous().sign_in()).status == 403
     assert (await kept.anonymous().sign_in("Alice", NEW)).status == 303
-    assert (await kept.anonymous().post("/reset", {**form, "code": new_code, "passphrase": PASSPHRASE})).status == 200
+    assert (
+        await kept.anonymous().post("/reset", {**form, "code": new_code, "passphrase": PASSPHRASE})
+    ).status == 200
 
 
 async def test_a_weak_new_passphrase_leaves_everything_as_it_was(app: RunningApp) -> None:
@@ -430,13 +458,17 @@ async def test_a_weak_new_passphrase_leaves_everything_as_it_was(app: RunningApp
 
 @pytest.mark.parametrize("length", [72, 73, 100, 1024])
 async def test_a_passphrase_may_be_a_long_sentence(app: RunningApp, length: int) -> None:
-    sentence = ("the long sentence I always use because it is easy to remember, is it not " * 20)[:length]
+    sentence = ("the long sentence I always use because it is easy to remember, is it not " * 20)[
+        :length
+    ]
     stranger = app.anonymous()
     await stranger.get("/register")
     judged = await stranger.post("/register/strength", {"name": "Eve", "passphrase": sentence})
     assert judged.status == 200
     assert "ard to guess" in judged.visible_text
-    made = await stranger.post("/register", {"name": f"Eve {length}", "passphrase": sentence, "zone": "UTC"})
+    made = await stranger.post(
+        "/register", {"name": f"Eve {length}", "passphrase": sentence, "zone": "UTC"}
+    )
     assert made.status == 200
     assert (await app.anonymous().sign_in(f"Eve {length}", sentence)).status == 303
 
@@ -451,9 +483,13 @@ async def test_registration_can_be_closed(start: Start) -> None:
     assert (await stranger.sign_in()).status == 303
 
 
-@pytest.mark.xfail(strict=True, reason="issue 14, item 14: a server in `prod` lets anybody make a journal")
+@pytest.mark.xfail(
+    strict=True, reason="issue 14, item 14: a server in `prod` lets anybody make a journal"
+)
 async def test_a_server_for_people_is_closed_once_it_has_one(start: Start) -> None:
     app = await start(dev=False)
-    refused = await app.anonymous().post("/register", {"name": "Eve", "passphrase": NEW, "zone": "UTC"})
+    refused = await app.anonymous().post(
+        "/register", {"name": "Eve", "passphrase": NEW, "zone": "UTC"}
+    )
     assert refused.status == 403
     assert await app.services.db.users.find_by_name("Eve") is None

@@ -28,7 +28,9 @@ async def settled(app: RunningApp) -> list[Path]:
     return app.services.backups.list_files(app.accounts["Alice"].user.id)
 
 
-async def test_the_button_hands_over_a_backup_of_this_moment(app: RunningApp, tmp_path: Path) -> None:
+async def test_the_button_hands_over_a_backup_of_this_moment(
+    app: RunningApp, tmp_path: Path
+) -> None:
     alice = await app.visitor()
     await alice.write("the heron again")
     answer = await alice.post("/you/backup", {"passphrase": PASSPHRASE})
@@ -93,7 +95,10 @@ async def test_none_is_made_where_it_is_switched_off(start: Start) -> None:
     await app.anonymous().sign_in()
     assert await settled(app) == []
     alice = await app.visitor()
-    assert "by itself" not in (await alice.get("/you")).visible_text.partition("Backup")[2].partition("Deleted")[0]
+    assert (
+        "by itself"
+        not in (await alice.get("/you")).visible_text.partition("Backup")[2].partition("Deleted")[0]
+    )
     assert (await alice.post("/you/backup", {"passphrase": PASSPHRASE})).status == 200
 
 
@@ -122,7 +127,9 @@ async def test_a_page_left_open_gives_no_backup_away(app: RunningApp) -> None:
     assert "not the passphrase" in alert(answer, "backup")
     assert app.services.backups.list_files(app.accounts["Alice"].user.id) == []
     # The recovery code does as well.
-    assert (await alice.post("/you/backup", {"passphrase": app.accounts["Alice"].recovery_code})).status == 200
+    assert (
+        await alice.post("/you/backup", {"passphrase": app.accounts["Alice"].recovery_code})
+    ).status == 200
 
 
 @pytest.mark.parametrize("part", ["backup", "key", "end", "recovery-code"])

@@ -23,7 +23,11 @@ def noon(monkeypatch: pytest.MonkeyPatch) -> datetime:
 
 
 def marked(answer: PageResponse) -> list[int]:
-    return [int(number) for _, _, name, number in LINK.findall(answer.text) if name.endswith(", has entries")]
+    return [
+        int(number)
+        for _, _, name, number in LINK.findall(answer.text)
+        if name.endswith(", has entries")
+    ]
 
 
 async def go(visitor: Visitor, when: str) -> PageResponse:
@@ -39,10 +43,16 @@ async def test_a_month_is_a_table_of_links_with_full_names(app: RunningApp, noon
     assert re.findall(r'<th scope="col" abbr="(\w+)"', page.text) == (
         "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
     )
-    links = {int(number): (path, more, name) for path, more, name, number in LINK.findall(page.text)}
+    links = {
+        int(number): (path, more, name) for path, more, name, number in LINK.findall(page.text)
+    }
     assert sorted(links) == list(range(1, 31))
     assert links[18] == ("/d/2026-11-18", "", "Wednesday 18 November 2026")
-    assert links[19] == ("/d/2026-11-19", ' class="written"', "Thursday 19 November 2026, has entries")
+    assert links[19] == (
+        "/d/2026-11-19",
+        ' class="written"',
+        "Thursday 19 November 2026, has entries",
+    )
     assert links[20][1:] == (
         ' class="written" aria-current="date"',
         "Friday 20 November 2026, today, has entries",
@@ -75,7 +85,9 @@ async def test_a_day_counts_while_its_page_shows_something(app: RunningApp) -> N
         return marked(await alice.get("/calendar/2026-11"))
 
     async def post(entry: str, what: str) -> None:
-        assert (await alice.post(f"/e/{entry}/{what}", {"revision": "1"}, fragment=True)).status == 200
+        assert (
+            await alice.post(f"/e/{entry}/{what}", {"revision": "1"}, fragment=True)
+        ).status == 200
 
     assert await days() == [3, 4]
     await post(answer, "delete")
@@ -95,9 +107,22 @@ async def test_it_marks_what_the_pages_show_however_records_lie(app: RunningApp)
     def record(day: int, to: bytes | None = None, deleted: bool = False) -> Entry:
         at = datetime(2026, 11, day, 9, tzinfo=UTC)
         when = gone if deleted else None
-        return Entry(secrets.token_bytes(16), date(2026, 11, day), "me", "words", at, "UTC", parent_id=to, deleted=when)
+        return Entry(
+            secrets.token_bytes(16),
+            date(2026, 11, day),
+            "me",
+            "words",
+            at,
+            "UTC",
+            parent_id=to,
+            deleted=when,
+        )
 
-    records = [record(2, deleted=True), record(3, to=secrets.token_bytes(16)), record(4, secrets.token_bytes(16), True)]
+    records = [
+        record(2, deleted=True),
+        record(3, to=secrets.token_bytes(16)),
+        record(4, secrets.token_bytes(16), True),
+    ]
     roots = [record(5, deleted=True), record(6), record(7, deleted=True)]
     records += roots
     records += [record(root.day.day, to=root.id) for root in roots for _ in range(6)]
@@ -113,14 +138,20 @@ async def test_a_damaged_record_is_a_day_too(app: RunningApp) -> None:
     alice = await app.visitor()
     entry = await alice.write("a", "2026-11-03")
     async with app.services.db.entries._db.write() as tx:
-        await tx.execute("UPDATE entries SET sealed=zeroblob(400) WHERE id=?", (bytes.fromhex(entry),))
+        await tx.execute(
+            "UPDATE entries SET sealed=zeroblob(400) WHERE id=?", (bytes.fromhex(entry),)
+        )
     assert marked(await alice.get("/calendar/2026-11")) == [3]
 
 
-async def test_a_full_month_takes_few_records(app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_month_takes_few_records(
+    app: RunningApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys, opened = app.keys(), []
     entries = [
-        Entry(secrets.token_bytes(16), date(2026, 11, n % 30 + 1), "me", "x", datetime.now(UTC), "UTC")
+        Entry(
+            secrets.token_bytes(16), date(2026, 11, n % 30 + 1), "me", "x", datetime.now(UTC), "UTC"
+        )
         for n in range(500)
     ]
     await app.services.db.entries.add(keys, *entries)
@@ -153,7 +184,9 @@ async def test_the_months_beside_it_and_the_ends_of_the_calendar(app: RunningApp
     assert await beside("2024-02") == ["2024-01", "2024-03"]
 
 
-@pytest.mark.parametrize("month", "2026-13 2026-00 226 2026-1 11-2026 2026-11-20 x 2026-11- 0000-01".split())
+@pytest.mark.parametrize(
+    "month", "2026-13 2026-00 226 2026-1 11-2026 2026-11-20 x 2026-11- 0000-01".split()
+)
 async def test_there_is_no_such_month(app: RunningApp, month: str) -> None:
     answer = await (await app.visitor()).get(f"/calendar/{month}")
     assert answer.status == 404
@@ -212,13 +245,17 @@ async def test_strangers_see_no_calendar(app: RunningApp) -> None:
         ("31 February 2024", "/calendar/2024-02"),  # there is no such day, but there is its month
     ],
 )
-async def test_a_date_typed_is_a_date_reached(app: RunningApp, noon: datetime, when: str, place: str) -> None:
+async def test_a_date_typed_is_a_date_reached(
+    app: RunningApp, noon: datetime, when: str, place: str
+) -> None:
     answer = await go(await app.visitor(), when)
     assert (answer.status, answer.location) == (303, place)
 
 
 @pytest.mark.parametrize("when", ["", "heron", "99", "<b>", "x" * 5000, "\0", "٣ مارس"])
-async def test_what_is_no_date_is_said_and_stays(app: RunningApp, noon: datetime, when: str) -> None:
+async def test_what_is_no_date_is_said_and_stays(
+    app: RunningApp, noon: datetime, when: str
+) -> None:
     answer = await go(await app.visitor(), when)
     assert answer.status == 422
     assert 'id="when-problem">That is not a date the calendar knows.' in answer.text

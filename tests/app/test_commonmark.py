@@ -110,7 +110,10 @@ COMMONMARK: dict[str, set[int]] = {
 GFM: dict[str, set[int]] = {
     "it holds HTML, which is shown as words": {12, 22},
     "one tilde is a tilde; three and more are tildes around a struck text": {17, 18},
-    "only an address that says http:// or https:// becomes a link, so that 'Nora.So' is none": {19, 25},
+    "only an address that says http:// or https:// becomes a link, so that 'Nora.So' is none": {
+        19,
+        25,
+    },
     "the case has no output to compare with": {20},
     "there are no footnotes: an entry is a page of its own": {23},
     "a bare address takes the tildes after it with it": {24},
@@ -161,7 +164,9 @@ class Shape(HTMLParser):
             self.events.append(text)
 
     def shape(self) -> list[str]:
-        kept = [event if event.startswith("<") or self.pre else event.strip() for event in self.events]
+        kept = [
+            event if event.startswith("<") or self.pre else event.strip() for event in self.events
+        ]
         return [event for event in kept if event]
 
 
@@ -173,13 +178,18 @@ def commonmark() -> Iterator[tuple[int, str, str]]:
 def gfm() -> Iterator[tuple[int, str, str]]:
     text = evaluation_data("payloads/gfm_extensions.txt").read_text(encoding="utf-8")
     for number, found in enumerate(
-        re.finditer(r"^`{32} example[^\n]*\n(.*?)^\.\n(.*?)^`{32}$", text, re.MULTILINE | re.DOTALL), 1
+        re.finditer(
+            r"^`{32} example[^\n]*\n(.*?)^\.\n(.*?)^`{32}$", text, re.MULTILINE | re.DOTALL
+        ),
+        1,
     ):
         yield number, found[1].replace("→", "\t"), found[2].replace("→", "\t")
 
 
 def deviating(cases: Iterator[tuple[int, str, str]]) -> set[int]:
-    return {number for number, text, html in cases if Shape(render(text)).shape() != Shape(html).shape()}
+    return {
+        number for number, text, html in cases if Shape(render(text)).shape() != Shape(html).shape()
+    }
 
 
 def test_commonmark_cases_differ_only_where_listed() -> None:

@@ -21,8 +21,12 @@ READ = ("ink", "ink-2")  # what people and the model write
 def themes() -> dict[str, dict[str, Colour]]:
     """The tokens of each theme by name: light and dark, at the usual and at high contrast."""
     source = (STYLES / "tokens.css").read_text(encoding="utf-8")
-    usual, more, chosen = re.split(r"@media \(prefers-contrast: more\)|:root\[data-theme=\"contrast\"\]", source)
-    assert TOKEN.findall(more) == TOKEN.findall(chosen), "high contrast, asked for by the system or by the writer"
+    usual, more, chosen = re.split(
+        r"@media \(prefers-contrast: more\)|:root\[data-theme=\"contrast\"\]", source
+    )
+    assert TOKEN.findall(more) == TOKEN.findall(chosen), (
+        "high contrast, asked for by the system or by the writer"
+    )
     found: dict[str, dict[str, Colour]] = {}
     for name, part in (("", usual), ("contrast ", more)):
         for scheme in (0, 1):
@@ -69,7 +73,9 @@ def test_every_pair_of_text_and_paper(theme: str) -> None:
     found["on-accent", "accent"] = ratio(tokens["on-accent"], tokens["accent"])
     least = 7.0 if theme.startswith("contrast") else 4.5
     assert {pair: round(value, 2) for pair, value in found.items() if value < least} == {}
-    read = {pair: round(value, 2) for pair, value in found.items() if pair[0] in READ and value < 7.0}
+    read = {
+        pair: round(value, 2) for pair, value in found.items() if pair[0] in READ and value < 7.0
+    }
     assert read == {}, "AAA in the reading column"
 
 
@@ -85,11 +91,14 @@ def test_what_is_no_text_but_has_to_be_seen(theme: str) -> None:
 def test_no_colour_but_the_tokens() -> None:
     """A component names no colour of its own, so that the pairs above are all there are."""
     colour = re.compile(
-        r"#[0-9a-f]{3,8}\b|\b(?:rgb|hsl|oklch|oklab|lab|lch|hwb)a?\(|:\s*(?:white|black|gr[ae]y)\b", re.IGNORECASE
+        r"#[0-9a-f]{3,8}\b|\b(?:rgb|hsl|oklch|oklab|lab|lch|hwb)a?\(|:\s*(?:white|black|gr[ae]y)\b",
+        re.IGNORECASE,
     )
     for file in STYLES.glob("*.css"):
         if file.name != "tokens.css":
-            assert colour.findall(re.sub(r"url\([^)]*\)", "", file.read_text(encoding="utf-8"))) == [], file.name
+            assert (
+                colour.findall(re.sub(r"url\([^)]*\)", "", file.read_text(encoding="utf-8"))) == []
+            ), file.name
 
 
 PHYSICAL = re.compile(
@@ -97,7 +106,9 @@ PHYSICAL = re.compile(
     r"|(?:text-align|float|clear)\s*:\s*(?:left|right)\b",
     re.MULTILINE,
 )
-FOUR_SIDES = re.compile(r"^\s*(?:margin|padding|inset|border-width|scroll-margin)\s*:\s*([^;]+);", re.MULTILINE)
+FOUR_SIDES = re.compile(
+    r"^\s*(?:margin|padding|inset|border-width|scroll-margin)\s*:\s*([^;]+);", re.MULTILINE
+)
 
 
 def test_nothing_is_laid_out_by_left_and_right() -> None:

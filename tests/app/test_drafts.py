@@ -41,7 +41,9 @@ async def test_the_composer_is_filled_with_what_was_begun_on_its_day(app: Runnin
 
 
 @pytest.mark.parametrize("fragment", [False, True])
-async def test_keeping_settles_the_draft_that_the_form_was_filled_with(app: RunningApp, fragment: bool) -> None:
+async def test_keeping_settles_the_draft_that_the_form_was_filled_with(
+    app: RunningApp, fragment: bool
+) -> None:
     alice = await app.visitor()
     await save(alice, "Half")
     form = await alice.get(DAY)
@@ -63,7 +65,9 @@ async def test_keeping_settles_the_draft_that_the_form_was_filled_with(app: Runn
     assert (await alice.get(DAY)).text.count("<article") == 1
 
 
-async def test_an_edit_that_was_begun_stands_open_with_the_revision_it_was_begun_on(app: RunningApp) -> None:
+async def test_an_edit_that_was_begun_stands_open_with_the_revision_it_was_begun_on(
+    app: RunningApp,
+) -> None:
     alice = await app.visitor()
     entry = await alice.write("One.")
     await save(alice, "One and a half.", f"entry:{entry}", revision="1")
@@ -74,18 +78,28 @@ async def test_an_edit_that_was_begun_stands_open_with_the_revision_it_was_begun
     for answer in (await alice.get(DAY), await alice.get(f"/e/{entry}/edit")):
         assert answer.field(f"edit-{entry}") == "One and a half."
         assert 'name="revision" value="1"' in answer.text
-    kept = {"text": "One and a half.", "revision": "1", "form_token": form_token_in(day, f"form-token-{entry}")}
+    kept = {
+        "text": "One and a half.",
+        "revision": "1",
+        "form_token": form_token_in(day, f"form-token-{entry}"),
+    }
     conflict = await alice.post(f"/e/{entry}", kept, fragment=True)
     assert conflict.status == 409
     assert "Two." in conflict.visible_text
     assert 'name="revision" value="2"' in conflict.text
-    resolved = {"text": "Three.", "revision": "2", "form_token": form_token_in(conflict, f"form-token-{entry}")}
+    resolved = {
+        "text": "Three.",
+        "revision": "2",
+        "form_token": form_token_in(conflict, f"form-token-{entry}"),
+    }
     assert (await alice.post(f"/e/{entry}", resolved)).status == 303
     assert '<textarea id="edit-' not in (await alice.get(DAY)).text
 
 
 @pytest.mark.parametrize("fragment", [False, True])
-async def test_letting_an_edit_go_leaves_the_entry_as_it_is(app: RunningApp, fragment: bool) -> None:
+async def test_letting_an_edit_go_leaves_the_entry_as_it_is(
+    app: RunningApp, fragment: bool
+) -> None:
     alice, bob = await app.visitor(), await app.visitor("Bob")
     entry = await alice.write("One.")
     await save(alice, "Another.", f"entry:{entry}", revision="1")
@@ -123,7 +137,9 @@ async def test_what_is_no_place_no_pen_or_too_long_is_refused(app: RunningApp) -
     assert answer.status in (413, 422)
     assert "longer than" in answer.error_sentence
     assert (
-        await app.anonymous().post("/drafts", {"draft_key": PLACE, "text": "x", "form_token": form_token()})
+        await app.anonymous().post(
+            "/drafts", {"draft_key": PLACE, "text": "x", "form_token": form_token()}
+        )
     ).status == 401
     assert (await alice.get(DAY)).field("write") == ""
 

@@ -8,7 +8,9 @@ from tests.app.conftest import RunningApp, Visitor
 async def offered(visitor: Visitor, typed: str) -> dict[str, str]:
     """The names that are offered and their emoji."""
     text = (await visitor.post("/emoji", {"q": typed}, fragment=True)).text
-    return {name: sign for sign, name in re.findall(r'<option value="([^"]+)">([^<]+)</option>', text)}
+    return {
+        name: sign for sign, name in re.findall(r'<option value="([^"]+)">([^<]+)</option>', text)
+    }
 
 
 async def test_the_shortest_name_that_begins_so_comes_first(app: RunningApp) -> None:
@@ -20,7 +22,9 @@ async def test_the_shortest_name_that_begins_so_comes_first(app: RunningApp) -> 
     assert "red heart" in await offered(alice, "red_h")
     assert await offered(alice, "") == await offered(alice, "nothing like it") == {}
     assert not any(
-        "\U0001f3fb" <= letter <= "\U0001f3ff" for sign in (await offered(alice, "wave")).values() for letter in sign
+        "\U0001f3fb" <= letter <= "\U0001f3ff"
+        for sign in (await offered(alice, "wave")).values()
+        for letter in sign
     )
 
 

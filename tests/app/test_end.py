@@ -20,7 +20,11 @@ def sealed_of(database: Path, user_id: bytes) -> list[bytes]:
             for table in tables
             for row in connection.execute(f"SELECT sealed FROM {table} WHERE user_id=?", (user_id,))
             if row[0]
-        ] + list(connection.execute("SELECT slots, index_key FROM keyrings WHERE user_id=?", (user_id,)).fetchone())
+        ] + list(
+            connection.execute(
+                "SELECT slots, index_key FROM keyrings WHERE user_id=?", (user_id,)
+            ).fetchone()
+        )
 
 
 def left(folder: Path, needles: list[bytes]) -> list[str]:

@@ -44,7 +44,9 @@ async def test_an_edit_is_kept_and_said_to_be_one(app: RunningApp, fragment: boo
     form = await alice.get(f"/e/{entry}/edit", fragment=fragment)
     assert form.field("text") == "First thought."
     assert ("<!doctype" in form.text.lower()) != fragment
-    answer = await alice.post(f"/e/{entry}", {"text": "Second\r\nthought.", "revision": "1"}, fragment=fragment)
+    answer = await alice.post(
+        f"/e/{entry}", {"text": "Second\r\nthought.", "revision": "1"}, fragment=fragment
+    )
     if fragment:
         assert answer.ids == [entry]
     else:
@@ -63,20 +65,29 @@ async def test_an_address_of_an_entry_leads_to_its_place(app: RunningApp) -> Non
 
 
 @pytest.mark.parametrize("fragment", [False, True])
-async def test_a_stale_edit_shows_both_texts_and_can_then_be_kept(app: RunningApp, fragment: bool) -> None:
+async def test_a_stale_edit_shows_both_texts_and_can_then_be_kept(
+    app: RunningApp, fragment: bool
+) -> None:
     alice = await app.visitor()
     entry = await alice.write("As it was.")
     await alice.post(f"/e/{entry}", {"text": "From <the> phone.", "revision": "1"})
-    answer = await alice.post(f"/e/{entry}", {"text": "From the & laptop.", "revision": "1"}, fragment=fragment)
+    answer = await alice.post(
+        f"/e/{entry}", {"text": "From the & laptop.", "revision": "1"}, fragment=fragment
+    )
     assert answer.status == 409
-    assert answer.error_sentence == "This entry was changed elsewhere in the meantime. Both are here; nothing is lost."
+    assert (
+        answer.error_sentence
+        == "This entry was changed elsewhere in the meantime. Both are here; nothing is lost."
+    )
     assert "From <the> phone." in answer.visible_text
     assert "From &lt;the&gt; phone." in answer.text
     assert answer.field("text") == "From the & laptop."
     assert ("<!doctype" in answer.text.lower()) != fragment
     assert await text_of(app, entry) == "From <the> phone."
     assert 'name="revision" value="2"' in answer.text
-    again = await alice.post(f"/e/{entry}", {"text": "From the & laptop.", "revision": "2"}, fragment=fragment)
+    again = await alice.post(
+        f"/e/{entry}", {"text": "From the & laptop.", "revision": "2"}, fragment=fragment
+    )
     assert again.status in (200, 303)
     assert await text_of(app, entry) == "From the & laptop."
 
@@ -98,7 +109,9 @@ async def test_a_refused_edit_is_still_compared_with_what_its_writer_saw(app: Ru
     assert refused.status == 422
     assert refused.error_sentence == "There is nothing to keep yet. Write a line first."
     assert 'name="revision" value="1"' in refused.text
-    assert (await alice.post(f"/e/{entry}", {"text": "From the laptop.", "revision": "1"})).status == 409
+    assert (
+        await alice.post(f"/e/{entry}", {"text": "From the laptop.", "revision": "1"})
+    ).status == 409
 
 
 @pytest.mark.parametrize("given", ["", "x", "-1", "1.0", "²", "9" * 30])
@@ -114,7 +127,9 @@ async def test_an_edit_that_is_too_long_stays_on_screen(start: Start, fragment: 
     app = await start(entries=EntrySettings(max_bytes=1000))
     alice = await app.visitor()
     entry = await alice.write("Short.")
-    answer = await alice.post(f"/e/{entry}", {"text": "x" * 1001, "revision": "1"}, fragment=fragment)
+    answer = await alice.post(
+        f"/e/{entry}", {"text": "x" * 1001, "revision": "1"}, fragment=fragment
+    )
     assert answer.status == 422
     assert answer.field("text") == "x" * 1001
     assert "longer than the 0.001 MB" in answer.error_sentence
@@ -133,7 +148,9 @@ async def test_a_full_disk_keeps_edits_and_answers_on_screen(
         full.setattr(Entries, "add", no_room)
         full.setattr(Entries, "update", no_room)
         full.setattr(Entries, "update_all", no_room)
-        edit = await alice.post(f"/e/{entry}", {"text": "Longer.", "revision": "1"}, fragment=fragment)
+        edit = await alice.post(
+            f"/e/{entry}", {"text": "Longer.", "revision": "1"}, fragment=fragment
+        )
         answer = await alice.post(f"/e/{entry}/answers", {"text": "And so?"}, fragment=fragment)
         deleted = await alice.post(f"/e/{entry}/delete", fragment=fragment)
     assert [edit.status, answer.status, deleted.status] == [507, 507, 507]
@@ -167,23 +184,39 @@ async def test_what_was_deleted_comes_back(app: RunningApp, fragment: bool) -> N
     assert await count_found(alice, "heron") == 1
 
 
-async def test_a_thread_goes_and_comes_back_with_its_entry(start: Start, model: ScriptedModel) -> None:
+async def test_a_thread_goes_and_comes_back_with_its_entry(
+    start: Start, model: ScriptedModel
+) -> None:
     app = await start(llm=settings_for_model(model))
     alice = await app.visitor()
     entry, reply, answer = await thread(app, alice, model)
     assert (await alice.get(DAY)).ids == [entry, reply, answer]
     await alice.post(f"/e/{entry}/delete")
     await alice.write("Something else.")  # the index looks at the store again
-    assert [await count_found(alice, word) for word in ("heron", "kingfisher", "otter")] == [0, 0, 0]
+    assert [await count_found(alice, word) for word in ("heron", "kingfisher", "otter")] == [
+        0,
+        0,
+        0,
+    ]
     again = await app.visitor()
     app.services.search.lock(app.keys().user_id)  # as signing out and in does
-    assert [await count_found(again, word) for word in ("heron", "kingfisher", "otter")] == [0, 0, 0]
+    assert [await count_found(again, word) for word in ("heron", "kingfisher", "otter")] == [
+        0,
+        0,
+        0,
+    ]
     await alice.post(f"/e/{entry}/restore")
     assert (await alice.get(DAY)).ids[:3] == [entry, reply, answer]
-    assert [await count_found(alice, word) for word in ("heron", "kingfisher", "otter")] == [1, 1, 1]
+    assert [await count_found(alice, word) for word in ("heron", "kingfisher", "otter")] == [
+        1,
+        1,
+        1,
+    ]
 
 
-async def test_what_was_deleted_before_stays_so_when_the_thread_comes_back(start: Start, model: ScriptedModel) -> None:
+async def test_what_was_deleted_before_stays_so_when_the_thread_comes_back(
+    start: Start, model: ScriptedModel
+) -> None:
     app = await start(llm=settings_for_model(model))
     alice = await app.visitor()
     entry, reply, answer = await thread(app, alice, model)
@@ -201,14 +234,21 @@ async def test_what_the_model_wrote_is_not_edited(start: Start, model: ScriptedM
     alice = await app.visitor()
     _, reply, _ = await thread(app, alice, model)
     form = await alice.get(f"/e/{reply}/edit")
-    assert (form.status, form.error_sentence) == (404, "What the model wrote stays as it wrote it; delete it instead.")
-    refused = await alice.post(f"/e/{reply}", {"text": "Put into its mouth", "revision": await revision(app, reply)})
+    assert (form.status, form.error_sentence) == (
+        404,
+        "What the model wrote stays as it wrote it; delete it instead.",
+    )
+    refused = await alice.post(
+        f"/e/{reply}", {"text": "Put into its mouth", "revision": await revision(app, reply)}
+    )
     assert refused.status == 422
     assert await text_of(app, reply) == "A word about the kingfisher."
 
 
 @pytest.mark.parametrize("fragment", [False, True])
-async def test_an_answer_stands_under_what_it_answers(start: Start, model: ScriptedModel, fragment: bool) -> None:
+async def test_an_answer_stands_under_what_it_answers(
+    start: Start, model: ScriptedModel, fragment: bool
+) -> None:
     app = await start(llm=settings_for_model(model))
     alice = await app.visitor()
     entry, reply, first = await thread(app, alice, model)
@@ -227,11 +267,15 @@ async def test_an_answer_stands_under_what_it_answers(start: Start, model: Scrip
 
 
 @pytest.mark.parametrize("fragment", [False, True])
-async def test_an_empty_answer_is_refused_with_a_sentence(start: Start, model: ScriptedModel, fragment: bool) -> None:
+async def test_an_empty_answer_is_refused_with_a_sentence(
+    start: Start, model: ScriptedModel, fragment: bool
+) -> None:
     app = await start(llm=settings_for_model(model))
     alice = await app.visitor()
     entry, reply, answer = await thread(app, alice, model)
-    refused = await alice.post(f"/e/{reply}/answers", {"text": "\r\n", "ask": "1"}, fragment=fragment)
+    refused = await alice.post(
+        f"/e/{reply}/answers", {"text": "\r\n", "ask": "1"}, fragment=fragment
+    )
     assert refused.status == 422
     assert refused.error_sentence == "There is nothing to keep yet. Write a line first."
     assert (await alice.get(DAY)).ids == [entry, reply, answer]
@@ -241,7 +285,9 @@ async def test_keep_and_ask_brings_answer_and_reply(start: Start, model: Scripte
     app = await start(llm=settings_for_model(model))
     alice = await app.visitor()
     entry, reply, answer = await thread(app, alice, model)
-    both = await alice.post(f"/e/{reply}/answers", {"text": "A mink, then?", "ask": "1"}, fragment=True)
+    both = await alice.post(
+        f"/e/{reply}/answers", {"text": "A mink, then?", "ask": "1"}, fragment=True
+    )
     assert len(both.ids) == 2
     await alice.get(f"/r/{both.ids[1]}/events")
     assert (await alice.get(DAY)).ids == [entry, reply, answer, *both.ids]
@@ -262,7 +308,9 @@ async def test_an_answer_is_kept_although_there_is_no_model(app: RunningApp) -> 
 async def test_a_very_long_entry_comes_in_parts(app: RunningApp) -> None:
     alice, bob = await app.visitor(), await app.visitor("Bob")
     words = [f"word{number}" for number in range(40_000)]
-    text = "- [ ] a box\n\n" + "".join(f"{word}{chr(10) * 2 if n % 50 == 49 else ' '}" for n, word in enumerate(words))
+    text = "- [ ] a box\n\n" + "".join(
+        f"{word}{chr(10) * 2 if n % 50 == 49 else ' '}" for n, word in enumerate(words)
+    )
     kept = await alice.write(text + " #heron", day="2024-03-12")
     day = await alice.get("/d/2024-03-12")
     path = f"/e/{kept}/parts/2"
@@ -276,7 +324,10 @@ async def test_a_very_long_entry_comes_in_parts(app: RunningApp) -> None:
         found += re.findall(r"word\d+", answer.text)
         assert ("Read on" in answer.visible_text) == (part < 4)
         assert "<html" not in answer.text
-        assert re.findall(r"word\d+", (await alice.get(f"/e/{kept}/parts/{part}")).text)[0] in answer.text
+        assert (
+            re.findall(r"word\d+", (await alice.get(f"/e/{kept}/parts/{part}")).text)[0]
+            in answer.text
+        )
     assert found == words
     assert 'class="tag"' in answer.text
     for wrong in ("0", "1", "5", "x", "-2", "99999999"):

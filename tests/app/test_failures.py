@@ -62,7 +62,12 @@ async def test_a_failing_model_is_a_sentence_and_nothing_else_is_lost(
     way: str, start: Start, model: ScriptedModel
 ) -> None:
     host = {"dns": "http://no-such-host.invalid:1234"}.get(way, model.url)
-    llm = replace(settings_for_model(model), timeout_seconds=1.0, slots=1, upstream=UpstreamSettings(host=host))
+    llm = replace(
+        settings_for_model(model),
+        timeout_seconds=1.0,
+        slots=1,
+        upstream=UpstreamSettings(host=host),
+    )
     app = await start(llm=llm)
     alice = await app.visitor()
     scripted, with_words = WAYS[way]
@@ -90,7 +95,10 @@ async def test_a_failing_model_is_a_sentence_and_nothing_else_is_lost(
     assert bool(stored.text) == with_words
 
     # The slot is free: the next one gets its turn, and an answer where the server is well again.
-    async with asyncio.timeout(SLOT_SECONDS), app.services.replies.queue.slot(app.keys().user_id, lambda _: None):
+    async with (
+        asyncio.timeout(SLOT_SECONDS),
+        app.services.replies.queue.slot(app.keys().user_id, lambda _: None),
+    ):
         pass
     if way not in ("refused", "dns", "tls"):
         model.script(Reply(["All is well."]))

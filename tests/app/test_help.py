@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 
 async def test_an_empty_journal_invites_in_three_sentences(app: RunningApp) -> None:
     alice = await app.visitor()
-    invitation = re.search(r'<p class="invitation">(.*?)</p>', (await alice.get("/d/today")).text, re.DOTALL)
+    invitation = re.search(
+        r'<p class="invitation">(.*?)</p>', (await alice.get("/d/today")).text, re.DOTALL
+    )
     assert invitation is not None
     assert len(re.findall(r"\.(?:\s|$)", invitation[1])) == 3
     await alice.write("A heron.", "2020-01-01")
@@ -30,7 +32,9 @@ async def test_help_shows_keys_and_marks(app: RunningApp) -> None:
     assert (await app.anonymous().get("/help")).location == "/sign-in"
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/nowhere"), ("GET", "/e/00/edit"), ("POST", "/healthz")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/nowhere"), ("GET", "/e/00/edit"), ("POST", "/healthz")]
+)
 async def test_an_error_says_what_to_do(app: RunningApp, method: str, path: str) -> None:
     alice = await app.visitor()
     answer = await (alice.get(path) if method == "GET" else alice.post(path))
@@ -65,7 +69,9 @@ async def test_the_worker_is_told_what_the_shell_is(app: RunningApp) -> None:
 def test_the_system_is_told_the_colour_of_the_paper() -> None:
     """What a browser paints around the page, in the only notation that it takes everywhere."""
     base = (ROOT / "src/llamora/app/templates/layouts/base.html").read_text(encoding="utf-8")
-    told = {name: found for name, found in (("light", "#faf7f2"), ("dark", "#13181d")) if found in base}
+    told = {
+        name: found for name, found in (("light", "#faf7f2"), ("dark", "#13181d")) if found in base
+    }
     assert set(told) == {"light", "dark"}
     for name, colour in told.items():
         channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
@@ -77,4 +83,8 @@ def test_the_system_is_told_the_colour_of_the_paper() -> None:
 def test_our_scripts_ask_for_nothing_by_themselves() -> None:
     static = ROOT / "frontend/static"
     ours = [file for file in static.rglob("*.js") if "vendor" not in file.parts]
-    assert [file.name for file in ours if re.search(r"\bfetch\(|XMLHttpRequest", file.read_text("utf-8"))] == ["sw.js"]
+    assert [
+        file.name
+        for file in ours
+        if re.search(r"\bfetch\(|XMLHttpRequest", file.read_text("utf-8"))
+    ] == ["sw.js"]

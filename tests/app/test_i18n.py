@@ -23,7 +23,8 @@ from tests.app.conftest import RunningApp
 
 TEMPLATES = sorted((Path(i18n.__file__).parent / "templates").rglob("*.html"))
 JINJA = re.compile(
-    r"\{\{.*?\}\}|\{%-? *trans.*?endtrans *-?%\}|\{% block kind %\}.*?\{% endblock %\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL
+    r"\{\{.*?\}\}|\{%-? *trans.*?endtrans *-?%\}|\{% block kind %\}.*?\{% endblock %\}|\{%.*?%\}|\{#.*?#\}",
+    re.DOTALL,
 )
 TAG = re.compile(r"<[^<>]*>")
 SPOKEN = re.compile(r'\s(?:placeholder|aria-label|title|alt|abbr)="([^"]*)"')
@@ -58,11 +59,17 @@ def test_german_is_among_them() -> None:
         ("after %(seconds)s s", "nach %(sekunden)s s", "other blanks: after %(seconds)s s"),
         ("Wait {seconds} seconds.", "Warte.", "other blanks: Wait {seconds} seconds."),
         ("Read <em>this</em>.", "Lies dies.", "other blanks: Read <em>this</em>."),
-        (("one page", "%(num)s pages"), ("%(num)s Seite", "%(nr)s Seiten"), "other blanks: one page"),
+        (
+            ("one page", "%(num)s pages"),
+            ("%(num)s Seite", "%(nr)s Seiten"),
+            "other blanks: one page",
+        ),
         (("one page", "%(num)s pages"), ("eine Seite", ""), "not translated: one page"),
     ],
 )
-def test_a_fault_is_found(message: str | tuple[str, str], translation: str | tuple[str, str], fault: str) -> None:
+def test_a_fault_is_found(
+    message: str | tuple[str, str], translation: str | tuple[str, str], fault: str
+) -> None:
     there = Catalog(locale="de")
     there.add(message, translation)
     assert list(find_faults(there)) == [fault]
@@ -88,7 +95,9 @@ def test_no_template_holds_bare_words(file: Path) -> None:
 
 
 def test_bare_words_are_found() -> None:
-    assert bare_words('<p>{{ _("Kept") }} and more</p><input placeholder="Write"><b>{% if x %}Old{% endif %}</b>') == [
+    assert bare_words(
+        '<p>{{ _("Kept") }} and more</p><input placeholder="Write"><b>{% if x %}Old{% endif %}</b>'
+    ) == [
         "and more",
         "Old",
         "Write",
@@ -166,7 +175,10 @@ async def test_before_sign_in_the_browser_says_which_language(app: RunningApp) -
     page = await app.anonymous(GERMAN).get("/sign-in")
     assert '<html lang="de" dir="ltr"' in page.text
     assert "Willkommen zurück" in page.visible_text
-    assert '<html lang="en" dir="ltr"' in (await app.anonymous({"Accept-Language": "fr"}).get("/sign-in")).text
+    assert (
+        '<html lang="en" dir="ltr"'
+        in (await app.anonymous({"Accept-Language": "fr"}).get("/sign-in")).text
+    )
 
 
 async def test_refusals_speak_the_language_too(app: RunningApp) -> None:
@@ -175,7 +187,10 @@ async def test_refusals_speak_the_language_too(app: RunningApp) -> None:
     assert wrong.error_sentence == "Dieser Name und diese Passphrase gehören nicht zusammen."
     alice = await app.visitor(headers=GERMAN)
     missing = await alice.get("/nowhere")
-    assert (missing.status, missing.error_sentence) == (404, "Unter dieser Adresse gibt es keine Seite.")
+    assert (missing.status, missing.error_sentence) == (
+        404,
+        "Unter dieser Adresse gibt es keine Seite.",
+    )
     empty = await alice.post("/d/2026-11-20/entries", {"text": " "}, fragment=True)
     assert empty.error_sentence == "Es gibt noch nichts zu behalten. Schreib zuerst eine Zeile."
 
@@ -193,12 +208,28 @@ async def test_dates_at_the_ends_of_the_calendar(app: RunningApp) -> None:
         assert i18n.short_day(date(2024, 3, 2)) == "2. März 2024"
         assert i18n.weekday(date.max) == "Freitag"
         assert i18n.number_words(1234.56, 1) == "1.234,6"
-        assert [short for _, short in i18n.weekday_names()] == ["Mo", "Di", "Mi", "Do", "Fr", "Sa", "So"]
+        assert [short for _, short in i18n.weekday_names()] == [
+            "Mo",
+            "Di",
+            "Mi",
+            "Do",
+            "Fr",
+            "Sa",
+            "So",
+        ]
     async with app.app.test_request_context("/"):
         assert i18n.day_words(date(2024, 3, 2)) == "2 March 2024"
         assert i18n.month_words(date(2024, 3, 2)) == "March 2024"
         assert i18n.time_words(datetime(2024, 3, 2, 19, 5, tzinfo=UTC), ZoneInfo("UTC")) == "19:05"
-        assert [short for _, short in i18n.weekday_names()] == ["Mo", "Tu", "We", "Th", "Fr", "Sa", "Su"]
+        assert [short for _, short in i18n.weekday_names()] == [
+            "Mo",
+            "Tu",
+            "We",
+            "Th",
+            "Fr",
+            "Sa",
+            "Su",
+        ]
 
 
 async def test_what_was_left_out_of_a_prompt_is_said_in_the_language(app: RunningApp) -> None:
@@ -212,4 +243,7 @@ async def test_what_was_left_out_of_a_prompt_is_said_in_the_language(app: Runnin
         assert describe_omitted(omitted) == (
             "Left out for lack of room: 1 note of the day, 2 earlier passages and the middle of the entry."
         )
-        assert describe_omitted(Omitted(turns=1)) == "Left out for lack of room: 1 turn of the conversation."
+        assert (
+            describe_omitted(Omitted(turns=1))
+            == "Left out for lack of room: 1 turn of the conversation."
+        )

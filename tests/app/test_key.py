@@ -95,12 +95,16 @@ async def test_another_worker_takes_the_new_key_up(start: Start, tmp_path: Path)
     app = await start()
     alice = await signed_in(app)
     await alice.write("the heron again")
-    second = create_app(settings_in(tmp_path / "data"), dev=True, shared=SharedState(app.services.boot_secret))
+    second = create_app(
+        settings_in(tmp_path / "data"), dev=True, shared=SharedState(app.services.boot_secret)
+    )
     async with second.test_app():
         there = RunningApp(second, app.test_app, app.accounts).anonymous()
         there.set_cookie("llamora", alice.cookie("llamora"))
         there.set_cookie("llamora_csrf", alice.cookie("llamora_csrf"))
-        assert "the heron again" in (await there.get("/d/2026-11-20")).visible_text  # its keyring is open
+        assert (
+            "the heron again" in (await there.get("/d/2026-11-20")).visible_text
+        )  # its keyring is open
         await alice.post("/you/key", {"passphrase": PASSPHRASE})
         await changed(app)
         (keys,) = second.extensions[EXTENSION].accounts.open_keyrings()
@@ -116,7 +120,9 @@ async def test_another_worker_takes_the_new_key_up(start: Start, tmp_path: Path)
         assert "from the other worker" in (await alice.get("/d/2026-11-20")).visible_text
 
 
-async def test_a_change_goes_on_after_the_next_sign_in(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_change_goes_on_after_the_next_sign_in(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = await start()
     alice = await signed_in(app)
     await alice.write("the heron again")

@@ -11,7 +11,9 @@ from markupsafe import Markup
 from llamora.app import markdown
 from llamora.app.markdown import render, render_reply, split_into_parts
 
-TAGS = set("p br hr h2 h3 h4 h5 h6 blockquote ul ol li pre code em strong s a input table thead tbody tr th td".split())
+TAGS = set(
+    "p br hr h2 h3 h4 h5 h6 blockquote ul ol li pre code em strong s a input table thead tbody tr th td".split()
+)
 ATTRIBUTES = {
     "a": {"href", "target", "rel"},
     "ul": {"dir"},
@@ -79,7 +81,9 @@ def test_tables_keep_their_alignment_without_inline_style() -> None:
 def test_task_lists_are_boxes_that_say_what_they_are() -> None:
     boxes = [a for tag, a in Seen(render("- [x] wood\n- [ ] roof")).elements if tag == "input"]
     assert ["checked" in box for box in boxes] == [True, False]
-    assert all(box["type"] == "checkbox" and "disabled" in box and box["aria-label"] for box in boxes)
+    assert all(
+        box["type"] == "checkbox" and "disabled" in box and box["aria-label"] for box in boxes
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,7 +177,9 @@ def test_whatever_is_typed_is_harmless(text: str) -> None:
 
 @given(st.lists(st.sampled_from("heron river Nora morning".split()), min_size=1, max_size=20))
 def test_words_are_not_lost(words: list[str]) -> None:
-    text = "\n".join(f"> > - {word}" if index % 3 else f"# {word}\n" for index, word in enumerate(words))
+    text = "\n".join(
+        f"> > - {word}" if index % 3 else f"# {word}\n" for index, word in enumerate(words)
+    )
     assert Seen(render(text)).words.split() == words
 
 
@@ -191,12 +197,16 @@ def test_a_text_of_brackets_is_shown_as_it_is_written() -> None:
     assert render("[" * 6000 + "<b>\nend") == Markup("<p>" + "[" * 6000 + "&lt;b&gt;<br>\nend</p>")
 
 
-@pytest.mark.parametrize("said", ["a &#xe000;9&#xe001; b", f"a &#xe000;{'1' * 5000}&#xe001; b", f"[{'1' * 5000}]"])
+@pytest.mark.parametrize(
+    "said", ["a &#xe000;9&#xe001; b", f"a &#xe000;{'1' * 5000}&#xe001; b", f"[{'1' * 5000}]"]
+)
 def test_a_reply_with_our_own_marks_written_as_entities_is_a_page_all_the_same(said: str) -> None:
     assert "href" not in render_reply(said, {1: "/d/2026-01-01"})
 
 
-@pytest.mark.parametrize("marks", ["- " * 25, "> " * 60, ">" * 60, "1. " * 30, "> - " * 15, " " * 60 + "- "])
+@pytest.mark.parametrize(
+    "marks", ["- " * 25, "> " * 60, ">" * 60, "1. " * 30, "> - " * 15, " " * 60 + "- "]
+)
 def test_what_is_nested_too_deep_is_shown_as_it_is_written(marks: str) -> None:
     """The parser leaves out what is below the depth it goes to."""
     html = render(f"before\n\n{marks}heron\n\nAFTER")
@@ -207,7 +217,12 @@ def test_what_is_nested_too_deep_is_shown_as_it_is_written(marks: str) -> None:
 # -- very long texts ---------------------------------------------------------------------------------
 
 
-@given(st.lists(st.sampled_from(["word", "\n\n", "\n", " ", "- item", "```py\n", "~~~~\n", "```\n"]), max_size=60))
+@given(
+    st.lists(
+        st.sampled_from(["word", "\n\n", "\n", " ", "- item", "```py\n", "~~~~\n", "```\n"]),
+        max_size=60,
+    )
+)
 def test_parts_lose_nothing(pieces: list[str]) -> None:
     text = "".join(pieces)
     with pytest.MonkeyPatch.context() as patched:
@@ -219,10 +234,15 @@ def test_parts_lose_nothing(pieces: list[str]) -> None:
     assert parts == [text] or len(text) > 50
 
 
-def test_code_that_is_cut_stays_code_and_a_paragraph_is_cut_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_that_is_cut_stays_code_and_a_paragraph_is_cut_at_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(markdown, "PART_CHARACTERS", 60)
     lines = "\n".join(f"line {number}" for number in range(20))
-    shown = [render(part) for part in split_into_parts(f"Before.\n\n```py\n{lines}\n```\n\nAfter it **all**.")]
+    shown = [
+        render(part)
+        for part in split_into_parts(f"Before.\n\n```py\n{lines}\n```\n\nAfter it **all**.")
+    ]
     assert len(shown) > 2
     assert [html.count("<pre>") for html in shown] == [1] * len(shown)
     assert "After it <strong>all</strong>." in shown[-1]

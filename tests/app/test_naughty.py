@@ -16,7 +16,9 @@ GOOD = "eleven grey geese over the causeway"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("naughty"), cache, env={"LLAMORA_LLM__ENABLED": "false"}).start()
+    made = Server(
+        tmp_path_factory.mktemp("naughty"), cache, env={"LLAMORA_LLM__ENABLED": "false"}
+    ).start()
     yield made
     made.stop()
 
@@ -42,16 +44,22 @@ def test_as_entry(writer: HttpUser, strings: list[str]) -> None:
         entry = re.search(r'id="e-([0-9a-f]{32})"', answer.text)
         assert entry is not None
         form = writer.get(f"/e/{entry[1]}/edit").text
-        field = re.search(rf'<textarea id="edit-{entry[1]}"[^>]*>\n(.*?)</textarea>', form, re.DOTALL)
+        field = re.search(
+            rf'<textarea id="edit-{entry[1]}"[^>]*>\n(.*?)</textarea>', form, re.DOTALL
+        )
         assert field is not None
         kept = html.unescape(field[1])
-        assert kept == text.replace("\r\n", "\n").replace("\r", "\n").strip("\n").rstrip(), repr(text)
+        assert kept == text.replace("\r\n", "\n").replace("\r", "\n").strip("\n").rstrip(), repr(
+            text
+        )
 
 
 def test_as_query(writer: HttpUser, strings: list[str]) -> None:
     for text in strings:
         answer = writer.http.post(
-            "/search", data={"csrf": writer.http.cookies["llamora_csrf"], "q": text}, follow_redirects=True
+            "/search",
+            data={"csrf": writer.http.cookies["llamora_csrf"], "q": text},
+            follow_redirects=True,
         )
         assert answer.status_code < 500, text
         assert "something went wrong" not in answer.text.lower()
@@ -59,7 +67,9 @@ def test_as_query(writer: HttpUser, strings: list[str]) -> None:
 
 def test_as_day(writer: HttpUser, strings: list[str]) -> None:
     for text in strings:
-        path = writer.http.build_request("GET", "/d/x").url.copy_with(raw_path=b"/d/" + _quoted(text))
+        path = writer.http.build_request("GET", "/d/x").url.copy_with(
+            raw_path=b"/d/" + _quoted(text)
+        )
         answer = writer.http.get(path)
         assert answer.status_code in (200, 404, 308), text
 
@@ -73,7 +83,9 @@ def test_as_name(server: Server, strings: list[str]) -> None:
         assert answer.status_code == 422, text
         assert "<script>alert" not in answer.text
     for text in strings[::12]:  # each costs a KDF
-        answer = HttpUser(server.url).post("/register", {"name": text, "passphrase": GOOD, "zone": "UTC"})
+        answer = HttpUser(server.url).post(
+            "/register", {"name": text, "passphrase": GOOD, "zone": "UTC"}
+        )
         assert answer.status_code in (200, 422), text
         if answer.status_code == 200:
             again = HttpUser(server.url, text, GOOD)
@@ -84,4 +96,6 @@ def test_as_name(server: Server, strings: list[str]) -> None:
 
 
 def _quoted(text: str) -> bytes:
-    return "".join(f"%{byte:02X}" for byte in text.encode("utf-8", "surrogatepass")).encode() or b"%20"
+    return (
+        "".join(f"%{byte:02X}" for byte in text.encode("utf-8", "surrogatepass")).encode() or b"%20"
+    )

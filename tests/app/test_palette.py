@@ -9,7 +9,9 @@ from llamora.app import pages
 from llamora.app.routes.palette import match_score
 from tests.app.conftest import RunningApp, Visitor
 
-WAY = re.compile(r'<a role="option" id="palette-item-\d+"[^>]*?(?: href="([^"]*)")?(?: data-press="([^"]*)")?>([^<]*)')
+WAY = re.compile(
+    r'<a role="option" id="palette-item-\d+"[^>]*?(?: href="([^"]*)")?(?: data-press="([^"]*)")?>([^<]*)'
+)
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +72,9 @@ async def test_pages_and_settings_by_a_part_of_their_names(app: RunningApp) -> N
         ("shortcut", "set-letters"),
     ],
 )
-async def test_each_setting_by_what_one_may_call_it(app: RunningApp, words: str, place: str) -> None:
+async def test_each_setting_by_what_one_may_call_it(
+    app: RunningApp, words: str, place: str
+) -> None:
     """Also where the page speaks another language."""
     alice = await app.visitor()
     assert (await ways(alice, words))[0][1] == f"/you#{place}"
@@ -80,7 +84,9 @@ async def test_each_setting_by_what_one_may_call_it(app: RunningApp, words: str,
     assert (await ways(alice, words))[0][1] == f"/you#{place}"
 
 
-async def test_what_only_has_the_letters_is_left_out_where_something_is_called_so(app: RunningApp) -> None:
+async def test_what_only_has_the_letters_is_left_out_where_something_is_called_so(
+    app: RunningApp,
+) -> None:
     alice = await app.visitor()
     assert await ways(alice, "theme") == [("Colours", "/you#set-theme")]
     locks = await ways(alice, "lock")
@@ -122,7 +128,9 @@ async def test_each_setting_in_german(app: RunningApp, words: str, place: str) -
         ("last friday", ("Freitag, 13. November 2026", "/d/2026-11-13")),
     ],
 )
-async def test_german_dates_where_the_page_is_german(app: RunningApp, words: str, way: tuple[str, str]) -> None:
+async def test_german_dates_where_the_page_is_german(
+    app: RunningApp, words: str, way: tuple[str, str]
+) -> None:
     alice = await app.visitor()
     await alice.post("/you/settings", {"language": "de"})
     assert (await ways(alice, words))[0] == way
@@ -144,7 +152,10 @@ async def test_traces_by_name(app: RunningApp) -> None:
 async def test_anything_else_is_a_search(app: RunningApp) -> None:
     alice = await app.visitor()
     answer = await alice.post("/palette", {"q": 'the <b>"heron"'}, fragment=True)
-    assert '<button role="option" id="palette-item-search" name="q" value="the &lt;b&gt;&#34;heron&#34;"' in answer.text
+    assert (
+        '<button role="option" id="palette-item-search" name="q" value="the &lt;b&gt;&#34;heron&#34;"'
+        in answer.text
+    )
     assert "Search for “the &lt;b&gt;&#34;heron&#34;”" in answer.text
     assert "Search for" not in (await alice.post("/palette", {"q": " "}, fragment=True)).text
     assert (await app.anonymous().post("/palette", {"q": "x"}, fragment=True)).status == 401

@@ -16,7 +16,9 @@ def look(answer: PageResponse) -> dict[str, str]:
 
 
 def chosen(answer: PageResponse, name: str) -> str:
-    found = re.search(rf'<input type="radio" name="{name}" value="([^"]*)"[^>]* checked', answer.text)
+    found = re.search(
+        rf'<input type="radio" name="{name}" value="([^"]*)"[^>]* checked', answer.text
+    )
     assert found is not None, name
     return found[1]
 
@@ -50,7 +52,9 @@ async def test_settings_begin_as_most_people_want_them(app: RunningApp) -> None:
         ("letters", "off"),
     ],
 )
-async def test_a_setting_is_kept_for_every_device_of_its_writer_alone(app: RunningApp, name: str, value: str) -> None:
+async def test_a_setting_is_kept_for_every_device_of_its_writer_alone(
+    app: RunningApp, name: str, value: str
+) -> None:
     laptop, phone, bob = await app.visitor(), await app.visitor(), await app.visitor("Bob")
     answer = await laptop.post("/you/settings", {"section": "page", name: value})
     assert (answer.status, answer.location) == (303, "/you?done=page#h-page")
@@ -67,7 +71,9 @@ async def test_without_a_script_the_form_says_that_it_is_kept(app: RunningApp) -
         '<p class="saved-note" id="saved-writing" role="status">Kept.</p>'
         in (await alice.get("/you?done=writing")).text
     )
-    assert (await alice.post("/you/settings", {"letters": "on"}, fragment=True)).text == "<span>Kept.</span>"
+    assert (
+        await alice.post("/you/settings", {"letters": "on"}, fragment=True)
+    ).text == "<span>Kept.</span>"
 
 
 async def test_a_page_wears_the_theme_and_the_size(app: RunningApp) -> None:
@@ -89,24 +95,46 @@ async def test_a_whole_form_changes_only_what_was_changed_in_it(app: RunningApp)
     before = {"was-theme": "system", "was-text_size": "100"}
     await laptop.post("/you/settings", {"theme": "dark", "text_size": "100", **before})
     await phone.post("/you/settings", {"theme": "system", "text_size": "115", **before})
-    assert look(await laptop.get("/you")) == {"theme": "dark", "size": "115", "enter": "line", "letters": "on"}
+    assert look(await laptop.get("/you")) == {
+        "theme": "dark",
+        "size": "115",
+        "enter": "line",
+        "letters": "on",
+    }
 
 
 async def test_settings_changed_at_the_same_time_are_all_kept(app: RunningApp) -> None:
     alice = [await app.visitor() for _ in range(4)]
     wanted = [("theme", "light"), ("text_size", "88"), ("enter", "keep"), ("letters", "off")]
     answers = await asyncio.gather(
-        *(one.post("/you/settings", {n: v}, fragment=True) for one, (n, v) in zip(alice, wanted, strict=True))
+        *(
+            one.post("/you/settings", {n: v}, fragment=True)
+            for one, (n, v) in zip(alice, wanted, strict=True)
+        )
     )
     assert [answer.status for answer in answers] == [200] * 4
-    assert look(await alice[0].get("/you")) == {"theme": "light", "size": "88", "enter": "keep", "letters": "off"}
+    assert look(await alice[0].get("/you")) == {
+        "theme": "light",
+        "size": "88",
+        "enter": "keep",
+        "letters": "off",
+    }
 
 
 @pytest.mark.parametrize(
     "form",
-    [{"theme": "neon"}, {"text_size": "1000"}, {"hours": ""}, {"language": "tlh"}, {"week_start": "1"}, {"zone": "x"}],
+    [
+        {"theme": "neon"},
+        {"text_size": "1000"},
+        {"hours": ""},
+        {"language": "tlh"},
+        {"week_start": "1"},
+        {"zone": "x"},
+    ],
 )
-async def test_what_is_no_choice_is_refused_with_a_sentence(app: RunningApp, form: dict[str, str]) -> None:
+async def test_what_is_no_choice_is_refused_with_a_sentence(
+    app: RunningApp, form: dict[str, str]
+) -> None:
     alice = await app.visitor()
     answer = await alice.post("/you/settings", form)
     assert answer.status == 422
@@ -120,7 +148,9 @@ async def test_the_language_turns_every_page(app: RunningApp) -> None:
     answer = await alice.post("/you/settings", {"language": "de"}, fragment=True)
     assert answer.headers["HX-Redirect"] == "/you?done=language"
     assert '<html lang="de"' in (await alice.get("/search")).text
-    assert (await alice.get("/nowhere")).error_sentence == "Unter dieser Adresse gibt es keine Seite."
+    assert (
+        await alice.get("/nowhere")
+    ).error_sentence == "Unter dieser Adresse gibt es keine Seite."
 
 
 async def test_the_clock_shows_twelve_hours(app: RunningApp) -> None:
@@ -143,7 +173,10 @@ async def test_weeks_begin_on_the_chosen_day(app: RunningApp) -> None:
         page = (await alice.get("/calendar/2026-11")).text
         days = re.findall(r'<th scope="col" abbr="(\w+)"', page)
         assert (len(set(days)), days[0]) == (7, first)
-        rows = [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)]
+        rows = [
+            re.findall(r"<td>(.*?)</td>", row, re.DOTALL)
+            for row in re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)
+        ]
         column = next(row for row in rows if any("/d/2026-11-20" in cell for cell in row))
         at = next(index for index, cell in enumerate(column) if "/d/2026-11-20" in cell)
         assert days[at] == "Friday"
@@ -158,7 +191,9 @@ async def test_the_zone_is_shown_and_set(app: RunningApp) -> None:
     assert '<option value="Europe/Berlin" selected>' in (await bob.get("/you")).text
 
 
-@pytest.mark.parametrize("zone", ["", "Europe/Atlantis", "../../etc/passwd", "europe/berlin ", "\x00"])
+@pytest.mark.parametrize(
+    "zone", ["", "Europe/Atlantis", "../../etc/passwd", "europe/berlin ", "\x00"]
+)
 async def test_a_zone_that_is_none_is_refused(app: RunningApp, zone: str) -> None:
     alice = await app.visitor()
     answer = await alice.post("/you/settings", {"section": "zone", "zone": zone})
@@ -177,7 +212,9 @@ async def test_another_zone_leaves_what_was_written_where_it_stands(app: Running
 
 
 def test_a_record_of_settings_is_read_as_it_was_written() -> None:
-    there = Profile(zone="Asia/Tokyo", revision=3, theme="dark", text_size=115, letter_keys=False, language="de")
+    there = Profile(
+        zone="Asia/Tokyo", revision=3, theme="dark", text_size=115, letter_keys=False, language="de"
+    )
     assert parse_profile(serialize_profile(there), 3) == there
     assert parse_profile(b"", 7) == Profile(revision=7, damaged=True)
 

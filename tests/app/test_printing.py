@@ -33,7 +33,10 @@ async def test_it_begins_with_the_month(app: RunningApp) -> None:
     [
         ("from=2024-03-02&to=", "Choose the first day and the last."),
         ("from=2024-13-02&to=2024-12-01", "Choose the first day and the last."),
-        ("from=2024-03-02&to=2024-03-01", "The last day comes before the first. Change one of them."),
+        (
+            "from=2024-03-02&to=2024-03-01",
+            "The last day comes before the first. Change one of them.",
+        ),
         ("from=2023-03-02&to=2024-03-02", "That is more than a year. Print it year by year."),
         ("from=0001-01-01&to=9999-12-31", "That is more than a year. Print it year by year."),
     ],
@@ -46,6 +49,9 @@ async def test_days_that_cannot_be_shown(app: RunningApp, query: str, sentence: 
 async def test_days_without_a_word(app: RunningApp) -> None:
     alice = await app.visitor()
     assert (
-        "Nothing was written on these days." in (await alice.get("/print?from=9999-12-30&to=9999-12-31")).visible_text
+        "Nothing was written on these days."
+        in (await alice.get("/print?from=9999-12-30&to=9999-12-31")).visible_text
     )
-    assert (await app.anonymous().get("/print?from=2024-03-02&to=2024-03-03")).location == "/sign-in"
+    assert (
+        await app.anonymous().get("/print?from=2024-03-02&to=2024-03-03")
+    ).location == "/sign-in"

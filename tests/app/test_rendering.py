@@ -25,7 +25,9 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
-async def test_a_text_is_rendered_once_until_it_changes(app: RunningApp, rendered: list[str]) -> None:
+async def test_a_text_is_rendered_once_until_it_changes(
+    app: RunningApp, rendered: list[str]
+) -> None:
     alice = await app.visitor()
     entry = await alice.write("*First* words.", "2026-11-20")
     await alice.write("Others.", "2026-11-20")
@@ -49,17 +51,22 @@ async def test_nothing_rendered_outlives_a_lock(app: RunningApp, rendered: list[
     assert rendered == ["Words."]
 
 
-async def test_one_user_never_gets_what_was_rendered_for_another(app: RunningApp, rendered: list[str]) -> None:
+async def test_one_user_never_gets_what_was_rendered_for_another(
+    app: RunningApp, rendered: list[str]
+) -> None:
     alice, bob = await app.visitor(), await app.visitor("Bob")
     for visitor in (alice, bob):
         await visitor.write("The same #words.", "2026-11-20")
     paths = [
-        set(part for part in (await v.get(DAY)).text.split('"') if part.startswith("/traces/")) for v in (alice, bob)
+        {part for part in (await v.get(DAY)).text.split('"') if part.startswith("/traces/")}
+        for v in (alice, bob)
     ]
     assert not (paths[0] - {"/traces"}) & (paths[1] - {"/traces"})
 
 
-async def test_the_excerpt_of_a_deleted_entry_is_not_taken_for_the_entry(app: RunningApp, rendered: list[str]) -> None:
+async def test_the_excerpt_of_a_deleted_entry_is_not_taken_for_the_entry(
+    app: RunningApp, rendered: list[str]
+) -> None:
     alice = await app.visitor()
     entry = await alice.write("word " * 500 + "end", "2026-11-20")
     await alice.post(f"/e/{entry}/delete", {"revision": "1"})

@@ -50,7 +50,9 @@ def events(stream: PageResponse) -> list[tuple[str, str]]:
     return found
 
 
-async def test_a_reply_begins_empty_and_is_followed_to_its_end(app: RunningApp, model: ScriptedModel) -> None:
+async def test_a_reply_begins_empty_and_is_followed_to_its_end(
+    app: RunningApp, model: ScriptedModel
+) -> None:
     shown = asyncio.Event()
     model.script(Reply(["A **quiet** ", "day."], gates={0: shown}))
     alice = await app.visitor()
@@ -142,9 +144,17 @@ async def test_events_hold_all_that_came_so_that_nothing_is_lost_or_repeated(
     assert len(model.chat_requests) == 1
 
 
-async def test_words_of_the_model_are_markdown_and_nothing_else(app: RunningApp, model: ScriptedModel) -> None:
+async def test_words_of_the_model_are_markdown_and_nothing_else(
+    app: RunningApp, model: ScriptedModel
+) -> None:
     model.script(
-        Reply(["<script>alert(`heron`)</script>", '<hx-partial hx-get="/sign-out">', "\n\ndata: x\n\nevent: done"])
+        Reply(
+            [
+                "<script>alert(`heron`)</script>",
+                '<hx-partial hx-get="/sign-out">',
+                "\n\ndata: x\n\nevent: done",
+            ]
+        )
     )
     alice = await app.visitor()
     _, reply = await asked(alice)
@@ -181,7 +191,9 @@ async def test_an_entry_has_one_reply_at_a_time(app: RunningApp, model: Scripted
     model.script(Reply(["Once."], gates={1: end}))
     alice = await app.visitor()
     entry, reply = await asked(alice)
-    answers = await asyncio.gather(*(alice.post(f"/e/{entry}/replies", fragment=True) for _ in range(3)))
+    answers = await asyncio.gather(
+        *(alice.post(f"/e/{entry}/replies", fragment=True) for _ in range(3))
+    )
     assert [answer.ids for answer in answers] == [[reply]] * 3
     end.set()
     await alice.get(f"/r/{reply}/events")
@@ -205,7 +217,9 @@ async def test_deleting_it_while_it_streams_stops_it(app: RunningApp, model: Scr
     assert "Half a" in page.text
 
 
-async def test_signing_out_ends_what_other_tabs_are_told(app: RunningApp, model: ScriptedModel) -> None:
+async def test_signing_out_ends_what_other_tabs_are_told(
+    app: RunningApp, model: ScriptedModel
+) -> None:
     middle = asyncio.Event()
     model.script(Reply(["Before. ", "After."], gates={1: middle}))
     alice = await app.visitor()
@@ -258,7 +272,9 @@ async def test_without_a_model_who_asks_is_shown_what_is_near_and_no_word_is_mad
     alice = await app.visitor()
     await alice.write("The gate by the river squeaks in the wind.", "2026-03-14")
     entry = await alice.write("What was it about the gate by the river?")
-    assert f'formaction="/e/{entry}/replies"' in (await alice.get(DAY)).text  # the key r presses it, too
+    assert (
+        f'formaction="/e/{entry}/replies"' in (await alice.get(DAY)).text
+    )  # the key r presses it, too
     await app.services.search.wait_until_idle(app.keys().user_id)
     answer = await alice.post(f"/e/{entry}/replies", fragment=fragment)
     assert answer.status == 200
@@ -290,7 +306,8 @@ async def test_without_a_model_every_other_question_is_a_sentence(start: Start) 
 
 
 @pytest.mark.skipif(
-    bool(EmbeddedServer.unavailable_reason()), reason=EmbeddedServer.unavailable_reason() or "available"
+    bool(EmbeddedServer.unavailable_reason()),
+    reason=EmbeddedServer.unavailable_reason() or "available",
 )
 async def test_the_packaged_model_answers_who_chose_it(start: Start) -> None:
     app = await start(llm=LlmSettings(max_reply_tokens=16))
@@ -308,12 +325,22 @@ async def test_the_packaged_model_answers_who_chose_it(start: Start) -> None:
     assert "Keep and ask" in (await alice.get(f"/r/{reply}/events")).text
 
 
-async def test_a_reply_left_by_a_crash_is_shown_as_cut_short(app: RunningApp, model: ScriptedModel) -> None:
+async def test_a_reply_left_by_a_crash_is_shown_as_cut_short(
+    app: RunningApp, model: ScriptedModel
+) -> None:
     alice = await app.visitor()
     entry = await alice.write("What now?")
     root = await app.services.journal.get(app.keys(), bytes.fromhex(entry))
     left = Entry(
-        b"r" * 16, root.day, "reply", "Half a sen", root.at, "UTC", parent_id=root.id, state="streaming", boot="gone"
+        b"r" * 16,
+        root.day,
+        "reply",
+        "Half a sen",
+        root.at,
+        "UTC",
+        parent_id=root.id,
+        state="streaming",
+        boot="gone",
     )
     await app.services.db.entries.add(app.keys(), left)
     page = await alice.get(DAY)
@@ -330,7 +357,9 @@ async def test_a_restart_in_the_middle_keeps_what_came(start: Start, model: Scri
     await until_shown(alice, "Half a sentence")
     begun, follow = asyncio.Event(), first.services.replies.follow
 
-    async def followed(keys: Keyring, reply_id: bytes) -> AsyncGenerator[tuple[Entry, Notice | None]]:
+    async def followed(
+        keys: Keyring, reply_id: bytes
+    ) -> AsyncGenerator[tuple[Entry, Notice | None]]:
         async for state in follow(keys, reply_id):
             yield state
             begun.set()
@@ -346,7 +375,9 @@ async def test_a_restart_in_the_middle_keeps_what_came(start: Start, model: Scri
     assert "Cut short when the server stopped." in page.visible_text
 
 
-async def test_a_reply_that_waited_its_turn_leaves_no_index_open(start: Start, model: ScriptedModel) -> None:
+async def test_a_reply_that_waited_its_turn_leaves_no_index_open(
+    start: Start, model: ScriptedModel
+) -> None:
     app = await start(llm=replace(settings_for_model(model), slots=1))
     held = asyncio.Event()
     model.script(Reply(["One ", "two."], gates={1: held}))
@@ -369,7 +400,9 @@ async def test_a_reply_that_waited_its_turn_leaves_no_index_open(start: Start, m
     assert len(app.services.search.unlocked_user_ids()) == 1
 
 
-async def test_replies_that_are_turned_off_are_nowhere(app: RunningApp, model: ScriptedModel) -> None:
+async def test_replies_that_are_turned_off_are_nowhere(
+    app: RunningApp, model: ScriptedModel
+) -> None:
     model.default_reply = Reply(["The zebra was a quiet one."])
     alice = await app.visitor()
     entry, reply = await asked(alice)
@@ -386,7 +419,9 @@ async def test_replies_that_are_turned_off_are_nowhere(app: RunningApp, model: S
     assert (await alice.get(f"/r/{reply}/events")).status == 404
 
 
-async def test_a_reply_is_asked_for_to_ones_own_words_and_its_address_is_its_own(app: RunningApp) -> None:
+async def test_a_reply_is_asked_for_to_ones_own_words_and_its_address_is_its_own(
+    app: RunningApp,
+) -> None:
     alice = await app.visitor()
     entry, reply = await asked(alice)
     await until_shown(alice, "quiet day")
@@ -412,10 +447,16 @@ async def test_a_reply_that_a_filter_ended_says_so(app: RunningApp, model: Scrip
     alice = await app.visitor()
     reply = await alice.ask_for_reply(await alice.write("What now?"))
     stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
-    assert (stored.text, stored.state, bool(stored.note)) == ("The first half of it and", "stopped", True)
+    assert (stored.text, stored.state, bool(stored.note)) == (
+        "The first half of it and",
+        "stopped",
+        True,
+    )
 
 
-async def test_a_writer_without_replies_comes_upon_no_word_of_them(app: RunningApp, model: ScriptedModel) -> None:
+async def test_a_writer_without_replies_comes_upon_no_word_of_them(
+    app: RunningApp, model: ScriptedModel
+) -> None:
     """Every page that can be reached by its links and by searching; `/you` alone has the way back."""
     model.default_reply = Reply(["The zebra was a quiet one."])
     alice = await app.visitor()
@@ -426,7 +467,10 @@ async def test_a_writer_without_replies_comes_upon_no_word_of_them(app: RunningA
     await alice.post(f"/e/{gone}/delete")
     await alice.post("/you/replies", {"replies": "off"})
     mention = re.compile(r"\b(?:repl(?:y|ies)|models?|zebra|scripted)\b", re.IGNORECASE)
-    seen, ahead = set[str](), ["/d/today", DAY, f"/e/{answered}/edit", f"/e/{entry}/versions", f"/e/{gone}/erase"]
+    seen, ahead = (
+        set[str](),
+        ["/d/today", DAY, f"/e/{answered}/edit", f"/e/{entry}/versions", f"/e/{gone}/erase"],
+    )
     while ahead:
         path = ahead.pop().partition("#")[0]
         if path in seen:
@@ -436,10 +480,13 @@ async def test_a_writer_without_replies_comes_upon_no_word_of_them(app: RunningA
         if not shown.headers["Content-Type"].startswith("text/html"):
             continue
         # On /you they can be turned on again: that one section says what they are.
-        text = re.sub(r'<section aria-labelledby="h-model">.*?</section>', "", shown.text, flags=re.DOTALL)
+        text = re.sub(
+            r'<section aria-labelledby="h-model">.*?</section>', "", shown.text, flags=re.DOTALL
+        )
         text = re.sub(r"<(?:script|link|meta)[^>]*>", "", text)
         words = html.unescape(
-            re.sub(r"<[^>]+>", " ", text) + " ".join(re.findall(r'(?:aria-label|title|placeholder)="([^"]*)', text))
+            re.sub(r"<[^>]+>", " ", text)
+            + " ".join(re.findall(r'(?:aria-label|title|placeholder)="([^"]*)', text))
         )
         assert not mention.search(words), (path, mention.findall(words))
         links = [html.unescape(link) for link in re.findall(r'href="(/[^"]*)"', text)]
@@ -461,7 +508,10 @@ async def test_more_entries_than_one_reply_answers_are_not_cut_in_silence(
 ) -> None:
     alice = await app.visitor()
     entry = await alice.write("What now?")
-    for count, said in ((201, "at most 200 entries"), (400, "more fields than any page here sends")):
+    for count, said in (
+        (201, "at most 200 entries"),
+        (400, "more fields than any page here sends"),
+    ):
         body = "&".join([f"csrf={alice.cookie('llamora_csrf')}", *([f"entry={entry}"] * count)])
         headers = {"Content-Type": "application/x-www-form-urlencoded", "HX-Request": "true"}
         response = await alice.client.post(f"{DAY}/replies", data=body, headers=headers)

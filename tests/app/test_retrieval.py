@@ -34,7 +34,9 @@ Ask = Callable[..., Awaitable[tuple[str, PageResponse]]]
 async def ask(app: RunningApp, alice: Visitor, model: ScriptedModel) -> Ask:
     """Asks for a reply in these words to a new entry, waits for its end, and loads the page."""
 
-    async def asked(says: str, text: str = QUESTION, day: str = "2026-11-20") -> tuple[str, PageResponse]:
+    async def asked(
+        says: str, text: str = QUESTION, day: str = "2026-11-20"
+    ) -> tuple[str, PageResponse]:
         model.script(Reply([says]))
         entry = await alice.write(text, day)
         await app.services.search.wait_until_idle(app.keys().user_id)
@@ -49,13 +51,20 @@ def sent(model: ScriptedModel, number: int = -1) -> str:
 
 def previewed(page: PageResponse) -> list[str]:
     """The messages on a page that shows what would be sent, without how the model may answer."""
-    return [html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", page.text, re.DOTALL)][:-1]
+    return [
+        html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", page.text, re.DOTALL)
+    ][:-1]
 
 
-async def test_a_citation_leads_to_the_entry_and_stands_in_the_margin(alice: Visitor, ask: Ask) -> None:
+async def test_a_citation_leads_to_the_entry_and_stands_in_the_margin(
+    alice: Visitor, ask: Ask
+) -> None:
     march = await alice.write(MARCH, "2026-03-14")
     _, page = await ask("You called it “The only quarter of an hour that was mine”.[1]")
-    assert f'<sup class="cite"><a href="/d/2026-03-14#e-{march}" aria-label="passage 1">1</a></sup>' in page.text
+    assert (
+        f'<sup class="cite"><a href="/d/2026-03-14#e-{march}" aria-label="passage 1">1</a></sup>'
+        in page.text
+    )
     assert '“<mark class="verified">The only quarter of an hour that was mine</mark>”' in page.text
     margin = re.search(r'<aside class="sources".*?</aside>', page.text, re.DOTALL)
     assert margin is not None
@@ -63,7 +72,9 @@ async def test_a_citation_leads_to_the_entry_and_stands_in_the_margin(alice: Vis
     assert "Fog, no one about." in margin[0]
 
 
-async def test_what_is_not_the_writers_is_kept_as_it_is_and_marked(app: RunningApp, alice: Visitor, ask: Ask) -> None:
+async def test_what_is_not_the_writers_is_kept_as_it_is_and_marked(
+    app: RunningApp, alice: Visitor, ask: Ask
+) -> None:
     await alice.write(MARCH, "2026-03-14")
     says = "You wrote “the only hour that was ever mine” [1], and “by the river” [2]. As they say, “so be it, then”."
     reply, page = await ask(says)
@@ -92,7 +103,9 @@ async def test_what_an_earlier_reply_quoted_is_known_in_its_thread(
     await alice.write(MARCH, "2026-03-14")
     first, _ = await ask("You called it “The only quarter of an hour that was mine”.[1]")
     model.script(Reply(["As I said, you wrote “The only quarter of an hour that was mine”."]))
-    answered = await alice.post(f"/e/{first}/answers", {"text": "Zebras?", "ask": "1"}, fragment=True)
+    answered = await alice.post(
+        f"/e/{first}/answers", {"text": "Zebras?", "ask": "1"}, fragment=True
+    )
     second = answered.ids[-1]
     await alice.get(f"/r/{second}/events")
     stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(second))
@@ -101,7 +114,9 @@ async def test_what_an_earlier_reply_quoted_is_known_in_its_thread(
     assert stored.receipt.quoted == ("The only quarter of an hour that was mine",)
 
 
-async def test_how_a_question_is_asked_is_not_what_it_is_about(alice: Visitor, ask: Ask, model: ScriptedModel) -> None:
+async def test_how_a_question_is_asked_is_not_what_it_is_about(
+    alice: Visitor, ask: Ask, model: ScriptedModel
+) -> None:
     await alice.write("Slept nine hours and had a good morning, no word of work.", "2026-08-09")
     await alice.write("I never mentioned it before, and will not again.", "2026-08-10")
     await ask("You did.", "Have I really never written about a good morning before?")
@@ -114,7 +129,12 @@ async def test_while_it_streams_nothing_is_held_back_and_what_is_unfinished_is_n
 ) -> None:
     await alice.write(MARCH, "2026-03-14")
     going_on = asyncio.Event()
-    model.script(Reply(["You wrote: The only quar", "ter of an hour that was mine. [1", "9]"], gates={1: going_on}))
+    model.script(
+        Reply(
+            ["You wrote: The only quar", "ter of an hour that was mine. [1", "9]"],
+            gates={1: going_on},
+        )
+    )
     entry = await alice.write(QUESTION)
     reply = (await alice.post(f"/e/{entry}/replies", fragment=True)).ids[0]
     while "The only quar</p>" not in (await alice.get(DAY)).text:  # noqa: ASYNC110 -- a person loads the page again
@@ -127,7 +147,9 @@ async def test_while_it_streams_nothing_is_held_back_and_what_is_unfinished_is_n
     assert "[19]" in stream.text
 
 
-async def test_nothing_relevant_is_said_to_the_model(alice: Visitor, ask: Ask, model: ScriptedModel) -> None:
+async def test_nothing_relevant_is_said_to_the_model(
+    alice: Visitor, ask: Ask, model: ScriptedModel
+) -> None:
     await alice.write("Paid the gas bill.", "2026-03-14")
     _, page = await ask("No [1].", "Zebras?")
     assert "Nothing in earlier pages bears on this" in sent(model)
@@ -168,11 +190,16 @@ async def test_the_receipt_says_what_the_reply_was_made_with(
     receipt = stored.receipt
     assert receipt is not None
     assert (receipt.model, receipt.endpoint, receipt.left_machine) == ("scripted", model.url, False)
-    assert [(p.number, p.day.isoformat(), p.text) for p in receipt.passages] == [(1, "2026-03-14", MARCH)]
+    assert [(p.number, p.day.isoformat(), p.text) for p in receipt.passages] == [
+        (1, "2026-03-14", MARCH)
+    ]
     assert receipt.tokens_out == 4
     assert receipt.first_token_ms >= 0
     assert receipt.tokens_counted
-    size = sum(len(re.findall(r"\w+|[^\w\s]", m["content"])) for m in model.chat_requests[-1].body["messages"])
+    size = sum(
+        len(re.findall(r"\w+|[^\w\s]", m["content"]))
+        for m in model.chat_requests[-1].body["messages"]
+    )
     assert size <= receipt.tokens_in <= size + 80
     for said in (
         f"{receipt.tokens_in} read, 4 written",
@@ -200,7 +227,9 @@ async def test_a_source_that_is_deleted_kept_back_or_erased_leaves_the_reply(
     app: RunningApp, alice: Visitor, ask: Ask
 ) -> None:
     march = await alice.write(MARCH, "2026-03-14")
-    reply, page = await ask("You called it “The only quarter of an hour that was mine”.[1] So it was.")
+    reply, page = await ask(
+        "You called it “The only quarter of an hour that was mine”.[1] So it was."
+    )
     assert "only quarter" in page.text
     await alice.post(f"/e/{march}/withheld", {"withheld": "yes"})
     page = await alice.get(DAY)
@@ -224,7 +253,9 @@ async def test_a_source_that_is_deleted_kept_back_or_erased_leaves_the_reply(
 async def test_an_entry_kept_from_the_model_is_kept_from_it_everywhere(
     app: RunningApp, alice: Visitor, ask: Ask, model: ScriptedModel
 ) -> None:
-    old = await alice.write("A secret quarter of an hour by the river, the kingfisher.", "2026-03-14")
+    old = await alice.write(
+        "A secret quarter of an hour by the river, the kingfisher.", "2026-03-14"
+    )
     here = await alice.write("A second secret, the otter.")
     for entry in (old, here):
         answer = await alice.post(f"/e/{entry}/withheld", {"withheld": "yes"}, fragment=True)
@@ -242,7 +273,9 @@ async def test_an_entry_kept_from_the_model_is_kept_from_it_everywhere(
     await alice.post(f"/e/{here}/withheld", {"withheld": "no"})
     thread_reply, _ = await ask("An otter, you say.", "Otter again?")
     answered = await alice.add_answer(thread_reply, "Yes, the otter.")
-    root = re.findall(r'<article id="e-([0-9a-f]{32})" class="entry"', (await alice.get(DAY)).text)[-1]
+    root = re.findall(r'<article id="e-([0-9a-f]{32})" class="entry"', (await alice.get(DAY)).text)[
+        -1
+    ]
     await alice.post(f"/e/{root}/withheld", {"withheld": "yes"})
     assert (await alice.post(f"/e/{answered}/replies", fragment=True)).status == 422
     later = await alice.add_answer(thread_reply, "And later.")
@@ -250,7 +283,9 @@ async def test_an_entry_kept_from_the_model_is_kept_from_it_everywhere(
     assert reply
 
 
-async def test_one_reply_can_answer_several_entries(app: RunningApp, alice: Visitor, model: ScriptedModel) -> None:
+async def test_one_reply_can_answer_several_entries(
+    app: RunningApp, alice: Visitor, model: ScriptedModel
+) -> None:
     ids = [await alice.write(text) for text in ("The weir.", "The otter.", "The bill.")]
     secret = await alice.write("The secret.")
     await alice.post(f"/e/{secret}/withheld", {"withheld": "yes"})
@@ -273,22 +308,33 @@ async def test_one_reply_can_answer_several_entries(app: RunningApp, alice: Visi
     assert "The otter." in last
     assert "secret" not in last
     stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
-    assert (stored.parent_id, stored.also_answers) == (bytes.fromhex(ids[2]), (bytes.fromhex(ids[0]),))
+    assert (stored.parent_id, stored.also_answers) == (
+        bytes.fromhex(ids[2]),
+        (bytes.fromhex(ids[0]),),
+    )
     shown = await alice.get(DAY)
     assert "To 2 entries of this page" in shown.visible_text
     assert f'href="/r/{reply}/prompt"' in shown.text
     assert previewed(await alice.get(f"/r/{reply}/prompt"))[-1] == last  # both of them again
 
 
-async def test_a_reply_to_a_whole_page_of_two_hundred_is_asked_for(alice: Visitor, model: ScriptedModel) -> None:
+async def test_a_reply_to_a_whole_page_of_two_hundred_is_asked_for(
+    alice: Visitor, model: ScriptedModel
+) -> None:
     entry = await alice.write("The weir.")
-    body = "&".join([f"csrf={alice.cookie('llamora_csrf')}", *(f"entry={number:032x}" for number in range(199))])
+    body = "&".join(
+        [f"csrf={alice.cookie('llamora_csrf')}", *(f"entry={number:032x}" for number in range(199))]
+    )
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    answer = await alice.client.post(f"{DAY}/replies", data=f"{body}&entry={entry}", headers=headers)
+    answer = await alice.client.post(
+        f"{DAY}/replies", data=f"{body}&entry={entry}", headers=headers
+    )
     assert answer.status_code == 303
 
 
-async def test_another_reply_keeps_both_and_one_can_be_preferred(alice: Visitor, model: ScriptedModel) -> None:
+async def test_another_reply_keeps_both_and_one_can_be_preferred(
+    alice: Visitor, model: ScriptedModel
+) -> None:
     model.script(Reply(["The first."]), Reply(["The second."]))
     entry = await alice.write("What now?")
     replies = [await alice.ask_for_reply(entry) for _ in range(2)]
@@ -306,7 +352,9 @@ async def test_another_reply_keeps_both_and_one_can_be_preferred(alice: Visitor,
     assert "set aside" not in (await alice.get(DAY)).visible_text
 
 
-async def test_the_preview_is_what_is_sent(app: RunningApp, alice: Visitor, model: ScriptedModel) -> None:
+async def test_the_preview_is_what_is_sent(
+    app: RunningApp, alice: Visitor, model: ScriptedModel
+) -> None:
     await alice.write(MARCH, "2026-03-14")
     entry = await alice.write(QUESTION)
     await app.services.search.wait_until_idle(app.keys().user_id)
@@ -316,11 +364,17 @@ async def test_the_preview_is_what_is_sent(app: RunningApp, alice: Visitor, mode
     await alice.ask_for_reply(entry)
     body = model.chat_requests[0].body
     assert previewed(shown) == [message["content"] for message in body["messages"]]
-    parameters = json.loads(html.unescape(re.findall(r"<pre[^>]*>(.*?)</pre>", shown.text, re.DOTALL)[-1]))
-    assert parameters == {name: value for name, value in body.items() if name not in ("model", "messages", "stream")}
+    parameters = json.loads(
+        html.unescape(re.findall(r"<pre[^>]*>(.*?)</pre>", shown.text, re.DOTALL)[-1])
+    )
+    assert parameters == {
+        name: value for name, value in body.items() if name not in ("model", "messages", "stream")
+    }
 
 
-async def test_turned_off_the_model_is_nowhere(app: RunningApp, alice: Visitor, ask: Ask, model: ScriptedModel) -> None:
+async def test_turned_off_the_model_is_nowhere(
+    app: RunningApp, alice: Visitor, ask: Ask, model: ScriptedModel
+) -> None:
     reply, _ = await ask("The kingfisher, you say.")
     gone, _ = await ask("The second kingfisher.")
     answered = await alice.add_answer(reply, "I do say so.")
@@ -337,9 +391,9 @@ async def test_turned_off_the_model_is_nowhere(app: RunningApp, alice: Visitor, 
             assert mention not in words, (path, mention)
     page = await alice.get(DAY)
     assert "I do say so." in page.text  # what the writer wrote stays
-    assert "kingfisher" not in (await alice.post("/search", {"q": "kingfisher"})).visible_text.replace(
-        "kingfisher", "", 1
-    )
+    assert "kingfisher" not in (
+        await alice.post("/search", {"q": "kingfisher"})
+    ).visible_text.replace("kingfisher", "", 1)
     for path in (f"/e/{entry}/replies", f"{DAY}/replies"):
         assert (await alice.post(path, {"entry": entry}, fragment=True)).status == 404
     assert (await alice.get(f"/e/{entry}/prompt")).status == 404
@@ -388,7 +442,11 @@ async def test_a_writer_chooses_among_the_servers_of_the_settings_and_tests_one(
         await alice.ask_for_reply(entry)
         assert model.chat_requests == []
         body = other.chat_requests[-1].body
-        assert (body["model"], body["temperature"], body["reasoning_effort"]) == ("larger", 0.1, "low")
+        assert (body["model"], body["temperature"], body["reasoning_effort"]) == (
+            "larger",
+            0.1,
+            "low",
+        )
         assert "larger drew on" in (await alice.get(DAY)).visible_text
         assert other.url in (await alice.get("/you")).visible_text
 
@@ -396,10 +454,14 @@ async def test_a_writer_chooses_among_the_servers_of_the_settings_and_tests_one(
 async def test_each_server_has_a_context_of_its_own(start: Start, model: ScriptedModel) -> None:
     async with ScriptedModel(props=False) as small:
         endpoints = {"small": UpstreamSettings(host=small.url, context_tokens=1024)}
-        app = await start(llm=replace(settings_for_model(model), endpoints=endpoints, context_tokens=4096))
+        app = await start(
+            llm=replace(settings_for_model(model), endpoints=endpoints, context_tokens=4096)
+        )
         alice = await app.visitor()
         entry = await alice.write("A heron, " + "and another heron, " * 400)
-        assert "Left out for lack of room" not in (await alice.get(f"/e/{entry}/prompt")).visible_text
+        assert (
+            "Left out for lack of room" not in (await alice.get(f"/e/{entry}/prompt")).visible_text
+        )
         await alice.post("/you/model", {"endpoint": "small"})
         assert "Left out for lack of room" in (await alice.get(f"/e/{entry}/prompt")).visible_text
 
@@ -484,8 +546,13 @@ async def test_a_note_of_the_same_page_is_quoted_no_more_once_it_is_deleted_or_k
         assert "“The kingfisher came back" not in shown.text, path
         assert "came back to the weir</mark>" not in shown.text, path
     await alice.post(f"/e/{reply}/restore")
-    await alice.post(f"/e/{note}/withheld" if how == "withheld" else f"/e/{note}/restore", {"withheld": "no"})
-    assert '“<mark class="verified">The kingfisher came back to the weir</mark>”' in (await alice.get(DAY)).text
+    await alice.post(
+        f"/e/{note}/withheld" if how == "withheld" else f"/e/{note}/restore", {"withheld": "no"}
+    )
+    assert (
+        '“<mark class="verified">The kingfisher came back to the weir</mark>”'
+        in (await alice.get(DAY)).text
+    )
 
 
 @pytest.mark.parametrize("how", ["withheld", "delete"])
@@ -493,7 +560,12 @@ async def test_what_is_deleted_or_kept_back_while_a_reply_streams_brings_no_furt
     app: RunningApp, alice: Visitor, model: ScriptedModel, how: str
 ) -> None:
     end = asyncio.Event()
-    model.script(Reply(["So it was. ", "You wrote “The only quarter of an hour that was mine”."], gates={1: end}))
+    model.script(
+        Reply(
+            ["So it was. ", "You wrote “The only quarter of an hour that was mine”."],
+            gates={1: end},
+        )
+    )
     march = await alice.write(MARCH, "2026-03-14")
     entry = await alice.write(QUESTION)
     await app.services.search.wait_until_idle(app.keys().user_id)
@@ -508,7 +580,9 @@ async def test_what_is_deleted_or_kept_back_while_a_reply_streams_brings_no_furt
     assert "Stopped, since something it drew on" in (await alice.get(DAY)).visible_text
 
 
-async def test_a_trace_brings_what_was_written_under_it(alice: Visitor, model: ScriptedModel, ask: Ask) -> None:
+async def test_a_trace_brings_what_was_written_under_it(
+    alice: Visitor, model: ScriptedModel, ask: Ask
+) -> None:
     await alice.write(MARCH, "2026-03-14")
     older = await alice.write("Planted beans. #allotment", "2026-04-01")
     kept_back = await alice.write("Pulled weeds. #allotment", "2026-04-02")
@@ -531,7 +605,9 @@ async def test_a_trace_brings_what_was_written_under_it(alice: Visitor, model: S
 
 # -- found by its meaning --------------------------------------------------------------------------------
 
-DENIED = pytest.mark.xfail(strict=True, reason="issue 16, item 1: what is near is said not to be there")
+DENIED = pytest.mark.xfail(
+    strict=True, reason="issue 16, item 1: what is near is said not to be there"
+)
 LIFE = {
     "What did the doctor prescribe?": "Blood pressure 148/95. Dr. Hahn wants me to cut salt. Started ramipril 2.5mg.",
     "How much was the vet?": "Tierarzt: Mikesch geimpft und gechippt. 148 Euro. Nächste Impfung in einem Jahr.",
@@ -554,7 +630,8 @@ async def meaning(start: Start, model: ScriptedModel, tmp_path: Path, cache: Pat
 
 
 @pytest.mark.parametrize(
-    "question", [pytest.param(question, marks=() if question in FOUND else DENIED) for question in LIFE]
+    "question",
+    [pytest.param(question, marks=() if question in FOUND else DENIED) for question in LIFE],
 )
 async def test_what_answers_a_question_is_not_said_to_be_missing(
     meaning: RunningApp, model: ScriptedModel, question: str
@@ -567,12 +644,21 @@ async def test_what_answers_a_question_is_not_said_to_be_missing(
     assert LIFE[question] in sent(model)
 
 
-@pytest.mark.xfail(strict=True, reason="issue 16, item 1: a question is taken for the answer to one like it")
-async def test_what_was_asked_before_is_no_answer(meaning: RunningApp, model: ScriptedModel) -> None:
+@pytest.mark.xfail(
+    strict=True, reason="issue 16, item 1: a question is taken for the answer to one like it"
+)
+async def test_what_was_asked_before_is_no_answer(
+    meaning: RunningApp, model: ScriptedModel
+) -> None:
     alice = await meaning.visitor()
     await alice.write(LANDLORD, "2025-04-30")
     for day, question in enumerate(
-        ["What was the name of my new landlord?", "Who is my landlord again?", "Remind me who my landlord is?"], 1
+        [
+            "What was the name of my new landlord?",
+            "Who is my landlord again?",
+            "Remind me who my landlord is?",
+        ],
+        1,
     ):
         await alice.write(question, f"2025-05-0{day}")
     await meaning.services.search.wait_until_idle(meaning.keys().user_id)

@@ -31,7 +31,9 @@ async def test_a_hit_leads_to_its_place_with_the_words_marked(app: RunningApp) -
     assert 'value="heron"' in page.text
 
 
-@pytest.mark.xfail(strict=True, reason="issue 14, item 10: signs are no words, and a date is always one of writing")
+@pytest.mark.xfail(
+    strict=True, reason="issue 14, item 10: signs are no words, and a date is always one of writing"
+)
 @pytest.mark.parametrize(
     ("text", "query"),
     [
@@ -40,7 +42,9 @@ async def test_a_hit_leads_to_its_place_with_the_words_marked(app: RunningApp) -
         ("The dentist has time for me on 2027-03-19.", "2027-03-19"),
     ],
 )
-async def test_signs_and_dates_are_found_as_they_were_written(app: RunningApp, text: str, query: str) -> None:
+async def test_signs_and_dates_are_found_as_they_were_written(
+    app: RunningApp, text: str, query: str
+) -> None:
     alice = await app.visitor()
     await alice.write("The flat is on drive C: of the old machine.")
     entry = await alice.write(text)
@@ -93,7 +97,8 @@ async def test_an_offset_that_is_none_is_harmless(app: RunningApp, offset: str) 
 
 
 @pytest.mark.parametrize(
-    "query", ['"', '"unclosed', "NEAR(", "-", "*", "a OR", "^", "tag:", "\x00", "'; --", "on:x", "(" * 500]
+    "query",
+    ['"', '"unclosed', "NEAR(", "-", "*", "a OR", "^", "tag:", "\x00", "'; --", "on:x", "(" * 500],
 )
 async def test_no_query_is_an_error(app: RunningApp, query: str) -> None:
     alice = await app.visitor()

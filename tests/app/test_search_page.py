@@ -15,7 +15,9 @@ async def asked(visitor: Visitor, query: str) -> str:
     return answer.location
 
 
-async def test_results_have_an_address_that_says_nothing_and_can_be_come_back_to(app: RunningApp) -> None:
+async def test_results_have_an_address_that_says_nothing_and_can_be_come_back_to(
+    app: RunningApp,
+) -> None:
     alice, bob = await app.visitor(), await app.visitor("Bob")
     entry = await alice.write("The heron stood.")
     place = await asked(alice, "heron")
@@ -28,7 +30,9 @@ async def test_results_have_an_address_that_says_nothing_and_can_be_come_back_to
     assert (await alice.get("/search/nonsense")).location == "/search"
 
 
-async def test_as_you_type_unfinished_words_are_found_and_nothing_is_remembered(app: RunningApp) -> None:
+async def test_as_you_type_unfinished_words_are_found_and_nothing_is_remembered(
+    app: RunningApp,
+) -> None:
     alice = await app.visitor()
     entry = await alice.write("The lighthouse stood.")
     answer = await alice.post("/search/typing", {"q": "lightho"}, fragment=True)
@@ -114,7 +118,10 @@ async def test_you_also_wrote(app: RunningApp) -> None:
         ("heron in:march in:april", "No day is in all of “in:march”, “in:april”."),
         ("by:me by:reply", "Nothing found. Nothing is by you and a reply at once."),
         ('"heron" -heron', "“heron” is asked for and left out at once."),
-        ('"stood heron" in:2024', "No entry that fits the rest holds the quoted words in that order"),
+        (
+            '"stood heron" in:2024',
+            "No entry that fits the rest holds the quoted words in that order",
+        ),
         ('"stood heron"', "No entry holds the quoted words in that order"),
         ("heron " * 500, "Only the first 2000 letters were searched."),
     ],
@@ -134,9 +141,9 @@ async def test_what_narrows_twice_is_one_chip_and_comes_off_at_once(app: Running
     alice = await app.visitor()
     await alice.write("The grey heron stood.", day="2024-05-03")
     page = await alice.get(await asked(alice, "on:3 May 2024 heron on:3 May 2024"))
-    assert re.findall(r'name="q" value="([^"]*)"', page.text.partition('class="chips"')[2].partition("</ul>")[0]) == [
-        "heron"
-    ]
+    assert re.findall(
+        r'name="q" value="([^"]*)"', page.text.partition('class="chips"')[2].partition("</ul>")[0]
+    ) == ["heron"]
 
 
 @pytest.mark.parametrize("blank", ["", "   ", "\n"])
@@ -166,7 +173,12 @@ async def test_times_in_german_where_the_page_is_german(app: RunningApp) -> None
     alice = await app.visitor()
     old = await alice.write("The heron stood.", day="2024-03-12")
     new = await alice.write("The heron flew.", day="2024-08-12")
-    queries = ("heron on:12. März 2024", "heron before:Mai-2024", "in:März-2024 heron", "am 12. März 2024")
+    queries = (
+        "heron on:12. März 2024",
+        "heron before:Mai-2024",
+        "in:März-2024 heron",
+        "am 12. März 2024",
+    )
     for query in queries:
         assert new in (await alice.get(await asked(alice, query))).text or query == queries[-1]
     await alice.post("/you/settings", {"language": "de"})

@@ -30,7 +30,8 @@ async def nothing_was_written(app: RunningApp) -> bool:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/d/today", "/d/nonsense", "/search", "/you", "/sign-in", "/reset", "/e/00", "/nowhere"]
+    "path",
+    ["/", "/d/today", "/d/nonsense", "/search", "/you", "/sign-in", "/reset", "/e/00", "/nowhere"],
 )
 async def test_every_page_is_dressed(app: RunningApp, path: str) -> None:
     alice = await app.visitor()
@@ -51,7 +52,9 @@ async def test_pages_hold_no_inline_script_or_style(app: RunningApp) -> None:
     await alice.write("<script>alert(1)</script> *hm* <p style='color:red' onclick=x>")
     for path in ("/d/2026-11-20", "/you", "/search", "/nowhere"):
         for tag in re.findall(r"<[a-z][^>]*>", (await alice.get(path)).text):
-            assert not re.search(r"<script(?!.*\ssrc=)|<style|\sstyle=|\son\w+=|javascript:", tag), (path, tag)
+            assert not re.search(
+                r"<script(?!.*\ssrc=)|<style|\sstyle=|\son\w+=|javascript:", tag
+            ), (path, tag)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -59,15 +62,22 @@ async def test_flags_of_cookies(app: RunningApp, scheme: str) -> None:
     stranger = app.anonymous(scheme=scheme)
     page = await stranger.get("/sign-in")
     form = {"csrf": stranger.cookie("llamora_csrf"), "name": "Alice", "passphrase": PASSPHRASE}
-    if scheme == "https":  # Python's jar keeps Secure cookies from the test client, which has no address
-        jar = {c.split("=")[0]: c.split(";")[0].split("=", 1)[1] for c in page.headers.getlist("Set-Cookie")}
+    if (
+        scheme == "https"
+    ):  # Python's jar keeps Secure cookies from the test client, which has no address
+        jar = {
+            c.split("=")[0]: c.split(";")[0].split("=", 1)[1]
+            for c in page.headers.getlist("Set-Cookie")
+        }
         for name, value in jar.items():
             stranger.set_cookie(name, value)
         form["csrf"] = jar["llamora_csrf"]
     opened = await stranger.post("/sign-in", form)
     assert opened.status == 303
     cookies = {c.split("=")[0]: set(c.split("; ")[1:]) for c in page.headers.getlist("Set-Cookie")}
-    cookies |= {c.split("=")[0]: set(c.split("; ")[1:]) for c in opened.headers.getlist("Set-Cookie")}
+    cookies |= {
+        c.split("=")[0]: set(c.split("; ")[1:]) for c in opened.headers.getlist("Set-Cookie")
+    }
     secure = {"Secure"} if scheme == "https" else set()
     assert cookies == {
         "llamora": {"HttpOnly", "SameSite=Lax", "Path=/"} | secure,
@@ -79,14 +89,22 @@ async def test_flags_of_cookies(app: RunningApp, scheme: str) -> None:
 async def test_a_proxy_is_believed_only_when_there_is_one(start: Start) -> None:
     forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9, 198.51.100.7"}
     alone = await start()
-    assert "Secure" not in str((await alone.anonymous(forwarded).get("/sign-in")).headers.getlist("Set-Cookie"))
+    assert "Secure" not in str(
+        (await alone.anonymous(forwarded).get("/sign-in")).headers.getlist("Set-Cookie")
+    )
     await alone.stop()
     behind = await start(server=ServerSettings(behind_proxy=True))
-    assert "Secure" in str((await behind.anonymous(forwarded).get("/sign-in")).headers.getlist("Set-Cookie"))
-    assert "Secure" not in str((await behind.anonymous().get("/sign-in")).headers.getlist("Set-Cookie"))
+    assert "Secure" in str(
+        (await behind.anonymous(forwarded).get("/sign-in")).headers.getlist("Set-Cookie")
+    )
+    assert "Secure" not in str(
+        (await behind.anonymous().get("/sign-in")).headers.getlist("Set-Cookie")
+    )
 
 
-@pytest.mark.xfail(strict=True, reason="issue 14, item 18: nothing tells a browser to stay with TLS")
+@pytest.mark.xfail(
+    strict=True, reason="issue 14, item 18: nothing tells a browser to stay with TLS"
+)
 async def test_a_browser_is_told_to_stay_with_tls_where_there_is_tls(start: Start) -> None:
     app = await start(dev=False, server=ServerSettings(behind_proxy=True))
     secure = await app.anonymous({"X-Forwarded-Proto": "https"}).get("/sign-in")
@@ -105,10 +123,20 @@ async def test_its_own_names_are_answered(app: RunningApp, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "evil.example:5151", "[::2]", "", "127.0.0.1.nip.io"]
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "evil.example:5151",
+        "[::2]",
+        "",
+        "127.0.0.1.nip.io",
+    ],
 )
 @pytest.mark.parametrize("path", ["/sign-in", "/healthz", "/static/css/main.css"])
-async def test_a_foreign_name_gets_no_page_and_no_cookie(app: RunningApp, host: str, path: str) -> None:
+async def test_a_foreign_name_gets_no_page_and_no_cookie(
+    app: RunningApp, host: str, path: str
+) -> None:
     answer = await app.anonymous({"Host": host}).get(path)
     assert answer.status == 400
     assert "<" not in answer.text
@@ -145,7 +173,9 @@ async def test_the_operator_adds_a_name_with_a_low_line(start: Start) -> None:
         {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"},
     ],
 )
-async def test_what_comes_from_another_site_is_not_carried_out(app: RunningApp, headers: Mapping[str, str]) -> None:
+async def test_what_comes_from_another_site_is_not_carried_out(
+    app: RunningApp, headers: Mapping[str, str]
+) -> None:
     alice = await app.visitor()
     answer = await alice.post(PATH, WRITING, headers=headers)
     assert answer.status == 403
@@ -155,7 +185,12 @@ async def test_what_comes_from_another_site_is_not_carried_out(app: RunningApp, 
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {"Origin": "http://localhost"}, {}],
+    [
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "http://localhost"},
+        {},
+    ],
 )
 async def test_what_comes_from_here_is(app: RunningApp, headers: Mapping[str, str]) -> None:
     alice = await app.visitor()
@@ -168,15 +203,25 @@ async def test_what_comes_from_here_is(app: RunningApp, headers: Mapping[str, st
         pytest.param(
             "https://journal.example:8443",
             303,
-            marks=pytest.mark.xfail(strict=True, reason="issue 14, item 8: a proxy's Host without the port"),
+            marks=pytest.mark.xfail(
+                strict=True, reason="issue 14, item 8: a proxy's Host without the port"
+            ),
         ),
         ("https://elsewhere.example:8443", 403),
     ],
 )
-async def test_a_proxy_on_another_port_is_the_same_site(start: Start, origin: str, status: int) -> None:
-    app = await start(server=ServerSettings(hosts=("localhost", "journal.example"), behind_proxy=True))
+async def test_a_proxy_on_another_port_is_the_same_site(
+    start: Start, origin: str, status: int
+) -> None:
+    app = await start(
+        server=ServerSettings(hosts=("localhost", "journal.example"), behind_proxy=True)
+    )
     alice = await app.visitor()
-    forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "journal.example:8443", "X-Forwarded-Port": "8443"}
+    forwarded = {
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "journal.example:8443",
+        "X-Forwarded-Port": "8443",
+    }
     sent = {"Host": "journal.example", "Origin": origin, **forwarded}
     assert (await alice.post(PATH, WRITING, headers=sent)).status == status
 
@@ -196,7 +241,9 @@ def later(token: str) -> str:
     return base64.urlsafe_b64encode(struct.pack(">Q", stamp) + held[8:]).decode()
 
 
-@pytest.mark.parametrize("how", ["missing", "empty", "forged", "later", "short", "not base64", "not ascii"])
+@pytest.mark.parametrize(
+    "how", ["missing", "empty", "forged", "later", "short", "not base64", "not ascii"]
+)
 @pytest.mark.parametrize("place", ["field", "header"])
 async def test_a_token_that_is_not_ours_is_refused(app: RunningApp, how: str, place: str) -> None:
     alice = await app.visitor()
@@ -218,16 +265,22 @@ async def test_a_token_that_is_not_ours_is_refused(app: RunningApp, how: str, pl
     elif place == "field":
         answer = await alice.post(PATH, form)
     else:
-        answer = await alice.post(PATH, WRITING, headers={"X-CSRF-Token": bad})  # the header is the one that counts
+        answer = await alice.post(
+            PATH, WRITING, headers={"X-CSRF-Token": bad}
+        )  # the header is the one that counts
     assert answer.status == 403
-    assert answer.error_sentence.startswith("This page had been open too long, so nothing was changed yet.")
+    assert answer.error_sentence.startswith(
+        "This page had been open too long, so nothing was changed yet."
+    )
     assert answer.field("words") == "from elsewhere"
     assert await nothing_was_written(app)
 
 
 async def test_the_header_alone_is_enough(app: RunningApp) -> None:
     alice = await app.visitor()
-    answer = await alice.client.post(PATH, form=WRITING, headers={"X-CSRF-Token": alice.cookie("llamora_csrf")})
+    answer = await alice.client.post(
+        PATH, form=WRITING, headers={"X-CSRF-Token": alice.cookie("llamora_csrf")}
+    )
     assert answer.status_code == 303
 
 
@@ -248,7 +301,9 @@ async def test_a_token_is_good_for_one_session_only(app: RunningApp) -> None:
     assert crossed.error_sentence.startswith("This page had been open too long")
 
 
-async def test_a_token_runs_out_and_the_cookie_stays_fresh(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_token_runs_out_and_the_cookie_stays_fresh(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = await start(session=SessionSettings(csrf_ttl=100))
     alice = await app.visitor()
     token = alice.cookie("llamora_csrf")
@@ -270,7 +325,9 @@ async def test_a_token_runs_out_and_the_cookie_stays_fresh(start: Start, monkeyp
     assert (await alice.post(PATH, WRITING)).status == 303
 
 
-@pytest.mark.parametrize("path", ["/sign-out", "/you/settings", "/search", "/e/" + "0" * 32 + "/delete"])
+@pytest.mark.parametrize(
+    "path", ["/sign-out", "/you/settings", "/search", "/e/" + "0" * 32 + "/delete"]
+)
 async def test_every_form_needs_the_token(app: RunningApp, path: str) -> None:
     alice = await app.visitor()
     answer = await alice.client.post(path, form={"q": "x"})
@@ -281,7 +338,9 @@ async def test_every_form_needs_the_token(app: RunningApp, path: str) -> None:
 @pytest.mark.parametrize("path", ["/register", "/reset", "/sign-in"])
 async def test_a_page_that_let_somebody_in_may_be_sent_again(app: RunningApp, path: str) -> None:
     alice = await app.visitor()
-    answer = await alice.client.post(path, form={"name": "Eve", "passphrase": "x", "csrf": "of the visit before"})
+    answer = await alice.client.post(
+        path, form={"name": "Eve", "passphrase": "x", "csrf": "of the visit before"}
+    )
     assert (answer.status_code, answer.headers["Location"]) == (303, "/you")
     assert await app.services.db.users.find_by_name("Eve") is None
 
@@ -289,7 +348,9 @@ async def test_a_page_that_let_somebody_in_may_be_sent_again(app: RunningApp, pa
 # -- bodies ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=b", "application/json", "text/plain"])
+@pytest.mark.parametrize(
+    "kind", ["multipart/form-data; boundary=b", "application/json", "text/plain"]
+)
 async def test_a_body_in_another_shape_is_not_even_read(
     app: RunningApp, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,7 +361,9 @@ async def test_a_body_in_another_shape_is_not_even_read(
     monkeypatch.setattr("quart.formparser.FormDataParser.parse", never)
     body = '--b\r\nContent-Disposition: form-data; name="text"; filename="x"\r\n\r\nprivate\r\n--b--\r\n'
     answer = await alice.client.post(
-        PATH, data=body, headers={"Content-Type": kind, "X-CSRF-Token": alice.cookie("llamora_csrf")}
+        PATH,
+        data=body,
+        headers={"Content-Type": kind, "X-CSRF-Token": alice.cookie("llamora_csrf")},
     )
     assert answer.status_code == 415
     assert b"private" not in await answer.get_data(as_text=False)
@@ -318,7 +381,13 @@ async def test_other_methods_are_not_understood(app: RunningApp, method: str) ->
 async def test_a_get_changes_nothing(app: RunningApp) -> None:
     alice = await app.visitor()
     entry = await alice.write("Stays.")
-    for path in ("/sign-out", f"/e/{entry}/delete", f"/e/{entry}/restore", f"/e/{entry}/replies", "/you/settings"):
+    for path in (
+        "/sign-out",
+        f"/e/{entry}/delete",
+        f"/e/{entry}/restore",
+        f"/e/{entry}/replies",
+        "/you/settings",
+    ):
         assert (await alice.get(path)).status in (404, 405), path
     assert (await alice.get("/d/2026-11-20")).ids == [entry]
 
@@ -348,7 +417,9 @@ async def test_nobody_reaches_what_is_anothers(start: Start, model: ScriptedMode
             f"/e/{message}/replies",
             f"/r/{message}/stop",
         ):
-            refused = await charlie.post(path, {"text": "Charlie was here", "revision": "1", "ask": "1"})
+            refused = await charlie.post(
+                path, {"text": "Charlie was here", "revision": "1", "ask": "1"}
+            )
             assert refused.status == 404, path
             assert "heron" not in refused.visible_text, path
             assert refused.error_sentence == "There is no such entry."
@@ -364,7 +435,9 @@ async def test_nobody_reaches_what_is_anothers(start: Start, model: ScriptedMode
     assert len(model.chat_requests) == 1
 
 
-@pytest.mark.parametrize("text", ["0" * 31, "0" * 33, "0" * 32, "A" * 32, "g" * 32, "..", "%2e%2e", "é"])
+@pytest.mark.parametrize(
+    "text", ["0" * 31, "0" * 33, "0" * 32, "A" * 32, "g" * 32, "..", "%2e%2e", "é"]
+)
 @pytest.mark.parametrize("path", ["/e/{}", "/e/{}/edit", "/r/{}/events"])
 async def test_an_address_that_is_none_is_a_sentence(app: RunningApp, path: str, text: str) -> None:
     alice = await app.visitor()
@@ -375,10 +448,16 @@ async def test_two_slashes_lead_to_one_and_never_elsewhere(app: RunningApp) -> N
     alice = await app.visitor()
     answer = await alice.get("/d//2026-11-20")
     assert (answer.status, answer.location) == (308, "http://localhost/d/2026-11-20")
-    assert not (await alice.get("//evil.example")).location.removeprefix("http://localhost/").startswith(("/", "http"))
+    assert (
+        not (await alice.get("//evil.example"))
+        .location.removeprefix("http://localhost/")
+        .startswith(("/", "http"))
+    )
 
 
-@pytest.mark.parametrize("path", ["/d/today", "/you", "/search", "/e/" + "0" * 32, "/r/" + "0" * 32 + "/events"])
+@pytest.mark.parametrize(
+    "path", ["/d/today", "/you", "/search", "/e/" + "0" * 32, "/r/" + "0" * 32 + "/events"]
+)
 async def test_strangers_see_the_door(app: RunningApp, path: str) -> None:
     stranger = app.anonymous()
     assert (await stranger.get(path)).location.startswith("/sign-in")
@@ -389,12 +468,17 @@ async def test_strangers_see_the_door(app: RunningApp, path: str) -> None:
 
 
 async def test_no_word_of_the_writer_reaches_the_log(
-    start: Start, model: ScriptedModel, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    start: Start,
+    model: ScriptedModel,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     app = await start(llm=settings_for_model(model), entries=EntrySettings(max_bytes=1000))
     model.script(
-        Reply(["canaryreply one"]), Reply(["canaryreply two"], fault="bad_json"), Reply(status=500, body="canaryreply")
+        Reply(["canaryreply one"]),
+        Reply(["canaryreply two"], fault="bad_json"),
+        Reply(status=500, body="canaryreply"),
     )
     alice = app.anonymous()
     await alice.sign_in("Alice", "canarywrongpassphrase")
@@ -428,7 +512,9 @@ async def test_no_word_of_the_writer_reaches_the_log(
 async def test_bodies_are_as_large_as_their_page_has_a_use_for(app: RunningApp) -> None:
     alice, stranger = await app.visitor(), app.anonymous()
     await stranger.get("/sign-in")
-    assert (await stranger.post("/sign-in", {"name": "x" * 100_000, "passphrase": "x"})).status == 413
+    assert (
+        await stranger.post("/sign-in", {"name": "x" * 100_000, "passphrase": "x"})
+    ).status == 413
     assert (await alice.post("/you/settings", {"zone": "x" * 100_000})).status == 413
     assert (await alice.post(PATH, {"text": "x" * 100_000})).status == 303
     many = {f"field{number}": "x" for number in range(MAX_FIELDS)}
@@ -449,7 +535,9 @@ def test_a_bracketed_host_is_an_address_and_a_port(host: str) -> None:
 async def test_nobody_is_held_up_by_a_name_of_combining_marks(app: RunningApp) -> None:
     stranger = app.anonymous()
     await stranger.get("/sign-in")
-    answer = await stranger.post("/sign-in", {"name": "a" + "\u0301\u0316" * 10_000, "passphrase": "x"})
+    answer = await stranger.post(
+        "/sign-in", {"name": "a" + "\u0301\u0316" * 10_000, "passphrase": "x"}
+    )
     assert answer.status == 413 or answer.status == 403
 
 
@@ -457,7 +545,9 @@ async def test_words_that_came_too_late_can_be_sent_again(app: RunningApp) -> No
     alice = await app.visitor()
     token = alice.cookie("llamora_csrf")
     await alice.post("/sign-out", {})
-    lost = await alice.post(PATH, {"csrf": token, "text": "Written a while ago.", "form_token": "0" * 32})
+    lost = await alice.post(
+        PATH, {"csrf": token, "text": "Written a while ago.", "form_token": "0" * 32}
+    )
     assert lost.status == 401
     assert 'action="/d/' in lost.text
     assert "Written a while ago." in lost.field("text")

@@ -93,7 +93,9 @@ async def watched(visitor: Visitor) -> "asyncio.Task[bytes]":
 
     async def read() -> bytes:
         told = b""
-        async with visitor.client.request("/session/events", headers=dict(visitor.headers)) as stream:
+        async with visitor.client.request(
+            "/session/events", headers=dict(visitor.headers)
+        ) as stream:
             await stream.send_complete()
             while b"event: look" not in told:
                 told += await stream.receive()
@@ -120,7 +122,10 @@ async def test_a_lock_ends_everything_at_once(app: RunningApp) -> None:
     assert [b"event: ended" in each for each in told] == [True, True]
     assert app.services.accounts.open_keyrings() == []
     assert app.services.search.unlocked_user_ids() == []
-    assert [row.sealed_key for row in await app.services.db.sessions.list_for_user(user_id)] == [None, None]
+    assert [row.sealed_key for row in await app.services.db.sessions.list_for_user(user_id)] == [
+        None,
+        None,
+    ]
     with pytest.raises(KeyringClosed):
         _ = keys.master
     assert _held(keys) == b""
@@ -137,7 +142,9 @@ def _held(keys: Keyring) -> bytes:
 async def test_a_page_of_another_worker_is_told_too(start: Start, tmp_path: Path) -> None:
     app = await start()
     alice = await signed_in(app)
-    second = create_app(settings_in(tmp_path / "data"), dev=True, shared=SharedState(app.services.boot_secret))
+    second = create_app(
+        settings_in(tmp_path / "data"), dev=True, shared=SharedState(app.services.boot_secret)
+    )
     async with second.test_app():
         there = RunningApp(second, app.test_app, app.accounts).anonymous()
         there.set_cookie("llamora", alice.cookie("llamora"))
@@ -171,7 +178,10 @@ async def test_the_end_of_the_server_empties_no_page(app: RunningApp) -> None:
             "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0 Mobile Safari/537",
             "Chrome on Android",
         ),
-        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 15.7; rv:144.0) Gecko/20100101 Firefox/144.0", "Firefox on Mac"),
+        (
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 15.7; rv:144.0) Gecko/20100101 Firefox/144.0",
+            "Firefox on Mac",
+        ),
         ("curl/8.5", ""),
         ("", ""),
         ("<script>Firefox/", "Firefox"),
@@ -213,7 +223,9 @@ async def test_who_is_there_elsewhere_keeps_the_keys(start: Start) -> None:
     page = await watched(phone)
     rows = await app.services.db.sessions.list_for_user(keys.user_id)
     here = alice.cookie("llamora")
-    (other,) = [row.id for row in rows if row.id != session_id_of(urlsafe_b64decode(here + "=")[:32])]
+    (other,) = [
+        row.id for row in rows if row.id != session_id_of(urlsafe_b64decode(here + "=")[:32])
+    ]
     await app.services.db.sessions.touch(other, 1, 0)  # its time was up long ago
     async with asyncio.timeout(60):
         assert b"event: ended" in await page
@@ -247,11 +259,16 @@ async def test_lock_after_is_the_writers_own_and_holds_at_once(start: Start) -> 
     for minutes, seconds in ((5, 300), (15, 900), (0, 7200), (60, 3600)):
         answer = await alice.post("/you/lock-after", {"minutes": str(minutes)})
         assert answer.location == "/you#devices"
-        limits = [row.idle_until - now for row in await app.services.db.sessions.list_for_user(app.keys().user_id)]
+        limits = [
+            row.idle_until - now
+            for row in await app.services.db.sessions.list_for_user(app.keys().user_id)
+        ]
         assert all(seconds - 5 <= limit <= seconds + 60 for limit in limits), (minutes, limits)
         assert f'data-idle="{seconds}"' in (await alice.get("/you")).text
         assert re.search(rf'value="{minutes}" selected', (await phone.get("/you")).text)
-    assert (await alice.get("/you")).visible_text.count("last used just now") == 1  # it says the same of the other one
+    assert (await alice.get("/you")).visible_text.count(
+        "last used just now"
+    ) == 1  # it says the same of the other one
     refused = await alice.post("/you/lock-after", {"minutes": "7"})
     assert refused.status == 422
     assert alert(refused, "lock") == "Choose one of the times in the list."
@@ -271,7 +288,9 @@ async def test_a_lock_reaches_the_keys_and_replies_of_other_workers(
     middle = asyncio.Event()
     model.script(Reply(["Before. ", "After."], gates={1: middle}))
     secret = secrets.token_bytes(32)
-    first, other = (SharedState(secret, worker_number=number, live_workers=lambda: (1, 2)) for number in (1, 2))
+    first, other = (
+        SharedState(secret, worker_number=number, live_workers=lambda: (1, 2)) for number in (1, 2)
+    )
     app = await start(shared=first, llm=settings_for_model(model))
     alice = await signed_in(app)
     entry = await alice.write("the heron again")

@@ -34,7 +34,9 @@ def parsed(stream: bytes) -> list[tuple[str, str, str]]:
 
 @given(st.lists(st.text(st.characters(codec="utf-8"))))
 def test_an_event_arrives_as_it_was_sent(texts: list[str]) -> None:
-    sent = b"".join(format_event(text, name="part", event_id=str(number)) for number, text in enumerate(texts))
+    sent = b"".join(
+        format_event(text, name="part", event_id=str(number)) for number, text in enumerate(texts)
+    )
     expected = [text.replace("\r\n", "\n").replace("\r", "\n") for text in texts]
     assert parsed(sent) == [("part", str(number), text) for number, text in enumerate(expected)]
 
@@ -118,7 +120,9 @@ async def test_a_slow_reader_holds_the_events_back() -> None:
     await stream.aclose()
 
 
-async def test_a_failure_ends_the_stream_without_its_words_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failure_ends_the_stream_without_its_words_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     reading = Reading()
     reading.queue.put_nowait(b"a")
     reading.queue.put_nowait(ValueError("a private word"))

@@ -22,17 +22,23 @@ async def connected(start: Start, model: ScriptedModel) -> RunningApp:
     return await start(llm=settings_for_model(model))
 
 
-async def test_without_a_model_they_are_words_of_the_text_and_own_names(app: RunningApp, alice: Visitor) -> None:
+async def test_without_a_model_they_are_words_of_the_text_and_own_names(
+    app: RunningApp, alice: Visitor
+) -> None:
     await alice.write("#boats in the harbour", "2026-01-01")
     await app.services.search.wait_until_idle(app.keys().user_id)
-    entry = await alice.write("The boat lay in the harbour; Margaret mended the sail. The sail is old.")
+    entry = await alice.write(
+        "The boat lay in the harbour; Margaret mended the sail. The sail is old."
+    )
     part = await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
     names = suggested(part.text)
     assert names[0] == "boats"
     assert {"Margaret", "sail", "harbour"} < set(names)
     assert len(names) == len({name.casefold() for name in names}) <= 6
     assert "named by" not in part.visible_text
-    assert "#Margaret" not in (await alice.get("/d/2026-11-20")).visible_text  # nothing is put on it
+    assert (
+        "#Margaret" not in (await alice.get("/d/2026-11-20")).visible_text
+    )  # nothing is put on it
 
 
 async def test_one_is_taken_and_one_rejected(app: RunningApp, alice: Visitor) -> None:
@@ -42,7 +48,9 @@ async def test_one_is_taken_and_one_rejected(app: RunningApp, alice: Visitor) ->
     part = await alice.post(f"/e/{entry}/traces", {"name": "sail", "rest": rest}, fragment=True)
     assert "#sail" in part.visible_text
     assert suggested(part.text) == [name for name in names if name != "sail"]
-    part = await alice.post(f"/e/{entry}/traces/refused", {"name": "Margaret", "rest": rest}, fragment=True)
+    part = await alice.post(
+        f"/e/{entry}/traces/refused", {"name": "Margaret", "rest": rest}, fragment=True
+    )
     assert "Margaret" not in suggested(part.text)
     again = await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
     assert not {"Margaret", "sail"} & set(suggested(again.text))
@@ -53,9 +61,13 @@ async def test_one_is_taken_and_one_rejected(app: RunningApp, alice: Visitor) ->
     assert (await charlie.post(f"/e/{entry}/traces/refused", {"name": "x"})).status == 404
 
 
-async def test_the_model_is_asked_with_a_schema_and_checked(connected: RunningApp, model: ScriptedModel) -> None:
+async def test_the_model_is_asked_with_a_schema_and_checked(
+    connected: RunningApp, model: ScriptedModel
+) -> None:
     alice = await connected.visitor()
-    model.default_reply = Reply([json.dumps({"traces": ["Sail", "sail", "!!", "repair", "x" * 80]})])
+    model.default_reply = Reply(
+        [json.dumps({"traces": ["Sail", "sail", "!!", "repair", "x" * 80]})]
+    )
     entry = await alice.write("Then Margaret mended the sail.")
     assert model.chat_requests == []
     part = await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
@@ -67,7 +79,9 @@ async def test_the_model_is_asked_with_a_schema_and_checked(connected: RunningAp
     assert {"Margaret", "sail"} <= set(suggested(part.text))
 
 
-async def test_what_the_model_may_not_read_is_not_sent(connected: RunningApp, model: ScriptedModel) -> None:
+async def test_what_the_model_may_not_read_is_not_sent(
+    connected: RunningApp, model: ScriptedModel
+) -> None:
     alice = await connected.visitor()
     entry = await alice.write("Then Margaret mended the sail.")
     await alice.post(f"/e/{entry}/withheld", {"withheld": "yes"})
@@ -89,7 +103,9 @@ async def test_after_writing_only_where_switched_on(alice: Visitor) -> None:
     assert 'traces/suggested" hx-trigger="load"' in kept.text
 
 
-@pytest.mark.parametrize("answer", ["", "{", "[]", '{"traces": "x"}', '{"traces": [1, null, {}]}', "null", "{}"])
+@pytest.mark.parametrize(
+    "answer", ["", "{", "[]", '{"traces": "x"}', '{"traces": [1, null, {}]}', "null", "{}"]
+)
 def test_an_answer_of_another_form_names_nothing(answer: str) -> None:
     assert parse_names(answer) == []
 
@@ -118,16 +134,26 @@ async def test_a_model_hears_no_name_that_only_stands_on_what_it_may_not_read(
     assert "heron" not in sent
 
 
-async def test_what_was_rejected_stays_so_under_another_name(app: RunningApp, alice: Visitor) -> None:
+async def test_what_was_rejected_stays_so_under_another_name(
+    app: RunningApp, alice: Visitor
+) -> None:
     other = await alice.write("#swim", "2026-01-01")
     entry = await alice.write("A swim in the lake.")
     await app.services.search.wait_until_idle(app.keys().user_id)
     assert "swim" in suggested((await alice.post(f"/e/{entry}/traces/suggested")).text)
     await alice.post(f"/e/{entry}/traces/refused", {"name": "swim"})
-    (trace,) = (await app.services.journal.tags.tags_of(app.keys(), [bytes.fromhex(other)]))[bytes.fromhex(other)]
+    (trace,) = (await app.services.journal.tags.tags_of(app.keys(), [bytes.fromhex(other)]))[
+        bytes.fromhex(other)
+    ]
     await alice.post(f"/traces/{trace.id.hex()}/name", {"name": "water"})
-    assert not {"swim", "water"} & set(suggested((await alice.post(f"/e/{entry}/traces/suggested")).text))
-    (trace,) = (await app.services.journal.tags.tags_of(app.keys(), [bytes.fromhex(other)]))[bytes.fromhex(other)]
+    assert not {"swim", "water"} & set(
+        suggested((await alice.post(f"/e/{entry}/traces/suggested")).text)
+    )
+    (trace,) = (await app.services.journal.tags.tags_of(app.keys(), [bytes.fromhex(other)]))[
+        bytes.fromhex(other)
+    ]
     await alice.post(f"/traces/{trace.id.hex()}/hidden", {"hidden": "yes"})
     fresh = await alice.write("Another swim.")
-    assert not {"swim", "water"} & set(suggested((await alice.post(f"/e/{fresh}/traces/suggested")).text))
+    assert not {"swim", "water"} & set(
+        suggested((await alice.post(f"/e/{fresh}/traces/suggested")).text)
+    )

@@ -37,7 +37,9 @@ def days_ago(count: int) -> str:
     return (NOW - timedelta(count)).isoformat()
 
 
-async def test_a_day_is_summed_up_when_asked_and_until_it_changes(alice: Visitor, model: ScriptedModel) -> None:
+async def test_a_day_is_summed_up_when_asked_and_until_it_changes(
+    alice: Visitor, model: ScriptedModel
+) -> None:
     model.script(Reply(["You saw a heron."]), Reply(["A heron and an otter."]))
     entry = await alice.write("A heron.")
     await alice.get(DAY)
@@ -90,7 +92,9 @@ async def test_a_recap_that_was_cut_at_its_length_is_whole_sentences_and_says_so
     assert "nothing to say" in (await alice.post(f"{DAY}/recap", fragment=True)).visible_text
 
 
-async def test_a_recap_tells_the_writers_words_from_what_it_makes_up(alice: Visitor, model: ScriptedModel) -> None:
+async def test_a_recap_tells_the_writers_words_from_what_it_makes_up(
+    alice: Visitor, model: ScriptedModel
+) -> None:
     model.script(Reply(["You wrote “a heron again” and “I hate every heron”."]))
     await alice.write("A heron again.")
     await alice.post(f"{DAY}/recap")
@@ -99,7 +103,9 @@ async def test_a_recap_tells_the_writers_words_from_what_it_makes_up(alice: Visi
     assert '“<span class="not-found">I hate every heron</span>”' in page.text
 
 
-async def test_a_page_with_nothing_to_read_is_not_summed_up(alice: Visitor, model: ScriptedModel) -> None:
+async def test_a_page_with_nothing_to_read_is_not_summed_up(
+    alice: Visitor, model: ScriptedModel
+) -> None:
     entry = await alice.write("A heron.")
     await alice.post(f"/e/{entry}/withheld", {"withheld": "yes"})
     assert (await alice.post(f"{DAY}/recap", fragment=True)).status == 422
@@ -157,7 +163,9 @@ async def test_two_workers_that_are_asked_at_once_ask_for_one_line(
 
     monkeypatch.setattr(DigestRecords, "save_unless", put_unless)
     model.script(Reply(["The letter was unsent."], gates={0: end}))
-    first = asyncio.gather(services.openings.generate_line(keys, today), other.generate_line(keys, today))
+    first = asyncio.gather(
+        services.openings.generate_line(keys, today), other.generate_line(keys, today)
+    )
     while not model.chat_requests:  # noqa: ASYNC110 -- the other process is the model
         await asyncio.sleep(0.01)
     assert not await other.is_due(keys, today)
@@ -169,7 +177,9 @@ async def test_two_workers_that_are_asked_at_once_ask_for_one_line(
     assert kept.text == "The letter was unsent."
 
 
-async def test_a_model_that_fails_leaves_the_day_without_a_line(alice: Visitor, model: ScriptedModel) -> None:
+async def test_a_model_that_fails_leaves_the_day_without_a_line(
+    alice: Visitor, model: ScriptedModel
+) -> None:
     model.script(Reply(fault="status", status=500))
     await alice.write("The letter.", days_ago(1))
     await alice.post("/you/openings", {"openings": "on"})
@@ -191,7 +201,9 @@ async def test_what_changes_while_the_model_speaks_of_it_leaves_nothing(
     entry = await alice.write("A heron.", day)
     await alice.write("Rain.", day)
     await alice.post("/you/openings", {"openings": "on"})
-    asked = asyncio.create_task(alice.post(f"/d/{day}/recap" if which == "recap" else OPENING, fragment=True))
+    asked = asyncio.create_task(
+        alice.post(f"/d/{day}/recap" if which == "recap" else OPENING, fragment=True)
+    )
     while not model.chat_requests:  # noqa: ASYNC110 -- the other process is the model
         await asyncio.sleep(0.01)
     keys, entry_id = app.keys(), bytes.fromhex(entry)
@@ -210,7 +222,9 @@ async def test_what_changes_while_the_model_speaks_of_it_leaves_nothing(
     assert rows[0][0] == 0
 
 
-async def test_what_is_kept_from_the_model_while_it_waits_is_not_sent(start: Start, model: ScriptedModel) -> None:
+async def test_what_is_kept_from_the_model_while_it_waits_is_not_sent(
+    start: Start, model: ScriptedModel
+) -> None:
     app = await start(llm=replace(settings_for_model(model), slots=1))
     alice = await app.visitor()
     end = asyncio.Event()
@@ -236,7 +250,9 @@ async def test_what_would_be_sent_for_a_recap_and_an_opening_is_what_is_sent(
     model.default_reply = Reply(["A heron & an otter."])
 
     def shown_in(page: str) -> list[str]:
-        return [html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)][:-1]
+        return [
+            html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)
+        ][:-1]
 
     await alice.write("A heron & an otter, <before> rain.", days_ago(1))
     await alice.write("Rain since noon.", days_ago(1))
@@ -247,10 +263,14 @@ async def test_what_would_be_sent_for_a_recap_and_an_opening_is_what_is_sent(
         assert len(model.chat_requests) == asked  # looking sends nothing
         await alice.post("/you/openings", {"openings": "on"})
         await alice.post(ask)
-        assert shown_in(shown.text) == [message["content"] for message in model.chat_requests[-1].body["messages"]]
+        assert shown_in(shown.text) == [
+            message["content"] for message in model.chat_requests[-1].body["messages"]
+        ]
         assert len(model.chat_requests) == asked + 1
     assert f'href="/d/{days_ago(1)}/whole"' in (await alice.get(f"/d/{days_ago(1)}")).text
-    assert f'href="/d/{days_ago(1)}/recap/prompt"' in (await alice.get(f"/d/{days_ago(1)}/whole")).text
+    assert (
+        f'href="/d/{days_ago(1)}/recap/prompt"' in (await alice.get(f"/d/{days_ago(1)}/whole")).text
+    )
     assert f'href="{OPENING}/prompt"' in (await alice.get("/you")).text
     assert (await alice.get("/d/2020-02-02/recap/prompt")).status == 422
     await alice.post("/you/replies", {"replies": "off"})

@@ -55,7 +55,9 @@ async def test_a_trace_is_summed_up_with_links_to_its_entries(
     assert "[1] Saturday, 1 March 2025\n> At the #lake" in sent
     assert "secret" not in sent
     *told, _ = re.findall(r"<pre[^>]*>(.*?)</pre>", shown.text, re.DOTALL)
-    assert [html.unescape(text) for text in told] == [m["content"] for m in model.chat_requests[0].body["messages"]]
+    assert [html.unescape(text) for text in told] == [
+        m["content"] for m in model.chat_requests[0].body["messages"]
+    ]
     gone = await alice.post(f"/traces/{trace}/summary/delete", fragment=True)
     assert f'hx-post="/traces/{trace}/summary"' in gone.text
     assert "You saw a heron" not in (await alice.get(f"/traces/{trace}")).text
@@ -76,7 +78,9 @@ async def test_a_sentence_that_rests_on_nothing_is_left_out(
     trace, _ = await lake(app, alice)
     model.script(Reply([f"You saw a heron. [1] {said} It came back. [2] And then"]), Reply([said]))
     part = await alice.post(f"/traces/{trace}/summary", fragment=True)
-    assert re.sub(r"\s+", " ", part.visible_text).startswith("You saw a heron. 1 It came back. 2 summed up by")
+    assert re.sub(r"\s+", " ", part.visible_text).startswith(
+        "You saw a heron. 1 It came back. 2 summed up by"
+    )
     await alice.post(f"/traces/{trace}/summary/delete")
     refused = await alice.post(f"/traces/{trace}/summary", fragment=True)
     assert refused.status == 503
@@ -88,14 +92,20 @@ async def test_a_summary_tells_the_writers_words_from_what_it_makes_up(
     app: RunningApp, alice: Visitor, model: ScriptedModel
 ) -> None:
     trace, _ = await lake(app, alice)
-    model.script(Reply(["You wrote “the heron of the lake came back” [2] and “I hate every heron” [1]."]))
+    model.script(
+        Reply(["You wrote “the heron of the lake came back” [2] and “I hate every heron” [1]."])
+    )
     part = await alice.post(f"/traces/{trace}/summary", fragment=True)
     assert '“<mark class="verified">the heron of the lake came back</mark>”' in part.text
     assert '“<span class="not-found">I hate every heron</span>”' in part.text
 
 
-@pytest.mark.parametrize("how", ["edited", "withheld", "deleted", "removed", "added", "renamed", "erased"])
-async def test_it_goes_when_its_entries_change(app: RunningApp, alice: Visitor, model: ScriptedModel, how: str) -> None:
+@pytest.mark.parametrize(
+    "how", ["edited", "withheld", "deleted", "removed", "added", "renamed", "erased"]
+)
+async def test_it_goes_when_its_entries_change(
+    app: RunningApp, alice: Visitor, model: ScriptedModel, how: str
+) -> None:
     model.default_reply = Reply([HERON])
     trace, ids = await lake(app, alice)
     await alice.post(f"/traces/{trace}/summary")
@@ -124,7 +134,9 @@ async def test_it_goes_when_its_entries_change(app: RunningApp, alice: Visitor, 
     assert await digests(app) == 0
 
 
-async def test_with_replies_off_there_is_none(app: RunningApp, alice: Visitor, model: ScriptedModel) -> None:
+async def test_with_replies_off_there_is_none(
+    app: RunningApp, alice: Visitor, model: ScriptedModel
+) -> None:
     model.default_reply = Reply([HERON])
     trace, _ = await lake(app, alice)
     await alice.post(f"/traces/{trace}/summary")
@@ -137,7 +149,9 @@ async def test_with_replies_off_there_is_none(app: RunningApp, alice: Visitor, m
     assert len(model.chat_requests) == 1
 
 
-async def test_many_entries_are_read_from_both_ends(app: RunningApp, alice: Visitor, model: ScriptedModel) -> None:
+async def test_many_entries_are_read_from_both_ends(
+    app: RunningApp, alice: Visitor, model: ScriptedModel
+) -> None:
     for number in range(1, 16):
         await alice.write(f"Entry {number} at the #lake.", f"2026-01-{number:02}")
     await app.services.search.wait_until_idle(app.keys().user_id)
@@ -149,7 +163,10 @@ async def test_many_entries_are_read_from_both_ends(app: RunningApp, alice: Visi
     assert re.findall(r"> Entry (\d+)", sent) == [str(n) for n in (*range(1, 7), *range(10, 16))]
     middle = (
         await app.services.journal.get_page(
-            app.keys(), (await app.services.journal.tags.entries_with_tag(app.keys(), bytes.fromhex(trace)))[7][1]
+            app.keys(),
+            (await app.services.journal.tags.entries_with_tag(app.keys(), bytes.fromhex(trace)))[7][
+                1
+            ],
         )
     )[0].root
     await app.services.journal.edit(app.keys(), middle.id, "Entry 8 of the #lake.", middle.revision)

@@ -19,7 +19,9 @@ def chips(text: str) -> dict[str, str]:
     return {name: path for path, name in CHIP.findall(text)}
 
 
-async def test_an_entry_shows_its_traces_and_its_text_leads_to_them(app: RunningApp, alice: Visitor) -> None:
+async def test_an_entry_shows_its_traces_and_its_text_leads_to_them(
+    app: RunningApp, alice: Visitor
+) -> None:
     kept = await alice.post(f"{DAY}/entries", {"text": "At the #lake, not `#code`."}, fragment=True)
     assert list(chips(kept.text)) == ["#lake"]
     assert kept.text.count('class="tag"') == 2  # beside it and in it
@@ -32,7 +34,9 @@ async def test_an_entry_shows_its_traces_and_its_text_leads_to_them(app: Running
 
 async def test_the_box_under_an_entry(app: RunningApp, alice: Visitor) -> None:
     entry = await alice.write("Rain.")
-    assert (await alice.post(f"/e/{entry}/traces", {"name": "wet weather"})).location == f"{DAY}#e-{entry}"
+    assert (
+        await alice.post(f"/e/{entry}/traces", {"name": "wet weather"})
+    ).location == f"{DAY}#e-{entry}"
     part = await alice.post(f"/e/{entry}/traces", {"name": "🌧️"}, fragment=True)
     assert list(chips(part.text)) == ["#wet weather", "🌧️"]
     assert "<html" not in part.text
@@ -163,7 +167,9 @@ async def test_its_page_leads_back_through_years(app: RunningApp, alice: Visitor
     assert "December 1 1" in year.visible_text
     for asked in ("020240000", "2023", "-1", "2024" + "0" * 5000, "%D9%A2%D9%A0%D9%A2%D9%A4", ""):
         other = await alice.get(f"{path}/years?year={asked}", fragment=True)
-        assert other.text.count('<rect class="heat-1"') == 25  # the latest, where there is no such year
+        assert (
+            other.text.count('<rect class="heat-1"') == 25
+        )  # the latest, where there is no such year
     brief = await alice.get(f"{path}/brief", fragment=True)
     assert "On 26 entries, last on 25 March 2024" in brief.visible_text
 
@@ -213,4 +219,7 @@ async def test_after_a_start_everything_is_as_it_was(start: Start) -> None:
     alice = await second.visitor()
     await settled(second)
     assert await index(alice) == ["#larch"]
-    assert list(chips((await alice.get("/d/2024-05-03")).text)) == ["#alder", "#larch"]  # as it was written; beside it
+    assert list(chips((await alice.get("/d/2024-05-03")).text)) == [
+        "#alder",
+        "#larch",
+    ]  # as it was written; beside it

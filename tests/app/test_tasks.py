@@ -13,7 +13,9 @@ LIST = (
     "Today:\n\n- [ ] ring **the** plumber\n- [x] measure `it`\n  1. [X] twice\n\n> - [ ] quoted\n\n"
     "```\n- [ ] code\n```\n"
 )
-BOX = re.compile(r'<input type="checkbox" aria-label="([^"]*)" name="box" value="(\d+)" autocomplete="off"([^>]*)>')
+BOX = re.compile(
+    r'<input type="checkbox" aria-label="([^"]*)" name="box" value="(\d+)" autocomplete="off"([^>]*)>'
+)
 
 
 def test_every_box_has_a_number_and_a_name() -> None:
@@ -37,24 +39,42 @@ def test_what_is_no_task_has_no_box(text: str) -> None:
 
 
 def test_ticking_changes_the_one_letter() -> None:
-    assert set_checkboxes(LIST, {0, 1, 2}) == LIST.replace("[ ] ring", "[x] ring").replace("[X]", "[x]")
+    assert set_checkboxes(LIST, {0, 1, 2}) == LIST.replace("[ ] ring", "[x] ring").replace(
+        "[X]", "[x]"
+    )
     assert set_checkboxes(LIST, set()) == LIST.replace("[x]", "[ ]").replace("[X]", "[ ]")
     assert set_checkboxes("- a\n\n  [ ] no\n- b", {0}) == "- a\n\n  [ ] no\n- b"
 
 
 LINES = st.sampled_from(
-    ["- [ ] a", "- [x] b [ ] c", "  - [ ] d", "1. [ ] e", "> - [x] f", "text", "", "```", "\t- [ ] g"]
+    [
+        "- [ ] a",
+        "- [x] b [ ] c",
+        "  - [ ] d",
+        "1. [ ] e",
+        "> - [x] f",
+        "text",
+        "",
+        "```",
+        "\t- [ ] g",
+    ]
 )
 
 
 @given(st.lists(LINES), st.sets(st.integers(0, 8)))
-def test_the_boxes_on_the_page_are_those_that_were_ticked(lines: list[str], boxes: set[int]) -> None:
+def test_the_boxes_on_the_page_are_those_that_were_ticked(
+    lines: list[str], boxes: set[int]
+) -> None:
     text = "\n".join(lines)
     before = BOX.findall(render(text, interactive=True))
     after = set_checkboxes(text, boxes)
     shown = BOX.findall(render(after, interactive=True))
-    assert [(name, number) for name, number, _ in shown] == [(name, number) for name, number, _ in before]
-    assert {int(number) for _, number, checked in shown if checked} == boxes & set(range(len(before)))
+    assert [(name, number) for name, number, _ in shown] == [
+        (name, number) for name, number, _ in before
+    ]
+    assert {int(number) for _, number, checked in shown if checked} == boxes & set(
+        range(len(before))
+    )
     assert re.sub(r"\[[ xX]\]", "[]", after) == re.sub(r"\[[ xX]\]", "[]", text)
 
 
@@ -91,5 +111,7 @@ async def test_a_tick_over_another_text_changes_nothing_and_says_so(app: Running
         ("one", ""),
         ("two", ""),
     ]
-    assert (await alice.post(f"/e/{entry}/tasks", {"revision": "2", "box": "0"}, fragment=True)).status == 200
+    assert (
+        await alice.post(f"/e/{entry}/tasks", {"revision": "2", "box": "0"}, fragment=True)
+    ).status == 200
     assert (await alice.get(f"/e/{entry}/edit")).field("text") == "- [x] zero\n- [ ] one\n- [ ] two"

@@ -88,12 +88,16 @@ async def test_the_page_knows_when_its_day_is_over(clock: Clock, app: RunningApp
 
     assert await span("/d/today") == (ms("2026-11-20T12:00"), ms("2026-11-20T23:00"))
     assert await span("/d/2026-11-20") == await span("/d/today")
-    assert await span("/d/2026-11-19") is await span("/d/2026-11-21") is None  # its day neither began nor will end
+    assert (
+        await span("/d/2026-11-19") is await span("/d/2026-11-21") is None
+    )  # its day neither began nor will end
     clock.set("2026-10-25T00:30")  # the day of 25 hours
     assert await span("/d/today") == (ms("2026-10-25T00:30"), ms("2026-10-25T23:00"))
 
 
-async def test_today_is_the_day_of_the_instant_that_the_entry_gets(clock: Clock, app: RunningApp) -> None:
+async def test_today_is_the_day_of_the_instant_that_the_entry_gets(
+    clock: Clock, app: RunningApp
+) -> None:
     """Posted to today, an entry is on the day of its own time, also when midnight passes on the way."""
     clock.set("2026-11-20T23:00")
     alice = await app.visitor()
@@ -164,7 +168,9 @@ async def test_a_clock_put_back_signs_nobody_out_and_loses_no_word(
     assert "from an open page" in (await alice.get(f"/d/{day}")).visible_text
 
 
-async def test_a_clock_put_back_makes_no_session_last_longer(clock: Clock, kept: RunningApp) -> None:
+async def test_a_clock_put_back_makes_no_session_last_longer(
+    clock: Clock, kept: RunningApp
+) -> None:
     alice = await kept.visitor()
     clock.instant -= timedelta(days=400)
     assert (await alice.get("/you")).status == 200  # what counts is from now on
@@ -173,7 +179,9 @@ async def test_a_clock_put_back_makes_no_session_last_longer(clock: Clock, kept:
 
 
 @pytest.mark.parametrize("on", [timedelta(hours=2), timedelta(days=365 * 50)])
-async def test_a_clock_put_on_ends_sessions_in_a_sentence(clock: Clock, kept: RunningApp, on: timedelta) -> None:
+async def test_a_clock_put_on_ends_sessions_in_a_sentence(
+    clock: Clock, kept: RunningApp, on: timedelta
+) -> None:
     alice = await kept.visitor()
     clock.instant += on
     assert (await alice.get("/d/today")).location.startswith("/sign-in")

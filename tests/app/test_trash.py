@@ -62,7 +62,9 @@ async def test_erasing_asks_once_and_then_it_is_gone(app: RunningApp, fragment: 
     assert (await alice.post(f"/e/{entry}/restore")).status == 404
 
 
-async def test_signing_in_erases_what_is_due(app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_signing_in_erases_what_is_due(
+    app: RunningApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alice = await app.visitor()
     entry = await alice.write("Old.")
     await alice.post(f"/e/{entry}/delete", {"revision": "1"})
@@ -80,4 +82,6 @@ async def test_what_went_with_an_entry_is_said(app: RunningApp) -> None:
     await app.services.journal.answer(app.keys(), bytes.fromhex(entry), "An answer.", "UTC")
     await alice.post(f"/e/{entry}/delete", {"revision": "1"})
     assert "with the message under it" in (await alice.get("/deleted")).visible_text
-    assert "With it goes the message under it." in (await alice.get(f"/e/{entry}/erase")).visible_text
+    assert (
+        "With it goes the message under it." in (await alice.get(f"/e/{entry}/erase")).visible_text
+    )

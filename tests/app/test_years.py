@@ -11,7 +11,9 @@ from llamora.journal.years import anniversaries
 from tests.app.conftest import PageResponse, RunningApp
 
 DAY_LINK = re.compile(r'<td class="shade-(\d)">\s*<a href="/d/([0-9-]+)"[^>]*aria-label="([^"]+)">')
-AGAIN = re.compile(r'<a class="when" href="/d/([0-9-]+)" aria-label="[^"]+">(\d+)</a> <p class="body">([^<]*)</p>')
+AGAIN = re.compile(
+    r'<a class="when" href="/d/([0-9-]+)" aria-label="[^"]+">(\d+)</a> <p class="body">([^<]*)</p>'
+)
 
 
 def shaded(page: PageResponse) -> dict[str, tuple[int, str]]:
@@ -19,8 +21,14 @@ def shaded(page: PageResponse) -> dict[str, tuple[int, str]]:
 
 
 def test_the_same_date_of_earlier_years() -> None:
-    assert list(islice(anniversaries(date(2026, 11, 20)), 2)) == [date(2025, 11, 20), date(2024, 11, 20)]
-    assert list(islice(anniversaries(date(2024, 2, 29)), 2)) == [date(2020, 2, 29), date(2016, 2, 29)]
+    assert list(islice(anniversaries(date(2026, 11, 20)), 2)) == [
+        date(2025, 11, 20),
+        date(2024, 11, 20),
+    ]
+    assert list(islice(anniversaries(date(2024, 2, 29)), 2)) == [
+        date(2020, 2, 29),
+        date(2016, 2, 29),
+    ]
     # The leap day comes back in years that have none, on the last day of February, and on no other.
     assert list(islice(anniversaries(date(2026, 2, 28)), 4)) == [
         date(2025, 2, 28),
@@ -49,7 +57,9 @@ async def test_on_this_day(app: RunningApp) -> None:
         ("2025-11-20", "2025", "The heron &lt;again&gt;."),
         ("1999-11-20", "1999", "Long ago."),
     ]
-    assert [year for _, year, _ in AGAIN.findall((await alice.get("/d/2025-11-20")).text)] == ["1999"]
+    assert [year for _, year, _ in AGAIN.findall((await alice.get("/d/2025-11-20")).text)] == [
+        "1999"
+    ]
 
 
 async def test_a_month_reads_as_one_page(app: RunningApp) -> None:
@@ -84,7 +94,9 @@ async def test_a_month_reads_as_one_page(app: RunningApp) -> None:
     assert 'rel="next"' not in (await alice.get("/m/9999-12")).text
 
 
-async def test_a_year_is_shaded_by_its_words(app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_year_is_shaded_by_its_words(
+    app: RunningApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pages, "utc_now", lambda: datetime(2026, 11, 20, 12, tzinfo=UTC))
     alice, bob = await app.visitor(), await app.visitor("Bob")
     await alice.write("one heron", "2026-03-01")
@@ -107,7 +119,10 @@ async def test_a_year_is_shaded_by_its_words(app: RunningApp, monkeypatch: pytes
     assert '<span aria-current="date">20</span>' in page.text
     # What is edited, deleted and brought back counts as it stands; so does a change while the page is known.
     await alice.post(f"/e/{long}", {"text": "one", "revision": "1"})
-    assert shaded(await alice.get("/calendar/2026"))["2026-12-31"] == (1, "Thursday 31 December 2026, one word")
+    assert shaded(await alice.get("/calendar/2026"))["2026-12-31"] == (
+        1,
+        "Thursday 31 December 2026, one word",
+    )
     await alice.post(f"/e/{long}/delete", {"revision": "2"})
     assert "2026-12-31" not in shaded(await alice.get("/calendar/2026"))
     assert list(shaded(await alice.get("/calendar/2025"))) == ["2025-03-01"]

@@ -75,7 +75,10 @@ def firefox(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) ->
             channel="moz-firefox",
             executable_path=start,
             timeout=120_000,
-            firefox_user_prefs={"ui.prefersReducedMotion": 1, "layout.css.prefers-color-scheme.content-override": 1},
+            firefox_user_prefs={
+                "ui.prefersReducedMotion": 1,
+                "layout.css.prefers-color-scheme.content-override": 1,
+            },
         )
     except PlaywrightError as error:
         pytest.skip(f"{installed} does not start for a test: {str(error).splitlines()[0]}")
@@ -115,7 +118,9 @@ def new_page(chromium: Browser, console: Console) -> Iterator[Callable[..., Page
     contexts: list[BrowserContext] = []
 
     def open_page(from_browser: Browser = chromium, **options: object) -> Page:
-        context = from_browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})  # type: ignore[arg-type]
+        context = from_browser.new_context(
+            **{"viewport": {"width": 1280, "height": 860}, **options}
+        )  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
 
@@ -124,8 +129,12 @@ def new_page(chromium: Browser, console: Console) -> Iterator[Callable[..., Page
             # Chromium writes every answer of 4xx and 5xx to the console, asked for or not.
             if console.is_measuring:
                 return
-            if kind in ("error", "warning") and not text.startswith("Failed to load resource: the server responded"):
-                console.complaints.append(f"{kind} on {page.url.split('/', 3)[-1]}: {text} {message.location}")  # type: ignore[attr-defined]
+            if kind in ("error", "warning") and not text.startswith(
+                "Failed to load resource: the server responded"
+            ):
+                console.complaints.append(
+                    f"{kind} on {page.url.split('/', 3)[-1]}: {text} {message.location}"
+                )  # type: ignore[attr-defined]
 
         page.on("console", on_console_message)
         page.on("pageerror", lambda error: console.complaints.append(f"exception: {error}"))
@@ -162,7 +171,9 @@ def axe(console: Console) -> Callable[..., None]:
         page.wait_for_load_state()
         drain_console(page)  # the page's own complaints come first
         console.is_measuring = True
-        page.emulate_media(reduced_motion="reduce")  # before the colours change, so that none of them takes its time
+        page.emulate_media(
+            reduced_motion="reduce"
+        )  # before the colours change, so that none of them takes its time
         for scheme in schemes:
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             page.evaluate(WAIT_FOR_COLOURS, scheme)
@@ -193,7 +204,9 @@ def drain_console(page: Page) -> None:
 def open_as_user(page: Page, user: HttpUser, path: str = "/d/today") -> None:
     """Take the session of a writer into the browser, and go to a page of theirs if one is named."""
     jar = user.http.cookies.jar
-    page.context.add_cookies([{"name": c.name, "value": c.value or "", "url": user.url} for c in jar])
+    page.context.add_cookies(
+        [{"name": c.name, "value": c.value or "", "url": user.url} for c in jar]
+    )
     if path:
         page.goto(user.url + path)
 
@@ -209,7 +222,10 @@ def sign_in(page: Page, name: str, passphrase: str) -> None:
 def open_more_menu(scope: Page | Locator) -> Locator:
     """Open what else can be done with an entry, the first one in that place, and return it."""
     actions = scope.locator(".actions").first
-    link, details = actions.locator(":scope > a[href$='/more']"), actions.locator(":scope > details.more")
+    link, details = (
+        actions.locator(":scope > a[href$='/more']"),
+        actions.locator(":scope > details.more"),
+    )
     if link.count():
         link.click()
         expect(details).to_be_visible()

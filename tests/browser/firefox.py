@@ -23,15 +23,23 @@ def find() -> Path | None:
     """A Firefox that starts, or None."""
     for name in ("firefox-esr", "firefox"):
         path = shutil.which(name)
-        if path and b"Firefox" in subprocess.run([path, "--version"], capture_output=True, check=False).stdout:
+        if (
+            path
+            and b"Firefox"
+            in subprocess.run([path, "--version"], capture_output=True, check=False).stdout
+        ):
             return Path(path)
     return None
 
 
 async def _relay(playwright: ServerConnection, address: str) -> None:
     assert playwright.request is not None
-    async with connect(address + playwright.request.path, max_size=None, ping_interval=None) as firefox:
-        await asyncio.gather(_asked(playwright, firefox), _told(firefox, playwright), return_exceptions=True)
+    async with connect(
+        address + playwright.request.path, max_size=None, ping_interval=None
+    ) as firefox:
+        await asyncio.gather(
+            _asked(playwright, firefox), _told(firefox, playwright), return_exceptions=True
+        )
 
 
 async def _asked(playwright: ServerConnection, firefox: ClientConnection) -> None:
@@ -50,7 +58,9 @@ async def _told(firefox: ClientConnection, playwright: ServerConnection) -> None
 
 
 async def _main(command: list[str]) -> int:
-    firefox = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, limit=1 << 20)
+    firefox = await asyncio.create_subprocess_exec(
+        *command, stderr=asyncio.subprocess.PIPE, limit=1 << 20
+    )
     assert firefox.stderr is not None
     while line := await firefox.stderr.readline():
         if found := LISTENS.search(line):
@@ -59,7 +69,9 @@ async def _main(command: list[str]) -> int:
         sys.stderr.buffer.write(line)
     else:
         return await firefox.wait()
-    async with serve(lambda client: _relay(client, address), "127.0.0.1", 0, max_size=None, ping_interval=None) as here:
+    async with serve(
+        lambda client: _relay(client, address), "127.0.0.1", 0, max_size=None, ping_interval=None
+    ) as here:
         port = next(iter(here.sockets)).getsockname()[1]
         sys.stderr.write(f"WebDriver BiDi listening on ws://127.0.0.1:{port}\n")
         sys.stderr.flush()

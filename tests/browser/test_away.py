@@ -85,7 +85,11 @@ def test_a_browser_would_offer_to_install_it(page: Page, server: Server) -> None
     told = session.send("Page.getAppManifest")
     assert told["errors"] == []
     manifest = json.loads(told["data"])
-    assert (manifest["name"], manifest["start_url"], manifest["display"]) == ("Llamora", "/", "standalone")
+    assert (manifest["name"], manifest["start_url"], manifest["display"]) == (
+        "Llamora",
+        "/",
+        "standalone",
+    )
     sizes: dict[str, str] = {}
     for icon in manifest["icons"]:
         if icon["type"] == "image/png":

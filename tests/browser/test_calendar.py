@@ -34,14 +34,18 @@ def writer(server: Server) -> HttpUser:
     return writer
 
 
-def opened(new_page: Callable[..., Page], writer: HttpUser, path: str, width: int = 1280, **options: object) -> Page:
+def opened(
+    new_page: Callable[..., Page], writer: HttpUser, path: str, width: int = 1280, **options: object
+) -> Page:
     page = new_page(**options)
     page.set_viewport_size({"width": width, "height": 844})
     open_as_user(page, writer, path)
     return page
 
 
-def test_by_key(writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
+def test_by_key(
+    writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]
+) -> None:
     page = opened(new_page, writer, "/d/2024-03-12")
     calendar = page.locator("#calendar")
     expect(calendar).to_be_hidden()
@@ -92,7 +96,9 @@ def test_without_javascript(writer: HttpUser, new_page: Callable[..., Page]) -> 
     page.get_by_role("link", name="Next month, April").click()
     page.get_by_label("Go to a date").fill("the day the heron came")
     page.get_by_role("button", name="Go", exact=True).click()
-    expect(page.get_by_role("alert").first).to_contain_text("That is not a date the calendar knows.")
+    expect(page.get_by_role("alert").first).to_contain_text(
+        "That is not a date the calendar knows."
+    )
     page.get_by_label("Go to a date").fill("4 March 2024")
     page.get_by_role("button", name="Go", exact=True).click()
     expect(page).to_have_url(re.compile("/d/2024-03-04$"))
@@ -102,9 +108,13 @@ def test_without_javascript(writer: HttpUser, new_page: Callable[..., Page]) -> 
     expect(page).to_have_url(re.compile("/d/2024-03-03$"))
 
 
-def test_by_touch(writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
+def test_by_touch(
+    writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]
+) -> None:
     page = opened(new_page, writer, "/d/2024-03-12", 390, has_touch=True, is_mobile=True)
-    expect(page.locator(".days a")).to_have_text([re.compile("‹"), re.compile("March 2024"), re.compile("›")])
+    expect(page.locator(".days a")).to_have_text(
+        [re.compile("‹"), re.compile("March 2024"), re.compile("›")]
+    )
     assert all_within(page), "the page is wider than the screen"
     assert too_small(page, ".days a, .main-nav [href='/you'], .bar a") == []
     page.locator(".days .month").tap()
@@ -135,14 +145,18 @@ def too_small(page: Page, selector: str) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_midnight_passes_while_somebody_writes(writer: HttpUser, new_page: Callable[..., Page], width: int) -> None:
+def test_midnight_passes_while_somebody_writes(
+    writer: HttpUser, new_page: Callable[..., Page], width: int
+) -> None:
     assert (
         writer.post("/you/lock-after", {"minutes": "0"}).status_code < 400
     )  # as long as the server allows: a day here
     page = opened(new_page, writer, "", width)
     page.clock.install()
     page.goto(writer.url + "/d/today")
-    day = date.fromisoformat((page.locator("#composer").get_attribute("action") or "").split("/")[2])
+    day = date.fromisoformat(
+        (page.locator("#composer").get_attribute("action") or "").split("/")[2]
+    )
     field, line = page.locator("#write"), page.locator(".new-day-note")
     field.fill("half a line of it")
     expect(line).to_be_hidden()
@@ -151,7 +165,9 @@ def test_midnight_passes_while_somebody_writes(writer: HttpUser, new_page: Calla
     expect(page.locator(".htmx-request")).to_have_count(0)
     boxes = places(page)
 
-    over = datetime.combine(day + timedelta(days=1), datetime.min.time(), ZoneInfo("Europe/Berlin")).astimezone(UTC)
+    over = datetime.combine(
+        day + timedelta(days=1), datetime.min.time(), ZoneInfo("Europe/Berlin")
+    ).astimezone(UTC)
     left = (over - datetime.now(UTC)).total_seconds()
     if left > 120:
         page.clock.fast_forward(int((left - 60) * 1000))
@@ -176,7 +192,9 @@ def places(page: Page) -> list[object]:
     )
 
 
-def test_you(server: Server, writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
+def test_you(
+    server: Server, writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]
+) -> None:
     page = opened(new_page, writer, "/you")
     elsewhere = HttpUser(server.url, name=writer.name)
     assert elsewhere.sign_in().status_code == 303

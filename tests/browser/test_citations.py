@@ -32,14 +32,18 @@ def test_a_citation_is_beside_the_reply_and_leads_to_the_entry(
     server: Server, model: ModelThread, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:
     _, page = opened(server, new_page)
-    model.model.script(Reply([SAYS[at : at + 6] for at in range(0, len(SAYS), 6)], piece_delay=0.01))
+    model.model.script(
+        Reply([SAYS[at : at + 6] for at in range(0, len(SAYS), 6)], piece_delay=0.01)
+    )
     page.locator("article.entry").nth(1).get_by_role("button", name="Reply", exact=True).click()
     reply = page.locator("article.reply")
     expect(reply.locator(".receipt > summary")).to_contain_text("drew on 1 earlier day")
     expect(reply.locator("mark")).to_have_text("The only quarter of an hour that was mine")
     expect(reply.locator(".not-found")).to_have_text("I hated every hour of it")
     expect(reply.locator("small.noted")).to_have_text("(not in your entries)")
-    expect(reply.locator(".prose")).to_contain_text("“so it goes, all in all”, and there is no [4].")
+    expect(reply.locator(".prose")).to_contain_text(
+        "“so it goes, all in all”, and there is no [4]."
+    )
     said, source = reply.locator(".prose").bounding_box(), reply.locator(".sources").bounding_box()
     assert said is not None
     assert source is not None
@@ -90,7 +94,9 @@ def test_the_pages_of_the_model_are_for_everyone(
     axe(page)
 
 
-def test_a_new_day_opens_with_a_line(server: Server, model: ModelThread, new_page: Callable[..., Page]) -> None:
+def test_a_new_day_opens_with_a_line(
+    server: Server, model: ModelThread, new_page: Callable[..., Page]
+) -> None:
     writer, page = opened(server, new_page)
     writer.write("The letter is still unsent.", day=(utc_now().date() - timedelta(2)).isoformat())
     writer.post("/you/openings", {"openings": "on"})

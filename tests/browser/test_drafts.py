@@ -122,7 +122,9 @@ def test_an_edit_and_an_answer_in_the_making_come_back_open(
     assert drafts(server) == 0
 
 
-def test_a_save_that_comes_after_keep_brings_nothing_back(server: Server, opened: Callable[[], Page]) -> None:
+def test_a_save_that_comes_after_keep_brings_nothing_back(
+    server: Server, opened: Callable[[], Page]
+) -> None:
     page = opened()
     late: list[Route] = []
     page.route("**/drafts", lambda route: late.append(route))  # noqa: PLW0108
@@ -152,7 +154,9 @@ def test_a_save_that_comes_after_keep_brings_nothing_back(server: Server, opened
     assert drafts(server) == 1
 
 
-def test_what_is_typed_while_keeping_becomes_the_next_draft(server: Server, opened: Callable[[], Page]) -> None:
+def test_what_is_typed_while_keeping_becomes_the_next_draft(
+    server: Server, opened: Callable[[], Page]
+) -> None:
     page = opened()
     waiting: list[Route] = []
     page.route("**/entries", lambda route: waiting.append(route))  # noqa: PLW0108
@@ -170,7 +174,9 @@ def test_what_is_typed_while_keeping_becomes_the_next_draft(server: Server, open
     expect(page.locator("article.entry .prose")).to_have_text("First.")
 
 
-def test_leaving_asks_only_for_words_that_are_nowhere_else(server: Server, opened: Callable[[], Page]) -> None:
+def test_leaving_asks_only_for_words_that_are_nowhere_else(
+    server: Server, opened: Callable[[], Page]
+) -> None:
     page = opened()
     asked: list[str] = []
 
@@ -191,7 +197,9 @@ def test_leaving_asks_only_for_words_that_are_nowhere_else(server: Server, opene
     assert asked == ["beforeunload"]
 
 
-def test_leaving_the_field_saves_without_waiting_for_a_pause(server: Server, opened: Callable[[], Page]) -> None:
+def test_leaving_the_field_saves_without_waiting_for_a_pause(
+    server: Server, opened: Callable[[], Page]
+) -> None:
     page = opened()
     page.clock.install()
     page.clock.pause_at("2027-01-01")  # no pause is ever long enough
@@ -202,7 +210,9 @@ def test_leaving_the_field_saves_without_waiting_for_a_pause(server: Server, ope
     assert drafts(server) == 1
 
 
-def test_leaving_the_page_sends_the_last_words(server: Server, writer: HttpUser, opened: Callable[[], Page]) -> None:
+def test_leaving_the_page_sends_the_last_words(
+    server: Server, writer: HttpUser, opened: Callable[[], Page]
+) -> None:
     page = opened()
     page.on("dialog", lambda dialog: dialog.accept())
     page.locator("#write").fill("Typed and gone")

@@ -74,7 +74,9 @@ def tab_to(page: Page, selector: str, most: int = 60) -> None:
         if page.evaluate("document.activeElement === document.body"):
             continue  # around the end of the page
         focus = page.evaluate(FOCUS)
-        assert focus == {"inSight": True, "shows": True}, page.evaluate("document.activeElement.outerHTML")
+        assert focus == {"inSight": True, "shows": True}, page.evaluate(
+            "document.activeElement.outerHTML"
+        )
         if page.evaluate("s => document.activeElement.matches(s)", selector):
             return
     raise AssertionError(f"Tab never comes to {selector}")
@@ -89,7 +91,11 @@ def arrived(page: Page, address: str) -> None:
 
 @pytest.mark.parametrize("zoom", ZOOMS)
 def test_a_first_day_without_a_mouse(
-    server: Server, model: ModelThread, new_page: Callable[..., Page], axe: Callable[[Page], None], zoom: int
+    server: Server,
+    model: ModelThread,
+    new_page: Callable[..., Page],
+    axe: Callable[[Page], None],
+    zoom: int,
 ) -> None:
     page = new_page(**ZOOMS[zoom])
     keys, field, focused = page.keyboard, page.locator("#write"), page.locator(":focus")
@@ -203,7 +209,9 @@ def accessible(page: Page) -> list[tuple[str, str, str]]:
         return "".join(text(child) for child in children[number])
 
     return [
-        (of(node, "role"), of(node, "name").strip(), text(node["nodeId"])) for node in nodes if not node.get("ignored")
+        (of(node, "role"), of(node, "name").strip(), text(node["nodeId"]))
+        for node in nodes
+        if not node.get("ignored")
     ]
 
 
@@ -212,7 +220,9 @@ def nameless(page: Page) -> list[tuple[str, str, str]]:
     return [found for found in accessible(page) if found[0] in CONTROLS | REGIONS and not found[1]]
 
 
-def test_a_reply_is_read_out_by_the_sentence(server: Server, model: ModelThread, new_page: Callable[..., Page]) -> None:
+def test_a_reply_is_read_out_by_the_sentence(
+    server: Server, model: ModelThread, new_page: Callable[..., Page]
+) -> None:
     writer = HttpUser(server.url).register()
     writer.write("I saw a heron.")
     said = "The heron waited, as herons do. Then it flew off… Did you follow it? (No.)\n\nNobody else had seen it."
@@ -244,7 +254,9 @@ def test_a_reply_is_read_out_by_the_sentence(server: Server, model: ModelThread,
     assert prose.evaluate("e => !e.closest('[aria-live], [role=log], [role=status], [role=alert]')")
 
 
-def test_everything_has_a_name(server: Server, model: ModelThread, new_page: Callable[..., Page]) -> None:
+def test_everything_has_a_name(
+    server: Server, model: ModelThread, new_page: Callable[..., Page]
+) -> None:
     writer = HttpUser(server.url).register()
     writer.write(FOG, "2026-03-14")
     entry = writer.write("- [ ] post the letter to #nora\n- [x] ring", "2026-11-20")
@@ -253,14 +265,34 @@ def test_everything_has_a_name(server: Server, model: ModelThread, new_page: Cal
     writer.post(f"/e/{deleted}/delete", {"revision": "1"})
     model.model.script(Reply([SAYS]))
     page = new_page()
-    found = {path: looked_at(page, server.url + path) for path in ("/sign-in", "/register", "/reset", "/offline")}
+    found = {
+        path: looked_at(page, server.url + path)
+        for path in ("/sign-in", "/register", "/reset", "/offline")
+    }
     open_as_user(page, writer, "/d/2026-11-20")
     page.get_by_role("button", name="Reply", exact=True).click()
     expect(page.locator(".reply .receipt > summary")).to_be_visible()
     trace = re.search(r'href="(/traces/[^"]+)"', writer.get("/traces").text)
     assert trace is not None
-    pages = ["/d/2026-11-20", "/d/2024-02-29", "/search", "/traces", trace[1], "/you", "/help", "/deleted", "/print"]
-    pages += ["/calendar", "/calendar/2026", "/calendar/2026-03", "/m/2026-03", f"/e/{entry}/edit", "/nowhere"]
+    pages = [
+        "/d/2026-11-20",
+        "/d/2024-02-29",
+        "/search",
+        "/traces",
+        trace[1],
+        "/you",
+        "/help",
+        "/deleted",
+        "/print",
+    ]
+    pages += [
+        "/calendar",
+        "/calendar/2026",
+        "/calendar/2026-03",
+        "/m/2026-03",
+        f"/e/{entry}/edit",
+        "/nowhere",
+    ]
     pages += [
         f"/e/{entry}/versions",
         f"/e/{entry}/prompt",

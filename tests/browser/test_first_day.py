@@ -15,15 +15,28 @@ from tests.scan import find_words
 PASSPHRASE = "seven quiet herons over the weir"
 ZONE = "America/New_York"
 FIRST = "Walked along the river before work; the heron stood in the shallows again and I forgot to worry."
-SECOND = "Grandmother's **walnut cake** came out of the oven lopsided, and everybody ate two slices."
+SECOND = (
+    "Grandmother's **walnut cake** came out of the oven lopsided, and everybody ate two slices."
+)
 ANSWER = "Mostly the silence of it, and that nobody needed anything from me."
 QUESTION = "dessert baked for relatives"  # no word of it was written
-PRIVATE = ("heron", "walnut", "lopsided", "silence of it", "Grandmother", "baked for relatives", "herons over")
+PRIVATE = (
+    "heron",
+    "walnut",
+    "lopsided",
+    "silence of it",
+    "Grandmother",
+    "baked for relatives",
+    "herons over",
+)
 
 
 @pytest.mark.parametrize("mode", ["dev", "prod"])
 def test_first_day(
-    mode: str, serve: Callable[..., Server], new_page: Callable[..., Page], axe: Callable[[Page], None]
+    mode: str,
+    serve: Callable[..., Server],
+    new_page: Callable[..., Page],
+    axe: Callable[[Page], None],
 ) -> None:
     first_day(serve(mode=mode).start(), new_page(timezone_id=ZONE), axe)
 
@@ -36,7 +49,11 @@ def test_first_day_in_firefox(
     console: Console,
 ) -> None:
     # Its colours are those of its preferences: light.
-    first_day(serve(mode="prod").start(), new_page(firefox, timezone_id=ZONE), partial(axe, schemes=["light"]))
+    first_day(
+        serve(mode="prod").start(),
+        new_page(firefox, timezone_id=ZONE),
+        partial(axe, schemes=["light"]),
+    )
     # Firefox tells a page that it leaves that its stream broke off; Chromium does not.
     console.complaints[:] = [each for each in console.complaints if "htmx:sse:error" not in each]
 
@@ -83,7 +100,9 @@ def first_day(server: Server, page: Page, axe: Callable[[Page], None]) -> None:
     axe(page)
     reply.get_by_role("button", name="Keep and ask").click()
     expect(page.locator("article.answer")).to_contain_text("nobody needed anything")
-    expect(page.locator("article.reply").nth(1).locator("summary", has_text="Answer")).to_be_visible(timeout=60_000)
+    expect(
+        page.locator("article.reply").nth(1).locator("summary", has_text="Answer")
+    ).to_be_visible(timeout=60_000)
 
     # Find by meaning, jump there.
     page.get_by_role("searchbox").fill(QUESTION)

@@ -46,14 +46,18 @@ def test_escape_leaves_the_field_of_the_search(page: Page) -> None:
     expect(page.get_by_label("Write an entry")).to_be_focused()
 
 
-@pytest.mark.xfail(strict=True, reason="issue 14, item 6: keys are known by the letter that they type")
+@pytest.mark.xfail(
+    strict=True, reason="issue 14, item 6: keys are known by the letter that they type"
+)
 def test_a_key_of_a_cyrillic_layout_is_the_key_in_its_place(page: Page) -> None:
     key = {"key": "т", "code": "KeyN", "keyCode": 78, "bubbles": True, "cancelable": True}
     page.evaluate("key => document.body.dispatchEvent(new KeyboardEvent('keydown', key))", key)
     assert page.evaluate("document.activeElement.id") == "write"
 
 
-def test_the_palette_leads_anywhere(page: Page, writer: HttpUser, axe: Callable[[Page], None]) -> None:
+def test_the_palette_leads_anywhere(
+    page: Page, writer: HttpUser, axe: Callable[[Page], None]
+) -> None:
     keys, palette = page.keyboard, page.get_by_role("dialog", name="Go to")
     field = page.get_by_role("combobox")
     keys.press("Control+k")
@@ -132,13 +136,17 @@ def test_letters_are_keys_where_nobody_writes(page: Page, writer: HttpUser) -> N
     page.evaluate("document.documentElement.dataset.letters = 'off'")
     for key in "netr?/[":
         keys.press(key)
-    assert page.evaluate("document.activeElement === document.body && !document.querySelector('dialog[open]')")
+    assert page.evaluate(
+        "document.activeElement === document.body && !document.querySelector('dialog[open]')"
+    )
     expect(page).to_have_url(re.compile(f"/d/{DAY}$"))
     keys.press("Control+k")
     expect(page.get_by_role("combobox")).to_be_focused()
 
 
-def test_a_year_and_a_month_by_key(page: Page, writer: HttpUser, axe: Callable[[Page], None]) -> None:
+def test_a_year_and_a_month_by_key(
+    page: Page, writer: HttpUser, axe: Callable[[Page], None]
+) -> None:
     page.goto(writer.url + "/calendar/2024")
     expect(page.get_by_role("table")).to_have_count(12)
     link = page.get_by_role("link", name="Tuesday 12 March 2024, 2 words")

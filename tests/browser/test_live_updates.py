@@ -56,7 +56,9 @@ def test_what_is_written_edited_and_deleted_in_one_window_appears_in_the_other(
 ) -> None:
     here, there = opened(new_page, writer), opened(new_page, writer)
     keep(here, "A heron in the reeds.")
-    expect(there.locator("article.entry .prose")).to_have_text(["A heron in the reeds."], timeout=SOON)
+    expect(there.locator("article.entry .prose")).to_have_text(
+        ["A heron in the reeds."], timeout=SOON
+    )
     keep(there, "And a second one.")
     expect(here.locator("article.entry .prose")).to_have_text(
         ["A heron in the reeds.", "And a second one."], timeout=SOON
@@ -65,24 +67,34 @@ def test_what_is_written_edited_and_deleted_in_one_window_appears_in_the_other(
     here.get_by_role("link", name="Edit", exact=True).first.click()
     here.locator("article textarea").fill("A heron, asleep.")
     here.keyboard.press("Control+Enter")
-    expect(there.locator("article.entry .prose").first).to_have_text("A heron, asleep.", timeout=SOON)
+    expect(there.locator("article.entry .prose").first).to_have_text(
+        "A heron, asleep.", timeout=SOON
+    )
     expect(there.locator("article.entry a.edited").first).to_contain_text("edited")
 
     open_more_menu(here).get_by_role("button", name="Delete").click()
     expect(there.locator("article.entry .prose")).to_have_text(["And a second one."], timeout=SOON)
     here.get_by_role("button", name="Undo").click()
-    expect(there.locator("article.entry .prose")).to_have_text(["A heron, asleep.", "And a second one."], timeout=SOON)
+    expect(there.locator("article.entry .prose")).to_have_text(
+        ["A heron, asleep.", "And a second one."], timeout=SOON
+    )
     # Nothing stands twice, in neither window, once both have heard of everything.
     keep(here, "The last word.")
     expect(there.locator("article.entry .prose").last).to_have_text("The last word.", timeout=SOON)
-    assert texts(here) == texts(there) == ["A heron, asleep.", "And a second one.", "The last word."]
+    assert (
+        texts(here) == texts(there) == ["A heron, asleep.", "And a second one.", "The last word."]
+    )
     # What came in is as alive as what was there.
     there.get_by_role("link", name="Edit", exact=True).first.click()
     expect(there.locator("article textarea")).to_have_value("A heron, asleep.")
 
 
-def test_nothing_moves_and_nothing_typed_is_touched(writer: HttpUser, new_page: Callable[..., Page]) -> None:
-    ids = [writer.write(f"Entry {number}.\n\n" + "A line of it. " * 40, DAY) for number in range(12)]
+def test_nothing_moves_and_nothing_typed_is_touched(
+    writer: HttpUser, new_page: Callable[..., Page]
+) -> None:
+    ids = [
+        writer.write(f"Entry {number}.\n\n" + "A line of it. " * 40, DAY) for number in range(12)
+    ]
     page = opened(new_page, writer)
     page.locator("#write").fill("half a thou")
     page.locator("#write").evaluate("field => field.setSelectionRange(4, 6)")
@@ -94,7 +106,9 @@ def test_nothing_moves_and_nothing_typed_is_touched(writer: HttpUser, new_page: 
     editing.locator("textarea").fill("my own words for it")
     before = place.bounding_box()
     # A longer text above what is read, a deletion below it, another text for what is being edited here.
-    writer.post(f"/e/{ids[0]}", {"text": "Longer.\n\n" + "Many more lines. " * 200, "revision": "1"})
+    writer.post(
+        f"/e/{ids[0]}", {"text": "Longer.\n\n" + "Many more lines. " * 200, "revision": "1"}
+    )
     writer.post(f"/e/{ids[11]}/delete", {"revision": "1"})
     writer.post(f"/e/{ids[9]}", {"text": "What the other window made of it.", "revision": "1"})
     expect(page.locator(f"#e-{ids[0]} > .body > .prose")).to_contain_text("Longer.", timeout=SOON)
@@ -131,7 +145,9 @@ def test_what_was_listed_before_it_was_written_takes_nothing_out(
     serve: Callable[..., Server], new_page: Callable[..., Page]
 ) -> None:
     """A list of the page that was made before an entry was kept may come after it."""
-    server = serve(env={"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}).start()
+    server = serve(
+        env={"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
+    ).start()
     writer = HttpUser(server.url).register()
     writer.write("A heron in the reeds.", DAY)
     page = opened(new_page, writer)
@@ -153,7 +169,9 @@ def test_what_is_deleted_elsewhere_while_it_is_edited_goes_once_the_edit_is_give
     field.fill("A heron, and what was typed here.")
     writer.post(f"/e/{entry}/delete", {})
     writer.write("From the other window.", DAY)
-    expect(page.locator("article.entry .prose", has_text="From the other window.")).to_be_visible(timeout=SOON)
+    expect(page.locator("article.entry .prose", has_text="From the other window.")).to_be_visible(
+        timeout=SOON
+    )
     expect(field).to_have_value("A heron, and what was typed here.")
     field.evaluate("field => { field.value = field.defaultValue; field.blur() }")
     writer.write("And once more.", DAY)
@@ -190,7 +208,9 @@ def test_a_trace_that_is_being_named_outlives_an_edit_elsewhere(
     expect(field).to_be_focused()
     page.keyboard.type("er")
     expect(field).to_have_value("water")
-    page.locator("#write").focus()  # what is named counts as well when somebody writes elsewhere meanwhile
+    page.locator(
+        "#write"
+    ).focus()  # what is named counts as well when somebody writes elsewhere meanwhile
     writer.post(f"/e/{entry}", {"text": "A heron, awake.", "revision": "2"})
     expect(place.locator(".prose")).to_have_text("A heron, awake.", timeout=SOON)
     expect(field).to_have_value("water")
@@ -217,7 +237,9 @@ def test_a_window_that_was_away_catches_up(writer: HttpUser, new_page: Callable[
     )
 
 
-def test_traces_come_and_go_in_the_other_window(writer: HttpUser, new_page: Callable[..., Page]) -> None:
+def test_traces_come_and_go_in_the_other_window(
+    writer: HttpUser, new_page: Callable[..., Page]
+) -> None:
     entry = writer.write("Rain on the #weir.", DAY)
     here, there = opened(new_page, writer), opened(new_page, writer)
     chips = f"#e-{entry} .entry-tags li > .tag"
@@ -254,9 +276,12 @@ def test_traces_come_and_go_in_the_other_window(writer: HttpUser, new_page: Call
         expect(page.locator("article.entry")).to_have_count(1)
 
 
-def test_a_month_that_is_read_is_in_step_and_moves_nothing(writer: HttpUser, new_page: Callable[..., Page]) -> None:
+def test_a_month_that_is_read_is_in_step_and_moves_nothing(
+    writer: HttpUser, new_page: Callable[..., Page]
+) -> None:
     ids = [
-        writer.write(f"Day {day}.\n\n- [ ] a box\n\n" + "A line. " * 300, f"2024-03-{day:02}") for day in (1, 12, 20)
+        writer.write(f"Day {day}.\n\n- [ ] a box\n\n" + "A line. " * 300, f"2024-03-{day:02}")
+        for day in (1, 12, 20)
     ]
     page = new_page()
     open_as_user(page, writer, "")
@@ -274,7 +299,9 @@ def test_a_month_that_is_read_is_in_step_and_moves_nothing(writer: HttpUser, new
     assert abs(after["y"] - before["y"]) < 1
     expect(box).to_be_focused()
     writer.post(f"/e/{ids[2]}", {"text": "Another text for it.", "revision": "1"})
-    expect(page.locator(".day-section .prose").last).to_have_text("Another text for it.", timeout=SOON)
+    expect(page.locator(".day-section .prose").last).to_have_text(
+        "Another text for it.", timeout=SOON
+    )
     writer.post(f"/e/{ids[0]}/delete", {"revision": "1"})
     expect(page.locator("#d-2024-03-01")).to_have_count(0, timeout=SOON)
     expect(box).to_be_focused()
@@ -282,6 +309,8 @@ def test_a_month_that_is_read_is_in_step_and_moves_nothing(writer: HttpUser, new
     expect(box).to_be_checked()
     writer.write("Of another month.", "2024-04-01")
     writer.write("The last of this one.", "2024-03-31")
-    expect(page.locator(".day-section .prose").last).to_have_text("The last of this one.", timeout=SOON)
+    expect(page.locator(".day-section .prose").last).to_have_text(
+        "The last of this one.", timeout=SOON
+    )
     expect(page.get_by_text("Of another month.")).to_have_count(0)
     expect(box).to_be_checked()

@@ -24,7 +24,9 @@ def writer(server: Server) -> HttpUser:
     return HttpUser(server.url).register()
 
 
-def test_a_key_locks_every_page(server: Server, writer: HttpUser, new_page: Callable[..., Page]) -> None:
+def test_a_key_locks_every_page(
+    server: Server, writer: HttpUser, new_page: Callable[..., Page]
+) -> None:
     writer.write("A heron in the reeds.")
     page, phone = new_page(), new_page()
     open_as_user(page, writer)
@@ -64,7 +66,9 @@ def test_words_that_are_nowhere_else_stay_when_the_server_was_started_again(
     server.stop()
     # Set without the event that would post a draft: a server that is slow to start would refuse it.
     page.get_by_label("Write an entry").evaluate("field => { field.value = 'not kept anywhere' }")
-    with page.expect_response(lambda answer: "/session/events" in answer.url and answer.ok, timeout=60 * SECOND):
+    with page.expect_response(
+        lambda answer: "/session/events" in answer.url and answer.ok, timeout=60 * SECOND
+    ):
         server.start()  # the browser looks again after some three seconds
     page.evaluate("new Promise(done => setTimeout(done))")
     expect(page.get_by_label("Write an entry")).to_have_value("not kept anywhere")
@@ -73,7 +77,9 @@ def test_words_that_are_nowhere_else_stay_when_the_server_was_started_again(
 
 def nobody_was_there(console: Console) -> None:
     """The browser complains when it asks a server that is not there; here that is meant."""
-    console.complaints[:] = [each for each in console.complaints if "net::ERR_CONNECTION_" not in each]
+    console.complaints[:] = [
+        each for each in console.complaints if "net::ERR_CONNECTION_" not in each
+    ]
 
 
 def test_a_page_goes_by_itself_when_the_server_is_away(
@@ -86,13 +92,17 @@ def test_a_page_goes_by_itself_when_the_server_is_away(
     expect(page.get_by_text("A heron in the reeds.")).to_be_visible()
     server.stop()
     page.clock.run_for(61 * MINUTE)
-    expect(page.get_by_text("A heron in the reeds.")).to_be_visible()  # it waits a little longer than a server
+    expect(
+        page.get_by_text("A heron in the reeds.")
+    ).to_be_visible()  # it waits a little longer than a server
     page.clock.run_for(12 * MINUTE)
     expect(page.get_by_text("A heron in the reeds.")).to_have_count(0)
     nobody_was_there(console)
 
 
-def test_who_reads_in_one_tab_is_there_in_all(server: Server, writer: HttpUser, new_page: Callable[..., Page]) -> None:
+def test_who_reads_in_one_tab_is_there_in_all(
+    server: Server, writer: HttpUser, new_page: Callable[..., Page]
+) -> None:
     writer.write("A heron in the reeds.")
     page = new_page()
     page.clock.install()
@@ -101,7 +111,9 @@ def test_who_reads_in_one_tab_is_there_in_all(server: Server, writer: HttpUser, 
     tab.clock.install()
     tab.goto(server.url + "/you")
     for _ in range(5):
-        with page.expect_response(lambda answer: answer.url.endswith("/session/here"), timeout=60 * SECOND) as told:
+        with page.expect_response(
+            lambda answer: answer.url.endswith("/session/here"), timeout=60 * SECOND
+        ) as told:
             page.mouse.move(100, 100)
             page.mouse.move(200, 200)
             page.clock.run_for(4 * MINUTE)  # the step in which it tells

@@ -12,7 +12,10 @@ from tests.conftest import HttpUser, Server
 NAME, PASSPHRASE = "Ada", "seven quiet herons over the weir"
 LONG = (
     "# A heading\n\nA word without end: " + "x" * 200 + "\n\n```\n" + "code " * 60 + "\n```\n\n"
-    "| a | b | c | d | e | f |\n|---|---|---|---|---|---|\n" + "|" + " a rather long cell |" * 6 + "\n\n"
+    "| a | b | c | d | e | f |\n|---|---|---|---|---|---|\n"
+    + "|"
+    + " a rather long cell |" * 6
+    + "\n\n"
     "https://example.org/" + "path/" * 40 + "\n\n- one\n- [ ] two\n\n> quoted\n"
 )
 MOST_REQUESTS, MOST_BYTES = 12, 150_000
@@ -72,7 +75,12 @@ def test_a_very_long_entry_is_read_on_part_by_part_where_one_is(
     server: Server, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:
     writer = HttpUser(server.url).register()
-    writer.write("".join(f"Paragraph {number}. {'The heron stood in the reeds. ' * 30}\n\n" for number in range(300)))
+    writer.write(
+        "".join(
+            f"Paragraph {number}. {'The heron stood in the reeds. ' * 30}\n\n"
+            for number in range(300)
+        )
+    )
     writer.write("After it.")
     page = new_page()
     open_as_user(page, writer, "/d/today")
@@ -94,7 +102,9 @@ def test_a_very_long_entry_is_read_on_part_by_part_where_one_is(
     assert numbers == [str(number) for number in range(300)]
 
 
-def test_what_opens_below_an_entry_has_a_page_without_javascript(server: Server, new_page: Callable[..., Page]) -> None:
+def test_what_opens_below_an_entry_has_a_page_without_javascript(
+    server: Server, new_page: Callable[..., Page]
+) -> None:
     writer = HttpUser(server.url).register()
     writer.write("The heron again.", "2024-03-12")
     page = new_page(java_script_enabled=False)
@@ -166,7 +176,9 @@ def test_a_first_entry_by_keys_alone(server: Server, new_page: Callable[..., Pag
     tab_to(".hit")
     keys.press("Enter")
     expect(page.locator("article.entry")).to_be_in_viewport()
-    page.wait_for_load_state("networkidle")  # Chromium drops the focus once more when it has found the fragment
+    page.wait_for_load_state(
+        "networkidle"
+    )  # Chromium drops the focus once more when it has found the fragment
     tab_to("article.entry [data-focus-target]")
     keys.press("Enter")
     expect(page.locator("article textarea")).to_be_focused()
@@ -188,7 +200,10 @@ def test_the_first_page_is_small(server: Server, new_page: Callable[..., Page]) 
         network.send("Network.enable")
         sizes: dict[str, int] = {}
         addresses: dict[str, str] = {}
-        network.on("Network.responseReceived", lambda e: addresses.update({e["requestId"]: e["response"]["url"]}))  # noqa: B023
+        network.on(
+            "Network.responseReceived",
+            lambda e: addresses.update({e["requestId"]: e["response"]["url"]}),  # noqa: B023
+        )
         network.on(
             "Network.loadingFinished",
             lambda e: sizes.update({e["requestId"]: int(e["encodedDataLength"])}),  # noqa: B023
@@ -213,7 +228,10 @@ def long_day(server: Server, new_page: Callable[..., Page]) -> Page:
     """A day of many entries of different heights on a narrow screen."""
     writer = HttpUser(server.url).register()
     for number in range(MANY):
-        writer.write(f"Entry {number}. " + "Up before the alarm, along the river. " * (number % 7 * 3), "2024-03-12")
+        writer.write(
+            f"Entry {number}. " + "Up before the alarm, along the river. " * (number % 7 * 3),
+            "2024-03-12",
+        )
     page = new_page()
     page.set_viewport_size({"width": 390, "height": 844})
     open_as_user(page, writer)
@@ -239,9 +257,13 @@ def most_styled(page: Page, act: Callable[[], object]) -> int:
     devtools.on("Tracing.tracingComplete", lambda _: ended.append(True))
     devtools.on(
         "Tracing.dataCollected",
-        lambda part: counts.extend(event.get("args", {}).get("elementCount", 0) for event in part["value"]),
+        lambda part: counts.extend(
+            event.get("args", {}).get("elementCount", 0) for event in part["value"]
+        ),
     )
-    devtools.send("Tracing.start", {"categories": "devtools.timeline", "transferMode": "ReportEvents"})
+    devtools.send(
+        "Tracing.start", {"categories": "devtools.timeline", "transferMode": "ReportEvents"}
+    )
     act()
     devtools.send("Tracing.end")
     for _ in range(1200):
@@ -327,7 +349,8 @@ def test_every_page_fits_a_phone_and_satisfies_axe(
             page.set_viewport_size({"width": width, "height": 844})
             over = page.evaluate(
                 "() => [document.scrollingElement.scrollWidth - innerWidth, ...[...document.querySelectorAll('main *')]"
-                ".filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('pre, table, .visually-hidden'))"
+                ".filter(e => e.getBoundingClientRect().right > innerWidth + 1"
+                " && !e.closest('pre, table, .visually-hidden'))"
                 ".map(e => e.outerHTML.slice(0, 80))]"
             )
             assert over == [0], (path or page.url, width, over)
@@ -342,7 +365,15 @@ def test_every_page_fits_a_phone_and_satisfies_axe(
     expect(page.get_by_role("alert")).to_contain_text("do not go together")
     check("")
     open_as_user(page, writer, "")
-    for path in ("/d/today", "/d/0001-01-01", "/d/9999-12-31", f"/e/{entry}/edit", "/search", "/you", "/nowhere"):
+    for path in (
+        "/d/today",
+        "/d/0001-01-01",
+        "/d/9999-12-31",
+        f"/e/{entry}/edit",
+        "/search",
+        "/you",
+        "/nowhere",
+    ):
         check(path)
     page.goto(server.url + "/search")
     page.locator("#q").fill("word without end")

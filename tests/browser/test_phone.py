@@ -61,13 +61,16 @@ def test_the_keyboard_covers_nothing_that_is_written(page: Page) -> None:
     assert foot_of(page, "#composer") <= bar["y"]
 
 
-def test_everything_can_be_touched(page: Page, writer: HttpUser, axe: Callable[[Page], None]) -> None:
+def test_everything_can_be_touched(
+    page: Page, writer: HttpUser, axe: Callable[[Page], None]
+) -> None:
     for path in (f"/d/{DAY}", "/m/2024-03", "/calendar/2024", "/calendar/2024-03"):
         page.goto(writer.url + path)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
         small = page.evaluate(
             """least => [...document.querySelectorAll("a, button, summary, input:not([type=hidden])")]
-                .filter((e) => e.checkVisibility({visibilityProperty: true}) && !e.closest(".prose, .visually-hidden, .skip"))
+                .filter((e) => e.checkVisibility({visibilityProperty: true})
+                    && !e.closest(".prose, .visually-hidden, .skip"))
                 .map((e) => [e.outerHTML.slice(0, 90), e.getBoundingClientRect()])
                 .filter(([, box]) => box.height && box.height < least)
                 .map(([html, box]) => `${html} ${box.height}`)""",
@@ -103,7 +106,9 @@ IN_SIGHT = """element => {
 
 
 @pytest.mark.parametrize("width", [360, 390])
-def test_what_is_opened_under_an_entry_is_not_hidden_under_the_composer(page: Page, width: int) -> None:
+def test_what_is_opened_under_an_entry_is_not_hidden_under_the_composer(
+    page: Page, width: int
+) -> None:
     page.set_viewport_size({"width": width, "height": 740})
     for number in (0, 3, 7):
         entry = page.locator("#entries > article").nth(number)
@@ -152,10 +157,14 @@ def test_no_word_of_a_table_is_broken_and_all_of_it_can_be_reached(
     expect(last).to_be_in_viewport(ratio=0.95)
     axe(page)
     page.emulate_media(media="print")
-    assert page.locator(".prose table").evaluate("table => table.scrollWidth <= table.parentNode.clientWidth + 1")
+    assert page.locator(".prose table").evaluate(
+        "table => table.scrollWidth <= table.parentNode.clientWidth + 1"
+    )
 
 
-def test_the_largest_text_breaks_no_month_on_the_narrowest_phone(page: Page, writer: HttpUser) -> None:
+def test_the_largest_text_breaks_no_month_on_the_narrowest_phone(
+    page: Page, writer: HttpUser
+) -> None:
     writer.post("/you/settings", {"section": "page", "text_size": "152"})
     page.set_viewport_size({"width": 360, "height": 740})
     for path, month in (("/d/2024-09-12", ".days .month"), ("/calendar/2024-09", ".calendar h1")):
@@ -180,11 +189,18 @@ def test_the_largest_text_breaks_no_month_on_the_narrowest_phone(page: Page, wri
     assert inside
 
 
-def test_what_is_opened_among_the_settings_is_not_hidden_under_the_bar(page: Page, writer: HttpUser) -> None:
+def test_what_is_opened_among_the_settings_is_not_hidden_under_the_bar(
+    page: Page, writer: HttpUser
+) -> None:
     page.goto(f"{writer.url}/you")
-    for words, button in (("Change the passphrase", "Change it"), ("Download a backup", "Make it and download it")):
+    for words, button in (
+        ("Change the passphrase", "Change it"),
+        ("Download a backup", "Make it and download it"),
+    ):
         summary = page.locator("summary", has_text=words)
-        summary.evaluate("word => scrollBy(0, word.getBoundingClientRect().bottom - innerHeight + 100)")
+        summary.evaluate(
+            "word => scrollBy(0, word.getBoundingClientRect().bottom - innerHeight + 100)"
+        )
         summary.tap()
         pressed = page.locator("details[open]").last.get_by_role("button", name=button)
         page.wait_for_function(

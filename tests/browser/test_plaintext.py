@@ -75,7 +75,9 @@ def environment(model: ModelThread, folder: Path) -> dict[str, str]:
     }
 
 
-async def add_and_remove_a_trace(path: Path, name: str, passphrase: str, entry: bytes, off: str) -> list[float]:
+async def add_and_remove_a_trace(
+    path: Path, name: str, passphrase: str, entry: bytes, off: str
+) -> list[float]:
     """As another process beside the server; returns the first embedding of the edited entry."""
     import numpy as np
 
@@ -94,7 +96,10 @@ async def add_and_remove_a_trace(path: Path, name: str, passphrase: str, entry: 
                 unsealed = EntryVectors.from_bytes(entry_id, sealed) if off == "vectors" else None
                 vectors = unsealed or Vectors.open_record(keys, entry_id, revision, sealed)
                 if vectors.entry_revision == EDITED:
-                    return [float(number) for number in np.frombuffer(vectors.data, dtype="<f4")[: vectors.dim]]
+                    return [
+                        float(number)
+                        for number in np.frombuffer(vectors.data, dtype="<f4")[: vectors.dim]
+                    ]
             await asyncio.sleep(0.05)
         raise AssertionError("the entry was not embedded")
     finally:
@@ -122,12 +127,20 @@ def write_by_form(server: Server, off: str = "") -> list[float]:
     """
     writer = HttpUser(server.url, passphrase=PASSPHRASE).register()
     entry = writer.write(f"The {VERSION} was here first, and for long enough to be embedded.")
-    assert writer.post(f"/e/{entry}", {"text": f"The {ENTRY} came by.", "revision": "1"}).status_code == 303
+    assert (
+        writer.post(f"/e/{entry}", {"text": f"The {ENTRY} came by.", "revision": "1"}).status_code
+        == 303
+    )
     # Before anything is erased: that would end a reply which is still being written with it before its eyes.
     reply_of(writer, entry)
     pen = re.search(r'name="form_token" value="([^"]+)"', writer.get("/d/2026-02-03").text)
     assert pen is not None
-    draft = {"draft_key": "day:2026-02-03", "text": f"A {DRAFT}, half", "form_token": pen[1], "count": "1"}
+    draft = {
+        "draft_key": "day:2026-02-03",
+        "text": f"A {DRAFT}, half",
+        "form_token": pen[1],
+        "count": "1",
+    }
     assert writer.post("/drafts", draft).status_code == 204
     assert writer.post("/search", {"q": QUERY}).status_code in (200, 303)
     gone = writer.write(f"The {ERASED} is nobody's business.")
@@ -145,8 +158,12 @@ def snapshot_of_all(server: Server) -> None:
     """Wait until the store holds a snapshot of the index that was begun after everything so far was indexed."""
 
     def newest(condition: str) -> int:
-        with closing(sqlite3.connect(f"file:{server.data / 'llamora.sqlite3'}?mode=ro", uri=True)) as raw:
-            (number,) = raw.execute(f"SELECT max(generation) FROM search_snapshots WHERE {condition}").fetchone()
+        with closing(
+            sqlite3.connect(f"file:{server.data / 'llamora.sqlite3'}?mode=ro", uri=True)
+        ) as raw:
+            (number,) = raw.execute(
+                f"SELECT max(generation) FROM search_snapshots WHERE {condition}"
+            ).fetchone()
         return int(number or 0)
 
     writer = HttpUser(server.url, passphrase=PASSPHRASE)
@@ -182,7 +199,9 @@ def test_what_is_not_sealed_is_found(
 ) -> None:
     leaking = tmp_path / "leaking.py"
     leaking.write_text(LEAKING, encoding="utf-8")
-    server = serve(env=environment(model, tmp_path / "server0"), command=(str(leaking), off or "none")).start()
+    server = serve(
+        env=environment(model, tmp_path / "server0"), command=(str(leaking), off or "none")
+    ).start()
     floats = write_by_form(server, off)
     snapshot_of_all(server)
     found = {word for _, word, _ in find_words(server.folder, WORDS)}
@@ -220,7 +239,9 @@ def test_nothing_is_readable_after_a_day_in_a_browser(
     page.locator("article.entry").last.get_by_role("button", name="Reply", exact=True).click()
     reply = page.locator("article.entry").last.locator("article.reply")
     expect(reply).to_contain_text(REPLY)
-    expect(reply.locator("summary").first).to_be_visible()  # of its receipt, which comes when it is finished
+    expect(
+        reply.locator("summary").first
+    ).to_be_visible()  # of its receipt, which comes when it is finished
     page.locator("#write").fill(f"And a {DRAFT} left lying about")
     expect(page.locator("#composer").get_by_text("a draft is kept, sealed")).to_be_visible()
     page.get_by_role("searchbox").fill(QUERY)
@@ -230,7 +251,9 @@ def test_nothing_is_readable_after_a_day_in_a_browser(
     expect(page.locator("#write")).to_have_value(f"A {DRAFT}, half")
     snapshot_of_all(server)
     time.sleep(BROWSER_STAYS_SECONDS)
-    while_open = find_words(tmp_path / "server0", (*WORDS, KEY)) + find_words(Path(short.name), (*WORDS, KEY))
+    while_open = find_words(tmp_path / "server0", (*WORDS, KEY)) + find_words(
+        Path(short.name), (*WORDS, KEY)
+    )
     context.close()
     assert server.stop() == 0
     hits = [*while_open, *find_words(tmp_path / "server0", (*WORDS, KEY))]

@@ -15,7 +15,10 @@ def writer(serve: Callable[..., Server]) -> HttpUser:
     env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
     writer = HttpUser(serve(env=env).start().url).register()
     for day in range(3, 9):
-        writer.write(f"The grey heron stood by the weir, day {day}, and I thought of my father.", f"2024-03-{day:02}")
+        writer.write(
+            f"The grey heron stood by the weir, day {day}, and I thought of my father.",
+            f"2024-03-{day:02}",
+        )
     writer.write("Nothing but rain.", "2024-03-12")
     return writer
 
@@ -47,7 +50,9 @@ def test_by_keys_alone(
     before = page.url
     page.locator("#q").fill("heron weir")
     page.keyboard.press("Enter")
-    expect(page.locator(".chips li")).to_have_count(0)  # the answer is that to the new words, and so is its address
+    expect(page.locator(".chips li")).to_have_count(
+        0
+    )  # the answer is that to the new words, and so is its address
     expect(page).not_to_have_url(before)
     expect(page.locator(".hit")).to_have_count(6)
     page.get_by_role("link", name=re.compile("day 8")).click()
@@ -65,7 +70,9 @@ def test_by_keys_alone(
     expect(page.locator(".count")).to_contain_text("Searched for: pelican")
 
 
-def test_also_written(writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
+def test_also_written(
+    writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]
+) -> None:
     page = new_page()
     open_as_user(page, writer, "/d/2024-03-05")
     page.locator("article.entry").hover()
@@ -77,11 +84,15 @@ def test_also_written(writer: HttpUser, new_page: Callable[..., Page], axe: Call
 
 def signed_in(writer: HttpUser, page: Page) -> Page:
     open_as_user(page, writer, "/search")
-    expect(page.locator("#q")).to_be_focused()  # only after the page has loaded; what is typed before is lost
+    expect(
+        page.locator("#q")
+    ).to_be_focused()  # only after the page has loaded; what is typed before is lost
     return page
 
 
-def test_arrow_keys_lead_through_what_was_found(writer: HttpUser, new_page: Callable[..., Page]) -> None:
+def test_arrow_keys_lead_through_what_was_found(
+    writer: HttpUser, new_page: Callable[..., Page]
+) -> None:
     page = signed_in(writer, new_page())
     field, hits, keys = page.locator("#q"), page.locator(".hit"), page.keyboard
     keys.press("ArrowDown")  # nothing is found yet
@@ -113,7 +124,9 @@ def test_arrow_keys_lead_through_what_was_found(writer: HttpUser, new_page: Call
     expect(page).to_have_url(re.compile("/d/2024-03-07"))
 
 
-def test_who_is_among_the_results_stays_there_when_they_change(writer: HttpUser, new_page: Callable[..., Page]) -> None:
+def test_who_is_among_the_results_stays_there_when_they_change(
+    writer: HttpUser, new_page: Callable[..., Page]
+) -> None:
     page = signed_in(writer, new_page())
     field, hits = page.locator("#q"), page.locator(".hit")
     field.fill("heron")  # one request, so none is on its way once the hits are there
@@ -164,7 +177,11 @@ def test_an_emptied_field_asks_for_nothing_and_leaves_no_address(
 def test_who_asks_for_more_goes_on_with_what_is_new(
     serve: Callable[..., Server], new_page: Callable[..., Page]
 ) -> None:
-    env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false", "LLAMORA_SEARCH__PAGE_SIZE": "2"}
+    env = {
+        "LLAMORA_LLM__ENABLED": "false",
+        "LLAMORA_EMBEDDING__ENABLED": "false",
+        "LLAMORA_SEARCH__PAGE_SIZE": "2",
+    }
     writer = HttpUser(serve(env=env).start().url).register()
     for day in range(3, 8):
         writer.write(f"The heron, day {day}.", f"2024-03-{day:02}")

@@ -26,7 +26,9 @@ def look(page: Page, name: str) -> object:
     return page.evaluate("name => document.documentElement.dataset[name]", name)
 
 
-def test_a_choice_is_seen_at_once_here_and_in_other_windows(writer: HttpUser, new_page: Callable[..., Page]) -> None:
+def test_a_choice_is_seen_at_once_here_and_in_other_windows(
+    writer: HttpUser, new_page: Callable[..., Page]
+) -> None:
     page, phone = new_page(color_scheme="light"), new_page(color_scheme="light")
     open_as_user(phone, writer, "/d/today")
     open_as_user(page, writer, "/you")
@@ -64,7 +66,9 @@ def test_choices_by_keyboard(writer: HttpUser, new_page: Callable[..., Page]) ->
     expect(page.get_by_label("light", exact=True)).to_be_checked()
 
 
-def test_enter_keeps_the_entry_where_it_is_wanted(writer: HttpUser, new_page: Callable[..., Page]) -> None:
+def test_enter_keeps_the_entry_where_it_is_wanted(
+    writer: HttpUser, new_page: Callable[..., Page]
+) -> None:
     page = new_page()
     open_as_user(page, writer, "/d/today")
     field = page.get_by_label("Write an entry")
@@ -82,7 +86,9 @@ def test_enter_keeps_the_entry_where_it_is_wanted(writer: HttpUser, new_page: Ca
     expect(page.locator("article .prose", has_text="A heron")).to_be_visible(timeout=LONG)
 
 
-def test_single_letters_do_nothing_where_they_are_not_wanted(writer: HttpUser, new_page: Callable[..., Page]) -> None:
+def test_single_letters_do_nothing_where_they_are_not_wanted(
+    writer: HttpUser, new_page: Callable[..., Page]
+) -> None:
     page = new_page()
     open_as_user(page, writer, "/you")
     page.get_by_label("do nothing", exact=True).check(force=True)
@@ -107,8 +113,12 @@ def test_the_language_is_shown_anew(writer: HttpUser, new_page: Callable[..., Pa
     expect(page.get_by_label("Deutsch")).to_be_focused()
 
 
-@pytest.mark.xfail(strict=True, reason="issue 14, item 11: no page says that the days are another zone's")
-def test_a_browser_in_another_zone_is_asked(writer: HttpUser, new_page: Callable[..., Page]) -> None:
+@pytest.mark.xfail(
+    strict=True, reason="issue 14, item 11: no page says that the days are another zone's"
+)
+def test_a_browser_in_another_zone_is_asked(
+    writer: HttpUser, new_page: Callable[..., Page]
+) -> None:
     home, away = new_page(timezone_id="Europe/Berlin"), new_page(timezone_id="Asia/Tokyo")
     for page in (home, away):
         open_as_user(page, writer)
@@ -140,13 +150,17 @@ def test_no_page_scrolls_sideways_at_any_size_of_the_text(
     writer: HttpUser, new_page: Callable[..., Page], size: str
 ) -> None:
     writer.post("/you/settings", {"text_size": size})
-    writer.write("A heron in the reeds, and a very long word: " + "Donaudampfschifffahrtsgesellschaft" * 3)
+    writer.write(
+        "A heron in the reeds, and a very long word: " + "Donaudampfschifffahrtsgesellschaft" * 3
+    )
     page = new_page()
     for width in (320, 360, 768, 1280):
         page.set_viewport_size({"width": width, "height": 800})
         for path in ("/d/today", "/you", "/search", "/calendar", "/calendar/2026"):
             open_as_user(page, writer, path)
-            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            wide = page.evaluate(
+                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            )
             assert wide <= 0, (path, width)
 
 
@@ -185,7 +199,12 @@ def test_a_language_that_runs_the_other_way_turns_the_page_round(
         page.evaluate("document.documentElement.dir = 'rtl'")
         after = page.evaluate(PLACES)
         assert len(before) >= 3
-        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+        assert (
+            page.evaluate(
+                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            )
+            <= 0
+        )
         for (name, start, end), (_, left, right) in zip(before, after, strict=True):
             assert (left, right) == pytest.approx((end, start), abs=2), (path, name)
 
@@ -255,8 +274,12 @@ def test_paper_shows_the_days_alone(writer: HttpUser, new_page: Callable[..., Pa
             text = page.locator(".entry .prose").first.bounding_box()
             assert box is not None
             assert text is not None
-            assert box["x"] + box["width"] <= text["x"], "time, and date of writing, stand in the margin"
-    tick = page.get_by_role("checkbox").evaluate("box => getComputedStyle(box, '::before').printColorAdjust")
+            assert box["x"] + box["width"] <= text["x"], (
+                "time, and date of writing, stand in the margin"
+            )
+    tick = page.get_by_role("checkbox").evaluate(
+        "box => getComputedStyle(box, '::before').printColorAdjust"
+    )
     assert tick == "exact", "what is done is ticked on paper, too"
     assert len(page.pdf()) > 10_000
 

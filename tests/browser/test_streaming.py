@@ -93,7 +93,9 @@ def test_stop_keeps_what_came(page: Page, model: ModelThread, how: str) -> None:
     expect(prose(page, 1)).to_have_text("It was a quiet day.")
 
 
-@pytest.mark.xfail(strict=True, reason="issue 14, item 1: each reply takes one of the six connections of a browser")
+@pytest.mark.xfail(
+    strict=True, reason="issue 14, item 1: each reply takes one of the six connections of a browser"
+)
 def test_five_replies_leave_room_for_an_entry(
     server: Server, model: ModelThread, new_page: Callable[..., Page]
 ) -> None:
@@ -103,7 +105,9 @@ def test_five_replies_leave_room_for_an_entry(
         model.hold_reply(PIECES, 1)
     open_as_user(page, user)
     for number in range(5):
-        page.locator("article.entry").nth(number).get_by_role("button", name="Reply", exact=True).click()
+        page.locator("article.entry").nth(number).get_by_role(
+            "button", name="Reply", exact=True
+        ).click()
         expect(page.locator("article.reply")).to_have_count(number + 1)
     page.locator("#write").fill("Meanwhile")
     page.locator("#write").press("Control+Enter")
@@ -131,7 +135,9 @@ def test_an_answer_and_the_reply_to_it_follow(page: Page, model: ModelThread) ->
     assert len(model.model.chat_requests) == 2
 
 
-def test_a_model_that_fails_in_the_middle_is_a_sentence_beside_what_came(page: Page, model: ModelThread) -> None:
+def test_a_model_that_fails_in_the_middle_is_a_sentence_beside_what_came(
+    page: Page, model: ModelThread
+) -> None:
     model.model.script(Reply(PIECES[:2], fault="cut"))
     ask(page)
     sentence = page.locator("article.reply .receipt .problem")
@@ -150,7 +156,9 @@ def test_words_stay_when_the_server_is_gone_and_can_be_kept_when_it_is_back(
     console.is_measuring = True  # the browser writes refused connections to the console
     page.locator("#write").press("Control+Enter")
     problem = page.locator("#composer [data-problem]")
-    expect(problem).to_have_text("Llamora is not answering. Your words are still here; try again in a moment.")
+    expect(problem).to_have_text(
+        "Llamora is not answering. Your words are still here; try again in a moment."
+    )
     expect(page.locator("#write")).to_have_value("These words are mine.")
     server.start()
     page.locator("#write").press("Control+Enter")

@@ -61,13 +61,18 @@ def test_every_view_by_keys_alone(
 def test_many_traces_do_not_part_a_text_from_what_can_be_done_with_it(
     writer: HttpUser, new_page: Callable[..., Page]
 ) -> None:
-    few, many = (writer.write(f"A line, {word}.", "2024-03-20") for word in ("plain", "with much beside it"))
+    few, many = (
+        writer.write(f"A line, {word}.", "2024-03-20") for word in ("plain", "with much beside it")
+    )
     for number in range(9):
         writer.post(f"/e/{many}/traces", {"name": f"trace {number}"}, fragment=True)
     page = signed_in(writer, new_page(), "/d/2024-03-20")
 
     def gap(entry: str) -> float:
-        text, row = (page.locator(f"#e-{entry} {part}").first.bounding_box() for part in (".prose p", ".actions"))
+        text, row = (
+            page.locator(f"#e-{entry} {part}").first.bounding_box()
+            for part in (".prose p", ".actions")
+        )
         assert text is not None
         assert row is not None
         return row["y"] - text["y"] - text["height"]
@@ -235,7 +240,11 @@ def test_a_summary_is_the_models_and_goes_with_its_entries(
     writer = HttpUser(server.url).register()
     first = writer.write("A heron stood on the #weir all morning.", "2024-03-03")
     second = writer.write("Today the heron of last winter came back to the #weir.", "2024-07-09")
-    model.model.script(Reply(["You saw a heron. [1] You like birds. “Today the heron of last winter came back”. [2]"]))
+    model.model.script(
+        Reply(
+            ["You saw a heron. [1] You like birds. “Today the heron of last winter came back”. [2]"]
+        )
+    )
     page = signed_in(writer, new_page(), "/traces", 390)
     press(page, page.locator("#tags .tag"))
     summary = page.locator("#summary")

@@ -33,7 +33,9 @@ def test_what_an_entry_said_before_is_read_and_brought_back_by_key(
     page.keyboard.press("Enter")
     expect(page.locator(f"#e-{entry} .prose")).to_have_text("A heron in the reeds.")
     page.locator(f"#e-{entry}").get_by_role("link", name="edited").click()
-    expect(page.locator(".entry-list .prose")).to_have_text(["A gull on the roof.", "A heron in the reeds."])
+    expect(page.locator(".entry-list .prose")).to_have_text(
+        ["A gull on the roof.", "A heron in the reeds."]
+    )
 
 
 def test_erase_now_asks_in_its_place_and_keeps_the_focus(

@@ -89,7 +89,9 @@ COMPOSE = """field => {
 }"""
 
 
-@pytest.mark.xfail(strict=True, reason="issue 14, item 6: Safari says of this Enter only that its code is 229")
+@pytest.mark.xfail(
+    strict=True, reason="issue 14, item 6: Safari says of this Enter only that its code is 229"
+)
 def test_the_enter_that_ends_a_composition_keeps_nothing(field: Locator, page: Page) -> None:
     page.evaluate("document.documentElement.dataset.enter = 'keep'")
     field.fill("にほんご")
@@ -133,7 +135,12 @@ MARKED = [
     ("**word**", (0, 8), "b", "word"),  # with its marks selected
     ("*word*", (0, 6), "i", "word"),
     ("**word**", (0, 8), "i", "***word***"),
-    ("- a\n- b", (0, 7), "b", "- **a**\n- **b**"),  # no list, and no paragraph, is in a pair of marks
+    (
+        "- a\n- b",
+        (0, 7),
+        "b",
+        "- **a**\n- **b**",
+    ),  # no list, and no paragraph, is in a pair of marks
     ("one\n\n> two ", (0, 11), "i", "*one*\n\n> *two* "),
     ("# a\n2. [ ] b", (0, 12), "b", "# **a**\n2. [ ] **b**"),
     ("a word", (3, 3), "b", "a w****ord"),
@@ -141,7 +148,9 @@ MARKED = [
 ]
 
 
-def test_emphasis_is_taken_back_and_keeps_to_the_words_of_a_line(field: Locator, page: Page) -> None:
+def test_emphasis_is_taken_back_and_keeps_to_the_words_of_a_line(
+    field: Locator, page: Page
+) -> None:
     for before, (start, end), key, after in MARKED:
         field.fill(before)
         field.evaluate("(field, at) => field.setSelectionRange(...at)", [start, end])
@@ -152,7 +161,17 @@ def test_emphasis_is_taken_back_and_keeps_to_the_words_of_a_line(field: Locator,
             page.keyboard.press(f"Control+{key}")
             expect(field).to_have_value(after)
     field.fill("")
-    for typed in ("a ", "Control+b", "heron", "Control+b", " ", "Control+i", "flew", "Control+i", "."):
+    for typed in (
+        "a ",
+        "Control+b",
+        "heron",
+        "Control+b",
+        " ",
+        "Control+i",
+        "flew",
+        "Control+i",
+        ".",
+    ):
         if typed.startswith("Control"):
             page.keyboard.press(typed)
         else:
@@ -182,7 +201,10 @@ PASTED = [
         "see [there](https://e.org/a%20b) no",
     ),
     ("<p>run <code>ls *</code></p><pre>a\n  b\n</pre>", "run `ls *`\n\n```\na\n  b\n```"),
-    ('<b style="font-weight:normal"><span style="font-weight:700">docs</span> plain</b>', "**docs** plain"),
+    (
+        '<b style="font-weight:normal"><span style="font-weight:700">docs</span> plain</b>',
+        "**docs** plain",
+    ),
     (  # as Word has it: paragraphs that look like a list
         (
             "<p class=MsoListParagraph style='text-indent:-18pt;mso-list:l0 level1 lfo1'><![if !supportLists]>"
@@ -194,9 +216,15 @@ PASTED = [
         ),
         "- one\n    1. deeper\n- two\n\nafter",
     ),
-    ("<p><b>a</b><b>b</b> <b>c</b><b><i>d</i></b></p>", "**ab** **c*d***"),  # one bold word, as Google Docs has it
+    (
+        "<p><b>a</b><b>b</b> <b>c</b><b><i>d</i></b></p>",
+        "**ab** **c*d***",
+    ),  # one bold word, as Google Docs has it
     ("<table><tr><td><h2>Letter</h2>Dear N.<tr><td>Yours</table>", "## Letter\n\nDear N.\n\nYours"),
-    ("<ul><li><label><input type=checkbox checked> done</label></ul><button>Copy</button>", "- [x] done"),
+    (
+        "<ul><li><label><input type=checkbox checked> done</label></ul><button>Copy</button>",
+        "- [x] done",
+    ),
     ("<table><tr><th>a<th>b<tr><td>1<td>2|3</table>", "| a | b |\n| --- | --- |\n| 1 | 2\\|3 |"),
     (
         '<p>2 * 3 <i>is</i> six<img src="https://e.org/x.png" alt="!"><script>alert(1)</script></p>',
@@ -231,7 +259,9 @@ def test_rich_text_becomes_markdown(field: Locator, page: Page) -> None:
         ("<p>Use <code>a`b</code> now.</p>", "code", ["a`b"]),
     ],
 )
-def test_pasted_text_is_shown_as_it_was(field: Locator, page: Page, html: str, selector: str, texts: list[str]) -> None:
+def test_pasted_text_is_shown_as_it_was(
+    field: Locator, page: Page, html: str, selector: str, texts: list[str]
+) -> None:
     field.evaluate(PASTE, [html, "PLAIN"])
     page.keyboard.press("Control+Enter")
     prose = page.locator("article.entry .prose")
@@ -284,9 +314,13 @@ def test_emoji_by_their_names(field: Locator, page: Page, axe: Callable[[Page], 
     page.keyboard.press("Escape")
     expect(offers).to_have_count(0)
     field.fill("")
-    page.keyboard.type("whole :coffee: and :tea: and :nothinglikeit: ")  # faster than it can be looked up
+    page.keyboard.type(
+        "whole :coffee: and :tea: and :nothinglikeit: "
+    )  # faster than it can be looked up
     expect(field).to_have_value("whole ☕ and 🍵 and :nothinglikeit: ")
-    expect(field).to_have_js_property("selectionStart", len("whole ☕ and 🍵 and :nothinglikeit: ") + 1)  # UTF-16
+    expect(field).to_have_js_property(
+        "selectionStart", len("whole ☕ and 🍵 and :nothinglikeit: ") + 1
+    )  # UTF-16
     field.fill("")
     page.keyboard.type(":tea")
     offers.get_by_role("option", name="tea").first.click()
@@ -319,7 +353,10 @@ def test_traces_by_their_beginning(writer: HttpUser, new_page: Callable[..., Pag
 def test_boxes_are_ticked_where_they_stand(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     entry = writer.write("- [ ] ring the plumber\n- [ ] paint", DAY)
     page = opened(new_page, writer)
-    first, second = page.get_by_role("checkbox", name="ring the plumber"), page.get_by_role("checkbox", name="paint")
+    first, second = (
+        page.get_by_role("checkbox", name="ring the plumber"),
+        page.get_by_role("checkbox", name="paint"),
+    )
     with page.expect_response(lambda answer: answer.url.endswith("/tasks")):
         first.check()
     second.focus()
@@ -337,7 +374,9 @@ def test_boxes_are_ticked_where_they_stand(writer: HttpUser, new_page: Callable[
     revision = page.locator(f"#e-{entry} form.tasks input[name=revision]")
     revision.evaluate("field => { field.value = 2 }")
     second.uncheck()
-    expect(page.locator(f"#e-{entry}").get_by_role("alert").first).to_contain_text("changed elsewhere")
+    expect(page.locator(f"#e-{entry}").get_by_role("alert").first).to_contain_text(
+        "changed elsewhere"
+    )
     expect(second).to_be_checked()
     second.uncheck()
     expect(revision).to_have_value("4")
@@ -347,8 +386,12 @@ def test_boxes_are_ticked_where_they_stand(writer: HttpUser, new_page: Callable[
 def test_two_boxes_ticked_in_one_breath(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     entry = writer.write("- [ ] one\n- [ ] two\n- [ ] three", DAY)
     page = opened(new_page, writer)
-    page.evaluate("for (const box of document.querySelectorAll('.tasks input[type=checkbox]')) box.click()")
-    expect(page.locator(f"#e-{entry} form.tasks input[name=revision]")).to_have_value(re.compile("[23]"))
+    page.evaluate(
+        "for (const box of document.querySelectorAll('.tasks input[type=checkbox]')) box.click()"
+    )
+    expect(page.locator(f"#e-{entry} form.tasks input[name=revision]")).to_have_value(
+        re.compile("[23]")
+    )
     expect(page.locator(".htmx-request")).to_have_count(0)
     page.reload()
     assert page.locator(".tasks input:checked").count() == 3
@@ -363,7 +406,9 @@ def test_boxes_without_a_script(writer: HttpUser, new_page: Callable[..., Page])
     expect(page.get_by_role("checkbox", name="ring")).not_to_be_checked()
 
 
-def test_alone_with_the_text(writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]) -> None:
+def test_alone_with_the_text(
+    writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]
+) -> None:
     width = 390
     writer.write("An entry.", DAY)
     page = opened(new_page, writer)

@@ -106,13 +106,27 @@ async def open_desk(
     user_id, keys = made
     db = await LocalDB.open(path)
     if is_new:
-        await db.users.add(User(user_id, "Writer", recovery_confirmed=True), keys.slots, keys.sealed)
-    search = SearchService(db, Embedder(EmbeddingSettings(enabled=False), path.parent), SearchSettings())
+        await db.users.add(
+            User(user_id, "Writer", recovery_confirmed=True), keys.slots, keys.sealed
+        )
+    search = SearchService(
+        db, Embedder(EmbeddingSettings(enabled=False), path.parent), SearchSettings()
+    )
     journal = Journal(db, search, EntrySettings())
     llm = LlmSettings(embedded=False, upstream=UpstreamSettings(host=model_url), **llm_overrides)  # type: ignore[arg-type]
     model, prompts = Model(llm), PromptBuilder(llm, None)
-    replies = Replies(db, journal, search, model, prompts, llm, worker_id, is_worker_alive=is_worker_alive)
-    desk = Desk(db, search, journal, model, prompts, replies, open_keyring(user_id, keys.master, keys.sealed))
+    replies = Replies(
+        db, journal, search, model, prompts, llm, worker_id, is_worker_alive=is_worker_alive
+    )
+    desk = Desk(
+        db,
+        search,
+        journal,
+        model,
+        prompts,
+        replies,
+        open_keyring(user_id, keys.master, keys.sealed),
+    )
     await search.start()
     await search.unlock(desk.keys)
     model.start()

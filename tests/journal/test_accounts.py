@@ -30,7 +30,9 @@ class House:
     def another(self, boot_secret: bytes = b"s" * 32, **session: object) -> Accounts:
         """A worker process of the same server, or with another secret the server started again."""
         settings = SessionSettings(**session)  # type: ignore[arg-type]
-        return Accounts(self.db, CryptoSettings(kdf_target_ms=0), settings, boot_secret, self.left.append)
+        return Accounts(
+            self.db, CryptoSettings(kdf_target_ms=0), settings, boot_secret, self.left.append
+        )
 
 
 @pytest.fixture
@@ -58,7 +60,8 @@ async def test_what_registration_makes_opens_the_same_keys(house: House) -> None
 
 async def test_of_two_registrations_of_one_name_at_once_one_wins(house: House) -> None:
     results = await asyncio.gather(
-        *(house.accounts.register(name, PASSPHRASE, "UTC") for name in ("Ada", "ada")), return_exceptions=True
+        *(house.accounts.register(name, PASSPHRASE, "UTC") for name in ("Ada", "ada")),
+        return_exceptions=True,
     )
     assert sum(isinstance(result, NameTaken) for result in results) == 1
     assert sum(isinstance(result, tuple) for result in results) == 1
@@ -70,7 +73,9 @@ async def test_a_dearer_kdf_is_taken_over_at_sign_in(house: House) -> None:
         await tx.execute("UPDATE instance SET value='m=65536,t=4,p=4' WHERE key='kdf'")
     later = house.another()
     await later.sign_in("Ada", PASSPHRASE)
-    assert [slot.params for slot in await house.db.users.get_slots(user.id, "passphrase")] == ["m=65536,t=4,p=4"]
+    assert [slot.params for slot in await house.db.users.get_slots(user.id, "passphrase")] == [
+        "m=65536,t=4,p=4"
+    ]
     await later.sign_in("Ada", PASSPHRASE)
     with pytest.raises(WrongCredentials):
         await later.sign_in("Ada", NEW)
@@ -85,10 +90,14 @@ async def test_a_cost_that_was_lowered_in_the_file_lowers_no_slot(house: House, 
     async with house.db._connections.write() as tx:
         await tx.execute("UPDATE instance SET value=? WHERE key='kdf'", (said,))
     await house.another().sign_in("Ada", PASSPHRASE)
-    assert [slot.params for slot in await house.db.users.get_slots(user.id, "passphrase")] == ["m=65536,t=4,p=4"]
+    assert [slot.params for slot in await house.db.users.get_slots(user.id, "passphrase")] == [
+        "m=65536,t=4,p=4"
+    ]
 
 
-async def test_a_spoiled_passphrase_slot_says_so_and_the_recovery_code_still_opens(house: House) -> None:
+async def test_a_spoiled_passphrase_slot_says_so_and_the_recovery_code_still_opens(
+    house: House,
+) -> None:
     user, keys, code = await house.accounts.register("Ada", PASSPHRASE, "UTC")
     async with house.db._connections.write() as tx:
         await tx.execute("UPDATE key_slots SET params='m=8,t=1,p=1' WHERE kind='passphrase'")
@@ -225,7 +234,9 @@ async def test_another_secret_opens_no_session(house: House, mode: str) -> None:
     accounts = house.another(mode=mode)
     user, keys, _ = await accounts.register("Ada", PASSPHRASE, "UTC")
     cookie, _ = await accounts.open_session(user, keys)
-    stolen = house.another(b"t" * 32, mode=mode)  # the file, the cookie and the program, but not the memory
+    stolen = house.another(
+        b"t" * 32, mode=mode
+    )  # the file, the cookie and the program, but not the memory
     assert await stolen.resume(cookie) is None
 
 
@@ -255,6 +266,8 @@ async def test_of_two_changes_of_a_profile_one_is_told(house: House) -> None:
         await house.accounts.save_profile(keys, profile)
 
 
-@pytest.mark.parametrize("name", ["", "Europe/Atlantis", "../UTC", "\x00", "/etc/localtime", "x" * 5000])
+@pytest.mark.parametrize(
+    "name", ["", "Europe/Atlantis", "../UTC", "\x00", "/etc/localtime", "x" * 5000]
+)
 def test_a_zone_that_is_none_is_utc(name: str) -> None:
     assert zone_or_utc(name) == "UTC"

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamora.app.markdown import render_reply
-from llamora.journal.citations import ERASED, cited, cited_sentences, redact_erased, strike, strip_references
+from llamora.journal.citations import (
+    ERASED,
+    cited,
+    cited_sentences,
+    redact_erased,
+    strike,
+    strip_references,
+)
 from llamora.persistence.entries import Entry, Receipt, UsedPassage
 
 MARCH = "So the only quarter of an hour\nthat was **mine** this week, and I spent it “looking at water”."
@@ -18,7 +25,10 @@ PATHS = {1: "/d/1", 2: "/d/2"}
 
 
 def links(text: str) -> list[int]:
-    return [int(number) for number in re.findall(r'aria-label="passage (\d+)"', render_reply(text, PATHS))]
+    return [
+        int(number)
+        for number in re.findall(r'aria-label="passage (\d+)"', render_reply(text, PATHS))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -26,7 +36,10 @@ def links(text: str) -> list[int]:
     [
         ("Herons [2] and water [1][2], **[1]**.", [2, 1, 2, 1]),
         ("- one [1]\n- two\n\n> three [2]\n\n# four [1]", [1, 2, 1]),
-        ("Rome [7], Rome [0], Rome [1, 2], Rome (1), Rome {1}, Rome ¹, Rome ①, #1, passage 1, page 2, no. 1.", []),
+        (
+            "Rome [7], Rome [0], Rome [1, 2], Rome (1), Rome {1}, Rome ¹, Rome ①, #1, passage 1, page 2, no. 1.",
+            [],
+        ),
         ("`xs[1]` and ``a [2]``\n\n```python\nys = xs[1] + [2][0]\n```\n\n    zs[1]", []),
         ("The interval [0, 1], \\[1\\], [one], 【1】 and three (1) boards.", []),
         ("[1](https://example.org) and [2]: so.", [1, 2]),
@@ -36,7 +49,9 @@ def links(text: str) -> list[int]:
         ("&#xe000;1&#xe001; &#xe002;forged&#xe003;", []),
     ],
 )
-def test_only_a_number_in_brackets_of_a_passage_of_the_prompt_becomes_a_link(text: str, numbers: list[int]) -> None:
+def test_only_a_number_in_brackets_of_a_passage_of_the_prompt_becomes_a_link(
+    text: str, numbers: list[int]
+) -> None:
     assert links(text) == numbers
     assert "example.org" not in render_reply(text, PATHS) or "goes" in text
     assert "forged</mark>" not in render_reply(text, PATHS)
@@ -76,13 +91,19 @@ def test_only_sentences_that_cite_a_passage_stand(text: str, left: str) -> None:
 @pytest.mark.parametrize(
     ("text", "left"),
     [
-        ("You called it “the only quarter of an hour that was mine”. Ah.", f"You called it “{ERASED}”. Ah."),
+        (
+            "You called it “the only quarter of an hour that was mine”. Ah.",
+            f"You called it “{ERASED}”. Ah.",
+        ),
         ("You called it *the only quarter of an hour*.", f"You called it *{ERASED}*."),
         ("Here: `the only quarter of an hour`", f"Here: `{ERASED}`"),
         ("> the only quarter of an hour\n\nSo.", f"> {ERASED}\n\nSo."),
         ("You wrote: the only quarter of an hour.", f"You wrote: {ERASED}."),
         # Nobody says that these are quoted, but so many words in a row are no accident.
-        ("It was the only quarter of an hour that was Mine this week, again.", f"It was {ERASED}, again."),
+        (
+            "It was the only quarter of an hour that was Mine this week, again.",
+            f"It was {ERASED}, again.",
+        ),
         ("It was the only quarter of an hour.", "It was the only quarter of an hour."),
         ("“An hour that was yours and mine”", "“An hour that was yours and mine”"),
     ],
@@ -95,11 +116,25 @@ def test_words_of_what_was_erased_are_struck(text: str, left: str) -> None:
 def test_a_reply_forgets_what_was_erased_and_nothing_else() -> None:
     at = datetime(2026, 11, 20, 9, tzinfo=UTC)
     gone, left = b"g" * 16, b"l" * 16
-    passages = (UsedPassage(1, gone, at.date(), MARCH, 0.5), UsedPassage(2, left, at.date(), HERONS, 0.4))
+    passages = (
+        UsedPassage(1, gone, at.date(), MARCH, 0.5),
+        UsedPassage(2, left, at.date(), HERONS, 0.4),
+    )
     quoted = ("the only quarter of an hour", "Three herons after the storm")
     receipt = Receipt("m", "", "", False, "3", passages, quoted=quoted)
-    text = "You called it “the only quarter of an hour”.[1] And “Three herons after the storm”.[2][1]"
-    reply = Entry(b"r" * 16, date(2026, 11, 20), "reply", text, at, "UTC", sources=(gone, left), receipt=receipt)
+    text = (
+        "You called it “the only quarter of an hour”.[1] And “Three herons after the storm”.[2][1]"
+    )
+    reply = Entry(
+        b"r" * 16,
+        date(2026, 11, 20),
+        "reply",
+        text,
+        at,
+        "UTC",
+        sources=(gone, left),
+        receipt=receipt,
+    )
     redacted = redact_erased(reply, {gone}, [])
     assert redacted is not None
     assert redacted.text == f"You called it “{ERASED}”. And “Three herons after the storm”.[2]"

@@ -7,7 +7,13 @@ import pytest
 
 from llamora.journal.entries import EntryError
 from llamora.persistence.connection import NotFound
-from llamora.persistence.drafts import Draft, FormToken, answer_draft_key, day_draft_key, edit_draft_key
+from llamora.persistence.drafts import (
+    Draft,
+    FormToken,
+    answer_draft_key,
+    day_draft_key,
+    edit_draft_key,
+)
 from tests.journal.conftest import DAY, Desk
 
 PLACE = day_draft_key(DAY)
@@ -29,7 +35,17 @@ async def test_line_ends_are_those_of_an_entry_and_the_rest_is_left_alone(desk: 
 
 @pytest.mark.parametrize(
     "place",
-    ["", "day:", "day:2026-02-30", "day:2026-1-1", "entry:", "entry:zz", "answer:00", "kitchen:2026-11-20", "day"],
+    [
+        "",
+        "day:",
+        "day:2026-02-30",
+        "day:2026-1-1",
+        "entry:",
+        "entry:zz",
+        "answer:00",
+        "kitchen:2026-11-20",
+        "day",
+    ],
 )
 async def test_other_places_there_are_none(desk: Desk, place: str) -> None:
     with pytest.raises(NotFound):
@@ -75,12 +91,17 @@ async def test_a_form_that_is_sent_twice_is_kept_once(desk: Desk) -> None:
     assert again == first
     other = await desk.journal.write(desk.keys, DAY, "once, and more", "UTC", PLACE, pen)
     assert other.id != first.id  # never lost, whatever a form says of itself
-    assert [thread.root.text for thread in await desk.journal.get_page(desk.keys, DAY)] == ["once", "once, and more"]
+    assert [thread.root.text for thread in await desk.journal.get_page(desk.keys, DAY)] == [
+        "once",
+        "once, and more",
+    ]
 
 
 async def test_an_edit_that_changes_nothing_lets_its_draft_go(desk: Desk) -> None:
     entry = await desk.write("as it is")
     pen, place = FormToken(secrets.token_bytes(16)), edit_draft_key(entry.id)
-    await desk.journal.save_draft(desk.keys, replace(draft("as it was", place), form_token_id=pen.id))
+    await desk.journal.save_draft(
+        desk.keys, replace(draft("as it was", place), form_token_id=pen.id)
+    )
     await desk.journal.edit(desk.keys, entry.id, "as it is", entry.revision, pen)
     assert await text_at(desk, place) is None

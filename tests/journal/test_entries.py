@@ -21,7 +21,13 @@ START = datetime(2026, 11, 20, 8, tzinfo=UTC)
 def record(number: int, to: int | None = None) -> Entry:
     target = None if to is None else bytes([to]) * 16
     return Entry(
-        bytes([number]) * 16, DAY, "me", f"text {number}", START + timedelta(minutes=number), "UTC", parent_id=target
+        bytes([number]) * 16,
+        DAY,
+        "me",
+        f"text {number}",
+        START + timedelta(minutes=number),
+        "UTC",
+        parent_id=target,
     )
 
 
@@ -38,7 +44,9 @@ def days(draw: st.DrawFn) -> list[Entry]:
 
 @given(days())
 def test_every_record_stands_in_exactly_one_place(records: list[Entry]) -> None:
-    found = [entry for thread in build_threads(records) for entry in (thread.root, *thread.descendants)]
+    found = [
+        entry for thread in build_threads(records) for entry in (thread.root, *thread.descendants)
+    ]
     assert sorted(entry.id for entry in found) == sorted(entry.id for entry in records)
     assert all(entry in records for entry in found)
 
@@ -85,13 +93,23 @@ def test_a_conversation_is_one_thread() -> None:
         "text 6",
     ]
     assert [entry.text for entry in (second.root, *second.descendants)] == ["text 1", "text 5"]
-    assert [entry.text for entry in first.path_to(records[4].id)] == ["text 0", "text 2", "text 3", "text 4"]
+    assert [entry.text for entry in first.path_to(records[4].id)] == [
+        "text 0",
+        "text 2",
+        "text 3",
+        "text 4",
+    ]
     assert [entry.text for entry in first.path_to(records[6].id)] == ["text 0", "text 2", "text 6"]
 
 
 def test_of_a_circle_the_one_written_first_is_the_root() -> None:
     (thread,) = build_threads([record(1, to=3), record(2, to=1), record(3, to=2), record(4, to=3)])
-    assert [entry.text for entry in (thread.root, *thread.descendants)] == ["text 1", "text 2", "text 3", "text 4"]
+    assert [entry.text for entry in (thread.root, *thread.descendants)] == [
+        "text 1",
+        "text 2",
+        "text 3",
+        "text 4",
+    ]
 
 
 def test_an_answer_without_its_root_stands_for_itself() -> None:
@@ -133,7 +151,8 @@ def test_the_limit_is_in_bytes(size: int, fits: bool) -> None:
 async def test_of_two_edits_at_once_one_is_kept_and_the_other_told(desk: Desk) -> None:
     entry = await desk.write("As it was.")
     results = await asyncio.gather(
-        *(desk.journal.edit(desk.keys, entry.id, f"Edit {n}", entry.revision) for n in range(4)), return_exceptions=True
+        *(desk.journal.edit(desk.keys, entry.id, f"Edit {n}", entry.revision) for n in range(4)),
+        return_exceptions=True,
     )
     kept = [result for result in results if isinstance(result, Entry)]
     told = [result for result in results if isinstance(result, EditConflict)]
@@ -184,5 +203,8 @@ async def test_a_damaged_record_leaves_the_rest_of_the_page(desks: Callable[...,
     async with desk.db._connections.write() as tx:
         await tx.execute("UPDATE entries SET sealed=zeroblob(length(sealed)) WHERE id=?", (bad.id,))
     shown = await desk.journal.get_page(desk.keys, DAY)
-    assert [(thread.root.text, thread.root.state) for thread in shown] == [("Whole.", "done"), ("", "unreadable")]
+    assert [(thread.root.text, thread.root.state) for thread in shown] == [
+        ("Whole.", "done"),
+        ("", "unreadable"),
+    ]
     assert shown[0].root == good

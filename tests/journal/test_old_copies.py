@@ -30,7 +30,9 @@ BOOT = b"s" * 32
 
 def worker(db: LocalDB, mode: Literal["session", "cookie"] = "session") -> Accounts:
     """The accounts of one process of a server."""
-    return Accounts(db, CryptoSettings(kdf_target_ms=0), SessionSettings(mode=mode), BOOT, lambda _: None)
+    return Accounts(
+        db, CryptoSettings(kdf_target_ms=0), SessionSettings(mode=mode), BOOT, lambda _: None
+    )
 
 
 @dataclass
@@ -127,11 +129,16 @@ async def test_an_old_copy_and_its_passphrase_open_nothing_written_after(
                     except SealError:
                         pass
     assert (sealed >= 3, opened) == (True, 0)
-    assert sorted(each.text for each in await case.db.entries.list_day(case.keys, DAY)) == ["after", "before"]
+    assert sorted(each.text for each in await case.db.entries.list_day(case.keys, DAY)) == [
+        "after",
+        "before",
+    ]
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("tables", [["key_slots"], ["key_slots", "keyrings"], ["key_slots", "keyrings", "data_keys"]])
+@pytest.mark.parametrize(
+    "tables", [["key_slots"], ["key_slots", "keyrings"], ["key_slots", "keyrings", "data_keys"]]
+)
 async def test_an_old_slot_put_back_into_the_file_opens_nothing_written_after(
     case: Case, change: Callable[[Case], Awaitable[None]], tables: list[str], tmp_path: Path
 ) -> None:
@@ -168,7 +175,11 @@ async def test_a_secret_that_was_revoked_has_no_slot(case: Case) -> None:
     assert {slot.id for slot in slots} & {slot.id for slot in old} == {
         next(slot.id for slot in old if slot.kind == "recovery")
     }
-    assert open_slots(user_id, slots, NEW) == open_slots(user_id, slots, case.code) == renewed.keys.master
+    assert (
+        open_slots(user_id, slots, NEW)
+        == open_slots(user_id, slots, case.code)
+        == renewed.keys.master
+    )
     with pytest.raises(WrongSecret):
         open_slots(user_id, slots, PASSPHRASE)
     for slot in old:
@@ -199,7 +210,10 @@ async def test_a_row_that_the_list_does_not_know_goes_with_a_change(case: Case) 
             (b"p" * 16, user_id, recovery.salt, recovery.sealed),
         )
     await case.accounts.change_key(case.session)
-    assert sorted(slot.kind for slot in await case.db.users.get_slots(user_id)) == ["passphrase", "recovery"]
+    assert sorted(slot.kind for slot in await case.db.users.get_slots(user_id)) == [
+        "passphrase",
+        "recovery",
+    ]
 
 
 async def test_a_cost_that_was_lowered_in_the_row_does_not_outlive_a_change(case: Case) -> None:
@@ -216,10 +230,17 @@ async def test_a_passphrase_is_changed_while_an_earlier_change_goes_on(case: Cas
         await case.accounts.change_key(case.session)
     await case.accounts.change_passphrase(case.session, PASSPHRASE, NEW)
     await case.db.entries.add(case.keys, entry("after"))
-    assert [key.epoch for key in await case.db.users.get_data_keys(case.session.user.id)] == [1, 2, 3]
+    assert [key.epoch for key in await case.db.users.get_data_keys(case.session.user.id)] == [
+        1,
+        2,
+        3,
+    ]
     await Rotation(case.db).finish(case.keys)
     assert [key.epoch for key in await case.db.users.get_data_keys(case.session.user.id)] == [3]
-    assert sorted(each.text for each in await case.db.entries.list_day(case.keys, DAY)) == ["after", "before"]
+    assert sorted(each.text for each in await case.db.entries.list_day(case.keys, DAY)) == [
+        "after",
+        "before",
+    ]
 
 
 async def test_a_backup_opens_with_the_secrets_of_its_time(case: Case, tmp_path: Path) -> None:
@@ -235,7 +256,9 @@ async def test_a_backup_opens_with_the_secrets_of_its_time(case: Case, tmp_path:
 
 
 @pytest.mark.parametrize("mode", ["session", "cookie"])
-async def test_the_session_of_a_change_goes_on_in_every_process(case: Case, mode: Literal["session", "cookie"]) -> None:
+async def test_the_session_of_a_change_goes_on_in_every_process(
+    case: Case, mode: Literal["session", "cookie"]
+) -> None:
     here, there = worker(case.db, mode), worker(case.db, mode)
     user, keys = await here.sign_in("Ada", PASSPHRASE)
     cookie, session = await here.open_session(user, keys)
@@ -291,7 +314,9 @@ async def test_the_row_of_the_session_holds_the_new_key_and_no_locked_row_gets_o
     monkeypatch.setattr(case.db.users, "renew_keys", locked_meanwhile)
     with pytest.raises(Exception, match="locked"):
         await case.accounts.change_passphrase(case.session, NEW, PASSPHRASE)
-    assert all(row.sealed_key is None for row in await case.db.sessions.list_for_user(case.session.user.id))
+    assert all(
+        row.sealed_key is None for row in await case.db.sessions.list_for_user(case.session.user.id)
+    )
 
 
 async def test_a_disk_that_breaks_just_after_a_change_does_not_undo_it(

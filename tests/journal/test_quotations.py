@@ -26,13 +26,22 @@ def told(text: str, *, growing: bool = False) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("You called it “the only quarter of an hour that was mine”.[1]", "the only quarter of an hour that was mine"),
+        (
+            "You called it “the only quarter of an hour that was mine”.[1]",
+            "the only quarter of an hour that was mine",
+        ),
         ("It was \"that was mine this week, and I spent it 'looking at water'\".", None),
         ("‘I didn’t sleep; branches everywhere’ [2]", "I didn’t sleep; branches everywhere"),
-        ("«branches everywhere», „branches everywhere“, »branches everywhere«, ‹branches everywhere›.", None),
+        (
+            "«branches everywhere», „branches everywhere“, »branches everywhere«, ‹branches everywhere›.",
+            None,
+        ),
         ("'Three herons' stood in the boys' room; rock 'n' roll.", "Three herons"),
         ("three herons: “three herons after the storm”.", "three herons after the storm"),
-        ("> the only quarter of an hour that was mine\n\nSo it was.", "the only quarter of an hour that was mine"),
+        (
+            "> the only quarter of an hour that was mine\n\nSo it was.",
+            "the only quarter of an hour that was mine",
+        ),
         ("- > Three herons after the storm. — 3 May 2026 [2]", "Three herons after the storm."),
         ("**“Three *herons* after the storm”**", "Three *herons* after the storm"),
         ("You wrote “it was all about the kids'”.", "it was all about the kids"),
@@ -41,7 +50,9 @@ def told(text: str, *, growing: bool = False) -> list[str]:
         ("*three herons*, you wrote.", "three herons"),
     ],
 )
-def test_words_that_stand_in_the_prompt_letter_by_letter_are_verified(text: str, found: str | None) -> None:
+def test_words_that_stand_in_the_prompt_letter_by_letter_are_verified(
+    text: str, found: str | None
+) -> None:
     shown = told(text)
     assert shown
     assert all(one.startswith("+") for one in shown)
@@ -137,7 +148,8 @@ def test_a_letter_less_than_the_passage_is_not_the_passage(quoted: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["You wrote: the on", "You wrote `the on", "You wrote “the on", "You wrote:\n\n> the on"]
+    "text",
+    ["You wrote: the on", "You wrote `the on", "You wrote “the on", "You wrote:\n\n> the on"],
 )
 def test_what_is_still_being_written_is_not_called_untrue(text: str) -> None:
     assert told(text, growing=True) == []
@@ -146,7 +158,19 @@ def test_what_is_still_being_written_is_not_called_untrue(text: str) -> None:
 @given(
     st.lists(
         st.sampled_from(
-            ["You wrote ", "“three herons”", "“no storks”", ": ", "\n\n", "> ", "`", "```\n", "*", "[1]", "'"]
+            [
+                "You wrote ",
+                "“three herons”",
+                "“no storks”",
+                ": ",
+                "\n\n",
+                "> ",
+                "`",
+                "```\n",
+                "*",
+                "[1]",
+                "'",
+            ]
         ),
         max_size=12,
     ).map("".join)
@@ -165,7 +189,9 @@ def test_the_page_shows_every_letter_and_marks_nothing_falsely(text: str) -> Non
 UNITS = (
     "'a |'a' |a' |\"a |[|[ | |> a\n|“a”. |''|- |*a |_a_ |— a|*|`|``` |```\n|`a `` |“a |„a |«a |you wrote |you wrote: |"
     "you wrote: a|you wrote — |you wrote “a b” |du hast |“a b c” |\n\n|you a |that is what you wrote|\nthat is you|"
-    "- a\n- |you wrote:\n- a\n|*a b* you wrote |“three herons” |1 May |~~~\n a\n|[1] “a b”. ".split("|")
+    "- a\n- |you wrote:\n- a\n|*a b* you wrote |“three herons” |1 May |~~~\n a\n|[1] “a b”. ".split(
+        "|"
+    )
 )
 
 

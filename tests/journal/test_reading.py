@@ -33,7 +33,9 @@ BEFORE = date(2026, 11, 1)
 SECRET = "The kingfisher diagnosis was bad."
 
 
-def once_before(monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[], Awaitable[object]]) -> None:
+def once_before(
+    monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[], Awaitable[object]]
+) -> None:
     """Commit `change` between what is read for the next write of entries and that write."""
     real = getattr(Entries, name)
 
@@ -61,7 +63,9 @@ async def test_an_answer_in_a_thread_hidden_at_that_moment_is_kept_and_hidden(
     desk: Desk, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, reply = await thread_of(desk)
-    once_before(monkeypatch, "add", lambda: desk.journal.set_withheld(desk.keys, root.id, withheld=True))
+    once_before(
+        monkeypatch, "add", lambda: desk.journal.set_withheld(desk.keys, root.id, withheld=True)
+    )
     answer = await desk.journal.answer(desk.keys, reply.id, SECRET, "UTC")
     stored = await desk.load(answer)
     assert (stored.text, stored.withheld) == (SECRET, True)
@@ -74,10 +78,15 @@ async def test_hiding_a_thread_hides_an_answer_that_comes_at_that_moment(
     desk: Desk, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, reply = await thread_of(desk)
-    once_before(monkeypatch, "update_all", lambda: desk.journal.answer(desk.keys, reply.id, SECRET, "UTC"))
+    once_before(
+        monkeypatch, "update_all", lambda: desk.journal.answer(desk.keys, reply.id, SECRET, "UTC")
+    )
     await desk.journal.set_withheld(desk.keys, root.id, withheld=True)
     (thread,) = await desk.journal.get_page(desk.keys, BEFORE)
-    assert [(entry.text, entry.withheld) for entry in thread.descendants] == [(reply.text, True), (SECRET, True)]
+    assert [(entry.text, entry.withheld) for entry in thread.descendants] == [
+        (reply.text, True),
+        (SECRET, True),
+    ]
     assert SECRET not in await prompt_about_it(desk, scripted)
 
 
@@ -85,7 +94,9 @@ async def test_deleting_a_thread_deletes_an_answer_that_comes_at_that_moment(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, reply = await thread_of(desk)
-    once_before(monkeypatch, "update_all", lambda: desk.journal.answer(desk.keys, reply.id, SECRET, "UTC"))
+    once_before(
+        monkeypatch, "update_all", lambda: desk.journal.answer(desk.keys, reply.id, SECRET, "UTC")
+    )
     await desk.journal.delete(desk.keys, root.id)
     ((_, item),) = await desk.journal.list_deleted(desk.keys)
     assert (item.thread_ids[0], len(item.thread_ids)) == (reply.id, 2)
@@ -100,7 +111,9 @@ async def test_what_is_hidden_while_it_is_asked_about_is_not_sent(
     desk: Desk, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = await desk.write(SECRET)
-    once_before(monkeypatch, "add", lambda: desk.journal.set_withheld(desk.keys, entry.id, withheld=True))
+    once_before(
+        monkeypatch, "add", lambda: desk.journal.set_withheld(desk.keys, entry.id, withheld=True)
+    )
     with pytest.raises(EntryError):
         await desk.ask(entry)
     assert scripted.chat_requests == []
@@ -128,7 +141,9 @@ Mark = Literal["open", "hidden", "deleted"]
 DAYS = (DAY, DAY - timedelta(days=1), DAY - timedelta(days=2), DAY - timedelta(days=40))
 MARKS: st.SearchStrategy[Mark] = st.sampled_from(["open", "open", "hidden", "deleted"])
 THREADS = st.lists(
-    st.tuples(st.sampled_from(range(len(DAYS))), st.lists(MARKS, min_size=1, max_size=5)), min_size=1, max_size=4
+    st.tuples(st.sampled_from(range(len(DAYS))), st.lists(MARKS, min_size=1, max_size=5)),
+    min_size=1,
+    max_size=4,
 )
 QUESTION = "The kingfisher letter at the lake?"
 
@@ -166,8 +181,12 @@ async def write_threads(desk: Desk, threads: list[tuple[int, list[Mark]]]) -> Wr
                     else await desk.write(text, DAYS[day])
                 )
             else:
-                read = [written.canaries[other.id] for other in (*thread, *([source] if source else []))]
-                passages = (UsedPassage(1, source.id, source.day, source.text, 1.0),) if source else ()
+                read = [
+                    written.canaries[other.id] for other in (*thread, *([source] if source else []))
+                ]
+                passages = (
+                    (UsedPassage(1, source.id, source.day, source.text, 1.0),) if source else ()
+                )
                 entry = Entry(
                     bytes([number, place]) * 8,
                     DAYS[day],
@@ -177,7 +196,9 @@ async def write_threads(desk: Desk, threads: list[tuple[int, list[Mark]]]) -> Wr
                     "UTC",
                     parent_id=thread[-1].id,
                     sources=tuple(passage.entry_id for passage in passages),
-                    receipt=Receipt("scripted", "", "", left_machine=False, prompt_version="", passages=passages),
+                    receipt=Receipt(
+                        "scripted", "", "", left_machine=False, prompt_version="", passages=passages
+                    ),
                 )
                 await desk.db.entries.add(desk.keys, entry)
                 desk.search.put(desk.keys, entry)
@@ -199,17 +220,28 @@ async def make_all_prompts(desk: Desk, scripted: ScriptedModel, written: Written
     keys, composer, made = desk.keys, desk.replies.composer, list[object]()
     summaries = Summaries(desk.db, desk.journal, desk.model, desk.prompts, desk.replies.queue)
     openings = Openings(desk.db, desk.journal, summaries)
-    suggestions = Suggestions(desk.db, desk.journal, desk.search, desk.model, desk.prompts, desk.replies.queue)
+    suggestions = Suggestions(
+        desk.db, desk.journal, desk.search, desk.model, desk.prompts, desk.replies.queue
+    )
     lake = tag_hash(keys, "lake")
     user_entries = written.user_entries()
 
     async def ask(entry: Entry, also: list[bytes]) -> None:
-        await desk.wait_until_ended(await desk.replies.ask(keys, entry.id, "UTC", DAY, also_answers=also))
+        await desk.wait_until_ended(
+            await desk.replies.ask(keys, entry.id, "UTC", DAY, also_answers=also)
+        )
 
     prompts: list[Awaitable[object]] = [
         from_search(desk.search, desk.db, keys, QUESTION, DAY, set()),
         from_tags(
-            desk.journal.tags, desk.db, keys, [e.id for e in user_entries], QUESTION, DAY + timedelta(1), set(), []
+            desk.journal.tags,
+            desk.db,
+            keys,
+            [e.id for e in user_entries],
+            QUESTION,
+            DAY + timedelta(1),
+            set(),
+            [],
         ),
         openings.preview(keys, DAY),
         openings.generate_line(keys, DAY),
@@ -221,8 +253,15 @@ async def make_all_prompts(desk: Desk, scripted: ScriptedModel, written: Written
     for entry in user_entries:
         prompts += [composer.preview(keys, entry.id, DAY), suggestions.suggest(keys, entry.id)]
     for thread in written.threads:
-        roots = [other[0].id for other in written.threads if other[0].day == thread[0].day and other is not thread]
-        prompts += [composer.preview(keys, thread[0].id, DAY, also_answers=roots), ask(thread[0], roots)]
+        roots = [
+            other[0].id
+            for other in written.threads
+            if other[0].day == thread[0].day and other is not thread
+        ]
+        prompts += [
+            composer.preview(keys, thread[0].id, DAY, also_answers=roots),
+            ask(thread[0], roots),
+        ]
         prompts.append(ask(thread[(len(thread) - 1) // 2 * 2], []))
     for prompt in prompts:
         with suppress(EntryError, ModelError, NotFound):
@@ -232,11 +271,17 @@ async def make_all_prompts(desk: Desk, scripted: ScriptedModel, written: Written
 
 
 @given(THREADS)
-@example([(3, ["hidden", "open", "open"]), (0, ["open"])])  # an answer that came too late to bear its own mark
+@example(
+    [(3, ["hidden", "open", "open"]), (0, ["open"])]
+)  # an answer that came too late to bear its own mark
 @example([(1, ["deleted", "open", "open"]), (0, ["open", "open", "open"])])
-@example([(0, ["open", "hidden", "open", "open", "open"])])  # a later reply holds words of a hidden one
+@example(
+    [(0, ["open", "hidden", "open", "open", "open"])]
+)  # a later reply holds words of a hidden one
 @example([(0, ["open", "deleted", "open", "open", "open"])])
-@example([(3, ["hidden"]), (0, ["open", "open", "open"])])  # a reply was drawn from what is hidden by now
+@example(
+    [(3, ["hidden"]), (0, ["open", "open", "open"])]
+)  # a reply was drawn from what is hidden by now
 @example([(0, ["hidden"]), (0, ["open"])])
 @settings(max_examples=12)
 def test_no_prompt_holds_what_the_model_may_not_read(
@@ -257,4 +302,6 @@ def test_no_prompt_holds_what_the_model_may_not_read(
     written, sent = asyncio.run(run())
     assert {canary for canary in written.forbidden if canary in sent} == set()
     users = {written.canaries[entry.id] for entry in written.user_entries()}
-    assert {canary for canary in written.readable & users if canary not in sent} == set()  # and the others are
+    assert {
+        canary for canary in written.readable & users if canary not in sent
+    } == set()  # and the others are

@@ -10,7 +10,13 @@ import pytest
 
 from llamora.errors import Notice
 from llamora.journal import replies as replies_module
-from llamora.journal.replies import INTERRUPTED, SOURCE_DELETED, SOURCE_ERASED, SOURCE_WITHHELD, STOPPED
+from llamora.journal.replies import (
+    INTERRUPTED,
+    SOURCE_DELETED,
+    SOURCE_ERASED,
+    SOURCE_WITHHELD,
+    STOPPED,
+)
 from llamora.llm.errors import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision
 from llamora.persistence.entries import Entries, Entry
@@ -37,7 +43,9 @@ def full(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return state
 
 
-async def test_a_reply_is_kept_with_what_it_was_made_from(desk: Desk, scripted: ScriptedModel) -> None:
+async def test_a_reply_is_kept_with_what_it_was_made_from(
+    desk: Desk, scripted: ScriptedModel
+) -> None:
     scripted.script(Reply(["  \n", "A quiet ", "day.", "\n "]))
     entry = await desk.write("I sat by the river.")
     reply = await desk.wait_until_ended(await desk.ask(entry))
@@ -64,7 +72,9 @@ async def test_what_was_written_before_is_drawn_on(desk: Desk, scripted: Scripte
     assert "had a fish" in str(scripted.chat_requests[0].body["messages"])
 
 
-async def test_followers_see_each_state_and_the_last_however_late(desk: Desk, scripted: ScriptedModel) -> None:
+async def test_followers_see_each_state_and_the_last_however_late(
+    desk: Desk, scripted: ScriptedModel
+) -> None:
     middle, end = asyncio.Event(), asyncio.Event()
     scripted.script(Reply(["One ", "two ", "three."], gates={1: middle, 3: end}))
     reply = await desk.ask(await desk.write("Count."))
@@ -92,13 +102,22 @@ async def test_stop_keeps_what_came(desk: Desk, scripted: ScriptedModel) -> None
     reply = await desk.ask(await desk.write("Go on."))
     await desk.wait_for(reply, lambda state: state.text == "Half a sentence")
     stopped = await desk.replies.stop(desk.keys, reply.id)
-    assert (stopped.text, stopped.state, stopped.note, stopped.boot) == ("Half a sentence", "stopped", STOPPED, "")
+    assert (stopped.text, stopped.state, stopped.note, stopped.boot) == (
+        "Half a sentence",
+        "stopped",
+        STOPPED,
+        "",
+    )
     assert await desk.load(reply) == stopped
-    await asyncio.wait_for(scripted.chat_requests[0].ended.wait(), 60)  # the model is let go as well
+    await asyncio.wait_for(
+        scripted.chat_requests[0].ended.wait(), 60
+    )  # the model is let go as well
     assert await desk.replies.stop(desk.keys, reply.id) == stopped  # once more changes nothing
 
 
-async def test_stop_before_the_first_word_or_even_the_first_step(desk: Desk, scripted: ScriptedModel) -> None:
+async def test_stop_before_the_first_word_or_even_the_first_step(
+    desk: Desk, scripted: ScriptedModel
+) -> None:
     scripted.script(Reply(fault="hang_before_headers"))
     reply = await desk.ask(await desk.write("Go on."))
     stopped = await desk.replies.stop(desk.keys, reply.id)
@@ -121,7 +140,9 @@ async def test_stop_while_it_waits_its_turn(desks: Desks, scripted: ScriptedMode
     assert (await desk.replies.stop(desk.keys, second.id)).state == "stopped"
     assert (await desk.replies.stop(desk.keys, first.id)).text == "Quiet"
     assert len(scripted.chat_requests) == 1
-    third = await desk.wait_until_ended(await desk.ask(await desk.write("Three.")))  # the turn was given back
+    third = await desk.wait_until_ended(
+        await desk.ask(await desk.write("Three."))
+    )  # the turn was given back
     assert third.state == "done"
 
 
@@ -209,8 +230,12 @@ async def test_a_model_that_fails_leaves_a_sentence_and_what_came(
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
-async def test_a_model_that_refuses_leaves_a_sentence(desk: Desk, scripted: ScriptedModel, status: int) -> None:
-    scripted.default_reply = Reply(fault="status", status=status, body='{"error": {"message": "the private prompt"}}')
+async def test_a_model_that_refuses_leaves_a_sentence(
+    desk: Desk, scripted: ScriptedModel, status: int
+) -> None:
+    scripted.default_reply = Reply(
+        fault="status", status=status, body='{"error": {"message": "the private prompt"}}'
+    )
     reply = await desk.wait_until_ended(await desk.ask(await desk.write("A private line.")))
     assert (reply.state, reply.text) == ("failed", "")
     assert reply.note is not None
@@ -228,7 +253,9 @@ async def test_a_model_that_is_down_leaves_a_sentence(desk: Desk, scripted: Scri
 
 
 @pytest.mark.parametrize("pieces", [[], [""], [" \n", "\t"]])
-async def test_an_empty_reply_is_a_sentence(desk: Desk, scripted: ScriptedModel, pieces: list[str]) -> None:
+async def test_an_empty_reply_is_a_sentence(
+    desk: Desk, scripted: ScriptedModel, pieces: list[str]
+) -> None:
     scripted.script(Reply(pieces))
     reply = await desk.wait_until_ended(await desk.ask(await desk.write("Well?")))
     assert (reply.state, reply.text) == ("failed", "")
@@ -241,7 +268,9 @@ async def test_thoughts_that_the_template_opened_are_never_shown_nor_stored(
     monkeypatch.setattr(replies_module, "SAVE_SECONDS", 0.0)
     scripted.prompt_end = "<think>\n"
     thought, end = asyncio.Event(), asyncio.Event()
-    scripted.script(Reply(["They are ", "sad.", "</think>A quiet", " day."], gates={2: thought, 4: end}))
+    scripted.script(
+        Reply(["They are ", "sad.", "</think>A quiet", " day."], gates={2: thought, 4: end})
+    )
     reply = await desk.ask(await desk.write("Well?"))
     seen: list[str] = []
 
@@ -260,10 +289,16 @@ async def test_thoughts_that_the_template_opened_are_never_shown_nor_stored(
     assert (await desk.load(reply)).text == "A quiet day."
 
 
-async def test_a_reply_that_was_cut_at_its_longest_length_says_so(desk: Desk, scripted: ScriptedModel) -> None:
+async def test_a_reply_that_was_cut_at_its_longest_length_says_so(
+    desk: Desk, scripted: ScriptedModel
+) -> None:
     scripted.script(Reply(["A quiet day, and"], finish_reason="length"))
     reply = await desk.wait_until_ended(await desk.ask(await desk.write("Well?")))
-    assert (reply.text, reply.state, reply.note) == ("A quiet day, and", "stopped", Notice("reply_length_reached"))
+    assert (reply.text, reply.state, reply.note) == (
+        "A quiet day, and",
+        "stopped",
+        Notice("reply_length_reached"),
+    )
     assert await desk.load(reply) == reply
 
 
@@ -320,7 +355,9 @@ async def test_it_is_not_saved_at_every_word(desk: Desk, scripted: ScriptedModel
     assert reply.revision < 100
 
 
-async def test_after_a_crash_it_is_shown_as_cut_short(desks: Desks, scripted: ScriptedModel) -> None:
+async def test_after_a_crash_it_is_shown_as_cut_short(
+    desks: Desks, scripted: ScriptedModel
+) -> None:
     first = await desks()
     entry = await first.write("Go on.")
     left = Entry(
@@ -338,7 +375,12 @@ async def test_after_a_crash_it_is_shown_as_cut_short(desks: Desks, scripted: Sc
     again = await desks("second")
     assert (await again.replies.reconcile(again.keys, left)).note == INTERRUPTED
     shown = await again.wait_until_ended(left)
-    assert (shown.text, shown.state, shown.note, shown.boot) == ("Half a sen", "stopped", INTERRUPTED, "")
+    assert (shown.text, shown.state, shown.note, shown.boot) == (
+        "Half a sen",
+        "stopped",
+        INTERRUPTED,
+        "",
+    )
     assert await again.load(left) == shown
     later = await again.wait_until_ended(await again.ask(entry))  # and another one can be asked for
     assert later.state == "done"
@@ -348,20 +390,32 @@ async def test_a_crash_is_shown_on_a_full_disk_too(desks: Desks, full: list[bool
     first = await desks()
     entry = await first.write("Go on.")
     left = Entry(
-        b"r" * 16, entry.day, "reply", "Half", entry.at, "UTC", parent_id=entry.id, state="streaming", boot="gone"
+        b"r" * 16,
+        entry.day,
+        "reply",
+        "Half",
+        entry.at,
+        "UTC",
+        parent_id=entry.id,
+        state="streaming",
+        boot="gone",
     )
     await first.db.entries.add(first.keys, left)
     full.append(True)
     assert (await first.replies.reconcile(first.keys, left)).note == INTERRUPTED
 
 
-async def test_what_another_worker_writes_is_followed(desks: Desks, scripted: ScriptedModel) -> None:
+async def test_what_another_worker_writes_is_followed(
+    desks: Desks, scripted: ScriptedModel
+) -> None:
     writer, reader = await desks(), await desks()  # of the same run
     middle = asyncio.Event()
     scripted.script(Reply(["One ", "two."], gates={1: middle}))
     reply = await writer.ask(await writer.write("Count."))
     await writer.wait_for(reply, lambda state: state.text == "One ")
-    assert (await reader.replies.reconcile(reader.keys, await reader.load(reply))).state == "streaming"
+    assert (
+        await reader.replies.reconcile(reader.keys, await reader.load(reply))
+    ).state == "streaming"
     middle.set()
     assert (await reader.wait_until_ended(reply)).text == "One two."
     assert len(scripted.chat_requests) == 1
@@ -383,7 +437,9 @@ async def test_a_full_disk_keeps_the_text_in_memory_and_stores_it_later(
     shown = await desk.wait_until_ended(reply)
     assert (shown.text, shown.note) == ("Every word.", FULL)
     assert (await desk.load(reply)).text == ""
-    stopped = await asyncio.wait_for(desk.replies.stop(desk.keys, reply.id), 60)  # does not wait for room
+    stopped = await asyncio.wait_for(
+        desk.replies.stop(desk.keys, reply.id), 60
+    )  # does not wait for room
     assert stopped.text == "Every word."
     assert (await desk.replies.reconcile(desk.keys, await desk.load(reply))).text == "Every word."
     full.clear()
@@ -465,7 +521,9 @@ async def test_a_reply_erased_meanwhile_ends(desk: Desk, scripted: ScriptedModel
 
 async def test_close_keeps_what_came_and_says_so(desk: Desk, scripted: ScriptedModel) -> None:
     scripted.default_reply = Reply(["Half a"], fault="hang")
-    asked = [await desk.ask(await desk.write(f"Number {number}.")) for number in range(3)]  # one waits its turn
+    asked = [
+        await desk.ask(await desk.write(f"Number {number}.")) for number in range(3)
+    ]  # one waits its turn
     for reply in asked[:2]:
         await desk.wait_for(reply, lambda state: state.text == "Half a")
     await asyncio.wait_for(desk.replies.close(), 60)
@@ -490,7 +548,9 @@ async def test_close_does_not_wait_for_room_on_the_disk(
     await asyncio.wait_for(desk.replies.close(), 60)
     full.clear()
     left = await desk.load(hanging)
-    assert replace(left, text="") == hanging  # as it was begun: the next start shows it as cut short
+    assert (
+        replace(left, text="") == hanging
+    )  # as it was begun: the next start shows it as cut short
 
 
 # -- what the model may read no longer ---------------------------------------------------------------------------
@@ -506,15 +566,21 @@ async def test_what_the_model_may_not_read_is_not_read_through_earlier_replies(
     desk: Desk, scripted: ScriptedModel, what: str, how: str
 ) -> None:
     scripted.script(Reply(["It came from Lisbon."]), Reply(["Lisbon again."]))
-    other = await desk.write("The kingfisher letter.", date(2025, 6, 3) if what == "a source" else DAY)
+    other = await desk.write(
+        "The kingfisher letter.", date(2025, 6, 3) if what == "a source" else DAY
+    )
     entry = await desk.write("A kingfisher, a letter.")
     await desk.search.wait_until_idle(desk.keys.user_id)
     also = [other.id] if what == "answered too" else []
-    reply = await desk.wait_until_ended(await desk.replies.ask(desk.keys, entry.id, "UTC", DAY, also_answers=also))
+    reply = await desk.wait_until_ended(
+        await desk.replies.ask(desk.keys, entry.id, "UTC", DAY, also_answers=also)
+    )
     assert "kingfisher letter" in last_prompt(scripted)
     further = await desk.journal.answer(desk.keys, reply.id, "And the weather?", "UTC")
     later = await desk.wait_until_ended(await desk.ask(further))
-    assert "came from Lisbon" in last_prompt(scripted)  # as long as all stands, the thread is read whole
+    assert "came from Lisbon" in last_prompt(
+        scripted
+    )  # as long as all stands, the thread is read whole
     last = await desk.journal.answer(desk.keys, later.id, "And the river?", "UTC")
     if how == "kept":
         await desk.journal.set_withheld(desk.keys, other.id, withheld=True)
@@ -538,7 +604,9 @@ async def test_what_is_erased_while_a_reply_streams_does_not_come_back(
     desk = await desks()
     eraser = desk if worker == "this one" else await desks()
     end = asyncio.Event()
-    scripted.script(Reply([f"You wrote “{QUOTE}”. ", "So it was. ", f"“{QUOTE}”, you said."], gates={2: end}))
+    scripted.script(
+        Reply([f"You wrote “{QUOTE}”. ", "So it was. ", f"“{QUOTE}”, you said."], gates={2: end})
+    )
     other = await desk.write(f"Today {QUOTE}.", date(2025, 6, 3) if what == "a source" else DAY)
     entry = await desk.write("A kingfisher, a letter.")
     await desk.search.wait_until_idle(desk.keys.user_id)
@@ -546,7 +614,9 @@ async def test_what_is_erased_while_a_reply_streams_does_not_come_back(
     await desk.wait_for(reply, lambda state: "So it was." in state.text and QUOTE in state.text)
     await eraser.journal.delete(eraser.keys, other.id)
     await eraser.journal.erase(eraser.keys, other.id)
-    shown = await asyncio.wait_for(desk.wait_until_ended(reply), 60)  # although the model does not end
+    shown = await asyncio.wait_for(
+        desk.wait_until_ended(reply), 60
+    )  # although the model does not end
     end.set()
     kept = await desk.load(reply)
     assert kept.state == "stopped"
@@ -564,7 +634,9 @@ async def test_what_is_erased_while_a_reply_streams_does_not_come_back(
 async def test_a_reply_that_is_stored_between_the_look_and_the_erasure_forgets_too(
     desk: Desk, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replies_module, "WATCH_POLL_SECONDS", 3600.0)  # or it may see the deletion first, and stop
+    monkeypatch.setattr(
+        replies_module, "WATCH_POLL_SECONDS", 3600.0
+    )  # or it may see the deletion first, and stop
     end = asyncio.Event()
     scripted.script(Reply([f"You wrote “{QUOTE}”. ", "So it was."], gates={0: end}))
     other = await desk.write(f"Today {QUOTE}.")
@@ -586,7 +658,9 @@ async def test_a_reply_that_is_stored_between_the_look_and_the_erasure_forgets_t
     assert QUOTE not in kept.text
 
 
-async def test_a_reply_forgets_an_erased_message_it_answers(desk: Desk, scripted: ScriptedModel) -> None:
+async def test_a_reply_forgets_an_erased_message_it_answers(
+    desk: Desk, scripted: ScriptedModel
+) -> None:
     end = asyncio.Event()
     scripted.script(Reply(["First."]), Reply(["Second, ", "and on."], gates={1: end}))
     first = await desk.wait_until_ended(await desk.ask(await desk.write("The heron.")))
@@ -600,7 +674,9 @@ async def test_a_reply_forgets_an_erased_message_it_answers(desk: Desk, scripted
     assert (await desk.load(reply)).parent_id == first.id
 
 
-async def test_a_reply_to_what_is_kept_from_the_model_meanwhile_ends(desk: Desk, scripted: ScriptedModel) -> None:
+async def test_a_reply_to_what_is_kept_from_the_model_meanwhile_ends(
+    desk: Desk, scripted: ScriptedModel
+) -> None:
     scripted.script(Reply(["Half a", " sentence"], fault="hang"))
     entry = await desk.write("The heron.")
     reply = await desk.ask(entry)
@@ -627,7 +703,9 @@ async def test_a_reply_ends_when_what_it_draws_on_is_deleted(
     reply = await desk.ask(entry)
     await desk.wait_for(reply, lambda state: bool(state.text))
     await deleter.journal.delete(deleter.keys, other.id)
-    ended = await asyncio.wait_for(desk.wait_until_ended(reply), 30)  # although the model does not end
+    ended = await asyncio.wait_for(
+        desk.wait_until_ended(reply), 30
+    )  # although the model does not end
     end.set()
     kept = await desk.load(reply)
     assert (ended.state, kept.state, kept.note) == ("stopped", "stopped", SOURCE_DELETED)
@@ -717,7 +795,9 @@ async def test_a_reply_whose_keys_are_gone_before_it_is_stored_is_let_go(
     assert not desk.replies._live_replies
 
 
-async def test_a_look_at_a_reply_that_ended_meanwhile_does_not_cut_it(desk: Desk, scripted: ScriptedModel) -> None:
+async def test_a_look_at_a_reply_that_ended_meanwhile_does_not_cut_it(
+    desk: Desk, scripted: ScriptedModel
+) -> None:
     scripted.script(Reply(["All of it."]))
     reply = await desk.ask(await desk.write("Go on."))
     ended = await desk.wait_until_ended(reply)

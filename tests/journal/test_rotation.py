@@ -35,11 +35,17 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def epochs(raw: Raw) -> set[int]:
     """The epochs of everything that is sealed."""
-    found = {sealed_epoch(row[0]) for kind in SEALED_KINDS for row in raw(f"SELECT sealed FROM {kind.table}")}
+    found = {
+        sealed_epoch(row[0])
+        for kind in SEALED_KINDS
+        for row in raw(f"SELECT sealed FROM {kind.table}")
+    }
     return found | {row[0] for row in raw("SELECT epoch FROM data_keys")}
 
 
-async def test_everything_is_sealed_anew_and_reads_as_before(db: LocalDB, lived: Keyring, raw: Raw) -> None:
+async def test_everything_is_sealed_anew_and_reads_as_before(
+    db: LocalDB, lived: Keyring, raw: Raw
+) -> None:
     before = await db.entries.list_day(lived, DAY)
     rows = {kind.table: len(raw(f"SELECT 1 FROM {kind.table}")) for kind in SEALED_KINDS}
     (old_key,) = raw("SELECT sealed FROM data_keys")
@@ -62,7 +68,9 @@ async def test_new_writes_have_the_new_key_at_once(db: LocalDB, lived: Keyring, 
     await Rotation(db).start(lived)
     made = entry("after")
     await db.entries.add(lived, made)
-    assert [sealed_epoch(row[0]) for row in raw("SELECT sealed FROM entries WHERE id=?", made.id)] == [2]
+    assert [
+        sealed_epoch(row[0]) for row in raw("SELECT sealed FROM entries WHERE id=?", made.id)
+    ] == [2]
     assert len(await db.entries.list_day(lived, DAY)) == 3  # what is older still opens
 
 
@@ -76,7 +84,9 @@ async def test_one_change_at_a_time(db: LocalDB, lived: Keyring) -> None:
 async def test_writing_goes_on_meanwhile(db: LocalDB, keys: Keyring, raw: Raw) -> None:
     made = [entry(f"line {number}") for number in range(300)]
     await db.entries.add(keys, *made)
-    stale = open_keyring(keys.user_id, keys.master, await db.users.keys(keys.user_id))  # another worker
+    stale = open_keyring(
+        keys.user_id, keys.master, await db.users.keys(keys.user_id)
+    )  # another worker
     rotation = Rotation(db)
     await rotation.start(keys)
     texts = {each.id: each.text for each in made}
@@ -101,7 +111,9 @@ async def test_writing_goes_on_meanwhile(db: LocalDB, keys: Keyring, raw: Raw) -
     assert epochs(raw) == {2}
 
 
-async def test_a_late_write_under_a_key_that_is_gone_is_refused(db: LocalDB, lived: Keyring, raw: Raw) -> None:
+async def test_a_late_write_under_a_key_that_is_gone_is_refused(
+    db: LocalDB, lived: Keyring, raw: Raw
+) -> None:
     late = open_keyring(lived.user_id, lived.master, await db.users.keys(lived.user_id))
     kept = (await db.entries.list_day(lived, DAY))[0]
     rotation = Rotation(db)
@@ -141,7 +153,9 @@ async def test_stopped_and_taken_up_again(stops: int, db: LocalDB, keys: Keyring
     if await db.key_rotation.count_data_keys(keys.user_id) > 1:
         await Rotation(db).finish(keys)
     assert epochs(raw) == {2}
-    assert {each.text for each in await db.entries.list_day(keys, DAY)} == {each.text for each in made}
+    assert {each.text for each in await db.entries.list_day(keys, DAY)} == {
+        each.text for each in made
+    }
 
 
 async def test_what_does_not_open_is_in_nobodys_way(

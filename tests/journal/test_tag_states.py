@@ -42,7 +42,12 @@ _MADE: list[NewKeys] = []
 
 def key(name: str) -> str:
     """What is one name, written down anew and not by the code that is tested."""
-    return {"Lake": "lake", "sea-shore": "sea shore", "Sea Shore": "sea shore", "Straße": "strasse"}.get(name, name)
+    return {
+        "Lake": "lake",
+        "sea-shore": "sea shore",
+        "Sea Shore": "sea shore",
+        "Straße": "strasse",
+    }.get(name, name)
 
 
 @dataclass
@@ -80,7 +85,9 @@ class Paper:
 
     def called(self, other: str, trace: str) -> None:
         """A name means a trace, and with it all that meant what is called by it."""
-        self.aliases = {alias: trace if meant == other else meant for alias, meant in self.aliases.items()}
+        self.aliases = {
+            alias: trace if meant == other else meant for alias, meant in self.aliases.items()
+        }
         self.aliases[other] = trace
 
 
@@ -90,7 +97,9 @@ class Desk:
     async def open(self, path: Path) -> "Desk":
         made = _MADE[0]
         self.db = await LocalDB.open(path)
-        self.search = SearchService(self.db, Embedder(EmbeddingSettings(enabled=False), path.parent), SearchSettings())
+        self.search = SearchService(
+            self.db, Embedder(EmbeddingSettings(enabled=False), path.parent), SearchSettings()
+        )
         self.journal = Journal(self.db, self.search, EntrySettings())
         self.keys = open_keyring(USER, made.master, made.sealed)
         self.traces = self.journal.tags
@@ -111,7 +120,9 @@ class Traced(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.folder = contextlib.ExitStack()
-        self.path = Path(self.folder.enter_context(tempfile.TemporaryDirectory())) / "journal.sqlite3"
+        self.path = (
+            Path(self.folder.enter_context(tempfile.TemporaryDirectory())) / "journal.sqlite3"
+        )
         self.paper = Paper()
         self.undos: list[tuple[bytes, Paper]] = []
         self.older: list[bytes] = []
@@ -132,7 +143,9 @@ class Traced(RuleBasedStateMachine):
 
         async def begin() -> None:
             self.desk = await Desk().open(self.path)
-            await self.desk.db.users.add(User(USER, "Writer", recovery_confirmed=True), _MADE[0].slots, _MADE[0].sealed)
+            await self.desk.db.users.add(
+                User(USER, "Writer", recovery_confirmed=True), _MADE[0].slots, _MADE[0].sealed
+            )
             self.other = await Desk().open(self.path)
 
         self.run(begin())
@@ -217,7 +230,9 @@ class Traced(RuleBasedStateMachine):
             # Names that only it bore are left behind nowhere; nothing else is forgotten.
             assert self.paper.aliases.items() <= before.aliases.items()
             assert self.paper.hidden <= before.hidden
-            lost = {before.aliases[alias] for alias in before.aliases.keys() - self.paper.aliases.keys()}
+            lost = {
+                before.aliases[alias] for alias in before.aliases.keys() - self.paper.aliases.keys()
+            }
             assert not (lost | before.hidden - self.paper.hidden) & self.paper.there()
 
     def read_back(self) -> None:
@@ -225,8 +240,12 @@ class Traced(RuleBasedStateMachine):
         known = {self.hashed(key(name)): key(name) for name in NAMES}
         book = self.run(self.desk.db.tags.get_meta(self.desk.keys))
         links = self.run(self.desk.db.tags.tag_ids_by_entry(USER))
-        self.paper.links = {(known[trace], entry) for entry, traces in links.items() for trace in traces}
-        self.paper.aliases = {known[alias]: key(meant) for alias, (_, meant) in book.aliases.items()}
+        self.paper.links = {
+            (known[trace], entry) for entry, traces in links.items() for trace in traces
+        }
+        self.paper.aliases = {
+            known[alias]: key(meant) for alias, (_, meant) in book.aliases.items()
+        }
         self.paper.hidden = {known[trace] for trace in book.hidden}
 
     @rule(data=st.data(), name=st.sampled_from(NAMES))
@@ -241,7 +260,14 @@ class Traced(RuleBasedStateMachine):
 
     def copy(self) -> Paper:
         p = self.paper
-        return Paper(dict(p.days), dict(p.texts), set(p.deleted), set(p.links), dict(p.aliases), set(p.hidden))
+        return Paper(
+            dict(p.days),
+            dict(p.texts),
+            set(p.deleted),
+            set(p.links),
+            dict(p.aliases),
+            set(p.hidden),
+        )
 
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
@@ -250,7 +276,10 @@ class Traced(RuleBasedStateMachine):
             links = sorted(self.paper.links, key=lambda link: (link[0], place[link[1]]))
             trace, entry_id = data.draw(st.sampled_from(links))
             before = self.copy()
-            self.changed(before, self.run(self.desk.traces.remove(self.desk.keys, entry_id, self.hashed(trace))))
+            self.changed(
+                before,
+                self.run(self.desk.traces.remove(self.desk.keys, entry_id, self.hashed(trace))),
+            )
             self.paper.links.discard((trace, entry_id))
 
     @rule(data=st.data(), name=st.sampled_from(NAMES))
@@ -264,7 +293,10 @@ class Traced(RuleBasedStateMachine):
         if target == trace:
             return
         # A name that is given to a trace which nothing bears any more is free.
-        if self.paper.aliases.get(target, trace) != trace and self.paper.aliases[target] in self.paper.there():
+        if (
+            self.paper.aliases.get(target, trace) != trace
+            and self.paper.aliases[target] in self.paper.there()
+        ):
             target = self.paper.aliases[target]
         self.moved(trace, target)
 
@@ -274,7 +306,10 @@ class Traced(RuleBasedStateMachine):
         if trace is None or into is None:
             return
         before = self.copy()
-        self.changed(before, self.run(self.desk.traces.merge(self.desk.keys, self.hashed(trace), self.hashed(into))))
+        self.changed(
+            before,
+            self.run(self.desk.traces.merge(self.desk.keys, self.hashed(trace), self.hashed(into))),
+        )
         if trace != into:
             self.moved(trace, into)
 
@@ -293,7 +328,9 @@ class Traced(RuleBasedStateMachine):
         try:
             undo = self.run(self.desk.traces.add_alias(self.desk.keys, self.hashed(trace), name))
         except TagError:
-            assert other == trace or self.paper.aliases.get(other, trace) in self.paper.there() - {trace}
+            assert other == trace or self.paper.aliases.get(other, trace) in self.paper.there() - {
+                trace
+            }
             return
         assert other != trace
         self.changed(before, undo)
@@ -307,7 +344,10 @@ class Traced(RuleBasedStateMachine):
         if (trace := self.trace(data)) is not None:
             before = self.copy()
             self.changed(
-                before, self.run(self.desk.traces.set_hidden(self.desk.keys, self.hashed(trace), hidden=hidden))
+                before,
+                self.run(
+                    self.desk.traces.set_hidden(self.desk.keys, self.hashed(trace), hidden=hidden)
+                ),
             )
             (self.paper.hidden.add if hidden else self.paper.hidden.discard)(trace)
 
@@ -315,9 +355,13 @@ class Traced(RuleBasedStateMachine):
     def delete_trace(self, data: st.DataObject) -> None:
         if (trace := self.trace(data)) is not None:
             before = self.copy()
-            self.changed(before, self.run(self.desk.traces.delete(self.desk.keys, self.hashed(trace))))
+            self.changed(
+                before, self.run(self.desk.traces.delete(self.desk.keys, self.hashed(trace)))
+            )
             self.paper.links = {link for link in self.paper.links if link[0] != trace}
-            self.paper.aliases = {alias: meant for alias, meant in self.paper.aliases.items() if meant != trace}
+            self.paper.aliases = {
+                alias: meant for alias, meant in self.paper.aliases.items() if meant != trace
+            }
             self.paper.hidden.discard(trace)
 
     @precondition(lambda self: self.undos)
@@ -365,14 +409,18 @@ class Traced(RuleBasedStateMachine):
             self.run(self.agree(self.other))
 
     async def agree(self, desk: Desk) -> None:
-        await desk.search.search(desk.keys, "rain", today=DAYS[-1])  # takes up what another process wrote
+        await desk.search.search(
+            desk.keys, "rain", today=DAYS[-1]
+        )  # takes up what another process wrote
         await desk.search.wait_until_idle(desk.keys.user_id)
         paper, keys = self.paper, desk.keys
         on = await desk.traces.tags_of(keys, list(paper.days))
         expected = {(tag_hash(keys, trace), entry) for trace, entry in paper.links}
         assert {(trace.id, entry) for entry, traces in on.items() for trace in traces} == expected
         uses = [*await desk.traces.list_tags(keys), *await desk.traces.list_tags(keys, hidden=True)]
-        counted = {use.id: (use.entry_count, use.first_day, use.last_day, use.hidden) for use in uses}
+        counted = {
+            use.id: (use.entry_count, use.first_day, use.last_day, use.hidden) for use in uses
+        }
         assert len(counted) == len(uses)
         assert counted == {
             tag_hash(keys, trace): (len(days), days[0], days[-1], trace in paper.hidden)
@@ -380,11 +428,15 @@ class Traced(RuleBasedStateMachine):
             if (days := paper.shown(trace))
         }
         for trace in paper.there():
-            heat = Counter(day for _, day in await desk.traces.entries_with_tag(keys, tag_hash(keys, trace)))
+            heat = Counter(
+                day for _, day in await desk.traces.entries_with_tag(keys, tag_hash(keys, trace))
+            )
             assert heat == Counter(paper.shown(trace))
         for name in ("lake", "Straße", "quokka"):
             found = await desk.search.search(keys, f"tag:{name}", today=DAYS[-1], limit=50)
-            assert {hit.entry_id for hit in found.hits} == paper.bears(paper.meant(name)) - paper.deleted
+            assert {hit.entry_id for hit in found.hits} == paper.bears(
+                paper.meant(name)
+            ) - paper.deleted
         # It stands in no text: what is found by the word bears it.
         found = await desk.search.search(keys, "quokka", today=DAYS[-1], limit=50)
         assert {hit.entry_id for hit in found.hits} == paper.bears("quokka") - paper.deleted

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from llamora.journal.tags import Tag, TagError
 from llamora.persistence.connection import NotFound, StaleRevision, Transaction
 from llamora.persistence.schema import TAG_CHANGES, TAG_META
-from llamora.persistence.tag_changes import MAX_RECENT_CHANGES, MAX_TOUCHED, TagMeta, TouchedItems, tag_hash
+from llamora.persistence.tag_changes import (
+    MAX_RECENT_CHANGES,
+    MAX_TOUCHED,
+    TagMeta,
+    TouchedItems,
+    tag_hash,
+)
 from llamora.text import find_tags, tag_key, tag_name
 from tests.journal.conftest import DAY, Desk
 
@@ -34,12 +40,16 @@ TODAY = date(2026, 11, 25)
         pytest.param(
             "Planted the beans #work/garden today.",
             ["work/garden"],
-            marks=pytest.mark.xfail(strict=True, reason="issue 14, item 10: a tag within a tag is cut off"),
+            marks=pytest.mark.xfail(
+                strict=True, reason="issue 14, item 10: a tag within a tag is cut off"
+            ),
         ),
         pytest.param(
             "Обід із #сім'я у неділю.",
             ["сім'я"],
-            marks=pytest.mark.xfail(strict=True, reason="issue 14, item 10: an apostrophe ends a tag"),
+            marks=pytest.mark.xfail(
+                strict=True, reason="issue 14, item 10: an apostrophe ends a tag"
+            ),
         ),
     ],
 )
@@ -67,14 +77,42 @@ def test_spellings_of_a_name_are_one(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["", " ", "#", "!!!", "🎻🎻", "x" * 65, "a\x00b", "\u202eabc", "。", "\u3164", "\u200d", "🎻\u200d"]
+    "written",
+    [
+        "",
+        " ",
+        "#",
+        "!!!",
+        "🎻🎻",
+        "x" * 65,
+        "a\x00b",
+        "\u202eabc",
+        "。",
+        "\u3164",
+        "\u200d",
+        "🎻\u200d",
+    ],
 )
 def test_what_is_no_name(written: str) -> None:
     assert tag_name(written) == ""
 
 
 def test_emoji_that_differ_are_different() -> None:
-    different = ["👍", "👍🏽", "👍🏿", "👩‍👩‍👧", "👩‍👧", "🇩🇪", "🇩", "1️⃣", "1", "🏳️‍🌈", "🏳️", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "🏴"]
+    different = [
+        "👍",
+        "👍🏽",
+        "👍🏿",
+        "👩‍👩‍👧",
+        "👩‍👧",
+        "🇩🇪",
+        "🇩",
+        "1️⃣",
+        "1",
+        "🏳️‍🌈",
+        "🏳️",
+        "🏴󠁧󠁢󠁥󠁮󠁧󠁿",
+        "🏴",
+    ]
     assert len({tag_key(name) for name in different}) == len(different)
     assert [tag_name(name) for name in different] == different
 
@@ -96,11 +134,16 @@ def test_every_text_can_be_looked_through(text: str) -> None:
 
 
 async def names_on(desk: Desk, entry_id: bytes) -> list[str]:
-    return [trace.name for trace in (await desk.journal.tags.tags_of(desk.keys, [entry_id])).get(entry_id, [])]
+    return [
+        trace.name
+        for trace in (await desk.journal.tags.tags_of(desk.keys, [entry_id])).get(entry_id, [])
+    ]
 
 
 async def by_name(desk: Desk, name: str) -> Tag:
-    return next(trace for trace in await desk.journal.tags.list_tags(desk.keys) if trace.name == name)
+    return next(
+        trace for trace in await desk.journal.tags.list_tags(desk.keys) if trace.name == name
+    )
 
 
 async def write(desk: Desk, text: str, day: date = DAY) -> bytes:
@@ -138,7 +181,10 @@ async def test_a_name_that_moved_goes_on_to_mean_its_trace(desk: Desk) -> None:
         await traces.add_alias(desk.keys, (await by_name(desk, "sea")).id, "lake")
     await traces.merge(desk.keys, lake, (await by_name(desk, "sea")).id)
     assert await names_on(desk, third) == ["sea"]
-    assert {alias.name for alias in await traces.list_aliases(desk.keys, (await by_name(desk, "sea")).id)} == {
+    assert {
+        alias.name
+        for alias in await traces.list_aliases(desk.keys, (await by_name(desk, "sea")).id)
+    } == {
         "lake",
         "Walden",
     }
@@ -152,8 +198,13 @@ async def test_two_processes_know_the_same(desk: Desk) -> None:
     entry_id = await write(desk, "#lake")
     await desk.search.wait_until_idle(desk.keys.user_id)
     assert [trace.name for trace in await desk.journal.tags.list_tags(desk.keys)] == ["lake"]
-    await desk.db.tags.add(desk.keys, entry_id, "elsewhere")  # as another process would: past what is in memory
-    assert {trace.name for trace in await desk.journal.tags.list_tags(desk.keys)} == {"lake", "elsewhere"}
+    await desk.db.tags.add(
+        desk.keys, entry_id, "elsewhere"
+    )  # as another process would: past what is in memory
+    assert {trace.name for trace in await desk.journal.tags.list_tags(desk.keys)} == {
+        "lake",
+        "elsewhere",
+    }
 
 
 async def test_a_change_that_is_not_kept_is_not_remembered(desk: Desk) -> None:
@@ -180,7 +231,10 @@ async def only(desk: Desk, name: str) -> bytes:
 
 
 async def also_called(desk: Desk, name: str) -> set[str]:
-    return {alias.name for alias in await desk.journal.tags.list_aliases(desk.keys, await only(desk, name))}
+    return {
+        alias.name
+        for alias in await desk.journal.tags.list_aliases(desk.keys, await only(desk, name))
+    }
 
 
 async def test_an_undo_after_a_name_was_given_away(desk: Desk) -> None:
@@ -226,7 +280,9 @@ async def test_other_names_never_lead_to_other_names(desk: Desk) -> None:
     traces, keys = desk.journal.tags, desk.keys
     first, second = await write(desk, "#lake"), await write(desk, "#sea")
     await traces.rename(keys, await only(desk, "lake"), "Walden")
-    await traces.remove(keys, first, await only(desk, "Walden"))  # nothing bears it any more: its names are free
+    await traces.remove(
+        keys, first, await only(desk, "Walden")
+    )  # nothing bears it any more: its names are free
     await traces.add_alias(keys, await only(desk, "sea"), "Walden")
     assert await names_on(desk, await write(desk, "#lake again")) == ["sea"]
     assert await also_called(desk, "sea") == {"lake", "Walden"}
@@ -282,7 +338,10 @@ async def test_what_is_erased_leaves_no_name_behind(desk: Desk) -> None:
     ],
 )
 async def test_whatever_a_trace_is_called_it_is_found_by_that(desk: Desk, name: str) -> None:
-    entry_id, _ = await write(desk, "Rain."), await write(desk, "Snow, today, 12 of it, and by the lake.")
+    entry_id, _ = (
+        await write(desk, "Rain."),
+        await write(desk, "Snow, today, 12 of it, and by the lake."),
+    )
     await desk.journal.tags.add(desk.keys, entry_id, name)
     await desk.search.wait_until_idle(desk.keys.user_id)
     found = await desk.search.search(desk.keys, f'tag:"{name}"', today=TODAY)
@@ -306,10 +365,14 @@ def test_a_book_tells_what_its_latest_changes_were_about() -> None:
     large = book.with_revision({b"t"}, {b"e%d" % number for number in range(MAX_TOUCHED)})
     assert large.touched_since(40) is None
     assert large.with_revision({b"t"}, set()).touched_since(40) is None
-    assert large.with_revision({b"t"}, set()).touched_since(41) == TouchedItems(42, frozenset({b"t"}), frozenset())
+    assert large.with_revision({b"t"}, set()).touched_since(41) == TouchedItems(
+        42, frozenset({b"t"}), frozenset()
+    )
 
 
-async def test_another_process_follows_small_and_large_changes(desks: Callable[..., Awaitable[Desk]]) -> None:
+async def test_another_process_follows_small_and_large_changes(
+    desks: Callable[..., Awaitable[Desk]],
+) -> None:
     here, there = await desks(), await desks()
     keys, traces = here.keys, here.journal.tags
 
@@ -317,7 +380,9 @@ async def test_another_process_follows_small_and_large_changes(desks: Callable[.
         for desk in (here, there):
             await desk.search.search(keys, "rain", today=TODAY)
             await desk.search.wait_until_idle(keys.user_id)
-            assert {trace.name: trace.entry_count for trace in await desk.journal.tags.list_tags(keys)} == expected
+            assert {
+                trace.name: trace.entry_count for trace in await desk.journal.tags.list_tags(keys)
+            } == expected
             for name, count in expected.items():
                 found = await desk.search.search(keys, f"tag:{name}", today=TODAY, limit=100)
                 assert len(found.hits) == count
@@ -352,7 +417,13 @@ async def test_a_name_that_still_stands_in_the_text_keeps_its_trace(desk: Desk) 
 
 async def test_only_what_was_written_bears_traces(desk: Desk) -> None:
     entry = await desk.write("A heron.")
-    reply = replace(entry, id=secrets.token_bytes(16), role="reply", text="A heron, you say.", parent_id=entry.id)
+    reply = replace(
+        entry,
+        id=secrets.token_bytes(16),
+        role="reply",
+        text="A heron, you say.",
+        parent_id=entry.id,
+    )
     await desk.db.entries.add(desk.keys, reply)
     with pytest.raises(NotFound):
         await desk.journal.tags.add(desk.keys, reply.id, "birds")

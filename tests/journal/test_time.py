@@ -85,7 +85,9 @@ class Desk:
         self.do(self.accounts.save_profile(keys, replace(profile, zone=zone)))
         return self.do(self.accounts.get_profile(keys)).zone
 
-    def write(self, journal: Journal, keys: Keyring, now: datetime, zone: str, day: date | None = None) -> Entry:
+    def write(
+        self, journal: Journal, keys: Keyring, now: datetime, zone: str, day: date | None = None
+    ) -> Entry:
         with patch.object(entries_module, "utc_now", lambda: now):
             return self.do(journal.write(keys, day, "a line", zone))
 
@@ -99,7 +101,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     run_db_migrations(path, resource("migrations"))
     with asyncio.Runner() as runner:
         db = runner.run(LocalDB.open(path))
-        search = SearchService(db, Embedder(EmbeddingSettings(enabled=False), path.parent), SearchSettings())
+        search = SearchService(
+            db, Embedder(EmbeddingSettings(enabled=False), path.parent), SearchSettings()
+        )
         accounts = Accounts(db, CryptoSettings(), SessionSettings(), os.urandom(32), lambda _: None)
         yield Desk(runner, db, search, accounts)
         runner.run(db.close())
@@ -155,9 +159,15 @@ def test_a_clock_that_jumps_loses_nothing_and_puts_nothing_on_a_wrong_day(
 
 
 @some
-@given(steps=st.lists(st.timedeltas(-MAX_CLOCK_CORRECTION / 8, timedelta(minutes=3)), min_size=2, max_size=8))
+@given(
+    steps=st.lists(
+        st.timedeltas(-MAX_CLOCK_CORRECTION / 8, timedelta(minutes=3)), min_size=2, max_size=8
+    )
+)
 @example(steps=[timedelta(), timedelta(), timedelta(seconds=-1), -TICK])
-def test_a_clock_put_right_by_moments_keeps_the_order_of_writing(desk: Desk, steps: list[timedelta]) -> None:
+def test_a_clock_put_right_by_moments_keeps_the_order_of_writing(
+    desk: Desk, steps: list[timedelta]
+) -> None:
     keys, journal = desk.writer(), desk.journal()
     now = datetime(2026, 11, 20, 12, tzinfo=UTC)
     written: list[Entry] = []
@@ -177,7 +187,9 @@ def test_a_clock_that_was_far_ahead_is_not_followed(desk: Desk) -> None:
     assert (ahead.day, after.day, after.at) == (date(2027, 11, 20), date(2026, 11, 20), right)
 
 
-def test_what_is_written_after_midnight_on_the_page_that_is_open_stays_on_that_page(desk: Desk) -> None:
+def test_what_is_written_after_midnight_on_the_page_that_is_open_stays_on_that_page(
+    desk: Desk,
+) -> None:
     keys, journal = desk.writer(), desk.journal()
     now = datetime(2026, 11, 20, 23, 5, tzinfo=UTC)  # five past midnight in Berlin
     entry = desk.write(journal, keys, now, "Europe/Berlin", date(2026, 11, 20))
@@ -209,18 +221,33 @@ def test_what_is_written_after_midnight_on_the_page_that_is_open_stays_on_that_p
     ],
 )
 def test_where_days_are_not_24_hours(desk: Desk, zone: str, now: str, day: str) -> None:
-    entry = desk.write(desk.journal(), desk.writer(), datetime.fromisoformat(now).replace(tzinfo=UTC), zone)
+    entry = desk.write(
+        desk.journal(), desk.writer(), datetime.fromisoformat(now).replace(tzinfo=UTC), zone
+    )
     assert entry.day == date.fromisoformat(day)
 
 
-@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 5)), max_size=9), st.permutations(range(10)))
-def test_in_a_thread_nothing_stands_before_what_it_answers(shape: list[tuple[int, int]], names: list[int]) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 5)), max_size=9),
+    st.permutations(range(10)),
+)
+def test_in_a_thread_nothing_stands_before_what_it_answers(
+    shape: list[tuple[int, int]], names: list[int]
+) -> None:
     """Whatever the times say: a clock may have been put back between a question and its answer."""
     noon = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
     def made(minutes: int, to: bytes | None) -> Entry:
         at = noon + timedelta(minutes=minutes)
-        return Entry(names[len(made_so_far)].to_bytes(16, "big"), date(2026, 11, 20), "me", "", at, "UTC", parent_id=to)
+        return Entry(
+            names[len(made_so_far)].to_bytes(16, "big"),
+            date(2026, 11, 20),
+            "me",
+            "",
+            at,
+            "UTC",
+            parent_id=to,
+        )
 
     made_so_far: list[Entry] = []
     made_so_far.append(made(4, None))

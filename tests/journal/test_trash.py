@@ -34,7 +34,11 @@ def envelopes(path: Path) -> Iterator[bytes]:
 def traces_of(sealed: list[bytes], path: Path) -> int:
     """How many pieces of these records stand in the database file or its log."""
     raw = b"".join(file.read_bytes() for file in path.parent.glob(path.name + "*"))
-    pieces = [each[start : start + SLICE] for each in sealed for start in range(0, len(each) - SLICE, SLICE)]
+    pieces = [
+        each[start : start + SLICE]
+        for each in sealed
+        for start in range(0, len(each) - SLICE, SLICE)
+    ]
     return sum(piece in raw for piece in pieces)
 
 
@@ -46,10 +50,14 @@ async def a_whole_thread(desk: Desk, text: str) -> tuple[Entry, list[Entry]]:
     answer = await desk.journal.answer(desk.keys, reply.id, "An answer about kumquats.", "UTC")
     second = await desk.wait_until_ended(await desk.ask(answer))
     for entry in (root, reply, answer, second):
-        await desk.db.vectors.save(desk.keys, [EntryVectors(entry.id, entry.revision, "m", 4, bytes(16 * 40))])
+        await desk.db.vectors.save(
+            desk.keys, [EntryVectors(entry.id, entry.revision, "m", 4, bytes(16 * 40))]
+        )
     await desk.db.tags.add(desk.keys, root.id, "quinces")
     for place in (edit_draft_key(root.id), answer_draft_key(second.id)):
-        await desk.journal.save_draft(desk.keys, Draft(place, "A draft of medlars", secrets.token_bytes(16), 1))
+        await desk.journal.save_draft(
+            desk.keys, Draft(place, "A draft of medlars", secrets.token_bytes(16), 1)
+        )
     return root, [reply, answer, second]
 
 
@@ -57,12 +65,16 @@ async def found(desk: Desk, words: str) -> int:
     return (await desk.search.search(desk.keys, words, today=DAY)).total
 
 
-async def test_erasing_leaves_no_record_no_word_and_no_byte(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_erasing_leaves_no_record_no_word_and_no_byte(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stay, later = await a_whole_thread(desk, "What stays. " + "It has many words. " * 400)
     await desk.journal.discard_draft(desk.keys, edit_draft_key(stay.id))
     await desk.journal.discard_draft(desk.keys, answer_draft_key(later[-1].id))
     before = set(envelopes(desk.db.path))
-    root, rest = await a_whole_thread(desk, "What goes, the persimmon. " + "It has many words too. " * 400)
+    root, rest = await a_whole_thread(
+        desk, "What goes, the persimmon. " + "It has many words too. " * 400
+    )
     await desk.journal.delete(desk.keys, root.id)
     doomed = [sealed for sealed in envelopes(desk.db.path) if sealed not in before]
     assert len(doomed) >= 10
@@ -70,13 +82,22 @@ async def test_erasing_leaves_no_record_no_word_and_no_byte(desk: Desk, monkeypa
 
     dropped: set[bytes] = set()
     monkeypatch.setattr(desk.search, "drop", lambda user_id, ids: dropped.update(ids))
-    assert set(await desk.journal.erase(desk.keys, root.id)) == {root.id, *(entry.id for entry in rest)}
+    assert set(await desk.journal.erase(desk.keys, root.id)) == {
+        root.id,
+        *(entry.id for entry in rest),
+    }
     assert dropped == {root.id, *(entry.id for entry in rest)}
     monkeypatch.undo()
     assert traces_of(doomed, desk.db.path) == 0
     assert set(envelopes(desk.db.path)) == before
     with closing(sqlite3.connect(desk.db.path)) as connection:
-        for table, left in (("entries", 4), ("versions", 1), ("vectors", 4), ("drafts", 0), ("entry_tags", 1)):
+        for table, left in (
+            ("entries", 4),
+            ("versions", 1),
+            ("vectors", 4),
+            ("drafts", 0),
+            ("entry_tags", 1),
+        ):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (left,), table
     await desk.search.wait_until_idle(desk.keys.user_id)
     assert await found(desk, "persimmon") == 0
@@ -93,7 +114,10 @@ async def test_the_list_says_what_is_deleted_and_what_went_with_it(desk: Desk) -
     await desk.journal.delete(desk.keys, second.id)
     await desk.journal.delete(desk.keys, first.id)
     listed = await desk.journal.list_deleted(desk.keys)
-    assert [(entry.text, item.thread_ids) for entry, item in listed] == [("first", (reply.id,)), ("second", ())]
+    assert [(entry.text, item.thread_ids) for entry, item in listed] == [
+        ("first", (reply.id,)),
+        ("second", ()),
+    ]
     assert all(item.deleted_at == entry.deleted for entry, item in listed)
     await desk.journal.restore(desk.keys, first.id)
     assert [entry.text for entry, _ in await desk.journal.list_deleted(desk.keys)] == ["second"]
@@ -116,10 +140,17 @@ async def test_erasing_and_bringing_back_at_once_do_one_of_the_two(desk: Desk) -
         entry = await desk.write("contended")
         await desk.journal.delete(desk.keys, entry.id)
         results = await asyncio.gather(
-            desk.journal.restore(desk.keys, entry.id), desk.journal.erase(desk.keys, entry.id), return_exceptions=True
+            desk.journal.restore(desk.keys, entry.id),
+            desk.journal.erase(desk.keys, entry.id),
+            return_exceptions=True,
         )
-        assert all(not isinstance(result, Exception) or isinstance(result, StorageError) for result in results)
-        assert [item for _, item in await desk.journal.list_deleted(desk.keys) if item.id == entry.id] == []
+        assert all(
+            not isinstance(result, Exception) or isinstance(result, StorageError)
+            for result in results
+        )
+        assert [
+            item for _, item in await desk.journal.list_deleted(desk.keys) if item.id == entry.id
+        ] == []
         left = await desk.db.entries.get_many(desk.keys, [entry.id])
         assert all(other.deleted is None for other in left)
         assert bool(left) == isinstance(results[1], Exception)
@@ -133,7 +164,9 @@ async def test_what_is_brought_back_at_the_last_moment_is_not_erased(
     erase = desk.db.entries.erase
 
     async def erase_late(*arguments: Any) -> list[Entry]:
-        await desk.journal.restore(desk.keys, entry.id)  # in another tab, after what is to go was read
+        await desk.journal.restore(
+            desk.keys, entry.id
+        )  # in another tab, after what is to go was read
         return await erase(*arguments)
 
     monkeypatch.setattr(desk.db.entries, "erase", erase_late)
@@ -176,7 +209,9 @@ async def test_a_reply_that_is_still_coming_brings_nothing_back(
     await desk.journal.erase(desk.keys, root.id)
     told: list[Entry] = []
     put = desk.search.put
-    monkeypatch.setattr(desk.search, "put", lambda keys, entry: (told.append(entry), put(keys, entry)))
+    monkeypatch.setattr(
+        desk.search, "put", lambda keys, entry: (told.append(entry), put(keys, entry))
+    )
     end.set()
     while desk.replies._live_replies:  # noqa: ASYNC110 -- nobody is told of a reply that is nowhere
         await asyncio.sleep(0.01)
@@ -192,7 +227,9 @@ async def test_giving_up_ends_what_is_being_written(desk: Desk, scripted: Script
     assert (await desk.wait_until_ended(reply)).text == "Persimmons"
 
 
-async def test_after_thirty_days_it_is_erased_by_itself(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_thirty_days_it_is_erased_by_itself(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old, young = await desk.write("old"), await desk.write("young")
     await desk.journal.delete(desk.keys, old.id)
     start = utc_now()
@@ -211,7 +248,9 @@ async def test_after_thirty_days_it_is_erased_by_itself(desk: Desk, monkeypatch:
         await desk.load(old)
 
 
-async def test_it_is_looked_after_in_the_background_once_a_day(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_looked_after_in_the_background_once_a_day(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = await desk.write("old")
     await desk.journal.delete(desk.keys, entry.id)
     start = utc_now()
@@ -236,9 +275,14 @@ async def test_a_journal_older_than_the_list_gets_one(desk: Desk) -> None:
     lone, kept = await desk.write("lone"), await desk.write("kept")
     at = utc_now()
     # As schema 0001 left them: marked, and listed nowhere.
-    await desk.db.entries.update_all(desk.keys, [replace(await desk.load(e), deleted=at) for e in (root, reply)])
+    await desk.db.entries.update_all(
+        desk.keys, [replace(await desk.load(e), deleted=at) for e in (root, reply)]
+    )
     await desk.db.entries.update(desk.keys, replace(lone, deleted=at + timedelta(seconds=1)))
-    assert [entry.text for entry, _ in await desk.journal.list_deleted(desk.keys)] == ["lone", "root"]
+    assert [entry.text for entry, _ in await desk.journal.list_deleted(desk.keys)] == [
+        "lone",
+        "root",
+    ]
     await desk.journal.erase(desk.keys, root.id)
     assert set(await desk.db.entries.revisions(desk.keys.user_id)) == {lone.id, kept.id}
 

@@ -16,7 +16,10 @@ async def test_every_edit_keeps_what_it_replaces_with_its_time(desk: Desk) -> No
     second = await desk.journal.edit(desk.keys, entry.id, "two", 1)
     await desk.journal.edit(desk.keys, entry.id, "three", 2)
     found = await desk.journal.list_versions(desk.keys, entry.id)
-    assert [(v.text, v.at, v.revision) for v in found] == [("two", second.edited, 2), ("one", entry.at, 1)]
+    assert [(v.text, v.at, v.revision) for v in found] == [
+        ("two", second.edited, 2),
+        ("one", entry.at, 1),
+    ]
 
 
 async def test_an_edit_that_changes_nothing_or_conflicts_keeps_nothing(desk: Desk) -> None:

@@ -18,20 +18,29 @@ from tests.scripted_model import Reply, ScriptedModel
 Desks = Callable[..., Awaitable[Desk]]
 
 
-async def test_a_stop_is_heeded_by_the_worker_that_writes(desks: Desks, scripted: ScriptedModel) -> None:
+async def test_a_stop_is_heeded_by_the_worker_that_writes(
+    desks: Desks, scripted: ScriptedModel
+) -> None:
     writer, other = await desks(), await desks()
     scripted.script(Reply(["Half a sentence"], fault="hang"))
     reply = await writer.ask(await writer.write("Go on."))
     await writer.wait_for(reply, lambda state: state.text == "Half a sentence")
     stopped = await other.replies.stop(other.keys, reply.id)
-    assert (stopped.text, stopped.state, stopped.note, stopped.boot) == ("Half a sentence", "stopped", STOPPED, "")
+    assert (stopped.text, stopped.state, stopped.note, stopped.boot) == (
+        "Half a sentence",
+        "stopped",
+        STOPPED,
+        "",
+    )
     await asyncio.wait_for(scripted.chat_requests[0].ended.wait(), 60)
     assert scripted.chat_requests[0].is_client_gone
     while writer.replies._live_replies:  # noqa: ASYNC110 -- it is told of a moment after it is stored
         await asyncio.sleep(0.01)
 
 
-async def test_a_reply_of_a_worker_that_is_gone_can_be_stopped(desks: Desks, scripted: ScriptedModel) -> None:
+async def test_a_reply_of_a_worker_that_is_gone_can_be_stopped(
+    desks: Desks, scripted: ScriptedModel
+) -> None:
     writer, other = await desks(), await desks()
     scripted.script(Reply(["Half"], fault="hang"))
     reply = await writer.ask(await writer.write("Go on."))
@@ -46,7 +55,9 @@ async def test_a_reply_of_a_worker_that_is_gone_can_be_stopped(desks: Desks, scr
     assert live.task is not None
 
 
-async def test_a_stop_holds_also_where_the_writing_worker_was_only_slow(desks: Desks, scripted: ScriptedModel) -> None:
+async def test_a_stop_holds_also_where_the_writing_worker_was_only_slow(
+    desks: Desks, scripted: ScriptedModel
+) -> None:
     writer, other = await desks(), await desks()
     go_on = asyncio.Event()
     scripted.script(Reply(["Half", " more.", " And more."], gates={1: go_on}, fault="hang"))
@@ -67,7 +78,9 @@ async def test_a_stop_holds_also_where_the_writing_worker_was_only_slow(desks: D
     assert kept.text.startswith("Half")
 
 
-async def test_asked_on_two_workers_it_is_written_once(desks: Desks, scripted: ScriptedModel) -> None:
+async def test_asked_on_two_workers_it_is_written_once(
+    desks: Desks, scripted: ScriptedModel
+) -> None:
     writer, other = await desks(), await desks()
     end = asyncio.Event()
     scripted.script(Reply(["Once."], gates={1: end}))
@@ -101,12 +114,17 @@ async def test_asked_on_two_workers_at_the_same_moment_it_is_written_once(
     first, second = await asyncio.gather(desk.ask(entry), other.ask(entry))
     assert first.id == second.id
     end.set()
-    assert [(await each.wait_until_ended(first)).text for each in (desk, other)] == ["Once.", "Once."]
+    assert [(await each.wait_until_ended(first)).text for each in (desk, other)] == [
+        "Once.",
+        "Once.",
+    ]
     (thread,) = await desk.journal.get_page(desk.keys, entry.day)
     assert [reply.id for reply in thread.descendants] == [first.id]
     assert len(scripted.chat_requests) == 1
     monkeypatch.undo()
-    later = await other.wait_until_ended(await other.ask(entry))  # asked again afterwards it is another one
+    later = await other.wait_until_ended(
+        await other.ask(entry)
+    )  # asked again afterwards it is another one
     assert later.id != first.id
 
 
@@ -134,21 +152,31 @@ async def test_a_wish_to_stop_that_could_not_be_read_is_read_again(
     assert (await asyncio.wait_for(here.wait_until_ended(reply), 60)).state == "stopped"
 
 
-async def test_turned_off_on_one_worker_replies_end_on_all(desks: Desks, scripted: ScriptedModel) -> None:
+async def test_turned_off_on_one_worker_replies_end_on_all(
+    desks: Desks, scripted: ScriptedModel
+) -> None:
     desk, other = await desks(slots=1), await desks()
     scripted.script(Reply(["Half a sentence"], fault="hang"))
     reply = await desk.ask(await desk.write("Go on."))
     waiting = await desk.ask(await desk.write("And on."))
     await desk.wait_for(reply, lambda state: bool(state.text))
-    await other.db.profiles.save(other.keys, serialize_profile(replace(Profile(), replies=False)), revision=0)
+    await other.db.profiles.save(
+        other.keys, serialize_profile(replace(Profile(), replies=False)), revision=0
+    )
     for each, text in ((reply, "Half a sentence"), (waiting, "")):
         ended = await asyncio.wait_for(desk.wait_until_ended(each), 60)
-        assert (ended.text, ended.state, ended.note) == (text, "stopped", Notice("reply_turned_off"))
+        assert (ended.text, ended.state, ended.note) == (
+            text,
+            "stopped",
+            Notice("reply_turned_off"),
+        )
     await asyncio.wait_for(scripted.chat_requests[0].ended.wait(), 60)
     assert len(scripted.chat_requests) == 1
 
 
-async def test_what_was_shown_is_stored_also_when_nothing_follows(desk: Desk, scripted: ScriptedModel) -> None:
+async def test_what_was_shown_is_stored_also_when_nothing_follows(
+    desk: Desk, scripted: ScriptedModel
+) -> None:
     scripted.script(Reply(["Some words"], fault="hang"))
     reply = await desk.ask(await desk.write("Go on."))
     while (await desk.load(reply)).text != "Some words":  # noqa: ASYNC110 -- it is stored in the background
@@ -168,7 +196,13 @@ async def test_thoughts_are_not_part_of_the_reply(desk: Desk, scripted: Scripted
         "in triangles": ["◁think", "▷They are sad.◁/think▷A quiet day."],
         "a reflection": ["A quiet <reflection>They are sad.</reflection>day."],
         "a channel": [
-            *("<|chan", "nel|>anal", "ysis<|mess", "age|>They are sad.<|end|><|start|>assis", "tant<|channel|>fi"),
+            *(
+                "<|chan",
+                "nel|>anal",
+                "ysis<|mess",
+                "age|>They are sad.<|end|><|start|>assis",
+                "tant<|channel|>fi",
+            ),
             *("nal<|message", "|>A quiet day.<|ret", "urn|>"),
         ],
         "template opened the channel": [
@@ -197,13 +231,18 @@ async def waits(desk: Desk, reply_id: bytes, code: str) -> None:
     raise AssertionError(desk.replies.waiting_message(reply_id))
 
 
-async def test_waiting_is_said_in_words_and_the_queue_is_fair(desks: Desks, scripted: ScriptedModel) -> None:
+async def test_waiting_is_said_in_words_and_the_queue_is_fair(
+    desks: Desks, scripted: ScriptedModel
+) -> None:
     desk = await desks(slots=1)
     end = asyncio.Event()
     scripted.script(Reply(["Quiet."], gates={1: end}))
     first = await desk.ask(await desk.write("One."))
     await desk.wait_for(first, lambda state: bool(state.text))
-    second, third = await desk.ask(await desk.write("Two.")), await desk.ask(await desk.write("Three."))
+    second, third = (
+        await desk.ask(await desk.write("Two.")),
+        await desk.ask(await desk.write("Three.")),
+    )
     await waits(desk, second.id, "waiting_next")
     await waits(desk, third.id, "waiting_one")
     await desk.replies.stop(desk.keys, second.id)

@@ -24,5 +24,8 @@ def test_knows_what_stays_on_this_machine(address: str, *, here: bool) -> None:
 
 
 def test_shows_no_secret_of_an_address() -> None:
-    assert display_address("https://me:secret@model.example:8443/v1?key=secret") == "https://model.example:8443"
+    assert (
+        display_address("https://me:secret@model.example:8443/v1?key=secret")
+        == "https://model.example:8443"
+    )
     assert display_address("http://[::1]:8080/v1") == "http://[::1]:8080"

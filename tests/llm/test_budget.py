@@ -36,7 +36,9 @@ def test_a_prompt_always_fits(
     thread: list[Turn], last: str, rest: list[Turn], texts: list[str], *, tokenizer: bool
 ) -> None:
     passages = [Passage(n, DAY - timedelta(n), text) for n, text in enumerate(texts, 1)]
-    prompt = asyncio.run(build([*thread, Turn("me", last)], rest=rest, passages=passages, tokenizer=tokenizer))
+    prompt = asyncio.run(
+        build([*thread, Turn("me", last)], rest=rest, passages=passages, tokenizer=tokenizer)
+    )
     room = SMALL_CONTEXT.context_tokens - SMALL_CONTEXT.max_reply_tokens
     assert size(prompt, tokenizer=tokenizer) <= room
     roles = [m.role for m in prompt.messages if m.role != "system"]
@@ -63,7 +65,11 @@ async def test_what_fits_is_all_there() -> None:
 
 async def test_cuts_come_in_the_promised_order() -> None:
     """Ever longer entries push out first the day, then the passages, then the conversation, then themselves."""
-    thread = [Turn("me", filler("entry")), Turn("reply", filler("older")), Turn("me", filler("newer"))]
+    thread = [
+        Turn("me", filler("entry")),
+        Turn("reply", filler("older")),
+        Turn("me", filler("newer")),
+    ]
     thread.append(Turn("reply", filler("newest")))
     rest = [Turn("me", filler("dawn", 60)), Turn("me", filler("noon", 60))]
     passages = [Passage(1, DAY, filler("strong", 60)), Passage(2, DAY, filler("weak", 60))]
@@ -73,7 +79,10 @@ async def test_cuts_come_in_the_promised_order() -> None:
     generous = LlmSettings(context_tokens=1700, max_reply_tokens=200)
     for length in range(0, 1400, 30):
         prompt = await build(
-            [*thread, Turn("me", filler("question", length))], rest=rest, passages=passages, with_settings=generous
+            [*thread, Turn("me", filler("question", length))],
+            rest=rest,
+            passages=passages,
+            with_settings=generous,
         )
         text, cut = sent(prompt), prompt.omitted
         gone += [name for name in names if name not in text and name not in gone]

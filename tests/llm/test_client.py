@@ -14,12 +14,18 @@ async def test_streams_what_the_server_says(suffix: str) -> None:
         model.script(Reply(["You ", "were", " out 🪶", ".\n"]))
         client = ModelClient(model.url + suffix, KEY, LlmSettings(temperature=0.3))
         pieces = [
-            p async for p in client.stream(ASK, max_tokens=9, stop=["END"], extra={"grammar": "g", "temperature": 0.9})
+            p
+            async for p in client.stream(
+                ASK, max_tokens=9, stop=["END"], extra={"grammar": "g", "temperature": 0.9}
+            )
         ]
         await client.close()
     assert pieces == ["You ", "were", " out 🪶", ".\n"]
     [chat] = model.chat_requests
-    assert chat.body["messages"] == [{"role": "system", "content": "Answer."}, {"role": "user", "content": SECRET}]
+    assert chat.body["messages"] == [
+        {"role": "system", "content": "Answer."},
+        {"role": "user", "content": SECRET},
+    ]
     assert chat.body["max_tokens"] == 9
     assert chat.body["stop"] == ["END"]
     assert chat.body["grammar"] == "g"

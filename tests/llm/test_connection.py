@@ -30,7 +30,9 @@ async def test_tells_the_server_nothing_it_need_not_know(monkeypatch: pytest.Mon
         "content-length",
     }
     assert chat.headers["authorization"] == f"Bearer {KEY}"
-    assert chat.headers["connection"] == "close"  # a kept one may be dead, and a reply is never asked for twice
+    assert (
+        chat.headers["connection"] == "close"
+    )  # a kept one may be dead, and a reply is never asked for twice
 
 
 def test_importing_the_client_imports_no_sdk() -> None:
@@ -38,7 +40,9 @@ def test_importing_the_client_imports_no_sdk() -> None:
     import sys
 
     code = "import sys, llamora.llm.client, llamora.llm.embedded; print(json.dumps(sorted(sys.modules)))"
-    out = subprocess.run([sys.executable, "-c", "import json;" + code], capture_output=True, check=True, text=True)
+    out = subprocess.run(
+        [sys.executable, "-c", "import json;" + code], capture_output=True, check=True, text=True
+    )
     assert not {"openai", "httpx2", "xllamacpp"} & set(json.loads(out.stdout))
 
 
@@ -82,7 +86,12 @@ async def test_the_first_reply_waits_for_a_module_that_another_thread_imports() 
     async with ScriptedModel() as model:
         model.script(Reply(["Well."]))
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", SLOW_IMPORT, model.url, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            sys.executable,
+            "-c",
+            SLOW_IMPORT,
+            model.url,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         said, errors = await child.communicate()
     assert (said.decode().strip(), child.returncode) == ("Well.", 0), errors.decode()[-2000:]

@@ -48,7 +48,10 @@ STREAMS = [
         reason="issue 14, item 3: only text/event-stream is read",
     ),
     wanted(
-        Reply([" morning."], preamble=[encode_event(THOUGHT), encode_event([{"type": "text", "text": "Good"}])]),
+        Reply(
+            [" morning."],
+            preamble=[encode_event(THOUGHT), encode_event([{"type": "text", "text": "Good"}])],
+        ),
         MORNING,
         test_id="content in parts",
         reason="issue 14, item 3: content is taken for text only",
@@ -108,7 +111,9 @@ def refuse(status: int, error: object) -> Reply:
     return Reply(fault="status", status=status, body=json.dumps(error))
 
 
-@pytest.mark.xfail(strict=True, reason="issue 16, item 4: vLLM's words for a text too long are not known")
+@pytest.mark.xfail(
+    strict=True, reason="issue 16, item 4: vLLM's words for a text too long are not known"
+)
 async def test_a_text_that_vllm_finds_too_long_is_said_to_be_so() -> None:
     async with ScriptedModel() as model:
         model.script(refuse(400, VLLM_TOO_LONG))
@@ -129,7 +134,9 @@ def without_embedding(body: dict[str, Any]) -> Reply:
 def without_system(body: dict[str, Any]) -> Reply:
     """Chat templates of Gemma 2 and some of Mistral's."""
     if any(message["role"] == "system" for message in body["messages"]):
-        return refuse(500, {"error": {"code": 500, "message": "Jinja Exception: System role not supported"}})
+        return refuse(
+            500, {"error": {"code": 500, "message": "Jinja Exception: System role not supported"}}
+        )
     return Reply([MORNING])
 
 

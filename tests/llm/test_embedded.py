@@ -19,7 +19,8 @@ from llamora.llm.errors import ModelError
 from llamora.settings import LlmSettings
 
 pytestmark = pytest.mark.skipif(
-    bool(EmbeddedServer.unavailable_reason()), reason=EmbeddedServer.unavailable_reason() or "available"
+    bool(EmbeddedServer.unavailable_reason()),
+    reason=EmbeddedServer.unavailable_reason() or "available",
 )
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -171,7 +172,9 @@ async def test_a_cancelled_start_leaves_no_child() -> None:
         os.kill(pid or 0, 0)
 
 
-async def test_a_model_that_cannot_be_loaded_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_model_that_cannot_be_loaded_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF is not what follows")
     monkeypatch.setattr(embedded, "find_model", lambda: broken)
@@ -206,11 +209,15 @@ async def test_the_child_does_not_outlive_its_parent(end: signal.Signals) -> Non
             await asyncio.Event().wait()
         asyncio.run(main())
     """)
-    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE
+    )
     assert parent.stdout is not None
     child = int(await asyncio.wait_for(parent.stdout.readline(), 90))
     assert alive(child)
-    os.kill(child, signal.SIGSTOP if end == signal.SIGSTOP else signal.SIGCONT)  # nor does a stopped child stay
+    os.kill(
+        child, signal.SIGSTOP if end == signal.SIGSTOP else signal.SIGCONT
+    )  # nor does a stopped child stay
     parent.kill()
     await parent.wait()
     try:

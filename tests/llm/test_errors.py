@@ -19,9 +19,24 @@ STATUSES = [
     (401, "", "refused", "api_key"),
     (403, "", "refused", "api_key"),
     (404, "", "refused", "model"),
-    (400, '{"error": {"message": "PRIVATE", "type": "exceed_context_size_error"}}', "too_long", "context_tokens"),
-    (400, '{"error": {"message": "PRIVATE", "code": "context_length_exceeded"}}', "too_long", "context_tokens"),
-    (400, '{"error": {"code": "unsupported_value", "param": "temperature"}}', "refused", "temperature"),
+    (
+        400,
+        '{"error": {"message": "PRIVATE", "type": "exceed_context_size_error"}}',
+        "too_long",
+        "context_tokens",
+    ),
+    (
+        400,
+        '{"error": {"message": "PRIVATE", "code": "context_length_exceeded"}}',
+        "too_long",
+        "context_tokens",
+    ),
+    (
+        400,
+        '{"error": {"code": "unsupported_value", "param": "temperature"}}',
+        "refused",
+        "temperature",
+    ),
     (400, '{"error": {"code": "unsupported_parameter", "param": "max_tokens"}}', "refused", "400"),
     (422, "PRIVATE", "refused", "422"),
     (429, "", "busy", "minute"),
@@ -35,7 +50,12 @@ STATUSES = [
 async def test_a_status_becomes_a_sentence(status: int, body: str, kind: str, word: str) -> None:
     async with ScriptedModel() as model:
         model.script(
-            Reply(fault="status", status=status, body=body, headers={"location": "http://127.0.0.1:1/v1/elsewhere"})
+            Reply(
+                fault="status",
+                status=status,
+                body=body,
+                headers={"location": "http://127.0.0.1:1/v1/elsewhere"},
+            )
         )
         client = ModelClient(model.url, KEY, QUICK, model="m")
         text, error = await say(client)
@@ -83,7 +103,9 @@ async def test_a_failing_stream_becomes_a_sentence(
         [chat] = model.chat_requests
         await asyncio.wait_for(chat.ended.wait(), 60)  # the server's slot is free
         # A socket takes some megabytes more than its reader has asked for.
-        assert chat.bulk_bytes < {"giant_line": 16 << 20, "endless_comments": 64 << 20}.get(reply.fault, 1)
+        assert chat.bulk_bytes < {"giant_line": 16 << 20, "endless_comments": 64 << 20}.get(
+            reply.fault, 1
+        )
         # and the next reply is not the worse for it
         assert await say(client) == ("It was a quiet day.", None)
         await client.close()
@@ -154,12 +176,18 @@ def server_certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
     issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "home")])
     signs = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
 
-    def sign(name: str, public_key: ec.EllipticCurvePublicKey, *extensions: x509.ExtensionType) -> bytes:
+    def sign(
+        name: str, public_key: ec.EllipticCurvePublicKey, *extensions: x509.ExtensionType
+    ) -> bytes:
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         builder = x509.CertificateBuilder(issuer, subject, public_key, x509.random_serial_number())
-        builder = builder.not_valid_before(now - dt.timedelta(days=1)).not_valid_after(now + dt.timedelta(days=1))
+        builder = builder.not_valid_before(now - dt.timedelta(days=1)).not_valid_after(
+            now + dt.timedelta(days=1)
+        )
         for extension in extensions:
-            builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+            builder = builder.add_extension(
+                extension, critical=isinstance(extension, x509.BasicConstraints)
+            )
         return builder.sign(root_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     authority = folder / "authority.pem"
@@ -174,7 +202,11 @@ def server_certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
     )
     pem = folder / "server.pem"
     pem.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
         + sign(
             "127.0.0.1",
             key.public_key(),

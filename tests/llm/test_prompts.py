@@ -19,7 +19,9 @@ async def test_a_folder_overrides_templates(tmp_path: Path) -> None:
     assert PromptBuilder(SMALL_CONTEXT, None).version == PROMPT_VERSION
     async with ScriptedModel() as model:
         client = ModelClient(model.url, "", SMALL_CONTEXT)
-        prompt = await builder.build_reply(client, day=DAY, thread=[Turn("me", "Ahoy.")], rest_of_day=[], passages=[])
+        prompt = await builder.build_reply(
+            client, day=DAY, thread=[Turn("me", "Ahoy.")], rest_of_day=[], passages=[]
+        )
         await client.close()
     assert prompt.messages[0].content == "Answer like a sailor."
     assert prompt.messages[1].content.endswith("Ahoy.")
@@ -40,5 +42,10 @@ async def test_an_empty_thread_is_refused() -> None:
 
 def test_the_shipped_templates_hold_the_voice() -> None:
     text = (Path(__file__).parents[2] / "src/llamora/llm/templates/reply.system.j2").read_text()
-    for rule in ("Mirror it", "Do not infer suffering, traits", "Do not end with a question", "instruction"):
+    for rule in (
+        "Mirror it",
+        "Do not infer suffering, traits",
+        "Do not end with a question",
+        "instruction",
+    ):
         assert re.search(re.escape(rule), text)

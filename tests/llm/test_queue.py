@@ -23,7 +23,9 @@ class Log:
         end = self.ends[name] = asyncio.Event()
 
         async def work() -> None:
-            async with self.turns.slot(name[0].encode(), lambda ahead: self.ahead.update({name: ahead})):
+            async with self.turns.slot(
+                name[0].encode(), lambda ahead: self.ahead.update({name: ahead})
+            ):
                 self.order.append(name)
                 await end.wait()
 

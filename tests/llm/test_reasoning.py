@@ -29,13 +29,21 @@ async def said(client: ModelClient, pieces: list[str] | None = None) -> list[str
 
 
 @pytest.mark.parametrize("server", ["llama.cpp", "vLLM"])
-@pytest.mark.parametrize("end", ["<think>", "<|im_start|>assistant\n<think>\n", "[THINK]", "◁think▷"])
-async def test_a_server_is_asked_whether_its_template_opens_a_thought(server: str, end: str) -> None:
+@pytest.mark.parametrize(
+    "end", ["<think>", "<|im_start|>assistant\n<think>\n", "[THINK]", "◁think▷"]
+)
+async def test_a_server_is_asked_whether_its_template_opens_a_thought(
+    server: str, end: str
+) -> None:
     async with ScriptedModel(props=server == "llama.cpp", prompt_end=end) as model:
         model.script(Reply(ALONE))
         client = ModelClient(model.url, "", QUICK)
         assert await said(client) == ["A quiet", " day."]
-        assert all("Well?" not in str(asked.body) for asked in model.requests if asked not in model.chat_requests)
+        assert all(
+            "Well?" not in str(asked.body)
+            for asked in model.requests
+            if asked not in model.chat_requests
+        )
         await client.close()
 
 
@@ -56,11 +64,15 @@ os._exit(0)
 
 
 @pytest.mark.skipif(
-    bool(EmbeddedServer.unavailable_reason()), reason=EmbeddedServer.unavailable_reason() or "available"
+    bool(EmbeddedServer.unavailable_reason()),
+    reason=EmbeddedServer.unavailable_reason() or "available",
 )
 async def test_a_real_llama_cpp_tells_so_and_leaves_such_thoughts_in_the_text() -> None:
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", LLAMA_CPP, str(find_model())), stdin=PIPE, stdout=PIPE, stderr=DEVNULL
+        *(sys.executable, "-c", LLAMA_CPP, str(find_model())),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=DEVNULL,
     )
     assert child.stdin is not None
     assert child.stdout is not None
@@ -71,7 +83,12 @@ async def test_a_real_llama_cpp_tells_so_and_leaves_such_thoughts_in_the_text() 
         client = ModelClient(line.decode().split()[-1], "", LlmSettings())
         thinks = {"grammar": 'root ::= "They are sad.</think>A quiet day."'}
         assert (await client.describe()).opens_reasoning
-        pieces = [piece async for piece in client.stream([Message("user", "Well?")], max_tokens=50, extra=thinks)]
+        pieces = [
+            piece
+            async for piece in client.stream(
+                [Message("user", "Well?")], max_tokens=50, extra=thinks
+            )
+        ]
         assert "".join(pieces) == "A quiet day."
         await client.close()
     finally:
@@ -79,7 +96,9 @@ async def test_a_real_llama_cpp_tells_so_and_leaves_such_thoughts_in_the_text() 
         await child.wait()
 
 
-@pytest.mark.parametrize("end", ["", "<|im_start|>assistant\n", "<think>\n\n</think>\n\n", "<thin ice>"])
+@pytest.mark.parametrize(
+    "end", ["", "<|im_start|>assistant\n", "<think>\n\n</think>\n\n", "<thin ice>"]
+)
 async def test_a_template_that_opens_none_holds_nothing_back(end: str) -> None:
     async with ScriptedModel(prompt_end=end) as model:
         model.script(Reply(["A quiet", " day."]))
@@ -142,7 +161,9 @@ async def test_an_answer_without_a_closing_mark_is_kept(end: str) -> None:
         await client.close()
 
 
-@pytest.mark.xfail(strict=True, reason="issue 14, item 4: a mark that is named in words is taken for a thought")
+@pytest.mark.xfail(
+    strict=True, reason="issue 14, item 4: a mark that is named in words is taken for a thought"
+)
 @pytest.mark.parametrize(
     "pieces",
     [

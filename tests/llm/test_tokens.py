@@ -17,11 +17,16 @@ async def test_counts_with_the_servers_own_tokenizer_in_one_request() -> None:
     assert [a.path for a in model.requests] == ["/tokenize", "/tokenize"]
 
 
-async def test_what_is_only_counted_is_sent_to_no_other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_only_counted_is_sent_to_no_other_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("llamora.llm.tokens.is_loopback", lambda address: False)
     async with ScriptedModel() as model:
         client = ModelClient(model.url, "", QUICK)
-        assert await client.tokens.count_many(["one two three", ""]) == [estimate_tokens("one two three"), 0]
+        assert await client.tokens.count_many(["one two three", ""]) == [
+            estimate_tokens("one two three"),
+            0,
+        ]
         assert not client.tokens.has_tokenizer
         await client.close()
     assert model.requests == []

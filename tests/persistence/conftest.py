@@ -37,7 +37,9 @@ async def new_user(db: LocalDB, name: str) -> Keyring:
 def entry(text: str = "a line", day: date = DAY, **fields: Any) -> Entry:
     """An entry as the writer would make it; `minute` moves its time on."""
     at = AT + timedelta(minutes=fields.pop("minute", 0))
-    return Entry(secrets.token_bytes(16), day, fields.pop("role", "me"), text, at, "Europe/Berlin", **fields)
+    return Entry(
+        secrets.token_bytes(16), day, fields.pop("role", "me"), text, at, "Europe/Berlin", **fields
+    )
 
 
 @pytest.fixture
@@ -82,6 +84,10 @@ def damage(raw: Callable[..., list[tuple[Any, ...]]]) -> Callable[[str], None]:
 
     def flip(table: str) -> None:
         for (sealed,) in raw(f"SELECT sealed FROM {table}"):
-            raw(f"UPDATE {table} SET sealed=? WHERE sealed=?", sealed[:-1] + bytes([sealed[-1] ^ 1]), sealed)
+            raw(
+                f"UPDATE {table} SET sealed=? WHERE sealed=?",
+                sealed[:-1] + bytes([sealed[-1] ^ 1]),
+                sealed,
+            )
 
     return flip

@@ -32,7 +32,15 @@ from llamora.persistence.users import NameTaken, User
 from llamora.persistence.vectors import EntryVectors
 from llamora.persistence.versions import Version
 from llamora.settings import BackupSettings, resource
-from llamora.vault.keys import Keyring, KeyringClosed, NewKeys, create_keys, new_data_key, open_keyring, renew_keys
+from llamora.vault.keys import (
+    Keyring,
+    KeyringClosed,
+    NewKeys,
+    create_keys,
+    new_data_key,
+    open_keyring,
+    renew_keys,
+)
 from llamora.vault.slots import Argon2Params, WrongSecret
 from tests.persistence.conftest import AT, DAY, entry, new_user
 from tests.scan import find_words
@@ -59,15 +67,21 @@ async def alice(db: LocalDB, made: tuple[bytes, NewKeys]) -> Keyring:
     keys = open_keyring(user_id, second.master, second.sealed)
     kept = entry("the quokka at dusk")
     await db.entries.add(old, kept, entry("a broken \ud800 letter"))
-    await db.entries.add(keys, *[entry(f"quokka {number} " + "x" * 900, minute=number) for number in range(1500)])
+    await db.entries.add(
+        keys, *[entry(f"quokka {number} " + "x" * 900, minute=number) for number in range(1500)]
+    )
     await db.profiles.save(keys, b'{"zone":"Europe/Berlin"}', revision=0)
     await db.tags.add(keys, kept.id, "quokkas")
     await db.tags.remove(keys, kept.id, await db.tags.add(keys, kept.id, "wombats"))
     await db.tags.refuse_suggestions(keys, kept.id, ["numbats"])
     version = Version(secrets.token_bytes(16), kept.id, "the quokka at dawn", AT, 1)
     await db.entries.update(keys, kept, [db.versions.saving_version(keys, version)])
-    await db.drafts.save(keys, Draft(day_draft_key(DAY), "quokka on its way", secrets.token_bytes(16), 1), None)
-    await db.summaries.save(keys, StoredSummary("recap", DAY, "A quokka day.", (kept.id,), "00", "m"))
+    await db.drafts.save(
+        keys, Draft(day_draft_key(DAY), "quokka on its way", secrets.token_bytes(16), 1), None
+    )
+    await db.summaries.save(
+        keys, StoredSummary("recap", DAY, "A quokka day.", (kept.id,), "00", "m")
+    )
     await db.trash.initialize(keys, [])
     await db.search_history.add(keys, "quokka", AT)
     await db.vectors.save(keys, [EntryVectors(kept.id, 1, "m", 96, secrets.token_bytes(384))])
@@ -81,10 +95,15 @@ def file(alice: Keyring, path: Path, tmp_path: Path) -> Path:
     return target
 
 
-def rows(database: Path, user_id: bytes, tables: list[str] = TABLES) -> dict[str, list[tuple[Any, ...]]]:
+def rows(
+    database: Path, user_id: bytes, tables: list[str] = TABLES
+) -> dict[str, list[tuple[Any, ...]]]:
     with closing(sqlite3.connect(database)) as connection:
         return {
-            table: sorted(connection.execute(f"SELECT * FROM {table} WHERE user_id=?", (user_id,)).fetchall(), key=repr)
+            table: sorted(
+                connection.execute(f"SELECT * FROM {table} WHERE user_id=?", (user_id,)).fetchall(),
+                key=repr,
+            )
             for table in [*tables, "key_slots", "keyrings", "data_keys"]
         }
 
@@ -95,7 +114,12 @@ def empty_journal(folder: Path) -> Path:
     return database
 
 
-DAMAGED = {"backup_damaged_or_short", "backup_record_damaged", "backup_part_changed", "backup_has_more"}
+DAMAGED = {
+    "backup_damaged_or_short",
+    "backup_record_damaged",
+    "backup_part_changed",
+    "backup_has_more",
+}
 
 
 def problem(file: Path, keys: Keyring) -> str:
@@ -108,13 +132,28 @@ def problem(file: Path, keys: Keyring) -> str:
 
 
 def test_the_list_of_kinds_is_the_schema(path: Path) -> None:
-    listed = {kind.table: {*kind.columns, "user_id", *(["sealed"] if kind.purpose else [])} for kind in RECORD_KINDS}
-    others = {"users", "instance", "schema_migrations", "key_slots", "keyrings", "data_keys", "dek_sessions"}
+    listed = {
+        kind.table: {*kind.columns, "user_id", *(["sealed"] if kind.purpose else [])}
+        for kind in RECORD_KINDS
+    }
+    others = {
+        "users",
+        "instance",
+        "schema_migrations",
+        "key_slots",
+        "keyrings",
+        "data_keys",
+        "dek_sessions",
+    }
     with closing(sqlite3.connect(path)) as connection:
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")} - others
-        assert {table: {row[1] for row in connection.execute(f"PRAGMA table_info({table})")} for table in tables} == (
-            listed
-        )
+        tables = {
+            row[0]
+            for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+        } - others
+        assert {
+            table: {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+            for table in tables
+        } == (listed)
 
 
 @pytest.mark.parametrize("by", ["passphrase", "recovery code"])
@@ -151,7 +190,9 @@ def test_the_file_shows_no_word_and_no_name(file: Path, tmp_path: Path) -> None:
     assert find_words(folder, ["quokka", "alice", "Berlin", "entries", "2026-11"]) == []
 
 
-async def test_it_is_one_instant_while_others_write(db: LocalDB, alice: Keyring, path: Path, tmp_path: Path) -> None:
+async def test_it_is_one_instant_while_others_write(
+    db: LocalDB, alice: Keyring, path: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "b.llamora"
     making = asyncio.create_task(asyncio.to_thread(write_backup, path, alice, target))
     pairs = 0
@@ -176,7 +217,11 @@ def test_a_record_that_does_not_open_is_kept_as_it_is(
 
 
 def test_a_record_that_should_open_and_does_not_stops_the_restore(
-    alice: Keyring, path: Path, tmp_path: Path, damage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    alice: Keyring,
+    path: Path,
+    tmp_path: Path,
+    damage: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     damage("versions")
     target = tmp_path / "b.llamora"
@@ -219,7 +264,9 @@ def test_a_change_of_key_meanwhile_leaves_it_whole(
     assert verify_backup(target, header, header.unlock(PASSPHRASE)).records["entries"] == 1502
 
 
-def test_a_lock_meanwhile_ends_it(alice: Keyring, path: Path, tmp_path: Path, meanwhile: Any) -> None:
+def test_a_lock_meanwhile_ends_it(
+    alice: Keyring, path: Path, tmp_path: Path, meanwhile: Any
+) -> None:
     meanwhile(alice.close)
     with pytest.raises(KeyringClosed):
         write_backup(path, alice, tmp_path / "some" / "b.llamora")
@@ -230,7 +277,9 @@ async def test_none_is_left_of_a_journal_that_was_ended_meanwhile(
     db: LocalDB, alice: Keyring, path: Path, tmp_path: Path, meanwhile: Any
 ) -> None:
     loop = asyncio.get_running_loop()
-    meanwhile(lambda: asyncio.run_coroutine_threadsafe(db.users.erase(alice.user_id), loop).result(60))
+    meanwhile(
+        lambda: asyncio.run_coroutine_threadsafe(db.users.erase(alice.user_id), loop).result(60)
+    )
     of_another_worker = Backups(db, BackupSettings(), tmp_path)
     with pytest.raises(NotFound):
         await of_another_worker.create(alice)
@@ -267,12 +316,23 @@ def test_a_cut_anywhere_is_found(file: Path, alice: Keyring) -> None:
         file.write_bytes(beginning + b"".join(parts[:count]))
         assert problem(file, alice) == "backup_cut_short"
     whole = beginning + b"".join(parts)
-    for size in (4, 9, 12, 100, len(beginning) - 1, len(beginning) + 3, len(beginning) + 500, len(whole) - 1):
+    for size in (
+        4,
+        9,
+        12,
+        100,
+        len(beginning) - 1,
+        len(beginning) + 3,
+        len(beginning) + 500,
+        len(whole) - 1,
+    ):
         file.write_bytes(whole[:size])
         assert problem(file, alice) in ("backup_cut_short", "backup_foreign")
 
 
-def test_moved_repeated_and_foreign_chunks_are_found(file: Path, alice: Keyring, path: Path, tmp_path: Path) -> None:
+def test_moved_repeated_and_foreign_chunks_are_found(
+    file: Path, alice: Keyring, path: Path, tmp_path: Path
+) -> None:
     other = tmp_path / "b.llamora"
     write_backup(path, alice, other)
     beginning, parts = chunks(file)
@@ -330,14 +390,18 @@ def test_a_later_version_is_said_to_be_one(file: Path, alice: Keyring) -> None:
         lambda _: "[" * 200_000,
         lambda fields: json.dumps(fields | {"data_keys": [{"epoch": float("inf"), "sealed": ""}]}),
         lambda fields: json.dumps(fields | {"data_keys": [fields["data_keys"][0] | {"epoch": -1}]}),
-        lambda fields: json.dumps(fields | {"data_keys": [fields["data_keys"][0] | {"epoch": 1 << 32}]}),
+        lambda fields: json.dumps(
+            fields | {"data_keys": [fields["data_keys"][0] | {"epoch": 1 << 32}]}
+        ),
         lambda fields: json.dumps(fields | {"user": "00" * 70_000}),
         lambda fields: json.dumps(fields | {"slots": 7}),
         lambda fields: json.dumps(fields | {"slots": [fields["slots"][0] | {"params": 7}]}),
         lambda fields: json.dumps(fields | {"keyring": []}),
     ],
 )
-def test_a_beginning_that_a_stranger_made_up_is_a_sentence(file: Path, change: Callable[[Any], str]) -> None:
+def test_a_beginning_that_a_stranger_made_up_is_a_sentence(
+    file: Path, change: Callable[[Any], str]
+) -> None:
     fields = json.loads(file.read_bytes()[13 : read_header(file).end_offset])
     text = change(fields).encode()
     file.write_bytes(b"LLBACKUP\x02" + struct.pack(">I", len(text)) + text)

@@ -18,7 +18,14 @@ from filelock import FileLock, Timeout
 
 from llamora.persistence import LocalDB, connection, run_db_migrations
 from llamora.persistence.backups import read_transaction, write_transaction
-from llamora.persistence.connection import PRAGMAS, Connections, DiskFull, InstanceLock, StorageError, connect
+from llamora.persistence.connection import (
+    PRAGMAS,
+    Connections,
+    DiskFull,
+    InstanceLock,
+    StorageError,
+    connect,
+)
 from llamora.settings import resource
 from llamora.vault.keys import Keyring
 from tests.persistence.conftest import DAY, entry, new_user
@@ -61,7 +68,9 @@ async def test_every_pragma_is_in_force_on_every_connection(path: Path) -> None:
         await opened.close()
 
 
-def test_a_pragma_that_is_not_in_force_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pragma_that_is_not_in_force_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A database in memory cannot have a write-ahead log.
     with pytest.raises(StorageError, match=r"^pragma_refused$"):
         connect(Path(":memory:"))
@@ -88,7 +97,9 @@ async def test_there_is_one_writer_and_readers_cannot_write(db: LocalDB, keys: K
 
 async def test_fifty_writes_at_once_all_arrive(db: LocalDB, keys: Keyring, other: Keyring) -> None:
     made = [entry(f"line {number}", minute=number) for number in range(50)]
-    await bounded(asyncio.gather(*(db.entries.add(keys if n % 5 else other, e) for n, e in enumerate(made))))
+    await bounded(
+        asyncio.gather(*(db.entries.add(keys if n % 5 else other, e) for n, e in enumerate(made)))
+    )
     mine = [e for n, e in enumerate(made) if n % 5]
     assert [e.text for e in await db.entries.list_day(keys, DAY)] == [e.text for e in mine]
     assert await count(db, other) == 10
@@ -116,7 +127,9 @@ async def test_a_refused_statement_undoes_the_whole_transaction(db: LocalDB, key
 
 
 @pytest.mark.parametrize("ticks", [*range(12), 15, 20, 30])
-async def test_cancelled_anywhere_nothing_is_half_there(db: LocalDB, keys: Keyring, ticks: int) -> None:
+async def test_cancelled_anywhere_nothing_is_half_there(
+    db: LocalDB, keys: Keyring, ticks: int
+) -> None:
     # The loop turns only when a thread of SQLite answers or this test yields: `ticks` walks the cancellation
     # through every await of the transaction, from before BEGIN to after COMMIT.
     pair = [entry("one"), entry("two")]
@@ -158,7 +171,11 @@ async def test_a_closed_store_says_so(path: Path) -> None:
     keys = await new_user(store, "Alice")
     await store.close()
     await store.close()
-    for work in (store.entries.add(keys, entry()), store.entries.list_day(keys, DAY), store.checkpoint()):
+    for work in (
+        store.entries.add(keys, entry()),
+        store.entries.list_day(keys, DAY),
+        store.checkpoint(),
+    ):
         with pytest.raises(StorageError, match=r"^journal_closed$"):
             await work
 
@@ -191,7 +208,11 @@ def child(path: Path, name: str, writes: int = WRITES) -> "subprocess.Popen[byte
     """A process that writes entries when a line comes on its standard input."""
     command = [sys.executable, "-c", CHILD, str(path), name, str(writes)]
     return subprocess.Popen(
-        command, cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -217,7 +238,9 @@ def test_two_processes_write_at_once(path: Path, raw: Raw) -> None:
     assert raw("PRAGMA foreign_key_check") == []
 
 
-async def test_the_lock_is_held_while_another_writes(path: Path, db: LocalDB, keys: Keyring) -> None:
+async def test_the_lock_is_held_while_another_writes(
+    path: Path, db: LocalDB, keys: Keyring
+) -> None:
     theirs = FileLock(path.with_name(path.name + ".write-lock"), timeout=0)
     with theirs:
         writing = asyncio.create_task(db.entries.add(keys, entry()))
@@ -270,7 +293,9 @@ def test_a_second_server_is_refused(path: Path) -> None:
     InstanceLock(path).release()
 
 
-async def test_a_lock_that_cannot_be_had_is_a_sentence(path: Path, db: LocalDB, keys: Keyring) -> None:
+async def test_a_lock_that_cannot_be_had_is_a_sentence(
+    path: Path, db: LocalDB, keys: Keyring
+) -> None:
     lock = path.with_name(path.name + ".write-lock")
     lock.unlink(missing_ok=True)
     lock.mkdir()
@@ -310,7 +335,9 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     try:
         mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", place], capture_output=True, check=False
+            ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", place],
+            capture_output=True,
+            check=False,
         )
     except OSError:
         pytest.skip("no mount on this system")
@@ -391,7 +418,9 @@ async def test_what_is_no_database_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-async def test_deleted_bytes_are_gone_from_file_and_log(path: Path, db: LocalDB, keys: Keyring, raw: Raw) -> None:
+async def test_deleted_bytes_are_gone_from_file_and_log(
+    path: Path, db: LocalDB, keys: Keyring, raw: Raw
+) -> None:
     made = entry("x" * 3000)
     await db.entries.add(keys, made)
     ((sealed,),) = raw("SELECT sealed FROM entries")
@@ -426,6 +455,8 @@ async def test_deleted_bytes_go_once_nobody_reads_any_more(
 
 def test_an_error_of_sqlite_holds_no_value(path: Path) -> None:
     with closing(connect(path)) as opened, pytest.raises(sqlite3.Error) as found:
-        opened.execute("INSERT INTO users (id, name, name_key) VALUES (?, ?, ?)", (b"short", "heron", "heron"))
+        opened.execute(
+            "INSERT INTO users (id, name, name_key) VALUES (?, ?, ?)", (b"short", "heron", "heron")
+        )
     assert "heron" not in str(found.value)
     assert "heron" not in str(connection.storage_error(found.value))

@@ -17,7 +17,14 @@ from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.drafts import Draft, day_draft_key
 from llamora.persistence.summaries import StoredSummary
 from llamora.persistence.vectors import EntryVectors
-from llamora.settings import CryptoSettings, DataSettings, EmbeddingSettings, LlmSettings, Settings, resource
+from llamora.settings import (
+    CryptoSettings,
+    DataSettings,
+    EmbeddingSettings,
+    LlmSettings,
+    Settings,
+    resource,
+)
 from tests.persistence.conftest import AT, DAY
 
 PAGE = Path(__file__).parents[2] / "docs/security.md"
@@ -33,8 +40,17 @@ def listed() -> dict[tuple[str, str], str]:
 
 
 def columns(connection: sqlite3.Connection) -> set[tuple[str, str]]:
-    tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")]
-    return {(table, row[1]) for table in tables for row in connection.execute(f"PRAGMA table_xinfo({table})")}
+    tables = [
+        row[0]
+        for row in connection.execute(
+            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+        )
+    ]
+    return {
+        (table, row[1])
+        for table in tables
+        for row in connection.execute(f"PRAGMA table_xinfo({table})")
+    }
 
 
 def padme(size: int) -> int:
@@ -67,7 +83,9 @@ SHAPES: dict[str, Callable[[Any], bool]] = {
     "hash of a random token": _bytes(32),
     "salt": _bytes(32),
     "sealed": is_envelope,
-    "sealed to a key of the slot": lambda value: bytes(value[:4]) == b"LL\x01\x02" and len(value) == 1210,
+    "sealed to a key of the slot": lambda value: (
+        bytes(value[:4]) == b"LL\x01\x02" and len(value) == 1210
+    ),
     "epoch": _is("[12]"),
     "revision": _is("[1-9]"),
     "place from the random id": lambda value: isinstance(value, int),
@@ -108,7 +126,10 @@ async def filled(tmp_path: Path) -> Path:
     await db.open_connections()
     user, keys, _ = await services.accounts.register(NAME, PASSPHRASE, "Europe/Berlin")
     await services.accounts.open_session(user, keys, "Firefox on Linux")
-    made = [await services.journal.write(keys, DAY, f"quokka {'x' * size}", "UTC") for size in (1, 500, 40_000)]
+    made = [
+        await services.journal.write(keys, DAY, f"quokka {'x' * size}", "UTC")
+        for size in (1, 500, 40_000)
+    ]
     await services.journal.edit(keys, made[0].id, "quokka two", 1)
     await services.journal.delete(keys, made[1].id)
     await db.tags.add(keys, made[0].id, "quokka")
@@ -116,8 +137,12 @@ async def filled(tmp_path: Path) -> Path:
     await db.tags.refuse_suggestions(keys, made[0].id, ["numbat"])
     await db.vectors.save(keys, [EntryVectors(made[0].id, 2, "m", 96, secrets.token_bytes(384))])
     await db.search_history.add(keys, "quokka", AT)
-    await db.drafts.save(keys, Draft(day_draft_key(DAY), "quokka", secrets.token_bytes(16), 1), None)
-    await db.summaries.save(keys, StoredSummary("recap", DAY, "quokka", (made[0].id,), "ab" * 32, "m"))
+    await db.drafts.save(
+        keys, Draft(day_draft_key(DAY), "quokka", secrets.token_bytes(16), 1), None
+    )
+    await db.summaries.save(
+        keys, StoredSummary("recap", DAY, "quokka", (made[0].id,), "ab" * 32, "m")
+    )
     await services.search.unlock(keys)
     await services.search.wait_until_idle(user.id)
     assert await services.search.save_snapshot(user.id)
@@ -147,7 +172,9 @@ async def test_hashes_cannot_be_guessed_without_the_key(filled: Path) -> None:
     assert len(days) == 1  # which records share a day is shown
     for text in (date.isoformat(DAY), "quokka"):
         guess = text.encode()
-        assert not (days | traces) & {sha256(prefix + guess).digest() for prefix in (b"", owner, b"day", b"trace")}
+        assert not (days | traces) & {
+            sha256(prefix + guess).digest() for prefix in (b"", owner, b"day", b"trace")
+        }
 
 
 async def test_the_place_in_the_file_says_nothing_of_time(filled: Path) -> None:

@@ -22,7 +22,17 @@ from tests.persistence.conftest import AT, DAY, entry, new_user
 
 Raw = Callable[..., list[tuple[Any, ...]]]
 TABLES = [
-    *("profiles", "entries", "tags", "tag_meta", "tag_changes", "tag_rejections", "versions", "drafts", "trash"),
+    *(
+        "profiles",
+        "entries",
+        "tags",
+        "tag_meta",
+        "tag_changes",
+        "tag_rejections",
+        "versions",
+        "drafts",
+        "trash",
+    ),
     *("search_history", "vectors", "search_snapshots"),
 ]
 
@@ -37,15 +47,27 @@ async def lived(db: LocalDB, keys: Keyring) -> Keyring:
     await db.tags.remove(keys, made[0].id, await db.tags.add(keys, made[0].id, "boats"))
     await db.tags.refuse_suggestions(keys, made[0].id, ["oars"])
     await db.entries.update(
-        keys, made[0], [db.versions.saving_version(keys, Version(secrets.token_bytes(16), made[0].id, "zero", AT, 1))]
+        keys,
+        made[0],
+        [
+            db.versions.saving_version(
+                keys, Version(secrets.token_bytes(16), made[0].id, "zero", AT, 1)
+            )
+        ],
     )
-    await db.drafts.save(keys, Draft(day_draft_key(DAY), "on its way", secrets.token_bytes(16), 1), None)
+    await db.drafts.save(
+        keys, Draft(day_draft_key(DAY), "on its way", secrets.token_bytes(16), 1), None
+    )
     await db.trash.initialize(keys, [])
     await db.search_history.add(keys, "one", AT)
     await db.vectors.save(keys, [EntryVectors(made[0].id, 1, "m", 96, secrets.token_bytes(384))])
     generation = await db.snapshots.begin(keys)
-    await db.snapshots.add(keys, generation, 1, db.snapshots.seal_part(keys, generation, 1, b"words"))
-    await db.snapshots.finish(keys, generation, 1, db.snapshots.seal_part(keys, generation, 0, b"all"))
+    await db.snapshots.add(
+        keys, generation, 1, db.snapshots.seal_part(keys, generation, 1, b"words")
+    )
+    await db.snapshots.finish(
+        keys, generation, 1, db.snapshots.seal_part(keys, generation, 0, b"all")
+    )
     return keys
 
 
@@ -66,7 +88,9 @@ def test_a_sound_journal(path: Path, lived: Keyring) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_flip_in_any_record_is_found(table: str, path: Path, lived: Keyring, damage: Callable[[str], None]) -> None:
+def test_a_flip_in_any_record_is_found(
+    table: str, path: Path, lived: Keyring, damage: Callable[[str], None]
+) -> None:
     damage(table)
     assert look(path).damage == []  # without the keys nobody can tell
     report = look(path, lived)
@@ -81,7 +105,9 @@ def test_a_flip_in_any_record_is_found(table: str, path: Path, lived: Keyring, d
         assert mended.unreadable == report.unreadable  # what somebody wrote is never removed
 
 
-async def test_a_record_on_a_foreign_day_is_put_back(db: LocalDB, path: Path, lived: Keyring, raw: Raw) -> None:
+async def test_a_record_on_a_foreign_day_is_put_back(
+    db: LocalDB, path: Path, lived: Keyring, raw: Raw
+) -> None:
     raw("UPDATE entries SET day=zeroblob(32)")
     assert await db.entries.list_day(lived, DAY) == []
     report = look(path, lived)
@@ -91,7 +117,9 @@ async def test_a_record_on_a_foreign_day_is_put_back(db: LocalDB, path: Path, li
     assert len(await db.entries.list_day(lived, DAY)) == 2
 
 
-async def test_orphans_go_and_nobody_else(db: LocalDB, path: Path, lived: Keyring, raw: Raw) -> None:
+async def test_orphans_go_and_nobody_else(
+    db: LocalDB, path: Path, lived: Keyring, raw: Raw
+) -> None:
     bob = await new_user(db, "Bob")
     kept = entry("bob's")
     await db.entries.add(bob, kept)
@@ -116,7 +144,9 @@ def test_every_kind_of_orphan_is_mended(path: Path, lived: Keyring, raw: Raw) ->
     assert raw("SELECT count(*) FROM profiles") == [(1,)]
 
 
-STOPS = pytest.mark.xfail(strict=True, reason="issue 14, item 15: the doctor stops at a row of another type")
+STOPS = pytest.mark.xfail(
+    strict=True, reason="issue 14, item 15: the doctor stops at a row of another type"
+)
 
 
 @pytest.mark.parametrize(
@@ -127,14 +157,24 @@ STOPS = pytest.mark.xfail(strict=True, reason="issue 14, item 15: the doctor sto
         pytest.param("sealed=CAST(sealed AS TEXT)", marks=STOPS),
     ],
 )
-def test_an_odd_row_is_found_and_the_others_are_opened(path: Path, lived: Keyring, raw: Raw, change: str) -> None:
+def test_an_odd_row_is_found_and_the_others_are_opened(
+    path: Path, lived: Keyring, raw: Raw, change: str
+) -> None:
     raw(f"UPDATE entries SET {change} WHERE revision=1")
     report = look(path, lived)
-    assert (report.unreadable, report.opened["entries"], len(report.damage)) == ({"entries": 1}, 1, 1)
+    assert (report.unreadable, report.opened["entries"], len(report.damage)) == (
+        {"entries": 1},
+        1,
+        1,
+    )
 
 
-@pytest.mark.xfail(strict=True, reason="issue 14, item 16: no sum says which revision of an entry is the last")
-async def test_an_entry_that_was_put_back_is_found(db: LocalDB, path: Path, lived: Keyring, raw: Raw) -> None:
+@pytest.mark.xfail(
+    strict=True, reason="issue 14, item 16: no sum says which revision of an entry is the last"
+)
+async def test_an_entry_that_was_put_back_is_found(
+    db: LocalDB, path: Path, lived: Keyring, raw: Raw
+) -> None:
     ((number, revision, sealed),) = raw("SELECT id, revision, sealed FROM entries WHERE revision=1")
     await db.entries.update(lived, replace(await db.entries.get(lived, number), text="newer words"))
     assert look(path, lived).damage == []
@@ -142,9 +182,15 @@ async def test_an_entry_that_was_put_back_is_found(db: LocalDB, path: Path, live
     assert look(path, lived).damage
 
 
-@pytest.mark.xfail(strict=True, reason="issue 14, item 16: a link between a tag and an entry is not sealed")
-def test_a_tag_that_was_linked_to_another_entry_is_found(path: Path, lived: Keyring, raw: Raw) -> None:
-    raw("INSERT INTO entry_tags SELECT user_id, trace, (SELECT id FROM entries WHERE revision=1) FROM entry_tags")
+@pytest.mark.xfail(
+    strict=True, reason="issue 14, item 16: a link between a tag and an entry is not sealed"
+)
+def test_a_tag_that_was_linked_to_another_entry_is_found(
+    path: Path, lived: Keyring, raw: Raw
+) -> None:
+    raw(
+        "INSERT INTO entry_tags SELECT user_id, trace, (SELECT id FROM entries WHERE revision=1) FROM entry_tags"
+    )
     assert look(path, lived).damage
 
 
@@ -158,7 +204,9 @@ def test_records_are_opened_beside_other_damage(
     assert len(report.damage) == 2
 
 
-async def test_a_key_that_was_changed_while_the_passphrase_was_typed(db: LocalDB, path: Path, lived: Keyring) -> None:
+async def test_a_key_that_was_changed_while_the_passphrase_was_typed(
+    db: LocalDB, path: Path, lived: Keyring
+) -> None:
     typed = open_keyring(lived.user_id, lived.master, await db.users.keys(lived.user_id))
     await Rotation(db).start(lived)
     await db.profiles.save(lived, b"{}", revision=1)
@@ -166,10 +214,14 @@ async def test_a_key_that_was_changed_while_the_passphrase_was_typed(db: LocalDB
     assert look(path, lived).damage == []
 
 
-async def test_a_key_slot_that_was_changed_or_removed(db: LocalDB, path: Path, lived: Keyring, raw: Raw) -> None:
+async def test_a_key_slot_that_was_changed_or_removed(
+    db: LocalDB, path: Path, lived: Keyring, raw: Raw
+) -> None:
     stored = await db.users.keys(lived.user_id)
     codes = [recovery_slot_key(lived.user_id, new_recovery_code()) for _ in range(2)]
-    await db.users.renew_keys(lived.user_id, stored, new := renew_keys(lived.user_id, lived.master, stored, add=codes))
+    await db.users.renew_keys(
+        lived.user_id, stored, new := renew_keys(lived.user_id, lived.master, stored, add=codes)
+    )
     lived.take(new.sealed.data_keys, new.master)
     assert look(path, lived).damage == []
     raw("DELETE FROM key_slots WHERE id=?", codes[0].id)
@@ -186,10 +238,14 @@ async def test_a_key_slot_that_was_changed_or_removed(db: LocalDB, path: Path, l
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
-def test_a_file_that_goes_while_it_is_looked_at(path: Path, lived: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_goes_while_it_is_looked_at(
+    path: Path, lived: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gone = path.with_name(f"{path.name}.part")
     real = doctor._list_files
-    monkeypatch.setattr(doctor, "_list_files", lambda database: [*real(database), gone])  # listed, then removed
+    monkeypatch.setattr(
+        doctor, "_list_files", lambda database: [*real(database), gone]
+    )  # listed, then removed
     assert look(path).damage == []
     repair(path)
 
@@ -243,9 +299,15 @@ def test_swap(tmp_path: Path) -> None:
     assert swap_state(proc, sys) == "encrypted"
 
 
-def test_memory_that_may_not_be_locked_is_mentioned(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_may_not_be_locked_is_mentioned(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def said() -> list[str]:
-        return [note for note in run_checks(path, resource("migrations")).notes if "lock no memory" in note]
+        return [
+            note
+            for note in run_checks(path, resource("migrations")).notes
+            if "lock no memory" in note
+        ]
 
     monkeypatch.setattr(doctor, "memory_lock", lambda: "locked")
     assert said() == []

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from llamora.persistence import LocalDB
 from llamora.persistence.connection import NotFound
-from llamora.persistence.drafts import Draft, FormToken, answer_draft_key, day_draft_key, edit_draft_key
+from llamora.persistence.drafts import (
+    Draft,
+    FormToken,
+    answer_draft_key,
+    day_draft_key,
+    edit_draft_key,
+)
 from llamora.persistence.versions import Version
 from llamora.vault.keys import Keyring
 from tests.persistence.conftest import AT, DAY, entry, new_user
@@ -36,7 +42,10 @@ async def test_a_draft_is_found_by_its_writer_in_its_place_only(
     assert await at(db, keys) == "of a heron"
     assert await at(db, other) is None
     assert (
-        await db.drafts.get_many(keys, [answer_draft_key(bytes(16)), edit_draft_key(bytes(16)), "day:2026-11-21"]) == {}
+        await db.drafts.get_many(
+            keys, [answer_draft_key(bytes(16)), edit_draft_key(bytes(16)), "day:2026-11-21"]
+        )
+        == {}
     )
     ((place, sealed),) = raw("SELECT draft_key, sealed FROM drafts")
     assert b"heron" not in sealed
@@ -56,7 +65,9 @@ async def test_the_last_to_save_wins_and_no_text_removes(db: LocalDB, keys: Keyr
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(range(1, 6)))
-async def test_saves_of_one_pen_count_in_the_order_they_were_sent(db: LocalDB, order: list[int]) -> None:
+async def test_saves_of_one_pen_count_in_the_order_they_were_sent(
+    db: LocalDB, order: list[int]
+) -> None:
     keys = await new_user(db, secrets.token_hex(8))
     pen = secrets.token_bytes(16)
     for count in order:
@@ -64,7 +75,9 @@ async def test_saves_of_one_pen_count_in_the_order_they_were_sent(db: LocalDB, o
     assert await at(db, keys) == "text 5"
 
 
-async def test_what_was_kept_is_not_brought_back_by_a_save_that_is_late(db: LocalDB, keys: Keyring) -> None:
+async def test_what_was_kept_is_not_brought_back_by_a_save_that_is_late(
+    db: LocalDB, keys: Keyring
+) -> None:
     pen = FormToken(secrets.token_bytes(16))
     assert await db.drafts.save(keys, draft("half a", pen=pen.id, count=1), None)
     kept = replace(entry("half a thought"), id=pen.id)
@@ -75,17 +88,25 @@ async def test_what_was_kept_is_not_brought_back_by_a_save_that_is_late(db: Loca
 
     edit = FormToken(secrets.token_bytes(16))
     before = Version(edit.id, kept.id, kept.text, AT, 1)
-    await db.entries.update(keys, replace(kept, text="whole"), [db.versions.saving_version(keys, before)])
+    await db.entries.update(
+        keys, replace(kept, text="whole"), [db.versions.saving_version(keys, before)]
+    )
     assert not await db.drafts.save(keys, draft("who", edit_draft_key(kept.id), edit.id), kept.id)
 
 
-async def test_keeping_settles_the_draft_it_took_up_and_no_other_sittings(db: LocalDB, keys: Keyring) -> None:
+async def test_keeping_settles_the_draft_it_took_up_and_no_other_sittings(
+    db: LocalDB, keys: Keyring
+) -> None:
     before, now, elsewhere = (secrets.token_bytes(16) for _ in range(3))
     await db.drafts.save(keys, draft("begun yesterday", pen=before), None)
-    await db.entries.add(keys, entry("done"), steps=[db.drafts.clearing_draft(keys, PLACE, FormToken(now, before))])
+    await db.entries.add(
+        keys, entry("done"), steps=[db.drafts.clearing_draft(keys, PLACE, FormToken(now, before))]
+    )
     assert await at(db, keys) is None
     await db.drafts.save(keys, draft("on the other device", pen=elsewhere), None)
-    await db.entries.add(keys, entry("done"), steps=[db.drafts.clearing_draft(keys, PLACE, FormToken(now, before))])
+    await db.entries.add(
+        keys, entry("done"), steps=[db.drafts.clearing_draft(keys, PLACE, FormToken(now, before))]
+    )
     assert await at(db, keys) == "on the other device"
 
 
@@ -103,7 +124,9 @@ async def test_a_draft_and_what_keeps_it_are_one_transaction(db: LocalDB, keys: 
     assert await db.entries.get_many(keys, [kept.id]) == []
 
 
-async def test_an_entry_that_is_gone_or_anothers_takes_no_draft(db: LocalDB, keys: Keyring, other: Keyring) -> None:
+async def test_an_entry_that_is_gone_or_anothers_takes_no_draft(
+    db: LocalDB, keys: Keyring, other: Keyring
+) -> None:
     kept = entry()
     await db.entries.add(keys, kept)
     place = edit_draft_key(kept.id)

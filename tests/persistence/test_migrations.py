@@ -43,8 +43,12 @@ def folder(tmp_path: Path) -> Path:
     """A folder of two small migrations."""
     made = tmp_path / "migrations"
     made.mkdir()
-    (made / "0001-first.sql").write_text("CREATE TABLE one (a TEXT);\n-- a remark\n", encoding="utf-8")
-    (made / "0002-second.sql").write_text("CREATE TABLE two (\n  b TEXT\n);\nINSERT INTO two VALUES ('x;y');\n")
+    (made / "0001-first.sql").write_text(
+        "CREATE TABLE one (a TEXT);\n-- a remark\n", encoding="utf-8"
+    )
+    (made / "0002-second.sql").write_text(
+        "CREATE TABLE two (\n  b TEXT\n);\nINSERT INTO two VALUES ('x;y');\n"
+    )
     return made
 
 
@@ -62,7 +66,10 @@ def only_first(folder: Path) -> Path:
 
 def tables(path: Path) -> set[str]:
     with closing(sqlite3.connect(path)) as connection:
-        return {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+        return {
+            row[0]
+            for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+        }
 
 
 def test_a_new_database_gets_every_migration_once(database: Path, folder: Path) -> None:
@@ -71,7 +78,9 @@ def test_a_new_database_gets_every_migration_once(database: Path, folder: Path) 
     assert run_db_migrations(database, folder) == ["first", "second"]
     assert run_db_migrations(database, folder) == []
     assert tables(database) == {"one", "two", "schema_migrations"}
-    assert all(date.fromisoformat(each.applied_on or "") for each in migration_status(database, folder))
+    assert all(
+        date.fromisoformat(each.applied_on or "") for each in migration_status(database, folder)
+    )
     assert not (database.parent / "backups").exists()  # there was nothing to lose
 
 
@@ -101,7 +110,9 @@ def test_a_copy_has_its_name_only_once_it_is_whole(
 
     for place, name in ((os, "fsync"), (Path, "replace")):
         monkeypatch.setattr(place, name, full)
-        with pytest.raises(StorageError, match=r"^(file_unwritable|data_folder_unusable)$") as caught:
+        with pytest.raises(
+            StorageError, match=r"^(file_unwritable|data_folder_unusable)$"
+        ) as caught:
             run_db_migrations(database, folder)
         assert caught.value.params["reason"] == "no space left on device"
         monkeypatch.undo()
@@ -130,12 +141,16 @@ def test_a_failing_migration_changes_nothing(database: Path, folder: Path, bad: 
     for line in ("first", "second"):  # the second try finds the copy of the first
         with closing(sqlite3.connect(database)) as connection, connection:
             connection.execute("INSERT INTO one VALUES (?)", (line,))
-        with pytest.raises(StorageError, match=r"^(journal_refused|migration_incomplete|migration_failed)$"):
+        with pytest.raises(
+            StorageError, match=r"^(journal_refused|migration_incomplete|migration_failed)$"
+        ):
             run_db_migrations(database, folder)
         assert tables(database) == {"one", "two", "schema_migrations"}
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("SELECT * FROM two").fetchall() == [("x;y",)]
-    (copy,) = (database.parent / "backups").iterdir()  # one for each version that is tried, however often
+    (copy,) = (
+        database.parent / "backups"
+    ).iterdir()  # one for each version that is tried, however often
     assert copy.name == "llamora-before-0003.sqlite3"
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("SELECT a FROM one").fetchall() == [("first",), ("second",)]
@@ -166,7 +181,9 @@ def test_line_ends_of_another_system_are_no_edit(database: Path, folder: Path) -
     assert run_db_migrations(database, folder) == []
 
 
-@pytest.mark.parametrize("name", ["0004-later.sql", "0003_underscore.sql", "3-short.sql", "0003-Capital.sql"])
+@pytest.mark.parametrize(
+    "name", ["0004-later.sql", "0003_underscore.sql", "3-short.sql", "0003-Capital.sql"]
+)
 def test_a_gap_or_a_wrong_name_is_refused(folder: Path, name: str) -> None:
     (folder / name).write_text("", encoding="utf-8")
     with pytest.raises(StorageError, match=r"^migration_misnamed$"):
@@ -178,7 +195,9 @@ def test_a_folder_without_migrations_is_refused(tmp_path: Path) -> None:
         read_migrations(tmp_path)
 
 
-def test_a_database_in_use_says_so(database: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_in_use_says_so(
+    database: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_db_migrations(database, only_first(folder))
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT_SECONDS", 0.05)
     lock = FileLock(database.with_name(database.name + ".write-lock"))
@@ -202,7 +221,10 @@ async def test_every_record_of_an_older_journal_opens(kept: str, tmp_path: Path)
     load(kept, path)
     told: dict[str, Any] = json.loads((FIXTURES / f"{kept}.json").read_text(encoding="utf-8"))
     with closing(sqlite3.connect(path)) as connection:
-        before = {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone() for table in SEALED_TABLES}
+        before = {
+            table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+            for table in SEALED_TABLES
+        }
     assert all(rows > (0,) for rows in before.values())
     newest = read_migrations(resource("migrations"))
     assert len(run_db_migrations(path, resource("migrations"))) == len(newest) - int(kept[-4:])
@@ -226,8 +248,15 @@ async def test_every_record_of_an_older_journal_opens(kept: str, tmp_path: Path)
         assert found.keys() == wanted.keys()
         for entry_id, each in wanted.items():
             entry = found[entry_id]
-            assert (entry.text, entry.role, entry.revision) == (each["text"], each["role"], each["revision"])
-            assert (entry.day, entry.at) == (date.fromisoformat(each["day"]), datetime.fromisoformat(each["at"]))
+            assert (entry.text, entry.role, entry.revision) == (
+                each["text"],
+                each["role"],
+                each["revision"],
+            )
+            assert (entry.day, entry.at) == (
+                date.fromisoformat(each["day"]),
+                datetime.fromisoformat(each["at"]),
+            )
             assert (entry.parent_id.hex() if entry.parent_id else None) == each["to"]
             assert (entry.deleted is not None) == each["deleted"]
             assert entry in await db.entries.list_day(keys, entry.day)
@@ -245,7 +274,10 @@ async def test_every_record_of_an_older_journal_opens(kept: str, tmp_path: Path)
         drafts = await db.drafts.get_many(keys, [day_draft_key(date(2026, 11, 20))])
         assert [each.text for each in drafts.values()] == [told["draft"]]
         versions = [
-            each.text for each in await db.versions.list_for_entry(keys, bytes.fromhex(told["entries"][3]["id"]))
+            each.text
+            for each in await db.versions.list_for_entry(
+                keys, bytes.fromhex(told["entries"][3]["id"])
+            )
         ]
         assert versions == [told["version"]]
         recap = await db.summaries.get(keys, "recap", date(2026, 11, 20))
@@ -264,8 +296,12 @@ def test_a_journal_from_before_the_first_release_says_what_opens_it(tmp_path: Pa
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(migrations.CREATE_LOG_TABLE)
-        connection.execute("INSERT INTO schema_migrations VALUES (1, 'foundation', 'ab', '2026-11-20')")
-        connection.execute("INSERT INTO schema_migrations VALUES (7, 'devices', 'cd', '2026-11-20')")
+        connection.execute(
+            "INSERT INTO schema_migrations VALUES (1, 'foundation', 'ab', '2026-11-20')"
+        )
+        connection.execute(
+            "INSERT INTO schema_migrations VALUES (7, 'devices', 'cd', '2026-11-20')"
+        )
     for act in (run_db_migrations, migration_status):
         with pytest.raises(StorageError, match=r"^journal_unreleased$") as caught:
             act(path, resource("migrations"))
@@ -308,7 +344,9 @@ def migrate(tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
     return run
 
 
-def test_the_script_shows_and_applies(migrate: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_the_script_shows_and_applies(
+    migrate: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
     newest = read_migrations(resource("migrations"))
     code, shown, errors = migrate("status")
     assert (code, errors, shown.count("to come")) == (1, "", len(newest))

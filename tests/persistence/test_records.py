@@ -43,7 +43,8 @@ ENTRIES = st.builds(
     edited=st.none() | INSTANTS,
     deleted=st.none() | INSTANTS,
     model=ANY_TEXT,
-    note=st.none() | st.builds(Notice, ANY_TEXT, st.dictionaries(ANY_TEXT, ANY_TEXT | st.integers(), max_size=3)),
+    note=st.none()
+    | st.builds(Notice, ANY_TEXT, st.dictionaries(ANY_TEXT, ANY_TEXT | st.integers(), max_size=3)),
     sources=st.lists(IDS, max_size=3).map(tuple),
     boot=st.text("0123456789abcdef", max_size=16),
 )
@@ -62,7 +63,9 @@ def test_the_row_is_not_in_the_record_twice(made: Entry) -> None:
     assert made.to_bytes() == replace(made, id=bytes(16), revision=made.revision + 1).to_bytes()
 
 
-@pytest.mark.parametrize("text", ["", "\x00", "\ud83e alone", "🦙" * 1000, "x" * 1_000_000], ids=range(5))
+@pytest.mark.parametrize(
+    "text", ["", "\x00", "\ud83e alone", "🦙" * 1000, "x" * 1_000_000], ids=range(5)
+)
 async def test_any_text_comes_back(db: LocalDB, keys: Keyring, text: str) -> None:
     made = entry(text)
     await db.entries.add(keys, made)
@@ -77,7 +80,9 @@ async def test_a_day_is_in_the_order_of_writing(db: LocalDB, keys: Keyring, othe
     assert [e.text for e in await db.entries.list_day(keys, DAY)] == ["1", "3", "5"]
 
 
-async def test_nobody_gets_another_writers_entry(db: LocalDB, keys: Keyring, other: Keyring) -> None:
+async def test_nobody_gets_another_writers_entry(
+    db: LocalDB, keys: Keyring, other: Keyring
+) -> None:
     made = entry("mine")
     await db.entries.add(keys, made)
     with pytest.raises(NotFound):
@@ -108,14 +113,20 @@ async def test_a_damaged_record_hides_nothing_else(
     raw("UPDATE entries SET sealed=? WHERE id=?", sealed[:-1] + bytes([sealed[-1] ^ 1]), made[1].id)
     with caplog.at_level(logging.ERROR):
         found = await db.entries.list_day(keys, DAY)
-    assert [(e.text, e.state) for e in found] == [("line 0", "done"), ("line 2", "done"), ("", "unreadable")]
+    assert [(e.text, e.state) for e in found] == [
+        ("line 0", "done"),
+        ("line 2", "done"),
+        ("", "unreadable"),
+    ]
     assert found[-1].id == made[1].id
     assert "could not be opened (Damaged)" in caplog.text
     assert "line" not in caplog.text
     assert raw("SELECT count(*) FROM entries") == [(3,)]
 
 
-async def test_a_record_put_in_another_place_is_unreadable(db: LocalDB, keys: Keyring, raw: Raw) -> None:
+async def test_a_record_put_in_another_place_is_unreadable(
+    db: LocalDB, keys: Keyring, raw: Raw
+) -> None:
     made = [entry("first"), entry("second", minute=1)]
     await db.entries.add(keys, *made)
     ((sealed,),) = raw("SELECT sealed FROM entries WHERE id=?", made[0].id)
@@ -133,16 +144,25 @@ async def test_ids_by_day(db: LocalDB, keys: Keyring, other: Keyring) -> None:
     assert set(found) == set(days)
     assert set(found[DAY]) == {made[0].id, made[-1].id}
     assert found[days[1]] == [made[1].id]
-    assert await db.entries.ids_by_day(keys, []) == await db.entries.ids_by_day(keys, [date.min, date.max]) == {}
+    assert (
+        await db.entries.ids_by_day(keys, [])
+        == await db.entries.ids_by_day(keys, [date.min, date.max])
+        == {}
+    )
 
 
-async def test_recent_ids_go_in_the_order_asked_for(db: LocalDB, keys: Keyring, other: Keyring) -> None:
+async def test_recent_ids_go_in_the_order_asked_for(
+    db: LocalDB, keys: Keyring, other: Keyring
+) -> None:
     made = [entry(day=DAY - timedelta(days=back)) for back in range(700)]
     await db.entries.add(keys, *reversed(made))
     await db.entries.add(other, entry())
     asked = [DAY + timedelta(days=1), *(e.day for e in made)]
     assert await db.entries.ids_on_days(keys, asked) == [e.id for e in made]
-    assert await db.entries.ids_on_days(keys, [made[5].day, made[2].day]) == [made[5].id, made[2].id]
+    assert await db.entries.ids_on_days(keys, [made[5].day, made[2].day]) == [
+        made[5].id,
+        made[2].id,
+    ]
 
 
 async def test_erasing_takes_vectors_and_traces_along(db: LocalDB, keys: Keyring, raw: Raw) -> None:
@@ -185,7 +205,9 @@ async def test_traces_are_added_and_removed(db: LocalDB, keys: Keyring, other: K
     await db.tags.remove(keys, second.id, lake)  # twice does no harm
 
 
-async def test_a_trace_needs_an_entry_of_its_writer(db: LocalDB, keys: Keyring, other: Keyring) -> None:
+async def test_a_trace_needs_an_entry_of_its_writer(
+    db: LocalDB, keys: Keyring, other: Keyring
+) -> None:
     made = entry()
     await db.entries.add(keys, made)
     for writer, entry_id in ((keys, secrets.token_bytes(16)), (other, made.id)):
@@ -203,11 +225,17 @@ def test_a_trace_hash_is_keyed() -> None:
 # -- vectors, queries, settings ----------------------------------------------------------------------
 
 
-async def test_vectors_come_back_and_are_replaced(db: LocalDB, keys: Keyring, other: Keyring) -> None:
+async def test_vectors_come_back_and_are_replaced(
+    db: LocalDB, keys: Keyring, other: Keyring
+) -> None:
     made = entry()
     await db.entries.add(keys, made)
-    old, new = (EntryVectors(made.id, revision, "model/1", 2, bytes([revision] * 8)) for revision in (1, 2))
-    await db.vectors.save(keys, [old, EntryVectors(secrets.token_bytes(16), 1, "model/1", 1, bytes(4))])
+    old, new = (
+        EntryVectors(made.id, revision, "model/1", 2, bytes([revision] * 8)) for revision in (1, 2)
+    )
+    await db.vectors.save(
+        keys, [old, EntryVectors(secrets.token_bytes(16), 1, "model/1", 1, bytes(4))]
+    )
     await db.vectors.save(keys, [new])
     await db.vectors.save(other, [old])
     assert await db.vectors.get(keys, [made.id]) == [new]
@@ -302,7 +330,9 @@ async def test_of_two_changes_of_keys_one_is_told(db: LocalDB, keys: Keyring) ->
         await db.users.replace_slot(keys.user_id, stored, code.id, second.slots[0], second.sealed)
     assert await db.users.get_slots(keys.user_id) == list(first.slots)
     assert await db.users.keys(keys.user_id) == first.sealed
-    assert not (await db.users.get(keys.user_id)).recovery_confirmed  # the new code was typed back by nobody
+    assert not (
+        await db.users.get(keys.user_id)
+    ).recovery_confirmed  # the new code was typed back by nobody
 
 
 async def test_a_fact_of_the_instance_is_kept_once(db: LocalDB) -> None:
@@ -321,7 +351,11 @@ async def test_sessions_begin_and_end(db: LocalDB, keys: Keyring, other: Keyring
         await db.sessions.add(each, DAY)
     assert await db.sessions.get(made[0].id) == made[0]
     assert await db.sessions.get(bytes(32)) is None
-    assert {s.id for s in await db.sessions.list_for_user(keys.user_id)} == {made[0].id, made[1].id, made[3].id}
+    assert {s.id for s in await db.sessions.list_for_user(keys.user_id)} == {
+        made[0].id,
+        made[1].id,
+        made[3].id,
+    }
     assert raw("SELECT signed_in_on FROM users WHERE id=?", keys.user_id) == [("2026-11-20",)]
     await db.sessions.touch(made[0].id, 200, 50)
     await db.sessions.touch(made[1].id, 300, 100)  # too late: its time was up
@@ -349,7 +383,10 @@ async def test_what_a_browser_is_called_is_sealed_and_goes_with_the_session(
     made = [Session(secrets.token_bytes(32), keys.user_id, b"sealed", 100, 1000) for _ in range(3)]
     for each, name in zip(made, ("Firefox on Linux", "Safari on iPhone", ""), strict=True):
         await db.sessions.add(each, DAY, (keys, name))
-    assert await db.sessions.device_names(keys) == {made[0].id: "Firefox on Linux", made[1].id: "Safari on iPhone"}
+    assert await db.sessions.device_names(keys) == {
+        made[0].id: "Firefox on Linux",
+        made[1].id: "Safari on iPhone",
+    }
     assert await db.sessions.device_names(other) == {}
     assert not any(b"Firefox" in row[0] for row in raw("SELECT sealed FROM devices"))
     raw("UPDATE devices SET sealed=(SELECT sealed FROM devices WHERE session_id=?)", made[0].id)
@@ -361,11 +398,18 @@ async def test_what_a_browser_is_called_is_sealed_and_goes_with_the_session(
 async def test_a_lock_lets_every_session_run_out_and_forgets_its_key(
     db: LocalDB, keys: Keyring, other: Keyring, raw: Raw
 ) -> None:
-    made = [Session(secrets.token_bytes(32), ring.user_id, b"sealed", 100, 1000) for ring in (keys, keys, other)]
+    made = [
+        Session(secrets.token_bytes(32), ring.user_id, b"sealed", 100, 1000)
+        for ring in (keys, keys, other)
+    ]
     for each in made:
-        await db.sessions.add(each, DAY, (keys if each.user_id == keys.user_id else other, "Firefox on Linux"))
+        await db.sessions.add(
+            each, DAY, (keys if each.user_id == keys.user_id else other, "Firefox on Linux")
+        )
     await db.sessions.lock(keys.user_id, 50)
-    assert [(s.sealed_key, s.idle_until) for s in await db.sessions.list_for_user(keys.user_id)] == [
+    assert [
+        (s.sealed_key, s.idle_until) for s in await db.sessions.list_for_user(keys.user_id)
+    ] == [
         (None, 50),
         (None, 50),
     ]

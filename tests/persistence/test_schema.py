@@ -50,14 +50,32 @@ def test_labels_and_places_are_what_they_were() -> None:
     assert {purpose.number: purpose.label for purpose in PURPOSES} == LABELS
     assert len(PURPOSES) == len(LABELS)
     kinds = [*RECORD_KINDS, schema.BACKUP_CHUNK, schema.BACKUP_LAST]
-    assert {(each.table, each.column, each.id_column, each.purpose.number) for each in kinds if each.purpose} == PLACES
-    hashes = (schema.DAY_HASH, schema.TAG_HASH, schema.DRAFT_HASH, schema.SUMMARY_HASH, schema.QUERY_HASH)
+    assert {
+        (each.table, each.column, each.id_column, each.purpose.number)
+        for each in kinds
+        if each.purpose
+    } == PLACES
+    hashes = (
+        schema.DAY_HASH,
+        schema.TAG_HASH,
+        schema.DRAFT_HASH,
+        schema.SUMMARY_HASH,
+        schema.QUERY_HASH,
+    )
     assert hashes == ("day", "tag", "draft", "summary", "query")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in RECORD_KINDS if kind.purpose], ids=lambda kind: kind.table)
-def test_every_declared_kind_refuses_a_key_that_is_gone(path: Path, kind: schema.RecordKind) -> None:
-    values = dict.fromkeys(kind.columns, b"x" * 32) | {"user_id": b"u" * 16, "epoch": 1, kind.revision_column: 1}
+@pytest.mark.parametrize(
+    "kind", [kind for kind in RECORD_KINDS if kind.purpose], ids=lambda kind: kind.table
+)
+def test_every_declared_kind_refuses_a_key_that_is_gone(
+    path: Path, kind: schema.RecordKind
+) -> None:
+    values = dict.fromkeys(kind.columns, b"x" * 32) | {
+        "user_id": b"u" * 16,
+        "epoch": 1,
+        kind.revision_column: 1,
+    }
     values |= {name: b"i" * 16 for name in values if name in ("id", "entry_id")} | (
         {"rid": 1} if "rid" in values else {}
     )
@@ -66,11 +84,14 @@ def test_every_declared_kind_refuses_a_key_that_is_gone(path: Path, kind: schema
     def insert(connection: sqlite3.Connection, epoch: int) -> None:
         values["sealed"] = b"LL\1\1" + bytes(2) + epoch.to_bytes(4, "big") + bytes(400)
         marks = ", ".join("?" * len(values))
-        connection.execute(f"INSERT INTO {kind.table} ({', '.join(values)}) VALUES ({marks})", [*values.values()])
+        connection.execute(
+            f"INSERT INTO {kind.table} ({', '.join(values)}) VALUES ({marks})", [*values.values()]
+        )
 
     with closing(sqlite3.connect(path)) as connection:  # foreign keys are off here
         connection.execute(
-            "INSERT INTO data_keys VALUES (?, 2, ?)", (b"u" * 16, b"LL\1\1" + bytes(2) + (2).to_bytes(4, "big"))
+            "INSERT INTO data_keys VALUES (?, 2, ?)",
+            (b"u" * 16, b"LL\1\1" + bytes(2) + (2).to_bytes(4, "big")),
         )
         with pytest.raises(sqlite3.IntegrityError, match="a key that is gone"):
             insert(connection, 1)

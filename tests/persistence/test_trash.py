@@ -15,7 +15,9 @@ from tests.persistence.conftest import AT, entry
 
 
 def deleted(others: int = 0) -> DeletedEntry:
-    return DeletedEntry(secrets.token_bytes(16), AT, tuple(secrets.token_bytes(16) for _ in range(others)))
+    return DeletedEntry(
+        secrets.token_bytes(16), AT, tuple(secrets.token_bytes(16) for _ in range(others))
+    )
 
 
 async def apply(db: LocalDB, step: Step) -> None:
@@ -44,10 +46,14 @@ async def test_changes_at_once_are_all_in_it(db: LocalDB, keys: Keyring) -> None
 
     async def append(item: DeletedEntry) -> None:
         kept = entry()
-        await db.entries.add(keys, kept, steps=[db.trash.updating(keys, lambda listed: [*listed, item])])
+        await db.entries.add(
+            keys, kept, steps=[db.trash.updating(keys, lambda listed: [*listed, item])]
+        )
 
     await asyncio.gather(*(append(item) for item in items))
-    assert sorted(item.id for item in await db.trash.list_all(keys) or []) == sorted(item.id for item in items)
+    assert sorted(item.id for item in await db.trash.list_all(keys) or []) == sorted(
+        item.id for item in items
+    )
 
 
 async def test_a_change_that_is_refused_undoes_the_action(db: LocalDB, keys: Keyring) -> None:
@@ -62,7 +68,9 @@ async def test_a_change_that_is_refused_undoes_the_action(db: LocalDB, keys: Key
     assert await db.entries.get_many(keys, [kept.id]) == []
 
 
-async def test_a_damaged_list_can_be_begun_again(db: LocalDB, keys: Keyring, damage: Callable[[str], None]) -> None:
+async def test_a_damaged_list_can_be_begun_again(
+    db: LocalDB, keys: Keyring, damage: Callable[[str], None]
+) -> None:
     await db.trash.initialize(keys, [deleted()])
     damage("trash")
     assert await db.trash.list_all(keys) is None

@@ -20,7 +20,9 @@ def before(kept: Entry, version_id: bytes | None = None) -> Version:
 
 
 async def edit(db: LocalDB, keys: Keyring, kept: Entry, text: str) -> Entry:
-    return await db.entries.update(keys, replace(kept, text=text), [db.versions.saving_version(keys, before(kept))])
+    return await db.entries.update(
+        keys, replace(kept, text=text), [db.versions.saving_version(keys, before(kept))]
+    )
 
 
 async def test_versions_are_listed_newest_first_to_their_writer_only(
@@ -31,7 +33,10 @@ async def test_versions_are_listed_newest_first_to_their_writer_only(
     for text in ("two herons", "three herons"):
         kept = await edit(db, keys, kept, text)
     found = await db.versions.list_for_entry(keys, kept.id)
-    assert [(version.text, version.revision) for version in found] == [("two herons", 2), ("a heron", 1)]
+    assert [(version.text, version.revision) for version in found] == [
+        ("two herons", 2),
+        ("a heron", 1),
+    ]
     assert await db.versions.get(keys, kept.id, found[1].id) == found[1]
     assert await db.versions.list_for_entry(other, kept.id) == []
     for stranger, entry_id in ((other, kept.id), (keys, beside.id)):
@@ -56,7 +61,10 @@ async def test_two_versions_of_one_pen_are_both_kept(db: LocalDB, keys: Keyring)
         kept = await db.entries.update(
             keys, replace(kept, text=text), [db.versions.saving_version(keys, before(kept, pen))]
         )
-    assert [version.text for version in await db.versions.list_for_entry(keys, kept.id)] == ["two", "one"]
+    assert [version.text for version in await db.versions.list_for_entry(keys, kept.id)] == [
+        "two",
+        "one",
+    ]
 
 
 async def test_versions_go_with_their_entry(
@@ -70,7 +78,10 @@ async def test_versions_go_with_their_entry(
 
 
 async def test_a_version_that_was_damaged_or_moved_is_left_out(
-    db: LocalDB, keys: Keyring, raw: Callable[..., list[tuple[Any, ...]]], damage: Callable[[str], None]
+    db: LocalDB,
+    keys: Keyring,
+    raw: Callable[..., list[tuple[Any, ...]]],
+    damage: Callable[[str], None],
 ) -> None:
     kept, beside = entry("one"), entry("beside")
     await db.entries.add(keys, kept, beside)

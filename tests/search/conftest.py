@@ -46,7 +46,10 @@ def embedder(cache: Path) -> Iterator[Embedder]:
 def made_keys() -> list[tuple[bytes, NewKeys]]:
     """Keys of two writers; deriving them takes a moment."""
     users = [secrets.token_bytes(16) for _ in range(2)]
-    return [(user, create_keys(user, "a passphrase for tests", Argon2Params(65536, 3, 4))) for user in users]
+    return [
+        (user, create_keys(user, "a passphrase for tests", Argon2Params(65536, 3, 4)))
+        for user in users
+    ]
 
 
 @dataclass
@@ -61,7 +64,12 @@ class Desk:
     path: Path
 
     async def write(
-        self, text: str, day: date = TODAY, role: Role = "me", keys: Keyring | None = None, state: str = "done"
+        self,
+        text: str,
+        day: date = TODAY,
+        role: Role = "me",
+        keys: Keyring | None = None,
+        state: str = "done",
     ) -> Entry:
         keys = keys or self.keys
         at = datetime(day.year, day.month, day.day, 9, tzinfo=UTC)
@@ -81,8 +89,12 @@ class Desk:
         await self.service.unlock(keys)
         await self.service.wait_until_idle(keys.user_id)
 
-    async def search(self, query: str, keys: Keyring | None = None, limit: int = 20, offset: int = 0) -> SearchResults:
-        return await self.service.search(keys or self.keys, query, today=TODAY, limit=limit, offset=offset)
+    async def search(
+        self, query: str, keys: Keyring | None = None, limit: int = 20, offset: int = 0
+    ) -> SearchResults:
+        return await self.service.search(
+            keys or self.keys, query, today=TODAY, limit=limit, offset=offset
+        )
 
     async def search_ids(self, query: str, keys: Keyring | None = None) -> list[bytes]:
         return [hit.entry_id for hit in (await self.search(query, keys)).hits]
@@ -102,9 +114,13 @@ async def desks(
         if not opened:
             for index, (user, new_keys) in enumerate(made_keys):
                 await db.users.add(
-                    User(user, f"writer {index}", recovery_confirmed=True), new_keys.slots, new_keys.sealed
+                    User(user, f"writer {index}", recovery_confirmed=True),
+                    new_keys.slots,
+                    new_keys.sealed,
                 )
-        keys, other = (open_keyring(user, new_keys.master, new_keys.sealed) for user, new_keys in made_keys)
+        keys, other = (
+            open_keyring(user, new_keys.master, new_keys.sealed) for user, new_keys in made_keys
+        )
         service = SearchService(db, model, settings)
         await service.start()
         opened.append(Desk(db, service, keys, other, model, path))

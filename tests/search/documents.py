@@ -10,7 +10,9 @@ from llamora.search.query import parse_query
 TODAY = date(2026, 11, 20)
 
 
-def document(number: int, text: str, day: date = TODAY, mine: bool = True, revision: int = 1) -> Document:
+def document(
+    number: int, text: str, day: date = TODAY, mine: bool = True, revision: int = 1
+) -> Document:
     at = datetime(day.year, day.month, day.day, 9, tzinfo=UTC)
     return Document(number.to_bytes(16, "big"), revision, day, at, mine, text)
 

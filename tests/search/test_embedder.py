@@ -15,7 +15,11 @@ from llamora.settings import EmbeddingSettings
 
 
 async def test_vectors_have_length_one_and_like_meanings_are_near(embedder: Embedder) -> None:
-    texts = ["The cat sat on the mat.", "A kitten was resting on a rug.", "The stock market fell sharply today."]
+    texts = [
+        "The cat sat on the mat.",
+        "A kitten was resting on a rug.",
+        "The stock market fell sharply today.",
+    ]
     vectors = await embedder.embed_passages(texts)
     assert vectors.shape == (3, embedder.dim) == (3, 384)
     assert vectors.dtype == np.float32
@@ -24,7 +28,12 @@ async def test_vectors_have_length_one_and_like_meanings_are_near(embedder: Embe
 
 
 async def test_a_vector_does_not_depend_on_its_batch(embedder: Embedder) -> None:
-    texts = ["short", "a much longer sentence about nothing in particular, " * 6, "", "middle sized text here"] * 5
+    texts = [
+        "short",
+        "a much longer sentence about nothing in particular, " * 6,
+        "",
+        "middle sized text here",
+    ] * 5
     together = await embedder.embed_passages(texts)
     for text, vector in list(zip(texts, together, strict=True))[:4]:
         assert (await embedder.embed_passages([text]))[0] @ vector == pytest.approx(1, abs=1e-4)
@@ -40,7 +49,9 @@ async def test_a_model_that_is_not_there_is_a_state_not_an_error(
 ) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name.startswith("gt_all") else find_spec(name)
+        importlib.util,
+        "find_spec",
+        lambda name: None if name.startswith("gt_all") else find_spec(name),
     )
     embedder = Embedder(EmbeddingSettings(), tmp_path)
     assert embedder.state == "off"
@@ -113,7 +124,9 @@ async def test_a_question_waits_for_no_passage_and_passages_make_way(
         gates[False].set()
         while not embedder._threads["llamora-embed"]._work_queue.empty():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
-        for _ in range(100):  # the first batch ends, and the second is not begun before the question is answered
+        for _ in range(
+            100
+        ):  # the first batch ends, and the second is not begun before the question is answered
             await asyncio.sleep(0.001)
         assert begun == [False, True, True]
         gates[True].set()
@@ -128,5 +141,7 @@ def test_heavy_parts_are_not_imported_before_they_are_needed() -> None:
         "from llamora.search.service import SearchService;"
         "print(json.dumps([m for m in ('numpy', 'fastembed', 'onnxruntime', 'onnx', 'hnswlib') if m in sys.modules]))"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    ).stdout
     assert json.loads(out) == []

@@ -11,7 +11,9 @@ from tests.evaluation import evaluation_data
 SHORT = 600  # letters; entries of one passage, so that the vectors of 300 take seconds
 
 
-async def test_exact_phrases_and_words_of_old_entries_come_first(embedder: Embedder, tmp_path: Path) -> None:
+async def test_exact_phrases_and_words_of_old_entries_come_first(
+    embedder: Embedder, tmp_path: Path
+) -> None:
     texts = [text for _, text in read_pepys(evaluation_data("pepys")) if len(text) < SHORT][:300]
     result = await run(texts, 10, Settings(), embedder, tmp_path)
     del result["indexed_s"]

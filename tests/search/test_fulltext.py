@@ -13,7 +13,13 @@ from tests.search.documents import TODAY, document, found
 
 
 def test_words_are_found_by_stem_and_without_diacritics(index: UserIndex) -> None:
-    index.put([document(1, "We were running to the café"), document(2, "Nothing here"), document(3, "Über Ängste")])
+    index.put(
+        [
+            document(1, "We were running to the café"),
+            document(2, "Nothing here"),
+            document(3, "Über Ängste"),
+        ]
+    )
     for query in ("run", "cafe", "CAFÉ", "caf*"):
         assert found(index, query) == [1]
     assert found(index, "uber") == [3]
@@ -32,7 +38,9 @@ def test_words_are_found_by_stem_and_without_diacritics(index: UserIndex) -> Non
     ],
 )
 def test_every_script_is_found(index: UserIndex, text: str, queries: list[str]) -> None:
-    index.put([document(1, text), document(2, "other words"), document(3, "東京 ソウル 서울 กรุงเทพ")])
+    index.put(
+        [document(1, text), document(2, "other words"), document(3, "東京 ソウル 서울 กรุงเทพ")]
+    )
     for query in queries:
         assert found(index, query)[:1] == [1], query
 
@@ -56,10 +64,14 @@ def test_every_script_is_found(index: UserIndex, text: str, queries: list[str]) 
         ("un nin\u0303o pequen\u0303o", "niño"),
     ],
 )
-def test_each_way_to_write_a_letter_finds_the_others(index: UserIndex, written: str, typed: str) -> None:
+def test_each_way_to_write_a_letter_finds_the_others(
+    index: UserIndex, written: str, typed: str
+) -> None:
     index.put([document(1, f"Long before that. {written}, she said."), document(2, "other words")])
     assert found(index, typed) == [1]
-    (shown,) = index.build_snippets(parse_query(typed, TODAY), [f"Long before that. {written}, she said."])
+    (shown,) = index.build_snippets(
+        parse_query(typed, TODAY), [f"Long before that. {written}, she said."]
+    )
     marked = "".join(re.findall(f"{MATCH_START}([^{MATCH_STOP}]*){MATCH_STOP}", shown))
     assert marked
     assert set(marked) <= set(written)  # the letters are the writer's
@@ -68,7 +80,23 @@ def test_each_way_to_write_a_letter_finds_the_others(index: UserIndex, written: 
 
 @given(
     st.lists(
-        st.sampled_from(["œuvre", "Straße", "the", "łódź", "天気", "שָׁלוֹם", "…", "…ß", "x", "\n", "😀", "ﬃ", "e\u0301"]),
+        st.sampled_from(
+            [
+                "œuvre",
+                "Straße",
+                "the",
+                "łódź",
+                "天気",
+                "שָׁלוֹם",
+                "…",
+                "…ß",
+                "x",
+                "\n",
+                "😀",
+                "ﬃ",
+                "e\u0301",
+            ]
+        ),
         max_size=200,
     ),
     st.sampled_from(["oeuvre", "strasse", "lodz the", "天気", "שלום", "x"]),
@@ -103,7 +131,9 @@ def test_phrases_are_found_by_where_their_words_stand(index: UserIndex) -> None:
         phrase = " ".join(rng.choices(words, k=rng.randint(2, 4)))
         expected = sorted(n for n, text in texts.items() if f" {phrase} " in f" {text} ")
         assert sorted(found(index, f'"{phrase}"', 300)) == expected, phrase
-    assert len(found(index, '"20 November 2026"', 300)) == len(texts)  # the date stands beside the text
+    assert len(found(index, '"20 November 2026"', 300)) == len(
+        texts
+    )  # the date stands beside the text
 
 
 @pytest.mark.parametrize("typed", ["runnin", "RUNNI", "happines", "cafeter", "naïvet", "busyin"])
@@ -111,7 +141,9 @@ def test_what_is_typed_is_found_before_its_last_letter(index: UserIndex, typed: 
     text = "Running in happiness to the cafétéria of naivety, busying myself"
     index.put([document(1, text), document(2, "nothing of all that")])
     query = parse_query(typed, TODAY, is_typing=True)
-    assert [match.entry_id[-1] for match in index.ranker.search(query, {}, 0.5, 5, 0).matches] == [1]
+    assert [match.entry_id[-1] for match in index.ranker.search(query, {}, 0.5, 5, 0).matches] == [
+        1
+    ]
     assert MATCH_START in index.build_snippets(query, [text])[0]
 
 
@@ -124,12 +156,18 @@ def test_postings_that_are_kept_follow_what_is_written_edited_and_dropped(index:
             index.drop([number.to_bytes(16, "big")])
             texts.pop(number, None)
         else:
-            texts[number] = " ".join(rng.choices(["heron", "otter", "weir", "rain", "moss"], k=rng.randint(1, 60)))
+            texts[number] = " ".join(
+                rng.choices(["heron", "otter", "weir", "rain", "moss"], k=rng.randint(1, 60))
+            )
             index.put([document(number, texts[number], revision=step + 1)])
         word = rng.choice(["heron", "otter", "weir", "rain", "moss"])
-        assert sorted(found(index, word, 100)) == sorted(n for n, text in texts.items() if word in text), step
+        assert sorted(found(index, word, 100)) == sorted(
+            n for n, text in texts.items() if word in text
+        ), step
         phrase = f"{word} rain"
-        assert sorted(found(index, f'"{phrase}"', 100)) == sorted(n for n, t in texts.items() if phrase in t), step
+        assert sorted(found(index, f'"{phrase}"', 100)) == sorted(
+            n for n, t in texts.items() if phrase in t
+        ), step
 
 
 def test_the_best_stretch_of_a_very_long_text_is_shown(index: UserIndex) -> None:

@@ -36,7 +36,9 @@ def test_what_is_dropped_is_gone_with_words_and_vectors(index: UserIndex) -> Non
     index.put([document(3, "plums")])
     assert found(index, "apples") == []
     assert found(index, "plums") == [3]
-    leftovers = index._fulltext._db.execute("SELECT count(*) FROM words WHERE words MATCH 'apple*'").fetchone()[0]
+    leftovers = index._fulltext._db.execute(
+        "SELECT count(*) FROM words WHERE words MATCH 'apple*'"
+    ).fetchone()[0]
     assert leftovers == 0
 
 

@@ -84,7 +84,9 @@ STRANGE = [
 
 @pytest.mark.parametrize("entries", [0, 3])
 async def test_no_query_is_an_error(desk: Desk, entries: int) -> None:
-    for text in ("the heron by the weir, شكرا", "今日は良い天気ですね 😀 \u0301", "שלום Straße")[:entries]:
+    for text in ("the heron by the weir, شكرا", "今日は良い天気ですね 😀 \u0301", "שלום Straße")[
+        :entries
+    ]:
         await desk.write(text)
     await desk.write("heron of another", keys=desk.other_keys)
     await desk.wait_ready()
@@ -113,7 +115,20 @@ async def change(desk: Desk, known: Known, dice: Random) -> str:
     """Do one thing that writers do, and return its name."""
     text = " ".join(dice.choices(VOCABULARY, k=dice.randint(1, 12)))
     living = [entry for entry in known.entries.values() if entry.deleted is None]
-    act = dice.choice(["write", "write", "reply", "edit", "edit", "keep", "delete", "bring back", "erase", "trace"])
+    act = dice.choice(
+        [
+            "write",
+            "write",
+            "reply",
+            "edit",
+            "edit",
+            "keep",
+            "delete",
+            "bring back",
+            "erase",
+            "trace",
+        ]
+    )
     if act in ("write", "reply") or not living:
         day = TODAY - timedelta(days=dice.randint(0, 900))
         made = await desk.write(text, day, "reply" if act == "reply" else "me", known.keys)
@@ -187,9 +202,13 @@ async def hold(desk: Desk, known: Known, done: list[str]) -> None:
 
 @pytest.mark.parametrize("meaning", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-async def test_what_is_found_is_what_there_is(desks: Desks, tmp_path: Path, seed: int, meaning: bool) -> None:
+async def test_what_is_found_is_what_there_is(
+    desks: Desks, tmp_path: Path, seed: int, meaning: bool
+) -> None:
     """Two writers, one store, everything that may happen in any order: snapshots, locks and unlocks between."""
-    desk = await (desks() if meaning else desks(Embedder(EmbeddingSettings(enabled=False), tmp_path)))
+    desk = await (
+        desks() if meaning else desks(Embedder(EmbeddingSettings(enabled=False), tmp_path))
+    )
     dice = Random(seed)
     writers = [Known(desk.keys), Known(desk.other_keys)]
     for known in writers:

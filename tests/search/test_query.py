@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from llamora.errors import Notice
 from llamora.messages import MESSAGES
-from llamora.search.query import MAX_QUERY, Query, filter_chips, parse_query, query_from_text, relax_query
+from llamora.search.query import (
+    MAX_QUERY,
+    Query,
+    filter_chips,
+    parse_query,
+    query_from_text,
+    relax_query,
+)
 
 TODAY = date(2026, 11, 20)
 
@@ -28,11 +35,15 @@ PIECES = st.sampled_from(
 
 
 @given(
-    st.text(max_size=300) | st.text(alphabet='"-:*abin by 2024()^+\\', max_size=60) | st.lists(PIECES).map(" ".join),
+    st.text(max_size=300)
+    | st.text(alphabet='"-:*abin by 2024()^+\\', max_size=60)
+    | st.lists(PIECES).map(" ".join),
     st.dates(),
     st.booleans(),
 )
-def test_the_parser_never_raises_and_says_what_it_read(text: str, today: date, typing: bool) -> None:
+def test_the_parser_never_raises_and_says_what_it_read(
+    text: str, today: date, typing: bool
+) -> None:
     query = parse_query(text, today, typing)
     for each in (query, relax_query(query)):
         assert all(MESSAGES[hint.code].format_map(hint.params).endswith(".") for hint in each.hints)
@@ -59,7 +70,8 @@ def test_the_words_of_a_question_are_pruned_but_never_all() -> None:
     assert parsed("What did I say about my mother's garden?").words == ("say", "mother", "garden")
     assert parsed("who was that").words == ("who", "was", "that")
     assert (
-        parsed("What did I say about my mother's garden?").semantic_text == "What did I say about my mother's garden?"
+        parsed("What did I say about my mother's garden?").semantic_text
+        == "What did I say about my mother's garden?"
     )
 
 
@@ -132,7 +144,9 @@ def test_what_is_not_understood_is_searched_with_a_hint(text: str) -> None:
     assert (query.after, query.before, query.role, query.tags) == (None, None, None, ())
 
 
-@pytest.mark.parametrize("text", ["heron in:20", "heron by:", "heron in:", 'heron "the', "heron on:tomo"])
+@pytest.mark.parametrize(
+    "text", ["heron in:20", "heron by:", "heron in:", 'heron "the', "heron on:tomo"]
+)
 def test_nothing_is_complained_of_while_it_is_typed(text: str) -> None:
     query = parse_query(text, TODAY, is_typing=True)
     assert query.hints == ()
@@ -148,7 +162,10 @@ def test_nothing_is_complained_of_while_it_is_typed(text: str) -> None:
         ("by:me by:reply tea", Notice("query_two_authors")),
         ("by:me -by:me tea", Notice("query_two_authors")),
         ('"walrus" -walrus', Notice("query_contradiction", {"unwanted": "walrus"})),
-        ('"the old walrus" -"Old walrus"', Notice("query_contradiction", {"unwanted": "Old walrus"})),
+        (
+            '"the old walrus" -"Old walrus"',
+            Notice("query_contradiction", {"unwanted": "Old walrus"}),
+        ),
     ],
 )
 def test_what_contradicts_itself_is_said(text: str, hint: Notice) -> None:

@@ -14,7 +14,8 @@ def test_everyday_words_of_any_language_let_the_others_speak(index: UserIndex) -
     rng = random.Random(5)
     everyday = "und die der ich habe mit dem das war wann wie ist ein nicht zu".split()
     index.put(
-        document(n, " ".join([*rng.choices(everyday, k=60), "Regen" if n % 7 else "Schnee"])) for n in range(2, 400)
+        document(n, " ".join([*rng.choices(everyday, k=60), "Regen" if n % 7 else "Schnee"]))
+        for n in range(2, 400)
     )
     index.put([document(1, "Der Leuchtturm. " + "Etwas anderes, Kaffee. " * 10)])
     asked = "wann war das mit dem leuchtturm und wie ist das ich habe die"
@@ -25,7 +26,12 @@ def test_everyday_words_of_any_language_let_the_others_speak(index: UserIndex) -
 
 def test_the_writers_own_words_come_before_a_reply_that_is_as_good(index: UserIndex) -> None:
     later = date(2026, 11, 21)
-    index.put([document(1, "the heron by the weir"), document(2, "the heron by the weir", later, mine=False)])
+    index.put(
+        [
+            document(1, "the heron by the weir"),
+            document(2, "the heron by the weir", later, mine=False),
+        ]
+    )
     assert found(index, "heron weir") == [1, 2]
     assert found(index, "by:reply heron") == [2]
     # A reply that is better by far stays first.
@@ -63,8 +69,17 @@ def test_filters(index: UserIndex) -> None:
 
 
 def test_the_question_word_for_word_comes_first(index: UserIndex) -> None:
-    filler = [document(n, "lantern lantern harbour harbour under the green " * 3) for n in range(2, 30)]
-    index.put([document(1, "and so the green lantern under the harbour was out" + " and more text" * 40), *filler])
+    filler = [
+        document(n, "lantern lantern harbour harbour under the green " * 3) for n in range(2, 30)
+    ]
+    index.put(
+        [
+            document(
+                1, "and so the green lantern under the harbour was out" + " and more text" * 40
+            ),
+            *filler,
+        ]
+    )
     assert found(index, "green lantern under the harbour")[0] == 1
 
 
@@ -80,7 +95,9 @@ def test_a_question_of_another_dimension_goes_by_word(index: UserIndex) -> None:
 
 def test_paging_gives_each_match_once(index: UserIndex) -> None:
     rng = random.Random(1)
-    index.put(document(n, "tea " * rng.randint(1, 9) + "cup " * rng.randint(0, 9)) for n in range(1, 251))
+    index.put(
+        document(n, "tea " * rng.randint(1, 9) + "cup " * rng.randint(0, 9)) for n in range(1, 251)
+    )
     everything = found(index, "tea", limit=1000)
     assert sorted(everything) == list(range(1, 251))
     assert [n for start in range(0, 250, 20) for n in found(index, "tea", 20, start)] == everything
@@ -100,7 +117,10 @@ def test_each_match_is_on_one_page_also_beyond_the_pool(
     monkeypatch.setattr(ranking, "LEXICAL_POOL", 20)
     monkeypatch.setattr(ranking, "DENSE_POOL", 30)
     rng = random.Random(2)
-    texts = [" ".join(rng.choices(["tea", "cup", "filler", "word", "spoon"], k=rng.randint(9, 90))) for _ in range(200)]
+    texts = [
+        " ".join(rng.choices(["tea", "cup", "filler", "word", "spoon"], k=rng.randint(9, 90)))
+        for _ in range(200)
+    ]
     index.put(document(n, f"tea {text}") for n, text in enumerate(texts, 1))
     vectors = clustered(200, 8, 3)
     asked = {"m": vectors[0]} if meaning else {}
@@ -114,7 +134,12 @@ def test_each_match_is_on_one_page_also_beyond_the_pool(
 
 
 def test_the_very_form_of_a_word_comes_before_its_kin(index: UserIndex) -> None:
-    index.put([document(1, "a night of vomiting, and of much else that was long to tell"), document(2, "vomit " * 5)])
+    index.put(
+        [
+            document(1, "a night of vomiting, and of much else that was long to tell"),
+            document(2, "vomit " * 5),
+        ]
+    )
     assert found(index, "vomiting") == [1, 2]
     assert found(index, "vomit") == [2, 1]
 
@@ -128,6 +153,6 @@ def test_the_very_form_of_a_word_is_found_among_thousands_of_its_kin(index: User
     index.put([document(1, "All the morning abed", revision=2)])
     assert 1 not in found(index, "busying", 2000)
     index.drop([(1).to_bytes(16, "big")])
-    assert index._fulltext._db.execute("SELECT count(*) FROM forms WHERE forms MATCH 'abed OR busying'").fetchone() == (
-        0,
-    )
+    assert index._fulltext._db.execute(
+        "SELECT count(*) FROM forms WHERE forms MATCH 'abed OR busying'"
+    ).fetchone() == (0,)

@@ -26,7 +26,9 @@ Desks = Callable[..., Awaitable[Desk]]
 
 
 async def test_found_by_word_by_phrase_and_by_meaning(desk: Desk) -> None:
-    wanted = await desk.write("I was made redundant this morning and told nobody.", date(2024, 3, 2))
+    wanted = await desk.write(
+        "I was made redundant this morning and told nobody.", date(2024, 3, 2)
+    )
     await desk.write("We planted beans behind the shed.", date(2024, 3, 3))
     await desk.wait_ready()
     for query in ("redundant", '"told nobody"', "losing my job"):
@@ -59,7 +61,9 @@ async def test_writing_editing_and_deleting_are_seen_at_once(desk: Desk) -> None
     gone = await desk.db.entries.update(desk.keys, replace(changed, deleted=datetime.now(UTC)))
     desk.service.drop(desk.keys.user_id, [entry.id])
     assert await desk.search_ids("otter") == []
-    desk.service.put(desk.keys, await desk.db.entries.update(desk.keys, replace(gone, deleted=None)))
+    desk.service.put(
+        desk.keys, await desk.db.entries.update(desk.keys, replace(gone, deleted=None))
+    )
     assert await desk.search_ids("otter") == [entry.id]
 
 
@@ -72,7 +76,14 @@ async def test_an_erased_entry_is_in_no_result_snippet_or_vector(desk: Desk, tol
     await desk.db.entries.erase(desk.keys, [erased.id])
     if told:
         desk.service.drop(desk.keys.user_id, [erased.id])
-    for query in ("lighthouse", "Bartholomew", '"lamp went out"', "a beacon that failed", "by:me", "on:today"):
+    for query in (
+        "lighthouse",
+        "Bartholomew",
+        '"lamp went out"',
+        "a beacon that failed",
+        "by:me",
+        "on:today",
+    ):
         results = await desk.search(query)
         assert erased.id not in [hit.entry_id for hit in results.hits]
         assert "Bartholomew" not in repr(results)
@@ -131,8 +142,12 @@ async def test_a_search_that_a_lock_overtakes_says_so(
     assert (await desk.search("snow")).total == 1
 
 
-async def test_vectors_are_sealed_and_made_only_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = [await desk.write(f"note number {number} about apples. " * number) for number in range(1, 40)]
+async def test_vectors_are_sealed_and_made_only_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = [
+        await desk.write(f"note number {number} about apples. " * number) for number in range(1, 40)
+    ]
     await desk.wait_ready()
     stored = {v.entry_id: v for v in await desk.db.vectors.get(desk.keys, [e.id for e in entries])}
     assert set(stored) == {entry.id for entry in entries}
@@ -203,7 +218,9 @@ async def test_vectors_that_do_not_fit_are_made_anew(desk: Desk, what: str) -> N
     await desk.wait_ready()
     (again,) = await desk.db.vectors.get(desk.keys, [entry.id])
     assert (again.entry_revision, again.model) == (right.entry_revision, right.model)
-    assert np.frombuffer(again.data, "<f4") == pytest.approx(np.frombuffer(right.data, "<f4"), abs=1e-5)
+    assert np.frombuffer(again.data, "<f4") == pytest.approx(
+        np.frombuffer(right.data, "<f4"), abs=1e-5
+    )
 
 
 async def test_what_another_process_writes_is_found(desks: Desks) -> None:
@@ -233,7 +250,10 @@ async def test_a_noted_query_is_known_to_every_worker_until_it_is_forgotten(desk
     assert here.get(desk.other_keys, theirs) == "x" * 1000
     names = [here.add(desk.keys, f"query {number}") for number in range(SLOTS)]
     assert there.get(desk.other_keys, theirs) == ""
-    assert [there.get(desk.keys, names[place]) for place in (0, -1)] == ["query 0", f"query {SLOTS - 1}"]
+    assert [there.get(desk.keys, names[place]) for place in (0, -1)] == [
+        "query 0",
+        f"query {SLOTS - 1}",
+    ]
 
 
 @pytest.mark.parametrize("letter", ["x", "ж", "東", "😀"])
@@ -250,7 +270,9 @@ async def test_an_entry_told_of_late_keeps_its_traces(desk: Desk) -> None:
     await desk.db.tags.add(desk.keys, entry.id, "Waterwheel")
     await desk.wait_until_found("waterwheel", [entry.id])
     await desk.service.wait_until_idle(desk.keys.user_id)
-    desk.service.put(desk.keys, entry)  # the build that noticed the write was done before its writer came to say so
+    desk.service.put(
+        desk.keys, entry
+    )  # the build that noticed the write was done before its writer came to say so
     await desk.wait_until_found("waterwheel", [entry.id])
 
 
@@ -310,7 +332,9 @@ async def test_models_of_before_may_be_asked_for_while_one_is_loaded(
     assert not desk.service._embed_task.done()
 
 
-async def test_who_makes_room_keeps_what_was_noted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_makes_room_keeps_what_was_noted(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MAX_OPEN_INDEXES", 1)
     entry = await desk.write("a heron by the pond")
     await desk.wait_ready()
@@ -332,7 +356,9 @@ async def test_what_is_forgotten_is_forgotten_with_its_vector(desk: Desk) -> Non
     assert desk.service.query_for(desk.keys, name) == ("", False)
 
 
-async def test_what_is_remembered_makes_no_index_look_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_remembered_makes_no_index_look_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = await desk.write("a comet over the roof")
     await desk.wait_ready()
     await desk.search("anything")
@@ -348,7 +374,9 @@ async def test_what_is_remembered_makes_no_index_look_again(desk: Desk, monkeypa
     await desk.db.search_history.add(desk.keys, "comet", datetime.now(UTC))
     assert await desk.search_ids("comet") == [entry.id]
     assert looked == []
-    await desk.db.entries.update(desk.keys, replace(entry, text="a kite over the roof"))  # and nobody told search
+    await desk.db.entries.update(
+        desk.keys, replace(entry, text="a kite over the roof")
+    )  # and nobody told search
     await desk.wait_until_found("kite", [entry.id])
     assert looked
 
@@ -357,7 +385,9 @@ async def test_streaming_replies_are_not_found_and_finished_ones_are(desk: Desk)
     await desk.wait_ready()
     reply = await desk.write("thinking about marmalade", role="reply", state="streaming")
     assert await desk.search_ids("marmalade") == []
-    desk.service.put(desk.keys, await desk.db.entries.update(desk.keys, replace(reply, state="stopped")))
+    desk.service.put(
+        desk.keys, await desk.db.entries.update(desk.keys, replace(reply, state="stopped"))
+    )
     assert await desk.search_ids("marmalade by:reply") == [reply.id]
 
 
@@ -372,10 +402,14 @@ async def test_without_a_model_search_goes_by_word(desks: Desks, tmp_path: Path)
 
 
 async def test_a_graph_serves_when_there_are_many(desks: Desks) -> None:
-    pytest.importorskip("hnswlib", reason="chroma-hnswlib has no wheel for this machine: search is exact there")
+    pytest.importorskip(
+        "hnswlib", reason="chroma-hnswlib has no wheel for this machine: search is exact there"
+    )
     desk = await desks(settings=SearchSettings(hnsw_above=20))
     for number in range(40):
-        await desk.write(f"errand number {number}: bread, milk and stamps", TODAY - timedelta(days=number))
+        await desk.write(
+            f"errand number {number}: bread, milk and stamps", TODAY - timedelta(days=number)
+        )
     wanted = await desk.write("my daughter took her first steps")
     await desk.wait_ready()
     assert desk.service._states[desk.keys.user_id].index.uses_graph
@@ -395,14 +429,18 @@ async def test_an_unknown_phrase_is_searched_as_words_with_a_hint(desk: Desk) ->
 async def test_empty_and_very_long_entries(desk: Desk) -> None:
     await desk.write("")
     await desk.write("   \n")
-    long = await desk.write("All work and no play. " * 1000 + "Then the needle in the haystack. " + "Dull. " * 1000)
+    long = await desk.write(
+        "All work and no play. " * 1000 + "Then the needle in the haystack. " + "Dull. " * 1000
+    )
     await desk.wait_ready()
     results = await desk.search("needle")
     assert [hit.entry_id for hit in results.hits] == [long.id]
     assert ("needle", True) in results.hits[0].snippet
 
 
-async def test_searches_run_while_the_index_is_built(desks: Desks, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_searches_run_while_the_index_is_built(
+    desks: Desks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("llamora.search.builder.READ_BATCH", 5)
     desk = await desks()
     for number in range(60):
@@ -449,7 +487,9 @@ async def test_a_question_that_another_writer_pushed_out_is_asked_once_more(desk
     entry = await desk.write("a quiet day by the weir")
     await desk.wait_ready()
     for turns in range(0, 40, 3):  # at each step of the way
-        asking = asyncio.create_task(desk.service.find_passages(desk.keys, "a quiet weir", today=TODAY))
+        asking = asyncio.create_task(
+            desk.service.find_passages(desk.keys, "a quiet weir", today=TODAY)
+        )
         for _ in range(turns):
             await asyncio.sleep(turns / 20_000)
         desk.service.lock(desk.keys.user_id)
@@ -466,7 +506,9 @@ async def test_a_stopped_service_lets_everything_go(desk: Desk) -> None:
     assert not service._states
 
 
-async def test_the_vectors_of_a_burst_are_made_once_it_is_over(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_vectors_of_a_burst_are_made_once_it_is_over(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They would take the processor from what is being written."""
     await desk.wait_ready()
     monkeypatch.setattr(embed_queue, "DEBOUNCE_SECONDS", 3600.0)
@@ -479,9 +521,13 @@ async def test_the_vectors_of_a_burst_are_made_once_it_is_over(desk: Desk, monke
         return await passages(self, texts)
 
     monkeypatch.setattr(Embedder, "embed_passages", counted)
-    written = [await desk.write(f"a line about the harbour, number {number}") for number in range(3)]
+    written = [
+        await desk.write(f"a line about the harbour, number {number}") for number in range(3)
+    ]
     await desk.wait_until_found('"number 2"', [written[2].id])  # by its words it is there at once
     assert asked == []
     await desk.service.wait_until_idle(desk.keys.user_id)
     assert asked == [3]
-    assert set(await desk.db.vectors.revisions(desk.keys.user_id)) >= {entry.id for entry in written}
+    assert set(await desk.db.vectors.revisions(desk.keys.user_id)) >= {
+        entry.id for entry in written
+    }

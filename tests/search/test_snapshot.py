@@ -56,8 +56,13 @@ async def saved(desk: Desk) -> None:
     desk.service.lock(desk.keys.user_id)
 
 
-async def test_a_snapshot_is_taken_over_without_reading_a_record(desk: Desk, reads: list[int]) -> None:
-    entries = [await desk.write(f"note {n} about the orchard", TODAY - timedelta(days=n)) for n in range(30)]
+async def test_a_snapshot_is_taken_over_without_reading_a_record(
+    desk: Desk, reads: list[int]
+) -> None:
+    entries = [
+        await desk.write(f"note {n} about the orchard", TODAY - timedelta(days=n))
+        for n in range(30)
+    ]
     mill = await desk.write("the mill by the river", date(1999, 1, 5))
     await desk.write("")
     await saved(desk)
@@ -104,7 +109,9 @@ async def test_erasing_an_entry_erases_the_snapshot(desk: Desk) -> None:
         assert "Bartholomew" not in repr(await desk.search(query))
 
 
-async def test_an_erasure_ends_a_snapshot_that_is_being_written(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_erasure_ends_a_snapshot_that_is_being_written(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     erased = await desk.write("Bartholomew put the lamp out")
     await desk.wait_ready()
     finish = type(desk.db.snapshots).finish
@@ -178,7 +185,9 @@ async def test_a_snapshot_shows_nothing_in_the_file(desk: Desk) -> None:
             assert word not in content
 
 
-async def test_a_snapshot_is_written_when_it_is_quiet(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_snapshot_is_written_when_it_is_quiet(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("llamora.search.snapshot_store.SNAPSHOT_MIN_ENTRIES", 3)
     monkeypatch.setattr("llamora.search.snapshot_store.SNAPSHOT_QUIET_SECONDS", 0.0)
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
@@ -190,7 +199,9 @@ async def test_a_snapshot_is_written_when_it_is_quiet(desk: Desk, monkeypatch: p
     assert await desk.db.snapshots.get_latest(desk.keys.user_id) is not None
 
 
-async def test_a_snapshot_that_an_erasure_took_is_written_anew(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_snapshot_that_an_erasure_took_is_written_anew(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("llamora.search.snapshot_store.SNAPSHOT_MIN_ENTRIES", 3)
     monkeypatch.setattr("llamora.search.snapshot_store.SNAPSHOT_QUIET_SECONDS", 0.0)
     monkeypatch.setattr("llamora.search.snapshot_store.SNAPSHOT_CHANGED_SHARE", 0.5)
@@ -223,7 +234,12 @@ def test_vectors_of_entries_that_are_all_gone_disturb_no_search() -> None:
 
 def test_a_reader_takes_no_object_and_no_giant() -> None:
     for kind, shape in (("|O", [1]), ("<f8", [10**12]), ("<f8", [-1])):
-        header = {"format": [FORMAT, TOKENIZER], "sections": [["ids", kind, shape]], "others": {}, "traces": {}}
+        header = {
+            "format": [FORMAT, TOKENIZER],
+            "sections": [["ids", kind, shape]],
+            "others": {},
+            "traces": {},
+        }
         with pytest.raises((UnusableSnapshot, ValueError)):
             SnapshotReader(UserIndex(10), json.dumps(header).encode())
 
@@ -269,8 +285,12 @@ async def test_old_vectors_serve_while_the_model_changes(
     desk.service.lock(desk.keys.user_id)
     # As if another model had made them: the same numbers, under another name that this embedder can still load.
     former = "somebody/former"
-    await desk.db.vectors.save(desk.keys, [EntryVectors(lost.id, old.entry_revision, f"{former}/1", old.dim, old.data)])
-    monkeypatch.setattr(Embedder, "with_model", lambda self, name: Embedder(EmbeddingSettings(), cache))
+    await desk.db.vectors.save(
+        desk.keys, [EntryVectors(lost.id, old.entry_revision, f"{former}/1", old.dim, old.data)]
+    )
+    monkeypatch.setattr(
+        Embedder, "with_model", lambda self, name: Embedder(EmbeddingSettings(), cache)
+    )
     gate = asyncio.Event()
     passages = Embedder.embed_passages
 
@@ -321,7 +341,10 @@ async def test_passages_take_a_text_by_its_words(desk: Desk) -> None:
     other = await desk.write("redundant again, years ago")
     await desk.wait_ready()
     found = await desk.service.find_passages(
-        desk.keys, 'by:reply -redundant "made redundant" tag:x before:1990', today=TODAY, excluded_ids={other.id}
+        desk.keys,
+        'by:reply -redundant "made redundant" tag:x before:1990',
+        today=TODAY,
+        excluded_ids={other.id},
     )
     assert [hit.entry_id for hit in found] == [lost.id]
     assert reply.id not in [hit.entry_id for hit in found]
@@ -338,13 +361,16 @@ async def test_related_passages_are_near_and_never_the_entry_itself(desk: Desk) 
     assert entry.id not in [hit.entry_id for hit in found]
     assert all(hit.role == "me" for hit in found)
     assert near.id not in [
-        hit.entry_id for hit in await desk.service.find_related(desk.keys, entry, excluded_ids={near.id})
+        hit.entry_id
+        for hit in await desk.service.find_related(desk.keys, entry, excluded_ids={near.id})
     ]
 
 
 async def test_exact_phrases_and_rare_words_of_old_entries_come_first(desk: Desk) -> None:
     rng = np.random.default_rng(7)
-    vocabulary = ["".join(rng.choice(list("bcdfghklmnprst") + list("aeiou") * 2, 6)) for _ in range(400)]
+    vocabulary = [
+        "".join(rng.choice(list("bcdfghklmnprst") + list("aeiou") * 2, 6)) for _ in range(400)
+    ]
     texts = [" ".join(rng.choice(vocabulary, 40)) for _ in range(300)]
     own = [f"zq{secrets.token_hex(4)}" for _ in texts]
     entries = [
@@ -365,7 +391,9 @@ def test_neither_parser_raises(text: str) -> None:
     assert not query_from_text(text, TODAY).is_filtered
 
 
-async def test_searches_while_a_snapshot_is_loaded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_searches_while_a_snapshot_is_loaded(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for n in range(60):
         await desk.write(f"entry {n} about tea and {'x' * n}", TODAY - timedelta(days=n))
     await desk.wait_ready()

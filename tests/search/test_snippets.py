@@ -10,7 +10,11 @@ def test_plain_and_opening_take_anything(text: str) -> None:
     assert len(excerpt(strip_markdown(text))) <= 241
 
 
-@given(st.lists(st.tuples(st.text(alphabet="ab c<", min_size=1, max_size=8), st.booleans()), max_size=8))
+@given(
+    st.lists(
+        st.tuples(st.text(alphabet="ab c<", min_size=1, max_size=8), st.booleans()), max_size=8
+    )
+)
 def test_pieces_keep_every_letter(parts: list[tuple[str, bool]]) -> None:
     marked = "".join(f"{MATCH_START}{text}{MATCH_STOP}" if mark else text for text, mark in parts)
     found = split_marked(marked)

@@ -6,7 +6,9 @@ from tests.search.documents import clustered
 
 
 def test_the_graph_agrees_with_exact_search_through_edits() -> None:
-    pytest.importorskip("hnswlib", reason="chroma-hnswlib has no wheel for this machine: search is exact there")
+    pytest.importorskip(
+        "hnswlib", reason="chroma-hnswlib has no wheel for this machine: search is exact there"
+    )
     vectors = clustered(4000, 384, 1)
     queries = clustered(100, 384, 2)
     exact, graph = VectorIndex(384, 10**9), VectorIndex(384, 1000)
@@ -27,7 +29,10 @@ def test_the_graph_agrees_with_exact_search_through_edits() -> None:
     assert not exact.is_graph_complete
     same = 0
     for query in queries:
-        best = [set(np.argsort(-p.nearest_cosines(query, 3000, None))[:10].tolist()) for p in (exact, graph)]
+        best = [
+            set(np.argsort(-p.nearest_cosines(query, 3000, None))[:10].tolist())
+            for p in (exact, graph)
+        ]
         same += len(best[0] & best[1])
     assert same / (10 * len(queries)) >= 0.99
 
@@ -69,7 +74,9 @@ def test_the_sketch_agrees_with_exact_search_through_edits(monkeypatch: pytest.M
                     each = vectors[rows] @ query
                     cosines[slot] = 0.7 * each.max() + 0.3 * each.mean()
             likeness = passages.nearest_cosines(query, 2000, mask)
-            same += len(set(np.argsort(-likeness)[:10].tolist()) & set(np.argsort(-cosines)[:10].tolist()))
+            same += len(
+                set(np.argsort(-likeness)[:10].tolist()) & set(np.argsort(-cosines)[:10].tolist())
+            )
             assert likeness[likeness > -2] == pytest.approx(cosines[likeness > -2], abs=0.004)
         assert same / (10 * len(queries)) >= 0.99
 

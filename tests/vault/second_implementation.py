@@ -18,7 +18,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 PURPOSES = dict(
-    enumerate("entry tag vector query draft profile version summary index key session".split(), start=1)
+    enumerate(
+        "entry tag vector query draft profile version summary index key session".split(), start=1
+    )
 ) | {13: "backup", 14: "trash", 15: "tagging"}
 
 
@@ -66,7 +68,13 @@ def pad(text: bytes) -> bytes:
 
 
 def seal_padded(
-    subkey: bytes, purpose: int, epoch: int, ctx: bytes, padded: bytes, salt: bytes, header: bytes = b""
+    subkey: bytes,
+    purpose: int,
+    epoch: int,
+    ctx: bytes,
+    padded: bytes,
+    salt: bytes,
+    header: bytes = b"",
 ) -> bytes:
     header = header or b"LL\x01\x01" + bytes([purpose, 0]) + epoch.to_bytes(4, "big")
     km = expand(subkey, header + salt + ctx, 64)
@@ -105,20 +113,32 @@ def unseal(subkey: bytes, purpose: int, epoch: int, ctx: bytes, sealed: bytes) -
 def under_master(master: bytes, user_id: bytes, column: str, epoch: int, sealed: bytes) -> bytes:
     """What the table `keyrings` holds: the list of slots or the key of the blind indexes."""
     label = {"slots": "master/slots", "index_key": "master/index-key"}[column]
-    return unseal(derive(master, user_id, label), 10, epoch, place(user_id, "keyrings", column, b"", 0), sealed)
+    return unseal(
+        derive(master, user_id, label),
+        10,
+        epoch,
+        place(user_id, "keyrings", column, b"", 0),
+        sealed,
+    )
 
 
 def key_pair(kek: bytes, user_id: bytes) -> tuple[MLKEM768PrivateKey, X25519PrivateKey]:
     stretched = hashlib.shake_256(derive(kek, user_id, "slot/key-pair")).digest(96)
-    return MLKEM768PrivateKey.from_seed_bytes(stretched[:64]), X25519PrivateKey.from_private_bytes(stretched[64:])
+    return MLKEM768PrivateKey.from_seed_bytes(stretched[:64]), X25519PrivateKey.from_private_bytes(
+        stretched[64:]
+    )
 
 
 def public_half(pair: tuple[MLKEM768PrivateKey, X25519PrivateKey]) -> bytes:
     return pair[0].public_key().public_bytes_raw() + pair[1].public_key().public_bytes_raw()
 
 
-def x_wing(ml_kem_secret: bytes, x25519_secret: bytes, ephemeral: bytes, x25519_public: bytes) -> bytes:
-    return hashlib.sha3_256(ml_kem_secret + x25519_secret + ephemeral + x25519_public + b"\\.//^\\").digest()
+def x_wing(
+    ml_kem_secret: bytes, x25519_secret: bytes, ephemeral: bytes, x25519_public: bytes
+) -> bytes:
+    return hashlib.sha3_256(
+        ml_kem_secret + x25519_secret + ephemeral + x25519_public + b"\\.//^\\"
+    ).digest()
 
 
 def hpke_key(shared: bytes, info: bytes) -> tuple[bytes, bytes]:
@@ -151,7 +171,12 @@ def open_slot(user_id: bytes, slot: dict[str, str], kek: bytes) -> bytes:
     ml_kem, x25519 = pair = key_pair(kek, user_id)
     if slot_check(sealed[:10], user_id, slot, public_half(pair)) != sealed[10:42]:
         raise Refused("WrongSecret")
-    ciphertext, ephemeral, body, tag = sealed[42:1130], sealed[1130:1162], sealed[1162:1194], sealed[1194:]
+    ciphertext, ephemeral, body, tag = (
+        sealed[42:1130],
+        sealed[1130:1162],
+        sealed[1162:1194],
+        sealed[1194:],
+    )
     shared = x_wing(
         ml_kem.decapsulate(ciphertext),
         x25519.exchange(X25519PublicKey.from_public_bytes(ephemeral)),
@@ -166,7 +191,9 @@ def open_slot(user_id: bytes, slot: dict[str, str], kek: bytes) -> bytes:
         raise Refused("Damaged") from None
 
 
-def seal_slot(user_id: bytes, epoch: int, slot: dict[str, str], public: bytes, master: bytes) -> bytes:
+def seal_slot(
+    user_id: bytes, epoch: int, slot: dict[str, str], public: bytes, master: bytes
+) -> bytes:
     """Seal a master key to the public half of a slot."""
     prefix = b"LL\x01\x02\x0a\0" + epoch.to_bytes(4, "big")
     prefix += slot_check(prefix, user_id, slot, public)

@@ -53,12 +53,16 @@ def flipped(at: int, bit: int = 0) -> bytes:
 
 
 @given(subkeys, purposes, epochs, contexts, st.binary(max_size=3000))
-def test_round_trip_and_size(subkey: bytes, purpose: Purpose, epoch: int, context: Context, text: bytes) -> None:
+def test_round_trip_and_size(
+    subkey: bytes, purpose: Purpose, epoch: int, context: Context, text: bytes
+) -> None:
     sealed = seal(subkey, purpose, epoch, context, text)
     assert open_sealed(subkey, purpose, epoch, context, sealed) == text
     assert sealed_epoch(sealed) == epoch
     assert len(sealed) == padded_size(len(text)) + OVERHEAD_BYTES
-    ctx = second.place(context.user_id, context.table, context.column, context.record_id, context.revision)
+    ctx = second.place(
+        context.user_id, context.table, context.column, context.record_id, context.revision
+    )
     assert second.unseal(subkey, purpose.number, epoch, ctx, sealed) == text
 
 
@@ -71,7 +75,10 @@ def test_equal_texts_look_different() -> None:
     other = seal(SUBKEY, ENTRY, 7, CONTEXT, TEXT)
     # Everything but the header comes out new: salt, commitment, ciphertext, tag.
     assert other[:10] == SEALED[:10]
-    assert all(other[start : start + 16] != SEALED[start : start + 16] for start in range(10, len(other), 16))
+    assert all(
+        other[start : start + 16] != SEALED[start : start + 16]
+        for start in range(10, len(other), 16)
+    )
     assert TEXT not in SEALED
 
 
@@ -199,8 +206,15 @@ def test_padding_is_checked(rest: bytes, length: int) -> None:
 
 def test_unknown_formats_that_somebody_sealed_well() -> None:
     """A right key does not help a record of another version, suite or flag."""
-    for header in (b"LL\x02\x01\x01\x00", b"LL\x01\x02\x01\x00", b"LL\x01\x01\x01\x01", b"XX\x01\x01\x01\x00"):
-        sealed = second.seal_padded(SUBKEY, 1, 7, CONTEXT.encode(), second.pad(TEXT), bytes(32), header + b"\0\0\0\x07")
+    for header in (
+        b"LL\x02\x01\x01\x00",
+        b"LL\x01\x02\x01\x00",
+        b"LL\x01\x01\x01\x01",
+        b"XX\x01\x01\x01\x00",
+    ):
+        sealed = second.seal_padded(
+            SUBKEY, 1, 7, CONTEXT.encode(), second.pad(TEXT), bytes(32), header + b"\0\0\0\x07"
+        )
         with pytest.raises(UnknownFormat):
             open_it(sealed)
         with pytest.raises(UnknownFormat):
@@ -208,7 +222,16 @@ def test_unknown_formats_that_somebody_sealed_well() -> None:
 
 
 def test_messages_tell_nothing() -> None:
-    broken = [SEALED[:9], flipped(0), flipped(2), flipped(3), flipped(4), flipped(5), flipped(9), flipped(20)]
+    broken = [
+        SEALED[:9],
+        flipped(0),
+        flipped(2),
+        flipped(3),
+        flipped(4),
+        flipped(5),
+        flipped(9),
+        flipped(20),
+    ]
     for sealed in [*broken, flipped(100)]:
         with pytest.raises(SealError) as error:
             open_it(sealed)

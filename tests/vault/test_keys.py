@@ -13,7 +13,14 @@ from llamora.persistence.schema import ENTRY, PURPOSES
 from llamora.vault import keys, slots
 from llamora.vault.envelope import Damaged, Purpose, SealError, UnknownFormat, VaultError, WrongKey
 from llamora.vault.keys import Keyring, KeyringClosed, MissingEpoch, NewKeys
-from llamora.vault.slots import Argon2Params, BadParameters, KdfUnavailable, KeySlot, RecoveryCodeError, WrongSecret
+from llamora.vault.slots import (
+    Argon2Params,
+    BadParameters,
+    KdfUnavailable,
+    KeySlot,
+    RecoveryCodeError,
+    WrongSecret,
+)
 from tests.vault import second_implementation as second
 
 ANNA, BOB = b"a" * 16, b"b" * 16
@@ -188,8 +195,16 @@ def test_two_exchanged_symbols_are_noticed(code: str, one: int, other: int) -> N
     assert slots.check_recovery_code(typed) == (typed == code.replace("-", ""))
 
 
-@given(codes, st.integers(0, 27), st.integers(0, 27), st.sampled_from(SYMBOLS), st.sampled_from(SYMBOLS))
-def test_two_wrong_symbols_are_noticed(code: str, one: int, other: int, first: str, second: str) -> None:
+@given(
+    codes,
+    st.integers(0, 27),
+    st.integers(0, 27),
+    st.sampled_from(SYMBOLS),
+    st.sampled_from(SYMBOLS),
+)
+def test_two_wrong_symbols_are_noticed(
+    code: str, one: int, other: int, first: str, second: str
+) -> None:
     symbols = list(code.replace("-", ""))
     symbols[one], symbols[other] = first, second
     typed = "".join(symbols)
@@ -234,7 +249,10 @@ def test_both_slots_open_to_the_same_master_key(annas: NewKeys) -> None:
         (each.id, each.kind, each.salt, each.params) for each in annas.slots
     ]
     # The public halves are in the sealed list only.
-    assert not any(each.public_key[:32] in annas.sealed.slots + passphrase.sealed + recovery.sealed for each in listed)
+    assert not any(
+        each.public_key[:32] in annas.sealed.slots + passphrase.sealed + recovery.sealed
+        for each in listed
+    )
 
 
 def test_wrong_secrets(annas: NewKeys) -> None:
@@ -270,13 +288,16 @@ def test_a_slot_is_sealed_without_its_secret(annas: NewKeys) -> None:
     assert slots.open_slot(ANNA, one, code) == b"\1" * 32
     assert slots.open_slot(ANNA, other, code) == b"\2" * 32
     assert (one.id, one.salt) == (other.id, other.salt)
-    assert slots.recovery_slot_key(ANNA, code).public_key != key.public_key  # a new salt is a new pair
+    assert (
+        slots.recovery_slot_key(ANNA, code).public_key != key.public_key
+    )  # a new salt is a new pair
 
 
 def test_several_slots_of_a_kind_and_kinds_that_open_elsewhere(annas: NewKeys) -> None:
     codes = [slots.new_recovery_code() for _ in range(2)]
     made = [
-        slots.seal_slot(ANNA, 1, slots.recovery_slot_key(ANNA, code), bytes([n]) * 32) for n, code in enumerate(codes)
+        slots.seal_slot(ANNA, 1, slots.recovery_slot_key(ANNA, code), bytes([n]) * 32)
+        for n, code in enumerate(codes)
     ]
     passkey = replace(made[0], kind="passkey")
     assert slots.open_slots(ANNA, [passkey, *made], codes[0]) == bytes(32)
@@ -298,7 +319,9 @@ def test_an_exchanged_recovery_slot(annas: NewKeys) -> None:
         replace(recovery, sealed=other.sealed),
         replace(recovery, id=other.id),
         replace(recovery, params="m=65536,t=3,p=4"),  # parameters on a slot that has none
-        replace(recovery, sealed=recovery.sealed[:9] + b"\2" + recovery.sealed[10:]),  # another epoch
+        replace(
+            recovery, sealed=recovery.sealed[:9] + b"\2" + recovery.sealed[10:]
+        ),  # another epoch
     ):
         with pytest.raises(WrongSecret):
             slots.open_slot(ANNA, changed, code)
@@ -319,7 +342,9 @@ def test_an_exchanged_passphrase_slot(annas: NewKeys) -> None:
         slots.open_slot(ANNA, replace(passphrase, salt=b"short"), PASSPHRASE)
 
 
-def test_parameters_are_bound_even_under_the_right_kek(annas: NewKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameters_are_bound_even_under_the_right_kek(
+    annas: NewKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Were the KEK the same for all parameters, lowered ones would still be refused."""
 
     def one_kek(*_: object, **__: object) -> bytes:
@@ -340,11 +365,22 @@ def test_parameters_are_bound_even_under_the_right_kek(annas: NewKeys, monkeypat
 def test_a_damaged_slot_is_not_a_wrong_secret(annas: NewKeys) -> None:
     recovery = annas.slots[1]
     sealed = recovery.sealed
-    for at in (42, 1129, 1130, 1161, len(sealed) - 1):  # ML-KEM ciphertext, X25519 key, master key, tag
+    for at in (
+        42,
+        1129,
+        1130,
+        1161,
+        len(sealed) - 1,
+    ):  # ML-KEM ciphertext, X25519 key, master key, tag
         changed = sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :]
         with pytest.raises(Damaged):
             slots.open_slot(ANNA, replace(recovery, sealed=changed), annas.recovery_code)
-    for changed in (b"", sealed[:-1], sealed + b"\0", *(sealed[:at] + b"\7" + sealed[at + 1 :] for at in range(6))):
+    for changed in (
+        b"",
+        sealed[:-1],
+        sealed + b"\0",
+        *(sealed[:at] + b"\7" + sealed[at + 1 :] for at in range(6)),
+    ):
         with pytest.raises(UnknownFormat):
             slots.open_slot(ANNA, replace(recovery, sealed=changed), annas.recovery_code)
 
@@ -355,12 +391,17 @@ def test_a_damaged_slot_is_not_a_wrong_secret(annas: NewKeys) -> None:
 def test_new_keys_are_sealed_for_the_slots_that_are_kept(annas: NewKeys) -> None:
     code = slots.new_recovery_code()
     added = slots.recovery_slot_key(ANNA, code)
-    new = keys.renew_keys(ANNA, annas.master, annas.sealed, add=[added], keep=lambda slot: slot.kind != "passphrase")
+    new = keys.renew_keys(
+        ANNA, annas.master, annas.sealed, add=[added], keep=lambda slot: slot.kind != "passphrase"
+    )
     kept, fresh = new.slots
     assert (kept.id, fresh.id) == (annas.slots[1].id, added.id)
     assert slots.open_slot(ANNA, kept, annas.recovery_code) == new.master != annas.master
     assert slots.open_slot(ANNA, fresh, code) == new.master
-    assert [slot.id for slot in keys.living_slots(ANNA, new.master, new.sealed)] == [kept.id, fresh.id]
+    assert [slot.id for slot in keys.living_slots(ANNA, new.master, new.sealed)] == [
+        kept.id,
+        fresh.id,
+    ]
     assert [key.epoch for key in new.sealed.data_keys] == [1, 2]
     again = keys.renew_keys(ANNA, new.master, new.sealed)
     assert slots.open_slot(ANNA, again.slots[1], code) == again.master
@@ -385,7 +426,9 @@ def test_what_an_old_slot_opens_opens_nothing_new(annas: NewKeys, ring: Keyring)
     with pytest.raises(MissingEpoch):
         keys.open_keyring(ANNA, old, annas.sealed).open(ENTRY, "entries", "sealed", b"1", 2, after)
     # The old data key under the number of the new one does not help.
-    relabelled = replace(annas.sealed, data_keys=(keys.new_data_key(ANNA, old, 2, _key=ring._data_keys[1]),))
+    relabelled = replace(
+        annas.sealed, data_keys=(keys.new_data_key(ANNA, old, 2, _key=ring._data_keys[1]),)
+    )
     with pytest.raises(WrongKey):
         keys.open_keyring(ANNA, old, relabelled).open(ENTRY, "entries", "sealed", b"1", 2, after)
 
@@ -411,7 +454,10 @@ def test_a_slot_takes_the_place_of_another_under_the_same_master_key(annas: NewK
     fresh = slots.recovery_slot_key(ANNA, code)
     slot, sealed = keys.replace_slot(ANNA, annas.master, annas.sealed, annas.slots[1].id, fresh)
     assert slots.open_slot(ANNA, slot, code) == annas.master
-    assert [each.id for each in keys.living_slots(ANNA, annas.master, sealed)] == [annas.slots[0].id, fresh.id]
+    assert [each.id for each in keys.living_slots(ANNA, annas.master, sealed)] == [
+        annas.slots[0].id,
+        fresh.id,
+    ]
     assert sealed.data_keys == annas.sealed.data_keys
 
 
@@ -425,7 +471,12 @@ def test_nothing_secret_is_printed(annas: NewKeys, ring: Keyring) -> None:
 # --- Keyring ------------------------------------------------------------------------------------
 
 
-@given(st.sampled_from(PURPOSES), st.binary(max_size=16), st.integers(0, 2**64 - 1), st.binary(max_size=600))
+@given(
+    st.sampled_from(PURPOSES),
+    st.binary(max_size=16),
+    st.integers(0, 2**64 - 1),
+    st.binary(max_size=600),
+)
 def test_seal_and_open(purpose: Purpose, record_id: bytes, revision: int, text: bytes) -> None:
     ring = keys.open_keyring(ANNA, bytes(32), keys.seal_new_keys(ANNA, bytes(32)))
     sealed = ring.seal(purpose, "entries", "sealed", record_id, revision, text)
@@ -461,7 +512,9 @@ def test_data_keys_belong_to_one_user_and_epoch(annas: NewKeys) -> None:
     with pytest.raises(SealError):
         keys.open_keyring(ANNA, bytes(32), annas.sealed)
     with pytest.raises(SealError):
-        keys.open_keyring(ANNA, annas.master, replace(annas.sealed, data_keys=(replace(data_key, epoch=2),)))
+        keys.open_keyring(
+            ANNA, annas.master, replace(annas.sealed, data_keys=(replace(data_key, epoch=2),))
+        )
     with pytest.raises(MissingEpoch):
         keys.open_keyring(ANNA, annas.master, replace(annas.sealed, data_keys=()))
 
@@ -510,7 +563,9 @@ def test_a_closed_keyring_refuses_everything(annas: NewKeys) -> None:
     assert issubclass(KeyringClosed, VaultError)
 
 
-def test_closing_while_sealing_never_seals_under_zeros(annas: NewKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_while_sealing_never_seals_under_zeros(
+    annas: NewKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The worst moment: the subkey is zeroed after it was looked up and before it is used."""
     ring = keys.open_keyring(ANNA, annas.master, annas.sealed)
     really_seal = keys.seal
@@ -550,7 +605,9 @@ def test_many_threads_and_a_lock(annas: NewKeys) -> None:
         thread.join()
     assert not surprises
     assert results
-    assert {check.open(PURPOSES[sealed[4] - 1], "t", "c", b"", 0, sealed) for sealed in results} == {b"text"}
+    assert {
+        check.open(PURPOSES[sealed[4] - 1], "t", "c", b"", 0, sealed) for sealed in results
+    } == {b"text"}
 
 
 def test_keys_are_not_pickled(ring: Keyring) -> None:
@@ -587,7 +644,11 @@ def test_session_cookies() -> None:
     sealed = keys.seal_for_cookie(ANNA, session, boot, master)
     assert keys.open_from_cookie(ANNA, session, boot, sealed) == master
     assert len(sealed) == 346
-    for attempt in ((BOB, session, boot), (ANNA, keys.session_id_of(boot), boot), (ANNA, session, token)):
+    for attempt in (
+        (BOB, session, boot),
+        (ANNA, keys.session_id_of(boot), boot),
+        (ANNA, session, token),
+    ):
         with pytest.raises(WrongKey):
             keys.open_from_cookie(*attempt, sealed)
     with pytest.raises(UnknownFormat):

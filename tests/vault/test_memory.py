@@ -46,7 +46,9 @@ def test_pages_are_locked_and_left_out_of_dumps() -> None:
 def test_places_never_overlap_over_many_pages() -> None:
     held = KeyMemory()
     kept = [held.keep(number.to_bytes(2, "big") * 16) for number in range(400)]
-    assert [bytes(each[:2]) for each in kept] == [number.to_bytes(2, "big") for number in range(400)]
+    assert [bytes(each[:2]) for each in kept] == [
+        number.to_bytes(2, "big") for number in range(400)
+    ]
     held.clear()
     assert not any(any(each) for each in kept)
 
@@ -94,5 +96,7 @@ def test_a_process_leaves_no_core_and_lets_nobody_look() -> None:
         "import ctypes, resource; from llamora.vault.memory import keep_out_of_dumps; keep_out_of_dumps();"
         "print(resource.getrlimit(resource.RLIMIT_CORE)[0], ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
     assert said.split() == ["0", "0"]

@@ -38,7 +38,13 @@ def named(cases: list[Case]) -> list[Any]:
 
 def where(case: Case) -> tuple[bytes, str, str, bytes, int]:
     place = case["context"]
-    return raw(place, "user_id"), place["table"], place["column"], raw(place, "record_id"), place["revision"]
+    return (
+        raw(place, "user_id"),
+        place["table"],
+        place["column"],
+        raw(place, "record_id"),
+        place["revision"],
+    )
 
 
 @pytest.mark.parametrize("case", named(VECTORS["envelopes"]))
@@ -56,7 +62,9 @@ def test_sealed_records(case: Case) -> None:
 def test_refused_records(case: Case) -> None:
     subkey, sealed = raw(case, "subkey"), raw(case, "sealed")
     with pytest.raises(SealError) as refusal:
-        envelope.open_sealed(subkey, PURPOSE[case["purpose"]], case["epoch"], Context(*where(case)), sealed)
+        envelope.open_sealed(
+            subkey, PURPOSE[case["purpose"]], case["epoch"], Context(*where(case)), sealed
+        )
     assert type(refusal.value).__name__ == case["error"]
     with pytest.raises(second.Refused) as refused:
         second.unseal(subkey, case["purpose"], case["epoch"], second.place(*where(case)), sealed)
@@ -76,12 +84,19 @@ def test_data_keys_and_subkeys() -> None:
         assert ours == SealedDataKey(epoch, sealed)
         ctx = second.place(USER, "data_keys", "sealed", epoch.to_bytes(4, "big"), 0)
         assert second.unseal(sealing, 10, epoch, ctx, sealed) == data_key
-    data_keys = tuple(SealedDataKey(case["epoch"], raw(case, "sealed")) for case in VECTORS["data_keys"])
-    ring = keys.open_keyring(USER, MASTER, replace(keys.seal_new_keys(USER, MASTER), data_keys=data_keys))
+    data_keys = tuple(
+        SealedDataKey(case["epoch"], raw(case, "sealed")) for case in VECTORS["data_keys"]
+    )
+    ring = keys.open_keyring(
+        USER, MASTER, replace(keys.seal_new_keys(USER, MASTER), data_keys=data_keys)
+    )
     assert ring.epoch == 70000
     for case in VECTORS["subkeys"]:
         subkey, purpose = raw(case, "subkey"), case["purpose"]
-        assert second.derive(raw(case, "data_key"), USER, f"purpose/{second.PURPOSES[purpose]}") == subkey
+        assert (
+            second.derive(raw(case, "data_key"), USER, f"purpose/{second.PURPOSES[purpose]}")
+            == subkey
+        )
         # A record sealed under this subkey by the other implementation opens in the keyring.
         ctx = second.place(USER, "entries", "sealed", b"id", 3)
         record = second.seal(subkey, purpose, 1, ctx, b"text", bytes(32))
@@ -89,7 +104,9 @@ def test_data_keys_and_subkeys() -> None:
     assert {case["purpose"] for case in VECTORS["subkeys"]} == set(PURPOSE) == set(second.PURPOSES)
 
 
-@pytest.mark.parametrize("case", VECTORS["slots"], ids=["passphrase", "other-parameters", "recovery"])
+@pytest.mark.parametrize(
+    "case", VECTORS["slots"], ids=["passphrase", "other-parameters", "recovery"]
+)
 def test_slots(case: Case) -> None:
     """HPKE draws a key for each sealing: what one of the two seals, the other opens."""
     salt, slot_id, secret = raw(case, "salt"), raw(case, "id"), case["secret"]
@@ -122,28 +139,42 @@ def test_slots(case: Case) -> None:
 def test_the_list_of_slots_and_the_index_key() -> None:
     case: Case = VECTORS["keyring"]
     sealed = {name: raw(case, name) for name in ("slots", "index_key")}
-    for name, text in (("slots", case["slots_text"].encode()), ("index_key", raw(case, "index_key_text"))):
+    for name, text in (
+        ("slots", case["slots_text"].encode()),
+        ("index_key", raw(case, "index_key_text")),
+    ):
         assert second.under_master(MASTER, USER, name, case["epoch"], sealed[name]) == text
         what = {"slots": keys._SLOTS, "index_key": keys._INDEX_KEY}[name]
         salt = raw(case, f"{name}_salt")
-        assert keys._seal_under_master(USER, MASTER, case["epoch"], what, text, _salt=salt) == sealed[name]
+        assert (
+            keys._seal_under_master(USER, MASTER, case["epoch"], what, text, _salt=salt)
+            == sealed[name]
+        )
     stored = SealedKeys((keys.new_data_key(USER, MASTER, 1),), **sealed)
     listed = keys.living_slots(USER, MASTER, stored)
     assert slots.pack_slot_keys(listed).decode() == case["slots_text"]
-    assert [each.public_key for each in listed] == [raw(each, "public_key") for each in VECTORS["slots"]]
+    assert [each.public_key for each in listed] == [
+        raw(each, "public_key") for each in VECTORS["slots"]
+    ]
     ring = keys.open_keyring(USER, MASTER, stored)
     for each in VECTORS["blind"]:
         expected, value = raw(each, "blind"), raw(each, "value")
         assert ring.blind(each["label"], value) == expected
         index_key = raw(case, "index_key_text")
-        assert second.mac(second.derive(index_key, USER, f"blind/{each['label']}"), value) == expected
+        assert (
+            second.mac(second.derive(index_key, USER, f"blind/{each['label']}"), value) == expected
+        )
 
 
 def test_sessions() -> None:
     case: Case = VECTORS["sessions"]
-    token, boot, session_id, salt = (raw(case, name) for name in ("token", "boot_secret", "session_id", "salt"))
+    token, boot, session_id, salt = (
+        raw(case, name) for name in ("token", "boot_secret", "session_id", "salt")
+    )
     assert keys.session_id_of(token) == session_id
-    assert keys.seal_for_session(USER, session_id, token, boot, MASTER, _salt=salt) == raw(case, "row")
+    assert keys.seal_for_session(USER, session_id, token, boot, MASTER, _salt=salt) == raw(
+        case, "row"
+    )
     assert keys.seal_for_cookie(USER, session_id, boot, MASTER, _salt=salt) == raw(case, "cookie")
     row_key = second.derive(token + boot, USER, "session/row")
     cookie_key = second.derive(boot, session_id, "session/cookie")
@@ -168,8 +199,17 @@ def test_the_documentation_shows_a_vector() -> None:
     page = (HERE.parents[1] / "docs" / "encryption.md").read_text("utf-8")
     case = VECTORS["envelopes"][1]
     sealed = case["sealed"]
-    pieces = [case["subkey"], case["text"], sealed[:20], sealed[20:84], sealed[84:148], sealed[148:212]]
-    assert all(piece in page for piece in [*pieces, sealed[-32:], VECTORS["recovery_codes"][3]["code"]])
+    pieces = [
+        case["subkey"],
+        case["text"],
+        sealed[:20],
+        sealed[20:84],
+        sealed[84:148],
+        sealed[148:212],
+    ]
+    assert all(
+        piece in page for piece in [*pieces, sealed[-32:], VECTORS["recovery_codes"][3]["code"]]
+    )
     assert "it is not end-to-end encryption" in page
 
 
@@ -180,7 +220,10 @@ def wycheproof() -> list[Any]:
     """The excerpt in this folder, and the complete files where the evaluation data is present."""
     excerpt = json.loads((HERE / "wycheproof_excerpt.json").read_text("utf-8"))
     sources = [pytest.param(excerpt["aes_gcm"], excerpt["hkdf_sha256"], id="excerpt")]
-    data = Path(os.environ.get("LLAMORA_EVAL_DATA") or HERE.parents[2] / "../shared/data") / "wycheproof"
+    data = (
+        Path(os.environ.get("LLAMORA_EVAL_DATA") or HERE.parents[2] / "../shared/data")
+        / "wycheproof"
+    )
     if data.is_dir():
         aes = json.loads((data / "aes_gcm_test.json").read_text("utf-8"))["testGroups"]
         hkdf = json.loads((data / "hkdf_sha256_test.json").read_text("utf-8"))["testGroups"]
@@ -200,17 +243,25 @@ def test_wycheproof(aes_gcm: list[Case], hkdf_sha256: list[Case]) -> None:
     for case in aes_gcm:
         cipher, sealed = AESGCM(raw(case, "key")), raw(case, "ct") + raw(case, "tag")
         if case["result"] == "valid":
-            assert cipher.encrypt(raw(case, "iv"), raw(case, "msg"), raw(case, "aad")) == sealed, case["tcId"]
-            assert cipher.decrypt(raw(case, "iv"), sealed, raw(case, "aad")) == raw(case, "msg"), case["tcId"]
+            assert cipher.encrypt(raw(case, "iv"), raw(case, "msg"), raw(case, "aad")) == sealed, (
+                case["tcId"]
+            )
+            assert cipher.decrypt(raw(case, "iv"), sealed, raw(case, "aad")) == raw(case, "msg"), (
+                case["tcId"]
+            )
         else:
             with pytest.raises(InvalidTag):
                 cipher.decrypt(raw(case, "iv"), sealed, raw(case, "aad"))
     for case in hkdf_sha256:
         salt, info, size = raw(case, "salt"), raw(case, "info"), case["size"]
         if case["result"] == "valid":
-            assert HKDF(SHA256(), size, salt, info).derive(raw(case, "ikm")) == raw(case, "okm"), case["tcId"]
+            assert HKDF(SHA256(), size, salt, info).derive(raw(case, "ikm")) == raw(case, "okm"), (
+                case["tcId"]
+            )
             pseudorandom = second.mac(salt or bytes(32), raw(case, "ikm"))
-            assert HKDFExpand(SHA256(), size, info).derive(pseudorandom) == raw(case, "okm"), case["tcId"]
+            assert HKDFExpand(SHA256(), size, info).derive(pseudorandom) == raw(case, "okm"), case[
+                "tcId"
+            ]
         else:
             with pytest.raises(ValueError, match="derive keys larger"):
                 HKDF(SHA256(), size, salt, info)

@@ -23,7 +23,13 @@ from llamora.app.pages import (
     render_template,
 )
 from llamora.app.routes import blueprints
-from llamora.app.services.container import EXTENSION, AppLifecycle, AppServices, SharedState, get_services
+from llamora.app.services.container import (
+    EXTENSION,
+    AppLifecycle,
+    AppServices,
+    SharedState,
+    get_services,
+)
 from llamora.errors import Notice, Problem
 from llamora.journal.profile import zone_or_utc
 from llamora.settings import Settings, load_settings, resource
@@ -38,7 +44,9 @@ ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 FORM_ENCODING_FACTOR = 3  # a byte of text is at most three in a posted form
 
 
-def create_app(settings: Settings | None = None, *, dev: bool = False, shared: SharedState | None = None) -> Quart:
+def create_app(
+    settings: Settings | None = None, *, dev: bool = False, shared: SharedState | None = None
+) -> Quart:
     """Build the app. `dev` serves the front end as it is written; `shared` is given to workers of one server.
 
     Raises SettingsError when no settings are given and those found are wrong.
@@ -137,9 +145,13 @@ def _init_error_handlers(app: Quart) -> None:
     async def sign_in_required(_error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
         if request.method in security.UNSAFE_METHODS or is_fragment():
             return await _error_page(
-                401, _("You were signed out"), _("Sign in again in another tab, then do this once more.")
+                401,
+                _("You were signed out"),
+                _("Sign in again in another tab, then do this once more."),
             )
-        return redirect_303(f"/sign-in?next={quote(request.path)}" if request.path.startswith("/d/") else "/sign-in")
+        return redirect_303(
+            f"/sign-in?next={quote(request.path)}" if request.path.startswith("/d/") else "/sign-in"
+        )
 
     @app.errorhandler(security.AlreadySignedIn)
     async def already_signed_in(_error: security.AlreadySignedIn) -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -152,21 +164,29 @@ def _init_error_handlers(app: Quart) -> None:
             if error.status == 400:  # a foreign host name gets no page, and no cookie
                 return Response(i18n.describe(error), status=400, mimetype="text/plain")
             is_body_readable = error.is_body_readable
-        return await _error_page(error.status, _title(error.status), i18n.describe(error), is_body_readable)
+        return await _error_page(
+            error.status, _title(error.status), i18n.describe(error), is_body_readable
+        )
 
     @app.errorhandler(SealError)
     async def seal_error(error: SealError) -> Response:  # pyright: ignore[reportUnusedFunction]
         logger.error("a record could not be opened (%s)", type(error).__name__)
         return await _error_page(
-            500, _("A record could not be opened"), _("It is damaged or not where it belongs. Nothing was removed.")
+            500,
+            _("A record could not be opened"),
+            _("It is damaged or not where it belongs. Nothing was removed."),
         )
 
     @app.errorhandler(RequestEntityTooLarge)
     async def too_large(_error: RequestEntityTooLarge) -> Response:  # pyright: ignore[reportUnusedFunction]
         if not security.LARGE_BODY_PATHS.fullmatch(request.path):
-            return await _error_page(413, _("Too long"), _("This is longer than anything that belongs here."), False)
+            return await _error_page(
+                413, _("Too long"), _("This is longer than anything that belongs here."), False
+            )
         size = f"{get_services().settings.entries.max_bytes / 1_000_000:g} MB"
-        return await _error_page(413, _("Too long"), i18n.describe(Notice("entry_too_long", {"size": size})), False)
+        return await _error_page(
+            413, _("Too long"), i18n.describe(Notice("entry_too_long", {"size": size})), False
+        )
 
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -231,4 +251,6 @@ def _advice(status: int) -> str:
         case 405 | 413 | 415:
             return _("Go back and try once more.")
         case _:
-            return _("Go back and try again; if it stays so, whoever runs this journal can look at the server’s log.")
+            return _(
+                "Go back and try again; if it stays so, whoever runs this journal can look at the server’s log."
+            )

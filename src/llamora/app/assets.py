@@ -47,7 +47,9 @@ class Assets:
     def shell_urls(self) -> list[str]:
         """The addresses of the style, the faces and the mark: what the page for when the server is away is set with."""
         style_names = (
-            sorted(file.name for file in self._static.glob("css/*.css")) if not self._manifest else ["main.css"]
+            sorted(file.name for file in self._static.glob("css/*.css"))
+            if not self._manifest
+            else ["main.css"]
         )
         names = [*(f"css/{name}" for name in style_names), *FONT_FILES, "favicon.svg"]
         return [self.url(name) for name in names]
@@ -74,9 +76,12 @@ def create_blueprint(assets: Assets) -> Blueprint:
     async def service_worker() -> Response:  # pyright: ignore[reportUnusedFunction] -- registered by the decorator
         """The service worker, told what the shell is; at the root, since it may look after nothing above itself."""
         shell = assets.shell_urls()
-        name = sha256(b"".join(path.encode() + assets.content(path) for path in shell)).hexdigest()[:16]
+        name = sha256(b"".join(path.encode() + assets.content(path) for path in shell)).hexdigest()[
+            :16
+        ]
         constants = (
-            f"const NAME = {json.dumps(f'llamora-{name}')};\nconst SHELL = {json.dumps([OFFLINE_PATH, *shell])};\n"
+            f"const NAME = {json.dumps(f'llamora-{name}')};\n"
+            f"const SHELL = {json.dumps([OFFLINE_PATH, *shell])};\n"
         )
         source = assets.find("sw.js")
         script = constants + (source.read_text(encoding="utf-8") if source else "")
@@ -103,12 +108,17 @@ async def _send(assets: Assets, name: str) -> Response:
     encoding = ""
     for encoding_name, suffix in ENCODINGS:
         compressed_file = file.with_name(file.name + suffix)
-        if encoding_name in request.headers.get("Accept-Encoding", "") and compressed_file.is_file():
+        if (
+            encoding_name in request.headers.get("Accept-Encoding", "")
+            and compressed_file.is_file()
+        ):
             file, encoding = compressed_file, encoding_name
             break
     response = await send_file(file, mimetype=mimetype, conditional=True)
     if encoding:
         response.headers["Content-Encoding"] = encoding
     response.headers["Vary"] = "Accept-Encoding"
-    response.headers["Cache-Control"] = IMMUTABLE_CACHE_CONTROL if assets.is_hashed(name) else "no-cache"
+    response.headers["Cache-Control"] = (
+        IMMUTABLE_CACHE_CONTROL if assets.is_hashed(name) else "no-cache"
+    )
     return response

@@ -42,11 +42,17 @@ def year_chart(days: Mapping[date, int], year: int, week_start: int = 0) -> Year
     for day, count in sorted(days.items()):
         if day.year == year and count:
             column, row = divmod(leading_days + (day - first).days, 7)
-            squares.append(DaySquare(column * DAY_PITCH, row * DAY_PITCH, min(count, MAX_LEVEL), day, count))
+            squares.append(
+                DaySquare(column * DAY_PITCH, row * DAY_PITCH, min(count, MAX_LEVEL), day, count)
+            )
             months[day.month - 1][0] += count
             months[day.month - 1][1] += 1
     last_column, last_row = divmod(leading_days + (last - first).days, 7)
-    right, top, bottom = (last_column + 1) * DAY_PITCH, leading_days * DAY_PITCH, (last_row + 1) * DAY_PITCH
+    right, top, bottom = (
+        (last_column + 1) * DAY_PITCH,
+        leading_days * DAY_PITCH,
+        (last_row + 1) * DAY_PITCH,
+    )
     outline = (
         f"M{DAY_PITCH if top else 0} 0H{right}V{bottom}H{last_column * DAY_PITCH}V{7 * DAY_PITCH}H0V{top}"
         + (f"H{DAY_PITCH}" if top else "")
@@ -58,6 +64,9 @@ def year_chart(days: Mapping[date, int], year: int, week_start: int = 0) -> Year
         6 * DAY_PITCH + SQUARE_SIDE,
         outline,
         tuple(squares),
-        tuple((first.replace(month=number), entries, on) for number, (entries, on) in enumerate(months, 1)),
+        tuple(
+            (first.replace(month=number), entries, on)
+            for number, (entries, on) in enumerate(months, 1)
+        ),
         sum(entries for entries, _ in months),
     )

@@ -67,7 +67,9 @@ def load(folder: Path = CATALOGUE_FOLDER) -> dict[str, Language]:
     languages = {"en": ENGLISH}
     for file in sorted(folder.glob("*.po")):
         with file.open("rb") as source:
-            languages[file.stem] = _language(file.stem, read_po(source, locale=file.stem.replace("-", "_")))
+            languages[file.stem] = _language(
+                file.stem, read_po(source, locale=file.stem.replace("-", "_"))
+            )
     return languages
 
 
@@ -116,7 +118,10 @@ def gettext_markup(message: str, /, **values: object) -> Markup:
 
 def ngettext_markup(singular: str, plural: str, num: int, /, **values: object) -> Markup:
     """A message that counts something, as a template shows it."""
-    return _markup(current_language().catalogue.ngettext(singular, plural, num)) % {"num": num, **values}
+    return _markup(current_language().catalogue.ngettext(singular, plural, num)) % {
+        "num": num,
+        **values,
+    }
 
 
 def _markup(message: str) -> Markup:
@@ -144,7 +149,11 @@ def describe(what: Problem | Notice | str | None) -> str:
 
 def day_words(day: date) -> str:
     """`20 November 2026`."""
-    return dates.format_day(day) if _is_english() else format_date(day, "long", current_language().locale)
+    return (
+        dates.format_day(day)
+        if _is_english()
+        else format_date(day, "long", current_language().locale)
+    )
 
 
 def short_day(day: date) -> str:
@@ -154,7 +163,9 @@ def short_day(day: date) -> str:
 
 
 def _without_year(day: date) -> str:
-    return day_words(day).rsplit(" ", 1)[0] if _is_english() else _format_with_skeleton("MMMMd", day)
+    return (
+        day_words(day).rsplit(" ", 1)[0] if _is_english() else _format_with_skeleton("MMMMd", day)
+    )
 
 
 def range_words(first: date, last: date) -> str:
@@ -166,12 +177,20 @@ def range_words(first: date, last: date) -> str:
 
 def weekday(day: date) -> str:
     """`Friday`."""
-    return dates.format_weekday(day) if _is_english() else format_date(day, "EEEE", current_language().locale)
+    return (
+        dates.format_weekday(day)
+        if _is_english()
+        else format_date(day, "EEEE", current_language().locale)
+    )
 
 
 def full_day(day: date) -> str:
     """`Friday 20 November 2026`."""
-    return f"{weekday(day)} {day_words(day)}" if _is_english() else format_date(day, "full", current_language().locale)
+    return (
+        f"{weekday(day)} {day_words(day)}"
+        if _is_english()
+        else format_date(day, "full", current_language().locale)
+    )
 
 
 def month_words(day: date) -> str:
@@ -193,7 +212,9 @@ def weekday_names(first: int = 0) -> list[tuple[str, str]]:
     """The days of the week from `first` (0 is Monday), in full and as two letters or so."""
     full = get_day_names("wide", "stand-alone", current_language().locale)
     short = get_day_names("short", "stand-alone", current_language().locale)
-    return [(full[number], short[number].rstrip(".")) for number in (*range(first, 7), *range(first))]
+    return [
+        (full[number], short[number].rstrip(".")) for number in (*range(first, 7), *range(first))
+    ]
 
 
 def time_words(instant: datetime, zone: ZoneInfo) -> str:
@@ -202,7 +223,9 @@ def time_words(instant: datetime, zone: ZoneInfo) -> str:
         local = instant.astimezone(zone)
     except OverflowError:
         local = instant
-    return time_of_day_words(local.time(), twelve_hours=has_request_context() and bool(g.get("twelve_hours")))
+    return time_of_day_words(
+        local.time(), twelve_hours=has_request_context() and bool(g.get("twelve_hours"))
+    )
 
 
 def time_of_day_words(time_of_day: time, *, twelve_hours: bool = False) -> str:
@@ -215,7 +238,11 @@ def time_of_day_words(time_of_day: time, *, twelve_hours: bool = False) -> str:
 
 def number_words(number: float, digits: int = 0) -> str:
     """A number with so many digits after the point, or the comma."""
-    return format_decimal(round(number, digits), "#,##0" + "." * bool(digits) + "0" * digits, current_language().locale)
+    return format_decimal(
+        round(number, digits),
+        "#,##0" + "." * bool(digits) + "0" * digits,
+        current_language().locale,
+    )
 
 
 def join_list(words: list[str]) -> str:
@@ -226,7 +253,8 @@ def join_list(words: list[str]) -> str:
 
 
 def _format_with_skeleton(skeleton: str, day: date) -> str:
-    return format_skeleton(skeleton, datetime(day.year, day.month, day.day), locale=current_language().locale)  # noqa: DTZ001
+    midnight = datetime(day.year, day.month, day.day)  # noqa: DTZ001 -- a day, of no zone
+    return format_skeleton(skeleton, midnight, locale=current_language().locale)
 
 
 def _is_english() -> bool:

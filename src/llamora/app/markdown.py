@@ -59,7 +59,8 @@ CITED_DIGITS = 6
 
 # Twenty quotations or lists in each other, on one line or by indentation.
 _DEEP_NESTING = re.compile(
-    r"^(?:[ \t]*(?:>|[*+-][ \t]|\d{1,9}[.)][ \t])){20}|^[ \t]{40,}(?:[*+-]|\d{1,9}[.)])[ \t]", re.MULTILINE
+    r"^(?:[ \t]*(?:>|[*+-][ \t]|\d{1,9}[.)][ \t])){20}|^[ \t]{40,}(?:[*+-]|\d{1,9}[.)])[ \t]",
+    re.MULTILINE,
 )
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
 _CHECKBOX_INPUT = re.compile(r"<input\b[^>]*>")
@@ -79,7 +80,9 @@ _TAG_SPAN = re.compile("\ue004(\\d{1,6})\ue005([^\ue004-\ue006<>]*)\ue006")
 
 
 def render_reply(
-    text: str, citation_paths: Mapping[int, str], text_with_markers: Iterable[tuple[int, int, bool]] = ()
+    text: str,
+    citation_paths: Mapping[int, str],
+    text_with_markers: Iterable[tuple[int, int, bool]] = (),
 ) -> Markup:
     """Render what a model wrote: `[n]` becomes a link to `cited[n]`, a path of ours, and is left alone without one.
 
@@ -89,7 +92,12 @@ def render_reply(
     position = 0
     for start, end, verified in text_with_markers:
         quotation = _MARKERS.sub("", text[start:end])
-        parts += [_MARKERS.sub("", text[position:start]), _VERIFIED if verified else _NOT_FOUND, quotation, _END]
+        parts += [
+            _MARKERS.sub("", text[position:start]),
+            _VERIFIED if verified else _NOT_FOUND,
+            quotation,
+            _END,
+        ]
         position = end
     html = render("".join([*parts, _MARKERS.sub("", text[position:])]), cited=citation_paths)
 
@@ -112,7 +120,11 @@ def _quoted(found: "re.Match[str]") -> str:
         begin, end = '<span class="not-found">', "</span>"
         said = f'<small class="noted"> ({escape(_("not in your entries"))})</small>'
     pieces = _TAG.split(found[2])
-    return "".join(f"{begin}{p}{end}" if p.strip() and p[0] != "<" else p for p in pieces) + found[3] + said
+    return (
+        "".join(f"{begin}{p}{end}" if p.strip() and p[0] != "<" else p for p in pieces)
+        + found[3]
+        + said
+    )
 
 
 def render_with_tags(text: str, paths: Mapping[str, str], *, interactive: bool = False) -> Markup:
@@ -130,7 +142,11 @@ def render_with_tags(text: str, paths: Mapping[str, str], *, interactive: bool =
 
 
 def render(
-    text: str, tag_numbers: Mapping[str, int] | None = None, *, interactive: bool = False, cited: Collection[int] = ()
+    text: str,
+    tag_numbers: Mapping[str, int] | None = None,
+    *,
+    interactive: bool = False,
+    cited: Collection[int] = (),
 ) -> Markup:
     """Render Markdown as HTML that is safe to put inside a page of ours.
 
@@ -157,7 +173,9 @@ def render(
         url_schemes=_LINK_SCHEMES,
         link_rel="noopener noreferrer nofollow",
     )
-    task_labels = iter([(number, _task_label(token)) for number, token in enumerate(_tasks(tokens))])
+    task_labels = iter(
+        [(number, _task_label(token)) for number, token in enumerate(_tasks(tokens))]
+    )
 
     def label_checkbox(match: "re.Match[str]") -> str:
         number, name = next(task_labels, (0, "task"))
@@ -204,13 +222,19 @@ def set_checkboxes(text: str, checked_numbers: AbstractSet[int]) -> str:
         return text
     for number, token in enumerate(_tasks(_parser().parse(text))):
         line_index = token.map[0] if token.map else -1
-        lines[line_index] = _TASK_MARKER.sub("[x]" if number in checked_numbers else "[ ]", lines[line_index], count=1)
+        lines[line_index] = _TASK_MARKER.sub(
+            "[x]" if number in checked_numbers else "[ ]", lines[line_index], count=1
+        )
     return "\n".join(lines)
 
 
 def has_tasks(text: str) -> bool:
     """Whether there are boxes to tick in a text, as `render` shows it."""
-    return _TASK_MARKER.search(text) is not None and not _is_shown_raw(text) and bool(_tasks(_parser().parse(text)))
+    return (
+        _TASK_MARKER.search(text) is not None
+        and not _is_shown_raw(text)
+        and bool(_tasks(_parser().parse(text)))
+    )
 
 
 def _tasks(tokens: "list[Token]") -> "list[Token]":
@@ -220,7 +244,9 @@ def _tasks(tokens: "list[Token]") -> "list[Token]":
 
 def _task_label(task: "Token") -> str:
     """The words of a task, as a name for its box."""
-    label = "".join(" " if "break" in child.type else child.content for child in (task.children or [])[1:])
+    label = "".join(
+        " " if "break" in child.type else child.content for child in (task.children or [])[1:]
+    )
     return _TAG_MARKERS.sub("", label).replace("<", " ").strip()[:MAX_TASK_LABEL] or "task"
 
 
@@ -230,7 +256,9 @@ def _parser() -> "MarkdownIt":
     from markdown_it import MarkdownIt
     from mdit_py_plugins.tasklists import tasklists_plugin
 
-    parser = MarkdownIt("commonmark", {"html": False, "breaks": True, "linkify": True, "maxNesting": 50})
+    parser = MarkdownIt(
+        "commonmark", {"html": False, "breaks": True, "linkify": True, "maxNesting": 50}
+    )
     parser.enable(["table", "strikethrough", "linkify"]).use(tasklists_plugin)
     # Only addresses that say so: "to see Nora.So nice" is not a link to a Somali domain.
     if parser.linkify is not None:
@@ -306,7 +334,9 @@ def _insert_tag_markers(text: str, tag_numbers: Mapping[str, int]) -> str:
 
 def _adapt_to_page(state: "StateCore") -> None:
     """Bring headings under the page's own, alignment into an attribute the CSP allows, images to links."""
-    shift = {level: rank for rank, level in enumerate(sorted(_heading_levels(state.tokens)), start=2)}
+    shift = {
+        level: rank for rank, level in enumerate(sorted(_heading_levels(state.tokens)), start=2)
+    }
     last_level = 1
     for token in state.tokens:
         if token.type == "heading_open":
@@ -342,5 +372,9 @@ def _images_as_links(tokens: "list[Token]") -> "list[Token]":
         if inside_link:
             result.append(label)
         else:
-            result += [Token("link_open", "a", 1, attrs={"href": source}), label, Token("link_close", "a", -1)]
+            result += [
+                Token("link_open", "a", 1, attrs={"href": source}),
+                label,
+                Token("link_close", "a", -1),
+            ]
     return result

@@ -143,14 +143,20 @@ async def today() -> date:
 
 def render_to_string(template: str, **context: object) -> str:
     """A template filled in."""
-    return cast(Environment, current_app.extensions[TEMPLATES_EXTENSION]).get_template(template).render(context)
+    return (
+        cast(Environment, current_app.extensions[TEMPLATES_EXTENSION])
+        .get_template(template)
+        .render(context)
+    )
 
 
 async def render_template(template: str, status: int = 200, **context: object) -> Response:
     """Render a template with what every page knows."""
     session, profile, services = security.get_session(), await _profile_or_default(), get_services()
     if "model" not in context:
-        context["model"] = await model_view(services.model, name=profile.endpoint, is_disabled=not profile.replies)
+        context["model"] = await model_view(
+            services.model, name=profile.endpoint, is_disabled=not profile.replies
+        )
     html = await services.renderer.run(
         render_to_string,
         template,

@@ -24,7 +24,9 @@ class EntryCache:
         self._entries: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
         self._characters = 0
 
-    def get(self, key: Hashable, render: Callable[[], Result], measure: Callable[[Result], int]) -> Result:
+    def get(
+        self, key: Hashable, render: Callable[[], Result], measure: Callable[[Result], int]
+    ) -> Result:
         """Return what is remembered under `key`, or what `render` makes; `measure` counts its characters."""
         if (cached := self._entries.get(key)) is not None:
             self._entries.move_to_end(key)
@@ -49,7 +51,10 @@ class Renderer:
         self._caches: dict[bytes, EntryCache] = {}
 
     async def run(
-        self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+        self,
+        function: Callable[Parameters, Result],
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
     ) -> Result:
         """Call a function on the thread, in the context of the request."""
         job = partial(copy_context().run, function, *args, **kwargs)

@@ -28,7 +28,9 @@ LARGE_BODY_PATHS = re.compile(r"/d/[^/]+/entries|/e/[0-9a-f]+(?:/answers)?|/draf
 BACKGROUND_PATHS = re.compile(r"/session/events|/r/[0-9a-f]+/events|/d/[^/]+/entries")
 SMALL_BODY_BYTES = 65_536
 MAX_FIELDS = 300  # a day of 200 entries, all of them marked, and what else a form has
-PUBLIC_PATHS = frozenset({"/healthz", "/favicon.ico", "/sw.js", "/offline"})  # the same for everybody
+PUBLIC_PATHS = frozenset(
+    {"/healthz", "/favicon.ico", "/sw.js", "/offline"}
+)  # the same for everybody
 UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 SIGN_IN_PATHS = frozenset({"/sign-in", "/register", "/reset"})
 SIGNED_OUT_PATHS = frozenset(
@@ -128,14 +130,22 @@ async def form_fields(name: str) -> list[str]:
         if body.count(b"&") >= MAX_FIELDS:
             raise RequestRejected("form_too_many_fields", 413, is_body_readable=False)
         # A megabyte of letters that are three bytes each takes a second to decode.
-        g.form = await asyncio.to_thread(_parse_form, body) if len(body) > SMALL_BODY_BYTES else _parse_form(body)
+        g.form = (
+            await asyncio.to_thread(_parse_form, body)
+            if len(body) > SMALL_BODY_BYTES
+            else _parse_form(body)
+        )
     return [value for key, value in cast("list[tuple[str, str]]", g.form) if key == name]
 
 
 async def replayable_form(text_field: str) -> dict[str, object]:
     """What a page needs to offer a refused form again: where it went, and all but its token and the field `text`."""
     await form_fields(text_field)
-    fields = [(key, value) for key, value in cast("list[tuple[str, str]]", g.form) if key not in (text_field, "csrf")]
+    fields = [
+        (key, value)
+        for key, value in cast("list[tuple[str, str]]", g.form)
+        if key not in (text_field, "csrf")
+    ]
     return {"action": request.path, "fields": fields}
 
 
@@ -271,11 +281,17 @@ def _set_cookies(response: Response) -> None:
     secure = is_https(request)
     session_cookie = g.get("session_cookie")
     if session_cookie:
-        response.set_cookie(SESSION_COOKIE, session_cookie, httponly=True, samesite="Lax", secure=secure, path="/")
+        response.set_cookie(
+            SESSION_COOKIE, session_cookie, httponly=True, samesite="Lax", secure=secure, path="/"
+        )
     elif session_cookie == "":
-        response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="Lax", secure=secure, path="/")
+        response.delete_cookie(
+            SESSION_COOKIE, httponly=True, samesite="Lax", secure=secure, path="/"
+        )
     half_life = get_services().settings.session.csrf_ttl // 2
     if not _is_token_fresh(request.cookies.get(CSRF_COOKIE, ""), half_life):
         response.set_cookie(CSRF_COOKIE, csrf_token(), samesite="Strict", secure=secure, path="/")
     if "visit" in g and request.cookies.get(VISIT_COOKIE) != g.visit:
-        response.set_cookie(VISIT_COOKIE, g.visit, httponly=True, samesite="Strict", secure=secure, path="/")
+        response.set_cookie(
+            VISIT_COOKIE, g.visit, httponly=True, samesite="Strict", secure=secure, path="/"
+        )

@@ -35,7 +35,9 @@ def format_event(data: str = "", *, name: str = "", event_id: str = "") -> bytes
     lines = [f"event: {name}"] if name else []
     if event_id:
         lines.append(f"id: {event_id}")
-    lines += [f"data: {line}" for line in data.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    lines += [
+        f"data: {line}" for line in data.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    ]
     return ("\n".join(lines) + "\n\n").encode()
 
 
@@ -85,7 +87,11 @@ async def _with_heartbeat(
     get_task = loop.create_task(ready.get())
     try:
         while True:
-            await asyncio.wait([get_task, *end_tasks], timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                [get_task, *end_tasks],
+                timeout=HEARTBEAT_SECONDS,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             if get_task.done():
                 item = get_task.result()
                 if item is None:

@@ -159,7 +159,12 @@ async def entry_view(
 
 
 def _entry_view(
-    cache: EntryCache, entry: Entry, root: bytes, hidden: Mapping[bytes, str], tags: TagsOfEntry | None, part: int
+    cache: EntryCache,
+    entry: Entry,
+    root: bytes,
+    hidden: Mapping[bytes, str],
+    tags: TagsOfEntry | None,
+    part: int,
 ) -> EntryView:
     original_receipt = entry.receipt
     if entry.role == "reply":
@@ -191,7 +196,9 @@ def _entry_view(
         paths = {key: tag_path(tag_id) for key, tag_id in tags.ids_by_key.items()}
         key = (entry.id, entry.text, entry.state, part, *paths.items())
         view.html, view.part_count, view.has_checkboxes = cache.get(
-            key, lambda: _render_own(entry, paths, part), lambda rendered: len(rendered[0]) + len(entry.text)
+            key,
+            lambda: _render_own(entry, paths, part),
+            lambda rendered: len(rendered[0]) + len(entry.text),
         )
         view.part = part or 1
     return view
@@ -219,7 +226,11 @@ async def part_view(keys: Keyring, entry_id: bytes, part: int) -> EntryView:
 def tags_fingerprint(tags: Iterable[Tag]) -> str:
     """What the traces of an entry come to: another word once one came, went or is called otherwise, "" for none."""
     joined = "\n".join(f"{trace.hex_id} {trace.name}" for trace in tags)
-    return blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest() if joined else ""
+    return (
+        blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+        if joined
+        else ""
+    )
 
 
 def tag_path(tag_id: bytes) -> str:
@@ -236,8 +247,13 @@ def summary_view(summary: StoredSummary) -> SummaryView:
 def tag_summary_view(summary: TagSummary) -> SummaryView:
     """The summary of a trace, with links to the entries it cites."""
     summary_record = summary.summary
-    paths = {number: f"/d/{entry.day}#e-{entry.id.hex()}" for number, entry in enumerate(summary.entries, 1)}
-    html = render_reply(summary_record.text, paths, marks(summary_record.text, summary_record.quoted))
+    paths = {
+        number: f"/d/{entry.day}#e-{entry.id.hex()}"
+        for number, entry in enumerate(summary.entries, 1)
+    }
+    html = render_reply(
+        summary_record.text, paths, marks(summary_record.text, summary_record.quoted)
+    )
     return SummaryView(html, model_name(summary_record.model), _describe_cut(summary_record))
 
 
@@ -252,12 +268,19 @@ def describe_omitted(omitted: Omitted) -> str:
     counted = (
         (notes, ngettext("%(num)s note of the day", "%(num)s notes of the day", notes)),
         (passages, ngettext("%(num)s earlier passage", "%(num)s earlier passages", passages)),
-        (turns, ngettext("%(num)s turn of the conversation", "%(num)s turns of the conversation", turns)),
+        (
+            turns,
+            ngettext(
+                "%(num)s turn of the conversation", "%(num)s turns of the conversation", turns
+            ),
+        ),
     )
     parts = [words % {"num": count} for count, words in counted if count]
     if omitted.shortened:
         parts.append(_("the middle of the entry"))
-    return _("Left out for lack of room: %(what)s.") % {"what": i18n.join_list(parts)} if parts else ""
+    return (
+        _("Left out for lack of room: %(what)s.") % {"what": i18n.join_list(parts)} if parts else ""
+    )
 
 
 def _describe_cut(summary: StoredSummary) -> str:
@@ -265,12 +288,16 @@ def _describe_cut(summary: StoredSummary) -> str:
     return " ".join(filter(None, (describe_omitted(summary.omitted), limit)))
 
 
-def _fill_reply(cache: EntryCache, view: EntryView, entry: Entry, original_receipt: Receipt | None) -> None:
+def _fill_reply(
+    cache: EntryCache, view: EntryView, entry: Entry, original_receipt: Receipt | None
+) -> None:
     passages = entry.receipt.passages if entry.receipt else ()
     paths = {p.number: f"/d/{p.day}#e-{p.entry_id.hex()}" for p in passages}
     cited_numbers = set(cited(entry.text))
     view.sources = [
-        SourceView(p.number, paths[p.number], p.day, p.text, p.score, p.number in cited_numbers, p.from_tag)
+        SourceView(
+            p.number, paths[p.number], p.day, p.text, p.score, p.number in cited_numbers, p.from_tag
+        )
         for p in passages
     ]
     growing = entry.state == "streaming"
@@ -279,21 +306,31 @@ def _fill_reply(cache: EntryCache, view: EntryView, entry: Entry, original_recei
     view.html = (
         render_reply(entry.text, paths, marked)
         if growing
-        else cache.get(key, lambda: render_reply(entry.text, paths, marked), lambda html: len(html) + len(entry.text))
+        else cache.get(
+            key,
+            lambda: render_reply(entry.text, paths, marked),
+            lambda html: len(html) + len(entry.text),
+        )
     )
     if growing:
         view.waiting_message = i18n.describe(get_services().replies.waiting_message(entry.id))
     elif entry.receipt is not None:
         verified = sum(true for _, _, true in marked)
-        view.receipt = _receipt_view(entry.receipt, original_receipt != entry.receipt, verified, len(marked) - verified)
+        view.receipt = _receipt_view(
+            entry.receipt, original_receipt != entry.receipt, verified, len(marked) - verified
+        )
 
 
-def _receipt_view(receipt: Receipt, has_hidden_sources: bool, verified: int, not_found: int) -> ReceiptView:
+def _receipt_view(
+    receipt: Receipt, has_hidden_sources: bool, verified: int, not_found: int
+) -> ReceiptView:
     days = len({p.day for p in receipt.passages})
     if not days:
         sources_summary = _("drew on this page alone")
     else:
-        sources_summary = ngettext("drew on %(num)s earlier day", "drew on %(num)s earlier days", days) % {"num": days}
+        sources_summary = ngettext(
+            "drew on %(num)s earlier day", "drew on %(num)s earlier days", days
+        ) % {"num": days}
     if receipt.erased_count:
         sources_summary = _("%(sources)s and on what was erased since") % {
             "sources": sources_summary if days else _("drew on this page")
@@ -331,18 +368,29 @@ async def page_views(
     hidden = await services.journal.find_hidden_sources(
         keys, [entry for thread in threads for entry in thread.descendants]
     )
-    user_entries = [e for thread in threads for e in (thread.root, *thread.descendants) if e.role == "me"]
-    tags_by_entry = await services.journal.tags.entry_tags(keys, {entry.id: entry.text for entry in user_entries})
+    user_entries = [
+        e for thread in threads for e in (thread.root, *thread.descendants) if e.role == "me"
+    ]
+    tags_by_entry = await services.journal.tags.entry_tags(
+        keys, {entry.id: entry.text for entry in user_entries}
+    )
     views: list[EntryView] = []
     for thread in threads:
-        view = await entry_view(keys, thread.root, thread.root.id, tags=tags_by_entry.get(thread.root.id), part=part)
+        view = await entry_view(
+            keys, thread.root, thread.root.id, tags=tags_by_entry.get(thread.root.id), part=part
+        )
         view.is_askable = thread.root.role == "me" and model_may_read(thread.root, thread.root)
         for entry in thread.descendants:
             if with_replies or entry.role == "me":
                 current_entry = await services.replies.reconcile(keys, entry)
                 view.thread.append(
                     await entry_view(
-                        keys, current_entry, thread.root.id, hidden, tags_by_entry.get(entry.id), part=part
+                        keys,
+                        current_entry,
+                        thread.root.id,
+                        hidden,
+                        tags_by_entry.get(entry.id),
+                        part=part,
                     )
                 )
         _count_replies(view)
@@ -363,7 +411,9 @@ def _count_replies(root: EntryView) -> None:
         view.reply_count = len(sibling_replies)
         is_finished_reply = view.role == "reply" and view.state != "streaming"
         view.is_collapsed = (
-            is_finished_reply and not view.preferred and any(other.preferred for other in sibling_replies)
+            is_finished_reply
+            and not view.preferred
+            and any(other.preferred for other in sibling_replies)
         )
 
 
@@ -376,7 +426,9 @@ async def message_view(keys: Keyring, entry_id: bytes) -> EntryView:
     services = get_services()
     thread = await services.journal.get_thread(keys, entry_id)
     with_replies = (await services.accounts.get_profile(keys)).replies
-    live_thread = Thread(thread.root, tuple(entry for entry in thread.descendants if entry.deleted is None))
+    live_thread = Thread(
+        thread.root, tuple(entry for entry in thread.descendants if entry.deleted is None)
+    )
     (view,) = await page_views(keys, [live_thread], with_replies=with_replies)
     for item in (view, *view.thread):
         if item.id == entry_id.hex():
@@ -384,7 +436,9 @@ async def message_view(keys: Keyring, entry_id: bytes) -> EntryView:
     raise NotFound("entry_deleted")
 
 
-async def model_view(model: Model, *, name: str = "", with_name: bool = False, is_disabled: bool = False) -> ModelView:
+async def model_view(
+    model: Model, *, name: str = "", with_name: bool = False, is_disabled: bool = False
+) -> ModelView:
     """The model of an endpoint; `full` asks it for its name, which may take a moment.
 
     `hidden`: the writer has turned it off.
@@ -409,7 +463,10 @@ async def model_view(model: Model, *, name: str = "", with_name: bool = False, i
         }
         is_remote = not is_loopback(address if "//" in address else f"//{address}")
         return ModelView(
-            available=True, description=unreachable_description, leaves_machine=is_remote, is_unreachable=True
+            available=True,
+            description=unreachable_description,
+            leaves_machine=is_remote,
+            is_unreachable=True,
         )
     shown_name = description if info.is_embedded else info.name
     return ModelView(

@@ -87,7 +87,9 @@ def _day_start(day: date, zone: ZoneInfo) -> datetime:
         low = 0
         while low < seconds:
             middle = (low + seconds) // 2
-            if (before + timedelta(seconds=middle)).astimezone(zone).replace(tzinfo=None) < midnight:
+            if (before + timedelta(seconds=middle)).astimezone(zone).replace(
+                tzinfo=None
+            ) < midnight:
                 low = middle + 1
             else:
                 seconds = middle

@@ -38,7 +38,12 @@ _WEEKDAYS = {
     "saturday": "samstag sonnabend",
     "sunday": "sonntag",
 }
-_PARTS_OF_DAY = {"morning": "vormittag", "afternoon": "nachmittag", "evening": "abend", "night": "nacht"}
+_PARTS_OF_DAY = {
+    "morning": "vormittag",
+    "afternoon": "nachmittag",
+    "evening": "abend",
+    "night": "nacht",
+}
 _UNITS = {
     "day": "tag",
     "days": "tage tagen",
@@ -122,7 +127,9 @@ _ABBREVIATED = frozenset("jan feb mar apr jun jul aug sep sept okt oct nov dez d
 _BEFORE_MORNING = frozenset("today yesterday on this the".split()) | _WEEKDAYS.keys()
 _GREETINGS = frozenset("guten jeden".split())
 # Before "12.3." these make a date of it, which may else be anything.
-_BEFORE_NUMERIC_DATE = frozenset("on the from since until before after and between , - –".split()) | _WEEKDAYS.keys()
+_BEFORE_NUMERIC_DATE = (
+    frozenset("on the from since until before after and between , - –".split()) | _WEEKDAYS.keys()
+)
 _AFTER_ORDINAL = frozenset({"until", "and", "-", "–"}) | _MONTHS.keys() | _ABBREVIATED
 
 
@@ -141,7 +148,9 @@ def _translate_words(tokens: Sequence[Token]) -> Iterator[Token]:
         following = tokens[index + 1].word if index + 1 < len(tokens) else ""
         words = _ENGLISH.get(token.word, (token.word,))
         if token.word == "morgen":
-            words = ("morning" if previous in _BEFORE_MORNING or previous in _GREETINGS else "tomorrow",)
+            words = (
+                "morning" if previous in _BEFORE_MORNING or previous in _GREETINGS else "tomorrow",
+            )
         elif token.word == "am" and following == "wochenende":
             words = ("on", "the")
         elif token.word == "früh" and previous in {"today", "yesterday", "tomorrow", *_WEEKDAYS}:
@@ -179,7 +188,11 @@ def _rewrite_numeric_dates(tokens: Sequence[Token]) -> Iterator[Token]:
         return tokens[position].word if 0 <= position < len(tokens) else ""
 
     def is_number(position: int) -> bool:
-        return word_at(position).isascii() and word_at(position).isdigit() and len(word_at(position)) <= 2
+        return (
+            word_at(position).isascii()
+            and word_at(position).isdigit()
+            and len(word_at(position)) <= 2
+        )
 
     def is_point(position: int) -> bool:
         return word_at(position) == "." and tokens[position].start == tokens[position - 1].end
@@ -189,8 +202,13 @@ def _rewrite_numeric_dates(tokens: Sequence[Token]) -> Iterator[Token]:
         yield tokens[index]
         if is_number(index) and is_point(index + 1):
             is_whole_text = index == 0 and len(tokens) == 4
-            is_date = is_number(index + 2) and is_point(index + 3) and 1 <= int(word_at(index + 2)) <= 12
-            is_end = not word_at(index + 4)[:1].isdigit() or tokens[index + 4].start > tokens[index + 3].end
+            is_date = (
+                is_number(index + 2) and is_point(index + 3) and 1 <= int(word_at(index + 2)) <= 12
+            )
+            is_end = (
+                not word_at(index + 4)[:1].isdigit()
+                or tokens[index + 4].start > tokens[index + 3].end
+            )
             if is_date and is_end and (is_whole_text or word_at(index - 1) in _BEFORE_NUMERIC_DATE):
                 month = _MONTH_NAMES[int(word_at(index + 2)) - 1]
                 yield Token(month, tokens[index + 2].start, tokens[index + 3].end)

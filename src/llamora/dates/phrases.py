@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from llamora.dates.german import Token, to_english
 
-MONTHS = tuple("January February March April May June July August September October November December".split())
+MONTHS = tuple(
+    "January February March April May June July August September October November December".split()
+)
 WEEKDAYS = tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split())
 
 _DAY = timedelta(days=1)
@@ -55,8 +57,14 @@ class _Span(NamedTuple):
 _TOKEN = re.compile(r"[0-9]+(?:st|nd|rd|th|s)?\b|[^\W\d_]+(?:['’][a-z]+)?|\S", re.IGNORECASE)
 _DAY_NUMBER = re.compile(r"([0-9]{1,2})(st|nd|rd|th)?")
 _NUMERIC_DATES = (
-    (re.compile(r"(?<![\w.,:/-])(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?![\w/-]|[.,:]\d)", re.ASCII), (1, 3, 4)),
-    (re.compile(r"(?<![\w.,:/-])(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?![\w/-]|[.,:]\d)", re.ASCII), (4, 3, 1)),
+    (
+        re.compile(r"(?<![\w.,:/-])(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?![\w/-]|[.,:]\d)", re.ASCII),
+        (1, 3, 4),
+    ),
+    (
+        re.compile(r"(?<![\w.,:/-])(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?![\w/-]|[.,:]\d)", re.ASCII),
+        (4, 3, 1),
+    ),
     (re.compile(r"(?<![\w.,:/-])([12]\d{3})(-)(\d{2})(?![\w/-]|[.,:]\d)", re.ASCII), (1, 3, 0)),
 )
 
@@ -76,9 +84,15 @@ _SHORT_WEEKDAYS = frozenset("mon tue tues wed thu thur thurs fri sat sun".split(
 _SEASONS = {"spring": 3, "summer": 6, "autumn": 9, "fall": 9, "winter": 12}
 _NUMBERS = {"a": 1, "an": 1} | {
     word: number
-    for number, word in enumerate("one two three four five six seven eight nine ten eleven twelve".split(), 1)
+    for number, word in enumerate(
+        "one two three four five six seven eight nine ten eleven twelve".split(), 1
+    )
 }
-_UNITS = {unit + ending: unit for unit in ("day", "week", "month", "year", "decade") for ending in ("", "s")}
+_UNITS = {
+    unit + ending: unit
+    for unit in ("day", "week", "month", "year", "decade")
+    for ending in ("", "s")
+}
 _FEW = (2, 6)
 _PARTS_OF_DAY = frozenset({"morning", "afternoon", "evening", "night"})
 _LEADS = frozenset("in on at during over throughout around from of within for".split())
@@ -87,9 +101,21 @@ _RANGE_JOINERS = frozenset({"to", "until", "till", "through", "-", "–", "—"}
 _RELATIVE_WORDS = frozenset({"last", "past", "previous", "this", "next"})
 _THIRDS = {"early": 0, "beginning": 0, "start": 0, "mid": 1, "middle": 1, "late": 2, "end": 2}
 _RANGE_LEAD = "range"  # stands for the words before either end of "from .. to .."
-_MONTH_LEADS = frozenset({"in", "during", "throughout", "last", "previous", "past", _RANGE_LEAD, *_THIRDS})
+_MONTH_LEADS = frozenset(
+    {"in", "during", "throughout", "last", "previous", "past", _RANGE_LEAD, *_THIRDS}
+)
 _MONTH_LEADS_UNLESS_VERB = _MONTH_LEADS | _BOUNDS | {"around", "this", "next"}
-_YEAR_LEADS = _BOUNDS | {"in", "during", "throughout", "from", "of", "over", "year", _RANGE_LEAD, *_THIRDS}
+_YEAR_LEADS = _BOUNDS | {
+    "in",
+    "during",
+    "throughout",
+    "from",
+    "of",
+    "over",
+    "year",
+    _RANGE_LEAD,
+    *_THIRDS,
+}
 # What makes an amount of the number before it.
 _AMOUNT_UNITS = frozenset(
     "steps words people persons euro euros dollars pounds kcal calories km m cm miles metres meters kg g "
@@ -184,7 +210,9 @@ class _PhraseParser:
 
     def _parse_count(self, index: int) -> tuple[int, int, int]:
         """(least, most, place after it) of `3`, `two`, `a`, `a couple of`, `a few`; zeros when none."""
-        next_index = index + (self._word(index) == "a" and self._word(index + 1) in {"couple", "few"})
+        next_index = index + (
+            self._word(index) == "a" and self._word(index + 1) in {"couple", "few"}
+        )
         word = self._word(next_index)
         if word == "couple":
             return 2, 2, next_index + 1 + (self._word(next_index + 1) == "of")
@@ -248,7 +276,9 @@ class _PhraseParser:
         return None
 
     def _is_range_joiner(self, index: int, joined_by: str) -> bool:
-        return self._word(index) in _RANGE_JOINERS or (joined_by != "" and self._word(index) == joined_by)
+        return self._word(index) in _RANGE_JOINERS or (
+            joined_by != "" and self._word(index) == joined_by
+        )
 
     def _join_range(self, left: _Span, right: _Span) -> _Span:
         """From `left` to `right`; what one of them leaves open follows from the other."""
@@ -303,11 +333,15 @@ class _PhraseParser:
                 while stop < len(self.tokens) and self.tokens[stop].end <= match.end():
                     stop += 1
                 if not day:
-                    return _Span(*_month_range(int(match[year]), date(1, int(match[month]), 1).month), stop)
+                    return _Span(
+                        *_month_range(int(match[year]), date(1, int(match[month]), 1).month), stop
+                    )
                 month_and_day = int(match[month]), int(match[day])
                 # The American order, where it is the only one that makes a date.
                 is_american = match[2] == "/" and month_and_day[0] > 12
-                result = date(int(match[year]), *(month_and_day[::-1] if is_american else month_and_day))
+                result = date(
+                    int(match[year]), *(month_and_day[::-1] if is_american else month_and_day)
+                )
                 return _Span(result, result, stop)
         return None
 
@@ -330,7 +364,8 @@ class _PhraseParser:
             return None
         date_index = index + 1 + (self._word(index + 1) in {",", "."})
         if (
-            span := self._parse_numeric(date_index, lead) or self._parse_explicit(self._skip_the(date_index), "on")
+            span := self._parse_numeric(date_index, lead)
+            or self._parse_explicit(self._skip_the(date_index), "on")
         ) and (span.start == span.end):
             return span
         if number is None:
@@ -353,7 +388,11 @@ class _PhraseParser:
         unit = _UNITS.get(self._word(unit_index))
         if not most or unit is None or self._word(unit_index + 1) != "ago":
             return None
-        return _Span(self._calendar_unit(unit, -most)[0], self._calendar_unit(unit, -least)[1], unit_index + 2)
+        return _Span(
+            self._calendar_unit(unit, -most)[0],
+            self._calendar_unit(unit, -least)[1],
+            unit_index + 2,
+        )
 
     def _calendar_unit(self, unit: str, shift: int) -> tuple[date, date]:
         """The day, ISO week, month or year that lies `shift` units from today's."""
@@ -385,10 +424,15 @@ class _PhraseParser:
         if modifier not in _RELATIVE_WORDS:
             return None
         _, count, unit_index = self._parse_count(index + 1)
-        if self._word(unit_index + 1 if count else index + 2) == "of" and self._word(index + 1) not in _MONTH_WORDS:
+        if (
+            self._word(unit_index + 1 if count else index + 2) == "of"
+            and self._word(index + 1) not in _MONTH_WORDS
+        ):
             return None  # "the last ten days of May", "the last week of school"
         if count and (unit := _UNITS.get(self._word(unit_index))) and modifier != "this":
-            return _Span(*self._rolling_range(unit, -count if modifier == "next" else count), unit_index + 1)
+            return _Span(
+                *self._rolling_range(unit, -count if modifier == "next" else count), unit_index + 1
+            )
         word, stop = self._word(index + 1), index + 2
         shift = {"this": 0, "next": 1}.get(modifier, -1)
         if word in _PARTS_OF_DAY and modifier in {"this", "last"}:
@@ -400,9 +444,19 @@ class _PhraseParser:
             return _Span(saturday, saturday + _DAY, stop)
         if word in _WEEKDAY_WORDS:
             return self._relative_weekday(modifier, _WEEKDAY_WORDS[word], stop)
-        if word in _UNITS and word not in {"day", "days", "weeks", "months", "years", "decade", "decades"}:
+        if word in _UNITS and word not in {
+            "day",
+            "days",
+            "weeks",
+            "months",
+            "years",
+            "decade",
+            "decades",
+        }:
             return self._relative_unit(index, word, shift, lead)
-        if word in _MONTH_WORDS and self._is_month(index + 1, modifier, self._word(index - 1) == "the"):
+        if word in _MONTH_WORDS and self._is_month(
+            index + 1, modifier, self._word(index - 1) == "the"
+        ):
             return self._relative_months(modifier, _MONTH_WORDS[word], 1, stop)
         if word in _SEASONS:
             return self._relative_months(modifier, _SEASONS[word], 3, stop)
@@ -450,7 +504,9 @@ class _PhraseParser:
         word = self._word(index)
         if word in _VERB_MONTHS:
             is_certain = self._is_capitalized(index) or self._is_clause_end(index + 1)
-            return not has_article and (lead in _MONTH_LEADS or (lead in _MONTH_LEADS_UNLESS_VERB and is_certain))
+            return not has_article and (
+                lead in _MONTH_LEADS or (lead in _MONTH_LEADS_UNLESS_VERB and is_certain)
+            )
         if has_article:
             return False
         return lead in _MONTH_LEADS_UNLESS_VERB or (
@@ -482,8 +538,12 @@ class _PhraseParser:
         year, stop = self._parse_year_after(next_index)
         if not day:
             return self._parse_month(month_index, month, year, stop, lead)
-        is_certain = lead.removesuffix(" the") in _LEADS | _BOUNDS | {_RANGE_LEAD} or self._is_whole_text(index, stop)
-        is_certain = is_certain or ordinal or year or (self._is_capitalized(month_index) and month_index > 0)
+        is_certain = lead.removesuffix(" the") in _LEADS | _BOUNDS | {
+            _RANGE_LEAD
+        } or self._is_whole_text(index, stop)
+        is_certain = (
+            is_certain or ordinal or year or (self._is_capitalized(month_index) and month_index > 0)
+        )
         if self._word(month_index) in _VERB_MONTHS and not is_certain:
             # "all 3 may come", "May 3 people come": inside a sentence only a capital tells.
             return None
@@ -498,7 +558,9 @@ class _PhraseParser:
 
     def _parse_month(self, index: int, month: int, year: int, stop: int, lead: str) -> _Span | None:
         if year:
-            is_wish = self._word(index) in _VERB_MONTHS and not lead and self._word(stop) in _WISH_VERBS
+            is_wish = (
+                self._word(index) in _VERB_MONTHS and not lead and self._word(stop) in _WISH_VERBS
+            )
             return None if is_wish else _Span(*_month_range(year, month), stop)
         if not self._is_month(index, lead.removesuffix(" the"), lead.endswith("the")):
             return None
@@ -545,7 +607,9 @@ class _PhraseParser:
                 stop += 2
             return _Span(*_month_range(year, month, 3), stop)
         bare_lead = lead.removesuffix(" the")
-        if bare_lead not in _MONTH_LEADS_UNLESS_VERB | {"over"} or (self._word(index) == "fall" and lead != bare_lead):
+        if bare_lead not in _MONTH_LEADS_UNLESS_VERB | {"over"} or (
+            self._word(index) == "fall" and lead != bare_lead
+        ):
             return None
         year = self.today.year - (month > self.today.month)
         return _Span(*_month_range(year, month, 3), index + 1, "year")
@@ -554,7 +618,11 @@ class _PhraseParser:
         """`Q3 2023`, `the 1990s`, `the 90s`, `the weekend`, `in 2024`, `the year 2024`."""
         word = self._word(index)
         bare_lead = lead.removesuffix(" the")
-        if word == "q" and self._word(index + 1) in {"1", "2", "3", "4"} and (year := self._parse_year(index + 2)):
+        if (
+            word == "q"
+            and self._word(index + 1) in {"1", "2", "3", "4"}
+            and (year := self._parse_year(index + 2))
+        ):
             return _Span(*_month_range(year, int(self._word(index + 1)) * 3 - 2, 3), index + 3)
         if word == "weekend" and lead.endswith("the") and bare_lead in _LEADS | _BOUNDS:
             saturday = self.today - (self.today.weekday() - 5) % 7 * _DAY
@@ -570,6 +638,8 @@ class _PhraseParser:
                 return _Span(*_month_range(1900 + int(word[:2]), 1, 120), index + 1)
             return None
         year = self._parse_year(index)
-        if 1900 <= year <= 2099 and (bare_lead in _YEAR_LEADS or self._is_whole_text(index, index + 1)):
+        if 1900 <= year <= 2099 and (
+            bare_lead in _YEAR_LEADS or self._is_whole_text(index, index + 1)
+        ):
             return _Span(*_month_range(year, 1, 12), index + 1)
         return None

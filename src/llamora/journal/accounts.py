@@ -58,11 +58,21 @@ P = ParamSpec("P")
 T = TypeVar("T")
 MAX_PASSPHRASE_CHARACTERS = 1024
 ZXCVBN_MAX_CHARACTERS = 72  # what zxcvbn takes: its time grows with the square of the length
-MIN_STRENGTH_SCORE = 3  # zxcvbn: "safely unguessable: moderate protection from offline slow-hash scenario"
+MIN_STRENGTH_SCORE = (
+    3  # zxcvbn: "safely unguessable: moderate protection from offline slow-hash scenario"
+)
 MAX_CONCURRENT_KDF = 2  # each takes 64 MiB or more
-STRENGTH_CODES = ("strength_seconds", "strength_hours", "strength_weeks", "strength_hard", "strength_very_hard")
+STRENGTH_CODES = (
+    "strength_seconds",
+    "strength_hours",
+    "strength_weeks",
+    "strength_hard",
+    "strength_very_hard",
+)
 TOKEN_BYTES = 32
-LOCK_TIMEOUT_SECONDS = 0.5  # for what is being written when a journal is locked: all is to be over within a second
+LOCK_TIMEOUT_SECONDS = (
+    0.5  # for what is being written when a journal is locked: all is to be over within a second
+)
 
 
 class AccountError(Problem):
@@ -97,14 +107,20 @@ class Throttle:
         It counts before it is known to be wrong, so that many at once are not all let through.
         """
         now = time.monotonic()
-        wait = max((self._failures.get(subject, (0, 0.0))[1] - now for subject in subjects), default=0.0)
+        wait = max(
+            (self._failures.get(subject, (0, 0.0))[1] - now for subject in subjects), default=0.0
+        )
         if wait > 0:
             raise TooManyAttempts("too_many_attempts", seconds=int(wait) + 1)
         if len(self._failures) > self.MAX_SUBJECTS:
             self._failures = {key: value for key, value in self._failures.items() if value[1] > now}
         for subject in subjects:
             count = self._failures.get(subject, (0, 0.0))[0] + 1
-            wait = min(2 ** (count - self.FREE_ATTEMPTS), self.MAX_WAIT_SECONDS) if count >= self.FREE_ATTEMPTS else 0
+            wait = (
+                min(2 ** (count - self.FREE_ATTEMPTS), self.MAX_WAIT_SECONDS)
+                if count >= self.FREE_ATTEMPTS
+                else 0
+            )
             self._failures[subject] = (count, now + wait)
 
     def clear_attempts(self, *subjects: str) -> None:
@@ -185,14 +201,20 @@ class Accounts:
         self._on_last_session_closed = on_last_session_closed
         self._before_lock = before_lock
         self._open_sessions: dict[bytes, OpenSession] = {}
-        self._expiry_times: dict[bytes, int] = {}  # when each of them runs out, as far as is known here
-        self._idle_ttls: dict[bytes, int] = {}  # of the writers of the open ones: seconds without a sign of them
+        self._expiry_times: dict[
+            bytes, int
+        ] = {}  # when each of them runs out, as far as is known here
+        self._idle_ttls: dict[
+            bytes, int
+        ] = {}  # of the writers of the open ones: seconds without a sign of them
         self._kdf_semaphore = asyncio.Semaphore(MAX_CONCURRENT_KDF)
         self._kdf_params_cache: Argon2Params | None = None
 
     # -- coming in ---------------------------------------------------------------------------------
 
-    async def register(self, name: str, passphrase: str, zone_name: str) -> tuple[User, Keyring, str]:
+    async def register(
+        self, name: str, passphrase: str, zone_name: str
+    ) -> tuple[User, Keyring, str]:
         """Make a writer and return them, their keys and the recovery code, which is kept nowhere.
 
         Raises AccountError (name or passphrase do not do) and users.NameTaken.
@@ -237,7 +259,9 @@ class Accounts:
         wipe(master)
         return user, keys
 
-    async def reset_passphrase(self, name: str, recovery_code: str, passphrase: str) -> tuple[User, Keyring, str]:
+    async def reset_passphrase(
+        self, name: str, recovery_code: str, passphrase: str
+    ) -> tuple[User, Keyring, str]:
         """Set a new passphrase with the recovery code; returns a new code, the old one opens nothing any more.
 
         Every session of the writer ends. Raises WrongCredentials and AccountError.
@@ -263,11 +287,19 @@ class Accounts:
             await self._run_kdf(passphrase_slot_key, user.id, passphrase, params),
             recovery_slot_key(user.id, new_code),
         )
-        await renew_keys(self._db, keys, sealed, add=added, keep=lambda slot: slot.kind not in (PASSPHRASE, RECOVERY))
+        await renew_keys(
+            self._db,
+            keys,
+            sealed,
+            add=added,
+            keep=lambda slot: slot.kind not in (PASSPHRASE, RECOVERY),
+        )
         self._close_other_sessions(user.id)
         return user, keys, new_code
 
-    async def change_passphrase(self, session: OpenSession, old_passphrase: str, new_passphrase: str) -> OpenSession:
+    async def change_passphrase(
+        self, session: OpenSession, old_passphrase: str, new_passphrase: str
+    ) -> OpenSession:
         """Put a new passphrase in the place of the old one, under new keys; every other session of the writer ends.
 
         Returns the session with the cookie that the browser is to have. Raises WrongCredentials (the old one is wrong),
@@ -280,9 +312,13 @@ class Accounts:
         await self._validate_new_passphrase(new_passphrase, session.user.name)
         params = await self._load_kdf_params()
         new_slot = await self._run_kdf(passphrase_slot_key, session.user.id, new_passphrase, params)
-        return await self._renew(session, stored, add=[new_slot], keep=lambda each: each.id != slot.id)
+        return await self._renew(
+            session, stored, add=[new_slot], keep=lambda each: each.id != slot.id
+        )
 
-    async def renew_recovery_code(self, session: OpenSession, passphrase: str) -> tuple[OpenSession, str]:
+    async def renew_recovery_code(
+        self, session: OpenSession, passphrase: str
+    ) -> tuple[OpenSession, str]:
         """Replace the recovery code, after the passphrase, under new keys; the old one opens nothing any more.
 
         Every other session of the writer ends: who asks for a new code may have lost more than the old one. Returns the
@@ -292,7 +328,9 @@ class Accounts:
         await self._verify_passphrase(session.user, passphrase)
         code = new_recovery_code()
         new_slot = recovery_slot_key(session.user.id, code)
-        return await self._renew(session, stored, add=[new_slot], keep=lambda each: each.kind != RECOVERY), code
+        return await self._renew(
+            session, stored, add=[new_slot], keep=lambda each: each.kind != RECOVERY
+        ), code
 
     async def change_key(self, session: OpenSession) -> OpenSession:
         """Seal what is written from now on under new keys; every other session of the writer ends.
@@ -321,7 +359,14 @@ class Accounts:
             renewed = replace(session, sealed_key=carried)
             return row
 
-        await renew_keys(self._db, session.keys, stored, add=add, keep=keep, session=KeptSession(session.id, seal))
+        await renew_keys(
+            self._db,
+            session.keys,
+            stored,
+            add=add,
+            keep=keep,
+            session=KeptSession(session.id, seal),
+        )
         self._close_other_sessions(session.user.id, except_session=session.id)
         if session.id in self._open_sessions:
             self._open_sessions[session.id] = renewed
@@ -341,7 +386,9 @@ class Accounts:
 
     # -- sessions ----------------------------------------------------------------------------------
 
-    async def open_session(self, user: User, keys: Keyring, device: str = "") -> tuple[str, OpenSession]:
+    async def open_session(
+        self, user: User, keys: Keyring, device: str = ""
+    ) -> tuple[str, OpenSession]:
         """Begin a session; the string is what the cookie holds. `device`: what its browser is called."""
         token = secrets.token_bytes(TOKEN_BYTES)
         session = OpenSession(user, await self._share_keyring(keys), session_id_of(token), token)
@@ -351,7 +398,13 @@ class Accounts:
         session = replace(session, sealed_key=carried)
         wipe(master)
         idle_ttl = await self._get_idle_ttl(session.keys, refresh=True)
-        row = Session(session.id, user.id, sealed_key, now + idle_ttl, now + self._session_settings.absolute_ttl)
+        row = Session(
+            session.id,
+            user.id,
+            sealed_key,
+            now + idle_ttl,
+            now + self._session_settings.absolute_ttl,
+        )
         await self._db.sessions.add(row, utc_now().date(), (session.keys, device))
         self._open_sessions[session.id] = session
         self._expiry_times[session.id] = min(row.idle_until, row.expires_at)
@@ -446,7 +499,9 @@ class Accounts:
 
     async def _lock_in_process(self, user_id: bytes) -> None:
         keyrings = {
-            id(session.keys): session.keys for session in self._open_sessions.values() if session.user.id == user_id
+            id(session.keys): session.keys
+            for session in self._open_sessions.values()
+            if session.user.id == user_id
         }
         self._close_other_sessions(user_id)
         if self._before_lock is not None:
@@ -458,7 +513,9 @@ class Accounts:
     async def _expire_sessions(self, session_ids: Collection[bytes]) -> None:
         """Let go of sessions whose time is up; who has no other one anywhere is locked."""
         user_ids = {
-            self._open_sessions[expired_id].user.id for expired_id in session_ids if expired_id in self._open_sessions
+            self._open_sessions[expired_id].user.id
+            for expired_id in session_ids
+            if expired_id in self._open_sessions
         }
         now = time.time()
         for user_id in user_ids:
@@ -476,13 +533,17 @@ class Accounts:
 
     def _close_other_sessions(self, user_id: bytes, except_session: bytes = b"") -> None:
         for session_id in [
-            s.id for s in self._open_sessions.values() if s.user.id == user_id and s.id != except_session
+            s.id
+            for s in self._open_sessions.values()
+            if s.user.id == user_id and s.id != except_session
         ]:
             self._close_session(session_id)
 
     def open_keyrings(self) -> list[Keyring]:
         """The keys of everybody who is signed in here, once each."""
-        return list({session.user.id: session.keys for session in self._open_sessions.values()}.values())
+        return list(
+            {session.user.id: session.keys for session in self._open_sessions.values()}.values()
+        )
 
     def is_signed_in(self, user_id: bytes) -> bool:
         """Whether a writer has a session that is open, as far as this process knows."""
@@ -511,13 +572,19 @@ class Accounts:
         await self._expire_sessions(
             [session_id for session_id, expires_at in expiry_times.items() if expires_at <= now]
         )
-        for session in {session.user.id: session for session in self._open_sessions.values()}.values():
+        for session in {
+            session.user.id: session for session in self._open_sessions.values()
+        }.values():
             row = await self._db.sessions.get(session.id)
             if row is not None and not await self._refresh(session, row, session.sealed_key):
                 continue  # in `cookie` mode its next request brings the new key
             await self._get_idle_ttl(session.keys, refresh=True)
         self._expiry_times.update(
-            {open_id: expires_at for open_id, expires_at in expiry_times.items() if open_id in self._open_sessions}
+            {
+                open_id: expires_at
+                for open_id, expires_at in expiry_times.items()
+                if open_id in self._open_sessions
+            }
         )
 
     def close(self) -> None:
@@ -538,7 +605,9 @@ class Accounts:
         await self._db.profiles.save(keys, serialize_profile(profile), revision=profile.revision)
         new_idle_ttl = await self._get_idle_ttl(keys, refresh=True)
         if new_idle_ttl != old_idle_ttl:
-            await self._db.sessions.shift_idle(keys.user_id, new_idle_ttl - old_idle_ttl, int(time.time()))
+            await self._db.sessions.shift_idle(
+                keys.user_id, new_idle_ttl - old_idle_ttl, int(time.time())
+            )
         return replace(profile, revision=profile.revision + 1, damaged=False)
 
     async def _get_idle_ttl(self, keys: Keyring, *, refresh: bool = False) -> int:
@@ -555,7 +624,9 @@ class Accounts:
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _sealed_for(self, user_id: bytes, session_id: bytes, token: bytes, master: Key) -> tuple[bytes | None, bytes]:
+    def _sealed_for(
+        self, user_id: bytes, session_id: bytes, token: bytes, master: Key
+    ) -> tuple[bytes | None, bytes]:
         """The sealed master key for the row of a session and for its cookie, by the mode one of them."""
         if self._session_settings.mode == "cookie":
             return None, seal_for_cookie(user_id, session_id, self._boot_secret, master)
@@ -566,7 +637,9 @@ class Accounts:
             return open_from_session(row.user_id, row.id, token, self._boot_secret, row.sealed_key)
         return open_from_cookie(row.user_id, row.id, self._boot_secret, carried)
 
-    async def _reopen_session(self, row: Session, token: bytes, sealed_key: bytes) -> OpenSession | None:
+    async def _reopen_session(
+        self, row: Session, token: bytes, sealed_key: bytes
+    ) -> OpenSession | None:
         try:
             master = self._master_of(row, token, sealed_key)
             keys = open_keyring(row.user_id, master, await self._db.users.keys(row.user_id))
@@ -575,9 +648,13 @@ class Accounts:
             logger.warning("a session did not open (%s)", type(error).__name__)
             return None
         user, keys = await self._db.users.get(row.user_id), await self._share_keyring(keys)
-        return OpenSession(user, keys, row.id, token, b"" if row.sealed_key is not None else sealed_key)
+        return OpenSession(
+            user, keys, row.id, token, b"" if row.sealed_key is not None else sealed_key
+        )
 
-    async def _refresh(self, session: OpenSession, row: Session, carried: bytes) -> OpenSession | None:
+    async def _refresh(
+        self, session: OpenSession, row: Session, carried: bytes
+    ) -> OpenSession | None:
         """Bring the keys of a session to what is stored; None when they are sealed under a master key not known here.
 
         That of a change in another process is in the session's row or in its cookie.
@@ -604,7 +681,12 @@ class Accounts:
         One for all their sessions, so that a new key reaches everything that is done for them.
         """
         existing = next(
-            (other for other in self.open_keyrings() if other.user_id == keys.user_id and not other.closed), None
+            (
+                other
+                for other in self.open_keyrings()
+                if other.user_id == keys.user_id and not other.closed
+            ),
+            None,
         )
         if existing is None or existing is keys:
             return keys
@@ -612,7 +694,11 @@ class Accounts:
         known = existing.take(stored_keys, master)
         wipe(master)
         # A backup was put back a moment ago: what is still held here would seal under a key that is gone.
-        return keys if not known or not stored_keys or stored_keys[-1].epoch < existing.epoch else existing
+        return (
+            keys
+            if not known or not stored_keys or stored_keys[-1].epoch < existing.epoch
+            else existing
+        )
 
     def _close_session(self, session_id: bytes) -> None:
         session = self._open_sessions.pop(session_id, None)
@@ -638,7 +724,9 @@ class Accounts:
         wipe(master)
         return slot
 
-    async def _open_first(self, user_id: bytes, slots: Iterable[KeySlot], secret: str) -> tuple[KeySlot, bytearray]:
+    async def _open_first(
+        self, user_id: bytes, slots: Iterable[KeySlot], secret: str
+    ) -> tuple[KeySlot, bytearray]:
         """The first of these slots that a secret opens, and the master key. Raises WrongSecret."""
         for slot in slots:
             with suppress(WrongSecret):
@@ -668,7 +756,9 @@ class Accounts:
             text = await self._db.users.get_instance_fact("kdf")
             crypto_settings = self._crypto_settings
             floor = Argon2Params(
-                crypto_settings.kdf_memory_kib, crypto_settings.kdf_time_cost, crypto_settings.kdf_parallelism
+                crypto_settings.kdf_memory_kib,
+                crypto_settings.kdf_time_cost,
+                crypto_settings.kdf_parallelism,
             )
             if text is None:
                 params = (
@@ -679,12 +769,18 @@ class Accounts:
                 text = await self._db.users.set_instance_fact("kdf", params.to_text())
             try:
                 self._kdf_params_cache = Argon2Params.from_text(text)
-            except BadParameters:  # a spoiled row must not lock anybody out, nor lower what new slots cost
-                logger.error("the cost of the KDF in the journal's file is out of bounds; the floor is used")
+            except (
+                BadParameters
+            ):  # a spoiled row must not lock anybody out, nor lower what new slots cost
+                logger.error(
+                    "the cost of the KDF in the journal's file is out of bounds; the floor is used"
+                )
                 self._kdf_params_cache = floor
         return self._kdf_params_cache
 
-    async def _run_kdf(self, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
+    async def _run_kdf(
+        self, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs
+    ) -> T:
         async with self._kdf_semaphore:
             return await asyncio.to_thread(function, *arguments, **keywords)
 

@@ -89,7 +89,9 @@ class Backups:
                 await asyncio.to_thread(self._delete_files, user_id)
             except OSError as error:
                 folder = str(self.folder_of_user(user_id))
-                raise StorageError("folder_not_removed", folder=folder, reason=os_reason(error)) from None
+                raise StorageError(
+                    "folder_not_removed", folder=folder, reason=os_reason(error)
+                ) from None
 
     def _delete_files(self, user_id: bytes) -> None:
         folder = self.folder_of_user(user_id)

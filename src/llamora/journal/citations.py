@@ -24,7 +24,9 @@ _CITED_SENTENCE: Final = re.compile(  # numbers may follow the stop
     r"|[。！？][\"”’」』）]*(?:\s*\[\d{1,6}\])*+"
 )
 _WHOLE: Final = re.compile(r"(?:[.!?…。！？][\"”’»)」』）]*|\[\d{1,6}\])\Z")
-_MONTHS: Final = r"(?:Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember)\b"
+_MONTHS: Final = (
+    r"(?:Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember)\b"
+)
 _GOES_ON: Final = re.compile(  # a stop in the middle of a sentence, and what follows it
     r"(?<!\w)(?:Mr|Mrs|Ms|Dr|St|Prof|[A-HJ-Z])\.\s+(?P<at>)"
     rf"|\b\d{{1,2}}\.\s+(?P<day>){_MONTHS}"
@@ -35,7 +37,9 @@ _LISTED: Final = re.compile(rf"^\s*(?:[-*+]|\d{{1,2}}[.)](?!\s+{_MONTHS})|#+)\s+
 
 def cited(text: str) -> list[int]:
     """Return the numbers that a text cites, in order, each once."""
-    return list(dict.fromkeys(int(found["number"]) for found in _CITATION.finditer(text) if found["number"]))
+    return list(
+        dict.fromkeys(int(found["number"]) for found in _CITATION.finditer(text) if found["number"])
+    )
 
 
 def strip_references(text: str, numbers: Collection[int]) -> str:
@@ -55,7 +59,9 @@ def redact_erased(reply: Entry, gone: Collection[bytes], texts: Iterable[str]) -
     receipt = reply.receipt
     if receipt is not None:
         left = tuple(used for used in passages if used.entry_id not in gone)
-        receipt = replace(receipt, passages=left, quoted=tuple(words for words in receipt.quoted if words in text))
+        receipt = replace(
+            receipt, passages=left, quoted=tuple(words for words in receipt.quoted if words in text)
+        )
     changed = replace(
         reply,
         text=text,
@@ -110,7 +116,9 @@ def whole_sentences(text: str) -> str:
 
 def _sentence_ends(text: str) -> list[int]:
     """Return where sentences end; the stops within a quotation end none."""
-    goes_on = {place for found in _GOES_ON.finditer(text) for place in map(found.end, ("at", "day", "low"))}
+    goes_on = {
+        place for found in _GOES_ON.finditer(text) for place in map(found.end, ("at", "day", "low"))
+    }
     quoted = [(each.start, each.end) for each in quotations(text)]
     ends = [found.end() for found in _CITED_SENTENCE.finditer(text)]
     return [end for end in ends if end not in goes_on and not any(a < end <= b for a, b in quoted)]

@@ -59,12 +59,20 @@ class Composer:
         self._max_tokens = max_tokens
 
     async def preview(
-        self, keys: Keyring, parent_id: bytes, today: date, *, also_answers: Sequence[bytes] = (), endpoint: str = ""
+        self,
+        keys: Keyring,
+        parent_id: bytes,
+        today: date,
+        *,
+        also_answers: Sequence[bytes] = (),
+        endpoint: str = "",
     ) -> ComposedPrompt:
         """What would be sent for a reply to an entry, exactly. Raises as `compose`."""
         entry = await self._journal.get(keys, parent_id)
         page = build_threads(await self._db.entries.list_day(keys, entry.day))
-        return await self.compose(keys, page, entry.day, parent_id, also_answers, today, endpoint, exact=True)
+        return await self.compose(
+            keys, page, entry.day, parent_id, also_answers, today, endpoint, exact=True
+        )
 
     async def compose(
         self,
@@ -86,17 +94,31 @@ class Composer:
         path, rest_of_page = _split_page(page, parent_id, also_answers)
         path = await self._drop_untrusted_replies(keys, page, path)
         if not path:
-            await self._journal.get(keys, parent_id)  # raises NotFound when it was deleted meanwhile
+            await self._journal.get(
+                keys, parent_id
+            )  # raises NotFound when it was deleted meanwhile
             raise EntryError("entry_withheld")
         turns = [Turn(e.role, e.text) for e in path]
         if also_answers:
             own_entries = [e for e in path if e.role == "me"]
-            text = "\n\n".join(f"{format_time(e.at, zone_named(zone_or_utc(e.zone)))}\n{e.text}" for e in own_entries)
+            text = "\n\n".join(
+                f"{format_time(e.at, zone_named(zone_or_utc(e.zone)))}\n{e.text}"
+                for e in own_entries
+            )
             turns = [Turn("me", text)]
         page_ids = {entry.id for thread in page for entry in (thread.root, *thread.descendants)}
-        candidates = await from_search(self._search, self._db, keys, turns[-1].text, today, page_ids)
+        candidates = await from_search(
+            self._search, self._db, keys, turns[-1].text, today, page_ids
+        )
         candidates = await from_tags(
-            self._journal.tags, self._db, keys, [parent_id, *also_answers], turns[-1].text, day, page_ids, candidates
+            self._journal.tags,
+            self._db,
+            keys,
+            [parent_id, *also_answers],
+            turns[-1].text,
+            day,
+            page_ids,
+            candidates,
         )
         sources = [candidate.passage for candidate in candidates]
         passages = [Passage(number, used.day, used.text) for number, used in enumerate(sources, 1)]
@@ -109,9 +131,12 @@ class Composer:
             count_exactly=exact,
         )
         info = await client.describe()
-        used = tuple(replace(sources[p.number - 1], number=p.number, text=p.text) for p in prompt.passages)
+        used = tuple(
+            replace(sources[p.number - 1], number=p.number, text=p.text) for p in prompt.passages
+        )
         receipt = replace(
-            self.build_receipt(info, client, prompt, used), same_page_ids=tuple(e.id for e in rest_of_page)
+            self.build_receipt(info, client, prompt, used),
+            same_page_ids=tuple(e.id for e in rest_of_page),
         )
         texts_used, revisions = (
             {e.id: e.text for e in (*path, *rest_of_page)},
@@ -119,9 +144,13 @@ class Composer:
         )
         revisions |= {used.entry_id: revision for used, revision in candidates}
         quoted = tuple(words for e in path if e.receipt is not None for words in e.receipt.quoted)
-        return ComposedPrompt(prompt, client, receipt, texts_used, revisions, self._max_tokens, quoted)
+        return ComposedPrompt(
+            prompt, client, receipt, texts_used, revisions, self._max_tokens, quoted
+        )
 
-    async def _drop_untrusted_replies(self, keys: Keyring, page: list[Thread], path: list[Entry]) -> list[Entry]:
+    async def _drop_untrusted_replies(
+        self, keys: Keyring, page: list[Thread], path: list[Entry]
+    ) -> list[Entry]:
         """The messages without replies that may hold words of what the model may not read, or may read no longer.
 
         From the first such reply on all of them go: the later ones were made with the earlier ones in the prompt.
@@ -147,7 +176,11 @@ class Composer:
         return trusted_path
 
     def build_receipt(
-        self, info: ModelInfo, client: ModelClient, prompt: Prompt, passages: tuple[UsedPassage, ...] = ()
+        self,
+        info: ModelInfo,
+        client: ModelClient,
+        prompt: Prompt,
+        passages: tuple[UsedPassage, ...] = (),
     ) -> Receipt:
         """What is known of a reply before the model is asked."""
         return Receipt(
@@ -176,7 +209,9 @@ def _source_ids(reply: Entry) -> set[bytes]:
     }
 
 
-def _split_page(page: list[Thread], parent_id: bytes, also_answers: Sequence[bytes]) -> tuple[list[Entry], list[Entry]]:
+def _split_page(
+    page: list[Thread], parent_id: bytes, also_answers: Sequence[bytes]
+) -> tuple[list[Entry], list[Entry]]:
     """What leads to the entry that is asked about (or all that are asked about), and the rest of its page.
 
     Both are without what is kept from the model; nothing leads to an entry that is.

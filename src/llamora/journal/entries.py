@@ -15,8 +15,20 @@ from llamora.dates import parse_zone as zone_named
 from llamora.errors import Problem
 from llamora.journal.citations import redact_erased
 from llamora.journal.tags import Tags
-from llamora.persistence.connection import AlreadyExists, NotFound, StaleRevision, Step, StorageError
-from llamora.persistence.drafts import Draft, FormToken, answer_draft_key, day_draft_key, edit_draft_key
+from llamora.persistence.connection import (
+    AlreadyExists,
+    NotFound,
+    StaleRevision,
+    Step,
+    StorageError,
+)
+from llamora.persistence.drafts import (
+    Draft,
+    FormToken,
+    answer_draft_key,
+    day_draft_key,
+    edit_draft_key,
+)
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.tag_changes import purging_erased as forget_erased_tags
@@ -145,7 +157,9 @@ class Journal:
         """The threads of a day, deleted entries left out."""
         day_threads = build_threads(await self._db.entries.list_day(keys, day))
         return [
-            Thread(thread.root, tuple(entry for entry in thread.descendants if entry.deleted is None))
+            Thread(
+                thread.root, tuple(entry for entry in thread.descendants if entry.deleted is None)
+            )
             for thread in day_threads
             if thread.root.deleted is None
         ]
@@ -162,21 +176,28 @@ class Journal:
         batch_size = 1
         while unread_ids:
             batch_ids = [entry_id for ids in unread_ids.values() for entry_id in ids[:batch_size]]
-            entries_by_id = {entry.id: entry for entry in await self._db.entries.get_many(keys, batch_ids)}
+            entries_by_id = {
+                entry.id: entry for entry in await self._db.entries.get_many(keys, batch_ids)
+            }
             for day, ids in list(unread_ids.items()):
                 entries_by_day[day] += [
-                    entries_by_id[entry_id] for entry_id in ids[:batch_size] if entry_id in entries_by_id
+                    entries_by_id[entry_id]
+                    for entry_id in ids[:batch_size]
+                    if entry_id in entries_by_id
                 ]
                 # A record that does not open is shown as such, so it counts.
                 if any(
-                    i not in entries_by_id or (entries_by_id[i].parent_id is None and entries_by_id[i].deleted is None)
+                    i not in entries_by_id
+                    or (entries_by_id[i].parent_id is None and entries_by_id[i].deleted is None)
                     for i in ids[:batch_size]
                 ):
                     written.add(day)
                 elif ids[batch_size:]:
                     unread_ids[day] = ids[batch_size:]
                     continue
-                elif any(thread.root.deleted is None for thread in build_threads(entries_by_day[day])):
+                elif any(
+                    thread.root.deleted is None for thread in build_threads(entries_by_day[day])
+                ):
                     written.add(day)
                 del unread_ids[day]
             batch_size *= 4
@@ -214,7 +235,12 @@ class Journal:
         return await self._add_entry(keys, day, text, zone, None, draft_key, form_token)
 
     async def answer(
-        self, keys: Keyring, parent_id: bytes, text: str, zone: str, form_token: FormToken | None = None
+        self,
+        keys: Keyring,
+        parent_id: bytes,
+        text: str,
+        zone: str,
+        form_token: FormToken | None = None,
     ) -> Entry:
         """Keep an answer to a reply, on the day of the thread.
 
@@ -240,7 +266,12 @@ class Journal:
         raise StaleRevision("entry_busy")
 
     async def edit(
-        self, keys: Keyring, entry_id: bytes, text: str, revision: int, form_token: FormToken | None = None
+        self,
+        keys: Keyring,
+        entry_id: bytes,
+        text: str,
+        revision: int,
+        form_token: FormToken | None = None,
     ) -> Entry:
         """Put a new text in place of the one of `revision`, which is kept as an earlier version.
 
@@ -258,7 +289,9 @@ class Journal:
         if entry.revision != revision:
             raise EditConflict(entry)
         version_id = form_token.id if form_token else secrets.token_bytes(16)
-        previous = Version(version_id, entry.id, entry.text, entry.edited or entry.at, entry.revision)
+        previous = Version(
+            version_id, entry.id, entry.text, entry.edited or entry.at, entry.revision
+        )
         steps = [
             self._db.versions.saving_version(keys, previous),
             *self.tags.steps_for_edit(keys, entry.id, entry.text, normalized),
@@ -266,7 +299,9 @@ class Journal:
         if form_token is not None:
             steps.append(self._db.drafts.clearing_draft(keys, edit_draft_key(entry_id), form_token))
         try:
-            changed = await self._db.entries.update(keys, replace(entry, text=normalized, edited=utc_now()), steps)
+            changed = await self._db.entries.update(
+                keys, replace(entry, text=normalized, edited=utc_now()), steps
+            )
         except StaleRevision:
             raise EditConflict(await self.get(keys, entry_id)) from None
         self._search.put(keys, changed)
@@ -290,10 +325,16 @@ class Journal:
         for _ in range(MAX_RETRIES):
             entry = await self.get(keys, entry_id)
             known_ids = (await self._db.entries.revisions_on(keys, [entry.day])).keys()
-            descendants = _descendants_of(entry_id, (await self.get_thread(keys, entry_id)).descendants)
+            descendants = _descendants_of(
+                entry_id, (await self.get_thread(keys, entry_id)).descendants
+            )
             step = self._require_none_below(keys, entry.day, known_ids, (entry, *descendants))
             try:
-                changed = [replace(e, withheld=withheld) for e in (entry, *descendants) if e.withheld != withheld]
+                changed = [
+                    replace(e, withheld=withheld)
+                    for e in (entry, *descendants)
+                    if e.withheld != withheld
+                ]
                 stored = await self._db.entries.update_all(keys, changed, [step])
             except (StaleRevision, AlreadyExists):
                 continue  # a message came to the thread between
@@ -307,7 +348,9 @@ class Journal:
     ) -> Step:
         """Return a step: AlreadyExists if one of `entries` was answered since `known_ids` were read."""
         answered_ids = {entry.id for entry in entries}
-        return self._db.entries.require_no_new(keys, day, known_ids, lambda e: e.parent_id in answered_ids)
+        return self._db.entries.require_no_new(
+            keys, day, known_ids, lambda e: e.parent_id in answered_ids
+        )
 
     async def set_preferred(self, keys: Keyring, reply_id: bytes, *, preferred: bool) -> Entry:
         """Mark one of several replies to the same entry as the one to read; or none."""
@@ -325,23 +368,33 @@ class Journal:
                 return replace(reply, preferred=preferred)
         raise StaleRevision("reply_busy")
 
-    async def find_hidden_sources(self, keys: Keyring, replies: Iterable[Entry]) -> dict[bytes, str]:
+    async def find_hidden_sources(
+        self, keys: Keyring, replies: Iterable[Entry]
+    ) -> dict[bytes, str]:
         """What these replies drew on and may not show: deleted, gone, or kept from the model; with its text, or ""."""
         source_ids = {
-            i for r in replies for i in (*r.sources, *r.also_answers, *(r.receipt.same_page_ids if r.receipt else ()))
+            i
+            for r in replies
+            for i in (*r.sources, *r.also_answers, *(r.receipt.same_page_ids if r.receipt else ()))
         }
         sources = (
-            {entry.id: entry for entry in await self._db.entries.get_many(keys, list(source_ids))} if source_ids else {}
+            {entry.id: entry for entry in await self._db.entries.get_many(keys, list(source_ids))}
+            if source_ids
+            else {}
         )
         missing = dict.fromkeys(source_ids - sources.keys(), "")
-        return missing | {e.id: e.text for e in sources.values() if e.deleted is not None or e.withheld}
+        return missing | {
+            e.id: e.text for e in sources.values() if e.deleted is not None or e.withheld
+        }
 
     async def list_versions(self, keys: Keyring, entry_id: bytes) -> list[Version]:
         """What an entry said before, newest first. Raises NotFound for a missing or deleted entry."""
         await self.get(keys, entry_id)
         return await self._db.versions.list_for_entry(keys, entry_id)
 
-    async def restore_version(self, keys: Keyring, entry_id: bytes, version_id: bytes, revision: int) -> Entry:
+    async def restore_version(
+        self, keys: Keyring, entry_id: bytes, version_id: bytes, revision: int
+    ) -> Entry:
         """Put an earlier text in place of the one of `revision`: an edit like any other. Raises as `edit`, NotFound."""
         version = await self._db.versions.get(keys, entry_id, version_id)
         return await self.edit(keys, entry_id, version.text, revision)
@@ -355,7 +408,10 @@ class Journal:
 
     def _check_size(self, text: str) -> str:
         normalized = text.replace("\r\n", "\n").replace("\r", "\n")
-        if len(normalized.strip("\n").rstrip().encode("utf-8", "surrogatepass")) > self._settings.max_bytes:
+        if (
+            len(normalized.strip("\n").rstrip().encode("utf-8", "surrogatepass"))
+            > self._settings.max_bytes
+        ):
             max_size = f"{self._settings.max_bytes / 1_000_000:g} MB"
             raise EntryError("entry_too_long", size=max_size)
         return normalized
@@ -400,7 +456,10 @@ class Journal:
     async def list_deleted(self, keys: Keyring) -> list[tuple[Entry, DeletedEntry]]:
         """What can still be brought back, the latest deleted first; what does not open is left out."""
         items = await self._load_trash(keys)
-        entries = {entry.id: entry for entry in await self._db.entries.get_many(keys, [item.id for item in items])}
+        entries = {
+            entry.id: entry
+            for entry in await self._db.entries.get_many(keys, [item.id for item in items])
+        }
         return [(entries[item.id], item) for item in reversed(items) if item.id in entries]
 
     async def get_deleted(self, keys: Keyring, entry_id: bytes) -> tuple[Entry, DeletedEntry]:
@@ -421,7 +480,11 @@ class Journal:
 
     async def erase_expired(self, keys: Keyring) -> int:
         """Erase what was deleted more than KEPT_FOR ago, and return how many that were."""
-        expired = [item for item in await self._load_trash(keys) if item.deleted_at + TRASH_RETENTION <= utc_now()]
+        expired = [
+            item
+            for item in await self._load_trash(keys)
+            if item.deleted_at + TRASH_RETENTION <= utc_now()
+        ]
         for item in expired:
             await self._erase_item(keys, item)
         return len(expired)
@@ -429,7 +492,10 @@ class Journal:
     def run_maintenance(self, keys: Keyring) -> None:
         """Do what is due for a writer who is signed in, in the background, once a day; returns at once."""
         now = time.monotonic()
-        if now - self._last_maintenance.get(keys.user_id, -MAINTENANCE_SECONDS) < MAINTENANCE_SECONDS:
+        if (
+            now - self._last_maintenance.get(keys.user_id, -MAINTENANCE_SECONDS)
+            < MAINTENANCE_SECONDS
+        ):
             return
         self._last_maintenance[keys.user_id] = now
         task = asyncio.create_task(self._run_maintenance(keys), name="erase what is due")
@@ -468,17 +534,25 @@ class Journal:
                 ]
             tags_by_entry = await self._db.tags.tag_ids_of(keys.user_id, erased_ids)
             revisions = await self._db.entries.revisions(keys.user_id)
-            reparented = await self._redact_replies(keys, erased_ids, reparented, revisions, scanned_revisions)
+            reparented = await self._redact_replies(
+                keys, erased_ids, reparented, revisions, scanned_revisions
+            )
             draft_keys = [
-                make_key(entry_id) for entry_id in erased_ids for make_key in (edit_draft_key, answer_draft_key)
+                make_key(entry_id)
+                for entry_id in erased_ids
+                for make_key in (edit_draft_key, answer_draft_key)
             ]
             steps = [
                 self._db.trash.updating(keys, _trash_removal(item.id, erased_ids)),
                 self._db.drafts.deleting(keys, draft_keys),
                 self._db.summaries.deleting_for_sources(keys, erased_ids),
-                forget_erased_tags(keys, erased_ids, {tag for tags in tags_by_entry.values() for tag in tags}),
+                forget_erased_tags(
+                    keys, erased_ids, {tag for tags in tags_by_entry.values() for tag in tags}
+                ),
                 # A reply that was stored since they were read may hold the words.
-                self._db.entries.require_unchanged_except(keys.user_id, revisions, erased_ids, len(reparented)),
+                self._db.entries.require_unchanged_except(
+                    keys.user_id, revisions, erased_ids, len(reparented)
+                ),
             ]
             try:
                 changed = await self._db.entries.erase(keys, list(erased_ids), reparented, steps)
@@ -502,9 +576,15 @@ class Journal:
 
         `looked` are the revisions that were found to have nothing of it; this goes on there, and adds to them.
         """
-        texts = [entry.text for entry in await self._db.entries.get_many(keys, list(erased_ids)) if entry.role == "me"]
+        texts = [
+            entry.text
+            for entry in await self._db.entries.get_many(keys, list(erased_ids))
+            if entry.role == "me"
+        ]
         for entry_id in erased_ids:  # a reply may quote what stood there before an edit
-            texts += [version.text for version in await self._db.versions.list_for_entry(keys, entry_id)]
+            texts += [
+                version.text for version in await self._db.versions.list_for_entry(keys, entry_id)
+            ]
         changed = {entry.id: entry for entry in reparented}
         ids = [
             i
@@ -513,7 +593,9 @@ class Journal:
         ]
         for start in range(0, len(ids), SCAN_BATCH):
             for entry in await self._db.entries.get_many(keys, ids[start : start + SCAN_BATCH]):
-                if (stripped := strip_references(changed.get(entry.id, entry), erased_ids, texts)) is not None:
+                if (
+                    stripped := strip_references(changed.get(entry.id, entry), erased_ids, texts)
+                ) is not None:
                     changed[entry.id] = stripped
                 elif entry.id not in changed:
                     scanned_revisions[entry.id] = entry.revision
@@ -529,11 +611,15 @@ class Journal:
         for start in range(0, len(ids), SCAN_BATCH):
             batch = await self._db.entries.get_many(keys, ids[start : start + SCAN_BATCH])
             deleted_entries += [
-                (entry.deleted, replace(entry, text="")) for entry in batch if entry.deleted is not None
+                (entry.deleted, replace(entry, text=""))
+                for entry in batch
+                if entry.deleted is not None
             ]
         deleted_entries.sort(key=lambda pair: (pair[0], pair[1].id))
         # What went with the beginning of its thread bears the same instant.
-        root_deletion_times = {deleted_at for deleted_at, entry in deleted_entries if entry.parent_id is None}
+        root_deletion_times = {
+            deleted_at for deleted_at, entry in deleted_entries if entry.parent_id is None
+        }
         await self._db.trash.initialize(
             keys,
             [
@@ -599,11 +685,21 @@ class Journal:
             if (entry.deleted is not None) == deleted:
                 return [entry]
             known_ids = (await self._db.entries.revisions_on(keys, [entry.day])).keys()
-            descendants = (await self.get_thread(keys, entry_id)).descendants if entry.parent_id is None else ()
+            descendants = (
+                (await self.get_thread(keys, entry_id)).descendants
+                if entry.parent_id is None
+                else ()
+            )
             affected = [entry, *(other for other in descendants if other.deleted == entry.deleted)]
-            require = self._require_none_below(keys, entry.day, known_ids, affected if entry.parent_id is None else ())
+            require = self._require_none_below(
+                keys, entry.day, known_ids, affected if entry.parent_id is None else ()
+            )
             deleted_at = utc_now() if deleted else None
-            item = DeletedEntry(entry.id, deleted_at, tuple(other.id for other in affected[1:])) if deleted_at else None
+            item = (
+                DeletedEntry(entry.id, deleted_at, tuple(other.id for other in affected[1:]))
+                if deleted_at
+                else None
+            )
             step = self._db.trash.updating(keys, _trash_update(entry.id, item))
             try:
                 changed = [replace(other, deleted=deleted_at) for other in affected]
@@ -613,18 +709,26 @@ class Journal:
         raise StaleRevision("entry_busy")
 
 
-def strip_references(reply: Entry, erased_ids: Collection[bytes], texts: Iterable[str]) -> Entry | None:
+def strip_references(
+    reply: Entry, erased_ids: Collection[bytes], texts: Iterable[str]
+) -> Entry | None:
     """A reply that forgets erased entries and counts them; None when it had nothing to do with them."""
     if reply.role != "reply":
         return None
     stripped = redact_erased(reply, erased_ids, texts) or reply
     if (receipt := stripped.receipt) is not None:
-        erased_sources = {*reply.also_answers, *reply.sources, *receipt.same_page_ids} & set(erased_ids)
+        erased_sources = {*reply.also_answers, *reply.sources, *receipt.same_page_ids} & set(
+            erased_ids
+        )
         erased_count = len(erased_sources) or int(stripped.text != reply.text)
         same_page_ids = tuple(other for other in receipt.same_page_ids if other not in erased_ids)
         stripped = replace(
             stripped,
-            receipt=replace(receipt, same_page_ids=same_page_ids, erased_count=receipt.erased_count + erased_count),
+            receipt=replace(
+                receipt,
+                same_page_ids=same_page_ids,
+                erased_count=receipt.erased_count + erased_count,
+            ),
         )
     return stripped if stripped != reply else None
 
@@ -639,7 +743,9 @@ def _descendants_of(entry_id: bytes, thread_entries: Iterable[Entry]) -> list[En
     return descendants
 
 
-def _trash_update(entry_id: bytes, item: DeletedEntry | None) -> Callable[[list[DeletedEntry]], list[DeletedEntry]]:
+def _trash_update(
+    entry_id: bytes, item: DeletedEntry | None
+) -> Callable[[list[DeletedEntry]], list[DeletedEntry]]:
     """The change that puts `item` at the end of the list, or takes the entry off it."""
 
     def update(items: list[DeletedEntry]) -> list[DeletedEntry]:
@@ -649,7 +755,9 @@ def _trash_update(entry_id: bytes, item: DeletedEntry | None) -> Callable[[list[
     return update
 
 
-def _trash_removal(entry_id: bytes, erased_ids: set[bytes]) -> Callable[[list[DeletedEntry]], list[DeletedEntry]]:
+def _trash_removal(
+    entry_id: bytes, erased_ids: set[bytes]
+) -> Callable[[list[DeletedEntry]], list[DeletedEntry]]:
     """The change that takes what is erased off the list; StaleRevision when the entry was brought back meanwhile."""
 
     def remove(items: list[DeletedEntry]) -> list[DeletedEntry]:

@@ -25,7 +25,9 @@ class LiveReply:
         self.has_begun = False
         self.is_finishing = False
         self.is_finished = False
-        self.stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()  # whether it has its record
+        self.stored: asyncio.Future[bool] = (
+            asyncio.get_running_loop().create_future()
+        )  # whether it has its record
         # Its record is being stored, and no worker has one like it: the model may be asked.
         self.is_unique = asyncio.Event()
         self.stop_reason: Notice | None = None
@@ -34,8 +36,12 @@ class LiveReply:
         self.first_word_at = -1.0  # when the first word came, on the monotonic clock
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
-        self.texts_used: dict[bytes, str] = {}  # the texts in its prompt, of its page and of passages
-        self.revisions: Mapping[bytes, int] = {}  # the revisions of these at which the model might read them
+        self.texts_used: dict[
+            bytes, str
+        ] = {}  # the texts in its prompt, of its page and of passages
+        self.revisions: Mapping[
+            bytes, int
+        ] = {}  # the revisions of these at which the model might read them
         self.cached_page: list[Thread] | None = (
             None  # as it was a moment ago, when it was asked for, unless it had to wait
         )
@@ -45,7 +51,9 @@ class LiveReply:
 
     def set_prompt(self, prompt: Prompt, quoted: Iterable[str] = ()) -> None:
         """Take note of what may be quoted: the passages, the user's words, and what earlier replies `quoted`."""
-        self._verifier = QuoteVerifier([*(p.text for p in prompt.passages), *prompt.user_texts, *quoted])
+        self._verifier = QuoteVerifier(
+            [*(p.text for p in prompt.passages), *prompt.user_texts, *quoted]
+        )
 
     def feed(self, chunk: str) -> None:
         """Take the model's next words."""

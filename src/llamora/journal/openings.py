@@ -43,7 +43,9 @@ class Openings:
         stored = await self._db.summaries.get(keys, "opening", day)
         return stored is None or not _is_asked_recently(stored)
 
-    async def generate_line(self, keys: Keyring, today: date, endpoint: str = "") -> StoredSummary | None:
+    async def generate_line(
+        self, keys: Keyring, today: date, endpoint: str = ""
+    ) -> StoredSummary | None:
         """The line for today, made now unless it is there or on its way; None when the last days are empty or change.
 
         That it is asked for is stored first, as a line without words, so that no other worker asks too.
@@ -65,12 +67,18 @@ class Openings:
 
     async def preview(self, keys: Keyring, today: date, endpoint: str = "") -> PreparedPrompt:
         """What would be sent for today's line, exactly. Raises EntryError where there is nothing, ModelError."""
-        return await self._summaries.preview_line("opening", today, await self._recent_entries(keys, today), endpoint)
+        return await self._summaries.preview_line(
+            "opening", today, await self._recent_entries(keys, today), endpoint
+        )
 
     async def _recent_entries(self, keys: Keyring, today: date) -> list[Entry]:
         """What was written on the last days that have something on them, oldest first."""
         entries: list[Entry] = []
-        days = [today - timedelta(days_ago) for days_ago in range(1, LOOKBACK_DAYS + 1) if today.toordinal() > days_ago]
+        days = [
+            today - timedelta(days_ago)
+            for days_ago in range(1, LOOKBACK_DAYS + 1)
+            if today.toordinal() > days_ago
+        ]
         written = await self._journal.find_written_days(keys, days)
         for day in sorted(written, reverse=True)[:MAX_SOURCE_DAYS]:
             entries += readable_entries(await self._journal.get_page(keys, day))

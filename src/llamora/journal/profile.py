@@ -8,9 +8,19 @@ from llamora.dates import parse_zone
 
 Theme = Literal["system", "light", "dark", "contrast"]
 THEMES: tuple[Theme, ...] = ("system", "light", "dark", "contrast")
-TEXT_SIZES = (88, 100, 115, 132, 152)  # per cent of the face's own size; each step is about an eighth more
+TEXT_SIZES = (
+    88,
+    100,
+    115,
+    132,
+    152,
+)  # per cent of the face's own size; each step is about an eighth more
 LOCK_MINUTES = (5, 15, 60, 0)
-WEEK_STARTS = (0, 5, 6)  # Monday, Saturday, Sunday: the three that calendars of the world begin with
+WEEK_STARTS = (
+    0,
+    5,
+    6,
+)  # Monday, Saturday, Sunday: the three that calendars of the world begin with
 
 
 @dataclass(slots=True, frozen=True)
@@ -50,7 +60,9 @@ def parse_profile(record: bytes, revision: int) -> Profile:
     stored["damaged"] = not record
     defaults = asdict(Profile())
     values: dict[str, Any] = {
-        name: value for name, value in stored.items() if name in defaults and type(value) is type(defaults[name])
+        name: value
+        for name, value in stored.items()
+        if name in defaults and type(value) is type(defaults[name])
     }
     for name, allowed in (
         ("theme", THEMES),

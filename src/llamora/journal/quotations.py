@@ -36,7 +36,11 @@ _SPAN: Final = re.compile(
     rf"{CODE}|^(?P<quote>{_LISTS}>.*(?:\n[ \t]*>.*)*)|(?P<marked>"
     + "|".join(
         (
-            *(_between("„", "[“”]", "„“”"), _between("“", "”", "“”"), _between(r'(?<![\w"])"(?=\S)', r'"(?!\w)', '"')),
+            *(
+                _between("„", "[“”]", "„“”"),
+                _between("“", "”", "“”"),
+                _between(r'(?<![\w"])"(?=\S)', r'"(?!\w)', '"'),
+            ),
             *(_between("«", "»", "«»"), _between("»", "«", "«»"), _between("‹", "›", "‹›")),
             *(_between("「", "」", "「」"), _between("『", "』", "『』")),
             rf"‘{_SINGLE_INNER}’(?!\w)|‚{_SINGLE_INNER}[‘’]|(?<![\w'’])'(?=\w){_SINGLE_INNER}'(?!\w)",
@@ -51,9 +55,13 @@ _MARKUP: Final = re.compile(rf"[*_`~\\]|#(?=[^\W\d_])|^{_LISTS}(?:>[ \t]?)+", re
 _EDGES: Final = f" \t\n*_`~{_MARKS}"
 _REFERENCE: Final = re.compile(r"\s*\[\d{1,6}\]")
 _TRIMMED: Final = " \t\n.,;:!?…-–—'"
-_BLOCK_TAIL: Final = re.compile(r"(?:\s*[—–-]+[^\n—–]{0,60})?(?:\s*\[\d{1,6}\])*\s*\Z")  # whose it is, and from when
+_BLOCK_TAIL: Final = re.compile(
+    r"(?:\s*[—–-]+[^\n—–]{0,60})?(?:\s*\[\d{1,6}\])*\s*\Z"
+)  # whose it is, and from when
 
-_UNSPACED: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+_UNSPACED: Final = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+)
 _LETTER: Final = rf"(?![{_UNSPACED}_])\w"
 WORD: Final = re.compile(rf"[{_UNSPACED}]{{1,2}}|(?:{_LETTER})+(?:['’](?:{_LETTER})+)?")
 """A word; of scripts without spaces two letters are one."""
@@ -63,7 +71,9 @@ _VERB: Final = (
     r"(?:wrote|written|write|said|noted|called|described|mentioned|asked|put|recorded|told|named|remarked|added"
     r"|observed|admitted|confessed|remembered|recalled|promised|quoted|listed|worded|phrased|expressed)\b"
 )
-_PARTICIPLE: Final = r"(?:geschrieben|gesagt|genannt|notiert|festgehalten|beschrieben|gefragt|erwähnt)\b"
+_PARTICIPLE: Final = (
+    r"(?:geschrieben|gesagt|genannt|notiert|festgehalten|beschrieben|gefragt|erwähnt)\b"
+)
 _PAST: Final = r"(?:schriebst|sagtest|nanntest|notiertest|beschriebst|meintest|fragtest|erwähntest)"
 _YOU: Final = (
     rf"(?:\byou(?:['’](?:ve|d))?(?!\s+(?:could|can|might|may|should|would|will|must|need|want))(?:\s+\w+){{0,2}}?\s+{_VERB}"
@@ -82,21 +92,31 @@ _DATE: Final = (
     rf"(?:\b\d{{4}}-\d\d-\d\d\b|\b\d{{1,2}}\.\s?\d{{1,2}}\.(?:\s?\d{{2,4}})?"
     rf"|\b\d{{1,2}}(?:st|nd|rd|th|\.)?\s+(?:of\s+)?{_MONTH}|\b{_MONTH}\s+\d{{1,2}}\b)"
 )
-_GAP: Final = rf"[^.!?\n{_MARKS.replace(chr(39), '').replace('’', '')}]"  # an apostrophe may stand between
-_SAYS_SO: Final = re.compile(
-    rf"(?:{_YOU}(?!\s+(?:about|über)\b){_GAP}{{0,60}}|(?:{_DATE}|\w\s?\[\d{{1,6}}\]){_GAP}{{0,30}})\Z", re.IGNORECASE
+_GAP: Final = (
+    rf"[^.!?\n{_MARKS.replace(chr(39), '').replace('’', '')}]"  # an apostrophe may stand between
 )
-_BLOCK_FOLLOWS: Final = re.compile(rf"(?:{_YOU}|{_DATE}|\[\d{{1,6}}\])[^.!?\n]{{0,60}}:[*_]*\s*\Z", re.IGNORECASE)
+_SAYS_SO: Final = re.compile(
+    rf"(?:{_YOU}(?!\s+(?:about|über)\b){_GAP}{{0,60}}|(?:{_DATE}|\w\s?\[\d{{1,6}}\]){_GAP}{{0,30}})\Z",
+    re.IGNORECASE,
+)
+_BLOCK_FOLLOWS: Final = re.compile(
+    rf"(?:{_YOU}|{_DATE}|\[\d{{1,6}}\])[^.!?\n]{{0,60}}:[*_]*\s*\Z", re.IGNORECASE
+)
 _SAID_SO: Final = re.compile(  # not what begins another sentence
     rf"(?-i:(?!\s+[A-Z]))(?:[\s,;:*_)—–-]*(?:(?:as|is|was|so|wie|ist|war)\s+)?{_YOU}"
     rf"|[\s,(—–-]*(?:(?:on|of|from|am|vom)\s+)?{_DATE})"
     rf"|[\s.,;:!?…*_)]*\[\d{{1,6}}\]|[.!?]?\s+(?:that|these|das)\s+(?:is|are|was|hast)\s+(?:what\s+)?{_YOU}",
     re.IGNORECASE,
 )
-_HAVE_YOU: Final = re.compile(rf"\b(?:du\s+(?:hast|hattest)|(?:hast|hattest)\s+du){_GAP}{{0,60}}\Z", re.IGNORECASE)
-_PARTICIPLE_NEXT: Final = re.compile(rf"[\s,*_]*(?:\[\d{{1,6}}\]\s*)?(?:\w+\s+)?{_PARTICIPLE}", re.IGNORECASE)
+_HAVE_YOU: Final = re.compile(
+    rf"\b(?:du\s+(?:hast|hattest)|(?:hast|hattest)\s+du){_GAP}{{0,60}}\Z", re.IGNORECASE
+)
+_PARTICIPLE_NEXT: Final = re.compile(
+    rf"[\s,*_]*(?:\[\d{{1,6}}\]\s*)?(?:\w+\s+)?{_PARTICIPLE}", re.IGNORECASE
+)
 _AND: Final = re.compile(
-    r"[\s,;*_]*(?:\[\d{1,6}\]\s*)*(?:(?:and|und|then|dann|or|oder|et|y|e|en)\s*){0,2}\Z", re.IGNORECASE
+    r"[\s,;*_]*(?:\[\d{1,6}\]\s*)*(?:(?:and|und|then|dann|or|oder|et|y|e|en)\s*){0,2}\Z",
+    re.IGNORECASE,
 )
 _STOP: Final = r"[.!?…](?:\s|\Z)|\n|\Z"
 _UNMARKED: Final = re.compile(
@@ -140,7 +160,9 @@ class QuoteVerifier:
         return any(holds(text, form) for form in forms for text in self._texts)
 
 
-def marks(text: str, verified: Collection[str], *, growing: bool = False) -> list[tuple[int, int, bool]]:
+def marks(
+    text: str, verified: Collection[str], *, growing: bool = False
+) -> list[tuple[int, int, bool]]:
     """Return the spans of `text` to mark: (start, end, whether its words are among the `verified`).
 
     Spans that are not verified are quotations attributed to the user; of a `growing` text not the one at its end.
@@ -158,7 +180,9 @@ def quotations(text: str, *, anyone: bool = False) -> list[Quotation]:
     """
     found: list[Quotation] = []
     reach = 0
-    for kind, start, end in sorted((*_spans(text), *_unmarked(text)), key=lambda span: span[1:])[:MOST]:
+    for kind, start, end in sorted((*_spans(text), *_unmarked(text)), key=lambda span: span[1:])[
+        :MOST
+    ]:
         if start < reach:
             continue
         inner = _trimmed(text, kind, start, end)
@@ -197,7 +221,10 @@ def _has_words(text: str) -> bool:
 def _spans(text: str) -> Iterator[tuple[str, int, int]]:
     """Yield what stands between marks of any kind: its kind, and where it stands with them."""
     for span in _SPAN.finditer(text):
-        yield "block" if span["fence"] else "code" if span["ticks"] else str(span.lastgroup), *span.span()
+        yield (
+            "block" if span["fence"] else "code" if span["ticks"] else str(span.lastgroup),
+            *span.span(),
+        )
 
 
 def _unmarked(text: str) -> Iterator[tuple[str, int, int]]:
@@ -232,7 +259,9 @@ def _trimmed(text: str, kind: str, start: int, end: int) -> tuple[int, int]:
     return start + len(words) - len(words.lstrip(_EDGES)), start + len(words.rstrip(_EDGES))
 
 
-def _is_attributed(text: str, kind: str, start: int, end: int, words_end: int, before: list[Quotation]) -> bool:
+def _is_attributed(
+    text: str, kind: str, start: int, end: int, words_end: int, before: list[Quotation]
+) -> bool:
     """Tell whether the words around a quotation say that the user wrote it."""
     head = text[max(0, start - NEAR) : start]
     tail = text[words_end if kind == "quote" else end : end + NEAR]
@@ -243,4 +272,8 @@ def _is_attributed(text: str, kind: str, start: int, end: int, words_end: int, b
     if _HAVE_YOU.search(head) and _PARTICIPLE_NEXT.match(tail):
         return True
     last = before[-1] if before else None
-    return last is not None and last.attributed and bool(_AND.match(text[last.end : start].lstrip(_MARKS + "*_`")))
+    return (
+        last is not None
+        and last.attributed
+        and bool(_AND.match(text[last.end : start].lstrip(_MARKS + "*_`")))
+    )

@@ -14,7 +14,10 @@ def model_may_read(entry: Entry, root: Entry) -> bool:
     What is kept from the model, deleted or does not open takes its whole thread along when it is
     the root: what hangs on it may have come too late to bear a mark of its own.
     """
-    return all(each.deleted is None and not each.withheld and each.state != "unreadable" for each in (entry, root))
+    return all(
+        each.deleted is None and not each.withheld and each.state != "unreadable"
+        for each in (entry, root)
+    )
 
 
 def readable_entries(page: Sequence[Thread]) -> list[Entry]:

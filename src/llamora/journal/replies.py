@@ -21,7 +21,13 @@ from llamora.llm.model import Model
 from llamora.llm.prompts import PromptBuilder
 from llamora.llm.queue import ModelQueue
 from llamora.llm.tokens import estimate_tokens
-from llamora.persistence.connection import AlreadyExists, NotFound, StaleRevision, StorageError, Transaction
+from llamora.persistence.connection import (
+    AlreadyExists,
+    NotFound,
+    StaleRevision,
+    StorageError,
+    Transaction,
+)
 from llamora.persistence.entries import Entry, Receipt, State
 from llamora.persistence.local_db import LocalDB
 from llamora.search.service import SearchService
@@ -31,7 +37,9 @@ from llamora.vault.keys import Keyring, KeyringClosed
 
 logger = getLogger(__name__)
 
-SAVE_SECONDS = 0.4  # and what a save takes: after a crash all but the last half second of shown text is there
+SAVE_SECONDS = (
+    0.4  # and what a save takes: after a crash all but the last half second of shown text is there
+)
 FOLLOW_POLL_SECONDS = 0.1  # how often a reply that another worker writes is looked at
 WATCH_POLL_SECONDS = 0.1  # how often a worker looks whether another one was asked to stop its reply
 STOP_TIMEOUT_SECONDS = 2.0  # after which a worker that was asked to stop is taken for dead
@@ -104,7 +112,12 @@ class Replies:
             known_ids = {entry.id for entry in day_entries} if known_ids is None else known_ids
             page = build_threads(day_entries)
             thread = next(
-                (thread for thread in page if parent_id in {e.id for e in (thread.root, *thread.descendants)}), None
+                (
+                    thread
+                    for thread in page
+                    if parent_id in {e.id for e in (thread.root, *thread.descendants)}
+                ),
+                None,
             )
             if thread is None:
                 raise NotFound("entry_not_found")
@@ -115,15 +128,22 @@ class Replies:
             asked_ids = {parent_id, thread.root.id, *also_answers}
             asked_revisions = {e.id: e.revision for e in day_entries if e.id in asked_ids}
             for live in list(self._live_replies.values()):
-                is_same = (live.entry.parent_id, live.entry.also_answers) == (parent_id, tuple(also_answers))
+                is_same = (live.entry.parent_id, live.entry.also_answers) == (
+                    parent_id,
+                    tuple(also_answers),
+                )
                 if (
                     is_same and not live.is_finished and await asyncio.shield(live.stored)
                 ):  # what has no record is not shown
                     return live.snapshot()
             for other in (
-                candidate for candidate in thread.descendants if _is_reply_to(candidate, parent_id, also_answers)
+                candidate
+                for candidate in thread.descendants
+                if _is_reply_to(candidate, parent_id, also_answers)
             ):
-                if other.id not in known_ids or (other.state == "streaming" and self._is_being_written(other)):
+                if other.id not in known_ids or (
+                    other.state == "streaming" and self._is_being_written(other)
+                ):
                     return other  # another worker began it
             reply = Entry(
                 secrets.token_bytes(16),
@@ -139,7 +159,9 @@ class Replies:
             )
             # Another worker was asked the same and was first, or what is asked about was changed.
             with suppress(AlreadyExists, StaleRevision):
-                return await self._start(keys, LiveReply(reply, endpoint), page, known_ids, asked_revisions, today)
+                return await self._start(
+                    keys, LiveReply(reply, endpoint), page, known_ids, asked_revisions, today
+                )
         raise StaleRevision("reply_busy")
 
     async def _start(
@@ -165,13 +187,18 @@ class Replies:
 
         parent_id, also_answers = reply.parent_id or reply.id, reply.also_answers
         require_no_new = self._db.entries.require_no_new(
-            keys, reply.day, {*known_ids, reply.id}, lambda e: _is_reply_to(e, parent_id, also_answers)
+            keys,
+            reply.day,
+            {*known_ids, reply.id},
+            lambda e: _is_reply_to(e, parent_id, also_answers),
         )
         # The prompt is made while the disk is busy; nothing is shown before the reply has its place there.
         live.task = asyncio.create_task(self._generate(keys, live, today), name="reply")
         try:
             require_revisions = self._db.entries.require_revisions(keys.user_id, asked_revisions)
-            await self._db.entries.add(keys, reply, steps=[require_no_new, require_revisions, mark_unique])
+            await self._db.entries.add(
+                keys, reply, steps=[require_no_new, require_revisions, mark_unique]
+            )
         except BaseException:
             live.stored.set_result(False)
             live.task.cancel()
@@ -206,7 +233,9 @@ class Replies:
             entry = await self._journal.get(keys, reply_id)
             if entry.state != "streaming":
                 return entry
-        return await self._store(keys, replace(entry, state="stopped", note=INTERRUPTED, boot="", stopping=False))
+        return await self._store(
+            keys, replace(entry, state="stopped", note=INTERRUPTED, boot="", stopping=False)
+        )
 
     def cancel_for(self, entry_ids: Iterable[bytes], reason: Notice = SOURCE_ERASED) -> None:
         """End what is being written of these entries, which are about to be erased, and what draws on them.
@@ -220,7 +249,9 @@ class Replies:
             elif not affected_ids.isdisjoint(live.texts_used):
                 self._cancel(live, reason)
 
-    async def follow(self, keys: Keyring, reply_id: bytes) -> AsyncGenerator[tuple[Entry, Notice | None]]:
+    async def follow(
+        self, keys: Keyring, reply_id: bytes
+    ) -> AsyncGenerator[tuple[Entry, Notice | None]]:
         """Yield the reply each time it has grown, as it then stands, and what it waits for.
 
         The last one is no longer streaming. Nothing is lost or repeated however late or often this begins.
@@ -279,7 +310,9 @@ class Replies:
 
     async def lock(self, user_id: bytes) -> None:
         """End the replies of one writer; what came is kept and marked, while the keys are still there."""
-        tasks = [live.task for live in self._cancel_all(user_id, INTERRUPTED) if live.task is not None]
+        tasks = [
+            live.task for live in self._cancel_all(user_id, INTERRUPTED) if live.task is not None
+        ]
         if tasks:
             await asyncio.wait(tasks, timeout=LOCK_TIMEOUT_SECONDS)
 
@@ -294,7 +327,9 @@ class Replies:
 
     def _cancel_all(self, user_id: bytes, reason: Notice) -> list[LiveReply]:
         user_replies = [
-            self._live_replies[reply_id] for reply_id, keys in self._keyrings.items() if keys.user_id == user_id
+            self._live_replies[reply_id]
+            for reply_id, keys in self._keyrings.items()
+            if keys.user_id == user_id
         ]
         for live in user_replies:
             self._cancel(live, reason)
@@ -308,7 +343,10 @@ class Replies:
                 live.on_position(-1)
                 await self._stream(keys, live, today)
             if not live.text.strip():
-                state, note = "failed", Notice("reply_length_before_text" if live.is_length_limited else "reply_empty")
+                state, note = (
+                    "failed",
+                    Notice("reply_length_before_text" if live.is_length_limited else "reply_empty"),
+                )
             elif live.is_length_limited:
                 state, note = "stopped", Notice("reply_length_reached")
         except asyncio.CancelledError:
@@ -327,9 +365,19 @@ class Replies:
     async def _stream(self, keys: Keyring, live: LiveReply, today: date) -> None:
         entry = live.entry
         page, live.cached_page = live.cached_page, None  # what went meanwhile `_why_end` sees
-        page = build_threads(await self._db.entries.list_day(keys, entry.day)) if page is None else page
+        page = (
+            build_threads(await self._db.entries.list_day(keys, entry.day))
+            if page is None
+            else page
+        )
         composed = await self.composer.compose(
-            keys, page, entry.day, entry.parent_id or entry.id, entry.also_answers, today, live.endpoint
+            keys,
+            page,
+            entry.day,
+            entry.parent_id or entry.id,
+            entry.also_answers,
+            today,
+            live.endpoint,
         )
         prompt, receipt = composed.prompt, composed.receipt
         live.set_prompt(prompt, composed.quoted)
@@ -362,16 +410,22 @@ class Replies:
                 receipt,
                 tokens_out=receipt.tokens_out or (estimate_tokens(live.text) if live.text else 0),
                 quoted=live.quoted(),
-                first_token_ms=round((live.first_word_at - requested_at) * 1000) if live.first_word_at >= 0 else -1,
+                first_token_ms=round((live.first_word_at - requested_at) * 1000)
+                if live.first_word_at >= 0
+                else -1,
             )
             live.entry = replace(live.entry, receipt=receipt)
 
-    async def _consume(self, keys: Keyring, live: LiveReply, chunk_queue: "asyncio.Queue[str | None]") -> None:
+    async def _consume(
+        self, keys: Keyring, live: LiveReply, chunk_queue: "asyncio.Queue[str | None]"
+    ) -> None:
         """Show what comes at once, and store it within SAVE_SECONDS, also when nothing follows."""
         save_at: float | None = None  # when what came first since the last time has to be stored
         while True:
             try:
-                async with asyncio.timeout(None if save_at is None else max(0.0, save_at - time.monotonic())):
+                async with asyncio.timeout(
+                    None if save_at is None else max(0.0, save_at - time.monotonic())
+                ):
                     chunk = await chunk_queue.get()
             except TimeoutError:
                 chunk = ""
@@ -386,20 +440,31 @@ class Replies:
             if save_at is not None and now >= save_at:
                 live.entry = await self._store(keys, live.snapshot(), live.texts_used)
                 save_at = None
-                if live.entry.state != "streaming":  # another worker was asked to stop it, and took this one for dead
+                if (
+                    live.entry.state != "streaming"
+                ):  # another worker was asked to stop it, and took this one for dead
                     self._cancel(live, live.entry.note or STOPPED)
                     await asyncio.sleep(0)  # ends here
 
-    async def _store_final(self, keys: Keyring, live: LiveReply, state: State, note: Notice | None) -> None:
+    async def _store_final(
+        self, keys: Keyring, live: LiveReply, state: State, note: Notice | None
+    ) -> None:
         final = replace(
-            live.entry, text=live.text.strip(), state=state, note=note or live.entry.note, boot="", stopping=False
+            live.entry,
+            text=live.text.strip(),
+            state=state,
+            note=note or live.entry.note,
+            boot="",
+            stopping=False,
         )
         while True:
             try:
                 live.entry = await self._store(keys, final, live.texts_used)
                 break
             except NotFound:
-                live.entry = replace(final, text="")  # erased while it was written: nothing of it stays
+                live.entry = replace(
+                    final, text=""
+                )  # erased while it was written: nothing of it stays
                 break
             except StorageError as error:
                 # The text is in RAM only now: show it with the reason, and try until there is room.
@@ -409,7 +474,9 @@ class Replies:
                 if live.stop_reason == INTERRUPTED:
                     break
                 await asyncio.sleep(RETRY_SECONDS)
-            except Exception as error:  # the keys were locked before the disk was done: `settle` sees to it
+            except (
+                Exception
+            ) as error:  # the keys were locked before the disk was done: `settle` sees to it
                 logger.warning("the end of a reply was not stored (%s)", type(error).__name__)
                 live.entry = replace(final, state="stopped", note=INTERRUPTED)
                 break
@@ -423,7 +490,9 @@ class Replies:
         self._live_replies.pop(reply_id, None)
         self._keyrings.pop(reply_id, None)
 
-    async def _store(self, keys: Keyring, entry: Entry, texts_used: Mapping[bytes, str] | None = None) -> Entry:
+    async def _store(
+        self, keys: Keyring, entry: Entry, texts_used: Mapping[bytes, str] | None = None
+    ) -> Entry:
         """Store a reply in the same transaction that sees all it drew on still there; what was erased, it forgets.
 
         `read` is what was in its prompt, known to who writes it: for anybody else a reply that has ended meanwhile
@@ -434,7 +503,9 @@ class Replies:
         for _ in range(MAX_RETRIES):
             source_ids = {*entry.sources, *entry.also_answers, *texts} - erased_ids
             try:
-                require_sources = self._db.entries.require_revisions(keys.user_id, dict.fromkeys(source_ids))
+                require_sources = self._db.entries.require_revisions(
+                    keys.user_id, dict.fromkeys(source_ids)
+                )
                 return await self._db.entries.update(keys, entry, [require_sources])
             except StaleRevision:
                 stored = await self._db.entries.get(keys, entry.id)
@@ -453,8 +524,15 @@ class Replies:
                     withheld=stored.withheld,
                     stopping=stored.stopping and entry.state == "streaming",
                 )
-                erased_ids |= source_ids - set(await self._db.entries.revisions_of(keys.user_id, source_ids))
-                entry = strip_references(entry, erased_ids, [texts[i] for i in erased_ids if texts.get(i)]) or entry
+                erased_ids |= source_ids - set(
+                    await self._db.entries.revisions_of(keys.user_id, source_ids)
+                )
+                entry = (
+                    strip_references(
+                        entry, erased_ids, [texts[i] for i in erased_ids if texts.get(i)]
+                    )
+                    or entry
+                )
         raise StaleRevision("reply_busy")
 
     async def _stop_reason(self, keys: Keyring, live: LiveReply) -> Notice | None:
@@ -462,11 +540,19 @@ class Replies:
         revisions = await self._db.entries.revisions_of(keys.user_id, live.texts_used)
         if live.texts_used.keys() - revisions.keys():
             return SOURCE_ERASED
-        changed_ids = [entry_id for entry_id, revision in revisions.items() if live.revisions.get(entry_id) != revision]
+        changed_ids = [
+            entry_id
+            for entry_id, revision in revisions.items()
+            if live.revisions.get(entry_id) != revision
+        ]
         entries = await self._db.entries.get_many(keys, changed_ids)
         readable = await keep_readable(self._db, keys, entries)
         if unreadable := [entry for entry in entries if entry.id not in readable]:
-            return SOURCE_DELETED if all(e.deleted is not None for e in unreadable) else SOURCE_WITHHELD
+            return (
+                SOURCE_DELETED
+                if all(e.deleted is not None for e in unreadable)
+                else SOURCE_WITHHELD
+            )
         live.revisions = revisions
         return None
 
@@ -486,7 +572,9 @@ class Replies:
                 for keys in {keys.user_id: keys for keys in self._keyrings.values()}.values():
                     if not await self._is_enabled(keys):
                         self._cancel_all(keys.user_id, Notice("reply_turned_off"))
-                for reply_id, live in [item for item in self._live_replies.items() if item[1].stored.done()]:
+                for reply_id, live in [
+                    item for item in self._live_replies.items() if item[1].stored.done()
+                ]:
                     if (keys := self._keyrings.get(reply_id)) is None:
                         continue  # it ended while another one was looked at
                     stored = await self._db.entries.get_many(keys, [reply_id])
@@ -505,15 +593,26 @@ class Replies:
 
 async def _count_tokens(receipt: Receipt, composed: ComposedPrompt, text: str) -> Receipt:
     """The receipt with how many tokens were written, and where that was only estimated, how many were read."""
-    client, messages = composed.client, composed.prompt.messages if composed.prompt.is_estimated else ()
-    tokens_out, *message_tokens = await client.tokens.count_many([text, *(message.content for message in messages)])
+    client, messages = (
+        composed.client,
+        composed.prompt.messages if composed.prompt.is_estimated else (),
+    )
+    tokens_out, *message_tokens = await client.tokens.count_many(
+        [text, *(message.content for message in messages)]
+    )
     receipt = replace(receipt, tokens_out=tokens_out)
     if not message_tokens or not client.tokens.has_tokenizer:
         return receipt
-    return replace(receipt, tokens_in=sum(message_tokens) + MESSAGE_TOKENS * len(message_tokens), tokens_counted=True)
+    return replace(
+        receipt,
+        tokens_in=sum(message_tokens) + MESSAGE_TOKENS * len(message_tokens),
+        tokens_counted=True,
+    )
 
 
-async def _read_chunks(chunks: AsyncGenerator[str], chunk_queue: "asyncio.Queue[str | None]") -> None:
+async def _read_chunks(
+    chunks: AsyncGenerator[str], chunk_queue: "asyncio.Queue[str | None]"
+) -> None:
     """Put what the model says into a queue, and None when it ends, well or not."""
     try:
         async with aclosing(chunks):

@@ -55,7 +55,12 @@ async def from_search(
     """
     question = text[:MAX_QUESTION_CHARACTERS]
     hits = await search.find_passages(
-        keys, question, today=today, excluded_ids=same_page_ids, limit=2 * MAX_PASSAGES, wait_for_build=True
+        keys,
+        question,
+        today=today,
+        excluded_ids=same_page_ids,
+        limit=2 * MAX_PASSAGES,
+        wait_for_build=True,
     )
     question_words = content_words(question)
     entries = await find_readable(db, keys, [hit.entry_id for hit in hits])
@@ -66,7 +71,9 @@ async def from_search(
             continue
         passage = excerpt(entry.text, hit.passage, question_words)
         if is_relevant(hit.cosine, question_words, passage):
-            source = UsedPassage(len(candidates) + 1, entry.id, entry.day, passage, round(hit.score, 4))
+            source = UsedPassage(
+                len(candidates) + 1, entry.id, entry.day, passage, round(hit.score, 4)
+            )
             candidates.append(Candidate(source, entry.revision))
     return candidates
 
@@ -101,11 +108,17 @@ async def from_tags(
             continue
         passage = excerpt(entry.text, -1, question_words)
         tagged.append(
-            Candidate(UsedPassage(0, entry.id, entry.day, passage, float(shared_count), from_tag=True), entry.revision)
+            Candidate(
+                UsedPassage(0, entry.id, entry.day, passage, float(shared_count), from_tag=True),
+                entry.revision,
+            )
         )
-    merged = [candidate for pair in zip_longest(searched, tagged) for candidate in pair if candidate is not None][
-        :MAX_PASSAGES
-    ]
+    merged = [
+        candidate
+        for pair in zip_longest(searched, tagged)
+        for candidate in pair
+        if candidate is not None
+    ][:MAX_PASSAGES]
     return [
         candidate._replace(passage=replace(candidate.passage, number=number))
         for number, candidate in enumerate(merged, 1)
@@ -117,7 +130,10 @@ def is_relevant(cosine: float, question_words: AbstractSet[str], passage: str) -
     shared_count = len(question_words & content_words(passage))
     shared_fraction = shared_count / len(question_words) if question_words else 0.0
     if cosine == NOT_COMPARED:
-        return shared_fraction >= MIN_WORD_SHARE_OR_COUNT[0] or shared_count >= MIN_WORD_SHARE_OR_COUNT[1]
+        return (
+            shared_fraction >= MIN_WORD_SHARE_OR_COUNT[0]
+            or shared_count >= MIN_WORD_SHARE_OR_COUNT[1]
+        )
     return cosine >= MIN_COSINE or (
         cosine >= MIN_COSINE_AND_WORD_SHARE[0] and shared_fraction >= MIN_COSINE_AND_WORD_SHARE[1]
     )
@@ -133,13 +149,23 @@ def excerpt(text: str, passage_index: int, question_words: AbstractSet[str]) -> 
         return text.strip()
     parts = chunk_text(strip_markdown(text))
     if not 0 <= passage_index < len(parts):
-        passage_index = max(range(len(parts)), key=lambda n: len(question_words & content_words(parts[n])), default=0)
-    return _join_overlapping(parts[max(0, passage_index - NEIGHBOR_PASSAGES) : passage_index + NEIGHBOR_PASSAGES + 1])
+        passage_index = max(
+            range(len(parts)),
+            key=lambda n: len(question_words & content_words(parts[n])),
+            default=0,
+        )
+    return _join_overlapping(
+        parts[max(0, passage_index - NEIGHBOR_PASSAGES) : passage_index + NEIGHBOR_PASSAGES + 1]
+    )
 
 
 def content_words(text: str) -> set[str]:
     """The words of a text that say what it is about, without their endings."""
-    words = [word.lower() for word in tokenize(normalize(text)) if word.lower() not in STOP_WORDS | QUESTION_WORDS]
+    words = [
+        word.lower()
+        for word in tokenize(normalize(text))
+        if word.lower() not in STOP_WORDS | QUESTION_WORDS
+    ]
     return {_SUFFIX.sub("", term.strip('"')) for word in words for term in term_literals(word)}
 
 
@@ -147,6 +173,8 @@ def _join_overlapping(parts: list[str]) -> str:
     """Passages that overlap, as one text."""
     text = parts[0] if parts else ""
     for part in parts[1:]:
-        overlap = next((n for n in range(min(len(part), len(text)), 0, -1) if text.endswith(part[:n])), 0)
+        overlap = next(
+            (n for n in range(min(len(part), len(text)), 0, -1) if text.endswith(part[:n])), 0
+        )
         text += part[overlap:] if overlap else " " + part
     return text

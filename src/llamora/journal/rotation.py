@@ -93,7 +93,9 @@ class Rotation:
             for kind in SEALED_KINDS:
                 ids = await self._db.key_rotation.pending_ids(keys, kind)
                 for start in range(0, len(ids), BATCH_SIZE):
-                    unreadable += await self._db.key_rotation.reseal(keys, kind, ids[start : start + BATCH_SIZE])
+                    unreadable += await self._db.key_rotation.reseal(
+                        keys, kind, ids[start : start + BATCH_SIZE]
+                    )
                     await asyncio.sleep(0)  # whoever waits to write comes first
             if await self._db.key_rotation.drop_old_keys(keys, unreadable):
                 keys.take(await self._db.users.get_data_keys(keys.user_id))
@@ -109,7 +111,9 @@ class Rotation:
                 return
             known = keys.take(await self._db.users.get_data_keys(user_id))
         except StorageError as error:  # the next sweep tries again
-            logger.warning("whether keys are being changed could not be read (%s)", type(error).__name__)
+            logger.warning(
+                "whether keys are being changed could not be read (%s)", type(error).__name__
+            )
             return
         if known:  # else they were changed elsewhere, and that goes on there
             task = asyncio.create_task(self._finish_in_background(keys), name="rotation")

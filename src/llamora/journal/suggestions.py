@@ -118,24 +118,37 @@ class Suggestions:
         note: Notice | None = None
         if with_model and not self._model.unavailable_reason(endpoint):
             try:
-                model_names, model_name = await self._ask_model(keys, entry, text, own_tags, endpoint)
+                model_names, model_name = await self._ask_model(
+                    keys, entry, text, own_tags, endpoint
+                )
             except ModelError as error:
                 note = error.notice
-        names = [tag.name for tag in matching_tags[:MAX_OWN_TAGS]] + model_names[: MAX_SUGGESTIONS - MAX_NEARBY_TAGS]
+        names = [tag.name for tag in matching_tags[:MAX_OWN_TAGS]] + model_names[
+            : MAX_SUGGESTIONS - MAX_NEARBY_TAGS
+        ]
         if not model_names:
             names += extract_keywords(text, MAX_SUGGESTIONS - MAX_NEARBY_TAGS)
         names += await self._nearby_tag_names(keys, entry)
-        names += [tag.name for tag in matching_tags[MAX_OWN_TAGS:]] + extract_keywords(text, 2 * MAX_SUGGESTIONS)
+        names += [tag.name for tag in matching_tags[MAX_OWN_TAGS:]] + extract_keywords(
+            text, 2 * MAX_SUGGESTIONS
+        )
         return SuggestedTags(
-            await self._filter_names(keys, entry_id, names), tuple(model_names), model_name if model_names else "", note
+            await self._filter_names(keys, entry_id, names),
+            tuple(model_names),
+            model_name if model_names else "",
+            note,
         )
 
     async def reject(self, keys: Keyring, entry_id: bytes, name: str) -> None:
         """Do not suggest a name for an entry again, by whichever of its names. Raises NotFound, StorageError."""
         meta = await self._db.tags.get_meta(keys)
-        await self._db.tags.refuse_suggestions(keys, entry_id, [name, meta.canonical(name, tag_hash(keys, name))])
+        await self._db.tags.refuse_suggestions(
+            keys, entry_id, [name, meta.canonical(name, tag_hash(keys, name))]
+        )
 
-    async def _filter_names(self, keys: Keyring, entry_id: bytes, names: Sequence[str]) -> tuple[str, ...]:
+    async def _filter_names(
+        self, keys: Keyring, entry_id: bytes, names: Sequence[str]
+    ) -> tuple[str, ...]:
         """Those of these names that can be given, each trace once, as it is called."""
         meta = await self._db.tags.get_meta(keys)
         tags = (await self._journal.tags.tags_of(keys, [entry_id])).get(entry_id, [])
@@ -176,7 +189,9 @@ class Suggestions:
             prompt = await self._prompts.build_line(client, "traces", day=entry.day, turns=turns)
             info = await client.describe()
             answer = ""
-            chunks = client.stream(prompt.messages, max_tokens=MAX_TOKENS, temperature=TEMPERATURE, extra=_FORM)
+            chunks = client.stream(
+                prompt.messages, max_tokens=MAX_TOKENS, temperature=TEMPERATURE, extra=_FORM
+            )
             async with aclosing(chunks):
                 async for chunk in chunks:
                     answer = REASONING_END.split(answer + chunk)[-1]
@@ -186,14 +201,21 @@ class Suggestions:
         """The names used most, of those that an entry bears which the model may read."""
         most_used = sorted(own_tags, key=lambda tag: -tag.entry_count)[:MAX_TAGS_IN_PROMPT]
         entries_by_tag = {
-            t.id: sorted(await self._journal.tags.all_ids_with_tag(keys, t.id))[:MAX_ENTRIES_PER_TAG] for t in most_used
+            t.id: sorted(await self._journal.tags.all_ids_with_tag(keys, t.id))[
+                :MAX_ENTRIES_PER_TAG
+            ]
+            for t in most_used
         }
         entries = await self._db.entries.get_many(
             keys, list({entry_id for ids in entries_by_tag.values() for entry_id in ids})
         )
         # Roots only: what hangs on another entry would have its page opened.
-        readable_ids = {e.id for e in entries if e.role == "me" and e.parent_id is None and model_may_read(e, e)}
-        return [tag.name for tag in most_used if not readable_ids.isdisjoint(entries_by_tag[tag.id])]
+        readable_ids = {
+            e.id for e in entries if e.role == "me" and e.parent_id is None and model_may_read(e, e)
+        }
+        return [
+            tag.name for tag in most_used if not readable_ids.isdisjoint(entries_by_tag[tag.id])
+        ]
 
 
 def parse_names(answer: str) -> list[str]:
@@ -204,7 +226,11 @@ def parse_names(answer: str) -> list[str]:
     except ValueError:
         return []
     items = cast("dict[str, object]", parsed).get("traces") if isinstance(parsed, dict) else None
-    return [name for name in cast("list[object]", items) if isinstance(name, str)] if isinstance(items, list) else []
+    return (
+        [name for name in cast("list[object]", items) if isinstance(name, str)]
+        if isinstance(items, list)
+        else []
+    )
 
 
 def is_name_in_words(name: str, words: set[str]) -> bool:
@@ -224,13 +250,23 @@ def extract_keywords(text: str, limit: int) -> list[str]:
     for position, match in enumerate(_WORD.finditer(text)):
         word = match[0].removesuffix("'s").removesuffix("’s")
         lower = word.lower()
-        if (len(word) < 3 and word.isascii()) or lower in STOP_WORDS or lower in COMMON_WORDS or len(word) > 30:
+        if (
+            (len(word) < 3 and word.isascii())
+            or lower in STOP_WORDS
+            or lower in COMMON_WORDS
+            or len(word) > 30
+        ):
             continue
-        starts_sentence = _SENTENCE_START.search(text, max(0, match.start() - 12), match.start()) is not None
+        starts_sentence = (
+            _SENTENCE_START.search(text, max(0, match.start() - 12), match.start()) is not None
+        )
         is_name = word[0].isupper() and not starts_sentence
         key = next(iter(content_words(lower)), lower)
         scores[key] = (
-            scores.get(key, 0.0) + (1.6 if is_name else 1.0) + min(len(word), 10) / 20 - min(position, 400) / 2000
+            scores.get(key, 0.0)
+            + (1.6 if is_name else 1.0)
+            + min(len(word), 10) / 20
+            - min(position, 400) / 2000
         )
         spellings.setdefault(key, Counter())[word if is_name else lower] += 1
     best = sorted(scores, key=lambda key: -scores[key])[:limit]

@@ -62,14 +62,18 @@ class PreparedPrompt:
 class Summaries:
     """Asks the model for a few sentences about a day or a trace, and keeps them as long as these stay as they were."""
 
-    def __init__(self, db: LocalDB, journal: Journal, model: Model, prompts: PromptBuilder, queue: ModelQueue) -> None:
+    def __init__(
+        self, db: LocalDB, journal: Journal, model: Model, prompts: PromptBuilder, queue: ModelQueue
+    ) -> None:
         self._db = db
         self._journal = journal
         self._model = model
         self._prompts = prompts
         self._queue = queue
 
-    async def get_day_summary(self, keys: Keyring, day: date, page: Sequence[Thread]) -> StoredSummary | None:
+    async def get_day_summary(
+        self, keys: Keyring, day: date, page: Sequence[Thread]
+    ) -> StoredSummary | None:
         """The summary of a page as it stands; one of what has changed since is removed."""
         stored = await self._db.summaries.get(keys, "recap", day)
         if stored is not None and stored.content_hash != content_hash(readable_entries(page)):
@@ -140,7 +144,9 @@ class Summaries:
             QuoteVerifier(prompt.user_texts).verified(text),
         )
         try:
-            await self._db.summaries.save(keys, summary, [self._db.entries.require_revisions(keys.user_id, revisions)])
+            await self._db.summaries.save(
+                keys, summary, [self._db.entries.require_revisions(keys.user_id, revisions)]
+            )
         except StaleRevision:
             raise EntryError("summary_sources_changed") from None
         return summary
@@ -151,10 +157,12 @@ class Summaries:
         if stored is None:
             return None
         entries_by_id = await find_readable(self._db, keys, stored.sources)
-        entries = tuple(entries_by_id[source] for source in stored.sources if source in entries_by_id)
-        if len(entries) < len(stored.sources) or stored.content_hash != await self._tag_content_hash(
-            keys, tag_id, entries
-        ):
+        entries = tuple(
+            entries_by_id[source] for source in stored.sources if source in entries_by_id
+        )
+        if len(entries) < len(
+            stored.sources
+        ) or stored.content_hash != await self._tag_content_hash(keys, tag_id, entries):
             with suppress(StorageError):
                 await self._db.summaries.delete(keys, "trace", tag_id)
             return None
@@ -188,7 +196,9 @@ class Summaries:
             QuoteVerifier(passage.text for passage in prompt.passages).verified(text),
         )
         try:
-            await self._db.summaries.save(keys, summary, [self._db.entries.require_revisions(keys.user_id, revisions)])
+            await self._db.summaries.save(
+                keys, summary, [self._db.entries.require_revisions(keys.user_id, revisions)]
+            )
         except StaleRevision:
             raise EntryError("summary_sources_changed") from None
         stored = await self.get_tag_summary(keys, tag_id)
@@ -209,7 +219,9 @@ class Summaries:
         prompt = await self._prompts.build_tag_summary(client, name, passages)
         return PreparedPrompt(prompt, client, await client.describe(), TAG_MAX_TOKENS)
 
-    async def _read_passages(self, keys: Keyring, tag_id: bytes, endpoint: str) -> tuple[list[Entry], list[Passage]]:
+    async def _read_passages(
+        self, keys: Keyring, tag_id: bytes, endpoint: str
+    ) -> tuple[list[Entry], list[Passage]]:
         """The entries that the summary of a trace is drawn from, by day, and what of them is read, strongest first."""
         name = (await self._journal.tags.get(keys, tag_id)).name
         if why_not := self._model.unavailable_reason(endpoint):
@@ -220,7 +232,8 @@ class Summaries:
         numbers = {entry.id: number for number, entry in enumerate(entries, 1)}
         name_words = content_words(name)
         return entries, [
-            Passage(numbers[chosen.id], chosen.day, excerpt(chosen.text, -1, name_words)) for chosen in strongest
+            Passage(numbers[chosen.id], chosen.day, excerpt(chosen.text, -1, name_words))
+            for chosen in strongest
         ]
 
     async def _generate_text(
@@ -241,9 +254,13 @@ class Summaries:
         async with aclosing(chunks):
             async for chunk in chunks:
                 generated = REASONING_END.split(generated + chunk)[-1]
-        return whole_sentences(generated) if length_limited.is_set() else generated, length_limited.is_set()
+        return whole_sentences(
+            generated
+        ) if length_limited.is_set() else generated, length_limited.is_set()
 
-    async def _choose_entries(self, keys: Keyring, tag_id: bytes) -> tuple[list[Entry], list[Entry]]:
+    async def _choose_entries(
+        self, keys: Keyring, tag_id: bytes
+    ) -> tuple[list[Entry], list[Entry]]:
         """Entries that bear a trace and may be read, as many from the newest as from the oldest.
 
         By day, and again in the order in which they should be kept where room is short.
@@ -260,9 +277,13 @@ class Summaries:
             if len(readable_so_far) >= MAX_PASSAGES:
                 break
         readable_so_far = readable_so_far[:MAX_PASSAGES]
-        return sorted(readable_so_far, key=lambda entry: (entry.day, entry.at, entry.id)), readable_so_far
+        return sorted(
+            readable_so_far, key=lambda entry: (entry.day, entry.at, entry.id)
+        ), readable_so_far
 
-    async def _tag_content_hash(self, keys: Keyring, tag_id: bytes, entries: Sequence[Entry]) -> str:
+    async def _tag_content_hash(
+        self, keys: Keyring, tag_id: bytes, entries: Sequence[Entry]
+    ) -> str:
         """A digest, in hex, of the texts that were read and of which records bear the trace, at which revisions."""
         hasher = hashlib.sha256(bytes.fromhex(content_hash(entries)))
         tagged_revisions = await self._db.entries.revisions_of(
@@ -277,5 +298,7 @@ def content_hash(entries: Sequence[Entry]) -> str:
     """A digest of entries and their texts, in hex: another one once any of them changes, comes or goes."""
     hasher = hashlib.sha256()
     for entry in sorted(entries, key=lambda entry: entry.id):
-        hasher.update(entry.id + hashlib.sha256(entry.text.encode("utf-8", "surrogatepass")).digest())
+        hasher.update(
+            entry.id + hashlib.sha256(entry.text.encode("utf-8", "surrogatepass")).digest()
+        )
     return hasher.hexdigest()

@@ -12,7 +12,13 @@ from llamora.errors import Problem
 from llamora.persistence.connection import NotFound, Step
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.tag_changes import TagDelta, TagMeta, tag_hash
-from llamora.persistence.tags import TagChangeResult, TagOperation, TagSnapshot, adding_tag, removing_tag
+from llamora.persistence.tags import (
+    TagChangeResult,
+    TagOperation,
+    TagSnapshot,
+    adding_tag,
+    removing_tag,
+)
 from llamora.search.index import DayCursor
 from llamora.search.service import SearchService
 from llamora.text import MAX_TAG_LENGTH, find_tags, is_emoji, tag_key, tag_name
@@ -62,7 +68,9 @@ class _TagCache:
     by_tag: dict[bytes, set[bytes]]
     by_entry: dict[bytes, set[bytes]]
     usage: dict[bytes, Tag] = field(default_factory=dict[bytes, Tag])
-    outdated: set[bytes] = field(default_factory=set[bytes])  # traces of which `uses` may be out of date
+    outdated: set[bytes] = field(
+        default_factory=set[bytes]
+    )  # traces of which `uses` may be out of date
     index_mark: DayCursor | None = None  # the moment of the index at which `uses` were counted
     count_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -132,7 +140,10 @@ class Tags:
             if target_id == tag_id:
                 return TagDelta({tag_id: name})
             canonical_id, canonical_name = snapshot.canonical(name)
-            if canonical_id not in (target_id, tag_id) and await snapshot.get_name(canonical_id) is not None:
+            if (
+                canonical_id not in (target_id, tag_id)
+                and await snapshot.get_name(canonical_id) is not None
+            ):
                 target_id = canonical_id
                 return await _merge_delta(snapshot, tag_id, old_name, canonical_id, canonical_name)
             return await _merge_delta(snapshot, tag_id, old_name, target_id, name)
@@ -144,7 +155,10 @@ class Tags:
         """Make one trace part of another, whose name stays; returns what undoes it. Raises NotFound, StorageError."""
 
         async def plan(snapshot: TagSnapshot) -> TagDelta:
-            old_name, target_name = await _require_name(snapshot, tag_id), await _require_name(snapshot, target_id)
+            old_name, target_name = (
+                await _require_name(snapshot, tag_id),
+                await _require_name(snapshot, target_id),
+            )
             return (
                 TagDelta()
                 if tag_id == target_id
@@ -168,7 +182,10 @@ class Tags:
             if alias_id == tag_id:
                 raise TagError("tag_name_unchanged")
             canonical_id, canonical_name = snapshot.canonical(name)
-            if canonical_id not in (alias_id, tag_id) and await snapshot.get_name(canonical_id) is not None:
+            if (
+                canonical_id not in (alias_id, tag_id)
+                and await snapshot.get_name(canonical_id) is not None
+            ):
                 raise TagError("tag_name_taken", name=canonical_name)
             if (old_name := await snapshot.get_name(alias_id)) is not None:
                 return await _merge_delta(snapshot, alias_id, old_name, tag_id, current_name)
@@ -199,7 +216,9 @@ class Tags:
         async def plan(snapshot: TagSnapshot) -> TagDelta:
             name = await _require_name(snapshot, tag_id)
             return TagDelta(
-                unlinked=frozenset((tag_id, entry_id) for entry_id in await snapshot.entries_with_tag(tag_id)),
+                unlinked=frozenset(
+                    (tag_id, entry_id) for entry_id in await snapshot.entries_with_tag(tag_id)
+                ),
                 aliases=dict.fromkeys(_aliases_of(snapshot.meta, name)),
                 hidden={tag_id: False},
             )
@@ -238,7 +257,9 @@ class Tags:
             for entry_id, names in names_by_entry.items()
         }
 
-    async def entry_tags(self, keys: Keyring, texts: Mapping[bytes, str]) -> dict[bytes, TagsOfEntry]:
+    async def entry_tags(
+        self, keys: Keyring, texts: Mapping[bytes, str]
+    ) -> dict[bytes, TagsOfEntry]:
         """The traces of these entries, of which the texts are given, and what the names in each text stand for."""
         tags_by_entry: dict[bytes, TagsOfEntry] = {}
         meta: TagMeta | None = None
@@ -291,7 +312,9 @@ class Tags:
         """All that bears a trace, on pages or deleted."""
         return frozenset((await self._load_cache(keys)).by_tag.get(tag_id, ()))
 
-    async def list_related(self, keys: Keyring, tag_id: bytes, limit: int = 12) -> list[tuple[Tag, int]]:
+    async def list_related(
+        self, keys: Keyring, tag_id: bytes, limit: int = 12
+    ) -> list[tuple[Tag, int]]:
         """The traces that stand on the same entries, and how often; most often first, hidden ones left out."""
         cache = await self._load_cache(keys)
         counts: Counter[bytes] = Counter()
@@ -305,7 +328,9 @@ class Tags:
         ]
         return nsmallest(limit, visible, key=lambda pair: (-pair[1], pair[0].name.casefold()))
 
-    async def entries_sharing_tags(self, keys: Keyring, ids: Sequence[bytes]) -> list[tuple[bytes, int, date]]:
+    async def entries_sharing_tags(
+        self, keys: Keyring, ids: Sequence[bytes]
+    ) -> list[tuple[bytes, int, date]]:
         """The entries that bear traces of these, how many, and their days; most first, newest among equals."""
         if not await self._db.tags.tag_ids_of(keys.user_id, ids):
             return []
@@ -316,18 +341,25 @@ class Tags:
         for entry_id in ids:
             del counts[entry_id]
         dated = await self._with_days(keys, counts)
-        return sorted(((other_id, counts[other_id], day) for other_id, day in dated), key=lambda shared: -shared[1])
+        return sorted(
+            ((other_id, counts[other_id], day) for other_id, day in dated),
+            key=lambda shared: -shared[1],
+        )
 
     # -- inside ------------------------------------------------------------------------------------
 
-    async def _change(self, keys: Keyring, operation: TagOperation, *, undoable: bool = True) -> bytes:
+    async def _change(
+        self, keys: Keyring, operation: TagOperation, *, undoable: bool = True
+    ) -> bytes:
         result = await self._db.tags.change(keys, operation, undoable=undoable)
         self._apply(keys, result)
         return result.undo_id
 
     def _apply(self, keys: Keyring, result: TagChangeResult) -> None:
         self._search.mark_tags_changed(
-            keys.user_id, result.meta.revision, {entry_id for _, entry_id in result.added | result.removed}
+            keys.user_id,
+            result.meta.revision,
+            {entry_id for _, entry_id in result.added | result.removed},
         )
         cache = self._caches.get(keys.user_id)
         if cache is not None and result.meta.revision == cache.meta.revision + 1:
@@ -337,13 +369,17 @@ class Tags:
 
     async def _load_cache(self, keys: Keyring) -> _TagCache:
         cache = self._caches.get(keys.user_id)
-        if cache is not None and cache.meta.revision != await self._db.tags.get_revision(keys.user_id):
+        if cache is not None and cache.meta.revision != await self._db.tags.get_revision(
+            keys.user_id
+        ):
             cache = await self._refresh_cache(keys, cache)
         if cache is None:
             meta = await self._db.tags.get_meta(keys)
             names = await self._db.tags.names(keys)
             by_entry = await self._db.tags.tag_ids_by_entry(keys.user_id)
-            cache = _TagCache(meta, names, {}, {entry_id: set(tag_ids) for entry_id, tag_ids in by_entry.items()})
+            cache = _TagCache(
+                meta, names, {}, {entry_id: set(tag_ids) for entry_id, tag_ids in by_entry.items()}
+            )
             for entry_id, tag_ids in by_entry.items():
                 for tag_id in tag_ids:
                     cache.by_tag.setdefault(tag_id, set()).add(entry_id)
@@ -359,16 +395,26 @@ class Tags:
             return None
         names = await self._db.tags.names_of(keys, touched.tag_ids)
         links = await self._db.tags.tag_ids_of(keys.user_id, touched.entry_ids)
-        if cache.meta.revision != old_revision:  # somebody else has caught up meanwhile, or something was done here
+        if (
+            cache.meta.revision != old_revision
+        ):  # somebody else has caught up meanwhile, or something was done here
             return cache if cache.meta.revision >= meta.revision else None
-        stored_links = {(tag_id, entry_id) for entry_id, tag_ids in links.items() for tag_id in tag_ids}
+        stored_links = {
+            (tag_id, entry_id) for entry_id, tag_ids in links.items() for tag_id in tag_ids
+        }
         cached_links = {
-            (tag_id, entry_id) for entry_id in touched.entry_ids for tag_id in cache.by_entry.get(entry_id, ())
+            (tag_id, entry_id)
+            for entry_id in touched.entry_ids
+            for tag_id in cache.by_entry.get(entry_id, ())
         }
         current_names = {tag_id: names.get(tag_id) for tag_id in touched.tag_ids}
         cache.apply(
             TagChangeResult(
-                b"", frozenset(stored_links - cached_links), frozenset(cached_links - stored_links), current_names, meta
+                b"",
+                frozenset(stored_links - cached_links),
+                frozenset(cached_links - stored_links),
+                current_names,
+                meta,
             )
         )
         return cache
@@ -385,15 +431,23 @@ class Tags:
         """What is known, with how often and when each trace was used: counted again where something changed."""
         cache = await self._load_cache(keys)
         async with cache.count_lock:
-            cache.index_mark, moved_ids = await self._search.days_changed_since(keys, cache.index_mark)
+            cache.index_mark, moved_ids = await self._search.days_changed_since(
+                keys, cache.index_mark
+            )
             if moved_ids is None:
                 cache.outdated.update(cache.names, cache.usage)
             else:
-                cache.outdated.update(tag_id for entry_id in moved_ids for tag_id in cache.by_entry.get(entry_id, ()))
+                cache.outdated.update(
+                    tag_id for entry_id in moved_ids for tag_id in cache.by_entry.get(entry_id, ())
+                )
             to_count, cache.outdated = cache.outdated, set()
             try:
                 entries_by_tag = {tag_id: list(cache.by_tag.get(tag_id, ())) for tag_id in to_count}
-                days = iter(await self._search.days_of(keys, list(chain.from_iterable(entries_by_tag.values()))))
+                days = iter(
+                    await self._search.days_of(
+                        keys, list(chain.from_iterable(entries_by_tag.values()))
+                    )
+                )
             except BaseException:
                 cache.outdated |= to_count
                 raise
@@ -411,7 +465,14 @@ def _usage_of(tag_id: bytes, cache: _TagCache, days: Iterable[int]) -> Tag | Non
     if not used_days or tag_id not in cache.names:
         return None
     first_day, last_day = date.fromordinal(min(used_days)), date.fromordinal(max(used_days))
-    return Tag(tag_id, cache.names[tag_id], len(used_days), first_day, last_day, tag_id in cache.meta.hidden)
+    return Tag(
+        tag_id,
+        cache.names[tag_id],
+        len(used_days),
+        first_day,
+        last_day,
+        tag_id in cache.meta.hidden,
+    )
 
 
 async def _require_name(snapshot: TagSnapshot, tag_id: bytes) -> str:
@@ -433,7 +494,8 @@ async def _merge_delta(
     """The change that lets all that bears a trace bear another one, and the old name mean it, and its other names."""
     entry_ids = await snapshot.entries_with_tag(tag_id)
     aliases: dict[bytes, tuple[str, str] | None] = {
-        alias: (snapshot.meta.aliases[alias][0], target_name) for alias in _aliases_of(snapshot.meta, old_name)
+        alias: (snapshot.meta.aliases[alias][0], target_name)
+        for alias in _aliases_of(snapshot.meta, old_name)
     }
     aliases[tag_id] = (old_name, target_name)
     aliases[target_id] = None

@@ -76,11 +76,18 @@ class PromptParts:
     @property
     def omitted(self) -> OmittedCounts:
         """Return what was left out for lack of room."""
-        return OmittedCounts(self.notes_dropped, self.passages_dropped, self.turns_dropped, self.is_shortened)
+        return OmittedCounts(
+            self.notes_dropped, self.passages_dropped, self.turns_dropped, self.is_shortened
+        )
 
     def total_tokens(self) -> int:
         """Return what all parts cost."""
-        return self.fixed_tokens + sum(self.turn_costs) + sum(self.note_costs) + sum(self.passage_costs)
+        return (
+            self.fixed_tokens
+            + sum(self.turn_costs)
+            + sum(self.note_costs)
+            + sum(self.passage_costs)
+        )
 
 
 async def fit_thread(
@@ -102,7 +109,10 @@ async def fit_thread(
     first, middle, last = _split_thread(thread)
     newest_middle = _newest_turns(middle, max_chars)
     notes = _newest_turns(rest_of_day, max_chars)
-    turns = [replace(turn, text=break_template_marks(turn.text)) for turn in (*first, *newest_middle, last)]
+    turns = [
+        replace(turn, text=break_template_marks(turn.text))
+        for turn in (*first, *newest_middle, last)
+    ]
     parts = PromptParts(
         turns=[replace(turn, text=_elide_middle(turn.text, max_chars)) for turn in turns],
         notes=[_quoted(note, max_chars) for note in notes],
@@ -136,13 +146,17 @@ async def _count(
     parts.note_costs = [next(counts) + LABEL_TOKENS for _ in parts.notes]
 
 
-async def fit_notes(client: ModelClient, frame: str, turns: Sequence[Turn], budget: int) -> PromptParts:
+async def fit_notes(
+    client: ModelClient, frame: str, turns: Sequence[Turn], budget: int
+) -> PromptParts:
     """Return what fits of notes, oldest first; the newest is shortened rather than dropped.
 
     Raises ModelError.
     """
     max_chars = budget * MAX_CHARS_PER_TOKEN
-    newest = _newest_turns(turns, max_chars) or [replace(turns[-1], text=_elide_middle(turns[-1].text, max_chars))]
+    newest = _newest_turns(turns, max_chars) or [
+        replace(turns[-1], text=_elide_middle(turns[-1].text, max_chars))
+    ]
     notes = [replace(turn, text=quote(break_template_marks(turn.text))) for turn in newest]
     fixed, *costs = await client.tokens.count_many([frame, *(note.text for note in notes)])
     parts = PromptParts(
@@ -164,7 +178,9 @@ async def fit_notes(client: ModelClient, frame: str, turns: Sequence[Turn], budg
     return parts
 
 
-async def fit_passages(client: ModelClient, frame: str, passages: Sequence[Passage], budget: int) -> PromptParts:
+async def fit_passages(
+    client: ModelClient, frame: str, passages: Sequence[Passage], budget: int
+) -> PromptParts:
     """Return what fits of passages; the strongest is shortened rather than dropped.
 
     Raises ModelError.

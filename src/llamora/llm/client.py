@@ -154,7 +154,9 @@ class ModelClient:
         elif reasoning.is_unclosed and is_complete:
             self._reasoning_model = ""
 
-    async def _open_reply(self, messages: Sequence[Message], body: Mapping[str, Any], max_tokens: int) -> ReplyReader:
+    async def _open_reply(
+        self, messages: Sequence[Message], body: Mapping[str, Any], max_tokens: int
+    ) -> ReplyReader:
         transport = await self._connection.open()
         model = self._model or (await self.describe()).name
         started = asyncio.get_running_loop().time()
@@ -201,7 +203,9 @@ class ModelClient:
         return body | dict(extra or {})
 
 
-def _visible_text(reasoning: ReasoningFilter, kind: Literal["said", "thought", "end"], piece: str) -> str:
+def _visible_text(
+    reasoning: ReasoningFilter, kind: Literal["said", "thought", "end"], piece: str
+) -> str:
     if kind == "said":
         return reasoning.feed(piece)
     # A server that sends reasoning apart has none in the text.

@@ -97,7 +97,9 @@ class EmbeddedServer:
 
     def client(self) -> ModelClient:
         """Return a client that follows the server through restarts."""
-        return ModelClient(self._address, self.api_key, self._settings, model=MODEL_NAME, embedded=True)
+        return ModelClient(
+            self._address, self.api_key, self._settings, model=MODEL_NAME, embedded=True
+        )
 
     def _address(self) -> str:
         if self.state == "failed":
@@ -177,7 +179,9 @@ class EmbeddedServer:
         self.state, self.problem = "ready", ""
         logger.info("embedded model ready after %.1f s", time.monotonic() - started)
 
-    async def _read_report(self, process: asyncio.subprocess.Process, config: _ChildConfig) -> dict[str, Any]:
+    async def _read_report(
+        self, process: asyncio.subprocess.Process, config: _ChildConfig
+    ) -> dict[str, Any]:
         if process.stdin is None or process.stdout is None:
             return {}
         try:

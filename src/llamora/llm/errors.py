@@ -72,7 +72,9 @@ class ServerErrors:
         kind, code_if_embedded = _SERVER_ERRORS[code]
         if self._embedded:
             return ModelError(code_if_embedded, kind)
-        return ModelError(code, kind, place=address or display_address(self._get_address()), **params)
+        return ModelError(
+            code, kind, place=address or display_address(self._get_address()), **params
+        )
 
     def status_error(self, status: int, code: str, address: str) -> ModelError:
         """Return the error for an HTTP status, and the machine-readable `code` of its body."""
@@ -85,7 +87,9 @@ class ServerErrors:
             return self.error("server_refuses_parameters", address)
         if 300 <= status < 400:
             return self.error("server_moved", address)
-        return self.error("server_rejected" if 400 <= status < 500 else "server_failed", address, status=status)
+        return self.error(
+            "server_rejected" if 400 <= status < 500 else "server_failed", address, status=status
+        )
 
     def error_from(self, error: Exception, address: str) -> ModelError:
         """Return the error for any exception, of which nothing is kept: it may quote the prompt."""
@@ -132,4 +136,6 @@ def _error_code(body: object) -> str:
     if not isinstance(body, dict):
         return ""
     fields = cast(dict[str, object], body)
-    return " ".join(str(fields[key]) for key in ("code", "type", "param") if isinstance(fields.get(key), str))
+    return " ".join(
+        str(fields[key]) for key in ("code", "type", "param") if isinstance(fields.get(key), str)
+    )

@@ -52,7 +52,9 @@ class Model:
             self._problem = "model_off"
             return
         self._endpoint_clients = {
-            name: _create_client(upstream, settings) for name, upstream in settings.endpoints.items() if upstream.host
+            name: _create_client(upstream, settings)
+            for name, upstream in settings.endpoints.items()
+            if upstream.host
         }
         if settings.upstream.host:
             self._client = _create_client(settings.upstream, settings)
@@ -64,7 +66,9 @@ class Model:
     def _add_built_in(self) -> None:
         if self._shared is not None:
             address, key = self._shared.get_address, self._shared.api_key
-            self._endpoint_clients[BUILT_IN] = ModelClient(address, key, self._settings, embedded=True)
+            self._endpoint_clients[BUILT_IN] = ModelClient(
+                address, key, self._settings, embedded=True
+            )
         elif not EmbeddedServer.unavailable_reason():
             self._server = EmbeddedServer(self._settings)
             self._endpoint_clients[BUILT_IN] = self._server.client()
@@ -117,7 +121,11 @@ class Model:
 
     async def info(self, name: str = "") -> ModelInfo | None:
         """Return what an endpoint says about its model, None while nothing answers."""
-        client = None if self.unavailable_reason(name) else self._endpoint_clients.get(name, self._client)
+        client = (
+            None
+            if self.unavailable_reason(name)
+            else self._endpoint_clients.get(name, self._client)
+        )
         if client is None:
             return None
         try:
@@ -129,7 +137,9 @@ class Model:
         """Ask for one word; return the seconds until it came. Raises ModelError."""
         client = await self.client(name)
         started = time.monotonic()
-        pieces = client.stream([Message("user", "Answer with the one word: ready")], max_tokens=TEST_TOKENS)
+        pieces = client.stream(
+            [Message("user", "Answer with the one word: ready")], max_tokens=TEST_TOKENS
+        )
         async with aclosing(pieces):
             async for _ in pieces:
                 return time.monotonic() - started

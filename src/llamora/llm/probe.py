@@ -49,7 +49,9 @@ async def probe_server(
         name = _first_model(listing) or _text_field(props, "model_path") or "default"
     opens_reasoning = False
     with suppress(ModelError):
-        opens_reasoning = not embedded and await _detect_open_reasoning(connection, name, props, reasoning_effort)
+        opens_reasoning = not embedded and await _detect_open_reasoning(
+            connection, name, props, reasoning_effort
+        )
     return ModelInfo(
         name=name,
         endpoint=display_address(connection.address),

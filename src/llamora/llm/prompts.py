@@ -92,7 +92,9 @@ class PromptBuilder:
     def __init__(self, settings: "LlmSettings", overrides_folder: Path | None = None) -> None:
         self._settings = settings
         shipped_folder = Path(__file__).with_name("templates")
-        folders = [shipped_folder] if overrides_folder is None else [overrides_folder, shipped_folder]
+        folders = (
+            [shipped_folder] if overrides_folder is None else [overrides_folder, shipped_folder]
+        )
         environment = Environment(
             loader=FileSystemLoader(folders),
             undefined=StrictUndefined,
@@ -110,11 +112,17 @@ class PromptBuilder:
                 # Rendered once, so that a mistake shows at start and not in the first reply.
                 template.render({key: _SAMPLE_VALUES[key] for key in variables})
             except Exception as error:  # a template may fail in any way that Python can
-                raise PromptTemplateError("template_unusable", name=name, reason=str(error)) from None
+                raise PromptTemplateError(
+                    "template_unusable", name=name, reason=str(error)
+                ) from None
             version_hash.update(source)
-            is_all_shipped = is_all_shipped and Path(str(template.filename)).parent == shipped_folder
+            is_all_shipped = (
+                is_all_shipped and Path(str(template.filename)).parent == shipped_folder
+            )
             self._templates[name] = template
-        self.version = PROMPT_VERSION if is_all_shipped else f"{PROMPT_VERSION}+{version_hash.hexdigest()[:8]}"
+        self.version = (
+            PROMPT_VERSION if is_all_shipped else f"{PROMPT_VERSION}+{version_hash.hexdigest()[:8]}"
+        )
 
     async def build_reply(
         self,
@@ -173,13 +181,16 @@ class PromptBuilder:
         frame = "\n".join([system, self._render(f"{kind}.user.j2", _format_day(day))])
         parts = await fit_notes(client, frame, turns, await self._budget(client))
         note_values = [
-            {"role": note.role, "day": _format_day(note.day or day), "text": note.text} for note in parts.notes
+            {"role": note.role, "day": _format_day(note.day or day), "text": note.text}
+            for note in parts.notes
         ]
         user = self._render(f"{kind}.user.j2", _format_day(day), notes=note_values)
         messages = (Message("system", system), Message("user", user))
         return Prompt(messages, (), parts.omitted, _user_texts(parts), parts.total_tokens())
 
-    async def build_tag_summary(self, client: ModelClient, tag: str, passages: Sequence[Passage]) -> Prompt:
+    async def build_tag_summary(
+        self, client: ModelClient, tag: str, passages: Sequence[Passage]
+    ) -> Prompt:
         """Build the prompt for a summary of passages of the entries with a tag.
 
         They come strongest first, of which the last are left out first, and are shown by number.
@@ -191,7 +202,9 @@ class PromptBuilder:
         frame = "\n".join([system, self._render("trace.user.j2", text=name)])
         parts = await fit_passages(client, frame, passages, await self._budget(client))
         ordered = sorted(parts.passages, key=lambda passage: passage.number)
-        passage_values = [{"number": p.number, "day": _format_day(p.day), "text": p.text} for p in ordered]
+        passage_values = [
+            {"number": p.number, "day": _format_day(p.day), "text": p.text} for p in ordered
+        ]
         messages = (
             Message("system", system),
             Message("user", self._render("trace.user.j2", "", passage_values, (), name)),
@@ -213,7 +226,10 @@ class PromptBuilder:
         last = self._render(
             "reply.user.j2",
             _format_day(day),
-            [{"number": p.number, "day": _format_day(p.day), "text": p.text} for p in parts.passages],
+            [
+                {"number": p.number, "day": _format_day(p.day), "text": p.text}
+                for p in parts.passages
+            ],
             [{"role": n.role, "text": n.text} for n in parts.notes],
             parts.turns[-1].text,
         )
@@ -237,7 +253,9 @@ class PromptBuilder:
         notes: Sequence[Mapping[str, Any]] = (),
         text: str = "",
     ) -> str:
-        return self._templates[name].render(day=day, passages=passages, notes=notes, text=text).strip()
+        return (
+            self._templates[name].render(day=day, passages=passages, notes=notes, text=text).strip()
+        )
 
 
 def _user_texts(parts: PromptParts) -> tuple[str, ...]:

@@ -16,7 +16,9 @@ POLL_SECONDS = 0.05  # between two tries for a slot that other workers hold
 class _Ticket:
     user_id: bytes
     on_position: Callable[[int], None]
-    granted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    granted: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 class ModelQueue:
@@ -37,7 +39,9 @@ class ModelQueue:
         self._last_grants: dict[bytes, int] = {}  # the number of a user's latest grant
 
     @asynccontextmanager
-    async def slot(self, user_id: bytes, on_position: Callable[[int], None]) -> AsyncGenerator[None]:
+    async def slot(
+        self, user_id: bytes, on_position: Callable[[int], None]
+    ) -> AsyncGenerator[None]:
         """Wait for a slot and hold it.
 
         `on_position` is called with the number of those before, each time it changes.
@@ -121,4 +125,7 @@ class ModelQueue:
 
 def slot_lock_paths(database: Path, slots: int, workers: int) -> list[Path]:
     """Return the lock files of the slots, beside the database; a single worker needs none."""
-    return [database.with_name(f"{database.name}.model-slot-{n}") for n in range(slots if workers > 1 else 0)]
+    return [
+        database.with_name(f"{database.name}.model-slot-{n}")
+        for n in range(slots if workers > 1 else 0)
+    ]

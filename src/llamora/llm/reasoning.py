@@ -102,7 +102,11 @@ class ReasoningFilter:
         """
         if self._is_prompt_open:
             text = self._take_unclosed()
-            return self._filter_text(text) + self.finish(is_complete=is_complete) if is_complete else ""
+            return (
+                self._filter_text(text) + self.finish(is_complete=is_complete)
+                if is_complete
+                else ""
+            )
         buffered, self._buffer = self._buffer, ""
         return "" if self._end_pattern is not None else _CONTROL_TOKENS.sub("", buffered)
 
@@ -130,7 +134,9 @@ class ReasoningFilter:
                     text, self._buffer = text[: partial.start()], partial[0]
                 visible += text
                 break
-        self.closed_without_opening = self.closed_without_opening or REASONING_END.search(visible) is not None
+        self.closed_without_opening = (
+            self.closed_without_opening or REASONING_END.search(visible) is not None
+        )
         return _CONTROL_TOKENS.sub("", visible)
 
 

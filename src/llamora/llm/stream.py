@@ -92,7 +92,10 @@ class ReplyReader:
     def _check_length(self, piece: str) -> None:
         self._events += 1
         self._text_bytes += len(piece.encode())
-        if self._text_bytes > self._max_tokens * BYTES_PER_TOKEN or self._events > self._max_tokens * 2 + 64:
+        if (
+            self._text_bytes > self._max_tokens * BYTES_PER_TOKEN
+            or self._events > self._max_tokens * 2 + 64
+        ):
             raise self._errors.error("server_endless")
 
     def _saw_done(self) -> bool:

@@ -26,7 +26,9 @@ class TokenCounter:
 
         A server elsewhere never counts: what is only counted or shown does not leave this machine.
         """
-        return time.monotonic() >= self._no_tokenizer_until and is_loopback(self._connection.address)
+        return time.monotonic() >= self._no_tokenizer_until and is_loopback(
+            self._connection.address
+        )
 
     async def count(self, text: str) -> int:
         """Return the number of tokens of a text."""

@@ -92,10 +92,15 @@ async def _guard_response(response: httpx2.Response) -> None:
 
 def is_event_stream(response: httpx2.Response) -> bool:
     """Return whether an answer is Server-Sent Events, as the server says."""
-    return response.headers.get("content-type", "").split(";")[0].strip().lower() == "text/event-stream"
+    return (
+        response.headers.get("content-type", "").split(";")[0].strip().lower()
+        == "text/event-stream"
+    )
 
 
-def open_http_client(*, connect_seconds: float, read_seconds: float, connections: int) -> httpx2.AsyncClient:
+def open_http_client(
+    *, connect_seconds: float, read_seconds: float, connections: int
+) -> httpx2.AsyncClient:
     """Return an HTTP client without redirects, proxies, environment or `.netrc`."""
     return httpx2.AsyncClient(
         trust_env=False,

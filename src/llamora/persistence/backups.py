@@ -36,7 +36,13 @@ from llamora.persistence.connection import (
     write_lock,
 )
 from llamora.persistence.entries import from_micros, to_micros
-from llamora.persistence.schema import BACKUP_CHUNK, BACKUP_LAST, OPENS_UNRELEASED, RECORD_KINDS, RecordKind
+from llamora.persistence.schema import (
+    BACKUP_CHUNK,
+    BACKUP_LAST,
+    OPENS_UNRELEASED,
+    RECORD_KINDS,
+    RecordKind,
+)
 from llamora.persistence.users import NameTaken, name_key
 from llamora.vault.envelope import OVERHEAD_BYTES, SealError, UnknownFormat, WrongKey
 from llamora.vault.keys import Keyring, KeyringClosed, SealedDataKey, SealedKeys, open_keyring
@@ -75,7 +81,9 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """As JSON; `made` in microseconds since 1970."""
-        return json.dumps({**asdict(self), "made": to_micros(self.made)}, ensure_ascii=False).encode()
+        return json.dumps(
+            {**asdict(self), "made": to_micros(self.made)}, ensure_ascii=False
+        ).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
@@ -96,7 +104,10 @@ class BackupRecord:
 
     def to_bytes(self) -> bytes:
         """u32 length | JSON | u32 length | envelope."""
-        hex_columns = {name: value.hex() if isinstance(value, bytes) else value for name, value in self.columns.items()}
+        hex_columns = {
+            name: value.hex() if isinstance(value, bytes) else value
+            for name, value in self.columns.items()
+        }
         fields: dict[str, object] = {"table": self.kind.table, "columns": hex_columns}
         if self.unreadable:
             fields["unreadable"] = True
@@ -183,7 +194,10 @@ def _keys_at_snapshot(connection: sqlite3.Connection, keys: Keyring) -> Generato
 def _require_user(database: Path, user_id: bytes) -> Generator[None]:
     """A moment in which a writer is here and nobody can end their journal: who ends it next removes this file too."""
     try:
-        with write_lock(database).acquire(timeout=LOCK_TIMEOUT_SECONDS), closing(connect(database)) as connection:
+        with (
+            write_lock(database).acquire(timeout=LOCK_TIMEOUT_SECONDS),
+            closing(connect(database)) as connection,
+        ):
             if not connection.execute("SELECT 1 FROM users WHERE id=?", (user_id,)).fetchone():
                 raise NotFound("user_not_found")
             yield
@@ -222,13 +236,23 @@ class _ChunkWriter:
 
 
 def _build_header(connection: sqlite3.Connection, user_id: bytes) -> bytes:
-    slots = connection.execute("SELECT id, kind, salt, params, sealed FROM key_slots WHERE user_id=?", (user_id,))
+    slots = connection.execute(
+        "SELECT id, kind, salt, params, sealed FROM key_slots WHERE user_id=?", (user_id,)
+    )
     keys = sealed_keys(connection, user_id)
     fields = {
-        "id": secrets.token_hex(16),  # no two backups have a header in common, so no chunk of one fits another
+        "id": secrets.token_hex(
+            16
+        ),  # no two backups have a header in common, so no chunk of one fits another
         "user": user_id.hex(),
         "slots": [
-            {"id": slot_id.hex(), "kind": kind, "salt": salt.hex(), "params": params, "sealed": sealed.hex()}
+            {
+                "id": slot_id.hex(),
+                "kind": kind,
+                "salt": salt.hex(),
+                "params": params,
+                "sealed": sealed.hex(),
+            }
             for slot_id, kind, salt, params, sealed in slots
         ],
         "data_keys": [{"epoch": key.epoch, "sealed": key.sealed.hex()} for key in keys.data_keys],
@@ -240,9 +264,13 @@ def _build_header(connection: sqlite3.Connection, user_id: bytes) -> bytes:
 
 def sealed_keys(connection: sqlite3.Connection, user_id: bytes) -> SealedKeys:
     """Read a user's sealed keys as this connection sees them. Raises NotFound."""
-    rows = connection.execute("SELECT epoch, sealed FROM data_keys WHERE user_id=? ORDER BY epoch", (user_id,))
+    rows = connection.execute(
+        "SELECT epoch, sealed FROM data_keys WHERE user_id=? ORDER BY epoch", (user_id,)
+    )
     data_keys = tuple(SealedDataKey(*row) for row in rows)
-    ring = connection.execute("SELECT slots, index_key FROM keyrings WHERE user_id=?", (user_id,)).fetchone()
+    ring = connection.execute(
+        "SELECT slots, index_key FROM keyrings WHERE user_id=?", (user_id,)
+    ).fetchone()
     if ring is None:
         raise NotFound("user_not_found")
     return SealedKeys(data_keys, *ring)
@@ -254,15 +282,20 @@ def _read_records(connection: sqlite3.Connection, keys: Keyring) -> Iterator[Bac
             continue
         sealed = ", sealed" if kind.purpose else ""
         rows = connection.execute(
-            f"SELECT {', '.join(kind.columns)}{sealed} FROM {kind.table} WHERE user_id=?", (keys.user_id,)
+            f"SELECT {', '.join(kind.columns)}{sealed} FROM {kind.table} WHERE user_id=?",
+            (keys.user_id,),
         )
         for row in cast("Iterator[Row]", rows):
             columns = dict(zip(kind.columns, row, strict=False))
             envelope: bytes = row[-1] if kind.purpose else b""
-            yield BackupRecord(kind, columns, envelope, not _can_open(keys, kind, columns, envelope))
+            yield BackupRecord(
+                kind, columns, envelope, not _can_open(keys, kind, columns, envelope)
+            )
 
 
-def _can_open(keys: Keyring, kind: RecordKind, columns: dict[str, bytes | int], sealed: bytes) -> bool:
+def _can_open(
+    keys: Keyring, kind: RecordKind, columns: dict[str, bytes | int], sealed: bytes
+) -> bool:
     if kind.purpose is None:
         return True
     record_id = columns.get(kind.id_column, keys.user_id)
@@ -298,7 +331,10 @@ def read_header(path: Path) -> Header:
     try:
         fields = json.loads(header_json)
         slots = tuple(_parse_slot(slot_fields) for slot_fields in fields["slots"])
-        data_keys = tuple(SealedDataKey(int(key["epoch"]), bytes.fromhex(key["sealed"])) for key in fields["data_keys"])
+        data_keys = tuple(
+            SealedDataKey(int(key["epoch"]), bytes.fromhex(key["sealed"]))
+            for key in fields["data_keys"]
+        )
         ring = fields["keyring"]
         keys = SealedKeys(data_keys, bytes.fromhex(ring["slots"]), bytes.fromhex(ring["index_key"]))
         user_id = bytes.fromhex(fields["user"])
@@ -315,7 +351,9 @@ def _parse_slot(fields: dict[str, Any]) -> KeySlot:
     if not isinstance(kind, str) or not isinstance(params, str | None):
         raise TypeError
     unhex = bytes.fromhex
-    return KeySlot(unhex(fields["id"]), kind, unhex(fields["salt"]), params, unhex(fields["sealed"]))
+    return KeySlot(
+        unhex(fields["id"]), kind, unhex(fields["salt"]), params, unhex(fields["sealed"])
+    )
 
 
 def verify_backup(path: Path, header: Header, keys: Keyring) -> Manifest:
@@ -325,12 +363,17 @@ def verify_backup(path: Path, header: Header, keys: Keyring) -> Manifest:
     for content in _read_contents(path, header, keys):
         if isinstance(content, Manifest):
             # A table that the backup does not know is newer than it.
-            if {**dict.fromkeys(counts, 0), **content.records} != counts or content.unreadable != unreadable:
+            if {
+                **dict.fromkeys(counts, 0),
+                **content.records,
+            } != counts or content.unreadable != unreadable:
                 raise BackupError("backup_counts_differ")
             return content
         counts[content.kind.table] += 1
         unreadable += content.unreadable
-        if not content.unreadable and not _can_open(keys, content.kind, content.columns, content.sealed):
+        if not content.unreadable and not _can_open(
+            keys, content.kind, content.columns, content.sealed
+        ):
             raise BackupError("backup_record_damaged")
     raise BackupError("backup_cut_short")
 
@@ -348,7 +391,9 @@ def _read_contents(path: Path, header: Header, keys: Keyring) -> Iterator[Backup
                 remaining -= _LENGTH.size + length
                 if length < OVERHEAD_BYTES or remaining < 0:
                     raise BackupError("backup_cut_short")
-                content = _open_chunk(keys, header.digest, chunk_number, file.read(length), is_last=remaining == 0)
+                content = _open_chunk(
+                    keys, header.digest, chunk_number, file.read(length), is_last=remaining == 0
+                )
                 if remaining == 0:
                     yield _parse_manifest(content)
                     return
@@ -359,7 +404,9 @@ def _read_contents(path: Path, header: Header, keys: Keyring) -> Iterator[Backup
     raise BackupError("backup_cut_short")
 
 
-def _open_chunk(keys: Keyring, digest: bytes, chunk_number: int, sealed: bytes, *, is_last: bool) -> bytes:
+def _open_chunk(
+    keys: Keyring, digest: bytes, chunk_number: int, sealed: bytes, *, is_last: bool
+) -> bytes:
     kind, other = (BACKUP_LAST, BACKUP_CHUNK) if is_last else (BACKUP_CHUNK, BACKUP_LAST)
     try:
         return kind.open(keys, digest, chunk_number, sealed)
@@ -411,7 +458,13 @@ def _read_block(content: bytes, offset: int) -> tuple[bytes, int]:
 
 
 def restore_backup(
-    database: Path, path: Path, header: Header, keys: Keyring, *, name: str = "", replace: bool = False
+    database: Path,
+    path: Path,
+    header: Header,
+    keys: Keyring,
+    *,
+    name: str = "",
+    replace: bool = False,
 ) -> Manifest:
     """Put a backup back, all or nothing, after every record of it was opened; the writer's sessions end.
 
@@ -428,7 +481,9 @@ def restore_backup(
             if not replace:
                 raise BackupError("user_here_already")
             connection.execute("DELETE FROM users WHERE id=?", (header.user_id,))
-        if connection.execute("SELECT 1 FROM users WHERE name_key=?", (name_key(user_name),)).fetchone():
+        if connection.execute(
+            "SELECT 1 FROM users WHERE name_key=?", (name_key(user_name),)
+        ).fetchone():
             raise NameTaken("name_taken_by_other")
         connection.execute(
             "INSERT INTO users (id, name, name_key, recovery_confirmed) VALUES (?, ?, ?, ?)",
@@ -436,7 +491,10 @@ def restore_backup(
         )
         connection.executemany(
             "INSERT INTO key_slots (id, user_id, kind, salt, params, sealed) VALUES (?, ?, ?, ?, ?, ?)",
-            [(slot.id, header.user_id, slot.kind, slot.salt, slot.params, slot.sealed) for slot in header.slots],
+            [
+                (slot.id, header.user_id, slot.kind, slot.salt, slot.params, slot.sealed)
+                for slot in header.slots
+            ],
         )
         for content in _read_contents(path, header, keys):
             if isinstance(content, BackupRecord):
@@ -459,7 +517,8 @@ def _insert_record(connection: sqlite3.Connection, user_id: bytes, record: Backu
         values["sealed"] = record.sealed
     placeholders = ", ".join("?" * len(values))
     connection.execute(
-        f"INSERT INTO {record.kind.table} ({', '.join(values)}) VALUES ({placeholders})", list(values.values())
+        f"INSERT INTO {record.kind.table} ({', '.join(values)}) VALUES ({placeholders})",
+        list(values.values()),
     )
 
 
@@ -586,7 +645,10 @@ def read_transaction(database: Path) -> Generator[sqlite3.Connection]:
 def write_transaction(database: Path) -> Generator[sqlite3.Connection]:
     """One transaction beside a running server, all or nothing, after which nothing is left of what it removed."""
     try:
-        with write_lock(database).acquire(timeout=LOCK_TIMEOUT_SECONDS), closing(connect(database)) as connection:
+        with (
+            write_lock(database).acquire(timeout=LOCK_TIMEOUT_SECONDS),
+            closing(connect(database)) as connection,
+        ):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection

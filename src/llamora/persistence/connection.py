@@ -120,7 +120,9 @@ def prepare_file(path: Path) -> None:
         if os.name == "posix" and path.stat().st_mode & 0o077:
             path.chmod(0o600)  # such as a copy that was put back from somewhere
     except OSError as error:
-        raise StorageError("data_folder_unusable", folder=str(path.parent), reason=os_reason(error)) from None
+        raise StorageError(
+            "data_folder_unusable", folder=str(path.parent), reason=os_reason(error)
+        ) from None
 
 
 def set_pragmas(connection: sqlite3.Connection) -> None:
@@ -151,7 +153,9 @@ def write_lock(path: Path) -> FileLock:
 
     SQLite before 3.51.3 can corrupt a WAL when two connections write and checkpoint at once.
     """
-    return FileLock(path.with_name(path.name + ".write-lock"), timeout=0, mode=0o600, thread_local=False)
+    return FileLock(
+        path.with_name(path.name + ".write-lock"), timeout=0, mode=0o600, thread_local=False
+    )
 
 
 def lock_error(error: OSError) -> StorageError:
@@ -271,7 +275,9 @@ class Connections:
         if not self._connections:
             return
         async with self._write_queue, AsyncExitStack() as stack:
-            with suppress(StorageError):  # on a disk that takes no lock any more they are closed all the same
+            with suppress(
+                StorageError
+            ):  # on a disk that takes no lock any more they are closed all the same
                 await stack.enter_async_context(self._hold_file_lock())
             connections, self._connections = self._connections, []
             for connection in reversed(connections):
@@ -286,7 +292,10 @@ class Connections:
         """All rows of a query, read on one of the readers. Raises StorageError."""
         self._next_reader = self._next_reader % self._reader_count + 1
         try:
-            return [tuple(row) for row in await self._reader(self._next_reader).execute_fetchall(sql, parameters)]
+            return [
+                tuple(row)
+                for row in await self._reader(self._next_reader).execute_fetchall(sql, parameters)
+            ]
         except sqlite3.Error as error:
             raise storage_error(error) from None
 
@@ -343,7 +352,9 @@ class Connections:
         async with self._write_queue, self._hold_file_lock():
             try:
                 # The lock must not be let go while the connection's thread is still at it.
-                rows = await shield_until_done(self._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)"))
+                rows = await shield_until_done(
+                    self._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+                )
                 self.checkpoint_pending = bool(next(iter(rows))[0])  # (busy, ...)
             except sqlite3.Error as error:
                 raise storage_error(error) from None

@@ -72,7 +72,9 @@ def run_checks(database: Path, migrations: Path, keys: Keyring | None = None) ->
                     _check_records(report, connection, keys)
         report.schema = sum(status.applied_on is not None for status in applied)
         if report.schema < len(applied):
-            report.notes.append("The schema is older than this program; the next start of the server brings it up.")
+            report.notes.append(
+                "The schema is older than this program; the next start of the server brings it up."
+            )
     except StorageError as error:
         report.damage.append(sentence(error))
     return report
@@ -94,7 +96,9 @@ def repair(database: Path, keys: Keyring | None = None) -> list[str]:
         while orphans:  # what pointed to a removed row is the next orphan
             for table, rowid in orphans:
                 if rowid is None:
-                    connection.execute(f"DELETE FROM {table} WHERE {_orphan_condition(connection, table)}")
+                    connection.execute(
+                        f"DELETE FROM {table} WHERE {_orphan_condition(connection, table)}"
+                    )
                 else:
                     connection.execute(f"DELETE FROM {table} WHERE rowid=?", (rowid,))
             actions.append(f"{len(orphans):,} records that belong to nobody are gone.")
@@ -113,14 +117,17 @@ def _repair_records(connection: sqlite3.Connection, keys: Keyring) -> list[str]:
         if plaintext is None and kind.derived:
             condition = " AND ".join(f"{name}=?" for name in kind.columns)
             derived += connection.execute(
-                f"DELETE FROM {kind.table} WHERE user_id=? AND {condition}", (keys.user_id, *columns.values())
+                f"DELETE FROM {kind.table} WHERE user_id=? AND {condition}",
+                (keys.user_id, *columns.values()),
             ).rowcount
         elif (
             plaintext is not None
             and kind.table == "entries"
             and (day := _entry_day_hash(keys, plaintext)) != columns["day"]
         ):
-            moved += connection.execute("UPDATE entries SET day=? WHERE id=?", (day, columns["id"])).rowcount
+            moved += connection.execute(
+                "UPDATE entries SET day=? WHERE id=?", (day, columns["id"])
+            ).rowcount
     actions: list[str] = []
     if derived:
         actions.append(f"{derived:,} records that are made again by themselves are gone.")
@@ -134,7 +141,9 @@ def _repair_records(connection: sqlite3.Connection, keys: Keyring) -> list[str]:
 
 def _check_versions(report: Report) -> None:
     if sqlite3.sqlite_version_info < SAFE_SQLITE_VERSION:
-        report.notes.append(f"SQLite {report.sqlite} needs the lock file beside the journal; Llamora holds it.")
+        report.notes.append(
+            f"SQLite {report.sqlite} needs the lock file beside the journal; Llamora holds it."
+        )
 
 
 def _check_files(report: Report, database: Path) -> None:
@@ -174,20 +183,31 @@ def _file_modes(database: Path) -> dict[Path, int]:
 
 
 def _exposed_paths(database: Path) -> list[Path]:
-    return [path for path, mode in _file_modes(database).items() if mode & 0o077] if os.name == "posix" else []
+    return (
+        [path for path, mode in _file_modes(database).items() if mode & 0o077]
+        if os.name == "posix"
+        else []
+    )
 
 
-def _look_at_slots(report: Report, connection: sqlite3.Connection, keys: Keyring, sealed: SealedKeys) -> None:
+def _look_at_slots(
+    report: Report, connection: sqlite3.Connection, keys: Keyring, sealed: SealedKeys
+) -> None:
     """Whether the key slots are those that the sealed list names."""
     master = keys.master
     try:
-        listed = {(slot.id, slot.kind, slot.salt, slot.params) for slot in living_slots(keys.user_id, master, sealed)}
+        listed = {
+            (slot.id, slot.kind, slot.salt, slot.params)
+            for slot in living_slots(keys.user_id, master, sealed)
+        }
     except SealError:
         report.damage.append("The list of the key slots does not open.")
         return
     finally:
         wipe(master)
-    rows = connection.execute("SELECT id, kind, salt, params FROM key_slots WHERE user_id=?", (keys.user_id,))
+    rows = connection.execute(
+        "SELECT id, kind, salt, params FROM key_slots WHERE user_id=?", (keys.user_id,)
+    )
     if wrong := len(listed ^ set(rows)):
         report.damage.append(
             f"{wrong:,} key slots are not as they were made, or gone. llamora-server rotate makes them anew."
@@ -219,8 +239,12 @@ _UNUSED_TAG = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE entry_tags.user_id=tag
 def _orphan_condition(connection: sqlite3.Connection, table: str) -> str:
     """What is wrong with the orphans of a table without row numbers: one of its references leads nowhere."""
     references: dict[int, tuple[str, list[str]]] = {}
-    for number, _, parent, column, parent_column, *_ in connection.execute(f"PRAGMA foreign_key_list({table})"):
-        references.setdefault(number, (parent, []))[1].append(f"{parent}.{parent_column}={table}.{column}")
+    for number, _, parent, column, parent_column, *_ in connection.execute(
+        f"PRAGMA foreign_key_list({table})"
+    ):
+        references.setdefault(number, (parent, []))[1].append(
+            f"{parent}.{parent_column}={table}.{column}"
+        )
     return " OR ".join(
         f"NOT EXISTS (SELECT 1 FROM {parent} WHERE {' AND '.join(conditions)})"
         for parent, conditions in references.values()
@@ -233,11 +257,13 @@ def _find_orphans(connection: sqlite3.Connection) -> list[tuple[str, int | None]
 
 
 def _count_records(report: Report, connection: sqlite3.Connection) -> None:
-    for user_id, name in connection.execute("SELECT id, name FROM users ORDER BY name_key").fetchall():
+    for user_id, name in connection.execute(
+        "SELECT id, name FROM users ORDER BY name_key"
+    ).fetchall():
         report.records[name] = {
-            kind.table: connection.execute(f"SELECT count(*) FROM {kind.table} WHERE user_id=?", (user_id,)).fetchone()[
-                0
-            ]
+            kind.table: connection.execute(
+                f"SELECT count(*) FROM {kind.table} WHERE user_id=?", (user_id,)
+            ).fetchone()[0]
             for kind in RECORD_KINDS
         }
 
@@ -255,17 +281,23 @@ def _check_records(report: Report, connection: sqlite3.Connection, keys: Keyring
             misplaced[kind.table] += not _is_consistent(keys, kind, columns, plaintext)
     report.opened, report.unreadable = dict(opened), dict(unreadable)
     for table, count in sorted(unreadable.items()):
-        report.damage.append(f"{count:,} of {count + opened[table]:,} records in {table} do not open.")
+        report.damage.append(
+            f"{count:,} of {count + opened[table]:,} records in {table} do not open."
+        )
     for table, count in sorted(misplaced.items()):
         if count:
-            report.damage.append(f"{count:,} records in {table} stand in a place that is not theirs.")
+            report.damage.append(
+                f"{count:,} records in {table} stand in a place that is not theirs."
+            )
     if any(unreadable[kind.table] for kind in RECORD_KINDS if kind.derived):
         report.mendable.append("remove unreadable records that are made again by themselves")
     if misplaced["entries"]:
         report.mendable.append("put entries back on their own day")
 
 
-def _read_records(connection: sqlite3.Connection, user_id: bytes) -> Iterator[tuple[RecordKind, dict[str, Any], bytes]]:
+def _read_records(
+    connection: sqlite3.Connection, user_id: bytes
+) -> Iterator[tuple[RecordKind, dict[str, Any], bytes]]:
     for kind in RECORD_KINDS:
         if kind.purpose is not None:
             # Part 0 of an index copy that is being made is empty.
@@ -277,9 +309,13 @@ def _read_records(connection: sqlite3.Connection, user_id: bytes) -> Iterator[tu
                 yield kind, dict(zip(kind.columns, row, strict=False)), row[-1]
 
 
-def _try_open(keys: Keyring, kind: RecordKind, columns: dict[str, Any], sealed: bytes) -> bytes | None:
+def _try_open(
+    keys: Keyring, kind: RecordKind, columns: dict[str, Any], sealed: bytes
+) -> bytes | None:
     try:
-        return kind.open(keys, columns.get(kind.id_column, keys.user_id), columns[kind.revision_column], sealed)
+        return kind.open(
+            keys, columns.get(kind.id_column, keys.user_id), columns[kind.revision_column], sealed
+        )
     except (SealError, OverflowError):
         return None
 
@@ -288,12 +324,18 @@ def _entry_day_hash(keys: Keyring, plaintext: bytes) -> bytes:
     return day_hash(keys, date.fromisoformat(json.loads(plaintext)["day"]))
 
 
-def _is_consistent(keys: Keyring, kind: RecordKind, columns: dict[str, Any], plaintext: bytes) -> bool:
+def _is_consistent(
+    keys: Keyring, kind: RecordKind, columns: dict[str, Any], plaintext: bytes
+) -> bool:
     """Whether a keyed hash or an id beside a record is what the record itself says."""
     checks: dict[str, Callable[[], bool]] = {
         "entries": lambda: columns["day"] == _entry_day_hash(keys, plaintext),
-        "tags": lambda: columns["tag"] == tag_hash(keys, plaintext.decode("utf-8", "surrogatepass")),
-        "drafts": lambda: columns["draft_key"] == keys.blind(DRAFT_HASH, json.loads(plaintext)["place"].encode()),
+        "tags": lambda: (
+            columns["tag"] == tag_hash(keys, plaintext.decode("utf-8", "surrogatepass"))
+        ),
+        "drafts": lambda: (
+            columns["draft_key"] == keys.blind(DRAFT_HASH, json.loads(plaintext)["place"].encode())
+        ),
         "versions": lambda: columns["entry_id"].hex() == json.loads(plaintext)["entry"],
     }
     try:
@@ -329,6 +371,10 @@ def _swap_device_state(path: Path, sys_root: Path) -> str:
     if "zram" in path.name:  # compressed memory, unless it writes back to a disk
         return "encrypted"
     try:
-        return "encrypted" if (folder / "dm/uuid").read_text().startswith("CRYPT-") else "not encrypted"
+        return (
+            "encrypted"
+            if (folder / "dm/uuid").read_text().startswith("CRYPT-")
+            else "not encrypted"
+        )
     except OSError:
         return "not encrypted" if folder.exists() else "not known"

@@ -68,7 +68,9 @@ class Drafts:
         key_hash = _hash_key(keys, draft.draft_key)
         async with self._db.write(search_unaffected=True) as tx:
             params = (keys.user_id, entry_id)
-            if entry_id is not None and not await tx.fetch("SELECT 1 FROM entries WHERE user_id=? AND id=?", params):
+            if entry_id is not None and not await tx.fetch(
+                "SELECT 1 FROM entries WHERE user_id=? AND id=?", params
+            ):
                 raise NotFound("entry_not_found")
             if await tx.fetch(
                 "SELECT 1 FROM entries WHERE user_id=?1 AND id=?2"
@@ -84,7 +86,9 @@ class Drafts:
             ):
                 return False
             if not draft.text.strip():
-                await tx.execute("DELETE FROM drafts WHERE user_id=? AND draft_key=?", (keys.user_id, key_hash))
+                await tx.execute(
+                    "DELETE FROM drafts WHERE user_id=? AND draft_key=?", (keys.user_id, key_hash)
+                )
                 return True
             sealed = DRAFTS.seal(keys, key_hash, revision + 1, _encode(draft))
             await tx.execute(
@@ -96,12 +100,17 @@ class Drafts:
 
     async def get_many(self, keys: Keyring, draft_keys: Iterable[str]) -> dict[str, Draft]:
         """The drafts in these places, by place; unreadable ones are left out."""
-        rows = await self._db.fetch("SELECT draft_key, revision, sealed FROM drafts WHERE user_id=?", (keys.user_id,))
+        rows = await self._db.fetch(
+            "SELECT draft_key, revision, sealed FROM drafts WHERE user_id=?", (keys.user_id,)
+        )
         drafts: dict[str, Draft] = {}
         if rows:
             draft_key_by_hash = {_hash_key(keys, key_hash): key_hash for key_hash in draft_keys}
             for key_hash, revision, sealed in rows:
-                if key_hash in draft_key_by_hash and (draft := _open(keys, key_hash, revision, sealed)) is not None:
+                if (
+                    key_hash in draft_key_by_hash
+                    and (draft := _open(keys, key_hash, revision, sealed)) is not None
+                ):
                     drafts[draft_key_by_hash[key_hash]] = draft
         return drafts
 
@@ -125,15 +134,21 @@ class Drafts:
         async def clear(tx: Transaction) -> None:
             key_hash = _hash_key(keys, draft_key)
             _, stored = await self._read(tx, keys, key_hash)
-            if stored is not None and stored.form_token_id in (form_token.id, form_token.resumed_from):
-                await tx.execute("DELETE FROM drafts WHERE user_id=? AND draft_key=?", (keys.user_id, key_hash))
+            if stored is not None and stored.form_token_id in (
+                form_token.id,
+                form_token.resumed_from,
+            ):
+                await tx.execute(
+                    "DELETE FROM drafts WHERE user_id=? AND draft_key=?", (keys.user_id, key_hash)
+                )
 
         return clear
 
     @staticmethod
     async def _read(tx: Transaction, keys: Keyring, key_hash: bytes) -> tuple[int, Draft | None]:
         rows = await tx.fetch(
-            "SELECT revision, sealed FROM drafts WHERE user_id=? AND draft_key=?", (keys.user_id, key_hash)
+            "SELECT revision, sealed FROM drafts WHERE user_id=? AND draft_key=?",
+            (keys.user_id, key_hash),
         )
         if not rows:
             return 0, None
@@ -164,4 +179,10 @@ def _open(keys: Keyring, key_hash: bytes, revision: int, sealed: bytes) -> Draft
         # A damaged draft must not take the page away; the next save stands in its place.
         logger.error("a draft could not be opened (%s)", type(error).__name__)
         return None
-    return Draft(record["place"], record["text"], bytes.fromhex(record["pen"]), record["count"], record["revision"])
+    return Draft(
+        record["place"],
+        record["text"],
+        bytes.fromhex(record["pen"]),
+        record["count"],
+        record["revision"],
+    )

@@ -31,9 +31,12 @@ BUILT_IN_MODEL = "built-in"
 UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST_INSTANT = datetime(9999, 12, 31, tzinfo=UTC)
 PAGE_SIZE = 2000  # rows of two numbers read at a time
-BATCH_SIZE = 500  # SQLite's default limit is 32,766 parameters; a batch this size opens in about 10 ms
+BATCH_SIZE = (
+    500  # SQLite's default limit is 32,766 parameters; a batch this size opens in about 10 ms
+)
 _FINGERPRINT_QUERY = (
-    "SELECT count(*), sum((rid & 0xFFFFFF) * 4096 + revision) FROM entries INDEXED BY entries_by_user WHERE user_id=?"
+    "SELECT count(*), sum((rid & 0xFFFFFF) * 4096 + revision) "
+    "FROM entries INDEXED BY entries_by_user WHERE user_id=?"
 )
 
 
@@ -195,7 +198,13 @@ def _encode_receipt(receipt: Receipt) -> dict[str, object]:
         "left": receipt.left_machine,
         "prompt": receipt.prompt_version,
         "passages": [
-            {"number": p.number, "entry": p.entry_id.hex(), "day": p.day.isoformat(), "text": p.text, "score": p.score}
+            {
+                "number": p.number,
+                "entry": p.entry_id.hex(),
+                "day": p.day.isoformat(),
+                "text": p.text,
+                "score": p.score,
+            }
             | ({"traced": True} if p.from_tag else {})
             for p in receipt.passages
         ],
@@ -274,7 +283,10 @@ def fingerprint_weight(record_id: bytes, revision: int) -> int:
 
 def _revisions_query(user_id: bytes, ids: Sequence[bytes]) -> tuple[str, tuple[bytes, ...]]:
     placeholders = ",".join("?" * len(ids))
-    return f"SELECT id, revision FROM entries WHERE +user_id=? AND id IN ({placeholders})", (user_id, *ids)
+    return f"SELECT id, revision FROM entries WHERE +user_id=? AND id IN ({placeholders})", (
+        user_id,
+        *ids,
+    )
 
 
 def rowid_for(record_id: bytes) -> int:
@@ -294,7 +306,15 @@ class Entries:
         Raises AlreadyThere for an id that is in use, and StorageError.
         """
         rows = [
-            (rowid_for(e.id), e.id, keys.user_id, day_hash(keys, e.day), keys.epoch, e.revision, self._seal(keys, e))
+            (
+                rowid_for(e.id),
+                e.id,
+                keys.user_id,
+                day_hash(keys, e.day),
+                keys.epoch,
+                e.revision,
+                self._seal(keys, e),
+            )
             for e in entries
         ]
         async with self._db.write() as tx:
@@ -320,7 +340,9 @@ class Entries:
         """The entries of these ids, in no order; missing and unreadable ones are left out."""
         entries: list[Entry] = []
         for start in range(0, len(ids), BATCH_SIZE):
-            entries += self._open_rows(keys, await self.get_sealed(keys.user_id, ids[start : start + BATCH_SIZE]))
+            entries += self._open_rows(
+                keys, await self.get_sealed(keys.user_id, ids[start : start + BATCH_SIZE])
+            )
         return entries
 
     async def list_day(self, keys: Keyring, day: date) -> list[Entry]:
@@ -329,7 +351,8 @@ class Entries:
         A record that does not open stands at the end, empty, in the state "unreadable".
         """
         rows = await self._db.fetch(
-            "SELECT id, revision, sealed FROM entries WHERE user_id=? AND day=?", (keys.user_id, day_hash(keys, day))
+            "SELECT id, revision, sealed FROM entries WHERE user_id=? AND day=?",
+            (keys.user_id, day_hash(keys, day)),
         )
         return sorted(self._open_rows(keys, rows, day), key=lambda entry: (entry.at, entry.id))
 
@@ -339,7 +362,8 @@ class Entries:
         placeholders = ",".join("?" * len(hashes))
         return dict(
             await self._db.fetch(
-                f"SELECT id, revision FROM entries WHERE user_id=? AND day IN ({placeholders})", (keys.user_id, *hashes)
+                f"SELECT id, revision FROM entries WHERE user_id=? AND day IN ({placeholders})",
+                (keys.user_id, *hashes),
             )
         )
 
@@ -347,7 +371,9 @@ class Entries:
         """Store `entry` over the revision it was read at and return it with its new one. Raises StaleRevision."""
         return (await self.update_all(keys, [entry], steps))[0]
 
-    async def update_all(self, keys: Keyring, entries: Sequence[Entry], steps: Sequence[Step] = ()) -> list[Entry]:
+    async def update_all(
+        self, keys: Keyring, entries: Sequence[Entry], steps: Sequence[Step] = ()
+    ) -> list[Entry]:
         """`update` for several entries, and further steps of the same action, all or none."""
         updated = [replace(entry, revision=entry.revision + 1) for entry in entries]
         rows = self._update_params(keys, updated)
@@ -358,7 +384,11 @@ class Entries:
         return updated
 
     async def erase(
-        self, keys: Keyring, ids: Sequence[bytes], reparented: Sequence[Entry] = (), steps: Sequence[Step] = ()
+        self,
+        keys: Keyring,
+        ids: Sequence[bytes],
+        reparented: Sequence[Entry] = (),
+        steps: Sequence[Step] = (),
     ) -> list[Entry]:
         """Remove entries for good, with their vectors, versions and traces; the bytes are overwritten in the file.
 
@@ -370,7 +400,8 @@ class Entries:
         async with self._db.write() as tx:
             await self._update_rows(tx, rows)
             await tx.execute_many(
-                "DELETE FROM entries WHERE user_id=? AND id=?", [(keys.user_id, entry_id) for entry_id in ids]
+                "DELETE FROM entries WHERE user_id=? AND id=?",
+                [(keys.user_id, entry_id) for entry_id in ids],
             )
             # A copy of the search index may hold their words; search makes a new one.
             await tx.execute("DELETE FROM search_snapshots WHERE user_id=?", (keys.user_id,))
@@ -394,7 +425,8 @@ class Entries:
             batch = day_hashes[start : start + BATCH_SIZE]
             placeholders = ",".join("?" * len(batch))
             rows = await self._db.fetch(
-                f"SELECT day, id FROM entries WHERE user_id=? AND day IN ({placeholders})", (keys.user_id, *batch)
+                f"SELECT day, id FROM entries WHERE user_id=? AND day IN ({placeholders})",
+                (keys.user_id, *batch),
             )
             for row in rows:
                 ids.setdefault(days_by_hash[row[0]], []).append(row[1])
@@ -430,7 +462,11 @@ class Entries:
             entry_ids = list(revisions)
             stored: dict[bytes, int] = {}
             for start in range(0, len(entry_ids), BATCH_SIZE):
-                stored.update(await tx.fetch(*_revisions_query(user_id, entry_ids[start : start + BATCH_SIZE])))
+                stored.update(
+                    await tx.fetch(
+                        *_revisions_query(user_id, entry_ids[start : start + BATCH_SIZE])
+                    )
+                )
             for entry_id, revision in revisions.items():
                 if entry_id not in stored or revision not in (None, stored[entry_id]):
                     raise StaleRevision("sources_changed")
@@ -438,23 +474,34 @@ class Entries:
         return check
 
     def require_no_new(
-        self, keys: Keyring, day: date, known_ids: AbstractSet[bytes], matches: Callable[[Entry], bool]
+        self,
+        keys: Keyring,
+        day: date,
+        known_ids: AbstractSet[bytes],
+        matches: Callable[[Entry], bool],
     ) -> Step:
         """The step that raises AlreadyThere when a record that is `alike` came to a page since its ids were `known`."""
 
         async def check(tx: Transaction) -> None:
             rows = await tx.fetch(
-                "SELECT id FROM entries WHERE user_id=? AND day=?", (keys.user_id, day_hash(keys, day))
+                "SELECT id FROM entries WHERE user_id=? AND day=?",
+                (keys.user_id, day_hash(keys, day)),
             )
             for entry_id in {row[0] for row in rows} - known_ids:
-                added = await tx.fetch("SELECT id, revision, sealed FROM entries WHERE id=?", (entry_id,))
+                added = await tx.fetch(
+                    "SELECT id, revision, sealed FROM entries WHERE id=?", (entry_id,)
+                )
                 if any(map(matches, self._open_rows(keys, added))):
                     raise AlreadyExists("entry_exists")
 
         return check
 
     def require_unchanged_except(
-        self, user_id: bytes, revisions: Mapping[bytes, int], erased_ids: AbstractSet[bytes], updated_count: int
+        self,
+        user_id: bytes,
+        revisions: Mapping[bytes, int],
+        erased_ids: AbstractSet[bytes],
+        updated_count: int,
     ) -> Step:
         """The step for an `erase` of `gone` that raises StaleRevision when more than that came, went or changed.
 
@@ -485,18 +532,22 @@ class Entries:
             batch = [day_hash(keys, day) for day in days[start : start + BATCH_SIZE]]
             placeholders = ",".join("?" * len(batch))
             rows = await self._db.fetch(
-                f"SELECT day, id FROM entries WHERE user_id=? AND day IN ({placeholders})", (keys.user_id, *batch)
+                f"SELECT day, id FROM entries WHERE user_id=? AND day IN ({placeholders})",
+                (keys.user_id, *batch),
             )
             order_by_hash = {day: order for order, day in enumerate(batch)}
             ids += [row[1] for row in sorted(rows, key=lambda row: order_by_hash[row[0]])]
         return ids
 
-    async def get_sealed(self, user_id: bytes, ids: Sequence[bytes]) -> list[tuple[bytes, int, bytes]]:
+    async def get_sealed(
+        self, user_id: bytes, ids: Sequence[bytes]
+    ) -> list[tuple[bytes, int, bytes]]:
         """(id, revision, envelope) of at most BATCH records: for a thread that opens them off the event loop."""
         placeholders = ",".join("?" * len(ids))
         # The "+" keeps SQLite from walking all rows of the writer by the other index.
         rows = await self._db.fetch(
-            f"SELECT id, revision, sealed FROM entries WHERE +user_id=? AND id IN ({placeholders})", (user_id, *ids)
+            f"SELECT id, revision, sealed FROM entries WHERE +user_id=? AND id IN ({placeholders})",
+            (user_id, *ids),
         )
         return [(row[0], row[1], row[2]) for row in rows]
 
@@ -505,7 +556,9 @@ class Entries:
         """Open one envelope. Raises vault.envelope.SealError."""
         return Entry.from_bytes(entry_id, revision, ENTRIES.open(keys, entry_id, revision, sealed))
 
-    def _open_rows(self, keys: Keyring, rows: Iterable[Row], day: date | None = None) -> list[Entry]:
+    def _open_rows(
+        self, keys: Keyring, rows: Iterable[Row], day: date | None = None
+    ) -> list[Entry]:
         entries: list[Entry] = []
         for entry_id, revision, sealed in rows:
             try:
@@ -515,18 +568,31 @@ class Entries:
                 logger.error("a record could not be opened (%s)", type(error).__name__)
                 if day is not None:
                     entries.append(
-                        Entry(entry_id, day, "me", "", LATEST_INSTANT, "UTC", revision=revision, state="unreadable")
+                        Entry(
+                            entry_id,
+                            day,
+                            "me",
+                            "",
+                            LATEST_INSTANT,
+                            "UTC",
+                            revision=revision,
+                            state="unreadable",
+                        )
                     )
         return entries
 
     def _update_params(self, keys: Keyring, entries: Iterable[Entry]) -> list[Row]:
-        return [(keys.epoch, e.revision, self._seal(keys, e), keys.user_id, e.id, e.revision - 1) for e in entries]
+        return [
+            (keys.epoch, e.revision, self._seal(keys, e), keys.user_id, e.id, e.revision - 1)
+            for e in entries
+        ]
 
     @staticmethod
     async def _update_rows(tx: Transaction, rows: Iterable[Row]) -> None:
         for row in rows:
             updated = await tx.execute(
-                "UPDATE entries SET epoch=?, revision=?, sealed=? WHERE user_id=? AND id=? AND revision=?", row
+                "UPDATE entries SET epoch=?, revision=?, sealed=? WHERE user_id=? AND id=? AND revision=?",
+                row,
             )
             if updated != 1:
                 raise StaleRevision("entry_changed_elsewhere")

@@ -13,7 +13,9 @@ from llamora.persistence.schema import RECORD_KINDS, SEARCH_SNAPSHOTS, RecordKin
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
-SEALED_KINDS = tuple(kind for kind in RECORD_KINDS if kind.purpose is not None and kind is not SEARCH_SNAPSHOTS)
+SEALED_KINDS = tuple(
+    kind for kind in RECORD_KINDS if kind.purpose is not None and kind is not SEARCH_SNAPSHOTS
+)
 BATCH_SIZE = 50
 # Compared as bytes, which big-endian numbers allow. Newer ones are of a change that is not known here yet.
 OLD_KEY_CONDITION = "substr(sealed, 7, 4) < ?"
@@ -36,7 +38,11 @@ class KeyRotation:
 
     async def count_data_keys(self, user_id: bytes) -> int:
         """How many data keys a writer has: one, or more while the change from one to the next goes on."""
-        return int((await self._db.fetch("SELECT count(*) FROM data_keys WHERE user_id=?", (user_id,)))[0][0])
+        return int(
+            (await self._db.fetch("SELECT count(*) FROM data_keys WHERE user_id=?", (user_id,)))[0][
+                0
+            ]
+        )
 
     async def pending_ids(self, keys: Keyring, kind: RecordKind) -> list[bytes]:
         """The ids of the records of one kind that are still under an older key."""
@@ -46,7 +52,9 @@ class KeyRotation:
         )
         return [row[0] for row in rows]
 
-    async def reseal(self, keys: Keyring, kind: RecordKind, ids: Sequence[bytes]) -> list[UnreadableRecord]:
+    async def reseal(
+        self, keys: Keyring, kind: RecordKind, ids: Sequence[bytes]
+    ) -> list[UnreadableRecord]:
         """Put at most BATCH records under the newest key, each only while it is as it was read; what did not open.
 
         Raises StorageError, vault.keys.KeyringClosed.
@@ -78,15 +86,22 @@ class KeyRotation:
             if await self._are_old_keys_needed(tx, keys, known_unreadable):
                 return False
             await tx.execute(
-                "DELETE FROM search_snapshots WHERE user_id=? AND length(sealed) > 0 AND " + OLD_KEY_CONDITION,
+                "DELETE FROM search_snapshots WHERE user_id=? AND length(sealed) > 0 AND "
+                + OLD_KEY_CONDITION,
                 (keys.user_id, _epoch_bytes(keys.epoch)),
             )
             # What is made again is made again.
             await tx.execute_many(
                 "DELETE FROM vectors WHERE user_id=? AND entry_id=? AND sealed=?",
-                [(keys.user_id, record.id, record.sealed) for record in unreadable if record.kind.table == "vectors"],
+                [
+                    (keys.user_id, record.id, record.sealed)
+                    for record in unreadable
+                    if record.kind.table == "vectors"
+                ],
             )
-            await tx.execute("DELETE FROM data_keys WHERE user_id=? AND epoch<?", (keys.user_id, keys.epoch))
+            await tx.execute(
+                "DELETE FROM data_keys WHERE user_id=? AND epoch<?", (keys.user_id, keys.epoch)
+            )
         await self._db.checkpoint()
         return True
 

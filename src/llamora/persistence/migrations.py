@@ -95,7 +95,10 @@ def migration_status(path: Path, folder: Path) -> list[MigrationStatus]:
             connection.close()
     except sqlite3.Error as error:
         raise storage_error(error) from None
-    return [MigrationStatus(migration, log.get(migration.number, ("", None))[1]) for migration in migrations]
+    return [
+        MigrationStatus(migration, log.get(migration.number, ("", None))[1])
+        for migration in migrations
+    ]
 
 
 def run_db_migrations(path: Path, folder: Path) -> list[str]:
@@ -123,7 +126,9 @@ def run_db_migrations(path: Path, folder: Path) -> list[str]:
 
 
 def _read_log(connection: sqlite3.Connection) -> dict[int, tuple[str, str | None]]:
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name='schema_migrations'").fetchone():
+    if not connection.execute(
+        "SELECT 1 FROM sqlite_master WHERE name='schema_migrations'"
+    ).fetchone():
         return {}
     rows = connection.execute(
         "SELECT number, name, sha256, applied_on FROM schema_migrations ORDER BY number"
@@ -133,7 +138,9 @@ def _read_log(connection: sqlite3.Connection) -> dict[int, tuple[str, str | None
     return {int(number): (str(file_hash), str(day)) for number, _, file_hash, day in rows}
 
 
-def _apply_pending(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> list[str]:
+def _apply_pending(
+    connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]
+) -> list[str]:
     log = _read_log(connection)
     if log and max(log) > migrations[-1].number:
         raise StorageError("journal_newer")
@@ -167,7 +174,9 @@ def _apply_pending(connection: sqlite3.Connection, path: Path, migrations: Seque
 
 
 def _protect(connection: sqlite3.Connection) -> None:
-    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+    tables = {
+        row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+    }
     for kind in RECORD_KINDS:
         if kind.table in tables:
             for statement in triggers(kind):

@@ -32,15 +32,23 @@ class RecordKind:
     def columns(self) -> tuple[str, ...]:
         """All columns but `user_id` and `sealed`."""
         id_columns = () if self.id_column == "user_id" else (self.id_column,)
-        return (*id_columns, *self.extra_columns, *(("epoch", self.revision_column) if self.purpose else ()))
+        return (
+            *id_columns,
+            *self.extra_columns,
+            *(("epoch", self.revision_column) if self.purpose else ()),
+        )
 
     def open(self, keys: Keyring, record_id: bytes | int, revision: int, sealed: bytes) -> bytes:
         """Open a record. Raises vault.envelope.SealError and vault.keys.KeyringClosed."""
-        return keys.open(self._purpose(), self.table, self.column, _context_id(record_id), revision, sealed)
+        return keys.open(
+            self._purpose(), self.table, self.column, _context_id(record_id), revision, sealed
+        )
 
     def seal(self, keys: Keyring, record_id: bytes | int, revision: int, plaintext: bytes) -> bytes:
         """Seal a record in the current epoch. Raises vault.keys.KeyringClosed."""
-        return keys.seal(self._purpose(), self.table, self.column, _context_id(record_id), revision, plaintext)
+        return keys.seal(
+            self._purpose(), self.table, self.column, _context_id(record_id), revision, plaintext
+        )
 
     def _purpose(self) -> Purpose:
         if self.purpose is None:
@@ -103,7 +111,9 @@ TRASH = RecordKind("trash", TRASH_LIST, "user_id")
 SEARCH_HISTORY = RecordKind("search_history", QUERY, "id")
 VECTORS = RecordKind("vectors", VECTOR, "entry_id", ("rid",), derived=True)
 DEVICES = RecordKind("devices", SESSION, "session_id", derived=True)
-SEARCH_SNAPSHOTS = RecordKind("search_snapshots", INDEX, "part", revision_column="generation", derived=True)
+SEARCH_SNAPSHOTS = RecordKind(
+    "search_snapshots", INDEX, "part", revision_column="generation", derived=True
+)
 
 RECORD_KINDS = (  # in the order in which they can be stored: what is pointed to comes before what points
     PROFILES,

@@ -14,7 +14,9 @@ from llamora.vault.keys import Keyring
 logger = getLogger(__name__)
 
 MAX_QUERIES = 50
-PRUNE_MARGIN = 10  # so many more may be there before the oldest are looked for: that opens every one of them
+PRUNE_MARGIN = (
+    10  # so many more may be there before the oldest are looked for: that opens every one of them
+)
 SELECT_OF_USER = "SELECT id, revision, sealed FROM search_history WHERE user_id=?"
 
 
@@ -23,7 +25,9 @@ class SearchHistory:
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
-        self._row_ids: dict[bytes, dict[bytes, bytes]] = {}  # by writer: the row of a query, by a keyed hash of it
+        self._row_ids: dict[
+            bytes, dict[bytes, bytes]
+        ] = {}  # by writer: the row of a query, by a keyed hash of it
 
     async def add(self, keys: Keyring, query: str, at: datetime) -> bytes:
         """Note a query and return its id; the same one again moves to the front.
@@ -34,7 +38,8 @@ class SearchHistory:
         if keys.user_id not in self._row_ids:
             stored_rows = await self._db.fetch(SELECT_OF_USER, (keys.user_id,))
             self._row_ids[keys.user_id] = {
-                _hash_query(keys, text): row_id for row_id, _, text in _open_newest_first(keys, stored_rows)
+                _hash_query(keys, text): row_id
+                for row_id, _, text in _open_newest_first(keys, stored_rows)
             }
         row_ids = self._row_ids[keys.user_id]
         query_hash, row_id = _hash_query(keys, query), secrets.token_bytes(16)
@@ -43,7 +48,8 @@ class SearchHistory:
         async with self._db.write(search_unaffected=True) as tx:
             if query_hash in row_ids:
                 await tx.execute(
-                    "DELETE FROM search_history WHERE user_id=? AND id=?", (keys.user_id, row_ids[query_hash])
+                    "DELETE FROM search_history WHERE user_id=? AND id=?",
+                    (keys.user_id, row_ids[query_hash]),
                 )
             await tx.execute(
                 "INSERT INTO search_history (id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, 1, ?)",
@@ -57,7 +63,8 @@ class SearchHistory:
                 }
                 expired_ids = {row[0] for row in rows} - set(row_ids.values())
                 await tx.execute_many(
-                    "DELETE FROM search_history WHERE id=?", [(expired_id,) for expired_id in expired_ids]
+                    "DELETE FROM search_history WHERE id=?",
+                    [(expired_id,) for expired_id in expired_ids],
                 )
         self._row_ids[keys.user_id] = {**row_ids, query_hash: row_id}
         return row_id
@@ -91,7 +98,9 @@ def _open_newest_first(keys: Keyring, rows: Sequence[Row]) -> list[tuple[bytes, 
     for row_id, revision, sealed in rows:
         try:
             at, text = json.loads(SEARCH_HISTORY.open(keys, row_id, revision, sealed))
-        except SealError as error:  # a damaged query must not take search away; in time it goes as the oldest do
+        except (
+            SealError
+        ) as error:  # a damaged query must not take search away; in time it goes as the oldest do
             logger.error("a query could not be opened (%s)", type(error).__name__)
             continue
         queries.append((row_id, at, text))

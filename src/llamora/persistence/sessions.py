@@ -38,19 +38,31 @@ class Sessions:
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
-    async def add(self, session: Session, day: date, device: tuple[Keyring, str] | None = None) -> None:
+    async def add(
+        self, session: Session, day: date, device: tuple[Keyring, str] | None = None
+    ) -> None:
         """Store a new session and note the day as that of the writer's last sign-in.
 
         `device`: what its browser calls itself, and the keys to seal that with.
         """
         envelopes = (
-            [DEVICES.seal(keys, session.id, 1, name.encode()) for keys, name in [device] if name] if device else []
+            [DEVICES.seal(keys, session.id, 1, name.encode()) for keys, name in [device] if name]
+            if device
+            else []
         )
         async with self._db.write(search_unaffected=True) as tx:
-            await tx.execute("UPDATE users SET signed_in_on=? WHERE id=?", (day.isoformat(), session.user_id))
+            await tx.execute(
+                "UPDATE users SET signed_in_on=? WHERE id=?", (day.isoformat(), session.user_id)
+            )
             await tx.execute(
                 "INSERT INTO dek_sessions (id, user_id, sealed, idle_until, expires_at) VALUES (?, ?, ?, ?, ?)",
-                (session.id, session.user_id, session.sealed_key, session.idle_until, session.expires_at),
+                (
+                    session.id,
+                    session.user_id,
+                    session.sealed_key,
+                    session.idle_until,
+                    session.expires_at,
+                ),
             )
             await tx.execute_many(
                 "INSERT INTO devices (session_id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, 1, ?)",
@@ -62,7 +74,9 @@ class Sessions:
 
     async def device_names(self, keys: Keyring) -> dict[bytes, str]:
         """What the browsers of a writer's sessions are called, by session id; one that does not open is left out."""
-        rows = await self._db.fetch("SELECT session_id, revision, sealed FROM devices WHERE user_id=?", (keys.user_id,))
+        rows = await self._db.fetch(
+            "SELECT session_id, revision, sealed FROM devices WHERE user_id=?", (keys.user_id,)
+        )
         names: dict[bytes, str] = {}
         for session_id, revision, sealed in rows:
             with suppress(SealError):
@@ -82,7 +96,8 @@ class Sessions:
     async def list_for_user(self, user_id: bytes) -> list[Session]:
         """All sessions of a writer."""
         rows = await self._db.fetch(
-            "SELECT id, user_id, sealed, idle_until, expires_at FROM dek_sessions WHERE user_id=?", (user_id,)
+            "SELECT id, user_id, sealed, idle_until, expires_at FROM dek_sessions WHERE user_id=?",
+            (user_id,),
         )
         return [Session(*row) for row in rows]
 
@@ -94,7 +109,8 @@ class Sessions:
             batch = session_ids[start : start + BATCH_SIZE]
             placeholders = ",".join("?" * len(batch))
             rows = await self._db.fetch(
-                f"SELECT id, min(idle_until, expires_at) FROM dek_sessions WHERE id IN ({placeholders})", batch
+                f"SELECT id, min(idle_until, expires_at) FROM dek_sessions WHERE id IN ({placeholders})",
+                batch,
             )
             expiry_by_id.update((row[0], int(row[1])) for row in rows)
         return expiry_by_id
@@ -103,7 +119,8 @@ class Sessions:
         """Move the end of idleness of a session on, unless it came meanwhile."""
         async with self._db.write(search_unaffected=True) as tx:
             await tx.execute(
-                "UPDATE dek_sessions SET idle_until=? WHERE id=? AND idle_until>?", (idle_until, session_id, now)
+                "UPDATE dek_sessions SET idle_until=? WHERE id=? AND idle_until>?",
+                (idle_until, session_id, now),
             )
 
     async def end(self, session_id: bytes) -> None:
@@ -114,14 +131,17 @@ class Sessions:
     async def end_others(self, user_id: bytes, except_session: bytes) -> None:
         """End every session of a writer but the one to keep."""
         async with self._db.write(search_unaffected=True) as tx:
-            await tx.execute("DELETE FROM dek_sessions WHERE user_id=? AND id<>?", (user_id, except_session))
+            await tx.execute(
+                "DELETE FROM dek_sessions WHERE user_id=? AND id<>?", (user_id, except_session)
+            )
 
     async def lock(self, user_id: bytes, now: int) -> None:
         """Let every session of a writer run out now, and forget its key; `end_expired` takes the rows later."""
         async with self._db.write(search_unaffected=True) as tx:
             await tx.execute("DELETE FROM devices WHERE user_id=?", (user_id,))
             await tx.execute(
-                "UPDATE dek_sessions SET sealed=NULL, idle_until=min(idle_until, ?) WHERE user_id=?", (now, user_id)
+                "UPDATE dek_sessions SET sealed=NULL, idle_until=min(idle_until, ?) WHERE user_id=?",
+                (now, user_id),
             )
 
     async def shift_idle(self, user_id: bytes, seconds: int, now: int) -> None:
@@ -136,7 +156,9 @@ class Sessions:
         """End the sessions whose time was up LINGER_SECONDS ago."""
         until = now - EXPIRED_GRACE_SECONDS
         async with self._db.write(search_unaffected=True) as tx:
-            await tx.execute("DELETE FROM dek_sessions WHERE idle_until<=? OR expires_at<=?", (until, until))
+            await tx.execute(
+                "DELETE FROM dek_sessions WHERE idle_until<=? OR expires_at<=?", (until, until)
+            )
 
     async def clear(self) -> None:
         """End all sessions: the secret that opened them is gone with the last start."""

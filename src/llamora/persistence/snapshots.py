@@ -6,7 +6,9 @@ from llamora.persistence.connection import Connections, Transaction
 from llamora.persistence.schema import SEARCH_SNAPSHOTS
 from llamora.vault.keys import Keyring
 
-IN_PROGRESS_PART = -1  # the part that stands for a snapshot while it is written: an erasure takes it away
+IN_PROGRESS_PART = (
+    -1
+)  # the part that stands for a snapshot while it is written: an erasure takes it away
 DELETE_BATCH_SIZE = 8  # parts; SQLite overwrites them, and others wait for the writer that long
 
 
@@ -19,10 +21,16 @@ class Snapshots:
     async def begin(self, keys: Keyring) -> int:
         """Begin a new snapshot and return its generation. An erasure from now on ends it."""
         async with self._db.write(search_unaffected=True) as tx:
-            rows = await tx.fetch("SELECT max(generation) FROM search_snapshots WHERE user_id=?", (keys.user_id,))
+            rows = await tx.fetch(
+                "SELECT max(generation) FROM search_snapshots WHERE user_id=?", (keys.user_id,)
+            )
             generation = int(rows[0][0] or 0) + 1
             await self._insert_part(
-                tx, keys, generation, IN_PROGRESS_PART, self.seal_part(keys, generation, IN_PROGRESS_PART, b"")
+                tx,
+                keys,
+                generation,
+                IN_PROGRESS_PART,
+                self.seal_part(keys, generation, IN_PROGRESS_PART, b""),
             )
         return generation
 
@@ -39,9 +47,12 @@ class Snapshots:
         params = (keys.user_id, generation)
         async with self._db.write(search_unaffected=True) as tx:
             removed = await tx.execute(
-                "DELETE FROM search_snapshots WHERE user_id=? AND generation=? AND part=?", (*params, IN_PROGRESS_PART)
+                "DELETE FROM search_snapshots WHERE user_id=? AND generation=? AND part=?",
+                (*params, IN_PROGRESS_PART),
             )
-            (row,) = await tx.fetch("SELECT count(*) FROM search_snapshots WHERE user_id=? AND generation=?", params)
+            (row,) = await tx.fetch(
+                "SELECT count(*) FROM search_snapshots WHERE user_id=? AND generation=?", params
+            )
             is_complete = removed == 1 and row[0] == part_count
             if is_complete:
                 await self._insert_part(tx, keys, generation, 0, sealed)
@@ -60,7 +71,9 @@ class Snapshots:
     async def exists(self, user_id: bytes) -> bool:
         """Whether there is a whole snapshot of a writer; nothing is opened for it."""
         return bool(
-            await self._db.fetch("SELECT 1 FROM search_snapshots WHERE user_id=? AND part=0 LIMIT 1", (user_id,))
+            await self._db.fetch(
+                "SELECT 1 FROM search_snapshots WHERE user_id=? AND part=0 LIMIT 1", (user_id,)
+            )
         )
 
     async def get_part(self, user_id: bytes, generation: int, part: int) -> bytes:
@@ -102,8 +115,11 @@ class Snapshots:
                 return
 
     @staticmethod
-    async def _insert_part(tx: Transaction, keys: Keyring, generation: int, part: int, sealed: bytes) -> None:
+    async def _insert_part(
+        tx: Transaction, keys: Keyring, generation: int, part: int, sealed: bytes
+    ) -> None:
         row: Sequence[object] = (keys.user_id, generation, part, keys.epoch, sealed)
         await tx.execute(
-            "INSERT INTO search_snapshots (user_id, generation, part, epoch, sealed) VALUES (?, ?, ?, ?, ?)", row
+            "INSERT INTO search_snapshots (user_id, generation, part, epoch, sealed) VALUES (?, ?, ?, ?, ?)",
+            row,
         )

@@ -45,7 +45,9 @@ class StoredSummaries:
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
-    async def get(self, keys: Keyring, kind: SummaryKind, subject: date | bytes) -> StoredSummary | None:
+    async def get(
+        self, keys: Keyring, kind: SummaryKind, subject: date | bytes
+    ) -> StoredSummary | None:
         """What there is of this kind; None also for one that does not open."""
         rows = await self._db.fetch(
             "SELECT summary_key, revision, sealed FROM summaries WHERE user_id=? AND summary_key=?",
@@ -89,13 +91,15 @@ class StoredSummaries:
 
         async def delete_summaries(tx: Transaction) -> None:
             rows = await tx.fetch(
-                "SELECT summary_key, revision, sealed FROM summaries WHERE user_id=?", (keys.user_id,)
+                "SELECT summary_key, revision, sealed FROM summaries WHERE user_id=?",
+                (keys.user_id,),
             )
             for key_hash, revision, sealed in rows:
                 summary = _open(keys, key_hash, revision, sealed)
                 if summary is None or set(summary.sources) & set(deleted_ids):
                     await tx.execute(
-                        "DELETE FROM summaries WHERE user_id=? AND summary_key=?", (keys.user_id, key_hash)
+                        "DELETE FROM summaries WHERE user_id=? AND summary_key=?",
+                        (keys.user_id, key_hash),
                     )
 
         return delete_summaries
@@ -103,7 +107,9 @@ class StoredSummaries:
 
 async def _save(tx: Transaction, keys: Keyring, summary: StoredSummary) -> None:
     key_hash = summary_hash(keys, summary.kind, summary.subject)
-    rows = await tx.fetch("SELECT revision FROM summaries WHERE user_id=? AND summary_key=?", (keys.user_id, key_hash))
+    rows = await tx.fetch(
+        "SELECT revision FROM summaries WHERE user_id=? AND summary_key=?", (keys.user_id, key_hash)
+    )
     revision = rows[0][0] + 1 if rows else 1
     sealed = SUMMARIES.seal(keys, key_hash, revision, _encode(summary))
     await tx.execute(
@@ -147,7 +153,9 @@ def _open(keys: Keyring, key_hash: bytes, revision: int, sealed: bytes) -> Store
         return None
     return StoredSummary(
         record["kind"],
-        bytes.fromhex(record["trace"]) if record["kind"] == "trace" else date.fromisoformat(record["day"]),
+        bytes.fromhex(record["trace"])
+        if record["kind"] == "trace"
+        else date.fromisoformat(record["day"]),
         record["text"],
         tuple(bytes.fromhex(source_id) for source_id in record["sources"]),
         record["made_of"],

@@ -17,7 +17,9 @@ logger = getLogger(__name__)
 
 MAX_UNDO = 20  # of a writer: so far back can be undone
 MAX_RECENT_CHANGES = 16  # changes of which the book says what they were about
-MAX_TOUCHED = 64  # traces and entries of one of them; after a larger change everything is read again
+MAX_TOUCHED = (
+    64  # traces and entries of one of them; after a larger change everything is read again
+)
 EntryTag = tuple[bytes, bytes]
 """A trace and an entry that bears it."""
 AliasTarget = TypeVar("AliasTarget", bound=tuple[str, str] | None)
@@ -70,7 +72,9 @@ class TagMeta:
         return replace(
             self,
             revision=self.revision + 1,
-            recent_changes=(*self.recent_changes, touched)[-MAX_RECENT_CHANGES:] if is_recorded else (),
+            recent_changes=(*self.recent_changes, touched)[-MAX_RECENT_CHANGES:]
+            if is_recorded
+            else (),
         )
 
     def canonical(self, name: str, tag_id: bytes) -> str:
@@ -90,7 +94,9 @@ class TagDelta:
     names: Mapping[bytes, str] = field(default_factory=dict[bytes, str])
     linked: frozenset[EntryTag] = frozenset()
     unlinked: frozenset[EntryTag] = frozenset()
-    aliases: Mapping[bytes, tuple[str, str] | None] = field(default_factory=dict[bytes, tuple[str, str] | None])
+    aliases: Mapping[bytes, tuple[str, str] | None] = field(
+        default_factory=dict[bytes, tuple[str, str] | None]
+    )
     hidden: Mapping[bytes, bool] = field(default_factory=dict[bytes, bool])
     expected_aliases: Mapping[bytes, tuple[str, str] | None] = field(
         default_factory=dict[bytes, tuple[str, str] | None]
@@ -102,9 +108,15 @@ class TagDelta:
         return {tag_id for tag_id, _ in self.linked}
 
 
-def resolve_aliases(keys: Keyring, aliases: Mapping[bytes, tuple[str, str] | None]) -> dict[bytes, tuple[str, str]]:
+def resolve_aliases(
+    keys: Keyring, aliases: Mapping[bytes, tuple[str, str] | None]
+) -> dict[bytes, tuple[str, str]]:
     """Aliases of which each means a trace and none another alias; one that means itself in the end is left out."""
-    targets = {alias: canonical_name for alias, canonical_name in aliases.items() if canonical_name is not None}
+    targets = {
+        alias: canonical_name
+        for alias, canonical_name in aliases.items()
+        if canonical_name is not None
+    }
     resolved: dict[bytes, tuple[str, str]] = {}
     for alias, (name, target) in targets.items():
         visited, canonical_name = {alias}, target
@@ -118,7 +130,10 @@ def resolve_aliases(keys: Keyring, aliases: Mapping[bytes, tuple[str, str] | Non
 
 async def read_meta(tx: Transaction, keys: Keyring) -> TagMeta:
     """The book as a transaction sees it."""
-    return open_meta(keys, await tx.fetch("SELECT revision, sealed FROM tag_meta WHERE user_id=?", (keys.user_id,)))
+    return open_meta(
+        keys,
+        await tx.fetch("SELECT revision, sealed FROM tag_meta WHERE user_id=?", (keys.user_id,)),
+    )
 
 
 def open_meta(keys: Keyring, rows: Sequence[Row]) -> TagMeta:
@@ -134,11 +149,16 @@ def open_meta(keys: Keyring, rows: Sequence[Row]) -> TagMeta:
         return TagMeta(revision)
     return TagMeta(
         revision,
-        {bytes.fromhex(alias): (name, target) for alias, (name, target) in record["aliases"].items()},
+        {
+            bytes.fromhex(alias): (name, target)
+            for alias, (name, target) in record["aliases"].items()
+        },
         frozenset(bytes.fromhex(tag_id) for tag_id in record["hidden"]),
         tuple(
             TouchedItems(
-                change_revision, frozenset(map(bytes.fromhex, tag_ids)), frozenset(map(bytes.fromhex, entry_ids))
+                change_revision,
+                frozenset(map(bytes.fromhex, tag_ids)),
+                frozenset(map(bytes.fromhex, entry_ids)),
             )
             for change_revision, tag_ids, entry_ids in record.get("latest", ())
         ),
@@ -152,7 +172,11 @@ async def save_meta(tx: Transaction, keys: Keyring, meta: TagMeta) -> None:
             "aliases": {alias.hex(): list(target) for alias, target in meta.aliases.items()},
             "hidden": sorted(tag_id.hex() for tag_id in meta.hidden),
             "latest": [
-                [touched.revision, sorted(map(bytes.hex, touched.tag_ids)), sorted(map(bytes.hex, touched.entry_ids))]
+                [
+                    touched.revision,
+                    sorted(map(bytes.hex, touched.tag_ids)),
+                    sorted(map(bytes.hex, touched.entry_ids)),
+                ]
                 for touched in meta.recent_changes
             ],
         }
@@ -175,47 +199,68 @@ async def save_undo(tx: Transaction, keys: Keyring, undo_id: bytes, inverse: Tag
         (undo_id, keys.user_id, keys.epoch, latest_revision + 1, sealed),
     )
     await tx.execute(
-        "DELETE FROM tag_changes WHERE user_id=? AND revision<=?", (keys.user_id, latest_revision + 1 - MAX_UNDO)
+        "DELETE FROM tag_changes WHERE user_id=? AND revision<=?",
+        (keys.user_id, latest_revision + 1 - MAX_UNDO),
     )
 
 
 async def take_undo(tx: Transaction, keys: Keyring, undo_id: bytes) -> TagDelta:
     """What undoes a change; it is not known any more then. Raises NotFound, SealError."""
-    rows = await tx.fetch("SELECT revision, sealed FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, undo_id))
+    rows = await tx.fetch(
+        "SELECT revision, sealed FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, undo_id)
+    )
     if not rows:
         raise NotFound("undo_expired")
     await tx.execute("DELETE FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, undo_id))
     return _decode_delta(TAG_CHANGES.open(keys, undo_id, *rows[0]))
 
 
-def purging_erased(keys: Keyring, erased_ids: Collection[bytes], erased_tag_ids: Collection[bytes]) -> Step:
+def purging_erased(
+    keys: Keyring, erased_ids: Collection[bytes], erased_tag_ids: Collection[bytes]
+) -> Step:
     """The step that forgets erased entries, which bore the traces of `borne`, in a transaction that has erased them.
 
     A trace that nothing bears since leaves no name behind: neither in the book nor in what could be undone.
     """
 
     async def purge(tx: Transaction) -> None:
-        stored_tag_ids = {row[0] for row in await tx.fetch("SELECT tag FROM tags WHERE user_id=?", (keys.user_id,))}
-        rows = await tx.fetch("SELECT id, revision, sealed FROM tag_changes WHERE user_id=?", (keys.user_id,))
+        stored_tag_ids = {
+            row[0]
+            for row in await tx.fetch("SELECT tag FROM tags WHERE user_id=?", (keys.user_id,))
+        }
+        rows = await tx.fetch(
+            "SELECT id, revision, sealed FROM tag_changes WHERE user_id=?", (keys.user_id,)
+        )
         deltas = {row[0]: _open_delta(keys, *row) for row in rows}
         links = {link for undo_id in deltas.values() for link in undo_id.linked | undo_id.unlinked}
-        unused_tag_ids = {tag_id for tag_id, entry_id in links if entry_id in erased_ids} | set(erased_tag_ids)
+        unused_tag_ids = {tag_id for tag_id, entry_id in links if entry_id in erased_ids} | set(
+            erased_tag_ids
+        )
         unused_tag_ids -= stored_tag_ids | {
-            link[0] for undo_id in deltas.values() for link in undo_id.linked if link[1] not in erased_ids
+            link[0]
+            for undo_id in deltas.values()
+            for link in undo_id.linked
+            if link[1] not in erased_ids
         }
         meta = await read_meta(tx, keys)
         remaining_meta = replace(
-            meta, aliases=_drop_aliases(keys, meta.aliases, unused_tag_ids), hidden=meta.hidden - unused_tag_ids
+            meta,
+            aliases=_drop_aliases(keys, meta.aliases, unused_tag_ids),
+            hidden=meta.hidden - unused_tag_ids,
         )
         if remaining_meta != meta:
-            await save_meta(tx, keys, replace(remaining_meta, revision=meta.revision + 1, recent_changes=()))
+            await save_meta(
+                tx, keys, replace(remaining_meta, revision=meta.revision + 1, recent_changes=())
+            )
         elif any(not touched.entry_ids.isdisjoint(erased_ids) for touched in meta.recent_changes):
             await save_meta(tx, keys, replace(meta, recent_changes=()))
         for undo_id, revision, _ in rows:
             stored_delta = deltas[undo_id]
             remaining_delta = _without_erased(keys, stored_delta, erased_ids, unused_tag_ids)
             if remaining_delta == TagDelta():
-                await tx.execute("DELETE FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, undo_id))
+                await tx.execute(
+                    "DELETE FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, undo_id)
+                )
             elif remaining_delta != stored_delta:
                 resealed = TAG_CHANGES.seal(keys, undo_id, revision, _encode_delta(remaining_delta))
                 await tx.execute(
@@ -231,7 +276,9 @@ def _open_delta(keys: Keyring, undo_id: bytes, revision: int, sealed: bytes) -> 
     try:
         return _decode_delta(TAG_CHANGES.open(keys, undo_id, revision, sealed))
     except SealError as error:
-        logger.error("what undoes a change of traces could not be opened (%s)", type(error).__name__)
+        logger.error(
+            "what undoes a change of traces could not be opened (%s)", type(error).__name__
+        )
         return TagDelta()
 
 
@@ -244,7 +291,11 @@ def _without_erased(
         frozenset(link for link in delta.linked if link[1] not in erased_ids),
         frozenset(link for link in delta.unlinked if link[1] not in erased_ids),
         _drop_aliases(keys, delta.aliases, unused_tag_ids),
-        {tag_id: is_hidden for tag_id, is_hidden in delta.hidden.items() if tag_id not in unused_tag_ids},
+        {
+            tag_id: is_hidden
+            for tag_id, is_hidden in delta.hidden.items()
+            if tag_id not in unused_tag_ids
+        },
         _drop_aliases(keys, delta.expected_aliases, unused_tag_ids),
     )
 
@@ -264,7 +315,9 @@ def _encode_delta(delta: TagDelta) -> bytes:
         {
             "named": {tag_id.hex(): name for tag_id, name in delta.names.items()},
             "linked": sorted((tag_id.hex(), entry_id.hex()) for tag_id, entry_id in delta.linked),
-            "unlinked": sorted((tag_id.hex(), entry_id.hex()) for tag_id, entry_id in delta.unlinked),
+            "unlinked": sorted(
+                (tag_id.hex(), entry_id.hex()) for tag_id, entry_id in delta.unlinked
+            ),
             "aliases": {alias.hex(): target for alias, target in delta.aliases.items()},
             "hidden": {tag_id.hex(): is_hidden for tag_id, is_hidden in delta.hidden.items()},
             "over": {alias.hex(): target for alias, target in delta.expected_aliases.items()},
@@ -276,13 +329,24 @@ def _decode_delta(record: bytes) -> TagDelta:
     fields: dict[str, Any] = json.loads(record)
     return TagDelta(
         {bytes.fromhex(tag_id): name for tag_id, name in fields["named"].items()},
-        frozenset((bytes.fromhex(tag_id), bytes.fromhex(entry_id)) for tag_id, entry_id in fields["linked"]),
-        frozenset((bytes.fromhex(tag_id), bytes.fromhex(entry_id)) for tag_id, entry_id in fields["unlinked"]),
+        frozenset(
+            (bytes.fromhex(tag_id), bytes.fromhex(entry_id))
+            for tag_id, entry_id in fields["linked"]
+        ),
+        frozenset(
+            (bytes.fromhex(tag_id), bytes.fromhex(entry_id))
+            for tag_id, entry_id in fields["unlinked"]
+        ),
         _decode_aliases(fields["aliases"]),
         {bytes.fromhex(tag_id): is_hidden for tag_id, is_hidden in fields["hidden"].items()},
         _decode_aliases(fields.get("over", {})),
     )
 
 
-def _decode_aliases(fields: Mapping[str, Sequence[str] | None]) -> dict[bytes, tuple[str, str] | None]:
-    return {bytes.fromhex(alias): (target[0], target[1]) if target else None for alias, target in fields.items()}
+def _decode_aliases(
+    fields: Mapping[str, Sequence[str] | None],
+) -> dict[bytes, tuple[str, str] | None]:
+    return {
+        bytes.fromhex(alias): (target[0], target[1]) if target else None
+        for alias, target in fields.items()
+    }

@@ -58,7 +58,8 @@ class TagSnapshot:
     async def get_name(self, tag_id: bytes) -> str | None:
         """The name of a trace, None when there is no such trace or its name does not open."""
         rows = await self._tx.fetch(
-            "SELECT tag, revision, sealed FROM tags WHERE user_id=? AND tag=?", (self.keys.user_id, tag_id)
+            "SELECT tag, revision, sealed FROM tags WHERE user_id=? AND tag=?",
+            (self.keys.user_id, tag_id),
         )
         return _open_name(self.keys, *rows[0]) if rows else None
 
@@ -98,7 +99,8 @@ def adding_tag(entry_id: bytes, name: str, added_names: dict[bytes, str]) -> Tag
         if not await snapshot.has_entry(entry_id):
             raise NotFound("entry_not_found")
         return TagDelta(
-            await snapshot.missing_names(added_names), frozenset((tag_id, entry_id) for tag_id in added_names)
+            await snapshot.missing_names(added_names),
+            frozenset((tag_id, entry_id) for tag_id in added_names),
         )
 
     return operation
@@ -121,7 +123,9 @@ class Tags:
 
     # -- changing ----------------------------------------------------------------------------------
 
-    async def change(self, keys: Keyring, operation: TagOperation, *, undoable: bool = True) -> TagChangeResult:
+    async def change(
+        self, keys: Keyring, operation: TagOperation, *, undoable: bool = True
+    ) -> TagChangeResult:
         """Do in one transaction what `plan` makes of what is there; `keep` stores what undoes it, sealed.
 
         Entries that are missing, or another writer's, are passed over. Raises StorageError and what `plan` raises.
@@ -129,7 +133,9 @@ class Tags:
         undo_id = secrets.token_bytes(16) if undoable else b""
         async with self._db.write() as tx:
             meta = await read_meta(tx, keys)
-            result, inverse = await _apply_delta(tx, keys, meta, await operation(TagSnapshot(tx, keys, meta)))
+            result, inverse = await _apply_delta(
+                tx, keys, meta, await operation(TagSnapshot(tx, keys, meta))
+            )
             if undoable:
                 await keep_undo(tx, keys, undo_id, inverse)
         if result.removed:
@@ -195,14 +201,20 @@ class Tags:
 
     # -- what an entry is not to get again -----------------------------------------------------------
 
-    async def refuse_suggestions(self, keys: Keyring, entry_id: bytes, names: Iterable[str]) -> None:
+    async def refuse_suggestions(
+        self, keys: Keyring, entry_id: bytes, names: Iterable[str]
+    ) -> None:
         """Note that these are not to be suggested for an entry again. Raises NotFound, StorageError."""
         async with self._db.write() as tx:
-            if not await tx.fetch("SELECT 1 FROM entries WHERE user_id=? AND id=?", (keys.user_id, entry_id)):
+            if not await tx.fetch(
+                "SELECT 1 FROM entries WHERE user_id=? AND id=?", (keys.user_id, entry_id)
+            ):
                 raise NotFound("entry_not_found")
             revision, refused = await _read_refused(keys, tx.fetch, entry_id)
             refused_keys = sorted(refused | {tag_key(name) for name in names})
-            sealed = TAG_REJECTIONS.seal(keys, entry_id, revision + 1, encode_record({"names": refused_keys}))
+            sealed = TAG_REJECTIONS.seal(
+                keys, entry_id, revision + 1, encode_record({"names": refused_keys})
+            )
             await tx.execute(
                 "INSERT INTO tag_rejections (entry_id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET epoch=excluded.epoch, revision=excluded.revision, sealed=excluded.sealed",
@@ -218,7 +230,10 @@ class Tags:
     async def get_meta(self, keys: Keyring) -> TagMeta:
         """What is said of the writer's traces."""
         return open_meta(
-            keys, await self._db.fetch("SELECT revision, sealed FROM tag_meta WHERE user_id=?", (keys.user_id,))
+            keys,
+            await self._db.fetch(
+                "SELECT revision, sealed FROM tag_meta WHERE user_id=?", (keys.user_id,)
+            ),
         )
 
     async def get_revision(self, user_id: bytes) -> int:
@@ -228,15 +243,20 @@ class Tags:
 
     async def names(self, keys: Keyring) -> dict[bytes, str]:
         """Every trace of the writer, name by hash; unreadable ones are left out."""
-        rows = await self._db.fetch("SELECT tag, revision, sealed FROM tags WHERE user_id=?", (keys.user_id,))
+        rows = await self._db.fetch(
+            "SELECT tag, revision, sealed FROM tags WHERE user_id=?", (keys.user_id,)
+        )
         return _open_names(keys, rows)
 
-    async def tags_of_entries(self, keys: Keyring, ids: Sequence[bytes]) -> dict[bytes, dict[bytes, str]]:
+    async def tags_of_entries(
+        self, keys: Keyring, ids: Sequence[bytes]
+    ) -> dict[bytes, dict[bytes, str]]:
         """The traces of each of these entries that bears any, name by hash, in alphabetical order."""
         links = await self.tag_ids_of(keys.user_id, ids)
         names = await self.names_of(keys, {tag_id for tags in links.values() for tag_id in tags})
         tags_by_entry = {
-            entry_id: {tag_id: names[tag_id] for tag_id in tags if tag_id in names} for entry_id, tags in links.items()
+            entry_id: {tag_id: names[tag_id] for tag_id in tags if tag_id in names}
+            for entry_id, tags in links.items()
         }
         return {
             entry_id: dict(sorted(tags.items(), key=lambda item: item[1].casefold()))
@@ -262,13 +282,17 @@ class Tags:
 
     async def tag_ids_by_entry(self, user_id: bytes) -> dict[bytes, frozenset[bytes]]:
         """The hashes of the traces on every entry of a writer that bears one."""
-        rows = await self._db.fetch("SELECT entry_id, tag FROM entry_tags WHERE user_id=?", (user_id,))
+        rows = await self._db.fetch(
+            "SELECT entry_id, tag FROM entry_tags WHERE user_id=?", (user_id,)
+        )
         tag_ids_by_entry: dict[bytes, set[bytes]] = {}
         for entry_id, tag_id in rows:
             tag_ids_by_entry.setdefault(entry_id, set()).add(tag_id)
         return {entry_id: frozenset(tag_ids) for entry_id, tag_ids in tag_ids_by_entry.items()}
 
-    async def tag_ids_of(self, user_id: bytes, ids: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
+    async def tag_ids_of(
+        self, user_id: bytes, ids: Iterable[bytes]
+    ) -> dict[bytes, frozenset[bytes]]:
         """As `by_entry`, of these entries."""
         entry_ids = list(ids)
         tag_ids_by_entry: dict[bytes, set[bytes]] = {}
@@ -309,7 +333,8 @@ async def _remaining_undo(snapshot: TagSnapshot, inverse: TagDelta) -> TagDelta:
     }
     for alias, target in list(aliases.items()):
         if target and any(
-            (alias, entry_id) not in inverse.unlinked for entry_id in await snapshot.entries_with_tag(alias)
+            (alias, entry_id) not in inverse.unlinked
+            for entry_id in await snapshot.entries_with_tag(alias)
         ):
             del aliases[alias]
     resolved = resolve_aliases(keys, {**meta.aliases, **aliases})
@@ -323,7 +348,9 @@ async def _remaining_undo(snapshot: TagSnapshot, inverse: TagDelta) -> TagDelta:
         for tag_id, name in inverse.names.items()
     }
     respelled = {
-        tag_id: name for tag_id, name in inverse.names.items() if tag_id not in moved_ids and tag_id not in resolved
+        tag_id: name
+        for tag_id, name in inverse.names.items()
+        if tag_id not in moved_ids and tag_id not in resolved
     }
     only_hidden = not (
         moved_ids or inverse.aliases
@@ -347,7 +374,9 @@ async def _apply_delta(
     """Do a change; returns what was done and what undoes it."""
     wanted_links = delta.linked - delta.unlinked
     stored_links = await _existing_links(tx, keys, wanted_links | delta.unlinked)
-    entry_ids = await _existing_entries(tx, keys, {entry_id for _, entry_id in wanted_links - stored_links})
+    entry_ids = await _existing_entries(
+        tx, keys, {entry_id for _, entry_id in wanted_links - stored_links}
+    )
     added = frozenset(link for link in wanted_links - stored_links if link[1] in entry_ids)
     removed = stored_links & delta.unlinked
     tag_ids = {tag_id for tag_id, _ in added | removed} | delta.names.keys()
@@ -360,10 +389,12 @@ async def _apply_delta(
         [(keys.user_id, *link) for link in added],
     )
     await tx.execute_many(
-        "DELETE FROM entry_tags WHERE user_id=? AND tag=? AND entry_id=?", [(keys.user_id, *link) for link in removed]
+        "DELETE FROM entry_tags WHERE user_id=? AND tag=? AND entry_id=?",
+        [(keys.user_id, *link) for link in removed],
     )
     await tx.execute_many(
-        f"DELETE FROM tags WHERE user_id=? AND tag=? AND {_UNUSED_TAG}", [(keys.user_id, tag_id) for tag_id in tag_ids]
+        f"DELETE FROM tags WHERE user_id=? AND tag=? AND {_UNUSED_TAG}",
+        [(keys.user_id, tag_id) for tag_id in tag_ids],
     )
     # What a model said of a trace was drawn from other entries than bear it now.
     changed_ids = {tag_id for tag_id, _ in added | removed}
@@ -371,7 +402,9 @@ async def _apply_delta(
         "DELETE FROM summaries WHERE user_id=? AND summary_key=?",
         [(keys.user_id, summary_hash(keys, "trace", tag_id)) for tag_id in changed_ids],
     )
-    aliases = resolve_aliases(keys, {**meta.aliases, **delta.aliases}) if delta.aliases else meta.aliases
+    aliases = (
+        resolve_aliases(keys, {**meta.aliases, **delta.aliases}) if delta.aliases else meta.aliases
+    )
     changed_aliases = {alias for alias, _ in aliases.items() ^ meta.aliases.items()}
     inverse = TagDelta(
         names_before,
@@ -389,10 +422,14 @@ async def _apply_delta(
     )
     await save_meta(tx, keys, new_meta)
     names = await _fetch_names(tx, keys, tag_ids)
-    return TagChangeResult(b"", added, removed, {tag_id: names.get(tag_id) for tag_id in tag_ids}, new_meta), inverse
+    return TagChangeResult(
+        b"", added, removed, {tag_id: names.get(tag_id) for tag_id in tag_ids}, new_meta
+    ), inverse
 
 
-async def _existing_links(tx: Transaction, keys: Keyring, links: Collection[EntryTag]) -> frozenset[EntryTag]:
+async def _existing_links(
+    tx: Transaction, keys: Keyring, links: Collection[EntryTag]
+) -> frozenset[EntryTag]:
     """Which of these links there are: asked for by trace or by entry, of whichever there are fewer."""
     by_entry = len({entry_id for _, entry_id in links}) < len({tag_id for tag_id, _ in links})
     group_column, value_column = ("entry_id", "tag") if by_entry else ("tag", "entry_id")
@@ -409,7 +446,9 @@ async def _existing_links(tx: Transaction, keys: Keyring, links: Collection[Entr
                 f"SELECT tag, entry_id FROM entry_tags WHERE user_id=? AND {group_column}=?"
                 f" AND {value_column} IN ({placeholders})"
             )
-            stored_links |= {(row[0], row[1]) for row in await tx.fetch(query, (keys.user_id, group_id, *batch))}
+            stored_links |= {
+                (row[0], row[1]) for row in await tx.fetch(query, (keys.user_id, group_id, *batch))
+            }
     return frozenset(stored_links)
 
 
@@ -421,7 +460,8 @@ async def _existing_entries(tx: Transaction, keys: Keyring, ids: Collection[byte
         batch = entry_ids[start : start + BATCH_SIZE]
         placeholders = ",".join("?" * len(batch))
         rows = await tx.fetch(
-            f"SELECT id FROM entries WHERE +user_id=? AND id IN ({placeholders})", (keys.user_id, *batch)
+            f"SELECT id FROM entries WHERE +user_id=? AND id IN ({placeholders})",
+            (keys.user_id, *batch),
         )
         stored_ids |= {row[0] for row in rows}
     return stored_ids
@@ -433,12 +473,16 @@ async def _fetch_rows(tx: Transaction, keys: Keyring, tag_ids: Iterable[bytes]) 
     for start in range(0, len(wanted_ids), BATCH_SIZE):
         batch = wanted_ids[start : start + BATCH_SIZE]
         placeholders = ",".join("?" * len(batch))
-        query = f"SELECT tag, revision, sealed FROM tags WHERE user_id=? AND tag IN ({placeholders})"
+        query = (
+            f"SELECT tag, revision, sealed FROM tags WHERE user_id=? AND tag IN ({placeholders})"
+        )
         rows += await tx.fetch(query, (keys.user_id, *batch))
     return rows
 
 
-async def _fetch_names(tx: Transaction, keys: Keyring, tag_ids: Iterable[bytes]) -> dict[bytes, str]:
+async def _fetch_names(
+    tx: Transaction, keys: Keyring, tag_ids: Iterable[bytes]
+) -> dict[bytes, str]:
     return _open_names(keys, await _fetch_rows(tx, keys, tag_ids))
 
 
@@ -465,7 +509,8 @@ async def _read_refused(
     keys: Keyring, fetch: Callable[[str, Sequence[object]], Awaitable[list[Row]]], entry_id: bytes
 ) -> tuple[int, set[str]]:
     rows = await fetch(
-        "SELECT revision, sealed FROM tag_rejections WHERE user_id=? AND entry_id=?", (keys.user_id, entry_id)
+        "SELECT revision, sealed FROM tag_rejections WHERE user_id=? AND entry_id=?",
+        (keys.user_id, entry_id),
     )
     if not rows:
         return 0, set()
@@ -473,13 +518,17 @@ async def _read_refused(
     try:
         record = json.loads(TAG_REJECTIONS.open(keys, entry_id, revision, sealed))
     except SealError as error:
-        logger.error("what an entry is not to be given could not be opened (%s)", type(error).__name__)
+        logger.error(
+            "what an entry is not to be given could not be opened (%s)", type(error).__name__
+        )
         return revision, set()
     return revision, set(record["names"])
 
 
 def _open_names(keys: Keyring, rows: Iterable[Row]) -> dict[bytes, str]:
-    names = {tag_id: _open_name(keys, tag_id, revision, sealed) for tag_id, revision, sealed in rows}
+    names = {
+        tag_id: _open_name(keys, tag_id, revision, sealed) for tag_id, revision, sealed in rows
+    }
     return {tag_id: name for tag_id, name in names.items() if name is not None}
 
 

@@ -32,11 +32,15 @@ class Trash:
 
     async def list_all(self, keys: Keyring) -> list[DeletedEntry] | None:
         """What is deleted, in the order in which it was; None when there is no list yet, or none that opens."""
-        rows = await self._db.fetch("SELECT revision, sealed FROM trash WHERE user_id=?", (keys.user_id,))
+        rows = await self._db.fetch(
+            "SELECT revision, sealed FROM trash WHERE user_id=?", (keys.user_id,)
+        )
         try:
             return _open(keys, rows)[1]
         except SealError as error:
-            logger.error("the list of deleted entries could not be opened (%s)", type(error).__name__)
+            logger.error(
+                "the list of deleted entries could not be opened (%s)", type(error).__name__
+            )
             return None
 
     async def initialize(self, keys: Keyring, deleted: Iterable[DeletedEntry]) -> None:
@@ -50,7 +54,9 @@ class Trash:
                 pass
             await _save(tx, keys, rows[0][0] if rows else 0, deleted)
 
-    def updating(self, keys: Keyring, update: Callable[[list[DeletedEntry]], list[DeletedEntry]]) -> Step:
+    def updating(
+        self, keys: Keyring, update: Callable[[list[DeletedEntry]], list[DeletedEntry]]
+    ) -> Step:
         """The step that puts `change(list)` in place of the list."""
 
         async def step(tx: Transaction) -> None:
@@ -79,7 +85,9 @@ def _open(keys: Keyring, rows: list[Row]) -> tuple[int, list[DeletedEntry] | Non
     ]
 
 
-async def _save(tx: Transaction, keys: Keyring, revision: int, deleted: Iterable[DeletedEntry]) -> None:
+async def _save(
+    tx: Transaction, keys: Keyring, revision: int, deleted: Iterable[DeletedEntry]
+) -> None:
     record = encode_record(
         [
             {

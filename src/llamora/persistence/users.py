@@ -5,7 +5,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from logging import getLogger
 
-from llamora.persistence.connection import Connections, NotFound, StaleRevision, StorageError, Transaction
+from llamora.persistence.connection import (
+    Connections,
+    NotFound,
+    StaleRevision,
+    StorageError,
+    Transaction,
+)
 from llamora.persistence.schema import PROFILES
 from llamora.text import normal_form
 from llamora.vault.envelope import SealError
@@ -64,7 +70,9 @@ class Users:
 
     async def list_all(self) -> list[User]:
         """Every writer of the instance, by name."""
-        rows = await self._db.fetch("SELECT id, name, recovery_confirmed FROM users ORDER BY name_key")
+        rows = await self._db.fetch(
+            "SELECT id, name, recovery_confirmed FROM users ORDER BY name_key"
+        )
         return [User(user_id, name, bool(confirmed)) for user_id, name, confirmed in rows]
 
     async def get(self, user_id: bytes) -> User:
@@ -95,11 +103,15 @@ class Users:
         )
         if not rows:
             return SealedKeys((), b"", b"")
-        return SealedKeys(tuple(SealedDataKey(row[0], row[1]) for row in rows), rows[0][2], rows[0][3])
+        return SealedKeys(
+            tuple(SealedDataKey(row[0], row[1]) for row in rows), rows[0][2], rows[0][3]
+        )
 
     async def get_data_keys(self, user_id: bytes) -> list[SealedDataKey]:
         """The writer's sealed data keys, oldest epoch first."""
-        rows = await self._db.fetch("SELECT epoch, sealed FROM data_keys WHERE user_id=? ORDER BY epoch", (user_id,))
+        rows = await self._db.fetch(
+            "SELECT epoch, sealed FROM data_keys WHERE user_id=? ORDER BY epoch", (user_id,)
+        )
         return [SealedDataKey(epoch, sealed) for epoch, sealed in rows]
 
     async def replace_slot(
@@ -136,10 +148,13 @@ class Users:
             await _put_keys(tx, user_id, new.slots, new.sealed)
             if code_changed:
                 await tx.execute("UPDATE users SET recovery_confirmed=0 WHERE id=?", (user_id,))
-            await tx.execute("DELETE FROM dek_sessions WHERE user_id=? AND id<>?", (user_id, only_session))
+            await tx.execute(
+                "DELETE FROM dek_sessions WHERE user_id=? AND id<>?", (user_id, only_session)
+            )
             # Not one that was locked meanwhile, which holds no key any more.
             await tx.execute(
-                "UPDATE dek_sessions SET sealed=? WHERE id=? AND sealed IS NOT NULL", (session_key, only_session)
+                "UPDATE dek_sessions SET sealed=? WHERE id=? AND sealed IS NOT NULL",
+                (session_key, only_session),
             )
             await tx.execute("DELETE FROM search_snapshots WHERE user_id=?", (user_id,))
         await self._overwrite()
@@ -164,7 +179,9 @@ class Users:
     async def set_instance_fact(self, key: str, value: str) -> str:
         """Keep one fact of the instance unless it is there already; returns the one in force."""
         async with self._db.write() as tx:
-            await tx.execute("INSERT INTO instance VALUES (?, ?) ON CONFLICT DO NOTHING", (key, value))
+            await tx.execute(
+                "INSERT INTO instance VALUES (?, ?) ON CONFLICT DO NOTHING", (key, value)
+            )
             return str((await tx.fetch("SELECT value FROM instance WHERE key=?", (key,)))[0][0])
 
     async def get_instance_fact(self, key: str) -> str | None:
@@ -173,20 +190,27 @@ class Users:
         return str(rows[0][0]) if rows else None
 
     async def _find(self, where: str, value: object) -> User | None:
-        rows = await self._db.fetch(f"SELECT id, name, recovery_confirmed FROM users WHERE {where}", (value,))
+        rows = await self._db.fetch(
+            f"SELECT id, name, recovery_confirmed FROM users WHERE {where}", (value,)
+        )
         return User(rows[0][0], rows[0][1], bool(rows[0][2])) if rows else None
 
 
 async def _require_unchanged(tx: Transaction, user_id: bytes, stored: SealedKeys) -> None:
     # Every change seals the list of slots anew.
-    if not await tx.fetch("SELECT 1 FROM keyrings WHERE user_id=? AND slots=?", (user_id, stored.slots)):
+    if not await tx.fetch(
+        "SELECT 1 FROM keyrings WHERE user_id=? AND slots=?", (user_id, stored.slots)
+    ):
         raise StaleRevision("key_changed_elsewhere")
 
 
-async def _put_keys(tx: Transaction, user_id: bytes, slots: Iterable[KeySlot], keys: SealedKeys) -> None:
+async def _put_keys(
+    tx: Transaction, user_id: bytes, slots: Iterable[KeySlot], keys: SealedKeys
+) -> None:
     await _put_slots(tx, user_id, slots)
     await tx.execute(
-        "INSERT INTO keyrings (user_id, slots, index_key) VALUES (?, ?, ?)", (user_id, keys.slots, keys.index_key)
+        "INSERT INTO keyrings (user_id, slots, index_key) VALUES (?, ?, ?)",
+        (user_id, keys.slots, keys.index_key),
     )
     await tx.execute_many(
         "INSERT INTO data_keys (user_id, epoch, sealed) VALUES (?, ?, ?)",
@@ -212,7 +236,9 @@ class Profiles:
 
         A record that does not open reads as b"": the settings are then set anew, over its revision.
         """
-        rows = await self._db.fetch("SELECT sealed, revision FROM profiles WHERE user_id=?", (keys.user_id,))
+        rows = await self._db.fetch(
+            "SELECT sealed, revision FROM profiles WHERE user_id=?", (keys.user_id,)
+        )
         if not rows:
             return None
         sealed, revision = rows[0]

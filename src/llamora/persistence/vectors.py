@@ -29,7 +29,9 @@ class EntryVectors:
 
     def to_bytes(self) -> bytes:
         """The plaintext of the record: u16 length of a JSON header, the header, the floats."""
-        header = json.dumps([self.entry_revision, self.model, self.dim], separators=(",", ":")).encode()
+        header = json.dumps(
+            [self.entry_revision, self.model, self.dim], separators=(",", ":")
+        ).encode()
         return struct.pack(">H", len(header)) + header + self.data
 
     @classmethod
@@ -77,19 +79,29 @@ class Vectors:
 
     async def iter_all(self, keys: Keyring) -> AsyncIterator[list[EntryVectors]]:
         """All vectors of the writer in batches of at most BATCH."""
-        ids = [row[0] for row in await self._db.fetch("SELECT entry_id FROM vectors WHERE user_id=?", (keys.user_id,))]
+        ids = [
+            row[0]
+            for row in await self._db.fetch(
+                "SELECT entry_id FROM vectors WHERE user_id=?", (keys.user_id,)
+            )
+        ]
         for start in range(0, len(ids), BATCH_SIZE):
             yield await self.get(keys, ids[start : start + BATCH_SIZE])
 
     async def revisions(self, user_id: bytes) -> dict[bytes, int]:
         """The entry revision each stored row was made from."""
-        return dict(await self._db.fetch("SELECT entry_id, revision FROM vectors WHERE user_id=?", (user_id,)))
+        return dict(
+            await self._db.fetch(
+                "SELECT entry_id, revision FROM vectors WHERE user_id=?", (user_id,)
+            )
+        )
 
     async def delete(self, user_id: bytes, ids: Sequence[bytes]) -> None:
         """Remove the vectors of these entries; the bytes are overwritten in the file."""
         async with self._db.write(search_unaffected=True) as tx:
             await tx.execute_many(
-                "DELETE FROM vectors WHERE user_id=? AND entry_id=?", [(user_id, entry_id) for entry_id in ids]
+                "DELETE FROM vectors WHERE user_id=? AND entry_id=?",
+                [(user_id, entry_id) for entry_id in ids],
             )
         await self._db.checkpoint()
 

@@ -87,4 +87,6 @@ class Versions:
         if record["entry"] != entry_id.hex():
             logger.error("an earlier version stands under another entry")
             return None
-        return Version(version_id, entry_id, record["text"], from_micros(record["at"]), record["revision"])
+        return Version(
+            version_id, entry_id, record["text"], from_micros(record["at"]), record["revision"]
+        )

@@ -47,7 +47,9 @@ class Posting:
     def __post_init__(self) -> None:
         import numpy as np
 
-        slots, counts = np.unique(np.concatenate([self.body_slots, self.metadata_slots]), return_counts=True)
+        slots, counts = np.unique(
+            np.concatenate([self.body_slots, self.metadata_slots]), return_counts=True
+        )
         self.slots, self.counts = slots.astype(np.int32), counts.astype(np.float32)
 
     @property
@@ -67,10 +69,15 @@ class Posting:
 
         if not self.pending:
             return self
-        parts = [np.array([n for part in self.pending for n in part[which]], dtype=np.int32) for which in range(3)]
+        parts = [
+            np.array([n for part in self.pending for n in part[which]], dtype=np.int32)
+            for which in range(3)
+        ]
         body, numbers, about = (
             np.concatenate([old, new])
-            for old, new in zip((self.body_slots, self.body_positions, self.metadata_slots), parts, strict=True)
+            for old, new in zip(
+                (self.body_slots, self.body_positions, self.metadata_slots), parts, strict=True
+            )
         )
         return Posting(body, numbers, about)
 
@@ -134,10 +141,14 @@ def drop_common_terms(postings: list[Posting], entry_count: int) -> list[Posting
     """
     if entry_count < COMMON_TERM_MIN_ENTRIES:
         return postings
-    return [posting for posting in postings if len(posting.slots) <= COMMON_TERM_SHARE * entry_count] or postings
+    return [
+        posting for posting in postings if len(posting.slots) <= COMMON_TERM_SHARE * entry_count
+    ] or postings
 
 
-def bm25_scores(postings: Sequence[Posting], lengths: "Ints", live: "Mask", entry_count: int) -> "Scores":
+def bm25_scores(
+    postings: Sequence[Posting], lengths: "Ints", live: "Mask", entry_count: int
+) -> "Scores":
     """Return BM25 of every slot, 0 without a match; `lengths` are in tokens."""
     import numpy as np
 
@@ -151,7 +162,9 @@ def bm25_scores(postings: Sequence[Posting], lengths: "Ints", live: "Mask", entr
     return scores
 
 
-def proximity_scores(postings: Sequence[Posting], slots: "Slots", slot_count: int, entry_count: int) -> "Scores":
+def proximity_scores(
+    postings: Sequence[Posting], slots: "Slots", slot_count: int, entry_count: int
+) -> "Scores":
     """Return BM25 of the best window of each of `slots`."""
     import numpy as np
 
@@ -161,7 +174,9 @@ def proximity_scores(postings: Sequence[Posting], slots: "Slots", slot_count: in
     for posting in postings:
         indexes = index_of_slot[posting.body_slots]
         is_candidate = indexes >= 0
-        located.append((posting, indexes[is_candidate], posting.body_positions[is_candidate] // WINDOW_STEP))
+        located.append(
+            (posting, indexes[is_candidate], posting.body_positions[is_candidate] // WINDOW_STEP)
+        )
     # A window is two steps long, so a token is in that of its step and in the one before.
     width = max((int(steps.max(initial=0)) for _, _, steps in located), default=0) + 2
     windows = [indexes * width + steps + shift for _, indexes, steps in located for shift in (0, 1)]
@@ -172,7 +187,9 @@ def proximity_scores(postings: Sequence[Posting], slots: "Slots", slot_count: in
         rarity = _idf(posting, entry_count)
         term_windows = np.concatenate([indexes * width + steps, indexes * width + steps + 1])
         unique_windows, counts = np.unique(term_windows, return_counts=True)
-        scores[np.searchsorted(window_ids, unique_windows)] += rarity * counts * (K1 + 1) / (counts + K1)
+        scores[np.searchsorted(window_ids, unique_windows)] += (
+            rarity * counts * (K1 + 1) / (counts + K1)
+        )
     owners = (window_ids // width).astype(np.intp)
     np.maximum.at(best, owners, scores)
     for posting, _, _ in located:  # metadata count for every window

@@ -65,13 +65,17 @@ class IndexBuilder:
             state.unsaved_count = len(state.revisions)  # erasing deletes the snapshot
         missing = read_ids
         if is_first_build:
-            missing = await state.run_in_thread(state.index.ids_without_vectors, self._queue.current_model())
+            missing = await state.run_in_thread(
+                state.index.ids_without_vectors, self._queue.current_model()
+            )
         for start in range(0, len(missing), READ_BATCH):
             await self._read_vectors(state, missing[start : start + READ_BATCH])
         while await state.run_in_thread(state.index.optimize_step):
             pass
 
-    async def _read_tags(self, state: UserIndexState) -> tuple[int, dict[bytes, frozenset[bytes]], list[bytes]]:
+    async def _read_tags(
+        self, state: UserIndexState
+    ) -> tuple[int, dict[bytes, frozenset[bytes]], list[bytes]]:
         """Return the revision of the tags, the tags of every entry, and whose tags differ.
 
         `state.tags_changed` names what this process changed, the tags' metadata the latest changes
@@ -108,7 +112,9 @@ class IndexBuilder:
         # Copied before the store is read: what is written meanwhile is read twice, never dropped.
         known_revisions = dict(state.revisions)
         revisions = await self._db.entries.revisions(state.user_id)
-        changed_ids, deleted_ids = await asyncio.to_thread(_compare_revisions, revisions, known_revisions)
+        changed_ids, deleted_ids = await asyncio.to_thread(
+            _compare_revisions, revisions, known_revisions
+        )
         if deleted_ids:
             self.drop(state, deleted_ids)
         changed_ids += [
@@ -127,9 +133,13 @@ class IndexBuilder:
         tag_ids = {tag_id for entry_id in ids for tag_id in tags.get(entry_id, ())}
         tag_names = await self._db.tags.names_of(state.keys, tag_ids)
         batches = [ids[start : start + READ_BATCH] for start in range(0, len(ids), READ_BATCH)]
-        async for part, rows in prefetch(batches, lambda part: self._db.entries.get_sealed(state.user_id, part)):
+        async for part, rows in prefetch(
+            batches, lambda part: self._db.entries.get_sealed(state.user_id, part)
+        ):
             names_by_entry = {
-                i: tuple(sorted(tag_names[t] for t in tags[i] if t in tag_names)) for i in part if i in tags
+                i: tuple(sorted(tag_names[t] for t in tags[i] if t in tag_names))
+                for i in part
+                if i in tags
             }
             await state.run_in_thread(self._index_entries, state, rows, names_by_entry)
             for entry_id, revision, _ in rows:
@@ -159,7 +169,11 @@ class IndexBuilder:
         current_ids = await state.run_in_thread(self._index_vectors, state, rows)
         self._queue.enqueue(
             state,
-            [entry_id for entry_id in reversed(ids) if entry_id not in current_ids and entry_id in state.revisions],
+            [
+                entry_id
+                for entry_id in reversed(ids)
+                if entry_id not in current_ids and entry_id in state.revisions
+            ],
         )
 
     def drop(self, state: UserIndexState, entry_ids: Sequence[bytes]) -> None:
@@ -183,11 +197,17 @@ class IndexBuilder:
         if damaged:
             logger.error("%d records could not be opened for the index", damaged)
         state.index.put(
-            [make_document(entry, tag_names.get(entry.id, ())) for entry in entries if is_searchable(entry)]
+            [
+                make_document(entry, tag_names.get(entry.id, ()))
+                for entry in entries
+                if is_searchable(entry)
+            ]
         )
         state.index.drop([entry.id for entry in entries if not is_searchable(entry)])
 
-    def _index_vectors(self, state: UserIndexState, rows: Sequence[tuple[bytes, int, bytes]]) -> set[bytes]:
+    def _index_vectors(
+        self, state: UserIndexState, rows: Sequence[tuple[bytes, int, bytes]]
+    ) -> set[bytes]:
         """Take vectors over; return whose are of the model in use. The others serve meanwhile."""
         import numpy as np
 
@@ -203,7 +223,9 @@ class IndexBuilder:
             if embedder.dim and record.dim != embedder.dim:
                 continue  # another model of the same name
             vectors = np.frombuffer(record.data, dtype="<f4").reshape(-1, record.dim or 1)
-            was_stored = state.index.put_vectors(entry_id, record.entry_revision, vectors, record.model)
+            was_stored = state.index.put_vectors(
+                entry_id, record.entry_revision, vectors, record.model
+            )
             if was_stored and record.model == self._queue.current_model():
                 current_ids.add(entry_id)
         return current_ids
@@ -211,14 +233,20 @@ class IndexBuilder:
 
 def make_document(entry: Entry, tags: tuple[str, ...] = ()) -> Document:
     """Return what is indexed of an entry with these tag names."""
-    return Document(entry.id, entry.revision, entry.day, entry.at, entry.role == "me", entry.text, tags)
+    return Document(
+        entry.id, entry.revision, entry.day, entry.at, entry.role == "me", entry.text, tags
+    )
 
 
 def _compare_revisions(
     revisions: dict[bytes, int], known_revisions: dict[bytes, int]
 ) -> tuple[list[bytes], list[bytes]]:
     """Return the ids that differ or are new in the store, and the ids that are gone from it."""
-    changed_ids = [entry_id for entry_id, revision in revisions.items() if known_revisions.get(entry_id) != revision]
+    changed_ids = [
+        entry_id
+        for entry_id, revision in revisions.items()
+        if known_revisions.get(entry_id) != revision
+    ]
     return changed_ids, [entry_id for entry_id in known_revisions if entry_id not in revisions]
 
 

@@ -20,9 +20,13 @@ def chunk_text(text: str) -> list[str]:
     pieces: list[list[str]] = []
     for sentence in _SENTENCE_END.split(text):
         words = [
-            word[start : start + CHUNK_CHARS] for word in sentence.split() for start in range(0, len(word), CHUNK_CHARS)
+            word[start : start + CHUNK_CHARS]
+            for word in sentence.split()
+            for start in range(0, len(word), CHUNK_CHARS)
         ]
-        pieces += [words[start : start + CHUNK_WORDS] for start in range(0, len(words), CHUNK_WORDS)]
+        pieces += [
+            words[start : start + CHUNK_WORDS] for start in range(0, len(words), CHUNK_WORDS)
+        ]
     passages: list[str] = []
     passage: list[list[str]] = []
     for piece in pieces:

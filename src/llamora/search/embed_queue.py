@@ -32,7 +32,9 @@ MAX_QUERY_VECTORS = 32  # kept per user, for further pages and filters of a quer
 class EmbedQueue:
     """Embed the entries of unlocked users. One for each SearchService."""
 
-    def __init__(self, db: LocalDB, embedder: Embedder, states: Mapping[bytes, UserIndexState]) -> None:
+    def __init__(
+        self, db: LocalDB, embedder: Embedder, states: Mapping[bytes, UserIndexState]
+    ) -> None:
         self._db = db
         self._embedder = embedder
         self._states = states
@@ -99,7 +101,9 @@ class EmbedQueue:
         """Embed just written entries now."""
         self._debounce_skipped.set()
 
-    def enqueue(self, state: UserIndexState, ids: Iterable[bytes], *, just_written: bool = False) -> None:
+    def enqueue(
+        self, state: UserIndexState, ids: Iterable[bytes], *, just_written: bool = False
+    ) -> None:
         """Queue entries, of which the last are embedded first.
 
         With `just_written` more may follow, and embedding waits for the end of the burst.
@@ -133,7 +137,9 @@ class EmbedQueue:
                 self._has_work.clear()
                 with suppress(TimeoutError):
                     delay = min((state.retry_at - now for state in queued), default=None)
-                    await asyncio.wait_for(self._has_work.wait(), delay if self.can_embed() else None)
+                    await asyncio.wait_for(
+                        self._has_work.wait(), delay if self.can_embed() else None
+                    )
                 continue
             await self._wait_for_burst_end()
             for state in due:
@@ -161,7 +167,9 @@ class EmbedQueue:
     async def _wait_for_burst_end(self) -> None:
         while not self._debounce_skipped.is_set():
             first, last = self._burst
-            remaining = min(first + MAX_DEBOUNCE_SECONDS, last + DEBOUNCE_SECONDS) - time.monotonic()
+            remaining = (
+                min(first + MAX_DEBOUNCE_SECONDS, last + DEBOUNCE_SECONDS) - time.monotonic()
+            )
             if remaining <= 0:
                 return
             with suppress(TimeoutError):
@@ -169,9 +177,18 @@ class EmbedQueue:
 
     async def _close_unused_embedders(self) -> None:
         """Close the embedders of former models of which no index has a vector any more."""
-        needed_names = {model.rpartition("/")[0] for user in self._states.values() for model in user.index.models}
-        is_building = any(user.build_task is not None and not user.build_task.done() for user in self._states.values())
-        for name in [name for name in self.previous_embedders if name not in needed_names and not is_building]:
+        needed_names = {
+            model.rpartition("/")[0]
+            for user in self._states.values()
+            for model in user.index.models
+        }
+        is_building = any(
+            user.build_task is not None and not user.build_task.done()
+            for user in self._states.values()
+        )
+        for name in [
+            name for name in self.previous_embedders if name not in needed_names and not is_building
+        ]:
             await self.previous_embedders.pop(name).close()
 
     async def _embed_entries(self, state: UserIndexState, ids: Sequence[bytes]) -> None:
@@ -185,7 +202,9 @@ class EmbedQueue:
         )
         if not passages:
             return
-        vectors = await self._embedder.embed_passages([text for _, _, texts in passages for text in texts])
+        vectors = await self._embedder.embed_passages(
+            [text for _, _, texts in passages for text in texts]
+        )
         records: list[EntryVectors] = []
         start = 0
         for entry_id, revision, texts in passages:
@@ -196,7 +215,9 @@ class EmbedQueue:
                 state.index.put_vectors, entry_id, revision, entry_vectors, self.current_model()
             ):
                 data = entry_vectors.astype("<f4").tobytes()
-                records.append(EntryVectors(entry_id, revision, self.current_model(), self._embedder.dim, data))
+                records.append(
+                    EntryVectors(entry_id, revision, self.current_model(), self._embedder.dim, data)
+                )
         await self._db.vectors.save(state.keys, records)
         state.mark_changed(len(records))
 

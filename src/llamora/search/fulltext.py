@@ -59,18 +59,24 @@ class FulltextIndex:
 
     def __init__(self) -> None:
         self._db = _open_memory_db()
-        self._db.execute(f'CREATE VIRTUAL TABLE words USING fts5(about, body, content="", tokenize="{TOKENIZER}")')
+        self._db.execute(
+            f'CREATE VIRTUAL TABLE words USING fts5(about, body, content="", tokenize="{TOKENIZER}")'
+        )
         # Words as typed, beside their stems: "busying" has the stem of thousands of "business".
         self._db.execute(
             'CREATE VIRTUAL TABLE forms USING fts5(body, content="", detail=none, columnsize=0,'
             f' tokenize="{BASE_TOKENIZER}")'
         )
-        self._db.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, about TEXT NOT NULL, body NOT NULL)")
+        self._db.execute(
+            "CREATE TABLE texts (id INTEGER PRIMARY KEY, about TEXT NOT NULL, body NOT NULL)"
+        )
         self._create_views()
         self._postings = PostingCache(self._read_posting)
         self._stems: dict[str, list[str]] = {}
         self._stop_terms = {
-            term for terms in self._stem_literals([f'"{word}"' for word in STOP_WORDS]) for term in terms
+            term
+            for terms in self._stem_literals([f'"{word}"' for word in STOP_WORDS])
+            for term in terms
         }
         # By table with words that are only marked as deleted: whether merging has begun.
         self._merge_started: dict[str, bool] = {}
@@ -103,13 +109,16 @@ class FulltextIndex:
         """Index entries in free slots, inside `transaction`; return their lengths in tokens."""
         numbered = [(slot + 1, about, body) for slot, about, body in rows]
         self._db.executemany("INSERT INTO words (rowid, about, body) VALUES (?, ?, ?)", numbered)
-        self._db.executemany("INSERT INTO forms (rowid, body) VALUES (?, ?)", [(row, b) for row, _, b in numbered])
+        self._db.executemany(
+            "INSERT INTO forms (rowid, body) VALUES (?, ?)", [(row, b) for row, _, b in numbered]
+        )
         self._db.executemany(
             "INSERT INTO texts (id, about, body) VALUES (?, ?, ?)",
             [(row, about, _compress(body)) for row, about, body in numbered],
         )
         docsizes = [
-            self._db.execute("SELECT sz FROM words_docsize WHERE id=?", (row,)).fetchone()[0] for row, _, _ in numbered
+            self._db.execute("SELECT sz FROM words_docsize WHERE id=?", (row,)).fetchone()[0]
+            for row, _, _ in numbered
         ]
         return [sum(_decode_varints(size)) for size in docsizes]
 
@@ -131,26 +140,35 @@ class FulltextIndex:
             "INSERT INTO words (words, rowid, about, body) VALUES ('delete', ?, ?, ?)",
             (slot + 1, about, body),
         )
-        self._db.execute("INSERT INTO forms (forms, rowid, body) VALUES ('delete', ?, ?)", (slot + 1, body))
+        self._db.execute(
+            "INSERT INTO forms (forms, rowid, body) VALUES ('delete', ?, ?)", (slot + 1, body)
+        )
         self._merge_started = {"words": False, "forms": False}
         self._db.execute("DELETE FROM texts WHERE id=?", (slot + 1,))
 
     def get_text(self, slot: int) -> tuple[str, str]:
         """Return what was indexed of an entry: its date and tags, its text."""
-        metadata, body = self._db.execute("SELECT about, body FROM texts WHERE id=?", (slot + 1,)).fetchone()
+        metadata, body = self._db.execute(
+            "SELECT about, body FROM texts WHERE id=?", (slot + 1,)
+        ).fetchone()
         return metadata, _decompress(body)
 
     def get_bodies(self, slots: Sequence[int]) -> dict[int, str]:
         """Return the texts of those slots that are in use."""
-        statement = "SELECT id - 1, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        statement = (
+            "SELECT id - 1, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        )
         rows = self._db.execute(statement, (json.dumps(slots),))
         return {slot: _decompress(body) for slot, body in rows}
 
     def body_word_counts(self, slots: Sequence[int]) -> dict[int, int]:
         """Return the words in the texts of entries, without their dates and tags."""
-        statement = "SELECT id - 1, sz FROM words_docsize WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        statement = (
+            "SELECT id - 1, sz FROM words_docsize WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        )
         return {
-            slot: list(_decode_varints(size))[-1] for slot, size in self._db.execute(statement, (json.dumps(slots),))
+            slot: list(_decode_varints(size))[-1]
+            for slot, size in self._db.execute(statement, (json.dumps(slots),))
         }
 
     @property
@@ -233,7 +251,9 @@ class FulltextIndex:
         unique: dict[str, None] = {}
         for literal in match_literals(query.terms):
             is_unfinished = literal.endswith("*") and not len(self.matching_slots(literal, live))
-            unique.update(dict.fromkeys((is_unfinished and self._complete_prefix(literal)) or [literal]))
+            unique.update(
+                dict.fromkeys((is_unfinished and self._complete_prefix(literal)) or [literal])
+            )
         return list(unique)
 
     def exact_form_slots(self, word: str) -> "Slots | None":
@@ -250,7 +270,11 @@ class FulltextIndex:
             "SELECT rowid - 1 FROM forms WHERE forms MATCH ? LIMIT ?",
             (literals[0], MAX_FORM_ENTRIES + 1),
         ).fetchall()
-        return None if len(rows) > MAX_FORM_ENTRIES else np.array([row[0] for row in rows], dtype=np.intp)
+        return (
+            None
+            if len(rows) > MAX_FORM_ENTRIES
+            else np.array([row[0] for row in rows], dtype=np.intp)
+        )
 
     def build_snippets(self, query: Query, texts: Sequence[str], live: "Mask") -> list[str]:
         """Return the best matching part of each text, matches marked; "" where none matches."""
@@ -304,7 +328,11 @@ class FulltextIndex:
         if len(positioned) == len(terms) and not len(metadata_slots):
             return slots
         slots = np.union1d(slots, metadata_slots).astype(np.intp)
-        return self._verify_slots(literal, slots) if len(slots) <= PHRASE_CHECK_LIMIT else self._query_slots(literal)
+        return (
+            self._verify_slots(literal, slots)
+            if len(slots) <= PHRASE_CHECK_LIMIT
+            else self._query_slots(literal)
+        )
 
     def _query_slots(self, literal: str) -> "Slots":
         import numpy as np
@@ -316,9 +344,13 @@ class FulltextIndex:
         """Return those of a few slots whose texts FTS5 finds for a literal."""
         import numpy as np
 
-        statement = "SELECT id - 1, about, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        statement = (
+            "SELECT id - 1, about, body FROM texts WHERE id IN (SELECT value + 1 FROM json_each(?))"
+        )
         texts = self._db.execute(statement, (json.dumps(slots.tolist()),)).fetchall()
-        found = self._scratch.find(literal, ((about, _decompress(body)) for _, about, body in texts))
+        found = self._scratch.find(
+            literal, ((about, _decompress(body)) for _, about, body in texts)
+        )
         return np.array([texts[row][0] for row in found], dtype=np.intp)
 
     def _complete_prefix(self, literal: str) -> list[str]:

@@ -33,5 +33,7 @@ def fuse_scores(lexical: "Scores", dense: "Scores | None", weight: float) -> "Sc
     if dense is None:
         return word_scores
     best_cosine = float(dense.max(initial=0.0))
-    dense_scores = np.clip(dense, 0.0, None) / best_cosine if best_cosine > 0 else np.zeros_like(dense)
+    dense_scores = (
+        np.clip(dense, 0.0, None) / best_cosine if best_cosine > 0 else np.zeros_like(dense)
+    )
     return weight * word_scores + (1.0 - weight) * dense_scores

@@ -80,7 +80,11 @@ class UserIndex:
         self.version += 1
         with self._fulltext.transaction():
             latest = {document.entry_id: document for document in documents}
-            rows = [row for document in latest.values() if (row := self._prepare_row(document)) is not None]
+            rows = [
+                row
+                for document in latest.values()
+                if (row := self._prepare_row(document)) is not None
+            ]
             for (slot, _, _), length in zip(rows, self._fulltext.add(rows), strict=True):
                 self._slots.lengths[slot] = length
                 if slot < len(self._word_counts):
@@ -139,7 +143,9 @@ class UserIndex:
                     self._release_slot(slot)
                     self._record_day_change(entry_id)
 
-    def put_vectors(self, entry_id: bytes, revision: int, vectors: "Vectors", model: str = "") -> bool:
+    def put_vectors(
+        self, entry_id: bytes, revision: int, vectors: "Vectors", model: str = ""
+    ) -> bool:
         """Set the vectors of an entry, [passages, dim], in place of those of any other model.
 
         Returns False when the entry is gone or at another revision by now.
@@ -156,7 +162,9 @@ class UserIndex:
         if len(vectors):
             target = self._vector_indexes.get(model)
             if target is None or target.dim != vectors.shape[1]:
-                target = self._vector_indexes[model] = VectorIndex(vectors.shape[1], self._graph_above)
+                target = self._vector_indexes[model] = VectorIndex(
+                    vectors.shape[1], self._graph_above
+                )
             target.put(slot, vectors)
         return True
 
@@ -173,7 +181,9 @@ class UserIndex:
         """Return the day of each entry as date.toordinal() gives it, 0 for one not indexed."""
         import numpy as np
 
-        slots = np.fromiter((self._slots.slot_of.get(entry_id, -1) for entry_id in ids), dtype=np.intp)
+        slots = np.fromiter(
+            (self._slots.slot_of.get(entry_id, -1) for entry_id in ids), dtype=np.intp
+        )
         if not len(self._slots.days):
             return [0] * len(slots)
         return np.where(slots < 0, 0, self._slots.days[slots]).tolist()
@@ -234,7 +244,9 @@ class UserIndex:
         uncounted = selected[self._word_counts[selected] < 0]
         for slot, word_count in self._fulltext.body_word_counts(uncounted.tolist()).items():
             self._word_counts[slot] = word_count
-        counts = np.bincount(days[selected] - first.toordinal(), weights=self._word_counts[selected])
+        counts = np.bincount(
+            days[selected] - first.toordinal(), weights=self._word_counts[selected]
+        )
         ordinals = np.unique(days[selected]).tolist()
         return {date.fromordinal(day): int(counts[day - first.toordinal()]) for day in ordinals}
 
@@ -281,9 +293,15 @@ class UserIndex:
     def _restore_block(self, model: str, codes: "NDArray[Any]") -> None:
         owners, scales = self._block_owners, self._block_scales
         shape = codes.shape[:1]
-        if owners.shape != shape or scales.shape != shape or owners.max(initial=-1) >= len(self._slots):
+        if (
+            owners.shape != shape
+            or scales.shape != shape
+            or owners.max(initial=-1) >= len(self._slots)
+        ):
             raise ValueError("a section does not fit the others")
-        vector_index = self._vector_indexes.setdefault(model, VectorIndex(codes.shape[1], self._graph_above))
+        vector_index = self._vector_indexes.setdefault(
+            model, VectorIndex(codes.shape[1], self._graph_above)
+        )
         vector_index.restore_block(owners, scales, codes)
 
     @property

@@ -90,7 +90,9 @@ class GraphBuilder:
         """Add a node of one output and return the output's name."""
         return self.add_node_with_outputs(1, operator, *inputs, **attributes)[0]
 
-    def add_node_with_outputs(self, outputs: int, operator: str, *inputs: str, **attributes: Any) -> list[str]:
+    def add_node_with_outputs(
+        self, outputs: int, operator: str, *inputs: str, **attributes: Any
+    ) -> list[str]:
         """Add a node of several outputs and return their names."""
         names = [f"{operator}.{len(self.nodes)}.{place}" for place in range(outputs)]
         self.nodes.append(helper.make_node(operator, list(inputs), names, **attributes))
@@ -106,7 +108,9 @@ class GraphBuilder:
 class Encoder:
     """Add the layers of BERT to a graph; methods return the name of a node's output."""
 
-    def __init__(self, weights: dict[str, np.ndarray], config: dict[str, Any], graph: GraphBuilder) -> None:
+    def __init__(
+        self, weights: dict[str, np.ndarray], config: dict[str, Any], graph: GraphBuilder
+    ) -> None:
         self._weights = weights
         self._graph = graph
         self._hidden = int(config["hidden_size"])
@@ -122,7 +126,8 @@ class Encoder:
         zero = graph.add_integers("zero", 0)
         # Every token is of type 0 (one sentence), so its row is added to the positions here.
         position_table = (
-            weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
+            weights["embeddings.position_embeddings.weight"]
+            + weights["embeddings.token_type_embeddings.weight"][0]
         )
         word_table = graph.add_constant("words", weights["embeddings.word_embeddings.weight"])
         words = graph.add_node("Gather", word_table, "input_ids")
@@ -146,7 +151,9 @@ class Encoder:
         graph, layer = self._graph, f"encoder.layer.{number}"
         joined = self._attention(f"{layer}.attention.self", state, mask)
         attended = self._linear(joined, f"{layer}.attention.output.dense")
-        state = self._norm(graph.add_node("Add", attended, state), f"{layer}.attention.output.LayerNorm")
+        state = self._norm(
+            graph.add_node("Add", attended, state), f"{layer}.attention.output.LayerNorm"
+        )
         wide = graph.add_node("Gelu", self._linear(state, f"{layer}.intermediate.dense"))
         narrow = self._linear(wide, f"{layer}.output.dense")
         return self._norm(graph.add_node("Add", narrow, state), f"{layer}.output.LayerNorm")
@@ -175,7 +182,9 @@ class Encoder:
     def _norm(self, values: str, name: str) -> str:
         scale = self._graph.add_constant(f"{name}.scale", self._weights[f"{name}.weight"])
         bias = self._graph.add_constant(f"{name}.bias", self._weights[f"{name}.bias"])
-        return self._graph.add_node("LayerNormalization", values, scale, bias, axis=-1, epsilon=self._epsilon)
+        return self._graph.add_node(
+            "LayerNormalization", values, scale, bias, axis=-1, epsilon=self._epsilon
+        )
 
     def _dense(self, values: str, name: str, matrix: np.ndarray, bias: np.ndarray) -> str:
         matrix_name = self._graph.add_constant(f"{name}.matrix", matrix.T)
@@ -187,7 +196,9 @@ class Encoder:
         return self._dense(values, name, matrix, bias)
 
 
-def build_graph(weights: dict[str, np.ndarray], config: dict[str, Any], graph: GraphBuilder) -> onnx.ModelProto:
+def build_graph(
+    weights: dict[str, np.ndarray], config: dict[str, Any], graph: GraphBuilder
+) -> onnx.ModelProto:
     """Return the encoder.
 
     Its inputs are int64 `input_ids` and `attention_mask` [batch, length], its output is
@@ -204,7 +215,9 @@ def build_graph(weights: dict[str, np.ndarray], config: dict[str, Any], graph: G
         for name in ("input_ids", "attention_mask")
     ]
     hidden = int(config["hidden_size"])
-    output = helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, ["batch", "length", hidden])
+    output = helper.make_tensor_value_info(
+        "last_hidden_state", TensorProto.FLOAT, ["batch", "length", hidden]
+    )
     body = helper.make_graph(graph.nodes, "all-MiniLM-L6-v2", inputs, [output], graph.initialisers)
     # Opset 20 is the first with Gelu; ONNX 1.15, the release of opset 20, writes IR 9.
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)

@@ -70,7 +70,9 @@ def _sha256(path: Path) -> str:
 def write_manifest(folder: Path) -> None:
     """Write the digests of the files of a built model: the last step of a build."""
     files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
-    (folder / MANIFEST_FILE).write_text(json.dumps({"build": BUILD_VERSION, "files": files}, indent=1), "utf-8")
+    (folder / MANIFEST_FILE).write_text(
+        json.dumps({"build": BUILD_VERSION, "files": files}, indent=1), "utf-8"
+    )
 
 
 def is_intact(folder: Path) -> bool:

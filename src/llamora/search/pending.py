@@ -42,7 +42,11 @@ class PendingQueries:
         for index in range(SLOTS):
             slot = self._slot(index)
             stored_name, owner, length = _HEADER.unpack(slot[: _HEADER.size])
-            if stored_name == name and owner == keys.user_id and length <= SLOT_BYTES - _HEADER.size:
+            if (
+                stored_name == name
+                and owner == keys.user_id
+                and length <= SLOT_BYTES - _HEADER.size
+            ):
                 sealed = bytes(slot[_HEADER.size : _HEADER.size + length])
                 try:
                     return PENDING_QUERIES.open(keys, name, 1, sealed).decode()

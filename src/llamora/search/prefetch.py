@@ -8,7 +8,9 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 
-async def prefetch(keys: Iterable[K], fetch: Callable[[K], Coroutine[Any, Any, T]]) -> AsyncGenerator[tuple[K, T]]:
+async def prefetch(
+    keys: Iterable[K], fetch: Callable[[K], Coroutine[Any, Any, T]]
+) -> AsyncGenerator[tuple[K, T]]:
     """Yield each key with what `fetch` returns for it; the next is fetched meanwhile."""
     pending: tuple[K, asyncio.Task[T]] | None = None
     try:

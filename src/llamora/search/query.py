@@ -114,7 +114,9 @@ def filter_chips(text: str, today: date, language: str = "en") -> tuple[tuple[st
                 remainder + cleaned[position : duplicate.start] + " ",
                 duplicate.stop,
             )
-        filter_texts.setdefault(part.text.lower(), (part.text, " ".join((remainder + cleaned[position:]).split())))
+        filter_texts.setdefault(
+            part.text.lower(), (part.text, " ".join((remainder + cleaned[position:]).split()))
+        )
     return tuple(filter_texts.values())
 
 
@@ -203,7 +205,9 @@ def _build_query(parsed: _ParsedParts, hints: list[Notice], today: date, languag
         remainder = re.sub(re.escape(mentioned_dates.matched), " ", question, flags=re.IGNORECASE)
         if not _without_stop_words(tokenize(remainder)):
             # A query of nothing but a time filters by it.
-            parsed.restrict_dates(mentioned_dates.matched, mentioned_dates.start, mentioned_dates.end)
+            parsed.restrict_dates(
+                mentioned_dates.matched, mentioned_dates.start, mentioned_dates.end
+            )
             mentioned_dates, question, bare_words = None, "", []
     question = " ".join(filter(None, [question, *parsed.not_understood]))
     words = list(dict.fromkeys(_lower_words([*bare_words, *parsed.not_understood])))

@@ -18,7 +18,9 @@ _MAX_TIME_WORDS = 4  # plain words that may continue a time: "on:the 3rd of May 
 _YEAR = re.compile(r"(?!0000)[0-9]{4}")
 _YEARS = re.compile(r"((?!0000)[0-9]{4})(?:-|–|\.\.+)((?!0000)[0-9]{4})")
 _OPERATORS = frozenset(f"{key}:" for key in (*_TIME_OPERATORS, "by", "tag"))
-_PART_PATTERN = re.compile(r'(?P<minus>-)?(?:(?P<key>[A-Za-z]+):)?(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s"]+))')
+_PART_PATTERN = re.compile(
+    r'(?P<minus>-)?(?:(?P<key>[A-Za-z]+):)?(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s"]+))'
+)
 
 
 @dataclass(slots=True, frozen=True)
@@ -75,7 +77,9 @@ def split_parts(query: str, today: date, language: str) -> list[QueryPart]:
         stop, dates = piece.end(), None
         if key in _TIME_OPERATORS:
             time_count += 1
-            for last in range(index if is_quoted else _last_plain_word(pieces, index), index - 1, -1):
+            for last in range(
+                index if is_quoted else _last_plain_word(pieces, index), index - 1, -1
+            ):
                 wording = value + query[stop : pieces[last].end()]
                 if (
                     time_count <= MAX_TIME_FILTERS
@@ -114,7 +118,11 @@ def _parse_dates(key: str, text: str, today: date, language: str) -> tuple[date,
         phrase = parse_phrase(wording, today, language)
         # The phrase must be the whole value: "in:garden 2024" and "in:2024-13" name no time.
         if phrase is not None and tokenize(phrase.matched) == tokenize(wording):
-            is_unbounded = phrase.start == date.min if key == "before" else key == "after" and phrase.end == date.max
+            is_unbounded = (
+                phrase.start == date.min
+                if key == "before"
+                else key == "after" and phrase.end == date.max
+            )
             # Nothing is before "before 2020".
             return None if is_unbounded else (phrase.start, phrase.end)
     return None

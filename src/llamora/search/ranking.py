@@ -58,7 +58,9 @@ class Matches:
 class Ranker:
     """Rank the entries of one index, whose parts it shares. For the index's thread."""
 
-    def __init__(self, slots: SlotTable, fulltext: FulltextIndex, vector_indexes: Mapping[str, VectorIndex]) -> None:
+    def __init__(
+        self, slots: SlotTable, fulltext: FulltextIndex, vector_indexes: Mapping[str, VectorIndex]
+    ) -> None:
         self._slots = slots
         self._fulltext = fulltext
         self._vector_indexes = vector_indexes
@@ -138,9 +140,15 @@ class Ranker:
     def _comparable(self, query_vectors: "Mapping[str, Vectors]") -> "dict[str, Vectors]":
         # A model's folder may hold another model by now, with vectors of another size.
         sizes = {model: vector_index.dim for model, vector_index in self._vector_indexes.items()}
-        return {model: vector for model, vector in query_vectors.items() if sizes.get(model) == len(vector)}
+        return {
+            model: vector
+            for model, vector in query_vectors.items()
+            if sizes.get(model) == len(vector)
+        }
 
-    def _score_lexical(self, query: Query, allowed: "Mask | None") -> "tuple[Slots, Scores, Slots, Scores]":
+    def _score_lexical(
+        self, query: Query, allowed: "Mask | None"
+    ) -> "tuple[Slots, Scores, Slots, Scores]":
         """Return the best LEXICAL_POOL slots with scores, 0..1, and the tail with BM25 alone.
 
         The split is the same for every page, so paging neither repeats nor skips results.
@@ -148,9 +156,15 @@ class Ranker:
         table = self._slots
         slot_count, entry_count = len(table), len(table.slot_of)
         literals = self._fulltext.literals(query, table.live)
-        postings = [posting for literal in literals if (posting := self._fulltext.posting(literal)) is not None]
+        postings = [
+            posting
+            for literal in literals
+            if (posting := self._fulltext.posting(literal)) is not None
+        ]
         postings = drop_common_terms(postings, entry_count)
-        scores = bm25_scores(postings, table.lengths[:slot_count], table.live[:slot_count], entry_count)
+        scores = bm25_scores(
+            postings, table.lengths[:slot_count], table.live[:slot_count], entry_count
+        )
         if allowed is not None:
             scores[~allowed] = 0
         best, tail = self._split_pool(query, scores)
@@ -170,7 +184,9 @@ class Ranker:
             return matching, matching[:0]
         best = matching[np.argpartition(-scores[matching], LEXICAL_POOL)[:LEXICAL_POOL]]
         exact_slots = [
-            slots for word in _lookup_words(query) if (slots := self._fulltext.exact_form_slots(word)) is not None
+            slots
+            for word in _lookup_words(query)
+            if (slots := self._fulltext.exact_form_slots(word)) is not None
         ]
         if exact_slots:
             best = np.union1d(best, np.intersect1d(matching, np.concatenate(exact_slots)))
@@ -238,7 +254,9 @@ class Ranker:
             scores = scores + QUOTED_BOOST * np.isin(slots, holding)
         if (mentioned := query.mentioned_dates) is not None:
             days = table.days[slots]
-            is_mentioned = (days >= mentioned.start.toordinal()) & (days <= mentioned.end.toordinal())
+            is_mentioned = (days >= mentioned.start.toordinal()) & (
+                days <= mentioned.end.toordinal()
+            )
             scores = scores + DATE_BOOST * is_mentioned
         return scores
 
@@ -262,7 +280,9 @@ class Ranker:
         bodies = self._fulltext.get_bodies([int(slots[index]) for index in order])
         for index in order:
             body = bodies[int(slots[index])].lower()
-            share[index] += sum(form in body and exact.search(body) is not None for form, exact in common)
+            share[index] += sum(
+                form in body and exact.search(body) is not None for form, exact in common
+            )
         return share / len(words)
 
     def _build_page(
@@ -284,13 +304,18 @@ class Ranker:
         page: list[Match] = []
         for number, score, cosine in zip(page_slots, scores[order], cosines, strict=True):
             slot = int(number)
-            passages = (self._vector_indexes[model].nearest_passage(slot, vector) for model, vector in vectors.items())
+            passages = (
+                self._vector_indexes[model].nearest_passage(slot, vector)
+                for model, vector in vectors.items()
+            )
             passage = next((passage for passage in passages if passage >= 0), -1)
             page.append(Match(self._slots.ids[slot], float(score), passage, float(cosine)))
         return Matches(tuple(page), len(slots), bool(vectors))
 
 
-def _append_tail(slots: "Slots", scores: "Scores", tail: "Slots", tail_scores: "Scores") -> "tuple[Slots, Scores]":
+def _append_tail(
+    slots: "Slots", scores: "Scores", tail: "Slots", tail_scores: "Scores"
+) -> "tuple[Slots, Scores]":
     import numpy as np
 
     if not len(tail):

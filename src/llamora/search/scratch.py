@@ -18,14 +18,18 @@ class Scratch:
 
     def __init__(self, db: sqlite3.Connection, tokenizer: str) -> None:
         self._db = db
-        db.execute(f'CREATE VIRTUAL TABLE temp.shown USING fts5(about, body, tokenize="{tokenizer}")')
+        db.execute(
+            f'CREATE VIRTUAL TABLE temp.shown USING fts5(about, body, tokenize="{tokenizer}")'
+        )
         db.execute("CREATE VIRTUAL TABLE temp.cut USING fts5vocab(temp, shown, instance)")
 
     def tokenize(self, texts: Sequence[tuple[str, str]]) -> list[list[Token]]:
         """Return the tokens of each (metadata, body) as FTS5 cuts and stems them."""
         tokens: list[list[Token]] = [[] for _ in texts]
         with self._hold(texts):
-            rows: Iterable[tuple[str, int, str, int]] = self._db.execute("SELECT term, doc, col, offset FROM temp.cut")
+            rows: Iterable[tuple[str, int, str, int]] = self._db.execute(
+                "SELECT term, doc, col, offset FROM temp.cut"
+            )
             for term, row, column, position in rows:
                 if term:  # nothing is left of a combining mark alone
                     tokens[row] += [(term, column == "body", position)]
@@ -42,7 +46,9 @@ class Scratch:
         snippets = [""] * len(texts)
         # FTS5 takes time by the square of the matches for a snippet, so a long text goes in as
         # segments and only the best one is looked at.
-        segments = [(index, part) for index, text in enumerate(texts) for part in split_segments(text)]
+        segments = [
+            (index, part) for index, text in enumerate(texts) for part in split_segments(text)
+        ]
         with self._hold(("", separate_letters(fold(segment))) for _, segment in segments):
             best: dict[int, int] = {}
             ranked: list[tuple[int]] = self._db.execute(

@@ -129,7 +129,9 @@ class SearchService:
 
     def remember_query(self, keys: Keyring, query: str, *, is_typing: bool = False) -> bytes:
         """Return a random name for a query, for the URL of its results; all workers know it."""
-        return self._pending.add(keys, (UNFINISHED_PREFIX if is_typing else FINISHED_PREFIX) + query)
+        return self._pending.add(
+            keys, (UNFINISHED_PREFIX if is_typing else FINISHED_PREFIX) + query
+        )
 
     def forget_queries(self, user_id: bytes) -> None:
         """Forget the user's pending queries and the vectors of queries."""
@@ -176,7 +178,9 @@ class SearchService:
             allowed_ids = None
             if parsed.tags:
                 allowed_ids = await self._db.tags.entries_with_tags(keys, parsed.tags)
-            return await self._search_index(state, parsed, query_vectors, allowed_ids, limit, offset)
+            return await self._search_index(
+                state, parsed, query_vectors, allowed_ids, limit, offset
+            )
 
         return await self._with_index(keys, run_search)
 
@@ -207,7 +211,9 @@ class SearchService:
                     await asyncio.wait([state.build_task], timeout=BUILD_WAIT_SECONDS)
             query_vectors = await self._queue.embed_query(state, parsed.semantic_text)
             return await state.run_in_thread(
-                lambda: state.index.ranker.search(parsed, query_vectors, weight, limit + len(excluded_ids), 0)
+                lambda: state.index.ranker.search(
+                    parsed, query_vectors, weight, limit + len(excluded_ids), 0
+                )
             )
 
         matches = (await self._with_index(keys, run_search)).matches
@@ -250,7 +256,9 @@ class SearchService:
         state = self._open_index(keys)
         return await state.run_in_thread(lambda: state.index.days_of(ids))
 
-    async def days_changed_since(self, keys: Keyring, cursor: DayCursor | None) -> tuple[DayCursor, list[bytes] | None]:
+    async def days_changed_since(
+        self, keys: Keyring, cursor: DayCursor | None
+    ) -> tuple[DayCursor, list[bytes] | None]:
         """Return the cursor of now, and whose day may differ since `cursor`; None means any."""
         state = self._open_index(keys)
         return await state.run_in_thread(lambda: state.index.days_changed_since(cursor))
@@ -259,7 +267,9 @@ class SearchService:
         """Seal the user's index into the store; see SnapshotStore.save."""
         return await self._snapshots.save(user_id)
 
-    async def word_counts_by_day(self, keys: Keyring, first: date, last: date) -> tuple[dict[date, int], bool]:
+    async def word_counts_by_day(
+        self, keys: Keyring, first: date, last: date
+    ) -> tuple[dict[date, int], bool]:
         """Return the words of the user's own entries by day, and whether the index is complete.
 
         Words are counted as the index cuts them; replies and deleted entries are left out. Raises
@@ -296,7 +306,9 @@ class SearchService:
         state.keys = keys
         return state
 
-    async def _with_index(self, keys: Keyring, search: Callable[[UserIndexState], Awaitable[T]]) -> T:
+    async def _with_index(
+        self, keys: Keyring, search: Callable[[UserIndexState], Awaitable[T]]
+    ) -> T:
         """Search the user's index, once more when it was closed meanwhile to make room."""
         try:
             return await search(self._open_index(keys))
@@ -319,14 +331,18 @@ class SearchService:
 
         async def rank(query: Query) -> Matches:
             return await state.run_in_thread(
-                lambda: state.index.ranker.search(query, query_vectors, weight, limit, offset, allowed_ids)
+                lambda: state.index.ranker.search(
+                    query, query_vectors, weight, limit, offset, allowed_ids
+                )
             )
 
         matches = await rank(query)
         if not matches.total and query.phrases and not query.is_impossible:
             query = relax_query(query)
             matches = await rank(query)
-        rows = await self._db.entries.get_sealed(state.user_id, [match.entry_id for match in matches.matches])
+        rows = await self._db.entries.get_sealed(
+            state.user_id, [match.entry_id for match in matches.matches]
+        )
         hits = await state.run_in_thread(build_hits, self._db, state, query, matches.matches, rows)
         total = matches.total - (len(matches.matches) - len(hits))
         return SearchResults(hits, total, is_complete, query.hints, matches.is_semantic, query)
@@ -340,10 +356,16 @@ class SearchService:
             try:
                 counter = await self._db.search_version()
             except Exception as error:
-                logger.warning("the store could not be asked for changes (%s)", type(error).__name__)
+                logger.warning(
+                    "the store could not be asked for changes (%s)", type(error).__name__
+                )
                 continue
             for state in list(self._states.values()):
-                if state.build_task is not None and state.build_task.done() and state.search_counter != counter:
+                if (
+                    state.build_task is not None
+                    and state.build_task.done()
+                    and state.search_counter != counter
+                ):
                     state.build_task = asyncio.create_task(self._builder.build(state))
                 elif self._snapshots.is_due(state):
                     state.save_task = asyncio.create_task(self._snapshots.try_save(state))

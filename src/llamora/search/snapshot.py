@@ -27,7 +27,9 @@ class UnusableSnapshot(Exception):
 class SnapshotWriter:
     """Cut an index into parts, on its thread; `header` is complete once all parts are written."""
 
-    def __init__(self, index: UserIndex, unindexed: "dict[bytes, int]", tags: dict[bytes, tuple[str, ...]]) -> None:
+    def __init__(
+        self, index: UserIndex, unindexed: "dict[bytes, int]", tags: dict[bytes, tuple[str, ...]]
+    ) -> None:
         self._index = index
         self._unindexed = unindexed
         self._tags = tags
@@ -55,7 +57,9 @@ class SnapshotWriter:
             {
                 "format": [FORMAT, TOKENIZER],
                 "sections": self._sections,
-                "others": {entry_id.hex(): revision for entry_id, revision in self._unindexed.items()},
+                "others": {
+                    entry_id.hex(): revision for entry_id, revision in self._unindexed.items()
+                },
                 "traces": {entry_id.hex(): names for entry_id, names in self._tags.items()},
             }
         ).encode()
@@ -80,8 +84,13 @@ class SnapshotReader:
         self._current: NDArray[Any] | None = None
         self._filled = 0
         self._begin_section()
-        self.unindexed = {bytes.fromhex(entry_id): int(revision) for entry_id, revision in fields["others"].items()}
-        self.tags = {bytes.fromhex(entry_id): tuple(names) for entry_id, names in fields["traces"].items()}
+        self.unindexed = {
+            bytes.fromhex(entry_id): int(revision)
+            for entry_id, revision in fields["others"].items()
+        }
+        self.tags = {
+            bytes.fromhex(entry_id): tuple(names) for entry_id, names in fields["traces"].items()
+        }
 
     @property
     def is_complete(self) -> bool:

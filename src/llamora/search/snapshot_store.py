@@ -25,7 +25,9 @@ SNAPSHOT_QUIET_SECONDS = 20.0  # without a change before it is
 class SnapshotStore:
     """Load and save the snapshots of the open indexes in `states`."""
 
-    def __init__(self, db: LocalDB, states: Mapping[bytes, UserIndexState], settings: SearchSettings) -> None:
+    def __init__(
+        self, db: LocalDB, states: Mapping[bytes, UserIndexState], settings: SearchSettings
+    ) -> None:
         self._db = db
         self._states = states
         self._settings = settings
@@ -109,7 +111,9 @@ class SnapshotStore:
             parts = writer.iter_parts()
             part = 0
             while True:
-                sealed = await state.run_in_thread(_seal_next_part, parts, keys, generation, part + 1)
+                sealed = await state.run_in_thread(
+                    _seal_next_part, parts, keys, generation, part + 1
+                )
                 if index.version != version or self._states.get(user_id) is not state:
                     return False
                 if not sealed:
@@ -131,9 +135,14 @@ class SnapshotStore:
             pass
         indexed_revisions = await state.run_in_thread(lambda: index.revisions)
         unindexed = {
-            entry_id: revision for entry_id, revision in state.revisions.items() if entry_id not in indexed_revisions
+            entry_id: revision
+            for entry_id, revision in state.revisions.items()
+            if entry_id not in indexed_revisions
         }
-        tags = {entry_id: tuple(tag_id.hex() for tag_id in tag_ids) for entry_id, tag_ids in state.tags.items()}
+        tags = {
+            entry_id: tuple(tag_id.hex() for tag_id in tag_ids)
+            for entry_id, tag_ids in state.tags.items()
+        }
         return SnapshotWriter(index, unindexed, tags)
 
     async def try_save(self, state: UserIndexState) -> None:
@@ -149,7 +158,9 @@ class SnapshotStore:
             state.save_task = None
 
 
-def _feed_part(reader: SnapshotReader, keys: Keyring, generation: int, part: int, sealed: bytes) -> None:
+def _feed_part(
+    reader: SnapshotReader, keys: Keyring, generation: int, part: int, sealed: bytes
+) -> None:
     if not sealed:
         raise UnusableSnapshot
     reader.feed(Snapshots.open_part(keys, generation, part, sealed))

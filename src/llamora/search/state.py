@@ -129,7 +129,9 @@ def is_searchable(entry: Entry) -> bool:
     return entry.deleted is None and entry.state not in ("streaming", "unreadable")
 
 
-def open_entries(db: LocalDB, keys: Keyring, rows: Sequence[tuple[bytes, int, bytes]]) -> tuple[list[Entry], int]:
+def open_entries(
+    db: LocalDB, keys: Keyring, rows: Sequence[tuple[bytes, int, bytes]]
+) -> tuple[list[Entry], int]:
     """Return the entries of sealed rows, and how many did not open."""
     opened: list[Entry] = []
     for entry_id, revision, sealed in rows:

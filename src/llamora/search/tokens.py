@@ -32,10 +32,14 @@ _FOLD_TABLE: dict[int, str | int] = {
     # Final sigma and Russian yo; alef, ya and ta marbuta.
     **str.maketrans("\u03c2\u0451\u0401", "\u03c3\u0435\u0415"),
     **str.maketrans("\u0623\u0625\u0622\u0649\u0629", "\u0627\u0627\u0627\u064a\u0647"),
-    **str.maketrans({"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "þ": "th", "Þ": "TH"}),
+    **str.maketrans(
+        {"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "þ": "th", "Þ": "TH"}
+    ),
     **str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl"}),
     **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},
-    **dict.fromkeys([*range(0x0591, 0x05BE), 0x05BF, 0x05C1, 0x05C2, *range(0x064B, 0x0653), 0x0670, 0x0640], ""),
+    **dict.fromkeys(
+        [*range(0x0591, 0x05BE), 0x05BF, 0x05C1, 0x05C2, *range(0x064B, 0x0653), 0x0670, 0x0640], ""
+    ),
 }
 
 # Most texts hold none of them, and searching takes a tenth of the time of str.translate.
@@ -51,7 +55,9 @@ def fold(text: str) -> str:
     `ß` becomes `ss`, `œ` `oe`, `ł` `l`, `ё` `е`; Greek loses its accents, Hebrew and Arabic their
     points, and full-width letters become ordinary ones. FTS5 does the rest (remove_diacritics).
     """
-    return text if text.isascii() else _FOLDABLE.sub(lambda run: run[0].translate(_FOLD_TABLE), text)
+    return (
+        text if text.isascii() else _FOLDABLE.sub(lambda run: run[0].translate(_FOLD_TABLE), text)
+    )
 
 
 def fold_offsets(text: str) -> list[int]:
@@ -63,7 +69,9 @@ def fold_offsets(text: str) -> list[int]:
 
 def separate_letters(text: str) -> str:
     """Put TOKEN_SEPARATOR, a space to FTS5, around each letter of scripts without spaces."""
-    return _UNSPACED_LETTER.sub(lambda letter: f"{TOKEN_SEPARATOR}{letter[0]}{TOKEN_SEPARATOR}", text)
+    return _UNSPACED_LETTER.sub(
+        lambda letter: f"{TOKEN_SEPARATOR}{letter[0]}{TOKEN_SEPARATOR}", text
+    )
 
 
 def tokenize(text: str) -> list[str]:

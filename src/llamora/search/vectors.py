@@ -118,8 +118,13 @@ class VectorIndex:
 
         if self.row_count < SKETCH_MIN_ROWS:
             return False
-        if self._directions is None or self.row_count > SKETCH_REBUILD_FACTOR * self._directions_row_count:
-            sample = self._decode_rows(np.linspace(0, self.row_count - 1, SKETCH_MIN_ROWS).astype(np.intp))
+        if (
+            self._directions is None
+            or self.row_count > SKETCH_REBUILD_FACTOR * self._directions_row_count
+        ):
+            sample = self._decode_rows(
+                np.linspace(0, self.row_count - 1, SKETCH_MIN_ROWS).astype(np.intp)
+            )
             # Ascending: the vectors differ most in the last directions.
             _, directions = np.linalg.eigh(sample.T @ sample)
             self._directions = np.ascontiguousarray(directions[:, -SKETCH_WIDTH:].T)
@@ -153,7 +158,9 @@ class VectorIndex:
         """Return whether all rows are linked, so that the graph can be searched."""
         return self._graph is not None and self._linked_count == self.row_count
 
-    def nearest_cosines(self, vector: "Vectors", slot_count: int, allowed: "Mask | None") -> "NDArray[np.float32]":
+    def nearest_cosines(
+        self, vector: "Vectors", slot_count: int, allowed: "Mask | None"
+    ) -> "NDArray[np.float32]":
         """Return each slot's cosine to `vector`, that of its best passage with a share of the mean.
 
         NOT_COMPARED without vectors, and, of many, for all but the nearest that are allowed.
@@ -170,7 +177,8 @@ class VectorIndex:
             nearest_slots = self._nearest_by_sketch(self._directions, vector, slot_count, allowed)
         else:
             blocks = (
-                slice(start, min(start + BLOCK_ROWS, self.row_count)) for start in range(0, self.row_count, BLOCK_ROWS)
+                slice(start, min(start + BLOCK_ROWS, self.row_count))
+                for start in range(0, self.row_count, BLOCK_ROWS)
             )
             products = np.concatenate([self._row_cosines(rows, vector) for rows in blocks])
             return self._cosines_by_slot(products, slot_count)
@@ -207,12 +215,15 @@ class VectorIndex:
         if not len(self._row_counts):
             return cosines
         present = np.flatnonzero(
-            (slots < len(self._row_counts)) & (self._row_counts[np.minimum(slots, len(self._row_counts) - 1)] > 0)
+            (slots < len(self._row_counts))
+            & (self._row_counts[np.minimum(slots, len(self._row_counts) - 1)] > 0)
         )
         if len(present):
             counts = self._row_counts[slots[present]]
             starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-            rows = np.arange(int(counts.sum())) + np.repeat(self._first_rows[slots[present]] - starts, counts)
+            rows = np.arange(int(counts.sum())) + np.repeat(
+                self._first_rows[slots[present]] - starts, counts
+            )
             cosines[present] = _blend_cosines(self._row_cosines(rows, vector), starts)
         return cosines
 
@@ -221,7 +232,9 @@ class VectorIndex:
         if not self.has_vectors(slot):
             return -1
         first = int(self._first_rows[slot])
-        return int(self._row_cosines(slice(first, first + int(self._row_counts[slot])), vector).argmax())
+        return int(
+            self._row_cosines(slice(first, first + int(self._row_counts[slot])), vector).argmax()
+        )
 
     def vectors_of(self, slot: int) -> "Vectors":
         """Return the vectors of an entry, [passages, dim]."""
@@ -257,7 +270,9 @@ class VectorIndex:
         if len(used_rows):
             self._first_rows = grow_array(self._first_rows, int(owners.max()) + 1)
             self._row_counts = grow_array(self._row_counts, int(owners.max()) + 1)
-            slots, offsets, counts = np.unique(owners[used_rows], return_index=True, return_counts=True)
+            slots, offsets, counts = np.unique(
+                owners[used_rows], return_index=True, return_counts=True
+            )
             is_new = self._row_counts[slots] == 0  # an entry may be in two blocks
             self._first_rows[slots[is_new]] = first + used_rows[offsets[is_new]]
             self._row_counts[slots] += counts.astype(np.int32)
@@ -291,7 +306,9 @@ class VectorIndex:
         self._sketch[rows][aligned:] = vectors[aligned:] @ self._directions.T
         self._sketched_count = last
 
-    def _cosines_by_slot(self, cosines: "NDArray[np.float32]", slot_count: int) -> "NDArray[np.float32]":
+    def _cosines_by_slot(
+        self, cosines: "NDArray[np.float32]", slot_count: int
+    ) -> "NDArray[np.float32]":
         import numpy as np
 
         owners = self._owners[: self.row_count]
@@ -330,7 +347,9 @@ def _blend_cosines(cosines: "NDArray[np.float32]", starts: "Slots") -> "NDArray[
 
     counts = np.diff(np.append(starts, len(cosines)))
     means = np.add.reduceat(cosines, starts) / counts
-    return ((1 - MEAN_SHARE) * np.maximum.reduceat(cosines, starts) + MEAN_SHARE * means).astype(np.float32)
+    return ((1 - MEAN_SHARE) * np.maximum.reduceat(cosines, starts) + MEAN_SHARE * means).astype(
+        np.float32
+    )
 
 
 def _create_graph(dim: int, size: int) -> Any:
@@ -340,6 +359,8 @@ def _create_graph(dim: int, size: int) -> Any:
     except ImportError:
         return None
     graph: Any = hnswlib.Index(space="ip", dim=dim)
-    graph.init_index(max_elements=max(size + size // 4, 1024), ef_construction=GRAPH_EF_CONSTRUCTION, M=GRAPH_M)
+    graph.init_index(
+        max_elements=max(size + size // 4, 1024), ef_construction=GRAPH_EF_CONSTRUCTION, M=GRAPH_M
+    )
     graph.set_ef(GRAPH_EF)
     return graph

@@ -180,7 +180,9 @@ def seal(
     return prefix + body
 
 
-def open_sealed(subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed: bytes) -> bytes:
+def open_sealed(
+    subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed: bytes
+) -> bytes:
     """The text of a record sealed for this purpose, epoch and place.
 
     Raises :class:`UnknownFormat`, :class:`WrongHeader`, :class:`WrongKey` or :class:`Damaged`, in
@@ -190,7 +192,9 @@ def open_sealed(subkey: Key, purpose: Purpose, epoch: int, context: Context, sea
     return bytes(memoryview(padded)[_LENGTH.size : end])
 
 
-def open_key(subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed: bytes) -> bytearray:
+def open_key(
+    subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed: bytes
+) -> bytearray:
     """A key that was sealed, in a buffer that the caller wipes. Raises what :func:`open_sealed` does."""
     padded, end = _open(subkey, purpose, epoch, context, sealed)
     key = padded[_LENGTH.size : end]
@@ -198,7 +202,9 @@ def open_key(subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed
     return key
 
 
-def _open(subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed: bytes) -> tuple[bytearray, int]:
+def _open(
+    subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed: bytes
+) -> tuple[bytearray, int]:
     """The padded text of a record, and where the text in it ends."""
     found_purpose, found_epoch = _read_header(sealed)
     if found_purpose != purpose.number:
@@ -212,7 +218,9 @@ def _open(subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed: b
         raise WrongKey("the record was sealed with another key or moved from another place")
     padded = bytearray(len(sealed) - OVERHEAD_BYTES)
     try:
-        AESGCM(memoryview(km)[:32]).decrypt_into(_NONCE, memoryview(sealed)[_BODY_AT:], prefix + ctx, padded)
+        AESGCM(memoryview(km)[:32]).decrypt_into(
+            _NONCE, memoryview(sealed)[_BODY_AT:], prefix + ctx, padded
+        )
     except InvalidTag:
         raise Damaged("the record was changed after it was sealed") from None
     finally:

@@ -9,7 +9,14 @@ import hashlib
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, MLKEM768X25519PublicKey, Suite
+from cryptography.hazmat.primitives.hpke import (
+    AEAD,
+    KDF,
+    KEM,
+    MLKEM768X25519PrivateKey,
+    MLKEM768X25519PublicKey,
+    Suite,
+)
 
 from llamora.vault.envelope import Damaged
 from llamora.vault.memory import Key
@@ -27,7 +34,9 @@ def _private_halves(seed: Key) -> tuple[MLKEM768PrivateKey, X25519PrivateKey]:
     if len(seed) != SEED_BYTES:
         raise ValueError("the seed of a key pair has 32 bytes")
     stretched = hashlib.shake_256(seed).digest(96)
-    return MLKEM768PrivateKey.from_seed_bytes(stretched[:64]), X25519PrivateKey.from_private_bytes(stretched[64:])
+    return MLKEM768PrivateKey.from_seed_bytes(stretched[:64]), X25519PrivateKey.from_private_bytes(
+        stretched[64:]
+    )
 
 
 def public_key(seed: Key) -> bytes:
@@ -50,6 +59,8 @@ def seal_to(public: bytes, info: bytes, text: Key) -> bytes:
 def open_with(seed: Key, info: bytes, sealed: bytes) -> bytearray:
     """Open what was sealed to the public half, for the caller to wipe. Raises :class:`Damaged`."""
     try:
-        return bytearray(_SUITE.decrypt(sealed, MLKEM768X25519PrivateKey(*_private_halves(seed)), info=info))
+        return bytearray(
+            _SUITE.decrypt(sealed, MLKEM768X25519PrivateKey(*_private_halves(seed)), info=info)
+        )
     except InvalidTag:
         raise Damaged("the sealed key was changed after it was sealed") from None

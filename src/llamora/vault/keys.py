@@ -106,7 +106,9 @@ def create_keys(user_id: bytes, passphrase: str, params: Argon2Params) -> NewKey
     code = new_recovery_code()
     slots = (passphrase_slot_key(user_id, passphrase, params), recovery_slot_key(user_id, code))
     sealed = seal_new_keys(user_id, master, slots)
-    return NewKeys(master, tuple(seal_slot(user_id, 1, slot, master) for slot in slots), sealed, code)
+    return NewKeys(
+        master, tuple(seal_slot(user_id, 1, slot, master) for slot in slots), sealed, code
+    )
 
 
 def seal_new_keys(user_id: bytes, master: Key, slots: Iterable[SlotKey] = ()) -> SealedKeys:
@@ -143,13 +145,18 @@ def renew_keys(
     try:
         sealed = SealedKeys(
             (
-                *(new_data_key(user_id, fresh, number, _key=key) for number, key in sorted(older.items())),
+                *(
+                    new_data_key(user_id, fresh, number, _key=key)
+                    for number, key in sorted(older.items())
+                ),
                 new_data_key(user_id, fresh, epoch),
             ),
             _seal_under_master(user_id, fresh, epoch, _SLOTS, pack_slot_keys(slots)),
             _seal_under_master(user_id, fresh, epoch, _INDEX_KEY, index_key),
         )
-        return NewKeys(fresh, tuple(seal_slot(user_id, epoch, slot, fresh) for slot in slots), sealed)
+        return NewKeys(
+            fresh, tuple(seal_slot(user_id, epoch, slot, fresh) for slot in slots), sealed
+        )
     finally:
         wipe(index_key, *older.values())
 
@@ -177,21 +184,33 @@ _INDEX_KEY = ("index_key", "master/index-key")
 
 
 def _seal_under_master(
-    user_id: bytes, master: Key, epoch: int, what: tuple[str, str], text: Key, *, _salt: bytes | None = None
+    user_id: bytes,
+    master: Key,
+    epoch: int,
+    what: tuple[str, str],
+    text: Key,
+    *,
+    _salt: bytes | None = None,
 ) -> bytes:
     column, label = what
     subkey = hkdf(master, user_id, label)
     try:
-        return seal(subkey, KEY, epoch, Context(user_id, "keyrings", column, b"", 0), text, _salt=_salt)
+        return seal(
+            subkey, KEY, epoch, Context(user_id, "keyrings", column, b"", 0), text, _salt=_salt
+        )
     finally:
         wipe(subkey)
 
 
-def _open_under_master(user_id: bytes, master: Key, what: tuple[str, str], sealed: bytes) -> bytearray:
+def _open_under_master(
+    user_id: bytes, master: Key, what: tuple[str, str], sealed: bytes
+) -> bytearray:
     column, label = what
     subkey = hkdf(master, user_id, label)
     try:
-        return open_key(subkey, KEY, sealed_epoch(sealed), Context(user_id, "keyrings", column, b"", 0), sealed)
+        return open_key(
+            subkey, KEY, sealed_epoch(sealed), Context(user_id, "keyrings", column, b"", 0), sealed
+        )
     finally:
         wipe(subkey)
 
@@ -234,7 +253,9 @@ class Keyring:
         "user_id",
     )
 
-    def __init__(self, user_id: bytes, master: Key, data_keys: dict[int, bytearray], index_key: Key) -> None:
+    def __init__(
+        self, user_id: bytes, master: Key, data_keys: dict[int, bytearray], index_key: Key
+    ) -> None:
         self.user_id = user_id
         self.epoch = max(data_keys)
         self._memory = KeyMemory()
@@ -398,11 +419,15 @@ def open_keyring(user_id: bytes, master: Key, sealed: SealedKeys) -> Keyring:
         wipe(index_key, *opened.values())
 
 
-def _open_data_keys(user_id: bytes, master: Key, data_keys: Iterable[SealedDataKey]) -> dict[int, bytearray]:
+def _open_data_keys(
+    user_id: bytes, master: Key, data_keys: Iterable[SealedDataKey]
+) -> dict[int, bytearray]:
     subkey = hkdf(master, user_id, "master/data-keys")
     try:
         return {
-            each.epoch: open_key(subkey, KEY, each.epoch, _data_key_context(user_id, each.epoch), each.sealed)
+            each.epoch: open_key(
+                subkey, KEY, each.epoch, _data_key_context(user_id, each.epoch), each.sealed
+            )
             for each in data_keys
         }
     finally:
@@ -432,7 +457,9 @@ def seal_for_session(
     return seal(key, SESSION, 0, context, master, _salt=_salt)
 
 
-def open_from_session(user_id: bytes, session_id: bytes, token: bytes, boot_secret: bytes, sealed: bytes) -> bytearray:
+def open_from_session(
+    user_id: bytes, session_id: bytes, token: bytes, boot_secret: bytes, sealed: bytes
+) -> bytearray:
     """The master key of a session row, for the caller to wipe. Raises :class:`SealError`."""
     key = _session_key(user_id, token, boot_secret)
     context = Context(user_id, "dek_sessions", "session", session_id, 0)
@@ -440,7 +467,12 @@ def open_from_session(user_id: bytes, session_id: bytes, token: bytes, boot_secr
 
 
 def seal_for_cookie(
-    user_id: bytes, session_id: bytes, boot_secret: bytes, master: Key, *, _salt: bytes | None = None
+    user_id: bytes,
+    session_id: bytes,
+    boot_secret: bytes,
+    master: Key,
+    *,
+    _salt: bytes | None = None,
 ) -> bytes:
     """`cookie` mode: the master key for the cookie itself, under HKDF(boot secret). 346 bytes.
 
@@ -452,7 +484,9 @@ def seal_for_cookie(
     return seal(key, SESSION, 0, context, master, _salt=_salt)
 
 
-def open_from_cookie(user_id: bytes, session_id: bytes, boot_secret: bytes, sealed: bytes) -> bytearray:
+def open_from_cookie(
+    user_id: bytes, session_id: bytes, boot_secret: bytes, sealed: bytes
+) -> bytearray:
     """The master key out of a cookie, for the caller to wipe. Raises :class:`SealError`."""
     key = _cookie_key(session_id, boot_secret)
     context = Context(user_id, "dek_sessions", "cookie", session_id, 0)

@@ -78,7 +78,9 @@ class Argon2Params:
 
     def __post_init__(self) -> None:
         values = (self.memory_kib, self.time_cost, self.parallelism)
-        for value, low, high, name in zip(values, _FLOOR, _CEILING, ("memory", "passes", "lanes"), strict=True):
+        for value, low, high, name in zip(
+            values, _FLOOR, _CEILING, ("memory", "passes", "lanes"), strict=True
+        ):
             if not low <= value <= high:
                 raise BadParameters(f"Argon2id {name} must be {low} to {high}, not {value}")
         if self.work > _MAX_KIB_PASSES:
@@ -320,7 +322,12 @@ def _recovery_kek(code: str, salt: bytes) -> Key:
 
 
 def passphrase_slot_key(
-    user_id: bytes, passphrase: str, params: Argon2Params, *, _salt: bytes | None = None, _id: bytes | None = None
+    user_id: bytes,
+    passphrase: str,
+    params: Argon2Params,
+    *,
+    _salt: bytes | None = None,
+    _id: bytes | None = None,
 ) -> SlotKey:
     """Make a new slot for this passphrase, with a fresh id and salt. Blocks for the KDF.
 
@@ -331,13 +338,19 @@ def passphrase_slot_key(
     return _slot_key(_id, PASSPHRASE, salt, params.to_text(), seed)
 
 
-def recovery_slot_key(user_id: bytes, code: str, *, _salt: bytes | None = None, _id: bytes | None = None) -> SlotKey:
+def recovery_slot_key(
+    user_id: bytes, code: str, *, _salt: bytes | None = None, _id: bytes | None = None
+) -> SlotKey:
     """Make a new slot for this recovery code. Raises :class:`RecoveryCodeError`."""
     salt = _salt or os.urandom(SALT_BYTES)
-    return _slot_key(_id, RECOVERY, salt, None, hkdf(_recovery_kek(code, salt), user_id, "slot/key-pair"))
+    return _slot_key(
+        _id, RECOVERY, salt, None, hkdf(_recovery_kek(code, salt), user_id, "slot/key-pair")
+    )
 
 
-def _slot_key(slot_id: bytes | None, kind: str, salt: bytes, params: str | None, seed: Buffer) -> SlotKey:
+def _slot_key(
+    slot_id: bytes | None, kind: str, salt: bytes, params: str | None, seed: Buffer
+) -> SlotKey:
     public = hybrid.public_key(seed)
     wipe(seed)
     return SlotKey(slot_id or os.urandom(SLOT_ID_BYTES), kind, salt, params, public)
@@ -426,6 +439,12 @@ def unpack_slot_keys(packed: bytes) -> list[SlotKey]:
     """Read what :func:`pack_slot_keys` writes."""
     unhex = bytes.fromhex
     return [
-        SlotKey(unhex(each["id"]), each["kind"], unhex(each["salt"]), each["params"], unhex(each["public_key"]))
+        SlotKey(
+            unhex(each["id"]),
+            each["kind"],
+            unhex(each["salt"]),
+            each["params"],
+            unhex(each["public_key"]),
+        )
         for each in json.loads(packed)
     ]

@@ -15,7 +15,14 @@ from quart import (
 from llamora.app import i18n, security
 from llamora.app.i18n import describe, ngettext
 from llamora.app.i18n import gettext as _
-from llamora.app.pages import field, get_profile, is_fragment, redirect_303, render_template, save_profile
+from llamora.app.pages import (
+    field,
+    get_profile,
+    is_fragment,
+    redirect_303,
+    render_template,
+    save_profile,
+)
 from llamora.app.routes.auth import recovery_code_page, throttle_subjects, verify_secret
 from llamora.app.services.container import get_services
 from llamora.app.views import model_view
@@ -58,7 +65,9 @@ async def choose_model() -> Response:
     services = get_services()
     endpoint = await field("endpoint")
     if endpoint and endpoint not in services.model.endpoint_names:
-        return await account_page(422, "model", _("There is no model server of that name in the settings."))
+        return await account_page(
+            422, "model", _("There is no model server of that name in the settings.")
+        )
     if await field("test"):
         try:
             seconds = await services.model.test(endpoint)
@@ -90,7 +99,9 @@ async def change_passphrase() -> Response:
     subjects = throttle_subjects(session.user.name)
     try:
         services.throttle.record_attempt(*subjects)
-        renewed = await services.accounts.change_passphrase(session, await field("old"), await field("new"))
+        renewed = await services.accounts.change_passphrase(
+            session, await field("old"), await field("new")
+        )
     except (AccountError, StaleRevision) as error:
         if not isinstance(error, WrongCredentials | TooManyAttempts):
             services.throttle.clear_attempts(*subjects)  # the old one was right
@@ -108,7 +119,9 @@ async def renew_recovery_code() -> Response:
     subjects = throttle_subjects(session.user.name)
     try:
         services.throttle.record_attempt(*subjects)
-        renewed, code = await services.accounts.renew_recovery_code(session, await field("passphrase"))
+        renewed, code = await services.accounts.renew_recovery_code(
+            session, await field("passphrase")
+        )
     except (AccountError, StaleRevision) as error:
         return await account_page(error.status, "recovery", describe(error))
     services.throttle.clear_attempts(*subjects)
@@ -149,7 +162,9 @@ async def change_key() -> Response:
     session, services = security.require_session(), get_services()
     try:
         await verify_secret()
-        await services.backups.create(session.keys)  # of the moment before, should anything go wrong
+        await services.backups.create(
+            session.keys
+        )  # of the moment before, should anything go wrong
         renewed = await services.accounts.change_key(session)
     except (AccountError, StorageError) as error:
         return await account_page(error.status, "key", describe(error))
@@ -184,7 +199,9 @@ async def download_backup() -> Response:
     except (AccountError, StorageError) as error:
         return await account_page(error.status, "backup", describe(error))
     name = f"llamora-{file.stem}{SUFFIX}"
-    response = await send_file(file, "application/octet-stream", as_attachment=True, attachment_filename=name)
+    response = await send_file(
+        file, "application/octet-stream", as_attachment=True, attachment_filename=name
+    )
     response.timeout = None  # as long as the line takes
     return response
 
@@ -195,7 +212,12 @@ def saved_fragment() -> Response:
 
 
 async def account_page(
-    status: int = 200, about: AccountSection = "", error: str = "", *, done: str = "", endpoint: str | None = None
+    status: int = 200,
+    about: AccountSection = "",
+    error: str = "",
+    *,
+    done: str = "",
+    endpoint: str | None = None,
 ) -> Response:
     """The page of what is the writer's own, with a sentence beside the form it is `about`, or what was `done`."""
     services = get_services()
@@ -218,19 +240,28 @@ async def account_page(
         unreadable_count=await services.db.key_rotation.unreadable_count(user.id),
         sessions=await _session_rows(session, profile.zone),
         lock_after=profile.lock_after,
-        lock_choices=[each for each in LOCK_MINUTES if each * 60 < services.settings.session.idle_ttl],
+        lock_choices=[
+            each for each in LOCK_MINUTES if each * 60 < services.settings.session.idle_ttl
+        ],
         max_idle_minutes=services.settings.session.idle_ttl // 60,
         backup_count=services.backups.retained_count,
         latest_backup=services.backups.find_latest_day(user.id),
         openings=profile.openings,
         zones=zone_names(),
-        model=await model_view(services.model, name=profile.endpoint, with_name=True, is_disabled=not profile.replies),
+        model=await model_view(
+            services.model, name=profile.endpoint, with_name=True, is_disabled=not profile.replies
+        ),
         endpoints=[
-            (each, _("demonstration (tiny; it invents)") if services.model.is_built_in(each) else each)
+            (
+                each,
+                _("demonstration (tiny; it invents)") if services.model.is_built_in(each) else each,
+            )
             for each in services.model.endpoint_names
         ],
         endpoint=profile.endpoint if endpoint is None else endpoint,
-        default_endpoint=_("the server of the settings") if services.model.is_available else _("no model"),
+        default_endpoint=_("the server of the settings")
+        if services.model.is_available
+        else _("no model"),
         about=about,
         error=error,
         done=done,
@@ -251,7 +282,11 @@ async def _session_rows(session: OpenSession, zone_name: str) -> list[dict[str, 
             used = _("on %(when)s") % {"when": _format_when(listed.last_used_at, tz)}
         since = _format_when(listed.started_at, tz)
         browser, _separator, system = listed.device.partition(" on ")
-        device = _("%(browser)s on %(system)s") % {"browser": browser, "system": system} if system else browser
+        device = (
+            _("%(browser)s on %(system)s") % {"browser": browser, "system": system}
+            if system
+            else browser
+        )
         sessions.append(
             {
                 "id": listed.id.hex(),

@@ -13,7 +13,14 @@ from llamora.app import security
 from llamora.app.i18n import describe, gettext_noop
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import TODAY_PATH as HOME
-from llamora.app.pages import field, html_attributes, parse_day_or_404, redirect_303, render_template, replies_disabled
+from llamora.app.pages import (
+    field,
+    html_attributes,
+    parse_day_or_404,
+    redirect_303,
+    render_template,
+    replies_disabled,
+)
 from llamora.app.routes.calendar import month_fingerprint, parse_month_or_404
 from llamora.app.services.container import get_services
 from llamora.app.streams import event_stream, format_event
@@ -60,7 +67,9 @@ async def register() -> Response:
     try:
         user, keys, code = await accounts.register(name, passphrase, await field("zone"))
     except (AccountError, NameTaken) as error:
-        return await render_template("pages/register.html", status=error.status, name=name, error=describe(error))
+        return await render_template(
+            "pages/register.html", status=error.status, name=name, error=describe(error)
+        )
     return await recovery_code_page(await _start_session(user, keys), code)
 
 
@@ -73,7 +82,10 @@ async def rate_passphrase() -> Response:
     passphrase = await field("new") or await field("passphrase")
     rating = await get_services().accounts.measure_strength(passphrase, name)
     return await render_template(
-        "components/strength.html", score=rating.score, sentence=describe(rating.code), ok=rating.is_sufficient
+        "components/strength.html",
+        score=rating.score,
+        sentence=describe(rating.code),
+        ok=rating.is_sufficient,
     )
 
 
@@ -90,7 +102,9 @@ async def confirm_recovery_code() -> Response:
     number, _separator, sealed = (await field("index")).partition(".")
     index = int(number) if number in map(str, range(len(ORDINALS))) else 0
     try:
-        group = RECOVERY_GROUPS.open(session.keys, session.user.id, index, urlsafe_b64decode(sealed)).decode()
+        group = RECOVERY_GROUPS.open(
+            session.keys, session.user.id, index, urlsafe_b64decode(sealed)
+        ).decode()
     except (SealError, ValueError):
         return redirect_303(HOME)
     if not same_group(group, await field("part")):
@@ -174,7 +188,10 @@ async def session_events() -> Response:
     day = parse_day_or_404(request.args["day"]) if "day" in request.args else None
     month = parse_month_or_404(request.args["month"]) if "month" in request.args else None
     return event_stream(
-        _page_events(day, month), get_services().shutting_down, session.ended, final_event=format_event(name="ended")
+        _page_events(day, month),
+        get_services().shutting_down,
+        session.ended,
+        final_event=format_event(name="ended"),
     )
 
 
@@ -198,7 +215,9 @@ async def _page_events(day: date | None, month: date | None) -> AsyncGenerator[b
                 await services.db.entries.revisions_on(keys, [day]),
                 await services.db.tags.get_revision(keys.user_id),
             )
-            listing = await _message_listing(keys, day) if revisions != last_revisions else last_listing
+            listing = (
+                await _message_listing(keys, day) if revisions != last_revisions else last_listing
+            )
             last_revisions = revisions
             if listing != last_listing:
                 last_listing = listing
@@ -206,7 +225,9 @@ async def _page_events(day: date | None, month: date | None) -> AsyncGenerator[b
         if month and (fingerprint := await month_fingerprint(keys, month)) != last_fingerprint:
             last_fingerprint = fingerprint
             yield format_event(fingerprint, name="month")
-            await asyncio.sleep(MONTH_EVENT_SECONDS)  # a reply that is being written changes all the time
+            await asyncio.sleep(
+                MONTH_EVENT_SECONDS
+            )  # a reply that is being written changes all the time
         await next_change.wait()
 
 
@@ -249,7 +270,9 @@ async def reset() -> Response:
             name, await field("code"), await field("passphrase")
         )
     except (AccountError, StorageError) as error:
-        return await render_template("pages/reset.html", status=error.status, name=name, error=describe(error))
+        return await render_template(
+            "pages/reset.html", status=error.status, name=name, error=describe(error)
+        )
     throttle.clear_attempts(*subjects)
     return await recovery_code_page(await _start_session(user, keys), code)
 
@@ -260,8 +283,12 @@ async def _is_registration_closed() -> bool:
 
 
 async def _registration_closed_page() -> Response:
-    sentence = _("Nobody new can begin here. Whoever runs this journal can open it again in the settings.")
-    return await render_template("pages/error.html", status=403, title=_("Closed"), sentence=sentence, advice="")
+    sentence = _(
+        "Nobody new can begin here. Whoever runs this journal can open it again in the settings."
+    )
+    return await render_template(
+        "pages/error.html", status=403, title=_("Closed"), sentence=sentence, advice=""
+    )
 
 
 async def _start_session(user: User, keys: Keyring) -> OpenSession:
@@ -269,7 +296,9 @@ async def _start_session(user: User, keys: Keyring) -> OpenSession:
     previous = security.get_session()
     if previous is not None:
         await services.accounts.sign_out(previous)
-    cookie, session = await services.accounts.open_session(user, keys, device_name(request.user_agent.string))
+    cookie, session = await services.accounts.open_session(
+        user, keys, device_name(request.user_agent.string)
+    )
     security.set_session_cookie(cookie, session)
     await services.search.unlock(keys)
     services.journal.run_maintenance(keys)
@@ -283,16 +312,26 @@ async def recovery_code_page(session: OpenSession, code: str) -> Response:
     groups = recovery_groups(code)
     index = secrets.randbelow(len(groups))
     # What is asked for travels sealed in the form, so that any worker can check it and none remembers it.
-    sealed_group = RECOVERY_GROUPS.seal(session.keys, session.user.id, index, groups[index].encode())
+    sealed_group = RECOVERY_GROUPS.seal(
+        session.keys, session.user.id, index, groups[index].encode()
+    )
     group_token = f"{index}.{urlsafe_b64encode(sealed_group).decode()}"
     return await render_template(
-        "pages/recovery_code.html", code=groups, ordinal=_(ORDINALS[index]), index=group_token, error=""
+        "pages/recovery_code.html",
+        code=groups,
+        ordinal=_(ORDINALS[index]),
+        index=group_token,
+        error="",
     )
 
 
 def _safe_next_path(path: str) -> str:
     """A path of ours, or nothing: an address from outside never decides where a sign-in leads."""
-    return path if path.startswith("/d/") and "\\" not in path and path.isascii() and path.isprintable() else ""
+    return (
+        path
+        if path.startswith("/d/") and "\\" not in path and path.isascii() and path.isprintable()
+        else ""
+    )
 
 
 async def verify_secret() -> None:

@@ -21,7 +21,12 @@ from llamora.vault.keys import Keyring
 blueprint = Blueprint("calendar", __name__)
 
 MAX_PHRASE_CHARACTERS = 200
-SHADE_WORD_COUNTS = (1, 100, 300, 700)  # words from which a day of the year is a shade darker; the same for every year
+SHADE_WORD_COUNTS = (
+    1,
+    100,
+    300,
+    700,
+)  # words from which a day of the year is a shade darker; the same for every year
 
 
 @blueprint.get("/calendar")
@@ -44,11 +49,15 @@ async def read_month(month_text: str) -> Response:
     first = parse_month_or_404(month_text)
     services, keys = get_services(), security.require_session().keys
     days = _days_of_month(first)
-    fingerprint = await month_fingerprint(keys, first)  # before it is read: what comes meanwhile makes another one
+    fingerprint = await month_fingerprint(
+        keys, first
+    )  # before it is read: what comes meanwhile makes another one
     threads_by_day = [(day, await services.journal.get_page(keys, day)) for day in days]
     with_replies = (await get_profile()).replies
     pages = [
-        (day, await page_views(keys, threads, with_replies=with_replies)) for day, threads in threads_by_day if threads
+        (day, await page_views(keys, threads, with_replies=with_replies))
+        for day, threads in threads_by_day
+        if threads
     ]
     previous_month, next_month = _adjacent_months(days)
     return await render_template(
@@ -64,8 +73,13 @@ async def read_month(month_text: str) -> Response:
 async def month_fingerprint(keys: Keyring, month: date) -> str:
     """A word that is another one once anything was written, changed, traced or deleted in a month."""
     db = get_services().db
-    revisions = await db.entries.revisions_on(keys, _days_of_month(month)), await db.tags.get_revision(keys.user_id)
-    return blake2b(repr((sorted(revisions[0].items()), revisions[1])).encode(), digest_size=8).hexdigest()
+    revisions = (
+        await db.entries.revisions_on(keys, _days_of_month(month)),
+        await db.tags.get_revision(keys.user_id),
+    )
+    return blake2b(
+        repr((sorted(revisions[0].items()), revisions[1])).encode(), digest_size=8
+    ).hexdigest()
 
 
 def parse_month_or_404(month_text: str) -> date:
@@ -77,7 +91,9 @@ def parse_month_or_404(month_text: str) -> date:
 
 
 def _days_of_month(month: date) -> list[date]:
-    return [month.replace(day=number) for number in range(1, monthrange(month.year, month.month)[1] + 1)]
+    return [
+        month.replace(day=number) for number in range(1, monthrange(month.year, month.month)[1] + 1)
+    ]
 
 
 def _adjacent_months(days: list[date]) -> tuple[date | None, date | None]:
@@ -94,14 +110,20 @@ def _weeks_of_month(month: date, week_start: int) -> list[list[date | None]]:
 async def _year_page(year: int) -> Response:
     """A year by the words that were written on each day."""
     first, last = date(year, 1, 1), date(year, 12, 31)
-    words, complete = await get_services().search.word_counts_by_day(security.require_session().keys, first, last)
+    words, complete = await get_services().search.word_counts_by_day(
+        security.require_session().keys, first, last
+    )
     months = [date(year, number, 1) for number in range(1, 13)]
     week_start = (await get_profile()).week_start
     return await render_template(
         "pages/year.html",
         year=first,
         months=[
-            (month, _weeks_of_month(month, week_start), sum(words.get(day, 0) for day in _days_of_month(month)))
+            (
+                month,
+                _weeks_of_month(month, week_start),
+                sum(words.get(day, 0) for day in _days_of_month(month)),
+            )
             for month in months
         ],
         weekdays=weekday_names(week_start),
@@ -119,7 +141,9 @@ async def go_to_day() -> Response:
     try:
         return redirect_303(f"/d/{parse_day(request.args.get('day', ''))}")
     except UnknownDay:
-        return await _month_page(today_date, error=_("Choose a day first."), about="day", status=422)
+        return await _month_page(
+            today_date, error=_("Choose a day first."), about="day", status=422
+        )
 
 
 @blueprint.post("/go")
@@ -129,7 +153,9 @@ async def go_to_phrase() -> Response:
     phrase = (await field("when"))[:MAX_PHRASE_CHARACTERS].strip()
     if path := path_for_date(phrase, today_date):
         return redirect_303(path)
-    error = _("That is not a date the calendar knows. Try “12 March 2024”, “last Friday” or “2024-03-12”.")
+    error = _(
+        "That is not a date the calendar knows. Try “12 March 2024”, “last Friday” or “2024-03-12”."
+    )
     return await _month_page(today_date, phrase=phrase, error=error, about="when", status=422)
 
 

@@ -55,11 +55,17 @@ async def show_entries(day_text: str) -> Response:
         return redirect_303(f"/d/{day}")
     threads = await get_services().journal.get_page(security.require_session().keys, day)
     threads_shown = [
-        thread for thread in threads if wanted_ids & {entry.id.hex() for entry in (thread.root, *thread.descendants)}
+        thread
+        for thread in threads
+        if wanted_ids & {entry.id.hex() for entry in (thread.root, *thread.descendants)}
     ]
-    roots = await page_views(security.require_session().keys, threads_shown, with_replies=(await get_profile()).replies)
+    roots = await page_views(
+        security.require_session().keys, threads_shown, with_replies=(await get_profile()).replies
+    )
     views = [view for root in roots for view in (root, *root.thread)]
-    return await render_template("components/entries.html", entries=[view for view in views if view.id in wanted_ids])
+    return await render_template(
+        "components/entries.html", entries=[view for view in views if view.id in wanted_ids]
+    )
 
 
 @blueprint.post("/d/<day_text>/entries")
@@ -88,7 +94,12 @@ async def _not_saved(day: date | None, text: str, error: str, status: int) -> Re
     """The composer with every word still in it."""
     day = day or await today()
     if is_fragment():
-        composer = {"day": day, "text": text, "error": error, "form_token": await field("form_token")}
+        composer = {
+            "day": day,
+            "text": text,
+            "error": error,
+            "form_token": await field("form_token"),
+        }
         return await render_template("components/composer.html", status=status, composer=composer)
     return await _day_page(day, text, error, status)
 
@@ -121,11 +132,17 @@ async def summarize_day(day_text: str) -> Response:
         )
     except (ModelError, EntryError) as error:
         return await render_template(
-            "pages/error.html", status=error.status, title=_("No summary"), sentence=describe(error), advice=""
+            "pages/error.html",
+            status=error.status,
+            title=_("No summary"),
+            sentence=describe(error),
+            advice="",
         )
     if not is_fragment():
         return redirect_303(f"/d/{day}#recap")
-    return await render_template("components/day_summary.html", day_summary=summary_view(day_summary), day=day)
+    return await render_template(
+        "components/day_summary.html", day_summary=summary_view(day_summary), day=day
+    )
 
 
 @blueprint.post("/d/<day_text>/recap/delete")
@@ -165,7 +182,9 @@ async def _day_page(day: date, text: str = "", error: str = "", status: int = 20
     keys = security.require_session().keys
     threads = await get_services().journal.get_page(keys, day)
     profile = await get_profile()
-    draft = (await get_services().journal.get_drafts(keys, [day_draft_key(day)])).get(day_draft_key(day))
+    draft = (await get_services().journal.get_drafts(keys, [day_draft_key(day)])).get(
+        day_draft_key(day)
+    )
     now, tz = utc_now(), parse_zone(profile.zone)
     return await render_template(
         "pages/day.html",
@@ -175,14 +194,22 @@ async def _day_page(day: date, text: str = "", error: str = "", status: int = 20
         # In milliseconds, as the script of the page reckons: the server's clock says when the day is over.
         now=int(now.timestamp() * 1000),
         ends=int(day_edges(day, tz)[1].timestamp() * 1000),
-        first_run=not threads and not (await get_services().db.entries.fingerprint(keys.user_id))[0],
+        first_run=not threads
+        and not (await get_services().db.entries.fingerprint(keys.user_id))[0],
         previous_day=day - timedelta(1) if day > date.min else None,
         next_day=day + timedelta(1) if day < date.max else None,
         entries=await page_views(keys, threads, with_replies=profile.replies),
         **await _model_context(keys, day, threads, profile, is_today=day == day_of(now, tz)),
         on_this_day=[
             (entry.day, excerpt(strip_markdown(entry.text)))
-            for entry in await list_on_this_day(get_services().db, get_services().journal, keys, day)
+            for entry in await list_on_this_day(
+                get_services().db, get_services().journal, keys, day
+            )
         ],
-        composer={"day": day, "text": text or (draft.text if draft else ""), "error": error, "draft": draft},
+        composer={
+            "day": day,
+            "text": text or (draft.text if draft else ""),
+            "error": error,
+            "draft": draft,
+        },
     )

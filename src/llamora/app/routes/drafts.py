@@ -40,7 +40,11 @@ async def save_draft() -> Response:
         saved = await get_services().journal.save_draft(keys, draft)
     except EntryError as error:
         return await render_template(
-            "pages/error.html", status=error.status, title=_("Not kept as a draft"), sentence=describe(error), advice=""
+            "pages/error.html",
+            status=error.status,
+            title=_("Not kept as a draft"),
+            sentence=describe(error),
+            advice="",
         )
     if saved:
         return Response(status=204)
@@ -51,7 +55,11 @@ async def save_draft() -> Response:
 @blueprint.post("/e/<entry_hex>/leave")
 async def discard_edit(entry_hex: str) -> Response:
     """Let the edit of an entry go: it stays as it is."""
-    journal, keys, entry_id = get_services().journal, security.require_session().keys, parse_entry_id(entry_hex)
+    journal, keys, entry_id = (
+        get_services().journal,
+        security.require_session().keys,
+        parse_entry_id(entry_hex),
+    )
     await journal.get(keys, entry_id)
     await journal.discard_draft(keys, edit_draft_key(entry_id))
     view = await message_view(keys, entry_id)

@@ -10,7 +10,9 @@ from llamora.app.pages import field, render_template
 blueprint = Blueprint("emoji", __name__)
 
 MAX_SUGGESTIONS = 6
-SKIN_TONES = frozenset("\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")  # what colours another emoji
+SKIN_TONES = frozenset(
+    "\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
+)  # what colours another emoji
 
 
 @blueprint.post("/emoji")

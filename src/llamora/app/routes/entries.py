@@ -35,7 +35,9 @@ async def show_entry(entry_hex: str) -> Response:
     """An entry as it stands on its page."""
     view = await _view(entry_hex)
     return (
-        await render_template("components/entry.html", entry=view) if is_fragment() else redirect_303(_entry_path(view))
+        await render_template("components/entry.html", entry=view)
+        if is_fragment()
+        else redirect_303(_entry_path(view))
     )
 
 
@@ -57,9 +59,13 @@ async def edit_entry(entry_hex: str) -> Response:
     try:
         await get_services().journal.edit(keys, entry_id, text, revision, await posted_form_token())
     except EditConflict as conflict:
-        error = _("This entry was changed elsewhere in the meantime. Both are here; nothing is lost.")
+        error = _(
+            "This entry was changed elsewhere in the meantime. Both are here; nothing is lost."
+        )
         view = await _view(entry_hex)
-        return await _edit_page(view, status=409, error=error, theirs=conflict.current.text, text=text)
+        return await _edit_page(
+            view, status=409, error=error, theirs=conflict.current.text, text=text
+        )
     except (EntryError, StorageError) as error:
         if isinstance(error, NotFound):
             raise
@@ -68,7 +74,9 @@ async def edit_entry(entry_hex: str) -> Response:
         return await _edit_page(view, status=error.status, error=describe(error), text=text)
     view = await _view(entry_hex)
     return (
-        await render_template("components/entry.html", entry=view) if is_fragment() else redirect_303(_entry_path(view))
+        await render_template("components/entry.html", entry=view)
+        if is_fragment()
+        else redirect_303(_entry_path(view))
     )
 
 
@@ -78,13 +86,17 @@ async def set_tasks(entry_hex: str) -> Response:
     keys, entry_id = security.require_session().keys, parse_entry_id(entry_hex)
     entry = await get_services().journal.get(keys, entry_id)
     checked_numbers = {
-        int(number) for number in await security.form_fields("box") if number.isascii() and number.isdigit()
+        int(number)
+        for number in await security.form_fields("box")
+        if number.isascii() and number.isdigit()
     }
     status, problem = 200, ""
     try:
         if entry.revision != await number_field("revision"):
             raise EditConflict(entry)
-        await get_services().journal.edit(keys, entry_id, set_checkboxes(entry.text, checked_numbers), entry.revision)
+        await get_services().journal.edit(
+            keys, entry_id, set_checkboxes(entry.text, checked_numbers), entry.revision
+        )
     except EditConflict:
         status = 409
         problem = _(
@@ -94,10 +106,16 @@ async def set_tasks(entry_hex: str) -> Response:
     if not is_fragment():
         if problem:
             return await render_template(
-                "pages/error.html", status=status, title=_("Changed elsewhere"), sentence=problem, advice=""
+                "pages/error.html",
+                status=status,
+                title=_("Changed elsewhere"),
+                sentence=problem,
+                advice="",
             )
         return redirect_303(_entry_path(view))
-    return await render_template("components/tasks_saved.html", status=status, entry=view, tasks_problem=problem)
+    return await render_template(
+        "components/tasks_saved.html", status=status, entry=view, tasks_problem=problem
+    )
 
 
 @blueprint.get("/e/<entry_hex>/more")
@@ -105,7 +123,9 @@ async def show_more(entry_hex: str) -> Response:
     """What else can be done with an entry."""
     view = await _view(entry_hex)
     return await render_template(
-        "components/more.html" if is_fragment() else "pages/entry.html", entry=view, is_more_open=True
+        "components/more.html" if is_fragment() else "pages/entry.html",
+        entry=view,
+        is_more_open=True,
     )
 
 
@@ -116,7 +136,9 @@ async def show_part(entry_hex: str, number: str) -> Response:
     if part < 2:
         raise NotFound("entry_part_not_found")
     view = await part_view(security.require_session().keys, parse_entry_id(entry_hex), part)
-    return await render_template("components/prose.html" if is_fragment() else "pages/part.html", entry=view)
+    return await render_template(
+        "components/prose.html" if is_fragment() else "pages/part.html", entry=view
+    )
 
 
 @blueprint.get("/e/<entry_hex>/versions")
@@ -161,7 +183,9 @@ async def restore_entry(entry_hex: str) -> Response:
     await get_services().journal.restore(security.require_session().keys, parse_entry_id(entry_hex))
     view = await _view(entry_hex)
     return (
-        await render_template("components/entry.html", entry=view) if is_fragment() else redirect_303(_entry_path(view))
+        await render_template("components/entry.html", entry=view)
+        if is_fragment()
+        else redirect_303(_entry_path(view))
     )
 
 
@@ -181,20 +205,29 @@ async def add_answer(entry_hex: str) -> Response:
         path = _entry_path(await _view(entry_hex))
         form = await security.replayable_form("text")
         return await render_template(
-            "pages/not_saved.html", error.status, sentence=describe(error), words=text, path=path, **form
+            "pages/not_saved.html",
+            error.status,
+            sentence=describe(error),
+            words=text,
+            path=path,
+            **form,
         )
     view = await message_view(keys, saved.id)
     messages = [view]
     problem = ""
     if await field("ask") and not await replies_disabled():
         try:
-            reply = await services.replies.ask(keys, saved.id, profile.zone, await today(), endpoint=profile.endpoint)
+            reply = await services.replies.ask(
+                keys, saved.id, profile.zone, await today(), endpoint=profile.endpoint
+            )
             messages.append(await entry_view(keys, reply, bytes.fromhex(view.root)))
         except (ModelError, EntryError, StorageError) as error:
             problem = describe(error)  # the answer is kept all the same
     if not is_fragment():
         return redirect_303(_entry_path(messages[-1]))
-    return await render_template("components/messages.html", messages=messages, problem=problem, answered_id=entry_hex)
+    return await render_template(
+        "components/messages.html", messages=messages, problem=problem, answered_id=entry_hex
+    )
 
 
 async def _view(entry_hex: str) -> EntryView:
@@ -204,11 +237,16 @@ async def _view(entry_hex: str) -> EntryView:
 
 async def _versions_page(entry_hex: str, status: int = 200, error: str = "") -> Response:
     view = await _view(entry_hex)
-    stored = await get_services().journal.list_versions(security.require_session().keys, parse_entry_id(entry_hex))
+    stored = await get_services().journal.list_versions(
+        security.require_session().keys, parse_entry_id(entry_hex)
+    )
     version_views = [
-        {"id": version.id.hex(), "at": version.at, "html": await to_thread(render, version.text)} for version in stored
+        {"id": version.id.hex(), "at": version.at, "html": await to_thread(render, version.text)}
+        for version in stored
     ]
-    return await render_template("pages/versions.html", status=status, entry=view, versions=version_views, error=error)
+    return await render_template(
+        "pages/versions.html", status=status, entry=view, versions=version_views, error=error
+    )
 
 
 async def _edit_page(view: EntryView, status: int = 200, **context: object) -> Response:

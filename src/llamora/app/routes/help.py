@@ -19,5 +19,9 @@ async def show_help() -> Response:
 @blueprint.get("/offline")
 async def show_offline() -> Response:
     """What the service worker shows while the server is away. It is kept on the device, so it knows nobody."""
-    html = render_to_string("pages/offline.html", user=None, html_attributes=html_attributes(Profile()))
-    return Response(html, mimetype="text/html", headers={"Cache-Control": "no-cache", "Vary": "Accept-Language"})
+    html = render_to_string(
+        "pages/offline.html", user=None, html_attributes=html_attributes(Profile())
+    )
+    return Response(
+        html, mimetype="text/html", headers={"Cache-Control": "no-cache", "Vary": "Accept-Language"}
+    )

@@ -24,8 +24,16 @@ SUBSEQUENCE_SCORE = 3  # the likeness of a name that only has the letters, here 
 # What the page about the writer has: a place on it, its name, and what else somebody may call it.
 SETTINGS = (
     ("h-page", *gettext_noop("The page", "settings, appearance")),
-    ("set-theme", *gettext_noop("Colours", "theme, light, dark, contrast, high contrast, night, mode, appearance")),
-    ("set-text_size", *gettext_noop("Size of the text", "font, text size, small, large, bigger, zoom")),
+    (
+        "set-theme",
+        *gettext_noop(
+            "Colours", "theme, light, dark, contrast, high contrast, night, mode, appearance"
+        ),
+    ),
+    (
+        "set-text_size",
+        *gettext_noop("Size of the text", "font, text size, small, large, bigger, zoom"),
+    ),
     ("set-language", *gettext_noop("Language", "translation, English, German")),
     ("h-zone", *gettext_noop("Time", "date")),
     ("zone", *gettext_noop("Time zone", "zone, city, midnight")),
@@ -40,7 +48,10 @@ SETTINGS = (
     ("h-passphrase", *gettext_noop("Passphrase", "password")),
     ("h-recovery", *gettext_noop("Recovery code", "forgotten, lost")),
     ("devices", *gettext_noop("Where you are signed in", "devices, sessions")),
-    ("lock-after", *gettext_noop("A session locks without a sign of you", "idle, timeout, minutes")),
+    (
+        "lock-after",
+        *gettext_noop("A session locks without a sign of you", "idle, timeout, minutes"),
+    ),
     ("h-key", *gettext_noop("Key", "encryption")),
     ("h-backup", *gettext_noop("Backup", "export, download, copy, restore")),
     ("h-promise", *gettext_noop("The promise", "privacy, security")),
@@ -69,7 +80,9 @@ async def palette_results() -> Response:
     security.require_session()
     query = (await field("q"))[:MAX_QUERY_CHARACTERS].strip()
     items = await _palette_items() + (await _tag_items() if query else [])
-    ranked = [way for _score, _place, way in sorted(_score_items(query, items), key=lambda each: each[:2])]
+    ranked = [
+        way for _score, _place, way in sorted(_score_items(query, items), key=lambda each: each[:2])
+    ]
     date_item = await _date_item(query) if query else None
     return await render_template(
         "components/palette_results.html",
@@ -82,7 +95,10 @@ async def palette_results() -> Response:
 async def _date_item(query: str) -> PaletteItem | None:
     """The way to a date that was typed: a day, a month or a year."""
     today_date = await today()
-    path = next(filter(None, (path_for_date(each, today_date) for each in (query, *_completions(query)))), "")
+    path = next(
+        filter(None, (path_for_date(each, today_date) for each in (query, *_completions(query)))),
+        "",
+    )
     name = path.rpartition("/")[2]
     try:
         if path.startswith("/d/"):
@@ -102,9 +118,16 @@ def _completions(query: str) -> list[str]:
     """
     start, blank, last_word = query.rpartition(" ")
     months = [date(2001, number, 1) for number in range(1, 13)]
-    names = [*WEEKDAYS, *MONTHS, *(name for name, _short in weekday_names()), *map(month_name, months)]
+    names = [
+        *WEEKDAYS,
+        *MONTHS,
+        *(name for name, _short in weekday_names()),
+        *map(month_name, months),
+    ]
     matches = [
-        name for name in names if start and len(last_word) > 2 and name.casefold().startswith(last_word.casefold())
+        name
+        for name in names
+        if start and len(last_word) > 2 and name.casefold().startswith(last_word.casefold())
     ]
     return [start + blank + name for name in matches]
 
@@ -150,7 +173,9 @@ def _score_item(query: str, item: PaletteItem) -> int:
     """The likeness to the name, or to what else it is called as far as that begins with the words."""
     scores = [match_score(query, f"{item.name} {item.hint}")]
     if query:
-        scores += [score for each in item.aliases.split(",") if (score := match_score(query, each)) < 2]
+        scores += [
+            score for each in item.aliases.split(",") if (score := match_score(query, each)) < 2
+        ]
     return min((score for score in scores if score >= 0), default=-1)
 
 
@@ -170,7 +195,8 @@ def match_score(query: str, name: str) -> int:
     letters = iter(folded_name)
     return (
         SUBSEQUENCE_SCORE
-        if len(folded_query) > 1 and all(letter in letters for letter in folded_query if letter != " ")
+        if len(folded_query) > 1
+        and all(letter in letters for letter in folded_query if letter != " ")
         else -1
     )
 

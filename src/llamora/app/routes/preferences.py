@@ -29,7 +29,9 @@ async def change_settings() -> Response:
             try:
                 changes.update(parse(submitted[0]))
             except (KeyError, ValueError):
-                return await account_page(422, section, _("That is not one of the choices. Choose one of the list."))
+                return await account_page(
+                    422, section, _("That is not one of the choices. Choose one of the list.")
+                )
     try:
         if changes:
             await save_profile(**changes)

@@ -23,7 +23,12 @@ async def print_pages() -> Response:
     from_and_to = request.args.get("from", ""), request.args.get("to", "")
     if not any(from_and_to):
         return await render_template(
-            "pages/print.html", first=today_date.replace(day=1), last=today_date, pages=None, error="", replies=True
+            "pages/print.html",
+            first=today_date.replace(day=1),
+            last=today_date,
+            pages=None,
+            error="",
+            replies=True,
         )
     with_replies = "replies" in request.args
     try:
@@ -31,18 +36,32 @@ async def print_pages() -> Response:
     except UnknownDay:
         error = _("Choose the first day and the last.")
         return await render_template(
-            "pages/print.html", 422, first=today_date, last=today_date, pages=None, error=error, replies=with_replies
+            "pages/print.html",
+            422,
+            first=today_date,
+            last=today_date,
+            pages=None,
+            error=error,
+            replies=with_replies,
         )
     error = _range_error(first, last)
     if error:
         return await render_template(
-            "pages/print.html", 422, first=first, last=last, pages=None, error=error, replies=with_replies
+            "pages/print.html",
+            422,
+            first=first,
+            last=last,
+            pages=None,
+            error=error,
+            replies=with_replies,
         )
     journal = get_services().journal
     days = [first + timedelta(number) for number in range((last - first).days + 1)]
     days_with_entries = await journal.find_written_days(keys, days)
     replies_enabled = (await get_profile()).replies
-    threads_by_day = [(day, await journal.get_page(keys, day)) for day in days if day in days_with_entries]
+    threads_by_day = [
+        (day, await journal.get_page(keys, day)) for day in days if day in days_with_entries
+    ]
     pages = [
         (day, await page_views(keys, threads, with_replies=replies_enabled, full_text=True))
         for day, threads in threads_by_day

@@ -29,7 +29,14 @@ from llamora.app.pages import (
 from llamora.app.routes.search import related_page
 from llamora.app.services.container import get_services
 from llamora.app.streams import event_stream, format_event
-from llamora.app.views import describe_omitted, entry_view, message_view, model_view, page_views, tag_path
+from llamora.app.views import (
+    describe_omitted,
+    entry_view,
+    message_view,
+    model_view,
+    page_views,
+    tag_path,
+)
 from llamora.errors import Notice
 from llamora.journal.composing import ComposedPrompt
 from llamora.journal.entries import EntryError
@@ -62,7 +69,9 @@ async def ask_for_reply(entry_hex: str) -> Response:
         return redirect_303(f"/d/{reply.day}#e-{reply.id.hex()}")
     # What is growing is shown by itself: its page is not read again while the model waits to be asked.
     if reply.state == "streaming":
-        return await render_template("components/reply.html", entry=await entry_view(keys, reply, reply.id))
+        return await render_template(
+            "components/reply.html", entry=await entry_view(keys, reply, reply.id)
+        )
     return await render_template("components/reply.html", entry=await message_view(keys, reply.id))
 
 
@@ -71,7 +80,9 @@ async def show_ask_day(day_text: str) -> Response:
     """What the model can be asked about a whole page; its newest entries are marked, as many as one reply answers."""
     await require_replies_enabled()
     keys, day = security.require_session().keys, parse_day_or_404(day_text)
-    views = await page_views(keys, await get_services().journal.get_page(keys, day), with_replies=True)
+    views = await page_views(
+        keys, await get_services().journal.get_page(keys, day), with_replies=True
+    )
     template = "components/ask_day.html" if is_fragment() else "pages/ask_day.html"
     return await render_template(
         template,
@@ -89,9 +100,13 @@ async def ask_about_day(day_text: str) -> Response:
     if len(requested) > MAX_ENTRIES_PER_REPLY:
         return await _no_reply_page(EntryError("too_many_entries", most=MAX_ENTRIES_PER_REPLY))
     requested_ids = [parse_entry_id(each) for each in requested]
-    roots = [thread.root for thread in await services.journal.get_page(keys, parse_day_or_404(day_text))]
+    roots = [
+        thread.root for thread in await services.journal.get_page(keys, parse_day_or_404(day_text))
+    ]
     askable_ids = [
-        root.id for root in roots if root.id in requested_ids and root.role == "me" and model_may_read(root, root)
+        root.id
+        for root in roots
+        if root.id in requested_ids and root.role == "me" and model_may_read(root, root)
     ]
     if not askable_ids:
         return await _no_reply_page(EntryError("no_entries_marked"))
@@ -118,7 +133,11 @@ async def preview_another_reply(reply_hex: str) -> Response:
 
 
 async def _preview_page(parent_id: bytes, also_answers: Sequence[bytes] = ()) -> Response:
-    services, keys, endpoint = get_services(), security.require_session().keys, (await get_profile()).endpoint
+    services, keys, endpoint = (
+        get_services(),
+        security.require_session().keys,
+        (await get_profile()).endpoint,
+    )
     entry = await services.journal.get(keys, parent_id)
     try:
         composed = await services.replies.composer.preview(
@@ -141,7 +160,10 @@ async def preview_day_summary(day_text: str) -> Response:
     except (ModelError, EntryError) as error:
         return await _no_reply_page(error)
     return await _prompt_page(
-        "recap", day, prepared, services.replies.composer.build_receipt(prepared.info, prepared.client, prepared.prompt)
+        "recap",
+        day,
+        prepared,
+        services.replies.composer.build_receipt(prepared.info, prepared.client, prepared.prompt),
     )
 
 
@@ -151,10 +173,14 @@ async def preview_opening() -> Response:
     services, day = get_services(), await today()
     await require_replies_enabled()
     try:
-        prepared = await services.openings.preview(security.require_session().keys, day, (await get_profile()).endpoint)
+        prepared = await services.openings.preview(
+            security.require_session().keys, day, (await get_profile()).endpoint
+        )
     except (ModelError, EntryError) as error:
         return await _no_reply_page(error)
-    receipt = services.replies.composer.build_receipt(prepared.info, prepared.client, prepared.prompt)
+    receipt = services.replies.composer.build_receipt(
+        prepared.info, prepared.client, prepared.prompt
+    )
     return await _prompt_page("opening", day, prepared, receipt)
 
 
@@ -164,10 +190,14 @@ async def preview_tag_summary(tag_hex: str) -> Response:
     services, keys, tag_id = get_services(), security.require_session().keys, parse_tag_id(tag_hex)
     await require_replies_enabled()
     try:
-        prepared = await services.summaries.preview_tag(keys, tag_id, (await get_profile()).endpoint)
+        prepared = await services.summaries.preview_tag(
+            keys, tag_id, (await get_profile()).endpoint
+        )
     except (ModelError, EntryError) as error:
         return await _no_reply_page(error)
-    receipt = services.replies.composer.build_receipt(prepared.info, prepared.client, prepared.prompt)
+    receipt = services.replies.composer.build_receipt(
+        prepared.info, prepared.client, prepared.prompt
+    )
     return await _prompt_page("trace", await today(), prepared, receipt, back_path=tag_path(tag_id))
 
 
@@ -213,7 +243,9 @@ async def set_withheld(entry_hex: str) -> Response:
     keys, withheld = security.require_session().keys, await field("withheld") == "yes"
     if withheld:
         get_services().replies.cancel_for([parse_entry_id(entry_hex)], SOURCE_WITHHELD)
-    entry = await get_services().journal.set_withheld(keys, parse_entry_id(entry_hex), withheld=withheld)
+    entry = await get_services().journal.set_withheld(
+        keys, parse_entry_id(entry_hex), withheld=withheld
+    )
     if not is_fragment():
         return redirect_303(f"/d/{entry.day}#e-{entry.id.hex()}")
     return await render_template("components/entry.html", entry=await message_view(keys, entry.id))
@@ -225,7 +257,9 @@ async def reply_events(reply_hex: str) -> Response:
     await require_replies_enabled()
     reply_id = parse_entry_id(reply_hex)
     await _find_reply(reply_id)
-    return event_stream(_stream_reply(reply_id), get_services().shutting_down, security.require_session().ended)
+    return event_stream(
+        _stream_reply(reply_id), get_services().shutting_down, security.require_session().ended
+    )
 
 
 @blueprint.post("/r/<reply_hex>/stop")
@@ -268,7 +302,11 @@ async def _ask_model(parent_id: bytes, also_answers: Sequence[bytes] = ()) -> En
 
 async def _no_reply_page(error: ModelError | EntryError) -> Response:
     return await render_template(
-        "pages/error.html", status=error.status, title=_("No reply just now"), sentence=describe(error), advice=""
+        "pages/error.html",
+        status=error.status,
+        title=_("No reply just now"),
+        sentence=describe(error),
+        advice="",
     )
 
 
@@ -292,10 +330,16 @@ async def _stream_reply(reply_id: bytes) -> AsyncGenerator[bytes]:
             if pause > 0:
                 await asyncio.sleep(pause)
             last_render = time.monotonic()
-            yield format_event((await entry_view(keys, reply, reply.id)).html, event_id=str(len(reply.text)))
+            yield format_event(
+                (await entry_view(keys, reply, reply.id)).html, event_id=str(len(reply.text))
+            )
     view = await message_view(keys, reply_id)
     view.is_collapsed = False  # who watched it come reads on, also where another one is preferred
-    model = await model_view(services.model, name=(await get_profile()).endpoint, is_disabled=await replies_disabled())
-    html = await services.renderer.run(render_to_string, "components/reply_done.html", entry=view, model=model)
+    model = await model_view(
+        services.model, name=(await get_profile()).endpoint, is_disabled=await replies_disabled()
+    )
+    html = await services.renderer.run(
+        render_to_string, "components/reply_done.html", entry=view, model=model
+    )
     yield format_event(html)
     yield format_event("", name="done")

@@ -68,7 +68,9 @@ async def search_while_typing() -> Response:
     query = await _query()
     if not query:
         return await _empty_page()
-    query_id = get_services().search.remember_query(security.require_session().keys, query, is_typing=True)
+    query_id = get_services().search.remember_query(
+        security.require_session().keys, query, is_typing=True
+    )
     response = await _results_page(query, 0, typing=True)
     response.headers["HX-Replace-Url"] = f"/search/{query_id.hex()}"
     return response
@@ -120,7 +122,9 @@ async def related_page(entry_hex: str, *, unanswered: bool = False) -> Response:
     services, keys = get_services(), security.require_session().keys
     entry = await services.journal.get(keys, parse_entry_id(entry_hex))
     here = {
-        e.id for thread in await services.journal.get_page(keys, entry.day) for e in (thread.root, *thread.descendants)
+        e.id
+        for thread in await services.journal.get_page(keys, entry.day)
+        for e in (thread.root, *thread.descendants)
     }
     hits = await services.search.find_related(keys, entry, limit=RELATED_ENTRIES, excluded_ids=here)
     template = "components/related.html" if is_fragment() else "pages/related.html"
@@ -138,7 +142,9 @@ async def _remember_query(query: str) -> str:
     services, keys = get_services(), security.require_session().keys
     query_id = None
     if (await get_profile()).searches:
-        with suppress(StorageError):  # a full disk keeps the query from being remembered, not from being answered
+        with suppress(
+            StorageError
+        ):  # a full disk keeps the query from being remembered, not from being answered
             query_id = await services.db.search_history.add(keys, query, utc_now())
     return f"/search/{(query_id or services.search.remember_query(keys, query)).hex()}"
 
@@ -155,14 +161,21 @@ async def _recent_context() -> dict[str, object]:
     services, keys = get_services(), security.require_session().keys
     is_enabled = (await get_profile()).searches
     recent = await services.db.search_history.recent(keys, RECENT_QUERIES) if is_enabled else []
-    return {"results": None, "next_offset": None, "recent": recent, "is_history_enabled": is_enabled}
+    return {
+        "results": None,
+        "next_offset": None,
+        "recent": recent,
+        "is_history_enabled": is_enabled,
+    }
 
 
 async def _empty_page() -> Response:
     """Nothing was asked for: what was lately, at the address of the form."""
     if not is_fragment():
         return await render_template("pages/search.html", 200, query="", **await _recent_context())
-    response = await render_template("components/results.html", 200, query="", **await _recent_context())
+    response = await render_template(
+        "components/results.html", 200, query="", **await _recent_context()
+    )
     response.headers["HX-Replace-Url"] = "/search"
     return response
 
@@ -171,10 +184,19 @@ async def _results_page(query: str, offset: int, *, typing: bool = False) -> Res
     services, keys = get_services(), security.require_session().keys
     size = services.settings.search.page_size
     day = await today()
-    role: Role | None = "me" if await replies_disabled() else None  # who turned replies off sees none, old ones neither
+    role: Role | None = (
+        "me" if await replies_disabled() else None
+    )  # who turned replies off sees none, old ones neither
     language = current_language().code
     results = await services.search.search(
-        keys, query, today=day, limit=size, offset=offset, is_typing=typing, role=role, language=language
+        keys,
+        query,
+        today=day,
+        limit=size,
+        offset=offset,
+        is_typing=typing,
+        role=role,
+        language=language,
     )
     next_offset = offset + size
     context: dict[str, object] = {
@@ -193,7 +215,9 @@ async def _results_page(query: str, offset: int, *, typing: bool = False) -> Res
         "offset": offset,
         "next_offset": next_offset if next_offset < results.total else None,
     }
-    return await render_template("components/results.html" if is_fragment() else "pages/search.html", 200, **context)
+    return await render_template(
+        "components/results.html" if is_fragment() else "pages/search.html", 200, **context
+    )
 
 
 def describe_query(query: Query) -> str:
@@ -223,7 +247,9 @@ def describe_days(after: date | None, before: date | None) -> str:
         return _("from %(day)s on") % {"day": day_words(first)}
     if first == last:
         return _("on %(day)s") % {"day": day_words(first)}
-    whole_months = first.day == 1 and (last + timedelta(days=1)).day == 1 and first.year == last.year
+    whole_months = (
+        first.day == 1 and (last + timedelta(days=1)).day == 1 and first.year == last.year
+    )
     if whole_months and first.month == last.month:
         return _("in %(month)s") % {"month": month_words(first)}
     if whole_months and (first.month, last.month) == (1, 12):
@@ -244,11 +270,20 @@ async def _redact_hits(hits: Sequence[Hit]) -> list[Hit]:
         ) is not None and redacted.text != reply.text:
             excerpts[reply.id] = excerpt(strip_markdown(redacted.text))
     return [
-        replace(hit, snippet=((excerpts[hit.entry_id], False),)) if hit.entry_id in excerpts else hit for hit in hits
+        replace(hit, snippet=((excerpts[hit.entry_id], False),))
+        if hit.entry_id in excerpts
+        else hit
+        for hit in hits
     ]
 
 
 def _hit_context(hit: Hit, *, with_marks: bool = True) -> dict[str, object]:
     path = f"/d/{hit.day}#e-{hit.entry_id.hex()}"
     snippet = hit.snippet if with_marks else (("".join(text for text, _ in hit.snippet), False),)
-    return {"id": hit.entry_id.hex(), "path": path, "day": hit.day, "role": hit.role, "snippet": snippet}
+    return {
+        "id": hit.entry_id.hex(),
+        "path": path,
+        "day": hit.day,
+        "role": hit.role,
+        "snippet": snippet,
+    }

@@ -22,7 +22,14 @@ from llamora.app.pages import (
     replies_disabled,
 )
 from llamora.app.services.container import get_services
-from llamora.app.views import SummaryView, message_view, model_name, tag_path, tag_summary_view, tags_fingerprint
+from llamora.app.views import (
+    SummaryView,
+    message_view,
+    model_name,
+    tag_path,
+    tag_summary_view,
+    tags_fingerprint,
+)
 from llamora.journal.entries import EntryError
 from llamora.journal.tags import Tag, TagError, Tags
 from llamora.llm.errors import ModelError
@@ -58,7 +65,9 @@ def _tags_and_keys() -> tuple[Tags, Keyring]:
 async def show_tags() -> Response:
     """Every trace; `sort` and `hidden` are in the address, what is looked for is posted."""
     undo = request.args.get("undo", "")
-    return await _tags_page("", request.args.get("sort", ""), hidden=request.args.get("hidden") == "yes", undo=undo)
+    return await _tags_page(
+        "", request.args.get("sort", ""), hidden=request.args.get("hidden") == "yes", undo=undo
+    )
 
 
 @blueprint.post("/traces")
@@ -92,7 +101,11 @@ async def suggest_names() -> Response:
     """The writer's names that begin with what is being typed, the most used first: for completion."""
     tags, keys = _tags_and_keys()
     key = tag_key((await field("q")).strip())
-    matches = [trace for trace in await tags.list_tags(keys) if tag_key(trace.name).startswith(key)] if key else []
+    matches = (
+        [trace for trace in await tags.list_tags(keys) if tag_key(trace.name).startswith(key)]
+        if key
+        else []
+    )
     matches.sort(key=SORT_KEYS["count"])
     return await render_template("components/tag_names.html", tags=matches[:MAX_NAMES])
 
@@ -121,7 +134,11 @@ async def show_tag(tag_hex: str) -> Response:
 async def _tag_page(tag_id: bytes, status: int = 200, error: str = "", about: str = "") -> Response:
     tags, keys = _tags_and_keys()
     start_text = request.args.get("from", "0")
-    offset = int(start_text) if start_text.isascii() and start_text.isdigit() and len(start_text) < 8 else 0
+    offset = (
+        int(start_text)
+        if start_text.isascii() and start_text.isdigit() and len(start_text) < 8
+        else 0
+    )
     uses = await tags.entries_with_tag(keys, tag_id)
     excerpts = await _excerpts(keys, [each for each, _day in uses[offset : offset + PAGE_SIZE]])
     next_offset = offset + PAGE_SIZE if offset + PAGE_SIZE < len(uses) else None
@@ -157,14 +174,18 @@ async def show_year(tag_hex: str) -> Response:
         raise NotFound("tag_not_found")
     if not is_fragment():
         return redirect_303(f"{tag_path(tag_id)}?{request.query_string.decode()}")
-    return await render_template("components/tag_year.html", tag_id=tag_hex, **await _year_context(uses))
+    return await render_template(
+        "components/tag_year.html", tag_id=tag_hex, **await _year_context(uses)
+    )
 
 
 async def _year_context(uses: list[tuple[bytes, date]]) -> dict[str, Any]:
     days = Counter(day for _id, day in uses)
     years_used = sorted({day.year for day in days})
     year_text = request.args.get("year", "")
-    year = next((year for year in years_used if str(year) == year_text), years_used[-1] if years_used else 1)
+    year = next(
+        (year for year in years_used if str(year) == year_text), years_used[-1] if years_used else 1
+    )
     return {
         "year": year_chart(days, year, (await get_profile()).week_start),
         "year_before": max((other for other in years_used if other < year), default=None),
@@ -174,9 +195,16 @@ async def _year_context(uses: list[tuple[bytes, date]]) -> dict[str, Any]:
 
 async def _excerpts(keys: Keyring, ids: list[bytes]) -> list[dict[str, object]]:
     """How entries begin, in the order of their ids."""
-    entries_by_id = {entry.id: entry for entry in await get_services().db.entries.get_many(keys, ids)}
+    entries_by_id = {
+        entry.id: entry for entry in await get_services().db.entries.get_many(keys, ids)
+    }
     return [
-        {"id": each.hex(), "day": entry.day, "role": entry.role, "text": excerpt(strip_markdown(entry.text))}
+        {
+            "id": each.hex(),
+            "day": entry.day,
+            "role": entry.role,
+            "text": excerpt(strip_markdown(entry.text)),
+        }
         for each in ids
         if (entry := entries_by_id.get(each)) and entry.deleted is None
     ]
@@ -184,7 +212,11 @@ async def _excerpts(keys: Keyring, ids: list[bytes]) -> list[dict[str, object]]:
 
 async def _summary_view(keys: Keyring, tag_id: bytes) -> SummaryView | None:
     """What a model said of a trace; nothing is made here."""
-    summary = None if await replies_disabled() else await get_services().summaries.get_tag_summary(keys, tag_id)
+    summary = (
+        None
+        if await replies_disabled()
+        else await get_services().summaries.get_tag_summary(keys, tag_id)
+    )
     return tag_summary_view(summary) if summary else None
 
 
@@ -195,14 +227,22 @@ async def summarize_tag(tag_hex: str) -> Response:
         raise NotFound("page_not_found")
     keys, tag_id = security.require_session().keys, parse_tag_id(tag_hex)
     try:
-        summary = await get_services().summaries.summarize_tag(keys, tag_id, (await get_profile()).endpoint)
+        summary = await get_services().summaries.summarize_tag(
+            keys, tag_id, (await get_profile()).endpoint
+        )
     except (ModelError, EntryError) as error:
         return await render_template(
-            "pages/error.html", status=error.status, title=_("No summary"), sentence=describe(error), advice=""
+            "pages/error.html",
+            status=error.status,
+            title=_("No summary"),
+            sentence=describe(error),
+            advice="",
         )
     if not is_fragment():
         return redirect_303(f"{tag_path(tag_id)}#summary")
-    return await render_template("components/tag_summary.html", summary=tag_summary_view(summary), tag_id=tag_hex)
+    return await render_template(
+        "components/tag_summary.html", summary=tag_summary_view(summary), tag_id=tag_hex
+    )
 
 
 @blueprint.post("/traces/<tag_hex>/summary/delete")
@@ -221,11 +261,14 @@ async def show_brief(tag_hex: str) -> Response:
     tags, keys = _tags_and_keys()
     tag = await tags.get(keys, parse_tag_id(tag_hex))
     entry_hex = request.args.get("e", "")
-    recent_ids = [each for each, _day in await tags.entries_with_tag(keys, tag.id) if each.hex() != entry_hex][
-        :BRIEF_ENTRIES
-    ]
+    recent_ids = [
+        each for each, _day in await tags.entries_with_tag(keys, tag.id) if each.hex() != entry_hex
+    ][:BRIEF_ENTRIES]
     is_on_entry = bool(entry_hex) and tag.id in {
-        other.id for other in (await tags.tags_of(keys, [parse_entry_id(entry_hex)])).get(parse_entry_id(entry_hex), [])
+        other.id
+        for other in (await tags.tags_of(keys, [parse_entry_id(entry_hex)])).get(
+            parse_entry_id(entry_hex), []
+        )
     }
     return await render_template(
         "components/tag_brief.html",
@@ -273,7 +316,9 @@ async def add_alias(tag_hex: str) -> Response:
 async def remove_alias(tag_hex: str, alias_hex: str) -> Response:
     """Let another name mean a trace no more."""
     tags, keys = _tags_and_keys()
-    return _redirect_to_tag(parse_tag_id(tag_hex), await tags.remove_alias(keys, parse_tag_id(alias_hex)))
+    return _redirect_to_tag(
+        parse_tag_id(tag_hex), await tags.remove_alias(keys, parse_tag_id(alias_hex))
+    )
 
 
 @blueprint.post("/traces/<tag_hex>/hidden")
@@ -281,7 +326,8 @@ async def set_hidden(tag_hex: str) -> Response:
     """Leave a trace out of lists, or show it there again."""
     tags, keys = _tags_and_keys()
     return _redirect_to_tag(
-        parse_tag_id(tag_hex), await tags.set_hidden(keys, parse_tag_id(tag_hex), hidden=await field("hidden") == "yes")
+        parse_tag_id(tag_hex),
+        await tags.set_hidden(keys, parse_tag_id(tag_hex), hidden=await field("hidden") == "yes"),
     )
 
 
@@ -295,7 +341,9 @@ async def delete_tag(tag_hex: str) -> Response:
 
 def _redirect_to_tag(tag_id: bytes, change: bytes, old_tag_hex: str = "") -> Response:
     """To the page of what a trace is now; `was` is where it is once that is taken back."""
-    return redirect_303(f"{tag_path(tag_id)}?undo={change.hex()}" + (f"&was={old_tag_hex}" if old_tag_hex else ""))
+    return redirect_303(
+        f"{tag_path(tag_id)}?undo={change.hex()}" + (f"&was={old_tag_hex}" if old_tag_hex else "")
+    )
 
 
 # -- on an entry -----------------------------------------------------------------------------------
@@ -309,7 +357,9 @@ async def add_tag(entry_hex: str) -> Response:
         await tags.add(keys, parse_entry_id(entry_hex), await field("name"))
     except TagError as error:
         view = await message_view(keys, parse_entry_id(entry_hex))
-        return await render_template("pages/entry_tags.html", error.status, entry=view, error=describe(error))
+        return await render_template(
+            "pages/entry_tags.html", error.status, entry=view, error=describe(error)
+        )
     return await _entry_tags_fragment(entry_hex, suggested=await _remaining_suggestions())
 
 
@@ -359,7 +409,11 @@ async def refuse_suggestion(entry_hex: str) -> Response:
 async def _remaining_suggestions() -> list[str] | None:
     """What else was suggested when one of the suggestions was taken or rejected."""
     used_key = tag_key(await field("name"))
-    names = [name for name in (await field("rest")).splitlines()[:MAX_SUGGESTIONS] if tag_name(name) == name]
+    names = [
+        name
+        for name in (await field("rest")).splitlines()[:MAX_SUGGESTIONS]
+        if tag_name(name) == name
+    ]
     return [name for name in names if tag_key(name) != used_key] or None
 
 
@@ -371,8 +425,14 @@ async def _entry_tags_fragment(
     if not is_fragment():
         view = await message_view(keys, parse_entry_id(entry_hex))
         if change or show_page or suggestion_context.get("suggested"):
-            return await render_template("pages/entry_tags.html", entry=view, undo=change, **suggestion_context)
+            return await render_template(
+                "pages/entry_tags.html", entry=view, undo=change, **suggestion_context
+            )
         return redirect_303(f"/d/{view.day}#e-{view.id}")
-    entry_tags = (await tags.tags_of(keys, [parse_entry_id(entry_hex)])).get(parse_entry_id(entry_hex), [])
+    entry_tags = (await tags.tags_of(keys, [parse_entry_id(entry_hex)])).get(
+        parse_entry_id(entry_hex), []
+    )
     entry = {"id": entry_hex, "tags": entry_tags, "tags_fingerprint": tags_fingerprint(entry_tags)}
-    return await render_template("components/tags.html", entry=entry, undo=change, **suggestion_context)
+    return await render_template(
+        "components/tags.html", entry=entry, undo=change, **suggestion_context
+    )

@@ -7,7 +7,14 @@ from quart import Blueprint, Response
 
 from llamora.app import security
 from llamora.app.i18n import ngettext
-from llamora.app.pages import get_profile, is_fragment, parse_entry_id, redirect_303, render_template, replies_disabled
+from llamora.app.pages import (
+    get_profile,
+    is_fragment,
+    parse_entry_id,
+    redirect_303,
+    render_template,
+    replies_disabled,
+)
 from llamora.app.services.container import get_services
 from llamora.app.views import EntryView, entry_view
 from llamora.dates import day_of, parse_zone, utc_now
@@ -59,14 +66,21 @@ async def confirm_erase(entry_hex: str) -> Response:
     entry, item = await _find_deleted(entry_hex)
     template = "components/entry_erase.html" if is_fragment() else "pages/erase.html"
     return await render_template(
-        template, entry=await _excerpt_view(entry), others=_describe_others(item), others_count=len(item.thread_ids)
+        template,
+        entry=await _excerpt_view(entry),
+        others=_describe_others(item),
+        others_count=len(item.thread_ids),
     )
 
 
 @blueprint.post("/e/<entry_hex>/erase")
 async def erase(entry_hex: str) -> Response:
     """Erase a deleted entry for good."""
-    services, keys, entry_id = get_services(), security.require_session().keys, parse_entry_id(entry_hex)
+    services, keys, entry_id = (
+        get_services(),
+        security.require_session().keys,
+        parse_entry_id(entry_hex),
+    )
     _, item = await services.journal.get_deleted(keys, entry_id)
     services.replies.cancel_for([item.id, *item.thread_ids])
     await services.journal.erase(keys, entry_id)
@@ -79,7 +93,9 @@ async def erase(entry_hex: str) -> Response:
 
 async def _find_deleted(entry_hex: str) -> tuple[Entry, DeletedEntry]:
     """A deleted entry that may be shown: no reply where they are turned off. Raises NotFound."""
-    entry, item = await get_services().journal.get_deleted(security.require_session().keys, parse_entry_id(entry_hex))
+    entry, item = await get_services().journal.get_deleted(
+        security.require_session().keys, parse_entry_id(entry_hex)
+    )
     if entry.role == "reply" and await replies_disabled():
         raise NotFound("entry_not_found")
     return entry, item
@@ -93,7 +109,9 @@ async def _excerpt_view(entry: Entry) -> EntryView:
     text = entry.text
     if len(text) > EXCERPT_CHARACTERS:
         text = text[:EXCERPT_CHARACTERS].rsplit(None, 1)[0] + " …"
-    return await entry_view(keys, replace(entry, text=text), entry.id if entry.parent_id is None else b"")
+    return await entry_view(
+        keys, replace(entry, text=text), entry.id if entry.parent_id is None else b""
+    )
 
 
 def _describe_others(item: DeletedEntry) -> str:

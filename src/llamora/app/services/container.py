@@ -87,7 +87,9 @@ class AppServices:
         boot_secret = shared.boot_secret if shared else secrets.token_bytes(32)
         db = LocalDB(settings.data.database)
         embedder = Embedder(settings.embedding, settings.data.cache)
-        search = SearchService(db, embedder, settings.search, shared.pending_queries if shared else None)
+        search = SearchService(
+            db, embedder, settings.search, shared.pending_queries if shared else None
+        )
         model = Model(settings.llm, shared.model if shared else None)
         custom_prompts = settings.data.folder / "prompts"
         prompts = PromptBuilder(settings.llm, custom_prompts if custom_prompts.is_dir() else None)
@@ -99,9 +101,21 @@ class AppServices:
         worker_number = shared.worker_number if shared else 0
 
         def is_live_worker(worker_id: str) -> bool:
-            return shared is not None and worker_id in {f"{run_id}.{worker}" for worker in shared.live_workers()}
+            return shared is not None and worker_id in {
+                f"{run_id}.{worker}" for worker in shared.live_workers()
+            }
 
-        replies = Replies(db, journal, search, model, prompts, llm, f"{run_id}.{worker_number}", queue, is_live_worker)
+        replies = Replies(
+            db,
+            journal,
+            search,
+            model,
+            prompts,
+            llm,
+            f"{run_id}.{worker_number}",
+            queue,
+            is_live_worker,
+        )
         summaries = Summaries(db, journal, model, prompts, replies.queue)
         rotation = Rotation(db)
         renderer = Renderer()
@@ -120,7 +134,9 @@ class AppServices:
             embedder=embedder,
             search=search,
             model=model,
-            accounts=Accounts(db, settings.crypto, settings.session, boot_secret, lock_user, replies.lock),
+            accounts=Accounts(
+                db, settings.crypto, settings.session, boot_secret, lock_user, replies.lock
+            ),
             journal=journal,
             rotation=rotation,
             backups=Backups(db, settings.backup, settings.data.folder),
@@ -224,7 +240,9 @@ class AppLifecycle:
                     s.changes.notify()
                 last_counter = counter
             except (StorageError, VaultError) as error:
-                logger.warning("what changed elsewhere could not be read (%s)", type(error).__name__)
+                logger.warning(
+                    "what changed elsewhere could not be read (%s)", type(error).__name__
+                )
 
 
 def get_services() -> AppServices:
