@@ -319,9 +319,9 @@ def _state(found: object, seen: dict[int, str], path: str) -> None:
     """Collect what can change below `found`: everything but values, frozen dataclasses and functions."""
     if id(found) in seen or isinstance(found, UNCHANGING) or inspect.isroutine(found):
         return
-    if not (is_dataclass(found) and type(found).__dataclass_params__.frozen) and not isinstance(
+    if not (is_dataclass(found) and type(found).__dataclass_params__.frozen) and not isinstance(  # type: ignore[attr-defined]
         found, tuple
-    ):  # type: ignore[attr-defined]
+    ):
         seen[id(found)] = path
     if type(found).__module__.split(".")[0] != "llamora" and not isinstance(
         found, dict | list | set | tuple

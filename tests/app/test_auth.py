@@ -61,7 +61,10 @@ async def kept(request: pytest.FixtureRequest, start: Start) -> RunningApp:
 
 def limits(mode: str) -> SessionSettings:
     return SessionSettings(
-        mode=mode, idle_ttl=IDLE, absolute_ttl=ABSOLUTE, cookie_touch_interval=TOUCH
+        mode=mode,  # type: ignore[arg-type]
+        idle_ttl=IDLE,
+        absolute_ttl=ABSOLUTE,
+        cookie_touch_interval=TOUCH,
     )  # type: ignore[arg-type]
 
 

@@ -133,7 +133,7 @@ def new_page(chromium: Browser, console: Console) -> Iterator[Callable[..., Page
                 "Failed to load resource: the server responded"
             ):
                 console.complaints.append(
-                    f"{kind} on {page.url.split('/', 3)[-1]}: {text} {message.location}"
+                    f"{kind} on {page.url.split('/', 3)[-1]}: {text} {message.location}"  # type: ignore[attr-defined]
                 )  # type: ignore[attr-defined]
 
         page.on("console", on_console_message)
