@@ -22,7 +22,7 @@ from llamora.errors import Problem
 from llamora.messages import sentence
 from llamora.persistence.connection import os_reason
 from llamora.settings import Settings, SettingsError, load_settings, resource
-from llamora.vault.memory import keep_out_of_dumps
+from llamora.vault.memory import disable_core_dumps
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _configure_logging(settings.log_level)
         if options.mode in ("dev", "prod"):
             return _run_server(settings, dev=options.mode == "dev", reload=options.reload)
-        keep_out_of_dumps()
+        disable_core_dumps()
         return commands.run_command(options, settings)
     except (Problem, SettingsError) as error:
         print(
@@ -100,7 +100,7 @@ def _run_server(settings: Settings, *, dev: bool, reload: bool) -> int:
     from llamora.persistence.connection import InstanceLock
     from llamora.persistence.migrations import run_db_migrations
 
-    keep_out_of_dumps()
+    disable_core_dumps()
     listening_socket = _listen(settings.server.host, settings.server.port)
     lock = InstanceLock(settings.data.database)
     try:
@@ -362,7 +362,7 @@ def serve_as_worker(
     from llamora.search.pending import PendingQueries
 
     _configure_logging(settings.log_level)
-    keep_out_of_dumps()
+    disable_core_dumps()
     secret, api_key, model_address, wanted, pending_queries, worker_number, live_workers = shared
 
     def read_model_address() -> str:

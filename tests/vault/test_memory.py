@@ -93,7 +93,7 @@ def test_wiping() -> None:
 @linux
 def test_a_process_leaves_no_core_and_lets_nobody_look() -> None:
     code = (
-        "import ctypes, resource; from llamora.vault.memory import keep_out_of_dumps; keep_out_of_dumps();"
+        "import ctypes, resource; from llamora.vault.memory import disable_core_dumps; disable_core_dumps();"
         "print(resource.getrlimit(resource.RLIMIT_CORE)[0], ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
     )
     said = subprocess.run(

@@ -115,15 +115,15 @@ def _quoted(found: "re.Match[str]") -> str:
     """Wrap each piece of a quotation, which may cross elements, and say behind it what its mark means."""
     if found[1] == _VERIFIED:
         begin, end, note = '<mark class="verified">', "</mark>", _("in your entries, word for word")
-        said = f'<span class="visually-hidden noted"> ({escape(note)})</span>'
+        note_html = f'<span class="visually-hidden noted"> ({escape(note)})</span>'
     else:
         begin, end = '<span class="not-found">', "</span>"
-        said = f'<small class="noted"> ({escape(_("not in your entries"))})</small>'
+        note_html = f'<small class="noted"> ({escape(_("not in your entries"))})</small>'
     pieces = _TAG.split(found[2])
     return (
         "".join(f"{begin}{p}{end}" if p.strip() and p[0] != "<" else p for p in pieces)
         + found[3]
-        + said
+        + note_html
     )
 
 
@@ -311,15 +311,18 @@ def _mark_citations(state: "StateCore") -> None:
 
 
 def _without_number_links(tokens: "list[Token]") -> "list[Token]":
-    kept: list[Token] = []
+    tokens_left: list[Token] = []
     for token in tokens:
-        kept.append(token)
-        if token.type == "link_close" and [t.type for t in kept[-3:-1]] == ["link_open", "text"]:
-            number = kept[-2]
+        tokens_left.append(token)
+        if token.type == "link_close" and [t.type for t in tokens_left[-3:-1]] == [
+            "link_open",
+            "text",
+        ]:
+            number = tokens_left[-2]
             if number.content.isdigit() and len(number.content) <= CITED_DIGITS:
                 number.content = f"[{number.content}]"
-                kept[-3:] = [number]
-    return kept
+                tokens_left[-3:] = [number]
+    return tokens_left
 
 
 def _insert_tag_markers(text: str, tag_numbers: Mapping[str, int]) -> str:

@@ -225,7 +225,7 @@ async def part_view(keys: Keyring, entry_id: bytes, part: int) -> EntryView:
 
 def tags_fingerprint(tags: Iterable[Tag]) -> str:
     """What the traces of an entry come to: another word once one came, went or is called otherwise, "" for none."""
-    joined = "\n".join(f"{trace.hex_id} {trace.name}" for trace in tags)
+    joined = "\n".join(f"{tag.hex_id} {tag.name}" for tag in tags)
     return (
         blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
         if joined

@@ -96,7 +96,7 @@ def strike(text: str, erased: Iterable[str]) -> str:
 
 def cited_sentences(text: str, numbers: Collection[int]) -> str:
     """Return the whole sentences of a text that cite a passage of these numbers; "" without any."""
-    kept: list[str] = []
+    sentences: list[str] = []
     for line in (_LISTED.sub("", line).strip() for line in text.splitlines()):
         at = 0
         for end in [*_sentence_ends(line), len(line)]:
@@ -104,8 +104,8 @@ def cited_sentences(text: str, numbers: Collection[int]) -> str:
             at = end
             says = WORD.search(_CITATION.sub("", sentence)) is not None
             if says and _WHOLE.search(sentence) and not set(numbers).isdisjoint(cited(sentence)):
-                kept.append(sentence)
-    return " ".join(kept)
+                sentences.append(sentence)
+    return " ".join(sentences)
 
 
 def whole_sentences(text: str) -> str:

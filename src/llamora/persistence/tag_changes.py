@@ -256,7 +256,7 @@ def purging_erased(
             await save_meta(tx, keys, replace(meta, recent_changes=()))
         for undo_id, revision, _ in rows:
             stored_delta = deltas[undo_id]
-            remaining_delta = _without_erased(keys, stored_delta, erased_ids, unused_tag_ids)
+            remaining_delta = _drop_erased_entries(keys, stored_delta, erased_ids, unused_tag_ids)
             if remaining_delta == TagDelta():
                 await tx.execute(
                     "DELETE FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, undo_id)
@@ -282,7 +282,7 @@ def _open_delta(keys: Keyring, undo_id: bytes, revision: int, sealed: bytes) -> 
         return TagDelta()
 
 
-def _without_erased(
+def _drop_erased_entries(
     keys: Keyring, delta: TagDelta, erased_ids: Collection[bytes], unused_tag_ids: Collection[bytes]
 ) -> TagDelta:
     """A change without entries that are gone, and without the names that only they bore."""

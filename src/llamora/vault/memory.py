@@ -67,7 +67,7 @@ def memory_lock() -> str:
     return "locked" if _protect(_new_page()) else "not locked"
 
 
-def keep_out_of_dumps() -> None:
+def disable_core_dumps() -> None:
     """Switch off core dumps of this process, and let nobody without special rights read its memory, where it can."""
     with suppress(ImportError, OSError, ValueError):
         import resource

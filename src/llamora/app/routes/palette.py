@@ -160,7 +160,7 @@ async def _palette_items() -> list[PaletteItem]:
 
 async def _tag_items() -> list[PaletteItem]:
     tags = await get_services().journal.tags.list_tags(security.require_session().keys)
-    return [PaletteItem(trace.display_name, tag_path(trace.id), hint=_("Traces")) for trace in tags]
+    return [PaletteItem(tag.display_name, tag_path(tag.id), hint=_("Traces")) for tag in tags]
 
 
 def _score_items(query: str, items: list[PaletteItem]) -> list[tuple[int, int, PaletteItem]]:

@@ -47,10 +47,10 @@ MAX_SUGGESTIONS = 6
 NEVER = date.min
 
 SORT_KEYS: dict[str, Callable[[Tag], tuple[object, ...]]] = {
-    "name": lambda trace: (trace.name.casefold(), trace.name),
-    "count": lambda trace: (-trace.entry_count, trace.name.casefold()),
-    "recent": lambda trace: (-(trace.last_day or NEVER).toordinal(), trace.name.casefold()),
-    "first": lambda trace: ((trace.first_day or NEVER).toordinal(), trace.name.casefold()),
+    "name": lambda tag: (tag.name.casefold(), tag.name),
+    "count": lambda tag: (-tag.entry_count, tag.name.casefold()),
+    "recent": lambda tag: (-(tag.last_day or NEVER).toordinal(), tag.name.casefold()),
+    "first": lambda tag: ((tag.first_day or NEVER).toordinal(), tag.name.casefold()),
 }
 
 
@@ -83,7 +83,7 @@ async def _tags_page(query: str, sort: str, *, hidden: bool, undo: str = "") -> 
     matches = await tags.list_tags(keys, hidden=hidden)
     total = len(matches)
     if key := tag_key(query.strip().removeprefix("#")):
-        matches = [trace for trace in matches if key in tag_key(trace.name)]
+        matches = [tag for tag in matches if key in tag_key(tag.name)]
     return await render_template(
         "components/tag_list.html" if is_fragment() else "pages/tags.html",
         tags=matches if sort == "name" else sorted(matches, key=SORT_KEYS[sort]),
@@ -102,7 +102,7 @@ async def suggest_names() -> Response:
     tags, keys = _tags_and_keys()
     key = tag_key((await field("q")).strip())
     matches = (
-        [trace for trace in await tags.list_tags(keys) if tag_key(trace.name).startswith(key)]
+        [tag for tag in await tags.list_tags(keys) if tag_key(tag.name).startswith(key)]
         if key
         else []
     )
