@@ -67,7 +67,7 @@ class ServerErrors:
         self._get_address = get_address
         self._embedded = embedded
 
-    def error(self, code: str, address: str = "", **params: int) -> ModelError:
+    def code_error(self, code: str, address: str = "", **params: int) -> ModelError:
         """Return the error for a code of a server's failure, or the one it has for our own server."""
         kind, code_if_embedded = _SERVER_ERRORS[code]
         if self._embedded:
@@ -79,15 +79,15 @@ class ServerErrors:
     def status_error(self, status: int, code: str, address: str) -> ModelError:
         """Return the error for an HTTP status, and the machine-readable `code` of its body."""
         if status in _CODES_BY_STATUS:
-            return self.error(_CODES_BY_STATUS[status], address)
+            return self.code_error(_CODES_BY_STATUS[status], address)
         if "context" in code:
-            return self.error("server_text_too_long", address)
+            return self.code_error("server_text_too_long", address)
         # A model of OpenAI's that reasons.
         if "unsupported" in code and re.search("temperature|reasoning_effort", code):
-            return self.error("server_refuses_parameters", address)
+            return self.code_error("server_refuses_parameters", address)
         if 300 <= status < 400:
-            return self.error("server_moved", address)
-        return self.error(
+            return self.code_error("server_moved", address)
+        return self.code_error(
             "server_rejected" if 400 <= status < 500 else "server_failed", address, status=status
         )
 
@@ -112,15 +112,15 @@ class ServerErrors:
         )
         chain = list(_error_chain(error))
         if any("SSL" in type(cause).__name__ for cause in chain):
-            return self.error("server_untrusted", address)
+            return self.code_error("server_untrusted", address)
         for code, kinds in codes:
             if any(isinstance(cause, kinds) for cause in chain):
-                return self.error(code, address)
+                return self.code_error(code, address)
         if isinstance(error, openai.APIError):
-            return self.error("server_reported_error", address)
+            return self.code_error("server_reported_error", address)
         if not isinstance(error, ValueError):  # undecodable text and JSON are ValueErrors
             logger.warning("unexpected failure of the model client: %s", type(error).__name__)
-        return self.error("server_unreadable", address)
+        return self.code_error("server_unreadable", address)
 
 
 def _error_chain(error: BaseException | None) -> Iterator[BaseException]:

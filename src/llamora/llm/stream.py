@@ -55,7 +55,7 @@ class ReplyReader:
         reason, has_reasoning, joiner = "", False, SurrogateJoiner()
         try:
             if not is_event_stream(self._stream.response):
-                raise self._errors.error("server_foreign")
+                raise self._errors.code_error("server_foreign")
             while (chunk := await self._next_chunk()) is not None:
                 choice = chunk.choices[0] if chunk.choices else None
                 if not has_reasoning and choice is not None and _has_reasoning(choice.delta):
@@ -78,7 +78,7 @@ class ReplyReader:
         finally:
             await self._stream.close()
         if not self._is_finished:
-            raise self._errors.error("server_stopped")
+            raise self._errors.code_error("server_stopped")
         yield "end", reason
 
     async def _next_chunk(self) -> "ChatCompletionChunk | None":
@@ -96,7 +96,7 @@ class ReplyReader:
             self._text_bytes > self._max_tokens * BYTES_PER_TOKEN
             or self._events > self._max_tokens * 2 + 64
         ):
-            raise self._errors.error("server_endless")
+            raise self._errors.code_error("server_endless")
 
     def _saw_done(self) -> bool:
         from llamora.llm.wire import GuardedStream
