@@ -1,4 +1,4 @@
-"""The web: `create_app` wires services, edge rules, templates and routes together, and does nothing else."""
+"""The web app: `create_app` connects services, security, templates and routes."""
 
 from collections.abc import Awaitable, Callable
 from datetime import date, datetime
@@ -41,15 +41,15 @@ logger = getLogger(__name__)
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
-FORM_ENCODING_FACTOR = 3  # a byte of text is at most three in a posted form
+FORM_ENCODING_FACTOR = 3  # a byte of text takes at most three in a posted form
 
 
 def create_app(
     settings: Settings | None = None, *, dev: bool = False, shared: SharedState | None = None
 ) -> Quart:
-    """Build the app. `dev` serves the front end as it is written; `shared` is given to workers of one server.
+    """Build the app. `dev` serves front-end sources; `shared` is set in workers of one server.
 
-    Raises SettingsError when no settings are given and those found are wrong.
+    Raises SettingsError when no settings are given and those found are invalid.
     """
     settings = settings or load_settings()
     app = Quart("llamora.app", static_folder=None, template_folder="templates")
@@ -72,15 +72,15 @@ def create_app(
         app.register_blueprint(blueprint)
 
     @app.get("/healthz")
-    async def healthz() -> Response:  # pyright: ignore[reportUnusedFunction] -- registered by the decorator
+    async def healthz() -> Response:  # pyright: ignore[reportUnusedFunction] -- a route
         return Response("ok", mimetype="text/plain")
 
-    app.asgi_app = reject_websockets(app.asgi_app)  # type: ignore[method-assign] -- the place that Quart gives for it
+    app.asgi_app = reject_websockets(app.asgi_app)  # type: ignore[method-assign] -- Quart's hook
     return app
 
 
 def reject_websockets(inner: ASGIApp) -> ASGIApp:
-    """Refuses WebSockets: nothing here speaks them, and the edge rules are for requests."""
+    """Wrap an ASGI app so that it closes WebSockets, which the security checks do not cover."""
 
     async def http_only_app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
@@ -112,15 +112,15 @@ def _init_templates(app: Quart, assets_index: assets.Assets) -> None:
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.add_extension("jinja2.ext.i18n")
     app.jinja_env.policies["ext.i18n.trimmed"] = True
-    # What `install_gettext_callables(newstyle=True)` does, at a third of its cost a message.
-    app.jinja_env.newstyle_gettext = True  # type: ignore[attr-defined] -- an attribute of the extension
+    # Does what `install_gettext_callables(newstyle=True)` does at a third of the cost per message.
+    app.jinja_env.newstyle_gettext = True  # type: ignore[attr-defined] -- set by the extension
     gettext_globals: dict[str, Any] = {
         "_": i18n.gettext_markup,
         "gettext": i18n.gettext_markup,
         "ngettext": i18n.ngettext_markup,
     }
-    app.jinja_env.globals.update(gettext_globals)  # pyright: ignore[reportUnknownMemberType] -- half typed there
-    # No template waits for anything: written as a plain function, one takes two thirds of the time.
+    app.jinja_env.globals.update(gettext_globals)  # pyright: ignore[reportUnknownMemberType]
+    # No template awaits anything: compiled as a plain function it takes two thirds of the time.
     app.extensions[TEMPLATES_EXTENSION] = app.jinja_env.overlay(enable_async=False)
 
 
@@ -129,7 +129,7 @@ def _local_time(instant: datetime, zone: str) -> str:
 
 
 def _as_phrase(sentence: str) -> str:
-    """A sentence as a part of a line: without its capital and its full stop."""
+    """Turn a sentence into part of a line: without its capital and its full stop."""
     return (sentence[:1].lower() + sentence[1:]).rstrip(".")
 
 
@@ -138,9 +138,9 @@ def _local_day(instant: datetime, zone: str) -> date:
 
 
 def _init_error_handlers(app: Quart) -> None:
-    """Every failure is a sentence, and no words of the writer are lost with it."""
+    """Answer every error with a sentence and give text that was posted back to the user."""
 
-    @app.errorhandler(KeyringClosed)  # it was locked while this was under way
+    @app.errorhandler(KeyringClosed)  # locked while the request was being handled
     @app.errorhandler(security.SignInRequired)
     async def sign_in_required(_error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
         if request.method in security.UNSAFE_METHODS or is_fragment():
@@ -161,7 +161,7 @@ def _init_error_handlers(app: Quart) -> None:
     async def problem(error: Problem) -> Response:  # pyright: ignore[reportUnusedFunction]
         is_body_readable = True
         if isinstance(error, security.RequestRejected):
-            if error.status == 400:  # a foreign host name gets no page, and no cookie
+            if error.status == 400:  # an unknown host gets no page and no cookie
                 return Response(i18n.describe(error), status=400, mimetype="text/plain")
             is_body_readable = error.is_body_readable
         return await _error_page(
@@ -208,7 +208,10 @@ def _init_error_handlers(app: Quart) -> None:
 
 
 async def _error_page(status: int, title: str, sentence: str, with_text: bool = True) -> Response:
-    """A page with the sentence, and with what was written; HTMX shows the sentence beside the control instead."""
+    """Show an error; with `with_text`, give a posted `text` back so that it is not lost.
+
+    HTMX shows the sentence of the page beside the control that made the request.
+    """
     is_form_post = request.method in security.UNSAFE_METHODS and not is_fragment()
     submitted_text = await field("text") if with_text and is_form_post else ""
     if submitted_text:
@@ -242,7 +245,6 @@ def _title(status: int) -> str:
 
 
 def _advice(status: int) -> str:
-    """What to do about a failure whose sentence says only what happened."""
     match status:
         case 404:
             return _("Look for it with the search, or begin from today’s page.")

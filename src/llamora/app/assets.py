@@ -1,4 +1,4 @@
-"""The front end's files: what `build_assets.py` made when it is there, else the modules as they are written."""
+"""Front-end files: the build of `build_assets.py` if there is one, else the sources."""
 
 import json
 import mimetypes
@@ -17,7 +17,7 @@ IMMUTABLE_CACHE_CONTROL = "public, max-age=31536000, immutable"
 
 
 class Assets:
-    """Knows where a file of the front end lies. In `dev` it is the source, so that an edit is seen at once."""
+    """An index of front-end files. With `dev` it serves the sources, so that edits show at once."""
 
     def __init__(self, frontend: Path, *, dev: bool) -> None:
         dist = frontend / "dist"
@@ -30,11 +30,11 @@ class Assets:
             logger.warning("frontend/dist is not there; serving the modules as they are written")
 
     def url(self, name: str) -> str:
-        """The address of a file such as `js/main.js`."""
+        """Return the path to request for a file such as `js/main.js`."""
         return f"/static/{self._manifest.get(name, name)}"
 
     def find(self, name: str) -> Path | None:
-        """The file behind an address, or None; never one outside the front end's folders."""
+        """Return the file of that name, or None; never one outside the front end's folders."""
         for folder in self._folders:
             try:
                 file = (folder / name).resolve()
@@ -45,7 +45,7 @@ class Assets:
         return None
 
     def shell_urls(self) -> list[str]:
-        """The addresses of the style, the faces and the mark: what the page for when the server is away is set with."""
+        """Return the paths of the styles, fonts and icon that the offline page needs."""
         style_names = (
             sorted(file.name for file in self._static.glob("css/*.css"))
             if not self._manifest
@@ -55,26 +55,29 @@ class Assets:
         return [self.url(name) for name in names]
 
     def content(self, address: str) -> bytes:
-        """What is behind an address that `url` gave; empty when there is nothing."""
+        """Return the bytes of a path that `url` returned, or b"" if there is no such file."""
         file = self.find(address.removeprefix("/static/"))
         return file.read_bytes() if file else b""
 
     def is_hashed(self, name: str) -> bool:
-        """Whether the address changes with the content."""
+        """Return True if the name contains a hash of the content, so it may be cached forever."""
         return name in self._manifest.values()
 
 
 def create_blueprint(assets: Assets) -> Blueprint:
-    """The route that serves them."""
+    """Return a blueprint that serves the files."""
     routes = Blueprint("assets", __name__)
 
     @routes.get("/static/<path:name>")
-    async def static(name: str) -> Response:  # pyright: ignore[reportUnusedFunction] -- registered by the decorator
+    async def static(name: str) -> Response:  # pyright: ignore[reportUnusedFunction] -- a route
         return await _send(assets, name)
 
     @routes.get("/sw.js")
-    async def service_worker() -> Response:  # pyright: ignore[reportUnusedFunction] -- registered by the decorator
-        """The service worker, told what the shell is; at the root, since it may look after nothing above itself."""
+    async def service_worker() -> Response:  # pyright: ignore[reportUnusedFunction] -- a route
+        """Serve the service worker with its list of files to cache.
+
+        It is at the root because its scope cannot reach above its own path.
+        """
         shell = assets.shell_urls()
         name = sha256(b"".join(path.encode() + assets.content(path) for path in shell)).hexdigest()[
             :16
@@ -88,7 +91,7 @@ def create_blueprint(assets: Assets) -> Blueprint:
         return Response(script, mimetype="text/javascript", headers={"Cache-Control": "no-cache"})
 
     @routes.get("/favicon.ico")
-    async def favicon() -> Response:  # pyright: ignore[reportUnusedFunction] -- registered by the decorator
+    async def favicon() -> Response:  # pyright: ignore[reportUnusedFunction] -- a route
         return await _send(assets, assets.url("favicon.svg").removeprefix("/static/"))
 
     return routes
@@ -100,7 +103,7 @@ async def _send(assets: Assets, name: str) -> Response:
         return Response("There is no such file.", status=404, mimetype="text/plain")
     mimetype = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
     if file.suffix in (".js", ".mjs"):
-        mimetype = "text/javascript"  # a Windows registry may say otherwise, and modules insist
+        mimetype = "text/javascript"  # modules require it, and a Windows registry may differ
     elif file.suffix == ".webmanifest":
         mimetype = "application/manifest+json"
     elif file.suffix == ".woff2":

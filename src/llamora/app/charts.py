@@ -1,17 +1,17 @@
-"""Charts as templates draw them in SVG: places reckoned here, colours by class, so that no style stands in a page."""
+"""Charts for templates to draw as SVG: coordinates are computed here, classes give the colours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
-DAY_PITCH = 13  # units from one day to the next
-SQUARE_SIDE = 10  # of the square that is a day
-MAX_LEVEL = 4  # so many entries on a day, or more
+DAY_PITCH = 13  # chart units from one day to the next
+SQUARE_SIDE = 10  # chart units, of a day's square
+MAX_LEVEL = 4  # the shade of a day with this many entries or more
 
 
 @dataclass(slots=True, frozen=True)
 class DaySquare:
-    """A day with something on it: where it stands, how dark it is (1 to DARKEST)."""
+    """A day with entries: position in chart units, and shade from 1 to MAX_LEVEL."""
 
     x: int
     y: int
@@ -22,7 +22,11 @@ class DaySquare:
 
 @dataclass(slots=True, frozen=True)
 class YearChart:
-    """A year by weeks. `outline` is the SVG path around all of its days; `months` are (first day, entries, days)."""
+    """A year by weeks, in chart units.
+
+    `outline` is the SVG path around all its days; `months` are (first day, entries, days with
+    entries).
+    """
 
     year: int
     width: int
@@ -34,7 +38,10 @@ class YearChart:
 
 
 def year_chart(days: Mapping[date, int], year: int, week_start: int = 0) -> YearChart:
-    """The chart of how many entries the days of a year have; weeks are columns and begin on `week_start` (Monday 0)."""
+    """Build the chart of a year from the number of entries per day.
+
+    Weeks are columns and begin on `week_start` (0 is Monday).
+    """
     first, last = date(year, 1, 1), date(year, 12, 31)
     leading_days = (first.weekday() - week_start) % 7
     squares: list[DaySquare] = []

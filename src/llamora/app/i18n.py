@@ -1,8 +1,9 @@
-"""The languages of the interface: its catalogues, and dates and numbers as each language writes them.
+"""The languages of the interface: their catalogues, dates, numbers and lists.
 
-What a template or a route says is marked with `_` or `ngettext`. What is raised or stored further down is a code and
-numbers: `describe` makes a sentence of it at the edge. `scripts/translations.py` collects both into
-`translations/<code>.po`; the files are read at the start, so that there is nothing to compile.
+Text of templates and routes is marked with `_` or `ngettext`. Errors and stored notices carry a
+code and parameters, which `describe` turns into a sentence where they are shown.
+`scripts/translations.py` collects both into `translations/<code>.po`; the files are read at
+startup, so nothing has to be compiled.
 """
 
 from collections.abc import Mapping
@@ -34,9 +35,10 @@ CATALOGUE_FOLDER = Path(__file__).parent / "translations"
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """One language: `code` (BCP 47), what it calls itself, how it runs, its catalogue.
+    """A language: its BCP 47 code, its own name, its direction (ltr or rtl) and its catalogue.
 
-    `markup_cache` has the messages that a template showed: a page asks for the same few hundreds of times.
+    `markup_cache` holds the messages that templates showed, since a page asks for the same few
+    hundreds of times.
     """
 
     code: str
@@ -63,7 +65,7 @@ ENGLISH = _language("en")
 
 
 def load(folder: Path = CATALOGUE_FOLDER) -> dict[str, Language]:
-    """Every language there is a catalogue for, by its code, and English, which needs none."""
+    """Load every language with a catalogue in `folder`, by code; English needs none."""
     languages = {"en": ENGLISH}
     for file in sorted(folder.glob("*.po")):
         with file.open("rb") as source:
@@ -74,12 +76,16 @@ def load(folder: Path = CATALOGUE_FOLDER) -> dict[str, Language]:
 
 
 def available_languages() -> Mapping[str, Language]:
-    """The languages of the app that serves the current request."""
+    """Return the languages of the app that serves the current request, by code."""
     return cast("dict[str, Language]", current_app.extensions[EXTENSION])
 
 
 def current_language() -> Language:
-    """The language of this request: what the writer chose, else what their browser asks for, else English."""
+    """Return the language of this request.
+
+    The first of: what the user chose, what their browser asks for, English. English outside a
+    request.
+    """
     if not has_request_context():
         return ENGLISH
     if "language" not in g:
@@ -89,24 +95,24 @@ def current_language() -> Language:
 
 
 def set_language(code: str) -> None:
-    """Answer this request in a language; an empty or unknown code leaves the choice to the browser."""
+    """Set the language of this request; an empty or unknown code leaves it to the browser."""
     g.pop("language", None)
     if code in available_languages():
         g.language = available_languages()[code]
 
 
 def gettext(message: str) -> str:
-    """A message in the language of this request."""
+    """Translate a message into the language of this request."""
     return current_language().catalogue.gettext(message)
 
 
 def ngettext(singular: str, plural: str, number: int) -> str:
-    """A message that counts something, in the language of this request."""
+    """Translate a message whose form depends on `number`; placeholders are left to the caller."""
     return current_language().catalogue.ngettext(singular, plural, number)
 
 
 def gettext_markup(message: str, /, **values: object) -> Markup:
-    """A message as a template shows it, with what its blanks hold escaped."""
+    """Translate a message for a template, escaping `values`."""
     language = current_language()
     if values:
         return _markup(language.catalogue.gettext(message)) % values
@@ -117,7 +123,7 @@ def gettext_markup(message: str, /, **values: object) -> Markup:
 
 
 def ngettext_markup(singular: str, plural: str, num: int, /, **values: object) -> Markup:
-    """A message that counts something, as a template shows it."""
+    """Translate a message whose form depends on `num` for a template, escaping `values`."""
     return _markup(current_language().catalogue.ngettext(singular, plural, num)) % {
         "num": num,
         **values,
@@ -129,14 +135,14 @@ def _markup(message: str) -> Markup:
 
 
 def gettext_noop(*messages: str) -> tuple[str, ...]:
-    """Messages that are collected here, and translated where they are shown."""
+    """Mark messages for translation where they are defined; translate them where they are shown."""
     return messages
 
 
 def describe(what: Problem | Notice | str | None) -> str:
-    """Say a problem, a notice or a code without blanks in the language of this request; "" for none.
+    """Translate a problem, a notice or a code without parameters; return "" for none.
 
-    What fills the blanks is shown as it is: it may be a person's own words.
+    Parameters are put in unescaped and may be the words of a user: escape the sentence in HTML.
     """
     if not what:
         return ""
@@ -144,11 +150,11 @@ def describe(what: Problem | Notice | str | None) -> str:
     return gettext(MESSAGES[code]).format_map(params)
 
 
-# -- dates and numbers -------------------------------------------------------------------------------
+# -- dates and numbers -----------------------------------------------------------------------------
 
 
 def day_words(day: date) -> str:
-    """`20 November 2026`."""
+    """Format a day: `20 November 2026`."""
     return (
         dates.format_day(day)
         if _is_english()
@@ -157,7 +163,7 @@ def day_words(day: date) -> str:
 
 
 def short_day(day: date) -> str:
-    """Write `20 November`, with the year when it is another one than now for the user."""
+    """Format a day without its year if that is the user's current one: `20 November`."""
     this_year = has_request_context() and g.get("year") == day.year
     return _without_year(day) if this_year else day_words(day)
 
@@ -169,14 +175,14 @@ def _without_year(day: date) -> str:
 
 
 def range_words(first: date, last: date) -> str:
-    """`1 November – 20 November 2026`; for one day, the day."""
+    """Format a range of days: `1 November – 20 November 2026`, or one day if both are equal."""
     if first == last:
         return day_words(first)
     return f"{_without_year(first) if first.year == last.year else day_words(first)} – {day_words(last)}"
 
 
 def weekday(day: date) -> str:
-    """`Friday`."""
+    """Format the weekday of a day: `Friday`."""
     return (
         dates.format_weekday(day)
         if _is_english()
@@ -185,7 +191,7 @@ def weekday(day: date) -> str:
 
 
 def full_day(day: date) -> str:
-    """`Friday 20 November 2026`."""
+    """Format a day with its weekday: `Friday 20 November 2026`."""
     return (
         f"{weekday(day)} {day_words(day)}"
         if _is_english()
@@ -194,22 +200,22 @@ def full_day(day: date) -> str:
 
 
 def month_words(day: date) -> str:
-    """`November 2026`."""
+    """Format the month of a day: `November 2026`."""
     return day_words(day).split(" ", 1)[1] if _is_english() else _format_with_skeleton("yMMMM", day)
 
 
 def month_name(day: date) -> str:
-    """`November`."""
+    """Format the month of a day without its year: `November`."""
     return format_date(day, "LLLL", current_language().locale)
 
 
 def month_short(day: date) -> str:
-    """The name of a month as a chart has room for."""
+    """Format the month of a day for a chart: `Nov`."""
     return format_date(day, "LLL", locale=current_language().locale).strip(".")
 
 
 def weekday_names(first: int = 0) -> list[tuple[str, str]]:
-    """The days of the week from `first` (0 is Monday), in full and as two letters or so."""
+    """Return (full, short) names of the days of the week, beginning with `first` (0 is Monday)."""
     full = get_day_names("wide", "stand-alone", current_language().locale)
     short = get_day_names("short", "stand-alone", current_language().locale)
     return [
@@ -218,7 +224,7 @@ def weekday_names(first: int = 0) -> list[tuple[str, str]]:
 
 
 def time_words(instant: datetime, zone: ZoneInfo) -> str:
-    """The time a clock in `zone` shows: `7:42` and `19:42`, or `7:42 pm` where the writer wants twelve hours."""
+    """Format the time in `zone`: `7:42` and `19:42`, or `7:42 pm` if the user wants 12 hours."""
     try:
         local = instant.astimezone(zone)
     except OverflowError:
@@ -229,7 +235,7 @@ def time_words(instant: datetime, zone: ZoneInfo) -> str:
 
 
 def time_of_day_words(time_of_day: time, *, twelve_hours: bool = False) -> str:
-    """`19:42`, or `7:42 pm` as the language says it."""
+    """Format a time of day: `19:42`, or `7:42 pm` as the language writes it."""
     if not twelve_hours:
         return f"{time_of_day.hour}:{time_of_day.minute:02d}"
     words = format_time(time_of_day, "h:mm a", locale=current_language().locale)
@@ -237,7 +243,7 @@ def time_of_day_words(time_of_day: time, *, twelve_hours: bool = False) -> str:
 
 
 def number_words(number: float, digits: int = 0) -> str:
-    """A number with so many digits after the point, or the comma."""
+    """Format a number with `digits` decimal places and the separators of the language."""
     return format_decimal(
         round(number, digits),
         "#,##0" + "." * bool(digits) + "0" * digits,
@@ -246,7 +252,7 @@ def number_words(number: float, digits: int = 0) -> str:
 
 
 def join_list(words: list[str]) -> str:
-    """`one, two and three`."""
+    """Join words into a list: `one, two and three`."""
     if _is_english():
         return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
     return format_list(words, locale=current_language().locale)

@@ -1,12 +1,12 @@
-"""Text to HTML: the only place where HTML is made from what a person or a model wrote.
+"""Markdown to HTML: the only place that makes HTML of text by a user or a model.
 
 CommonMark (https://spec.commonmark.org/0.31.2/) with tables, strikethrough, task lists and bare
-links of GitHub Flavored Markdown (https://github.github.com/gfm/). A new line in the text is a new
-line on the page, since a journal is typed with Enter, not wrapped at a column.
+links of GitHub Flavored Markdown (https://github.github.com/gfm/). A line break in the text is one
+on the page, since a journal is typed with Enter and not wrapped at a column.
 
-Two fences stand between a text and the page. The parser treats raw HTML as words, so only Markdown
-makes elements; then nh3 keeps a short list of elements and attributes, and nothing else. Nothing is
-ever fetched to show a text: an image becomes a link to where it is.
+Two layers keep the page safe. The parser treats raw HTML as text, so only Markdown creates
+elements; then nh3 keeps a short list of elements and attributes. Nothing is ever fetched to show a
+text: an image becomes a link to its address.
 """
 
 import re
@@ -36,8 +36,8 @@ _ATTRIBUTES: dict[str, set[str]] = {
     "td": {"align"},
     "input": {"checked"},
 }
-# Forced on every element of the name, whatever the text said. What has marks or columns on one side runs the way its
-# own letters do. A table that is wider than the page is scrolled, which takes a key as well as a finger.
+# Forced on every such element. Elements with markers or columns on one side take their direction
+# from their own letters. A table wider than the page can be scrolled by keyboard too.
 _FORCED_ATTRIBUTES = {
     "a": {"target": "_blank"},
     "ul": {"dir": "auto"},
@@ -47,17 +47,17 @@ _FORCED_ATTRIBUTES = {
     "input": {"type": "checkbox", "disabled": "", "aria-label": "task"},
 }
 _LINK_SCHEMES = {"http", "https", "mailto"}
-# htmx turns "<hx-…>" into a template with a pattern over the whole answer, attribute values included.
+# htmx replaces "<hx-…>" throughout the response, even inside attribute values.
 _HX_ELEMENT = re.compile(r"<(?=/?hx-)", re.IGNORECASE)
 
 
-PART_CHARACTERS = 100_000  # characters; a longer text is shown in parts
-MAX_OPEN_BRACKETS = 5000  # more than that is shown as it is written
+PART_CHARACTERS = 100_000  # a longer text is shown in parts
+MAX_OPEN_BRACKETS = 5000  # a text with more is shown as plain text
 
 MAX_TASK_LABEL = 200  # characters
 CITED_DIGITS = 6
 
-# Twenty quotations or lists in each other, on one line or by indentation.
+# Twenty nested quotations or lists, on one line or by indentation.
 _DEEP_NESTING = re.compile(
     r"^(?:[ \t]*(?:>|[*+-][ \t]|\d{1,9}[.)][ \t])){20}|^[ \t]{40,}(?:[*+-]|\d{1,9}[.)])[ \t]",
     re.MULTILINE,
@@ -65,13 +65,13 @@ _DEEP_NESTING = re.compile(
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
 _CHECKBOX_INPUT = re.compile(r"<input\b[^>]*>")
 _TASK_MARKER = re.compile(r"\[[ xX]\](?=\s)")
-# A blank before a number would let it begin a line.
+# Takes the blanks before it along, so that no line begins with the number.
 _CITATION = re.compile("[ \u00a0]*\\[(\\d{1,6})\\]")
 _CITATION_MARKER = "\ue000%d\ue001"
 _MARKERS = re.compile("[\ue000-\ue007]")
 _LINK_OR_CITATION_MARKER = re.compile(r"(<a\b[^>]*>.*?</a>)|\ue000(\d{1,6})\ue001", re.DOTALL)
 _VERIFIED, _NOT_FOUND, _END = "\ue002", "\ue007", "\ue003"
-_QUOTATION_MARKERS = re.compile(  # with what closes it, behind which the note stands
+_QUOTATION_MARKERS = re.compile(  # with what closes it, after which the note goes
     "([\ue002\ue007])([^\ue002\ue003\ue007]*)\ue003((?:[”“\"’‘'»«›‹」』]|&quot;|\\s*</(?:strong|em|code|pre)>)*)"
 )
 _TAG = re.compile("(<[^>]*>)")
@@ -84,9 +84,10 @@ def render_reply(
     citation_paths: Mapping[int, str],
     text_with_markers: Iterable[tuple[int, int, bool]] = (),
 ) -> Markup:
-    """Render what a model wrote: `[n]` becomes a link to `cited[n]`, a path of ours, and is left alone without one.
+    """Render text by a model, linking each `[n]` to `citation_paths[n]` if there is one.
 
-    `marked` are spans of `text`, in order: quotations that are the user's words, or (False) are said to be and are not.
+    `text_with_markers` are spans of `text`, in order, as (start, end, verified): quotations that
+    are verified as the user's words, or that claim to be and are not.
     """
     parts: list[str] = []
     position = 0
@@ -108,11 +109,11 @@ def render_reply(
         return f'<sup class="cite"><a href="{path}" aria-label="passage {match[2]}">{match[2]}</a></sup>'
 
     linked_html = _LINK_OR_CITATION_MARKER.sub(link_citation, _QUOTATION_MARKERS.sub(_quoted, html))
-    return Markup(_MARKERS.sub("", linked_html))  # noqa: S704 - made of safe HTML, numbers and escaped paths
+    return Markup(_MARKERS.sub("", linked_html))  # noqa: S704 - made of safe HTML and escaped paths
 
 
 def _quoted(found: "re.Match[str]") -> str:
-    """Wrap each piece of a quotation, which may cross elements, and say behind it what its mark means."""
+    """Wrap each piece of a quotation, which may cross elements, and append what its mark means."""
     if found[1] == _VERIFIED:
         begin, end, note = '<mark class="verified">', "</mark>", _("in your entries, word for word")
         note_html = f'<span class="visually-hidden noted"> ({escape(note)})</span>'
@@ -128,7 +129,7 @@ def _quoted(found: "re.Match[str]") -> str:
 
 
 def render_with_tags(text: str, paths: Mapping[str, str], *, interactive: bool = False) -> Markup:
-    """Render what a writer wrote: `#like-this` is a link to the path that `paths` has for its key (text.trace_key)."""
+    """Render a user's text, linking each `#tag` whose key (text.tag_key) is in `paths`."""
     tag_paths = list(paths.values())
     tag_numbers = {key: number for number, key in enumerate(paths)}
     html = render(_MARKERS.sub("", text), tag_numbers, interactive=interactive)
@@ -138,7 +139,7 @@ def render_with_tags(text: str, paths: Mapping[str, str], *, interactive: bool =
     def link_tag(match: "re.Match[str]") -> str:
         return f'<a class="tag" href="{escape(tag_paths[int(match[1])])}" data-tag>{match[2]}</a>'
 
-    return Markup(_MARKERS.sub("", _TAG_SPAN.sub(link_tag, html)))  # noqa: S704 - made of safe HTML and escaped paths
+    return Markup(_MARKERS.sub("", _TAG_SPAN.sub(link_tag, html)))  # noqa: S704 - made safe above
 
 
 def render(
@@ -148,20 +149,20 @@ def render(
     interactive: bool = False,
     cited: Collection[int] = (),
 ) -> Markup:
-    """Render Markdown as HTML that is safe to put inside a page of ours.
+    """Render Markdown as HTML that is safe inside a page.
 
-    `traces` has numbers for keys of traces: where the text names one it is put between marks (`render_traced`), and so
-    is `[n]` outside code for the numbers `cited` (`render_reply`).
+    Tags whose key is in `tag_numbers` are put between markers for `render_with_tags`, and so are
+    `[n]` outside code for the numbers in `cited`, for `render_reply`.
 
     The caller wraps the result in an element with `hx-ignore`. Headings start at `h2` and never
-    skip a level, since the page has its own `h1`. `ticking`: task boxes can be ticked; each is a field `box` whose
-    value is its number, as `ticked` counts them.
+    skip a level, since the page has its own `h1`. With `interactive`, checkboxes can be ticked;
+    each is a field `box` whose value is its number, as `set_checkboxes` counts them.
     """
     import nh3
 
     if _is_shown_raw(text):
-        # The parser looks from each bracket to the end of the paragraph: minutes for what is no text of a person. And
-        # what is nested deeper than it goes (`maxNesting`) it leaves out.
+        # The parser scans from each bracket to the end of the paragraph, which may take minutes,
+        # and it leaves out whatever is nested deeper than `maxNesting`.
         return Markup("<p>{}</p>").format(Markup("<br>\n").join(text.split("\n")))
     parser = _parser()
     tokens = parser.parse(text, {"tags": tag_numbers or {}, "cited": cited})
@@ -188,14 +189,15 @@ def render(
 
 
 def _is_shown_raw(text: str) -> bool:
-    """Whether a text is shown as it is written, since the parser would take minutes over it or leave some of it out."""
+    """Return True for a text the parser would take minutes for, or leave some of out."""
     return text.count("[") > MAX_OPEN_BRACKETS or _DEEP_NESTING.search(text) is not None
 
 
 def split_into_parts(text: str) -> list[str]:
-    """A text in parts of about AT_ONCE characters, each to be rendered by itself; one that is not much longer is whole.
+    """Split a text into parts of about PART_CHARACTERS characters to render one by one.
 
-    They are cut where a paragraph ends, else a line, else a word. Code that is cut is closed and opened anew.
+    A text that is not much longer stays whole. Cuts are made at the end of a paragraph, else of a
+    line, else of a word. A code block that is cut is closed and opened again.
     """
     parts: list[str] = []
     start, open_fence = 0, ""
@@ -216,7 +218,7 @@ def split_into_parts(text: str) -> list[str]:
 
 
 def set_checkboxes(text: str, checked_numbers: AbstractSet[int]) -> str:
-    """The text with exactly these of its task boxes ticked, counted from 0 as `render` counts them."""
+    """Return the text with exactly these checkboxes ticked, counted from 0 as in `render`."""
     lines = text.split("\n")
     if _is_shown_raw(text):
         return text
@@ -229,7 +231,7 @@ def set_checkboxes(text: str, checked_numbers: AbstractSet[int]) -> str:
 
 
 def has_tasks(text: str) -> bool:
-    """Whether there are boxes to tick in a text, as `render` shows it."""
+    """Return True if `render` shows checkboxes for the text."""
     return (
         _TASK_MARKER.search(text) is not None
         and not _is_shown_raw(text)
@@ -238,12 +240,11 @@ def has_tasks(text: str) -> bool:
 
 
 def _tasks(tokens: "list[Token]") -> "list[Token]":
-    """The inline tokens that begin with a box; raw HTML is off, so only the plugin makes `html_inline`."""
+    """Return the inline tokens of tasks; raw HTML is off, so only they have `html_inline`."""
     return [token for token in tokens if token.children and token.children[0].type == "html_inline"]
 
 
 def _task_label(task: "Token") -> str:
-    """The words of a task, as a name for its box."""
     label = "".join(
         " " if "break" in child.type else child.content for child in (task.children or [])[1:]
     )
@@ -252,7 +253,7 @@ def _task_label(task: "Token") -> str:
 
 @cache
 def _parser() -> "MarkdownIt":
-    """Build the parser at the first text: importing it takes longer than a page should wait at start."""
+    """Build the parser on first use: importing it takes too long for the start."""
     from markdown_it import MarkdownIt
     from mdit_py_plugins.tasklists import tasklists_plugin
 
@@ -260,14 +261,14 @@ def _parser() -> "MarkdownIt":
         "commonmark", {"html": False, "breaks": True, "linkify": True, "maxNesting": 50}
     )
     parser.enable(["table", "strikethrough", "linkify"]).use(tasklists_plugin)
-    # Only addresses that say so: "to see Nora.So nice" is not a link to a Somali domain.
+    # Only with a scheme: "to see Nora.So nice" is not a link to a Somali domain.
     if parser.linkify is not None:
         parser.linkify.set(  # pyright: ignore[reportUnknownMemberType] -- linkify-it-py is untyped
             {"fuzzy_link": False, "fuzzy_email": False}
         )
         pretest = cast("Callable[[str], bool]", parser.linkify.pretest)  # pyright: ignore[reportUnknownMemberType]
         parser.linkify.pretest = partial(_may_contain_link, pretest)
-    # Before what is escaped is joined with what is not: there a backslash still tells "#" from "#".
+    # Before `text_join`: until then an escaped "#" is a token of its own.
     parser.core.ruler.before("text_join", "tags", _mark_tags)
     parser.core.ruler.before("text_join", "citations", _mark_citations)
     parser.core.ruler.push("page", _adapt_to_page)
@@ -275,12 +276,12 @@ def _parser() -> "MarkdownIt":
 
 
 def _may_contain_link(pretest: Callable[[str], bool], text: str) -> bool:
-    """Whether an address may be in a text. Without a colon there is none, and linkify's own look is a slow one."""
+    """Rule out texts without a colon or slashes first, since linkify's own test is slow."""
     return (":" in text or "//" in text) and pretest(text)
 
 
 def _mark_tags(state: "StateCore") -> None:
-    """Put marks around the traces that a text names."""
+    """Put markers around the tags in a text."""
     tag_numbers: Mapping[str, int] = state.env.get("tags", {})
     for token in state.tokens if tag_numbers else ():
         inside_link = 0
@@ -292,7 +293,7 @@ def _mark_tags(state: "StateCore") -> None:
 
 
 def _mark_citations(state: "StateCore") -> None:
-    """Put marks around the numbers in brackets that are cited; one that was made a link to elsewhere is none."""
+    """Put markers around cited numbers in brackets, except those that are links to elsewhere."""
     cited: Collection[int] = state.env.get("cited", ())
 
     def mark(found: "re.Match[str]") -> str:
@@ -336,7 +337,7 @@ def _insert_tag_markers(text: str, tag_numbers: Mapping[str, int]) -> str:
 
 
 def _adapt_to_page(state: "StateCore") -> None:
-    """Bring headings under the page's own, alignment into an attribute the CSP allows, images to links."""
+    """Shift headings below the page's own, keep alignment within the CSP, make images links."""
     shift = {
         level: rank for rank, level in enumerate(sorted(_heading_levels(state.tokens)), start=2)
     }
@@ -360,7 +361,7 @@ def _heading_levels(tokens: "list[Token]") -> set[str]:
 
 
 def _images_as_links(tokens: "list[Token]") -> "list[Token]":
-    """Put a link in place of each image, or its words alone where a link is open already."""
+    """Replace each image by a link, or by its text inside a link."""
     from markdown_it.token import Token
 
     result: list[Token] = []

@@ -1,4 +1,4 @@
-"""What routes share: forms, fragments, redirects, the writer's day."""
+"""Helpers that routes share: forms, ids and days in addresses, redirects, profiles and pages."""
 
 import secrets
 from contextlib import suppress
@@ -25,23 +25,23 @@ MAX_SAVE_ATTEMPTS = 5
 
 
 def is_fragment() -> bool:
-    """Whether HTMX asks for a part of the page."""
+    """Return True when HTMX asks for a part of the page rather than all of it."""
     return request.headers.get("HX-Request") == "true"
 
 
 async def number_field(name: str) -> int:
-    """A whole number of the posted form, 0 for anything else."""
+    """Return a posted field as an integer of at most 12 digits, or 0 for anything else."""
     text = await field(name)
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else 0
 
 
 def new_form_token(draft: Draft | None = None) -> str:
-    """What a form sends as `form_token`: a new one, and that of the draft it is filled with."""
+    """Return a new random form token, followed by that of the `draft` the form is filled with."""
     return secrets.token_hex(16) + (f".{draft.form_token_id.hex()}" if draft else "")
 
 
 async def posted_form_token() -> FormToken | None:
-    """The pen that the posted form was written with; None for a form without, or with none that we gave out."""
+    """Return the form token that was posted, or None when it is missing or malformed."""
     try:
         ids = [bytes.fromhex(part) for part in (await field("form_token")).split(".")]
     except ValueError:
@@ -52,13 +52,13 @@ async def posted_form_token() -> FormToken | None:
 
 
 def redirect_303(path: str) -> Response:
-    """Answer a posted form with the page to look at next."""
+    """Redirect a posted form to `path` with status 303, so that a reload does not post it again."""
     response = redirect(path, 303)
     return cast(Response, response)
 
 
 def parse_entry_id(hex_id: str) -> bytes:
-    """The id in an address. Raises NotFound for what is none."""
+    """Return the 16-byte entry id for its hex in an address. Raises NotFound if malformed."""
     try:
         parsed = bytes.fromhex(hex_id)
     except ValueError:
@@ -69,7 +69,7 @@ def parse_entry_id(hex_id: str) -> bytes:
 
 
 def parse_tag_id(hex_id: str) -> bytes:
-    """The trace in an address. Raises NotFound for what is none."""
+    """Return the tag id for its hex in an address. Raises NotFound if malformed."""
     try:
         parsed = bytes.fromhex(hex_id)
     except ValueError:
@@ -80,7 +80,7 @@ def parse_tag_id(hex_id: str) -> bytes:
 
 
 def parse_day_or_404(text: str) -> date:
-    """The day in an address. Raises NotFound for what is none."""
+    """Return the day for its ISO form in an address. Raises NotFound if malformed."""
     try:
         return parse_day(text)
     except UnknownDay:
@@ -88,14 +88,20 @@ def parse_day_or_404(text: str) -> date:
 
 
 async def load_profile() -> None:
-    """Read the settings of who is signed in before their request is answered, since errors have a language too."""
+    """Load the profile of the signed-in user before the request is handled.
+
+    Error pages need its language too. A profile that cannot be read is ignored here.
+    """
     if security.get_session() is not None:
-        with suppress(StorageError, SealError):  # the page that says so is shown all the same
+        with suppress(StorageError, SealError):  # the page shows the error itself
             await get_profile()
 
 
 async def get_profile() -> Profile:
-    """The settings of the writer who is signed in, read once for a request."""
+    """Return the profile of the signed-in user, read once per request.
+
+    Raises SignInRequired, StorageError and SealError.
+    """
     session = security.require_session()
     if "profile" not in g or g.profile[0] != session.id:
         _set_profile(await get_services().accounts.get_profile(session.keys))
@@ -103,7 +109,10 @@ async def get_profile() -> Profile:
 
 
 async def save_profile(**changes: Any) -> None:
-    """Change settings of the writer who is signed in, whatever else of them is changed elsewhere at the same time."""
+    """Save the given fields of the signed-in user's profile, keeping concurrent changes to others.
+
+    Raises StaleRevision after MAX_SAVE_ATTEMPTS, SignInRequired and StorageError.
+    """
     accounts, keys = get_services().accounts, security.require_session().keys
     for attempts_left in reversed(range(MAX_SAVE_ATTEMPTS)):
         stored = await accounts.get_profile(keys)
@@ -123,7 +132,7 @@ def _set_profile(profile: Profile) -> None:
 
 
 async def replies_disabled() -> bool:
-    """Whether the writer who is signed in has turned the model off."""
+    """Return True when the signed-in user has turned the model off."""
     return not (await _profile_or_default()).replies
 
 
@@ -137,12 +146,12 @@ async def _profile_or_default() -> Profile:
 
 
 async def today() -> date:
-    """The day it is for the writer."""
+    """Return today's date in the user's time zone."""
     return day_of(utc_now(), parse_zone((await get_profile()).zone))
 
 
 def render_to_string(template: str, **context: object) -> str:
-    """A template filled in."""
+    """Render a template with `context` alone, on the calling thread."""
     return (
         cast(Environment, current_app.extensions[TEMPLATES_EXTENSION])
         .get_template(template)
@@ -151,7 +160,10 @@ def render_to_string(template: str, **context: object) -> str:
 
 
 async def render_template(template: str, status: int = 200, **context: object) -> Response:
-    """Render a template with what every page knows."""
+    """Render a page or a fragment as a response, on the thread of the renderer.
+
+    Adds to `context` what every page needs; `model` is looked up only when it is not given.
+    """
     session, profile, services = security.get_session(), await _profile_or_default(), get_services()
     if "model" not in context:
         context["model"] = await model_view(
@@ -171,7 +183,10 @@ async def render_template(template: str, status: int = 200, **context: object) -
 
 
 def html_attributes(profile: Profile) -> dict[str, str]:
-    """How every page of a writer looks and what its keys do: attributes of the document, known to CSS and scripts."""
+    """Return the data attributes of the `html` element for a profile.
+
+    CSS and scripts read from them how pages look and which keys work.
+    """
     return {
         "theme": profile.theme,
         "size": str(profile.text_size),

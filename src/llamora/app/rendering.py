@@ -1,4 +1,4 @@
-"""The one thread that renders, and the HTML it remembers of entries of users who are signed in."""
+"""The thread that renders, and its cache of the HTML of signed-in users."""
 
 import asyncio
 from collections import OrderedDict
@@ -11,14 +11,14 @@ from typing import ParamSpec, TypeVar
 from llamora.vault.keys import Keyring
 
 MAX_CACHED_CHARACTERS = 4_000_000
-"""Of HTML, for each user."""
+"""Characters of HTML per user."""
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
 class EntryCache:
-    """Remember what rendering one user's entries made, the most recently used of it."""
+    """A cache of one user's rendered entries that drops the least recently used."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
@@ -27,10 +27,10 @@ class EntryCache:
     def get(
         self, key: Hashable, render: Callable[[], Result], measure: Callable[[Result], int]
     ) -> Result:
-        """Return what is remembered under `key`, or what `render` makes; `measure` counts its characters."""
+        """Return the cached value of `key`, or that of `render`; `measure` counts characters."""
         if (cached := self._entries.get(key)) is not None:
             self._entries.move_to_end(key)
-            return cached[0]  # type: ignore[return-value] -- the key says what it is of
+            return cached[0]  # type: ignore[return-value] -- the key decides the type
         result = render()
         self._entries[key] = (result, measure(result))
         self._characters += self._entries[key][1]
@@ -40,10 +40,10 @@ class EntryCache:
 
 
 class Renderer:
-    """Render off the event loop.
+    """A single thread that renders, off the event loop.
 
-    One thread, since more of them take the interpreter from the loop for longer. Jobs are short (an entry, a
-    template), so that a page of many entries lets others in between.
+    More threads would take the interpreter from the loop for longer. Jobs are short (an entry, a
+    template), so a page with many entries lets other requests in between.
     """
 
     def __init__(self) -> None:
@@ -56,18 +56,21 @@ class Renderer:
         *args: Parameters.args,
         **kwargs: Parameters.kwargs,
     ) -> Result:
-        """Call a function on the thread, in the context of the request."""
+        """Call `function` on the thread, in the context of the request, and return its result."""
         job = partial(copy_context().run, function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._executor, job)
 
     def cache_for(self, keys: Keyring) -> EntryCache:
-        """Return what is remembered of a user's entries; of a user who was locked nothing is, nor will be."""
+        """Return the cache for a user's entries.
+
+        A user whose keys are locked gets an empty one that is not kept.
+        """
         return EntryCache() if keys.closed else self._caches.setdefault(keys.user_id, EntryCache())
 
     def lock(self, user_id: bytes) -> None:
-        """Forget what was rendered of a user's entries."""
+        """Drop a user's cache."""
         self._caches.pop(user_id, None)
 
     def close(self) -> None:
-        """End the thread, without what waits for it."""
+        """End the thread and cancel the jobs that wait for it."""
         self._executor.shutdown(wait=False, cancel_futures=True)

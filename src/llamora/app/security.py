@@ -1,4 +1,4 @@
-"""The edge: who may ask what. Host allow-list, origin and CSRF, sessions in cookies, headers, throttling."""
+"""Request security: host allow-list, origin and CSRF, session cookies, headers, throttling."""
 
 import asyncio
 import hmac
@@ -20,14 +20,14 @@ from llamora.journal.accounts import OpenSession
 
 SESSION_COOKIE = "llamora"
 VISIT_COOKIE = "llamora_visit"
-CSRF_COOKIE = "llamora_csrf"  # readable by our own script, which sends it back as a header
+CSRF_COOKIE = "llamora_csrf"  # read by our script, which sends it back as a header
 CSRF_HEADER = "X-CSRF-Token"
 HOST_PATTERN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.-]+)(?::[0-9]+)?")
 LARGE_BODY_PATHS = re.compile(r"/d/[^/]+/entries|/e/[0-9a-f]+(?:/answers)?|/drafts")
-# What an open page asks for by itself is no sign of the writer.
+# Requests that an open page makes by itself do not keep the session alive.
 BACKGROUND_PATHS = re.compile(r"/session/events|/r/[0-9a-f]+/events|/d/[^/]+/entries")
 SMALL_BODY_BYTES = 65_536
-MAX_FIELDS = 300  # a day of 200 entries, all of them marked, and what else a form has
+MAX_FIELDS = 300  # a day of 200 marked entries, and the rest of the form
 PUBLIC_PATHS = frozenset(
     {"/healthz", "/favicon.ico", "/sw.js", "/offline"}
 )  # the same for everybody
@@ -35,7 +35,7 @@ UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 SIGN_IN_PATHS = frozenset({"/sign-in", "/register", "/reset"})
 SIGNED_OUT_PATHS = frozenset(
     {"/sign-in", "/sign-out", "/register", "/register/strength", "/reset"}
-)  # forms of the signed-out
+)  # forms for signed-out users
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -53,32 +53,32 @@ SECURITY_HEADERS = {
 
 
 class SignInRequired(Exception):
-    """The page is for somebody who is signed in."""
+    """The page needs a signed-in user."""
 
 
 class AlreadySignedIn(Exception):
-    """Somebody who is signed in asked to be let in."""
+    """A form for signed-out users was sent by a signed-in one."""
 
 
 class RequestRejected(Problem):
-    """The request does not come from a page of ours; `status` is what it is answered with."""
+    """The request does not come from a page of this app; `status` is the HTTP status to answer."""
 
     def __init__(self, code: str, /, status: int, *, is_body_readable: bool = True) -> None:
         super().__init__(code)
         self.status = status
         self.is_body_readable = is_body_readable
-        """Whether the body may be read, to show its words again."""
+        """The body may be read, to give its text back."""
 
 
 def init_app(app: Quart) -> None:
-    """Put the edge rules before and after every request of `app`."""
+    """Install the security checks before and after every request of `app`."""
     app.request_class = FormRequest
     app.before_request(_before_request)
     app.after_request(_after_request)
 
 
 def require_session() -> OpenSession:
-    """The session of this request. Raises SignInNeeded."""
+    """Return the session of this request. Raises SignInRequired."""
     session = get_session()
     if session is None:
         raise SignInRequired
@@ -86,19 +86,19 @@ def require_session() -> OpenSession:
 
 
 def get_session() -> OpenSession | None:
-    """The session of this request, if somebody is signed in."""
+    """Return the session of this request, or None if no user is signed in."""
     return cast("OpenSession | None", g.get("session"))
 
 
 def set_session_cookie(cookie: str, session: OpenSession) -> None:
-    """Give the browser the cookie of a new session with this response."""
+    """Set the cookie of a new session on the response of this request."""
     g.session = session
     g.session_cookie = cookie
-    _drop_csrf_token()  # it was bound to what was before
+    _drop_csrf_token()  # it was bound to the session before
 
 
 def clear_session_cookie() -> None:
-    """Take the session's cookie away with this response."""
+    """Delete the session cookie with the response of this request."""
     g.session = None
     g.session_cookie = ""
     _drop_csrf_token()
@@ -110,7 +110,7 @@ def _drop_csrf_token() -> None:
 
 
 class FormRequest(Request):
-    """A request whose body may be as large as its path has a use for."""
+    """A request that limits the size of its body by its path."""
 
     def __init__(self, method: str, scheme: str, path: str, *args: Any, **kwargs: Any) -> None:
         if not LARGE_BODY_PATHS.fullmatch(path):
@@ -119,17 +119,20 @@ class FormRequest(Request):
 
 
 async def form_field(name: str) -> str:
-    """A field of the posted form, empty when it was not sent."""
+    """Return the first posted field of that name, or "". Raises RequestRejected."""
     return next(iter(await form_fields(name)), "")
 
 
 async def form_fields(name: str) -> list[str]:
-    """All fields of this name in the posted form. Raises Refused for more fields than any page of ours sends."""
+    """Return all posted fields of that name.
+
+    Raises RequestRejected for more than MAX_FIELDS fields in the form.
+    """
     if "form" not in g:
         body = cast(bytes, await request.get_data())
         if body.count(b"&") >= MAX_FIELDS:
             raise RequestRejected("form_too_many_fields", 413, is_body_readable=False)
-        # A megabyte of letters that are three bytes each takes a second to decode.
+        # A megabyte of three-byte letters takes a second to decode.
         g.form = (
             await asyncio.to_thread(_parse_form, body)
             if len(body) > SMALL_BODY_BYTES
@@ -139,7 +142,10 @@ async def form_fields(name: str) -> list[str]:
 
 
 async def replayable_form(text_field: str) -> dict[str, object]:
-    """What a page needs to offer a refused form again: where it went, and all but its token and the field `text`."""
+    """Return `action` and `fields` to offer a rejected form again.
+
+    Leaves out the CSRF token and the field named `text_field`.
+    """
     await form_fields(text_field)
     fields = [
         (key, value)
@@ -154,7 +160,7 @@ def _parse_form(body: bytes) -> list[tuple[str, str]]:
 
 
 def csrf_token() -> str:
-    """The token of this request's browser, made once per request: u64 Unix seconds and an HMAC-SHA256."""
+    """Return the CSRF token of this request: u64 Unix seconds and an HMAC-SHA256, as Base64."""
     if "csrf" not in g:
         timestamp = struct.pack(">Q", int(time.time()))
         g.csrf = urlsafe_b64encode(timestamp + _csrf_mac(timestamp)).decode()
@@ -162,14 +168,14 @@ def csrf_token() -> str:
 
 
 def csrf_field() -> Markup:
-    """The hidden field that every form of ours carries."""
+    """Return the hidden CSRF field that every form carries."""
     if "csrf_field" not in g:
         g.csrf_field = Markup('<input type="hidden" name="csrf" value="{}">').format(csrf_token())
     return cast(Markup, g.csrf_field)
 
 
 def client_address() -> str:
-    """Where the request came from, for throttling; behind a proxy, what the proxy says."""
+    """Return the address to throttle by; behind a proxy, the last of X-Forwarded-For."""
     if get_services().settings.server.behind_proxy:
         forwarded = request.headers.get("X-Forwarded-For", "")
         if forwarded:
@@ -178,7 +184,7 @@ def client_address() -> str:
 
 
 def is_https(request_: Request) -> bool:
-    """Whether the browser came over TLS, to us or to the proxy before us."""
+    """Return True if the browser used TLS, to this server or to the proxy in front of it."""
     if get_services().settings.server.behind_proxy:
         return request_.headers.get("X-Forwarded-Proto", "").split(",")[-1].strip() == "https"
     return request_.is_secure
@@ -206,7 +212,7 @@ async def _before_request() -> None:
     if request.method in UNSAFE_METHODS:
         _check_origin()
         if request.mimetype not in ("application/x-www-form-urlencoded", ""):
-            # A multipart body could be spooled to a temporary file in plain text; no page of ours sends one.
+            # A multipart body could be spooled to disk in plain text; no page sends one.
             raise RequestRejected("form_unknown_shape", 415, is_body_readable=False)
         await _check_csrf()
 
@@ -234,9 +240,9 @@ async def _check_csrf() -> None:
         token = await form_field("csrf")
     if not _is_token_fresh(token, get_services().settings.session.csrf_ttl):
         if get_session() is not None and request.path in SIGN_IN_PATHS:
-            raise AlreadySignedIn  # a page that let somebody in was sent again
+            raise AlreadySignedIn  # a sign-in page was sent again
         if get_session() is None and request.path not in SIGNED_OUT_PATHS:
-            raise SignInRequired  # the token went with the session that it was bound to
+            raise SignInRequired  # the token was bound to a session that ended
         raise RequestRejected("page_too_old", 403)
 
 
@@ -247,7 +253,7 @@ def _is_token_fresh(token: str, max_age: int) -> bool:
         return False
     if len(decoded) != 8 + 32 or not hmac.compare_digest(decoded[8:], _csrf_mac(decoded[:8])):
         return False
-    # Only we make tokens: one from the future means that the clock was put back since.
+    # The MAC is ours, so a time in the future means that the clock was set back.
     return time.time() - struct.unpack(">Q", decoded[:8])[0] <= max_age
 
 
@@ -259,7 +265,7 @@ def _csrf_mac(timestamp: bytes) -> bytes:
 
 
 def _visitor_id() -> str:
-    """A random name for a browser that nobody has signed in with, so that its token is its own."""
+    """Return a random id for a signed-out browser, to bind its CSRF token to."""
     if "visit" not in g:
         g.visit = request.cookies.get(VISIT_COOKIE, "") or secrets.token_urlsafe(18)
     return cast(str, g.visit)

@@ -1,4 +1,4 @@
-"""Server-sent events: responses without a time limit, with a heartbeat, that end when the server does."""
+"""Server-sent events: responses with a heartbeat and no time limit that end with the server."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -14,24 +14,30 @@ HEARTBEAT_SECONDS = 15.0
 
 
 class ChangeSignal:
-    """Wakes everybody who waits whenever something was committed to the store, by whichever process."""
+    """A signal that wakes all its waiters whenever any process commits to the store."""
 
     def __init__(self) -> None:
         self._next_change = asyncio.Event()
 
     @property
     def next_change(self) -> asyncio.Event:
-        """Set at the next beat. Take it before you look, so that nothing is missed between looking and waiting."""
+        """The event that the next change sets.
+
+        Take it before reading the store, so that no change is missed between reading and waiting.
+        """
         return self._next_change
 
     def notify(self) -> None:
-        """Wake who waits."""
+        """Wake all waiters."""
         current, self._next_change = self._next_change, asyncio.Event()
         current.set()
 
 
 def format_event(data: str = "", *, name: str = "", event_id: str = "") -> bytes:
-    """One event in the format of https://html.spec.whatwg.org/multipage/server-sent-events.html."""
+    """Encode one event for a text/event-stream.
+
+    Format: https://html.spec.whatwg.org/multipage/server-sent-events.html.
+    """
     lines = [f"event: {name}"] if name else []
     if event_id:
         lines.append(f"id: {event_id}")
@@ -47,17 +53,18 @@ def event_stream(
     session_ended: asyncio.Event,
     final_event: bytes = b"",
 ) -> Response:
-    """A response that sends `events` as they come, until they end, or the server does, or the session.
+    """Return a response that sends `events` until they, the session or the server ends.
 
-    `ending` is set when the server ends, `ended` when the session does; then, and only then, `last` is sent.
-    The generator runs in the context of the request that asked for it, so it may render templates.
+    `server_stopping` and `session_ended` are set when the server stops and when the session ends;
+    `final_event` is sent only in the latter case. The generator runs in the context of the request
+    that asked for it, so it may render templates.
     """
     response = Response(
         _with_heartbeat(events, server_stopping, session_ended, final_event, copy_context()),
         mimetype="text/event-stream",
     )
     response.timeout = None  # Quart cuts a response off after a minute
-    response.headers["X-Accel-Buffering"] = "no"  # nginx would hold the words back
+    response.headers["X-Accel-Buffering"] = "no"  # nginx would buffer the events
     return response
 
 
@@ -68,7 +75,7 @@ async def _with_heartbeat(
     final_event: bytes,
     context: Context,
 ) -> AsyncGenerator[bytes]:
-    # One at a time: who reads slowly holds the generator back, and it then sends the newest state.
+    # One at a time: a slow reader holds the generator back, which then sends the newest state.
     ready: asyncio.Queue[bytes | None] = asyncio.Queue(1)
 
     async def pump() -> None:
@@ -77,7 +84,7 @@ async def _with_heartbeat(
                 async for item in events:
                     await ready.put(item)
         except Exception as error:
-            # The browser asks again by itself and is then told all there is.
+            # The browser reconnects by itself and then gets the full state.
             logger.error("a stream of events failed (%s)", type(error).__name__)
         await ready.put(None)
 

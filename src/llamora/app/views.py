@@ -1,4 +1,4 @@
-"""What templates are given: entries and the model as a page shows them."""
+"""View models for templates: entries, summaries and the model."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -34,7 +34,10 @@ from llamora.vault.keys import Keyring
 
 @dataclass(slots=True, frozen=True)
 class SourceView:
-    """A passage that was in the prompt of a reply; `cited`: the reply refers to it, `traced`: a trace brought it."""
+    """A passage from the prompt of a reply.
+
+    `cited`: the reply refers to it; `from_tag`: a tag brought it into the prompt.
+    """
 
     number: int
     path: str
@@ -47,7 +50,7 @@ class SourceView:
 
 @dataclass(slots=True, frozen=True)
 class ReceiptView:
-    """What a reply was made with, in words where it is shown without being asked for."""
+    """The details of how a reply was made, in words where they are always shown."""
 
     model: str
     sources_summary: str
@@ -60,15 +63,18 @@ class ReceiptView:
     tokens_out: int
     tokens_counted: bool
     verified: int
-    """Quotations that are marked as standing in the prompt letter by letter, and how many as not standing there."""
+    """Quotations found word for word in the prompt; `not_found` counts the others."""
     not_found: int
     first_token_seconds: float
-    """-1 when no word came."""
+    """-1 when no token came."""
 
 
 @dataclass(slots=True)
 class EntryView:
-    """An entry, a reply or an answer. Ids are hex; `root` is the first of its thread, `thread` all that follow it."""
+    """An entry, a reply or an answer. Ids are hex.
+
+    `root` is the first message of its thread; a root has the others in `thread`.
+    """
 
     id: str
     root: str
@@ -84,35 +90,35 @@ class EntryView:
     model: str
     note: str
     draft: Draft | None = None
-    """The edit of an entry, or the answer to a reply, that was begun and not kept."""
+    """The unsaved edit of an entry, or the unsaved answer to a reply."""
     thread: list["EntryView"] = field(default_factory=list["EntryView"])
     sources: list[SourceView] = field(default_factory=list[SourceView])
     receipt: ReceiptView | None = None
     parent_id: str = ""
     withheld: bool = False
     answered_count: int = 1
-    """How many entries a reply answers."""
+    """Number of entries that a reply answers."""
     reply_count: int = 0
-    """How many replies an entry has, or the entry that a reply answers."""
+    """Number of replies to an entry, or to the entry that a reply answers."""
     preferred: bool = False
     is_collapsed: bool = False
     """Another reply to the same entry is preferred."""
     has_checkboxes: bool = False
-    """There are boxes to tick in it."""
+    """It has checkboxes that can be ticked."""
     part: int = 1
     part_count: int = 1
-    """Which part of a long text this is, and of how many."""
+    """`part` of a long text, counted from 1, of `part_count`."""
     waiting_message: str = ""
-    """What a reply without a word yet waits for."""
+    """The reason why a reply has no text yet."""
     tags: tuple[Tag, ...] = ()
     tags_fingerprint: str = ""
     is_askable: bool = False
-    """It is an entry of the page that the model may be asked about."""
+    """The model may be asked about it."""
 
 
 @dataclass(slots=True, frozen=True)
 class SummaryView:
-    """What a model said of a day or a trace."""
+    """A summary of a day or a tag, or the opening line of a day."""
 
     html: Markup
     model: str
@@ -121,7 +127,7 @@ class SummaryView:
 
 @dataclass(slots=True, frozen=True)
 class ModelView:
-    """The model in words. `leaves_machine`: what is asked leaves this machine."""
+    """The model in words. `leaves_machine`: prompts are sent to another machine."""
 
     available: bool
     problem: str = ""
@@ -131,9 +137,9 @@ class ModelView:
     leaves_machine: bool = False
     embedded: bool = False
     is_unreachable: bool = False
-    """It was asked for its name just now and gave no answer."""
+    """It did not answer when asked for its name."""
     hidden: bool = False
-    """The writer has turned the model off: no page mentions it but the one where it is turned on."""
+    """The user has turned the model off: only the page that turns it on mentions it."""
 
 
 NOTHING_HIDDEN: Mapping[bytes, str] = MappingProxyType({})
@@ -148,10 +154,10 @@ async def entry_view(
     *,
     part: int = 1,
 ) -> EntryView:
-    """Build one message of the thread that begins with `root`, on the thread that renders.
+    """Build the view of one message of the thread that begins with `root`.
 
-    A reply shows nothing of the `hidden` entries and texts. Of a very long text only a `part` is shown, or all of it
-    for 0. Raises NotFound for a part that it does not have.
+    Runs on the thread of the renderer. A reply shows no text of `hidden` entries. A very long text
+    is cut to `part`, or shown in full for 0. Raises NotFound for a part that does not exist.
     """
     renderer = get_services().renderer
     cache = renderer.cache_for(keys)
@@ -205,18 +211,18 @@ def _entry_view(
 
 
 def _render_own(entry: Entry, paths: Mapping[str, str], part: int) -> tuple[Markup, int, bool]:
-    """Return a part of a user's text as HTML, of how many it is one, and whether its boxes can be ticked."""
+    """Return a part of a user's text as HTML, the number of parts, and True for checkboxes."""
     parts = split_into_parts(entry.text) if part else [entry.text]
     if part > len(parts):
         raise NotFound("entry_part_not_found")
-    # A form holds all boxes of a text or none: those it lacks would lose their ticks.
+    # A form must hold all boxes of a text: those it lacks would lose their ticks.
     has_checkboxes = len(parts) == 1 and entry.state != "unreadable" and has_tasks(entry.text)
     html = render_with_tags(parts[max(part, 1) - 1], paths, interactive=has_checkboxes)
     return html, len(parts), has_checkboxes
 
 
 async def part_view(keys: Keyring, entry_id: bytes, part: int) -> EntryView:
-    """A later part of a long entry. Raises NotFound."""
+    """Return the view of one part of a long entry. Raises NotFound."""
     journal = get_services().journal
     entry = await journal.get(keys, entry_id)
     tags_by_entry = await journal.tags.entry_tags(keys, {entry.id: entry.text})
@@ -224,7 +230,7 @@ async def part_view(keys: Keyring, entry_id: bytes, part: int) -> EntryView:
 
 
 def tags_fingerprint(tags: Iterable[Tag]) -> str:
-    """What the traces of an entry come to: another word once one came, went or is called otherwise, "" for none."""
+    """Return a hash of the ids and names of tags, or "" for none, to notice changes by."""
     joined = "\n".join(f"{tag.hex_id} {tag.name}" for tag in tags)
     return (
         blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
@@ -234,18 +240,18 @@ def tags_fingerprint(tags: Iterable[Tag]) -> str:
 
 
 def tag_path(tag_id: bytes) -> str:
-    """The address of a trace's page."""
+    """Return the path of a tag's page."""
     return f"/traces/{tag_id.hex()}"
 
 
 def summary_view(summary: StoredSummary) -> SummaryView:
-    """The line that opens a day, or the summary of one."""
+    """Return the view of a summary or an opening line of a day."""
     html = render_reply(summary.text, {}, marks(summary.text, summary.quoted))
     return SummaryView(html, model_name(summary.model), _describe_cut(summary))
 
 
 def tag_summary_view(summary: TagSummary) -> SummaryView:
-    """The summary of a trace, with links to the entries it cites."""
+    """Return the view of a summary of a tag, with links to the entries it cites."""
     summary_record = summary.summary
     paths = {
         number: f"/d/{entry.day}#e-{entry.id.hex()}"
@@ -258,12 +264,12 @@ def tag_summary_view(summary: TagSummary) -> SummaryView:
 
 
 def model_name(name: str) -> str:
-    """What a page calls the model of a record."""
+    """Return the name to show for the model of a record."""
     return _("small built-in model") if name == BUILT_IN_MODEL else name
 
 
 def describe_omitted(omitted: Omitted) -> str:
-    """What was left out of a prompt for lack of room, in words; "" for nothing."""
+    """Describe what was left out of a prompt for lack of room; return "" for nothing."""
     notes, passages, turns = omitted.notes, omitted.passages, omitted.turns
     counted = (
         (notes, ngettext("%(num)s note of the day", "%(num)s notes of the day", notes)),
@@ -359,9 +365,10 @@ def _receipt_view(
 async def page_views(
     keys: Keyring, threads: list[Thread], *, with_replies: bool, full_text: bool = False
 ) -> list[EntryView]:
-    """The threads of a page, replies as they stand this moment, without what is no source any more.
+    """Return the views of the threads of a page, with replies as they stand at this moment.
 
-    `with_replies`: the writer has not turned the model off. `whole`: very long texts, too, are there to their ends.
+    Replies show no text of sources that were deleted or withheld since, and are left out without
+    `with_replies`. `full_text` shows very long texts in full.
     """
     services = get_services()
     part = 0 if full_text else 1
@@ -422,7 +429,10 @@ def _draft_key(view: EntryView) -> str:
 
 
 async def message_view(keys: Keyring, entry_id: bytes) -> EntryView:
-    """One message as its page shows it, with its thread when it begins one. Raises NotFound."""
+    """Return one message as its page shows it, with its thread if it is a root.
+
+    Raises NotFound.
+    """
     services = get_services()
     thread = await services.journal.get_thread(keys, entry_id)
     with_replies = (await services.accounts.get_profile(keys)).replies
@@ -439,9 +449,10 @@ async def message_view(keys: Keyring, entry_id: bytes) -> EntryView:
 async def model_view(
     model: Model, *, name: str = "", with_name: bool = False, is_disabled: bool = False
 ) -> ModelView:
-    """The model of an endpoint; `full` asks it for its name, which may take a moment.
+    """Return the view of the model of the endpoint `name`.
 
-    `hidden`: the writer has turned it off.
+    `with_name` asks the server for the name of its model, which may take a moment. `is_disabled`:
+    the user has turned the model off.
     """
     if is_disabled:
         return ModelView(available=False, hidden=True)
@@ -453,7 +464,7 @@ async def model_view(
         return ModelView(available=True, description=description)
     info = await model.info(name)
     if info is None:
-        if built_in:  # it starts when it is first asked
+        if built_in:  # it starts with the first prompt
             return ModelView(available=True, description=description, embedded=True)
         address = model.host_of(name)
         host = urlsplit(address if "//" in address else f"//{address}").hostname or address
@@ -479,7 +490,7 @@ async def model_view(
     )
 
 
-# What browsers call themselves, in the order in which to ask: most of them also claim to be others
+# User-agent patterns in the order to try: most browsers also claim to be others
 # (https://www.rfc-editor.org/rfc/rfc9110#name-user-agent sets no order).
 _BROWSERS = (
     (r"Firefox/|FxiOS/", "Firefox"),
@@ -501,7 +512,7 @@ _SYSTEMS = (
 
 
 def device_name(user_agent: str) -> str:
-    """What a browser is called in words, such as "Firefox on Linux"; "" for one that is not known."""
+    """Return a name for a browser such as "Firefox on Linux", or "" for an unknown one."""
     browser, system = (
         next((name for pattern, name in known if re.search(pattern, user_agent[:500])), "")
         for known in (_BROWSERS, _SYSTEMS)

@@ -1,4 +1,4 @@
-"""The pages, one module each; `blueprints` is all of them."""
+"""The routes, one module per subject; `blueprints` holds all of them."""
 
 from quart import Blueprint
 

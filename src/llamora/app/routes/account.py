@@ -1,4 +1,4 @@
-"""You: the model that answers, your zone, your passphrase and recovery code, your backups."""
+"""The account page: model, time zone, passphrase, recovery code, sessions, key and backups."""
 
 from contextlib import suppress
 from datetime import datetime, time
@@ -44,13 +44,13 @@ SAMPLE_TIME = time(19, 42)
 
 @blueprint.get("/you")
 async def show_account() -> Response:
-    """What is yours to set (routes/preferences.py), to keep and to end."""
+    """Show the account page, with the settings that routes/preferences.py changes."""
     return await account_page(done=request.args.get("done", ""))
 
 
 @blueprint.post("/you/replies")
 async def set_replies() -> Response:
-    """Turn the model on, or off with every mention of it."""
+    """Turn the model on or off, which also removes every mention of it."""
     is_enabled = await field("replies") == "on"
     try:
         await save_profile(replies=is_enabled)
@@ -61,7 +61,7 @@ async def set_replies() -> Response:
 
 @blueprint.post("/you/model")
 async def choose_model() -> Response:
-    """Choose which of the operator's model servers answers, or try one."""
+    """Choose one of the configured model servers, or test it."""
     services = get_services()
     endpoint = await field("endpoint")
     if endpoint and endpoint not in services.model.endpoint_names:
@@ -83,7 +83,7 @@ async def choose_model() -> Response:
 
 @blueprint.post("/you/openings")
 async def set_openings() -> Response:
-    """Let new days open with a line from the last ones, or not."""
+    """Turn on or off that new days open with a line about the last ones."""
     is_enabled = await field("openings") == "on"
     try:
         await save_profile(openings=is_enabled)
@@ -94,7 +94,7 @@ async def set_openings() -> Response:
 
 @blueprint.post("/you/passphrase")
 async def change_passphrase() -> Response:
-    """Put a new passphrase in place of the old one; everywhere else the writer is signed out."""
+    """Change the passphrase and end all other sessions."""
     session, services = security.require_session(), get_services()
     subjects = throttle_subjects(session.user.name)
     try:
@@ -114,7 +114,7 @@ async def change_passphrase() -> Response:
 
 @blueprint.post("/you/recovery-code")
 async def renew_recovery_code() -> Response:
-    """Make a new recovery code and show it once; the old one opens nothing any more."""
+    """Replace the recovery code and show the new one once."""
     session, services = security.require_session(), get_services()
     subjects = throttle_subjects(session.user.name)
     try:
@@ -132,7 +132,7 @@ async def renew_recovery_code() -> Response:
 
 @blueprint.post("/you/sessions")
 async def end_sessions() -> Response:
-    """End one session of the writer, or all but this one."""
+    """End one session of the user, or all but this one."""
     session, accounts = security.require_session(), get_services().accounts
     requested = await field("session")
     if requested == "others":
@@ -145,7 +145,7 @@ async def end_sessions() -> Response:
 
 @blueprint.post("/you/lock-after")
 async def set_lock_after() -> Response:
-    """Set after how many minutes without a sign of the writer a session ends; 0: as long as the server allows."""
+    """Set the idle minutes after which a session ends; 0 is as long as the server allows."""
     minutes = {str(each): each for each in LOCK_MINUTES}.get(await field("minutes"))
     if minutes is None:
         return await account_page(422, "lock", _("Choose one of the times in the list."))
@@ -158,13 +158,11 @@ async def set_lock_after() -> Response:
 
 @blueprint.post("/you/key")
 async def change_key() -> Response:
-    """Seal everything under a new key, in the background; everywhere else the writer is signed out."""
+    """Replace the data key, seal everything again in the background and end other sessions."""
     session, services = security.require_session(), get_services()
     try:
         await verify_secret()
-        await services.backups.create(
-            session.keys
-        )  # of the moment before, should anything go wrong
+        await services.backups.create(session.keys)  # in case the change goes wrong
         renewed = await services.accounts.change_key(session)
     except (AccountError, StorageError) as error:
         return await account_page(error.status, "key", describe(error))
@@ -175,7 +173,7 @@ async def change_key() -> Response:
 
 @blueprint.post("/you/end")
 async def end_journal() -> Response:
-    """Erase the writer and everything of theirs that is here."""
+    """Erase the user and all their data."""
     services, user_id = get_services(), security.require_session().user.id
     try:
         await verify_secret()
@@ -185,14 +183,14 @@ async def end_journal() -> Response:
     security.clear_session_cookie()
     await services.accounts.lock(user_id)
     await services.db.users.erase(user_id)
-    with suppress(StorageError):  # one that was being made when the first were removed
+    with suppress(StorageError):  # a backup may have been under way during the first call
         await services.backups.delete_all(user_id)
     return redirect_303("/sign-in")
 
 
 @blueprint.post("/you/backup")
 async def download_backup() -> Response:
-    """Make a backup of this moment and hand it over, after the passphrase: a page left open gives nothing away."""
+    """Create a backup and send it, once the passphrase is verified, as a page may be left open."""
     try:
         await verify_secret()
         file = await get_services().backups.create(security.require_session().keys)
@@ -202,12 +200,12 @@ async def download_backup() -> Response:
     response = await send_file(
         file, "application/octet-stream", as_attachment=True, attachment_filename=name
     )
-    response.timeout = None  # as long as the line takes
+    response.timeout = None  # no limit: a slow connection may take long
     return response
 
 
 def saved_fragment() -> Response:
-    """What is said beside a setting that was saved as soon as it was chosen."""
+    """Return the note to show beside a setting that was saved."""
     return Response(f"<span>{_('Kept.')}</span>", mimetype="text/html")
 
 
@@ -219,7 +217,11 @@ async def account_page(
     done: str = "",
     endpoint: str | None = None,
 ) -> Response:
-    """The page of what is the writer's own, with a sentence beside the form it is `about`, or what was `done`."""
+    """Show the account page.
+
+    `error` is shown beside the form `about`, and `done` names an action to confirm. `endpoint`
+    preselects a model server that is not saved.
+    """
     services = get_services()
     session = security.require_session()
     user = await services.db.users.get(session.user.id)
@@ -269,7 +271,7 @@ async def account_page(
 
 
 async def _session_rows(session: OpenSession, zone_name: str) -> list[dict[str, object]]:
-    """Where the writer is signed in, in words, this browser first."""
+    """Return the user's sessions in words, this one first."""
     tz, now = parse_zone(zone_name), utc_now()
     sessions: list[dict[str, object]] = []
     for listed in await get_services().accounts.list_sessions(session):

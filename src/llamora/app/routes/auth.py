@@ -1,4 +1,4 @@
-"""Coming in and going out: register, recovery code, sign in, reset, sign out."""
+"""Registration, recovery code, sign-in, reset and sign-out."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ ORDINALS = gettext_noop("first", "second", "third", "fourth", "fifth", "sixth", 
 
 @blueprint.get("/")
 async def home() -> Response:
-    """To today's page, or to the door; where nobody ever wrote, to the first page of all."""
+    """Redirect to today's page, to sign-in, or to registration if there are no users yet."""
     if security.get_session():
         return redirect_303(HOME)
     return redirect_303("/sign-in" if await get_services().db.users.has_any() else "/register")
@@ -49,7 +49,7 @@ async def home() -> Response:
 
 @blueprint.get("/register")
 async def register_page() -> Response:
-    """The first page of a new writer."""
+    """Show the registration form."""
     if security.get_session():
         return redirect_303(HOME)
     if await _is_registration_closed():
@@ -59,7 +59,7 @@ async def register_page() -> Response:
 
 @blueprint.post("/register")
 async def register() -> Response:
-    """Make a writer, sign them in and show the recovery code."""
+    """Create a user, sign them in and show the recovery code."""
     if await _is_registration_closed():
         return await _registration_closed_page()
     accounts = get_services().accounts
@@ -75,10 +75,10 @@ async def register() -> Response:
 
 @blueprint.post("/register/strength")
 async def rate_passphrase() -> Response:
-    """How hard the passphrase is to guess, in a sentence."""
+    """Show how hard a passphrase is to guess."""
     session = security.get_session()
     name = session.user.name if session else await field("name")
-    # Where the old passphrase is asked for too, the other field is the new one.
+    # A form that also asks for the old passphrase has the new one in `new`.
     passphrase = await field("new") or await field("passphrase")
     rating = await get_services().accounts.measure_strength(passphrase, name)
     return await render_template(
@@ -91,13 +91,13 @@ async def rate_passphrase() -> Response:
 
 @blueprint.get("/recovery-code")
 async def redirect_recovery_code() -> Response:
-    """The code was shown once; there is nothing here to come back to."""
+    """Redirect to today's page: the code is shown only once, so a reload cannot show it."""
     return redirect_303(HOME)
 
 
 @blueprint.post("/recovery-code")
 async def confirm_recovery_code() -> Response:
-    """Check the group that the writer typed back."""
+    """Check the group of the recovery code that the user typed back."""
     session = security.require_session()
     number, _separator, sealed = (await field("index")).partition(".")
     index = int(number) if number in map(str, range(len(ORDINALS))) else 0
@@ -124,7 +124,7 @@ async def confirm_recovery_code() -> Response:
 
 @blueprint.get("/sign-in")
 async def sign_in_page() -> Response:
-    """The door."""
+    """Show the sign-in form."""
     if security.get_session():
         return redirect_303(HOME)
     return await render_template(
@@ -134,7 +134,7 @@ async def sign_in_page() -> Response:
 
 @blueprint.post("/sign-in")
 async def sign_in() -> Response:
-    """Open the writer's keys and begin a session."""
+    """Unlock the user's keys and start a session."""
     name, target = await field("name"), _safe_next_path(await field("next"))
     subjects = throttle_subjects(name)
     throttle = get_services().throttle
@@ -154,7 +154,7 @@ async def sign_in() -> Response:
 async def sign_out() -> Response:
     """End the session."""
     session = security.get_session()
-    security.clear_session_cookie()  # first: whatever happens to the row, this browser is out
+    security.clear_session_cookie()  # first, so this browser is signed out even if the store fails
     if session is not None:
         await get_services().accounts.sign_out(session)
     return redirect_303("/sign-in")
@@ -162,7 +162,7 @@ async def sign_out() -> Response:
 
 @blueprint.post("/lock")
 async def lock() -> Response:
-    """Sign out everywhere at once: replies and streams end, keys and the search index go."""
+    """Sign the user out everywhere: replies and streams end, keys and search index are locked."""
     session = security.require_session()
     security.clear_session_cookie()
     await get_services().accounts.lock(session.user.id)
@@ -171,19 +171,20 @@ async def lock() -> Response:
 
 @blueprint.post("/session/here")
 async def keep_session_alive() -> Response:
-    """A sign of the writer, who reads or types: the session goes on. That it was asked is all there is to it."""
+    """Extend the session of a user who reads or types; the request itself does so."""
     security.require_session()
     return Response(status=204)
 
 
 @blueprint.get("/session/events")
 async def session_events() -> Response:
-    """What an open page listens to: the end of its session, and what changes of a `day`, or that a `month` did.
+    """Stream the events of an open page.
 
-    Also how the writer wants pages to look: a change of theme or size is seen on all of them.
+    They are the end of the session, changes to the messages of `day`, any change in `month`, and
+    changes to how pages look, such as the theme or the text size.
     """
     session = security.get_session()
-    if session is None:  # an answer of another kind would be an error on the browser's console
+    if session is None:  # another content type would log an error in the browser's console
         return Response(format_event(name="out"), mimetype="text/event-stream")
     day = parse_day_or_404(request.args["day"]) if "day" in request.args else None
     month = parse_month_or_404(request.args["month"]) if "month" in request.args else None
@@ -196,10 +197,11 @@ async def session_events() -> Response:
 
 
 async def _page_events(day: date | None, month: date | None) -> AsyncGenerator[bytes]:
-    """Which messages stand on the page, in their order, at first and whenever that changes.
+    """Yield the look of pages, and the messages of `day` or the fingerprint of `month`.
 
-    Each is [id, revision, root, what its traces come to]. A reply that is being written has the revision 0: its own
-    stream tells what becomes of it. Of a month only its mark is told, and not more often than every MONTH_REST seconds.
+    Each is sent at first and whenever it changes. A message is [id, revision, root id, tags
+    fingerprint]; a reply that is still being written has the revision 0, since its own stream
+    reports on it. The fingerprint of a month is sent at most every MONTH_EVENT_SECONDS.
     """
     services, keys = get_services(), security.require_session().keys
     yield format_event(name="open")
@@ -225,9 +227,7 @@ async def _page_events(day: date | None, month: date | None) -> AsyncGenerator[b
         if month and (fingerprint := await month_fingerprint(keys, month)) != last_fingerprint:
             last_fingerprint = fingerprint
             yield format_event(fingerprint, name="month")
-            await asyncio.sleep(
-                MONTH_EVENT_SECONDS
-            )  # a reply that is being written changes all the time
+            await asyncio.sleep(MONTH_EVENT_SECONDS)  # a growing reply changes all the time
         await next_change.wait()
 
 
@@ -254,13 +254,13 @@ async def _message_listing(keys: Keyring, day: date) -> list[list[str | int]]:
 
 @blueprint.get("/reset")
 async def reset_page() -> Response:
-    """For who lost the passphrase and has the recovery code."""
+    """Show the form to set a new passphrase with the recovery code."""
     return await render_template("pages/reset.html", name="", error="")
 
 
 @blueprint.post("/reset")
 async def reset() -> Response:
-    """Set a new passphrase with the recovery code, and show the code that takes its place."""
+    """Set a new passphrase with the recovery code, and show the new recovery code."""
     name = await field("name")
     subjects = throttle_subjects(name)
     throttle = get_services().throttle
@@ -308,10 +308,10 @@ async def _start_session(user: User, keys: Keyring) -> OpenSession:
 
 
 async def recovery_code_page(session: OpenSession, code: str) -> Response:
-    """Show a new recovery code, this once, and ask for a part of it back."""
+    """Show a new recovery code, for this one time, and ask for one of its groups back."""
     groups = recovery_groups(code)
     index = secrets.randbelow(len(groups))
-    # What is asked for travels sealed in the form, so that any worker can check it and none remembers it.
+    # The group is sealed in the form, so any worker can check it without remembering it.
     sealed_group = RECOVERY_GROUPS.seal(
         session.keys, session.user.id, index, groups[index].encode()
     )
@@ -326,7 +326,7 @@ async def recovery_code_page(session: OpenSession, code: str) -> Response:
 
 
 def _safe_next_path(path: str) -> str:
-    """A path of ours, or nothing: an address from outside never decides where a sign-in leads."""
+    """Return `path` if it is that of a day, else "": a link must not redirect elsewhere."""
     return (
         path
         if path.startswith("/d/") and "\\" not in path and path.isascii() and path.isprintable()
@@ -335,9 +335,9 @@ def _safe_next_path(path: str) -> str:
 
 
 async def verify_secret() -> None:
-    """Ask who is signed in for passphrase or recovery code once more; guesses count as at the door.
+    """Check the passphrase or recovery code of the signed-in user, posted as `passphrase`.
 
-    Raises WrongCredentials and TooOften.
+    Guesses count as at sign-in. Raises WrongCredentials and TooManyAttempts.
     """
     session, services = security.require_session(), get_services()
     subjects = throttle_subjects(session.user.name)
@@ -347,5 +347,5 @@ async def verify_secret() -> None:
 
 
 def throttle_subjects(name: str) -> tuple[str, str]:
-    """Whom a guess at a secret is counted against: the name and the address it came from."""
+    """Return what to count guesses at a secret by: the user name and the client address."""
     return f"name {name_key(name)}", f"address {security.client_address()}"

@@ -1,4 +1,4 @@
-"""The calendar: a month, a year, the days that have something on them, and the way to any date."""
+"""The calendar: a month, a year, the days with entries, and the way to any date."""
 
 import re
 from bisect import bisect_right
@@ -26,18 +26,18 @@ SHADE_WORD_COUNTS = (
     100,
     300,
     700,
-)  # words from which a day of the year is a shade darker; the same for every year
+)  # words from which a day gets the next darker shade
 
 
 @blueprint.get("/calendar")
 async def show_current_month() -> Response:
-    """The month it is for the writer."""
+    """Show the current month in the user's time zone."""
     return await _month_page(await today())
 
 
 @blueprint.get("/calendar/<period>")
 async def show_month(period: str) -> Response:
-    """Any month, or with four digits any year."""
+    """Show a month (`2026-11`) or a year (`2026`)."""
     if re.fullmatch(r"[0-9]{4}", period) and int(period):
         return await _year_page(int(period))
     return await _month_page(parse_month_or_404(period))
@@ -45,13 +45,13 @@ async def show_month(period: str) -> Response:
 
 @blueprint.get("/m/<month_text>")
 async def read_month(month_text: str) -> Response:
-    """A month as one page to read."""
+    """Show all entries of a month on one page."""
     first = parse_month_or_404(month_text)
     services, keys = get_services(), security.require_session().keys
     days = _days_of_month(first)
     fingerprint = await month_fingerprint(
         keys, first
-    )  # before it is read: what comes meanwhile makes another one
+    )  # before reading, so that later changes are noticed
     threads_by_day = [(day, await services.journal.get_page(keys, day)) for day in days]
     with_replies = (await get_profile()).replies
     pages = [
@@ -71,7 +71,7 @@ async def read_month(month_text: str) -> Response:
 
 
 async def month_fingerprint(keys: Keyring, month: date) -> str:
-    """A word that is another one once anything was written, changed, traced or deleted in a month."""
+    """Return a hash that changes with any entry or tag of a month."""
     db = get_services().db
     revisions = (
         await db.entries.revisions_on(keys, _days_of_month(month)),
@@ -83,7 +83,7 @@ async def month_fingerprint(keys: Keyring, month: date) -> str:
 
 
 def parse_month_or_404(month_text: str) -> date:
-    """The first day of the month in an address. Raises NotFound for what is none."""
+    """Return the first day of the month in an address. Raises NotFound if malformed."""
     try:
         return parse_day(f"{month_text}-01")
     except UnknownDay:
@@ -97,7 +97,7 @@ def _days_of_month(month: date) -> list[date]:
 
 
 def _adjacent_months(days: list[date]) -> tuple[date | None, date | None]:
-    """The month before and the month after, by one of their days."""
+    """Return a day of the previous month and one of the next; None beyond the calendar."""
     previous_month = days[0] - timedelta(1) if days[0] > date.min else None
     return previous_month, days[-1] + timedelta(1) if days[-1] < date.max else None
 
@@ -108,7 +108,7 @@ def _weeks_of_month(month: date, week_start: int) -> list[list[date | None]]:
 
 
 async def _year_page(year: int) -> Response:
-    """A year by the words that were written on each day."""
+    """Show a year, with its days shaded by the number of words written."""
     first, last = date(year, 1, 1), date(year, 12, 31)
     words, complete = await get_services().search.word_counts_by_day(
         security.require_session().keys, first, last
@@ -136,7 +136,7 @@ async def _year_page(year: int) -> Response:
 
 @blueprint.get("/go")
 async def go_to_day() -> Response:
-    """To a day picked from the browser's own calendar."""
+    """Redirect to a day picked from the browser's date field."""
     today_date = await today()
     try:
         return redirect_303(f"/d/{parse_day(request.args.get('day', ''))}")
@@ -148,7 +148,7 @@ async def go_to_day() -> Response:
 
 @blueprint.post("/go")
 async def go_to_phrase() -> Response:
-    """To the day, or the month, that somebody typed; their words stay out of every address."""
+    """Redirect to a typed day or month; the phrase itself stays out of every address."""
     today_date = await today()
     phrase = (await field("when"))[:MAX_PHRASE_CHARACTERS].strip()
     if path := path_for_date(phrase, today_date):
@@ -160,8 +160,11 @@ async def go_to_phrase() -> Response:
 
 
 def path_for_date(phrase: str, today_date: date) -> str:
-    """Where a typed date leads: to its day, and for a longer time to the month it begins in; "" for none."""
-    # "Friday" and "March" alone are dates here, though not in a sentence.
+    """Return the path for a typed date; "" if it is not one.
+
+    A day leads to its page, a longer span to its year or to the month in which it begins.
+    """
+    # "Friday" and "March" alone are dates here, though not within a sentence.
     for candidate in (phrase, f"on {phrase}", f"in {phrase}"):
         span = parse_phrase(candidate, today_date, current_language().code)
         if span is None:

@@ -1,4 +1,4 @@
-"""A day: read it, write on it."""
+"""The page of a day, and new entries on it."""
 
 from contextlib import suppress
 from datetime import date, timedelta
@@ -37,19 +37,19 @@ blueprint = Blueprint("days", __name__)
 
 @blueprint.get("/d/today")
 async def show_today() -> Response:
-    """Today's page, in the writer's own zone."""
+    """Show today's page, in the user's time zone."""
     return await _day_page(await today())
 
 
 @blueprint.get("/d/<day_text>")
 async def show_day(day_text: str) -> Response:
-    """The page of any day."""
+    """Show the page of a day."""
     return await _day_page(parse_day_or_404(day_text))
 
 
 @blueprint.get("/d/<day_text>/entries")
 async def show_entries(day_text: str) -> Response:
-    """Some messages of a day as its page shows them, by their ids (`e`): what another window changed."""
+    """Show the messages of a day whose ids are in `e`, after a change in another window."""
     day, wanted_ids = parse_day_or_404(day_text), set(request.args.getlist("e"))
     if not is_fragment():
         return redirect_303(f"/d/{day}")
@@ -70,7 +70,7 @@ async def show_entries(day_text: str) -> Response:
 
 @blueprint.post("/d/<day_text>/entries")
 async def create_entry(day_text: str) -> Response:
-    """Keep what was written on a day."""
+    """Save a new entry on a day."""
     keys = security.require_session().keys
     day = None if day_text == "today" else parse_day_or_404(day_text)
     text = await field("text")
@@ -91,7 +91,7 @@ async def create_entry(day_text: str) -> Response:
 
 
 async def _not_saved(day: date | None, text: str, error: str, status: int) -> Response:
-    """The composer with every word still in it."""
+    """Show the composer again with the text that could not be saved."""
     day = day or await today()
     if is_fragment():
         composer = {
@@ -106,12 +106,15 @@ async def _not_saved(day: date | None, text: str, error: str, status: int) -> Re
 
 @blueprint.post("/d/today/opening")
 async def make_opening() -> Response:
-    """The line that opens today, made now if it is not there: once a day, and only where it is switched on."""
+    """Show the line that opens today, and write it first if it is due.
+
+    It is written once a day, and only for users who turned it on.
+    """
     services, keys = get_services(), security.require_session().keys
     profile, day = await get_profile(), await today()
     line = None
     if profile.replies and profile.openings:
-        with suppress(ModelError):  # the day is as good without it
+        with suppress(ModelError):  # the page works without it
             line = await services.openings.generate_line(keys, day, profile.endpoint)
     if not is_fragment():
         return redirect_303("/d/today")
@@ -122,7 +125,7 @@ async def make_opening() -> Response:
 
 @blueprint.post("/d/<day_text>/recap")
 async def summarize_day(day_text: str) -> Response:
-    """Sum a day up, now."""
+    """Write and show a summary of a day."""
     day = parse_day_or_404(day_text)
     if await replies_disabled():
         raise NotFound("page_not_found")
@@ -147,7 +150,7 @@ async def summarize_day(day_text: str) -> Response:
 
 @blueprint.post("/d/<day_text>/recap/delete")
 async def delete_day_summary(day_text: str) -> Response:
-    """Let a summary go."""
+    """Delete the summary of a day."""
     day = parse_day_or_404(day_text)
     await get_services().db.summaries.delete(security.require_session().keys, "recap", day)
     return (
@@ -160,7 +163,7 @@ async def delete_day_summary(day_text: str) -> Response:
 async def _model_context(
     keys: Keyring, day: date, threads: list[Thread], profile: Profile, *, is_today: bool
 ) -> dict[str, object]:
-    """What a model said of the day; nothing is made here."""
+    """Return the stored opening line and summary of a day; no model is asked."""
     services = get_services()
     context: dict[str, object] = {"opening": None, "opening_due": False, "day_summary": None}
     if profile.replies:
@@ -191,7 +194,7 @@ async def _day_page(day: date, text: str = "", error: str = "", status: int = 20
         status=status,
         day=day,
         is_today=day == day_of(now, tz),
-        # In milliseconds, as the script of the page reckons: the server's clock says when the day is over.
+        # Milliseconds, as in JavaScript: the server's clock decides when the day is over.
         now=int(now.timestamp() * 1000),
         ends=int(day_edges(day, tz)[1].timestamp() * 1000),
         first_run=not threads

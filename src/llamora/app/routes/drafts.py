@@ -1,4 +1,4 @@
-"""Drafts: what is being written is kept, sealed, until it is kept for good or let go."""
+"""Drafts: unsaved text, sealed until it is saved or discarded."""
 
 from quart import Blueprint, Response
 
@@ -25,7 +25,11 @@ blueprint = Blueprint("drafts", __name__)
 
 @blueprint.post("/drafts")
 async def save_draft() -> Response:
-    """Keep what is being written somewhere; 204, and 205 when the same pen has kept it for good meanwhile."""
+    """Save a draft and answer 204.
+
+    Answers 205 when the same form has been saved as an entry meanwhile, or has sent a later draft.
+    Raises NotFound for a missing or malformed form token.
+    """
     keys, form_token = security.require_session().keys, await posted_form_token()
     if form_token is None:
         raise NotFound("draft_place_unknown")
@@ -48,13 +52,14 @@ async def save_draft() -> Response:
         )
     if saved:
         return Response(status=204)
-    # A browser reads no body after 205, and Hypercorn would send an empty chunk, which stands before the next answer.
+    # Browsers read no body after 205; without a length, Hypercorn would send an empty chunk that
+    # ends up before the next response.
     return Response(status=205, headers={"Content-Length": "0"})
 
 
 @blueprint.post("/e/<entry_hex>/leave")
 async def discard_edit(entry_hex: str) -> Response:
-    """Let the edit of an entry go: it stays as it is."""
+    """Discard the draft of an edit; the entry stays as it is."""
     journal, keys, entry_id = (
         get_services().journal,
         security.require_session().keys,

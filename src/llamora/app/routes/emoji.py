@@ -1,4 +1,4 @@
-"""Emoji by the beginning of a name, for completion while one writes."""
+"""Completion of emoji names."""
 
 from functools import cache
 
@@ -12,12 +12,15 @@ blueprint = Blueprint("emoji", __name__)
 MAX_SUGGESTIONS = 6
 SKIN_TONES = frozenset(
     "\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
-)  # what colours another emoji
+)  # modifiers of other emoji
 
 
 @blueprint.post("/emoji")
 async def suggest_emoji() -> Response:
-    """Those whose name, or a word of it, begins with what is being typed; the shortest name first."""
+    """Show emoji with a name, or a word of one, that begins with `q`.
+
+    Names that begin with it come first, then shorter ones.
+    """
     security.require_session()
     prefix = (await field("q")).strip().casefold()
     names = _emoji_names(i18n.current_language().code) if prefix else ()
@@ -30,7 +33,7 @@ async def suggest_emoji() -> Response:
 
 @cache
 def _emoji_names(language: str) -> tuple[tuple[str, str], ...]:
-    """(name, emoji) by the length of the name: in the language, in English, and what else each is called."""
+    """Return (name, emoji), shortest first, in the language and in English, with aliases."""
     import emoji
 
     if language in emoji.LANGUAGES:

@@ -1,4 +1,4 @@
-"""One entry: edit it, delete it, bring it back, answer it."""
+"""Show, edit, delete, restore and answer an entry."""
 
 from asyncio import to_thread
 
@@ -32,7 +32,7 @@ blueprint = Blueprint("entries", __name__)
 
 @blueprint.get("/e/<entry_hex>")
 async def show_entry(entry_hex: str) -> Response:
-    """An entry as it stands on its page."""
+    """Show an entry as its page does."""
     view = await _view(entry_hex)
     return (
         await render_template("components/entry.html", entry=view)
@@ -43,7 +43,7 @@ async def show_entry(entry_hex: str) -> Response:
 
 @blueprint.get("/e/<entry_hex>/edit")
 async def edit_form(entry_hex: str) -> Response:
-    """An entry in a form."""
+    """Show the form to edit an entry."""
     view = await _view(entry_hex)
     if view.role != "me":
         raise NotFound("reply_not_editable")
@@ -52,7 +52,7 @@ async def edit_form(entry_hex: str) -> Response:
 
 @blueprint.post("/e/<entry_hex>")
 async def edit_entry(entry_hex: str) -> Response:
-    """Keep the new text of an entry; when it changed meanwhile, show both."""
+    """Save the new text of an entry; if it was changed elsewhere meanwhile, show both texts."""
     keys = security.require_session().keys
     entry_id = parse_entry_id(entry_hex)
     text, revision = await field("text"), await number_field("revision")
@@ -70,7 +70,7 @@ async def edit_entry(entry_hex: str) -> Response:
         if isinstance(error, NotFound):
             raise
         view = await _view(entry_hex)
-        view.revision = revision  # the next try is still compared with what this writer saw
+        view.revision = revision  # so the next try is compared with the revision this user saw
         return await _edit_page(view, status=error.status, error=describe(error), text=text)
     view = await _view(entry_hex)
     return (
@@ -82,7 +82,7 @@ async def edit_entry(entry_hex: str) -> Response:
 
 @blueprint.post("/e/<entry_hex>/tasks")
 async def set_tasks(entry_hex: str) -> Response:
-    """Tick the boxes of an entry as they are in the form: an edit like any other."""
+    """Save the checkboxes of an entry as an edit."""
     keys, entry_id = security.require_session().keys, parse_entry_id(entry_hex)
     entry = await get_services().journal.get(keys, entry_id)
     checked_numbers = {
@@ -120,7 +120,7 @@ async def set_tasks(entry_hex: str) -> Response:
 
 @blueprint.get("/e/<entry_hex>/more")
 async def show_more(entry_hex: str) -> Response:
-    """What else can be done with an entry."""
+    """Show the other actions for an entry."""
     view = await _view(entry_hex)
     return await render_template(
         "components/more.html" if is_fragment() else "pages/entry.html",
@@ -131,7 +131,7 @@ async def show_more(entry_hex: str) -> Response:
 
 @blueprint.get("/e/<entry_hex>/parts/<number>")
 async def show_part(entry_hex: str, number: str) -> Response:
-    """A later part of a long entry."""
+    """Show a later part of a long entry."""
     part = int(number) if number.isascii() and number.isdigit() and len(number) < 6 else 0
     if part < 2:
         raise NotFound("entry_part_not_found")
@@ -143,13 +143,13 @@ async def show_part(entry_hex: str, number: str) -> Response:
 
 @blueprint.get("/e/<entry_hex>/versions")
 async def show_versions(entry_hex: str) -> Response:
-    """What an entry said before it was edited."""
+    """Show the earlier versions of an entry."""
     return await _versions_page(entry_hex)
 
 
 @blueprint.post("/e/<entry_hex>/versions/<version_hex>")
 async def restore_version(entry_hex: str, version_hex: str) -> Response:
-    """Put an earlier text in the place of the one of now."""
+    """Replace the text of an entry by that of an earlier version."""
     keys, revision = security.require_session().keys, await number_field("revision")
     try:
         await get_services().journal.restore_version(
@@ -165,7 +165,7 @@ async def restore_version(entry_hex: str, version_hex: str) -> Response:
 
 @blueprint.post("/e/<entry_hex>/delete")
 async def delete_entry(entry_hex: str) -> Response:
-    """Take an entry off its page; the way back stands in its place."""
+    """Delete an entry and offer to restore it in its place."""
     services, keys = get_services(), security.require_session().keys
     view = await _view(entry_hex)
     if view.state == "streaming":
@@ -179,7 +179,7 @@ async def delete_entry(entry_hex: str) -> Response:
 
 @blueprint.post("/e/<entry_hex>/restore")
 async def restore_entry(entry_hex: str) -> Response:
-    """Bring a deleted entry back."""
+    """Restore a deleted entry."""
     await get_services().journal.restore(security.require_session().keys, parse_entry_id(entry_hex))
     view = await _view(entry_hex)
     return (
@@ -191,7 +191,7 @@ async def restore_entry(entry_hex: str) -> Response:
 
 @blueprint.post("/e/<entry_hex>/answers")
 async def add_answer(entry_hex: str) -> Response:
-    """Answer a reply, and ask for the next one if that button was pressed."""
+    """Save an answer to a reply, and ask for the next reply if requested."""
     services, keys = get_services(), security.require_session().keys
     text = await field("text")
     profile = await get_profile()
@@ -222,7 +222,7 @@ async def add_answer(entry_hex: str) -> Response:
             )
             messages.append(await entry_view(keys, reply, bytes.fromhex(view.root)))
         except (ModelError, EntryError, StorageError) as error:
-            problem = describe(error)  # the answer is kept all the same
+            problem = describe(error)  # the answer is saved all the same
     if not is_fragment():
         return redirect_303(_entry_path(messages[-1]))
     return await render_template(

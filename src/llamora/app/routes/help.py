@@ -1,4 +1,4 @@
-"""Help, and the page for when the server is away."""
+"""The help page and the offline page."""
 
 from quart import Blueprint, Response
 
@@ -11,14 +11,17 @@ blueprint = Blueprint("help", __name__)
 
 @blueprint.get("/help")
 async def show_help() -> Response:
-    """Keys, Markdown, and how it goes."""
+    """Show keys, Markdown syntax and instructions."""
     security.require_session()
     return await render_template("pages/help.html")
 
 
 @blueprint.get("/offline")
 async def show_offline() -> Response:
-    """What the service worker shows while the server is away. It is kept on the device, so it knows nobody."""
+    """Show the page that the service worker keeps for when the server cannot be reached.
+
+    It is stored on the device, so it holds nothing of a user.
+    """
     html = render_to_string(
         "pages/offline.html", user=None, html_attributes=html_attributes(Profile())
     )

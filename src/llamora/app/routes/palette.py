@@ -19,9 +19,9 @@ blueprint = Blueprint("palette", __name__)
 
 MAX_QUERY_CHARACTERS = 200
 MAX_RESULTS = 9
-SUBSEQUENCE_SCORE = 3  # the likeness of a name that only has the letters, here and there
+SUBSEQUENCE_SCORE = 3  # for a name that only has the letters, in order
 
-# What the page about the writer has: a place on it, its name, and what else somebody may call it.
+# Settings on the account page: element id, name, and aliases separated by commas.
 SETTINGS = (
     ("h-page", *gettext_noop("The page", "settings, appearance")),
     (
@@ -62,9 +62,9 @@ MODEL_SETTINGS = frozenset({"h-model", "openings"})
 
 @dataclass(slots=True, frozen=True)
 class PaletteItem:
-    """One thing to choose. `path` is where it leads; `press` is a key that does the same where the page has it.
+    """A choice in the palette. `shortcut` is a key that does the same where the page has it.
 
-    `also` is what else it may be called, with commas between.
+    `aliases` are other names for it, separated by commas.
     """
 
     name: str
@@ -76,7 +76,7 @@ class PaletteItem:
 
 @blueprint.post("/palette")
 async def palette_results() -> Response:
-    """What the words may mean, the likeliest first; for no words, what there is."""
+    """Show the MAX_RESULTS choices that match a query best; an empty query matches all."""
     security.require_session()
     query = (await field("q"))[:MAX_QUERY_CHARACTERS].strip()
     items = await _palette_items() + (await _tag_items() if query else [])
@@ -93,7 +93,7 @@ async def palette_results() -> Response:
 
 
 async def _date_item(query: str) -> PaletteItem | None:
-    """The way to a date that was typed: a day, a month or a year."""
+    """Return the choice for a typed day, month or year, if it is one."""
     today_date = await today()
     path = next(
         filter(None, (path_for_date(each, today_date) for each in (query, *_completions(query)))),
@@ -112,9 +112,9 @@ async def _date_item(query: str) -> PaletteItem | None:
 
 
 def _completions(query: str) -> list[str]:
-    """What is typed with its last word as a day of the week or a month: "last fri" for "last Friday".
+    """Complete the last word to weekdays and months: "last fri" to "last Friday".
 
-    One word alone is as likely the beginning of something else.
+    A single word is left alone, since it may as well begin something else.
     """
     start, blank, last_word = query.rpartition(" ")
     months = [date(2001, number, 1) for number in range(1, 13)]
@@ -151,7 +151,7 @@ async def _palette_items() -> list[PaletteItem]:
     ]
     hidden_settings = MODEL_SETTINGS if await replies_disabled() else frozenset[str]()
     return actions + [
-        # English names stay known in every language.
+        # English names work in every language.
         PaletteItem(_(name), f"/you#{place}", hint=_("You"), aliases=f"{name}, {also}, {_(also)}")
         for place, name, also in SETTINGS
         if place not in hidden_settings
@@ -170,7 +170,7 @@ def _score_items(query: str, items: list[PaletteItem]) -> list[tuple[int, int, P
 
 
 def _score_item(query: str, item: PaletteItem) -> int:
-    """The likeness to the name, or to what else it is called as far as that begins with the words."""
+    """Return the best score of the name, or of an alias with a word that begins with `query`."""
     scores = [match_score(query, f"{item.name} {item.hint}")]
     if query:
         scores += [
@@ -180,10 +180,11 @@ def _score_item(query: str, item: PaletteItem) -> int:
 
 
 def match_score(query: str, name: str) -> int:
-    """How near typed words are to a name, 0 the nearest, -1 not at all.
+    """Return how well a query matches a name: 0 is best, -1 is no match.
 
-    Nearest is a name that begins with them, then one with a word that does, then one that contains them, then one
-    that has their letters in their order. Case and accents do not count.
+    Best is a name that begins with the query, then one with a word that does (1), one that contains
+    it (2), and one that has its letters in the same order (SUBSEQUENCE_SCORE). Case and accents are
+    ignored.
     """
     folded_query, folded_name = _fold(query), _fold(name)
     if folded_name.startswith(folded_query):

@@ -1,4 +1,4 @@
-"""Settings: each takes effect at once, on every page and device of the writer."""
+"""Settings that take effect at once, on every page and device of the user."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,10 @@ SECTION_NAMES: dict[str, AccountSection] = {"zone": "zone", "writing": "writing"
 
 @blueprint.post("/you/settings")
 async def change_settings() -> Response:
-    """Save what was changed in a form of settings; what it holds besides may be changed elsewhere by now."""
+    """Save the settings that were changed in a form.
+
+    Unchanged fields are not saved: they may have been changed elsewhere meanwhile.
+    """
     security.require_session()
     section = SECTION_NAMES.get(await field("section"), "page")
     changes: dict[str, object] = {}

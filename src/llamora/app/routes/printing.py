@@ -1,4 +1,4 @@
-"""A range of days as one document, to be printed."""
+"""Print a range of days as one document."""
 
 from datetime import date, timedelta
 
@@ -18,7 +18,7 @@ MOST_DAYS = 366
 
 @blueprint.get("/print")
 async def print_pages() -> Response:
-    """Ask for the days; with both of them, show what is on them."""
+    """Show the form for a range of days, or the entries of the range given by `from` and `to`."""
     keys, today_date = security.require_session().keys, await today()
     from_and_to = request.args.get("from", ""), request.args.get("to", "")
     if not any(from_and_to):

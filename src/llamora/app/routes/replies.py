@@ -1,4 +1,4 @@
-"""Replies: ask for one, watch it come, stop it."""
+"""Replies: ask for, preview, stream, stop and prefer them."""
 
 import asyncio
 import json
@@ -49,13 +49,16 @@ from llamora.persistence.entries import BUILT_IN_MODEL, Entry, Receipt
 
 blueprint = Blueprint("replies", __name__)
 
-MAX_ENTRIES_PER_REPLY = 200  # entries that one reply answers
-RENDER_INTERVAL_SECONDS = 0.08  # between two pictures of a growing reply; a person reads no faster
+MAX_ENTRIES_PER_REPLY = 200  # entries that one reply may answer
+RENDER_INTERVAL_SECONDS = 0.08  # between renderings of a growing reply; nobody reads faster
 
 
 @blueprint.post("/e/<entry_hex>/replies")
 async def ask_for_reply(entry_hex: str) -> Response:
-    """Ask the model for a reply to an entry, or for another one; without a model, show what is near to the entry."""
+    """Ask the model for a reply, or another one, to an entry.
+
+    Without a model, show related entries instead.
+    """
     entry_id = parse_entry_id(entry_hex)
     keys = security.require_session().keys
     await require_replies_enabled()
@@ -67,7 +70,7 @@ async def ask_for_reply(entry_hex: str) -> Response:
         return await _no_reply_page(error)
     if not is_fragment():
         return redirect_303(f"/d/{reply.day}#e-{reply.id.hex()}")
-    # What is growing is shown by itself: its page is not read again while the model waits to be asked.
+    # A growing reply is shown alone: reading its page again would delay the model.
     if reply.state == "streaming":
         return await render_template(
             "components/reply.html", entry=await entry_view(keys, reply, reply.id)
@@ -77,7 +80,7 @@ async def ask_for_reply(entry_hex: str) -> Response:
 
 @blueprint.get("/d/<day_text>/whole")
 async def show_ask_day(day_text: str) -> Response:
-    """What the model can be asked about a whole page; its newest entries are marked, as many as one reply answers."""
+    """Show the form to ask about a whole day, with as many entries marked as a reply may answer."""
     await require_replies_enabled()
     keys, day = security.require_session().keys, parse_day_or_404(day_text)
     views = await page_views(
@@ -94,7 +97,7 @@ async def show_ask_day(day_text: str) -> Response:
 
 @blueprint.post("/d/<day_text>/replies")
 async def ask_about_day(day_text: str) -> Response:
-    """Ask for one reply to several entries of a day: those that are marked."""
+    """Ask for one reply to the marked entries of a day."""
     services, keys = get_services(), security.require_session().keys
     requested = await security.form_fields("entry")
     if len(requested) > MAX_ENTRIES_PER_REPLY:
@@ -119,14 +122,14 @@ async def ask_about_day(day_text: str) -> Response:
 
 @blueprint.get("/e/<entry_hex>/prompt")
 async def preview_reply(entry_hex: str) -> Response:
-    """Exactly what would be sent if a reply to this entry were asked for now."""
+    """Show the exact prompt that a reply to this entry would send now."""
     await require_replies_enabled()
     return await _preview_page(parse_entry_id(entry_hex))
 
 
 @blueprint.get("/r/<reply_hex>/prompt")
 async def preview_another_reply(reply_hex: str) -> Response:
-    """Exactly what would be sent if another reply to what this one answers were asked for now."""
+    """Show the exact prompt that another reply to the same entries would send now."""
     await require_replies_enabled()
     reply = await _find_reply(parse_entry_id(reply_hex))
     return await _preview_page(reply.parent_id or reply.id, reply.also_answers)
@@ -150,7 +153,7 @@ async def _preview_page(parent_id: bytes, also_answers: Sequence[bytes] = ()) ->
 
 @blueprint.get("/d/<day_text>/recap/prompt")
 async def preview_day_summary(day_text: str) -> Response:
-    """Exactly what would be sent if the day were summed up now."""
+    """Show the exact prompt that a summary of the day would send now."""
     services, day = get_services(), parse_day_or_404(day_text)
     await require_replies_enabled()
     try:
@@ -169,7 +172,7 @@ async def preview_day_summary(day_text: str) -> Response:
 
 @blueprint.get("/d/today/opening/prompt")
 async def preview_opening() -> Response:
-    """Exactly what would be sent if today were to open with a line now."""
+    """Show the exact prompt that today's opening line would send now."""
     services, day = get_services(), await today()
     await require_replies_enabled()
     try:
@@ -186,7 +189,7 @@ async def preview_opening() -> Response:
 
 @blueprint.get("/traces/<tag_hex>/summary/prompt")
 async def preview_tag_summary(tag_hex: str) -> Response:
-    """Exactly what would be sent if what is written under a trace were summed up now."""
+    """Show the exact prompt that a summary of a tag would send now."""
     services, keys, tag_id = get_services(), security.require_session().keys, parse_tag_id(tag_hex)
     await require_replies_enabled()
     try:
@@ -226,7 +229,7 @@ async def _prompt_page(
 
 @blueprint.post("/r/<reply_hex>/prefer")
 async def prefer_reply(reply_hex: str) -> Response:
-    """Let one of several replies to an entry stand before the others, or none."""
+    """Prefer one of several replies to an entry over the others, or none of them."""
     await require_replies_enabled()
     keys = security.require_session().keys
     await _find_reply(parse_entry_id(reply_hex))
@@ -238,7 +241,7 @@ async def prefer_reply(reply_hex: str) -> Response:
 
 @blueprint.post("/e/<entry_hex>/withheld")
 async def set_withheld(entry_hex: str) -> Response:
-    """Keep an entry from the model, or let the model read it again."""
+    """Withhold an entry from the model, or let the model read it again."""
     await require_replies_enabled()
     keys, withheld = security.require_session().keys, await field("withheld") == "yes"
     if withheld:
@@ -253,7 +256,10 @@ async def set_withheld(entry_hex: str) -> Response:
 
 @blueprint.get("/r/<reply_hex>/events")
 async def reply_events(reply_hex: str) -> Response:
-    """The reply as it grows: each event holds all of it so far, so that nothing is lost or repeated."""
+    """Stream a reply as it grows.
+
+    Each event holds the whole text so far, so nothing is lost or repeated on a new connection.
+    """
     await require_replies_enabled()
     reply_id = parse_entry_id(reply_hex)
     await _find_reply(reply_id)
@@ -264,7 +270,7 @@ async def reply_events(reply_hex: str) -> Response:
 
 @blueprint.post("/r/<reply_hex>/stop")
 async def stop_reply(reply_hex: str) -> Response:
-    """End a reply; what came is kept."""
+    """Stop a reply; its text so far is saved."""
     keys = security.require_session().keys
     await _find_reply(parse_entry_id(reply_hex))
     reply = await get_services().replies.stop(keys, parse_entry_id(reply_hex))
@@ -274,13 +280,13 @@ async def stop_reply(reply_hex: str) -> Response:
 
 
 async def require_replies_enabled() -> None:
-    """Where the model is turned off there is nothing to ask. Raises NotFound."""
+    """Raise NotFound if the user has turned the model off."""
     if await replies_disabled():
         raise NotFound("page_not_found")
 
 
 async def _find_reply(reply_id: bytes) -> Entry:
-    """What has the address of a reply must be one. Raises NotFound."""
+    """Return a reply. Raises NotFound, also for an id of another kind of message."""
     entry = await get_services().journal.get(security.require_session().keys, reply_id)
     if entry.role != "reply":
         raise NotFound("reply_not_found")
@@ -318,7 +324,7 @@ async def _stream_reply(reply_id: bytes) -> AsyncGenerator[bytes]:
     async with aclosing(services.replies.follow(keys, reply_id)) as states:
         async for reply, waiting in states:
             if not services.accounts.is_session_open(session):
-                return  # signed out in another tab: this one gets no further word
+                return  # signed out in another tab: send no more text
             if reply.state != "streaming":
                 break
             if not reply.text:
@@ -334,7 +340,7 @@ async def _stream_reply(reply_id: bytes) -> AsyncGenerator[bytes]:
                 (await entry_view(keys, reply, reply.id)).html, event_id=str(len(reply.text))
             )
     view = await message_view(keys, reply_id)
-    view.is_collapsed = False  # who watched it come reads on, also where another one is preferred
+    view.is_collapsed = False  # keep it open for the user, even if another is preferred
     model = await model_view(
         services.model, name=(await get_profile()).endpoint, is_disabled=await replies_disabled()
     )

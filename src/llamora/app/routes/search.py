@@ -1,4 +1,4 @@
-"""Search: a form whose words travel in the body, never in an address."""
+"""Search: queries are posted and never part of an address."""
 
 import asyncio
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ from llamora.text import Role, strip_markdown
 
 blueprint = Blueprint("search", __name__)
 
-MAX_QUERY_CHARACTERS = MAX_QUERY + 1  # one more than is read, so that search says that it cut
+MAX_QUERY_CHARACTERS = MAX_QUERY + 1  # one more than is read, so that search reports the cut
 MAX_OFFSET = 10_000_000  # more than any journal holds
 RECENT_QUERIES = 8
 RELATED_ENTRIES = 5
@@ -42,13 +42,16 @@ RELATED_ENTRIES = 5
 
 @blueprint.get("/search")
 async def show_search() -> Response:
-    """An empty form, and what was searched for lately."""
+    """Show an empty form and recent queries."""
     return await _empty_page()
 
 
 @blueprint.post("/search")
 async def search() -> Response:
-    """Search: the answer stands at an address of its own, so that coming back to it asks for nothing."""
+    """Show the results of a query.
+
+    They get an address of their own, so that going back to them does not post the form again.
+    """
     query, offset = await _query(), await _offset()
     if not query:
         return await _empty_page()
@@ -56,7 +59,7 @@ async def search() -> Response:
         return await _results_page(query, offset)
     if not is_fragment():
         return redirect_303(await _remember_query(query))
-    # What was found does not wait for the disk.
+    # The results need not wait for the history to be written.
     response, address = await asyncio.gather(_results_page(query, 0), _remember_query(query))
     response.headers["HX-Replace-Url"] = address
     return response
@@ -64,7 +67,10 @@ async def search() -> Response:
 
 @blueprint.post("/search/typing")
 async def search_while_typing() -> Response:
-    """What is found while the query is being typed; it is remembered in memory alone, for the way back."""
+    """Show the results of an unfinished query.
+
+    It is remembered in memory only, for going back.
+    """
     query = await _query()
     if not query:
         return await _empty_page()
@@ -78,7 +84,7 @@ async def search_while_typing() -> Response:
 
 @blueprint.get("/search/<query_hex>")
 async def show_results(query_hex: str) -> Response:
-    """What was found for a query that is named by its place in memory or in the sealed history."""
+    """Show the results of a query, named by its id in memory or in the sealed history."""
     services, keys = get_services(), security.require_session().keys
     try:
         query_id = parse_entry_id(query_hex)
@@ -91,7 +97,7 @@ async def show_results(query_hex: str) -> Response:
 
 @blueprint.post("/search/forget")
 async def clear_history() -> Response:
-    """Forget what was searched for."""
+    """Delete the search history."""
     keys = security.require_session().keys
     services = get_services()
     services.search.forget_queries(keys.user_id)
@@ -101,7 +107,7 @@ async def clear_history() -> Response:
 
 @blueprint.post("/search/remember")
 async def set_history() -> Response:
-    """Switch remembering on, or off; what is remembered goes when it is switched off."""
+    """Turn the search history on, or turn it off and delete it."""
     services, keys = get_services(), security.require_session().keys
     is_enabled = await field("remember") == "yes"
     await save_profile(searches=is_enabled)
@@ -113,12 +119,15 @@ async def set_history() -> Response:
 
 @blueprint.post("/e/<entry_hex>/related")
 async def show_related(entry_hex: str) -> Response:
-    """What the writer also wrote that is near to an entry."""
+    """Show entries that are related to an entry."""
     return await related_page(entry_hex)
 
 
 async def related_page(entry_hex: str, *, unanswered: bool = False) -> Response:
-    """Show what is near to an entry; `unanswered`: a reply was asked for and no model is there to give one."""
+    """Show entries of other days that are related to an entry.
+
+    `unanswered`: a reply was asked for and there is no model to give one.
+    """
     services, keys = get_services(), security.require_session().keys
     entry = await services.journal.get(keys, parse_entry_id(entry_hex))
     here = {
@@ -138,13 +147,11 @@ async def related_page(entry_hex: str, *, unanswered: bool = False) -> Response:
 
 
 async def _remember_query(query: str) -> str:
-    """The address of a query's results: its place in the sealed history, or in memory alone."""
+    """Return the path of the results of a query, stored in the history or in memory only."""
     services, keys = get_services(), security.require_session().keys
     query_id = None
     if (await get_profile()).searches:
-        with suppress(
-            StorageError
-        ):  # a full disk keeps the query from being remembered, not from being answered
+        with suppress(StorageError):  # with a full disk, results are shown all the same
             query_id = await services.db.search_history.add(keys, query, utc_now())
     return f"/search/{(query_id or services.search.remember_query(keys, query)).hex()}"
 
@@ -170,7 +177,6 @@ async def _recent_context() -> dict[str, object]:
 
 
 async def _empty_page() -> Response:
-    """Nothing was asked for: what was lately, at the address of the form."""
     if not is_fragment():
         return await render_template("pages/search.html", 200, query="", **await _recent_context())
     response = await render_template(
@@ -186,7 +192,7 @@ async def _results_page(query: str, offset: int, *, typing: bool = False) -> Res
     day = await today()
     role: Role | None = (
         "me" if await replies_disabled() else None
-    )  # who turned replies off sees none, old ones neither
+    )  # users who turned replies off see no old ones either
     language = current_language().code
     results = await services.search.search(
         keys,
@@ -221,7 +227,7 @@ async def _results_page(query: str, offset: int, *, typing: bool = False) -> Res
 
 
 def describe_query(query: Query) -> str:
-    """What a query asks for, in words."""
+    """Describe a query in words."""
     parts: list[str] = []
     if query.words:
         parts.append(", ".join(word.removesuffix("*") for word in query.words))
@@ -237,7 +243,10 @@ def describe_query(query: Query) -> str:
 
 
 def describe_days(after: date | None, before: date | None) -> str:
-    """The days from the one to the other in words: `on 3 May 2024`, `in 2024`, `until 5 May 2024`; "" for all days."""
+    """Describe a range of days: `on 3 May 2024`, `in 2024`, `until 5 May 2024`.
+
+    Both days are included; None leaves an end open. Returns "" for all days.
+    """
     first, last = after or date.min, before or date.max
     if first > last or (first == date.min and last == date.max):
         return ""
@@ -258,7 +267,7 @@ def describe_days(after: date | None, before: date | None) -> str:
 
 
 async def _redact_hits(hits: Sequence[Hit]) -> list[Hit]:
-    """What was found without what pages hide of replies: the words of sources deleted or kept from the model."""
+    """Return the hits without the words of deleted and withheld sources of replies."""
     services, keys = get_services(), security.require_session().keys
     reply_ids = [hit.entry_id for hit in hits if hit.role == "reply"]
     replies = await services.db.entries.get_many(keys, reply_ids) if reply_ids else []

@@ -1,4 +1,4 @@
-"""Traces: the index of them, the page of one, and what is done to them. Names travel in bodies, never in addresses."""
+"""Tags: list, show and change them. Names are posted and never part of an address."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -63,7 +63,7 @@ def _tags_and_keys() -> tuple[Tags, Keyring]:
 
 @blueprint.get("/traces")
 async def show_tags() -> Response:
-    """Every trace; `sort` and `hidden` are in the address, what is looked for is posted."""
+    """Show all tags; `sort` and `hidden` are in the address, a filter is posted."""
     undo = request.args.get("undo", "")
     return await _tags_page(
         "", request.args.get("sort", ""), hidden=request.args.get("hidden") == "yes", undo=undo
@@ -72,7 +72,7 @@ async def show_tags() -> Response:
 
 @blueprint.post("/traces")
 async def filter_tags() -> Response:
-    """The traces whose name has what is looked for in it."""
+    """Show the tags whose name contains `q`."""
     hidden = await field("hidden") == "yes"
     return await _tags_page(await field("q"), await field("sort"), hidden=hidden)
 
@@ -98,7 +98,7 @@ async def _tags_page(query: str, sort: str, *, hidden: bool, undo: str = "") -> 
 
 @blueprint.post("/traces/names")
 async def suggest_names() -> Response:
-    """The writer's names that begin with what is being typed, the most used first: for completion."""
+    """Show tag names that begin with `q`, the most used first, for completion."""
     tags, keys = _tags_and_keys()
     key = tag_key((await field("q")).strip())
     matches = (
@@ -112,7 +112,7 @@ async def suggest_names() -> Response:
 
 @blueprint.post("/traces/undo")
 async def undo_change() -> Response:
-    """Take the latest change back."""
+    """Undo a change to the tags and redirect to the page of the tag."""
     tags, keys = _tags_and_keys()
     await tags.undo(keys, parse_entry_id(await field("change")))
     try:
@@ -127,7 +127,7 @@ async def undo_change() -> Response:
 
 @blueprint.get("/traces/<tag_hex>")
 async def show_tag(tag_hex: str) -> Response:
-    """The page of one trace; as a part, the entries from `from` on."""
+    """Show the page of a tag; for HTMX, its entries from the offset `from` on."""
     return await _tag_page(parse_tag_id(tag_hex))
 
 
@@ -166,7 +166,7 @@ async def _tag_page(tag_id: bytes, status: int = 200, error: str = "", about: st
 
 @blueprint.get("/traces/<tag_hex>/years")
 async def show_year(tag_hex: str) -> Response:
-    """When a trace was used, by the days of a year."""
+    """Show the days of a year on which a tag was used."""
     tags, keys = _tags_and_keys()
     tag_id = parse_tag_id(tag_hex)
     uses = await tags.entries_with_tag(keys, tag_id)
@@ -194,7 +194,7 @@ async def _year_context(uses: list[tuple[bytes, date]]) -> dict[str, Any]:
 
 
 async def _excerpts(keys: Keyring, ids: list[bytes]) -> list[dict[str, object]]:
-    """How entries begin, in the order of their ids."""
+    """Return the beginnings of entries, in the order of `ids`, without those deleted."""
     entries_by_id = {
         entry.id: entry for entry in await get_services().db.entries.get_many(keys, ids)
     }
@@ -211,7 +211,7 @@ async def _excerpts(keys: Keyring, ids: list[bytes]) -> list[dict[str, object]]:
 
 
 async def _summary_view(keys: Keyring, tag_id: bytes) -> SummaryView | None:
-    """What a model said of a trace; nothing is made here."""
+    """Return the view of the stored summary of a tag; no model is asked."""
     summary = (
         None
         if await replies_disabled()
@@ -222,7 +222,7 @@ async def _summary_view(keys: Keyring, tag_id: bytes) -> SummaryView | None:
 
 @blueprint.post("/traces/<tag_hex>/summary")
 async def summarize_tag(tag_hex: str) -> Response:
-    """Sum up what is written under a trace, now."""
+    """Write and show a summary of the entries with a tag."""
     if await replies_disabled():
         raise NotFound("page_not_found")
     keys, tag_id = security.require_session().keys, parse_tag_id(tag_hex)
@@ -247,7 +247,7 @@ async def summarize_tag(tag_hex: str) -> Response:
 
 @blueprint.post("/traces/<tag_hex>/summary/delete")
 async def delete_summary(tag_hex: str) -> Response:
-    """Let a summary go."""
+    """Delete the summary of a tag."""
     tag_id = parse_tag_id(tag_hex)
     await get_services().db.summaries.delete(security.require_session().keys, "trace", tag_id)
     if not is_fragment():
@@ -257,7 +257,7 @@ async def delete_summary(tag_hex: str) -> Response:
 
 @blueprint.get("/traces/<tag_hex>/brief")
 async def show_brief(tag_hex: str) -> Response:
-    """What the popover beside a trace says; `e` is the entry that it stands on. No model has a part in it."""
+    """Show the popover of a tag on the entry `e`, without asking a model."""
     tags, keys = _tags_and_keys()
     tag = await tags.get(keys, parse_tag_id(tag_hex))
     entry_hex = request.args.get("e", "")
@@ -280,7 +280,7 @@ async def show_brief(tag_hex: str) -> Response:
 
 @blueprint.post("/traces/<tag_hex>/name")
 async def rename_tag(tag_hex: str) -> Response:
-    """Give a trace another name; under that of another one they become one."""
+    """Rename a tag; if another tag has that name, merge the two."""
     tags, keys = _tags_and_keys()
     try:
         tag_id, change = await tags.rename(keys, parse_tag_id(tag_hex), await field("name"))
@@ -291,7 +291,7 @@ async def rename_tag(tag_hex: str) -> Response:
 
 @blueprint.post("/traces/<tag_hex>/merge")
 async def merge_tag(tag_hex: str) -> Response:
-    """Make a trace part of another."""
+    """Merge a tag into another."""
     tags, keys = _tags_and_keys()
     try:
         target = await tags.find_by_name(keys, (await field("into")).strip().removeprefix("#"))
@@ -303,7 +303,7 @@ async def merge_tag(tag_hex: str) -> Response:
 
 @blueprint.post("/traces/<tag_hex>/aliases")
 async def add_alias(tag_hex: str) -> Response:
-    """Let another name mean a trace."""
+    """Add another name for a tag."""
     tags, keys = _tags_and_keys()
     try:
         change = await tags.add_alias(keys, parse_tag_id(tag_hex), await field("name"))
@@ -314,7 +314,7 @@ async def add_alias(tag_hex: str) -> Response:
 
 @blueprint.post("/traces/<tag_hex>/aliases/<alias_hex>/delete")
 async def remove_alias(tag_hex: str, alias_hex: str) -> Response:
-    """Let another name mean a trace no more."""
+    """Remove another name for a tag."""
     tags, keys = _tags_and_keys()
     return _redirect_to_tag(
         parse_tag_id(tag_hex), await tags.remove_alias(keys, parse_tag_id(alias_hex))
@@ -323,7 +323,7 @@ async def remove_alias(tag_hex: str, alias_hex: str) -> Response:
 
 @blueprint.post("/traces/<tag_hex>/hidden")
 async def set_hidden(tag_hex: str) -> Response:
-    """Leave a trace out of lists, or show it there again."""
+    """Hide a tag in lists, or show it there again."""
     tags, keys = _tags_and_keys()
     return _redirect_to_tag(
         parse_tag_id(tag_hex),
@@ -333,14 +333,14 @@ async def set_hidden(tag_hex: str) -> Response:
 
 @blueprint.post("/traces/<tag_hex>/delete")
 async def delete_tag(tag_hex: str) -> Response:
-    """Take a trace off every entry."""
+    """Delete a tag from every entry."""
     tags, keys = _tags_and_keys()
     change = await tags.delete(keys, parse_tag_id(tag_hex))
     return redirect_303(f"/traces?undo={change.hex()}")
 
 
 def _redirect_to_tag(tag_id: bytes, change: bytes, old_tag_hex: str = "") -> Response:
-    """To the page of what a trace is now; `was` is where it is once that is taken back."""
+    """Redirect to the page of a tag; `was` in its address is the tag to return to after undo."""
     return redirect_303(
         f"{tag_path(tag_id)}?undo={change.hex()}" + (f"&was={old_tag_hex}" if old_tag_hex else "")
     )
@@ -351,7 +351,7 @@ def _redirect_to_tag(tag_id: bytes, change: bytes, old_tag_hex: str = "") -> Res
 
 @blueprint.post("/e/<entry_hex>/traces")
 async def add_tag(entry_hex: str) -> Response:
-    """Put a trace on an entry."""
+    """Add a tag to an entry."""
     tags, keys = _tags_and_keys()
     try:
         await tags.add(keys, parse_entry_id(entry_hex), await field("name"))
@@ -365,7 +365,7 @@ async def add_tag(entry_hex: str) -> Response:
 
 @blueprint.post("/e/<entry_hex>/traces/<tag_hex>/remove")
 async def remove_tag(entry_hex: str, tag_hex: str) -> Response:
-    """Take a trace off an entry; the way back stands in its place."""
+    """Remove a tag from an entry and offer to undo it in its place."""
     tags, keys = _tags_and_keys()
     return await _entry_tags_fragment(
         entry_hex, await tags.remove(keys, parse_entry_id(entry_hex), parse_tag_id(tag_hex))
@@ -374,7 +374,7 @@ async def remove_tag(entry_hex: str, tag_hex: str) -> Response:
 
 @blueprint.post("/e/<entry_hex>/traces/undo")
 async def undo_on_entry(entry_hex: str) -> Response:
-    """Put back what was taken off an entry."""
+    """Restore a tag that was removed from an entry."""
     tags, keys = _tags_and_keys()
     await tags.undo(keys, parse_entry_id(await field("change")))
     return await _entry_tags_fragment(entry_hex)
@@ -382,7 +382,7 @@ async def undo_on_entry(entry_hex: str) -> Response:
 
 @blueprint.post("/e/<entry_hex>/traces/suggested")
 async def suggest_tags(entry_hex: str) -> Response:
-    """What an entry might bear; nothing is put on it."""
+    """Show tags that fit an entry, without adding them."""
     keys = security.require_session().keys
     with_model = not await replies_disabled()
     suggestions = await get_services().suggestions.suggest(
@@ -399,7 +399,7 @@ async def suggest_tags(entry_hex: str) -> Response:
 
 @blueprint.post("/e/<entry_hex>/traces/refused")
 async def refuse_suggestion(entry_hex: str) -> Response:
-    """Never suggest a name for an entry again."""
+    """Reject a suggested name for an entry for good."""
     await get_services().suggestions.reject(
         security.require_session().keys, parse_entry_id(entry_hex), await field("name")
     )
@@ -407,7 +407,7 @@ async def refuse_suggestion(entry_hex: str) -> Response:
 
 
 async def _remaining_suggestions() -> list[str] | None:
-    """What else was suggested when one of the suggestions was taken or rejected."""
+    """Return the other suggestions once one is added or rejected; None if there are none."""
     used_key = tag_key(await field("name"))
     names = [
         name
@@ -420,7 +420,10 @@ async def _remaining_suggestions() -> list[str] | None:
 async def _entry_tags_fragment(
     entry_hex: str, change: bytes = b"", *, show_page: bool = False, **suggestion_context: Any
 ) -> Response:
-    """The traces of an entry as they are by now. `stays`: there is something to look at, also without a script."""
+    """Show the current tags of an entry.
+
+    `show_page`: show a page rather than redirect when there is no script.
+    """
     tags, keys = _tags_and_keys()
     if not is_fragment():
         view = await message_view(keys, parse_entry_id(entry_hex))

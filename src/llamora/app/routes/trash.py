@@ -1,4 +1,4 @@
-"""What is deleted: see it, bring it back (routes/entries.py), erase it for good."""
+"""Deleted entries: list and erase them (routes/entries.py restores them)."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -26,12 +26,12 @@ from llamora.persistence.trash import DeletedEntry
 
 blueprint = Blueprint("trash", __name__)
 
-EXCERPT_CHARACTERS = 420  # characters, some six lines
+EXCERPT_CHARACTERS = 420  # about six lines
 
 
 @blueprint.get("/deleted")
 async def show_trash() -> Response:
-    """What can still be brought back."""
+    """Show the deleted entries that can still be restored."""
     tz = parse_zone((await get_profile()).zone)
     items: list[dict[str, object]] = []
     hide_replies = await replies_disabled()
@@ -52,7 +52,7 @@ async def show_trash() -> Response:
 
 @blueprint.get("/e/<entry_hex>/deleted")
 async def show_deleted_entry(entry_hex: str) -> Response:
-    """What stands in the place of a deleted entry."""
+    """Show what stands in the place of a deleted entry."""
     entry, _ = await _find_deleted(entry_hex)
     return await render_template(
         "components/entry_deleted.html" if is_fragment() else "pages/entry_deleted.html",
@@ -62,7 +62,7 @@ async def show_deleted_entry(entry_hex: str) -> Response:
 
 @blueprint.get("/e/<entry_hex>/erase")
 async def confirm_erase(entry_hex: str) -> Response:
-    """The question before an entry is erased for good."""
+    """Ask for confirmation before an entry is erased for good."""
     entry, item = await _find_deleted(entry_hex)
     template = "components/entry_erase.html" if is_fragment() else "pages/erase.html"
     return await render_template(
@@ -92,7 +92,7 @@ async def erase(entry_hex: str) -> Response:
 
 
 async def _find_deleted(entry_hex: str) -> tuple[Entry, DeletedEntry]:
-    """A deleted entry that may be shown: no reply where they are turned off. Raises NotFound."""
+    """Return a deleted entry. Raises NotFound, also for a reply if replies are turned off."""
     entry, item = await get_services().journal.get_deleted(
         security.require_session().keys, parse_entry_id(entry_hex)
     )
@@ -102,7 +102,10 @@ async def _find_deleted(entry_hex: str) -> tuple[Entry, DeletedEntry]:
 
 
 async def _excerpt_view(entry: Entry) -> EntryView:
-    """A deleted entry by its opening, enough to know it again; of a reply, without what its page would hide."""
+    """Return the view of the beginning of a deleted entry.
+
+    A reply shows no text that its page would hide.
+    """
     keys = security.require_session().keys
     hidden = await get_services().journal.find_hidden_sources(keys, [entry])
     entry = redact_erased(entry, hidden, filter(None, hidden.values())) or entry
@@ -115,7 +118,7 @@ async def _excerpt_view(entry: Entry) -> EntryView:
 
 
 def _describe_others(item: DeletedEntry) -> str:
-    """What goes with an entry, in words."""
+    """Describe the messages of the thread that are deleted with an entry."""
     if not item.thread_ids:
         return ""
     count = len(item.thread_ids)

@@ -1,1 +1,1 @@
-"""What the routes work with: one container per app, built and run by `container`."""
+"""The services that routes use, built and run per app by `container`."""

@@ -1,4 +1,4 @@
-"""Everything an app is made of, built once from settings, started and stopped in order."""
+"""The services of an app, built once from settings, started and stopped in order."""
 
 import asyncio
 import secrets
@@ -35,30 +35,30 @@ logger = getLogger(__name__)
 
 EXTENSION = "llamora"
 SWEEP_SECONDS = 20.0
-CHANGE_POLL_SECONDS = 0.4  # until what time, another worker or a command did is known here
-STOP_TIMEOUT_SECONDS = 2.5  # for each part; together with Hypercorn's own end under five
+CHANGE_POLL_SECONDS = 0.4  # until changes by time, another worker or a command are seen
+STOP_TIMEOUT_SECONDS = 2.5  # per service; under five seconds together with Hypercorn's own
 
 
 @dataclass(slots=True, frozen=True)
 class SharedState:
-    """What the processes of one server have in common; without it, an app is a server by itself.
+    """State that the workers of one server share; an app without it is a server by itself.
 
-    `boot_secret` (32 bytes) never touches the disk. `model` is the parent's built-in model server, `noted` holds the
-    queries that addresses name.
+    `boot_secret` (32 bytes) is never written to disk. `model` is the built-in model server of the
+    parent process, `pending_queries` holds the queries that addresses refer to.
     """
 
     boot_secret: bytes = field(repr=False)
     model: SharedServer | None = None
     pending_queries: PendingQueries | None = None
     worker_number: int = 0
-    """The number of this worker in this run of the server: one that takes the place of another has a new one."""
+    """Number of this worker, unique in this run of the server; a replacement gets a new one."""
     live_workers: Callable[[], Collection[int]] = lambda: ()
-    """The numbers of the workers that are alive."""
+    """Return the numbers of the workers that are alive."""
 
 
 @dataclass(slots=True)
 class AppServices:
-    """The parts of one app. Two apps in one process share none of them."""
+    """The services of one app. Two apps in one process share none."""
 
     settings: Settings
     boot_secret: bytes = field(repr=False)
@@ -78,12 +78,15 @@ class AppServices:
     renderer: Renderer
     throttle: Throttle = field(default_factory=Throttle)
     changes: ChangeSignal = field(default_factory=ChangeSignal)
-    """Beats within NOTICE_SECONDS of anything that was committed, here or by another worker."""
+    """Fires within CHANGE_POLL_SECONDS of a commit by this or another process."""
     shutting_down: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
     def create(cls, settings: Settings, shared: SharedState | None = None) -> "AppServices":
-        """Build everything; nothing is opened or started yet. Raises llm.prompts.PromptTemplateError."""
+        """Build the services without opening or starting them.
+
+        Raises llm.prompts.PromptTemplateError.
+        """
         boot_secret = shared.boot_secret if shared else secrets.token_bytes(32)
         db = LocalDB(settings.data.database)
         embedder = Embedder(settings.embedding, settings.data.cache)
@@ -94,7 +97,7 @@ class AppServices:
         custom_prompts = settings.data.folder / "prompts"
         prompts = PromptBuilder(settings.llm, custom_prompts if custom_prompts.is_dir() else None)
         journal = Journal(db, search, settings.entries)
-        # Names this run of the server in replies that are being written; it tells nothing of the secret.
+        # Identifies this run of the server in unfinished replies; it reveals nothing of the secret.
         run_id = sha256(b"llamora/1/boot-name" + boot_secret).hexdigest()[:16]
         llm, workers = settings.llm, settings.server.workers
         queue = ModelQueue(llm.slots, slot_lock_paths(settings.data.database, llm.slots, workers))
@@ -149,7 +152,10 @@ class AppServices:
 
 
 class AppLifecycle:
-    """Starts the parts of an app in order and stops them in reverse, once, however often it is asked."""
+    """The start and the stop of the services of an app.
+
+    They start in order and stop in reverse, once, however often `stop` is called.
+    """
 
     def __init__(self, services: AppServices) -> None:
         self._services = services
@@ -160,7 +166,7 @@ class AppLifecycle:
         self._started = False
 
     async def start(self) -> None:
-        """Bring the schema up, open the store, start the workers; the models come up in the background.
+        """Open and migrate the store and start the services; models load in the background.
 
         Raises StorageError.
         """
@@ -168,7 +174,7 @@ class AppLifecycle:
         await s.db.open_connections()
         self._started = True
         if s.is_standalone:
-            # Their keys were sealed under a secret that went with the process that knew it.
+            # Their keys were sealed under the secret of a process that has ended.
             await s.db.sessions.clear()
         await s.search.start()
         s.model.start()
@@ -177,12 +183,12 @@ class AppLifecycle:
         self._watch_task = asyncio.create_task(self._watch_changes(), name="session watch")
 
     async def quiesce(self) -> None:
-        """End what streams, so that open connections can be closed."""
+        """End streams and replies, so that open connections can be closed."""
         self._services.shutting_down.set()
         await _stop_in_time(self._services.replies.close(), "replies")
 
     async def stop(self) -> None:
-        """Stop everything that was started, within a bounded time."""
+        """Stop what was started, within STOP_TIMEOUT_SECONDS per service."""
         if self._stop_task is None:
             self._stop_task = asyncio.create_task(self._stop(), name="stop")
         await asyncio.shield(self._stop_task)
@@ -208,7 +214,10 @@ class AppLifecycle:
         await _stop_in_time(s.db.close(), "store")
 
     def lock_signed_out(self) -> None:
-        """Close the index of everybody who left: a reply that was still waiting its turn has opened it again."""
+        """Lock the search index and the rendered entries of users who have signed out.
+
+        A reply that was still queued may have opened their index again.
+        """
         s = self._services
         for user_id in s.search.unlocked_user_ids():
             if not s.accounts.is_signed_in(user_id):
@@ -226,7 +235,7 @@ class AppLifecycle:
                     self._services.journal.run_maintenance(keys)
                     self._services.backups.start_daily_backup(keys)
                     await self._services.rotation.resume_pending(keys)
-            except (StorageError, VaultError) as error:  # such as of keys that are locked meanwhile
+            except (StorageError, VaultError) as error:  # such as keys locked meanwhile
                 logger.warning("the sweep of sessions failed (%s)", type(error).__name__)
 
     async def _watch_changes(self) -> None:
@@ -246,12 +255,12 @@ class AppLifecycle:
 
 
 def get_services() -> AppServices:
-    """The container of the app that serves the current request."""
+    """Return the services of the app that serves the current request."""
     return cast(AppServices, current_app.extensions[EXTENSION])
 
 
 def get_db() -> LocalDB:
-    """The store of the app that serves the current request."""
+    """Return the store of the app that serves the current request."""
     return get_services().db
 
 
