@@ -1,1 +1,4 @@
-"""What the project exists for: accounts, days, replies. Knows the store, search and the model; not the web."""
+"""Hold the domain logic: accounts, entries, tags, summaries and replies.
+
+Modules here use persistence, search and the model client, and never the web layer.
+"""

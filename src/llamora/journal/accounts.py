@@ -1,4 +1,4 @@
-"""Writers: how they come in, how their keys are opened, how long a session lasts."""
+"""Register and sign in users, open their keys, and manage their sessions."""
 
 import asyncio
 import secrets
@@ -57,7 +57,7 @@ logger = getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 MAX_PASSPHRASE_CHARACTERS = 1024
-ZXCVBN_MAX_CHARACTERS = 72  # what zxcvbn takes: its time grows with the square of the length
+ZXCVBN_MAX_CHARACTERS = 72  # zxcvbn accepts no more, its time being quadratic in the length
 MIN_STRENGTH_SCORE = (
     3  # zxcvbn: "safely unguessable: moderate protection from offline slow-hash scenario"
 )
@@ -71,28 +71,34 @@ STRENGTH_CODES = (
 )
 TOKEN_BYTES = 32
 LOCK_TIMEOUT_SECONDS = (
-    0.5  # for what is being written when a journal is locked: all is to be over within a second
+    0.5  # for replies being stored when a journal is locked, which must take less than a second
 )
 
 
 class AccountError(Problem):
-    """Something about the account cannot be done as it was asked for."""
+    """A request about an account that cannot be fulfilled."""
 
 
 class WrongCredentials(AccountError):
-    """The name or the secret is wrong; which of them is not said."""
+    """A wrong name or secret.
+
+    The error never says which of the two, so that names cannot be probed.
+    """
 
     status = 403
 
 
 class TooManyAttempts(AccountError):
-    """Too many wrong guesses; `params` has the `seconds` until the next is looked at."""
+    """Too many attempts; `params` holds the `seconds` until the next one is accepted."""
 
     status = 429
 
 
 class Throttle:
-    """Slows down guessing: after FREE failures each further one doubles the wait, up to LONGEST seconds."""
+    """Slow down guessing of secrets.
+
+    From attempt FREE_ATTEMPTS on, each further one doubles the wait, up to MAX_WAIT_SECONDS.
+    """
 
     FREE_ATTEMPTS = 5
     MAX_WAIT_SECONDS = 300
@@ -102,9 +108,10 @@ class Throttle:
         self._failures: dict[str, tuple[int, float]] = {}
 
     def record_attempt(self, *subjects: str) -> None:
-        """Count a guess against each subject (a name, an address); raises TooOften while one has to wait.
+        """Count an attempt against each subject (a name, an address).
 
-        It counts before it is known to be wrong, so that many at once are not all let through.
+        Call it before the secret is checked, so that concurrent guesses are not all let through.
+        Raises TooManyAttempts, and counts nothing, while one of the subjects has to wait.
         """
         now = time.monotonic()
         wait = max(
@@ -124,31 +131,34 @@ class Throttle:
             self._failures[subject] = (count, now + wait)
 
     def clear_attempts(self, *subjects: str) -> None:
-        """Forget the guesses of these subjects."""
+        """Forget the attempts of these subjects."""
         for subject in subjects:
             self._failures.pop(subject, None)
 
 
 @dataclass(slots=True, frozen=True)
 class Strength:
-    """How hard a passphrase is to guess: zxcvbn's score 0 to 4, and the code of the same in words."""
+    """The strength of a passphrase.
+
+    `score` is that of zxcvbn, 0 to 4; `code` is the message code that describes it.
+    """
 
     score: int
     code: str
 
     @property
     def is_sufficient(self) -> bool:
-        """Whether it is enough for something that lies on a disk for decades."""
+        """Return True if the passphrase can protect a file that is kept for decades."""
         return self.score >= MIN_STRENGTH_SCORE
 
 
 @dataclass(slots=True, frozen=True)
 class OpenSession:
-    """A signed-in writer: who, with which keys, and the session's id (its row in the store).
+    """A session that is open in this process, with its user and their keys.
 
-    `token` is what only the browser holds beside this; `carried` the sealed key that it carries in `cookie` mode, else
-    empty. `ended` is set once the session is no longer open, as far as this process knows: what streams to the browser
-    ends with it.
+    `id` is the key of its row. `token` is held by the browser only, apart from this process;
+    `sealed_key` is the sealed master key that the cookie carries in `cookie` mode, else empty.
+    `ended` is set once this process knows that the session is closed; streams end with it.
     """
 
     user: User
@@ -160,15 +170,15 @@ class OpenSession:
 
     @property
     def cookie(self) -> str:
-        """What the browser is to hold from now on."""
+        """Return the value that the session cookie must have from now on."""
         return _encode_cookie(self.token + self.sealed_key)
 
 
 @dataclass(slots=True, frozen=True)
 class SessionInfo:
-    """One session of a writer as they are told of it.
+    """A session as it is listed for its user.
 
-    `device` is what its browser calls itself, "" when that is not known. `used` is true to within a minute.
+    `device` is the name its browser gave, "" if unknown. `last_used_at` is accurate to a minute.
     """
 
     id: bytes
@@ -178,11 +188,12 @@ class SessionInfo:
 
 
 class Accounts:
-    """Registration, sign-in, recovery and sessions.
+    """Manage registration, sign-in, recovery and sessions.
 
-    `boot_secret` lives in RAM only and is shared with worker processes: without it no session row and
-    no cookie opens anything. `left` is called with a writer's id when their last session here ended; `stop` when their
-    keys are about to be overwritten, so that what is being written with them is stored.
+    `boot_secret` is in RAM only and shared with the worker processes: without it no session row
+    and no cookie can be opened. `on_last_session_closed` is called with a user's id when their
+    last session in this process has closed. `before_lock` is awaited before a user's keys are
+    overwritten, so that work in progress can be stored with them.
     """
 
     def __init__(
@@ -203,21 +214,19 @@ class Accounts:
         self._open_sessions: dict[bytes, OpenSession] = {}
         self._expiry_times: dict[
             bytes, int
-        ] = {}  # when each of them runs out, as far as is known here
-        self._idle_ttls: dict[
-            bytes, int
-        ] = {}  # of the writers of the open ones: seconds without a sign of them
+        ] = {}  # Unix time at which each session expires, as far as known here
+        self._idle_ttls: dict[bytes, int] = {}  # by user id, in seconds
         self._kdf_semaphore = asyncio.Semaphore(MAX_CONCURRENT_KDF)
         self._kdf_params_cache: Argon2Params | None = None
 
-    # -- coming in ---------------------------------------------------------------------------------
+    # -- sign-in -----------------------------------------------------------------------------------
 
     async def register(
         self, name: str, passphrase: str, zone_name: str
     ) -> tuple[User, Keyring, str]:
-        """Make a writer and return them, their keys and the recovery code, which is kept nowhere.
+        """Create a user; return them, their keys and the recovery code, which is not stored.
 
-        Raises AccountError (name or passphrase do not do) and users.NameTaken.
+        Raises AccountError (unusable name or passphrase) and users.NameTaken.
         """
         display_name = " ".join(name.split())
         if not name_key(display_name):
@@ -235,7 +244,10 @@ class Accounts:
         return user, keys, new_keys.recovery_code
 
     async def sign_in(self, name: str, passphrase: str) -> tuple[User, Keyring]:
-        """Open a writer's keys with their passphrase. Raises WrongCredentials, at the same cost either way."""
+        """Open a user's keys with their passphrase.
+
+        Raises WrongCredentials, at the same cost for an unknown name as for a wrong passphrase.
+        """
         params = await self._load_kdf_params()
         user = await self._db.users.find_by_name(name)
         slots = await self._slots(user, PASSPHRASE)
@@ -250,8 +262,8 @@ class Accounts:
         sealed = await self._db.users.keys(user.id)
         keys = open_keyring(user.id, master, sealed)
         if params.work > slot.argon2.work:
-            # The instance was calibrated anew: bring this slot along while the passphrase is at hand. Never down:
-            # whoever can write to the file could have lowered what it says.
+            # The instance was recalibrated: upgrade this slot while the passphrase is available.
+            # Never downgrade: the file's cost may have been lowered by somebody who can write it.
             new_slot = await self._run_kdf(passphrase_slot_key, user.id, passphrase, params)
             await self._db.users.replace_slot(
                 user.id, sealed, slot.id, *replace_slot(user.id, master, sealed, slot.id, new_slot)
@@ -262,9 +274,10 @@ class Accounts:
     async def reset_passphrase(
         self, name: str, recovery_code: str, passphrase: str
     ) -> tuple[User, Keyring, str]:
-        """Set a new passphrase with the recovery code; returns a new code, the old one opens nothing any more.
+        """Set a new passphrase by means of the recovery code, under new keys.
 
-        Every session of the writer ends. Raises WrongCredentials and AccountError.
+        Returns the user, their keys and a new recovery code; the old one stops working. Ends every
+        session of the user. Raises WrongCredentials and AccountError (unusable passphrase).
         """
         await self._validate_new_passphrase(passphrase, name)
         params = await self._load_kdf_params()
@@ -300,10 +313,11 @@ class Accounts:
     async def change_passphrase(
         self, session: OpenSession, old_passphrase: str, new_passphrase: str
     ) -> OpenSession:
-        """Put a new passphrase in the place of the old one, under new keys; every other session of the writer ends.
+        """Replace the passphrase, under new keys, and end every other session of the user.
 
-        Returns the session with the cookie that the browser is to have. Raises WrongCredentials (the old one is wrong),
-        AccountError (the new one does not do) and StaleRevision (it was changed elsewhere meanwhile).
+        Returns the session with the cookie that the browser must now have. Raises WrongCredentials
+        (`old_passphrase` is wrong), AccountError (`new_passphrase` is unusable) and StaleRevision
+        (changed elsewhere meanwhile).
         """
         stored = await self._db.users.keys(session.user.id)
         slot = await self._verify_passphrase(session.user, old_passphrase)
@@ -319,10 +333,11 @@ class Accounts:
     async def renew_recovery_code(
         self, session: OpenSession, passphrase: str
     ) -> tuple[OpenSession, str]:
-        """Replace the recovery code, after the passphrase, under new keys; the old one opens nothing any more.
+        """Replace the recovery code, under new keys; the old one stops working.
 
-        Every other session of the writer ends: who asks for a new code may have lost more than the old one. Returns the
-        session with the cookie that the browser is to have. Raises WrongCredentials and StaleRevision.
+        Ends every other session of the user, since more than the old code may have been lost.
+        Returns the session with the cookie that the browser must now have, and the code. Raises
+        WrongCredentials and StaleRevision.
         """
         stored = await self._db.users.keys(session.user.id)
         await self._verify_passphrase(session.user, passphrase)
@@ -333,10 +348,10 @@ class Accounts:
         ), code
 
     async def change_key(self, session: OpenSession) -> OpenSession:
-        """Seal what is written from now on under new keys; every other session of the writer ends.
+        """Seal everything written from now on under new keys, and end the user's other sessions.
 
-        Returns the session with the cookie that the browser is to have. Raises StaleRevision, also while an earlier
-        change is under way.
+        Returns the session with the cookie that the browser must now have. Raises StaleRevision,
+        also while an earlier change is still running.
         """
         stored = await self._db.users.keys(session.user.id)
         if len(stored.data_keys) > 1:
@@ -373,15 +388,18 @@ class Accounts:
         return renewed
 
     async def verify_secret(self, session: OpenSession, secret: str) -> None:
-        """Whether this is the passphrase or the recovery code, before what matters. Raises WrongCredentials."""
+        """Check that `secret` is the user's passphrase or recovery code.
+
+        Raises WrongCredentials.
+        """
         codes = await self._slots(session.user, RECOVERY) if check_recovery_code(secret) else []
         try:
             wipe((await self._open_first(session.user.id, codes, secret))[1])
-        except WrongSecret:  # what reads as a code may be a passphrase all the same
+        except WrongSecret:  # a passphrase may have the form of a code
             await self._verify_passphrase(session.user, secret)
 
     async def measure_strength(self, passphrase: str, name: str) -> Strength:
-        """Judge a passphrase, off the event loop."""
+        """Measure the strength of a passphrase, off the event loop."""
         return await asyncio.to_thread(_measure_strength, passphrase, name)
 
     # -- sessions ----------------------------------------------------------------------------------
@@ -389,7 +407,10 @@ class Accounts:
     async def open_session(
         self, user: User, keys: Keyring, device: str = ""
     ) -> tuple[str, OpenSession]:
-        """Begin a session; the string is what the cookie holds. `device`: what its browser is called."""
+        """Open a session; return the cookie value and the session.
+
+        `device` is the name of the browser, "" if unknown.
+        """
         token = secrets.token_bytes(TOKEN_BYTES)
         session = OpenSession(user, await self._share_keyring(keys), session_id_of(token), token)
         now = int(time.time())
@@ -411,13 +432,16 @@ class Accounts:
         return session.cookie, session
 
     async def resume(self, cookie: str, *, extend_idle: bool = True) -> OpenSession | None:
-        """The session of a cookie; None when it ended, timed out or never was. `used`: its time is moved on."""
+        """Return the session of a cookie, or None if it ended, timed out or never existed.
+
+        `extend_idle` postpones its idle timeout.
+        """
         try:
             raw = urlsafe_b64decode(cookie + "=" * (-len(cookie) % 4))
         except (Base64Error, ValueError):
             return None
         token = raw[:TOKEN_BYTES]
-        # Base64 reads several texts as the same bytes; a cookie is the one that was given out.
+        # Base64 decodes several texts to the same bytes; accept only the one that was issued.
         if len(token) < TOKEN_BYTES or _encode_cookie(raw) != cookie:
             return None
         row = await self._db.sessions.get(session_id_of(token))
@@ -429,7 +453,7 @@ class Accounts:
             await self._expire_sessions([row.id])
             return None
         session = self._open_sessions.get(row.id)
-        if session is None or session.keys.closed:  # closed: it began at the very moment of a lock
+        if session is None or session.keys.closed:  # closed: opened during a lock
             session = await self._reopen_session(row, token, raw[TOKEN_BYTES:])
             if session is None:
                 return None
@@ -437,14 +461,14 @@ class Accounts:
         if session.keys.epoch != row.epoch:
             session = await self._refresh(session, row, raw[TOKEN_BYTES:])
         if session is None or session.sealed_key != raw[TOKEN_BYTES:]:
-            return None  # the whole cookie counts, also where this process has the key open
+            return None  # the whole cookie must match, even if this process has the key open
         idle_ttl = await self._get_idle_ttl(session.keys)
         idle_until = now + idle_ttl
-        # Either way: a limit further off than it can be was set before the clock was put back.
+        # abs: a limit too far ahead was set before the clock was put back.
         if extend_idle and abs(idle_until - row.idle_until) >= min(
             self._session_settings.cookie_touch_interval, idle_ttl // 10
         ):
-            with suppress(StorageError):  # a full disk must not keep anybody from reading
+            with suppress(StorageError):  # a full disk must not prevent reading
                 await self._db.sessions.touch(row.id, idle_until, now)
             self._expiry_times[row.id] = min(idle_until, row.expires_at)
         else:
@@ -452,16 +476,16 @@ class Accounts:
         return session
 
     def idle_seconds(self, session: OpenSession) -> int:
-        """How long a session goes on without a sign of the writer."""
+        """Return the seconds without activity after which a session ends."""
         return self._idle_ttls.get(session.user.id, self._session_settings.idle_ttl)
 
     async def sign_out(self, session: OpenSession) -> None:
-        """Sign out."""
+        """End a session."""
         self._close_session(session.id)
         await self._db.sessions.end(session.id)
 
     async def list_sessions(self, session: OpenSession) -> list[SessionInfo]:
-        """The sessions of a session's writer that have not run out, the last used first."""
+        """List the user's sessions that have not expired, last used first."""
         now, idle_ttl = time.time(), await self._get_idle_ttl(session.keys)
         devices = await self._db.sessions.device_names(session.keys)
         active_sessions = [
@@ -477,18 +501,21 @@ class Accounts:
         return sorted(active_sessions, key=lambda info: info.last_used_at, reverse=True)
 
     async def end_session(self, user_id: bytes, session_id: bytes) -> None:
-        """End one session of a writer, wherever it is; another writer's is left alone."""
+        """End one session of a user, in whichever process it is open.
+
+        Does nothing if the session belongs to another user.
+        """
         if any(row.id == session_id for row in await self._db.sessions.list_for_user(user_id)):
             await self._db.sessions.end(session_id)
             self._close_session(session_id)
 
     async def end_other_sessions(self, session: OpenSession) -> None:
-        """End every session of the writer but this one."""
+        """End every session of the user except this one."""
         await self._db.sessions.end_others(session.user.id, session.id)
         self._close_other_sessions(session.user.id, except_session=session.id)
 
     async def lock(self, user_id: bytes) -> None:
-        """End every session of a writer, what is being written for them, and overwrite their keys.
+        """End a user's sessions and everything being generated for them, and overwrite their keys.
 
         Other workers notice within half a second and do the same.
         """
@@ -511,7 +538,7 @@ class Accounts:
             keys.close()
 
     async def _expire_sessions(self, session_ids: Collection[bytes]) -> None:
-        """Let go of sessions whose time is up; who has no other one anywhere is locked."""
+        """Close expired sessions, and lock each user who has no other one anywhere."""
         user_ids = {
             self._open_sessions[expired_id].user.id
             for expired_id in session_ids
@@ -528,7 +555,7 @@ class Accounts:
             self._close_session(session_id)
 
     def is_session_open(self, session: OpenSession) -> bool:
-        """Whether the session is still open, as far as this process knows."""
+        """Return True if the session is open, as far as this process knows."""
         return session.id in self._open_sessions
 
     def _close_other_sessions(self, user_id: bytes, except_session: bytes = b"") -> None:
@@ -540,31 +567,34 @@ class Accounts:
             self._close_session(session_id)
 
     def open_keyrings(self) -> list[Keyring]:
-        """The keys of everybody who is signed in here, once each."""
+        """Return the keyring of each user who is signed in here, once each."""
         return list(
             {session.user.id: session.keys for session in self._open_sessions.values()}.values()
         )
 
     def is_signed_in(self, user_id: bytes) -> bool:
-        """Whether a writer has a session that is open, as far as this process knows."""
+        """Return True if the user has an open session, as far as this process knows."""
         return any(session.user.id == user_id for session in self._open_sessions.values())
 
     def has_expired_session(self) -> bool:
-        """Whether the time of a session that is open here is up."""
+        """Return True if a session that is open here has run out of time."""
         now = time.time()
         return any(expires_at <= now for expires_at in self._expiry_times.values())
 
     async def end_expired_sessions(self) -> None:
-        """End sessions that ran out, and forget their keys."""
+        """End expired sessions everywhere, and forget their keys."""
         await self.sync_with_database()
         await self._db.sessions.end_expired(int(time.time()))
 
     async def sync_with_database(self) -> None:
-        """Take notice of what time, another worker or a command did: sessions that ended, keys that changed."""
+        """Apply changes made by time, another worker or a command.
+
+        Closes sessions that ended, and refreshes keys and idle timeouts. Raises StorageError.
+        """
         open_ids, now = list(self._open_sessions), time.time()
         try:
             expiry_times = await self._db.sessions.expiry_times(open_ids)
-        except StorageError:  # time goes on all the same
+        except StorageError:  # sessions must expire even so
             expiry_times = dict(self._expiry_times)
         for session_id in open_ids:
             if session_id not in expiry_times:
@@ -577,7 +607,7 @@ class Accounts:
         }.values():
             row = await self._db.sessions.get(session.id)
             if row is not None and not await self._refresh(session, row, session.sealed_key):
-                continue  # in `cookie` mode its next request brings the new key
+                continue  # in `cookie` mode the next request carries the new key
             await self._get_idle_ttl(session.keys, refresh=True)
         self._expiry_times.update(
             {
@@ -595,12 +625,15 @@ class Accounts:
     # -- the profile -------------------------------------------------------------------------------
 
     async def get_profile(self, keys: Keyring) -> Profile:
-        """The writer's settings."""
+        """Return the user's settings; the defaults if none are stored."""
         stored = await self._db.profiles.get(keys)
         return parse_profile(*stored) if stored else Profile()
 
     async def save_profile(self, keys: Keyring, profile: Profile) -> Profile:
-        """Store the settings over the revision they were read at. Raises StaleRevision."""
+        """Store the settings over the revision they were read at, and return them as stored.
+
+        Raises StaleRevision.
+        """
         old_idle_ttl = await self._get_idle_ttl(keys)
         await self._db.profiles.save(keys, serialize_profile(profile), revision=profile.revision)
         new_idle_ttl = await self._get_idle_ttl(keys, refresh=True)
@@ -611,7 +644,7 @@ class Accounts:
         return replace(profile, revision=profile.revision + 1, damaged=False)
 
     async def _get_idle_ttl(self, keys: Keyring, *, refresh: bool = False) -> int:
-        """Seconds without a sign of the writer after which their sessions end."""
+        """Return the seconds without activity after which the user's sessions end."""
         if refresh or keys.user_id not in self._idle_ttls:
             minutes = (await self.get_profile(keys)).lock_after
             max_ttl = self._session_settings.idle_ttl
@@ -619,15 +652,18 @@ class Accounts:
         return self._idle_ttls[keys.user_id]
 
     async def confirm_recovery(self, user_id: bytes) -> None:
-        """The writer has typed back a part of the code."""
+        """Store that the user has confirmed the recovery code."""
         await self._db.users.confirm_recovery(user_id)
 
-    # -- inside ------------------------------------------------------------------------------------
+    # -- internal ----------------------------------------------------------------------------------
 
     def _sealed_for(
         self, user_id: bytes, session_id: bytes, token: bytes, master: Key
     ) -> tuple[bytes | None, bytes]:
-        """The sealed master key for the row of a session and for its cookie, by the mode one of them."""
+        """Seal the master key for a session, as (for its row, for its cookie).
+
+        Depending on the mode one of the two is None or empty.
+        """
         if self._session_settings.mode == "cookie":
             return None, seal_for_cookie(user_id, session_id, self._boot_secret, master)
         return seal_for_session(user_id, session_id, token, self._boot_secret, master), b""
@@ -655,9 +691,10 @@ class Accounts:
     async def _refresh(
         self, session: OpenSession, row: Session, carried: bytes
     ) -> OpenSession | None:
-        """Bring the keys of a session to what is stored; None when they are sealed under a master key not known here.
+        """Bring the keys of a session up to date with the stored ones.
 
-        That of a change in another process is in the session's row or in its cookie.
+        After a change in another process the new master key is in the session's row or cookie.
+        Returns None if the stored keys are sealed under a master key that is not known here.
         """
         stored = await self._db.users.get_data_keys(row.user_id)
         if session.keys.take(stored):
@@ -676,9 +713,9 @@ class Accounts:
         return session
 
     async def _share_keyring(self, keys: Keyring) -> Keyring:
-        """The keyring of this writer in this process: the one that is open already, up to date, or the given one.
+        """Return the keyring of this user that is open here, brought up to date, or else `keys`.
 
-        One for all their sessions, so that a new key reaches everything that is done for them.
+        All sessions of a user share one, so that a new key reaches everything done for them.
         """
         existing = next(
             (
@@ -693,7 +730,7 @@ class Accounts:
         stored_keys, master = await self._db.users.get_data_keys(keys.user_id), keys.master
         known = existing.take(stored_keys, master)
         wipe(master)
-        # A backup was put back a moment ago: what is still held here would seal under a key that is gone.
+        # After a restored backup the keyring held here would seal under a key that is gone.
         return (
             keys
             if not known or not stored_keys or stored_keys[-1].epoch < existing.epoch
@@ -703,8 +740,8 @@ class Accounts:
     def _close_session(self, session_id: bytes) -> None:
         session = self._open_sessions.pop(session_id, None)
         self._expiry_times.pop(session_id, None)
-        # A reply that is being written may still need the keyring, so it is let go rather than closed beneath it: its
-        # memory is overwritten when nothing refers to it any more. A lock does not wait for that.
+        # A reply in progress may still need the keyring, so it is dropped rather than closed:
+        # its memory is overwritten once nothing refers to it. A lock does not wait for that.
         if session is None:
             return
         session.ended.set()
@@ -727,7 +764,10 @@ class Accounts:
     async def _open_first(
         self, user_id: bytes, slots: Iterable[KeySlot], secret: str
     ) -> tuple[KeySlot, bytearray]:
-        """The first of these slots that a secret opens, and the master key. Raises WrongSecret."""
+        """Return the first of these slots that a secret opens, and the master key.
+
+        Raises WrongSecret.
+        """
         for slot in slots:
             with suppress(WrongSecret):
                 return slot, await self._run_kdf(open_slot, user_id, slot, secret)
@@ -741,7 +781,7 @@ class Accounts:
             raise AccountError(strength.code)
 
     async def _slots(self, user: User | None, kind: str) -> list[KeySlot]:
-        # An unknown name makes the same two queries as a known one.
+        # An unknown name must cost the same two queries as a known one.
         slots = await self._db.users.get_slots(user.id if user else bytes(16), kind)
         try:
             if kind == PASSPHRASE:
@@ -751,7 +791,10 @@ class Accounts:
         return slots
 
     async def _load_kdf_params(self) -> Argon2Params:
-        """The one parameter set of the instance, calibrated when the first writer comes."""
+        """Return the parameters of this instance.
+
+        They are calibrated once, for the first user.
+        """
         if self._kdf_params_cache is None:
             text = await self._db.users.get_instance_fact("kdf")
             crypto_settings = self._crypto_settings
@@ -771,7 +814,7 @@ class Accounts:
                 self._kdf_params_cache = Argon2Params.from_text(text)
             except (
                 BadParameters
-            ):  # a spoiled row must not lock anybody out, nor lower what new slots cost
+            ):  # a damaged row must neither lock users out nor lower the cost of new slots
                 logger.error(
                     "the cost of the KDF in the journal's file is out of bounds; the floor is used"
                 )
@@ -790,7 +833,7 @@ def _encode_cookie(raw: bytes) -> str:
 
 
 def _measure_strength(passphrase: str, name: str) -> Strength:
-    from zxcvbn import zxcvbn  # 100 ms to import: only who registers pays for it
+    from zxcvbn import zxcvbn  # takes 100 ms to import, needed for new passphrases only
 
     if not passphrase:
         return Strength(0, "strength_advice")

@@ -1,4 +1,4 @@
-"""A backup a day, made by itself while a writer's keys are at hand, and on request."""
+"""Make a daily backup while a user's keys are available, and backups on request."""
 
 import asyncio
 import time
@@ -18,12 +18,15 @@ from llamora.vault.keys import Keyring
 logger = getLogger(__name__)
 
 SUFFIX = ".llamora"
-RETRY_SECONDS = 3600.0  # after a backup that did not succeed, such as on a full disk
-STALE_PART_SECONDS = 3600.0  # what is older was left by a process that was killed
+RETRY_SECONDS = 3600.0  # after a failed backup, such as on a full disk
+STALE_PART_SECONDS = 3600.0  # an older one was left by a killed process
 
 
 class Backups:
-    """One sealed file a day for each writer, in a folder of their own that is named by their random id."""
+    """Manage the backups of each user: one sealed file a day.
+
+    They are in a folder named by the hex of the user's random id.
+    """
 
     def __init__(self, db: LocalDB, settings: BackupSettings, data_folder: Path) -> None:
         self._db = db
@@ -35,26 +38,29 @@ class Backups:
 
     @property
     def retained_count(self) -> int:
-        """How many are kept; 0 when none is made by itself."""
+        """Return the number of backups kept; 0 if daily backups are off."""
         return self._settings.keep if self._settings.daily else 0
 
     def folder_of_user(self, user_id: bytes) -> Path:
-        """Where the backups of a writer are."""
+        """Return the folder of a user's backups, which may not exist."""
         return self._root / user_id.hex()
 
     def list_files(self, user_id: bytes) -> list[Path]:
-        """The backups of a writer that are here, oldest first."""
+        """List a user's backups, oldest first."""
         return sorted(self.folder_of_user(user_id).glob(f"????-??-??{SUFFIX}"))
 
     def find_latest_day(self, user_id: bytes) -> date | None:
-        """The day (UTC) of the newest backup that is here."""
+        """Return the day (UTC) of a user's newest backup, or None."""
         for file in reversed(self.list_files(user_id)):
             with suppress(ValueError):
                 return date.fromisoformat(file.stem)
         return None
 
     def start_daily_backup(self, keys: Keyring) -> None:
-        """Make today's backup in the background, unless it is here, or none is wanted."""
+        """Start today's backup in the background, unless it exists or daily backups are off.
+
+        After a failure the next attempt is made no sooner than RETRY_SECONDS later.
+        """
         user_id, now = keys.user_id, time.monotonic()
         if not self._settings.daily or self._path_for_today(user_id).exists():
             return
@@ -66,7 +72,7 @@ class Backups:
         task.add_done_callback(self._tasks.discard)
 
     async def create(self, keys: Keyring) -> Path:
-        """Make a backup of this moment, in place of an earlier one of today, and let the oldest go.
+        """Write a backup, replacing an earlier one of today, and delete the oldest ones.
 
         Raises StorageError and vault.keys.KeyringClosed.
         """
@@ -75,7 +81,7 @@ class Backups:
             target = self._path_for_today(user_id)
             try:
                 await asyncio.to_thread(write_backup, self._db.path, keys, target)
-            except NotFound:  # the journal was ended meanwhile; its folder must not be here again
+            except NotFound:  # the account was deleted meanwhile, so its folder must not come back
                 with suppress(OSError):
                     await asyncio.to_thread(self.folder_of_user(user_id).rmdir)
                 raise
@@ -83,7 +89,10 @@ class Backups:
         return target
 
     async def delete_all(self, user_id: bytes) -> None:
-        """Remove every backup of a writer that is here, after one that is being made. Raises StorageError."""
+        """Delete all backups of a user, after waiting for one in progress.
+
+        Raises StorageError.
+        """
         async with self._locks.setdefault(user_id, asyncio.Lock()):
             try:
                 await asyncio.to_thread(self._delete_files, user_id)
@@ -101,7 +110,7 @@ class Backups:
             folder.rmdir()
 
     async def close(self) -> None:
-        """Wait for the backups that are being made."""
+        """Wait for the backups in progress."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run_daily_backup(self, keys: Keyring) -> None:
@@ -114,7 +123,7 @@ class Backups:
         return self.folder_of_user(user_id) / f"{utc_now().date().isoformat()}{SUFFIX}"
 
     def _prune(self, user_id: bytes, newest: Path) -> None:
-        # Never the one just made: after a clock that was ahead there are later days than today.
+        # Never delete the new one: if the clock was ahead there are files of later days.
         older_files = [file for file in self.list_files(user_id) if file != newest]
         for file in older_files[: max(len(older_files) - self._settings.keep + 1, 0)]:
             file.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
-"""Citations in what a model wrote: which passages it names by `[n]`, and how a reply forgets what was erased.
+"""Find citations `[n]` in text from a model, and redact erased entries from replies.
 
-Nothing is taken out of a reply because it is not true: `[n]` is a link where passage n was in the prompt, and
-quotations are marked (`quotations`). What is erased is struck.
+Nothing is removed from a reply for being untrue: `[n]` becomes a link if passage n was in the
+prompt, and quotations are marked (`quotations`). Only words of erased entries are removed.
 
-Pure.
+Pure functions.
 """
 
 import re
@@ -15,10 +15,12 @@ from llamora.journal.quotations import CODE, WORD, holds, plain, quotations
 from llamora.persistence.entries import Entry
 
 ERASED: Final = "[…]"
-QUOTED_WORDS: Final = 4  # so many words of a quotation are known again
-COPIED_WORDS: Final = 8  # and so many in a row that stand between no marks
+QUOTED_WORDS: Final = 4  # a quotation this long is recognized
+COPIED_WORDS: Final = 8  # and so is an unmarked run this long
 
-_CITATION: Final = re.compile(rf"{CODE}|\[(?P<number>\d{{1,6}})\]", re.MULTILINE)  # none in code
+_CITATION: Final = re.compile(
+    rf"{CODE}|\[(?P<number>\d{{1,6}})\]", re.MULTILINE
+)  # code has no citations
 _CITED_SENTENCE: Final = re.compile(  # numbers may follow the stop
     r"[.!?…][\"”’»)]*(?:[ \t]*\[\d{1,6}\])*+(?:\s++(?!\[\d)|\Z)"
     r"|[。！？][\"”’」』）]*(?:\s*\[\d{1,6}\])*+"
@@ -27,7 +29,7 @@ _WHOLE: Final = re.compile(r"(?:[.!?…。！？][\"”’»)」』）]*|\[\d{1,
 _MONTHS: Final = (
     r"(?:Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember)\b"
 )
-_GOES_ON: Final = re.compile(  # a stop in the middle of a sentence, and what follows it
+_GOES_ON: Final = re.compile(  # a stop in mid-sentence, and what follows
     r"(?<!\w)(?:Mr|Mrs|Ms|Dr|St|Prof|[A-HJ-Z])\.\s+(?P<at>)"
     rf"|\b\d{{1,2}}\.\s+(?P<day>){_MONTHS}"
     r"|[!?…][\"”’»]\s+(?P<low>)[a-zà-þ]"
@@ -36,7 +38,7 @@ _LISTED: Final = re.compile(rf"^\s*(?:[-*+]|\d{{1,2}}[.)](?!\s+{_MONTHS})|#+)\s+
 
 
 def cited(text: str) -> list[int]:
-    """Return the numbers that a text cites, in order, each once."""
+    """Return the distinct passage numbers that a text cites, in order."""
     return list(
         dict.fromkeys(int(found["number"]) for found in _CITATION.finditer(text) if found["number"])
     )
@@ -49,7 +51,10 @@ def strip_references(text: str, numbers: Collection[int]) -> str:
 
 
 def redact_erased(reply: Entry, gone: Collection[bytes], texts: Iterable[str]) -> Entry | None:
-    """Return a reply without citations of the entries `gone` and words of `texts`; None when it has none."""
+    """Return a reply without citations of the entries `gone` and without the words of `texts`.
+
+    Words of its passages from these entries are removed too. Returns None if nothing changes.
+    """
     if reply.role != "reply":
         return None
     passages = reply.receipt.passages if reply.receipt else ()
@@ -73,7 +78,7 @@ def redact_erased(reply: Entry, gone: Collection[bytes], texts: Iterable[str]) -
 
 
 def strike(text: str, erased: Iterable[str]) -> str:
-    """Return a text with ERASED for quotations of the erased texts, and for longer runs of their words."""
+    """Return a text with quotations and longer runs of words of `erased` replaced by ERASED."""
     sources = [(plain(each), _joined(WORD.findall(each))) for each in erased]
     words = list(WORD.finditer(text))
     spans = [
@@ -95,7 +100,10 @@ def strike(text: str, erased: Iterable[str]) -> str:
 
 
 def cited_sentences(text: str, numbers: Collection[int]) -> str:
-    """Return the whole sentences of a text that cite a passage of these numbers; "" without any."""
+    """Return the complete sentences of a text that cite one of these passages, joined by spaces.
+
+    Returns "" if there are none.
+    """
     sentences: list[str] = []
     for line in (_LISTED.sub("", line).strip() for line in text.splitlines()):
         at = 0
@@ -109,13 +117,16 @@ def cited_sentences(text: str, numbers: Collection[int]) -> str:
 
 
 def whole_sentences(text: str) -> str:
-    """Return a text that was cut off without its unfinished last sentence; "" when that is all there is."""
+    """Return a truncated text without its incomplete last sentence.
+
+    Returns "" if that is all there is.
+    """
     ends = _sentence_ends(text)
     return text[: ends[-1]].strip() if ends else ""
 
 
 def _sentence_ends(text: str) -> list[int]:
-    """Return where sentences end; the stops within a quotation end none."""
+    """Return the offsets at which sentences end; stops inside quotations do not count."""
     goes_on = {
         place for found in _GOES_ON.finditer(text) for place in map(found.end, ("at", "day", "low"))
     }
@@ -129,7 +140,7 @@ def _joined(words: Iterable[str]) -> str:
 
 
 def _merged(spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield spans in order, those that overlap as one."""
+    """Yield the spans in order, with overlapping ones merged."""
     reach: tuple[int, int] | None = None
     for start, end in sorted(spans):
         if reach is None or start > reach[1]:

@@ -1,4 +1,4 @@
-"""What a reply is asked with: which entries it may draw on, fitted into the model's context, and its receipt."""
+"""Compose the prompt of a reply: select readable entries and fit them into the context."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +24,10 @@ from llamora.vault.keys import Keyring
 
 @dataclass(slots=True, frozen=True)
 class ComposedPrompt:
-    """A prompt, and what a receipt says of it before the model was asked.
+    """A prompt, and its receipt as far as it is known before the model is asked.
 
-    `read` are the texts of its page, by id; `seen` the revisions of all that is in it; `quoted` what earlier replies
-    of the thread quoted letter by letter.
+    `texts_used` are the texts of the page in it, by entry id; `revisions` those of all entries in
+    it, passages included; `quoted` the verified quotations of earlier replies in the thread.
     """
 
     prompt: Prompt
@@ -40,7 +40,7 @@ class ComposedPrompt:
 
 
 class Composer:
-    """Gathers what a model is asked with."""
+    """Compose prompts for replies."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Composer:
         also_answers: Sequence[bytes] = (),
         endpoint: str = "",
     ) -> ComposedPrompt:
-        """What would be sent for a reply to an entry, exactly. Raises as `compose`."""
+        """Return the exact prompt of a reply to an entry. Raises as `compose`."""
         entry = await self._journal.get(keys, parent_id)
         page = build_threads(await self._db.entries.list_day(keys, entry.day))
         return await self.compose(
@@ -86,9 +86,10 @@ class Composer:
         *,
         exact: bool = False,
     ) -> ComposedPrompt:
-        """Gather what a reply may draw on, and fit it into the model's context; `exact`: with all tokens counted.
+        """Gather the material of a reply, and fit it into the model's context.
 
-        Raises EntryError for an entry that is kept from the model, ModelError, NotFound and StorageError.
+        `exact` counts all tokens rather than estimating them. Raises EntryError for an entry that
+        is withheld from the model, ModelError, NotFound and StorageError.
         """
         client = await self._model.client(endpoint)
         path, rest_of_page = _split_page(page, parent_id, also_answers)
@@ -151,9 +152,9 @@ class Composer:
     async def _drop_untrusted_replies(
         self, keys: Keyring, page: list[Thread], path: list[Entry]
     ) -> list[Entry]:
-        """The messages without replies that may hold words of what the model may not read, or may read no longer.
+        """Return `path` without replies that may hold words of entries the model may not read.
 
-        From the first such reply on all of them go: the later ones were made with the earlier ones in the prompt.
+        All replies from the first such one on are dropped: later ones had it in their prompts.
         """
         page_ids = {e.id for thread in page for e in (thread.root, *thread.descendants)}
         path_ids = {e.id for e in path}
@@ -163,7 +164,7 @@ class Composer:
         trusted_path: list[Entry] = []
         is_trusted = True
         for entry in path:
-            if entry.parent_id in page_ids - path_ids:  # a message between was taken out
+            if entry.parent_id in page_ids - path_ids:  # a message in between was removed
                 is_trusted = False
             if entry.role == "reply":
                 is_trusted = (
@@ -182,7 +183,7 @@ class Composer:
         prompt: Prompt,
         passages: tuple[UsedPassage, ...] = (),
     ) -> Receipt:
-        """What is known of a reply before the model is asked."""
+        """Return the receipt of a reply as far as it is known before the model is asked."""
         return Receipt(
             model=BUILT_IN_MODEL if info.is_embedded else info.name,
             model_file=info.file or (info.name if info.is_embedded else ""),
@@ -197,7 +198,10 @@ class Composer:
 
 
 def _source_ids(reply: Entry) -> set[bytes]:
-    """All entries that a reply answers or whose words were in its prompt, but for those before it in its thread."""
+    """Return the ids of all entries that a reply answers or that were in its prompt.
+
+    Those before it in its own thread are not included.
+    """
     same_page_ids = reply.receipt.same_page_ids if reply.receipt else ()
     passage_ids = [passage.entry_id for passage in reply.receipt.passages] if reply.receipt else []
     return {
@@ -212,9 +216,10 @@ def _source_ids(reply: Entry) -> set[bytes]:
 def _split_page(
     page: list[Thread], parent_id: bytes, also_answers: Sequence[bytes]
 ) -> tuple[list[Entry], list[Entry]]:
-    """What leads to the entry that is asked about (or all that are asked about), and the rest of its page.
+    """Return the path to the answered entry (or all answered entries), and the rest of the page.
 
-    Both are without what is kept from the model; nothing leads to an entry that is.
+    Both omit entries that are withheld from the model; the path to such an entry is empty.
+    Raises NotFound.
     """
     thread = next((t for t in page if parent_id in {e.id for e in (t.root, *t.descendants)}), None)
     if thread is None:

@@ -1,4 +1,4 @@
-"""Days, entries and threads: what a writer does to them, and what search is told of it."""
+"""Write, edit, delete and erase a user's entries, and keep the search index up to date."""
 
 import asyncio
 import secrets
@@ -43,17 +43,17 @@ logger = getLogger(__name__)
 
 MAX_RETRIES = 5
 MAX_CLOCK_CORRECTION = timedelta(minutes=2)
-TRASH_RETENTION = timedelta(days=30)  # for which a deleted entry can be brought back
+TRASH_RETENTION = timedelta(days=30)  # during which a deleted entry can be restored
 MAINTENANCE_SECONDS = 86_400.0
 SCAN_BATCH = 100  # records opened between two turns of the event loop
 
 
 class EntryError(Problem):
-    """The text cannot be kept as it is."""
+    """A request about an entry that cannot be fulfilled, such as text that is too long."""
 
 
 class EditConflict(Problem):
-    """The entry was changed elsewhere since this edit began; `theirs` is what stands now."""
+    """An edit of an entry that was changed elsewhere meanwhile; `current` is its present state."""
 
     status = 409
 
@@ -64,13 +64,16 @@ class EditConflict(Problem):
 
 @dataclass(slots=True, frozen=True)
 class Thread:
-    """An entry of a day, and what was replied and answered under it in the order it came."""
+    """An entry of a day, and the replies and answers below it in the order they were written."""
 
     root: Entry
     descendants: tuple[Entry, ...]
 
     def path_to(self, entry_id: bytes) -> list[Entry]:
-        """The messages from the root to one entry along who answers whom; deleted ones are left out."""
+        """Return the messages from the root to an entry, each answered by the next.
+
+        Deleted ones are left out. Returns an empty list if the entry is not in the thread.
+        """
         by_id = {entry.id: entry for entry in (self.root, *self.descendants)}
         path: list[Entry] = []
         current = by_id.get(entry_id)
@@ -81,10 +84,10 @@ class Thread:
 
 
 def build_threads(entries: Iterable[Entry]) -> list[Thread]:
-    """Sort the records of one day into threads; the order of writing is kept.
+    """Group the records of one day into threads, keeping their order.
 
-    An answer whose root is gone stands for itself, and of a circle the one that was written first is the root:
-    nothing that was written is ever hidden by what is wrong with it.
+    An answer whose parent is missing becomes a root, and so does the earliest entry of a cycle:
+    inconsistent links never hide an entry.
     """
     ordered = list(entries)
     by_id = {entry.id: entry for entry in ordered}
@@ -112,7 +115,7 @@ def build_threads(entries: Iterable[Entry]) -> list[Thread]:
 
 
 def _sort_after_parents(root: Entry, descendants: list[Entry]) -> tuple[Entry, ...]:
-    """The messages of a thread in the order they came, also where a clock was put back between two of them."""
+    """Sort the messages of a thread after their parents, even if a clock was put back."""
     placed_by_id = {root.id: root}
     pending = descendants
     while pending:
@@ -122,7 +125,7 @@ def _sort_after_parents(root: Entry, descendants: list[Entry]) -> tuple[Entry, .
                 placed_by_id[entry.id] = entry
             else:
                 unplaced.append(entry)
-        if len(unplaced) == len(pending):  # what they answer is not here: they stand at the end
+        if len(unplaced) == len(pending):  # their parents are missing, so they come last
             placed_by_id |= {entry.id: entry for entry in unplaced}
             break
         pending = unplaced
@@ -130,7 +133,7 @@ def _sort_after_parents(root: Entry, descendants: list[Entry]) -> tuple[Entry, .
 
 
 class Journal:
-    """What can be done with entries. A method that returns has put its change on the disk."""
+    """Work with a user's entries; a method that returns has committed its change to disk."""
 
     def __init__(self, db: LocalDB, search: SearchService, settings: EntrySettings) -> None:
         self._db = db
@@ -142,10 +145,10 @@ class Journal:
         self._maintenance_tasks: set[asyncio.Task[None]] = set()
 
     def now(self) -> datetime:
-        """The instant of what is written now.
+        """Return the time (UTC) for something written now, never before the last one returned.
 
-        A clock that is put right by moments (a time server does that) never puts an entry before the one
-        kept just now; a clock that goes back further was wrong before and is believed now.
+        This absorbs clock corrections of up to MAX_CLOCK_CORRECTION. A clock that goes back further
+        is assumed to have been wrong before, and is followed.
         """
         now = utc_now()
         if timedelta() <= self._last_instant - now < MAX_CLOCK_CORRECTION:
@@ -154,7 +157,7 @@ class Journal:
         return now
 
     async def get_page(self, keys: Keyring, day: date) -> list[Thread]:
-        """The threads of a day, deleted entries left out."""
+        """Return the threads of a day without deleted entries."""
         day_threads = build_threads(await self._db.entries.list_day(keys, day))
         return [
             Thread(
@@ -165,10 +168,9 @@ class Journal:
         ]
 
     async def find_written_days(self, keys: Keyring, days: Iterable[date]) -> set[date]:
-        """Which of these days have something on their page, as `page` would show it.
+        """Return those of these days whose page, as `get_page` returns it, has an entry.
 
-        Opens no more records of a day than it takes to come upon one that says so: a month of 500 entries
-        takes as many as it has days, unless much of it was deleted.
+        Opens as few records as possible: usually one a day, more only if entries were deleted.
         """
         unread_ids = await self._db.entries.ids_by_day(keys, days)
         entries_by_day: dict[date, list[Entry]] = {day: [] for day in unread_ids}
@@ -185,7 +187,7 @@ class Journal:
                     for entry_id in ids[:batch_size]
                     if entry_id in entries_by_id
                 ]
-                # A record that does not open is shown as such, so it counts.
+                # An unreadable record is shown as such, so it counts.
                 if any(
                     i not in entries_by_id
                     or (entries_by_id[i].parent_id is None and entries_by_id[i].deleted is None)
@@ -204,14 +206,14 @@ class Journal:
         return written
 
     async def get(self, keys: Keyring, entry_id: bytes) -> Entry:
-        """One entry. Raises NotFound, also for a deleted one."""
+        """Return an entry. Raises NotFound, also for a deleted one."""
         entry = await self._db.entries.get(keys, entry_id)
         if entry.deleted is not None:
             raise NotFound("entry_deleted")
         return entry
 
     async def get_thread(self, keys: Keyring, entry_id: bytes) -> Thread:
-        """The thread an entry is part of. Raises NotFound."""
+        """Return the thread of an entry, deleted messages included. Raises NotFound."""
         entry = await self._db.entries.get(keys, entry_id)
         for thread in build_threads(await self._db.entries.list_day(keys, entry.day)):
             if any(entry_id == other.id for other in (thread.root, *thread.descendants)):
@@ -227,10 +229,10 @@ class Journal:
         draft_key: str = "",
         form_token: FormToken | None = None,
     ) -> Entry:
-        """Keep a new entry on a day; None is the day it is in `zone`, an IANA name, at the entry's own instant.
+        """Store a new entry on `day`; None stands for the current day in `zone`, an IANA name.
 
-        `place` is where its draft is, `pen` what it was written with: sent twice, it is kept once.
-        Raises EntryError and StorageError.
+        `draft_key` is the key of its draft, and `form_token` makes a repeated submission store it
+        once. Raises EntryError and StorageError.
         """
         return await self._add_entry(keys, day, text, zone, None, draft_key, form_token)
 
@@ -242,10 +244,10 @@ class Journal:
         zone: str,
         form_token: FormToken | None = None,
     ) -> Entry:
-        """Keep an answer to a reply, on the day of the thread.
+        """Store an answer to a reply, on the day of its thread.
 
-        It is kept from the model where its thread is, also where that came at the same moment.
-        Raises EntryError, NotFound, StorageError.
+        It is withheld from the model if its parent or root is, even if that changes meanwhile.
+        Raises EntryError, NotFound and StorageError.
         """
         for _ in range(MAX_RETRIES):
             parent = await self.get(keys, parent_id)
@@ -273,16 +275,17 @@ class Journal:
         revision: int,
         form_token: FormToken | None = None,
     ) -> Entry:
-        """Put a new text in place of the one of `revision`, which is kept as an earlier version.
+        """Replace the text that an entry has at `revision`, which is kept as an earlier version.
 
-        Raises EditConflict, EntryError, StorageError.
+        Returns the entry unchanged if its text is the same. Raises EditConflict, EntryError,
+        NotFound and StorageError.
         """
         normalized = self.normalize_text(text)
         entry = await self.get(keys, entry_id)
         if entry.role != "me":
             raise EntryError("reply_not_editable")
         if entry.text == normalized:
-            # Nothing to write, and nothing for somebody else's tab to conflict with.
+            # Nothing to write, and so nothing that could conflict with another tab.
             if form_token is not None:
                 await self.discard_draft(keys, edit_draft_key(entry_id))
             return entry
@@ -308,20 +311,29 @@ class Journal:
         return changed
 
     async def delete(self, keys: Keyring, entry_id: bytes) -> Entry:
-        """Take an entry off its page, and its thread with it if it begins one; `restore` brings it back."""
+        """Delete an entry, and its thread if it is the root; `restore` undoes it.
+
+        Returns the entry. Raises NotFound and StorageError.
+        """
         changed = await self._set_deleted(keys, entry_id, deleted=True)
         self._search.drop(keys.user_id, [entry.id for entry in changed])
         return changed[0]
 
     async def restore(self, keys: Keyring, entry_id: bytes) -> Entry:
-        """Undo `delete`: what went with the entry comes back with it, what was deleted before stays so."""
+        """Undo `delete`: restore an entry and what was deleted along with it.
+
+        Messages that had been deleted before stay deleted. Raises NotFound and StorageError.
+        """
         changed = await self._set_deleted(keys, entry_id, deleted=False)
         for entry in changed:
             self._search.put(keys, entry)
         return changed[0]
 
     async def set_withheld(self, keys: Keyring, entry_id: bytes, *, withheld: bool) -> Entry:
-        """Keep an entry, and all that hangs on it, from the model; or let the model read them again."""
+        """Withhold an entry and everything below it from the model, or release them.
+
+        Raises NotFound and StorageError.
+        """
         for _ in range(MAX_RETRIES):
             entry = await self.get(keys, entry_id)
             known_ids = (await self._db.entries.revisions_on(keys, [entry.day])).keys()
@@ -337,7 +349,7 @@ class Journal:
                 ]
                 stored = await self._db.entries.update_all(keys, changed, [step])
             except (StaleRevision, AlreadyExists):
-                continue  # a message came to the thread between
+                continue  # a message was added to the thread meanwhile
             for other in stored:
                 self._search.put(keys, other)
             return replace(entry, withheld=withheld)
@@ -346,14 +358,20 @@ class Journal:
     def _require_none_below(
         self, keys: Keyring, day: date, known_ids: AbstractSet[bytes], entries: Iterable[Entry]
     ) -> Step:
-        """Return a step: AlreadyExists if one of `entries` was answered since `known_ids` were read."""
+        """Return a step that checks that `entries` have no answers but those in `known_ids`.
+
+        It raises AlreadyExists.
+        """
         answered_ids = {entry.id for entry in entries}
         return self._db.entries.require_no_new(
             keys, day, known_ids, lambda e: e.parent_id in answered_ids
         )
 
     async def set_preferred(self, keys: Keyring, reply_id: bytes, *, preferred: bool) -> Entry:
-        """Mark one of several replies to the same entry as the one to read; or none."""
+        """Mark a reply as the preferred one among those to the same entry, or unmark all of them.
+
+        Raises NotFound and StorageError.
+        """
         for _ in range(MAX_RETRIES):
             reply = await self.get(keys, reply_id)
             others = (await self.get_thread(keys, reply_id)).descendants
@@ -371,7 +389,10 @@ class Journal:
     async def find_hidden_sources(
         self, keys: Keyring, replies: Iterable[Entry]
     ) -> dict[bytes, str]:
-        """What these replies drew on and may not show: deleted, gone, or kept from the model; with its text, or ""."""
+        """Return the sources of these replies that must not be shown: deleted, erased or withheld.
+
+        Maps their ids to their texts, which are "" for erased and unreadable ones.
+        """
         source_ids = {
             i
             for r in replies
@@ -388,19 +409,28 @@ class Journal:
         }
 
     async def list_versions(self, keys: Keyring, entry_id: bytes) -> list[Version]:
-        """What an entry said before, newest first. Raises NotFound for a missing or deleted entry."""
+        """List the earlier versions of an entry, newest first.
+
+        Raises NotFound for a missing or deleted entry.
+        """
         await self.get(keys, entry_id)
         return await self._db.versions.list_for_entry(keys, entry_id)
 
     async def restore_version(
         self, keys: Keyring, entry_id: bytes, version_id: bytes, revision: int
     ) -> Entry:
-        """Put an earlier text in place of the one of `revision`: an edit like any other. Raises as `edit`, NotFound."""
+        """Replace the text that an entry has at `revision` with that of an earlier version.
+
+        This is an edit like any other. Raises as `edit`, and NotFound.
+        """
         version = await self._db.versions.get(keys, entry_id, version_id)
         return await self.edit(keys, entry_id, version.text, revision)
 
     def normalize_text(self, text: str) -> str:
-        """The text as it is kept: line ends as newlines, blank edges gone. Raises EntryError."""
+        """Return the text as it is stored: line ends as newlines, blank edges removed.
+
+        Raises EntryError for text that is empty or too long.
+        """
         normalized = self._check_size(text).strip("\n").rstrip()
         if not normalized.strip():
             raise EntryError("entry_empty")
@@ -419,10 +449,10 @@ class Journal:
     # -- drafts ------------------------------------------------------------------------------------
 
     async def save_draft(self, keys: Keyring, draft: Draft) -> bool:
-        """Store what is being written in a place, as it is; the last to save wins, and no text removes the draft.
+        """Store a draft; the last one saved wins, and one without text is deleted.
 
-        False when the same pen has kept it meanwhile: then there is nothing to come back to. Raises NotFound for
-        a place that there is not, EntryError for a text that is too long, StorageError.
+        Returns False if its form was submitted meanwhile, so that there is nothing to draft. Raises
+        NotFound for an unknown draft key, EntryError for text that is too long, and StorageError.
         """
         kind, _, name = draft.draft_key.partition(":")
         text = self._check_size(draft.text)
@@ -440,21 +470,21 @@ class Journal:
         if kind == "entry" and entry_id is not None:
             entry = await self._db.entries.get(keys, entry_id)
             if text == entry.text:
-                text = ""  # as it is kept already
+                text = ""  # same as stored, so there is nothing to draft
         return await self._db.drafts.save(keys, replace(draft, text=text), entry_id)
 
     async def get_drafts(self, keys: Keyring, draft_keys: Iterable[str]) -> dict[str, Draft]:
-        """The drafts in these places."""
+        """Return the drafts with these keys that exist, by key."""
         return await self._db.drafts.get_many(keys, draft_keys)
 
     async def discard_draft(self, keys: Keyring, draft_key: str) -> None:
-        """Let a draft go."""
+        """Delete a draft, if it exists."""
         await self._db.drafts.delete(keys, draft_key)
 
-    # -- what is deleted ---------------------------------------------------------------------------
+    # -- deleted entries ---------------------------------------------------------------------------
 
     async def list_deleted(self, keys: Keyring) -> list[tuple[Entry, DeletedEntry]]:
-        """What can still be brought back, the latest deleted first; what does not open is left out."""
+        """List the entries that can be restored, last deleted first, without unreadable ones."""
         items = await self._load_trash(keys)
         entries = {
             entry.id: entry
@@ -463,23 +493,23 @@ class Journal:
         return [(entries[item.id], item) for item in reversed(items) if item.id in entries]
 
     async def get_deleted(self, keys: Keyring, entry_id: bytes) -> tuple[Entry, DeletedEntry]:
-        """One of them. Raises NotFound for an entry that is not deleted."""
+        """Return a deleted entry. Raises NotFound for an entry that is not deleted."""
         for item in await self._load_trash(keys):
             if item.id == entry_id:
                 return await self._db.entries.get(keys, entry_id), item
         raise NotFound("entry_not_deleted")
 
     async def erase(self, keys: Keyring, entry_id: bytes) -> list[bytes]:
-        """Remove a deleted entry for good, with the thread it begins and all that hangs on them; returns the ids.
+        """Erase a deleted entry for good, with its thread if it is the root; return the erased ids.
 
-        What answered an erased message in the middle of a thread then answers the one before it.
-        Raises NotFound for an entry that is not deleted, and StorageError.
+        Answers to an erased message within a thread are moved to its parent. Raises NotFound for an
+        entry that is not deleted, and StorageError.
         """
         _, item = await self.get_deleted(keys, entry_id)
         return await self._erase_item(keys, item)
 
     async def erase_expired(self, keys: Keyring) -> int:
-        """Erase what was deleted more than KEPT_FOR ago, and return how many that were."""
+        """Erase entries deleted longer than TRASH_RETENTION ago; return their number."""
         expired = [
             item
             for item in await self._load_trash(keys)
@@ -490,7 +520,10 @@ class Journal:
         return len(expired)
 
     def run_maintenance(self, keys: Keyring) -> None:
-        """Do what is due for a writer who is signed in, in the background, once a day; returns at once."""
+        """Start a signed-in user's maintenance in the background, at most once a day.
+
+        Returns at once.
+        """
         now = time.monotonic()
         if (
             now - self._last_maintenance.get(keys.user_id, -MAINTENANCE_SECONDS)
@@ -503,7 +536,7 @@ class Journal:
         task.add_done_callback(self._maintenance_tasks.discard)
 
     async def close(self) -> None:
-        """End what `tend` began; an erasure is whole or not at all."""
+        """Cancel running maintenance; each erasure is complete or not done."""
         for task in list(self._maintenance_tasks):
             task.cancel()
         await asyncio.gather(*self._maintenance_tasks, return_exceptions=True)
@@ -521,7 +554,7 @@ class Journal:
             erased_ids, reparented = {item.id, *item.thread_ids}, list[Entry]()
             for entry in await self._db.entries.get_many(
                 keys, [item.id]
-            ):  # one that does not open goes by the list alone
+            ):  # an unreadable one is erased by the list alone
                 if entry.deleted is None:
                     raise NotFound("entry_restored")
                 thread = await self.get_thread(keys, item.id)
@@ -549,7 +582,7 @@ class Journal:
                 forget_erased_tags(
                     keys, erased_ids, {tag for tags in tags_by_entry.values() for tag in tags}
                 ),
-                # A reply that was stored since they were read may hold the words.
+                # A reply stored since the scan may contain the erased words.
                 self._db.entries.require_unchanged_except(
                     keys.user_id, revisions, erased_ids, len(reparented)
                 ),
@@ -572,16 +605,17 @@ class Journal:
         revisions: Mapping[bytes, int],
         scanned_revisions: dict[bytes, int],
     ) -> list[Entry]:
-        """`moved`, and the replies that cite or quote what is about to be erased, all without it.
+        """Return `reparented` and the replies that refer to what is about to be erased, redacted.
 
-        `looked` are the revisions that were found to have nothing of it; this goes on there, and adds to them.
+        `scanned_revisions` holds the revisions found to contain nothing of it, which are skipped;
+        those found by this call are added.
         """
         texts = [
             entry.text
             for entry in await self._db.entries.get_many(keys, list(erased_ids))
             if entry.role == "me"
         ]
-        for entry_id in erased_ids:  # a reply may quote what stood there before an edit
+        for entry_id in erased_ids:  # a reply may quote the text before an edit
             texts += [
                 version.text for version in await self._db.versions.list_for_entry(keys, entry_id)
             ]
@@ -602,7 +636,10 @@ class Journal:
         return list(changed.values())
 
     async def _load_trash(self, keys: Keyring) -> list[DeletedEntry]:
-        """The list of what is deleted. Made from the records once, for journals that are older than the list."""
+        """Return the list of deleted entries.
+
+        Journals that are older than the list have it built from their records once.
+        """
         items = await self._db.trash.list_all(keys)
         if items is not None:
             return items
@@ -616,7 +653,7 @@ class Journal:
                 if entry.deleted is not None
             ]
         deleted_entries.sort(key=lambda pair: (pair[0], pair[1].id))
-        # What went with the beginning of its thread bears the same instant.
+        # Messages deleted along with their root have the same deletion time.
         root_deletion_times = {
             deleted_at for deleted_at, entry in deleted_entries if entry.parent_id is None
         }
@@ -630,7 +667,7 @@ class Journal:
         )
         return await self._db.trash.list_all(keys) or []
 
-    # -- inside ------------------------------------------------------------------------------------
+    # -- internal ----------------------------------------------------------------------------------
 
     async def _add_entry(
         self,
@@ -667,7 +704,7 @@ class Journal:
         except AlreadyExists:
             for stored in await self._db.entries.get_many(keys, [entry.id]):
                 if (stored.text, stored.parent_id, stored.deleted) == (normalized, parent_id, None):
-                    return stored  # the same form, sent twice
+                    return stored  # the same form, submitted twice
             entry = replace(entry, id=secrets.token_bytes(16))
             steps = [*first_steps, *self.tags.steps_for_edit(keys, entry.id, "", normalized)]
             await self._db.entries.add(keys, entry, steps=steps)
@@ -675,9 +712,10 @@ class Journal:
         return entry
 
     async def _set_deleted(self, keys: Keyring, entry_id: bytes, *, deleted: bool) -> list[Entry]:
-        """Mark an entry, which comes first, and the thread it begins, in one transaction.
+        """Mark an entry and the thread it begins as deleted or not, in one transaction.
 
-        Every record bears its own mark, so that whoever reads a record alone, as search does, knows.
+        Returns the entry first. Each record has its own mark, since some readers, such as search,
+        see a single record only.
         """
         await self._load_trash(keys)
         for _ in range(MAX_RETRIES):
@@ -705,14 +743,17 @@ class Journal:
                 changed = [replace(other, deleted=deleted_at) for other in affected]
                 return await self._db.entries.update_all(keys, changed, [require, step])
             except (StaleRevision, AlreadyExists):
-                continue  # an edit or an answer came between: the entry is deleted whichever its text
+                continue  # edited or answered meanwhile: delete it whatever its text
         raise StaleRevision("entry_busy")
 
 
 def strip_references(
     reply: Entry, erased_ids: Collection[bytes], texts: Iterable[str]
 ) -> Entry | None:
-    """A reply that forgets erased entries and counts them; None when it had nothing to do with them."""
+    """Return a reply without erased entries, counting them in its receipt.
+
+    `texts` are their texts, whose quoted words are redacted. Returns None if nothing changes.
+    """
     if reply.role != "reply":
         return None
     stripped = redact_erased(reply, erased_ids, texts) or reply
@@ -734,9 +775,9 @@ def strip_references(
 
 
 def _descendants_of(entry_id: bytes, thread_entries: Iterable[Entry]) -> list[Entry]:
-    """What answers an entry, and what answers that, and so on."""
+    """Return the direct and indirect answers to an entry."""
     descendants, ids = list[Entry](), {entry_id}
-    for entry in thread_entries:  # in a thread nothing stands before what it answers
+    for entry in thread_entries:  # in a thread no message comes before its parent
         if entry.parent_id in ids:
             ids.add(entry.id)
             descendants.append(entry)
@@ -746,7 +787,7 @@ def _descendants_of(entry_id: bytes, thread_entries: Iterable[Entry]) -> list[En
 def _trash_update(
     entry_id: bytes, item: DeletedEntry | None
 ) -> Callable[[list[DeletedEntry]], list[DeletedEntry]]:
-    """The change that puts `item` at the end of the list, or takes the entry off it."""
+    """Return a change of the list that appends `item`, or removes the entry if it is None."""
 
     def update(items: list[DeletedEntry]) -> list[DeletedEntry]:
         remaining = [other for other in items if other.id != entry_id]
@@ -758,7 +799,10 @@ def _trash_update(
 def _trash_removal(
     entry_id: bytes, erased_ids: set[bytes]
 ) -> Callable[[list[DeletedEntry]], list[DeletedEntry]]:
-    """The change that takes what is erased off the list; StaleRevision when the entry was brought back meanwhile."""
+    """Return a change of the list that removes what is erased.
+
+    It raises StaleRevision if the entry was restored meanwhile.
+    """
 
     def remove(items: list[DeletedEntry]) -> list[DeletedEntry]:
         if all(item.id != entry_id for item in items):

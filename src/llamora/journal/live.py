@@ -1,4 +1,4 @@
-"""A reply while it is being written in this process: what came of it so far, and what it waits for."""
+"""Hold the state of a reply while it is generated in this process."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -16,76 +16,79 @@ THINKING = Notice("waiting_thinking")
 
 
 class LiveReply:
-    """A reply being written in this process. `entry` is its last stored state."""
+    """A reply being generated in this process; `entry` is its last stored state."""
 
     def __init__(self, entry: Entry, endpoint: str = "") -> None:
         self.entry = entry
         self.endpoint = endpoint
-        self.queue_position = -1  # how many come before it; -1 once it has its turn
+        self.queue_position = -1  # replies before it in the queue; -1 once it has a slot
         self.has_begun = False
         self.is_finishing = False
         self.is_finished = False
         self.stored: asyncio.Future[bool] = (
             asyncio.get_running_loop().create_future()
-        )  # whether it has its record
-        # Its record is being stored, and no worker has one like it: the model may be asked.
+        )  # result: True once it has its record
+        # Set once its record is known to be the only one like it: the model may be asked.
         self.is_unique = asyncio.Event()
         self.stop_reason: Notice | None = None
         self.is_reasoning = False
-        self.is_length_limited = False  # whether it ends where no longer one was asked for
-        self.first_word_at = -1.0  # when the first word came, on the monotonic clock
+        self.is_length_limited = False  # cut off at the longest length asked for
+        self.first_word_at = -1.0  # on the monotonic clock; -1 before
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.texts_used: dict[
             bytes, str
-        ] = {}  # the texts in its prompt, of its page and of passages
+        ] = {}  # the entry texts in its prompt, from its page and from passages
         self.revisions: Mapping[
             bytes, int
-        ] = {}  # the revisions of these at which the model might read them
+        ] = {}  # those at which the model was allowed to read these entries
         self.cached_page: list[Thread] | None = (
-            None  # as it was a moment ago, when it was asked for, unless it had to wait
+            None  # the page when it was asked for; None once it had to queue
         )
         self.text = ""
-        """All that came so far."""
+        """The text received so far."""
         self._verifier = QuoteVerifier(())
 
     def set_prompt(self, prompt: Prompt, quoted: Iterable[str] = ()) -> None:
-        """Take note of what may be quoted: the passages, the user's words, and what earlier replies `quoted`."""
+        """Set the texts a reply may quote.
+
+        They are the passages and user texts of `prompt`, and what earlier replies `quoted`.
+        """
         self._verifier = QuoteVerifier(
             [*(p.text for p in prompt.passages), *prompt.user_texts, *quoted]
         )
 
     def feed(self, chunk: str) -> None:
-        """Take the model's next words."""
+        """Append a chunk of the model's output."""
         if reasoning_ends := list(REASONING_END.finditer(chunk)):
             self.text = ""
             self.has_begun = False
             chunk = chunk[reasoning_ends[-1].end() :]
         chunk = chunk if self.has_begun else chunk.lstrip()
         self.has_begun = self.has_begun or bool(chunk)
-        self.text += chunk.replace("\r", "")  # Markdown makes a new line of it
+        self.text += chunk.replace("\r", "")  # Markdown treats it as a line break
 
     def on_reasoning(self) -> None:
-        """The model thinks before it says a word."""
+        """Record that the model is reasoning before its first word."""
         if not self.is_reasoning:
             self.is_reasoning = True
             self.notify()
 
     def on_length_limit(self) -> None:
-        """The model said as much as it was asked for, and would have said more."""
+        """Record that the model was cut off by the limit on its length."""
         self.is_length_limited = True
 
     def quoted(self) -> tuple[str, ...]:
-        """Return the quotations so far that stand in the prompt letter by letter."""
+        """Return the quotations so far that match the prompt literally."""
         return self._verifier.verified(self.text)
 
     def notify(self) -> None:
-        """Wake everybody who follows."""
+        """Wake everybody who waits for `changed`."""
         self.changed.set()
         self.changed = asyncio.Event()
 
     def on_position(self, position: int) -> None:
-        """Somebody in the queue before this reply came or went."""
+        """Set the number of replies before this one in the queue; -1 once it has a slot."""
         if position >= 0:
             self.cached_page = None
         if position != self.queue_position:
@@ -93,7 +96,7 @@ class LiveReply:
             self.notify()
 
     def snapshot(self) -> Entry:
-        """The reply as it stands this moment."""
+        """Return the reply as it stands now."""
         if self.is_finished:
             return self.entry
         receipt = self.entry.receipt
@@ -102,7 +105,7 @@ class LiveReply:
 
     @property
     def waiting_message(self) -> Notice | None:
-        """What it waits for while no word of it is there."""
+        """Return the notice to show while there is no text yet, else None."""
         if self.text:
             return None
         if self.queue_position < 0:

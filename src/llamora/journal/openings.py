@@ -1,4 +1,4 @@
-"""A new day may open with one short line drawn from the last ones: for who has switched that on, once a day."""
+"""Open a new day with a short line drawn from recent ones, for users who enabled it."""
 
 import time
 from contextlib import suppress
@@ -13,13 +13,13 @@ from llamora.persistence.local_db import LocalDB
 from llamora.persistence.summaries import StoredSummary
 from llamora.vault.keys import Keyring
 
-LOOKBACK_DAYS = 14  # days
-RETRY_SECONDS = 600.0  # after which a model that was asked and made no line is asked again
-MAX_SOURCE_DAYS = 3  # written ones that a line is drawn from
+LOOKBACK_DAYS = 14
+RETRY_SECONDS = 600.0  # after a request that produced no line
+MAX_SOURCE_DAYS = 3  # days with entries that a line is drawn from
 
 
 class Openings:
-    """Makes the line and gives it out."""
+    """Generate and retrieve opening lines."""
 
     def __init__(self, db: LocalDB, journal: Journal, summaries: Summaries) -> None:
         self._db = db
@@ -27,28 +27,35 @@ class Openings:
         self._summaries = summaries
 
     async def get_line(self, keys: Keyring, day: date) -> StoredSummary | None:
-        """The line of a day, if it has one and all it was drawn from stands as it did."""
+        """Return the line of a day, or None if there is none or one of its sources has changed.
+
+        A line whose sources have changed is deleted.
+        """
         stored = await self._db.summaries.get(keys, "opening", day)
         if stored is None or not stored.text:
             return None
         entries = await find_readable(self._db, keys, stored.sources)
         if stored.content_hash != content_hash(list(entries.values())):
-            with suppress(StorageError):  # a full disk keeps nobody from reading
+            with suppress(StorageError):  # a full disk must not prevent reading
                 await self._db.summaries.delete(keys, "opening", day)
             return None
         return stored
 
     async def is_due(self, keys: Keyring, day: date) -> bool:
-        """Whether it makes sense to ask for a line now: a model that was just asked is left alone for a while."""
+        """Return True if the line of a day may be requested now.
+
+        That is not so within RETRY_SECONDS of a request that has produced no line.
+        """
         stored = await self._db.summaries.get(keys, "opening", day)
         return stored is None or not _is_asked_recently(stored)
 
     async def generate_line(
         self, keys: Keyring, today: date, endpoint: str = ""
     ) -> StoredSummary | None:
-        """The line for today, made now unless it is there or on its way; None when the last days are empty or change.
+        """Return today's line, generated now unless it exists.
 
-        That it is asked for is stored first, as a line without words, so that no other worker asks too.
+        The request is first stored as a line without text, so that no other worker makes it too.
+        Returns None if another one is under way, or if the last days are empty or change meanwhile.
         Raises ModelError and StorageError.
         """
         if (stored := await self.get_line(keys, today)) is not None:
@@ -61,18 +68,21 @@ class Openings:
             return None
         try:
             return await self._summaries.generate(keys, "opening", today, entries, endpoint)
-        except EntryError:  # one of them was changed meanwhile: the next look makes it anew
+        except EntryError:  # an entry changed meanwhile: the next request starts over
             await self._db.summaries.delete(keys, "opening", today)
             return None
 
     async def preview(self, keys: Keyring, today: date, endpoint: str = "") -> PreparedPrompt:
-        """What would be sent for today's line, exactly. Raises EntryError where there is nothing, ModelError."""
+        """Return the exact prompt of today's line.
+
+        Raises EntryError if the last days are empty, and ModelError.
+        """
         return await self._summaries.preview_line(
             "opening", today, await self._recent_entries(keys, today), endpoint
         )
 
     async def _recent_entries(self, keys: Keyring, today: date) -> list[Entry]:
-        """What was written on the last days that have something on them, oldest first."""
+        """Return the readable entries of the last few written days, oldest first."""
         entries: list[Entry] = []
         days = [
             today - timedelta(days_ago)

@@ -1,4 +1,4 @@
-"""What a writer may set, sealed with the account."""
+"""Define the user's settings, which are sealed with the account."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,26 +14,27 @@ TEXT_SIZES = (
     115,
     132,
     152,
-)  # per cent of the face's own size; each step is about an eighth more
+)  # per cent of the typeface's base size; each step adds about an eighth
 LOCK_MINUTES = (5, 15, 60, 0)
 WEEK_STARTS = (
     0,
     5,
     6,
-)  # Monday, Saturday, Sunday: the three that calendars of the world begin with
+)  # Monday, Saturday, Sunday: the three that calendars start with
 
 
 @dataclass(slots=True, frozen=True)
 class Profile:
-    """The writer's own settings, sealed with the account. `zone` is an IANA name; `revision` 0: never saved.
+    """The settings of a user, sealed with the account.
 
-    `replies`: the model is there at all. `openings`: a new day opens with a line from the last ones. `searches`:
-    what was searched for is remembered. `endpoint` names the one of the settings' model servers that answers; "" is
-    the default. `language` is a code such as `de`; "" is what the browser asks for. `text_size` is in per cent.
-    `week_start` counts from Monday, 0. `enter_keeps`: the Enter key keeps the entry, and Shift+Enter begins a line.
-    `lock_after`: minutes without a sign of the writer after which a session ends, 0 for as long as the server allows.
-    `damaged`: the stored settings could not be read, so these are the defaults. `letter_keys`: single letters do
-    something (WCAG 2.1.4 asks that they can be turned off).
+    `zone` is an IANA name. `revision` is 0 if they were never saved. `replies` enables the model
+    altogether, `openings` a line from recent days on a new one, `searches` the search history.
+    `endpoint` names one of the configured model servers; "" is the default one. `language` is a
+    code such as `de`; "" follows the browser. `text_size` is in per cent. `week_start` is 0 for
+    Monday. `enter_keeps`: Enter saves the entry, and Shift+Enter starts a new line. `letter_keys`
+    enables single-letter shortcuts (WCAG 2.1.4 requires a way to turn them off). `lock_after` is
+    in minutes without activity, 0 for the server's own limit. `damaged`: the stored settings could
+    not be read, so these are the defaults.
     """
 
     zone: str = "UTC"
@@ -55,7 +56,10 @@ class Profile:
 
 
 def parse_profile(record: bytes, revision: int) -> Profile:
-    """The settings of a stored record; what is missing in it, or not of this version, is as it was never set."""
+    """Return the settings of a stored record, which is empty if it could not be read.
+
+    Missing and invalid values take their defaults. Raises ValueError for a record that is not JSON.
+    """
     stored = cast("dict[str, Any]", json.loads(record or b"{}"))
     stored["damaged"] = not record
     defaults = asdict(Profile())
@@ -77,15 +81,15 @@ def parse_profile(record: bytes, revision: int) -> Profile:
 
 
 def serialize_profile(profile: Profile) -> bytes:
-    """The record of settings, to be sealed."""
+    """Return the record of the settings, to be sealed."""
     fields = asdict(profile)
-    del fields["damaged"]  # what is stored anew is whole
-    del fields["revision"]  # it is in the table, and in what the seal is bound to
+    del fields["damaged"]  # saved settings are intact
+    del fields["revision"]  # stored in the table, and bound to the seal
     return json.dumps(fields).encode()
 
 
 def zone_or_utc(name: str) -> str:
-    """`name` when it is a zone this machine knows, else UTC: a browser may send anything."""
+    """Return `name` if this machine knows that zone, else "UTC"."""
     try:
         parse_zone(name)
     except ValueError:

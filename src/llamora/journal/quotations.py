@@ -1,9 +1,9 @@
-"""Quotations in what a model wrote: where they stand, and whose words they are and are said to be.
+"""Find quotations in text from a model, and check them against the user's own words.
 
-A quotation stands between quotation marks or in a block quotation. Italics, code, list items and what follows a colon
-or stands between dashes count where the sentence says that the user wrote it, and nowhere else.
+A quotation is text between quotation marks or in a block quotation. Italics, code, list items
+and text after a colon or between dashes count only if the sentence attributes them to the user.
 
-Pure.
+Pure functions.
 """
 
 import re
@@ -15,16 +15,16 @@ from typing import Final
 from llamora.text import normal_form
 
 LEAST_WORDS: Final = 2
-MOST: Final = 1000  # what may be a quotation and is looked at, of one text
-NEAR: Final = 160  # letters around a quotation that may say whose it is
+MOST: Final = 1000  # candidates that are examined in one text
+NEAR: Final = 160  # characters around a quotation that may attribute it
 
 CODE: Final = (
     r"^[ \t]*(?P<fence>`{3,}+|~{3,}+)[^\n]*+\n(?P<block>(?s:.*?))(?:^[ \t]*(?P=fence)[^\n]*$|\Z)"
     r"|(?<!`)(?P<ticks>`{1,2})(?!`)(?P<code>[^`\n]+)(?P=ticks)(?!`)"
 )
-"""Fenced blocks and spans of code, for a MULTILINE pattern."""
+"""Match fenced blocks and code spans, in a MULTILINE pattern."""
 
-_LISTS: Final = r"[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)*"  # a block quotation may stand in a list
+_LISTS: Final = r"[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)*"  # a block quotation may be in a list
 
 
 def _between(opens: str, closes: str, inner: str) -> str:
@@ -57,14 +57,14 @@ _REFERENCE: Final = re.compile(r"\s*\[\d{1,6}\]")
 _TRIMMED: Final = " \t\n.,;:!?…-–—'"
 _BLOCK_TAIL: Final = re.compile(
     r"(?:\s*[—–-]+[^\n—–]{0,60})?(?:\s*\[\d{1,6}\])*\s*\Z"
-)  # whose it is, and from when
+)  # its author and date
 
 _UNSPACED: Final = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 )
 _LETTER: Final = rf"(?![{_UNSPACED}_])\w"
 WORD: Final = re.compile(rf"[{_UNSPACED}]{{1,2}}|(?:{_LETTER})+(?:['’](?:{_LETTER})+)?")
-"""A word; of scripts without spaces two letters are one."""
+"""Match a word; in scripts without spaces, two letters."""
 _EDGE: Final = re.compile(_LETTER)
 
 _VERB: Final = (
@@ -93,7 +93,7 @@ _DATE: Final = (
     rf"|\b\d{{1,2}}(?:st|nd|rd|th|\.)?\s+(?:of\s+)?{_MONTH}|\b{_MONTH}\s+\d{{1,2}}\b)"
 )
 _GAP: Final = (
-    rf"[^.!?\n{_MARKS.replace(chr(39), '').replace('’', '')}]"  # an apostrophe may stand between
+    rf"[^.!?\n{_MARKS.replace(chr(39), '').replace('’', '')}]"  # an apostrophe may be part of it
 )
 _SAYS_SO: Final = re.compile(
     rf"(?:{_YOU}(?!\s+(?:about|über)\b){_GAP}{{0,60}}|(?:{_DATE}|\w\s?\[\d{{1,6}}\]){_GAP}{{0,30}})\Z",
@@ -102,7 +102,7 @@ _SAYS_SO: Final = re.compile(
 _BLOCK_FOLLOWS: Final = re.compile(
     rf"(?:{_YOU}|{_DATE}|\[\d{{1,6}}\])[^.!?\n]{{0,60}}:[*_]*\s*\Z", re.IGNORECASE
 )
-_SAID_SO: Final = re.compile(  # not what begins another sentence
+_SAID_SO: Final = re.compile(  # but no start of another sentence
     rf"(?-i:(?!\s+[A-Z]))(?:[\s,;:*_)—–-]*(?:(?:as|is|was|so|wie|ist|war)\s+)?{_YOU}"
     rf"|[\s,(—–-]*(?:(?:on|of|from|am|vom)\s+)?{_DATE})"
     rf"|[\s.,;:!?…*_)]*\[\d{{1,6}}\]|[.!?]?\s+(?:that|these|das)\s+(?:is|are|was|hast)\s+(?:what\s+)?{_YOU}",
@@ -136,7 +136,10 @@ _THAT_IS: Final = re.compile(
 
 @dataclass(slots=True, frozen=True)
 class Quotation:
-    """A quotation's words, `text[start:end]` without its marks. `attributed`: they are said to be the user's."""
+    """The words of a quotation, `text[start:end]`, without marks.
+
+    `attributed` is True if the text says that they are the user's.
+    """
 
     start: int
     end: int
@@ -144,18 +147,21 @@ class Quotation:
 
 
 class QuoteVerifier:
-    """Knows the texts that a reply may quote: the passages of its prompt and the user's own words on the page."""
+    """Check quotations against the texts that a reply may quote.
+
+    These are the passages of its prompt and the user's own words on the page.
+    """
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = [plain(text) for text in texts]
 
     def verified(self, text: str) -> tuple[str, ...]:
-        """Return the quotations of `text` that stand in one of the texts letter by letter, each once."""
+        """Return the distinct quotations of `text` that one of the texts has literally."""
         found = (text[quoted.start : quoted.end] for quoted in quotations(text))
         return tuple(words for words in dict.fromkeys(found) if self._holds(words))
 
     def _holds(self, words: str) -> bool:
-        # Its first letter may be in the case of the sentence around it.
+        # The first letter may have been adapted to the sentence around it.
         forms = (words, words[:1].swapcase() + words[1:])
         return any(holds(text, form) for form in forms for text in self._texts)
 
@@ -163,9 +169,10 @@ class QuoteVerifier:
 def marks(
     text: str, verified: Collection[str], *, growing: bool = False
 ) -> list[tuple[int, int, bool]]:
-    """Return the spans of `text` to mark: (start, end, whether its words are among the `verified`).
+    """Return the spans of `text` to mark as (start, end, True if in `verified`).
 
-    Spans that are not verified are quotations attributed to the user; of a `growing` text not the one at its end.
+    Unverified spans are quotations attributed to the user. With `growing` the one at the end of
+    `text` is left out, as it may be incomplete.
     """
     known = set(verified)
     end = len(text.rstrip(_TRIMMED + _MARKS)) if growing else len(text) + 1
@@ -174,9 +181,9 @@ def marks(
 
 
 def quotations(text: str, *, anyone: bool = False) -> list[Quotation]:
-    """Return the quotations of two words and more, in order, none inside another.
+    """Return the quotations of at least LEAST_WORDS words, in order and not nested.
 
-    Italics and code are among them where they are attributed to the user, or with `anyone` in any case.
+    Italics and code are included if they are attributed to the user, or with `anyone` always.
     """
     found: list[Quotation] = []
     reach = 0
@@ -196,12 +203,15 @@ def quotations(text: str, *, anyone: bool = False) -> list[Quotation]:
 
 
 def plain(text: str) -> str:
-    """Return a text as quotations are compared: white space single, quote marks alike, no marks of Markdown."""
+    """Return a text normalized for comparing quotations.
+
+    Whitespace is collapsed, quotation marks are unified and Markdown markup is removed.
+    """
     return " ".join(_MARKUP.sub("", normal_form("NFC", text)).translate(_QUOTES).split())
 
 
 def holds(text: str, quoted: str) -> bool:
-    """Tell whether `text`, which is `plain` already, has the words of a quotation in a row."""
+    """Return True if `text`, already `plain`, contains the words of a quotation in sequence."""
     needle = plain(_REFERENCE.sub("", quoted)).strip(_TRIMMED)
     at = text.find(needle)
     while at >= 0 and needle:
@@ -219,7 +229,7 @@ def _has_words(text: str) -> bool:
 
 
 def _spans(text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield what stands between marks of any kind: its kind, and where it stands with them."""
+    """Yield (kind, start, end) of each marked span, its marks included."""
     for span in _SPAN.finditer(text):
         yield (
             "block" if span["fence"] else "code" if span["ticks"] else str(span.lastgroup),
@@ -228,7 +238,7 @@ def _spans(text: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _unmarked(text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield what the user is said to have written where no marks stand around it."""
+    """Yield (kind, start, end) of unmarked text that is attributed to the user."""
     taken = [span for kind, *span in _spans(text) if kind != "italic"]
     claims: list[tuple[int, int]] = []
     for said in _UNMARKED.finditer(text):
@@ -246,7 +256,10 @@ def _unmarked(text: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _trimmed(text: str, kind: str, start: int, end: int) -> tuple[int, int]:
-    """Return the span without quotation marks and marks of Markdown around it; of a block not what says whose it is."""
+    """Return a span without the quotation marks and Markdown markup around it.
+
+    A block quotation also loses the line that attributes it.
+    """
     if kind == "block":
         start = text.index("\n", start) + 1
     elif kind == "quote" and (prefix := _MARKUP.match(text, start)):
@@ -262,7 +275,7 @@ def _trimmed(text: str, kind: str, start: int, end: int) -> tuple[int, int]:
 def _is_attributed(
     text: str, kind: str, start: int, end: int, words_end: int, before: list[Quotation]
 ) -> bool:
-    """Tell whether the words around a quotation say that the user wrote it."""
+    """Return True if the words around a quotation say that the user wrote it."""
     head = text[max(0, start - NEAR) : start]
     tail = text[words_end if kind == "quote" else end : end + NEAR]
     if kind in ("quote", "block"):

@@ -1,4 +1,4 @@
-"""Decide what a model may read; every prompt is made of what passes here."""
+"""Decide what a model may read; every prompt is built from what passes here."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,10 +9,10 @@ from llamora.vault.keys import Keyring
 
 
 def model_may_read(entry: Entry, root: Entry) -> bool:
-    """Tell whether a prompt may hold an entry of the thread that begins with `root`.
+    """Return True if a prompt may hold an entry of the thread that begins with `root`.
 
-    What is kept from the model, deleted or does not open takes its whole thread along when it is
-    the root: what hangs on it may have come too late to bear a mark of its own.
+    A root that is withheld, deleted or unreadable excludes its whole thread, as later messages
+    may lack a mark of their own.
     """
     return all(
         each.deleted is None and not each.withheld and each.state != "unreadable"
@@ -21,7 +21,7 @@ def model_may_read(entry: Entry, root: Entry) -> bool:
 
 
 def readable_entries(page: Sequence[Thread]) -> list[Entry]:
-    """Return what the user wrote on a page and the model may read, oldest first."""
+    """Return the user's entries on a page that the model may read, oldest first."""
     entries = [
         entry
         for thread in page
@@ -32,15 +32,18 @@ def readable_entries(page: Sequence[Thread]) -> list[Entry]:
 
 
 async def find_readable(db: LocalDB, keys: Keyring, ids: Iterable[bytes]) -> dict[bytes, Entry]:
-    """Return those of these entries that the user wrote and the model may read, by id."""
+    """Return those of these entries that the user wrote and the model may read, by id.
+
+    Raises StorageError.
+    """
     entries = await db.entries.get_many(keys, list(ids))
     return await keep_readable(db, keys, [entry for entry in entries if entry.role == "me"])
 
 
 async def keep_readable(db: LocalDB, keys: Keyring, entries: Sequence[Entry]) -> dict[bytes, Entry]:
-    """Return those of these entries that the model may read, by id; replies too.
+    """Return those of these entries and replies that the model may read, by id.
 
-    Opens the pages of those that are not roots, to find these.
+    Opens the pages of those that are not roots, to find their roots. Raises StorageError.
     """
     roots = {entry.id: entry for entry in entries if entry.parent_id is None}
     for day in {entry.day for entry in entries if entry.parent_id is not None}:

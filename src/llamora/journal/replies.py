@@ -1,4 +1,7 @@
-"""Replies: asked for, streamed, stopped, resumed. Generation belongs to the server, not to the browser's tab."""
+"""Request, stream, stop and recover replies.
+
+Generation belongs to the server process, and does not depend on an open browser tab.
+"""
 
 import asyncio
 import secrets
@@ -37,14 +40,12 @@ from llamora.vault.keys import Keyring, KeyringClosed
 
 logger = getLogger(__name__)
 
-SAVE_SECONDS = (
-    0.4  # and what a save takes: after a crash all but the last half second of shown text is there
-)
-FOLLOW_POLL_SECONDS = 0.1  # how often a reply that another worker writes is looked at
-WATCH_POLL_SECONDS = 0.1  # how often a worker looks whether another one was asked to stop its reply
-STOP_TIMEOUT_SECONDS = 2.0  # after which a worker that was asked to stop is taken for dead
+SAVE_SECONDS = 0.4  # plus the time of a save: a crash loses at most half a second of shown text
+FOLLOW_POLL_SECONDS = 0.1  # for replies that another worker generates
+WATCH_POLL_SECONDS = 0.1  # for requests made to other workers
+STOP_TIMEOUT_SECONDS = 2.0  # after which a worker that does not stop is presumed dead
 RETRY_SECONDS = 2.0
-LOCK_TIMEOUT_SECONDS = 0.5  # for which a lock waits until what a model said so far is stored
+LOCK_TIMEOUT_SECONDS = 0.5  # in which a lock lets replies be stored
 MAX_RETRIES = 5
 STOPPED = Notice("reply_stopped")
 INTERRUPTED = Notice("reply_interrupted")
@@ -54,10 +55,10 @@ SOURCE_WITHHELD = Notice("reply_source_withheld")
 
 
 class Replies:
-    """Asks the model and keeps what it says.
+    """Ask the model for replies and store them.
 
-    `boot` names this worker in this run of the server, and `writes` tells whether a name is that of another worker
-    which is alive.
+    `worker_id` identifies this worker in this run of the server; `is_worker_alive` tells if an id
+    belongs to another worker that is alive.
     """
 
     def __init__(
@@ -95,18 +96,18 @@ class Replies:
         also_answers: Sequence[bytes] = (),
         endpoint: str = "",
     ) -> Entry:
-        """Begin a reply to an entry and return it, still empty; one that is being written already is returned.
+        """Start a reply to an entry and return it, still empty, or the one already in progress.
 
-        With `also` it answers these entries of the same page too, and stands under `to`. `endpoint` names the one
-        that answers. Raises ModelError when there is no model, EntryError for a reply and for an entry that is kept
-        from it, NotFound and StorageError.
+        With `also_answers` it answers these entries of the same page too, and belongs below
+        `parent_id`. `endpoint` names the model server. Raises ModelError if there is no model,
+        EntryError if the parent is a reply or withheld from the model, NotFound and StorageError.
         """
         if why_not := self._model.unavailable_reason(endpoint):
             raise ModelError(why_not)
         parent = await self._journal.get(keys, parent_id)
         if parent.role != "me":
             raise EntryError("reply_to_reply")
-        known_ids: set[bytes] | None = None  # what stood on its page when it was asked
+        known_ids: set[bytes] | None = None  # on its page at the time of the request
         for _ in range(MAX_RETRIES):
             day_entries = await self._db.entries.list_day(keys, parent.day)
             known_ids = {entry.id for entry in day_entries} if known_ids is None else known_ids
@@ -123,7 +124,7 @@ class Replies:
                 raise NotFound("entry_not_found")
             parent = next(e for e in (thread.root, *thread.descendants) if e.id == parent_id)
             if not model_may_read(parent, thread.root):
-                await self._journal.get(keys, parent_id)  # raises NotFound for a deleted one
+                await self._journal.get(keys, parent_id)  # raises NotFound if it was deleted
                 raise EntryError("entry_withheld")
             asked_ids = {parent_id, thread.root.id, *also_answers}
             asked_revisions = {e.id: e.revision for e in day_entries if e.id in asked_ids}
@@ -134,7 +135,7 @@ class Replies:
                 )
                 if (
                     is_same and not live.is_finished and await asyncio.shield(live.stored)
-                ):  # what has no record is not shown
+                ):  # a reply without a record is not shown
                     return live.snapshot()
             for other in (
                 candidate
@@ -144,7 +145,7 @@ class Replies:
                 if other.id not in known_ids or (
                     other.state == "streaming" and self._is_being_written(other)
                 ):
-                    return other  # another worker began it
+                    return other  # started by another worker
             reply = Entry(
                 secrets.token_bytes(16),
                 parent.day,
@@ -157,7 +158,7 @@ class Replies:
                 boot=self._worker_id,
                 also_answers=tuple(also_answers),
             )
-            # Another worker was asked the same and was first, or what is asked about was changed.
+            # Retry if another worker was faster, or if what is asked about was changed.
             with suppress(AlreadyExists, StaleRevision):
                 return await self._start(
                     keys, LiveReply(reply, endpoint), page, known_ids, asked_revisions, today
@@ -173,10 +174,10 @@ class Replies:
         asked_revisions: Mapping[bytes, int],
         today: date,
     ) -> Entry:
-        """Give a reply its record, and start it.
+        """Store the record of a reply, and start generating it.
 
-        Raises AlreadyExists where one like it came since `known_ids` were read, and StaleRevision
-        where what it answers is no longer at `asked_revisions`, say since it was hidden.
+        Raises AlreadyExists if a reply like it exists that is not in `known_ids`, and StaleRevision
+        if what it answers is no longer at `asked_revisions`, say because it was withheld.
         """
         reply = live.entry
         self._live_replies[reply.id], self._keyrings[reply.id] = live, keys
@@ -192,7 +193,7 @@ class Replies:
             {*known_ids, reply.id},
             lambda e: _is_reply_to(e, parent_id, also_answers),
         )
-        # The prompt is made while the disk is busy; nothing is shown before the reply has its place there.
+        # Composing the prompt overlaps with the write; nothing is shown before that is done.
         live.task = asyncio.create_task(self._generate(keys, live, today), name="reply")
         try:
             require_revisions = self._db.entries.require_revisions(keys.user_id, asked_revisions)
@@ -210,18 +211,21 @@ class Replies:
         return reply
 
     async def stop(self, keys: Keyring, reply_id: bytes) -> Entry:
-        """End a reply, whichever worker writes it; what came is kept."""
+        """Stop a reply in whichever worker generates it, keeping its text so far.
+
+        Returns it as stored. Raises NotFound and StorageError.
+        """
         live = self._live_replies.get(reply_id)
         if live is not None and live.task is not None:
             self._cancel(live, STOPPED)
-            while not live.is_finished:  # the task itself may go on trying to store it
+            while not live.is_finished:  # the task itself may still retry storing it
                 await live.changed.wait()
             return live.entry
         entry = await self.reconcile(keys, await self._journal.get(keys, reply_id))
         if entry.state != "streaming":
             return entry
         for _ in range(MAX_RETRIES):
-            with suppress(StaleRevision):  # it grew meanwhile
+            with suppress(StaleRevision):  # it has grown meanwhile
                 await self._db.entries.update(keys, replace(entry, stopping=True))
                 break
             entry = await self._journal.get(keys, reply_id)
@@ -238,9 +242,10 @@ class Replies:
         )
 
     def cancel_for(self, entry_ids: Iterable[bytes], reason: Notice = SOURCE_ERASED) -> None:
-        """End what is being written of these entries, which are about to be erased, and what draws on them.
+        """Stop generating these entries, which are about to be erased, and what draws on them.
 
-        Deleted or kept from the model they end at once too, so that no word that comes after is stored.
+        Call it also when they are deleted or withheld, with that `reason`, so that no further text
+        is stored.
         """
         affected_ids = set(entry_ids)
         for reply_id, live in self._live_replies.items():
@@ -252,9 +257,10 @@ class Replies:
     async def follow(
         self, keys: Keyring, reply_id: bytes
     ) -> AsyncGenerator[tuple[Entry, Notice | None]]:
-        """Yield the reply each time it has grown, as it then stands, and what it waits for.
+        """Yield the reply each time it has grown, and the notice to show while it waits.
 
-        The last one is no longer streaming. Nothing is lost or repeated however late or often this begins.
+        Each item has the whole text so far, so a caller may start late or again. The last one is no
+        longer streaming. Raises NotFound and StorageError.
         """
         live = self._live_replies.get(reply_id)
         while live is not None:
@@ -271,19 +277,23 @@ class Replies:
             await asyncio.sleep(FOLLOW_POLL_SECONDS)
 
     def _is_being_written(self, reply: Entry) -> bool:
-        """Whether a worker that is alive has begun a reply and not ended it yet.
+        """Return True if a living worker is still generating a reply.
 
-        One of this worker's that is not here any more could not be stored at its end.
+        False for one of this worker that is not live here: storing its end must have failed.
         """
         return reply.id in self._live_replies or self._is_worker_alive(reply.boot)
 
     def waiting_message(self, reply_id: bytes) -> Notice | None:
-        """What a reply that has no words yet waits for."""
+        """Return the notice to show for a reply that has no text yet."""
         live = self._live_replies.get(reply_id)
         return live.waiting_message if live is not None else READING
 
     async def reconcile(self, keys: Keyring, entry: Entry) -> Entry:
-        """The entry as it truly stands: with what has streamed since it was stored, or marked as cut short."""
+        """Return an entry in its true state.
+
+        A streaming reply gets the text that is not stored yet, or is marked as interrupted if no
+        worker generates it any more.
+        """
         if entry.state != "streaming":
             return entry
         live = self._live_replies.get(entry.id)
@@ -295,10 +305,10 @@ class Replies:
         try:
             return await self._store(keys, interrupted)
         except StorageError:
-            return interrupted  # a full disk keeps nobody from reading; it is marked the next time
+            return interrupted  # a full disk must not prevent reading; it is marked next time
 
     async def close(self) -> None:
-        """End all replies; what came is kept and marked."""
+        """Stop all replies of this worker, storing their text so far as interrupted."""
         if self._watch_task is not None:
             self._watch_task.cancel()
         running = [live for live in self._live_replies.values() if live.task is not None]
@@ -309,7 +319,10 @@ class Replies:
             await asyncio.wait(tasks)
 
     async def lock(self, user_id: bytes) -> None:
-        """End the replies of one writer; what came is kept and marked, while the keys are still there."""
+        """Stop the replies of a user and store their text so far, before their keys are closed.
+
+        Waits LOCK_TIMEOUT_SECONDS at most.
+        """
         tasks = [
             live.task for live in self._cancel_all(user_id, INTERRUPTED) if live.task is not None
         ]
@@ -320,7 +333,7 @@ class Replies:
 
     @staticmethod
     def _cancel(live: LiveReply, reason: Notice) -> None:
-        # Once a reply is being stored for good there is nothing to cancel but its safety.
+        # Cancelling during the final save could only lose the reply.
         if live.task is not None and not live.is_finishing and not live.stop_reason:
             live.task.cancel()
         live.stop_reason = reason
@@ -364,7 +377,7 @@ class Replies:
 
     async def _stream(self, keys: Keyring, live: LiveReply, today: date) -> None:
         entry = live.entry
-        page, live.cached_page = live.cached_page, None  # what went meanwhile `_why_end` sees
+        page, live.cached_page = live.cached_page, None  # `_stop_reason` notices later changes
         page = (
             build_threads(await self._db.entries.list_day(keys, entry.day))
             if page is None
@@ -386,9 +399,9 @@ class Replies:
         live.texts_used = {**{p.entry_id: p.text for p in receipt.passages}, **composed.texts_used}
         live.revisions = composed.revisions
         await live.is_unique.wait()
-        if reason := await self._stop_reason(keys, live):  # while the prompt was made
+        if reason := await self._stop_reason(keys, live):  # changed during composing
             self._cancel(live, reason)
-            await asyncio.sleep(0)  # ends here, before anything is sent
+            await asyncio.sleep(0)  # raises CancelledError, before anything is sent
         chunks = composed.client.stream(
             prompt.messages,
             max_tokens=composed.max_tokens,
@@ -401,7 +414,7 @@ class Replies:
         try:
             await asyncio.shield(live.stored)
             await self._consume(keys, live, chunk_queue)
-            await reader  # raises what the model server did wrong
+            await reader  # raises the errors of the model server
             receipt = await _count_tokens(receipt, composed, live.text)
         finally:
             reader.cancel()
@@ -419,8 +432,8 @@ class Replies:
     async def _consume(
         self, keys: Keyring, live: LiveReply, chunk_queue: "asyncio.Queue[str | None]"
     ) -> None:
-        """Show what comes at once, and store it within SAVE_SECONDS, also when nothing follows."""
-        save_at: float | None = None  # when what came first since the last time has to be stored
+        """Show each chunk at once, and store it within SAVE_SECONDS even if nothing follows."""
+        save_at: float | None = None  # deadline for the oldest text not stored yet
         while True:
             try:
                 async with asyncio.timeout(
@@ -442,9 +455,9 @@ class Replies:
                 save_at = None
                 if (
                     live.entry.state != "streaming"
-                ):  # another worker was asked to stop it, and took this one for dead
+                ):  # another worker stopped it, presuming this one dead
                     self._cancel(live, live.entry.note or STOPPED)
-                    await asyncio.sleep(0)  # ends here
+                    await asyncio.sleep(0)  # raises CancelledError
 
     async def _store_final(
         self, keys: Keyring, live: LiveReply, state: State, note: Notice | None
@@ -462,21 +475,17 @@ class Replies:
                 live.entry = await self._store(keys, final, live.texts_used)
                 break
             except NotFound:
-                live.entry = replace(
-                    final, text=""
-                )  # erased while it was written: nothing of it stays
+                live.entry = replace(final, text="")  # erased meanwhile: nothing of it may stay
                 break
             except StorageError as error:
-                # The text is in RAM only now: show it with the reason, and try until there is room.
+                # The text is in RAM only: show it with the reason, and retry until there is room.
                 live.entry = replace(final, note=error.notice)
                 live.is_finished = True
                 live.notify()
                 if live.stop_reason == INTERRUPTED:
                     break
                 await asyncio.sleep(RETRY_SECONDS)
-            except (
-                Exception
-            ) as error:  # the keys were locked before the disk was done: `settle` sees to it
+            except Exception as error:  # locked before it was stored: `reconcile` marks it later
                 logger.warning("the end of a reply was not stored (%s)", type(error).__name__)
                 live.entry = replace(final, state="stopped", note=INTERRUPTED)
                 break
@@ -493,10 +502,11 @@ class Replies:
     async def _store(
         self, keys: Keyring, entry: Entry, texts_used: Mapping[bytes, str] | None = None
     ) -> Entry:
-        """Store a reply in the same transaction that sees all it drew on still there; what was erased, it forgets.
+        """Store a reply, after checking in the same transaction that its sources still exist.
 
-        `read` is what was in its prompt, known to who writes it: for anybody else a reply that has ended meanwhile
-        stays as it is. Who deleted, restored, preferred or ended it meanwhile is heeded.
+        Erased sources are redacted from it. `texts_used` are the texts in its prompt, passed by the
+        worker that generates it: without them a reply that has ended meanwhile is left as it is.
+        Concurrent changes of its state by others are kept.
         """
         texts = texts_used or {}
         erased_ids = set[bytes]()
@@ -536,7 +546,10 @@ class Replies:
         raise StaleRevision("reply_busy")
 
     async def _stop_reason(self, keys: Keyring, live: LiveReply) -> Notice | None:
-        """Why a reply may not go on: what it drew on was erased, deleted or is now kept from the model."""
+        """Return a notice if a reply must stop, else None.
+
+        It must if a source was erased, deleted or withheld from the model.
+        """
         revisions = await self._db.entries.revisions_of(keys.user_id, live.texts_used)
         if live.texts_used.keys() - revisions.keys():
             return SOURCE_ERASED
@@ -557,12 +570,15 @@ class Replies:
         return None
 
     async def _is_enabled(self, keys: Keyring) -> bool:
-        """Whether the writer has not turned replies off."""
+        """Return True unless the user has turned replies off."""
         stored = await self._db.profiles.get(keys)
         return stored is None or parse_profile(*stored).replies
 
     async def _watch(self) -> None:
-        """Heed what was asked here or of other workers: a reply is to stop, all are, what it drew on was erased."""
+        """Watch for changes made by any worker that end a reply of this one.
+
+        These are stop requests, replies being turned off, and sources becoming unreadable.
+        """
         counter = -1
         while self._live_replies:
             await asyncio.sleep(WATCH_POLL_SECONDS)
@@ -576,7 +592,7 @@ class Replies:
                     item for item in self._live_replies.items() if item[1].stored.done()
                 ]:
                     if (keys := self._keyrings.get(reply_id)) is None:
-                        continue  # it ended while another one was looked at
+                        continue  # it ended while another one was checked
                     stored = await self._db.entries.get_many(keys, [reply_id])
                     if live.is_finished:
                         continue
@@ -588,11 +604,14 @@ class Replies:
                         self._cancel(live, reason)
             except Exception as error:
                 logger.warning("replies could not be watched (%s)", type(error).__name__)
-                counter = -1  # what it was told of is looked at again
+                counter = -1  # check again what was missed
 
 
 async def _count_tokens(receipt: Receipt, composed: ComposedPrompt, text: str) -> Receipt:
-    """The receipt with how many tokens were written, and where that was only estimated, how many were read."""
+    """Return the receipt with the number of tokens written.
+
+    Tokens read are counted too if they were only estimated.
+    """
     client, messages = (
         composed.client,
         composed.prompt.messages if composed.prompt.is_estimated else (),
@@ -613,7 +632,7 @@ async def _count_tokens(receipt: Receipt, composed: ComposedPrompt, text: str) -
 async def _read_chunks(
     chunks: AsyncGenerator[str], chunk_queue: "asyncio.Queue[str | None]"
 ) -> None:
-    """Put what the model says into a queue, and None when it ends, well or not."""
+    """Put the model's output into a queue, then None at its end, even after an error."""
     try:
         async with aclosing(chunks):
             async for chunk in chunks:

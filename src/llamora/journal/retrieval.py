@@ -1,4 +1,4 @@
-"""What a reply may draw on from the whole journal: the passages that bear on what is asked, or none."""
+"""Retrieve the passages of the whole journal that are relevant to a question, if any."""
 
 import re
 from collections.abc import Sequence
@@ -20,22 +20,22 @@ from llamora.text import QUESTION_WORDS, STOP_WORDS, normalize, strip_markdown
 from llamora.vault.keys import Keyring
 
 MAX_PASSAGES = 6
-MAX_TAG_PASSAGES = 2  # of them at most those that a trace brings
-MAX_TAG_CANDIDATES = 24  # entries that share a trace, of which some may be kept from the model
+MAX_TAG_PASSAGES = 2  # of these, those found by tag
+MAX_TAG_CANDIDATES = 24  # more than needed, as some may be withheld from the model
 MAX_QUESTION_CHARACTERS = 600
-MAX_WHOLE_WORDS = 150  # an entry up to this long is quoted whole
-NEIGHBOR_PASSAGES = 1  # passages before and after the nearest one that are quoted with it
-# What bears on a question: measured on two conversations of LoCoMo, where these keep 97 % of the questions that a
-# journal answers with something to draw on, and leave 81 % of those about somebody else's life with nothing.
-MIN_COSINE = 0.4  # cosine
-MIN_COSINE_AND_WORD_SHARE = (0.25, 0.5)  # cosine, and share of the question's words
-MIN_WORD_SHARE_OR_COUNT = (0.5, 4)  # where meaning is not compared: share of the words, or so many
+MAX_WHOLE_WORDS = 150  # longer entries are excerpted
+NEIGHBOR_PASSAGES = 1  # on each side of the nearest passage
+# Relevance thresholds, measured on two conversations of LoCoMo: with these, 97 % of the questions
+# that a journal answers find a passage, and 81 % of those about somebody else's life find none.
+MIN_COSINE = 0.4
+MIN_COSINE_AND_WORD_SHARE = (0.25, 0.5)  # and the share of the question's words, 0 to 1
+MIN_WORD_SHARE_OR_COUNT = (0.5, 4)  # without vectors: share of the words, or their number
 
 _SUFFIX = re.compile(r"(?<=\w{3})(?:'s|’s|ies|ing|ed|es|s|e|y)$")
 
 
 class Candidate(NamedTuple):
-    """A passage, and the revision at which its entry might be read by the model."""
+    """A passage, and the revision at which the model was allowed to read its entry."""
 
     passage: UsedPassage
     revision: int
@@ -49,9 +49,10 @@ async def from_search(
     today: date,
     same_page_ids: AbstractSet[bytes],
 ) -> list[Candidate]:
-    """What the writer wrote before that bears on `text`, best first, numbered from 1; nothing where nothing does.
+    """Return the passages relevant to `text`, best first and numbered from 1.
 
-    Entries of `here`, deleted ones and those kept from the model are left out. Raises StorageError.
+    They come from entries that the user wrote and the model may read, except `same_page_ids`.
+    Only the first MAX_QUESTION_CHARACTERS of `text` are used. Raises StorageError.
     """
     question = text[:MAX_QUESTION_CHARACTERS]
     hits = await search.find_passages(
@@ -88,10 +89,11 @@ async def from_tags(
     same_page_ids: AbstractSet[bytes],
     searched: Sequence[Candidate],
 ) -> list[Candidate]:
-    """What search `found`, and between it what the traces of the `asked` entries bring from days before `day`.
+    """Interleave the `searched` passages with those of entries that share tags with `answered_ids`.
 
-    Those with the most traces in common come first, of them the newest. Entries of `here`, deleted ones and those kept
-    from the model are left out. Raises StorageError.
+    The latter come from days before `day`, those with the most tags in common first, then the
+    newest. Entries in `same_page_ids` and those that the model may not read are left out. Returns
+    MAX_PASSAGES at most, numbered from 1. Raises StorageError.
     """
     excluded_ids = same_page_ids | {candidate.passage.entry_id for candidate in searched}
     sharing_entries = [
@@ -126,7 +128,10 @@ async def from_tags(
 
 
 def is_relevant(cosine: float, question_words: AbstractSet[str], passage: str) -> bool:
-    """Whether a passage bears on a question of these words; `likeness` is their cosine, UNKNOWN where there is none."""
+    """Return True if a passage is relevant to a question of these words.
+
+    `cosine` is their similarity, NOT_COMPARED if there are no vectors.
+    """
     shared_count = len(question_words & content_words(passage))
     shared_fraction = shared_count / len(question_words) if question_words else 0.0
     if cosine == NOT_COMPARED:
@@ -140,10 +145,10 @@ def is_relevant(cosine: float, question_words: AbstractSet[str], passage: str) -
 
 
 def excerpt(text: str, passage_index: int, question_words: AbstractSet[str]) -> str:
-    """A text, or of a long one the passage that is nearest and what stands around it.
+    """Return a short text as a whole, or the nearest passage of a long one with its neighbours.
 
-    `passage` is its number as `chunks` counts; -1 when meaning was not compared: then the one with most of the
-    words `asked` is taken.
+    `passage_index` counts as `chunk_text` does; with -1, when meaning was not compared, the passage
+    with the most of `question_words` is taken.
     """
     if len(text.split()) <= MAX_WHOLE_WORDS and len(text) <= MAX_WHOLE_WORDS * 12:
         return text.strip()
@@ -160,7 +165,7 @@ def excerpt(text: str, passage_index: int, question_words: AbstractSet[str]) -> 
 
 
 def content_words(text: str) -> set[str]:
-    """The words of a text that say what it is about, without their endings."""
+    """Return the words of a text that carry its meaning, without their endings."""
     words = [
         word.lower()
         for word in tokenize(normalize(text))
@@ -170,7 +175,7 @@ def content_words(text: str) -> set[str]:
 
 
 def _join_overlapping(parts: list[str]) -> str:
-    """Passages that overlap, as one text."""
+    """Join passages that may overlap into one text."""
     text = parts[0] if parts else ""
     for part in parts[1:]:
         overlap = next(

@@ -1,4 +1,4 @@
-"""New keys for a user: at once for what is written from then on, in the background for what was written before."""
+"""Rotate the keys of a user: new records at once, old ones in the background."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -17,7 +17,10 @@ from llamora.vault.slots import RECOVERY, SlotKey
 logger = getLogger(__name__)
 
 NOTICE_SECONDS = 2.0
-"""After which every worker knows a new key (it looks twice a second), so that none meets a record it cannot open."""
+"""The time after which every worker has a new key (it looks twice a second).
+
+Resealing any earlier would leave workers with records they cannot open.
+"""
 MAX_PASSES = 20
 PAUSE_SECONDS = 0.05
 
@@ -26,7 +29,7 @@ PAUSE_SECONDS = 0.05
 class KeptSession:
     """The session that a change of keys does not end.
 
-    `seal` seals the new master key for its row; None where the row holds no key (`cookie` mode).
+    `seal` seals the new master key for its row; None if the row holds no key (`cookie` mode).
     """
 
     id: bytes
@@ -42,10 +45,11 @@ async def renew_keys(
     keep: Callable[[SlotKey], bool] = lambda _: True,
     session: KeptSession | None = None,
 ) -> None:
-    """Make a new master key and a new data key, sealed for the slots to keep and to add, and end the other sessions.
+    """Create a new master key and data key, and end every session except `session`.
 
-    `stored` are the sealed keys as they were before anything was checked: when they changed since, StaleRevision is
-    raised. What was written before is sealed anew by :meth:`Rotation.tend`. Raises SealError and KeyringClosed.
+    They are sealed for the slots in `add` and for those that `keep` accepts. `stored` must be the
+    sealed keys as read before any check; StaleRevision is raised if they have changed since. Older
+    records are resealed by :meth:`Rotation.resume_pending`. Raises SealError and KeyringClosed.
     """
     if stored.epoch != keys.epoch:
         raise StaleRevision("key_changed_elsewhere")
@@ -66,16 +70,19 @@ async def renew_keys(
 
 
 class Rotation:
-    """Changes data keys. What was begun goes on while the writer is signed in, and at the next sign-in."""
+    """Rotate data keys.
+
+    A change that was begun continues while the user is signed in, and at the next sign-in.
+    """
 
     def __init__(self, db: LocalDB) -> None:
         self._db = db
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
 
     async def start(self, keys: Keyring, session: KeptSession | None = None) -> None:
-        """Seal what is written from now on under new keys, and end every session but one.
+        """Seal new records under new keys, and end every session except `session`.
 
-        Raises StaleRevision while an earlier change is under way, and StorageError.
+        Raises StaleRevision while an earlier change is running, and StorageError.
         """
         stored = await self._db.users.keys(keys.user_id)
         if len(stored.data_keys) > 1:
@@ -83,9 +90,10 @@ class Rotation:
         await renew_keys(self._db, keys, stored, session=session)
 
     async def finish(self, keys: Keyring) -> list[UnreadableRecord]:
-        """Put what was written before under the newest key, then erase the older ones; what did not open.
+        """Reseal older records under the newest key, then erase the older keys.
 
-        Raises StorageError; KeyringClosed when the writer locked meanwhile.
+        Returns the records that did not open. Raises StorageError, and KeyringClosed if the user
+        locked meanwhile.
         """
         await asyncio.sleep(NOTICE_SECONDS)
         for attempt in range(MAX_PASSES):
@@ -96,37 +104,40 @@ class Rotation:
                     unreadable += await self._db.key_rotation.reseal(
                         keys, kind, ids[start : start + BATCH_SIZE]
                     )
-                    await asyncio.sleep(0)  # whoever waits to write comes first
+                    await asyncio.sleep(0)  # lets pending writes go first
             if await self._db.key_rotation.drop_old_keys(keys, unreadable):
                 keys.take(await self._db.users.get_data_keys(keys.user_id))
                 return unreadable
-            await asyncio.sleep(attempt * PAUSE_SECONDS)  # somebody still wrote under the old one
+            await asyncio.sleep(attempt * PAUSE_SECONDS)  # a write still used the old key
         raise StorageError("rotation_delayed")
 
     async def resume_pending(self, keys: Keyring) -> None:
-        """Go on with a change that is under way, in the background."""
+        """Continue a change that is under way, in the background."""
         user_id = keys.user_id
         try:
             if user_id in self._tasks or await self._db.key_rotation.count_data_keys(user_id) == 1:
                 return
             known = keys.take(await self._db.users.get_data_keys(user_id))
-        except StorageError as error:  # the next sweep tries again
+        except StorageError as error:  # the next maintenance run tries again
             logger.warning(
                 "whether keys are being changed could not be read (%s)", type(error).__name__
             )
             return
-        if known:  # else they were changed elsewhere, and that goes on there
+        if known:  # else another process changed them, and continues there
             task = asyncio.create_task(self._finish_in_background(keys), name="rotation")
             self._tasks[user_id] = task
             task.add_done_callback(lambda _: self._tasks.pop(user_id, None))
 
     def lock(self, user_id: bytes) -> None:
-        """Stop: the writer's keys are no longer at hand. Whole batches are whole, the rest waits."""
+        """Stop resealing, as the user's keys are being closed.
+
+        Each batch is complete or untouched; the rest is resumed later.
+        """
         if (task := self._tasks.get(user_id)) is not None:
             task.cancel()
 
     async def close(self) -> None:
-        """Stop everything, after the batches that are being written."""
+        """Stop all changes, after the batches that are being written."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""Traces that an entry might bear: the model's, the writer's own, and words of the text. Nothing is put on an entry."""
+"""Suggest tags for an entry: the model's, the user's own, and words of the text."""
 
 import json
 import re
@@ -27,21 +27,21 @@ from llamora.search.service import SearchService
 from llamora.text import COMMON_WORDS, STOP_WORDS, is_emoji, strip_markdown, tag_key, tag_name
 from llamora.vault.keys import Keyring
 
-MAX_SUGGESTIONS = 6  # suggestions for an entry
-MAX_OWN_TAGS = 3  # of them at most the writer's own that stand in the text
-MAX_NEARBY_TAGS = 2  # and of those that near entries bear
-MAX_TAGS_IN_PROMPT = 40  # of the writer's own names that the model is told
-MAX_ENTRIES_PER_TAG = 5  # entries that bear such a name, of which the model may read one
+MAX_SUGGESTIONS = 6  # per entry
+MAX_OWN_TAGS = 3  # of these, the user's own tags found in the text
+MAX_NEARBY_TAGS = 2  # and those of similar entries
+MAX_TAGS_IN_PROMPT = 40  # the user's own tags listed in the prompt
+MAX_ENTRIES_PER_TAG = 5  # checked for one that the model may read
 MAX_TOKENS = 120
 TEMPERATURE = 0.2
-NEAREST_ENTRIES = 5  # entries whose traces are looked at
+NEAREST_ENTRIES = 5  # similar entries whose tags are counted
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _URL = re.compile(r"\w{1,20}://\S+|www\.\S+")
 _SENTENCE_START = re.compile(r"(?:^|[.!?:…]\s+|\n\s*)[\"“„‘'(]*$")
 
 
-# The form of the model's answer.
+# The JSON schema of the model's answer.
 _FORM: dict[str, Any] = {
     "response_format": {
         "type": "json_schema",
@@ -68,9 +68,10 @@ _FORM: dict[str, Any] = {
 
 @dataclass(slots=True, frozen=True)
 class SuggestedTags:
-    """Names that an entry might bear, the likeliest first.
+    """Tag names suggested for an entry, likeliest first.
 
-    `said` is all that the model named, as it did, and `model` its name; `note` says why it named nothing.
+    `model_names` are all those that the model gave, literally, and `model` is its name; `note` says
+    why the model gave none.
     """
 
     names: tuple[str, ...]
@@ -80,7 +81,7 @@ class SuggestedTags:
 
 
 class Suggestions:
-    """Makes them, on request only."""
+    """Suggest tags on request; never puts one on an entry."""
 
     def __init__(
         self,
@@ -101,9 +102,10 @@ class Suggestions:
     async def suggest(
         self, keys: Keyring, entry_id: bytes, endpoint: str = "", *, with_model: bool = True
     ) -> SuggestedTags:
-        """What an entry might bear that it does not bear and that was not rejected for it: at most MOST, each once.
+        """Suggest tags that an entry does not have and that were not rejected for it.
 
-        `with_model`: the model is asked, unless the entry is kept from it. Raises NotFound, StorageError.
+        Returns MAX_SUGGESTIONS at most, without duplicates. `with_model` also asks the model,
+        unless the entry is withheld from it. Raises NotFound and StorageError.
         """
         entry = await self._journal.get(keys, entry_id)
         if entry.deleted is not None or entry.role != "me":
@@ -140,7 +142,10 @@ class Suggestions:
         )
 
     async def reject(self, keys: Keyring, entry_id: bytes, name: str) -> None:
-        """Do not suggest a name for an entry again, by whichever of its names. Raises NotFound, StorageError."""
+        """Never suggest a tag for an entry again, under any of its names.
+
+        Raises NotFound and StorageError.
+        """
         meta = await self._db.tags.get_meta(keys)
         await self._db.tags.refuse_suggestions(
             keys, entry_id, [name, meta.canonical(name, tag_hash(keys, name))]
@@ -149,14 +154,14 @@ class Suggestions:
     async def _filter_names(
         self, keys: Keyring, entry_id: bytes, names: Sequence[str]
     ) -> tuple[str, ...]:
-        """Those of these names that can be given, each trace once, as it is called."""
+        """Return those of these names that may be suggested, once per tag, by its current name."""
         meta = await self._db.tags.get_meta(keys)
         tags = (await self._journal.tags.tags_of(keys, [entry_id])).get(entry_id, [])
         rejected_keys = await self._db.tags.refused_names(keys, entry_id)
         excluded_keys = {tag_key(tag.name) for tag in tags} | rejected_keys
         excluded_keys |= {
             tag_key(meta.canonical(key, tag_hash(keys, key))) for key in rejected_keys
-        }  # what it is called by now
+        }  # the tag may have been renamed since
         names_by_key: dict[str, str] = {}
         for candidate in names:
             name = tag_name(candidate)
@@ -168,7 +173,7 @@ class Suggestions:
         return tuple(names_by_key.values())[:MAX_SUGGESTIONS]
 
     async def _nearby_tag_names(self, keys: Keyring, entry: Entry) -> list[str]:
-        """The traces that the nearest entries bear."""
+        """Return the names of the tags that the most similar entries have most often."""
         hits = await self._search.find_related(keys, entry, limit=NEAREST_ENTRIES)
         tags_by_entry = await self._journal.tags.tags_of(keys, [hit.entry_id for hit in hits])
         counts = Counter(tag.name for tags in tags_by_entry.values() for tag in tags)
@@ -177,7 +182,11 @@ class Suggestions:
     async def _ask_model(
         self, keys: Keyring, entry: Entry, text: str, own_tags: Sequence[Tag], endpoint: str
     ) -> tuple[list[str], str]:
-        """What the model says, and its name; at its turn the entry is read again, which may be withheld by now."""
+        """Return the names that the model gives, and its own name.
+
+        The entry is read again once a slot is free, as it may have been withheld meanwhile; if so,
+        or if it has changed, the model is not asked.
+        """
         async with self._queue.slot(keys.user_id, lambda _: None):
             current = (await find_readable(self._db, keys, [entry.id])).get(entry.id)
             if current is None or current.revision != entry.revision:
@@ -198,7 +207,7 @@ class Suggestions:
         return parse_names(answer), BUILT_IN_MODEL if info.is_embedded else info.name
 
     async def _names_for_prompt(self, keys: Keyring, own_tags: Sequence[Tag]) -> list[str]:
-        """The names used most, of those that an entry bears which the model may read."""
+        """Return the most used tags that are on an entry the model may read."""
         most_used = sorted(own_tags, key=lambda tag: -tag.entry_count)[:MAX_TAGS_IN_PROMPT]
         entries_by_tag = {
             t.id: sorted(await self._journal.tags.all_ids_with_tag(keys, t.id))[
@@ -209,7 +218,7 @@ class Suggestions:
         entries = await self._db.entries.get_many(
             keys, list({entry_id for ids in entries_by_tag.values() for entry_id in ids})
         )
-        # Roots only: what hangs on another entry would have its page opened.
+        # Roots only: checking an answer would require opening its page.
         readable_ids = {
             e.id for e in entries if e.role == "me" and e.parent_id is None and model_may_read(e, e)
         }
@@ -219,7 +228,7 @@ class Suggestions:
 
 
 def parse_names(answer: str) -> list[str]:
-    """The names of a model's answer; none for an answer of another form."""
+    """Return the names in a model's answer; none if it has another form."""
     start, end = answer.find("{"), answer.rfind("}")
     try:
         parsed: object = json.loads(answer[start : end + 1])
@@ -234,15 +243,15 @@ def parse_names(answer: str) -> list[str]:
 
 
 def is_name_in_words(name: str, words: set[str]) -> bool:
-    """Whether every word of a name is among `words`, as grounding.content_words cuts both."""
+    """Return True if all words of a name are in `words`, as `content_words` returns them."""
     name_words = content_words(name.replace("-", " ").replace("_", " "))
     return bool(name_words) and name_words <= words and not is_emoji(name)
 
 
 def extract_keywords(text: str, limit: int) -> list[str]:
-    """The words that a text seems to be about, in its own spelling, the likeliest first.
+    """Return the likely topics of a text, in its own spelling, likeliest first.
 
-    What comes again counts more, and so does a name, which has a capital within a sentence. Everyday words are left
+    Repeated words and names (capitalized within a sentence) score higher. Everyday words are left
     out.
     """
     scores: dict[str, float] = {}

@@ -1,4 +1,7 @@
-"""A day or a trace summed up, on request only: kept under a digest of its entries, and dropped when they change."""
+"""Summarize a day or a tag on request.
+
+A summary is stored with a hash of its entries, and deleted when they change.
+"""
 
 import asyncio
 import hashlib
@@ -28,14 +31,14 @@ from llamora.persistence.local_db import LocalDB
 from llamora.persistence.summaries import StoredSummary
 from llamora.vault.keys import Keyring
 
-LINE_MAX_TOKENS = 200  # three sentences at most
-TAG_MAX_TOKENS = 320  # four sentences, each with a number
-MAX_PASSAGES = 12  # entries that the summary of a trace is drawn from
+LINE_MAX_TOKENS = 200  # enough for three sentences
+TAG_MAX_TOKENS = 320  # enough for four sentences with citations
+MAX_PASSAGES = 12  # entries in the prompt of a tag summary
 
 
 @dataclass(slots=True, frozen=True)
 class TagSummary:
-    """What a model said of a trace, and the entries that it cites by their places from 1."""
+    """A summary of a tag, and the entries it cites by number, from 1."""
 
     summary: StoredSummary
     entries: tuple[Entry, ...]
@@ -51,7 +54,7 @@ NOTHING_TO_SUMMARIZE: Mapping[LineKind, str] = {
 
 @dataclass(slots=True, frozen=True)
 class PreparedPrompt:
-    """A prompt, and who would get it."""
+    """A prompt, and the model that would receive it."""
 
     prompt: Prompt
     client: ModelClient
@@ -60,7 +63,7 @@ class PreparedPrompt:
 
 
 class Summaries:
-    """Asks the model for a few sentences about a day or a trace, and keeps them as long as these stay as they were."""
+    """Generate and store summaries, each valid as long as its entries do not change."""
 
     def __init__(
         self, db: LocalDB, journal: Journal, model: Model, prompts: PromptBuilder, queue: ModelQueue
@@ -74,23 +77,30 @@ class Summaries:
     async def get_day_summary(
         self, keys: Keyring, day: date, page: Sequence[Thread]
     ) -> StoredSummary | None:
-        """The summary of a page as it stands; one of what has changed since is removed."""
+        """Return the summary of a day, or None if there is none for `page` as it is.
+
+        One whose entries have changed is deleted.
+        """
         stored = await self._db.summaries.get(keys, "recap", day)
         if stored is not None and stored.content_hash != content_hash(readable_entries(page)):
-            with suppress(StorageError):  # a full disk keeps nobody from reading
+            with suppress(StorageError):  # a full disk must not prevent reading
                 await self._db.summaries.delete(keys, "recap", day)
             return None
         return stored
 
     async def summarize_day(self, keys: Keyring, day: date, endpoint: str = "") -> StoredSummary:
-        """Sum a day up now. Raises EntryError when there is nothing to sum up, ModelError, StorageError."""
+        """Summarize a day now.
+
+        Raises EntryError if there is nothing to summarize or something changed meanwhile,
+        ModelError and StorageError.
+        """
         entries = readable_entries(await self._journal.get_page(keys, day))
         if not entries:
             raise EntryError(NOTHING_TO_SUMMARIZE["recap"])
         return await self.generate(keys, "recap", day, entries, endpoint)
 
     async def preview_day(self, keys: Keyring, day: date, endpoint: str = "") -> "PreparedPrompt":
-        """What would be sent to sum a day up, exactly. Raises as `sum_up`."""
+        """Return the exact prompt of a day summary. Raises as `summarize_day`."""
         return await self.preview_line(
             "recap", day, readable_entries(await self._journal.get_page(keys, day)), endpoint
         )
@@ -98,7 +108,10 @@ class Summaries:
     async def preview_line(
         self, kind: LineKind, day: date, entries: Sequence[Entry], endpoint: str
     ) -> "PreparedPrompt":
-        """What `say` would send. Raises EntryError where there is nothing to send, ModelError."""
+        """Return the prompt that `generate` would send.
+
+        Raises EntryError if `entries` is empty, and ModelError.
+        """
         if not entries:
             raise EntryError(NOTHING_TO_SUMMARIZE[kind])
         if why_not := self._model.unavailable_reason(endpoint):
@@ -116,9 +129,10 @@ class Summaries:
     async def generate(
         self, keys: Keyring, kind: LineKind, day: date, entries: Sequence[Entry], endpoint: str
     ) -> StoredSummary:
-        """Ask for a line about `entries`, and keep it.
+        """Generate a text of this kind about `entries`, and store it.
 
-        Raises EntryError when one of them has changed: then nothing is sent, or what was said is not kept.
+        Raises EntryError if one of them has changed before the prompt is sent or before the text is
+        stored, ModelError and StorageError.
         """
         revisions = {entry.id: entry.revision for entry in entries}
         if why_not := self._model.unavailable_reason(endpoint):
@@ -152,7 +166,10 @@ class Summaries:
         return summary
 
     async def get_tag_summary(self, keys: Keyring, tag_id: bytes) -> TagSummary | None:
-        """The summary of a trace, as long as all that bears it is as it was; otherwise it is removed."""
+        """Return the summary of a tag, or None if there is none for its entries as they are.
+
+        One whose entries have changed is deleted.
+        """
         stored = await self._db.summaries.get(keys, "trace", tag_id)
         if stored is None:
             return None
@@ -169,10 +186,10 @@ class Summaries:
         return TagSummary(stored, entries)
 
     async def summarize_tag(self, keys: Keyring, tag_id: bytes, endpoint: str = "") -> TagSummary:
-        """Sum up what is written under a trace, now: of it only the sentences that cite an entry.
+        """Summarize the entries of a tag now, keeping only sentences that cite one of them.
 
-        Raises EntryError when there is nothing to read or something changed meanwhile, NotFound, ModelError and
-        StorageError.
+        Raises EntryError if there is nothing to read or something changed meanwhile, NotFound,
+        ModelError and StorageError.
         """
         entries, passages = await self._read_passages(keys, tag_id, endpoint)
         tag_hash_before = await self._tag_content_hash(keys, tag_id, entries)
@@ -202,12 +219,12 @@ class Summaries:
         except StaleRevision:
             raise EntryError("summary_sources_changed") from None
         stored = await self.get_tag_summary(keys, tag_id)
-        if stored is None:  # what bears the trace is not what it was
+        if stored is None:  # the entries with this tag have changed
             raise EntryError("summary_sources_changed")
         return stored
 
     async def preview_tag(self, keys: Keyring, tag_id: bytes, endpoint: str = "") -> PreparedPrompt:
-        """What would be sent to sum a trace up, exactly. Raises as `sum_up_trace`."""
+        """Return the exact prompt of a tag summary. Raises as `summarize_tag`."""
         _, passages = await self._read_passages(keys, tag_id, endpoint)
         return await self._prepare_tag(keys, tag_id, passages, endpoint)
 
@@ -222,7 +239,10 @@ class Summaries:
     async def _read_passages(
         self, keys: Keyring, tag_id: bytes, endpoint: str
     ) -> tuple[list[Entry], list[Passage]]:
-        """The entries that the summary of a trace is drawn from, by day, and what of them is read, strongest first."""
+        """Return the entries to summarize a tag from, by day, and their passages by importance.
+
+        Raises NotFound, ModelError, and EntryError if the model may read none of them.
+        """
         name = (await self._journal.tags.get(keys, tag_id)).name
         if why_not := self._model.unavailable_reason(endpoint):
             raise ModelError(why_not)
@@ -239,9 +259,10 @@ class Summaries:
     async def _generate_text(
         self, keys: Keyring, prepared: PreparedPrompt, revisions: Mapping[bytes, int]
     ) -> tuple[str, bool]:
-        """What the model says, in whole sentences, and whether it would have said more.
+        """Return the model's text in whole sentences, and True if the length limit cut it off.
 
-        Nothing is sent when one of the entries that it is to read has changed: EntryError.
+        Raises EntryError, and sends nothing, if an entry is no longer at its revision in
+        `revisions`.
         """
         if await self._db.entries.revisions_of(keys.user_id, revisions) != revisions:
             raise EntryError("summary_sources_changed")
@@ -261,9 +282,9 @@ class Summaries:
     async def _choose_entries(
         self, keys: Keyring, tag_id: bytes
     ) -> tuple[list[Entry], list[Entry]]:
-        """Entries that bear a trace and may be read, as many from the newest as from the oldest.
+        """Choose readable entries of a tag, as many from the newest as from the oldest.
 
-        By day, and again in the order in which they should be kept where room is short.
+        Returns them by day, and again in the order in which to keep them if room is short.
         """
         ids = [entry_id for entry_id, _ in await self._journal.tags.entries_with_tag(keys, tag_id)]
         half = (len(ids) + 1) // 2
@@ -284,7 +305,10 @@ class Summaries:
     async def _tag_content_hash(
         self, keys: Keyring, tag_id: bytes, entries: Sequence[Entry]
     ) -> str:
-        """A digest, in hex, of the texts that were read and of which records bear the trace, at which revisions."""
+        """Return the SHA-256, in hex, of these entries' texts and of all entries with the tag.
+
+        Of the latter it covers the ids and revisions.
+        """
         hasher = hashlib.sha256(bytes.fromhex(content_hash(entries)))
         tagged_revisions = await self._db.entries.revisions_of(
             keys.user_id, await self._journal.tags.all_ids_with_tag(keys, tag_id)
@@ -295,7 +319,7 @@ class Summaries:
 
 
 def content_hash(entries: Sequence[Entry]) -> str:
-    """A digest of entries and their texts, in hex: another one once any of them changes, comes or goes."""
+    """Return the SHA-256, in hex, of the ids and texts of these entries, in any order."""
     hasher = hashlib.sha256()
     for entry in sorted(entries, key=lambda entry: entry.id):
         hasher.update(

@@ -1,4 +1,4 @@
-"""Traces: light labels on entries. What a writer does with them, and what they say about when and beside what."""
+"""Tag entries, and report when and with which others each tag is used."""
 
 import asyncio
 from collections import Counter
@@ -26,12 +26,15 @@ from llamora.vault.keys import Keyring
 
 
 class TagError(Problem):
-    """What was asked of a trace cannot be done."""
+    """A request about a tag that cannot be fulfilled."""
 
 
 @dataclass(slots=True, frozen=True)
 class Tag:
-    """A trace and when it was used. `id` is its keyed hash, `entries` counts what bears it on pages as they are."""
+    """A tag and its use.
+
+    `id` is the keyed hash of its name; `entry_count` counts entries that are not deleted.
+    """
 
     id: bytes
     name: str
@@ -42,18 +45,24 @@ class Tag:
 
     @property
     def hex_id(self) -> str:
-        """Its id as addresses have it: no call, which costs more than all the rest of a line in a long list."""
+        """Return the id as used in URLs.
+
+        It is a property because a call in a template costs more than the rest of a list item.
+        """
         return self.id.hex()
 
     @property
     def display_name(self) -> str:
-        """The name as a page shows it."""
+        """Return the name as it is shown: an emoji as it is, anything else after a `#`."""
         return self.name if is_emoji(self.name) else f"#{self.name}"
 
 
 @dataclass(slots=True, frozen=True)
 class TagsOfEntry:
-    """The traces of one entry. `named` has the trace that each name in its text (text.trace_key) stands for."""
+    """The tags of one entry.
+
+    `ids_by_key` maps the `text.tag_key` of each name in its text to the id of its tag.
+    """
 
     tags: tuple[Tag, ...] = ()
     ids_by_key: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
@@ -61,21 +70,19 @@ class TagsOfEntry:
 
 @dataclass(slots=True)
 class _TagCache:
-    """What the store says of a writer's traces at a revision of its book, kept in memory while they are here."""
+    """A user's tags as stored at one revision, cached while the user is signed in."""
 
     meta: TagMeta
     names: dict[bytes, str]
     by_tag: dict[bytes, set[bytes]]
     by_entry: dict[bytes, set[bytes]]
     usage: dict[bytes, Tag] = field(default_factory=dict[bytes, Tag])
-    outdated: set[bytes] = field(
-        default_factory=set[bytes]
-    )  # traces of which `uses` may be out of date
-    index_mark: DayCursor | None = None  # the moment of the index at which `uses` were counted
+    outdated: set[bytes] = field(default_factory=set[bytes])  # tags whose `usage` may be outdated
+    index_mark: DayCursor | None = None  # state of the index at which `usage` was counted
     count_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def apply(self, result: TagChangeResult) -> None:
-        """Do in memory what was done in the store."""
+        """Apply a stored change to the cache."""
         for tag_id, entry_id in result.removed:
             self.by_tag.get(tag_id, set()).discard(entry_id)
             self.by_entry.get(entry_id, set()).discard(tag_id)
@@ -93,7 +100,7 @@ class _TagCache:
 
 
 class Tags:
-    """`journal.traces`. A method that changes returns when the change is on the disk."""
+    """Work with a user's tags; a method that changes them has committed the change to disk."""
 
     def __init__(self, db: LocalDB, search: SearchService) -> None:
         self._db = db
@@ -101,13 +108,16 @@ class Tags:
         self._caches: dict[bytes, _TagCache] = {}
 
     def lock(self, user_id: bytes) -> None:
-        """Forget what is known of a writer's traces."""
+        """Forget a user's tags."""
         self._caches.pop(user_id, None)
 
     # -- changing ----------------------------------------------------------------------------------
 
     async def add(self, keys: Keyring, entry_id: bytes, raw_name: str) -> Tag:
-        """Put a trace on an entry. Raises TraceError for what is no name, NotFound, StorageError."""
+        """Put a tag on an entry.
+
+        Raises TagError for an invalid name, NotFound and StorageError.
+        """
         name = tag_name(raw_name)
         if not name:
             raise TagError("tag_name_invalid", most=MAX_TAG_LENGTH)
@@ -121,13 +131,14 @@ class Tags:
         return Tag(*next(iter(added.items())))
 
     async def remove(self, keys: Keyring, entry_id: bytes, tag_id: bytes) -> bytes:
-        """Take a trace off an entry; returns what undoes it."""
+        """Take a tag off an entry; return the id that undoes it."""
         return await self._change(keys, removing_tag(entry_id, tag_id))
 
     async def rename(self, keys: Keyring, tag_id: bytes, raw_name: str) -> tuple[bytes, bytes]:
-        """Give a trace another name; the old one goes on to mean it. Under the name of another trace they become one.
+        """Rename a tag and keep its old name as an alias; merge it if another tag has that name.
 
-        Returns the id of the trace that it is now, and what undoes it. Raises TraceError, NotFound, StorageError.
+        Returns the id of the resulting tag, and the id that undoes the change. Raises TagError,
+        NotFound and StorageError.
         """
         name = tag_name(raw_name)
         if not name:
@@ -152,7 +163,10 @@ class Tags:
         return target_id, undo
 
     async def merge(self, keys: Keyring, tag_id: bytes, target_id: bytes) -> bytes:
-        """Make one trace part of another, whose name stays; returns what undoes it. Raises NotFound, StorageError."""
+        """Merge one tag into another, whose name is kept; return the id that undoes it.
+
+        Raises NotFound and StorageError.
+        """
 
         async def plan(snapshot: TagSnapshot) -> TagDelta:
             old_name, target_name = (
@@ -168,9 +182,9 @@ class Tags:
         return await self._change(keys, plan)
 
     async def add_alias(self, keys: Keyring, tag_id: bytes, raw_name: str) -> bytes:
-        """Let another name mean a trace; a trace of that name becomes part of it. Returns what undoes it.
+        """Add an alias to a tag, merging a tag of that name into it; return the id that undoes it.
 
-        Raises TraceError, NotFound, StorageError.
+        Raises TagError, NotFound and StorageError.
         """
         name = tag_name(raw_name)
         if not name:
@@ -194,7 +208,7 @@ class Tags:
         return await self._change(keys, plan)
 
     async def remove_alias(self, keys: Keyring, alias_id: bytes) -> bytes:
-        """Let another name of a trace mean it no more; returns what undoes it."""
+        """Remove an alias, if it exists; return the id that undoes it."""
 
         async def plan(snapshot: TagSnapshot) -> TagDelta:
             return TagDelta(aliases={alias_id: None} if alias_id in snapshot.meta.aliases else {})
@@ -202,7 +216,10 @@ class Tags:
         return await self._change(keys, plan)
 
     async def set_hidden(self, keys: Keyring, tag_id: bytes, *, hidden: bool) -> bytes:
-        """Leave a trace out of lists, or show it there again; returns what undoes it."""
+        """Hide a tag from lists, or show it again; return the id that undoes it.
+
+        Raises NotFound and StorageError.
+        """
 
         async def plan(snapshot: TagSnapshot) -> TagDelta:
             await _require_name(snapshot, tag_id)
@@ -211,7 +228,10 @@ class Tags:
         return await self._change(keys, plan)
 
     async def delete(self, keys: Keyring, tag_id: bytes) -> bytes:
-        """Take a trace off every entry, with its other names; returns what undoes it. Raises NotFound, StorageError."""
+        """Take a tag off all entries and delete its aliases; return the id that undoes it.
+
+        Raises NotFound and StorageError.
+        """
 
         async def plan(snapshot: TagSnapshot) -> TagDelta:
             name = await _require_name(snapshot, tag_id)
@@ -226,13 +246,14 @@ class Tags:
         return await self._change(keys, plan)
 
     async def undo(self, keys: Keyring, change_id: bytes) -> None:
-        """Take back one of the latest changes. Raises NotFound, StorageError."""
+        """Undo one of the latest changes. Raises NotFound and StorageError."""
         self._apply(keys, await self._db.tags.undo(keys, change_id))
 
     def steps_for_edit(self, keys: Keyring, entry_id: bytes, before: str, after: str) -> list[Step]:
-        """The steps that belong to an entry's text as it changes.
+        """Return the steps that update an entry's tags when its text changes.
 
-        What is new in it (`#like-this`) comes, what is not in it any more goes; what stays is as the writer has it.
+        Names (`#like-this`) that are new in the text are added, those no longer in it are removed;
+        for the others the user's own changes stand.
         """
         old = {tag_key(name): name for name in find_tags(before)}
         new = {tag_key(name): name for name in find_tags(after)}
@@ -250,7 +271,10 @@ class Tags:
     # -- reading -----------------------------------------------------------------------------------
 
     async def tags_of(self, keys: Keyring, ids: Iterable[bytes]) -> dict[bytes, list[Tag]]:
-        """The traces of each of these entries that bears any, in alphabetical order; hidden ones are among them."""
+        """Return the tags of each of these entries that has any, in alphabetical order.
+
+        Hidden ones are included.
+        """
         names_by_entry = await self._db.tags.tags_of_entries(keys, list(ids))
         return {
             entry_id: [Tag(tag_id, name) for tag_id, name in names.items()]
@@ -260,7 +284,10 @@ class Tags:
     async def entry_tags(
         self, keys: Keyring, texts: Mapping[bytes, str]
     ) -> dict[bytes, TagsOfEntry]:
-        """The traces of these entries, of which the texts are given, and what the names in each text stand for."""
+        """Return the tags of each of these entries that has any, and the tags their texts refer to.
+
+        `texts` maps entry ids to texts.
+        """
         tags_by_entry: dict[bytes, TagsOfEntry] = {}
         meta: TagMeta | None = None
         for entry_id, tags in (await self.tags_of(keys, texts)).items():
@@ -275,7 +302,7 @@ class Tags:
         return tags_by_entry
 
     async def find_by_name(self, keys: Keyring, raw_name: str) -> Tag:
-        """The trace that a name means, by whichever of its names. Raises NotFound."""
+        """Return the tag with this name or alias. Raises NotFound."""
         cache = await self._load_cache(keys)
         tag_id = tag_hash(keys, cache.meta.canonical(raw_name, tag_hash(keys, raw_name)))
         if tag_id not in cache.names:
@@ -283,13 +310,13 @@ class Tags:
         return Tag(tag_id, cache.names[tag_id], hidden=tag_id in cache.meta.hidden)
 
     async def list_tags(self, keys: Keyring, *, hidden: bool = False) -> list[Tag]:
-        """Every trace that stands on a page, by name; `hidden`: those that are hidden instead."""
+        """List the tags in use, by name: those that are not hidden, or only the `hidden` ones."""
         cache = await self._load_usage(keys)
         tags = [usage for usage in cache.usage.values() if usage.hidden == hidden]
         return sorted(tags, key=lambda tag: (tag.name.casefold(), tag.name))
 
     async def get(self, keys: Keyring, tag_id: bytes) -> Tag:
-        """One trace. Raises NotFound for one that stands on no page."""
+        """Return a tag. Raises NotFound if it is not in use."""
         cache = await self._load_cache(keys)
         days = await self._search.days_of(keys, list(cache.by_tag.get(tag_id, ())))
         tag = _usage_of(tag_id, cache, days)
@@ -298,24 +325,27 @@ class Tags:
         return tag
 
     async def list_aliases(self, keys: Keyring, tag_id: bytes) -> list[Tag]:
-        """The other names of a trace."""
+        """List the aliases of a tag."""
         cache = await self._load_cache(keys)
         alias_ids = _aliases_of(cache.meta, cache.names.get(tag_id, ""))
         return [Tag(alias_id, cache.meta.aliases[alias_id][0]) for alias_id in alias_ids]
 
     async def entries_with_tag(self, keys: Keyring, tag_id: bytes) -> list[tuple[bytes, date]]:
-        """What bears a trace on pages as they are, and its days, newest day first."""
+        """List the entries with a tag that are not deleted, as (id, day), newest day first."""
         cache = await self._load_cache(keys)
         return await self._with_days(keys, cache.by_tag.get(tag_id, ()))
 
     async def all_ids_with_tag(self, keys: Keyring, tag_id: bytes) -> frozenset[bytes]:
-        """All that bears a trace, on pages or deleted."""
+        """Return the ids of all entries with a tag, deleted ones included."""
         return frozenset((await self._load_cache(keys)).by_tag.get(tag_id, ()))
 
     async def list_related(
         self, keys: Keyring, tag_id: bytes, limit: int = 12
     ) -> list[tuple[Tag, int]]:
-        """The traces that stand on the same entries, and how often; most often first, hidden ones left out."""
+        """List the tags used on the same entries, with the number of these, most frequent first.
+
+        Hidden tags are left out.
+        """
         cache = await self._load_cache(keys)
         counts: Counter[bytes] = Counter()
         for entry_id, _ in await self._with_days(keys, cache.by_tag.get(tag_id, ())):
@@ -331,7 +361,10 @@ class Tags:
     async def entries_sharing_tags(
         self, keys: Keyring, ids: Sequence[bytes]
     ) -> list[tuple[bytes, int, date]]:
-        """The entries that bear traces of these, how many, and their days; most first, newest among equals."""
+        """List other entries that share tags with these, as (id, number of shared tags, day).
+
+        Those with the most come first, the newest among equals.
+        """
         if not await self._db.tags.tag_ids_of(keys.user_id, ids):
             return []
         cache = await self._load_cache(keys)
@@ -346,7 +379,7 @@ class Tags:
             key=lambda shared: -shared[1],
         )
 
-    # -- inside ------------------------------------------------------------------------------------
+    # -- internal ----------------------------------------------------------------------------------
 
     async def _change(
         self, keys: Keyring, operation: TagOperation, *, undoable: bool = True
@@ -387,7 +420,10 @@ class Tags:
         return cache
 
     async def _refresh_cache(self, keys: Keyring, cache: _TagCache) -> _TagCache | None:
-        """What is known, with what other processes did since; None where that was too much to be told one by one."""
+        """Return the cache with the changes of other processes applied.
+
+        Returns None if they are too many to apply one by one.
+        """
         old_revision = cache.meta.revision
         meta = await self._db.tags.get_meta(keys)
         touched = meta.touched_since(old_revision)
@@ -395,9 +431,7 @@ class Tags:
             return None
         names = await self._db.tags.names_of(keys, touched.tag_ids)
         links = await self._db.tags.tag_ids_of(keys.user_id, touched.entry_ids)
-        if (
-            cache.meta.revision != old_revision
-        ):  # somebody else has caught up meanwhile, or something was done here
+        if cache.meta.revision != old_revision:  # refreshed or changed by another task meanwhile
             return cache if cache.meta.revision >= meta.revision else None
         stored_links = {
             (tag_id, entry_id) for entry_id, tag_ids in links.items() for tag_id in tag_ids
@@ -420,7 +454,7 @@ class Tags:
         return cache
 
     async def _with_days(self, keys: Keyring, ids: Iterable[bytes]) -> list[tuple[bytes, date]]:
-        """Those of these entries that stand on pages, with their days, newest day first."""
+        """Return those of these entries that are not deleted, as (id, day), newest day first."""
         entry_ids = list(ids)
         days = await self._search.days_of(keys, entry_ids)
         dated = [(entry_id, day) for entry_id, day in zip(entry_ids, days, strict=True) if day]
@@ -428,7 +462,7 @@ class Tags:
         return [(entry_id, date.fromordinal(day)) for entry_id, day in dated]
 
     async def _load_usage(self, keys: Keyring) -> _TagCache:
-        """What is known, with how often and when each trace was used: counted again where something changed."""
+        """Return the cache with the use of each tag, counted again where something changed."""
         cache = await self._load_cache(keys)
         async with cache.count_lock:
             cache.index_mark, moved_ids = await self._search.days_changed_since(
@@ -460,7 +494,10 @@ class Tags:
 
 
 def _usage_of(tag_id: bytes, cache: _TagCache, days: Iterable[int]) -> Tag | None:
-    """How a trace was used on these days; 0 is no page. None for one that stands on none."""
+    """Return a tag with its use on these days, given as ordinals; 0 stands for no page.
+
+    Returns None for a tag that is not in use.
+    """
     used_days = [day for day in days if day]
     if not used_days or tag_id not in cache.names:
         return None
@@ -476,7 +513,7 @@ def _usage_of(tag_id: bytes, cache: _TagCache, days: Iterable[int]) -> Tag | Non
 
 
 async def _require_name(snapshot: TagSnapshot, tag_id: bytes) -> str:
-    """The name of a trace. Raises NotFound."""
+    """Return the name of a tag. Raises NotFound."""
     name = await snapshot.get_name(tag_id)
     if name is None:
         raise NotFound("tag_not_found")
@@ -491,7 +528,10 @@ def _aliases_of(meta: TagMeta, name: str) -> list[bytes]:
 async def _merge_delta(
     snapshot: TagSnapshot, tag_id: bytes, old_name: str, target_id: bytes, target_name: str
 ) -> TagDelta:
-    """The change that lets all that bears a trace bear another one, and the old name mean it, and its other names."""
+    """Return the change that merges a tag into another one.
+
+    Its name and aliases become aliases of the other.
+    """
     entry_ids = await snapshot.entries_with_tag(tag_id)
     aliases: dict[bytes, tuple[str, str] | None] = {
         alias: (snapshot.meta.aliases[alias][0], target_name)

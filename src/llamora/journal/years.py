@@ -1,4 +1,4 @@
-"""Looking back: what stands on the same date of earlier years."""
+"""Look back at the same date in earlier years."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -8,13 +8,14 @@ from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.vault.keys import Keyring
 
-MAX_YEARS = 130  # looked back: longer than any life
+MAX_YEARS = 130  # longer than any life
 
 
 def anniversaries(day: date) -> Iterator[date]:
-    """The days of earlier years with the date of `day`, the latest first.
+    """Yield the days of earlier years with the date of `day`, latest first.
 
-    A 29 February comes back on the 28th of a year that has none: else it would come back every fourth year only.
+    In a year without 29 February the 28th stands for it, as it would otherwise recur only every
+    fourth year. At most MAX_YEARS years are covered.
     """
     dates = [(day.month, day.day)]
     if dates == [(2, 28)] and not _is_leap(day.year):
@@ -30,7 +31,7 @@ def _is_leap(year: int) -> bool:
 
 
 async def list_on_this_day(db: LocalDB, journal: Journal, keys: Keyring, day: date) -> list[Entry]:
-    """How the pages of the same date in earlier years begin, the latest first; what does not open is left out.
+    """Return the first readable entry of the same date in each earlier year, latest first.
 
     Raises StorageError.
     """
