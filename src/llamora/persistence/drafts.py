@@ -1,4 +1,4 @@
-"""What is being written and not kept yet, sealed under a keyed hash of the place where it belongs."""
+"""Drafts: unfinished text, sealed and stored under a keyed hash of the form it belongs to."""
 
 import json
 from collections.abc import Iterable
@@ -17,10 +17,11 @@ logger = getLogger(__name__)
 
 @dataclass(slots=True, frozen=True)
 class FormToken:
-    """One sitting at one form. `id` is random and becomes the id of what the form keeps.
+    """One sitting at one form. `id` is random and becomes the id of what the form saves.
 
-    So a save that is late is known by its pen, for as long as what it wrote exists, on every worker and after
-    every start. `took_up` is the pen of the draft that the form was filled with: keeping the form settles it too.
+    A late save is therefore recognised by its token, on every worker and after a restart, for as
+    long as what the token saved exists. `resumed_from` is the token of the draft the form was
+    filled with: saving the form settles that draft too.
     """
 
     id: bytes
@@ -29,7 +30,10 @@ class FormToken:
 
 @dataclass(slots=True, frozen=True)
 class Draft:
-    """Words on their way. `count` grows with every save of one pen; `revision` is the entry's that is edited."""
+    """An unfinished text. `save_count` grows with every save under one form token.
+
+    `entry_revision` is the revision of the entry that is being edited.
+    """
 
     draft_key: str
     text: str
@@ -39,31 +43,32 @@ class Draft:
 
 
 def day_draft_key(day: date) -> str:
-    """Where the composer of a day keeps its draft."""
+    """Return the draft key of a day's composer."""
     return f"day:{day.isoformat()}"
 
 
 def edit_draft_key(entry_id: bytes) -> str:
-    """Where the edit of an entry keeps its draft."""
+    """Return the draft key for editing an entry."""
     return f"entry:{entry_id.hex()}"
 
 
 def answer_draft_key(entry_id: bytes) -> str:
-    """Where an answer to a reply keeps its draft."""
+    """Return the draft key for answering a reply."""
     return f"answer:{entry_id.hex()}"
 
 
 class Drafts:
-    """`db.drafts`."""
+    """The store of drafts, reached as `db.drafts`."""
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
     async def save(self, keys: Keyring, draft: Draft, entry_id: bytes | None) -> bool:
-        """Store a draft over the one in its place, or remove that when there is no text.
+        """Store a draft over the one with its key, or delete that one when the text is empty.
 
-        False, and nothing is stored, when what this pen wrote has been kept meanwhile, or a later save of the
-        same pen is here already. Raises NotFound when the entry that it is `about` is gone.
+        Return False, and store nothing, when the text of this form token was saved for good
+        meanwhile or a later save of the same token is stored already. Raise NotFound when the entry
+        `entry_id` is gone.
         """
         key_hash = _hash_key(keys, draft.draft_key)
         async with self._db.write(search_unaffected=True) as tx:
@@ -99,7 +104,7 @@ class Drafts:
         return True
 
     async def get_many(self, keys: Keyring, draft_keys: Iterable[str]) -> dict[str, Draft]:
-        """The drafts in these places, by place; unreadable ones are left out."""
+        """Return the drafts with these keys, by key; unreadable ones are left out."""
         rows = await self._db.fetch(
             "SELECT draft_key, revision, sealed FROM drafts WHERE user_id=?", (keys.user_id,)
         )
@@ -115,12 +120,12 @@ class Drafts:
         return drafts
 
     async def delete(self, keys: Keyring, draft_key: str) -> None:
-        """Remove the draft of a place."""
+        """Delete the draft with this key."""
         async with self._db.write(search_unaffected=True) as tx:
             await self.deleting(keys, [draft_key])(tx)
 
     def deleting(self, keys: Keyring, draft_keys: Iterable[str]) -> Step:
-        """The step that removes the drafts of these places, whoever wrote them."""
+        """Return the step that deletes the drafts with these keys, whatever form token they carry."""
         rows = [(keys.user_id, _hash_key(keys, draft_key)) for draft_key in draft_keys]
 
         async def delete(tx: Transaction) -> None:
@@ -129,7 +134,10 @@ class Drafts:
         return delete
 
     def clearing_draft(self, keys: Keyring, draft_key: str, form_token: FormToken) -> Step:
-        """The step that removes the draft of what the same transaction keeps; another sitting's draft stays."""
+        """Return the step that deletes the draft of what the same transaction saves.
+
+        A draft of another form token stays.
+        """
 
         async def clear(tx: Transaction) -> None:
             key_hash = _hash_key(keys, draft_key)

@@ -1,4 +1,4 @@
-"""What was written and what was replied, one sealed record each."""
+"""Entries and replies, one sealed record each."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,9 +42,10 @@ _FINGERPRINT_QUERY = (
 
 @dataclass(slots=True, frozen=True)
 class UsedPassage:
-    """A passage that was in the prompt of a reply: its number there, where it is from, its words and its score.
+    """A passage that was in the prompt of a reply: its number there, its source, text and score.
 
-    `traced`: it was brought since its entry bears a trace of what was answered; then its score counts such traces.
+    `from_tag` is set when it was included because its entry shares a tag with the entry that was
+    answered; its score then counts such tags.
     """
 
     number: int
@@ -57,7 +58,10 @@ class UsedPassage:
 
 @dataclass(slots=True, frozen=True)
 class Omitted:
-    """What was left out of a prompt for lack of room, counted; `shortened`: the middle of the entry went too."""
+    """Counts of what was left out of a prompt for lack of room.
+
+    `shortened` is set when the middle of the entry was left out too.
+    """
 
     notes: int = 0
     passages: int = 0
@@ -67,14 +71,15 @@ class Omitted:
 
 @dataclass(slots=True, frozen=True)
 class Receipt:
-    """What a reply was made with.
+    """The facts of how a reply was made.
 
-    `file` is the model's file where its server tells, `endpoint` scheme, host and port ("" for the built-in model),
-    `left` whether text left this machine. `prompt` is the version of the prompts. Tokens are counted by the server's
-    tokenizer, or estimated when not `counted`. `quoted` are its quotations that stand in the prompt letter by letter.
-    `first_ms` are milliseconds from the request to the model to its first word; -1 when none came. `beside` are the
-    other entries of the page whose words were in the prompt; `erased` counts what the reply had to do with and was
-    erased since.
+    `model_file` is the model's file where its server reports one. `endpoint` is scheme, host and
+    port ("" for the built-in model), and `left_machine` is set when text left this machine.
+    `prompt_version` is the version of the prompts. Tokens are counted by the server's tokenizer, or
+    estimated unless `tokens_counted`. `quoted` are the quotations that stand in the prompt letter
+    by letter. `first_token_ms` are milliseconds from the request to the first word, -1 when none
+    came. `same_page_ids` are the other entries of the page that were in the prompt; `erased_count`
+    counts the entries the reply drew on that were erased since.
     """
 
     model: str
@@ -95,16 +100,17 @@ class Receipt:
 
 @dataclass(slots=True, frozen=True)
 class Entry:
-    """One thing written by the writer or by the model.
+    """A text written by the user or by the model.
 
-    `day` is the page it stands on, `at` the instant it was written (UTC) and `zone` the writer's zone
-    at that instant. `to` is the entry it answers: a thread is what hangs on a root by `to`, and stands
-    on the root's day. `edited` and `deleted` are UTC instants. For replies: `model` wrote it, `note` says
-    what went wrong, `sources` are the earlier entries whose words were in the prompt, `receipt`
-    says what it was made with, `also` are further entries that it answers beside `to`, `preferred` marks one
-    of several replies to the same entry, and `boot` names the run of the server that is still writing it;
-    `stopping` asks whichever worker writes it to end. `withheld` entries are kept from the model. All of it is
-    sealed; the row shows id, owner, padded size, epoch, revision and a keyed hash of the day.
+    `day` is the page it stands on, `at` the instant it was written (UTC) and `zone` the user's zone
+    at that instant. `parent_id` is the entry it answers: a thread is everything below a root, and
+    stands on the root's day. `edited` and `deleted` are UTC instants. For replies: `model` wrote
+    it, `note` says what went wrong, `sources` are the earlier entries that were in the prompt,
+    `receipt` says how it was made, `also_answers` are further entries it answers beside
+    `parent_id`, `preferred` marks one of several replies to the same entry, and `boot` names the
+    run of the server that is still writing it; `stopping` asks whichever worker writes it to end.
+    `withheld` entries are kept from the model. All of it is sealed; the row shows id, owner, padded
+    size, epoch, revision and a keyed hash of the day.
     """
 
     id: bytes
@@ -129,7 +135,7 @@ class Entry:
     receipt: Receipt | None = None
 
     def to_bytes(self) -> bytes:
-        """The plaintext of the record: compact JSON without the fields the row carries or that are empty."""
+        """Return the plaintext of the record: compact JSON without empty fields or the row's own."""
         fields: dict[str, object] = {
             "day": self.day.isoformat(),
             "role": self.role,
@@ -163,7 +169,7 @@ class Entry:
 
     @classmethod
     def from_bytes(cls, entry_id: bytes, revision: int, record: bytes) -> "Entry":
-        """The entry of a plaintext made by `packed`."""
+        """Return the entry of a plaintext made by `to_bytes`."""
         fields = json.loads(record)
         parent_id = fields.get("to")
         return cls(
@@ -253,8 +259,8 @@ def _decode_receipt(fields: dict[str, Any]) -> Receipt:
 
 
 def encode_record(content: object) -> bytes:
-    """The plaintext of a record: compact JSON."""
-    # A lone surrogate is not text in UTF-8; JSON's escape keeps what the writer sent all the same.
+    """Return the plaintext of a record: compact JSON."""
+    # A lone surrogate is not text in UTF-8; JSON's escape keeps what the user sent all the same.
     try:
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
@@ -262,22 +268,22 @@ def encode_record(content: object) -> bytes:
 
 
 def to_micros(instant: datetime) -> int:
-    """An instant as records hold it: microseconds since 1970-01-01 UTC."""
+    """Return an instant as records store it: microseconds since 1970-01-01 UTC."""
     return (instant - UNIX_EPOCH) // timedelta(microseconds=1)
 
 
 def from_micros(micros: int) -> datetime:
-    """The instant of `micros`."""
+    """Return the aware UTC instant of `micros`."""
     return UNIX_EPOCH + timedelta(microseconds=micros)
 
 
 def day_hash(keys: Keyring, day: date) -> bytes:
-    """The keyed hash that stands for a day in the file."""
+    """Return the keyed hash that stands for a day in the database."""
     return keys.blind(DAY_HASH, day.isoformat().encode())
 
 
 def fingerprint_weight(record_id: bytes, revision: int) -> int:
-    """What a record adds to the sum of `Entries.fingerprint`."""
+    """Return what a record adds to the sum of `Entries.fingerprint`."""
     return (rowid_for(record_id) & 0xFFFFFF) * 4096 + revision
 
 
@@ -290,12 +296,12 @@ def _revisions_query(user_id: bytes, ids: Sequence[bytes]) -> tuple[str, tuple[b
 
 
 def rowid_for(record_id: bytes) -> int:
-    """The integer key of a row: from the random id, so that its place in the file says nothing about time."""
+    """Return the integer key of a row, taken from the random id so that it does not tell time."""
     return int.from_bytes(record_id[:8], "big") >> 1
 
 
 class Entries:
-    """`db.entries`."""
+    """The store of entries, reached as `db.entries`."""
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
@@ -303,7 +309,7 @@ class Entries:
     async def add(self, keys: Keyring, *entries: Entry, steps: Sequence[Step] = ()) -> None:
         """Store new entries, all or none; they are on the disk when this returns.
 
-        Raises AlreadyThere for an id that is in use, and StorageError.
+        Raise AlreadyExists for an id that is in use, and StorageError.
         """
         rows = [
             (
@@ -330,14 +336,14 @@ class Entries:
                 await step(tx)
 
     async def get(self, keys: Keyring, entry_id: bytes) -> Entry:
-        """One entry, deleted ones too. Raises NotFound for a missing one and for another writer's."""
+        """Return one entry, deleted ones too. Raise NotFound if it is missing or another user's."""
         entries = await self.get_many(keys, [entry_id])
         if not entries:
             raise NotFound("entry_not_found")
         return entries[0]
 
     async def get_many(self, keys: Keyring, ids: Sequence[bytes]) -> list[Entry]:
-        """The entries of these ids, in no order; missing and unreadable ones are left out."""
+        """Return the entries of these ids, in no order; missing and unreadable ones are left out."""
         entries: list[Entry] = []
         for start in range(0, len(ids), BATCH_SIZE):
             entries += self._open_rows(
@@ -346,7 +352,7 @@ class Entries:
         return entries
 
     async def list_day(self, keys: Keyring, day: date) -> list[Entry]:
-        """Everything on one page, threads and deleted entries too, in the order it was written.
+        """Return everything on one page in the order it was written, replies and deleted ones too.
 
         A record that does not open stands at the end, empty, in the state "unreadable".
         """
@@ -357,7 +363,7 @@ class Entries:
         return sorted(self._open_rows(keys, rows, day), key=lambda entry: (entry.at, entry.id))
 
     async def revisions_on(self, keys: Keyring, days: Sequence[date]) -> dict[bytes, int]:
-        """The revision of every record on these pages, deleted ones too; nothing is opened for it."""
+        """Return the revision of every record on these pages, deleted ones too; opens nothing."""
         hashes = [day_hash(keys, day) for day in days]
         placeholders = ",".join("?" * len(hashes))
         return dict(
@@ -368,13 +374,16 @@ class Entries:
         )
 
     async def update(self, keys: Keyring, entry: Entry, steps: Sequence[Step] = ()) -> Entry:
-        """Store `entry` over the revision it was read at and return it with its new one. Raises StaleRevision."""
+        """Store `entry` over the revision it was read at and return it with its new revision.
+
+        Raise StaleRevision when it changed meanwhile.
+        """
         return (await self.update_all(keys, [entry], steps))[0]
 
     async def update_all(
         self, keys: Keyring, entries: Sequence[Entry], steps: Sequence[Step] = ()
     ) -> list[Entry]:
-        """`update` for several entries, and further steps of the same action, all or none."""
+        """Run `update` for several entries and further steps of the same action, all or none."""
         updated = [replace(entry, revision=entry.revision + 1) for entry in entries]
         rows = self._update_params(keys, updated)
         async with self._db.write() as tx:
@@ -390,10 +399,10 @@ class Entries:
         reparented: Sequence[Entry] = (),
         steps: Sequence[Step] = (),
     ) -> list[Entry]:
-        """Remove entries for good, with their vectors, versions and traces; the bytes are overwritten in the file.
+        """Erase entries with their vectors, versions and tags; the file's bytes are overwritten.
 
-        `moved` are entries that answered one of them and now answer another; they are returned as stored.
-        Raises StaleRevision.
+        `reparented` are entries that answered one of them and now answer another; they are returned
+        as stored. Raise StaleRevision when one of those changed meanwhile.
         """
         updated = [replace(entry, revision=entry.revision + 1) for entry in reparented]
         rows = self._update_params(keys, updated)
@@ -405,7 +414,7 @@ class Entries:
             )
             # A copy of the search index may hold their words; search makes a new one.
             await tx.execute("DELETE FROM search_snapshots WHERE user_id=?", (keys.user_id,))
-            # The name of a trace goes with its last entry, as when it is taken off.
+            # A tag's name goes with its last entry, as when it is removed.
             await tx.execute(
                 "DELETE FROM tags WHERE user_id=?1 AND NOT EXISTS"
                 " (SELECT 1 FROM entry_tags WHERE user_id=?1 AND tag=tags.tag)",
@@ -417,7 +426,7 @@ class Entries:
         return updated
 
     async def ids_by_day(self, keys: Keyring, days: Iterable[date]) -> dict[date, list[bytes]]:
-        """The ids on each of these days that has a record; deleted ones are among them until they are erased."""
+        """Return the ids on each of these days that has a record, deleted entries too."""
         days_by_hash = {day_hash(keys, day): day for day in days}
         ids: dict[date, list[bytes]] = {}
         day_hashes = list(days_by_hash)
@@ -433,7 +442,7 @@ class Entries:
         return ids
 
     async def revisions(self, user_id: bytes) -> dict[bytes, int]:
-        """The revision of every record of a writer."""
+        """Return the revision of every record of a user."""
         revisions: dict[bytes, int] = {}
         last_id = b""
         while True:  # so many at a time that the event loop is held for a millisecond at most
@@ -447,7 +456,7 @@ class Entries:
             last_id = rows[-1][0]
 
     async def revisions_of(self, user_id: bytes, ids: Iterable[bytes]) -> dict[bytes, int]:
-        """The revision of each of these records that is there."""
+        """Return the revision of each of these records that exists."""
         revisions: dict[bytes, int] = {}
         entry_ids = list(ids)
         for start in range(0, len(entry_ids), BATCH_SIZE):
@@ -456,7 +465,10 @@ class Entries:
         return revisions
 
     def require_revisions(self, user_id: bytes, revisions: Mapping[bytes, int | None]) -> Step:
-        """The step that raises StaleRevision unless these are all there, at these revisions; None is any."""
+        """Return the step that raises StaleRevision unless all of these exist at these revisions.
+
+        None stands for any revision.
+        """
 
         async def check(tx: Transaction) -> None:
             entry_ids = list(revisions)
@@ -480,7 +492,10 @@ class Entries:
         known_ids: AbstractSet[bytes],
         matches: Callable[[Entry], bool],
     ) -> Step:
-        """The step that raises AlreadyThere when a record that is `alike` came to a page since its ids were `known`."""
+        """Return the step that raises AlreadyExists when a matching record was added to a page.
+
+        Records in `known_ids` are not looked at; `matches` decides about the others.
+        """
 
         async def check(tx: Transaction) -> None:
             rows = await tx.fetch(
@@ -503,9 +518,10 @@ class Entries:
         erased_ids: AbstractSet[bytes],
         updated_count: int,
     ) -> Step:
-        """The step for an `erase` of `gone` that raises StaleRevision when more than that came, went or changed.
+        """Return the step for an erasure that raises StaleRevision when anything else changed.
 
-        `revisions` is all there was before, `changed` how many records get their next revision.
+        `revisions` is everything there was before, `erased_ids` what is erased, and `updated_count`
+        the number of records that get their next revision.
         """
         weights = [
             fingerprint_weight(entry_id, revision)
@@ -521,12 +537,18 @@ class Entries:
         return check
 
     async def fingerprint(self, user_id: bytes) -> tuple[int, int]:
-        """A count and a sum that differ once a record came, went or changed; `weighed` gives a record's share."""
+        """Return a count and a sum that differ once a record was added, erased or changed.
+
+        `fingerprint_weight` gives a record's share of the sum.
+        """
         rows = await self._db.fetch(_FINGERPRINT_QUERY, (user_id,))
         return rows[0][0], rows[0][1] or 0
 
     async def ids_on_days(self, keys: Keyring, days: Sequence[date]) -> list[bytes]:
-        """The ids on these days, found by keyed hash: how an index goes newest first over sealed records."""
+        """Return the ids on these days, found by keyed hash.
+
+        An index uses it to go through sealed records newest first.
+        """
         ids: list[bytes] = []
         for start in range(0, len(days), BATCH_SIZE):
             batch = [day_hash(keys, day) for day in days[start : start + BATCH_SIZE]]
@@ -542,9 +564,9 @@ class Entries:
     async def get_sealed(
         self, user_id: bytes, ids: Sequence[bytes]
     ) -> list[tuple[bytes, int, bytes]]:
-        """(id, revision, envelope) of at most BATCH records: for a thread that opens them off the event loop."""
+        """Return (id, revision, envelope) of at most BATCH_SIZE records, to be opened on a thread."""
         placeholders = ",".join("?" * len(ids))
-        # The "+" keeps SQLite from walking all rows of the writer by the other index.
+        # The "+" keeps SQLite from walking all rows of the user by the other index.
         rows = await self._db.fetch(
             f"SELECT id, revision, sealed FROM entries WHERE +user_id=? AND id IN ({placeholders})",
             (user_id, *ids),
@@ -553,7 +575,7 @@ class Entries:
 
     @staticmethod
     def open_record(keys: Keyring, entry_id: bytes, revision: int, sealed: bytes) -> Entry:
-        """Open one envelope. Raises vault.envelope.SealError."""
+        """Open one envelope. Raise vault.envelope.SealError."""
         return Entry.from_bytes(entry_id, revision, ENTRIES.open(keys, entry_id, revision, sealed))
 
     def _open_rows(
@@ -564,7 +586,8 @@ class Entries:
             try:
                 entries.append(self.open_record(keys, entry_id, revision, sealed))
             except SealError as error:
-                # One damaged record must not take the page away from the writer; it is never removed here.
+                # One damaged record must not take the page away from the user; it is never deleted
+                # here.
                 logger.error("a record could not be opened (%s)", type(error).__name__)
                 if day is not None:
                     entries.append(

@@ -1,4 +1,7 @@
-"""Rows of open sessions. `session` mode keeps the master key here, sealed under a secret that RAM alone holds."""
+"""Rows of open sessions.
+
+In `session` mode they hold the master key, sealed under a secret that is only in memory.
+"""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -20,8 +23,8 @@ sign-out, whose row is gone at once."""
 class Session:
     """One open session. `id` is the SHA-256 of the cookie's token; times are Unix seconds.
 
-    `sealed` is None in `cookie` mode, where the browser carries the sealed key. `epoch` is that of the writer's
-    newest data key, where `get` read the session.
+    `sealed_key` is None in `cookie` mode, where the browser carries the sealed key. `epoch` is that
+    of the user's newest data key when `get` read the session.
     """
 
     id: bytes
@@ -33,7 +36,7 @@ class Session:
 
 
 class Sessions:
-    """`db.sessions`."""
+    """The store of sessions, reached as `db.sessions`."""
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
@@ -41,9 +44,9 @@ class Sessions:
     async def add(
         self, session: Session, day: date, device: tuple[Keyring, str] | None = None
     ) -> None:
-        """Store a new session and note the day as that of the writer's last sign-in.
+        """Store a new session and record the day as that of the user's last sign-in.
 
-        `device`: what its browser calls itself, and the keys to seal that with.
+        `device` is the browser's name and the keys to seal it with.
         """
         envelopes = (
             [DEVICES.seal(keys, session.id, 1, name.encode()) for keys, name in [device] if name]
@@ -73,7 +76,7 @@ class Sessions:
             )
 
     async def device_names(self, keys: Keyring) -> dict[bytes, str]:
-        """What the browsers of a writer's sessions are called, by session id; one that does not open is left out."""
+        """Return the browser names of a user's sessions by session id, without unreadable ones."""
         rows = await self._db.fetch(
             "SELECT session_id, revision, sealed FROM devices WHERE user_id=?", (keys.user_id,)
         )
@@ -84,7 +87,7 @@ class Sessions:
         return names
 
     async def get(self, session_id: bytes) -> Session | None:
-        """The session of that id, whether its time is up or not."""
+        """Return the session of that id, expired or not, or None."""
         rows = await self._db.fetch(
             "SELECT id, user_id, sealed, idle_until, expires_at,"
             " (SELECT max(epoch) FROM data_keys WHERE data_keys.user_id=dek_sessions.user_id)"
@@ -94,7 +97,7 @@ class Sessions:
         return Session(*rows[0]) if rows else None
 
     async def list_for_user(self, user_id: bytes) -> list[Session]:
-        """All sessions of a writer."""
+        """Return all sessions of a user."""
         rows = await self._db.fetch(
             "SELECT id, user_id, sealed, idle_until, expires_at FROM dek_sessions WHERE user_id=?",
             (user_id,),
@@ -102,7 +105,7 @@ class Sessions:
         return [Session(*row) for row in rows]
 
     async def expiry_times(self, ids: Iterable[bytes]) -> dict[bytes, int]:
-        """When each of these sessions runs out, in Unix seconds; one that was ended is not in it."""
+        """Return the expiry time of each of these sessions in Unix seconds, without ended ones."""
         session_ids = list(ids)
         expiry_by_id: dict[bytes, int] = {}
         for start in range(0, len(session_ids), BATCH_SIZE):
@@ -116,7 +119,7 @@ class Sessions:
         return expiry_by_id
 
     async def touch(self, session_id: bytes, idle_until: int, now: int) -> None:
-        """Move the end of idleness of a session on, unless it came meanwhile."""
+        """Extend the idle time of a session, unless it has run out."""
         async with self._db.write(search_unaffected=True) as tx:
             await tx.execute(
                 "UPDATE dek_sessions SET idle_until=? WHERE id=? AND idle_until>?",
@@ -129,14 +132,14 @@ class Sessions:
             await tx.execute("DELETE FROM dek_sessions WHERE id=?", (session_id,))
 
     async def end_others(self, user_id: bytes, except_session: bytes) -> None:
-        """End every session of a writer but the one to keep."""
+        """End every session of a user but `except_session`."""
         async with self._db.write(search_unaffected=True) as tx:
             await tx.execute(
                 "DELETE FROM dek_sessions WHERE user_id=? AND id<>?", (user_id, except_session)
             )
 
     async def lock(self, user_id: bytes, now: int) -> None:
-        """Let every session of a writer run out now, and forget its key; `end_expired` takes the rows later."""
+        """Expire every session of a user now and forget its key; `end_expired` deletes the rows."""
         async with self._db.write(search_unaffected=True) as tx:
             await tx.execute("DELETE FROM devices WHERE user_id=?", (user_id,))
             await tx.execute(
@@ -145,7 +148,7 @@ class Sessions:
             )
 
     async def shift_idle(self, user_id: bytes, seconds: int, now: int) -> None:
-        """Move the end of idleness of every session of a writer that is not over, forth or back."""
+        """Move the idle limit of every open session of a user by `seconds`, forth or back."""
         async with self._db.write(search_unaffected=True) as tx:
             await tx.execute(
                 "UPDATE dek_sessions SET idle_until=idle_until+? WHERE user_id=? AND idle_until>?",
@@ -153,7 +156,7 @@ class Sessions:
             )
 
     async def end_expired(self, now: int) -> None:
-        """End the sessions whose time was up LINGER_SECONDS ago."""
+        """Delete the sessions that expired more than EXPIRED_GRACE_SECONDS ago."""
         until = now - EXPIRED_GRACE_SECONDS
         async with self._db.write(search_unaffected=True) as tx:
             await tx.execute(
@@ -161,6 +164,6 @@ class Sessions:
             )
 
     async def clear(self) -> None:
-        """End all sessions: the secret that opened them is gone with the last start."""
+        """End all sessions: the secret that opened them went with the last run of the server."""
         async with self._db.write(search_unaffected=True) as tx:
             await tx.execute("DELETE FROM dek_sessions")

@@ -1,4 +1,4 @@
-"""Sealed copies of search indexes: a writer's next unlock begins with one instead of with every record."""
+"""Sealed copies of search indexes, so that an unlock need not open every record."""
 
 from collections.abc import Sequence
 
@@ -6,20 +6,21 @@ from llamora.persistence.connection import Connections, Transaction
 from llamora.persistence.schema import SEARCH_SNAPSHOTS
 from llamora.vault.keys import Keyring
 
-IN_PROGRESS_PART = (
-    -1
-)  # the part that stands for a snapshot while it is written: an erasure takes it away
-DELETE_BATCH_SIZE = 8  # parts; SQLite overwrites them, and others wait for the writer that long
+IN_PROGRESS_PART = -1  # stands for a snapshot while it is written; an erasure deletes it
+DELETE_BATCH_SIZE = 8  # parts; SQLite overwrites them, and other writes wait that long
 
 
 class Snapshots:
-    """`db.snapshots`. Part 0 says what the others hold; it is written last, and nothing is read without it."""
+    """The store of index copies, reached as `db.snapshots`.
+
+    Part 0 describes the others; it is written last, and nothing is read without it.
+    """
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
     async def begin(self, keys: Keyring) -> int:
-        """Begin a new snapshot and return its generation. An erasure from now on ends it."""
+        """Begin a new snapshot and return its generation. An erasure from now on invalidates it."""
         async with self._db.write(search_unaffected=True) as tx:
             rows = await tx.fetch(
                 "SELECT max(generation) FROM search_snapshots WHERE user_id=?", (keys.user_id,)
@@ -35,14 +36,14 @@ class Snapshots:
         return generation
 
     async def add(self, keys: Keyring, generation: int, part: int, sealed: bytes) -> None:
-        """Store a part that `seal_part` has sealed; parts count from 1."""
+        """Store a part sealed by `seal_part`; parts count from 1."""
         async with self._db.write(search_unaffected=True) as tx:
             await self._insert_part(tx, keys, generation, part, sealed)
 
     async def finish(self, keys: Keyring, generation: int, part_count: int, sealed: bytes) -> bool:
-        """Store part 0, so that the snapshot counts, and remove others.
+        """Store part 0, which makes the snapshot valid, and delete older snapshots.
 
-        False, and it is removed, when something was erased since `begin`.
+        Return False, and delete this one, when something was erased since `begin`.
         """
         params = (keys.user_id, generation)
         async with self._db.write(search_unaffected=True) as tx:
@@ -60,7 +61,7 @@ class Snapshots:
         return is_complete
 
     async def get_latest(self, user_id: bytes) -> tuple[int, bytes] | None:
-        """The generation and sealed part 0 of the newest whole snapshot."""
+        """Return the generation and sealed part 0 of the newest whole snapshot, or None."""
         rows = await self._db.fetch(
             "SELECT generation, sealed FROM search_snapshots WHERE user_id=? AND part=0"
             " ORDER BY generation DESC LIMIT 1",
@@ -69,7 +70,7 @@ class Snapshots:
         return (rows[0][0], rows[0][1]) if rows else None
 
     async def exists(self, user_id: bytes) -> bool:
-        """Whether there is a whole snapshot of a writer; nothing is opened for it."""
+        """Return True if the user has a whole snapshot; nothing is opened."""
         return bool(
             await self._db.fetch(
                 "SELECT 1 FROM search_snapshots WHERE user_id=? AND part=0 LIMIT 1", (user_id,)
@@ -77,7 +78,7 @@ class Snapshots:
         )
 
     async def get_part(self, user_id: bytes, generation: int, part: int) -> bytes:
-        """One sealed part, empty when it is not there."""
+        """Return one sealed part, empty when it is missing."""
         rows = await self._db.fetch(
             "SELECT sealed FROM search_snapshots WHERE user_id=? AND generation=? AND part=?",
             (user_id, generation, part),
@@ -85,22 +86,22 @@ class Snapshots:
         return rows[0][0] if rows else b""
 
     async def delete_others(self, user_id: bytes, generation: int) -> None:
-        """Remove all snapshots of a writer but one."""
+        """Delete all snapshots of a user but this generation."""
         await self._delete_all_except(user_id, generation)
 
     async def delete_all(self, user_id: bytes) -> None:
-        """Remove all snapshots of a writer; the bytes are overwritten in the file."""
+        """Delete all snapshots of a user; the bytes are overwritten in the file."""
         await self._delete_all_except(user_id, 0)
         await self._db.checkpoint()
 
     @staticmethod
     def seal_part(keys: Keyring, generation: int, part: int, content: bytes) -> bytes:
-        """The envelope of a part; it opens in this place of this snapshot only."""
+        """Seal a part so that it opens in this place of this snapshot only."""
         return SEARCH_SNAPSHOTS.seal(keys, part, generation, content)
 
     @staticmethod
     def open_part(keys: Keyring, generation: int, part: int, sealed: bytes) -> bytes:
-        """What is in a part. Raises vault.envelope.SealError."""
+        """Open a sealed part. Raise vault.envelope.SealError."""
         return SEARCH_SNAPSHOTS.open(keys, part, generation, sealed)
 
     async def _delete_all_except(self, user_id: bytes, generation: int) -> None:

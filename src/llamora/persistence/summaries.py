@@ -1,4 +1,4 @@
-"""What a model said of a day, the line that opens it or its summary, or of a trace: one sealed record of each."""
+"""Summaries and opening lines that a model wrote of a day or a tag, one sealed record each."""
 
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -20,12 +20,13 @@ SummaryKind = Literal["opening", "recap", "trace"]
 
 @dataclass(slots=True, frozen=True)
 class StoredSummary:
-    """Some sentences of a model's; `about` is the day, or for the kind "trace" the hash of the trace.
+    """A text that a model wrote about a day or a tag.
 
-    `sources` are the entries they were drawn from, where the text cites by numbers in the order of these from 1, and
-    `made_of` a digest of their texts in hex; `model` wrote it, `omitted` was left out for lack of room, with
-    `length_limited` the model would have said more, and `quoted` are its quotations that stand in the prompt letter by
-    letter.
+    `subject` is the day or, for a tag's summary, the hash of the tag. `sources` are the entries it
+    was drawn from: the text cites them by number, in this order from 1. `content_hash` is a digest
+    of their texts in hex. `model` wrote it, `omitted` counts what was left out for lack of room,
+    `length_limited` is set when the model was cut off, and `quoted` are the quotations that stand
+    in the prompt letter by letter.
     """
 
     kind: SummaryKind
@@ -40,7 +41,7 @@ class StoredSummary:
 
 
 class StoredSummaries:
-    """`db.digests`."""
+    """The store of summaries, reached as `db.summaries`."""
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
@@ -48,7 +49,7 @@ class StoredSummaries:
     async def get(
         self, keys: Keyring, kind: SummaryKind, subject: date | bytes
     ) -> StoredSummary | None:
-        """What there is of this kind; None also for one that does not open."""
+        """Return the summary of this kind and subject, or None when it is missing or does not open."""
         rows = await self._db.fetch(
             "SELECT summary_key, revision, sealed FROM summaries WHERE user_id=? AND summary_key=?",
             (keys.user_id, summary_hash(keys, kind, subject)),
@@ -56,7 +57,7 @@ class StoredSummaries:
         return _open(keys, *rows[0]) if rows else None
 
     async def save(self, keys: Keyring, summary: StoredSummary, steps: Sequence[Step] = ()) -> None:
-        """Store it in place of an older one, with further steps of the same action, all or none."""
+        """Store a summary over an older one, with further steps of the same action, all or none."""
         async with self._db.write() as tx:
             await _save(tx, keys, summary)
             for step in steps:
@@ -65,7 +66,10 @@ class StoredSummaries:
     async def save_unless(
         self, keys: Keyring, summary: StoredSummary, is_current: Callable[[StoredSummary], bool]
     ) -> bool:
-        """Store it, unless in its place is one that `stands`; both in one transaction. Whether it is stored."""
+        """Store a summary unless `is_current` accepts the stored one; return True if it was stored.
+
+        The check and the save are one transaction.
+        """
         key_hash = summary_hash(keys, summary.kind, summary.subject)
         async with self._db.write() as tx:
             rows = await tx.fetch(
@@ -79,7 +83,7 @@ class StoredSummaries:
         return True
 
     async def delete(self, keys: Keyring, kind: SummaryKind, subject: date | bytes) -> None:
-        """Remove what there is of this kind."""
+        """Delete the summary of this kind and subject."""
         async with self._db.write() as tx:
             await tx.execute(
                 "DELETE FROM summaries WHERE user_id=? AND summary_key=?",
@@ -87,7 +91,7 @@ class StoredSummaries:
             )
 
     def deleting_for_sources(self, keys: Keyring, deleted_ids: Collection[bytes]) -> Step:
-        """The step that removes all that was drawn from these entries, and what does not open."""
+        """Return the step that deletes the summaries drawn from these entries, and unreadable ones."""
 
         async def delete_summaries(tx: Transaction) -> None:
             rows = await tx.fetch(
@@ -120,7 +124,7 @@ async def _save(tx: Transaction, keys: Keyring, summary: StoredSummary) -> None:
 
 
 def summary_hash(keys: Keyring, kind: SummaryKind, subject: date | bytes) -> bytes:
-    """Where the digest of a day or a trace is stored: a keyed hash."""
+    """Return the keyed hash a summary of a day or a tag is stored under."""
     return keys.blind(SUMMARY_HASH, f"{kind}:{_subject_text(subject)}".encode())
 
 

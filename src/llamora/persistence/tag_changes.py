@@ -1,4 +1,4 @@
-"""The sealed book of a writer's traces, with other names and what is hidden; and what undoes the latest changes."""
+"""Tag metadata (aliases and hidden tags) in one sealed record, and the undo of the latest changes."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -15,25 +15,23 @@ from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
 
-MAX_UNDO = 20  # of a writer: so far back can be undone
-MAX_RECENT_CHANGES = 16  # changes of which the book says what they were about
-MAX_TOUCHED = (
-    64  # traces and entries of one of them; after a larger change everything is read again
-)
+MAX_UNDO = 20  # of a user: so many can be undone
+MAX_RECENT_CHANGES = 16  # changes of which the metadata says what they touched
+MAX_TOUCHED = 64  # tags and entries of one of them; after a larger change everything is read again
 EntryTag = tuple[bytes, bytes]
 """A trace and an entry that bears it."""
 AliasTarget = TypeVar("AliasTarget", bound=tuple[str, str] | None)
 
 
 def tag_hash(keys: Keyring, name: str) -> bytes:
-    """The keyed hash that stands for a trace's name, the same for every spelling of it (text.trace_key)."""
+    """Return the keyed hash of a tag's name, the same for every spelling of it (text.tag_key)."""
     # With blanks, as the first schema's names were hashed: what has them is found by the same hash.
     return keys.blind(TAG_HASH, tag_key(name).replace("-", " ").encode("utf-8", "surrogatepass"))
 
 
 @dataclass(slots=True, frozen=True)
 class TouchedItems:
-    """Which traces and entries the change that made a revision of the book was about."""
+    """The tags and entries touched by the change that made a revision of the metadata."""
 
     revision: int
     tag_ids: frozenset[bytes]
@@ -42,11 +40,12 @@ class TouchedItems:
 
 @dataclass(slots=True, frozen=True)
 class TagMeta:
-    """What is said of a writer's traces beside their names.
+    """The metadata of a user's tags, beside their names.
 
-    `aliases` has for the hash of another name that name as it was written and the name of the trace it stands for;
-    `hidden` are traces that no list shows. `revision` is another one after every change of a name, a link or this;
-    `latest` says what the latest changes were about, for whoever keeps a copy of it all in another process.
+    `aliases` maps the hash of an alias to the alias as it was written and the name of the tag it
+    stands for; `hidden` are tags that no list shows. `revision` grows with every change of a name,
+    a link or this record; `recent_changes` says what the latest changes touched, for a process that
+    holds a copy.
     """
 
     revision: int = 0
@@ -55,7 +54,7 @@ class TagMeta:
     recent_changes: tuple[TouchedItems, ...] = ()
 
     def touched_since(self, revision: int) -> TouchedItems | None:
-        """What was touched after an earlier revision, all of it together; None where that is not known any more."""
+        """Return everything touched after an earlier revision, or None where it is no longer known."""
         later_changes = [touched for touched in self.recent_changes if touched.revision > revision]
         if revision > self.revision or len(later_changes) != self.revision - revision:
             return None
@@ -66,7 +65,7 @@ class TagMeta:
         )
 
     def with_revision(self, tag_ids: Collection[bytes], entry_ids: Collection[bytes]) -> "TagMeta":
-        """The next revision, which a change of these makes."""
+        """Return the metadata at its next revision, made by a change of these tags and entries."""
         is_recorded = len(tag_ids) + len(entry_ids) <= MAX_TOUCHED
         touched = TouchedItems(self.revision + 1, frozenset(tag_ids), frozenset(entry_ids))
         return replace(
@@ -78,17 +77,17 @@ class TagMeta:
         )
 
     def canonical(self, name: str, tag_id: bytes) -> str:
-        """The name of the trace that a name stands for."""
+        """Return the name of the tag that a name stands for."""
         return self.aliases[tag_id][1] if tag_id in self.aliases else name
 
 
 @dataclass(slots=True, frozen=True)
 class TagDelta:
-    """What one action does to traces. Names that no entry bears any more go by themselves.
+    """One change of tags. Names that no entry has any more are deleted without being listed.
 
-    `named` are names to be there, `linked` and `unlinked` what is borne and what is not any more; `aliases` has None
-    for what is no alias any more, `hidden` False for what is shown again. In what undoes a change, `over` has the
-    aliases as the change left them.
+    `names` are names to store, `linked` and `unlinked` links to add and to remove; `aliases` has
+    None for an alias to remove, `hidden` has False for a tag to show again. In the inverse of a
+    change, `expected_aliases` has the aliases as the change left them.
     """
 
     names: Mapping[bytes, str] = field(default_factory=dict[bytes, str])
@@ -104,14 +103,14 @@ class TagDelta:
 
     @property
     def linked_tag_ids(self) -> set[bytes]:
-        """The traces that entries are to bear."""
+        """Return the tags that entries are to get."""
         return {tag_id for tag_id, _ in self.linked}
 
 
 def resolve_aliases(
     keys: Keyring, aliases: Mapping[bytes, tuple[str, str] | None]
 ) -> dict[bytes, tuple[str, str]]:
-    """Aliases of which each means a trace and none another alias; one that means itself in the end is left out."""
+    """Return the aliases, each pointing at a tag and none at another alias, without cycles."""
     targets = {
         alias: canonical_name
         for alias, canonical_name in aliases.items()
@@ -129,7 +128,7 @@ def resolve_aliases(
 
 
 async def read_meta(tx: Transaction, keys: Keyring) -> TagMeta:
-    """The book as a transaction sees it."""
+    """Return the tag metadata as a transaction sees it."""
     return open_meta(
         keys,
         await tx.fetch("SELECT revision, sealed FROM tag_meta WHERE user_id=?", (keys.user_id,)),
@@ -137,7 +136,7 @@ async def read_meta(tx: Transaction, keys: Keyring) -> TagMeta:
 
 
 def open_meta(keys: Keyring, rows: Sequence[Row]) -> TagMeta:
-    """The book of the (revision, sealed) that a writer has, or has not."""
+    """Return the tag metadata of these (revision, sealed) rows; empty where there is none."""
     if not rows:
         return TagMeta()
     revision, sealed = rows[0]
@@ -166,7 +165,7 @@ def open_meta(keys: Keyring, rows: Sequence[Row]) -> TagMeta:
 
 
 async def save_meta(tx: Transaction, keys: Keyring, meta: TagMeta) -> None:
-    """Store a book under its revision."""
+    """Store the tag metadata under its revision."""
     record = encode_record(
         {
             "aliases": {alias.hex(): list(target) for alias, target in meta.aliases.items()},
@@ -190,7 +189,10 @@ async def save_meta(tx: Transaction, keys: Keyring, meta: TagMeta) -> None:
 
 
 async def save_undo(tx: Transaction, keys: Keyring, undo_id: bytes, inverse: TagDelta) -> None:
-    """Store what undoes a change; the oldest beyond CHANGES_KEPT goes. Its revision says how old it is."""
+    """Store the inverse of a change and delete the oldest beyond MAX_UNDO.
+
+    The record's revision tells its age.
+    """
     rows = await tx.fetch("SELECT id, revision FROM tag_changes WHERE user_id=?", (keys.user_id,))
     latest_revision = max((revision for _, revision in rows), default=0)
     sealed = TAG_CHANGES.seal(keys, undo_id, latest_revision + 1, _encode_delta(inverse))
@@ -205,7 +207,7 @@ async def save_undo(tx: Transaction, keys: Keyring, undo_id: bytes, inverse: Tag
 
 
 async def take_undo(tx: Transaction, keys: Keyring, undo_id: bytes) -> TagDelta:
-    """What undoes a change; it is not known any more then. Raises NotFound, SealError."""
+    """Return the inverse of a change and delete it. Raise NotFound and SealError."""
     rows = await tx.fetch(
         "SELECT revision, sealed FROM tag_changes WHERE user_id=? AND id=?", (keys.user_id, undo_id)
     )
@@ -218,9 +220,11 @@ async def take_undo(tx: Transaction, keys: Keyring, undo_id: bytes) -> TagDelta:
 def purging_erased(
     keys: Keyring, erased_ids: Collection[bytes], erased_tag_ids: Collection[bytes]
 ) -> Step:
-    """The step that forgets erased entries, which bore the traces of `borne`, in a transaction that has erased them.
+    """Return the step that removes erased entries, and tags only they had, from what is stored.
 
-    A trace that nothing bears since leaves no name behind: neither in the book nor in what could be undone.
+    It belongs in the transaction that erased them. `erased_tag_ids` are the tags they had: a tag
+    that no entry has since leaves no name behind, neither in the metadata nor in what could be
+    undone.
     """
 
     async def purge(tx: Transaction) -> None:
@@ -272,7 +276,7 @@ def purging_erased(
 
 
 def _open_delta(keys: Keyring, undo_id: bytes, revision: int, sealed: bytes) -> TagDelta:
-    """What undoes a change; nothing where that does not open."""
+    """Return the inverse of a change, empty where it does not open."""
     try:
         return _decode_delta(TAG_CHANGES.open(keys, undo_id, revision, sealed))
     except SealError as error:
@@ -285,7 +289,7 @@ def _open_delta(keys: Keyring, undo_id: bytes, revision: int, sealed: bytes) -> 
 def _drop_erased_entries(
     keys: Keyring, delta: TagDelta, erased_ids: Collection[bytes], unused_tag_ids: Collection[bytes]
 ) -> TagDelta:
-    """A change without entries that are gone, and without the names that only they bore."""
+    """Return a change without erased entries and the names that only they had."""
     return TagDelta(
         {tag_id: name for tag_id, name in delta.names.items() if tag_id not in unused_tag_ids},
         frozenset(link for link in delta.linked if link[1] not in erased_ids),

@@ -1,4 +1,4 @@
-"""Traces in the store: sealed names under keyed hashes, which entries bear them, and what undoes a change."""
+"""The store of tags: sealed names under keyed hashes, the entries that have them, and undo."""
 
 import json
 import secrets
@@ -34,10 +34,10 @@ _UNUSED_TAG = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE user_id=tags.user_id A
 
 @dataclass(slots=True, frozen=True)
 class TagChangeResult:
-    """What was done, for whoever holds a copy of it all.
+    """The outcome of a change, for a caller that holds a copy of the tags.
 
-    `undo` names it for `Tags.undo`, `came` and `went` are links, `names` says what traces are called by now (None: such
-    a trace is not there any more), `book` is the book as stored.
+    `undo_id` names it for `Tags.undo`, `added` and `removed` are links, `names` has the present
+    name of each tag (None: the tag no longer exists), `meta` is the metadata as stored.
     """
 
     undo_id: bytes
@@ -48,7 +48,7 @@ class TagChangeResult:
 
 
 class TagSnapshot:
-    """The traces of a writer as one transaction sees them: what a change is planned from."""
+    """The tags of a user as one transaction sees them, from which a change is planned."""
 
     def __init__(self, tx: Transaction, keys: Keyring, meta: TagMeta) -> None:
         self._tx = tx
@@ -56,7 +56,7 @@ class TagSnapshot:
         self.meta = meta
 
     async def get_name(self, tag_id: bytes) -> str | None:
-        """The name of a trace, None when there is no such trace or its name does not open."""
+        """Return the name of a tag, or None when it does not exist or its name does not open."""
         rows = await self._tx.fetch(
             "SELECT tag, revision, sealed FROM tags WHERE user_id=? AND tag=?",
             (self.keys.user_id, tag_id),
@@ -64,23 +64,23 @@ class TagSnapshot:
         return _open_name(self.keys, *rows[0]) if rows else None
 
     async def entries_with_tag(self, tag_id: bytes) -> frozenset[bytes]:
-        """The entries that bear a trace."""
+        """Return the entries that have a tag."""
         rows = await self._tx.fetch(
             "SELECT entry_id FROM entry_tags WHERE user_id=? AND tag=?", (self.keys.user_id, tag_id)
         )
         return frozenset(row[0] for row in rows)
 
     async def has_entry(self, entry_id: bytes) -> bool:
-        """Whether the writer has such an entry."""
+        """Return True if the user has this entry."""
         return bool(await _existing_entries(self._tx, self.keys, [entry_id]))
 
     async def missing_names(self, names: Mapping[bytes, str]) -> dict[bytes, str]:
-        """Those of these names that no trace has by now: the first spelling stays the shown one."""
+        """Return those of these names that no tag has yet: the first spelling stays the shown one."""
         stored_names = await _fetch_names(self._tx, self.keys, names)
         return {tag_id: name for tag_id, name in names.items() if tag_id not in stored_names}
 
     def canonical(self, name: str) -> tuple[bytes, str]:
-        """The trace that a written name stands for, and its name."""
+        """Return the hash and the name of the tag that a written name stands for."""
         tag_id = tag_hash(self.keys, name)
         if tag_id not in self.meta.aliases:
             return tag_id, name
@@ -92,7 +92,10 @@ TagOperation = Callable[[TagSnapshot], Awaitable[TagDelta]]
 
 
 def adding_tag(entry_id: bytes, name: str, added_names: dict[bytes, str]) -> TagOperation:
-    """The plan that puts a trace on an entry, and says in `put` which that was; it raises NotFound without one."""
+    """Return the operation that adds a tag to an entry and puts its hash and name in `added_names`.
+
+    It raises NotFound when the entry is missing.
+    """
 
     async def operation(snapshot: TagSnapshot) -> TagDelta:
         added_names.update([snapshot.canonical(name)])
@@ -107,7 +110,7 @@ def adding_tag(entry_id: bytes, name: str, added_names: dict[bytes, str]) -> Tag
 
 
 def removing_tag(entry_id: bytes, tag_id: bytes) -> TagOperation:
-    """The plan that takes a trace off an entry."""
+    """Return the operation that removes a tag from an entry."""
 
     async def operation(_: TagSnapshot) -> TagDelta:
         return TagDelta(unlinked=frozenset({(tag_id, entry_id)}))
@@ -116,7 +119,7 @@ def removing_tag(entry_id: bytes, tag_id: bytes) -> TagOperation:
 
 
 class Tags:
-    """`db.tags`."""
+    """The store of tags, reached as `db.tags`."""
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
@@ -126,9 +129,10 @@ class Tags:
     async def change(
         self, keys: Keyring, operation: TagOperation, *, undoable: bool = True
     ) -> TagChangeResult:
-        """Do in one transaction what `plan` makes of what is there; `keep` stores what undoes it, sealed.
+        """Apply in one transaction the change that `operation` plans from what is stored.
 
-        Entries that are missing, or another writer's, are passed over. Raises StorageError and what `plan` raises.
+        With `undoable` its inverse is stored, sealed. Entries that are missing or another user's
+        are passed over. Raise StorageError and what `operation` raises.
         """
         undo_id = secrets.token_bytes(16) if undoable else b""
         async with self._db.write() as tx:
@@ -143,9 +147,9 @@ class Tags:
         return replace(result, undo_id=undo_id)
 
     async def undo(self, keys: Keyring, undo_id: bytes) -> TagChangeResult:
-        """Take back one of the latest changes, as far as what it was about is still there; once.
+        """Undo one of the latest changes, once, as far as what it touched still exists.
 
-        Raises NotFound for one that is not known any more, StorageError and SealError.
+        Raise NotFound for one that is no longer known, StorageError and SealError.
         """
         async with self._db.write() as tx:
             snapshot = TagSnapshot(tx, keys, await read_meta(tx, keys))
@@ -163,10 +167,10 @@ class Tags:
         retained: Collection[str],
         on_commit: Callable[[TagChangeResult], None],
     ) -> Step:
-        """The step that puts named traces on an entry and takes others off, in the transaction that writes it.
+        """Return the step that adds tags to an entry and removes others as the entry is saved.
 
-        A trace that one of the `staying` names means is not taken off, whatever its other names. `told` hears of it
-        once that is committed.
+        A tag that one of the `retained` names means is not removed, whatever its aliases.
+        `on_commit` is called with the result once the transaction is committed.
         """
 
         async def step(tx: Transaction) -> None:
@@ -187,24 +191,28 @@ class Tags:
         return step
 
     async def add(self, keys: Keyring, entry_id: bytes, name: str) -> bytes:
-        """Put a trace on an entry and return its hash; the first spelling of a name stays the shown one.
+        """Add a tag to an entry and return its hash; the first spelling stays the shown one.
 
-        Raises NotFound for an entry that is missing or another writer's.
+        Raise NotFound for an entry that is missing or another user's.
         """
         added_names: dict[bytes, str] = {}
         await self.change(keys, adding_tag(entry_id, name, added_names), undoable=False)
         return next(iter(added_names))
 
     async def remove(self, keys: Keyring, entry_id: bytes, tag_id: bytes) -> None:
-        """Take a trace off an entry; the name goes with its last entry. Undone as any change."""
+        """Remove a tag from an entry; the name goes with its last entry. It can be undone."""
         await self.change(keys, removing_tag(entry_id, tag_id))
 
-    # -- what an entry is not to get again -----------------------------------------------------------
+    # -- refused suggestions
+    # ---------------------------------------------------------------------------
 
     async def refuse_suggestions(
         self, keys: Keyring, entry_id: bytes, names: Iterable[str]
     ) -> None:
-        """Note that these are not to be suggested for an entry again. Raises NotFound, StorageError."""
+        """Note that these names are not to be suggested for an entry again.
+
+        Raise NotFound and StorageError.
+        """
         async with self._db.write() as tx:
             if not await tx.fetch(
                 "SELECT 1 FROM entries WHERE user_id=? AND id=?", (keys.user_id, entry_id)
@@ -222,13 +230,13 @@ class Tags:
             )
 
     async def refused_names(self, keys: Keyring, entry_id: bytes) -> set[str]:
-        """The keys (text.trace_key) of the names that are not to be suggested for an entry."""
+        """Return the keys (text.tag_key) of the names that are not to be suggested for an entry."""
         return (await _read_refused(keys, self._db.fetch, entry_id))[1]
 
-    # -- reading -------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     async def get_meta(self, keys: Keyring) -> TagMeta:
-        """What is said of the writer's traces."""
+        """Return the metadata of the user's tags."""
         return open_meta(
             keys,
             await self._db.fetch(
@@ -237,12 +245,12 @@ class Tags:
         )
 
     async def get_revision(self, user_id: bytes) -> int:
-        """Another number after every change of a name or a link; 0 before the first."""
+        """Return a number that grows with every change of a name or a link; 0 before the first."""
         rows = await self._db.fetch("SELECT revision FROM tag_meta WHERE user_id=?", (user_id,))
         return rows[0][0] if rows else 0
 
     async def names(self, keys: Keyring) -> dict[bytes, str]:
-        """Every trace of the writer, name by hash; unreadable ones are left out."""
+        """Return every tag of the user, name by hash; unreadable ones are left out."""
         rows = await self._db.fetch(
             "SELECT tag, revision, sealed FROM tags WHERE user_id=?", (keys.user_id,)
         )
@@ -251,7 +259,7 @@ class Tags:
     async def tags_of_entries(
         self, keys: Keyring, ids: Sequence[bytes]
     ) -> dict[bytes, dict[bytes, str]]:
-        """The traces of each of these entries that bears any, name by hash, in alphabetical order."""
+        """Return the tags of each of these entries that has any, by hash, in alphabetical order."""
         links = await self.tag_ids_of(keys.user_id, ids)
         names = await self.names_of(keys, {tag_id for tags in links.values() for tag_id in tags})
         tags_by_entry = {
@@ -265,7 +273,7 @@ class Tags:
         }
 
     async def names_of(self, keys: Keyring, tag_ids: Collection[bytes]) -> dict[bytes, str]:
-        """The names of these traces; those that are not there or do not open are left out."""
+        """Return the names of these tags; missing and unreadable ones are left out."""
         wanted_ids = list(tag_ids)
         names: dict[bytes, str] = {}
         for start in range(0, len(wanted_ids), BATCH_SIZE):
@@ -281,7 +289,7 @@ class Tags:
         return names
 
     async def tag_ids_by_entry(self, user_id: bytes) -> dict[bytes, frozenset[bytes]]:
-        """The hashes of the traces on every entry of a writer that bears one."""
+        """Return the hashes of the tags of every tagged entry of a user."""
         rows = await self._db.fetch(
             "SELECT entry_id, tag FROM entry_tags WHERE user_id=?", (user_id,)
         )
@@ -293,13 +301,13 @@ class Tags:
     async def tag_ids_of(
         self, user_id: bytes, ids: Iterable[bytes]
     ) -> dict[bytes, frozenset[bytes]]:
-        """As `by_entry`, of these entries."""
+        """Return the hashes of the tags of those of these entries that have any."""
         entry_ids = list(ids)
         tag_ids_by_entry: dict[bytes, set[bytes]] = {}
         for start in range(0, len(entry_ids), BATCH_SIZE):
             batch = entry_ids[start : start + BATCH_SIZE]
             placeholders = ",".join("?" * len(batch))
-            # The "+" keeps SQLite from walking all links of the writer.
+            # The "+" keeps SQLite from walking all links of the user.
             rows = await self._db.fetch(
                 f"SELECT entry_id, tag FROM entry_tags WHERE +user_id=? AND entry_id IN ({placeholders})",
                 (user_id, *batch),
@@ -309,7 +317,7 @@ class Tags:
         return {entry_id: frozenset(tag_ids) for entry_id, tag_ids in tag_ids_by_entry.items()}
 
     async def entries_with_tags(self, keys: Keyring, names: Iterable[str]) -> set[bytes]:
-        """The ids of the entries that bear every one of these traces, by whichever of its names each is called."""
+        """Return the ids of the entries that have all of these tags, under any of their names."""
         meta = await self.get_meta(keys)
         matching_ids: set[bytes] | None = None
         for name in names:
@@ -323,7 +331,10 @@ class Tags:
 
 
 async def _remaining_undo(snapshot: TagSnapshot, inverse: TagDelta) -> TagDelta:
-    """What there is to undo of a change after others: no name that entries bear means another trace in the end."""
+    """Return what is left to undo of a change after later ones.
+
+    The result makes no name of a tag in use point at another tag.
+    """
     keys, meta = snapshot.keys, snapshot.meta
     aliases = {
         alias: target
@@ -354,7 +365,7 @@ async def _remaining_undo(snapshot: TagSnapshot, inverse: TagDelta) -> TagDelta:
     }
     only_hidden = not (
         moved_ids or inverse.aliases
-    )  # nothing but what is hidden is changed: that follows a trace to its new name
+    )  # only what is hidden changes, and that follows a tag to its new name
     return TagDelta(
         await snapshot.missing_names(names) | respelled,
         frozenset((current_id(tag_id), entry_id) for tag_id, entry_id in inverse.linked),
@@ -371,7 +382,7 @@ async def _remaining_undo(snapshot: TagSnapshot, inverse: TagDelta) -> TagDelta:
 async def _apply_delta(
     tx: Transaction, keys: Keyring, meta: TagMeta, delta: TagDelta
 ) -> tuple[TagChangeResult, TagDelta]:
-    """Do a change; returns what was done and what undoes it."""
+    """Apply a change; return its result and its inverse."""
     wanted_links = delta.linked - delta.unlinked
     stored_links = await _existing_links(tx, keys, wanted_links | delta.unlinked)
     entry_ids = await _existing_entries(
@@ -381,7 +392,7 @@ async def _apply_delta(
     removed = stored_links & delta.unlinked
     tag_ids = {tag_id for tag_id, _ in added | removed} | delta.names.keys()
     names_before = await _fetch_names(tx, keys, tag_ids)
-    # A trace that an entry is to bear has a name: one that has none by now cannot come back.
+    # A tag that an entry is to get has a name: one without a name by now cannot come back.
     added = frozenset(link for link in added if link[0] in names_before or link[0] in delta.names)
     await _save_names(tx, keys, delta.names)
     await tx.execute_many(
@@ -396,7 +407,7 @@ async def _apply_delta(
         f"DELETE FROM tags WHERE user_id=? AND tag=? AND {_UNUSED_TAG}",
         [(keys.user_id, tag_id) for tag_id in tag_ids],
     )
-    # What a model said of a trace was drawn from other entries than bear it now.
+    # The summary of a tag was drawn from other entries than have it now.
     changed_ids = {tag_id for tag_id, _ in added | removed}
     await tx.execute_many(
         "DELETE FROM summaries WHERE user_id=? AND summary_key=?",
@@ -430,7 +441,7 @@ async def _apply_delta(
 async def _existing_links(
     tx: Transaction, keys: Keyring, links: Collection[EntryTag]
 ) -> frozenset[EntryTag]:
-    """Which of these links there are: asked for by trace or by entry, of whichever there are fewer."""
+    """Return those of these links that exist, asking by tag or by entry, whichever are fewer."""
     by_entry = len({entry_id for _, entry_id in links}) < len({tag_id for tag_id, _ in links})
     group_column, value_column = ("entry_id", "tag") if by_entry else ("tag", "entry_id")
     groups: dict[bytes, list[bytes]] = {}
@@ -453,7 +464,6 @@ async def _existing_links(
 
 
 async def _existing_entries(tx: Transaction, keys: Keyring, ids: Collection[bytes]) -> set[bytes]:
-    """Which of these entries the writer has."""
     entry_ids = list(ids)
     stored_ids: set[bytes] = set()
     for start in range(0, len(entry_ids), BATCH_SIZE):
@@ -487,7 +497,7 @@ async def _fetch_names(
 
 
 async def _save_names(tx: Transaction, keys: Keyring, names: Mapping[bytes, str]) -> None:
-    """Store names where there are none; the same name spelt otherwise by a rename takes the place of the old one."""
+    """Store names where there are none; a respelling by a rename replaces the old name."""
     rows = await _fetch_rows(tx, keys, names)
     revisions = {tag_id: revision for tag_id, revision, _ in rows}
     stored_names = _open_names(keys, rows)

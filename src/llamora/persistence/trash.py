@@ -1,4 +1,4 @@
-"""Which entries are deleted and since when: one sealed list for each writer, so that the file does not say."""
+"""Deleted entries and their times in one sealed list per user, so that the file does not show them."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ logger = getLogger(__name__)
 
 @dataclass(slots=True, frozen=True)
 class DeletedEntry:
-    """An entry that was deleted at `at` (UTC), and what of its thread went with it."""
+    """An entry that was deleted at `deleted_at` (UTC), and what of its thread went with it."""
 
     id: bytes
     deleted_at: datetime
@@ -25,13 +25,13 @@ class DeletedEntry:
 
 
 class Trash:
-    """`db.trash`."""
+    """The list of deleted entries, reached as `db.trash`."""
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
     async def list_all(self, keys: Keyring) -> list[DeletedEntry] | None:
-        """What is deleted, in the order in which it was; None when there is no list yet, or none that opens."""
+        """Return the deleted entries in order of deletion, or None when no list exists or opens."""
         rows = await self._db.fetch(
             "SELECT revision, sealed FROM trash WHERE user_id=?", (keys.user_id,)
         )
@@ -44,7 +44,7 @@ class Trash:
             return None
 
     async def initialize(self, keys: Keyring, deleted: Iterable[DeletedEntry]) -> None:
-        """Store the first list, unless somebody else has; one that does not open is replaced."""
+        """Store the first list unless one exists; a list that does not open is replaced."""
         async with self._db.write() as tx:
             rows = await _fetch_rows(tx, keys)
             try:
@@ -57,7 +57,7 @@ class Trash:
     def updating(
         self, keys: Keyring, update: Callable[[list[DeletedEntry]], list[DeletedEntry]]
     ) -> Step:
-        """The step that puts `change(list)` in place of the list."""
+        """Return the step that replaces the list with `update(list)`."""
 
         async def step(tx: Transaction) -> None:
             revision, deleted = _open(keys, await _fetch_rows(tx, keys))

@@ -1,4 +1,4 @@
-"""What entries said before they were edited, one sealed record for each text that was replaced."""
+"""Earlier texts of edited entries, one sealed record for each text that was replaced."""
 
 import json
 import secrets
@@ -17,7 +17,10 @@ logger = getLogger(__name__)
 
 @dataclass(slots=True, frozen=True)
 class Version:
-    """A text that an entry had before: `at` is when it was written (UTC), `revision` the entry's while it stood."""
+    """A text that an entry had before.
+
+    `at` is when it was written (UTC), `revision` the entry's revision while it stood.
+    """
 
     id: bytes
     entry_id: bytes
@@ -27,23 +30,23 @@ class Version:
 
 
 class Versions:
-    """`db.versions`."""
+    """The store of earlier texts, reached as `db.versions`."""
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
     def saving_version(self, keys: Keyring, version: Version) -> Step:
-        """The step that keeps the text which the same transaction replaces."""
+        """Return the step that stores the text which the same transaction replaces."""
 
         async def save(tx: Transaction) -> None:
-            # The id is that of the edit's pen; a form that was sent twice brings it twice.
+            # The id is the form token of the edit; a form that was sent twice brings it twice.
             if not await self._insert(tx, keys, version, version.id):
                 await self._insert(tx, keys, version, secrets.token_bytes(16))
 
         return save
 
     async def list_for_entry(self, keys: Keyring, entry_id: bytes) -> list[Version]:
-        """The earlier texts of an entry, newest first; unreadable ones are left out."""
+        """Return the earlier texts of an entry, newest first; unreadable ones are left out."""
         rows = await self._db.fetch(
             "SELECT id, entry_id, revision, sealed FROM versions WHERE user_id=? AND entry_id=?",
             (keys.user_id, entry_id),
@@ -52,7 +55,7 @@ class Versions:
         return sorted(versions, key=lambda version: (version.revision, version.at), reverse=True)
 
     async def get(self, keys: Keyring, entry_id: bytes, version_id: bytes) -> Version:
-        """One earlier text of this entry. Raises NotFound."""
+        """Return one earlier text of this entry. Raise NotFound."""
         for version in await self.list_for_entry(keys, entry_id):
             if version.id == version_id:
                 return version
