@@ -1,7 +1,7 @@
-"""Backups: everything of one writer in one sealed file, and the whole database copied as it is.
+"""Backups: everything of one user in one sealed file, and a copy of the whole database.
 
-The format of the file is written out in docs/encryption.md; scripts/open_backup.py reads it without this program.
-Everything here blocks: call it on a thread.
+The format is written out in docs/encryption.md; scripts/open_backup.py reads it without this
+program. Everything here blocks: call it on a thread.
 """
 
 import errno
@@ -66,10 +66,10 @@ class BackupError(StorageError):
 
 @dataclass(slots=True, frozen=True)
 class Manifest:
-    """What a backup says of itself in its last chunk. `records` counts by table.
+    """The description of a backup in its last chunk. `records` counts by table.
 
-    `unreadable` of them did not open when the backup was made; they are in it as they were. `schema` is the last
-    migration of the database it was made from.
+    `unreadable` of them did not open when the backup was made; they are in it as they were.
+    `schema` is the number of the last migration of the database it was made from.
     """
 
     name: str
@@ -80,14 +80,14 @@ class Manifest:
     unreadable: int
 
     def to_bytes(self) -> bytes:
-        """As JSON; `made` in microseconds since 1970."""
+        """Return the manifest as JSON; `made` in microseconds since 1970."""
         return json.dumps(
             {**asdict(self), "made": to_micros(self.made)}, ensure_ascii=False
         ).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
-        """The manifest of `packed`."""
+        """Return the manifest that `to_bytes` wrote."""
         fields: dict[str, Any] = json.loads(data)
         fields["made"] = from_micros(fields["made"])
         return cls(**fields)
@@ -95,7 +95,7 @@ class Manifest:
 
 @dataclass(slots=True, frozen=True)
 class BackupRecord:
-    """One row of a backup; bytes or whole numbers by column. `sealed` is empty for a link."""
+    """One row of a backup: bytes or whole numbers by column. `sealed` is empty for a link."""
 
     kind: RecordKind
     columns: dict[str, bytes | int]
@@ -103,7 +103,7 @@ class BackupRecord:
     unreadable: bool = False
 
     def to_bytes(self) -> bytes:
-        """u32 length | JSON | u32 length | envelope."""
+        """Return u32 length | JSON | u32 length | envelope."""
         hex_columns = {
             name: value.hex() if isinstance(value, bytes) else value
             for name, value in self.columns.items()
@@ -117,7 +117,10 @@ class BackupRecord:
 
 @dataclass(slots=True, frozen=True)
 class Header:
-    """What stands before the chunks: whose the file is and the sealed keys to it. `digest` goes into every chunk."""
+    """The part of a backup before its chunks: the owner and the sealed keys.
+
+    `digest` is bound into every chunk.
+    """
 
     user_id: bytes
     slots: tuple[KeySlot, ...]
@@ -126,9 +129,9 @@ class Header:
     end_offset: int
 
     def unlock(self, secret: str) -> Keyring:
-        """The writer's keys, by passphrase or recovery code of the day of the backup. Blocks for the KDF.
+        """Open the user's keys by passphrase or recovery code as of the backup. Blocks for the KDF.
 
-        Raises vault.slots.WrongSecret, SealError and KdfUnavailable.
+        Raise vault.slots.WrongSecret, SealError and KdfUnavailable.
         """
         master = open_slots(self.user_id, self.slots, secret)
         try:
@@ -137,14 +140,14 @@ class Header:
             wipe(master)
 
 
-# -- making ------------------------------------------------------------------------------------------
+# -- making ----------------------------------------------------------------------------------------
 
 
 def write_backup(database: Path, keys: Keyring, target: Path) -> Manifest:
-    """Put everything of one writer, as it stands at one instant, into the file `target`, replacing it when whole.
+    """Write everything of one user, as of one instant, to `target`, replacing it when complete.
 
-    Raises StorageError (NotFound when the journal was ended, also meanwhile), and
-    vault.keys.KeyringClosed when the writer locked meanwhile.
+    Raise StorageError (NotFound when the account was deleted, also meanwhile), and
+    vault.keys.KeyringClosed when the user locked meanwhile.
     """
     user_check = _require_user(database, keys.user_id)
     with (
@@ -173,9 +176,10 @@ def write_backup(database: Path, keys: Keyring, target: Path) -> Manifest:
 
 @contextmanager
 def _keys_at_snapshot(connection: sqlite3.Connection, keys: Keyring) -> Generator[Keyring]:
-    """The writer's keys of the instant that `connection` sees, which a change of key meanwhile leaves alone.
+    """Open the user's keys as of the instant that `connection` sees.
 
-    The keys of the session go with the change: what they seal then names a key that the header does not hold.
+    The keys of the session change when the keys are rotated meanwhile: what they seal then names a
+    key that the header does not hold.
     """
     sealed, master = sealed_keys(connection, keys.user_id), keys.master
     try:
@@ -192,7 +196,10 @@ def _keys_at_snapshot(connection: sqlite3.Connection, keys: Keyring) -> Generato
 
 @contextmanager
 def _require_user(database: Path, user_id: bytes) -> Generator[None]:
-    """A moment in which a writer is here and nobody can end their journal: who ends it next removes this file too."""
+    """Hold a moment in which the user exists and nobody can delete the account.
+
+    Whoever deletes it next deletes this file too.
+    """
     try:
         with (
             write_lock(database).acquire(timeout=LOCK_TIMEOUT_SECONDS),
@@ -208,7 +215,7 @@ def _require_user(database: Path, user_id: bytes) -> Generator[None]:
 
 
 class _ChunkWriter:
-    """Seals what is added, a chunk at a time, each for its number in this one file."""
+    """A writer that seals what is added in chunks, each for its number in this one file."""
 
     def __init__(self, file: BinaryIO, keys: Keyring, digest: bytes) -> None:
         self._file = file
@@ -263,7 +270,7 @@ def _build_header(connection: sqlite3.Connection, user_id: bytes) -> bytes:
 
 
 def sealed_keys(connection: sqlite3.Connection, user_id: bytes) -> SealedKeys:
-    """Read a user's sealed keys as this connection sees them. Raises NotFound."""
+    """Return a user's sealed keys as this connection sees them. Raise NotFound."""
     rows = connection.execute(
         "SELECT epoch, sealed FROM data_keys WHERE user_id=? ORDER BY epoch", (user_id,)
     )
@@ -306,11 +313,11 @@ def _can_open(
         return False
 
 
-# -- reading -----------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 
 def read_header(path: Path) -> Header:
-    """The part of a backup that is read before its keys are known. Raises BackupError."""
+    """Read the part of a backup that needs no keys. Raise BackupError."""
     try:
         with path.open("rb") as file:
             prefix = file.read(len(MAGIC) + 1 + _LENGTH.size)
@@ -340,7 +347,8 @@ def read_header(path: Path) -> Header:
         user_id = bytes.fromhex(fields["user"])
         if len(user_id) != USER_ID_BYTES or not all(0 < key.epoch < 1 << 32 for key in data_keys):
             raise ValueError
-    # A stranger's file may hold anything that JSON can say: brackets without end, numbers without end.
+    # A stranger's file may hold anything that JSON can say: brackets without end, numbers without
+    # end.
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise BackupError("backup_header_damaged") from None
     return Header(user_id, slots, keys, sha256(prefix + header_json).digest(), len(prefix) + length)
@@ -357,7 +365,10 @@ def _parse_slot(fields: dict[str, Any]) -> KeySlot:
 
 
 def verify_backup(path: Path, header: Header, keys: Keyring) -> Manifest:
-    """Open every chunk and every record of a backup and count them. Changes nothing. Raises BackupError."""
+    """Open every chunk and record of a backup and count them; nothing is changed.
+
+    Raise BackupError.
+    """
     counts = {kind.table: 0 for kind in RECORD_KINDS if not kind.derived}
     unreadable = 0
     for content in _read_contents(path, header, keys):
@@ -379,7 +390,7 @@ def verify_backup(path: Path, header: Header, keys: Keyring) -> Manifest:
 
 
 def _read_contents(path: Path, header: Header, keys: Keyring) -> Iterator[BackupRecord | Manifest]:
-    """The records of a backup, and last of all its manifest. Raises BackupError."""
+    """Yield the records of a backup, and its manifest last. Raise BackupError."""
     try:
         with path.open("rb") as file:
             file.seek(header.end_offset)
@@ -454,7 +465,7 @@ def _read_block(content: bytes, offset: int) -> tuple[bytes, int]:
     return content[start : start + length], start + length
 
 
-# -- putting back ------------------------------------------------------------------------------------
+# -- putting back ----------------------------------------------------------------------------------
 
 
 def restore_backup(
@@ -466,10 +477,10 @@ def restore_backup(
     name: str = "",
     replace: bool = False,
 ) -> Manifest:
-    """Put a backup back, all or nothing, after every record of it was opened; the writer's sessions end.
+    """Restore a backup, all or nothing, once every record of it was opened; end the sessions.
 
-    With `replace`, what the same writer has here gives way to it; else a writer who is here already is refused.
-    `name` is a new name to sign in with. Raises BackupError, NameTaken and StorageError.
+    With `replace` the same user's present data gives way to it; otherwise a user who exists is
+    refused. `name` is a new name to sign in with. Raise BackupError, NameTaken and StorageError.
     """
     manifest = verify_backup(path, header, keys)
     user_name = name or manifest.name
@@ -503,7 +514,7 @@ def restore_backup(
             "INSERT INTO keyrings (user_id, slots, index_key) VALUES (?, ?, ?)",
             (header.user_id, header.keys.slots, header.keys.index_key),
         )
-        # Last: while there are no keys, also a record is let in whose own key is gone.
+        # Last: while there are no keys, a record whose own key is gone is let in too.
         connection.executemany(
             "INSERT INTO data_keys (user_id, epoch, sealed) VALUES (?, ?, ?)",
             [(header.user_id, key.epoch, key.sealed) for key in header.keys.data_keys],
@@ -522,13 +533,13 @@ def _insert_record(connection: sqlite3.Connection, user_id: bytes, record: Backu
     )
 
 
-# -- the whole database --------------------------------------------------------------------------------
+# -- the whole database ----------------------------------------------------------------------------
 
 
 def copy_database(database: Path, target: Path) -> None:
-    """Copy the database beside a running server, still sealed, and check the copy. Raises StorageError.
+    """Copy the database beside a running server, still sealed, and check the copy.
 
-    An existing file is never replaced.
+    An existing file is never replaced. Raise StorageError.
     """
     if target.exists():
         raise StorageError("target_exists", target=str(target))
@@ -547,14 +558,14 @@ def copy_database(database: Path, target: Path) -> None:
     write_atomically(target, write_copy)
 
 
-# -- files and connections -----------------------------------------------------------------------------
+# -- files and connections -------------------------------------------------------------------------
 
 
 @contextmanager
 def _open_atomic(target: Path, name_guard: AbstractContextManager[None]) -> Generator[BinaryIO]:
-    """A file that stands at `target` once the block is through and it is on the disk, and not before.
+    """Open a file that appears at `target` only once the block is done and it is on the disk.
 
-    It gets its name at the `moment`.
+    It gets its name inside `name_guard`.
     """
     temp_path = _create_temp_file(target)
     try:
@@ -571,9 +582,9 @@ def _open_atomic(target: Path, name_guard: AbstractContextManager[None]) -> Gene
 
 
 def write_atomically(target: Path, write_file: Callable[[Path], None]) -> None:
-    """Let `fill` make a file, which stands at `target` once it is whole and on the disk, and not before.
+    """Call `write_file` on a temporary file and move it to `target` once it is on the disk.
 
-    Raises StorageError, and what `fill` raises.
+    Raise StorageError, and what `write_file` raises.
     """
     temp_path = _create_temp_file(target)
     try:
@@ -598,7 +609,7 @@ def _create_temp_file(target: Path) -> Path:
 
 
 def _remove_temp_file(temp_path: Path) -> None:
-    """Remove what is left of a file that did not become whole, and what SQLite laid beside it, where the disk lets."""
+    """Remove an incomplete file and what SQLite put beside it, ignoring what the disk refuses."""
     with suppress(OSError):
         for leftover in temp_path.parent.glob(f"{escape(temp_path.name)}*"):
             leftover.unlink(missing_ok=True)
@@ -616,7 +627,7 @@ def _write_error(target: Path, error: OSError) -> StorageError:
 
 @contextmanager
 def _open_connection(database: Path) -> Generator[sqlite3.Connection]:
-    """A connection that is closed while nobody writes: the last one to close writes the log back."""
+    """Open a connection that is closed under the write lock: the last one to close checkpoints."""
     connection = connect(database)
     try:
         yield connection
@@ -624,13 +635,13 @@ def _open_connection(database: Path) -> Generator[sqlite3.Connection]:
         try:
             with write_lock(database).acquire(timeout=LOCK_TIMEOUT_SECONDS):
                 connection.close()
-        except OSError:  # it was not to be had in time, or at all
+        except OSError:  # the lock was not to be had in time, or at all
             connection.close()
 
 
 @contextmanager
 def read_transaction(database: Path) -> Generator[sqlite3.Connection]:
-    """A connection that sees the database as it is at one instant."""
+    """Open a connection that sees the database as of one instant."""
     try:
         with _open_connection(database) as connection:
             connection.execute("PRAGMA query_only=ON")
@@ -643,7 +654,10 @@ def read_transaction(database: Path) -> Generator[sqlite3.Connection]:
 
 @contextmanager
 def write_transaction(database: Path) -> Generator[sqlite3.Connection]:
-    """One transaction beside a running server, all or nothing, after which nothing is left of what it removed."""
+    """Run one transaction beside a running server, all or nothing.
+
+    Afterwards nothing is left in the log of what it deleted.
+    """
     try:
         with (
             write_lock(database).acquire(timeout=LOCK_TIMEOUT_SECONDS),

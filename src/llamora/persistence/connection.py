@@ -50,7 +50,7 @@ class DiskFull(StorageError):
 
 
 class NotFound(StorageError):
-    """No such record, or another user's."""
+    """The record does not exist or is another user's."""
 
     status = 404
 
@@ -62,13 +62,13 @@ class StaleRevision(StorageError):
 
 
 class AlreadyExists(StorageError):
-    """There is a record of this id; nothing was written."""
+    """A record of this id exists; nothing was written."""
 
     status = 409
 
 
 def storage_error(error: sqlite3.Error) -> StorageError:
-    """Turn SQLite's error into one of ours."""
+    """Return the error of ours that stands for SQLite's."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return DiskFull("disk_full")
@@ -87,14 +87,14 @@ def os_reason(error: OSError) -> str:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk: a file that is there without its name is lost to a power cut.
+    """Sync the names in a folder to the disk: a file without its name is lost to a power cut.
 
-    Where folders cannot be opened (Windows) the system sees to it. Raises OSError.
+    Where folders cannot be opened (Windows) the system sees to it. Raise OSError.
     """
     if os.name == "posix":
         try:
             descriptor = os.open(folder, os.O_RDONLY)
-        except PermissionError:  # one that may be written to and not read
+        except PermissionError:  # writable but not readable
             return
         try:
             os.fsync(descriptor)
@@ -105,7 +105,7 @@ def fsync_folder(folder: Path) -> None:
 def prepare_file(path: Path) -> None:
     """Create the folder (0700) and the database file (0600) where they are missing.
 
-    Raises StorageError when the folder cannot be used.
+    Raise StorageError when the folder cannot be used.
     """
     try:
         # One by one: `parents=True` makes those between by the umask, readable by others.
@@ -126,7 +126,10 @@ def prepare_file(path: Path) -> None:
 
 
 def set_pragmas(connection: sqlite3.Connection) -> None:
-    """Set PRAGMAS and read each back; StorageError when one is not in force. A new file gets FILE_PRAGMAS first."""
+    """Set PRAGMAS and read each back. A new file gets FILE_PRAGMAS first.
+
+    Raise StorageError when one is not in force.
+    """
     for name, expected in FILE_PRAGMAS.items():  # before journal_mode, which writes the first page
         connection.execute(f"PRAGMA {name}={expected}")
     for name, expected in PRAGMAS.items():
@@ -138,7 +141,7 @@ def set_pragmas(connection: sqlite3.Connection) -> None:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A plain connection with every pragma in force, in autocommit mode."""
+    """Return a plain connection with every pragma in force, in autocommit mode."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         set_pragmas(connection)
@@ -149,7 +152,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def write_lock(path: Path) -> FileLock:
-    """The lock file held around every write transaction and checkpoint, across processes.
+    """Return the lock file held across processes around every write transaction and checkpoint.
 
     SQLite before 3.51.3 can corrupt a WAL when two connections write and checkpoint at once.
     """
@@ -159,12 +162,12 @@ def write_lock(path: Path) -> FileLock:
 
 
 def lock_error(error: OSError) -> StorageError:
-    """Turn what the system says of a lock file into an error of ours."""
+    """Return the error of ours for what the system says of a lock file."""
     return StorageError("lock_unwritable", reason=os_reason(error))
 
 
 class InstanceLock:
-    """One server per database. Raises StorageError when another one runs."""
+    """The lock that allows one server per database. Raises StorageError when another one runs."""
 
     def __init__(self, path: Path) -> None:
         prepare_file(path)
@@ -182,7 +185,7 @@ class InstanceLock:
 
 
 async def shield_until_done(awaitable: Awaitable[T]) -> T:
-    """Await `work` to its end even when this task is cancelled meanwhile; then pass the cancellation on."""
+    """Await `awaitable` to its end even when this task is cancelled; then raise the cancellation."""
     task = asyncio.ensure_future(awaitable)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -205,7 +208,7 @@ class Transaction:
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
         self.on_commit: list[Callable[[], None]] = []
-        """Called once all of it is on the disk, before anything else is written; not at all when nothing is."""
+        """Called once all of it is on the disk, before the next write; never after a rollback."""
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
         """Run one statement and return how many rows it changed."""
@@ -217,16 +220,16 @@ class Transaction:
         await self._connection.executemany(sql, rows)
 
     async def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
-        """All rows of a query, as this transaction sees them."""
+        """Return all rows of a query, as this transaction sees them."""
         return [tuple(row) for row in await self._connection.execute_fetchall(sql, parameters)]
 
 
 Step = Callable[[Transaction], Awaitable[None]]
-"""A part of a user action that goes into the transaction of another: one action, one transaction."""
+"""A part of a user action that joins the transaction of another: one action, one transaction."""
 
 
 class Connections:
-    """One writer with a queue and a few readers, each on a thread of its own."""
+    """One writer connection with a queue and a few readers, each on a thread of its own."""
 
     def __init__(self, path: Path, reader_count: int = 2) -> None:
         self.path = path
@@ -237,10 +240,10 @@ class Connections:
         self._write_queue = asyncio.Lock()
         self._file_lock = write_lock(path)
         self.checkpoint_pending = False
-        """Whether a checkpoint could not empty the log, since somebody was reading: it is to be made again."""
+        """True after a checkpoint that could not empty the log, until `checkpoint` succeeds."""
 
     async def open(self) -> None:
-        """Open the connections; the schema must be there. Raises StorageError."""
+        """Open the connections; the schema must exist. Raise StorageError."""
         connections: list[aiosqlite.Connection] = []
         try:
             while len(connections) <= self._reader_count:
@@ -260,7 +263,8 @@ class Connections:
         try:
             return await connection
         except BaseException:
-            # Its thread is told to end but not waited for; it must not report to a loop that is closed by then.
+            # Its thread is told to end but not waited for; it must not report to a loop that is
+            # closed by then.
             await asyncio.to_thread(connection._thread.join)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             raise
 
@@ -271,13 +275,11 @@ class Connections:
         return self._connections[0]
 
     async def close(self) -> None:
-        """Close every connection; the last one checkpoints, so it holds the writers' lock."""
+        """Close every connection; the last one checkpoints, so this holds the write lock."""
         if not self._connections:
             return
         async with self._write_queue, AsyncExitStack() as stack:
-            with suppress(
-                StorageError
-            ):  # on a disk that takes no lock any more they are closed all the same
+            with suppress(StorageError):  # closed even on a disk that no longer takes locks
                 await stack.enter_async_context(self._hold_file_lock())
             connections, self._connections = self._connections, []
             for connection in reversed(connections):
@@ -289,7 +291,7 @@ class Connections:
         return self._connections[index]
 
     async def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
-        """All rows of a query, read on one of the readers. Raises StorageError."""
+        """Return all rows of a query, read on one of the readers. Raise StorageError."""
         self._next_reader = self._next_reader % self._reader_count + 1
         try:
             return [
@@ -300,7 +302,7 @@ class Connections:
             raise storage_error(error) from None
 
     async def data_version(self) -> int:
-        """PRAGMA data_version of one reader: another value when anything was committed since."""
+        """Return PRAGMA data_version of one reader, which differs once anything was committed."""
         try:
             rows = await self._reader(1).execute_fetchall("PRAGMA data_version")
         except sqlite3.Error as error:
@@ -308,9 +310,10 @@ class Connections:
         return int(next(iter(rows))[0])
 
     async def search_version(self) -> tuple[int, int]:
-        """Another value when anything was committed since that may concern what is searched.
+        """Return a value that differs once anything was committed that may concern search.
 
-        The writer's `PRAGMA data_version` tells of other connections alone: what it wrote `aside` does not show.
+        The writer's `PRAGMA data_version` tells of other connections alone, so writes marked
+        `search_unaffected` do not show.
         """
         try:
             rows = await self._writer.execute_fetchall("PRAGMA data_version")
@@ -320,10 +323,11 @@ class Connections:
 
     @asynccontextmanager
     async def write(self, *, search_unaffected: bool = False) -> AsyncGenerator[Transaction]:
-        """One user action as one transaction: all of it is on the disk after the block, or nothing.
+        """Run one user action as one transaction: after the block all or nothing is on the disk.
 
-        `aside`: it concerns neither entries nor their traces, so indexes need not look. Raises StorageError (DiskFull
-        and others) when SQLite refuses; any other exception of the block undoes the transaction and is passed on.
+        `search_unaffected` says that it concerns neither entries nor their tags, so that indexes
+        need not look. Raise StorageError (DiskFull and others) when SQLite refuses; any other
+        exception of the block rolls back and is passed on.
         """
         async with self._write_queue, self._hold_file_lock():
             try:
@@ -345,8 +349,7 @@ class Connections:
     async def checkpoint(self) -> None:
         """Fold the WAL into the database and truncate it, so that deleted bytes are gone from both.
 
-        A reader, such as a backup, can keep it from that for longer than it waits, and a broken disk too: see
-        `owes_checkpoint`.
+        A reader, such as a backup, or a broken disk can prevent it: see `checkpoint_pending`.
         """
         self.checkpoint_pending = True
         async with self._write_queue, self._hold_file_lock():

@@ -1,6 +1,6 @@
-"""An examination of the store: is the file whole, does every record open, is anything left lying about.
+"""Checks of the store: is the file whole, does every record open, is anything orphaned.
 
-Everything here blocks: call it on a thread. Nothing is changed but by `mend`.
+Everything here blocks: call it on a thread. Only `repair` changes anything.
 """
 
 import json
@@ -28,14 +28,18 @@ from llamora.vault.keys import Keyring, SealedKeys, cipher_library, living_slots
 from llamora.vault.memory import memory_lock, wipe
 
 SAFE_SQLITE_VERSION = (3, 51, 3)
-"""From here on SQLite cannot corrupt a write-ahead log that two connections checkpoint at once; the lock file does."""
+"""From here on SQLite cannot corrupt a WAL that two connections checkpoint at once.
+
+Before it, the lock file prevents that.
+"""
 
 
 @dataclass(slots=True)
 class Report:
-    """What was found. `damage` and `notes` are sentences; a note is nothing broken.
+    """The findings of a check. `damage` and `notes` are sentences; a note is nothing broken.
 
-    `records` and `unreadable` count by writer's name and table. `mendable` says in words what `mend` would do.
+    `records` and `unreadable` count by user's name and table. `mendable` says in words what
+    `repair` would do.
     """
 
     damage: list[str] = field(default_factory=list[str])
@@ -54,7 +58,7 @@ class Report:
 
 
 def run_checks(database: Path, migrations: Path, keys: Keyring | None = None) -> Report:
-    """Look at everything that can be seen, and with a writer's keys at everything they wrote."""
+    """Check everything visible without keys, and with a user's keys every record of theirs."""
     report = Report(swap=swap_state(), memory=memory_lock())
     _check_files(report, database)
     _check_versions(report)
@@ -64,7 +68,8 @@ def run_checks(database: Path, migrations: Path, keys: Keyring | None = None) ->
             if _check_database(report, connection):
                 _count_records(report, connection)
                 if keys is not None:
-                    # Those of the instant that is looked at: they may have been changed while the passphrase was typed.
+                    # The keys of the instant that is looked at: they may have changed while the
+                    # passphrase was typed.
                     sealed = sealed_keys(connection, keys.user_id)
                     if not keys.take(sealed.data_keys):
                         raise StorageError("key_changed_elsewhere")
@@ -81,10 +86,10 @@ def run_checks(database: Path, migrations: Path, keys: Keyring | None = None) ->
 
 
 def repair(database: Path, keys: Keyring | None = None) -> list[str]:
-    """Do what `examine` found mendable and say what was done. Make a copy of the database before.
+    """Repair what `run_checks` found mendable and return what was done, in words.
 
-    Nothing that anybody wrote is removed: records without an owner, names of traces that no entry bears, and what
-    is made again from the entries.
+    Make a copy of the database before. Nothing that anybody wrote is deleted: only records without
+    an owner, names of tags that no entry has, and what is made again from the entries.
     """
     actions: list[str] = []
     for path in _exposed_paths(database):
@@ -93,7 +98,7 @@ def repair(database: Path, keys: Keyring | None = None) -> list[str]:
             actions.append(f"{path} is for its owner only.")
     with write_transaction(database) as connection:
         orphans = _find_orphans(connection)
-        while orphans:  # what pointed to a removed row is the next orphan
+        while orphans:  # what pointed to a deleted row is the next orphan
             for table, rowid in orphans:
                 if rowid is None:
                     connection.execute(
@@ -136,7 +141,7 @@ def _repair_records(connection: sqlite3.Connection, keys: Keyring) -> list[str]:
     return actions
 
 
-# -- the parts -----------------------------------------------------------------------------------------
+# -- the parts -------------------------------------------------------------------------------------
 
 
 def _check_versions(report: Report) -> None:
@@ -174,7 +179,7 @@ def _list_files(database: Path) -> Iterator[Path]:
 
 
 def _file_modes(database: Path) -> dict[Path, int]:
-    """The mode of each file; one that a running server removed since it was listed is left out."""
+    """Return the mode of each file, without those a running server removed since the listing."""
     modes: dict[Path, int] = {}
     for path in _list_files(database):
         with suppress(FileNotFoundError):
@@ -193,7 +198,7 @@ def _exposed_paths(database: Path) -> list[Path]:
 def _look_at_slots(
     report: Report, connection: sqlite3.Connection, keys: Keyring, sealed: SealedKeys
 ) -> None:
-    """Whether the key slots are those that the sealed list names."""
+    """Check that the key slots are those that the sealed list names."""
     master = keys.master
     try:
         listed = {
@@ -215,7 +220,7 @@ def _look_at_slots(
 
 
 def _check_database(report: Report, connection: sqlite3.Connection) -> bool:
-    """Whether the file itself is whole, so that the records in it can be looked at."""
+    """Check the file itself; return True if the records in it can be looked at."""
     report.pragmas = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in PRAGMAS}
     faults = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
     if faults != ["ok"]:
@@ -237,7 +242,7 @@ _UNUSED_TAG = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE entry_tags.user_id=tag
 
 
 def _orphan_condition(connection: sqlite3.Connection, table: str) -> str:
-    """What is wrong with the orphans of a table without row numbers: one of its references leads nowhere."""
+    """Return the SQL condition for orphans of a table without row numbers."""
     references: dict[int, tuple[str, list[str]]] = {}
     for number, _, parent, column, parent_column, *_ in connection.execute(
         f"PRAGMA foreign_key_list({table})"
@@ -252,7 +257,7 @@ def _orphan_condition(connection: sqlite3.Connection, table: str) -> str:
 
 
 def _find_orphans(connection: sqlite3.Connection) -> list[tuple[str, int | None]]:
-    """(table, row number or None) of every record that points to something that is not there."""
+    """Return (table, row number or None) of every record that points to a missing one."""
     return [(str(row[0]), row[1]) for row in connection.execute("PRAGMA foreign_key_check")]
 
 
@@ -327,7 +332,7 @@ def _entry_day_hash(keys: Keyring, plaintext: bytes) -> bytes:
 def _is_consistent(
     keys: Keyring, kind: RecordKind, columns: dict[str, Any], plaintext: bytes
 ) -> bool:
-    """Whether a keyed hash or an id beside a record is what the record itself says."""
+    """Return True if the keyed hash or the id beside a record matches the record itself."""
     checks: dict[str, Callable[[], bool]] = {
         "entries": lambda: columns["day"] == _entry_day_hash(keys, plaintext),
         "tags": lambda: (
@@ -345,7 +350,7 @@ def _is_consistent(
 
 
 def swap_state(proc_root: Path = Path("/proc"), sys_root: Path = Path("/sys")) -> str:
-    """Whether what is in memory may reach a disk as it is: "none", "encrypted", "not encrypted" or "not known"."""
+    """Return how memory may reach a disk: "none", "encrypted", "not encrypted" or "not known"."""
     try:
         lines = (proc_root / "swaps").read_text(encoding="utf-8").splitlines()[1:]
     except OSError:

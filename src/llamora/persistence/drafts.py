@@ -125,7 +125,7 @@ class Drafts:
             await self.deleting(keys, [draft_key])(tx)
 
     def deleting(self, keys: Keyring, draft_keys: Iterable[str]) -> Step:
-        """Return the step that deletes the drafts with these keys, whatever form token they carry."""
+        """Return the step that deletes the drafts with these keys, whatever their form token."""
         rows = [(keys.user_id, _hash_key(keys, draft_key)) for draft_key in draft_keys]
 
         async def delete(tx: Transaction) -> None:

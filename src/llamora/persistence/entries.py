@@ -135,7 +135,10 @@ class Entry:
     receipt: Receipt | None = None
 
     def to_bytes(self) -> bytes:
-        """Return the plaintext of the record: compact JSON without empty fields or the row's own."""
+        """Return the plaintext of the record: compact JSON without empty fields.
+
+        The id and the revision are in the row and left out too.
+        """
         fields: dict[str, object] = {
             "day": self.day.isoformat(),
             "role": self.role,
@@ -343,7 +346,7 @@ class Entries:
         return entries[0]
 
     async def get_many(self, keys: Keyring, ids: Sequence[bytes]) -> list[Entry]:
-        """Return the entries of these ids, in no order; missing and unreadable ones are left out."""
+        """Return the entries of these ids, in no order, without missing and unreadable ones."""
         entries: list[Entry] = []
         for start in range(0, len(ids), BATCH_SIZE):
             entries += self._open_rows(
@@ -564,7 +567,7 @@ class Entries:
     async def get_sealed(
         self, user_id: bytes, ids: Sequence[bytes]
     ) -> list[tuple[bytes, int, bytes]]:
-        """Return (id, revision, envelope) of at most BATCH_SIZE records, to be opened on a thread."""
+        """Return (id, revision, envelope) of at most BATCH_SIZE records, to open on a thread."""
         placeholders = ",".join("?" * len(ids))
         # The "+" keeps SQLite from walking all rows of the user by the other index.
         rows = await self._db.fetch(

@@ -1,7 +1,7 @@
-"""The change from one data key to the next: every record sealed anew, then the old key erased.
+"""Key rotation: every record sealed anew under the newest data key, then the old key erased.
 
-Which key a record was sealed with is read from its envelope (bytes 7 to 10), not from the column beside it: a
-writer that began before the change may have stored the two apart.
+The epoch of a record is read from its envelope (bytes 7 to 10), not from the column beside it: a
+process that began writing before the rotation may have stored the two apart.
 """
 
 import asyncio
@@ -17,13 +17,14 @@ SEALED_KINDS = tuple(
     kind for kind in RECORD_KINDS if kind.purpose is not None and kind is not SEARCH_SNAPSHOTS
 )
 BATCH_SIZE = 50
-# Compared as bytes, which big-endian numbers allow. Newer ones are of a change that is not known here yet.
+# Compared as bytes, which big-endian numbers allow. Newer epochs are of a rotation not known here
+# yet.
 OLD_KEY_CONDITION = "substr(sealed, 7, 4) < ?"
 
 
 @dataclass(slots=True, frozen=True)
 class UnreadableRecord:
-    """A record that did not open when its turn came; it stays where it is, as it is."""
+    """A record that did not open when its turn came; it stays as it is."""
 
     kind: RecordKind
     id: bytes
@@ -31,13 +32,13 @@ class UnreadableRecord:
 
 
 class KeyRotation:
-    """`db.epochs`."""
+    """The steps of key rotation, reached as `db.key_rotation`."""
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
     async def count_data_keys(self, user_id: bytes) -> int:
-        """How many data keys a writer has: one, or more while the change from one to the next goes on."""
+        """Return how many data keys a user has: one, or more while a rotation goes on."""
         return int(
             (await self._db.fetch("SELECT count(*) FROM data_keys WHERE user_id=?", (user_id,)))[0][
                 0
@@ -45,7 +46,7 @@ class KeyRotation:
         )
 
     async def pending_ids(self, keys: Keyring, kind: RecordKind) -> list[bytes]:
-        """The ids of the records of one kind that are still under an older key."""
+        """Return the ids of the records of one kind that are still under an older key."""
         rows = await self._db.fetch(
             f"SELECT {kind.id_column} FROM {kind.table} WHERE user_id=? AND {OLD_KEY_CONDITION}",
             (keys.user_id, _epoch_bytes(keys.epoch)),
@@ -55,9 +56,10 @@ class KeyRotation:
     async def reseal(
         self, keys: Keyring, kind: RecordKind, ids: Sequence[bytes]
     ) -> list[UnreadableRecord]:
-        """Put at most BATCH records under the newest key, each only while it is as it was read; what did not open.
+        """Seal at most BATCH_SIZE records under the newest key; return those that did not open.
 
-        Raises StorageError, vault.keys.KeyringClosed.
+        Each is stored only if it did not change since it was read. Raise StorageError and
+        vault.keys.KeyringClosed.
         """
         placeholders = ",".join("?" * len(ids))
         rows = await self._db.fetch(
@@ -77,9 +79,10 @@ class KeyRotation:
         return unreadable
 
     async def drop_old_keys(self, keys: Keyring, unreadable: Sequence[UnreadableRecord]) -> bool:
-        """Erase the older keys when no record but these needs them; False when one does.
+        """Erase the older keys and return True, or False when other records still need them.
 
-        The bytes of the keys are overwritten in the file and gone from its log.
+        `unreadable` records are given up. The bytes of the keys are overwritten in the file and
+        gone from its log.
         """
         known_unreadable = {(record.kind.table, record.id, record.sealed) for record in unreadable}
         async with self._db.write() as tx:
@@ -90,7 +93,7 @@ class KeyRotation:
                 + OLD_KEY_CONDITION,
                 (keys.user_id, _epoch_bytes(keys.epoch)),
             )
-            # What is made again is made again.
+            # Derived records are made again.
             await tx.execute_many(
                 "DELETE FROM vectors WHERE user_id=? AND entry_id=? AND sealed=?",
                 [
@@ -106,7 +109,7 @@ class KeyRotation:
         return True
 
     async def unreadable_count(self, user_id: bytes) -> int:
-        """How many records are left whose key was erased because they did not open with it."""
+        """Return how many unreadable records are left whose key was erased."""
         total = 0
         for kind in SEALED_KINDS:
             rows = await self._db.fetch(

@@ -21,10 +21,10 @@ from llamora.settings import resource
 
 
 class LocalDB:
-    """The store. Every private column is sealed on the way in and opened on the way out, with the keys given.
+    """The store. Private columns are sealed on the way in and opened on the way out.
 
-    One user action is one transaction; when a method that writes returns, the change is on the disk.
-    All methods raise persistence.connection.StorageError when SQLite refuses.
+    One user action is one transaction; when a method that writes returns, the change is on the
+    disk. All methods raise persistence.connection.StorageError when SQLite refuses.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,30 +46,30 @@ class LocalDB:
 
     @classmethod
     async def open(cls, path: Path) -> "LocalDB":
-        """Open a database, brought to the newest schema. Raises StorageError."""
+        """Open a database and migrate it to the newest schema. Raise StorageError."""
         db = cls(path)
         await db.open_connections()
         return db
 
     async def open_connections(self) -> None:
-        """Bring the schema up and open the connections of a facade that was made without. Raises StorageError."""
+        """Migrate the schema and open the connections of an unopened facade. Raise StorageError."""
         await asyncio.to_thread(run_db_migrations, self.path, resource("migrations"))
         await self._connections.open()
 
     async def data_version(self) -> int:
-        """A number that differs once anything was committed, by this process or another."""
+        """Return a number that differs once this or another process committed anything."""
         return await self._connections.data_version()
 
     async def search_version(self) -> tuple[int, int]:
-        """What differs once anything was committed that may concern what is searched, here or elsewhere."""
+        """Return a value that differs once anything was committed that may concern search."""
         return await self._connections.search_version()
 
     async def checkpoint(self) -> None:
-        """Fold the write-ahead log into the file, so that what was deleted is gone from both."""
+        """Fold the write-ahead log into the file, so that deleted bytes are gone from both."""
         await self._connections.checkpoint()
 
     async def retry_checkpoint(self) -> None:
-        """Make the last checkpoint again if somebody's reading kept it from emptying the log."""
+        """Make the last checkpoint again if a reader kept it from emptying the log."""
         if self._connections.checkpoint_pending:
             await self._connections.checkpoint()
 

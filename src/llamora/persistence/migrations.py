@@ -1,4 +1,4 @@
-"""The schema, brought up to date from `migrations/NNNN-name.sql`: backup first, one transaction each, verified."""
+"""Migrations from `migrations/NNNN-name.sql`: backup first, one transaction each, verified."""
 
 import re
 import sqlite3
@@ -36,7 +36,7 @@ CREATE_LOG_TABLE = """CREATE TABLE IF NOT EXISTS schema_migrations (
 
 @dataclass(slots=True, frozen=True)
 class Migration:
-    """One file of the migrations folder; `sha256` is that of its text, in hex."""
+    """One file of the migrations folder."""
 
     number: int
     name: str
@@ -44,20 +44,23 @@ class Migration:
 
     @property
     def sha256(self) -> str:
-        """The hash kept in the migration log, so that an edited migration is noticed."""
+        """Return the hash of the SQL in hex, for the migration log to notice an edited file."""
         return sha256(self.sql.encode()).hexdigest()
 
 
 @dataclass(slots=True, frozen=True)
 class MigrationStatus:
-    """What `scripts/migrate.py status` prints: the file, and the day it was applied or None."""
+    """A migration and the day it was applied, or None; printed by `scripts/migrate.py status`."""
 
     migration: Migration
     applied_on: str | None
 
 
 def read_migrations(folder: Path) -> list[Migration]:
-    """All migrations of a folder, in order. Raises StorageError for a gap or a name that does not fit."""
+    """Return all migrations of a folder, in order.
+
+    Raise StorageError for a gap or a name that does not fit.
+    """
     migrations: list[Migration] = []
     for file in sorted(folder.glob("*.sql")):
         match = FILE_NAME_PATTERN.fullmatch(file.name)
@@ -71,7 +74,7 @@ def read_migrations(folder: Path) -> list[Migration]:
 
 
 def split_statements(sql: str) -> Iterator[str]:
-    """The statements of a script, one by one: `executescript` would commit on its own."""
+    """Yield the statements of a script: `executescript` would commit on its own."""
     pending = ""
     for line in sql.splitlines(keepends=True):
         pending += line
@@ -83,7 +86,7 @@ def split_statements(sql: str) -> Iterator[str]:
 
 
 def migration_status(path: Path, folder: Path) -> list[MigrationStatus]:
-    """Every migration with the day it was applied; creates nothing."""
+    """Return every migration with the day it was applied; nothing is created."""
     migrations = read_migrations(folder)
     if not path.exists():
         return [MigrationStatus(migration, None) for migration in migrations]
@@ -102,10 +105,10 @@ def migration_status(path: Path, folder: Path) -> list[MigrationStatus]:
 
 
 def run_db_migrations(path: Path, folder: Path) -> list[str]:
-    """Bring the database at `path` to the newest schema of `folder` and return the names applied.
+    """Migrate the database at `path` to the newest schema of `folder`; return the names applied.
 
-    A database that already holds something is copied beside itself first (`backups/`, still sealed).
-    Raises StorageError for a newer database, an edited migration or a failed check.
+    A database that already holds something is copied beside itself first (`backups/`, still
+    sealed). Raise StorageError for a newer database, an edited migration or a failed check.
     """
     migrations = read_migrations(folder)
     prepare_file(path)
@@ -198,6 +201,7 @@ def _back_up_before(connection: sqlite3.Connection, path: Path, next_migration: 
         with closing(sqlite3.connect(temp_path)) as copy:
             connection.backup(copy)
 
-    # Whole or not at all: half a copy would look like a whole one. An earlier try, which changed nothing, left one of
-    # the same schema; what was written since is in this one, so it takes its place.
+    # Whole or not at all: half a copy would look like a whole one. An earlier attempt, which
+    # changed nothing, may have left a copy of the same schema; this one has what was written since
+    # and replaces it.
     write_atomically(target, write_copy)

@@ -1,8 +1,8 @@
-"""The kinds of sealed record and everything about them that stands on the disk, declared once.
+"""The kinds of sealed record and everything about them that is on the disk, declared once.
 
-Purposes, table names, column names and labels go into envelopes and into the derivation of keys: a record sealed with
-one of them opens with no other. They are literals, so that no rename in the code can lock anybody out. What the vault
-needs for itself (keys, sessions) is a literal there.
+Purposes, table names, column names and labels go into envelopes and into key derivation: a record
+sealed with one of them opens with no other. They are literals, so that no rename in the code can
+lock anybody out. What the vault needs for itself (keys, sessions) is a literal there.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from llamora.vault.keys import Keyring
 
 @dataclass(slots=True, frozen=True)
 class RecordKind:
-    """Where the records of one kind live. `id` is the column that names a record in its envelope's context.
+    """The place of the records of one kind.
 
-    `purpose` is None for a table of links, which has nothing sealed. `beside` are further columns. What is
-    `derived` can be made again from the rest and does not go into a backup. `column` is the name that the envelope
-    binds.
+    `id_column` is the column that names a record in its envelope's context. `purpose` is None for a
+    table of links, which has nothing sealed. `derived` records can be made again from the rest and
+    do not go into a backup. `column` is the name that the envelope binds.
     """
 
     table: str
@@ -30,7 +30,7 @@ class RecordKind:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """All columns but `user_id` and `sealed`."""
+        """Return all columns but `user_id` and `sealed`."""
         id_columns = () if self.id_column == "user_id" else (self.id_column,)
         return (
             *id_columns,
@@ -39,13 +39,13 @@ class RecordKind:
         )
 
     def open(self, keys: Keyring, record_id: bytes | int, revision: int, sealed: bytes) -> bytes:
-        """Open a record. Raises vault.envelope.SealError and vault.keys.KeyringClosed."""
+        """Open a record. Raise vault.envelope.SealError and vault.keys.KeyringClosed."""
         return keys.open(
             self._purpose(), self.table, self.column, _context_id(record_id), revision, sealed
         )
 
     def seal(self, keys: Keyring, record_id: bytes | int, revision: int, plaintext: bytes) -> bytes:
-        """Seal a record in the current epoch. Raises vault.keys.KeyringClosed."""
+        """Seal a record in the current epoch. Raise vault.keys.KeyringClosed."""
         return keys.seal(
             self._purpose(), self.table, self.column, _context_id(record_id), revision, plaintext
         )
@@ -115,7 +115,7 @@ SEARCH_SNAPSHOTS = RecordKind(
     "search_snapshots", INDEX, "part", revision_column="generation", derived=True
 )
 
-RECORD_KINDS = (  # in the order in which they can be stored: what is pointed to comes before what points
+RECORD_KINDS = (  # in storage order: what is pointed to comes before what points
     PROFILES,
     ENTRIES,
     TAGS,
@@ -134,18 +134,19 @@ RECORD_KINDS = (  # in the order in which they can be stored: what is pointed to
 )
 """Every table of records, for whatever goes over all of them: backups, checks, rotation.
 
-A test holds the list to the schema: a table with a `sealed` column that is not here does not get in."""
+A test holds the list to the schema: every table with a `sealed` column must be in it.
+"""
 
 _EVENTS = {"new": "INSERT", "changed": "UPDATE OF sealed"}
 
 
 def triggers(kind: RecordKind) -> list[str]:
-    """Write the triggers that let a record be stored only under a data key that is there.
+    """Return the SQL of triggers that refuse a record sealed under a data key that is gone.
 
-    Without them a change that was sealed just before an old key was erased, in another process, could be stored after
-    it and would never open again. Which key a record was sealed with is in its envelope, and so it is in that of the
-    key: bytes 7 to 10. While a backup is put back there are no keys yet, so records that did not open when it was made
-    can come back as they were.
+    Without them a change sealed just before another process erased an old key could be stored after
+    it and would never open again. The epochs of record and key are read from their envelopes: bytes
+    7 to 10. While a backup is restored there are no keys yet, so records that did not open when it
+    was made can come back as they were.
     """
     return [
         f"""CREATE TRIGGER IF NOT EXISTS {kind.table}_{when}_under_a_living_key BEFORE {event} ON {kind.table}
@@ -165,9 +166,9 @@ BACKUP_CHUNK = RecordKind("backup", BACKUP, "digest", column="chunk")
 BACKUP_LAST = RecordKind("backup", BACKUP, "digest", column="last")
 """Parts of a backup file."""
 PENDING_QUERIES = RecordKind("noted", QUERY, "id")
-"""Queries that an address names, in memory that the processes of a server share."""
+"""Queries that a URL names, in memory that the processes of a server share."""
 RECOVERY_GROUPS = RecordKind("recovery", KEY, "user_id", column="group")
-"""The group of a new recovery code that a form asks back, in that form."""
+"""The group of a new recovery code that a form asks back, sealed in that form."""
 
 # -- labels of blind indexes ---------------------------------------------------------------------
 

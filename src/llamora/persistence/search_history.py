@@ -1,4 +1,4 @@
-"""Recent searches, sealed: what somebody looks for says as much as what they wrote."""
+"""Recent searches, sealed: a query says as much about somebody as an entry."""
 
 import json
 import secrets
@@ -15,25 +15,25 @@ logger = getLogger(__name__)
 
 MAX_QUERIES = 50
 PRUNE_MARGIN = (
-    10  # so many more may be there before the oldest are looked for: that opens every one of them
+    10  # so many more may exist before the oldest are deleted: finding them opens every one
 )
 SELECT_OF_USER = "SELECT id, revision, sealed FROM search_history WHERE user_id=?"
 
 
 class SearchHistory:
-    """`db.search_history`."""
+    """The store of recent queries, reached as `db.search_history`."""
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
         self._row_ids: dict[
             bytes, dict[bytes, bytes]
-        ] = {}  # by writer: the row of a query, by a keyed hash of it
+        ] = {}  # by user: the row of a query, by a keyed hash of it
 
     async def add(self, keys: Keyring, query: str, at: datetime) -> bytes:
-        """Note a query and return its id; the same one again moves to the front.
+        """Save a query and return its id; the same query again moves to the front.
 
-        When there are more than KEPT and SPARE the oldest go, to KEPT. A query that another process noted as well may
-        be there twice until then, and is shown once.
+        Above MAX_QUERIES and PRUNE_MARGIN the oldest are deleted, down to MAX_QUERIES. A query that
+        another process saved as well may be there twice until then, and is shown once.
         """
         if keys.user_id not in self._row_ids:
             stored_rows = await self._db.fetch(SELECT_OF_USER, (keys.user_id,))
@@ -70,17 +70,17 @@ class SearchHistory:
         return row_id
 
     async def get(self, keys: Keyring, row_id: bytes) -> str:
-        """One query, "" when it is not remembered."""
+        """Return one query, or "" when it is not stored."""
         rows = await self._db.fetch(SELECT_OF_USER + " AND id=?", (keys.user_id, row_id))
         return next((text for _, _, text in _open_newest_first(keys, rows)), "")
 
     async def recent(self, keys: Keyring, limit: int = 10) -> list[str]:
-        """The latest queries, newest first."""
+        """Return the latest queries, newest first."""
         rows = await self._db.fetch(SELECT_OF_USER, (keys.user_id,))
         return list(dict.fromkeys(text for _, _, text in _open_newest_first(keys, rows)))[:limit]
 
     async def clear(self, user_id: bytes) -> None:
-        """Forget all queries of a writer; the bytes are overwritten in the file."""
+        """Delete all queries of a user; the bytes are overwritten in the file."""
         async with self._db.write(search_unaffected=True) as tx:
             await tx.execute("DELETE FROM search_history WHERE user_id=?", (user_id,))
         self._row_ids.pop(user_id, None)
@@ -88,19 +88,19 @@ class SearchHistory:
 
 
 def _hash_query(keys: Keyring, query: str) -> bytes:
-    """For memory only: on the disk it would tell that a query came again."""
+    """Return a hash to keep in memory only: on the disk it would tell that a query came again."""
     return keys.blind(QUERY_HASH, query.encode("utf-8", "surrogatepass"))
 
 
 def _open_newest_first(keys: Keyring, rows: Sequence[Row]) -> list[tuple[bytes, float, str]]:
-    """What opens of some rows: id, time and query."""
+    """Return id, time and query of the rows that open."""
     queries: list[tuple[bytes, float, str]] = []
     for row_id, revision, sealed in rows:
         try:
             at, text = json.loads(SEARCH_HISTORY.open(keys, row_id, revision, sealed))
         except (
             SealError
-        ) as error:  # a damaged query must not take search away; in time it goes as the oldest do
+        ) as error:  # a damaged query must not break search; pruning deletes it in time
             logger.error("a query could not be opened (%s)", type(error).__name__)
             continue
         queries.append((row_id, at, text))

@@ -15,8 +15,11 @@ from llamora.vault.keys import Keyring
 
 BATCH_SIZE = 500
 EXPIRED_GRACE_SECONDS = 5
-"""How long a session that ran out keeps its row: every worker sees it within a second and knows a lock from a
-sign-out, whose row is gone at once."""
+"""The time an expired session keeps its row.
+
+Every worker sees the row within a second and can tell a lock from a sign-out, which deletes the row
+at once.
+"""
 
 
 @dataclass(slots=True, frozen=True)

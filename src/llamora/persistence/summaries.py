@@ -49,7 +49,7 @@ class StoredSummaries:
     async def get(
         self, keys: Keyring, kind: SummaryKind, subject: date | bytes
     ) -> StoredSummary | None:
-        """Return the summary of this kind and subject, or None when it is missing or does not open."""
+        """Return the summary of this kind and subject, or None if it is missing or unreadable."""
         rows = await self._db.fetch(
             "SELECT summary_key, revision, sealed FROM summaries WHERE user_id=? AND summary_key=?",
             (keys.user_id, summary_hash(keys, kind, subject)),
@@ -91,7 +91,7 @@ class StoredSummaries:
             )
 
     def deleting_for_sources(self, keys: Keyring, deleted_ids: Collection[bytes]) -> Step:
-        """Return the step that deletes the summaries drawn from these entries, and unreadable ones."""
+        """Return the step that deletes summaries drawn from these entries, and unreadable ones."""
 
         async def delete_summaries(tx: Transaction) -> None:
             rows = await tx.fetch(

@@ -1,4 +1,4 @@
-"""Tag metadata (aliases and hidden tags) in one sealed record, and the undo of the latest changes."""
+"""Tag metadata (aliases and hidden tags) in one sealed record, and undo of the latest changes."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -54,7 +54,7 @@ class TagMeta:
     recent_changes: tuple[TouchedItems, ...] = ()
 
     def touched_since(self, revision: int) -> TouchedItems | None:
-        """Return everything touched after an earlier revision, or None where it is no longer known."""
+        """Return everything touched after an earlier revision, or None if no longer known."""
         later_changes = [touched for touched in self.recent_changes if touched.revision > revision]
         if revision > self.revision or len(later_changes) != self.revision - revision:
             return None

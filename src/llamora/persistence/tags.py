@@ -75,7 +75,7 @@ class TagSnapshot:
         return bool(await _existing_entries(self._tx, self.keys, [entry_id]))
 
     async def missing_names(self, names: Mapping[bytes, str]) -> dict[bytes, str]:
-        """Return those of these names that no tag has yet: the first spelling stays the shown one."""
+        """Return those of these names that no tag has yet: the first spelling stays shown."""
         stored_names = await _fetch_names(self._tx, self.keys, names)
         return {tag_id: name for tag_id, name in names.items() if tag_id not in stored_names}
 
@@ -203,8 +203,7 @@ class Tags:
         """Remove a tag from an entry; the name goes with its last entry. It can be undone."""
         await self.change(keys, removing_tag(entry_id, tag_id))
 
-    # -- refused suggestions
-    # ---------------------------------------------------------------------------
+    # -- refused suggestions -----------------------------------------------------------------------
 
     async def refuse_suggestions(
         self, keys: Keyring, entry_id: bytes, names: Iterable[str]

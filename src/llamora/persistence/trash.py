@@ -1,4 +1,4 @@
-"""Deleted entries and their times in one sealed list per user, so that the file does not show them."""
+"""Deleted entries and their times in one sealed list per user, so the file does not show them."""
 
 import json
 from collections.abc import Callable, Iterable

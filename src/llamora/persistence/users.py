@@ -1,4 +1,4 @@
-"""Writers, their key slots and data keys, and the few facts of the whole instance."""
+"""Users, their key slots and data keys, and the few facts of the whole instance."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -22,14 +22,14 @@ logger = getLogger(__name__)
 
 
 class NameTaken(StorageError):
-    """Somebody here has that name already."""
+    """Another user here has that name already."""
 
     status = 422
 
 
 @dataclass(slots=True, frozen=True)
 class User:
-    """One writer. `id` is 16 random bytes; `name` is shown as typed and compared by `name_key`."""
+    """One user. `id` is 16 random bytes; `name` is shown as typed and compared by `name_key`."""
 
     id: bytes
     name: str
@@ -40,21 +40,22 @@ MAX_NAME_CHARACTERS = 64
 
 
 def name_key(name: str) -> str:
-    """How names are compared: compatibility-normalised, case-folded, spaces collapsed, cut at NAME_CHARACTERS.
+    """Return a name for comparison: NFKC, case-folded, spaces collapsed, cut off.
 
-    Anybody may send anything as a name, so the cut comes first. A name as long as that is nobody's.
+    Anybody may send anything as a name, so the cut at MAX_NAME_CHARACTERS comes first. A name as
+    long as that is nobody's.
     """
     return " ".join(normal_form("NFKC", name[: MAX_NAME_CHARACTERS + 1]).casefold().split())
 
 
 class Users:
-    """`db.users`."""
+    """The store of users, reached as `db.users`."""
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
     async def add(self, user: User, slots: Iterable[KeySlot], keys: SealedKeys) -> None:
-        """Store a new writer with the keys they were made with. Raises NameTaken."""
+        """Store a new user with the keys made for them. Raise NameTaken."""
         async with self._db.write() as tx:
             if await tx.fetch("SELECT 1 FROM users WHERE name_key=?", (name_key(user.name),)):
                 raise NameTaken("name_taken")
@@ -65,29 +66,29 @@ class Users:
             await _put_keys(tx, user.id, slots, keys)
 
     async def find_by_name(self, name: str) -> User | None:
-        """The writer of that name, compared by `name_key`, or None."""
+        """Return the user of that name, compared by `name_key`, or None."""
         return await self._find("name_key=?", name_key(name))
 
     async def list_all(self) -> list[User]:
-        """Every writer of the instance, by name."""
+        """Return every user of the instance, by name."""
         rows = await self._db.fetch(
             "SELECT id, name, recovery_confirmed FROM users ORDER BY name_key"
         )
         return [User(user_id, name, bool(confirmed)) for user_id, name, confirmed in rows]
 
     async def get(self, user_id: bytes) -> User:
-        """The writer of that id. Raises NotFound."""
+        """Return the user of that id. Raise NotFound."""
         user = await self._find("id=?", user_id)
         if user is None:
             raise NotFound("user_not_found")
         return user
 
     async def has_any(self) -> bool:
-        """Whether there is a writer at all."""
+        """Return True if the instance has a user."""
         return bool(await self._db.fetch("SELECT 1 FROM users LIMIT 1"))
 
     async def get_slots(self, user_id: bytes, kind: str = "") -> list[KeySlot]:
-        """Read the user's key slots, or those of one kind."""
+        """Return the user's key slots, or those of one kind."""
         rows = await self._db.fetch(
             "SELECT id, kind, salt, params, sealed FROM key_slots WHERE user_id=?1 AND (?2='' OR kind=?2)",
             (user_id, kind),
@@ -95,7 +96,7 @@ class Users:
         return [KeySlot(*row) for row in rows]
 
     async def keys(self, user_id: bytes) -> SealedKeys:
-        """Read the user's sealed keys, as they are at one instant; none where there are none."""
+        """Return the user's sealed keys as of one instant; empty for an unknown user."""
         rows = await self._db.fetch(
             "SELECT epoch, sealed, slots, index_key FROM data_keys JOIN keyrings USING (user_id) WHERE user_id=?"
             " ORDER BY epoch",
@@ -108,7 +109,7 @@ class Users:
         )
 
     async def get_data_keys(self, user_id: bytes) -> list[SealedDataKey]:
-        """The writer's sealed data keys, oldest epoch first."""
+        """Return the user's sealed data keys, oldest epoch first."""
         rows = await self._db.fetch(
             "SELECT epoch, sealed FROM data_keys WHERE user_id=? ORDER BY epoch", (user_id,)
         )
@@ -117,7 +118,7 @@ class Users:
     async def replace_slot(
         self, user_id: bytes, stored: SealedKeys, old: bytes, slot: KeySlot, new: SealedKeys
     ) -> None:
-        """Put a slot in the place of another, while the list of slots is as it was `stored`. Raises StaleRevision."""
+        """Replace slot `old` if the list of slots is still as `stored`. Raise StaleRevision."""
         async with self._db.write() as tx:
             await _require_unchanged(tx, user_id, stored)
             await tx.execute("UPDATE keyrings SET slots=? WHERE user_id=?", (new.slots, user_id))
@@ -135,11 +136,12 @@ class Users:
         session_key: bytes | None = None,
         code_changed: bool = False,
     ) -> None:
-        """Put new keys and slots in the place of those that were `stored`, and end every session but one.
+        """Replace the `stored` keys and slots with new ones and end every session but one.
 
-        `session_key` is what the row of that session holds from now on, in `session` mode. A copy of the search index
-        goes: it is made again. Of two changes at once one wins, the other raises StaleRevision. The bytes of the old
-        slots and keys are overwritten in the file and gone from its log: what opened them opens nothing here any more.
+        `session_key` is stored in the row of `only_session` in `session` mode. The copy of the
+        search index is deleted and made again. Of two changes at once one wins, the other raises
+        StaleRevision. The bytes of the old slots and keys are overwritten in the file and gone from
+        its log, so what opened them opens nothing here any more.
         """
         async with self._db.write() as tx:
             await _require_unchanged(tx, user_id, stored)
@@ -151,7 +153,7 @@ class Users:
             await tx.execute(
                 "DELETE FROM dek_sessions WHERE user_id=? AND id<>?", (user_id, only_session)
             )
-            # Not one that was locked meanwhile, which holds no key any more.
+            # Not a session that was locked meanwhile and holds no key any more.
             await tx.execute(
                 "UPDATE dek_sessions SET sealed=? WHERE id=? AND sealed IS NOT NULL",
                 (session_key, only_session),
@@ -160,24 +162,25 @@ class Users:
         await self._overwrite()
 
     async def _overwrite(self) -> None:
-        # The change stands: a disk that is full now must not make it look like one that was refused, with a new
-        # recovery code that nobody is shown. It is made up for later (`LocalDB.owed_checkpoint`).
+        # The change stands: a disk that is full now must not make it look refused, with a new
+        # recovery code that nobody is shown. The checkpoint is made later
+        # (`Connections.checkpoint_pending`).
         with suppress(StorageError):
             await self._db.checkpoint()
 
     async def erase(self, user_id: bytes) -> None:
-        """Remove a writer and everything of theirs; the bytes are overwritten in the file and gone from its log."""
+        """Erase a user with all records; the bytes are overwritten in the file and gone from its log."""
         async with self._db.write() as tx:
             await tx.execute("DELETE FROM users WHERE id=?", (user_id,))
         await self._db.checkpoint()
 
     async def confirm_recovery(self, user_id: bytes) -> None:
-        """Note that the writer has typed back a part of their recovery code."""
+        """Record that the user has typed back a part of their recovery code."""
         async with self._db.write() as tx:
             await tx.execute("UPDATE users SET recovery_confirmed=1 WHERE id=?", (user_id,))
 
     async def set_instance_fact(self, key: str, value: str) -> str:
-        """Keep one fact of the instance unless it is there already; returns the one in force."""
+        """Store one fact of the instance unless it exists already; return the one in force."""
         async with self._db.write() as tx:
             await tx.execute(
                 "INSERT INTO instance VALUES (?, ?) ON CONFLICT DO NOTHING", (key, value)
@@ -185,7 +188,7 @@ class Users:
             return str((await tx.fetch("SELECT value FROM instance WHERE key=?", (key,)))[0][0])
 
     async def get_instance_fact(self, key: str) -> str | None:
-        """One fact of the instance, or None."""
+        """Return one fact of the instance, or None."""
         rows = await self._db.fetch("SELECT value FROM instance WHERE key=?", (key,))
         return str(rows[0][0]) if rows else None
 
@@ -226,13 +229,13 @@ async def _put_slots(tx: Transaction, user_id: bytes, slots: Iterable[KeySlot]) 
 
 
 class Profiles:
-    """`db.profiles`: one sealed record of settings per writer."""
+    """The store of settings, one sealed record per user, reached as `db.profiles`."""
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
     async def get(self, keys: Keyring) -> tuple[bytes, int] | None:
-        """The record as stored and its revision, or None before the first one.
+        """Return the stored record and its revision, or None before the first one.
 
         A record that does not open reads as b"": the settings are then set anew, over its revision.
         """
@@ -245,13 +248,16 @@ class Profiles:
         try:
             record = PROFILES.open(keys, keys.user_id, revision, sealed)
         except SealError as error:
-            # Every page asks for the settings: a damaged record must not lock the writer out.
+            # Every page reads the settings: a damaged record must not lock the user out.
             logger.error("the settings of a writer could not be opened (%s)", type(error).__name__)
             record = b""
         return record, revision
 
     async def save(self, keys: Keyring, record: bytes, *, revision: int) -> None:
-        """Store the record that follows the one of `revision` (0: the first). Raises StaleRevision."""
+        """Store the record that follows the one of `revision` (0: the first).
+
+        Raise StaleRevision when another was stored meanwhile.
+        """
         sealed = PROFILES.seal(keys, keys.user_id, revision + 1, record)
         async with self._db.write() as tx:
             if revision == 0:

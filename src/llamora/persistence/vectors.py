@@ -1,4 +1,4 @@
-"""Embeddings, sealed like text: most of a short text can be got back from its vector (Morris et al., 2023)."""
+"""Embeddings, sealed like text: a vector gives most of a short text away (Morris et al., 2023)."""
 
 import json
 import struct
@@ -17,8 +17,8 @@ from llamora.vault.keys import Keyring
 class EntryVectors:
     """The embeddings of one entry at one revision.
 
-    `data` holds float32, little-endian, chunks x `dim`; it is empty when there was nothing to embed.
-    `model` names what made them: vectors of two models are never compared.
+    `data` holds float32, little-endian, chunks x `dim`; it is empty when there was nothing to
+    embed. `model` names the model that made them: vectors of two models are never compared.
     """
 
     entry_id: bytes
@@ -28,7 +28,7 @@ class EntryVectors:
     data: bytes
 
     def to_bytes(self) -> bytes:
-        """The plaintext of the record: u16 length of a JSON header, the header, the floats."""
+        """Return the plaintext of the record: u16 length of a JSON header, header, floats."""
         header = json.dumps(
             [self.entry_revision, self.model, self.dim], separators=(",", ":")
         ).encode()
@@ -36,20 +36,20 @@ class EntryVectors:
 
     @classmethod
     def from_bytes(cls, entry_id: bytes, record: bytes) -> "EntryVectors":
-        """The vectors of a plaintext made by `packed`."""
+        """Return the vectors of a plaintext made by `to_bytes`."""
         (length,) = struct.unpack_from(">H", record)
         revision, model, dim = json.loads(record[2 : 2 + length])
         return cls(entry_id, revision, model, dim, record[2 + length :])
 
 
 class Vectors:
-    """`db.vectors`."""
+    """The store of embeddings, reached as `db.vectors`."""
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
 
     async def save(self, keys: Keyring, vectors: Iterable[EntryVectors]) -> None:
-        """Store the vectors of entries, in place of older ones; those of entries gone meanwhile are dropped."""
+        """Store the vectors of entries over older ones; vectors of erased entries are dropped."""
         rows = [
             (
                 int.from_bytes(v.entry_id[:8], "big") >> 1,
@@ -69,7 +69,7 @@ class Vectors:
             )
 
     async def get(self, keys: Keyring, ids: Sequence[bytes]) -> list[EntryVectors]:
-        """The vectors of these entries, in no order; missing and unreadable ones are left out: made anew."""
+        """Return the vectors of these entries, in no order, without missing and unreadable ones."""
         vectors: list[EntryVectors] = []
         for start in range(0, len(ids), BATCH_SIZE):
             for row in await self.get_sealed(keys.user_id, ids[start : start + BATCH_SIZE]):
@@ -78,7 +78,7 @@ class Vectors:
         return vectors
 
     async def iter_all(self, keys: Keyring) -> AsyncIterator[list[EntryVectors]]:
-        """All vectors of the writer in batches of at most BATCH."""
+        """Yield all vectors of the user in batches."""
         ids = [
             row[0]
             for row in await self._db.fetch(
@@ -89,7 +89,7 @@ class Vectors:
             yield await self.get(keys, ids[start : start + BATCH_SIZE])
 
     async def revisions(self, user_id: bytes) -> dict[bytes, int]:
-        """The entry revision each stored row was made from."""
+        """Return the entry revision that each stored row was made from."""
         return dict(
             await self._db.fetch(
                 "SELECT entry_id, revision FROM vectors WHERE user_id=?", (user_id,)
@@ -97,7 +97,7 @@ class Vectors:
         )
 
     async def delete(self, user_id: bytes, ids: Sequence[bytes]) -> None:
-        """Remove the vectors of these entries; the bytes are overwritten in the file."""
+        """Delete the vectors of these entries; the bytes are overwritten in the file."""
         async with self._db.write(search_unaffected=True) as tx:
             await tx.execute_many(
                 "DELETE FROM vectors WHERE user_id=? AND entry_id=?",
@@ -106,7 +106,7 @@ class Vectors:
         await self._db.checkpoint()
 
     async def get_sealed(self, user_id: bytes, ids: Sequence[bytes]) -> list[Row]:
-        """(entry id, revision, envelope) of at most BATCH rows, for a thread that opens them off the event loop."""
+        """Return (entry id, revision, envelope) of a batch of rows, to be opened on a thread."""
         placeholders = ",".join("?" * len(ids))
         return await self._db.fetch(
             f"SELECT entry_id, revision, sealed FROM vectors WHERE +user_id=? AND entry_id IN ({placeholders})",
@@ -115,7 +115,7 @@ class Vectors:
 
     @staticmethod
     def open_record(keys: Keyring, entry_id: bytes, revision: int, sealed: bytes) -> EntryVectors:
-        """Open one envelope. Raises vault.envelope.SealError."""
+        """Open one envelope. Raise vault.envelope.SealError."""
         record = VECTORS.open(keys, entry_id, revision, sealed)
         return EntryVectors.from_bytes(entry_id, record)
 
