@@ -1,6 +1,7 @@
-"""Days, zones and date phrases. Dates are the writer's own: a day is what the zone they write in says.
+"""Days, zones and date phrases. A date is the user's own: a day in the zone they write in.
 
-Pure but for :func:`utc_now`. Nothing here reads a locale: what it says is English, and weeks start on Monday.
+Pure but for :func:`utc_now`. Nothing here reads a locale: output is English, and weeks start on
+Monday.
 """
 
 import re
@@ -22,20 +23,20 @@ _NOT_ZONES = frozenset({"Factory", "localtime", "posixrules"})
 
 
 class UnknownZone(ValueError):
-    """Not the name of an IANA time zone."""
+    """The text is no name of an IANA time zone."""
 
 
 class UnknownDay(ValueError):
-    """Not a day written as 2026-11-20."""
+    """The text is no day written as 2026-11-20."""
 
 
 def utc_now() -> datetime:
-    """The present instant, aware, in UTC."""
+    """Return the present instant, aware, in UTC."""
     return datetime.now(UTC)
 
 
 def parse_zone(name: str) -> ZoneInfo:
-    """The IANA zone of this name, such as `Europe/Vienna`. Raises :class:`UnknownZone`."""
+    """Return the IANA zone of this name, such as `Europe/Vienna`. Raise :class:`UnknownZone`."""
     # The pattern keeps the name from being a path; len keeps it from being a long one.
     if len(name) > 64 or name in _NOT_ZONES or not _ZONE_NAME.fullmatch(name):
         raise UnknownZone("this is not the name of a time zone")
@@ -51,12 +52,12 @@ def _zone_names() -> tuple[str, ...]:
 
 
 def zone_names() -> list[str]:
-    """Every IANA name known here, sorted. Reads the zone database once."""
+    """Return every IANA name known here, sorted. The zone database is read once."""
     return list(_zone_names())
 
 
 def day_of(instant: datetime, zone: ZoneInfo) -> date:
-    """The day a clock in `zone` shows at this aware instant."""
+    """Return the day a clock in `zone` shows at this aware instant."""
     try:
         return instant.astimezone(zone).date()
     except OverflowError:
@@ -64,11 +65,12 @@ def day_of(instant: datetime, zone: ZoneInfo) -> date:
 
 
 def day_edges(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    """The first instant of the day and the first of the next, in UTC: 23, 24 or 25 hours as a rule.
+    """Return the first instants of the day and of the next, in UTC, usually 23 to 25 hours apart.
 
-    Where midnight does not exist the day starts when the clock jumps over it. A day the zone skipped
-    whole has both edges at the same instant. Where midnight comes twice the first counts, so that the
-    edges of neighbouring days always meet. At the ends of the calendar the edge is that of `datetime`.
+    Where midnight does not exist the day starts when the clock jumps over it. A day the zone
+    skipped whole has both edges at the same instant. Where midnight comes twice the first counts,
+    so that the edges of neighbouring days always meet. At the ends of the calendar the edge is that
+    of `datetime`.
     """
     end = _LATEST if day == date.max else _day_start(day + _DAY, zone)
     return _day_start(day, zone), end
@@ -99,7 +101,7 @@ def _day_start(day: date, zone: ZoneInfo) -> datetime:
 
 
 def parse_day(text: str) -> date:
-    """A day written as `2026-11-20`, years 0001 to 9999, and nothing else. Raises :class:`UnknownDay`."""
+    """Return a day written as `2026-11-20`, years 0001 to 9999. Raise :class:`UnknownDay`."""
     match = _ISO_DAY.fullmatch(text)
     if match is None:
         raise UnknownDay("a day is written like 2026-11-20")
@@ -110,17 +112,17 @@ def parse_day(text: str) -> date:
 
 
 def format_day(day: date) -> str:
-    """`20 November 2026`."""
+    """Return the day as `20 November 2026`."""
     return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
 
 
 def format_weekday(day: date) -> str:
-    """`Friday`."""
+    """Return the day's name, such as `Friday`."""
     return WEEKDAYS[day.weekday()]
 
 
 def format_time(instant: datetime, zone: ZoneInfo) -> str:
-    """`7:42` or `19:42`, as a clock in `zone` shows."""
+    """Return the time as a clock in `zone` shows it: `7:42` or `19:42`."""
     try:
         local = instant.astimezone(zone)
     except OverflowError:

@@ -1,11 +1,11 @@
-"""German words for dates, put into the English words that are read (`phrases.py`), each where it stands in the text."""
+"""German words for dates, replaced in place by the English words that `phrases.py` reads."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 
 class Token(NamedTuple):
-    """A word, a number or a sign of a text in small letters, and where it stands there."""
+    """A word, number or sign of a text in small letters, with its place there."""
 
     word: str
     start: int
@@ -103,7 +103,7 @@ _OTHER_WORDS = {
 
 
 def _spelling_variants(word: str) -> set[str]:
-    """A word as it is, and as who has no umlauts on the keyboard writes it."""
+    """Return a word as it is and as typed on a keyboard without umlauts."""
     unaccented = word.maketrans("äöü", "aou")
     digraphs = word.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
     return {word, word.translate(unaccented), word.translate(digraphs)}
@@ -123,10 +123,10 @@ _ENGLISH = {
 }
 _MONTH_NAMES = tuple(list(_MONTHS)[:12])
 _ABBREVIATED = frozenset("jan feb mar apr jun jul aug sep sept okt oct nov dez dec".split())
-# Before "morgen" these make a morning of it, which else is tomorrow.
+# Before "morgen" these make a morning of it, which otherwise is tomorrow.
 _BEFORE_MORNING = frozenset("today yesterday on this the".split()) | _WEEKDAYS.keys()
 _GREETINGS = frozenset("guten jeden".split())
-# Before "12.3." these make a date of it, which may else be anything.
+# Before "12.3." these make a date of it, which otherwise may be anything.
 _BEFORE_NUMERIC_DATE = (
     frozenset("on the from since until before after and between , - –".split()) | _WEEKDAYS.keys()
 )
@@ -134,10 +134,10 @@ _AFTER_ORDINAL = frozenset({"until", "and", "-", "–"}) | _MONTHS.keys() | _ABB
 
 
 def to_english(tokens: Sequence[Token]) -> list[Token]:
-    """The tokens of a German text with every word that speaks of dates in English; all others stay as they are.
+    """Return the tokens of a German text with its date words in English; others stay.
 
-    English phrases in it stay readable. What one word says in several keeps the place of the one; `vor drei Tagen`
-    becomes `three days ago`, and keeps its place as a whole.
+    English phrases in it stay readable. Where one word becomes several they all keep its place;
+    `vor drei Tagen` becomes `three days ago`, and keeps its place as a whole.
     """
     return list(_rewrite_numeric_dates(list(_rewrite_ago(list(_translate_words(tokens))))))
 
@@ -161,7 +161,7 @@ def _translate_words(tokens: Sequence[Token]) -> Iterator[Token]:
 
 
 def _rewrite_ago(tokens: Sequence[Token]) -> Iterator[Token]:
-    """`vor` either counts back from today or stands before a date."""
+    """Rewrite `vor`, which either counts back from today or stands before a date."""
     index = 0
     while index < len(tokens):
         if tokens[index].word != "vor":
@@ -182,7 +182,7 @@ def _rewrite_ago(tokens: Sequence[Token]) -> Iterator[Token]:
 
 
 def _rewrite_numeric_dates(tokens: Sequence[Token]) -> Iterator[Token]:
-    """Without the points of `3. bis 10. Mai`, and with the month of `12.3.` by its name."""
+    """Drop the points of `3. bis 10. Mai`, and name the month of `12.3.`."""
 
     def word_at(position: int) -> str:
         return tokens[position].word if 0 <= position < len(tokens) else ""

@@ -1,4 +1,4 @@
-"""Dates in words, in English; what is said in another language is put into English words first (`german.py`)."""
+"""Dates in English words; German is put into English words first (`german.py`)."""
 
 import re
 from calendar import monthrange
@@ -19,7 +19,7 @@ _DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class DateRange:
-    """The days from `start` to `end`, both included, and the piece of text that said so."""
+    """The days from `start` to `end`, both included, and the piece of text that named them."""
 
     start: date
     end: date
@@ -27,23 +27,26 @@ class DateRange:
 
 
 def parse_phrase(text: str, today: date, language: str = "en") -> DateRange | None:
-    """The first date a text speaks of in English, or in German too where `language` is "de"; or None. Never raises.
+    """Return the first date a text names, or None. Never raises.
+
+    English is read, and German too where `language` is "de".
 
     Knows days ("yesterday", "last Tuesday", "on 3 May", "May 3rd, 2024", "2024-05-03", "3.5.2024"),
-    longer times ("last week", "March 2024", "in autumn 2023", "early 2024", "the 1990s", "Q3 2023"),
-    distances ("3 days ago", "in the last two months") and bounds ("since March", "before 2020",
-    "from 3 to 10 May", "between June and August 2023").
+    longer times ("last week", "March 2024", "in autumn 2023", "early 2024", "the 1990s", "Q3
+    2023"), distances ("3 days ago", "in the last two months") and bounds ("since March", "before
+    2020", "from 3 to 10 May", "between June and August 2023").
 
-    A journal looks back: a date without a year is the latest one that has begun. Figures are read day
-    first; weeks start on Monday; seasons are the northern meteorological ones, and winter 2023 begins
-    in December 2023. Words that are only sometimes dates ("may", "march", "June", a bare number) count
-    only where the words around them make them one: a missed date costs less than hidden entries.
+    A journal looks back: a date without a year is the latest one that has begun. Figures are read
+    day first; weeks start on Monday; seasons are the northern meteorological ones, and winter 2023
+    begins in December 2023. Words that are only sometimes dates ("may", "march", "June", a bare
+    number) count only where the words around them make them one: a missed date costs less than
+    hidden entries.
     """
     return _PhraseParser(text, today, language).find_first()
 
 
 class _Span(NamedTuple):
-    """Days `start` .. `end`, spoken by the tokens before `stop`.
+    """The days `start` .. `end`, named by the tokens before `stop`.
 
     `inferred` is what the text left open: the year, the week, or nothing.
     """
@@ -129,14 +132,17 @@ def _month_end(year: int, month: int) -> date:
 
 
 def _month_range(year: int, month: int, count: int = 1) -> tuple[date, date]:
-    """First and last day of `count` months from this one; `month` may lie outside 1 .. 12."""
+    """Return the first and last day of `count` months from this one.
+
+    `month` may lie outside 1 .. 12.
+    """
     first = year * 12 + month - 1
     last = first + count - 1
     return date(first // 12, first % 12 + 1, 1), _month_end(last // 12, last % 12 + 1)
 
 
 class _PhraseParser:
-    """A recursive descent over the words of one text. Every method takes the place to read from."""
+    """A recursive-descent parser of the words of one text. Every method takes a token index."""
 
     def __init__(self, text: str, today: date, language: str) -> None:
         self.text = text
@@ -171,11 +177,11 @@ class _PhraseParser:
         return self.text[self.tokens[index].start].isupper()
 
     def _is_clause_end(self, index: int) -> bool:
-        """Whether the text, or at least a clause of it, ends before this place."""
+        """Return True if the text, or at least a clause of it, ends before this place."""
         return not self._word(index)[:1].isalnum()
 
     def _is_amount(self, index: int) -> bool:
-        """Whether the number before this place counts or measures something."""
+        """Return True if the number before this place counts or measures something."""
         if self._word(index) in _AMOUNT_UNITS:
             return True
         return (
@@ -185,14 +191,17 @@ class _PhraseParser:
         )
 
     def _parse_year(self, index: int) -> int:
-        """The year 1000 .. 2999 written here, or 0."""
+        """Return the year 1000 .. 2999 written here, or 0."""
         word = self._word(index)
         if len(word) == 4 and word.isascii() and word.isdigit() and word[0] in "12":
             return 0 if self._is_amount(index + 1) else int(word)
         return 0
 
     def _parse_year_after(self, index: int) -> tuple[int, int]:
-        """(year, place after it) of `2024`, `, 2024`, `of 2024`, `last year`; (0, at) when there is none."""
+        """Return (year, place after it) of `2024`, `, 2024`, `of 2024`, `last year`.
+
+        (0, `index`) when there is none.
+        """
         year_index = index + 1 if self._word(index) in {",", "of", "in"} else index
         if year := self._parse_year(year_index):
             return year, year_index + 1
@@ -202,14 +211,14 @@ class _PhraseParser:
         return 0, index
 
     def _parse_day_number(self, index: int) -> tuple[int, bool]:
-        """(1 .. 31, written as an ordinal), or (0, False)."""
+        """Return (1 .. 31, written as an ordinal), or (0, False)."""
         match = _DAY_NUMBER.fullmatch(self._word(index))
         if match is None or not 1 <= int(match[1]) <= 31:
             return 0, False
         return int(match[1]), match[2] is not None
 
     def _parse_count(self, index: int) -> tuple[int, int, int]:
-        """(least, most, place after it) of `3`, `two`, `a`, `a couple of`, `a few`; zeros when none."""
+        """Return (least, most, place after it) of `3`, `two`, `a`, `a couple of`, `a few`, or zeros."""
         next_index = index + (
             self._word(index) == "a" and self._word(index + 1) in {"couple", "few"}
         )
@@ -252,7 +261,7 @@ class _PhraseParser:
         return _Span(date.min, span.end, span.stop)
 
     def _parse_range(self, index: int, joined_by: str) -> _Span | None:
-        """`3 to 10 May`, `March to May 2024`: what follows `from` or `between`."""
+        """Parse what follows `from` or `between`: `3 to 10 May`, `March to May 2024`."""
         index = self._skip_the(index)
         day, _ = self._parse_day_number(index)
         if day and self._is_range_joiner(index + 1, joined_by):
@@ -266,7 +275,7 @@ class _PhraseParser:
         return None if right is None else self._join_range(left, right)
 
     def _parse_open_range(self, index: int) -> _Span | None:
-        """`3-10 May 2024`, `March to May 2024`: without a word before it, only with a year or a month."""
+        """Parse `3-10 May 2024`, `March to May 2024` without a word before, if a year or month is named."""
         day, _ = self._parse_day_number(index)
         if day and self._is_range_joiner(index + 1, ""):
             return self._parse_range(index, "")
@@ -281,7 +290,7 @@ class _PhraseParser:
         )
 
     def _join_range(self, left: _Span, right: _Span) -> _Span:
-        """From `left` to `right`; what one of them leaves open follows from the other."""
+        """Join two spans; what one of them leaves open follows from the other."""
         if left.inferred == "year" and right.inferred != "year":
             left = self._shift_years(left, right.start.year - left.start.year)
         elif right.inferred == "year" and left.inferred != "year":
@@ -304,7 +313,7 @@ class _PhraseParser:
     # One time
 
     def _parse_time(self, index: int, lead: str) -> _Span | None:
-        """A day, week, month, season, year or distance that starts here. `lead` is the word before it."""
+        """Parse a day, week, month, season, year or distance. `lead` is the word before it."""
         has_article = self._word(index) == "the"
         index = self._skip_the(index)
         parsers: tuple[Callable[[int, str], _Span | None], ...] = (
@@ -395,7 +404,7 @@ class _PhraseParser:
         )
 
     def _calendar_unit(self, unit: str, shift: int) -> tuple[date, date]:
-        """The day, ISO week, month or year that lies `shift` units from today's."""
+        """Return the day, ISO week, month or year `shift` units from today's."""
         today = self.today
         if unit == "day":
             return today + shift * _DAY, today + shift * _DAY
@@ -407,7 +416,7 @@ class _PhraseParser:
         return _month_range(today.year + shift * (10 if unit == "decade" else 1), 1, 12)
 
     def _rolling_range(self, unit: str, count: int) -> tuple[date, date]:
-        """The time between today and `count` units before (or, negative, after) today."""
+        """Return the time between today and `count` units before (or, negative, after) today."""
         if unit in {"day", "week"}:
             other = self.today - count * (7 if unit == "week" else 1) * _DAY
         else:
@@ -419,7 +428,7 @@ class _PhraseParser:
         return min(other, self.today), max(other, self.today)
 
     def _parse_relative(self, index: int, lead: str) -> _Span | None:
-        """`last week`, `this morning`, `next Tuesday`, `the past few days`."""
+        """Parse `last week`, `this morning`, `next Tuesday`, `the past few days`."""
         modifier = self._word(index)
         if modifier not in _RELATIVE_WORDS:
             return None
@@ -487,7 +496,7 @@ class _PhraseParser:
         return _Span(*self._calendar_unit(unit, shift), stop)
 
     def _relative_months(self, modifier: str, month: int, count: int, stop: int) -> _Span:
-        """The month or season that is over, the one of this year, or the one to come."""
+        """Return the month or season that is over, the one of this year, or the one to come."""
         year = self.today.year + 1
         spans = [_month_range(year - years_back, month, count) for years_back in range(4)]
         if modifier == "next":
@@ -500,7 +509,7 @@ class _PhraseParser:
         return _Span(start, end, stop)
 
     def _is_month(self, index: int, lead: str, has_article: bool = False) -> bool:
-        """Whether the month word here, with no day or year beside it, means the month."""
+        """Return True if the month word here, without a day or year beside it, means the month."""
         word = self._word(index)
         if word in _VERB_MONTHS:
             is_certain = self._is_capitalized(index) or self._is_clause_end(index + 1)
@@ -514,7 +523,7 @@ class _PhraseParser:
         )
 
     def _parse_explicit(self, index: int, lead: str) -> _Span | None:
-        """`3 May`, `the 3rd of May 2024`, `May 3rd, 2024`, `May 2024`, `in May`."""
+        """Parse `3 May`, `the 3rd of May 2024`, `May 3rd, 2024`, `May 2024`, `in May`."""
         day, ordinal = self._parse_day_number(index)
         next_index = index
         if day:
@@ -568,14 +577,14 @@ class _PhraseParser:
         return _Span(*_month_range(year, month), index + 1, "year")
 
     def _latest_date(self, month: int, day: int) -> date:
-        """The latest such day that is not after today. Raises ValueError when there is none."""
+        """Return the latest such day not after today. Raise ValueError when there is none."""
         for year in range(self.today.year, max(self.today.year - 9, 0), -1):
             if day <= _month_end(year, month).day and date(year, month, day) <= self.today:
                 return date(year, month, day)
         raise ValueError
 
     def _parse_third(self, index: int, _lead: str) -> _Span | None:
-        """`early 2024`, `mid-March`, `the end of last year`: a third of a longer time."""
+        """Parse a third of a longer time: `early 2024`, `mid-March`, `the end of last year`."""
         third = _THIRDS.get(self._word(index))
         if third is None:
             return None
@@ -615,7 +624,7 @@ class _PhraseParser:
         return _Span(*_month_range(year, month, 3), index + 1, "year")
 
     def _parse_long(self, index: int, lead: str) -> _Span | None:
-        """`Q3 2023`, `the 1990s`, `the 90s`, `the weekend`, `in 2024`, `the year 2024`."""
+        """Parse `Q3 2023`, `the 1990s`, `the 90s`, `the weekend`, `in 2024`, `the year 2024`."""
         word = self._word(index)
         bare_lead = lead.removesuffix(" the")
         if (

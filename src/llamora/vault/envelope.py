@@ -1,6 +1,7 @@
 """Sealed records: the one format in which anything private reaches the disk.
 
-Layout (big-endian, 90 bytes over the padded text; in full, with test vectors, in docs/encryption.md)::
+Layout (big-endian, 90 bytes over the padded text; in full, with test vectors, in
+docs/encryption.md)::
 
     "LL" | version 1 | suite 1 | purpose 1 | flags 1 | epoch 4 | salt 32 | commitment 32 | ciphertext | tag 16
 
@@ -34,7 +35,7 @@ OVERHEAD_BYTES = 90
 
 PADDING_FLOOR = 256
 MAX_TEXT_BYTES = 1 << 30
-"""Far over any record; below the 2^31 - 1 bytes that the AEAD takes in one call, padding included."""
+"""Far over any record, and with padding below the 2^31 - 1 bytes that one AEAD call takes."""
 
 _HEADER = struct.Struct(">2sBBBBI")
 _LENGTH = struct.Struct(">I")
@@ -49,10 +50,10 @@ _SHA256 = SHA256()
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """What a record is for: the number in its header and the label of its subkey, 0 .. 255 and ASCII.
+    """The kind of a record: the number in its header (0 .. 255) and its subkey's ASCII label.
 
-    Both are on the disk: never change one, never use a number again. All but those of the vault itself are declared in
-    llamora.persistence.schema.
+    Both are on the disk: never change one, never use a number again. All but those of the vault
+    itself are declared in llamora.persistence.schema.
     """
 
     number: int
@@ -80,16 +81,16 @@ class WrongKey(SealError):
 
 
 class WrongHeader(WrongKey):
-    """The record says that it was sealed for another purpose or epoch than the one asked for."""
+    """The record was sealed for another purpose or epoch than the one asked for."""
 
 
 class Damaged(SealError):
-    """The key is right and the place is right, but the text or its padding was changed."""
+    """Key and place are right, but the text or its padding was changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where a record lives. A record opened anywhere else is refused with :class:`WrongKey`.
+    """The place of a record. A record opened anywhere else is refused with :class:`WrongKey`.
 
     `user_id` and `record_id` are raw bytes; `revision` is 0 .. 2^64 - 1.
     """
@@ -101,7 +102,7 @@ class Context:
     revision: int
 
     def encode(self) -> bytes:
-        """The bytes bound into key and tag: u16 length | bytes for each of the five fields."""
+        """Return the bytes bound into key and tag: u16 length | bytes for each of the five fields."""
         table = self.table.encode()
         column = self.column.encode()
         return b"".join(
@@ -121,7 +122,7 @@ class Context:
 
 
 def padded_size(text_bytes: int) -> int:
-    """The bytes a text of this length takes inside the envelope, its 4-byte length field included.
+    """Return the bytes a text of this length takes inside the envelope, with its length field.
 
     Padmé leaks O(log log n) bits of the length for at most 12 % of growth (Nikitin, Barman, Lueks,
     Underwood, Hubaux, Ford, "Reducing Metadata Leakage from Encrypted Files and Communication with
@@ -139,7 +140,7 @@ def padded_size(text_bytes: int) -> int:
 def hkdf(
     key_material: Key, salt: bytes, label: str, into: bytearray | memoryview | None = None
 ) -> bytearray | memoryview:
-    """32 bytes of HKDF-SHA256 (RFC 5869), in `into` where it is given, else in a new buffer.
+    """Derive 32 bytes with HKDF-SHA256 (RFC 5869), in `into` if given, else in a new buffer.
 
     Every label starts with the name and version of this scheme.
     """
@@ -159,8 +160,8 @@ def seal(
 ) -> bytes:
     """Seal `plaintext` for exactly this place.
 
-    `subkey` is 32 uniform bytes; `epoch` 0 .. 2^32 - 1. `_salt` exists for the published test vectors
-    only: two texts under one subkey, context and salt would share a key and nonce.
+    `subkey` is 32 uniform bytes; `epoch` 0 .. 2^32 - 1. `_salt` exists for the published test
+    vectors only: two texts under one subkey, context and salt would share a key and nonce.
     """
     if len(subkey) != KEY_BYTES:
         raise ValueError("a subkey has 32 bytes")
@@ -183,9 +184,9 @@ def seal(
 def open_sealed(
     subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed: bytes
 ) -> bytes:
-    """The text of a record sealed for this purpose, epoch and place.
+    """Return the text of a record sealed for this purpose, epoch and place.
 
-    Raises :class:`UnknownFormat`, :class:`WrongHeader`, :class:`WrongKey` or :class:`Damaged`, in
+    Raise :class:`UnknownFormat`, :class:`WrongHeader`, :class:`WrongKey` or :class:`Damaged`, in
     this order: each check runs only when the ones before it held.
     """
     padded, end = _open(subkey, purpose, epoch, context, sealed)
@@ -195,7 +196,7 @@ def open_sealed(
 def open_key(
     subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed: bytes
 ) -> bytearray:
-    """A key that was sealed, in a buffer that the caller wipes. Raises what :func:`open_sealed` does."""
+    """Open a sealed key into a buffer that the caller wipes. Raise what :func:`open_sealed` does."""
     padded, end = _open(subkey, purpose, epoch, context, sealed)
     key = padded[_LENGTH.size : end]
     wipe(padded)
@@ -205,7 +206,7 @@ def open_key(
 def _open(
     subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed: bytes
 ) -> tuple[bytearray, int]:
-    """The padded text of a record, and where the text in it ends."""
+    """Return the padded text of a record and the end of the text in it."""
     found_purpose, found_epoch = _read_header(sealed)
     if found_purpose != purpose.number:
         raise WrongHeader("the record was sealed for another purpose")
@@ -227,26 +228,26 @@ def _open(
         wipe(km)
     (size,) = _LENGTH.unpack_from(padded)
     end = _LENGTH.size + size
-    # Sealing always pads to the one size that fits, so anything else was not made by this program.
+    # Sealing always pads to the one size that fits: anything else was not made by this program.
     if len(padded) != padded_size(size) or padded.count(0, end) != len(padded) - end:
         raise Damaged("the padding of the record is wrong")
     return padded, end
 
 
 def _expand(subkey: Key, info: bytes) -> bytearray:
-    """The key of one record and its commitment, 32 bytes each."""
+    """Derive the key of one record and its commitment, 32 bytes each."""
     km = bytearray(64)
     HKDFExpand(_SHA256, 64, info).derive_into(subkey, km)
     return km
 
 
 def sealed_epoch(sealed: bytes) -> int:
-    """The key epoch a record names, after its format was checked. Not authenticated until opened."""
+    """Return the key epoch a record names. The format is checked; nothing is authenticated."""
     return _read_header(sealed)[1]
 
 
 def _read_header(sealed: bytes) -> tuple[int, int]:
-    """(purpose, epoch) of a record. Raises :class:`UnknownFormat`."""
+    """Return (purpose, epoch) of a record. Raise :class:`UnknownFormat`."""
     if len(sealed) < OVERHEAD_BYTES + PADDING_FLOOR:
         raise UnknownFormat("the record is cut short")
     magic, version, suite, purpose, flags, epoch = _HEADER.unpack_from(sealed)

@@ -1,7 +1,8 @@
-"""Key pairs made from a secret, and sealing to their public half: HPKE (RFC 9180, base mode) with X-Wing.
+"""Key pairs derived from a secret, and sealing to their public half: HPKE base mode with X-Wing.
 
-X-Wing joins X25519 with ML-KEM-768 (FIPS 203), so that what is sealed today stays shut unless both are broken; its
-private key is a seed of 32 bytes, which any secret can be stretched to. Formats are in docs/encryption.md.
+HPKE is RFC 9180. X-Wing joins X25519 with ML-KEM-768 (FIPS 203), so that what is sealed today stays
+shut unless both are broken; its private key is a seed of 32 bytes, which any secret can be
+stretched to. Formats are in docs/encryption.md.
 """
 
 import hashlib
@@ -57,7 +58,7 @@ def seal_to(public: bytes, info: bytes, text: Key) -> bytes:
 
 
 def open_with(seed: Key, info: bytes, sealed: bytes) -> bytearray:
-    """Open what was sealed to the public half, for the caller to wipe. Raises :class:`Damaged`."""
+    """Open what was sealed to the public half; the caller wipes it. Raise :class:`Damaged`."""
     try:
         return bytearray(
             _SUITE.decrypt(sealed, MLKEM768X25519PrivateKey(*_private_halves(seed)), info=info)

@@ -1,8 +1,8 @@
-"""Keys: from the user master key to the subkey that seals one record, and the master key while somebody is signed in.
+"""Keys: from the user master key to the subkey that seals one record, and sealed sessions.
 
-The master key opens one data key per epoch, the key of the blind indexes and the list of living slots; a data key gives
-a subkey per purpose. How the master key is found is in llamora.vault.slots. Every HKDF label and session format is
-written out in docs/encryption.md.
+The master key opens one data key per epoch, the key of the blind indexes and the list of living
+slots; a data key gives a subkey per purpose. llamora.vault.slots derives the master key. Every HKDF
+label and session format is written out in docs/encryption.md.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ class KeyringClosed(VaultError):
 
 
 def cipher_library() -> str:
-    """The library under `cryptography` and its version, such as "OpenSSL 3.5.4 30 Sep 2025"."""
+    """Return the library under `cryptography` and its version: "OpenSSL 3.5.4 30 Sep 2025"."""
     return backend.openssl_version_text()
 
 
@@ -72,9 +72,10 @@ class SealedDataKey:
 
 @dataclass(frozen=True, slots=True)
 class SealedKeys:
-    """What the store holds of a user's keys besides the slots, all of it sealed under one master key.
+    """The stored keys of a user besides the slots, all of them sealed under one master key.
 
-    `slots` is the list of the living slots with their public keys, `index_key` the key of the blind indexes.
+    `slots` is the list of the living slots with their public keys, `index_key` the key of the blind
+    indexes.
     """
 
     data_keys: tuple[SealedDataKey, ...]
@@ -83,13 +84,16 @@ class SealedKeys:
 
     @property
     def epoch(self) -> int:
-        """The newest epoch, which is that of the master key: each new master key brings a new data key. 0: none."""
+        """Return the newest epoch, or 0 without a data key.
+
+        It is the master key's epoch too: each new master key brings a new data key.
+        """
         return max((key.epoch for key in self.data_keys), default=0)
 
 
 @dataclass(frozen=True, slots=True)
 class NewKeys:
-    """A new master key and what is sealed with it. `master` and `recovery_code` must never be stored.
+    """A new master key and what is sealed with it. Never store `master` or `recovery_code`.
 
     `recovery_code` is empty where none was made.
     """
@@ -101,7 +105,10 @@ class NewKeys:
 
 
 def create_keys(user_id: bytes, passphrase: str, params: Argon2Params) -> NewKeys:
-    """Make everything for a new user: a master key in its two slots, the data key of epoch 1. Blocks for one KDF."""
+    """Make a new user's keys: a master key in its two slots and the data key of epoch 1.
+
+    Blocks for one KDF.
+    """
     master = bytearray(os.urandom(KEY_BYTES))
     code = new_recovery_code()
     slots = (passphrase_slot_key(user_id, passphrase, params), recovery_slot_key(user_id, code))
@@ -112,7 +119,7 @@ def create_keys(user_id: bytes, passphrase: str, params: Argon2Params) -> NewKey
 
 
 def seal_new_keys(user_id: bytes, master: Key, slots: Iterable[SlotKey] = ()) -> SealedKeys:
-    """Make the first data key and a key of the blind indexes, and seal them and the list of slots."""
+    """Make the first data key and the blind-index key, and seal them and the list of slots."""
     index_key = bytearray(os.urandom(KEY_BYTES))
     try:
         return SealedKeys(
@@ -132,11 +139,12 @@ def renew_keys(
     add: Iterable[SlotKey] = (),
     keep: Callable[[SlotKey], bool] = lambda _: True,
 ) -> NewKeys:
-    """Make a new master key and the data key of the next epoch, for the slots to `keep` and those to `add`.
+    """Make a new master key and the next epoch's data key, for the slots to `keep` and to `add`.
 
-    Needs no secret of a slot: the new master key is sealed to their public keys, which the old one opens. Older data
-    keys, which records still need, and the key of the blind indexes are sealed anew under the new one; what only the
-    old one opened is to be erased. Raises :class:`SealError`.
+    Needs no secret of a slot: the new master key is sealed to their public keys, which the old one
+    opens. Older data keys, which records still need, and the key of the blind indexes are sealed
+    anew under the new one; the caller erases what only the old one opened. Raise
+    :class:`SealError`.
     """
     slots = [slot for slot in living_slots(user_id, master, stored) if keep(slot)] + list(add)
     epoch, fresh = stored.epoch + 1, bytearray(os.urandom(KEY_BYTES))
@@ -164,9 +172,9 @@ def renew_keys(
 def replace_slot(
     user_id: bytes, master: Key, stored: SealedKeys, old: bytes, new: SlotKey
 ) -> tuple[KeySlot, SealedKeys]:
-    """Put a slot of the same secret in the place of the one with the id `old`: the master key stays.
+    """Replace the slot with the id `old` by a slot of the same secret; the master key stays.
 
-    Raises :class:`SealError`.
+    Raise :class:`SealError`.
     """
     slots = [slot for slot in living_slots(user_id, master, stored) if slot.id != old] + [new]
     packed = _seal_under_master(user_id, master, stored.epoch, _SLOTS, pack_slot_keys(slots))
@@ -174,7 +182,7 @@ def replace_slot(
 
 
 def living_slots(user_id: bytes, master: Key, stored: SealedKeys) -> list[SlotKey]:
-    """Open the list of the slots that open to this master key. Raises :class:`SealError`."""
+    """Open the list of the slots that open to this master key. Raise :class:`SealError`."""
     return unpack_slot_keys(bytes(_open_under_master(user_id, master, _SLOTS, stored.slots)))
 
 
@@ -227,7 +235,7 @@ def new_data_key(
     _key: Key | None = None,
     _salt: bytes | None = None,
 ) -> SealedDataKey:
-    """A fresh random data key for `epoch` (1 ..), sealed under the master key."""
+    """Make a random data key for `epoch` (1 ..) and seal it under the master key."""
     subkey = hkdf(master, user_id, "master/data-keys")
     key = bytearray(os.urandom(KEY_BYTES) if _key is None else _key)
     sealed = seal(subkey, KEY, epoch, _data_key_context(user_id, epoch), key, _salt=_salt)
@@ -268,7 +276,10 @@ class Keyring:
 
     @property
     def master(self) -> bytearray:
-        """A copy of the user master key (32 bytes), for the caller to wipe. Raises :class:`KeyringClosed`."""
+        """Return a copy of the master key (32 bytes); the caller wipes it.
+
+        Raise :class:`KeyringClosed`.
+        """
         master = bytearray(self._master)
         self._check_open()
         return master
@@ -282,7 +293,7 @@ class Keyring:
         revision: int,
         plaintext: bytes,
     ) -> bytes:
-        """Seal a text for this place under the current epoch. Raises :class:`KeyringClosed`."""
+        """Seal a text for this place under the current epoch. Raise :class:`KeyringClosed`."""
         epoch = self.epoch  # read once: another thread may take a new key meanwhile
         subkey = self._subkey(epoch, purpose)
         context = Context(self.user_id, table, column, record_id, revision)
@@ -300,9 +311,9 @@ class Keyring:
         revision: int,
         sealed: bytes,
     ) -> bytes:
-        """The text of a record of any epoch held here.
+        """Return the text of a record of any epoch held here.
 
-        Raises :class:`MissingEpoch`, :class:`KeyringClosed` and what
+        Raise :class:`MissingEpoch`, :class:`KeyringClosed` and what
         :func:`~llamora.vault.envelope.open_sealed` raises.
         """
         epoch = sealed_epoch(sealed)
@@ -315,9 +326,10 @@ class Keyring:
             raise
 
     def blind(self, label: str, value: bytes) -> bytes:
-        """32 bytes that equal values of one label share: HMAC-SHA256 under a subkey of the index key.
+        """Return 32 bytes that equal values of one label share: HMAC-SHA256 under an index subkey.
 
-        Stable over new master and data keys, different for every user and label. Raises :class:`KeyringClosed`.
+        Stable over new master and data keys, different for every user and label. Raise
+        :class:`KeyringClosed`.
         """
         key = self._blind_keys.get(label)
         if key is None:
@@ -330,12 +342,13 @@ class Keyring:
         return digest
 
     def take(self, data_keys: Iterable[SealedDataKey], master: Key | None = None) -> bool:
-        """Take up the data keys as they are stored now: open new ones, forget those that are gone.
+        """Take over the data keys as stored now: open new ones, forget those that are gone.
 
-        `master` is the master key they are sealed under where that is a new one. False when they are sealed under
-        another than is known here: then nothing was changed. A list that is older than what is held changes nothing
-        either. What another thread was sealing under a key that is forgotten here may come out under zeros: the store
-        refuses records of a key that is gone. Raises :class:`SealError` and :class:`KeyringClosed`.
+        `master` is the master key they are sealed under if that is a new one. Return False, with
+        nothing changed, when they are sealed under a key not known here. A list older than the one
+        held changes nothing either. What another thread was sealing under a key forgotten here may
+        come out under zeros: the store refuses records of a key that is gone. Raise
+        :class:`SealError` and :class:`KeyringClosed`.
         """
         stored = {key.epoch: key for key in data_keys}
         if not stored or max(stored) < self.epoch:
@@ -351,7 +364,7 @@ class Keyring:
                 wipe(known)
             self._data_keys.update({epoch: self._memory.keep(key) for epoch, key in opened.items()})
             wipe(*opened.values())
-            if master is not None:  # it opened them, so it is the one of now
+            if master is not None:  # it opened them, so it is the present one
                 self._master[:] = master
         self.epoch = max(stored)
         for epoch in self._data_keys.keys() - stored.keys():
@@ -359,12 +372,12 @@ class Keyring:
             gone += [self._subkeys.pop(place) for place in list(self._subkeys) if place[0] == epoch]
             wipe(*gone)
         if self._closed:
-            self.close()  # it was closed meanwhile: nothing of what was opened may stay
+            self.close()  # closed meanwhile: nothing that was opened may stay
             self._check_open()
         return True
 
     def close(self) -> None:
-        """Forgets the keys: overwrites our copies and refuses every later use. May be called again."""
+        """Forget the keys: overwrite our copies and refuse every later use. May be called again."""
         # The flag first: a thread in the middle of sealing sees it before its result gets out.
         self._closed = True
         self._memory.clear()
@@ -373,7 +386,7 @@ class Keyring:
 
     @property
     def closed(self) -> bool:
-        """Whether the keys were forgotten."""
+        """Return True once the keys were forgotten."""
         return self._closed
 
     def __reduce__(self) -> NoReturn:
@@ -384,7 +397,7 @@ class Keyring:
             raise KeyringClosed("the keys were locked")
 
     def _check_again(self, key: memoryview) -> None:
-        """After a key was derived: what close() did not see yet must not stay."""
+        """Wipe a key that was derived while close() ran and did not see it."""
         if self._closed:
             wipe(key)
             self._check_open()
@@ -405,9 +418,9 @@ class Keyring:
 
 
 def open_keyring(user_id: bytes, master: Key, sealed: SealedKeys) -> Keyring:
-    """Open every data key and the key of the blind indexes; the highest epoch is the one that seals.
+    """Open every data key and the blind-index key; the highest epoch is the one that seals.
 
-    Raises :class:`SealError` (:class:`MissingEpoch` when there is no data key at all).
+    Raise :class:`SealError` (:class:`MissingEpoch` when there is no data key at all).
     """
     opened = _open_data_keys(user_id, master, sealed.data_keys)
     if not opened:
@@ -438,7 +451,7 @@ def _open_data_keys(
 
 
 def session_id_of(token: bytes) -> bytes:
-    """The id of a session row: SHA-256 of its random token, which alone the cookie holds."""
+    """Return the id of a session row: SHA-256 of the random token in the cookie."""
     return hashlib.sha256(b"llamora/1/session-id" + token).digest()
 
 
@@ -451,7 +464,7 @@ def seal_for_session(
     *,
     _salt: bytes | None = None,
 ) -> bytes:
-    """`session` mode: the master key for the session row, under HKDF(token || boot secret)."""
+    """Seal the master key for the session row (`session` mode), under HKDF(token || boot secret)."""
     key = _session_key(user_id, token, boot_secret)
     context = Context(user_id, "dek_sessions", "session", session_id, 0)
     return seal(key, SESSION, 0, context, master, _salt=_salt)
@@ -460,7 +473,7 @@ def seal_for_session(
 def open_from_session(
     user_id: bytes, session_id: bytes, token: bytes, boot_secret: bytes, sealed: bytes
 ) -> bytearray:
-    """The master key of a session row, for the caller to wipe. Raises :class:`SealError`."""
+    """Open the master key of a session row; the caller wipes it. Raise :class:`SealError`."""
     key = _session_key(user_id, token, boot_secret)
     context = Context(user_id, "dek_sessions", "session", session_id, 0)
     return open_key(key, SESSION, 0, context, sealed)
@@ -474,10 +487,10 @@ def seal_for_cookie(
     *,
     _salt: bytes | None = None,
 ) -> bytes:
-    """`cookie` mode: the master key for the cookie itself, under HKDF(boot secret). 346 bytes.
+    """Seal the master key for the cookie (`cookie` mode), under HKDF(boot secret). 346 bytes.
 
-    Nothing in it says how long it is good for: expiry and revocation are the session row's, checked
-    on the server before this is opened.
+    It holds no expiry: expiry and revocation are the session row's, checked on the server before
+    this is opened.
     """
     key = _cookie_key(session_id, boot_secret)
     context = Context(user_id, "dek_sessions", "cookie", session_id, 0)
@@ -487,7 +500,7 @@ def seal_for_cookie(
 def open_from_cookie(
     user_id: bytes, session_id: bytes, boot_secret: bytes, sealed: bytes
 ) -> bytearray:
-    """The master key out of a cookie, for the caller to wipe. Raises :class:`SealError`."""
+    """Open the master key in a cookie; the caller wipes it. Raise :class:`SealError`."""
     key = _cookie_key(session_id, boot_secret)
     context = Context(user_id, "dek_sessions", "cookie", session_id, 0)
     return open_key(key, SESSION, 0, context, sealed)

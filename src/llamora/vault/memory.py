@@ -1,4 +1,4 @@
-"""Memory for keys: kept out of swap and core dumps where the system allows it, and overwritten when it is let go.
+"""Memory for keys: out of swap and core dumps where the system allows, overwritten when released.
 
 What Python cannot do for them is said in docs/encryption.md.
 """
@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import cache
 
 Key = bytes | bytearray | memoryview
-"""Key bytes as functions take them. What gives keys out gives a bytearray, for the caller to `wipe`."""
+"""Key bytes as functions take them. Keys are returned as a bytearray, for the caller to `wipe`."""
 
 Buffer = bytearray | memoryview
 
@@ -26,10 +26,10 @@ def wipe(*buffers: Buffer) -> None:
 
 
 class KeyMemory:
-    """Pages that hold the keys of one keyring: locked and left out of core dumps where the system allows.
+    """Pages that hold the keys of one keyring: locked and out of core dumps where possible.
 
-    Overwritten by `clear`, when nothing refers to it any more, and when the process ends in order. A place that was
-    given out is never given out again. Safe to use from several threads.
+    Overwritten by `clear`, when nothing refers to it any more, and when the process ends in order.
+    A place is never given out twice. Safe to use from several threads.
     """
 
     __slots__ = ("__weakref__", "_guard", "_pages", "_used")
@@ -41,7 +41,7 @@ class KeyMemory:
         weakref.finalize(self, _clear, self._pages)
 
     def place(self, size: int) -> memoryview:
-        """`size` bytes of zeros, at most a page, to be filled with a key."""
+        """Return `size` zero bytes, at most a page, to be filled with a key."""
         with self._guard:
             if self._used + size > mmap.PAGESIZE:
                 page = _new_page()
@@ -52,7 +52,7 @@ class KeyMemory:
             return memoryview(self._pages[-1])[start : self._used]
 
     def keep(self, key: Key) -> memoryview:
-        """A copy of `key` in here."""
+        """Return a copy of `key` in this memory."""
         kept = self.place(len(key))
         kept[:] = key
         return kept
@@ -63,12 +63,12 @@ class KeyMemory:
 
 
 def memory_lock() -> str:
-    """Whether keys are kept out of swap: "locked", or "not locked" where the system does not allow it."""
+    """Return "locked" when keys are kept out of swap, or "not locked" where that is refused."""
     return "locked" if _protect(_new_page()) else "not locked"
 
 
 def disable_core_dumps() -> None:
-    """Switch off core dumps of this process, and let nobody without special rights read its memory, where it can."""
+    """Switch off core dumps and, where possible, reading this process's memory without privilege."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -90,7 +90,10 @@ def _clear(pages: list[mmap.mmap]) -> None:
 
 
 def _protect(page: mmap.mmap) -> bool:
-    """Keep a page out of core dumps and swap; whether it is locked. The lock goes when the page does."""
+    """Keep a page out of core dumps and swap; return True if it is locked.
+
+    The lock goes when the page does.
+    """
     if sys.platform == "linux":
         with suppress(OSError):
             page.madvise(mmap.MADV_DONTDUMP)
@@ -109,7 +112,7 @@ def _lock_function() -> "_Lock | None":
 
 
 class _Lock:
-    """mlock of POSIX, VirtualLock of Windows: whether so many bytes from an address on are locked now."""
+    """mlock of POSIX, VirtualLock of Windows: locks bytes from an address, and tells if it did."""
 
     def __init__(self) -> None:
         self._is_posix = sys.platform != "win32"

@@ -1,8 +1,9 @@
-"""Key slots: from what a person knows, a passphrase or a recovery code, to the user master key.
+"""Key slots: from a passphrase or a recovery code to the user master key.
 
-A passphrase (Argon2id) or a recovery code (HKDF) gives a key pair, and the master key is sealed to its public half: so
-a new master key can be sealed for every living slot without their secrets. The formats are written out in
-docs/encryption.md. The KDF blocks for hundreds of milliseconds with the GIL released: call it on a thread.
+A passphrase (Argon2id) or a recovery code (HKDF) gives a key pair, and the master key is sealed to
+its public half: so a new master key can be sealed for every living slot without their secrets. The
+formats are written out in docs/encryption.md. The KDF blocks for hundreds of milliseconds with the
+GIL released: call it on a thread.
 """
 
 import hashlib
@@ -66,10 +67,11 @@ _MEMORY_STEP_KIB = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Argon2Params:
-    """Argon2id cost: memory in KiB, passes, lanes. Outside the bounds raises :class:`BadParameters`.
+    """The cost of Argon2id: memory in KiB, passes, lanes.
 
-    Bounds: memory 65,536 .. 1,048,576 KiB, passes 3 .. 32, lanes 4 .. 16, and memory x passes at most
-    8 GiB. The floor is RFC 9106 §4's option for machines with little memory.
+    Memory is 65,536 .. 1,048,576 KiB, passes 3 .. 32, lanes 4 .. 16, and memory x passes at most 8
+    GiB; anything else raises :class:`BadParameters`. The floor is RFC 9106 §4's option for machines
+    with little memory.
     """
 
     memory_kib: int
@@ -88,16 +90,16 @@ class Argon2Params:
 
     @property
     def work(self) -> int:
-        """Memory x passes in KiB, which the time of a guess is proportional to."""
+        """Return memory x passes in KiB, to which the time of a guess is proportional."""
         return self.memory_kib * self.time_cost
 
     def to_text(self) -> str:
-        """`m=65536,t=3,p=4`: the form kept beside a slot, and bound into its seal."""
+        """Return `m=65536,t=3,p=4`: the form kept beside a slot and bound into its seal."""
         return f"m={self.memory_kib},t={self.time_cost},p={self.parallelism}"
 
     @classmethod
     def from_text(cls, text: str) -> "Argon2Params":
-        """Reads exactly what :meth:`to_text` writes. Raises :class:`BadParameters`."""
+        """Read exactly what :meth:`to_text` writes. Raise :class:`BadParameters`."""
         # Ten digits hold every allowed value and keep int() cheap on a hostile row.
         parts = text[:64].split(",")
         if len(parts) == 3 and all(
@@ -127,12 +129,12 @@ def _argon2id(secret: bytes, salt: bytes, params: Argon2Params) -> bytes:
 
 
 def burn_kdf(params: Argon2Params) -> None:
-    """Costs what :func:`open_slot` costs with these parameters: for a user name nobody has."""
+    """Spend what :func:`open_slot` costs with these parameters, for a name that no user has."""
     _argon2id(bytes(16), bytes(SALT_BYTES), params)
 
 
 def kdf_milliseconds(params: Argon2Params) -> float:
-    """How long one key derivation takes on this machine now, in ms."""
+    """Measure one key derivation on this machine, in milliseconds."""
     start = time.perf_counter()
     burn_kdf(params)
     return (time.perf_counter() - start) * 1000
@@ -144,12 +146,12 @@ def calibrate(
     *,
     _measure: Callable[[Argon2Params], float] = kdf_milliseconds,
 ) -> Argon2Params:
-    """Parameters that take about `target_ms` here: never below `floor`; `floor` itself when 0.
+    """Return parameters that take about `target_ms` here, never below `floor`; `floor` when 0.
 
-    Memory is raised first, passes after: per millisecond of ours, memory costs an attacker's hardware
-    area as well as time, and RFC 9106 §4 likewise settles memory before passes. Memory stops at
-    256 MiB so that the parameters still work on a busy small machine. A result that measures over
-    4/3 of the target is stepped down again.
+    Memory is raised first, passes after: per millisecond of ours, memory costs an attacker's
+    hardware area as well as time, and RFC 9106 §4 likewise settles memory before passes. Memory
+    stops at 256 MiB so that the parameters still work on a busy small machine. A result that
+    measures over 4/3 of the target is stepped down again.
     """
     if target_ms <= 0:
         return floor
@@ -171,7 +173,7 @@ def calibrate(
 
 
 def _scaled(floor: Argon2Params, scale: float) -> Argon2Params:
-    """`floor` with memory x passes grown by `scale`, rounded down, within the bounds."""
+    """Return `floor` with memory x passes grown by `scale`, rounded down, within the bounds."""
     budget = floor.memory_kib * floor.time_cost * max(scale, 1.0)
     wanted = int(budget / floor.time_cost) // _MEMORY_STEP_KIB * _MEMORY_STEP_KIB
     memory = max(floor.memory_kib, min(wanted, _CALIBRATED_MEMORY_KIB))
@@ -189,16 +191,16 @@ _FORGIVEN = str.maketrans({"I": "1", "L": "1", "O": "0"})
 
 
 def _gf32_double(value: int) -> int:
-    """Times alpha in GF(2^5) with x^5 + x^2 + 1."""
+    """Multiply by alpha in GF(2^5) with x^5 + x^2 + 1."""
     value <<= 1
     return value ^ 0b100101 if value & 32 else value
 
 
 def _check_symbols(symbols: list[int]) -> list[int]:
-    """The remainder of the code as a polynomial over GF(32), divided by (x + 1)(x + alpha).
+    """Return the remainder of the code, a polynomial over GF(32), by (x + 1)(x + alpha).
 
-    A Reed-Solomon code of distance 3 and length 28 <= 31: every one or two wrong symbols show, and so
-    does every exchange of two symbols, adjacent or not.
+    A Reed-Solomon code of distance 3 and length 28 <= 31: every one or two wrong symbols show, and
+    so does every exchange of two symbols, adjacent or not.
     """
     first = second = 0
     for symbol in symbols:
@@ -209,7 +211,7 @@ def _check_symbols(symbols: list[int]) -> list[int]:
 
 
 def new_recovery_code() -> str:
-    """130 random bits: 26 Crockford base32 symbols and 2 check symbols in 7 groups of 4."""
+    """Return 130 random bits as 26 Crockford base32 and 2 check symbols, in 7 groups of 4."""
     return _format_code(secrets.randbits(_CODE_BITS))
 
 
@@ -220,7 +222,7 @@ def _format_code(value: int) -> str:
 
 
 def _compact(typed: str) -> str:
-    """Only the symbols of what was typed, in upper case, with I, L and O read as 1, 1 and 0."""
+    """Return only the symbols of what was typed, in upper case, I, L and O read as 1, 1 and 0."""
     return "".join(
         character
         for character in unicodedata.normalize("NFKC", typed[:1000]).upper()
@@ -231,7 +233,7 @@ def _compact(typed: str) -> str:
 
 
 def _parse_code(text: str) -> int:
-    """The 130 bits of a code as typed. Raises :class:`RecoveryCodeError`, which quotes nothing."""
+    """Return the 130 bits of a code as typed. Raise :class:`RecoveryCodeError`, which quotes nothing."""
     compact = _compact(text)
     if len(compact) != _CODE_SYMBOLS + 2:
         raise RecoveryCodeError("recovery_code_length")
@@ -247,7 +249,10 @@ def _parse_code(text: str) -> int:
 
 
 def check_recovery_code(text: str) -> bool:
-    """Whether this reads as a recovery code: case, I, L, O, spaces and dashes forgiven, check symbols not."""
+    """Return True if a text reads as a recovery code.
+
+    Case, I, L, O, spaces and dashes are forgiven, wrong check symbols are not.
+    """
     try:
         _parse_code(text)
     except RecoveryCodeError:
@@ -256,12 +261,15 @@ def check_recovery_code(text: str) -> bool:
 
 
 def recovery_groups(code: str) -> list[str]:
-    """The seven groups of four, in upper case, of a code however typed. Raises :class:`RecoveryCodeError`."""
+    """Return the seven groups of four of a code, in upper case, however it was typed.
+
+    Raise :class:`RecoveryCodeError`.
+    """
     return _format_code(_parse_code(code)).split("-")
 
 
 def same_group(group: str, typed: str) -> bool:
-    """Whether `typed` is this group of a recovery code, with the same forgiveness as the whole code."""
+    """Return True if `typed` is this group of a recovery code, as forgiving as the whole code."""
     return hmac.compare_digest(_compact(typed).encode("utf-8", "surrogatepass"), group.encode())
 
 
@@ -281,10 +289,10 @@ _LABEL = b"llamora/1/slot"
 
 @dataclass(frozen=True, slots=True)
 class SlotKey:
-    """The public half of a slot: what it takes to seal a master key for it without its secret.
+    """The public half of a slot: enough to seal a master key for it without its secret.
 
-    `kind` is open; :data:`PASSPHRASE` and :data:`RECOVERY` are those that open here. `params` is what the kind keeps
-    beside its salt: the cost of Argon2id as text, or None.
+    `kind` is open; :data:`PASSPHRASE` and :data:`RECOVERY` are those that open here. `params` is
+    what the kind keeps beside its salt: the cost of Argon2id as text, or None.
     """
 
     id: bytes
@@ -306,7 +314,7 @@ class KeySlot:
 
     @property
     def argon2(self) -> Argon2Params:
-        """The cost of a passphrase slot. Raises :class:`BadParameters`."""
+        """Return the cost of a passphrase slot. Raise :class:`BadParameters`."""
         return Argon2Params.from_text(self.params or "")
 
 
@@ -341,7 +349,7 @@ def passphrase_slot_key(
 def recovery_slot_key(
     user_id: bytes, code: str, *, _salt: bytes | None = None, _id: bytes | None = None
 ) -> SlotKey:
-    """Make a new slot for this recovery code. Raises :class:`RecoveryCodeError`."""
+    """Make a new slot for this recovery code. Raise :class:`RecoveryCodeError`."""
     salt = _salt or os.urandom(SALT_BYTES)
     return _slot_key(
         _id, RECOVERY, salt, None, hkdf(_recovery_kek(code, salt), user_id, "slot/key-pair")
@@ -365,9 +373,10 @@ def seal_slot(user_id: bytes, epoch: int, key: SlotKey, master: Key) -> KeySlot:
 
 
 def open_slot(user_id: bytes, slot: KeySlot, secret: str) -> bytearray:
-    """Open a slot: the master key, for the caller to wipe. Blocks for the KDF of a passphrase slot.
+    """Open a slot: return the master key, which the caller wipes.
 
-    Raises :class:`WrongSecret` (or its kind :class:`RecoveryCodeError`), :class:`SealError` for a slot that is damaged,
+    Blocks for the KDF of a passphrase slot. Raise :class:`WrongSecret` (or its kind
+    :class:`RecoveryCodeError`), :class:`SealError` for a slot that is damaged,
     :class:`BadParameters` and :class:`KdfUnavailable`.
     """
     if (len(slot.id), len(slot.salt), len(slot.sealed)) != (SLOT_ID_BYTES, SALT_BYTES, _SLOT_BYTES):
@@ -393,19 +402,19 @@ def open_slot(user_id: bytes, slot: KeySlot, secret: str) -> bytearray:
 
 
 def _check(header: bytes, user_id: bytes, slot: SlotKey | KeySlot, public: bytes) -> bytes:
-    # Binds the slot to its place and key, and tells a wrong secret from a damaged slot. Id and salt have fixed
-    # lengths, so that what is joined reads in one way only. Salt and parameters are part of the place: a row with
-    # either exchanged is refused even by a secret that would be right.
+    # Binds the slot to its place and key, and tells a wrong secret from a damaged slot. Id and salt
+    # have fixed lengths, so that what is joined reads in one way only. Salt and parameters are part
+    # of the place: a row with either exchanged is refused even by a secret that would be right.
     place = slot.id + slot.salt + (slot.params or "").encode()
     context = Context(user_id, "key_slots", slot.kind, place, 0).encode()
     return hashlib.sha256(_LABEL + header + context + public).digest()
 
 
 def open_slots(user_id: bytes, slots: Iterable[KeySlot], secret: str) -> bytearray:
-    """The master key, with whichever slot this passphrase or recovery code opens. Blocks for the KDF.
+    """Return the master key from whichever slot this passphrase or recovery code opens.
 
-    A slot whose parameters are out of bounds is passed over. Raises :class:`WrongSecret` when none opens, and what else
-    :func:`open_slot` raises.
+    Blocks for the KDF. A slot whose parameters are out of bounds is passed over. Raise
+    :class:`WrongSecret` when none opens, and what else :func:`open_slot` raises.
     """
     there = list(slots)
     # A code costs no KDF, and a passphrase that reads as one is a passphrase all the same.
@@ -419,7 +428,7 @@ def open_slots(user_id: bytes, slots: Iterable[KeySlot], secret: str) -> bytearr
 
 
 def pack_slot_keys(keys: Iterable[SlotKey]) -> bytes:
-    """Write the list of living slots as it is sealed under the master key."""
+    """Return the list of living slots as bytes, to be sealed under the master key."""
     return json.dumps(
         [
             {
