@@ -28,17 +28,18 @@ logger = logging.getLogger(__name__)
 
 LOCAL_HOST_NAME = "llamora.localhost"
 MODEL_ADDRESS_BYTES = 128
-MAX_WORKER_RESTARTS = (
-    5  # workers that ended by themselves and were replaced, until the server gives up
-)
+MAX_WORKER_RESTARTS = 5  # workers that died and were replaced, until the server gives up
 
 
 class StartupError(Problem):
-    """Why the server does not start."""
+    """The server cannot start; the message says why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 after a clean stop, 2 with one sentence when it cannot start."""
+    """Run the command line; return 0 after a clean stop, 2 when it cannot start.
+
+    The reason is printed in one sentence.
+    """
     options = _build_parser().parse_args(arguments)
     try:
         settings = load_settings(overrides=_overrides(options))
@@ -85,8 +86,8 @@ def _overrides(options: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def _configure_logging(level: str) -> None:
-    # Libraries may quote what passes through them; from them only trouble is let through, and from Quart
-    # not even that: it logs an exception with its message, ours log the class and the place.
+    # Libraries may quote what passes through them: only their warnings are let through, and from
+    # Quart not even those. It logs an exception with its message, ours log the class and the place.
     logging.basicConfig(
         level="ERROR" if level == "ERROR" else "WARNING",
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
@@ -149,7 +150,7 @@ def _hypercorn_config(settings: Settings, listening_socket: socket.socket) -> An
     config = Config()
     if (
         sys.platform == "win32"
-    ):  # sockets have no file descriptor there: let the port go and take it again
+    ):  # sockets have no file descriptor there: release the port and take it again
         host, port = listening_socket.getsockname()[:2]
         listening_socket.close()
         config.bind = [f"{host}:{port}"]
@@ -157,7 +158,7 @@ def _hypercorn_config(settings: Settings, listening_socket: socket.socket) -> An
         config.bind = [
             f"fd://{os.dup(listening_socket.fileno())}"
         ]  # Hypercorn closes what it is given
-    config.accesslog = None  # an address of a request is nobody's business
+    config.accesslog = None  # the URL of a request is nobody's business
     config.errorlog = None
     config.include_server_header = False
     config.graceful_timeout = settings.server.shutdown_seconds
@@ -214,10 +215,10 @@ async def _run_app(
 
 
 def _set_on_signals(stop: asyncio.Event) -> None:
-    """Set `stop` at the first signal, and take no notice of further ones, whenever they come.
+    """Set `stop` at the first signal and ignore further ones, whenever they come.
 
-    Not with the loop's own handlers: the loop takes them away when it closes, and a second signal (uv forwards
-    one) would then kill a server that is ending cleanly.
+    The loop's own handlers will not do: the loop removes them when it closes, and a second signal
+    (uv forwards one) would then kill a server that is ending cleanly.
     """
     loop = asyncio.get_running_loop()
 
@@ -230,7 +231,10 @@ def _set_on_signals(stop: asyncio.Event) -> None:
 
 
 def _ignore_signals() -> None:
-    """For the rest of this process: Python puts handlers of ours back to the default as it ends."""
+    """Ignore signals for the rest of this process.
+
+    Python puts handlers of ours back to the default as it ends.
+    """
     for number in _stop_signals():
         signal.signal(number, signal.SIG_IGN)
 
@@ -239,14 +243,18 @@ def _stop_signals() -> list[signal.Signals]:
     return [number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGBREAK")]
 
 
-# -- several workers ---------------------------------------------------------------------------------
+# -- several workers -------------------------------------------------------------------------------
 
 
 async def _serve_with_workers(
     settings: Settings, listening_socket: socket.socket, *, dev: bool
 ) -> int:
-    """The parent holds the lock, the boot secret and the built-in model; the workers serve."""
-    # Started with `python -m`, this module is `__main__`, and no new process finds its functions under that name.
+    """Run the parent of several workers.
+
+    The parent holds the lock, the boot secret and the built-in model; the workers serve.
+    """
+    # Started with `python -m`, this module is `__main__`, and no new process finds its functions
+    # under that name.
     from llamora.__main__ import serve_as_worker
     from llamora.llm.embedded import EmbeddedServer
     from llamora.llm.errors import ModelError
@@ -272,7 +280,7 @@ async def _serve_with_workers(
     is_ending: Any = context.RawValue("b", 0)
     live_workers: Any = context.RawArray(
         "q", settings.server.workers
-    )  # the numbers of the workers that are; 0 is none
+    )  # the numbers of the living workers; 0 is none
     workers: list[BaseProcess] = []
 
     def start_worker(index: int, number: int) -> "BaseProcess":
@@ -316,7 +324,7 @@ async def _serve_with_workers(
         for index, worker in enumerate(workers):
             if worker.is_alive():
                 continue
-            live_workers[index] = 0  # what it was writing is now shown as cut short
+            live_workers[index] = 0  # the reply it was writing is now shown as cut short
             started_count += 1
             if started_count > settings.server.workers + MAX_WORKER_RESTARTS:
                 has_failed = True
@@ -352,10 +360,11 @@ def serve_as_worker(
     shared: tuple[bytes, str, Any, Any, Any, int, Any],
     dev: bool,
 ) -> None:
-    """What each process of several runs, until `ending` is set or the parent is gone.
+    """Serve in one process of several, until `is_ending` is set or the parent is gone.
 
-    `shared` is the boot secret, the key to the parent's model server, its address and whether it is wanted, the memory
-    of Noted, the number of this worker and those of all that are alive.
+    `shared` is the boot secret, the key to the parent's model server, its address, the flag that
+    asks for it, the memory of pending queries, the number of this worker and those of all living
+    ones.
     """
     from llamora.app.services.container import SharedState
     from llamora.llm.model import SharedServer
@@ -403,7 +412,7 @@ def serve_as_worker(
     asyncio.run(run())
 
 
-# -- --reload ----------------------------------------------------------------------------------------
+# -- --reload --------------------------------------------------------------------------------------
 
 
 async def _watch_files(stop: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""The commands beside serving: they ask for the passphrase where they need it, and work while the server runs."""
+"""The commands beside serving; they ask for the passphrase if needed and work beside the server."""
 
 import argparse
 import asyncio
@@ -42,7 +42,7 @@ from llamora.vault.slots import (
 )
 
 SECRET_PROMPT = "Passphrase or recovery code: "  # noqa: S105 -- the question, not the answer
-# What a count is called: one, several. Tables that mean nothing to a writer are left out.
+# Names of counts: one, several. Tables that mean nothing to a user are left out.
 COUNT_NAMES = {
     "entries": ("entry or reply", "entries and replies"),
     "versions": ("earlier version", "earlier versions"),
@@ -53,11 +53,11 @@ COUNT_NAMES = {
 
 
 class CommandError(Problem):
-    """Why a command did nothing."""
+    """A command did nothing; the message says why."""
 
 
 def add_commands(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add every command with its options; `add` is `add_parser` of the subparsers."""
+    """Add every command with its options; `add_parser` is that of the subparsers."""
     command = add_parser("backup", help="put everything of one writer into one sealed file")
     command.add_argument("--user", default="", help="whose; needed when there are several writers")
     command.add_argument(
@@ -97,7 +97,7 @@ def add_commands(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def run_command(options: argparse.Namespace, settings: Settings) -> int:
-    """Carry out one of the commands; its exit status. Raises CommandError and StorageError."""
+    """Run one of the commands; return its exit status. Raise CommandError and StorageError."""
     database = settings.data.database
     try:
         match options.mode:
@@ -128,7 +128,7 @@ def run_command(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def ask_secret() -> str:
-    """The passphrase or recovery code: typed unseen, or the first line of what is piped in."""
+    """Return the passphrase or recovery code: typed unseen, or the first line of piped input."""
     if sys.stdin.isatty():
         return getpass.getpass(SECRET_PROMPT)
     line = sys.stdin.readline()
@@ -138,7 +138,10 @@ def ask_secret() -> str:
 
 
 async def unlock(database: Path, name: str) -> tuple[User, Keyring]:
-    """Ask for a writer's passphrase or recovery code and open their keys. Raises CommandFailed, WrongSecret."""
+    """Ask for a user's passphrase or recovery code and open their keys.
+
+    Raise CommandError and vault.slots.WrongSecret.
+    """
     if not await asyncio.to_thread(database.exists):
         raise CommandError("journal_missing", database=str(database))
     db = await LocalDB.open(database)
@@ -148,7 +151,7 @@ async def unlock(database: Path, name: str) -> tuple[User, Keyring]:
         if user is None:
             raise CommandError("user_not_found" if name else "user_not_named")
         secret = ask_secret()
-        # Read after the secret was typed, which takes its time: the key may have been changed meanwhile.
+        # Read after the secret was typed: the keys may have changed meanwhile.
         sealed = await db.users.keys(user.id)
         master = open_slots(user.id, await _read_slots(db, user), secret)
         keys = open_keyring(user.id, master, sealed)
@@ -159,7 +162,10 @@ async def unlock(database: Path, name: str) -> tuple[User, Keyring]:
 
 
 async def _read_slots(db: LocalDB, user: User) -> list[KeySlot]:
-    """Read the user's slots and say which are spoiled: those must not keep the others from opening."""
+    """Read the user's slots and report damaged ones, which must not keep the others from opening.
+
+    Damaged ones are left out.
+    """
     slots = await db.users.get_slots(user.id)
     for slot in slots:
         with suppress(BadParameters):
@@ -232,7 +238,9 @@ async def _rotate(settings: Settings, name: str) -> int:
     db = await LocalDB.open(settings.data.database)
     try:
         rotation = Rotation(db)
-        if await db.key_rotation.count_data_keys(user.id) == 1:  # else one was begun and not ended
+        if (
+            await db.key_rotation.count_data_keys(user.id) == 1
+        ):  # else one was begun and not finished
             backup_path = await Backups(db, settings.backup, settings.data.folder).create(keys)
             print(f"What was here is kept in {backup_path}.")
             await rotation.start(keys)
@@ -327,5 +335,5 @@ def _describe_records(manifest: Manifest) -> str:
 
 
 def _join_with_and(parts: Sequence[str]) -> str:
-    """Words with commas and an "and" between them."""
+    """Join words with commas and a final "and"."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

@@ -1,4 +1,4 @@
-"""What a person must be told when something cannot be done: codes and numbers, no prose."""
+"""Errors that are shown to the user: codes and numbers, no prose."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True, frozen=True)
 class Notice:
-    """A code of `llamora.messages` and what fills its blanks, for what is shown or stored without being raised."""
+    """A code of `llamora.messages` with its parameters, shown or stored without being raised."""
 
     code: str
     params: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
 
 
 class Problem(Exception):
-    """Report a code of `llamora.messages` with what fills its blanks.
+    """An error that is shown as the sentence of a code, filled with its parameters.
 
-    `status` is the HTTP status at the edge. `str()` is the code alone, so that neither a log nor a traceback
-    ever holds what a person wrote.
+    `status` is the HTTP status at the edge. `str()` is the code alone, so that neither a log nor a
+    traceback ever holds what a user wrote.
     """
 
     status = 422
@@ -28,5 +28,5 @@ class Problem(Exception):
 
     @property
     def notice(self) -> Notice:
-        """The same without the exception, for a record."""
+        """Return the code and parameters without the exception, for a record."""
         return Notice(self.code, self.params)

@@ -1,9 +1,9 @@
-"""The English sentence of every code: the source of the catalogues, and what the command line prints."""
+"""The English sentence of every code: the source of the catalogues, printed by the command line."""
 
 from llamora.errors import Problem
 
 PAGE_MESSAGES: dict[str, str] = {
-    # The journal’s file
+    # The journal's file
     "disk_full": "The disk is full. Nothing was lost: make some room and try again.",
     "journal_unwritable": "The journal’s file could not be written. Check the disk and the folder’s permissions.",
     "journal_damaged": "The journal’s file is damaged. Nothing was written to it; restore the latest backup.",
@@ -185,7 +185,7 @@ PAGE_MESSAGES: dict[str, str] = {
     "form_unknown_shape": "This form came in a shape that no page here sends.",
     "page_too_old": "This page had been open too long, so nothing was changed yet. Do that once more.",
 }
-"""What a page may say, in every language."""
+"""The sentences a page may show, in every language."""
 
 MESSAGES = PAGE_MESSAGES | {
     # Starting
@@ -244,9 +244,9 @@ MESSAGES = PAGE_MESSAGES | {
     "keys_not_opened": "The keys could not be opened ({name}).",
     "command_stopped": "Stopped; nothing was changed.",
 }
-"""All of them. What only the command line says is in English alone."""
+"""All sentences. Those of the command line alone are in English only."""
 
 
 def sentence(problem: Problem) -> str:
-    """Return the English sentence of a problem. Raises KeyError for a code that has none."""
+    """Return the English sentence of a problem. Raise KeyError for a code that has none."""
     return MESSAGES[problem.code].format_map(problem.params)

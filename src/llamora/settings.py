@@ -1,7 +1,8 @@
-"""Settings: Dynaconf in, frozen typed dataclasses out, validated once.
+"""Settings: read by Dynaconf, validated once, given out as frozen typed dataclasses.
 
-Every key, its default and its unit stand in `config/settings.toml`; the dataclasses below repeat names, types
-and defaults, and a test holds the two together. Nothing else in the project reads the environment.
+Every key, its default and its unit stand in `config/settings.toml`; the dataclasses below repeat
+names, types and defaults, and a test holds the two together. Nothing else in the project reads the
+environment.
 """
 
 import json
@@ -15,10 +16,11 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin,
 from urllib.parse import urlsplit
 
 ENV_PREFIX = "LLAMORA"
-# Environment variables with our prefix that are not settings: the file of settings itself, and the folder of
-# evaluation data that tests and benchmarks look for.
+# Environment variables with our prefix that are not settings: the settings file itself, and the
+# folder of evaluation data for tests and benchmarks.
 _NOT_SETTINGS = frozenset({"settings", "eval_data"})
-# Memory times passes, which is what the KDF's time goes by; llamora.vault.slots refuses slots above it.
+# Memory times passes, to which the KDF's time is proportional; llamora.vault.slots refuses slots
+# above it.
 _MAX_KIB_PASSES = 8 * 1024 * 1024
 _Kind = TypeVar("_Kind")
 
@@ -29,14 +31,14 @@ class SettingsError(Exception):
 
 @dataclass(slots=True, frozen=True)
 class _Rule:
-    """What a value must be, in words, and the test of it."""
+    """A requirement of a value, in words, and the test of it."""
 
     description: str
     is_valid: Callable[[Any], bool]
 
 
 class _Secret:
-    """Marks a value that no message may repeat."""
+    """The mark of a value that no message may repeat."""
 
 
 def _int_between(low: int, high: int) -> _Rule:
@@ -85,7 +87,7 @@ def _cache_folder() -> Path:
 
 @dataclass(slots=True, frozen=True)
 class ServerSettings:
-    """Where and how the server listens."""
+    """The server's address, workers and hosts. `shutdown_seconds` is in seconds."""
 
     host: Annotated[str, _NAME] = "127.0.0.1"
     port: Annotated[int, _int_between(0, 65535)] = 5151
@@ -110,13 +112,13 @@ class DataSettings:
 
     @property
     def database(self) -> Path:
-        """The SQLite file that holds everything."""
+        """Return the path of the SQLite file that holds everything."""
         return self.folder / "llamora.sqlite3"
 
 
 @dataclass(slots=True, frozen=True)
 class SessionSettings:
-    """How long a sign-in lasts, in seconds, and where its key rests."""
+    """The lifetimes of a sign-in, in seconds, and the place of its key (`mode`)."""
 
     mode: Literal["session", "cookie"] = "session"
     idle_ttl: Annotated[int, _int_between(60, 2_592_000)] = 7200
@@ -127,7 +129,7 @@ class SessionSettings:
 
 @dataclass(slots=True, frozen=True)
 class CryptoSettings:
-    """Cost of opening a key slot; the floor is the second choice of RFC 9106, section 4."""
+    """The cost of opening a key slot; the floor is the second choice of RFC 9106, section 4."""
 
     kdf_target_ms: Annotated[int, _int_between(0, 5000)] = 300
     kdf_memory_kib: Annotated[int, _int_between(65_536, 1_048_576)] = 65_536
@@ -137,7 +139,7 @@ class CryptoSettings:
 
 @dataclass(slots=True, frozen=True)
 class UpstreamSettings:
-    """A model server that the operator named; an empty host is none.
+    """A model server that the operator configured; an empty host is none.
 
     A temperature below 0 and a context of 0 tokens are those of `llm`.
     """
@@ -153,7 +155,7 @@ class UpstreamSettings:
 
 @dataclass(slots=True, frozen=True)
 class LlmSettings:
-    """Which model answers, and its limits."""
+    """The model that answers, and its limits."""
 
     enabled: bool = True
     embedded: bool = True
@@ -168,7 +170,7 @@ class LlmSettings:
 
 @dataclass(slots=True, frozen=True)
 class EmbeddingSettings:
-    """What search by meaning is made with."""
+    """The embedding model of search by meaning."""
 
     enabled: bool = True
     model: Annotated[str, _NAME] = "local/minilm"
@@ -178,7 +180,7 @@ class EmbeddingSettings:
 
 @dataclass(slots=True, frozen=True)
 class SearchSettings:
-    """How results are found and shown."""
+    """The ranking and the page size of search."""
 
     hnsw_above: Annotated[int, _int_between(0, 10_000_000)] = 500_000
     lexical_weight: Annotated[float, _float_between(0, 1)] = 0.5
@@ -187,14 +189,14 @@ class SearchSettings:
 
 @dataclass(slots=True, frozen=True)
 class EntrySettings:
-    """Limits of what is written."""
+    """The limits of entries."""
 
     max_bytes: Annotated[int, _int_between(1000, 50_000_000)] = 2_000_000
 
 
 @dataclass(slots=True, frozen=True)
 class BackupSettings:
-    """The backups that are made by themselves; no folder stands for `backups` in the data folder."""
+    """The automatic backups; an empty folder stands for `backups` in the data folder."""
 
     daily: bool = True
     keep: Annotated[int, _int_between(1, 1000)] = 7
@@ -203,7 +205,7 @@ class BackupSettings:
 
 @dataclass(slots=True, frozen=True)
 class Settings:
-    """Everything that can be set. `log_level` is `level` under `[log]` in the file."""
+    """All settings. `log_level` is `level` under `[log]` in the file."""
 
     server: ServerSettings = field(default_factory=ServerSettings)
     data: DataSettings = field(default_factory=DataSettings)
@@ -218,7 +220,7 @@ class Settings:
 
 
 def resource(name: Literal["config", "migrations", "frontend"]) -> Path:
-    """The folder `name`: inside the package when installed from a wheel, beside `src` in a checkout."""
+    """Return the folder `name`: in the package if installed from a wheel, else beside `src`."""
     package = Path(__file__).resolve().parent
     packaged = package / name
     return packaged if packaged.is_dir() else package.parents[1] / name
@@ -227,10 +229,10 @@ def resource(name: Literal["config", "migrations", "frontend"]) -> Path:
 def load_settings(
     *, file: Path | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Reads and checks all settings once.
+    """Read and check all settings once.
 
     `file` stands in for the file that LLAMORA_SETTINGS names. `overrides` is nested like the file,
-    `{"server": {"port": 0}}`, and wins over everything. Raises SettingsError.
+    `{"server": {"port": 0}}`, and wins over everything. Raise SettingsError.
     """
     named_file, environment = _read_environment()
     named_file = file or named_file
@@ -269,11 +271,11 @@ def _is_file(path: Path) -> bool:
 
 
 def _load_dynaconf(file: Path | None, prefix: str | None) -> dict[str, Any]:
-    """What Dynaconf finds in a file and the `.local.toml` beside it, or in the environment."""
+    """Return what Dynaconf reads: a file and its `.local.toml`, or the environment."""
     from dynaconf import Dynaconf  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
-    # Imported here because it takes a third of a second, and built once per layer because its own merging
-    # joins lists where a later layer shall replace them.
+    # Imported here because it takes a third of a second, and built once per layer because its own
+    # merging joins lists where a later layer must replace them.
     options: dict[str, Any] = {"load_dotenv": False, "auto_cast": False, "merge_enabled": True}
     files = [str(file)] if file else []
     loaded = Dynaconf(settings_files=files, core_loaders=["TOML"], envvar_prefix=prefix, **options)
@@ -291,11 +293,15 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 
 def _read_environment() -> tuple[Path | None, dict[str, Any]]:
-    """The file that LLAMORA_SETTINGS names, and the other variables as a nested table of `_Text`."""
+    """Return the file that LLAMORA_SETTINGS names, and the other variables as a nested table.
+
+    The values of the table are `_EnvironmentText`.
+    """
     texts = {name.upper(): value for name, value in os.environ.items()}
 
     def as_text(table: dict[str, Any], name: str) -> dict[str, Any]:
-        # Dynaconf guesses types ("0123", "true"); here the key decides, so the text itself is wanted.
+        # Dynaconf guesses types ("0123", "true"); here the key decides, so the text itself is
+        # wanted.
         result: dict[str, Any] = {}
         for key, value in table.items():
             variable = f"{name}{key.upper()}"
@@ -326,7 +332,7 @@ def _lowercase_keys(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables are merged key by key; any other value, lists too, is replaced."""
+    """Merge tables key by key; any other value, lists too, is replaced."""
     result = dict(base)
     for key, value in override.items():
         old = result.get(key)
@@ -367,7 +373,10 @@ def _require_table(name: str, value: object) -> dict[str, Any]:
 
 
 def _build(kind: type[_Kind], table: Mapping[str, Any], prefix: str) -> _Kind:
-    """The dataclass `kind` from a table; raises SettingsError for the first thing that does not fit."""
+    """Build the dataclass `kind` from a table.
+
+    Raise SettingsError for the first thing that does not fit.
+    """
     hints = get_type_hints(kind, include_extras=True)
     values: dict[str, Any] = {}
     for key, value in table.items():
@@ -417,7 +426,7 @@ def _describe_type(kind: Any) -> str:
 
 
 def _convert(kind: Any, value: object) -> Any:
-    """`value` as `kind`; raises TypeError, ValueError or LookupError when it is something else."""
+    """Convert `value` to `kind`. Raise TypeError, ValueError or LookupError if it does not fit."""
     from_text = isinstance(value, _EnvironmentText)
     if kind is bool and from_text:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[

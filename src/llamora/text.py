@@ -1,6 +1,6 @@
-"""Normal forms of text, its language and everyday words, tag names, and where an error came from.
+"""Normal forms of text, its language and everyday words, tag names, and places of errors.
 
-What is done to a text takes time in proportion to its length, never to its square.
+Everything here takes time proportional to the length of a text, never to its square.
 """
 
 import re
@@ -12,23 +12,25 @@ Role = Literal["me", "reply"]
 """The author of a text: the user, or the model."""
 
 MAX_COMBINING_MARKS = 30  # Stream-Safe Text Format, Unicode Standard Annex #15, section 13
-# Neither letter, digit nor space, and beyond Latin: wherever more than that many marks stand in a row, this finds them.
-# The range comes first: it settles most letters, and to look for it costs half as much as to ask what a letter is.
+# Neither letter, digit nor space, and beyond Latin: this finds every run of more than that many
+# marks.
+# The range comes first: it settles most letters at half the cost of asking for a letter's class.
 _MARK_RUN = re.compile(rf"[^\x00-\u02ff\w\s]{{{MAX_COMBINING_MARKS + 1},}}")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def normalize(text: str) -> str:
-    """Return text as it is indexed and searched: NFC, without control characters or lone surrogates."""
+    """Return text as it is indexed: NFC, without control characters or lone surrogates."""
     clean = text.encode("utf-8", "replace").decode()
     return normal_form("NFC", _CONTROL.sub(" ", clean))
 
 
 def normal_form(form: Literal["NFC", "NFKC", "NFKD"], text: str) -> str:
-    """`text` in a Unicode normal form; combining marks beyond MARKS_IN_A_ROW on one letter are dropped.
+    """Return `text` in a Unicode normal form, without an excess of combining marks.
 
-    `unicodedata.normalize` sorts the marks of a letter in quadratic time and keeps the interpreter's lock meanwhile:
-    a hundred thousand of them would hold up everybody for minutes.
+    Marks beyond MAX_COMBINING_MARKS on one letter are dropped: `unicodedata.normalize` sorts the
+    marks of a letter in quadratic time with the interpreter's lock held, and a hundred thousand of
+    them would hold up everybody for minutes.
     """
     return unicodedata.normalize(form, text if text.isascii() else _MARK_RUN.sub(_trim_marks, text))
 
@@ -43,7 +45,7 @@ def _trim_marks(run: "re.Match[str]") -> str:
     return "".join(letters)
 
 
-# -- Markdown ------------------------------------------------------------------------------------------
+# -- Markdown --------------------------------------------------------------------------------------
 
 _FENCE = re.compile(r"^\s*(?:```|~~~).*$", re.MULTILINE)
 _LINE_START = re.compile(
@@ -74,7 +76,7 @@ def strip_markdown(text: str) -> str:
     return stripped
 
 
-# -- languages -----------------------------------------------------------------------------------------
+# -- languages -------------------------------------------------------------------------------------
 
 _GERMAN_WORDS = frozenset(
     "und ich nicht der die das ist mit ein eine war habe hat auf zu den dem es im am wir mir mich "
@@ -86,7 +88,10 @@ _ENGLISH_WORDS = frozenset(
 
 
 def detect_language(text: str) -> Literal["en", "de"]:
-    """German where more of its small words are German ones, else English: the two that are spoken here."""
+    """Return "de" where more of its small words are German, else "en".
+
+    Only these two are told apart.
+    """
     words = re.findall(r"[^\W\d_]+", text.lower())
     is_german = sum(word in _GERMAN_WORDS for word in words) > sum(
         word in _ENGLISH_WORDS for word in words
@@ -94,10 +99,10 @@ def detect_language(text: str) -> Literal["en", "de"]:
     return "de" if is_german else "en"
 
 
-# -- everyday words ------------------------------------------------------------------------------------
+# -- everyday words --------------------------------------------------------------------------------
 
-# English function words and question words, and what an apostrophe leaves behind: they say how a question is asked,
-# not what it is about. A question of nothing else is searched as it stands.
+# English function words and question words, and what an apostrophe leaves behind: they shape a
+# question and are not what it is about. A question of nothing else is searched as it stands.
 STOP_WORDS = frozenset(
     "a about am an and any are as at be been being but by can could d did do does doing for from "
     "had has have having he her hers him his how i if in into is it its ll m me mine my of on or "
@@ -105,7 +110,7 @@ STOP_WORDS = frozenset(
     "they this those to us ve was we were what when where which who whom whose why will with "
     "would you your yours".split()
 )
-# English and German words of every diary, which say nothing of what an entry is about.
+# English and German words of every diary, which do not tell one entry from another.
 COMMON_WORDS = frozenset(
     "about after again all almost also always another any anything away back because been before "
     "being better both came come comes could day days did done down each early else enough even "
@@ -132,13 +137,13 @@ QUESTION_WORDS = frozenset(
     "yet".split()
 )
 
-# -- the names of traces -------------------------------------------------------------------------------
+# -- tag names -------------------------------------------------------------------------------------
 
 MAX_TAG_LENGTH = 64  # characters
 
-# One emoji as Unicode Technical Standard #51 composes it: a flag, or pictographs with their skin tones, variation
-# selectors, tags and keycaps, joined into one by U+200D. Which single characters are pictographs is taken from their
-# general category, since Python does not know the property.
+# One emoji as Unicode Technical Standard #51 composes it: a flag, or pictographs with their skin
+# tones, variation selectors, tags and keycaps, joined into one by U+200D. Pictographs are told by
+# their general category, since Python does not know the property.
 _PICTOGRAPH = r"(?:[\u00a9\u00ae\u203c-\u3299\U0001f000-\U0001faff])"
 _PICTOGRAPH_SEQUENCE = (
     rf"{_PICTOGRAPH}[\ufe0e\ufe0f]?[\U0001f3fb-\U0001f3ff]?[\U000e0020-\U000e007f]*"
@@ -153,16 +158,17 @@ _EXTRA_PICTOGRAPHS = frozenset(
     "\u203c\u2049\u2139\u3030\u303d"
 )  # pictographs of a category that others are in
 _JOINERS = "\u200c\u200d"
-# What shows nothing by itself, and so makes no other name: Default_Ignorable_Code_Point of the Unicode character
-# database (DerivedCoreProperties.txt), as NFKC_Casefold of the Unicode Standard, section 3.13, leaves it out.
+# Invisible characters, which make no other name: Default_Ignorable_Code_Point of the Unicode
+# character database (DerivedCoreProperties.txt), as NFKC_Casefold of the Unicode Standard, section
+# 3.13, leaves it out.
 _IGNORABLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
-# What follows a "#" at which no word, address or further "#" ends; `_word` says how far it goes.
+# The text after a "#" at which no word, URL or further "#" ends; `_leading_word` cuts the name.
 _TAG_IN_TEXT = re.compile(rf"(?<![\w#&/\u20e3])#(?:({_EMOJI})|([^\W_]\S*))")
-# Where a "#" is no trace: code, what is escaped, addresses.
+# A "#" in these is no tag: code, what is escaped, URLs.
 _CODE_OR_ADDRESS = re.compile(
     r"^(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^(?P=fence)[`~]*[ \t]*$|\Z)"
     r"|\\[#`]|<[^<>\s]+>|\]\([^()\s]*\)|(?<!\w)\w{1,20}://\S+|www\.\S+",
@@ -172,7 +178,7 @@ _BACKTICKS = re.compile("`+")
 
 
 def is_emoji(name: str) -> bool:
-    """Whether a name is one emoji, its whole sequence and nothing else."""
+    """Return True if a name is one emoji, its whole sequence and nothing else."""
     if _SINGLE_EMOJI.fullmatch(name) is None:
         return False
     first = name[0]
@@ -184,10 +190,10 @@ def is_emoji(name: str) -> bool:
 
 
 def tag_key(name: str) -> str:
-    """What is the same for every spelling of a trace's name.
+    """Return the key that every spelling of a tag's name shares.
 
-    NFKC and case-folded, without what shows nothing; blanks, low lines and dashes are one hyphen; "" for what has
-    nothing in it to be a name.
+    NFKC and case-folded, without invisible characters; blanks, underscores and dashes are one
+    hyphen. "" when nothing in it makes a name.
     """
     if is_emoji(name):
         return name.replace("\ufe0f", "").replace("\ufe0e", "")
@@ -197,10 +203,10 @@ def tag_key(name: str) -> str:
 
 
 def tag_name(raw_name: str) -> str:
-    """The name of a trace as it is shown, from what somebody wrote in a box: without "#", blanks single.
+    """Return the shown name of a tag from what was typed: without "#", blanks single.
 
-    "" when it is no name: without letter or digit, with a control character in it, longer than
-    LONGEST_TRACE, or more than one emoji.
+    Return "" when it is no name: without letter or digit, with a control character in it, longer
+    than MAX_TAG_LENGTH, or more than one emoji.
     """
     raw_name = " ".join(raw_name.split()) if len(raw_name) <= 4 * MAX_TAG_LENGTH else ""
     for name in (raw_name, raw_name.removeprefix("#")):
@@ -217,9 +223,9 @@ def tag_name(raw_name: str) -> str:
 
 
 def find_tags(text: str) -> list[str]:
-    """The names of the traces that a text makes (`#like-this`, `#🎻`), each once, in the order they come.
+    """Return the names of the tags in a text (`#like-this`, `#🎻`), each once, in order.
 
-    Not in code, addresses or after a backslash; a number alone is none ("#1").
+    Code, URLs and what follows a backslash are left out; a number alone is no tag ("#1").
     """
     names: dict[str, str] = {}
     for _, _, name in (
@@ -230,7 +236,7 @@ def find_tags(text: str) -> list[str]:
 
 
 def tag_spans(text: str) -> Iterator[tuple[int, int, str]]:
-    """Where a text without code or addresses in it makes traces: from its "#", to the end of its name, the name."""
+    """Yield (start, end, name) of each tag in a text without code or URLs, "#" included."""
     for match in _TAG_IN_TEXT.finditer(text):
         word = match[1] if match[1] and is_emoji(match[1]) else _leading_word(match[2] or "")
         name = word if match[1] else tag_name(word)
@@ -239,9 +245,9 @@ def tag_spans(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _strip_code_spans(text: str) -> str:
-    """A text without its code spans: what stands between two runs of as many backticks."""
+    """Remove the code spans of a text: what stands between two runs of as many backticks."""
     runs = [(match.start(), match.end()) for match in _BACKTICKS.finditer(text)]
-    closing: dict[int, int] = {}  # by length: the nearest run after the one that is looked at
+    closing: dict[int, int] = {}  # by length: the nearest run after the present one
     pairs: dict[int, int] = {}
     for index in range(len(runs) - 1, -1, -1):
         start, end = runs[index]
@@ -260,7 +266,7 @@ def _strip_code_spans(text: str) -> str:
 
 
 def _leading_word(text: str) -> str:
-    """The beginning of a text as far as it is letters, marks, digits, and single signs "-" and "_" between them."""
+    """Return the leading letters, marks, digits, and single "-" and "_" between them."""
     end = 0
     for index, letter in enumerate(text):
         if letter.isalnum() or unicodedata.category(letter)[0] == "M" or letter in _JOINERS:
@@ -271,7 +277,10 @@ def _leading_word(text: str) -> str:
 
 
 def error_location(error: BaseException) -> str:
-    """The last calls that led to an error, file and line alone: its message could quote somebody's words."""
+    """Return the last calls that led to an error, file and line alone.
+
+    Its message is left out: it could quote a user's words.
+    """
     frames: list[str] = []
     traceback = error.__traceback__
     while traceback is not None:

@@ -218,7 +218,7 @@ class _PhraseParser:
         return int(match[1]), match[2] is not None
 
     def _parse_count(self, index: int) -> tuple[int, int, int]:
-        """Return (least, most, place after it) of `3`, `two`, `a`, `a couple of`, `a few`, or zeros."""
+        """Return (least, most, place after it) of `3`, `two`, `a couple of`, `a few`, or zeros."""
         next_index = index + (
             self._word(index) == "a" and self._word(index + 1) in {"couple", "few"}
         )
@@ -275,7 +275,10 @@ class _PhraseParser:
         return None if right is None else self._join_range(left, right)
 
     def _parse_open_range(self, index: int) -> _Span | None:
-        """Parse `3-10 May 2024`, `March to May 2024` without a word before, if a year or month is named."""
+        """Parse `3-10 May 2024`, `March to May 2024`: without a word before it.
+
+        It counts only with a year or a month.
+        """
         day, _ = self._parse_day_number(index)
         if day and self._is_range_joiner(index + 1, ""):
             return self._parse_range(index, "")

@@ -1,4 +1,4 @@
-"""The encrypted store: SQLite behind one facade; private columns are sealed before they are written."""
+"""The encrypted store: SQLite behind one facade, private columns sealed before they are written."""
 
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations

@@ -185,7 +185,10 @@ class InstanceLock:
 
 
 async def shield_until_done(awaitable: Awaitable[T]) -> T:
-    """Await `awaitable` to its end even when this task is cancelled; then raise the cancellation."""
+    """Await `awaitable` to its end even when this task is cancelled, then raise the cancellation.
+
+    The result of `awaitable` is returned otherwise.
+    """
     task = asyncio.ensure_future(awaitable)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

@@ -169,7 +169,7 @@ class Users:
             await self._db.checkpoint()
 
     async def erase(self, user_id: bytes) -> None:
-        """Erase a user with all records; the bytes are overwritten in the file and gone from its log."""
+        """Erase a user with all records; the bytes are overwritten in the file and its log."""
         async with self._db.write() as tx:
             await tx.execute("DELETE FROM users WHERE id=?", (user_id,))
         await self._db.checkpoint()

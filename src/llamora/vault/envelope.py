@@ -3,10 +3,12 @@
 Layout (big-endian, 90 bytes over the padded text; in full, with test vectors, in
 docs/encryption.md)::
 
-    "LL" | version 1 | suite 1 | purpose 1 | flags 1 | epoch 4 | salt 32 | commitment 32 | ciphertext | tag 16
+    "LL" | version 1 | suite 1 | purpose 1 | flags 1 | epoch 4 | salt 32 | commitment 32
+         | ciphertext | tag 16
 
     ctx        = for each of (user id, table, column, record id, revision): u16 length | bytes
-    km         = HKDF-Expand-SHA256(subkey, header | salt | ctx, 64);  key = km[:32];  commitment = km[32:]
+    km         = HKDF-Expand-SHA256(subkey, header | salt | ctx, 64)
+    key        = km[:32];  commitment = km[32:]
     ciphertext = AES-256-GCM(key, nonce = 0^12, aad = header | salt | commitment | ctx)
 
 The text is padded inside: u32 length | text | zeros, to a Padmé size of at least 256 bytes.
@@ -102,7 +104,7 @@ class Context:
     revision: int
 
     def encode(self) -> bytes:
-        """Return the bytes bound into key and tag: u16 length | bytes for each of the five fields."""
+        """Return the bytes bound into key and tag: u16 length | bytes for each of five fields."""
         table = self.table.encode()
         column = self.column.encode()
         return b"".join(
@@ -196,7 +198,10 @@ def open_sealed(
 def open_key(
     subkey: Key, purpose: Purpose, epoch: int, context: Context, sealed: bytes
 ) -> bytearray:
-    """Open a sealed key into a buffer that the caller wipes. Raise what :func:`open_sealed` does."""
+    """Open a sealed key into a buffer that the caller wipes.
+
+    Raise what :func:`open_sealed` does.
+    """
     padded, end = _open(subkey, purpose, epoch, context, sealed)
     key = padded[_LENGTH.size : end]
     wipe(padded)

@@ -464,7 +464,10 @@ def seal_for_session(
     *,
     _salt: bytes | None = None,
 ) -> bytes:
-    """Seal the master key for the session row (`session` mode), under HKDF(token || boot secret)."""
+    """Seal the master key for the session row (`session` mode).
+
+    The key is HKDF(token || boot secret).
+    """
     key = _session_key(user_id, token, boot_secret)
     context = Context(user_id, "dek_sessions", "session", session_id, 0)
     return seal(key, SESSION, 0, context, master, _salt=_salt)

@@ -68,7 +68,7 @@ def memory_lock() -> str:
 
 
 def disable_core_dumps() -> None:
-    """Switch off core dumps and, where possible, reading this process's memory without privilege."""
+    """Switch off core dumps and, where possible, unprivileged reading of this process's memory."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 

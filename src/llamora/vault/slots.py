@@ -45,7 +45,7 @@ class WrongSecret(VaultError):
 
 
 class RecoveryCodeError(WrongSecret):
-    """Not a recovery code: a wrong length, a foreign character, or check characters that do not hold.
+    """Not a recovery code: wrong length, foreign character, or check characters that do not hold.
 
     `str()` is a code of `llamora.messages`.
     """
@@ -146,12 +146,12 @@ def calibrate(
     *,
     _measure: Callable[[Argon2Params], float] = kdf_milliseconds,
 ) -> Argon2Params:
-    """Return parameters that take about `target_ms` here, never below `floor`; `floor` when 0.
+    """Return parameters that take about `target_ms` here, never below `floor`.
 
-    Memory is raised first, passes after: per millisecond of ours, memory costs an attacker's
-    hardware area as well as time, and RFC 9106 §4 likewise settles memory before passes. Memory
-    stops at 256 MiB so that the parameters still work on a busy small machine. A result that
-    measures over 4/3 of the target is stepped down again.
+    A target of 0 gives `floor` itself. Memory is raised first, passes after: per millisecond of
+    ours, memory costs an attacker's hardware area as well as time, and RFC 9106 §4 likewise settles
+    memory before passes. Memory stops at 256 MiB so that the parameters still work on a busy small
+    machine. A result that measures over 4/3 of the target is stepped down again.
     """
     if target_ms <= 0:
         return floor
@@ -233,7 +233,10 @@ def _compact(typed: str) -> str:
 
 
 def _parse_code(text: str) -> int:
-    """Return the 130 bits of a code as typed. Raise :class:`RecoveryCodeError`, which quotes nothing."""
+    """Return the 130 bits of a code as typed.
+
+    Raise :class:`RecoveryCodeError`, which quotes nothing.
+    """
     compact = _compact(text)
     if len(compact) != _CODE_SYMBOLS + 2:
         raise RecoveryCodeError("recovery_code_length")
