@@ -162,9 +162,9 @@ async def unlock(database: Path, name: str) -> tuple[User, Keyring]:
 
 
 async def _read_slots(db: LocalDB, user: User) -> list[KeySlot]:
-    """Read the user's slots and report damaged ones, which must not keep the others from opening.
+    """Return the user's slots after reporting damaged ones.
 
-    Damaged ones are left out.
+    Those stay in the list and must not keep the others from opening.
     """
     slots = await db.users.get_slots(user.id)
     for slot in slots:

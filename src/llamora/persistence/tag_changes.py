@@ -19,7 +19,7 @@ MAX_UNDO = 20  # of a user: so many can be undone
 MAX_RECENT_CHANGES = 16  # changes of which the metadata says what they touched
 MAX_TOUCHED = 64  # tags and entries of one of them; after a larger change everything is read again
 EntryTag = tuple[bytes, bytes]
-"""A trace and an entry that bears it."""
+"""A tag's hash and the id of an entry that has the tag."""
 AliasTarget = TypeVar("AliasTarget", bound=tuple[str, str] | None)
 
 

@@ -41,7 +41,7 @@ class KdfUnavailable(VaultError):
 
 
 class WrongSecret(VaultError):
-    """This passphrase or recovery code does not open this slot."""
+    """The passphrase or recovery code does not open this slot."""
 
 
 class RecoveryCodeError(WrongSecret):
