@@ -87,7 +87,7 @@ def _cache_folder() -> Path:
 
 @dataclass(slots=True, frozen=True)
 class ServerSettings:
-    """The server's address, workers, accepted host names and sign-up, and its shutdown in seconds."""
+    """The server's address, workers, host names and sign-up, and its shutdown in seconds."""
 
     host: Annotated[str, _NAME] = "127.0.0.1"
     port: Annotated[int, _int_between(0, 65535)] = 5151
