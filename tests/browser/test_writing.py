@@ -93,6 +93,7 @@ COMPOSE = """field => {
     strict=True, reason="issue 14, item 6: Safari says of this Enter only that its code is 229"
 )
 def test_the_enter_that_ends_a_composition_keeps_nothing(field: Locator, page: Page) -> None:
+    page.locator("[data-htmx-powered]").first.wait_for(state="attached")  # our scripts have run
     page.evaluate("document.documentElement.dataset.enter = 'keep'")
     field.fill("にほんご")
     assert not field.evaluate(COMPOSE)
