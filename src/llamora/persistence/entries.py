@@ -27,7 +27,7 @@ logger = getLogger(__name__)
 
 State = Literal["done", "streaming", "stopped", "failed", "unreadable"]
 BUILT_IN_MODEL = "built-in"
-"""What records call the model that comes with Llamora, whichever it is."""
+"""Name of the packaged model in records, whichever model that is."""
 UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST_INSTANT = datetime(9999, 12, 31, tzinfo=UTC)
 PAGE_SIZE = 2000  # rows of two numbers read at a time
