@@ -1,7 +1,5 @@
 """Show, edit, delete, restore and answer an entry."""
 
-from asyncio import to_thread
-
 from quart import Blueprint, Response
 
 from llamora.app import security
@@ -237,11 +235,14 @@ async def _view(entry_hex: str) -> EntryView:
 
 async def _versions_page(entry_hex: str, status: int = 200, error: str = "") -> Response:
     view = await _view(entry_hex)
-    stored = await get_services().journal.list_versions(
-        security.require_session().keys, parse_entry_id(entry_hex)
-    )
+    services, keys = get_services(), security.require_session().keys
+    stored = await services.journal.list_versions(keys, parse_entry_id(entry_hex))
     version_views = [
-        {"id": version.id.hex(), "at": version.at, "html": await to_thread(render, version.text)}
+        {
+            "id": version.id.hex(),
+            "at": version.at,
+            "html": await services.renderer.run(render, version.text),
+        }
         for version in stored
     ]
     return await render_template(
