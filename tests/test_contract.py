@@ -276,6 +276,19 @@ def test_every_layer_of_the_matrix_is_there() -> None:
     assert found == set(MATRIX)
 
 
+# -- templates ---------------------------------------------------------------------------------------
+
+
+def test_templates_are_where_what_uses_them_says() -> None:
+    """Routes render pages and views; components are only included."""
+    sources = "".join(file.read_text(encoding="utf-8") for file in (SOURCES / "app").rglob("*.py"))
+    rendered = set(re.findall(r'"(\w+/\w+\.html)"', sources))
+    templates = SOURCES / "app" / "templates"
+    assert {name.partition("/")[0] for name in rendered} == {"pages", "views"}
+    views = {f"views/{file.name}" for file in (templates / "views").iterdir()}
+    assert views == {name for name in rendered if name.startswith("views/")}
+
+
 # -- fixed names -------------------------------------------------------------------------------------
 
 

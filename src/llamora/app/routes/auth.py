@@ -82,7 +82,7 @@ async def rate_passphrase() -> Response:
     passphrase = await field("new") or await field("passphrase")
     rating = await get_services().accounts.measure_strength(passphrase, name)
     return await render_template(
-        "components/strength.html",
+        "views/strength.html",
         score=rating.score,
         sentence=describe(rating.code),
         ok=rating.is_sufficient,

@@ -61,7 +61,7 @@ async def read_month(month_text: str) -> Response:
     ]
     previous_month, next_month = _adjacent_months(days)
     return await render_template(
-        "components/month.html" if is_fragment() else "pages/month.html",
+        "views/month.html" if is_fragment() else "pages/month.html",
         month=first,
         fingerprint=fingerprint,
         pages=pages,
@@ -186,7 +186,7 @@ async def _month_page(
     days = _days_of_month(first)
     previous_month, next_month = _adjacent_months(days)
     return await render_template(
-        "components/calendar.html" if is_fragment() else "pages/calendar.html",
+        "views/calendar.html" if is_fragment() else "pages/calendar.html",
         status=status,
         month=first,
         weeks=_weeks_of_month(first, week_start),

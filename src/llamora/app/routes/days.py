@@ -64,7 +64,7 @@ async def show_entries(day_text: str) -> Response:
     )
     views = [view for root in roots for view in (root, *root.thread)]
     return await render_template(
-        "components/entries.html", entries=[view for view in views if view.id in wanted_ids]
+        "views/entries.html", entries=[view for view in views if view.id in wanted_ids]
     )
 
 
@@ -86,7 +86,7 @@ async def create_entry(day_text: str) -> Response:
     tags_by_entry = await get_services().journal.tags.entry_tags(keys, {entry.id: entry.text})
     view = await entry_view(keys, entry, entry.id, tags=tags_by_entry.get(entry.id))
     return await render_template(
-        "components/entry_saved.html", entry=view, suggest_on_load=(await get_profile()).suggestions
+        "views/entry_saved.html", entry=view, suggest_on_load=(await get_profile()).suggestions
     )
 
 
@@ -100,7 +100,7 @@ async def _not_saved(day: date | None, text: str, error: str, status: int) -> Re
             "error": error,
             "form_token": await field("form_token"),
         }
-        return await render_template("components/composer.html", status=status, composer=composer)
+        return await render_template("views/composer.html", status=status, composer=composer)
     return await _day_page(day, text, error, status)
 
 
@@ -119,7 +119,7 @@ async def make_opening() -> Response:
     if not is_fragment():
         return redirect_303("/d/today")
     return await render_template(
-        "components/opening.html", opening=summary_view(line) if line else None, opening_due=False
+        "views/opening.html", opening=summary_view(line) if line else None, opening_due=False
     )
 
 
@@ -144,7 +144,7 @@ async def summarize_day(day_text: str) -> Response:
     if not is_fragment():
         return redirect_303(f"/d/{day}#recap")
     return await render_template(
-        "components/day_summary.html", day_summary=summary_view(day_summary), day=day
+        "views/day_summary.html", day_summary=summary_view(day_summary), day=day
     )
 
 
@@ -154,7 +154,7 @@ async def delete_day_summary(day_text: str) -> Response:
     day = parse_day_or_404(day_text)
     await get_services().db.summaries.delete(security.require_session().keys, "recap", day)
     return (
-        await render_template("components/day_summary.html", day_summary=None, day=day)
+        await render_template("views/day_summary.html", day_summary=None, day=day)
         if is_fragment()
         else redirect_303(f"/d/{day}")
     )

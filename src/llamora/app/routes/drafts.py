@@ -69,5 +69,5 @@ async def discard_edit(entry_hex: str) -> Response:
     await journal.discard_draft(keys, edit_draft_key(entry_id))
     view = await message_view(keys, entry_id)
     if is_fragment():
-        return await render_template("components/entry.html", entry=view)
+        return await render_template("views/entry.html", entry=view)
     return redirect_303(f"/d/{view.day}#e-{view.id}")

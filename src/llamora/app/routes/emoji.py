@@ -28,7 +28,7 @@ async def suggest_emoji() -> Response:
     for name, emoji_text in sorted(names, key=lambda each: not each[0].startswith(prefix)):
         if len(suggestions) < MAX_SUGGESTIONS and (name.startswith(prefix) or f"_{prefix}" in name):
             suggestions.setdefault(emoji_text, name)
-    return await render_template("components/emoji.html", named=suggestions)
+    return await render_template("views/emoji.html", named=suggestions)
 
 
 @cache

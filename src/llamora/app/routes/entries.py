@@ -33,7 +33,7 @@ async def show_entry(entry_hex: str) -> Response:
     """Show an entry as its page does."""
     view = await _view(entry_hex)
     return (
-        await render_template("components/entry.html", entry=view)
+        await render_template("views/entry.html", entry=view)
         if is_fragment()
         else redirect_303(_entry_path(view))
     )
@@ -72,7 +72,7 @@ async def edit_entry(entry_hex: str) -> Response:
         return await _edit_page(view, status=error.status, error=describe(error), text=text)
     view = await _view(entry_hex)
     return (
-        await render_template("components/entry.html", entry=view)
+        await render_template("views/entry.html", entry=view)
         if is_fragment()
         else redirect_303(_entry_path(view))
     )
@@ -112,7 +112,7 @@ async def set_tasks(entry_hex: str) -> Response:
             )
         return redirect_303(_entry_path(view))
     return await render_template(
-        "components/tasks_saved.html", status=status, entry=view, tasks_problem=problem
+        "views/tasks_saved.html", status=status, entry=view, tasks_problem=problem
     )
 
 
@@ -121,7 +121,7 @@ async def show_more(entry_hex: str) -> Response:
     """Show the other actions for an entry."""
     view = await _view(entry_hex)
     return await render_template(
-        "components/more.html" if is_fragment() else "pages/entry.html",
+        "views/more.html" if is_fragment() else "pages/entry.html",
         entry=view,
         is_more_open=True,
     )
@@ -135,7 +135,7 @@ async def show_part(entry_hex: str, number: str) -> Response:
         raise NotFound("entry_part_not_found")
     view = await part_view(security.require_session().keys, parse_entry_id(entry_hex), part)
     return await render_template(
-        "components/prose.html" if is_fragment() else "pages/part.html", entry=view
+        "views/prose.html" if is_fragment() else "pages/part.html", entry=view
     )
 
 
@@ -171,7 +171,7 @@ async def delete_entry(entry_hex: str) -> Response:
     services.replies.cancel_for([parse_entry_id(entry_hex)], SOURCE_DELETED)
     await services.journal.delete(keys, parse_entry_id(entry_hex))
     if is_fragment():
-        return await render_template("components/entry_deleted.html", entry=view)
+        return await render_template("views/entry_deleted.html", entry=view)
     return await render_template("pages/entry_deleted.html", entry=view)
 
 
@@ -181,7 +181,7 @@ async def restore_entry(entry_hex: str) -> Response:
     await get_services().journal.restore(security.require_session().keys, parse_entry_id(entry_hex))
     view = await _view(entry_hex)
     return (
-        await render_template("components/entry.html", entry=view)
+        await render_template("views/entry.html", entry=view)
         if is_fragment()
         else redirect_303(_entry_path(view))
     )
@@ -224,7 +224,7 @@ async def add_answer(entry_hex: str) -> Response:
     if not is_fragment():
         return redirect_303(_entry_path(messages[-1]))
     return await render_template(
-        "components/messages.html", messages=messages, problem=problem, answered_id=entry_hex
+        "views/messages.html", messages=messages, problem=problem, answered_id=entry_hex
     )
 
 
@@ -251,7 +251,7 @@ async def _versions_page(entry_hex: str, status: int = 200, error: str = "") -> 
 
 
 async def _edit_page(view: EntryView, status: int = 200, **context: object) -> Response:
-    template = "components/entry_edit.html" if is_fragment() else "pages/edit.html"
+    template = "views/entry_edit.html" if is_fragment() else "pages/edit.html"
     context.setdefault("error", "")
     context.setdefault("theirs", None)
     return await render_template(template, status=status, entry=view, **context)

@@ -85,7 +85,7 @@ async def palette_results() -> Response:
     ]
     date_item = await _date_item(query) if query else None
     return await render_template(
-        "components/palette_results.html",
+        "views/palette_results.html",
         items=[*([date_item] if date_item else []), *ranked][:MAX_RESULTS],
         words=query,
         dated=date_item is not None,

@@ -73,9 +73,9 @@ async def ask_for_reply(entry_hex: str) -> Response:
     # A growing reply is shown alone: reading its page again would delay the model.
     if reply.state == "streaming":
         return await render_template(
-            "components/reply.html", entry=await entry_view(keys, reply, reply.id)
+            "views/reply.html", entry=await entry_view(keys, reply, reply.id)
         )
-    return await render_template("components/reply.html", entry=await message_view(keys, reply.id))
+    return await render_template("views/reply.html", entry=await message_view(keys, reply.id))
 
 
 @blueprint.get("/d/<day_text>/whole")
@@ -86,7 +86,7 @@ async def show_ask_day(day_text: str) -> Response:
     views = await page_views(
         keys, await get_services().journal.get_page(keys, day), with_replies=True
     )
-    template = "components/ask_day.html" if is_fragment() else "pages/ask_day.html"
+    template = "views/ask_day.html" if is_fragment() else "pages/ask_day.html"
     return await render_template(
         template,
         day=day,
@@ -251,7 +251,7 @@ async def set_withheld(entry_hex: str) -> Response:
     )
     if not is_fragment():
         return redirect_303(f"/d/{entry.day}#e-{entry.id.hex()}")
-    return await render_template("components/entry.html", entry=await message_view(keys, entry.id))
+    return await render_template("views/entry.html", entry=await message_view(keys, entry.id))
 
 
 @blueprint.get("/r/<reply_hex>/events")
@@ -276,7 +276,7 @@ async def stop_reply(reply_hex: str) -> Response:
     reply = await get_services().replies.stop(keys, parse_entry_id(reply_hex))
     if not is_fragment():
         return redirect_303(f"/d/{reply.day}#e-{reply.id.hex()}")
-    return await render_template("components/reply.html", entry=await message_view(keys, reply.id))
+    return await render_template("views/reply.html", entry=await message_view(keys, reply.id))
 
 
 async def require_replies_enabled() -> None:
@@ -345,7 +345,7 @@ async def _stream_reply(reply_id: bytes) -> AsyncGenerator[bytes]:
         services.model, name=(await get_profile()).endpoint, is_disabled=await replies_disabled()
     )
     html = await services.renderer.run(
-        render_to_string, "components/reply_done.html", entry=view, model=model
+        render_to_string, "views/reply_done.html", entry=view, model=model
     )
     yield format_event(html)
     yield format_event("", name="done")

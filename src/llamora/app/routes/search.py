@@ -136,7 +136,7 @@ async def related_page(entry_hex: str, *, unanswered: bool = False) -> Response:
         for e in (thread.root, *thread.descendants)
     }
     hits = await services.search.find_related(keys, entry, limit=RELATED_ENTRIES, excluded_ids=here)
-    template = "components/related.html" if is_fragment() else "pages/related.html"
+    template = "views/related.html" if is_fragment() else "pages/related.html"
     return await render_template(
         template,
         entry_id=entry_hex,
@@ -180,7 +180,7 @@ async def _empty_page() -> Response:
     if not is_fragment():
         return await render_template("pages/search.html", 200, query="", **await _recent_context())
     response = await render_template(
-        "components/results.html", 200, query="", **await _recent_context()
+        "views/results.html", 200, query="", **await _recent_context()
     )
     response.headers["HX-Replace-Url"] = "/search"
     return response
@@ -222,7 +222,7 @@ async def _results_page(query: str, offset: int, *, typing: bool = False) -> Res
         "next_offset": next_offset if next_offset < results.total else None,
     }
     return await render_template(
-        "components/results.html" if is_fragment() else "pages/search.html", 200, **context
+        "views/results.html" if is_fragment() else "pages/search.html", 200, **context
     )
 
 

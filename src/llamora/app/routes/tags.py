@@ -85,7 +85,7 @@ async def _tags_page(query: str, sort: str, *, hidden: bool, undo: str = "") -> 
     if key := tag_key(query.strip().removeprefix("#")):
         matches = [tag for tag in matches if key in tag_key(tag.name)]
     return await render_template(
-        "components/tag_list.html" if is_fragment() else "pages/tags.html",
+        "views/tag_list.html" if is_fragment() else "pages/tags.html",
         tags=matches if sort == "name" else sorted(matches, key=SORT_KEYS[sort]),
         total=total,
         query=query,
@@ -107,7 +107,7 @@ async def suggest_names() -> Response:
         else []
     )
     matches.sort(key=SORT_KEYS["count"])
-    return await render_template("components/tag_names.html", tags=matches[:MAX_NAMES])
+    return await render_template("views/tag_names.html", tags=matches[:MAX_NAMES])
 
 
 @blueprint.post("/traces/undo")
@@ -144,7 +144,7 @@ async def _tag_page(tag_id: bytes, status: int = 200, error: str = "", about: st
     next_offset = offset + PAGE_SIZE if offset + PAGE_SIZE < len(uses) else None
     if is_fragment():
         return await render_template(
-            "components/tag_entries.html", tag_id=tag_id.hex(), entries=excerpts, more=next_offset
+            "views/tag_entries.html", tag_id=tag_id.hex(), entries=excerpts, more=next_offset
         )
     return await render_template(
         "pages/tag.html",
@@ -175,7 +175,7 @@ async def show_year(tag_hex: str) -> Response:
     if not is_fragment():
         return redirect_303(f"{tag_path(tag_id)}?{request.query_string.decode()}")
     return await render_template(
-        "components/tag_year.html", tag_id=tag_hex, **await _year_context(uses)
+        "views/tag_year.html", tag_id=tag_hex, **await _year_context(uses)
     )
 
 
@@ -241,7 +241,7 @@ async def summarize_tag(tag_hex: str) -> Response:
     if not is_fragment():
         return redirect_303(f"{tag_path(tag_id)}#summary")
     return await render_template(
-        "components/tag_summary.html", summary=tag_summary_view(summary), tag_id=tag_hex
+        "views/tag_summary.html", summary=tag_summary_view(summary), tag_id=tag_hex
     )
 
 
@@ -252,7 +252,7 @@ async def delete_summary(tag_hex: str) -> Response:
     await get_services().db.summaries.delete(security.require_session().keys, "trace", tag_id)
     if not is_fragment():
         return redirect_303(tag_path(tag_id))
-    return await render_template("components/tag_summary.html", summary=None, tag_id=tag_hex)
+    return await render_template("views/tag_summary.html", summary=None, tag_id=tag_hex)
 
 
 @blueprint.get("/traces/<tag_hex>/brief")
@@ -271,7 +271,7 @@ async def show_brief(tag_hex: str) -> Response:
         )
     }
     return await render_template(
-        "components/tag_brief.html",
+        "views/tag_brief.html",
         tag=tag,
         entries=await _excerpts(keys, recent_ids),
         entry_id=entry_hex if is_on_entry else "",
@@ -437,5 +437,5 @@ async def _entry_tags_fragment(
     )
     entry = {"id": entry_hex, "tags": entry_tags, "tags_fingerprint": tags_fingerprint(entry_tags)}
     return await render_template(
-        "components/tags.html", entry=entry, undo=change, **suggestion_context
+        "views/tags.html", entry=entry, undo=change, **suggestion_context
     )

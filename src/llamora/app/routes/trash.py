@@ -55,7 +55,7 @@ async def show_deleted_entry(entry_hex: str) -> Response:
     """Show what stands in the place of a deleted entry."""
     entry, _ = await _find_deleted(entry_hex)
     return await render_template(
-        "components/entry_deleted.html" if is_fragment() else "pages/entry_deleted.html",
+        "views/entry_deleted.html" if is_fragment() else "pages/entry_deleted.html",
         entry=await _excerpt_view(entry),
     )
 
@@ -64,7 +64,7 @@ async def show_deleted_entry(entry_hex: str) -> Response:
 async def confirm_erase(entry_hex: str) -> Response:
     """Ask for confirmation before an entry is erased for good."""
     entry, item = await _find_deleted(entry_hex)
-    template = "components/entry_erase.html" if is_fragment() else "pages/erase.html"
+    template = "views/entry_erase.html" if is_fragment() else "pages/erase.html"
     return await render_template(
         template,
         entry=await _excerpt_view(entry),
@@ -85,7 +85,7 @@ async def erase(entry_hex: str) -> Response:
     services.replies.cancel_for([item.id, *item.thread_ids])
     await services.journal.erase(keys, entry_id)
     return (
-        await render_template("components/entry_erased.html", id=entry_hex)
+        await render_template("views/entry_erased.html", id=entry_hex)
         if is_fragment()
         else redirect_303("/deleted")
     )
