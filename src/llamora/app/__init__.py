@@ -11,7 +11,9 @@ from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from llamora import dates
-from llamora.app import assets, i18n, security
+from llamora.app import assets, edge, i18n
+from llamora.app.edge import csrf, forms, rules, sessions
+from llamora.app.edge.rules import current_rules, public
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import (
     TEMPLATES_EXTENSION,
@@ -63,7 +65,7 @@ def create_app(
     app.before_serving(lifecycle.start)
     app.after_serving(lifecycle.stop)
     assets_index = assets.Assets(resource("frontend"), dev=dev)
-    security.init_app(app)
+    edge.init_app(app)
     app.before_request(load_profile)
     _init_templates(app, assets_index)
     _init_error_handlers(app)
@@ -72,6 +74,7 @@ def create_app(
         app.register_blueprint(blueprint)
 
     @app.get("/healthz")
+    @public
     async def healthz() -> Response:  # pyright: ignore[reportUnusedFunction] -- a route
         return Response("ok", mimetype="text/plain")
 
@@ -93,7 +96,7 @@ def reject_websockets(inner: ASGIApp) -> ASGIApp:
 
 def _init_templates(app: Quart, assets_index: assets.Assets) -> None:
     app.add_template_global(assets_index.url, "asset")
-    app.add_template_global(security.csrf_field, "csrf_field")
+    app.add_template_global(csrf.csrf_field, "csrf_field")
     app.add_template_global(new_form_token, "new_form_token")
     app.add_template_filter(_local_time, "local_time")
     app.add_template_filter(_local_day, "local_day")
@@ -141,9 +144,9 @@ def _init_error_handlers(app: Quart) -> None:
     """Answer every error with a sentence and give text that was posted back to the user."""
 
     @app.errorhandler(KeyringClosed)  # locked while the request was being handled
-    @app.errorhandler(security.SignInRequired)
+    @app.errorhandler(sessions.SignInRequired)
     async def sign_in_required(_error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
-        if request.method in security.UNSAFE_METHODS or is_fragment():
+        if request.method in edge.UNSAFE_METHODS or is_fragment():
             return await _error_page(
                 401,
                 _("You were signed out"),
@@ -153,14 +156,14 @@ def _init_error_handlers(app: Quart) -> None:
             f"/sign-in?next={quote(request.path)}" if request.path.startswith("/d/") else "/sign-in"
         )
 
-    @app.errorhandler(security.AlreadySignedIn)
-    async def already_signed_in(_error: security.AlreadySignedIn) -> Response:  # pyright: ignore[reportUnusedFunction]
+    @app.errorhandler(sessions.AlreadySignedIn)
+    async def already_signed_in(_error: sessions.AlreadySignedIn) -> Response:  # pyright: ignore[reportUnusedFunction]
         return redirect_303("/you")
 
     @app.errorhandler(Problem)
     async def problem(error: Problem) -> Response:  # pyright: ignore[reportUnusedFunction]
         is_body_readable = True
-        if isinstance(error, security.RequestRejected):
+        if isinstance(error, rules.RequestRejected):
             if error.status == 400:  # an unknown host gets no page and no cookie
                 return Response(i18n.describe(error), status=400, mimetype="text/plain")
             is_body_readable = error.is_body_readable
@@ -179,7 +182,7 @@ def _init_error_handlers(app: Quart) -> None:
 
     @app.errorhandler(RequestEntityTooLarge)
     async def too_large(_error: RequestEntityTooLarge) -> Response:  # pyright: ignore[reportUnusedFunction]
-        if not security.LARGE_BODY_PATHS.fullmatch(request.path):
+        if current_rules().max_bytes is not None:
             return await _error_page(
                 413, _("Too long"), _("This is longer than anything that belongs here."), False
             )
@@ -212,10 +215,10 @@ async def _error_page(status: int, title: str, sentence: str, with_text: bool = 
 
     HTMX shows the sentence of the page beside the control that made the request.
     """
-    is_form_post = request.method in security.UNSAFE_METHODS and not is_fragment()
+    is_form_post = request.method in edge.UNSAFE_METHODS and not is_fragment()
     submitted_text = await field("text") if with_text and is_form_post else ""
     if submitted_text:
-        form = await security.replayable_form("text")
+        form = await forms.replayable_form("text")
         return await render_template(
             "pages/not_saved.html",
             status,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from quart import Blueprint, Response, request, send_file  # pyright: ignore[reportUnknownVariableType] -- typed in part
 
+from llamora.app.edge.rules import public
+
 logger = getLogger(__name__)
 
 ENCODINGS = (("br", ".br"), ("gzip", ".gz"))
@@ -69,10 +71,12 @@ def create_blueprint(assets: Assets) -> Blueprint:
     routes = Blueprint("assets", __name__)
 
     @routes.get("/static/<path:name>")
+    @public
     async def static(name: str) -> Response:  # pyright: ignore[reportUnusedFunction] -- a route
         return await _send(assets, name)
 
     @routes.get("/sw.js")
+    @public
     async def service_worker() -> Response:  # pyright: ignore[reportUnusedFunction] -- a route
         """Serve the service worker with its list of files to cache.
 
@@ -91,6 +95,7 @@ def create_blueprint(assets: Assets) -> Blueprint:
         return Response(script, mimetype="text/javascript", headers={"Cache-Control": "no-cache"})
 
     @routes.get("/favicon.ico")
+    @public
     async def favicon() -> Response:  # pyright: ignore[reportUnusedFunction] -- a route
         return await _send(assets, assets.url("favicon.svg").removeprefix("/static/"))
 

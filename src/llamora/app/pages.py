@@ -9,8 +9,9 @@ from typing import Any, cast
 from jinja2 import Environment
 from quart import Response, current_app, g, redirect, request
 
-from llamora.app import i18n, security
-from llamora.app.security import form_field as field
+from llamora.app import i18n
+from llamora.app.edge import sessions
+from llamora.app.edge.forms import form_field as field
 from llamora.app.services.container import get_services
 from llamora.app.views import model_view
 from llamora.dates import UnknownDay, day_of, parse_day, parse_zone, utc_now
@@ -92,7 +93,7 @@ async def load_profile() -> None:
 
     Error pages need its language too. A profile that cannot be read is ignored here.
     """
-    if security.get_session() is not None:
+    if sessions.get_session() is not None:
         with suppress(StorageError, SealError):  # the page shows the error itself
             await get_profile()
 
@@ -102,7 +103,7 @@ async def get_profile() -> Profile:
 
     Raises SignInRequired, StorageError and SealError.
     """
-    session = security.require_session()
+    session = sessions.require_session()
     if "profile" not in g or g.profile[0] != session.id:
         _set_profile(await get_services().accounts.get_profile(session.keys))
     return cast(Profile, g.profile[1])
@@ -113,7 +114,7 @@ async def save_profile(**changes: Any) -> None:
 
     Raises StaleRevision after MAX_SAVE_ATTEMPTS, SignInRequired and StorageError.
     """
-    accounts, keys = get_services().accounts, security.require_session().keys
+    accounts, keys = get_services().accounts, sessions.require_session().keys
     for attempts_left in reversed(range(MAX_SAVE_ATTEMPTS)):
         stored = await accounts.get_profile(keys)
         try:
@@ -125,7 +126,7 @@ async def save_profile(**changes: Any) -> None:
 
 
 def _set_profile(profile: Profile) -> None:
-    g.profile = (security.require_session().id, profile)
+    g.profile = (sessions.require_session().id, profile)
     g.twelve_hours = profile.twelve_hours
     g.year = day_of(utc_now(), parse_zone(profile.zone)).year
     i18n.set_language(profile.language)
@@ -137,7 +138,7 @@ async def replies_disabled() -> bool:
 
 
 async def _profile_or_default() -> Profile:
-    if security.get_session() is None:
+    if sessions.get_session() is None:
         return Profile()
     try:
         return await get_profile()
@@ -164,7 +165,7 @@ async def render_template(template: str, status: int = 200, **context: object) -
 
     Adds to `context` what every page needs; `model` is looked up only when it is not given.
     """
-    session, profile, services = security.get_session(), await _profile_or_default(), get_services()
+    session, profile, services = sessions.get_session(), await _profile_or_default(), get_services()
     if "model" not in context:
         context["model"] = await model_view(
             services.model, name=profile.endpoint, is_disabled=not profile.replies

@@ -12,7 +12,8 @@ from quart import (
     send_file,  # pyright: ignore[reportUnknownVariableType] -- quart types it in part
 )
 
-from llamora.app import i18n, security
+from llamora.app import i18n
+from llamora.app.edge import sessions
 from llamora.app.i18n import describe, ngettext
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import (
@@ -95,7 +96,7 @@ async def set_openings() -> Response:
 @blueprint.post("/you/passphrase")
 async def change_passphrase() -> Response:
     """Change the passphrase and end all other sessions."""
-    session, services = security.require_session(), get_services()
+    session, services = sessions.require_session(), get_services()
     subjects = throttle_subjects(session.user.name)
     try:
         services.throttle.record_attempt(*subjects)
@@ -107,7 +108,7 @@ async def change_passphrase() -> Response:
             services.throttle.clear_attempts(*subjects)  # the old one was right
         return await account_page(error.status, "passphrase", describe(error))
     services.throttle.clear_attempts(*subjects)
-    security.set_session_cookie(renewed.cookie, renewed)
+    sessions.set_session_cookie(renewed.cookie, renewed)
     await services.rotation.resume_pending(renewed.keys)
     return redirect_303("/you?done=passphrase")
 
@@ -115,7 +116,7 @@ async def change_passphrase() -> Response:
 @blueprint.post("/you/recovery-code")
 async def renew_recovery_code() -> Response:
     """Replace the recovery code and show the new one once."""
-    session, services = security.require_session(), get_services()
+    session, services = sessions.require_session(), get_services()
     subjects = throttle_subjects(session.user.name)
     try:
         services.throttle.record_attempt(*subjects)
@@ -125,7 +126,7 @@ async def renew_recovery_code() -> Response:
     except (AccountError, StaleRevision) as error:
         return await account_page(error.status, "recovery", describe(error))
     services.throttle.clear_attempts(*subjects)
-    security.set_session_cookie(renewed.cookie, renewed)
+    sessions.set_session_cookie(renewed.cookie, renewed)
     await services.rotation.resume_pending(renewed.keys)
     return await recovery_code_page(renewed, code)
 
@@ -133,7 +134,7 @@ async def renew_recovery_code() -> Response:
 @blueprint.post("/you/sessions")
 async def end_sessions() -> Response:
     """End one session of the user, or all but this one."""
-    session, accounts = security.require_session(), get_services().accounts
+    session, accounts = sessions.require_session(), get_services().accounts
     requested = await field("session")
     if requested == "others":
         await accounts.end_other_sessions(session)
@@ -159,14 +160,14 @@ async def set_lock_after() -> Response:
 @blueprint.post("/you/key")
 async def change_key() -> Response:
     """Replace the data key, seal everything again in the background and end other sessions."""
-    session, services = security.require_session(), get_services()
+    session, services = sessions.require_session(), get_services()
     try:
         await verify_secret()
         await services.backups.create(session.keys)  # in case the change goes wrong
         renewed = await services.accounts.change_key(session)
     except (AccountError, StorageError) as error:
         return await account_page(error.status, "key", describe(error))
-    security.set_session_cookie(renewed.cookie, renewed)
+    sessions.set_session_cookie(renewed.cookie, renewed)
     await services.rotation.resume_pending(renewed.keys)
     return redirect_303("/you?done=key")
 
@@ -174,13 +175,13 @@ async def change_key() -> Response:
 @blueprint.post("/you/end")
 async def end_journal() -> Response:
     """Erase the user and all their data."""
-    services, user_id = get_services(), security.require_session().user.id
+    services, user_id = get_services(), sessions.require_session().user.id
     try:
         await verify_secret()
         await services.backups.delete_all(user_id)
     except (AccountError, StorageError) as error:
         return await account_page(error.status, "end", describe(error))
-    security.clear_session_cookie()
+    sessions.clear_session_cookie()
     await services.accounts.lock(user_id)
     await services.db.users.erase(user_id)
     with suppress(StorageError):  # a backup may have been under way during the first call
@@ -193,7 +194,7 @@ async def download_backup() -> Response:
     """Create a backup and send it, once the passphrase is verified, as a page may be left open."""
     try:
         await verify_secret()
-        file = await get_services().backups.create(security.require_session().keys)
+        file = await get_services().backups.create(sessions.require_session().keys)
     except (AccountError, StorageError) as error:
         return await account_page(error.status, "backup", describe(error))
     name = f"llamora-{file.stem}{SUFFIX}"
@@ -223,7 +224,7 @@ async def account_page(
     preselects a model server that is not saved.
     """
     services = get_services()
-    session = security.require_session()
+    session = sessions.require_session()
     user = await services.db.users.get(session.user.id)
     profile = await get_profile()
     return await render_template(

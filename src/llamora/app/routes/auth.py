@@ -9,7 +9,8 @@ from datetime import date
 
 from quart import Blueprint, Response, request
 
-from llamora.app import security
+from llamora.app.edge import hosts, sessions
+from llamora.app.edge.rules import background, begins_session, signed_out
 from llamora.app.i18n import describe, gettext_noop
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import TODAY_PATH as HOME
@@ -40,17 +41,19 @@ ORDINALS = gettext_noop("first", "second", "third", "fourth", "fifth", "sixth", 
 
 
 @blueprint.get("/")
+@signed_out
 async def home() -> Response:
     """Redirect to today's page, to sign-in, or to registration if there are no users yet."""
-    if security.get_session():
+    if sessions.get_session():
         return redirect_303(HOME)
     return redirect_303("/sign-in" if await get_services().db.users.has_any() else "/register")
 
 
 @blueprint.get("/register")
+@signed_out
 async def register_page() -> Response:
     """Show the registration form."""
-    if security.get_session():
+    if sessions.get_session():
         return redirect_303(HOME)
     if await _is_registration_closed():
         return await _registration_closed_page()
@@ -58,6 +61,7 @@ async def register_page() -> Response:
 
 
 @blueprint.post("/register")
+@begins_session
 async def register() -> Response:
     """Create a user, sign them in and show the recovery code."""
     if await _is_registration_closed():
@@ -74,9 +78,10 @@ async def register() -> Response:
 
 
 @blueprint.post("/register/strength")
+@signed_out
 async def rate_passphrase() -> Response:
     """Show how hard a passphrase is to guess."""
-    session = security.get_session()
+    session = sessions.get_session()
     name = session.user.name if session else await field("name")
     # A form that also asks for the old passphrase has the new one in `new`.
     passphrase = await field("new") or await field("passphrase")
@@ -98,7 +103,7 @@ async def redirect_recovery_code() -> Response:
 @blueprint.post("/recovery-code")
 async def confirm_recovery_code() -> Response:
     """Check the group of the recovery code that the user typed back."""
-    session = security.require_session()
+    session = sessions.require_session()
     number, _separator, sealed = (await field("index")).partition(".")
     index = int(number) if number in map(str, range(len(ORDINALS))) else 0
     try:
@@ -123,9 +128,10 @@ async def confirm_recovery_code() -> Response:
 
 
 @blueprint.get("/sign-in")
+@signed_out
 async def sign_in_page() -> Response:
     """Show the sign-in form."""
-    if security.get_session():
+    if sessions.get_session():
         return redirect_303(HOME)
     return await render_template(
         "pages/sign_in.html", name="", error="", next=_safe_next_path(request.args.get("next", ""))
@@ -133,6 +139,7 @@ async def sign_in_page() -> Response:
 
 
 @blueprint.post("/sign-in")
+@begins_session
 async def sign_in() -> Response:
     """Unlock the user's keys and start a session."""
     name, target = await field("name"), _safe_next_path(await field("next"))
@@ -151,10 +158,11 @@ async def sign_in() -> Response:
 
 
 @blueprint.post("/sign-out")
+@signed_out
 async def sign_out() -> Response:
     """End the session."""
-    session = security.get_session()
-    security.clear_session_cookie()  # first, so this browser is signed out even if the store fails
+    session = sessions.get_session()
+    sessions.clear_session_cookie()  # first, so this browser is signed out even if the store fails
     if session is not None:
         await get_services().accounts.sign_out(session)
     return redirect_303("/sign-in")
@@ -163,8 +171,8 @@ async def sign_out() -> Response:
 @blueprint.post("/lock")
 async def lock() -> Response:
     """Sign the user out everywhere: replies and streams end, keys and search index are locked."""
-    session = security.require_session()
-    security.clear_session_cookie()
+    session = sessions.require_session()
+    sessions.clear_session_cookie()
     await get_services().accounts.lock(session.user.id)
     return redirect_303("/sign-in")
 
@@ -172,18 +180,20 @@ async def lock() -> Response:
 @blueprint.post("/session/here")
 async def keep_session_alive() -> Response:
     """Extend the session of a user who reads or types; the request itself does so."""
-    security.require_session()
+    sessions.require_session()
     return Response(status=204)
 
 
 @blueprint.get("/session/events")
+@signed_out
+@background
 async def session_events() -> Response:
     """Stream the events of an open page.
 
     They are the end of the session, changes to the messages of `day`, any change in `month`, and
     changes to how pages look, such as the theme or the text size.
     """
-    session = security.get_session()
+    session = sessions.get_session()
     if session is None:  # another content type would log an error in the browser's console
         return Response(format_event(name="out"), mimetype="text/event-stream")
     day = parse_day_or_404(request.args["day"]) if "day" in request.args else None
@@ -203,7 +213,7 @@ async def _page_events(day: date | None, month: date | None) -> AsyncGenerator[b
     fingerprint]; a reply that is still being written has the revision 0, since its own stream
     reports on it. The fingerprint of a month is sent at most every MONTH_EVENT_SECONDS.
     """
-    services, keys = get_services(), security.require_session().keys
+    services, keys = get_services(), sessions.require_session().keys
     yield format_event(name="open")
     last_revisions = last_attributes = last_listing = last_fingerprint = None
     while True:
@@ -253,12 +263,14 @@ async def _message_listing(keys: Keyring, day: date) -> list[list[str | int]]:
 
 
 @blueprint.get("/reset")
+@signed_out
 async def reset_page() -> Response:
     """Show the form to set a new passphrase with the recovery code."""
     return await render_template("pages/reset.html", name="", error="")
 
 
 @blueprint.post("/reset")
+@begins_session
 async def reset() -> Response:
     """Set a new passphrase with the recovery code, and show the new recovery code."""
     name = await field("name")
@@ -293,13 +305,13 @@ async def _registration_closed_page() -> Response:
 
 async def _start_session(user: User, keys: Keyring) -> OpenSession:
     services = get_services()
-    previous = security.get_session()
+    previous = sessions.get_session()
     if previous is not None:
         await services.accounts.sign_out(previous)
     cookie, session = await services.accounts.open_session(
         user, keys, device_name(request.user_agent.string)
     )
-    security.set_session_cookie(cookie, session)
+    sessions.set_session_cookie(cookie, session)
     await services.search.unlock(keys)
     services.journal.run_maintenance(keys)
     services.backups.start_daily_backup(keys)
@@ -339,7 +351,7 @@ async def verify_secret() -> None:
 
     Guesses count as at sign-in. Raises WrongCredentials and TooManyAttempts.
     """
-    session, services = security.require_session(), get_services()
+    session, services = sessions.require_session(), get_services()
     subjects = throttle_subjects(session.user.name)
     services.throttle.record_attempt(*subjects)
     await services.accounts.verify_secret(session, await field("passphrase"))
@@ -348,4 +360,4 @@ async def verify_secret() -> None:
 
 def throttle_subjects(name: str) -> tuple[str, str]:
     """Return what to count guesses at a secret by: the user name and the client address."""
-    return f"name {name_key(name)}", f"address {security.client_address()}"
+    return f"name {name_key(name)}", f"address {hosts.client_address()}"

@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 from quart import Blueprint, Response, request
 
-from llamora.app import security
+from llamora.app.edge import sessions
 from llamora.app.i18n import current_language, weekday_names
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import field, get_profile, is_fragment, redirect_303, render_template, today
@@ -47,7 +47,7 @@ async def show_month(period: str) -> Response:
 async def read_month(month_text: str) -> Response:
     """Show all entries of a month on one page."""
     first = parse_month_or_404(month_text)
-    services, keys = get_services(), security.require_session().keys
+    services, keys = get_services(), sessions.require_session().keys
     days = _days_of_month(first)
     fingerprint = await month_fingerprint(
         keys, first
@@ -111,7 +111,7 @@ async def _year_page(year: int) -> Response:
     """Show a year, with its days shaded by the number of words written."""
     first, last = date(year, 1, 1), date(year, 12, 31)
     words, complete = await get_services().search.word_counts_by_day(
-        security.require_session().keys, first, last
+        sessions.require_session().keys, first, last
     )
     months = [date(year, number, 1) for number in range(1, 13)]
     week_start = (await get_profile()).week_start
@@ -181,7 +181,7 @@ def path_for_date(phrase: str, today_date: date) -> str:
 async def _month_page(
     month: date, *, phrase: str = "", error: str = "", about: str = "", status: int = 200
 ) -> Response:
-    keys = security.require_session().keys
+    keys = sessions.require_session().keys
     first, week_start = month.replace(day=1), (await get_profile()).week_start
     days = _days_of_month(first)
     previous_month, next_month = _adjacent_months(days)

@@ -5,7 +5,8 @@ from datetime import date, timedelta
 
 from quart import Blueprint, Response, request
 
-from llamora.app import security
+from llamora.app.edge import sessions
+from llamora.app.edge.rules import background, large_body
 from llamora.app.i18n import describe
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import (
@@ -48,19 +49,20 @@ async def show_day(day_text: str) -> Response:
 
 
 @blueprint.get("/d/<day_text>/entries")
+@background
 async def show_entries(day_text: str) -> Response:
     """Show the messages of a day whose ids are in `e`, after a change in another window."""
     day, wanted_ids = parse_day_or_404(day_text), set(request.args.getlist("e"))
     if not is_fragment():
         return redirect_303(f"/d/{day}")
-    threads = await get_services().journal.get_page(security.require_session().keys, day)
+    threads = await get_services().journal.get_page(sessions.require_session().keys, day)
     threads_shown = [
         thread
         for thread in threads
         if wanted_ids & {entry.id.hex() for entry in (thread.root, *thread.descendants)}
     ]
     roots = await page_views(
-        security.require_session().keys, threads_shown, with_replies=(await get_profile()).replies
+        sessions.require_session().keys, threads_shown, with_replies=(await get_profile()).replies
     )
     views = [view for root in roots for view in (root, *root.thread)]
     return await render_template(
@@ -69,9 +71,10 @@ async def show_entries(day_text: str) -> Response:
 
 
 @blueprint.post("/d/<day_text>/entries")
+@large_body
 async def create_entry(day_text: str) -> Response:
     """Save a new entry on a day."""
-    keys = security.require_session().keys
+    keys = sessions.require_session().keys
     day = None if day_text == "today" else parse_day_or_404(day_text)
     text = await field("text")
     try:
@@ -110,7 +113,7 @@ async def make_opening() -> Response:
 
     It is written once a day, and only for users who turned it on.
     """
-    services, keys = get_services(), security.require_session().keys
+    services, keys = get_services(), sessions.require_session().keys
     profile, day = await get_profile(), await today()
     line = None
     if profile.replies and profile.openings:
@@ -131,7 +134,7 @@ async def summarize_day(day_text: str) -> Response:
         raise NotFound("page_not_found")
     try:
         day_summary = await get_services().summaries.summarize_day(
-            security.require_session().keys, day, (await get_profile()).endpoint
+            sessions.require_session().keys, day, (await get_profile()).endpoint
         )
     except (ModelError, EntryError) as error:
         return await render_template(
@@ -152,7 +155,7 @@ async def summarize_day(day_text: str) -> Response:
 async def delete_day_summary(day_text: str) -> Response:
     """Delete the summary of a day."""
     day = parse_day_or_404(day_text)
-    await get_services().db.summaries.delete(security.require_session().keys, "recap", day)
+    await get_services().db.summaries.delete(sessions.require_session().keys, "recap", day)
     return (
         await render_template("views/day_summary.html", day_summary=None, day=day)
         if is_fragment()
@@ -182,7 +185,7 @@ async def _model_context(
 
 
 async def _day_page(day: date, text: str = "", error: str = "", status: int = 200) -> Response:
-    keys = security.require_session().keys
+    keys = sessions.require_session().keys
     threads = await get_services().journal.get_page(keys, day)
     profile = await get_profile()
     draft = (await get_services().journal.get_drafts(keys, [day_draft_key(day)])).get(

@@ -2,7 +2,8 @@
 
 from quart import Blueprint, Response
 
-from llamora.app import security
+from llamora.app.edge import sessions
+from llamora.app.edge.rules import large_body
 from llamora.app.i18n import describe
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import (
@@ -24,13 +25,14 @@ blueprint = Blueprint("drafts", __name__)
 
 
 @blueprint.post("/drafts")
+@large_body
 async def save_draft() -> Response:
     """Save a draft and answer 204.
 
     Answers 205 when the same form has been saved as an entry meanwhile, or has sent a later draft.
     Raises NotFound for a missing or malformed form token.
     """
-    keys, form_token = security.require_session().keys, await posted_form_token()
+    keys, form_token = sessions.require_session().keys, await posted_form_token()
     if form_token is None:
         raise NotFound("draft_place_unknown")
     draft = Draft(
@@ -62,7 +64,7 @@ async def discard_edit(entry_hex: str) -> Response:
     """Discard the draft of an edit; the entry stays as it is."""
     journal, keys, entry_id = (
         get_services().journal,
-        security.require_session().keys,
+        sessions.require_session().keys,
         parse_entry_id(entry_hex),
     )
     await journal.get(keys, entry_id)

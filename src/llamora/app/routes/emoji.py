@@ -4,7 +4,8 @@ from functools import cache
 
 from quart import Blueprint, Response
 
-from llamora.app import i18n, security
+from llamora.app import i18n
+from llamora.app.edge import sessions
 from llamora.app.pages import field, render_template
 
 blueprint = Blueprint("emoji", __name__)
@@ -21,7 +22,7 @@ async def suggest_emoji() -> Response:
 
     Names that begin with it come first, then shorter ones.
     """
-    security.require_session()
+    sessions.require_session()
     prefix = (await field("q")).strip().casefold()
     names = _emoji_names(i18n.current_language().code) if prefix else ()
     suggestions: dict[str, str] = {}

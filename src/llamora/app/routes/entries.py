@@ -2,7 +2,8 @@
 
 from quart import Blueprint, Response
 
-from llamora.app import security
+from llamora.app.edge import forms, sessions
+from llamora.app.edge.rules import large_body
 from llamora.app.i18n import describe
 from llamora.app.i18n import gettext as _
 from llamora.app.markdown import render, set_checkboxes
@@ -49,9 +50,10 @@ async def edit_form(entry_hex: str) -> Response:
 
 
 @blueprint.post("/e/<entry_hex>")
+@large_body
 async def edit_entry(entry_hex: str) -> Response:
     """Save the new text of an entry; if it was changed elsewhere meanwhile, show both texts."""
-    keys = security.require_session().keys
+    keys = sessions.require_session().keys
     entry_id = parse_entry_id(entry_hex)
     text, revision = await field("text"), await number_field("revision")
     try:
@@ -81,11 +83,11 @@ async def edit_entry(entry_hex: str) -> Response:
 @blueprint.post("/e/<entry_hex>/tasks")
 async def set_tasks(entry_hex: str) -> Response:
     """Save the checkboxes of an entry as an edit."""
-    keys, entry_id = security.require_session().keys, parse_entry_id(entry_hex)
+    keys, entry_id = sessions.require_session().keys, parse_entry_id(entry_hex)
     entry = await get_services().journal.get(keys, entry_id)
     checked_numbers = {
         int(number)
-        for number in await security.form_fields("box")
+        for number in await forms.form_fields("box")
         if number.isascii() and number.isdigit()
     }
     status, problem = 200, ""
@@ -133,7 +135,7 @@ async def show_part(entry_hex: str, number: str) -> Response:
     part = int(number) if number.isascii() and number.isdigit() and len(number) < 6 else 0
     if part < 2:
         raise NotFound("entry_part_not_found")
-    view = await part_view(security.require_session().keys, parse_entry_id(entry_hex), part)
+    view = await part_view(sessions.require_session().keys, parse_entry_id(entry_hex), part)
     return await render_template(
         "views/prose.html" if is_fragment() else "pages/part.html", entry=view
     )
@@ -148,7 +150,7 @@ async def show_versions(entry_hex: str) -> Response:
 @blueprint.post("/e/<entry_hex>/versions/<version_hex>")
 async def restore_version(entry_hex: str, version_hex: str) -> Response:
     """Replace the text of an entry by that of an earlier version."""
-    keys, revision = security.require_session().keys, await number_field("revision")
+    keys, revision = sessions.require_session().keys, await number_field("revision")
     try:
         await get_services().journal.restore_version(
             keys, parse_entry_id(entry_hex), parse_entry_id(version_hex), revision
@@ -164,7 +166,7 @@ async def restore_version(entry_hex: str, version_hex: str) -> Response:
 @blueprint.post("/e/<entry_hex>/delete")
 async def delete_entry(entry_hex: str) -> Response:
     """Delete an entry and offer to restore it in its place."""
-    services, keys = get_services(), security.require_session().keys
+    services, keys = get_services(), sessions.require_session().keys
     view = await _view(entry_hex)
     if view.state == "streaming":
         await services.replies.stop(keys, parse_entry_id(entry_hex))
@@ -178,7 +180,7 @@ async def delete_entry(entry_hex: str) -> Response:
 @blueprint.post("/e/<entry_hex>/restore")
 async def restore_entry(entry_hex: str) -> Response:
     """Restore a deleted entry."""
-    await get_services().journal.restore(security.require_session().keys, parse_entry_id(entry_hex))
+    await get_services().journal.restore(sessions.require_session().keys, parse_entry_id(entry_hex))
     view = await _view(entry_hex)
     return (
         await render_template("views/entry.html", entry=view)
@@ -188,9 +190,10 @@ async def restore_entry(entry_hex: str) -> Response:
 
 
 @blueprint.post("/e/<entry_hex>/answers")
+@large_body
 async def add_answer(entry_hex: str) -> Response:
     """Save an answer to a reply, and ask for the next reply if requested."""
-    services, keys = get_services(), security.require_session().keys
+    services, keys = get_services(), sessions.require_session().keys
     text = await field("text")
     profile = await get_profile()
     try:
@@ -201,7 +204,7 @@ async def add_answer(entry_hex: str) -> Response:
         if isinstance(error, NotFound):
             raise
         path = _entry_path(await _view(entry_hex))
-        form = await security.replayable_form("text")
+        form = await forms.replayable_form("text")
         return await render_template(
             "pages/not_saved.html",
             error.status,
@@ -229,13 +232,13 @@ async def add_answer(entry_hex: str) -> Response:
 
 
 async def _view(entry_hex: str) -> EntryView:
-    await get_services().journal.get(security.require_session().keys, parse_entry_id(entry_hex))
-    return await message_view(security.require_session().keys, parse_entry_id(entry_hex))
+    await get_services().journal.get(sessions.require_session().keys, parse_entry_id(entry_hex))
+    return await message_view(sessions.require_session().keys, parse_entry_id(entry_hex))
 
 
 async def _versions_page(entry_hex: str, status: int = 200, error: str = "") -> Response:
     view = await _view(entry_hex)
-    services, keys = get_services(), security.require_session().keys
+    services, keys = get_services(), sessions.require_session().keys
     stored = await services.journal.list_versions(keys, parse_entry_id(entry_hex))
     version_views = [
         {

@@ -5,7 +5,7 @@ from datetime import date
 
 from quart import Blueprint, Response
 
-from llamora.app import security
+from llamora.app.edge import sessions
 from llamora.app.i18n import full_day, gettext_noop, month_name, month_words, weekday_names
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import TODAY_PATH, field, render_template, replies_disabled, today
@@ -77,7 +77,7 @@ class PaletteItem:
 @blueprint.post("/palette")
 async def palette_results() -> Response:
     """Show the MAX_RESULTS choices that match a query best; an empty query matches all."""
-    security.require_session()
+    sessions.require_session()
     query = (await field("q"))[:MAX_QUERY_CHARACTERS].strip()
     items = await _palette_items() + (await _tag_items() if query else [])
     ranked = [
@@ -159,7 +159,7 @@ async def _palette_items() -> list[PaletteItem]:
 
 
 async def _tag_items() -> list[PaletteItem]:
-    tags = await get_services().journal.tags.list_tags(security.require_session().keys)
+    tags = await get_services().journal.tags.list_tags(sessions.require_session().keys)
     return [PaletteItem(tag.display_name, tag_path(tag.id), hint=_("Traces")) for tag in tags]
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from quart import Blueprint, Response
 
-from llamora.app import i18n, security
+from llamora.app import i18n
+from llamora.app.edge import forms, sessions
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import field, is_fragment, redirect_303, save_profile
 from llamora.app.routes.account import AccountSection, account_page, saved_fragment
@@ -23,12 +24,12 @@ async def change_settings() -> Response:
 
     Unchanged fields are not saved: they may have been changed elsewhere meanwhile.
     """
-    security.require_session()
+    sessions.require_session()
     section = SECTION_NAMES.get(await field("section"), "page")
     changes: dict[str, object] = {}
     for name, parse in FIELD_PARSERS.items():
-        submitted = (await security.form_fields(name))[:1]
-        if submitted and submitted != await security.form_fields(f"was-{name}"):
+        submitted = (await forms.form_fields(name))[:1]
+        if submitted and submitted != await forms.form_fields(f"was-{name}"):
             try:
                 changes.update(parse(submitted[0]))
             except (KeyError, ValueError):

@@ -4,7 +4,7 @@ from datetime import date, timedelta
 
 from quart import Blueprint, Response, request
 
-from llamora.app import security
+from llamora.app.edge import sessions
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import get_profile, render_template, today
 from llamora.app.services.container import get_services
@@ -19,7 +19,7 @@ MOST_DAYS = 366
 @blueprint.get("/print")
 async def print_pages() -> Response:
     """Show the form for a range of days, or the entries of the range given by `from` and `to`."""
-    keys, today_date = security.require_session().keys, await today()
+    keys, today_date = sessions.require_session().keys, await today()
     from_and_to = request.args.get("from", ""), request.args.get("to", "")
     if not any(from_and_to):
         return await render_template(

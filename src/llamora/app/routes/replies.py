@@ -10,7 +10,8 @@ from datetime import date
 from markupsafe import escape
 from quart import Blueprint, Response
 
-from llamora.app import security
+from llamora.app.edge import forms, sessions
+from llamora.app.edge.rules import background
 from llamora.app.i18n import describe
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import (
@@ -60,7 +61,7 @@ async def ask_for_reply(entry_hex: str) -> Response:
     Without a model, show related entries instead.
     """
     entry_id = parse_entry_id(entry_hex)
-    keys = security.require_session().keys
+    keys = sessions.require_session().keys
     await require_replies_enabled()
     if get_services().model.unavailable_reason((await get_profile()).endpoint):
         return await related_page(entry_hex, unanswered=True)
@@ -82,7 +83,7 @@ async def ask_for_reply(entry_hex: str) -> Response:
 async def show_ask_day(day_text: str) -> Response:
     """Show the form to ask about a whole day, with as many entries marked as a reply may answer."""
     await require_replies_enabled()
-    keys, day = security.require_session().keys, parse_day_or_404(day_text)
+    keys, day = sessions.require_session().keys, parse_day_or_404(day_text)
     views = await page_views(
         keys, await get_services().journal.get_page(keys, day), with_replies=True
     )
@@ -98,8 +99,8 @@ async def show_ask_day(day_text: str) -> Response:
 @blueprint.post("/d/<day_text>/replies")
 async def ask_about_day(day_text: str) -> Response:
     """Ask for one reply to the marked entries of a day."""
-    services, keys = get_services(), security.require_session().keys
-    requested = await security.form_fields("entry")
+    services, keys = get_services(), sessions.require_session().keys
+    requested = await forms.form_fields("entry")
     if len(requested) > MAX_ENTRIES_PER_REPLY:
         return await _no_reply_page(EntryError("too_many_entries", most=MAX_ENTRIES_PER_REPLY))
     requested_ids = [parse_entry_id(each) for each in requested]
@@ -138,7 +139,7 @@ async def preview_another_reply(reply_hex: str) -> Response:
 async def _preview_page(parent_id: bytes, also_answers: Sequence[bytes] = ()) -> Response:
     services, keys, endpoint = (
         get_services(),
-        security.require_session().keys,
+        sessions.require_session().keys,
         (await get_profile()).endpoint,
     )
     entry = await services.journal.get(keys, parent_id)
@@ -158,7 +159,7 @@ async def preview_day_summary(day_text: str) -> Response:
     await require_replies_enabled()
     try:
         prepared = await services.summaries.preview_day(
-            security.require_session().keys, day, (await get_profile()).endpoint
+            sessions.require_session().keys, day, (await get_profile()).endpoint
         )
     except (ModelError, EntryError) as error:
         return await _no_reply_page(error)
@@ -177,7 +178,7 @@ async def preview_opening() -> Response:
     await require_replies_enabled()
     try:
         prepared = await services.openings.preview(
-            security.require_session().keys, day, (await get_profile()).endpoint
+            sessions.require_session().keys, day, (await get_profile()).endpoint
         )
     except (ModelError, EntryError) as error:
         return await _no_reply_page(error)
@@ -190,7 +191,7 @@ async def preview_opening() -> Response:
 @blueprint.get("/traces/<tag_hex>/summary/prompt")
 async def preview_tag_summary(tag_hex: str) -> Response:
     """Show the exact prompt that a summary of a tag would send now."""
-    services, keys, tag_id = get_services(), security.require_session().keys, parse_tag_id(tag_hex)
+    services, keys, tag_id = get_services(), sessions.require_session().keys, parse_tag_id(tag_hex)
     await require_replies_enabled()
     try:
         prepared = await services.summaries.preview_tag(
@@ -231,7 +232,7 @@ async def _prompt_page(
 async def prefer_reply(reply_hex: str) -> Response:
     """Prefer one of several replies to an entry over the others, or none of them."""
     await require_replies_enabled()
-    keys = security.require_session().keys
+    keys = sessions.require_session().keys
     await _find_reply(parse_entry_id(reply_hex))
     reply = await get_services().journal.set_preferred(
         keys, parse_entry_id(reply_hex), preferred=await field("preferred") == "yes"
@@ -243,7 +244,7 @@ async def prefer_reply(reply_hex: str) -> Response:
 async def set_withheld(entry_hex: str) -> Response:
     """Withhold an entry from the model, or let the model read it again."""
     await require_replies_enabled()
-    keys, withheld = security.require_session().keys, await field("withheld") == "yes"
+    keys, withheld = sessions.require_session().keys, await field("withheld") == "yes"
     if withheld:
         get_services().replies.cancel_for([parse_entry_id(entry_hex)], SOURCE_WITHHELD)
     entry = await get_services().journal.set_withheld(
@@ -255,6 +256,7 @@ async def set_withheld(entry_hex: str) -> Response:
 
 
 @blueprint.get("/r/<reply_hex>/events")
+@background
 async def reply_events(reply_hex: str) -> Response:
     """Stream a reply as it grows.
 
@@ -264,14 +266,14 @@ async def reply_events(reply_hex: str) -> Response:
     reply_id = parse_entry_id(reply_hex)
     await _find_reply(reply_id)
     return event_stream(
-        _stream_reply(reply_id), get_services().shutting_down, security.require_session().ended
+        _stream_reply(reply_id), get_services().shutting_down, sessions.require_session().ended
     )
 
 
 @blueprint.post("/r/<reply_hex>/stop")
 async def stop_reply(reply_hex: str) -> Response:
     """Stop a reply; its text so far is saved."""
-    keys = security.require_session().keys
+    keys = sessions.require_session().keys
     await _find_reply(parse_entry_id(reply_hex))
     reply = await get_services().replies.stop(keys, parse_entry_id(reply_hex))
     if not is_fragment():
@@ -287,7 +289,7 @@ async def require_replies_enabled() -> None:
 
 async def _find_reply(reply_id: bytes) -> Entry:
     """Return a reply. Raises NotFound, also for an id of another kind of message."""
-    entry = await get_services().journal.get(security.require_session().keys, reply_id)
+    entry = await get_services().journal.get(sessions.require_session().keys, reply_id)
     if entry.role != "reply":
         raise NotFound("reply_not_found")
     return entry
@@ -297,7 +299,7 @@ async def _ask_model(parent_id: bytes, also_answers: Sequence[bytes] = ()) -> En
     await require_replies_enabled()
     profile = await get_profile()
     return await get_services().replies.ask(
-        security.require_session().keys,
+        sessions.require_session().keys,
         parent_id,
         profile.zone,
         await today(),
@@ -317,7 +319,7 @@ async def _no_reply_page(error: ModelError | EntryError) -> Response:
 
 
 async def _stream_reply(reply_id: bytes) -> AsyncGenerator[bytes]:
-    services, session = get_services(), security.require_session()
+    services, session = get_services(), sessions.require_session()
     keys = session.keys
     last_render = -RENDER_INTERVAL_SECONDS
     last_waiting: Notice | None = None

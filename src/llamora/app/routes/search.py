@@ -8,7 +8,7 @@ from datetime import date, timedelta
 
 from quart import Blueprint, Response
 
-from llamora.app import security
+from llamora.app.edge import sessions
 from llamora.app.i18n import current_language, day_words, describe, month_words
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import (
@@ -75,7 +75,7 @@ async def search_while_typing() -> Response:
     if not query:
         return await _empty_page()
     query_id = get_services().search.remember_query(
-        security.require_session().keys, query, is_typing=True
+        sessions.require_session().keys, query, is_typing=True
     )
     response = await _results_page(query, 0, typing=True)
     response.headers["HX-Replace-Url"] = f"/search/{query_id.hex()}"
@@ -85,7 +85,7 @@ async def search_while_typing() -> Response:
 @blueprint.get("/search/<query_hex>")
 async def show_results(query_hex: str) -> Response:
     """Show the results of a query, named by its id in memory or in the sealed history."""
-    services, keys = get_services(), security.require_session().keys
+    services, keys = get_services(), sessions.require_session().keys
     try:
         query_id = parse_entry_id(query_hex)
     except NotFound:
@@ -98,7 +98,7 @@ async def show_results(query_hex: str) -> Response:
 @blueprint.post("/search/forget")
 async def clear_history() -> Response:
     """Delete the search history."""
-    keys = security.require_session().keys
+    keys = sessions.require_session().keys
     services = get_services()
     services.search.forget_queries(keys.user_id)
     await services.db.search_history.clear(keys.user_id)
@@ -108,7 +108,7 @@ async def clear_history() -> Response:
 @blueprint.post("/search/remember")
 async def set_history() -> Response:
     """Turn the search history on, or turn it off and delete it."""
-    services, keys = get_services(), security.require_session().keys
+    services, keys = get_services(), sessions.require_session().keys
     is_enabled = await field("remember") == "yes"
     await save_profile(searches=is_enabled)
     if not is_enabled:
@@ -128,7 +128,7 @@ async def related_page(entry_hex: str, *, unanswered: bool = False) -> Response:
 
     `unanswered`: a reply was asked for and there is no model to give one.
     """
-    services, keys = get_services(), security.require_session().keys
+    services, keys = get_services(), sessions.require_session().keys
     entry = await services.journal.get(keys, parse_entry_id(entry_hex))
     here = {
         e.id
@@ -148,7 +148,7 @@ async def related_page(entry_hex: str, *, unanswered: bool = False) -> Response:
 
 async def _remember_query(query: str) -> str:
     """Return the path of the results of a query, stored in the history or in memory only."""
-    services, keys = get_services(), security.require_session().keys
+    services, keys = get_services(), sessions.require_session().keys
     query_id = None
     if (await get_profile()).searches:
         with suppress(StorageError):  # with a full disk, results are shown all the same
@@ -165,7 +165,7 @@ async def _offset() -> int:
 
 
 async def _recent_context() -> dict[str, object]:
-    services, keys = get_services(), security.require_session().keys
+    services, keys = get_services(), sessions.require_session().keys
     is_enabled = (await get_profile()).searches
     recent = await services.db.search_history.recent(keys, RECENT_QUERIES) if is_enabled else []
     return {
@@ -179,15 +179,13 @@ async def _recent_context() -> dict[str, object]:
 async def _empty_page() -> Response:
     if not is_fragment():
         return await render_template("pages/search.html", 200, query="", **await _recent_context())
-    response = await render_template(
-        "views/results.html", 200, query="", **await _recent_context()
-    )
+    response = await render_template("views/results.html", 200, query="", **await _recent_context())
     response.headers["HX-Replace-Url"] = "/search"
     return response
 
 
 async def _results_page(query: str, offset: int, *, typing: bool = False) -> Response:
-    services, keys = get_services(), security.require_session().keys
+    services, keys = get_services(), sessions.require_session().keys
     size = services.settings.search.page_size
     day = await today()
     role: Role | None = (
@@ -268,7 +266,7 @@ def describe_days(after: date | None, before: date | None) -> str:
 
 async def _redact_hits(hits: Sequence[Hit]) -> list[Hit]:
     """Return the hits without the words of deleted and withheld sources of replies."""
-    services, keys = get_services(), security.require_session().keys
+    services, keys = get_services(), sessions.require_session().keys
     reply_ids = [hit.entry_id for hit in hits if hit.role == "reply"]
     replies = await services.db.entries.get_many(keys, reply_ids) if reply_ids else []
     hidden = await services.journal.find_hidden_sources(keys, replies)

@@ -7,8 +7,8 @@ from typing import Any
 
 from quart import Blueprint, Response, request
 
-from llamora.app import security
 from llamora.app.charts import year_chart
+from llamora.app.edge import sessions
 from llamora.app.i18n import describe
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import (
@@ -55,7 +55,7 @@ SORT_KEYS: dict[str, Callable[[Tag], tuple[object, ...]]] = {
 
 
 def _tags_and_keys() -> tuple[Tags, Keyring]:
-    return get_services().journal.tags, security.require_session().keys
+    return get_services().journal.tags, sessions.require_session().keys
 
 
 # -- all of them -----------------------------------------------------------------------------------
@@ -174,9 +174,7 @@ async def show_year(tag_hex: str) -> Response:
         raise NotFound("tag_not_found")
     if not is_fragment():
         return redirect_303(f"{tag_path(tag_id)}?{request.query_string.decode()}")
-    return await render_template(
-        "views/tag_year.html", tag_id=tag_hex, **await _year_context(uses)
-    )
+    return await render_template("views/tag_year.html", tag_id=tag_hex, **await _year_context(uses))
 
 
 async def _year_context(uses: list[tuple[bytes, date]]) -> dict[str, Any]:
@@ -225,7 +223,7 @@ async def summarize_tag(tag_hex: str) -> Response:
     """Write and show a summary of the entries with a tag."""
     if await replies_disabled():
         raise NotFound("page_not_found")
-    keys, tag_id = security.require_session().keys, parse_tag_id(tag_hex)
+    keys, tag_id = sessions.require_session().keys, parse_tag_id(tag_hex)
     try:
         summary = await get_services().summaries.summarize_tag(
             keys, tag_id, (await get_profile()).endpoint
@@ -249,7 +247,7 @@ async def summarize_tag(tag_hex: str) -> Response:
 async def delete_summary(tag_hex: str) -> Response:
     """Delete the summary of a tag."""
     tag_id = parse_tag_id(tag_hex)
-    await get_services().db.summaries.delete(security.require_session().keys, "trace", tag_id)
+    await get_services().db.summaries.delete(sessions.require_session().keys, "trace", tag_id)
     if not is_fragment():
         return redirect_303(tag_path(tag_id))
     return await render_template("views/tag_summary.html", summary=None, tag_id=tag_hex)
@@ -383,7 +381,7 @@ async def undo_on_entry(entry_hex: str) -> Response:
 @blueprint.post("/e/<entry_hex>/traces/suggested")
 async def suggest_tags(entry_hex: str) -> Response:
     """Show tags that fit an entry, without adding them."""
-    keys = security.require_session().keys
+    keys = sessions.require_session().keys
     with_model = not await replies_disabled()
     suggestions = await get_services().suggestions.suggest(
         keys, parse_entry_id(entry_hex), (await get_profile()).endpoint, with_model=with_model
@@ -401,7 +399,7 @@ async def suggest_tags(entry_hex: str) -> Response:
 async def refuse_suggestion(entry_hex: str) -> Response:
     """Reject a suggested name for an entry for good."""
     await get_services().suggestions.reject(
-        security.require_session().keys, parse_entry_id(entry_hex), await field("name")
+        sessions.require_session().keys, parse_entry_id(entry_hex), await field("name")
     )
     return await _entry_tags_fragment(entry_hex, suggested=await _remaining_suggestions())
 
@@ -436,6 +434,4 @@ async def _entry_tags_fragment(
         parse_entry_id(entry_hex), []
     )
     entry = {"id": entry_hex, "tags": entry_tags, "tags_fingerprint": tags_fingerprint(entry_tags)}
-    return await render_template(
-        "views/tags.html", entry=entry, undo=change, **suggestion_context
-    )
+    return await render_template("views/tags.html", entry=entry, undo=change, **suggestion_context)

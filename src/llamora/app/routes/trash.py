@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from quart import Blueprint, Response
 
-from llamora.app import security
+from llamora.app.edge import sessions
 from llamora.app.i18n import ngettext
 from llamora.app.pages import (
     get_profile,
@@ -35,7 +35,7 @@ async def show_trash() -> Response:
     tz = parse_zone((await get_profile()).zone)
     items: list[dict[str, object]] = []
     hide_replies = await replies_disabled()
-    for entry, item in await get_services().journal.list_deleted(security.require_session().keys):
+    for entry, item in await get_services().journal.list_deleted(sessions.require_session().keys):
         if hide_replies and entry.role == "reply":
             continue
         deleted_on = day_of(item.deleted_at, tz)
@@ -78,7 +78,7 @@ async def erase(entry_hex: str) -> Response:
     """Erase a deleted entry for good."""
     services, keys, entry_id = (
         get_services(),
-        security.require_session().keys,
+        sessions.require_session().keys,
         parse_entry_id(entry_hex),
     )
     _, item = await services.journal.get_deleted(keys, entry_id)
@@ -94,7 +94,7 @@ async def erase(entry_hex: str) -> Response:
 async def _find_deleted(entry_hex: str) -> tuple[Entry, DeletedEntry]:
     """Return a deleted entry. Raises NotFound, also for a reply if replies are turned off."""
     entry, item = await get_services().journal.get_deleted(
-        security.require_session().keys, parse_entry_id(entry_hex)
+        sessions.require_session().keys, parse_entry_id(entry_hex)
     )
     if entry.role == "reply" and await replies_disabled():
         raise NotFound("entry_not_found")
@@ -106,7 +106,7 @@ async def _excerpt_view(entry: Entry) -> EntryView:
 
     A reply shows no text that its page would hide.
     """
-    keys = security.require_session().keys
+    keys = sessions.require_session().keys
     hidden = await get_services().journal.find_hidden_sources(keys, [entry])
     entry = redact_erased(entry, hidden, filter(None, hidden.values())) or entry
     text = entry.text
