@@ -124,7 +124,7 @@ def _plan_delete(writer: ConcurrentWriter) -> Action | None:
     return Action(
         entry,
         writer.entries[entry].with_deleted(deleted=True),
-        lambda: writer.services.journal.delete(writer.keys, entry),
+        lambda: writer.services.trash.delete(writer.keys, entry),
     )
 
 
@@ -134,14 +134,14 @@ def _plan_restore(writer: ConcurrentWriter) -> Action | None:
     return Action(
         entry,
         writer.entries[entry].with_deleted(deleted=False),
-        lambda: writer.services.journal.restore(writer.keys, entry),
+        lambda: writer.services.trash.restore(writer.keys, entry),
     )
 
 
 def _plan_erase(writer: ConcurrentWriter) -> Action | None:
     if (entry := writer.random_entry(deleted=True)) is None:
         return None
-    return Action(entry, None, lambda: writer.services.journal.erase(writer.keys, entry))
+    return Action(entry, None, lambda: writer.services.trash.erase(writer.keys, entry))
 
 
 def _plan_add_tag(writer: ConcurrentWriter) -> Action | None:

@@ -242,7 +242,7 @@ async def test_a_source_that_is_deleted_kept_back_or_erased_leaves_the_reply(
     await alice.post(f"/e/{march}/restore")
     assert "only quarter" in (await alice.get(DAY)).text
     await alice.post(f"/e/{march}/delete")
-    await app.services.journal.erase(app.keys(), bytes.fromhex(march))
+    await app.services.trash.erase(app.keys(), bytes.fromhex(march))
     stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
     assert stored.text == "You called it “[…]”. So it was."
     assert stored.receipt is not None

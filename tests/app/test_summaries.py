@@ -74,7 +74,7 @@ async def test_a_recap_can_be_let_go_and_goes_with_what_is_erased(
     await alice.post(f"{DAY}/recap")
     await alice.post(f"/e/{entry}/delete")
     keys = app.keys()
-    await app.services.journal.erase(keys, bytes.fromhex(entry))
+    await app.services.trash.erase(keys, bytes.fromhex(entry))
     rows = await app.services.db._connections.fetch("SELECT count(*) FROM summaries", ())
     assert rows[0][0] == 0
 
@@ -208,10 +208,10 @@ async def test_what_changes_while_the_model_speaks_of_it_leaves_nothing(
         await asyncio.sleep(0.01)
     keys, entry_id = app.keys(), bytes.fromhex(entry)
     if how == "erased":
-        await app.services.journal.delete(keys, entry_id)
-        await app.services.journal.erase(keys, entry_id)
+        await app.services.trash.delete(keys, entry_id)
+        await app.services.trash.erase(keys, entry_id)
     elif how == "kept":
-        await app.services.journal.set_withheld(keys, entry_id, withheld=True)
+        await app.services.withholding.set_withheld(keys, entry_id, withheld=True)
     else:
         await app.services.journal.edit(keys, entry_id, "A gull.", 1)
     end.set()
@@ -237,7 +237,7 @@ async def test_what_is_kept_from_the_model_while_it_waits_is_not_sent(
     second = asyncio.create_task(alice.post(f"/d/{days_ago(1)}/recap", fragment=True))
     while not app.services.replies.queue._waiting:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
-    await app.services.journal.set_withheld(app.keys(), bytes.fromhex(secret), withheld=True)
+    await app.services.withholding.set_withheld(app.keys(), bytes.fromhex(secret), withheld=True)
     end.set()
     assert (await first).status == 200
     assert (await second).status == 422

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from llamora.app import pages, security
+from llamora.app import csrf, pages
 from llamora.app.routes import days
 from llamora.journal import accounts, entries
 from llamora.settings import SessionSettings
@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     for module in (pages, days, entries):
         monkeypatch.setattr(module, "utc_now", clock.now)
-    for module in (accounts, security):
+    for module in (accounts, csrf):
         monkeypatch.setattr(module, "time", clock)
     return clock
 

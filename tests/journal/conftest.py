@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from llamora.journal.drafts import Drafts
 from llamora.journal.entries import Journal
 from llamora.journal.replies import Replies
+from llamora.journal.trash import Trash
+from llamora.journal.versions import Versions
+from llamora.journal.withholding import Withholding
 from llamora.llm.model import Model
 from llamora.llm.prompts import PromptBuilder
 from llamora.persistence.entries import Entry
@@ -58,6 +62,12 @@ class Desk:
     prompts: PromptBuilder
     replies: Replies
     keys: Keyring
+
+    def __post_init__(self) -> None:
+        self.drafts = Drafts(self.db, EntrySettings())
+        self.versions = Versions(self.db, self.journal)
+        self.trash = Trash(self.db, self.journal, self.search, self.replies)
+        self.withholding = Withholding(self.db, self.journal, self.search, self.replies)
 
     async def write(self, text: str, day: date = DAY) -> Entry:
         return await self.journal.write(self.keys, day, text, "UTC")

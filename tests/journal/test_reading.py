@@ -64,7 +64,7 @@ async def test_an_answer_in_a_thread_hidden_at_that_moment_is_kept_and_hidden(
 ) -> None:
     root, reply = await thread_of(desk)
     once_before(
-        monkeypatch, "add", lambda: desk.journal.set_withheld(desk.keys, root.id, withheld=True)
+        monkeypatch, "add", lambda: desk.withholding.set_withheld(desk.keys, root.id, withheld=True)
     )
     answer = await desk.journal.answer(desk.keys, reply.id, SECRET, "UTC")
     stored = await desk.load(answer)
@@ -81,7 +81,7 @@ async def test_hiding_a_thread_hides_an_answer_that_comes_at_that_moment(
     once_before(
         monkeypatch, "update_all", lambda: desk.journal.answer(desk.keys, reply.id, SECRET, "UTC")
     )
-    await desk.journal.set_withheld(desk.keys, root.id, withheld=True)
+    await desk.withholding.set_withheld(desk.keys, root.id, withheld=True)
     (thread,) = await desk.journal.get_page(desk.keys, BEFORE)
     assert [(entry.text, entry.withheld) for entry in thread.descendants] == [
         (reply.text, True),
@@ -97,12 +97,12 @@ async def test_deleting_a_thread_deletes_an_answer_that_comes_at_that_moment(
     once_before(
         monkeypatch, "update_all", lambda: desk.journal.answer(desk.keys, reply.id, SECRET, "UTC")
     )
-    await desk.journal.delete(desk.keys, root.id)
-    ((_, item),) = await desk.journal.list_deleted(desk.keys)
+    await desk.trash.delete(desk.keys, root.id)
+    ((_, item),) = await desk.trash.list_deleted(desk.keys)
     assert (item.thread_ids[0], len(item.thread_ids)) == (reply.id, 2)
     await desk.search.wait_until_idle(desk.keys.user_id)
     assert (await desk.search.search(desk.keys, "kingfisher", today=DAY)).total == 0
-    await desk.journal.restore(desk.keys, root.id)
+    await desk.trash.restore(desk.keys, root.id)
     (thread,) = await desk.journal.get_page(desk.keys, BEFORE)
     assert [entry.text for entry in thread.descendants] == [reply.text, SECRET]
 
@@ -112,7 +112,9 @@ async def test_what_is_hidden_while_it_is_asked_about_is_not_sent(
 ) -> None:
     entry = await desk.write(SECRET)
     once_before(
-        monkeypatch, "add", lambda: desk.journal.set_withheld(desk.keys, entry.id, withheld=True)
+        monkeypatch,
+        "add",
+        lambda: desk.withholding.set_withheld(desk.keys, entry.id, withheld=True),
     )
     with pytest.raises(EntryError):
         await desk.ask(entry)
@@ -130,7 +132,7 @@ async def test_hiding_an_entry_hides_a_reply_that_is_begun_at_that_moment(
         begun.append(await desk.ask(entry))
 
     once_before(monkeypatch, "update_all", ask)
-    await desk.journal.set_withheld(desk.keys, entry.id, withheld=True)
+    await desk.withholding.set_withheld(desk.keys, entry.id, withheld=True)
     await desk.wait_until_ended(begun[0])
     assert (await desk.load(begun[0])).withheld
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from llamora.dates import day_edges
 from llamora.journal import entries as entries_module
 from llamora.journal.accounts import Accounts
-from llamora.journal.entries import MAX_CLOCK_CORRECTION, Journal, build_threads
+from llamora.journal.entries import MAX_CLOCK_CORRECTION, Journal
+from llamora.journal.threads import build_threads
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.entries import Entry
 from llamora.persistence.users import User

@@ -131,7 +131,7 @@ async def filled(tmp_path: Path) -> Path:
         for size in (1, 500, 40_000)
     ]
     await services.journal.edit(keys, made[0].id, "quokka two", 1)
-    await services.journal.delete(keys, made[1].id)
+    await services.trash.delete(keys, made[1].id)
     await db.tags.add(keys, made[0].id, "quokka")
     await db.tags.remove(keys, made[0].id, await db.tags.add(keys, made[0].id, "wombat"))
     await db.tags.refuse_suggestions(keys, made[0].id, ["numbat"])

@@ -17,11 +17,11 @@ from llamora.app.markdown import has_tasks, render_reply, render_with_tags, spli
 from llamora.app.rendering import EntryCache
 from llamora.app.services.container import get_services
 from llamora.journal.citations import cited, redact_erased
-from llamora.journal.entries import Thread
 from llamora.journal.quotations import marks
 from llamora.journal.reading import model_may_read
 from llamora.journal.summaries import TagSummary
 from llamora.journal.tags import Tag, TagsOfEntry
+from llamora.journal.threads import Thread
 from llamora.llm.addresses import is_loopback
 from llamora.llm.model import Model
 from llamora.persistence.connection import NotFound
@@ -403,7 +403,7 @@ async def page_views(
         _count_replies(view)
         views.append(view)
     views_by_draft_key = {_draft_key(view): view for root in views for view in (root, *root.thread)}
-    for draft_key, draft in (await services.journal.get_drafts(keys, views_by_draft_key)).items():
+    for draft_key, draft in (await services.drafts.get_many(keys, views_by_draft_key)).items():
         views_by_draft_key[draft_key].draft = draft
     return views
 

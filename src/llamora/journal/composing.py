@@ -6,10 +6,11 @@ from datetime import date
 
 from llamora.dates import format_time
 from llamora.dates import parse_zone as zone_named
-from llamora.journal.entries import EntryError, Journal, Thread, build_threads
+from llamora.journal.entries import EntryError, Journal
 from llamora.journal.profile import zone_or_utc
 from llamora.journal.reading import find_readable, model_may_read, readable_entries
 from llamora.journal.retrieval import from_search, from_tags
+from llamora.journal.threads import Thread, build_threads
 from llamora.llm.budget import Passage, Turn
 from llamora.llm.client import ModelClient
 from llamora.llm.model import Model

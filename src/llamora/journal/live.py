@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from llamora.errors import Notice
-from llamora.journal.entries import Thread
 from llamora.journal.quotations import QuoteVerifier
+from llamora.journal.threads import Thread
 from llamora.llm.prompts import Prompt
 from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.entries import Entry

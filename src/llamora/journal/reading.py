@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from llamora.journal.entries import Thread, build_threads
+from llamora.journal.threads import Thread, build_threads
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.vault.keys import Keyring

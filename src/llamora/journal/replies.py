@@ -14,10 +14,12 @@ from logging import getLogger
 
 from llamora.errors import Notice, Problem
 from llamora.journal.composing import ComposedPrompt, Composer
-from llamora.journal.entries import EntryError, Journal, Thread, build_threads, strip_references
+from llamora.journal.entries import EntryError, Journal
 from llamora.journal.live import READING, LiveReply
 from llamora.journal.profile import parse_profile
 from llamora.journal.reading import keep_readable, model_may_read
+from llamora.journal.receipts import strip_references
+from llamora.journal.threads import Thread, build_threads
 from llamora.llm.budget import MESSAGE_TOKENS
 from llamora.llm.errors import ModelError
 from llamora.llm.model import Model

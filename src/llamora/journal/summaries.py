@@ -13,10 +13,11 @@ from itertools import chain, zip_longest
 from typing import Literal
 
 from llamora.journal.citations import cited_sentences, whole_sentences
-from llamora.journal.entries import EntryError, Journal, Thread
+from llamora.journal.entries import EntryError, Journal
 from llamora.journal.quotations import QuoteVerifier
 from llamora.journal.reading import find_readable, readable_entries
 from llamora.journal.retrieval import content_words, excerpt
+from llamora.journal.threads import Thread
 from llamora.llm.budget import Passage, Turn
 from llamora.llm.client import ModelClient
 from llamora.llm.errors import ModelError

@@ -313,7 +313,7 @@ async def _start_session(user: User, keys: Keyring) -> OpenSession:
     )
     sessions.set_session_cookie(cookie, session)
     await services.search.unlock(keys)
-    services.journal.run_maintenance(keys)
+    services.trash.run_maintenance(keys)
     services.backups.start_daily_backup(keys)
     await services.rotation.resume_pending(session.keys)
     return session

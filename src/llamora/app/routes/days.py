@@ -23,8 +23,9 @@ from llamora.app.pages import (
 from llamora.app.services.container import get_services
 from llamora.app.views import entry_view, page_views, summary_view
 from llamora.dates import day_edges, day_of, parse_zone, utc_now
-from llamora.journal.entries import EntryError, Thread
+from llamora.journal.entries import EntryError
 from llamora.journal.profile import Profile
+from llamora.journal.threads import Thread
 from llamora.journal.years import list_on_this_day
 from llamora.llm.errors import ModelError
 from llamora.persistence.connection import NotFound, StorageError
@@ -188,7 +189,7 @@ async def _day_page(day: date, text: str = "", error: str = "", status: int = 20
     keys = sessions.require_session().keys
     threads = await get_services().journal.get_page(keys, day)
     profile = await get_profile()
-    draft = (await get_services().journal.get_drafts(keys, [day_draft_key(day)])).get(
+    draft = (await get_services().drafts.get_many(keys, [day_draft_key(day)])).get(
         day_draft_key(day)
     )
     now, tz = utc_now(), parse_zone(profile.zone)

@@ -43,7 +43,7 @@ async def save_draft() -> Response:
         await number_field("revision"),
     )
     try:
-        saved = await get_services().journal.save_draft(keys, draft)
+        saved = await get_services().drafts.save(keys, draft)
     except EntryError as error:
         return await render_template(
             "pages/error.html",
@@ -68,7 +68,7 @@ async def discard_edit(entry_hex: str) -> Response:
         parse_entry_id(entry_hex),
     )
     await journal.get(keys, entry_id)
-    await journal.discard_draft(keys, edit_draft_key(entry_id))
+    await get_services().drafts.discard(keys, edit_draft_key(entry_id))
     view = await message_view(keys, entry_id)
     if is_fragment():
         return await render_template("views/entry.html", entry=view)

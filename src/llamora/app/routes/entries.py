@@ -22,7 +22,6 @@ from llamora.app.pages import (
 from llamora.app.services.container import get_services
 from llamora.app.views import EntryView, entry_view, message_view, part_view
 from llamora.journal.entries import EditConflict, EntryError
-from llamora.journal.replies import SOURCE_DELETED
 from llamora.llm.errors import ModelError
 from llamora.persistence.connection import NotFound, StorageError
 
@@ -152,7 +151,7 @@ async def restore_version(entry_hex: str, version_hex: str) -> Response:
     """Replace the text of an entry by that of an earlier version."""
     keys, revision = sessions.require_session().keys, await number_field("revision")
     try:
-        await get_services().journal.restore_version(
+        await get_services().versions.restore(
             keys, parse_entry_id(entry_hex), parse_entry_id(version_hex), revision
         )
     except EditConflict:
@@ -168,10 +167,7 @@ async def delete_entry(entry_hex: str) -> Response:
     """Delete an entry and offer to restore it in its place."""
     services, keys = get_services(), sessions.require_session().keys
     view = await _view(entry_hex)
-    if view.state == "streaming":
-        await services.replies.stop(keys, parse_entry_id(entry_hex))
-    services.replies.cancel_for([parse_entry_id(entry_hex)], SOURCE_DELETED)
-    await services.journal.delete(keys, parse_entry_id(entry_hex))
+    await services.trash.delete(keys, parse_entry_id(entry_hex))
     if is_fragment():
         return await render_template("views/entry_deleted.html", entry=view)
     return await render_template("pages/entry_deleted.html", entry=view)
@@ -180,7 +176,7 @@ async def delete_entry(entry_hex: str) -> Response:
 @blueprint.post("/e/<entry_hex>/restore")
 async def restore_entry(entry_hex: str) -> Response:
     """Restore a deleted entry."""
-    await get_services().journal.restore(sessions.require_session().keys, parse_entry_id(entry_hex))
+    await get_services().trash.restore(sessions.require_session().keys, parse_entry_id(entry_hex))
     view = await _view(entry_hex)
     return (
         await render_template("views/entry.html", entry=view)
@@ -239,7 +235,7 @@ async def _view(entry_hex: str) -> EntryView:
 async def _versions_page(entry_hex: str, status: int = 200, error: str = "") -> Response:
     view = await _view(entry_hex)
     services, keys = get_services(), sessions.require_session().keys
-    stored = await services.journal.list_versions(keys, parse_entry_id(entry_hex))
+    stored = await services.versions.list_for_entry(keys, parse_entry_id(entry_hex))
     version_views = [
         {
             "id": version.id.hex(),

@@ -42,7 +42,6 @@ from llamora.errors import Notice
 from llamora.journal.composing import ComposedPrompt
 from llamora.journal.entries import EntryError
 from llamora.journal.reading import model_may_read
-from llamora.journal.replies import SOURCE_WITHHELD
 from llamora.journal.summaries import PreparedPrompt
 from llamora.llm.errors import ModelError
 from llamora.persistence.connection import NotFound
@@ -245,9 +244,7 @@ async def set_withheld(entry_hex: str) -> Response:
     """Withhold an entry from the model, or let the model read it again."""
     await require_replies_enabled()
     keys, withheld = sessions.require_session().keys, await field("withheld") == "yes"
-    if withheld:
-        get_services().replies.cancel_for([parse_entry_id(entry_hex)], SOURCE_WITHHELD)
-    entry = await get_services().journal.set_withheld(
+    entry = await get_services().withholding.set_withheld(
         keys, parse_entry_id(entry_hex), withheld=withheld
     )
     if not is_fragment():

@@ -19,7 +19,7 @@ from llamora.app.services.container import get_services
 from llamora.app.views import EntryView, entry_view
 from llamora.dates import day_of, parse_zone, utc_now
 from llamora.journal.citations import redact_erased
-from llamora.journal.entries import TRASH_RETENTION
+from llamora.journal.trash import TRASH_RETENTION
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry
 from llamora.persistence.trash import DeletedEntry
@@ -35,7 +35,7 @@ async def show_trash() -> Response:
     tz = parse_zone((await get_profile()).zone)
     items: list[dict[str, object]] = []
     hide_replies = await replies_disabled()
-    for entry, item in await get_services().journal.list_deleted(sessions.require_session().keys):
+    for entry, item in await get_services().trash.list_deleted(sessions.require_session().keys):
         if hide_replies and entry.role == "reply":
             continue
         deleted_on = day_of(item.deleted_at, tz)
@@ -81,9 +81,7 @@ async def erase(entry_hex: str) -> Response:
         sessions.require_session().keys,
         parse_entry_id(entry_hex),
     )
-    _, item = await services.journal.get_deleted(keys, entry_id)
-    services.replies.cancel_for([item.id, *item.thread_ids])
-    await services.journal.erase(keys, entry_id)
+    await services.trash.erase(keys, entry_id)
     return (
         await render_template("views/entry_erased.html", id=entry_hex)
         if is_fragment()
@@ -93,7 +91,7 @@ async def erase(entry_hex: str) -> Response:
 
 async def _find_deleted(entry_hex: str) -> tuple[Entry, DeletedEntry]:
     """Return a deleted entry. Raises NotFound, also for a reply if replies are turned off."""
-    entry, item = await get_services().journal.get_deleted(
+    entry, item = await get_services().trash.get_deleted(
         sessions.require_session().keys, parse_entry_id(entry_hex)
     )
     if entry.role == "reply" and await replies_disabled():

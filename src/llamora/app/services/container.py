@@ -14,12 +14,16 @@ from llamora.app.rendering import Renderer
 from llamora.app.streams import ChangeSignal
 from llamora.journal.accounts import Accounts, Throttle
 from llamora.journal.backups import Backups
+from llamora.journal.drafts import Drafts
 from llamora.journal.entries import Journal
 from llamora.journal.openings import Openings
 from llamora.journal.replies import Replies
 from llamora.journal.rotation import Rotation
 from llamora.journal.suggestions import Suggestions
 from llamora.journal.summaries import Summaries
+from llamora.journal.trash import Trash
+from llamora.journal.versions import Versions
+from llamora.journal.withholding import Withholding
 from llamora.llm.model import Model, SharedServer
 from llamora.llm.prompts import PromptBuilder
 from llamora.llm.queue import ModelQueue, slot_lock_paths
@@ -69,6 +73,10 @@ class AppServices:
     model: Model
     accounts: Accounts
     journal: Journal
+    drafts: Drafts
+    versions: Versions
+    trash: Trash
+    withholding: Withholding
     backups: Backups
     rotation: Rotation
     replies: Replies
@@ -141,6 +149,10 @@ class AppServices:
                 db, settings.crypto, settings.session, boot_secret, lock_user, replies.lock
             ),
             journal=journal,
+            drafts=Drafts(db, settings.entries),
+            versions=Versions(db, journal),
+            trash=Trash(db, journal, search, replies),
+            withholding=Withholding(db, journal, search, replies),
             rotation=rotation,
             backups=Backups(db, settings.backup, settings.data.folder),
             replies=replies,
@@ -201,7 +213,7 @@ class AppLifecycle:
         for task in (self._watch_task, self._sweep_task, self._warm_up_task):
             if task is not None:
                 task.cancel()
-        await _stop_in_time(s.journal.close(), "erasing")
+        await _stop_in_time(s.trash.close(), "erasing")
         await _stop_in_time(s.backups.close(), "backup")
         await _stop_in_time(s.rotation.close(), "rotation")
         await _stop_in_time(s.search.stop(), "search")
@@ -232,7 +244,7 @@ class AppLifecycle:
                 await self._services.accounts.end_expired_sessions()
                 await self._services.db.retry_checkpoint()
                 for keys in self._services.accounts.open_keyrings():
-                    self._services.journal.run_maintenance(keys)
+                    self._services.trash.run_maintenance(keys)
                     self._services.backups.start_daily_backup(keys)
                     await self._services.rotation.resume_pending(keys)
             except (StorageError, VaultError) as error:  # such as keys locked meanwhile
