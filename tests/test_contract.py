@@ -276,6 +276,110 @@ def test_every_layer_of_the_matrix_is_there() -> None:
     assert found == set(MATRIX)
 
 
+# -- routes ------------------------------------------------------------------------------------------
+
+USE_CASES = ("get_services", "change_profile")
+"""What a route names to reach a use case."""
+
+
+def _broken_in_routes(source: str) -> list[str]:
+    """Every function of a module of routes that does more than parse, call one use case and answer.
+
+    The functions of the module that it calls count as its own lines. Views are built by app/views.
+    """
+    tree = ast.parse(source)
+    functions = {
+        node.name: node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    broken = [
+        "a route imports another"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("llamora.app.routes")
+    ]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id == "get_db":
+            broken.append("a route reads the store")
+        if isinstance(node, ast.Attribute) and node.attr in ("db", "_db"):
+            broken.append("a route reads the store")
+        if isinstance(node, ast.Assign) and _is_services(node.value):
+            broken.append("the services have another name")
+
+    def used(name: str, seen: frozenset[str]) -> int:
+        count = 0
+        for node in ast.walk(functions[name]):
+            if not isinstance(node, ast.Name) or not isinstance(node.ctx, ast.Load):
+                continue
+            if node.id in USE_CASES:
+                count += 1
+            elif node.id in functions and node.id not in seen:
+                count += used(node.id, seen | {node.id})
+        return count
+
+    broken += [
+        f"{name} calls {count} use cases"
+        for name in functions
+        if (count := used(name, frozenset({name}))) > 1
+    ]
+    return broken
+
+
+def _is_services(node: ast.AST) -> bool:
+    """`get_services()`, or a part of it, without the call of a method."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Call) and _dotted(node.func) == "get_services"
+
+
+def test_the_web_never_touches_the_store() -> None:
+    files = [file for file in (SOURCES / "app").rglob("*.py") if file.name != "container.py"]
+    assert len(files) > 40
+    touching = [
+        file.name
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("db", "_db")
+    ]
+    assert touching == []
+
+
+@pytest.mark.parametrize(
+    "module", sorted((SOURCES / "app" / "routes").glob("[a-z]*.py")), ids=lambda module: module.stem
+)
+def test_a_route_calls_one_use_case(module: Path) -> None:
+    assert _broken_in_routes(module.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        (
+            (
+                "async def delete():\n    await get_services().replies.stop(1)\n"
+                "    await get_services().trash.delete(1)"
+            ),
+            "delete calls 2 use cases",
+        ),
+        (
+            (
+                "async def save():\n    await change_profile(a=1)\n    await page()\n"
+                "async def page():\n    return get_services().days.get(1)"
+            ),
+            "save calls 2 use cases",
+        ),
+        ("async def show():\n    await get_services().db.users.get(1)", "a route reads the store"),
+        ("from llamora.app.routes.auth import x", "a route imports another"),
+        (
+            "async def show():\n    services = get_services()\n    services.days.get(1)",
+            "the services have another name",
+        ),
+    ],
+)
+def test_a_route_that_does_more_is_found(source: str, complaint: str) -> None:
+    assert _broken_in_routes(source) == [complaint]
+
+
 # -- templates ---------------------------------------------------------------------------------------
 
 

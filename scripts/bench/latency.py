@@ -25,6 +25,8 @@ from typing import Any
 import httpx
 
 from llamora.app.services.container import AppLifecycle, AppServices
+from llamora.journal.context import UserContext
+from llamora.journal.profile import Profile
 from llamora.persistence.entries import Entry
 from llamora.settings import load_settings
 from llamora.vault.slots import Argon2Params, kdf_milliseconds
@@ -279,7 +281,7 @@ async def measure_indexing(folder: Path, cache: Path, runs: int) -> float:
     await services.search.wait_until_idle(keys.user_id)
     durations: list[float] = []
     for number, text in enumerate(sentences(runs + 5)):
-        entry = await services.journal.write(keys, DAY, text, "UTC")
+        entry = await services.journal.write(UserContext.now(keys, Profile()), DAY, text)
         start = time.perf_counter()
         await services.search.wait_until_idle(keys.user_id)
         if number >= 5:

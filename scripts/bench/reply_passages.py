@@ -25,6 +25,8 @@ from typing import Any
 
 from llamora.app.markdown import render_reply
 from llamora.app.services.container import AppLifecycle, AppServices
+from llamora.journal.context import UserContext
+from llamora.journal.profile import Profile
 from llamora.journal.quotations import marks
 from llamora.persistence.entries import Entry
 from llamora.settings import load_settings
@@ -227,8 +229,9 @@ async def run(data: Path, sample: int, answerable: int, unanswerable: int) -> di
                 for model.is_honest in (False, True):
                     # Each on a page of its own, so that no question is in the prompt of another one.
                     day += timedelta(days=1)
-                    entry = await services.journal.write(keys, day, question, "UTC")
-                    reply = await services.replies.ask(keys, entry.id, "UTC", day)
+                    user = UserContext(keys, Profile(), day)
+                    entry = await services.journal.write(user, day, question)
+                    reply = await services.replies.ask(user, entry.id)
                     async for _ in services.replies.follow(keys, reply.id):
                         pass
                     saved = await services.db.entries.get(keys, reply.id)

@@ -18,6 +18,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from llamora.app.services.container import AppLifecycle, AppServices
+from llamora.journal.context import UserContext
+from llamora.journal.profile import Profile
 from llamora.journal.suggestions import MAX_SUGGESTIONS
 from llamora.persistence.entries import Entry
 from llamora.settings import load_settings
@@ -107,7 +109,9 @@ async def measure_suggestions(
         for entry in rng.sample(
             [entry for place, entry in enumerate(entries) if place % 10], count
         ):
-            suggestions = await services.suggestions.suggest(keys, entry.id)
+            suggestions = await services.suggestions.suggest(
+                UserContext.now(keys, Profile()), entry.id
+            )
             names += len(suggestions.names)
             max_count = max(max_count, len(suggestions.names))
             valid += sum(tag_name(name) == name for name in suggestions.names)

@@ -15,6 +15,8 @@ from typing import Any
 
 from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.journal import rotation
+from llamora.journal.context import UserContext
+from llamora.journal.profile import Profile
 from llamora.journal.rotation import Rotation
 from llamora.persistence.backups import copy_database, read_header, restore_backup
 from llamora.persistence.connection import NotFound, StaleRevision
@@ -102,7 +104,7 @@ def _plan_write(writer: ConcurrentWriter) -> Action | None:
         entry,
         ExpectedEntry(text),
         lambda: writer.services.journal.write(
-            writer.keys, day, text, "UTC", form_token=FormToken(entry)
+            UserContext.now(writer.keys, Profile()), day, text, form_token=FormToken(entry)
         ),
     )
 
@@ -255,7 +257,7 @@ def _plan_write_with_tag(writer: ConcurrentWriter) -> Action | None:
         entry,
         expected,
         lambda: writer.services.journal.write(
-            writer.keys, day, text, "UTC", form_token=FormToken(entry)
+            UserContext.now(writer.keys, Profile()), day, text, form_token=FormToken(entry)
         ),
     )
 

@@ -15,6 +15,8 @@ from quart.typing import TestAppProtocol
 
 from llamora.app import create_app
 from llamora.app.services.container import EXTENSION, AppServices, SharedState
+from llamora.journal.context import UserContext
+from llamora.journal.profile import Profile
 from llamora.persistence.users import User, Users
 from llamora.settings import (
     CryptoSettings,
@@ -226,6 +228,9 @@ class RunningApp:
 
     def keys(self, name: str = "Alice") -> Keyring:
         return self.accounts[name].keys
+
+    def user(self, name: str = "Alice", **profile: Any) -> UserContext:
+        return UserContext.now(self.keys(name), Profile(**profile))
 
     def anonymous(self, headers: Mapping[str, str] | None = None, scheme: str = "http") -> Visitor:
         """Somebody who is not signed in."""

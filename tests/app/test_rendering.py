@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from llamora.app import views
+from llamora.app.views import entries as entry_views
 from tests.app.conftest import RunningApp
 
 DAY = "/d/2026-11-20"
@@ -14,14 +14,14 @@ DAY = "/d/2026-11-20"
 def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Collect the texts that are rendered; none may be on the thread of the event loop."""
     texts: list[str] = []
-    real = views.render_with_tags
+    real = entry_views.render_with_tags
 
     def render(text: str, *args: object, **kwargs: object) -> object:
         assert threading.current_thread() is not threading.main_thread()
         texts.append(text)
         return real(text, *args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(views, "render_with_tags", render)
+    monkeypatch.setattr(entry_views, "render_with_tags", render)
     return texts
 
 

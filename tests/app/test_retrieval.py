@@ -431,9 +431,9 @@ async def test_a_writer_chooses_among_the_servers_of_the_settings_and_tests_one(
         alice = await app.visitor()
         page = await alice.get("/you")
         assert [name in page.visible_text for name in ("study", "attic")] == [True, True]
-        tried = await alice.post("/you/model", {"endpoint": "study", "test": "1"})
+        tried = await alice.post("/you/model/test", {"endpoint": "study"})
         assert "It answers: the first word came after" in tried.visible_text
-        refused = await alice.post("/you/model", {"endpoint": "attic", "test": "1"})
+        refused = await alice.post("/you/model/test", {"endpoint": "attic"})
         assert refused.status == 503
         assert gone.url in refused.error_sentence
         assert (await alice.post("/you/model", {"endpoint": "cellar"})).status == 422

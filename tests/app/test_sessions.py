@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from llamora.app import create_app
+from llamora.app.edge.clients import device_name
 from llamora.app.services import container
 from llamora.app.services.container import EXTENSION, SharedState
-from llamora.app.views import device_name
 from llamora.settings import SessionSettings
 from llamora.vault.keys import Keyring, KeyringClosed, session_id_of
 from tests.app.conftest import RunningApp, Start, Visitor, settings_for_model, settings_in

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from llamora.app import pages
-from llamora.app.routes import days
+from llamora.app.views import days
+from llamora.journal import context
+from llamora.journal.context import UserContext
 from llamora.journal.openings import Openings
+from llamora.journal.profile import Profile
 from llamora.persistence.summaries import StoredSummaries as DigestRecords
 from tests.app.conftest import RunningApp, Start, Visitor, settings_for_model
 from tests.scripted_model import Reply, ScriptedModel
@@ -29,7 +31,7 @@ async def app(start: Start, model: ScriptedModel) -> RunningApp:
 
 @pytest.fixture(autouse=True)
 def noon(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (pages, days):
+    for module in (context, days):
         monkeypatch.setattr(module, "utc_now", lambda: datetime.combine(NOW, time(12), UTC))
 
 
@@ -154,6 +156,7 @@ async def test_two_workers_that_are_asked_at_once_ask_for_one_line(
 ) -> None:
     await alice.write("The letter is still unsent.", days_ago(1))
     services, keys, today = app.services, app.keys(), NOW
+    user = UserContext(keys, Profile(openings=True), today)
     other = Openings(services.db, services.journal, services.summaries)  # that of another worker
     both, real, end = asyncio.Barrier(2), DigestRecords.save_unless, asyncio.Event()
 
@@ -163,9 +166,7 @@ async def test_two_workers_that_are_asked_at_once_ask_for_one_line(
 
     monkeypatch.setattr(DigestRecords, "save_unless", put_unless)
     model.script(Reply(["The letter was unsent."], gates={0: end}))
-    first = asyncio.gather(
-        services.openings.generate_line(keys, today), other.generate_line(keys, today)
-    )
+    first = asyncio.gather(services.openings.generate_line(user), other.generate_line(user))
     while not model.chat_requests:  # noqa: ASYNC110 -- the other process is the model
         await asyncio.sleep(0.01)
     assert not await other.is_due(keys, today)

@@ -6,9 +6,9 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from llamora.app import csrf, pages
-from llamora.app.routes import days
-from llamora.journal import accounts, entries
+from llamora.app.edge import csrf
+from llamora.app.views import days
+from llamora.journal import accounts, context, entries
 from llamora.settings import SessionSettings
 from tests.app.conftest import PageResponse, RunningApp, Start
 
@@ -35,7 +35,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (pages, days, entries):
+    for module in (context, days, entries):
         monkeypatch.setattr(module, "utc_now", clock.now)
     for module in (accounts, csrf):
         monkeypatch.setattr(module, "time", clock)

@@ -79,7 +79,7 @@ async def test_signing_in_erases_what_is_due(
 async def test_what_went_with_an_entry_is_said(app: RunningApp) -> None:
     alice = await app.visitor()
     entry = await alice.write("Root.")
-    await app.services.journal.answer(app.keys(), bytes.fromhex(entry), "An answer.", "UTC")
+    await app.services.journal.answer(app.user(), bytes.fromhex(entry), "An answer.")
     await alice.post(f"/e/{entry}/delete", {"revision": "1"})
     assert "with the message under it" in (await alice.get("/deleted")).visible_text
     assert (

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from llamora.journal.context import UserContext
 from llamora.journal.drafts import Drafts
 from llamora.journal.entries import Journal
+from llamora.journal.profile import Profile
 from llamora.journal.replies import Replies
 from llamora.journal.trash import Trash
 from llamora.journal.versions import Versions
@@ -69,11 +71,15 @@ class Desk:
         self.trash = Trash(self.db, self.journal, self.search, self.replies)
         self.withholding = Withholding(self.db, self.journal, self.search, self.replies)
 
+    @property
+    def user(self) -> UserContext:
+        return UserContext(self.keys, Profile(), DAY)
+
     async def write(self, text: str, day: date = DAY) -> Entry:
-        return await self.journal.write(self.keys, day, text, "UTC")
+        return await self.journal.write(self.user, day, text)
 
     async def ask(self, entry: Entry) -> Entry:
-        return await self.replies.ask(self.keys, entry.id, "UTC", DAY)
+        return await self.replies.ask(self.user, entry.id)
 
     async def load(self, entry: Entry) -> Entry:
         return await self.db.entries.get(self.keys, entry.id)

@@ -74,9 +74,9 @@ async def test_keeping_removes_the_draft_of_its_own_form(desk: Desk) -> None:
     places = [PLACE, edit_draft_key(entry.id), answer_draft_key(reply.id)]
     for pen, place in zip(pens, places, strict=True):
         await desk.drafts.save(desk.keys, Draft(place, "words", pen.id, 1))
-    kept = await desk.journal.write(desk.keys, DAY, "words", "UTC", PLACE, pens[0])
+    kept = await desk.journal.write(desk.user, DAY, "words", PLACE, pens[0])
     await desk.journal.edit(desk.keys, entry.id, "words", entry.revision, pens[1])
-    answer = await desk.journal.answer(desk.keys, reply.id, "words", "UTC", pens[2])
+    answer = await desk.journal.answer(desk.user, reply.id, "words", pens[2])
     assert await desk.drafts.get_many(desk.keys, places) == {}
     assert (kept.id, answer.id) == (pens[0].id, pens[2].id)
     for pen, place in zip(pens, places, strict=True):
@@ -86,10 +86,10 @@ async def test_keeping_removes_the_draft_of_its_own_form(desk: Desk) -> None:
 
 async def test_a_form_that_is_sent_twice_is_kept_once(desk: Desk) -> None:
     pen = FormToken(secrets.token_bytes(16))
-    first = await desk.journal.write(desk.keys, DAY, "once", "UTC", PLACE, pen)
-    again = await desk.journal.write(desk.keys, DAY, "once\r\n", "UTC", PLACE, pen)
+    first = await desk.journal.write(desk.user, DAY, "once", PLACE, pen)
+    again = await desk.journal.write(desk.user, DAY, "once\r\n", PLACE, pen)
     assert again == first
-    other = await desk.journal.write(desk.keys, DAY, "once, and more", "UTC", PLACE, pen)
+    other = await desk.journal.write(desk.user, DAY, "once, and more", PLACE, pen)
     assert other.id != first.id  # never lost, whatever a form says of itself
     assert [thread.root.text for thread in await desk.journal.get_page(desk.keys, DAY)] == [
         "once",

@@ -190,12 +190,12 @@ async def test_deleting_twice_and_restoring_twice_is_once(desk: Desk) -> None:
 
 async def test_an_answer_stands_on_the_day_of_its_thread(desk: Desk) -> None:
     entry = await desk.write("Long ago.", day=DAY.replace(year=1999))
-    answer = await desk.journal.answer(desk.keys, entry.id, "And now.", "UTC")
+    answer = await desk.journal.answer(desk.user, entry.id, "And now.")
     assert answer.day == DAY.replace(year=1999)
     assert answer.parent_id == entry.id
     await desk.trash.delete(desk.keys, entry.id)
     with pytest.raises(NotFound):
-        await desk.journal.answer(desk.keys, entry.id, "Too late.", "UTC")
+        await desk.journal.answer(desk.user, entry.id, "Too late.")
 
 
 async def test_a_damaged_record_leaves_the_rest_of_the_page(desks: Callable[..., object]) -> None:

@@ -572,16 +572,14 @@ async def test_what_the_model_may_not_read_is_not_read_through_earlier_replies(
     entry = await desk.write("A kingfisher, a letter.")
     await desk.search.wait_until_idle(desk.keys.user_id)
     also = [other.id] if what == "answered too" else []
-    reply = await desk.wait_until_ended(
-        await desk.replies.ask(desk.keys, entry.id, "UTC", DAY, also_answers=also)
-    )
+    reply = await desk.wait_until_ended(await desk.replies.ask(desk.user, entry.id, also))
     assert "kingfisher letter" in last_prompt(scripted)
-    further = await desk.journal.answer(desk.keys, reply.id, "And the weather?", "UTC")
+    further = await desk.journal.answer(desk.user, reply.id, "And the weather?")
     later = await desk.wait_until_ended(await desk.ask(further))
     assert "came from Lisbon" in last_prompt(
         scripted
     )  # as long as all stands, the thread is read whole
-    last = await desk.journal.answer(desk.keys, later.id, "And the river?", "UTC")
+    last = await desk.journal.answer(desk.user, later.id, "And the river?")
     if how == "kept":
         await desk.withholding.set_withheld(desk.keys, other.id, withheld=True)
     else:
@@ -634,9 +632,7 @@ async def test_what_is_erased_while_a_reply_streams_does_not_come_back(
 async def test_a_reply_that_is_stored_between_the_look_and_the_erasure_forgets_too(
     desk: Desk, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        replies_module, "WATCH_POLL_SECONDS", 3600.0
-    )
+    monkeypatch.setattr(replies_module, "WATCH_POLL_SECONDS", 3600.0)
     # As a reply of another worker, which has not seen the deletion yet: it does not stop.
     monkeypatch.setattr(replies_module.Replies, "cancel_for", lambda *_: None)
     end = asyncio.Event()
@@ -666,7 +662,7 @@ async def test_a_reply_forgets_an_erased_message_it_answers(
     end = asyncio.Event()
     scripted.script(Reply(["First."]), Reply(["Second, ", "and on."], gates={1: end}))
     first = await desk.wait_until_ended(await desk.ask(await desk.write("The heron.")))
-    answer = await desk.journal.answer(desk.keys, first.id, "The otter.", "UTC")
+    answer = await desk.journal.answer(desk.user, first.id, "The otter.")
     reply = await desk.ask(answer)
     await desk.wait_for(reply, lambda state: bool(state.text))
     await desk.trash.delete(desk.keys, answer.id)

@@ -19,7 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from llamora.journal.context import UserContext
 from llamora.journal.entries import Journal
+from llamora.journal.profile import Profile
 from llamora.journal.replies import Replies
 from llamora.journal.tags import TagError
 from llamora.journal.trash import Trash
@@ -110,6 +112,7 @@ class Desk:
         replies = Replies(self.db, self.journal, self.search, model, prompts, llm, "first.0")
         self.trash = Trash(self.db, self.journal, self.search, replies)
         self.keys = open_keyring(USER, made.master, made.sealed)
+        self.user = UserContext(self.keys, Profile(), DAYS[0])
         self.traces = self.journal.tags
         await self.search.start()
         await self.search.unlock(self.keys)
@@ -199,7 +202,7 @@ class Traced(RuleBasedStateMachine):
     @rule(day=st.sampled_from(DAYS), names=texts)
     def write(self, day: date, names: tuple[str, ...]) -> None:
         text = "Rain. " + " ".join(f"#{name}" for name in names)
-        entry = self.do(self.desk.journal.write(self.desk.keys, day, text, "UTC"))
+        entry = self.do(self.desk.journal.write(self.desk.user, day, text))
         self.paper.days[entry.id], self.paper.texts[entry.id] = day, names
         self.retrace(entry.id, (), names)
 

@@ -147,7 +147,7 @@ async def by_name(desk: Desk, name: str) -> Tag:
 
 
 async def write(desk: Desk, text: str, day: date = DAY) -> bytes:
-    return (await desk.journal.write(desk.keys, day, text, "Europe/Berlin")).id
+    return (await desk.journal.write(desk.user, day, text)).id
 
 
 async def test_the_text_makes_and_unmakes_them(desk: Desk) -> None:

@@ -47,7 +47,7 @@ async def a_whole_thread(desk: Desk, text: str) -> tuple[Entry, list[Entry]]:
     root = await desk.write(text)
     root = await desk.journal.edit(desk.keys, root.id, text + " And on.", root.revision)
     reply = await desk.wait_until_ended(await desk.ask(root))
-    answer = await desk.journal.answer(desk.keys, reply.id, "An answer about kumquats.", "UTC")
+    answer = await desk.journal.answer(desk.user, reply.id, "An answer about kumquats.")
     second = await desk.wait_until_ended(await desk.ask(answer))
     for entry in (root, reply, answer, second):
         await desk.db.vectors.save(
@@ -178,7 +178,7 @@ async def test_what_is_brought_back_at_the_last_moment_is_not_erased(
 async def test_a_thread_holds_together_when_a_message_in_its_middle_is_erased(desk: Desk) -> None:
     root = await desk.write("root")
     reply = await desk.wait_until_ended(await desk.ask(root))
-    answer = await desk.journal.answer(desk.keys, reply.id, "answer", "UTC")
+    answer = await desk.journal.answer(desk.user, reply.id, "answer")
     await desk.trash.delete(desk.keys, reply.id)
     assert await desk.trash.erase(desk.keys, reply.id) == [reply.id]
     (thread,) = await desk.journal.get_page(desk.keys, DAY)

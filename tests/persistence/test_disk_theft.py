@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from llamora.app import create_app
+from llamora.journal.context import UserContext
+from llamora.journal.profile import Profile
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.drafts import Draft, day_draft_key
 from llamora.persistence.summaries import StoredSummary
@@ -126,8 +128,9 @@ async def filled(tmp_path: Path) -> Path:
     await db.open_connections()
     user, keys, _ = await services.accounts.register(NAME, PASSPHRASE, "Europe/Berlin")
     await services.accounts.open_session(user, keys, "Firefox on Linux")
+    context = UserContext.now(keys, Profile())
     made = [
-        await services.journal.write(keys, DAY, f"quokka {'x' * size}", "UTC")
+        await services.journal.write(context, DAY, f"quokka {'x' * size}")
         for size in (1, 500, 40_000)
     ]
     await services.journal.edit(keys, made[0].id, "quokka two", 1)

@@ -6,18 +6,19 @@ from datetime import date
 
 from llamora.dates import format_time
 from llamora.dates import parse_zone as zone_named
+from llamora.journal.context import UserContext
 from llamora.journal.entries import EntryError, Journal
 from llamora.journal.profile import zone_or_utc
 from llamora.journal.reading import find_readable, model_may_read, readable_entries
+from llamora.journal.receipts import build_receipt
 from llamora.journal.retrieval import from_search, from_tags
 from llamora.journal.threads import Thread, build_threads
 from llamora.llm.budget import Passage, Turn
 from llamora.llm.client import ModelClient
 from llamora.llm.model import Model
-from llamora.llm.probe import ModelInfo
 from llamora.llm.prompts import Prompt, PromptBuilder
 from llamora.persistence.connection import NotFound
-from llamora.persistence.entries import BUILT_IN_MODEL, Entry, Omitted, Receipt, UsedPassage
+from llamora.persistence.entries import Entry, Receipt
 from llamora.persistence.local_db import LocalDB
 from llamora.search.service import SearchService
 from llamora.vault.keys import Keyring
@@ -61,29 +62,26 @@ class Composer:
 
     async def preview(
         self,
-        keys: Keyring,
+        user: UserContext,
         parent_id: bytes,
-        today: date,
-        *,
         also_answers: Sequence[bytes] = (),
-        endpoint: str = "",
     ) -> ComposedPrompt:
-        """Return the exact prompt of a reply to an entry. Raises as `compose`."""
-        entry = await self._journal.get(keys, parent_id)
-        page = build_threads(await self._db.entries.list_day(keys, entry.day))
-        return await self.compose(
-            keys, page, entry.day, parent_id, also_answers, today, endpoint, exact=True
-        )
+        """Return the exact prompt of a reply to an entry.
+
+        Raises as `compose`, and NotFound if the user has turned the model off.
+        """
+        user.require_replies()
+        entry = await self._journal.get(user.keys, parent_id)
+        page = build_threads(await self._db.entries.list_day(user.keys, entry.day))
+        return await self.compose(user, page, entry.day, parent_id, also_answers, exact=True)
 
     async def compose(
         self,
-        keys: Keyring,
+        user: UserContext,
         page: list[Thread],
         day: date,
         parent_id: bytes,
         also_answers: Sequence[bytes],
-        today: date,
-        endpoint: str,
         *,
         exact: bool = False,
     ) -> ComposedPrompt:
@@ -92,7 +90,8 @@ class Composer:
         `exact` counts all tokens rather than estimating them. Raises EntryError for an entry that
         is withheld from the model, ModelError, NotFound and StorageError.
         """
-        client = await self._model.client(endpoint)
+        keys = user.keys
+        client = await self._model.client(user.endpoint)
         path, rest_of_page = _split_page(page, parent_id, also_answers)
         path = await self._drop_untrusted_replies(keys, page, path)
         if not path:
@@ -110,7 +109,7 @@ class Composer:
             turns = [Turn("me", text)]
         page_ids = {entry.id for thread in page for entry in (thread.root, *thread.descendants)}
         candidates = await from_search(
-            self._search, self._db, keys, turns[-1].text, today, page_ids
+            self._search, self._db, keys, turns[-1].text, user.today, page_ids
         )
         candidates = await from_tags(
             self._journal.tags,
@@ -137,7 +136,7 @@ class Composer:
             replace(sources[p.number - 1], number=p.number, text=p.text) for p in prompt.passages
         )
         receipt = replace(
-            self.build_receipt(info, client, prompt, used),
+            build_receipt(info, client, prompt, self._prompts.version, used),
             same_page_ids=tuple(e.id for e in rest_of_page),
         )
         texts_used, revisions = (
@@ -176,26 +175,6 @@ class Composer:
             if entry.role == "me" or is_trusted:
                 trusted_path.append(entry)
         return trusted_path
-
-    def build_receipt(
-        self,
-        info: ModelInfo,
-        client: ModelClient,
-        prompt: Prompt,
-        passages: tuple[UsedPassage, ...] = (),
-    ) -> Receipt:
-        """Return the receipt of a reply as far as it is known before the model is asked."""
-        return Receipt(
-            model=BUILT_IN_MODEL if info.is_embedded else info.name,
-            model_file=info.file or (info.name if info.is_embedded else ""),
-            endpoint="" if info.is_embedded else info.endpoint,
-            left_machine=not info.is_local,
-            prompt_version=self._prompts.version,
-            passages=passages,
-            tokens_in=prompt.tokens,
-            tokens_counted=client.tokens.has_tokenizer and not prompt.is_estimated,
-            omitted=Omitted(*prompt.omitted),
-        )
 
 
 def _source_ids(reply: Entry) -> set[bytes]:

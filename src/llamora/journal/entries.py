@@ -1,14 +1,14 @@
 """Write, read and edit a user's entries, and keep the search index up to date."""
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 from llamora.dates import day_of, utc_now
-from llamora.dates import parse_zone as zone_named
 from llamora.errors import Problem
+from llamora.journal.context import UserContext
 from llamora.journal.tags import Tags
 from llamora.journal.threads import Thread, build_threads
 from llamora.persistence.connection import AlreadyExists, NotFound, StaleRevision, Step
@@ -126,26 +126,24 @@ class Journal:
 
     async def write(
         self,
-        keys: Keyring,
+        user: UserContext,
         day: date | None,
         text: str,
-        zone: str,
         draft_key: str = "",
         form_token: FormToken | None = None,
     ) -> Entry:
-        """Store a new entry on `day`; None stands for the current day in `zone`, an IANA name.
+        """Store a new entry on `day`; None stands for the current day.
 
         `draft_key` is the key of its draft, and `form_token` makes a repeated submission store it
         once. Raises EntryError and StorageError.
         """
-        return await self._add_entry(keys, day, text, zone, None, draft_key, form_token)
+        return await self._add_entry(user, day, text, None, draft_key, form_token)
 
     async def answer(
         self,
-        keys: Keyring,
+        user: UserContext,
         parent_id: bytes,
         text: str,
-        zone: str,
         form_token: FormToken | None = None,
     ) -> Entry:
         """Store an answer to a reply, on the day of its thread.
@@ -153,16 +151,16 @@ class Journal:
         It is withheld from the model if its parent or root is, even if that changes meanwhile.
         Raises EntryError, NotFound and StorageError.
         """
+        keys = user.keys
         for _ in range(MAX_RETRIES):
             parent = await self.get(keys, parent_id)
             root = (await self.get_thread(keys, parent_id)).root
             read_at = {entry.id: entry.revision for entry in (parent, root)}
             with suppress(StaleRevision):
                 return await self._add_entry(
-                    keys,
+                    user,
                     parent.day,
                     text,
-                    zone,
                     parent_id,
                     answer_draft_key(parent_id),
                     form_token,
@@ -214,6 +212,18 @@ class Journal:
         self._search.put(keys, changed)
         return changed
 
+    async def rewrite(
+        self, keys: Keyring, entry_id: bytes, revision: int, change: Callable[[str], str]
+    ) -> Entry:
+        """Replace the text that an entry has at `revision` by `change(text)`.
+
+        Raises as `edit`.
+        """
+        entry = await self.get(keys, entry_id)
+        if entry.revision != revision:
+            raise EditConflict(entry)
+        return await self.edit(keys, entry_id, change(entry.text), revision)
+
     async def set_preferred(self, keys: Keyring, reply_id: bytes, *, preferred: bool) -> Entry:
         """Mark a reply as the preferred one among those to the same entry, or unmark all of them.
 
@@ -221,6 +231,8 @@ class Journal:
         """
         for _ in range(MAX_RETRIES):
             reply = await self.get(keys, reply_id)
+            if reply.role != "reply":
+                raise NotFound("reply_not_found")
             others = (await self.get_thread(keys, reply_id)).descendants
             changed = [
                 replace(other, preferred=preferred and other.id == reply_id)
@@ -267,10 +279,9 @@ class Journal:
 
     async def _add_entry(
         self,
-        keys: Keyring,
+        user: UserContext,
         day: date | None,
         text: str,
-        zone: str,
         parent_id: bytes | None,
         draft_key: str,
         form_token: FormToken | None,
@@ -278,9 +289,10 @@ class Journal:
         withheld: bool = False,
         require: Sequence[Step] = (),
     ) -> Entry:
+        keys, zone = user.keys, user.profile.zone
         normalized = self.normalize_text(text)
         at = self.now()
-        page_day = day or day_of(at, zone_named(zone))
+        page_day = day or day_of(at, user.zone)
         entry = Entry(
             form_token.id if form_token else secrets.token_bytes(16),
             page_day,

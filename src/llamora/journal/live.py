@@ -18,9 +18,8 @@ THINKING = Notice("waiting_thinking")
 class LiveReply:
     """A reply being generated in this process; `entry` is its last stored state."""
 
-    def __init__(self, entry: Entry, endpoint: str = "") -> None:
+    def __init__(self, entry: Entry) -> None:
         self.entry = entry
-        self.endpoint = endpoint
         self.queue_position = -1  # replies before it in the queue; -1 once it has a slot
         self.has_begun = False
         self.is_finishing = False

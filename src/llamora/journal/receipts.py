@@ -4,7 +4,31 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from llamora.journal.citations import redact_erased
-from llamora.persistence.entries import Entry
+from llamora.llm.client import ModelClient
+from llamora.llm.probe import ModelInfo
+from llamora.llm.prompts import Prompt
+from llamora.persistence.entries import BUILT_IN_MODEL, Entry, Omitted, Receipt, UsedPassage
+
+
+def build_receipt(
+    info: ModelInfo,
+    client: ModelClient,
+    prompt: Prompt,
+    prompt_version: str,
+    passages: tuple[UsedPassage, ...] = (),
+) -> Receipt:
+    """Return the receipt of a text by the model as far as it is known before it is asked."""
+    return Receipt(
+        model=BUILT_IN_MODEL if info.is_embedded else info.name,
+        model_file=info.file or (info.name if info.is_embedded else ""),
+        endpoint="" if info.is_embedded else info.endpoint,
+        left_machine=not info.is_local,
+        prompt_version=prompt_version,
+        passages=passages,
+        tokens_in=prompt.tokens,
+        tokens_counted=client.tokens.has_tokenizer and not prompt.is_estimated,
+        omitted=Omitted(*prompt.omitted),
+    )
 
 
 def strip_references(

@@ -9,11 +9,11 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from datetime import date
 from logging import getLogger
 
 from llamora.errors import Notice, Problem
 from llamora.journal.composing import ComposedPrompt, Composer
+from llamora.journal.context import UserContext
 from llamora.journal.entries import EntryError, Journal
 from llamora.journal.live import READING, LiveReply
 from llamora.journal.profile import parse_profile
@@ -90,21 +90,20 @@ class Replies:
 
     async def ask(
         self,
-        keys: Keyring,
+        user: UserContext,
         parent_id: bytes,
-        zone: str,
-        today: date,
-        *,
         also_answers: Sequence[bytes] = (),
-        endpoint: str = "",
     ) -> Entry:
         """Start a reply to an entry and return it, still empty, or the one already in progress.
 
         With `also_answers` it answers these entries of the same page too, and belongs below
-        `parent_id`. `endpoint` names the model server. Raises ModelError if there is no model,
-        EntryError if the parent is a reply or withheld from the model, NotFound and StorageError.
+        `parent_id`. Raises ModelError if there is no model, EntryError if the parent is a reply or
+        withheld from the model, NotFound, also if the user has turned the model off, and
+        StorageError.
         """
-        if why_not := self._model.unavailable_reason(endpoint):
+        user.require_replies()
+        keys = user.keys
+        if why_not := self._model.unavailable_reason(user.endpoint):
             raise ModelError(why_not)
         parent = await self._journal.get(keys, parent_id)
         if parent.role != "me":
@@ -154,7 +153,7 @@ class Replies:
                 "reply",
                 "",
                 self._journal.now(),
-                zone,
+                user.profile.zone,
                 parent_id=parent_id,
                 state="streaming",
                 boot=self._worker_id,
@@ -162,26 +161,23 @@ class Replies:
             )
             # Retry if another worker was faster, or if what is asked about was changed.
             with suppress(AlreadyExists, StaleRevision):
-                return await self._start(
-                    keys, LiveReply(reply, endpoint), page, known_ids, asked_revisions, today
-                )
+                return await self._start(user, LiveReply(reply), page, known_ids, asked_revisions)
         raise StaleRevision("reply_busy")
 
     async def _start(
         self,
-        keys: Keyring,
+        user: UserContext,
         live: LiveReply,
         page: list[Thread],
         known_ids: set[bytes],
         asked_revisions: Mapping[bytes, int],
-        today: date,
     ) -> Entry:
         """Store the record of a reply, and start generating it.
 
         Raises AlreadyExists if a reply like it exists that is not in `known_ids`, and StaleRevision
         if what it answers is no longer at `asked_revisions`, say because it was withheld.
         """
-        reply = live.entry
+        reply, keys = live.entry, user.keys
         self._live_replies[reply.id], self._keyrings[reply.id] = live, keys
         live.cached_page = page
 
@@ -196,7 +192,7 @@ class Replies:
             lambda e: _is_reply_to(e, parent_id, also_answers),
         )
         # Composing the prompt overlaps with the write; nothing is shown before that is done.
-        live.task = asyncio.create_task(self._generate(keys, live, today), name="reply")
+        live.task = asyncio.create_task(self._generate(user, live), name="reply")
         try:
             require_revisions = self._db.entries.require_revisions(keys.user_id, asked_revisions)
             await self._db.entries.add(
@@ -224,6 +220,8 @@ class Replies:
                 await live.changed.wait()
             return live.entry
         entry = await self.reconcile(keys, await self._journal.get(keys, reply_id))
+        if entry.role != "reply":
+            raise NotFound("reply_not_found")
         if entry.state != "streaming":
             return entry
         for _ in range(MAX_RETRIES):
@@ -350,13 +348,14 @@ class Replies:
             self._cancel(live, reason)
         return user_replies
 
-    async def _generate(self, keys: Keyring, live: LiveReply, today: date) -> None:
+    async def _generate(self, user: UserContext, live: LiveReply) -> None:
+        keys = user.keys
         state: State = "done"
         note: Notice | None = None
         try:
             async with self.queue.slot(keys.user_id, live.on_position):
                 live.on_position(-1)
-                await self._stream(keys, live, today)
+                await self._stream(user, live)
             if not live.text.strip():
                 state, note = (
                     "failed",
@@ -377,8 +376,8 @@ class Replies:
         if await live.stored:
             await self._store_final(keys, live, state, note)
 
-    async def _stream(self, keys: Keyring, live: LiveReply, today: date) -> None:
-        entry = live.entry
+    async def _stream(self, user: UserContext, live: LiveReply) -> None:
+        entry, keys = live.entry, user.keys
         page, live.cached_page = live.cached_page, None  # `_stop_reason` notices later changes
         page = (
             build_threads(await self._db.entries.list_day(keys, entry.day))
@@ -386,13 +385,7 @@ class Replies:
             else page
         )
         composed = await self.composer.compose(
-            keys,
-            page,
-            entry.day,
-            entry.parent_id or entry.id,
-            entry.also_answers,
-            today,
-            live.endpoint,
+            user, page, entry.day, entry.parent_id or entry.id, entry.also_answers
         )
         prompt, receipt = composed.prompt, composed.receipt
         live.set_prompt(prompt, composed.quoted)

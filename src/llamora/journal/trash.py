@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from logging import getLogger
 
 from llamora.dates import utc_now
+from llamora.journal.context import UserContext
 from llamora.journal.entries import MAX_RETRIES, Journal
 from llamora.journal.receipts import strip_references
 from llamora.journal.replies import SOURCE_DELETED, Replies
@@ -80,6 +81,24 @@ class Trash:
             if item.id == entry_id:
                 return await self._db.entries.get(keys, entry_id), item
         raise NotFound("entry_not_deleted")
+
+    async def list_shown(self, user: UserContext) -> list[tuple[Entry, DeletedEntry]]:
+        """List them as `list_deleted` does, without replies for users who turned these off."""
+        return [
+            (entry, item)
+            for entry, item in await self.list_deleted(user.keys)
+            if user.profile.replies or entry.role == "me"
+        ]
+
+    async def get_shown(self, user: UserContext, entry_id: bytes) -> tuple[Entry, DeletedEntry]:
+        """Return a deleted entry.
+
+        Raises NotFound, also for a reply if the user has turned replies off.
+        """
+        entry, item = await self.get_deleted(user.keys, entry_id)
+        if entry.role == "reply":
+            user.require_replies()
+        return entry, item
 
     async def erase(self, keys: Keyring, entry_id: bytes) -> list[bytes]:
         """Erase a deleted entry for good, with its thread if it is the root; return the erased ids.

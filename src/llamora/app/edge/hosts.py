@@ -1,4 +1,4 @@
-"""The names of this server, and who asks it from where."""
+"""The names of this server."""
 
 import re
 
@@ -17,15 +17,6 @@ def check_host() -> None:
     name = host[1] if host else ""
     if name.lower() not in {allowed.lower() for allowed in (*settings.hosts, settings.host)}:
         raise RequestRejected("host_unknown", 400)
-
-
-def client_address() -> str:
-    """Return the address to throttle by; behind a proxy, the last of X-Forwarded-For."""
-    if get_services().settings.server.behind_proxy:
-        forwarded = request.headers.get("X-Forwarded-For", "")
-        if forwarded:
-            return forwarded.split(",")[-1].strip()
-    return request.remote_addr or ""
 
 
 def is_https() -> bool:

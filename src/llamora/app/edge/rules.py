@@ -26,6 +26,8 @@ class RouteRules:
     public: bool = False
     signed_out: bool = False
     begins_session: bool = False
+    with_replies: bool = False
+    error_title: str = ""
     background: bool = False
     body_types: tuple[str, ...] = FORM_TYPES
     max_bytes: int | None = SMALL_BODY_BYTES
@@ -68,11 +70,19 @@ signed_out = _declare(signed_out=True)
 begins_session = _declare(signed_out=True, begins_session=True)
 """A form that signs a user in; a signed-in user who sends an old one is led to the account page."""
 
+with_replies = _declare(with_replies=True)
+"""There is no such page for users who have turned the model off."""
+
 background = _declare(background=True)
 """An open page makes this request by itself: it does not keep the session alive."""
 
 large_body = _declare(max_bytes=None)
 """Take a form as large as the text of an entry."""
+
+
+def titled(title: str) -> Callable[[View], View]:
+    """Name the page of an error that this route raises; `title` is marked with gettext_noop."""
+    return _declare(error_title=title)
 
 
 def accepts(*media_types: str, max_bytes: int = SMALL_BODY_BYTES) -> Callable[[View], View]:

@@ -23,12 +23,9 @@ async def resume(*, extend_idle: bool) -> None:
     cookie = request.cookies.get(SESSION_COOKIE)
     if not cookie:
         return
-    services = get_services()
-    g.session = session = await services.accounts.resume(cookie, extend_idle=extend_idle)
-    if session is None:
+    g.session = await get_services().access.resume(cookie, extend_idle=extend_idle)
+    if g.session is None:
         g.session_cookie = ""
-    else:
-        await services.search.unlock(session.keys)
 
 
 def require_session() -> OpenSession:
@@ -44,13 +41,13 @@ def get_session() -> OpenSession | None:
     return cast("OpenSession | None", g.get("session"))
 
 
-def set_session_cookie(cookie: str, session: OpenSession) -> None:
-    """Set the cookie of a new session on the response of this request."""
+def set_session(session: OpenSession) -> None:
+    """Set the cookie of a new or renewed session on the response of this request."""
     g.session = session
-    g.session_cookie = cookie
+    g.session_cookie = session.cookie
 
 
-def clear_session_cookie() -> None:
+def clear_session() -> None:
     """Delete the session cookie with the response of this request."""
     g.session = None
     g.session_cookie = ""

@@ -5,7 +5,6 @@ from functools import cache
 from quart import Blueprint, Response
 
 from llamora.app import i18n
-from llamora.app.edge import sessions
 from llamora.app.pages import field, render_template
 
 blueprint = Blueprint("emoji", __name__)
@@ -22,7 +21,6 @@ async def suggest_emoji() -> Response:
 
     Names that begin with it come first, then shorter ones.
     """
-    sessions.require_session()
     prefix = (await field("q")).strip().casefold()
     names = _emoji_names(i18n.current_language().code) if prefix else ()
     suggestions: dict[str, str] = {}

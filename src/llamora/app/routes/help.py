@@ -2,7 +2,6 @@
 
 from quart import Blueprint, Response
 
-from llamora.app.edge import sessions
 from llamora.app.edge.rules import public
 from llamora.app.pages import html_attributes, render_template, render_to_string
 from llamora.journal.profile import Profile
@@ -13,7 +12,6 @@ blueprint = Blueprint("help", __name__)
 @blueprint.get("/help")
 async def show_help() -> Response:
     """Show keys, Markdown syntax and instructions."""
-    sessions.require_session()
     return await render_template("pages/help.html")
 
 

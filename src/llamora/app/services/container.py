@@ -12,15 +12,21 @@ from quart import current_app
 
 from llamora.app.rendering import Renderer
 from llamora.app.streams import ChangeSignal
+from llamora.journal.access import Access
 from llamora.journal.accounts import Accounts, Throttle
+from llamora.journal.asking import Asking
 from llamora.journal.backups import Backups
+from llamora.journal.days import Days
 from llamora.journal.drafts import Drafts
 from llamora.journal.entries import Journal
 from llamora.journal.openings import Openings
+from llamora.journal.preferences import Preferences
 from llamora.journal.replies import Replies
 from llamora.journal.rotation import Rotation
+from llamora.journal.searches import Searches
 from llamora.journal.suggestions import Suggestions
 from llamora.journal.summaries import Summaries
+from llamora.journal.tag_pages import TagPages
 from llamora.journal.trash import Trash
 from llamora.journal.versions import Versions
 from llamora.journal.withholding import Withholding
@@ -83,8 +89,13 @@ class AppServices:
     summaries: Summaries
     openings: Openings
     suggestions: Suggestions
+    access: Access
+    preferences: Preferences
+    searches: Searches
+    asking: Asking
+    days: Days
+    tag_pages: TagPages
     renderer: Renderer
-    throttle: Throttle = field(default_factory=Throttle)
     changes: ChangeSignal = field(default_factory=ChangeSignal)
     """Fires within CHANGE_POLL_SECONDS of a commit by this or another process."""
     shutting_down: asyncio.Event = field(default_factory=asyncio.Event)
@@ -137,6 +148,13 @@ class AppServices:
             journal.tags.lock(user_id)
             renderer.lock(user_id)
 
+        accounts = Accounts(
+            db, settings.crypto, settings.session, boot_secret, lock_user, replies.lock
+        )
+        drafts, trash = Drafts(db, settings.entries), Trash(db, journal, search, replies)
+        backups = Backups(db, settings.backup, settings.data.folder)
+        searches = Searches(db, journal, search, settings.search.page_size)
+        openings = Openings(db, journal, summaries)
         return cls(
             settings=settings,
             boot_secret=boot_secret,
@@ -145,20 +163,33 @@ class AppServices:
             embedder=embedder,
             search=search,
             model=model,
-            accounts=Accounts(
-                db, settings.crypto, settings.session, boot_secret, lock_user, replies.lock
-            ),
+            accounts=accounts,
             journal=journal,
-            drafts=Drafts(db, settings.entries),
+            drafts=drafts,
             versions=Versions(db, journal),
-            trash=Trash(db, journal, search, replies),
+            trash=trash,
             withholding=Withholding(db, journal, search, replies),
             rotation=rotation,
-            backups=Backups(db, settings.backup, settings.data.folder),
+            backups=backups,
             replies=replies,
             summaries=summaries,
-            openings=Openings(db, journal, summaries),
+            openings=openings,
             suggestions=Suggestions(db, journal, search, model, prompts, replies.queue),
+            access=Access(
+                db,
+                accounts,
+                Throttle(),
+                search,
+                trash,
+                backups,
+                rotation,
+                registration=settings.server.registration,
+            ),
+            preferences=Preferences(db, accounts, search, model),
+            searches=searches,
+            asking=Asking(journal, replies, searches, model),
+            days=Days(db, journal, drafts, summaries, openings, model),
+            tag_pages=TagPages(db, journal.tags, summaries),
             renderer=renderer,
         )
 
