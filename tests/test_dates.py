@@ -328,9 +328,9 @@ def test_dates_in_words(text: str, expected: str) -> None:
         "call 2024-05-03-17", "on the 3rd", "3 of them", "on monday mornings", "in the fall I broke a leg",
         "last", "this", "next", "since", "before", "from to", "between", "the end of", "ago", "3 days", "a week",
         "late", "in the end", "spring", "a spring in the step", "the second time", "in my 30s", "sun", "sat down",
-        "in 20244", "in the 90s", "12024", "in 0000", "32 May", "99999 days ago", "9999 years ago", "at the last minute",
+        "in 20244", "12024", "in 0000", "32 May", "99999 days ago", "9999 years ago", "at the last minute",
         "for years", "in the past", "last but not least", "the last ten days of it", "the last week of school",
-        "on sun", "marching", "mayhem", "Mondays",
+        "on sun", "in the 90s", "marching", "mayhem", "Mondays",
     ],
 )  # fmt: skip
 def test_words_that_are_no_date(text: str) -> None:

@@ -29,17 +29,11 @@ from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.users import User
 from llamora.settings import Settings, resource
 from llamora.vault.envelope import VaultError
+from llamora.vault.kdf import BadParameters, KdfUnavailable
 from llamora.vault.keys import Keyring, open_keyring
 from llamora.vault.memory import wipe
-from llamora.vault.slots import (
-    PASSPHRASE,
-    BadParameters,
-    KdfUnavailable,
-    KeySlot,
-    RecoveryCodeError,
-    WrongSecret,
-    open_slots,
-)
+from llamora.vault.recovery_code import RecoveryCodeError, WrongSecret
+from llamora.vault.slots import PASSPHRASE, KeySlot, open_slots
 
 SECRET_PROMPT = "Passphrase or recovery code: "  # noqa: S105 -- the question, not the answer
 # Names of counts: one, several. Tables that mean nothing to a user are left out.
@@ -140,7 +134,7 @@ def ask_secret() -> str:
 async def unlock(database: Path, name: str) -> tuple[User, Keyring]:
     """Ask for a user's passphrase or recovery code and open their keys.
 
-    Raise CommandError and vault.slots.WrongSecret.
+    Raise CommandError and vault.recovery_code.WrongSecret.
     """
     if not await asyncio.to_thread(database.exists):
         raise CommandError("journal_missing", database=str(database))

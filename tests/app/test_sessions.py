@@ -15,7 +15,8 @@ from llamora.app.services import container
 from llamora.app.services.container import EXTENSION, SharedState
 from llamora.app.views import device_name
 from llamora.settings import SessionSettings
-from llamora.vault.keys import Keyring, KeyringClosed, session_id_of
+from llamora.vault.keys import Keyring, KeyringClosed
+from llamora.vault.session_keys import session_id_of
 from tests.app.conftest import RunningApp, Start, Visitor, settings_for_model, settings_in
 from tests.app.test_account import alert
 from tests.app.test_key import signed_in

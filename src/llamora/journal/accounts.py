@@ -22,31 +22,23 @@ from llamora.persistence.sessions import Session
 from llamora.persistence.users import MAX_NAME_CHARACTERS, User, name_key
 from llamora.settings import CryptoSettings, SessionSettings
 from llamora.vault.envelope import SealError
-from llamora.vault.keys import (
-    Keyring,
-    SealedKeys,
-    create_keys,
+from llamora.vault.kdf import Argon2Params, BadParameters, burn_kdf, calibrate
+from llamora.vault.key_renewal import create_keys, replace_slot
+from llamora.vault.keys import Keyring, SealedKeys, open_keyring
+from llamora.vault.memory import Key, wipe
+from llamora.vault.recovery_code import WrongSecret, check_recovery_code, new_recovery_code
+from llamora.vault.session_keys import (
     open_from_cookie,
     open_from_session,
-    open_keyring,
-    replace_slot,
     seal_for_cookie,
     seal_for_session,
     session_id_of,
 )
-from llamora.vault.memory import Key, wipe
 from llamora.vault.slots import (
     PASSPHRASE,
     RECOVERY,
-    Argon2Params,
-    BadParameters,
     KeySlot,
     SlotKey,
-    WrongSecret,
-    burn_kdf,
-    calibrate,
-    check_recovery_code,
-    new_recovery_code,
     open_slot,
     passphrase_slot_key,
     recovery_slot_key,
