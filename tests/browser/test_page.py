@@ -20,6 +20,20 @@ LONG = (
 )
 MOST_REQUESTS, MOST_BYTES = 12, 150_000
 
+# Whether the element in focus looks otherwise without it.
+SHOWS_FOCUS = """() => {
+    const element = document.activeElement;
+    const look = () => {
+        const { outlineStyle, outlineWidth, boxShadow, borderBottom } = getComputedStyle(element);
+        return [outlineStyle, outlineWidth, boxShadow, borderBottom].join();
+    };
+    const focused = look();
+    element.blur();
+    const plain = look();
+    element.focus();
+    return focused !== plain;
+}"""
+
 
 @pytest.fixture
 def server(serve: Callable[..., Server], request: pytest.FixtureRequest) -> Server:
@@ -140,11 +154,7 @@ def test_a_first_entry_by_keys_alone(server: Server, new_page: Callable[..., Pag
         for _ in range(25):
             keys.press("Tab")
             if page.evaluate("s => document.activeElement.matches(s)", selector):
-                focus = page.evaluate(
-                    "() => { const s = getComputedStyle(document.activeElement);"
-                    " return s.outlineStyle + s.outlineWidth + s.boxShadow + s.borderBottomWidth }"
-                )
-                assert focus, selector
+                assert page.evaluate(SHOWS_FOCUS), selector
                 return
         raise AssertionError(f"Tab never comes to {selector}")
 

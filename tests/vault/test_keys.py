@@ -434,7 +434,9 @@ def test_a_keyring_takes_new_keys_up(annas: NewKeys, ring: Keyring) -> None:
     assert not ring.take(new.sealed.data_keys)
     assert not ring.take(new.sealed.data_keys, bytes(32))
     assert (ring.epoch, ring.master) == (1, annas.master)
+    old_record, old_subkey = ring.seal(ENTRY, "e", "c", b"1", 1, b"old"), ring._subkey(1, ENTRY)
     assert ring.take(new.sealed.data_keys, new.master)
+    new_subkey = ring._subkey(2, ENTRY)
     assert (ring.epoch, ring.master) == (2, new.master)
     # An older master key that comes late changes nothing.
     assert ring.take(new.sealed.data_keys, annas.master)
@@ -442,7 +444,8 @@ def test_a_keyring_takes_new_keys_up(annas: NewKeys, ring: Keyring) -> None:
     assert (ring.epoch, ring.master) == (2, new.master)
     assert ring.take(new.sealed.data_keys[1:])
     with pytest.raises(MissingEpoch):
-        ring._subkey(1, ENTRY)
+        ring.open(ENTRY, "e", "c", b"1", 1, old_record)
+    assert bytes(old_subkey) == bytes(32) != bytes(new_subkey)
 
 
 def test_a_slot_takes_the_place_of_another_under_the_same_master_key(annas: NewKeys) -> None:
