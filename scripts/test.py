@@ -1,8 +1,9 @@
 """The whole test suite: `python -m scripts.test [pytest options]`.
 
-Brings a Chromium where there is none, runs what needs no browser on two processes, then tests/browser on two. What fails runs a second time, alone: a test counts
-as failed when it fails twice, and what passes only then is named. Nothing else is given a second chance: neither an
-error while tests are collected, nor a process that dies, nor a run that ends early.
+Brings a Chromium where there is none, runs what needs no browser on two processes, then tests/browser on two. What
+fails runs a second time, alone: a test counts as failed when it fails twice, and what passes only then is named.
+Nothing else is given a second chance: neither an error while tests are collected, nor a process that dies, nor a run
+that ends early.
 """
 
 import json
