@@ -459,6 +459,7 @@ def open_alone(file: Path, secret: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.usefixtures("real_kdf")
 async def test_the_decryptor_needs_no_llamora(
     db: LocalDB, file: Path, alice: Keyring, made: tuple[bytes, NewKeys]
 ) -> None:

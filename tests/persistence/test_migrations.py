@@ -220,6 +220,7 @@ def test_there_is_a_journal_of_every_schema() -> None:
     assert kept == wanted, "run python -m tests.fixtures.make_fixture"
 
 
+@pytest.mark.usefixtures("real_kdf")
 @pytest.mark.parametrize("kept", sorted(file.stem for file in FIXTURES.glob("schema-*.sql")))
 async def test_every_record_of_an_older_journal_opens(kept: str, tmp_path: Path) -> None:
     path = tmp_path / "journal" / "llamora.sqlite3"
