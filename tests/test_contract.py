@@ -31,13 +31,25 @@ BELOW = (
     "text",
     "errors",
     "messages",
+    "events",
 )
 # Design §3: a layer, and the layers it may import besides itself.
 MATRIX: dict[str, tuple[str, ...]] = {
-    "__main__": ("app", "commands", *BELOW),
+    "__main__": ("app", "commands", "services", *BELOW),
     "commands": BELOW,
-    "app": BELOW,
-    "journal": ("search", "llm", "persistence", "vault", "dates", "settings", "text", "errors"),
+    "app": ("services", *BELOW),
+    "services": BELOW,
+    "journal": (
+        "search",
+        "llm",
+        "persistence",
+        "vault",
+        "dates",
+        "settings",
+        "text",
+        "errors",
+        "events",
+    ),
     "search": ("persistence", "vault", "dates", "settings", "text", "errors"),
     "persistence": ("vault", "dates", "settings", "text", "errors", "messages"),
     "llm": ("settings", "text", "errors"),
@@ -47,6 +59,7 @@ MATRIX: dict[str, tuple[str, ...]] = {
     "text": ("errors",),
     "messages": ("errors",),
     "errors": (),
+    "events": (),
     "__init__": (),
 }
 # The one door to each library: path prefixes of the files that may import it.

@@ -194,7 +194,7 @@ async def _run_app(
     from hypercorn.asyncio import serve  # pyright: ignore[reportUnknownVariableType] -- hypercorn types it in part
 
     from llamora.app import create_app
-    from llamora.app.services.container import AppLifecycle
+    from llamora.services import AppLifecycle
 
     app = create_app(settings, dev=dev, shared=shared)
     lifecycle: AppLifecycle = app.extensions["llamora.lifecycle"]
@@ -366,7 +366,7 @@ def serve_as_worker(
     asks for it, the memory of pending queries, the number of this worker and those of all living
     ones.
     """
-    from llamora.app.services.container import SharedState
+    from llamora.services import SharedState
     from llamora.llm.model import SharedServer
     from llamora.search.pending import PendingQueries
 
