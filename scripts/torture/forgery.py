@@ -23,7 +23,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from llamora.journal.accounts import Accounts
+from llamora.events import EventBus
+from llamora.journal.sessions import Sessions
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.backups import BackupError, read_header, verify_backup, write_backup
 from llamora.persistence.drafts import Draft, day_draft_key
@@ -35,7 +36,7 @@ from llamora.persistence.trash import DeletedEntry
 from llamora.persistence.users import User
 from llamora.persistence.vectors import EntryVectors
 from llamora.persistence.versions import Version
-from llamora.settings import CryptoSettings, SessionSettings, resource
+from llamora.settings import SessionSettings, resource
 from llamora.vault import kdf, recovery_code
 from llamora.vault.envelope import Damaged, UnknownFormat, WrongHeader, WrongKey
 from llamora.vault.kdf import Argon2Params, BadParameters
@@ -325,13 +326,13 @@ async def damage_cookies(
     for mode in ("session", "cookie"):
         settings = SessionSettings(mode=mode)
         db = await LocalDB.open(database)
-        accounts = Accounts(db, CryptoSettings(kdf_target_ms=0), settings, boot, lambda _: None)
-        cookie, _ = await accounts.open_session(user.user, user.keys)
+        sessions = Sessions(db, settings, boot, EventBus())
+        cookie, _ = await sessions.open_session(user.user, user.keys)
 
         async def is_accepted(
             cookie_sent: str, db: LocalDB = db, settings: SessionSettings = settings
         ) -> bool:
-            other = Accounts(db, CryptoSettings(kdf_target_ms=0), settings, boot, lambda _: None)
+            other = Sessions(db, settings, boot, EventBus())
             return await other.resume(cookie_sent) is not None
 
         assert await is_accepted(cookie)
