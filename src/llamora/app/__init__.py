@@ -62,7 +62,7 @@ def create_app(
     app.extensions[rendering.EXTENSION] = renderer
     services.events.subscribe(Topic.SIGNED_OUT, lambda event: renderer.lock(event.user_id))
     app.after_serving(renderer.close)
-    assets_index = assets.Assets(resource("frontend"), dev=dev)
+    assets_index = assets.Assets(resource("frontend"), native=dev)
     security.init_app(app)
     app.before_request(load_profile)
     _init_templates(app, assets_index)
