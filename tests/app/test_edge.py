@@ -7,7 +7,14 @@ from quart import Response
 
 from llamora.app.edge import bodies
 from llamora.app.edge.forms import form_field
-from llamora.app.edge.rules import accepts, large_body, public, signed_out
+from llamora.app.edge.rules import (
+    FORM_TYPES,
+    accepts,
+    large_body,
+    public,
+    rules_of,
+    signed_out,
+)
 from tests.app.conftest import RunningApp, Start, Visitor
 
 AUDIO = b"\0\xffRIFF" * 2_000
@@ -129,3 +136,44 @@ async def test_a_route_without_a_word_is_for_those_who_are_signed_in(
         assert poster.text == "for everybody"
         assert "Set-Cookie" not in poster.headers
         assert "Cache-Control" not in poster.headers
+
+
+DECLARED = {
+    "public": {
+        "healthz",
+        "assets.static",
+        "assets.service_worker",
+        "assets.favicon",
+        "help.show_offline",
+    },
+    "signed_out": {
+        "auth.home",
+        "auth.register_page",
+        "auth.register",
+        "auth.rate_passphrase",
+        "auth.sign_in_page",
+        "auth.sign_in",
+        "auth.sign_out",
+        "auth.session_events",
+        "auth.reset_page",
+        "auth.reset",
+    },
+    "begins_session": {"auth.register", "auth.sign_in", "auth.reset"},
+    "background": {"auth.session_events", "days.show_entries", "replies.stream_reply"},
+}
+LARGE = {
+    "days.create_entry",
+    "days.create_entry_today",
+    "drafts.save_draft",
+    "entries.edit_entry",
+    "entries.add_answer",
+}
+
+
+async def test_routes_open_no_more_than_is_listed(app: RunningApp) -> None:
+    rules = {name: rules_of(view) for name, view in app.app.view_functions.items()}
+    assert len(rules) > 60
+    for name, endpoints in DECLARED.items():
+        assert {each for each, rule in rules.items() if getattr(rule, name)} == endpoints, name
+    assert {each for each, rule in rules.items() if rule.max_bytes is None} == LARGE
+    assert all(rule.body_types == FORM_TYPES for rule in rules.values())

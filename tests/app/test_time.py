@@ -8,7 +8,7 @@ import pytest
 
 from llamora.app.edge import csrf
 from llamora.app.views import days
-from llamora.journal import accounts, context, entries
+from llamora.journal import context, entries, sessions
 from llamora.settings import SessionSettings
 from tests.app.conftest import PageResponse, RunningApp, Start
 
@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     for module in (context, days, entries):
         monkeypatch.setattr(module, "utc_now", clock.now)
-    for module in (accounts, csrf):
+    for module in (sessions, csrf):
         monkeypatch.setattr(module, "time", clock)
     return clock
 

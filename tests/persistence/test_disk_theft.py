@@ -127,7 +127,7 @@ async def filled(tmp_path: Path) -> Path:
     db: LocalDB = services.db
     await db.open_connections()
     user, keys, _ = await services.accounts.register(NAME, PASSPHRASE, "Europe/Berlin")
-    await services.accounts.open_session(user, keys, "Firefox on Linux")
+    await services.sessions.open_session(user, keys, "Firefox on Linux")
     context = UserContext.now(keys, Profile())
     made = [
         await services.journal.write(context, DAY, f"quokka {'x' * size}")

@@ -8,13 +8,15 @@ from jinja2 import StrictUndefined
 from quart import Quart, Response
 
 from llamora import dates
-from llamora.app import addresses, assets, edge, error_pages, i18n
+from llamora.app import addresses, assets, edge, error_pages, i18n, rendering
 from llamora.app.edge.csrf import csrf_field
 from llamora.app.edge.rules import public
 from llamora.app.pages import TEMPLATES_EXTENSION, load_user, new_form_token
 from llamora.app.routes import blueprints
-from llamora.app.services.container import EXTENSION, AppLifecycle, AppServices, SharedState
+from llamora.app.services.container import EXTENSION
+from llamora.events import Topic
 from llamora.journal.profile import zone_or_utc
+from llamora.services import AppLifecycle, AppServices, SharedState
 from llamora.settings import Settings, load_settings, resource
 from llamora.text import strip_markdown
 
@@ -41,7 +43,11 @@ def create_app(
     app.extensions["llamora.lifecycle"] = lifecycle
     app.before_serving(lifecycle.start)
     app.after_serving(lifecycle.stop)
-    assets_index = assets.Assets(resource("frontend"), dev=dev)
+    renderer = rendering.Renderer()
+    app.extensions[rendering.EXTENSION] = renderer
+    services.events.subscribe(Topic.SIGNED_OUT, lambda event: renderer.lock(event.user_id))
+    app.after_serving(renderer.close)
+    assets_index = assets.Assets(resource("frontend"), native=dev)
     addresses.init_app(app)
     edge.init_app(app)
     app.before_request(load_user)

@@ -13,6 +13,7 @@ from llamora.app.addresses import TODAY_PATH
 from llamora.app.edge import sessions
 from llamora.app.edge.forms import form_field as field
 from llamora.app.edge.rules import current_rules
+from llamora.app.rendering import get_renderer
 from llamora.app.services.container import get_services
 from llamora.app.streams import event_stream
 from llamora.app.views.model import model_view
@@ -155,11 +156,11 @@ async def render_template(template: str, status: int = 200, **context: object) -
         context["model"] = await model_view(
             services.model, name=profile.endpoint, is_disabled=not profile.replies
         )
-    html = await services.renderer.run(
+    html = await get_renderer().run(
         render_to_string,
         template,
         user=session.user if session else None,
-        idle=services.accounts.idle_seconds(session) if session else 0,
+        idle=services.sessions.idle_seconds(session) if session else 0,
         settings_unreadable=profile.damaged,
         today_path=TODAY_PATH,
         html_attributes=html_attributes(profile),

@@ -10,6 +10,7 @@ from markupsafe import escape
 from llamora.app.edge import sessions
 from llamora.app.i18n import describe
 from llamora.app.pages import render_to_string
+from llamora.app.rendering import get_renderer
 from llamora.app.services.container import get_services
 from llamora.app.streams import format_event
 from llamora.app.views.entries import entry_view, message_view
@@ -27,7 +28,7 @@ async def reply_events(user: UserContext, reply_id: bytes) -> AsyncGenerator[byt
     last_waiting: Notice | None = None
     async with aclosing(services.replies.follow(user.keys, reply_id)) as states:
         async for reply, waiting in states:
-            if not services.accounts.is_session_open(session):
+            if not services.sessions.is_session_open(session):
                 return  # signed out in another tab: send no more text
             if reply.state != "streaming":
                 break
@@ -47,7 +48,7 @@ async def reply_events(user: UserContext, reply_id: bytes) -> AsyncGenerator[byt
     model = await model_view(
         services.model, name=user.endpoint, is_disabled=not user.profile.replies
     )
-    html = await services.renderer.run(
+    html = await get_renderer().run(
         render_to_string, "views/reply_done.html", entry=view, model=model
     )
     yield format_event(html)

@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from llamora.journal.accounts import (
-    AccountError,
-    Accounts,
-    OpenSession,
-    SessionInfo,
-    Throttle,
-    TooManyAttempts,
-    WrongCredentials,
-)
+from llamora.journal.accounts import Accounts
 from llamora.journal.backups import Backups
+from llamora.journal.credentials import AccountError, WrongCredentials
 from llamora.journal.rotation import Rotation
+from llamora.journal.session_keys import OpenSession, SessionInfo
+from llamora.journal.sessions import Sessions
+from llamora.journal.throttle import Throttle, TooManyAttempts
 from llamora.journal.trash import Trash
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.local_db import LocalDB
@@ -27,7 +23,7 @@ from llamora.persistence.users import User, name_key
 from llamora.search.service import SearchService
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
-from llamora.vault.slots import recovery_groups, same_group
+from llamora.vault.recovery_code import recovery_groups, same_group
 
 MAX_GROUPS = 8  # of a recovery code
 
@@ -65,6 +61,7 @@ class AccountState:
     latest_backup: date | None
 
 
+@dataclass(slots=True, frozen=True)
 class Access:
     """Sign users in and out, and carry out what needs their secret.
 
@@ -72,26 +69,15 @@ class Access:
     open and their maintenance running.
     """
 
-    def __init__(
-        self,
-        db: LocalDB,
-        accounts: Accounts,
-        throttle: Throttle,
-        search: SearchService,
-        trash: Trash,
-        backups: Backups,
-        rotation: Rotation,
-        *,
-        registration: bool,
-    ) -> None:
-        self._db = db
-        self._accounts = accounts
-        self._throttle = throttle
-        self._search = search
-        self._trash = trash
-        self._backups = backups
-        self._rotation = rotation
-        self._registration = registration
+    _db: LocalDB
+    _accounts: Accounts
+    _sessions: Sessions
+    _throttle: Throttle
+    _search: SearchService
+    _trash: Trash
+    _backups: Backups
+    _rotation: Rotation
+    _registration: bool
 
     # -- coming and going --------------------------------------------------------------------------
 
@@ -147,7 +133,7 @@ class Access:
 
         `extend_idle` postpones its idle timeout.
         """
-        session = await self._accounts.resume(cookie, extend_idle=extend_idle)
+        session = await self._sessions.resume(cookie, extend_idle=extend_idle)
         if session is not None:
             await self._search.unlock(session.keys)
         return session
@@ -155,10 +141,10 @@ class Access:
     async def end_sessions(self, session: OpenSession, which: str) -> None:
         """End the session whose id is `which` in hex, or for "others" all but this one."""
         if which == "others":
-            await self._accounts.end_other_sessions(session)
-        for other in await self._accounts.list_sessions(session):
+            await self._sessions.end_other_sessions(session)
+        for other in await self._sessions.list_sessions(session):
             if other.id != session.id and which == other.id.hex():
-                await self._accounts.end_session(session.user.id, other.id)
+                await self._sessions.end_session(session.user.id, other.id)
 
     # -- what opens a journal ----------------------------------------------------------------------
 
@@ -245,7 +231,7 @@ class Access:
         await self._verify(session, secret, client)
         user_id = session.user.id
         await self._backups.delete_all(user_id)
-        await self._accounts.lock(user_id)
+        await self._sessions.lock(user_id)
         await self._db.users.erase(user_id)
         with suppress(StorageError):  # a backup may have been under way during the first call
             await self._backups.delete_all(user_id)
@@ -255,7 +241,7 @@ class Access:
         user_id = session.user.id
         return AccountState(
             await self._db.users.get(user_id),
-            await self._accounts.list_sessions(session),
+            await self._sessions.list_sessions(session),
             await self._db.key_rotation.count_data_keys(user_id) > 1,
             await self._db.key_rotation.unreadable_count(user_id),
             self._backups.find_latest_day(user_id),
@@ -278,8 +264,8 @@ class Access:
         self, user: User, keys: Keyring, client: Client, previous: OpenSession | None
     ) -> OpenSession:
         if previous is not None:
-            await self._accounts.sign_out(previous)
-        _cookie, session = await self._accounts.open_session(user, keys, client.device)
+            await self._sessions.sign_out(previous)
+        _cookie, session = await self._sessions.open_session(user, keys, client.device)
         await self._search.unlock(keys)
         self._trash.run_maintenance(keys)
         self._backups.start_daily_backup(keys)

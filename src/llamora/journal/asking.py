@@ -39,16 +39,14 @@ class Answered:
     problem: Notice | None = None
 
 
+@dataclass(slots=True, frozen=True)
 class Asking:
     """Ask the model, or without one show what is related."""
 
-    def __init__(
-        self, journal: Journal, replies: Replies, searches: Searches, model: Model
-    ) -> None:
-        self._journal = journal
-        self._replies = replies
-        self._searches = searches
-        self._model = model
+    _journal: Journal
+    _replies: Replies
+    _searches: Searches
+    _model: Model
 
     async def ask(self, user: UserContext, entry_id: bytes) -> Entry | Related:
         """Start a reply to an entry and return it; without a model return related entries.

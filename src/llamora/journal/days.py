@@ -37,24 +37,16 @@ class DayPage:
     summary: StoredSummary | None = None
 
 
+@dataclass(slots=True, frozen=True)
 class Days:
     """Read the pages of days; no model is asked."""
 
-    def __init__(
-        self,
-        db: LocalDB,
-        journal: Journal,
-        drafts: Drafts,
-        summaries: Summaries,
-        openings: Openings,
-        model: Model,
-    ) -> None:
-        self._db = db
-        self._journal = journal
-        self._drafts = drafts
-        self._summaries = summaries
-        self._openings = openings
-        self._model = model
+    _db: LocalDB
+    _journal: Journal
+    _drafts: Drafts
+    _summaries: Summaries
+    _openings: Openings
+    _model: Model
 
     async def get(self, user: UserContext, day: date) -> DayPage:
         """Return a day. Raises StorageError."""

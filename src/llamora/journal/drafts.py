@@ -1,7 +1,7 @@
 """Drafts: what was typed and not saved yet."""
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from llamora.dates import UnknownDay, parse_day
 from llamora.journal.entries import check_size
@@ -12,12 +12,12 @@ from llamora.settings import EntrySettings
 from llamora.vault.keys import Keyring
 
 
+@dataclass(slots=True, frozen=True)
 class Drafts:
     """Keep drafts, one for each place to write: a day, an edit of an entry, an answer."""
 
-    def __init__(self, db: LocalDB, settings: EntrySettings) -> None:
-        self._db = db
-        self._settings = settings
+    _db: LocalDB
+    _settings: EntrySettings
 
     async def save(self, keys: Keyring, draft: Draft) -> bool:
         """Store a draft; the last one saved wins, and one without text is deleted.

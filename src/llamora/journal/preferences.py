@@ -1,6 +1,6 @@
 """Change a user's settings, with what follows from them."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llamora.errors import Problem
@@ -15,16 +15,14 @@ from llamora.vault.keys import Keyring
 MAX_SAVE_ATTEMPTS = 5
 
 
+@dataclass(slots=True, frozen=True)
 class Preferences:
     """Change settings one by one, keeping concurrent changes to others."""
 
-    def __init__(
-        self, db: LocalDB, accounts: Accounts, search: SearchService, model: Model
-    ) -> None:
-        self._model = model
-        self._db = db
-        self._accounts = accounts
-        self._search = search
+    _db: LocalDB
+    _accounts: Accounts
+    _search: SearchService
+    _model: Model
 
     async def change(self, keys: Keyring, **changes: Any) -> Profile:
         """Save the given fields of the profile and return it; what is switched off is deleted.

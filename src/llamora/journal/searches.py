@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from llamora.dates import utc_now
 from llamora.journal.citations import redact_erased
@@ -21,16 +21,14 @@ RECENT_QUERIES = 8
 RELATED_ENTRIES = 5
 
 
+@dataclass(slots=True, frozen=True)
 class Searches:
     """Run and remember queries; results show no words of sources that are hidden or gone."""
 
-    def __init__(
-        self, db: LocalDB, journal: Journal, search: SearchService, page_size: int
-    ) -> None:
-        self._db = db
-        self._journal = journal
-        self._search = search
-        self.page_size = page_size
+    _db: LocalDB
+    _journal: Journal
+    _search: SearchService
+    page_size: int
 
     async def run(
         self, user: UserContext, query: str, offset: int = 0, *, is_typing: bool = False

@@ -27,13 +27,13 @@ class TagPage:
     summary: TagSummary | None
 
 
+@dataclass(slots=True, frozen=True)
 class TagPages:
     """Read the pages of tags; no model is asked."""
 
-    def __init__(self, db: LocalDB, tags: Tags, summaries: Summaries) -> None:
-        self._db = db
-        self._tags = tags
-        self._summaries = summaries
+    _db: LocalDB
+    _tags: Tags
+    _summaries: Summaries
 
     async def get(self, user: UserContext, tag_id: bytes, offset: int, limit: int) -> TagPage:
         """Return a tag with `limit` of its entries from `offset` on. Raises NotFound."""

@@ -1,5 +1,7 @@
 """The earlier versions of entries."""
 
+from dataclasses import dataclass
+
 from llamora.journal.entries import Journal
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
@@ -7,12 +9,12 @@ from llamora.persistence.versions import Version
 from llamora.vault.keys import Keyring
 
 
+@dataclass(slots=True, frozen=True)
 class Versions:
     """List and restore what an entry was before its edits."""
 
-    def __init__(self, db: LocalDB, journal: Journal) -> None:
-        self._db = db
-        self._journal = journal
+    _db: LocalDB
+    _journal: Journal
 
     async def list_for_entry(self, keys: Keyring, entry_id: bytes) -> list[Version]:
         """List the earlier versions of an entry, newest first.

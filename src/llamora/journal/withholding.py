@@ -1,6 +1,6 @@
 """Withhold entries from the model."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from llamora.journal.entries import MAX_RETRIES, Journal
 from llamora.journal.replies import SOURCE_WITHHELD, Replies
@@ -12,16 +12,14 @@ from llamora.search.service import SearchService
 from llamora.vault.keys import Keyring
 
 
+@dataclass(slots=True, frozen=True)
 class Withholding:
     """Withhold entries from the model; `reading` keeps what is withheld out of every prompt."""
 
-    def __init__(
-        self, db: LocalDB, journal: Journal, search: SearchService, replies: Replies
-    ) -> None:
-        self._db = db
-        self._journal = journal
-        self._search = search
-        self._replies = replies
+    _db: LocalDB
+    _journal: Journal
+    _search: SearchService
+    _replies: Replies
 
     async def set_withheld(self, keys: Keyring, entry_id: bytes, *, withheld: bool) -> Entry:
         """Withhold an entry and everything below it from the model, or release them.

@@ -5,7 +5,7 @@ from typing import cast
 from quart import g, request
 
 from llamora.app.services.container import get_services
-from llamora.journal.accounts import OpenSession
+from llamora.journal.session_keys import OpenSession
 
 SESSION_COOKIE = "llamora"
 

@@ -14,8 +14,8 @@ from llamora.app.i18n import gettext as _
 from llamora.app.pages import field, redirect_303, render_template
 from llamora.app.services.container import get_services
 from llamora.app.views.recovery import recovery_code_context
-from llamora.journal.accounts import AccountError
 from llamora.journal.backups import SUFFIX
+from llamora.journal.credentials import AccountError
 from llamora.journal.profile import LOCK_MINUTES
 from llamora.llm.errors import ModelError
 from llamora.persistence.connection import StaleRevision, StorageError

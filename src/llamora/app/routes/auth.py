@@ -16,7 +16,8 @@ from llamora.app.streams import format_event
 from llamora.app.views.recovery import ORDINALS, question_context, recovery_code_context
 from llamora.errors import Problem
 from llamora.journal.access import RegistrationClosed
-from llamora.journal.accounts import AccountError, OpenSession
+from llamora.journal.credentials import AccountError, measure_strength
+from llamora.journal.session_keys import OpenSession
 from llamora.persistence.connection import NotFound, StorageError
 from llamora.persistence.users import NameTaken
 
@@ -70,7 +71,7 @@ async def rate_passphrase() -> Response:
     name = session.user.name if session else await field("name")
     # A form that also asks for the old passphrase has the new one in `new`.
     passphrase = await field("new") or await field("passphrase")
-    rating = await get_services().accounts.measure_strength(passphrase, name)
+    rating = await measure_strength(passphrase, name)
     return await render_template(
         "views/strength.html",
         score=rating.score,
@@ -136,7 +137,7 @@ async def sign_out() -> Response:
     session = sessions.get_session()
     sessions.clear_session()  # first, so this browser is signed out even if the store fails
     if session is not None:
-        await get_services().accounts.sign_out(session)
+        await get_services().sessions.sign_out(session)
     return redirect_303("/sign-in")
 
 
@@ -145,7 +146,7 @@ async def lock() -> Response:
     """Sign the user out everywhere: replies and streams end, keys and search index are locked."""
     session = sessions.require_session()
     sessions.clear_session()
-    await get_services().accounts.lock(session.user.id)
+    await get_services().sessions.lock(session.user.id)
     return redirect_303("/sign-in")
 
 

@@ -11,9 +11,9 @@ from llamora.app.i18n import ngettext
 from llamora.app.services.container import get_services
 from llamora.app.views.model import model_view
 from llamora.dates import day_of, utc_now, zone_names
-from llamora.journal.accounts import SessionInfo
 from llamora.journal.context import UserContext
 from llamora.journal.profile import LOCK_MINUTES, WEEK_STARTS
+from llamora.journal.session_keys import SessionInfo
 
 SAMPLE_TIME = time(19, 42)
 

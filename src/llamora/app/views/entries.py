@@ -11,7 +11,7 @@ from markupsafe import Markup
 from llamora.app import i18n
 from llamora.app.addresses import entry_path, tag_path
 from llamora.app.markdown import has_tasks, render, render_reply, render_with_tags, split_into_parts
-from llamora.app.rendering import EntryCache
+from llamora.app.rendering import EntryCache, get_renderer
 from llamora.app.services.container import get_services
 from llamora.app.views.model import model_name
 from llamora.app.views.receipts import ReceiptView, SourceView, receipt_view
@@ -93,7 +93,7 @@ async def entry_view(
     Runs on the thread of the renderer. A reply shows no text of `hidden` entries. A very long text
     is cut to `part`, or shown in full for 0. Raises NotFound for a part that does not exist.
     """
-    renderer = get_services().renderer
+    renderer = get_renderer()
     cache = renderer.cache_for(keys)
     return await renderer.run(_entry_view, cache, entry, root, hidden, tags, part)
 
@@ -175,7 +175,7 @@ async def version_views(user: UserContext, entry_id: bytes) -> list[dict[str, ob
         {
             "id": version.id.hex(),
             "at": version.at,
-            "html": await services.renderer.run(render, version.text),
+            "html": await get_renderer().run(render, version.text),
         }
         for version in await services.versions.list_for_entry(user.keys, entry_id)
     ]

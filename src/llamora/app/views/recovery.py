@@ -5,8 +5,8 @@ from typing import Any
 from llamora.app.i18n import gettext as _
 from llamora.app.i18n import gettext_noop
 from llamora.app.services.container import get_services
-from llamora.journal.accounts import OpenSession
-from llamora.vault.slots import recovery_groups
+from llamora.journal.session_keys import OpenSession
+from llamora.vault.recovery_code import recovery_groups
 
 ORDINALS = gettext_noop("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 
