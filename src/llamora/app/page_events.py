@@ -54,7 +54,7 @@ async def _message_listing(user: UserContext, day: date) -> list[list[str | int]
     messages = [
         (entry, thread.root.id)
         for thread in await services.journal.get_page(keys, day)
-        for entry in (thread.root, *thread.descendants)
+        for entry in thread.messages
         if profile.replies or entry.role == "me"
     ]
     tags_by_entry = await services.journal.tags.tags_of(keys, [entry.id for entry, _ in messages])

@@ -120,7 +120,7 @@ class Journal:
         """Return the thread of an entry, deleted messages included. Raises NotFound."""
         entry = await self._db.entries.get(keys, entry_id)
         for thread in build_threads(await self._db.entries.list_day(keys, entry.day)):
-            if any(entry_id == other.id for other in (thread.root, *thread.descendants)):
+            if any(entry_id == other.id for other in thread.messages):
                 return thread
         raise NotFound("entry_not_found")
 
@@ -194,9 +194,8 @@ class Journal:
         if entry.revision != revision:
             raise EditConflict(entry)
         version_id = form_token.id if form_token else secrets.token_bytes(16)
-        previous = Version(
-            version_id, entry.id, entry.text, entry.edited or entry.at, entry.revision
-        )
+        written_at = entry.edited or entry.at
+        previous = Version(version_id, entry.id, entry.text, written_at, entry.revision)
         steps = [
             self._db.versions.saving_version(keys, previous),
             *self.tags.steps_for_edit(keys, entry.id, entry.text, normalized),
@@ -289,17 +288,14 @@ class Journal:
         withheld: bool = False,
         require: Sequence[Step] = (),
     ) -> Entry:
-        keys, zone = user.keys, user.profile.zone
-        normalized = self.normalize_text(text)
-        at = self.now()
-        page_day = day or day_of(at, user.zone)
+        keys, normalized, at = user.keys, self.normalize_text(text), self.now()
         entry = Entry(
             form_token.id if form_token else secrets.token_bytes(16),
-            page_day,
+            day or day_of(at, user.zone),
             "me",
             normalized,
             at,
-            zone,
+            user.profile.zone,
             parent_id=parent_id,
             withheld=withheld,
         )

@@ -25,7 +25,7 @@ def readable_entries(page: Sequence[Thread]) -> list[Entry]:
     entries = [
         entry
         for thread in page
-        for entry in (thread.root, *thread.descendants)
+        for entry in thread.messages
         if entry.role == "me" and model_may_read(entry, thread.root)
     ]
     return sorted(entries, key=lambda entry: (entry.at, entry.id))

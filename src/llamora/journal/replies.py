@@ -114,16 +114,12 @@ class Replies:
             known_ids = {entry.id for entry in day_entries} if known_ids is None else known_ids
             page = build_threads(day_entries)
             thread = next(
-                (
-                    thread
-                    for thread in page
-                    if parent_id in {e.id for e in (thread.root, *thread.descendants)}
-                ),
+                (thread for thread in page if parent_id in {e.id for e in thread.messages}),
                 None,
             )
             if thread is None:
                 raise NotFound("entry_not_found")
-            parent = next(e for e in (thread.root, *thread.descendants) if e.id == parent_id)
+            parent = next(e for e in thread.messages if e.id == parent_id)
             if not model_may_read(parent, thread.root):
                 await self._journal.get(keys, parent_id)  # raises NotFound if it was deleted
                 raise EntryError("entry_withheld")

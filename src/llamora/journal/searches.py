@@ -74,7 +74,7 @@ class Searches:
         here = {
             each.id
             for thread in await self._journal.get_page(keys, entry.day)
-            for each in (thread.root, *thread.descendants)
+            for each in thread.messages
         }
         hits = await self._search.find_related(
             keys, entry, limit=RELATED_ENTRIES, excluded_ids=here

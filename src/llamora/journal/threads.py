@@ -18,12 +18,17 @@ class Thread:
     root: Entry
     descendants: tuple[Entry, ...]
 
+    @property
+    def messages(self) -> tuple[Entry, ...]:
+        """Return the root and its descendants."""
+        return self.root, *self.descendants
+
     def path_to(self, entry_id: bytes) -> list[Entry]:
         """Return the messages from the root to an entry, each answered by the next.
 
         Deleted ones are left out. Returns an empty list if the entry is not in the thread.
         """
-        by_id = {entry.id: entry for entry in (self.root, *self.descendants)}
+        by_id = {entry.id: entry for entry in self.messages}
         path: list[Entry] = []
         current = by_id.get(entry_id)
         while current is not None and current not in path:

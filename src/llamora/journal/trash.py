@@ -153,20 +153,7 @@ class Trash:
         self._replies.cancel_for([item.id, *item.thread_ids])
         scanned_revisions: dict[bytes, int] = {}
         for _ in range(MAX_RETRIES):
-            erased_ids, reparented = {item.id, *item.thread_ids}, list[Entry]()
-            for entry in await self._db.entries.get_many(
-                keys, [item.id]
-            ):  # an unreadable one is erased by the list alone
-                if entry.deleted is None:
-                    raise NotFound("entry_restored")
-                thread = await self._journal.get_thread(keys, item.id)
-                if entry.parent_id is None:
-                    erased_ids |= {other.id for other in thread.descendants}
-                reparented = [
-                    replace(o, parent_id=entry.parent_id)
-                    for o in thread.descendants
-                    if o.parent_id == entry.id and o.id not in erased_ids
-                ]
+            erased_ids, reparented = await self._plan_erasure(keys, item)
             tags_by_entry = await self._db.tags.tag_ids_of(keys.user_id, erased_ids)
             revisions = await self._db.entries.revisions(keys.user_id)
             reparented = await self._redact_replies(
@@ -198,6 +185,24 @@ class Trash:
                 self._search.put(keys, entry)
             return list(erased_ids)
         raise StaleRevision("entry_busy")
+
+    async def _plan_erasure(
+        self, keys: Keyring, item: DeletedEntry
+    ) -> tuple[set[bytes], list[Entry]]:
+        """Return what is erased with an entry, and the answers to it as moved to its parent."""
+        erased_ids = {item.id, *item.thread_ids}
+        for entry in await self._db.entries.get_many(keys, [item.id]):
+            if entry.deleted is None:
+                raise NotFound("entry_restored")
+            thread = await self._journal.get_thread(keys, item.id)
+            if entry.parent_id is None:
+                erased_ids |= {other.id for other in thread.descendants}
+            return erased_ids, [
+                replace(o, parent_id=entry.parent_id)
+                for o in thread.descendants
+                if o.parent_id == entry.id and o.id not in erased_ids
+            ]
+        return erased_ids, []  # an unreadable one is erased by the list alone
 
     async def _redact_replies(
         self,

@@ -51,9 +51,7 @@ async def show_entries(day: date) -> Response:
         return redirect_303(day_path(day))
     threads = await get_services().journal.get_page(user.keys, day)
     threads_shown = [
-        thread
-        for thread in threads
-        if wanted_ids & {entry.id.hex() for entry in (thread.root, *thread.descendants)}
+        thread for thread in threads if wanted_ids & {entry.id.hex() for entry in thread.messages}
     ]
     roots = await page_views(user, threads_shown)
     views = [view for root in roots for view in (root, *root.thread)]

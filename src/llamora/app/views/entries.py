@@ -240,31 +240,20 @@ async def page_views(
     hidden = await services.journal.find_hidden_sources(
         keys, [entry for thread in threads for entry in thread.descendants]
     )
-    user_entries = [
-        e for thread in threads for e in (thread.root, *thread.descendants) if e.role == "me"
-    ]
-    tags_by_entry = await services.journal.tags.entry_tags(
-        keys, {entry.id: entry.text for entry in user_entries}
-    )
+    texts = {e.id: e.text for thread in threads for e in thread.messages if e.role == "me"}
+    tags_by_entry = await services.journal.tags.entry_tags(keys, texts)
     views: list[EntryView] = []
-    for thread in threads:
-        view = await entry_view(
-            keys, thread.root, thread.root.id, tags=tags_by_entry.get(thread.root.id), part=part
-        )
-        view.is_askable = thread.root.role == "me" and model_may_read(thread.root, thread.root)
-        for entry in thread.descendants:
+    for root, descendants in ((thread.root, thread.descendants) for thread in threads):
+        view = await entry_view(keys, root, root.id, tags=tags_by_entry.get(root.id), part=part)
+        view.is_askable = root.role == "me" and model_may_read(root, root)
+        for entry in descendants:
             if user.profile.replies or entry.role == "me":
-                current_entry = await services.replies.reconcile(keys, entry)
-                view.thread.append(
-                    await entry_view(
-                        keys,
-                        current_entry,
-                        thread.root.id,
-                        hidden,
-                        tags_by_entry.get(entry.id),
-                        part=part,
-                    )
+                current, tags = (
+                    await services.replies.reconcile(keys, entry),
+                    tags_by_entry.get(entry.id),
                 )
+                shown = await entry_view(keys, current, root.id, hidden, tags, part=part)
+                view.thread.append(shown)
         _count_replies(view)
         views.append(view)
     views_by_draft_key = {_draft_key(view): view for root in views for view in (root, *root.thread)}
@@ -299,7 +288,7 @@ async def message_view(user: UserContext, entry_id: bytes) -> EntryView:
     Raises NotFound, also for a deleted one.
     """
     thread = await get_services().journal.get_thread(user.keys, entry_id)
-    live = [entry for entry in (thread.root, *thread.descendants) if entry.deleted is None]
+    live = [entry for entry in thread.messages if entry.deleted is None]
     if all(entry.id != entry_id for entry in live):
         raise NotFound("entry_deleted")
     live_thread = Thread(thread.root, tuple(entry for entry in live if entry.id != thread.root.id))
