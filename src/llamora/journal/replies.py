@@ -209,15 +209,16 @@ class Replies:
 
         Returns it as stored. Raises NotFound and StorageError.
         """
+        entry = await self._journal.get(keys, reply_id)  # also checks whose it is
+        if entry.role != "reply":
+            raise NotFound("reply_not_found")
         live = self._live_replies.get(reply_id)
         if live is not None and live.task is not None:
             self._cancel(live, STOPPED)
             while not live.is_finished:  # the task itself may still retry storing it
                 await live.changed.wait()
             return live.entry
-        entry = await self.reconcile(keys, await self._journal.get(keys, reply_id))
-        if entry.role != "reply":
-            raise NotFound("reply_not_found")
+        entry = await self.reconcile(keys, entry)
         if entry.state != "streaming":
             return entry
         for _ in range(MAX_RETRIES):

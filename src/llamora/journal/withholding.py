@@ -26,6 +26,7 @@ class Withholding:
 
         Replies that are being generated from it end. Raises NotFound and StorageError.
         """
+        await self._journal.get(keys, entry_id)  # also checks whose it is
         if withheld:
             self._replies.cancel_for([entry_id], SOURCE_WITHHELD)
         for _ in range(MAX_RETRIES):
