@@ -22,7 +22,8 @@ from statistics import quantiles
 
 from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.persistence.entries import Entry
-from llamora.persistence.tags import TagDelta, TagSnapshot, tag_hash
+from llamora.persistence.tag_changes import TagDelta, tag_hash
+from llamora.persistence.tag_operations import TagSnapshot
 from llamora.settings import load_settings
 from tests.server_process import HttpUser, Server
 

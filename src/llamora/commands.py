@@ -15,14 +15,8 @@ from llamora.dates import format_day, utc_now
 from llamora.errors import Problem
 from llamora.journal.backups import SUFFIX, Backups
 from llamora.journal.rotation import Rotation
-from llamora.persistence.backups import (
-    Manifest,
-    copy_database,
-    read_header,
-    restore_backup,
-    verify_backup,
-    write_backup,
-)
+from llamora.persistence.backup_format import Manifest, read_header
+from llamora.persistence.backups import copy_database, restore_backup, verify_backup, write_backup
 from llamora.persistence.doctor import Report, repair, run_checks
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations

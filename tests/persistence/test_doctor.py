@@ -3,11 +3,11 @@
 import os
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from llamora.journal.rotation import Rotation
 from llamora.persistence import LocalDB, doctor

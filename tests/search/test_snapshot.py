@@ -5,7 +5,6 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from llamora.persistence.snapshots import Snapshots
 from llamora.persistence.vectors import EntryVectors

@@ -5,6 +5,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -231,6 +232,10 @@ Step = Callable[[Transaction], Awaitable[None]]
 """A part of a user action that joins the transaction of another: one action, one transaction."""
 
 
+def _record_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "llamora-records")
+
+
 class Connections:
     """One writer connection with a queue and a few readers, each on a thread of its own."""
 
@@ -242,6 +247,8 @@ class Connections:
         self._write_count = 0
         self._write_queue = asyncio.Lock()
         self._file_lock = write_lock(path)
+        # One thread: several would keep the event loop waiting for the interpreter in turn.
+        self._thread = _record_thread()
         self.checkpoint_pending = False
         """True after a checkpoint that could not empty the log, until `checkpoint` succeeds."""
 
@@ -285,6 +292,8 @@ class Connections:
             with suppress(StorageError):  # closed even on a disk that no longer takes locks
                 await stack.enter_async_context(self._hold_file_lock())
             connections, self._connections = self._connections, []
+            thread, self._thread = self._thread, _record_thread()
+            thread.shutdown(wait=False)
             for connection in reversed(connections):
                 await shield_until_done(connection.close())
 
@@ -303,6 +312,10 @@ class Connections:
             ]
         except sqlite3.Error as error:
             raise storage_error(error) from None
+
+    async def run_in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        """Run `work` on the thread that opens records in bulk, off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     async def data_version(self) -> int:
         """Return PRAGMA data_version of one reader, which differs once anything was committed."""

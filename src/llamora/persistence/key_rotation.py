@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llamora.persistence.connection import Connections, Transaction
-from llamora.persistence.schema import RECORD_KINDS, SEARCH_SNAPSHOTS, RecordKind
+from llamora.persistence.schema import RESEALED_KINDS, RecordKind
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
-SEALED_KINDS = tuple(
-    kind for kind in RECORD_KINDS if kind.purpose is not None and kind is not SEARCH_SNAPSHOTS
-)
 BATCH_SIZE = 50
 # Compared as bytes, which big-endian numbers allow. Newer epochs are of a rotation not known here
 # yet.
@@ -111,7 +108,7 @@ class KeyRotation:
     async def unreadable_count(self, user_id: bytes) -> int:
         """Return how many unreadable records are left whose key was erased."""
         total = 0
-        for kind in SEALED_KINDS:
+        for kind in RESEALED_KINDS:
             rows = await self._db.fetch(
                 f"SELECT count(*) FROM {kind.table} WHERE user_id=? AND substr(sealed, 7, 4) NOT IN"
                 " (SELECT substr(sealed, 7, 4) FROM data_keys WHERE user_id=?)",
@@ -124,7 +121,7 @@ class KeyRotation:
     async def _are_old_keys_needed(
         tx: Transaction, keys: Keyring, known_unreadable: set[tuple[str, bytes, bytes]]
     ) -> bool:
-        for kind in SEALED_KINDS:
+        for kind in RESEALED_KINDS:
             rows = await tx.fetch(
                 f"SELECT {kind.id_column}, sealed FROM {kind.table} WHERE user_id=? AND {OLD_KEY_CONDITION}",
                 (keys.user_id, _epoch_bytes(keys.epoch)),
@@ -146,7 +143,7 @@ def _reseal_rows(
     for record_id, revision, sealed in rows:
         try:
             plaintext = kind.open(keys, record_id, revision, sealed)
-        except (SealError, OverflowError):
+        except SealError:
             unreadable.append(UnreadableRecord(kind, record_id, sealed))
             continue
         resealed.append((record_id, sealed, kind.seal(keys, record_id, revision, plaintext)))

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from llamora.dates import utc_now
-from llamora.persistence.backups import write_atomically
+from llamora.persistence.atomic_file import write_atomically
 from llamora.persistence.connection import (
     FILE_PRAGMAS,
     StorageError,

@@ -5,9 +5,11 @@ sealed with one of them opens with no other. They are literals, so that no renam
 lock anybody out. What the vault needs for itself (keys, sessions) is a literal there.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
-from llamora.vault.envelope import KEY, SESSION, Purpose
+from llamora.vault.envelope import KEY, SESSION, Purpose, SealError, WrongKey
 from llamora.vault.keys import Keyring
 
 
@@ -40,9 +42,22 @@ class RecordKind:
 
     def open(self, keys: Keyring, record_id: bytes | int, revision: int, sealed: bytes) -> bytes:
         """Open a record. Raise vault.envelope.SealError and vault.keys.KeyringClosed."""
-        return keys.open(
-            self._purpose(), self.table, self.column, _context_id(record_id), revision, sealed
-        )
+        context_id = _context_id(record_id)
+        try:
+            return keys.open(self._purpose(), self.table, self.column, context_id, revision, sealed)
+        except (OverflowError, TypeError, AttributeError):  # columns that no program of ours wrote
+            raise WrongKey("no record has this revision or form") from None
+
+    def try_open(
+        self, keys: Keyring, columns: Mapping[str, bytes | int], sealed: bytes
+    ) -> bytes | None:
+        """Open a record that stands beside these columns; return None if it does not open."""
+        record_id = columns.get(self.id_column, keys.user_id)
+        revision = columns[self.revision_column]
+        try:
+            return self.open(keys, record_id, cast("int", revision), sealed)
+        except SealError:
+            return None
 
     def seal(self, keys: Keyring, record_id: bytes | int, revision: int, plaintext: bytes) -> bytes:
         """Seal a record in the current epoch. Raise vault.keys.KeyringClosed."""
@@ -136,6 +151,30 @@ RECORD_KINDS = (  # in storage order: what is pointed to comes before what point
 
 A test holds the list to the schema: every table with a `sealed` column must be in it.
 """
+
+SEALED_KINDS = tuple(kind for kind in RECORD_KINDS if kind.purpose is not None)
+BACKUP_KINDS = tuple(kind for kind in RECORD_KINDS if not kind.derived)
+"""What cannot be made again from the rest."""
+RESEALED_KINDS = tuple(kind for kind in SEALED_KINDS if kind is not SEARCH_SNAPSHOTS)
+"""What a change of the data key seals anew. A snapshot is made anew instead."""
+
+COLUMN_SHOWS = {
+    "user_id": "owner",
+    "id": "random",
+    "entry_id": "random",
+    "rid": "place from the random id",
+    "session_id": "hash of a random token",
+    "day": "keyed hash",
+    "tag": "keyed hash",
+    "draft_key": "keyed hash",
+    "summary_key": "keyed hash",
+    "part": "number of a part",
+    "generation": "revision",
+    "epoch": "epoch",
+    "revision": "revision",
+    "sealed": "sealed",
+}
+"""What each column tells somebody who has the file: docs/security.md is written from this."""
 
 _EVENTS = {"new": "INSERT", "changed": "UPDATE OF sealed"}
 
