@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from llamora.persistence import LocalDB, migrations, run_db_migrations
+from llamora.persistence import LocalDB, blocking, migrations, run_db_migrations
 from llamora.persistence.connection import InstanceLock, StorageError
 from llamora.persistence.doctor import run_checks
 from llamora.persistence.drafts import day_draft_key
@@ -199,7 +199,7 @@ def test_a_database_in_use_says_so(
     database: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_db_migrations(database, only_first(folder))
-    monkeypatch.setattr(migrations, "LOCK_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(blocking, "LOCK_TIMEOUT_SECONDS", 0.05)
     lock = FileLock(database.with_name(database.name + ".write-lock"))
     with lock, pytest.raises(StorageError, match=r"^journal_busy$"):
         run_db_migrations(database, folder)

@@ -18,7 +18,7 @@ from llamora.errors import Notice
 from llamora.persistence import LocalDB
 from llamora.persistence.connection import NotFound, StaleRevision, StorageError
 from llamora.persistence.entries import Entry
-from llamora.persistence.search_history import MAX_QUERIES, PRUNE_MARGIN, SearchHistory
+from llamora.persistence.search_history import MAX_QUERIES, SearchHistory
 from llamora.persistence.sessions import EXPIRED_GRACE_SECONDS, Session
 from llamora.persistence.table import encode
 from llamora.persistence.tag_changes import tag_hash
@@ -255,11 +255,13 @@ async def test_vectors_come_back_and_are_replaced(
 async def test_the_search_history_is_bounded_and_newest_first(
     db: LocalDB, keys: Keyring, other: Keyring, raw: Raw
 ) -> None:
-    last = MAX_QUERIES + PRUNE_MARGIN + 1
+    last = MAX_QUERIES + 11
     for number in range(last):
         await db.search_history.add(keys, f"query {number}", AT + timedelta(seconds=number))
     await db.search_history.add(other, "\ufffd", AT)
-    assert raw("SELECT count(*) FROM search_history") == [(MAX_QUERIES + 1,)]
+    assert raw("SELECT count(*) FROM search_history") == [
+        (MAX_QUERIES + 1,)
+    ]  # with the other user's
     assert await db.search_history.recent(keys, last) == [
         f"query {n}" for n in reversed(range(last - MAX_QUERIES, last))
     ]

@@ -60,9 +60,8 @@ def test_labels_and_places_are_what_they_were() -> None:
         schema.TAG_HASH,
         schema.DRAFT_HASH,
         schema.SUMMARY_HASH,
-        schema.QUERY_HASH,
     )
-    assert hashes == ("day", "tag", "draft", "summary", "query")
+    assert hashes == ("day", "tag", "draft", "summary")
 
 
 @pytest.mark.parametrize(

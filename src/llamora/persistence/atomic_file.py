@@ -4,7 +4,7 @@ import errno
 import os
 import secrets
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from glob import escape
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +19,9 @@ from llamora.persistence.connection import (
 
 
 @contextmanager
-def open_atomic(target: Path, name_guard: AbstractContextManager[None]) -> Generator[BinaryIO]:
+def open_atomic(
+    target: Path, name_guard: AbstractContextManager[None] | None = None
+) -> Generator[BinaryIO]:
     """Open a file that appears at `target` only once the block is done and it is on the disk.
 
     It gets its name inside `name_guard`.
@@ -30,10 +32,13 @@ def open_atomic(target: Path, name_guard: AbstractContextManager[None]) -> Gener
             yield file
             file.flush()
             os.fsync(file.fileno())
-        with name_guard:
-            _replace_file(temp_path, target)
+        with name_guard or nullcontext():
+            temp_path.replace(target)
+            fsync_folder(target.parent)  # the name too must be on the disk
     except OSError as error:
-        raise _write_error(target, error) from None
+        kind = DiskFull if error.errno == errno.ENOSPC else StorageError
+        reason = os_reason(error)
+        raise kind("file_unwritable", file=str(target), reason=reason) from None
     finally:
         _remove_temp_file(temp_path)
 
@@ -43,16 +48,8 @@ def write_atomically(target: Path, write_file: Callable[[Path], None]) -> None:
 
     Raise StorageError, and what `write_file` raises.
     """
-    temp_path = _create_temp_file(target)
-    try:
-        write_file(temp_path)
-        with temp_path.open("r+b") as file:
-            os.fsync(file.fileno())
-        _replace_file(temp_path, target)
-    except OSError as error:
-        raise _write_error(target, error) from None
-    finally:
-        _remove_temp_file(temp_path)
+    with open_atomic(target) as file:
+        write_file(Path(file.name))
 
 
 def _create_temp_file(target: Path) -> Path:
@@ -70,13 +67,3 @@ def _remove_temp_file(temp_path: Path) -> None:
     with suppress(OSError):
         for leftover in temp_path.parent.glob(f"{escape(temp_path.name)}*"):
             leftover.unlink(missing_ok=True)
-
-
-def _replace_file(temp_path: Path, target: Path) -> None:
-    temp_path.replace(target)
-    fsync_folder(target.parent)  # the name too must be on the disk
-
-
-def _write_error(target: Path, error: OSError) -> StorageError:
-    kind = DiskFull if error.errno == errno.ENOSPC else StorageError
-    return kind("file_unwritable", file=str(target), reason=os_reason(error))

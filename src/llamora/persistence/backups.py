@@ -10,8 +10,6 @@ from dataclasses import replace as changed
 from pathlib import Path
 from typing import cast
 
-from filelock import Timeout
-
 from llamora.dates import utc_now
 from llamora.persistence.atomic_file import open_atomic, write_atomically
 from llamora.persistence.backup_format import (
@@ -24,7 +22,7 @@ from llamora.persistence.backup_format import (
     read_contents,
 )
 from llamora.persistence.blocking import (
-    LOCK_TIMEOUT_SECONDS,
+    locked_connection,
     open_connection,
     read_transaction,
     write_transaction,
@@ -33,12 +31,10 @@ from llamora.persistence.connection import (
     NotFound,
     Row,
     StorageError,
-    connect,
     storage_error,
-    write_lock,
 )
 from llamora.persistence.schema import BACKUP_KINDS
-from llamora.persistence.users import NameTaken, name_key
+from llamora.persistence.users import INSERT_SLOT, NameTaken, name_key, slot_row
 from llamora.vault.envelope import WrongKey
 from llamora.vault.keys import Keyring, KeyringClosed, SealedDataKey, SealedKeys, open_keyring
 from llamora.vault.memory import wipe
@@ -102,18 +98,10 @@ def _require_user(database: Path, user_id: bytes) -> Generator[None]:
 
     Whoever deletes it next deletes this file too.
     """
-    try:
-        with (
-            write_lock(database).acquire(timeout=LOCK_TIMEOUT_SECONDS),
-            closing(connect(database)) as connection,
-        ):
-            if not connection.execute("SELECT 1 FROM users WHERE id=?", (user_id,)).fetchone():
-                raise NotFound("user_not_found")
-            yield
-    except Timeout:
-        raise StorageError("journal_busy") from None
-    except sqlite3.Error as error:
-        raise storage_error(error) from None
+    with locked_connection(database) as connection:
+        if not connection.execute("SELECT 1 FROM users WHERE id=?", (user_id,)).fetchone():
+            raise NotFound("user_not_found")
+        yield
 
 
 def _header(connection: sqlite3.Connection, user_id: bytes) -> bytes:
@@ -198,12 +186,7 @@ def restore_backup(
             (header.user_id, user_name, name_key(user_name), manifest.recovery_confirmed),
         )
         connection.executemany(
-            "INSERT INTO key_slots (id, user_id, kind, salt, params, sealed)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                (slot.id, header.user_id, slot.kind, slot.salt, slot.params, slot.sealed)
-                for slot in header.slots
-            ],
+            INSERT_SLOT, [slot_row(header.user_id, slot) for slot in header.slots]
         )
         for content in read_contents(path, header, keys):
             if isinstance(content, BackupRecord):

@@ -19,6 +19,22 @@ LOCK_TIMEOUT_SECONDS = 30.0
 
 
 @contextmanager
+def locked_connection(database: Path) -> Generator[sqlite3.Connection]:
+    """Open a connection for as long as it takes, with nobody else writing. Raise StorageError."""
+    try:
+        lock = write_lock(database).acquire(timeout=LOCK_TIMEOUT_SECONDS)
+    except Timeout:
+        raise StorageError("journal_busy") from None
+    except OSError as error:
+        raise lock_error(error) from None
+    try:
+        with lock, closing(connect(database)) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise storage_error(error) from None
+
+
+@contextmanager
 def open_connection(database: Path) -> Generator[sqlite3.Connection]:
     """Open a connection that is closed under the write lock: the last one to close checkpoints."""
     connection = connect(database)
@@ -51,23 +67,13 @@ def write_transaction(database: Path) -> Generator[sqlite3.Connection]:
 
     Afterwards nothing is left in the log of what it deleted.
     """
-    try:
-        with (
-            write_lock(database).acquire(timeout=LOCK_TIMEOUT_SECONDS),
-            closing(connect(database)) as connection,
-        ):
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    except Timeout:
-        raise StorageError("journal_busy") from None
-    except OSError as error:
-        raise lock_error(error) from None
-    except sqlite3.Error as error:
-        raise storage_error(error) from None
+    with locked_connection(database) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

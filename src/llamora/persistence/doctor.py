@@ -24,7 +24,7 @@ from llamora.persistence.drafts import Draft, hash_draft_key
 from llamora.persistence.entries import Entry, day_hash
 from llamora.persistence.migrations import migration_status
 from llamora.persistence.schema import ENTRIES, RECORD_KINDS, SEALED_KINDS, RecordKind
-from llamora.persistence.tag_changes import tag_hash
+from llamora.persistence.tag_changes import UNUSED_TAG, tag_hash
 from llamora.persistence.versions import Version
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring, SealedKeys, cipher_library, living_slots
@@ -111,7 +111,7 @@ def repair(database: Path, keys: Keyring | None = None) -> list[str]:
                     connection.execute(f"DELETE FROM {table} WHERE rowid=?", (rowid,))
             actions.append(f"{len(orphans):,} records that belong to nobody are gone.")
             orphans = _find_orphans(connection)
-        if unused := connection.execute(f"DELETE FROM tags WHERE {_UNUSED_TAG}").rowcount:
+        if unused := connection.execute(f"DELETE FROM tags WHERE {UNUSED_TAG}").rowcount:
             actions.append(f"{unused:,} names of traces that no entry bears are gone.")
         if keys is not None:
             actions += _repair_records(connection, keys)
@@ -161,12 +161,13 @@ def _check_files(report: Report, database: Path) -> None:
             report.mendable.append(f"close {path} to others")
     if report.memory != "locked":
         report.notes.append(
-            "This account may lock no memory, so keys can reach the swap while somebody is signed in. Raise the limit"
-            " (ulimit -l), or see that swap is encrypted."
+            "This account may lock no memory, so keys can reach the swap while somebody is signed"
+            " in. Raise the limit (ulimit -l), or see that swap is encrypted."
         )
     if report.swap == "not encrypted":
         report.notes.append(
-            "Swap is not encrypted: keys and text in memory may reach the disk. Encrypt it, or use none."
+            "Swap is not encrypted: keys and text in memory may reach the disk. Encrypt it, or use"
+            " none."
         )
 
 
@@ -215,7 +216,8 @@ def _look_at_slots(
     )
     if wrong := len(listed ^ set(rows)):
         report.damage.append(
-            f"{wrong:,} key slots are not as they were made, or gone. llamora-server rotate makes them anew."
+            f"{wrong:,} key slots are not as they were made, or gone. llamora-server rotate makes"
+            " them anew."
         )
 
 
@@ -231,14 +233,11 @@ def _check_database(report: Report, connection: sqlite3.Connection) -> bool:
         counts = ", ".join(f"{count:,} in {table}" for table, count in sorted(tables.items()))
         report.damage.append(f"Records belong to nobody, or to an entry that is gone: {counts}.")
         report.mendable.append("remove the records that belong to nobody")
-    (unused,) = connection.execute(f"SELECT count(*) FROM tags WHERE {_UNUSED_TAG}").fetchone()
+    (unused,) = connection.execute(f"SELECT count(*) FROM tags WHERE {UNUSED_TAG}").fetchone()
     if unused:
         report.damage.append(f"{unused:,} names of traces are left that no entry bears.")
         report.mendable.append("remove the names of traces that no entry bears")
     return True
-
-
-_UNUSED_TAG = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE entry_tags.user_id=tags.user_id AND entry_tags.tag=tags.tag)"
 
 
 def _orphan_condition(connection: sqlite3.Connection, table: str) -> str:
@@ -314,7 +313,7 @@ def _read_records(
             yield kind, dict(zip(kind.columns, row, strict=False)), row[-1]
 
 
-# What the keyed hash or the id beside a record must be: its column, and how to tell from the record.
+# What the keyed hash or the id beside a record must be: the column, and how the record tells it.
 _PLACES: dict[str, tuple[str, Callable[[Keyring, bytes], bytes]]] = {
     "entries": (
         "day",
@@ -330,7 +329,7 @@ _PLACES: dict[str, tuple[str, Callable[[Keyring, bytes], bytes]]] = {
 
 
 def _expected_place(keys: Keyring, kind: RecordKind, plaintext: bytes) -> bytes | None:
-    """Return the value that belongs beside a record, or None where it is not known what is in it."""
+    """Return the value that belongs beside a record, or None for an unknown content."""
     try:
         return _PLACES[kind.table][1](keys, plaintext)
     except (msgspec.MsgspecError, ValueError):

@@ -27,6 +27,7 @@ from llamora.persistence.table import (
     rowid_for,
     values_of,
 )
+from llamora.persistence.tag_changes import UNUSED_TAG
 from llamora.text import Role
 from llamora.vault.keys import Keyring
 
@@ -227,11 +228,7 @@ class Entries:
             # A copy of the search index may hold their words; search makes a new one.
             await tx.execute("DELETE FROM search_snapshots WHERE user_id=?", (keys.user_id,))
             # A tag's name goes with its last entry, as when it is removed.
-            await tx.execute(
-                "DELETE FROM tags WHERE user_id=?1 AND NOT EXISTS"
-                " (SELECT 1 FROM entry_tags WHERE user_id=?1 AND tag=tags.tag)",
-                (keys.user_id,),
-            )
+            await tx.execute(f"DELETE FROM tags WHERE user_id=? AND {UNUSED_TAG}", (keys.user_id,))
             for step in steps:
                 await step(tx)
         await self._db.checkpoint()
@@ -341,9 +338,9 @@ class Entries:
         """Return the stored records of these ids, to be opened on a thread."""
         return await self._table.get_sealed(user_id, ids)
 
-    def open_record(self, keys: Keyring, entry_id: bytes, revision: int, sealed: bytes) -> Entry:
-        """Open one envelope. Raise vault.envelope.SealError."""
-        return self._table.open(keys, entry_id, revision, sealed)
+    def open_sealed(self, keys: Keyring, rows: Sequence[Sealed]) -> list[Entry]:
+        """Open stored records on this thread, without unreadable ones."""
+        return values_of(self._table.open_all(keys, rows))
 
     def _seal(self, keys: Keyring, entry: Entry) -> SealedRow:
         hashed_day = day_hash(keys, entry.day)

@@ -67,7 +67,8 @@ class KeyRotation:
         resealed, unreadable = await asyncio.to_thread(_reseal_rows, keys, kind, rows)
         async with self._db.write() as tx:
             await tx.execute_many(
-                f"UPDATE {kind.table} SET epoch=?, sealed=? WHERE user_id=? AND {kind.id_column}=? AND sealed=?",
+                f"UPDATE {kind.table} SET epoch=?, sealed=?"
+                f" WHERE user_id=? AND {kind.id_column}=? AND sealed=?",
                 [
                     (keys.epoch, new_sealed, keys.user_id, record_id, old_sealed)
                     for record_id, old_sealed, new_sealed in resealed
@@ -90,15 +91,13 @@ class KeyRotation:
                 + OLD_KEY_CONDITION,
                 (keys.user_id, _epoch_bytes(keys.epoch)),
             )
-            # Derived records are made again.
-            await tx.execute_many(
-                "DELETE FROM vectors WHERE user_id=? AND entry_id=? AND sealed=?",
-                [
-                    (keys.user_id, record.id, record.sealed)
-                    for record in unreadable
-                    if record.kind.table == "vectors"
-                ],
-            )
+            for record in unreadable:
+                if record.kind.derived:  # it is made again
+                    await tx.execute(
+                        f"DELETE FROM {record.kind.table}"
+                        f" WHERE user_id=? AND {record.kind.id_column}=? AND sealed=?",
+                        (keys.user_id, record.id, record.sealed),
+                    )
             await tx.execute(
                 "DELETE FROM data_keys WHERE user_id=? AND epoch<?", (keys.user_id, keys.epoch)
             )
@@ -123,7 +122,8 @@ class KeyRotation:
     ) -> bool:
         for kind in RESEALED_KINDS:
             rows = await tx.fetch(
-                f"SELECT {kind.id_column}, sealed FROM {kind.table} WHERE user_id=? AND {OLD_KEY_CONDITION}",
+                f"SELECT {kind.id_column}, sealed FROM {kind.table}"
+                f" WHERE user_id=? AND {OLD_KEY_CONDITION}",
                 (keys.user_id, _epoch_bytes(keys.epoch)),
             )
             if any((kind.table, row[0], row[1]) not in known_unreadable for row in rows):

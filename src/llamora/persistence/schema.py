@@ -188,11 +188,13 @@ def triggers(kind: RecordKind) -> list[str]:
     was made can come back as they were.
     """
     return [
-        f"""CREATE TRIGGER IF NOT EXISTS {kind.table}_{when}_under_a_living_key BEFORE {event} ON {kind.table}
+        f"""CREATE TRIGGER IF NOT EXISTS {kind.table}_{when}_under_a_living_key
+BEFORE {event} ON {kind.table}
 WHEN substr(NEW.sealed, 1, 2) = X'4C4C'
     AND EXISTS (SELECT 1 FROM data_keys WHERE user_id = NEW.user_id)
     AND NOT EXISTS (
-        SELECT 1 FROM data_keys WHERE user_id = NEW.user_id AND substr(sealed, 7, 4) = substr(NEW.sealed, 7, 4))
+        SELECT 1 FROM data_keys
+        WHERE user_id = NEW.user_id AND substr(sealed, 7, 4) = substr(NEW.sealed, 7, 4))
 BEGIN SELECT RAISE(ABORT, 'sealed under a key that is gone'); END"""
         for when, event in _EVENTS.items()
         if kind.purpose is not None
@@ -215,4 +217,3 @@ DAY_HASH = "day"
 TAG_HASH = "tag"
 DRAFT_HASH = "draft"
 SUMMARY_HASH = "summary"
-QUERY_HASH = "query"

@@ -57,7 +57,8 @@ class Sessions:
                 "UPDATE users SET signed_in_on=? WHERE id=?", (day.isoformat(), session.user_id)
             )
             await tx.execute(
-                "INSERT INTO dek_sessions (id, user_id, sealed, idle_until, expires_at) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO dek_sessions (id, user_id, sealed, idle_until, expires_at)"
+                " VALUES (?, ?, ?, ?, ?)",
                 (
                     session.id,
                     session.user_id,
@@ -122,7 +123,8 @@ class Sessions:
         async with self._db.write(search_unaffected=True) as tx:
             await tx.execute("DELETE FROM devices WHERE user_id=?", (user_id,))
             await tx.execute(
-                "UPDATE dek_sessions SET sealed=NULL, idle_until=min(idle_until, ?) WHERE user_id=?",
+                "UPDATE dek_sessions SET sealed=NULL, idle_until=min(idle_until, ?)"
+                " WHERE user_id=?",
                 (now, user_id),
             )
 

@@ -101,8 +101,9 @@ class Snapshots:
         while True:
             async with self._db.write(search_unaffected=True) as tx:
                 deleted_count = await tx.execute(
-                    "DELETE FROM search_snapshots WHERE rowid IN (SELECT rowid FROM search_snapshots"
-                    " WHERE user_id=? AND generation<>? ORDER BY part LIMIT ?)",
+                    "DELETE FROM search_snapshots WHERE rowid IN"
+                    " (SELECT rowid FROM search_snapshots WHERE user_id=? AND generation<>?"
+                    " ORDER BY part LIMIT ?)",
                     (user_id, generation, DELETE_BATCH_SIZE),
                 )
             if deleted_count < DELETE_BATCH_SIZE:

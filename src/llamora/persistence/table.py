@@ -1,4 +1,4 @@
-"""One table of sealed records: their codec, reading and writing, and what becomes of unreadable ones."""
+"""One table of sealed records: codec, reading, writing, and what becomes of unreadable ones."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -133,8 +133,9 @@ class SealedTable(Generic[T]):
     def seal(
         self, keys: Keyring, record_id: bytes, revision: int, value: T, **extra: object
     ) -> SealedRow:
-        """Seal a record; `extra` are the columns beside it."""
+        """Seal a record; `extra` are the columns beside it. Raise msgspec.ValidationError."""
         plaintext = cast("bytes", value) if self._is_raw else encode(value)
+        self._decode(plaintext)  # what could not be read again is not written
         sealed = self.kind.seal(keys, record_id, revision, plaintext)
         epoch = keys.epoch  # a hint: what counts is the one in the envelope
         values: dict[str, object] = {
@@ -164,18 +165,12 @@ class SealedTable(Generic[T]):
         others away from the user.
         """
         is_small = len(rows) <= INLINE_RECORDS and sum(len(row[2]) for row in rows) <= INLINE_BYTES
-        opened, errors = (
-            self._open_all(keys, rows)
-            if is_small
-            else await self._db.run_in_thread(self._open_all, keys, rows)
-        )
-        if errors:
-            names = ", ".join(sorted(errors))
-            count = sum(record.value is None for record in opened)
-            logger.error("%d records in %s could not be opened (%s)", count, self.kind.table, names)
-        return opened
+        if is_small:
+            return self.open_all(keys, rows)
+        return await self._db.run_in_thread(self.open_all, keys, rows)
 
-    def _open_all(self, keys: Keyring, rows: Sequence[Row]) -> tuple[list[Opened[T]], set[str]]:
+    def open_all(self, keys: Keyring, rows: Sequence[Row]) -> list[Opened[T]]:
+        """Open rows as `open_rows` does, on this thread."""
         opened: list[Opened[T]] = []
         errors: set[str] = set()
         for record_id, revision, sealed in rows:
@@ -185,7 +180,11 @@ class SealedTable(Generic[T]):
                 errors.add(type(error).__name__)
                 value = None
             opened.append(Opened(record_id, revision, value))
-        return opened, errors
+        if errors:
+            names = ", ".join(sorted(errors))
+            count = sum(record.value is None for record in opened)
+            logger.error("%d records in %s could not be opened (%s)", count, self.kind.table, names)
+        return opened
 
     # -- reading -----------------------------------------------------------------------------------
 

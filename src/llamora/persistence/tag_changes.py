@@ -15,6 +15,8 @@ from llamora.vault.keys import Keyring
 MAX_UNDO = 20  # of a user: so many can be undone
 MAX_RECENT_CHANGES = 16  # changes of which the metadata says what they touched
 MAX_TOUCHED = 64  # tags and entries of one of them; after a larger change everything is read again
+UNUSED_TAG = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE user_id=tags.user_id AND tag=tags.tag)"
+"""The SQL condition for the name of a tag that no entry has."""
 EntryTag = tuple[bytes, bytes]
 """A tag's hash and the id of an entry that has the tag."""
 AliasTarget = TypeVar("AliasTarget", bound=tuple[str, str] | None)

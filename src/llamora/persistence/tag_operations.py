@@ -1,4 +1,4 @@
-"""Changes of tags: planned from what one transaction sees, applied in it, and undone as far as may be."""
+"""Changes of tags: planned from what a transaction sees, applied, and undone as far as may be."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from llamora.persistence.connection import NotFound, Transaction
 from llamora.persistence.summaries import summary_hash
 from llamora.persistence.table import fetch_in
 from llamora.persistence.tag_changes import (
+    UNUSED_TAG,
     EntryTag,
     TagDelta,
     TagMeta,
@@ -17,8 +18,6 @@ from llamora.persistence.tag_changes import (
     tag_hash,
 )
 from llamora.vault.keys import Keyring
-
-_UNUSED_TAG = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE user_id=tags.user_id AND tag=tags.tag)"
 
 
 @dataclass(slots=True, frozen=True)
@@ -108,18 +107,7 @@ async def remaining_undo(snapshot: TagSnapshot, inverse: TagDelta) -> TagDelta:
     The result makes no name of a tag in use point at another tag.
     """
     keys, meta = snapshot.keys, snapshot.meta
-    aliases = {
-        alias: target
-        for alias, target in inverse.aliases.items()
-        if alias in inverse.linked_tag_ids
-        or meta.aliases.get(alias) == inverse.expected_aliases.get(alias, meta.aliases.get(alias))
-    }
-    for alias, target in list(aliases.items()):
-        if target and any(
-            (alias, entry_id) not in inverse.unlinked
-            for entry_id in await snapshot.entries_with_tag(alias)
-        ):
-            del aliases[alias]
+    aliases = await _remaining_aliases(snapshot, inverse)
     resolved = resolve_aliases(keys, {**meta.aliases, **aliases})
 
     def current_id(tag_id: bytes) -> bytes:
@@ -149,6 +137,25 @@ async def remaining_undo(snapshot: TagSnapshot, inverse: TagDelta) -> TagDelta:
             if only_hidden or tag_id not in resolved
         },
     )
+
+
+async def _remaining_aliases(
+    snapshot: TagSnapshot, inverse: TagDelta
+) -> dict[bytes, tuple[str, str] | None]:
+    present = snapshot.meta.aliases
+    aliases = {
+        alias: target
+        for alias, target in inverse.aliases.items()
+        if alias in inverse.linked_tag_ids
+        or present.get(alias) == inverse.expected_aliases.get(alias, present.get(alias))
+    }
+    for alias, target in list(aliases.items()):
+        if target and any(
+            (alias, entry_id) not in inverse.unlinked
+            for entry_id in await snapshot.entries_with_tag(alias)
+        ):
+            del aliases[alias]
+    return aliases
 
 
 async def apply_delta(
@@ -203,7 +210,7 @@ async def _change_links(
         [(keys.user_id, *link) for link in removed],
     )
     await tx.execute_many(
-        f"DELETE FROM tags WHERE user_id=? AND tag=? AND {_UNUSED_TAG}",
+        f"DELETE FROM tags WHERE user_id=? AND tag=? AND {UNUSED_TAG}",
         [(keys.user_id, tag_id) for tag_id in tag_ids],
     )
     # The summary of a tag was drawn from other entries than have it now.

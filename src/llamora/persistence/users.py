@@ -34,6 +34,9 @@ class User:
 
 
 MAX_NAME_CHARACTERS = 64
+INSERT_SLOT = (
+    "INSERT INTO key_slots (id, user_id, kind, salt, params, sealed) VALUES (?, ?, ?, ?, ?, ?)"
+)
 
 
 def name_key(name: str) -> str:
@@ -43,6 +46,11 @@ def name_key(name: str) -> str:
     long as that is nobody's.
     """
     return " ".join(normal_form("NFKC", name[: MAX_NAME_CHARACTERS + 1]).casefold().split())
+
+
+def slot_row(user_id: bytes, slot: KeySlot) -> tuple[object, ...]:
+    """Return the parameters of INSERT_SLOT."""
+    return slot.id, user_id, slot.kind, slot.salt, slot.params, slot.sealed
 
 
 class Users:
@@ -87,7 +95,8 @@ class Users:
     async def get_slots(self, user_id: bytes, kind: str = "") -> list[KeySlot]:
         """Return the user's key slots, or those of one kind."""
         rows = await self._db.fetch(
-            "SELECT id, kind, salt, params, sealed FROM key_slots WHERE user_id=?1 AND (?2='' OR kind=?2)",
+            "SELECT id, kind, salt, params, sealed FROM key_slots"
+            " WHERE user_id=?1 AND (?2='' OR kind=?2)",
             (user_id, kind),
         )
         return [KeySlot(*row) for row in rows]
@@ -95,8 +104,8 @@ class Users:
     async def keys(self, user_id: bytes) -> SealedKeys:
         """Return the user's sealed keys as of one instant; empty for an unknown user."""
         rows = await self._db.fetch(
-            "SELECT epoch, sealed, slots, index_key FROM data_keys JOIN keyrings USING (user_id) WHERE user_id=?"
-            " ORDER BY epoch",
+            "SELECT epoch, sealed, slots, index_key FROM data_keys JOIN keyrings USING (user_id)"
+            " WHERE user_id=? ORDER BY epoch",
             (user_id,),
         )
         if not rows:
@@ -219,10 +228,7 @@ async def _put_keys(
 
 
 async def _put_slots(tx: Transaction, user_id: bytes, slots: Iterable[KeySlot]) -> None:
-    await tx.execute_many(
-        "INSERT INTO key_slots (id, user_id, kind, salt, params, sealed) VALUES (?, ?, ?, ?, ?, ?)",
-        [(slot.id, user_id, slot.kind, slot.salt, slot.params, slot.sealed) for slot in slots],
-    )
+    await tx.execute_many(INSERT_SLOT, [slot_row(user_id, slot) for slot in slots])
 
 
 class Profiles:
