@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from llamora import commands
+from llamora.cli import unlocking
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.users import User
 from llamora.settings import resource
-from llamora.vault.keys import create_keys
-from llamora.vault.slots import Argon2Params, WrongSecret
+from llamora.vault.kdf import Argon2Params
+from llamora.vault.key_renewal import create_keys
+from llamora.vault.recovery_code import WrongSecret
 from tests.server_process import FAST_KDF, HttpUser, Server
 
 NO_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
@@ -213,9 +214,9 @@ async def test_the_code_opens_beside_a_spoiled_passphrase_slot(
     async with db._connections.write() as tx:
         await tx.execute("UPDATE key_slots SET params='m=8,t=1,p=1' WHERE kind='passphrase'")
     await db.close()
-    monkeypatch.setattr(commands, "ask_secret", lambda: made.recovery_code)
-    assert (await commands.unlock(database, "Alice"))[1].master == made.master
+    monkeypatch.setattr(unlocking, "ask_secret", lambda: made.recovery_code)
+    assert (await unlocking.unlock(database, "Alice"))[1].master == made.master
     assert "is not trusted" in capsys.readouterr().err
-    monkeypatch.setattr(commands, "ask_secret", lambda: "seven quiet herons")
+    monkeypatch.setattr(unlocking, "ask_secret", lambda: "seven quiet herons")
     with pytest.raises(WrongSecret):
-        await commands.unlock(database, "Alice")
+        await unlocking.unlock(database, "Alice")

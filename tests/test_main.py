@@ -1,6 +1,7 @@
 """The command `llamora-server` as a person meets it: what it says, how it stops, and several workers."""
 
 import os
+import pty
 import re
 import signal
 import socket
@@ -120,6 +121,54 @@ def test_a_second_server_on_the_same_database(quiet: Server) -> None:
     assert httpx.get(quiet.url + "/healthz", trust_env=False).status_code == 200
     assert quiet.stop() == 0
     assert quiet.start().stop() == 0  # the lock went with it
+
+
+# -- without a command -------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the display is named in the environment")
+@pytest.mark.parametrize(
+    ("options", "env", "has_terminal", "opens"),
+    [
+        ([], {"DISPLAY": ":0"}, True, True),
+        ([], {"WAYLAND_DISPLAY": "wayland-0"}, True, True),
+        ([], {}, True, False),
+        ([], {"DISPLAY": ":0"}, False, False),
+        (["dev"], {"DISPLAY": ":0"}, True, False),
+    ],
+    ids=["at a desktop", "on Wayland", "without a display", "without a terminal", "as dev"],
+)
+def test_a_browser_opens_only_for_a_person_who_gave_no_command(
+    tmp_path: Path, options: list[str], env: dict[str, str], has_terminal: bool, opens: bool
+) -> None:
+    opened, browser = tmp_path / "opened", tmp_path / "browser.py"
+    browser.write_text("import pathlib, sys\npathlib.Path(sys.argv[1]).write_text(sys.argv[2])\n")
+    port, (terminal, standard) = free_port(), pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llamora", *options],
+        env={name: text for name, text in os.environ.items() if "DISPLAY" not in name}
+        | {**NO_MODELS, **env, "LLAMORA_DATA__FOLDER": str(tmp_path / "data")}
+        | {"LLAMORA_SERVER__PORT": str(port)}
+        | {"BROWSER": f"{sys.executable} {browser} {opened} %s"},
+        stdin=standard if has_terminal else subprocess.DEVNULL,
+        stdout=standard if has_terminal else subprocess.PIPE,
+    )
+    url = f"http://llamora.localhost:{port}"
+    said = b""
+    while url.encode() not in said:
+        part = os.read(terminal, 1000) if has_terminal else process.stdout.read1()  # type: ignore[union-attr]
+        assert part, "it did not start"
+        said += part
+    deadline = time.monotonic() + (30 if opens else 1)
+    while not opened.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(STOP_SECONDS) == 0
+    for descriptor in (terminal, standard):
+        os.close(descriptor)
+    if process.stdout is not None:
+        process.stdout.close()
+    assert (opened.read_text() if opened.exists() else "") == (url if opens else "")
 
 
 # -- what it answers ---------------------------------------------------------------------------------

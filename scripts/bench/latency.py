@@ -24,10 +24,10 @@ from typing import Any
 import httpx
 from msgspec.structs import replace
 
-from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.persistence.entries import Entry
+from llamora.services import AppLifecycle, AppServices
 from llamora.settings import load_settings
-from llamora.vault.slots import Argon2Params, kdf_milliseconds
+from llamora.vault.kdf import Argon2Params, kdf_milliseconds
 from tests.scripted_model import RecordedRequest, Reply, ScriptedModel
 from tests.server_process import HttpUser, Server
 
@@ -118,7 +118,7 @@ async def seed(server: Server, entries: int, *, vectors: bool = True) -> None:
     lifecycle = AppLifecycle(services)
     await lifecycle.start()
     user, keys, _ = await services.accounts.register("Bench", PASSPHRASE, "UTC")
-    await services.accounts.open_session(
+    await services.sessions.open_session(
         user, keys
     )  # what nobody is signed in for is locked after a while
     texts = sentences(entries)

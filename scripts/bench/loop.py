@@ -73,7 +73,7 @@ async def measure(folder: Path) -> dict[str, object]:
         await sign_up(reader, "Reader")
         token = await sign_up(saver, "Saver")
         services = app.extensions["llamora"]
-        keys = next(keys for keys in services.accounts.open_keyrings())
+        keys = next(keys for keys in services.sessions.open_keyrings())
         days = await fill(services, keys)
         lateness: list[float] = []
         saves: list[float] = []

@@ -212,7 +212,7 @@ async def measure_loop_lag(folder: Path) -> dict[str, Any]:
         except httpx.HTTPError:
             await asyncio.sleep(0.05)
     user, keys, _ = await services.accounts.register("Bench", PASSPHRASE, "UTC")
-    cookie, _ = await services.accounts.open_session(user, keys)
+    cookie, _ = await services.sessions.open_session(user, keys)
     async with httpx.AsyncClient(trust_env=False, cookies={"llamora": cookie}) as client:
         await client.get(f"http://127.0.0.1:{port}/search")
         token.put({"llamora": cookie, "llamora_csrf": client.cookies.get("llamora_csrf")})

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from llamora.app.markdown import render_reply
-from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.journal.quotations import marks
 from llamora.persistence.entries import Entry
+from llamora.services import AppLifecycle, AppServices
 from llamora.settings import load_settings
 from llamora.vault.keys import Keyring
 from tests.scripted_model import RecordedRequest, Reply, ScriptedModel
@@ -165,7 +165,7 @@ def judged(saved: Entry, passages: dict[int, str], own: str) -> dict[str, int]:
 async def create_journal(services: AppServices, name: str, conversation: Conversation) -> Keyring:
     """A writer with a journal of these entries, indexed."""
     user, keys, _ = await services.accounts.register(name, PASSPHRASE, "UTC")
-    await services.accounts.open_session(
+    await services.sessions.open_session(
         user, keys
     )  # what nobody is signed in for is locked after a while
     entries = [

@@ -25,11 +25,11 @@ from statistics import quantiles
 
 import numpy as np
 
-from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.persistence.entries import Entry
 from llamora.persistence.vectors import EntryVectors
 from llamora.search.chunks import CHUNKING_VERSION, chunk_text
 from llamora.search.packaged_model import PACKAGED_DIM, PACKAGED_MODEL
+from llamora.services import AppLifecycle, AppServices
 from llamora.settings import load_settings
 from llamora.text import STOP_WORDS, strip_markdown
 from tests.server_process import HttpUser, Server

@@ -17,9 +17,9 @@ import tempfile
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.journal.suggestions import MAX_SUGGESTIONS
 from llamora.persistence.entries import Entry
+from llamora.services import AppLifecycle, AppServices
 from llamora.settings import load_settings
 from llamora.text import tag_key, tag_name
 from scripts.bench.latency import PASSPHRASE

@@ -20,10 +20,10 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from statistics import quantiles
 
-from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.persistence.entries import Entry
 from llamora.persistence.tag_changes import TagDelta, tag_hash
 from llamora.persistence.tag_operations import TagSnapshot
+from llamora.services import AppLifecycle, AppServices
 from llamora.settings import load_settings
 from tests.server_process import HttpUser, Server
 

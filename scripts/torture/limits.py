@@ -20,7 +20,9 @@ from urllib.parse import quote_plus
 
 import httpx
 
+from llamora.events import EventBus
 from llamora.journal.accounts import Accounts
+from llamora.journal.sessions import Sessions
 from llamora.persistence.local_db import LocalDB
 from llamora.settings import CryptoSettings, SessionSettings
 from tests.scripted_model import ModelThread, Reply
@@ -96,9 +98,8 @@ def in_threads(work: Iterable[Callable[[], object]]) -> list[threading.Thread]:
 async def read_master(server: Server, user: HttpUser) -> bytes:
     """The master key of a user, opened beside the running server."""
     db = await LocalDB.open(server.data / "llamora.sqlite3")
-    accounts = Accounts(
-        db, CryptoSettings(kdf_target_ms=0), SessionSettings(), b"x" * 32, lambda _: None
-    )
+    sessions = Sessions(db, SessionSettings(), b"x" * 32, EventBus())
+    accounts = Accounts(db, CryptoSettings(kdf_target_ms=0), sessions)
     _, keys = await accounts.sign_in(user.name, user.passphrase)
     await db.close()
     return bytes(keys.master)

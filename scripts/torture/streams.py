@@ -24,8 +24,10 @@ from pathlib import Path
 
 import httpx
 
+from llamora.events import EventBus
 from llamora.journal.accounts import Accounts
 from llamora.journal.replies import INTERRUPTED
+from llamora.journal.sessions import Sessions
 from llamora.messages import MESSAGES
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
@@ -145,9 +147,8 @@ def disturb(
 async def read_replies(server: Server, user: HttpUser) -> dict[str, Entry]:
     """All replies as the store holds them, opened with the writer's passphrase beside the running server."""
     db = await LocalDB.open(server.data / "llamora.sqlite3")
-    accounts = Accounts(
-        db, CryptoSettings(kdf_target_ms=0), SessionSettings(), b"x" * 32, lambda _: None
-    )
+    sessions = Sessions(db, SessionSettings(), b"x" * 32, EventBus())
+    accounts = Accounts(db, CryptoSettings(kdf_target_ms=0), sessions)
     _, keys = await accounts.sign_in(user.name, user.passphrase)
     entries = await db.entries.get_many(keys, list(await db.entries.revisions(keys.user_id)))
     await db.close()

@@ -13,7 +13,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from llamora.app.services.container import AppLifecycle, AppServices
 from llamora.journal import rotation
 from llamora.journal.rotation import Rotation
 from llamora.persistence.backup_format import read_header
@@ -22,6 +21,7 @@ from llamora.persistence.connection import NotFound, StaleRevision
 from llamora.persistence.drafts import FormToken
 from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.tag_changes import tag_hash
+from llamora.services import AppLifecycle, AppServices
 from llamora.settings import (
     CryptoSettings,
     DataSettings,

@@ -7,6 +7,7 @@ environment.
 
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from difflib import get_close_matches
@@ -224,6 +225,13 @@ def resource(name: Literal["config", "migrations", "frontend"]) -> Path:
     package = Path(__file__).resolve().parent
     packaged = package / name
     return packaged if packaged.is_dir() else package.parents[1] / name
+
+
+def has_display() -> bool:
+    """Return True if programs with windows can be opened here, as far as the environment tells."""
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def load_settings(

@@ -14,8 +14,9 @@ from quart import Quart, Response
 from quart.typing import TestAppProtocol
 
 from llamora.app import create_app
-from llamora.app.services.container import EXTENSION, AppServices, SharedState
+from llamora.app.services.container import EXTENSION
 from llamora.persistence.users import User, Users
+from llamora.services import AppServices, SharedState
 from llamora.settings import (
     CryptoSettings,
     DataSettings,
@@ -238,7 +239,7 @@ class RunningApp:
         account = self.accounts[name]
         # Their own: keys are overwritten when the last session ends.
         keys = await keys_of(self.services.db.users, account)
-        cookie, _ = await self.services.accounts.open_session(account.user, keys)
+        cookie, _ = await self.services.sessions.open_session(account.user, keys)
         visitor = self.anonymous(headers)
         visitor.set_cookie("llamora", cookie)
         await visitor.get("/search")  # the first page brings the token

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from llamora.app.routes.auth import ORDINALS
-from llamora.journal.accounts import Throttle
+from llamora.journal.throttle import Throttle
 from llamora.settings import SessionSettings
 from tests.app.conftest import PASSPHRASE, PageResponse, RunningApp, Start, Visitor
 

@@ -6,11 +6,12 @@ from datetime import date
 
 import pytest
 
-from llamora.journal import accounts as accounts_module
-from llamora.journal.accounts import Throttle
+from llamora.journal import sessions as sessions_module
+from llamora.journal import throttle as throttle_module
+from llamora.journal.throttle import Throttle, TooManyAttempts
 from llamora.persistence.sessions import EXPIRED_GRACE_SECONDS
 from llamora.settings import ServerSettings, SessionSettings
-from llamora.vault import slots as vault_slots
+from llamora.vault import kdf as vault_kdf
 from tests.app.conftest import PASSPHRASE, RunningApp, Start, Visitor
 
 NEW = "four unrelated words: kelp anvil dormouse"
@@ -21,13 +22,13 @@ IDLE, ABSOLUTE, TOUCH = 600, 3600, 60
 def kdf(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One item for every run of Argon2id."""
     runs: list[int] = []
-    real = vault_slots._argon2id
+    real = vault_kdf.argon2id
 
     def counted(*given: object) -> bytes:
         runs.append(1)
         return real(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(vault_slots, "_argon2id", counted)
+    monkeypatch.setattr(vault_kdf, "argon2id", counted)
     return runs
 
 
@@ -49,7 +50,8 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that sessions and throttling go by."""
     clock = Clock()
-    monkeypatch.setattr(accounts_module, "time", clock)
+    for module in (sessions_module, throttle_module):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
@@ -184,7 +186,7 @@ async def test_the_wait_doubles_up_to_a_limit(clock: Clock) -> None:
         while True:
             try:
                 throttle.record_attempt("name a", "probe")
-            except accounts_module.TooManyAttempts as error:
+            except TooManyAttempts as error:
                 waits.append(int(error.params["seconds"]))
                 clock.on(waits[-1])
                 break
@@ -317,7 +319,7 @@ async def test_a_session_ends_when_idle(kept: RunningApp, clock: Clock) -> None:
     assert await is_in(alice)
     clock.on(IDLE)
     assert not await is_in(alice)
-    assert kept.services.accounts.open_keyrings() == []
+    assert kept.services.sessions.open_keyrings() == []
     assert not await is_in(alice)
 
 
@@ -368,7 +370,7 @@ async def test_the_sweep_ends_what_ran_out(kept: RunningApp, clock: Clock) -> No
     alice = kept.anonymous()
     await alice.sign_in()
     clock.on(IDLE + EXPIRED_GRACE_SECONDS)
-    await kept.services.accounts.end_expired_sessions()
+    await kept.services.sessions.end_expired_sessions()
     assert await kept.services.db.sessions.list_for_user(kept.keys().user_id) == []
     assert not await is_in(alice)
 
@@ -407,7 +409,7 @@ async def test_a_cookie_opens_the_keys_anew_in_another_worker(start: Start, mode
     app = await start(session=limits(mode))
     alice = app.anonymous()
     await alice.sign_in()
-    app.services.accounts._open_sessions.clear()  # a worker that has not seen this session yet
+    app.services.sessions._open_sessions.clear()  # a worker that has not seen this session yet
     assert await is_in(alice)
 
 
@@ -422,7 +424,7 @@ async def test_a_damaged_sealed_cookie_opens_nothing(start: Start) -> None:
     app = await start(session=limits("cookie"))
     alice = app.anonymous()
     await alice.sign_in()
-    app.services.accounts._open_sessions.clear()
+    app.services.sessions._open_sessions.clear()
     cookie = alice.cookie("llamora")
     alice.set_cookie("llamora", cookie[:-8] + ("A" if cookie[-8] != "A" else "B") + cookie[-7:])
     assert not await is_in(alice)

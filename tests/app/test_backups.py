@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llamora.journal import backups
-from llamora.journal.accounts import Throttle
+from llamora.journal.throttle import Throttle
 from llamora.persistence.backup_format import read_header
 from llamora.persistence.backups import verify_backup
 from llamora.persistence.connection import StorageError

@@ -189,7 +189,7 @@ async def test_a_full_disk_keeps_nobody_from_reading(
     await alice.write("The heron again.")
     now = time.time()
     monkeypatch.setattr(
-        "llamora.journal.accounts.time.time", lambda: now + 30
+        "llamora.journal.sessions.time.time", lambda: now + 30
     )  # time to refresh the session
     monkeypatch.setattr(Connections, "write", no_room)
     assert "The heron again." in (await alice.get("/d/2026-11-20")).text

@@ -15,7 +15,7 @@ from llamora.app import i18n
 from llamora.app.i18n import CATALOGUE_FOLDER
 from llamora.app.views import describe_omitted
 from llamora.errors import Notice, Problem
-from llamora.journal.accounts import TooManyAttempts
+from llamora.journal.throttle import TooManyAttempts
 from llamora.messages import PAGE_MESSAGES
 from llamora.persistence.entries import Omitted
 from scripts.translations import extract_messages, find_faults, messages

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from llamora.app import create_app
-from llamora.app.services.container import EXTENSION, SharedState
+from llamora.app.services.container import EXTENSION
 from llamora.journal import rotation
 from llamora.persistence.backup_format import read_header
 from llamora.persistence.backups import verify_backup
+from llamora.services import SharedState
 from llamora.settings import BackupSettings
 from llamora.vault.envelope import sealed_epoch
 from tests.app.conftest import PASSPHRASE, RunningApp, Start, Visitor, settings_in
@@ -41,7 +42,7 @@ async def test_the_button_changes_the_key_and_ends_the_other_sessions(
     app = await start()
     alice, elsewhere = await signed_in(app), await signed_in(app)
     await alice.write("the heron again")
-    (keys,) = app.services.accounts.open_keyrings()
+    (keys,) = app.services.sessions.open_keyrings()
     monkeypatch.setattr(rotation, "NOTICE_SECONDS", 3600.0)  # until everything below was looked at
     answer = await alice.post("/you/key", {"passphrase": PASSPHRASE})
     assert (answer.status, answer.location) == (303, "/you?done=key")
@@ -108,7 +109,7 @@ async def test_another_worker_takes_the_new_key_up(start: Start, tmp_path: Path)
         )  # its keyring is open
         await alice.post("/you/key", {"passphrase": PASSPHRASE})
         await changed(app)
-        (keys,) = second.extensions[EXTENSION].accounts.open_keyrings()
+        (keys,) = second.extensions[EXTENSION].sessions.open_keyrings()
         for _ in range(3000):
             if keys.epoch == 2:
                 break

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from llamora.app import views
+from llamora.app.rendering import EXTENSION
 from tests.app.conftest import RunningApp
 
 DAY = "/d/2026-11-20"
@@ -44,7 +45,7 @@ async def test_nothing_rendered_outlives_a_lock(app: RunningApp, rendered: list[
     alice = await app.visitor()
     await alice.write("Words.", "2026-11-20")
     await alice.post("/sign-out", {})
-    assert app.services.renderer._caches == {}
+    assert app.app.extensions[EXTENSION]._caches == {}
     rendered.clear()
     await alice.sign_in()
     assert "Words." in (await alice.get(DAY)).visible_text

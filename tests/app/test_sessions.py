@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from llamora import services as services_module
 from llamora.app import create_app
-from llamora.app.services import container
-from llamora.app.services.container import EXTENSION, SharedState
+from llamora.app.services.container import EXTENSION
 from llamora.app.views import device_name
+from llamora.services import SharedState
 from llamora.settings import SessionSettings
-from llamora.vault.keys import Keyring, KeyringClosed, session_id_of
+from llamora.vault.keys import Keyring, KeyringClosed
+from llamora.vault.session_keys import session_id_of
 from tests.app.conftest import RunningApp, Start, Visitor, settings_for_model, settings_in
 from tests.app.test_account import alert
 from tests.app.test_key import signed_in
@@ -71,7 +73,7 @@ async def test_nobody_ends_the_sessions_of_others(app: RunningApp) -> None:
 async def test_keys_that_are_locked_during_a_sweep_do_not_end_the_sweeps(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(container, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(services_module, "SWEEP_SECONDS", 0.01)
     app = await start()
     again = asyncio.Event()
     sweeps = 0
@@ -83,7 +85,7 @@ async def test_keys_that_are_locked_during_a_sweep_do_not_end_the_sweeps(
             again.set()
         raise KeyringClosed("the keys were locked")
 
-    monkeypatch.setattr(app.services.accounts, "end_expired_sessions", locked)
+    monkeypatch.setattr(app.services.sessions, "end_expired_sessions", locked)
     await asyncio.wait_for(again.wait(), 60)
 
 
@@ -111,7 +113,7 @@ async def watched(visitor: Visitor) -> "asyncio.Task[bytes]":
 async def test_a_lock_ends_everything_at_once(app: RunningApp) -> None:
     alice, phone = await signed_in(app), await signed_in(app)
     await alice.write("the heron again")
-    (keys,) = app.services.accounts.open_keyrings()
+    (keys,) = app.services.sessions.open_keyrings()
     user_id = keys.user_id
     assert app.services.search.unlocked_user_ids() == [user_id]
     pages = [await watched(alice), await watched(phone)]
@@ -120,7 +122,7 @@ async def test_a_lock_ends_everything_at_once(app: RunningApp) -> None:
         told = await asyncio.gather(*pages)
     assert (answer.status, answer.location) == (303, "/sign-in")
     assert [b"event: ended" in each for each in told] == [True, True]
-    assert app.services.accounts.open_keyrings() == []
+    assert app.services.sessions.open_keyrings() == []
     assert app.services.search.unlocked_user_ids() == []
     assert [row.sealed_key for row in await app.services.db.sessions.list_for_user(user_id)] == [
         None,
@@ -200,7 +202,7 @@ async def locked(app: RunningApp, keys: Keyring) -> None:
         while not keys.closed:  # noqa: ASYNC110 -- another task does it
             await asyncio.sleep(0.01)
     assert _held(keys) == b""
-    assert app.services.accounts.open_keyrings() == []
+    assert app.services.sessions.open_keyrings() == []
     assert app.services.search.unlocked_user_ids() == []
 
 
@@ -209,7 +211,7 @@ async def test_a_session_that_is_idle_is_locked_without_a_request(start: Start) 
     alice = await signed_in(app)
     await alice.write("the heron again")
     page = await watched(alice)
-    (keys,) = app.services.accounts.open_keyrings()
+    (keys,) = app.services.sessions.open_keyrings()
     await locked(app, keys)
     assert b"event: ended" in await page
     assert not await is_in(alice)
@@ -219,7 +221,7 @@ async def test_who_is_there_elsewhere_keeps_the_keys(start: Start) -> None:
     app = await start()
     alice, phone = await signed_in(app), await signed_in(app)
     await alice.get("/you")
-    (keys,) = app.services.accounts.open_keyrings()
+    (keys,) = app.services.sessions.open_keyrings()
     page = await watched(phone)
     rows = await app.services.db.sessions.list_for_user(keys.user_id)
     here = alice.cookie("llamora")
@@ -304,7 +306,7 @@ async def test_a_lock_reaches_the_keys_and_replies_of_other_workers(
         async with asyncio.timeout(60):
             while "Before." not in (await alice.get("/d/2026-11-20")).text:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        (keys,) = second.extensions[EXTENSION].accounts.open_keyrings()
+        (keys,) = second.extensions[EXTENSION].sessions.open_keyrings()
         await alice.post("/lock")
         await locked(RunningApp(second, app.test_app, app.accounts), keys)
         assert second.extensions[EXTENSION].replies._live_replies == {}

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from llamora.app import pages, security
 from llamora.app.routes import days
-from llamora.journal import accounts, entries
+from llamora.journal import entries, sessions
 from llamora.settings import SessionSettings
 from tests.app.conftest import PageResponse, RunningApp, Start
 
@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     for module in (pages, days, entries):
         monkeypatch.setattr(module, "utc_now", clock.now)
-    for module in (accounts, security):
+    for module in (sessions, security):
         monkeypatch.setattr(module, "time", clock)
     return clock
 

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Playwright, expect
 
+from llamora.events import EventBus
 from llamora.journal.accounts import Accounts
+from llamora.journal.sessions import Sessions
 from llamora.persistence import LocalDB
 from llamora.persistence.vectors import EntryVectors, Vectors
 from llamora.settings import CryptoSettings, SessionSettings
@@ -83,7 +85,7 @@ async def add_and_remove_a_trace(
 
     db = await LocalDB.open(path)
     crypto = CryptoSettings(kdf_target_ms=int(FAST_KDF["LLAMORA_CRYPTO__KDF_TARGET_MS"]))
-    accounts = Accounts(db, crypto, SessionSettings(), bytes(32), lambda _: None)
+    accounts = Accounts(db, crypto, Sessions(db, SessionSettings(), bytes(32), EventBus()))
     try:
         _, keys = await accounts.sign_in(name, passphrase)
         gone = await db.tags.add(keys, entry, f"{TRACE}-gone")

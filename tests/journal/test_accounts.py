@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from llamora.journal.accounts import AccountError, Accounts, WrongCredentials
+from llamora.events import EventBus, Topic
+from llamora.journal.accounts import Accounts
+from llamora.journal.credentials import AccountError, WrongCredentials
 from llamora.journal.profile import Profile, zone_or_utc
+from llamora.journal.sessions import Sessions
 from llamora.persistence.connection import StaleRevision
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
@@ -30,9 +33,10 @@ class House:
     def another(self, boot_secret: bytes = b"s" * 32, **session: object) -> Accounts:
         """A worker process of the same server, or with another secret the server started again."""
         settings = SessionSettings(**session)  # type: ignore[arg-type]
-        return Accounts(
-            self.db, CryptoSettings(kdf_target_ms=0), settings, boot_secret, self.left.append
-        )
+        events = EventBus()
+        events.subscribe(Topic.SIGNED_OUT, lambda event: self.left.append(event.user_id))
+        sessions = Sessions(self.db, settings, boot_secret, events)
+        return Accounts(self.db, CryptoSettings(kdf_target_ms=0), sessions)
 
 
 @pytest.fixture
@@ -113,17 +117,17 @@ async def test_a_spoiled_passphrase_slot_says_so_and_the_recovery_code_still_ope
 async def test_a_passphrase_is_changed_and_other_sessions_end(house: House, mode: str) -> None:
     accounts = house.another(mode=mode)
     user, keys, code = await accounts.register("Ada", PASSPHRASE, "UTC")
-    here_cookie, here = await accounts.open_session(user, keys)
-    there_cookie, _ = await accounts.open_session(user, keys)
+    here_cookie, here = await accounts.sessions.open_session(user, keys)
+    there_cookie, _ = await accounts.sessions.open_session(user, keys)
     with pytest.raises(WrongCredentials):
         await accounts.change_passphrase(here, NEW, PASSPHRASE)
     with pytest.raises(AccountError):
         await accounts.change_passphrase(here, PASSPHRASE, "hunter2")
-    assert await accounts.resume(there_cookie) is not None
+    assert await accounts.sessions.resume(there_cookie) is not None
     renewed = await accounts.change_passphrase(here, PASSPHRASE, NEW)
     assert (renewed.cookie == here_cookie) == (mode == "session")
-    assert await accounts.resume(renewed.cookie) is not None
-    assert await accounts.resume(there_cookie) is None
+    assert await accounts.sessions.resume(renewed.cookie) is not None
+    assert await accounts.sessions.resume(there_cookie) is None
     assert [row.id for row in await house.db.sessions.list_for_user(user.id)] == [here.id]
     with pytest.raises(WrongCredentials):
         await accounts.sign_in("Ada", PASSPHRASE)
@@ -133,7 +137,7 @@ async def test_a_passphrase_is_changed_and_other_sessions_end(house: House, mode
 
 async def test_what_the_old_passphrase_opened_is_in_no_file_any_more(house: House) -> None:
     user, keys, code = await house.accounts.register("Ada", PASSPHRASE, "UTC")
-    _, here = await house.accounts.open_session(user, keys)
+    _, here = await house.accounts.sessions.open_session(user, keys)
     await house.db.checkpoint()  # as after a while: in the file itself, not only in its log
 
     async def in_files(sealed: bytes) -> bool:
@@ -163,17 +167,17 @@ async def test_who_comes_in_at_the_moment_of_a_lock_has_keys_that_open(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user, keys, _ = await house.accounts.register("Ada", PASSPHRASE, "UTC")
-    await house.accounts.open_session(user, keys)
+    await house.accounts.sessions.open_session(user, keys)
     _, other = await house.accounts.sign_in("Ada", PASSPHRASE)
     real = house.db.sessions.add
 
     async def add(*given: Any) -> None:
-        await house.accounts.lock(user.id)
+        await house.accounts.sessions.lock(user.id)
         await real(*given)
 
     monkeypatch.setattr(house.db.sessions, "add", add)
-    cookie, _ = await house.accounts.open_session(user, other)
-    session = await house.accounts.resume(cookie)
+    cookie, _ = await house.accounts.sessions.open_session(user, other)
+    session = await house.accounts.sessions.resume(cookie)
     assert session is not None
     assert not session.keys.closed
     assert await house.accounts.get_profile(session.keys) == Profile("UTC", 1)
@@ -181,18 +185,20 @@ async def test_who_comes_in_at_the_moment_of_a_lock_has_keys_that_open(
 
 async def test_who_comes_in_just_after_a_backup_was_put_back_has_its_keys(house: House) -> None:
     user, keys, _ = await house.accounts.register("Ada", PASSPHRASE, "UTC")
-    _, before = await house.accounts.open_session(user, keys)
+    _, before = await house.accounts.sessions.open_session(user, keys)
     second = new_data_key(user.id, keys.master, 2)
     assert before.keys.take(
         [*await house.db.users.get_data_keys(user.id), second]
     )  # the store is as it was before the change
-    _, after = await house.accounts.open_session(*await house.accounts.sign_in("Ada", PASSPHRASE))
+    _, after = await house.accounts.sessions.open_session(
+        *await house.accounts.sign_in("Ada", PASSPHRASE)
+    )
     assert after.keys.epoch == 1
 
 
 async def test_a_new_recovery_code_ends_the_old_one(house: House) -> None:
     user, keys, code = await house.accounts.register("Ada", PASSPHRASE, "UTC")
-    _, session = await house.accounts.open_session(user, keys)
+    _, session = await house.accounts.sessions.open_session(user, keys)
     with pytest.raises(WrongCredentials):
         await house.accounts.renew_recovery_code(session, NEW)
     _, new = await house.accounts.renew_recovery_code(session, PASSPHRASE)
@@ -219,31 +225,31 @@ async def test_of_two_resets_with_one_code_at_once_one_wins(house: House) -> Non
 async def test_workers_share_sessions_and_their_end(house: House, mode: str) -> None:
     first, second = house.another(mode=mode), house.another(mode=mode)
     user, keys, _ = await first.register("Ada", PASSPHRASE, "UTC")
-    cookie, session = await first.open_session(user, keys)
-    found = await second.resume(cookie)
+    cookie, session = await first.sessions.open_session(user, keys)
+    found = await second.sessions.resume(cookie)
     assert found is not None
     assert found.keys.blind("day", b"x") == keys.blind("day", b"x")
-    await first.sign_out(session)
-    assert not first.is_session_open(session)
-    assert await second.resume(cookie) is None
-    assert not second.is_session_open(found)
+    await first.sessions.sign_out(session)
+    assert not first.sessions.is_session_open(session)
+    assert await second.sessions.resume(cookie) is None
+    assert not second.sessions.is_session_open(found)
 
 
 @pytest.mark.parametrize("mode", ["session", "cookie"])
 async def test_another_secret_opens_no_session(house: House, mode: str) -> None:
     accounts = house.another(mode=mode)
     user, keys, _ = await accounts.register("Ada", PASSPHRASE, "UTC")
-    cookie, _ = await accounts.open_session(user, keys)
+    cookie, _ = await accounts.sessions.open_session(user, keys)
     stolen = house.another(
         b"t" * 32, mode=mode
     )  # the file, the cookie and the program, but not the memory
-    assert await stolen.resume(cookie) is None
+    assert await stolen.sessions.resume(cookie) is None
 
 
 async def test_the_row_holds_a_key_in_one_mode_only(house: House) -> None:
     user, keys, _ = await house.accounts.register("Ada", PASSPHRASE, "UTC")
-    await house.another(mode="session").open_session(user, keys)
-    await house.another(mode="cookie").open_session(user, keys)
+    await house.another(mode="session").sessions.open_session(user, keys)
+    await house.another(mode="cookie").sessions.open_session(user, keys)
     rows = await house.db.sessions.list_for_user(user.id)
     assert sorted(row.sealed_key is None for row in rows) == [False, True]
     assert all(keys.master not in (row.sealed_key or b"") for row in rows)
@@ -251,10 +257,10 @@ async def test_the_row_holds_a_key_in_one_mode_only(house: House) -> None:
 
 async def test_who_left_is_told_once_their_last_session_ended(house: House) -> None:
     user, keys, _ = await house.accounts.register("Ada", PASSPHRASE, "UTC")
-    sessions = [(await house.accounts.open_session(user, keys))[1] for _ in range(2)]
-    await house.accounts.sign_out(sessions[0])
+    sessions = [(await house.accounts.sessions.open_session(user, keys))[1] for _ in range(2)]
+    await house.accounts.sessions.sign_out(sessions[0])
     assert house.left == []
-    await house.accounts.sign_out(sessions[1])
+    await house.accounts.sessions.sign_out(sessions[1])
     assert house.left == [user.id]
 
 
@@ -271,3 +277,13 @@ async def test_of_two_changes_of_a_profile_one_is_told(house: House) -> None:
 )
 def test_a_zone_that_is_none_is_utc(name: str) -> None:
     assert zone_or_utc(name) == "UTC"
+
+
+@pytest.mark.parametrize("mode", ["session", "cookie"])
+async def test_the_sealed_master_key_lies_where_the_mode_says(house: House, mode: str) -> None:
+    accounts = house.another(mode=mode)
+    user, keys, _ = await accounts.register("Ada", PASSPHRASE, "UTC")
+    cookie, _ = await accounts.sessions.open_session(user, keys)
+    ((sealed,),) = await house.db._connections.fetch("SELECT sealed FROM dek_sessions")
+    assert (sealed is None) == (mode == "cookie")
+    assert (len(cookie) > 300) == (mode == "cookie")

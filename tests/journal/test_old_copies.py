@@ -9,9 +9,13 @@ from typing import Literal
 
 import pytest
 
+from llamora.events import EventBus
 from llamora.journal import rotation
-from llamora.journal.accounts import AccountError, Accounts, OpenSession
+from llamora.journal.accounts import Accounts
+from llamora.journal.credentials import AccountError
 from llamora.journal.rotation import Rotation, renew_keys
+from llamora.journal.session_keys import OpenSession
+from llamora.journal.sessions import Sessions
 from llamora.persistence import LocalDB
 from llamora.persistence.backup_format import read_header
 from llamora.persistence.backups import copy_database, write_backup
@@ -20,8 +24,10 @@ from llamora.persistence.schema import RECORD_KINDS
 from llamora.settings import CryptoSettings, SessionSettings
 from llamora.vault import hybrid
 from llamora.vault.envelope import SealError, WrongKey
-from llamora.vault.keys import Keyring, living_slots, open_keyring
-from llamora.vault.slots import SlotKey, WrongSecret, open_slot, open_slots
+from llamora.vault.key_renewal import living_slots
+from llamora.vault.keys import Keyring, open_keyring
+from llamora.vault.recovery_code import WrongSecret
+from llamora.vault.slots import SlotKey, open_slot, open_slots
 from tests.persistence.conftest import DAY, entry
 
 PASSPHRASE = "correct horse battery staple 42"
@@ -31,9 +37,8 @@ BOOT = b"s" * 32
 
 def worker(db: LocalDB, mode: Literal["session", "cookie"] = "session") -> Accounts:
     """The accounts of one process of a server."""
-    return Accounts(
-        db, CryptoSettings(kdf_target_ms=0), SessionSettings(mode=mode), BOOT, lambda _: None
-    )
+    sessions = Sessions(db, SessionSettings(mode=mode), BOOT, EventBus())
+    return Accounts(db, CryptoSettings(kdf_target_ms=0), sessions)
 
 
 @dataclass
@@ -67,7 +72,7 @@ async def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     db = await LocalDB.open(tmp_path / "journal" / "llamora.sqlite3")
     accounts = worker(db)
     user, keys, code = await accounts.register("Ada", PASSPHRASE, "UTC")
-    _, session = await accounts.open_session(user, keys)
+    _, session = await accounts.sessions.open_session(user, keys)
     await db.entries.add(session.keys, entry("before"))
     copy_database(db.path, tmp_path / "copy" / "llamora.sqlite3")
     yield Case(db, tmp_path / "copy" / "llamora.sqlite3", accounts, session, code)
@@ -88,7 +93,7 @@ async def renew_code(case: Case) -> None:
 
 async def reset(case: Case) -> None:
     user, keys, _ = await case.accounts.reset_passphrase("Ada", case.code, NEW)
-    _, case.session = await case.accounts.open_session(user, keys)
+    _, case.session = await case.accounts.sessions.open_session(user, keys)
 
 
 async def by_command(case: Case) -> None:
@@ -194,7 +199,7 @@ async def test_slots_of_kinds_that_open_elsewhere_outlive_a_change(case: Case) -
     stored = await case.db.users.keys(user_id)
     await renew_keys(case.db, case.keys, stored, add=[passkey])
     user, keys = await case.accounts.sign_in("Ada", PASSPHRASE)
-    _, session = await case.accounts.open_session(user, keys)
+    _, session = await case.accounts.sessions.open_session(user, keys)
     renewed = await case.accounts.change_passphrase(session, PASSPHRASE, NEW)
     (slot,) = await case.db.users.get_slots(user_id, "passkey")
     assert (slot.id, slot.salt, slot.params) == (passkey.id, passkey.salt, passkey.params)
@@ -262,40 +267,40 @@ async def test_the_session_of_a_change_goes_on_in_every_process(
 ) -> None:
     here, there = worker(case.db, mode), worker(case.db, mode)
     user, keys = await here.sign_in("Ada", PASSPHRASE)
-    cookie, session = await here.open_session(user, keys)
-    found = await there.resume(cookie)
+    cookie, session = await here.sessions.open_session(user, keys)
+    found = await there.sessions.resume(cookie)
     assert found is not None
     renewed = await here.change_passphrase(session, PASSPHRASE, NEW)
     assert renewed.id == session.id
-    assert (await there.resume(cookie) is not None) == (mode == "session")
-    again = await there.resume(renewed.cookie)
+    assert (await there.sessions.resume(cookie) is not None) == (mode == "session")
+    again = await there.sessions.resume(renewed.cookie)
     assert again is not None
     assert again.keys is found.keys  # what is being done with them goes on
     assert (again.keys.epoch, again.keys.master) == (2, renewed.keys.master)
-    fresh = await worker(case.db, mode).resume(renewed.cookie)
+    fresh = await worker(case.db, mode).sessions.resume(renewed.cookie)
     assert fresh is not None
     assert fresh.keys.master == renewed.keys.master
 
 
 async def test_another_process_takes_new_keys_up_without_a_request(case: Case) -> None:
     there = worker(case.db)
-    found = await there.resume(case.session.cookie)
+    found = await there.sessions.resume(case.session.cookie)
     assert found is not None
     await change_passphrase(case)
-    await there.sync_with_database()
+    await there.sessions.sync_with_database()
     assert (found.keys.epoch, found.keys.master) == (2, case.keys.master)
 
 
 async def test_where_only_the_cookie_has_the_key_another_process_waits_for_it(case: Case) -> None:
     here, there = worker(case.db, "cookie"), worker(case.db, "cookie")
-    cookie, session = await here.open_session(*await here.sign_in("Ada", PASSPHRASE))
-    found = await there.resume(cookie)
+    cookie, session = await here.sessions.open_session(*await here.sign_in("Ada", PASSPHRASE))
+    found = await there.sessions.resume(cookie)
     assert found is not None
     renewed = await here.change_key(session)
-    await there.sync_with_database()
-    assert there.is_session_open(found)
+    await there.sessions.sync_with_database()
+    assert there.sessions.is_session_open(found)
     assert found.keys.epoch == 1
-    assert await there.resume(renewed.cookie) is not None
+    assert await there.sessions.resume(renewed.cookie) is not None
     assert found.keys.epoch == 2
 
 
@@ -309,7 +314,7 @@ async def test_the_row_of_the_session_holds_the_new_key_and_no_locked_row_gets_o
     real = case.db.users.renew_keys
 
     async def locked_meanwhile(*given: object, **more: object) -> None:
-        await case.accounts.lock(case.session.user.id)
+        await case.accounts.sessions.lock(case.session.user.id)
         await real(*given, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(case.db.users, "renew_keys", locked_meanwhile)
@@ -332,4 +337,4 @@ async def test_a_disk_that_breaks_just_after_a_change_does_not_undo_it(
     renewed, code = await case.accounts.renew_recovery_code(case.session, PASSPHRASE)
     slots = await case.db.users.get_slots(renewed.user.id)
     assert open_slots(renewed.user.id, slots, code) == renewed.keys.master
-    assert await case.accounts.resume(renewed.cookie) is not None
+    assert await case.accounts.sessions.resume(renewed.cookie) is not None

@@ -16,9 +16,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from llamora.dates import day_edges
+from llamora.events import EventBus
 from llamora.journal import entries as entries_module
 from llamora.journal.accounts import Accounts
 from llamora.journal.entries import MAX_CLOCK_CORRECTION, Journal, build_threads
+from llamora.journal.sessions import Sessions
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.entries import Entry
 from llamora.persistence.users import User
@@ -32,7 +34,8 @@ from llamora.settings import (
     SessionSettings,
     resource,
 )
-from llamora.vault.keys import Keyring, open_keyring, seal_new_keys
+from llamora.vault.key_renewal import seal_new_keys
+from llamora.vault.keys import Keyring, open_keyring
 from tests.test_dates import ZONES
 
 T = TypeVar("T")
@@ -104,7 +107,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         search = SearchService(
             db, Embedder(EmbeddingSettings(enabled=False), path.parent), SearchSettings()
         )
-        accounts = Accounts(db, CryptoSettings(), SessionSettings(), os.urandom(32), lambda _: None)
+        sessions = Sessions(db, SessionSettings(), os.urandom(32), EventBus())
+        accounts = Accounts(db, CryptoSettings(), sessions)
         yield Desk(runner, db, search, accounts)
         runner.run(db.close())
 

@@ -125,7 +125,7 @@ async def filled(tmp_path: Path) -> Path:
     db: LocalDB = services.db
     await db.open_connections()
     user, keys, _ = await services.accounts.register(NAME, PASSPHRASE, "Europe/Berlin")
-    await services.accounts.open_session(user, keys, "Firefox on Linux")
+    await services.sessions.open_session(user, keys, "Firefox on Linux")
     made = [
         await services.journal.write(keys, DAY, f"quokka {'x' * size}", "UTC")
         for size in (1, 500, 40_000)

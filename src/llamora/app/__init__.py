@@ -11,7 +11,7 @@ from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from llamora import dates
-from llamora.app import assets, i18n, security
+from llamora.app import assets, i18n, rendering, security
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import (
     TEMPLATES_EXTENSION,
@@ -23,15 +23,11 @@ from llamora.app.pages import (
     render_template,
 )
 from llamora.app.routes import blueprints
-from llamora.app.services.container import (
-    EXTENSION,
-    AppLifecycle,
-    AppServices,
-    SharedState,
-    get_services,
-)
+from llamora.app.services.container import EXTENSION, get_services
 from llamora.errors import Notice, Problem
+from llamora.events import Topic
 from llamora.journal.profile import zone_or_utc
+from llamora.services import AppLifecycle, AppServices, SharedState
 from llamora.settings import Settings, load_settings, resource
 from llamora.text import error_location, strip_markdown
 from llamora.vault.envelope import SealError
@@ -62,7 +58,11 @@ def create_app(
     app.extensions["llamora.lifecycle"] = lifecycle
     app.before_serving(lifecycle.start)
     app.after_serving(lifecycle.stop)
-    assets_index = assets.Assets(resource("frontend"), dev=dev)
+    renderer = rendering.Renderer()
+    app.extensions[rendering.EXTENSION] = renderer
+    services.events.subscribe(Topic.SIGNED_OUT, lambda event: renderer.lock(event.user_id))
+    app.after_serving(renderer.close)
+    assets_index = assets.Assets(resource("frontend"), native=dev)
     security.init_app(app)
     app.before_request(load_profile)
     _init_templates(app, assets_index)

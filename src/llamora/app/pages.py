@@ -10,6 +10,7 @@ from jinja2 import Environment
 from quart import Response, current_app, g, redirect, request
 
 from llamora.app import i18n, security
+from llamora.app.rendering import get_renderer
 from llamora.app.security import form_field as field
 from llamora.app.services.container import get_services
 from llamora.app.views import model_view
@@ -169,11 +170,11 @@ async def render_template(template: str, status: int = 200, **context: object) -
         context["model"] = await model_view(
             services.model, name=profile.endpoint, is_disabled=not profile.replies
         )
-    html = await services.renderer.run(
+    html = await get_renderer().run(
         render_to_string,
         template,
         user=session.user if session else None,
-        idle=services.accounts.idle_seconds(session) if session else 0,
+        idle=services.sessions.idle_seconds(session) if session else 0,
         settings_unreadable=profile.damaged,
         today_path=TODAY_PATH,
         html_attributes=html_attributes(profile),

@@ -6,10 +6,13 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
+
+from quart import current_app
 
 from llamora.vault.keys import Keyring
 
+EXTENSION = "llamora.renderer"
 MAX_CACHED_CHARACTERS = 4_000_000
 """Characters of HTML per user."""
 
@@ -74,3 +77,8 @@ class Renderer:
     def close(self) -> None:
         """End the thread and cancel the jobs that wait for it."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def get_renderer() -> Renderer:
+    """Return the renderer of the app that serves the current request."""
+    return cast(Renderer, current_app.extensions[EXTENSION])

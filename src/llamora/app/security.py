@@ -16,7 +16,7 @@ from quart import Quart, Request, Response, g, request
 
 from llamora.app.services.container import get_services
 from llamora.errors import Problem
-from llamora.journal.accounts import OpenSession
+from llamora.journal.session_keys import OpenSession
 
 SESSION_COOKIE = "llamora"
 VISIT_COOKIE = "llamora_visit"
@@ -203,7 +203,7 @@ async def _before_request() -> None:
     cookie = request.cookies.get(SESSION_COOKIE)
     if cookie:
         is_background = request.method == "GET" and BACKGROUND_PATHS.fullmatch(request.path)
-        session = await services.accounts.resume(cookie, extend_idle=not is_background)
+        session = await services.sessions.resume(cookie, extend_idle=not is_background)
         g.session = session
         if session is None:
             g.session_cookie = ""

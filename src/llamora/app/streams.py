@@ -13,26 +13,6 @@ logger = getLogger(__name__)
 HEARTBEAT_SECONDS = 15.0
 
 
-class ChangeSignal:
-    """A signal that wakes all its waiters whenever any process commits to the store."""
-
-    def __init__(self) -> None:
-        self._next_change = asyncio.Event()
-
-    @property
-    def next_change(self) -> asyncio.Event:
-        """The event that the next change sets.
-
-        Take it before reading the store, so that no change is missed between reading and waiting.
-        """
-        return self._next_change
-
-    def notify(self) -> None:
-        """Wake all waiters."""
-        current, self._next_change = self._next_change, asyncio.Event()
-        current.set()
-
-
 def format_event(data: str = "", *, name: str = "", event_id: str = "") -> bytes:
     """Encode one event for a text/event-stream.
 

@@ -14,7 +14,7 @@ from llamora.app import i18n
 from llamora.app.i18n import gettext as _
 from llamora.app.i18n import ngettext
 from llamora.app.markdown import has_tasks, render_reply, render_with_tags, split_into_parts
-from llamora.app.rendering import EntryCache
+from llamora.app.rendering import EntryCache, get_renderer
 from llamora.app.services.container import get_services
 from llamora.journal.citations import cited, redact_erased
 from llamora.journal.entries import Thread
@@ -159,7 +159,7 @@ async def entry_view(
     Runs on the thread of the renderer. A reply shows no text of `hidden` entries. A very long text
     is cut to `part`, or shown in full for 0. Raises NotFound for a part that does not exist.
     """
-    renderer = get_services().renderer
+    renderer = get_renderer()
     cache = renderer.cache_for(keys)
     return await renderer.run(_entry_view, cache, entry, root, hidden, tags, part)
 

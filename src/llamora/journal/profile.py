@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
 from llamora.dates import parse_zone
+from llamora.persistence.local_db import LocalDB
+from llamora.vault.keys import Keyring
 
 Theme = Literal["system", "light", "dark", "contrast"]
 THEMES: tuple[Theme, ...] = ("system", "light", "dark", "contrast")
@@ -78,6 +80,12 @@ def parse_profile(record: bytes, revision: int) -> Profile:
             values.pop(name, None)
     values.update(zone=zone_or_utc(values.get("zone", "")), revision=revision)
     return Profile(**values)
+
+
+async def load_profile(db: LocalDB, keys: Keyring) -> Profile:
+    """Return the user's settings; the defaults if none are stored. Raises StorageError."""
+    stored = await db.profiles.get(keys)
+    return parse_profile(*stored) if stored else Profile()
 
 
 def serialize_profile(profile: Profile) -> bytes:

@@ -27,7 +27,8 @@ from llamora.persistence.schema import ENTRIES, RECORD_KINDS, SEALED_KINDS, Reco
 from llamora.persistence.tag_changes import UNUSED_TAG, tag_hash
 from llamora.persistence.versions import Version
 from llamora.vault.envelope import SealError
-from llamora.vault.keys import Keyring, SealedKeys, cipher_library, living_slots
+from llamora.vault.key_renewal import living_slots
+from llamora.vault.keys import Keyring, SealedKeys, cipher_library
 from llamora.vault.memory import memory_lock, wipe
 
 SAFE_SQLITE_VERSION = (3, 51, 3)

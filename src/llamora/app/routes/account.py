@@ -27,9 +27,11 @@ from llamora.app.routes.auth import recovery_code_page, throttle_subjects, verif
 from llamora.app.services.container import get_services
 from llamora.app.views import model_view
 from llamora.dates import day_of, parse_zone, utc_now, zone_names
-from llamora.journal.accounts import AccountError, OpenSession, TooManyAttempts, WrongCredentials
 from llamora.journal.backups import SUFFIX
+from llamora.journal.credentials import AccountError, WrongCredentials
 from llamora.journal.profile import LOCK_MINUTES, WEEK_STARTS
+from llamora.journal.session_keys import OpenSession
+from llamora.journal.throttle import TooManyAttempts
 from llamora.llm.errors import ModelError
 from llamora.persistence.connection import StaleRevision, StorageError
 
@@ -133,13 +135,13 @@ async def renew_recovery_code() -> Response:
 @blueprint.post("/you/sessions")
 async def end_sessions() -> Response:
     """End one session of the user, or all but this one."""
-    session, accounts = security.require_session(), get_services().accounts
+    session, sessions = security.require_session(), get_services().sessions
     requested = await field("session")
     if requested == "others":
-        await accounts.end_other_sessions(session)
-    for other in await accounts.list_sessions(session):
+        await sessions.end_other_sessions(session)
+    for other in await sessions.list_sessions(session):
         if other.id != session.id and requested == other.id.hex():
-            await accounts.end_session(session.user.id, other.id)
+            await sessions.end_session(session.user.id, other.id)
     return redirect_303("/you?done=sessions#devices")
 
 
@@ -181,7 +183,7 @@ async def end_journal() -> Response:
     except (AccountError, StorageError) as error:
         return await account_page(error.status, "end", describe(error))
     security.clear_session_cookie()
-    await services.accounts.lock(user_id)
+    await services.sessions.lock(user_id)
     await services.db.users.erase(user_id)
     with suppress(StorageError):  # a backup may have been under way during the first call
         await services.backups.delete_all(user_id)
@@ -274,7 +276,7 @@ async def _session_rows(session: OpenSession, zone_name: str) -> list[dict[str, 
     """Return the user's sessions in words, this one first."""
     tz, now = parse_zone(zone_name), utc_now()
     sessions: list[dict[str, object]] = []
-    for listed in await get_services().accounts.list_sessions(session):
+    for listed in await get_services().sessions.list_sessions(session):
         minutes = int((now - listed.last_used_at).total_seconds()) // 60
         if minutes < 2:
             used = _("just now")

@@ -25,13 +25,15 @@ from llamora.app.routes.calendar import month_fingerprint, parse_month_or_404
 from llamora.app.services.container import get_services
 from llamora.app.streams import event_stream, format_event
 from llamora.app.views import device_name, tags_fingerprint
-from llamora.journal.accounts import AccountError, OpenSession, TooManyAttempts, WrongCredentials
+from llamora.journal.credentials import AccountError, WrongCredentials, measure_strength
+from llamora.journal.session_keys import OpenSession
+from llamora.journal.throttle import TooManyAttempts
 from llamora.persistence.connection import StorageError
 from llamora.persistence.schema import RECOVERY_GROUPS
 from llamora.persistence.users import NameTaken, User, name_key
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
-from llamora.vault.slots import recovery_groups, same_group
+from llamora.vault.recovery_code import recovery_groups, same_group
 
 blueprint = Blueprint("auth", __name__)
 
@@ -80,7 +82,7 @@ async def rate_passphrase() -> Response:
     name = session.user.name if session else await field("name")
     # A form that also asks for the old passphrase has the new one in `new`.
     passphrase = await field("new") or await field("passphrase")
-    rating = await get_services().accounts.measure_strength(passphrase, name)
+    rating = await measure_strength(passphrase, name)
     return await render_template(
         "components/strength.html",
         score=rating.score,
@@ -156,7 +158,7 @@ async def sign_out() -> Response:
     session = security.get_session()
     security.clear_session_cookie()  # first, so this browser is signed out even if the store fails
     if session is not None:
-        await get_services().accounts.sign_out(session)
+        await get_services().sessions.sign_out(session)
     return redirect_303("/sign-in")
 
 
@@ -165,7 +167,7 @@ async def lock() -> Response:
     """Sign the user out everywhere: replies and streams end, keys and search index are locked."""
     session = security.require_session()
     security.clear_session_cookie()
-    await get_services().accounts.lock(session.user.id)
+    await get_services().sessions.lock(session.user.id)
     return redirect_303("/sign-in")
 
 
@@ -295,8 +297,8 @@ async def _start_session(user: User, keys: Keyring) -> OpenSession:
     services = get_services()
     previous = security.get_session()
     if previous is not None:
-        await services.accounts.sign_out(previous)
-    cookie, session = await services.accounts.open_session(
+        await services.sessions.sign_out(previous)
+    cookie, session = await services.sessions.open_session(
         user, keys, device_name(request.user_agent.string)
     )
     security.set_session_cookie(cookie, session)

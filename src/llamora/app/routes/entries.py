@@ -18,6 +18,7 @@ from llamora.app.pages import (
     replies_disabled,
     today,
 )
+from llamora.app.rendering import get_renderer
 from llamora.app.services.container import get_services
 from llamora.app.views import EntryView, entry_view, message_view, part_view
 from llamora.journal.entries import EditConflict, EntryError
@@ -241,7 +242,7 @@ async def _versions_page(entry_hex: str, status: int = 200, error: str = "") -> 
         {
             "id": version.id.hex(),
             "at": version.at,
-            "html": await services.renderer.run(render, version.text),
+            "html": await get_renderer().run(render, version.text),
         }
         for version in stored
     ]

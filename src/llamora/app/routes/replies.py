@@ -26,6 +26,7 @@ from llamora.app.pages import (
     replies_disabled,
     today,
 )
+from llamora.app.rendering import get_renderer
 from llamora.app.routes.search import related_page
 from llamora.app.services.container import get_services
 from llamora.app.streams import event_stream, format_event
@@ -323,7 +324,7 @@ async def _stream_reply(reply_id: bytes) -> AsyncGenerator[bytes]:
     last_waiting: Notice | None = None
     async with aclosing(services.replies.follow(keys, reply_id)) as states:
         async for reply, waiting in states:
-            if not services.accounts.is_session_open(session):
+            if not services.sessions.is_session_open(session):
                 return  # signed out in another tab: send no more text
             if reply.state != "streaming":
                 break
@@ -344,7 +345,7 @@ async def _stream_reply(reply_id: bytes) -> AsyncGenerator[bytes]:
     model = await model_view(
         services.model, name=(await get_profile()).endpoint, is_disabled=await replies_disabled()
     )
-    html = await services.renderer.run(
+    html = await get_renderer().run(
         render_to_string, "components/reply_done.html", entry=view, model=model
     )
     yield format_event(html)

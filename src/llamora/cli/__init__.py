@@ -1,0 +1,1 @@
+"""The commands of `llamora-server`, each with `add_options` and `run`."""
