@@ -162,7 +162,7 @@ def split_pieces(content: bytes) -> Iterator[bytes]:
 
 def read_records(file: bytes, secret: str) -> Iterator[dict[str, Any]]:
     """Every record of a backup, and its manifest at the end."""
-    if file[:9] != b"LLBACKUP\x02":
+    if file[:9] != b"LLBACKUP\x03":
         raise BackupError("This is not a backup, or one of another version.")
     (length,) = struct.unpack_from(">I", file, 9)
     header_bytes = file[: 13 + length]

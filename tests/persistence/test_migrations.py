@@ -318,6 +318,15 @@ def test_a_journal_from_before_the_first_release_says_what_opens_it(tmp_path: Pa
         assert len(connection.execute("SELECT * FROM schema_migrations").fetchall()) == 2
 
 
+def test_a_journal_of_the_former_records_says_what_opens_it(database: Path) -> None:
+    run_db_migrations(database, resource("migrations"))
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE schema_migrations SET sha256=?", (migrations.FORMER_RECORDS,))
+    with pytest.raises(StorageError, match=r"^journal_unreleased$") as caught:
+        run_db_migrations(database, resource("migrations"))
+    assert caught.value.params == {"version": "commit e9bf926"}
+
+
 def test_what_only_a_new_file_can_have_is_in_force(database: Path) -> None:
     run_db_migrations(database, resource("migrations"))
     with closing(sqlite3.connect(database)) as connection:

@@ -20,6 +20,7 @@ from llamora.persistence.schema import (
     BACKUP_CHUNK,
     BACKUP_KINDS,
     BACKUP_LAST,
+    OPENS_FORMER_RECORDS,
     OPENS_UNRELEASED,
     RecordKind,
 )
@@ -29,8 +30,9 @@ from llamora.vault.memory import wipe
 from llamora.vault.slots import KeySlot, open_slots
 
 MAGIC = b"LLBACKUP"
-VERSION = 2
-"""1 is of the schemas before the first release."""
+VERSION = 3
+UNRELEASED = {1: OPENS_UNRELEASED, 2: OPENS_FORMER_RECORDS}
+"""Versions from before the first release, and what opens them."""
 CHUNK_BYTES = 1 << 20
 """A chunk ends with the record that takes it to this size."""
 MAX_HEADER_BYTES = 1 << 20
@@ -201,9 +203,10 @@ def _check_prefix(prefix: bytes) -> None:
         raise BackupError("backup_foreign")
     if len(prefix) < _PREFIX_BYTES:
         raise BackupError("backup_cut_short")
-    if prefix[len(MAGIC)] == 1:
-        raise BackupError("backup_unreleased", version=OPENS_UNRELEASED)
-    if prefix[len(MAGIC)] != VERSION:
+    version = prefix[len(MAGIC)]
+    if version in UNRELEASED:
+        raise BackupError("backup_unreleased", version=UNRELEASED[version])
+    if version != VERSION:
         raise BackupError("backup_newer")
 
 

@@ -19,13 +19,20 @@ from llamora.persistence.connection import (
     prepare_file,
     storage_error,
 )
-from llamora.persistence.schema import OPENS_UNRELEASED, RECORD_KINDS, triggers
+from llamora.persistence.schema import (
+    OPENS_FORMER_RECORDS,
+    OPENS_UNRELEASED,
+    RECORD_KINDS,
+    triggers,
+)
 
 logger = getLogger(__name__)
 
 FILE_NAME_PATTERN = re.compile(r"(\d{4})-([a-z0-9-]+)\.sql")
 UNRELEASED = "foundation"
 """The first migration of the schemas before the first release."""
+FORMER_RECORDS = "6baec060aa23adc902ee55b84cb3a9e4266532d127b7afe74d69f3a4c8e45be5"
+"""The hash of 0001 while records had another form."""
 CREATE_LOG_TABLE = """CREATE TABLE IF NOT EXISTS schema_migrations (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL,
     applied_on TEXT NOT NULL)"""
@@ -120,6 +127,8 @@ def _read_log(connection: sqlite3.Connection) -> dict[int, tuple[str, str | None
     ).fetchall()
     if rows and rows[0][1] == UNRELEASED:
         raise StorageError("journal_unreleased", version=OPENS_UNRELEASED)
+    if rows and rows[0][2] == FORMER_RECORDS:
+        raise StorageError("journal_unreleased", version=OPENS_FORMER_RECORDS)
     return {int(number): (str(file_hash), str(day)) for number, _, file_hash, day in rows}
 
 

@@ -77,6 +77,8 @@ def _context_id(record_id: bytes | int) -> bytes:
 
 OPENS_UNRELEASED = "commit c4dda65"
 """The last commit that opens journals and backups of the schemas before the first release."""
+OPENS_FORMER_RECORDS = "commit e9bf926"
+"""The last commit that opens journals and backups of the records before the first release."""
 
 # -- purposes ------------------------------------------------------------------------------------
 
