@@ -17,7 +17,8 @@ from llamora.journal import rotation
 from llamora.journal.context import UserContext
 from llamora.journal.profile import Profile
 from llamora.journal.rotation import Rotation
-from llamora.persistence.backups import copy_database, read_header, restore_backup
+from llamora.persistence.backup_format import read_header
+from llamora.persistence.backups import copy_database, restore_backup
 from llamora.persistence.connection import NotFound, StaleRevision
 from llamora.persistence.drafts import FormToken
 from llamora.persistence.migrations import run_db_migrations

@@ -5,7 +5,7 @@ import json
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,9 @@ from typing import Literal
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from llamora.journal.context import UserContext
 from llamora.journal.entries import EntryError
 from llamora.journal.openings import Openings
 from llamora.journal.profile import Profile
@@ -216,7 +218,7 @@ async def write_threads(desk: Desk, threads: list[tuple[int, list[Mark]]]) -> Wr
 
 async def make_all_prompts(desk: Desk, scripted: ScriptedModel, written: Written) -> str:
     """Make every kind of prompt of what was written; return all that was sent or previewed."""
-    user = replace(desk.user, profile=Profile(openings=True))
+    user = UserContext(desk.keys, Profile(openings=True), DAY)
     keys, composer, made = desk.keys, desk.replies.composer, list[object]()
     summaries = Summaries(desk.db, desk.journal, desk.model, desk.prompts, desk.replies.queue)
     openings = Openings(desk.db, desk.journal, summaries)

@@ -1,7 +1,9 @@
 """Drafts: what was typed and not saved yet."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from llamora.dates import UnknownDay, parse_day
 from llamora.journal.entries import check_size

@@ -3,8 +3,9 @@
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+
+from msgspec.structs import replace
 
 from llamora.dates import day_of, utc_now
 from llamora.errors import Problem
@@ -18,6 +19,7 @@ from llamora.persistence.local_db import LocalDB
 from llamora.persistence.versions import Version
 from llamora.search.service import SearchService
 from llamora.settings import EntrySettings
+from llamora.text import replace_surrogates
 from llamora.vault.keys import Keyring
 
 MAX_RETRIES = 5
@@ -318,7 +320,7 @@ class Journal:
 
 def check_size(text: str, max_bytes: int) -> str:
     """Return the text with newlines as line ends. Raises EntryError for text that is too long."""
-    normalized = text.replace("\r\n", "\n").replace("\r", "\n")
-    if len(normalized.strip("\n").rstrip().encode("utf-8", "surrogatepass")) > max_bytes:
+    normalized = replace_surrogates(text).replace("\r\n", "\n").replace("\r", "\n")
+    if len(normalized.strip("\n").rstrip().encode()) > max_bytes:
         raise EntryError("entry_too_long", size=f"{max_bytes / 1_000_000:g} MB")
     return normalized

@@ -1,7 +1,8 @@
 """The receipts of replies: from which model and sources each was made."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from llamora.journal.citations import redact_erased
 from llamora.llm.client import ModelClient

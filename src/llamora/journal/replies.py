@@ -8,8 +8,9 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import replace
 from logging import getLogger
+
+from msgspec.structs import replace
 
 from llamora.errors import Notice, Problem
 from llamora.journal.composing import ComposedPrompt, Composer

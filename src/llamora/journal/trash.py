@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from logging import getLogger
+
+from msgspec.structs import replace
 
 from llamora.dates import utc_now
 from llamora.journal.context import UserContext
@@ -17,7 +18,6 @@ from llamora.persistence.connection import AlreadyExists, NotFound, StaleRevisio
 from llamora.persistence.drafts import answer_draft_key, edit_draft_key
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
-from llamora.persistence.tag_changes import purging_erased as forget_erased_tags
 from llamora.persistence.trash import DeletedEntry
 from llamora.search.service import SearchService
 from llamora.vault.envelope import VaultError
@@ -168,7 +168,7 @@ class Trash:
                 self._db.trash.updating(keys, _trash_removal(item.id, erased_ids)),
                 self._db.drafts.deleting(keys, draft_keys),
                 self._db.summaries.deleting_for_sources(keys, erased_ids),
-                forget_erased_tags(
+                self._db.tags.purging_erased(
                     keys, erased_ids, {tag for tags in tags_by_entry.values() for tag in tags}
                 ),
                 # A reply stored since the scan may contain the erased words.

@@ -1,6 +1,8 @@
 """Withhold entries from the model."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from llamora.journal.entries import MAX_RETRIES, Journal
 from llamora.journal.replies import SOURCE_WITHHELD, Replies

@@ -1,12 +1,13 @@
 """The views of entries and replies."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from hashlib import blake2b
 from types import MappingProxyType
 
 from markupsafe import Markup
+from msgspec.structs import replace
 
 from llamora.app import i18n
 from llamora.app.addresses import entry_path, tag_path
