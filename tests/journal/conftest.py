@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from llamora.events import Broker, ChangeSignal, Event, EventBus, Topic
 from llamora.journal.entries import Journal
 from llamora.journal.replies import Replies
 from llamora.llm.model import Model
@@ -97,6 +98,7 @@ async def open_desk(
     made: tuple[bytes, NewKeys],
     model_url: str,
     worker_id: str = "first.0",
+    events: EventBus | None = None,
     is_worker_alive: Callable[[str], bool] = lambda _: False,
     *,
     is_new: bool,
@@ -109,14 +111,24 @@ async def open_desk(
         await db.users.add(
             User(user_id, "Writer", recovery_confirmed=True), keys.slots, keys.sealed
         )
-    search = SearchService(
-        db, Embedder(EmbeddingSettings(enabled=False), path.parent), SearchSettings()
-    )
+    events = events or Broker({}).connect_in_memory()
+    changes = ChangeSignal(events)
+    db.on_commit(lambda: events.publish(Event(Topic.CHANGED)))
+    embedder = Embedder(EmbeddingSettings(enabled=False), path.parent)
+    search = SearchService(db, embedder, SearchSettings(), changes=changes)
     journal = Journal(db, search, EntrySettings())
     llm = LlmSettings(embedded=False, upstream=UpstreamSettings(host=model_url), **llm_overrides)  # type: ignore[arg-type]
     model, prompts = Model(llm), PromptBuilder(llm, None)
     replies = Replies(
-        db, journal, search, model, prompts, llm, worker_id, is_worker_alive=is_worker_alive
+        db,
+        journal,
+        search,
+        model,
+        prompts,
+        llm,
+        worker_id,
+        changes=changes,
+        is_worker_alive=is_worker_alive,
     )
     desk = Desk(
         db,
@@ -141,6 +153,7 @@ async def desks(
     path = tmp_path / "journal.sqlite3"
     run_db_migrations(path, resource("migrations"))
     open_desks: list[Desk] = []
+    broker = Broker({})
 
     async def make(run_id: str = "first", **llm_overrides: object) -> Desk:
         worker_id = f"{run_id}.{len(open_desks)}"  # of the worker, in a run of the server
@@ -149,6 +162,7 @@ async def desks(
             made,
             scripted.url,
             worker_id,
+            broker.connect_in_memory(),
             lambda other: other != worker_id and other.startswith(f"{run_id}."),
             is_new=not open_desks,
             **llm_overrides,

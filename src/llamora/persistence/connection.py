@@ -242,6 +242,8 @@ class Connections:
         self._write_count = 0
         self._write_queue = asyncio.Lock()
         self._file_lock = write_lock(path)
+        self.on_commit: Callable[[], None] = lambda: None
+        """Called after each commit of this process."""
         self.checkpoint_pending = False
         """True after a checkpoint that could not empty the log, until `checkpoint` succeeds."""
 
@@ -339,7 +341,7 @@ class Connections:
                     transaction = Transaction(self._writer)
                     yield transaction
                     await shield_until_done(self._writer.execute_fetchall("COMMIT"))
-                    for callback in transaction.on_commit:
+                    for callback in (*transaction.on_commit, self.on_commit):
                         callback()
                 except BaseException:
                     await shield_until_done(self._rollback())

@@ -100,15 +100,15 @@ async def change_passphrase() -> Response:
     session, services = security.require_session(), get_services()
     subjects = throttle_subjects(session.user.name)
     try:
-        services.throttle.record_attempt(*subjects)
+        await services.throttle.record_attempt(*subjects)
         renewed = await services.accounts.change_passphrase(
             session, await field("old"), await field("new")
         )
     except (AccountError, StaleRevision) as error:
         if not isinstance(error, WrongCredentials | TooManyAttempts):
-            services.throttle.clear_attempts(*subjects)  # the old one was right
+            await services.throttle.clear_attempts(*subjects)  # the old one was right
         return await account_page(error.status, "passphrase", describe(error))
-    services.throttle.clear_attempts(*subjects)
+    await services.throttle.clear_attempts(*subjects)
     security.set_session_cookie(renewed.cookie, renewed)
     await services.rotation.resume_pending(renewed.keys)
     return redirect_303("/you?done=passphrase")
@@ -120,13 +120,13 @@ async def renew_recovery_code() -> Response:
     session, services = security.require_session(), get_services()
     subjects = throttle_subjects(session.user.name)
     try:
-        services.throttle.record_attempt(*subjects)
+        await services.throttle.record_attempt(*subjects)
         renewed, code = await services.accounts.renew_recovery_code(
             session, await field("passphrase")
         )
     except (AccountError, StaleRevision) as error:
         return await account_page(error.status, "recovery", describe(error))
-    services.throttle.clear_attempts(*subjects)
+    await services.throttle.clear_attempts(*subjects)
     security.set_session_cookie(renewed.cookie, renewed)
     await services.rotation.resume_pending(renewed.keys)
     return await recovery_code_page(renewed, code)

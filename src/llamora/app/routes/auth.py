@@ -141,13 +141,13 @@ async def sign_in() -> Response:
     subjects = throttle_subjects(name)
     throttle = get_services().throttle
     try:
-        throttle.record_attempt(*subjects)
+        await throttle.record_attempt(*subjects)
         user, keys = await get_services().accounts.sign_in(name, await field("passphrase"))
     except (WrongCredentials, TooManyAttempts) as error:
         return await render_template(
             "pages/sign_in.html", status=error.status, name=name, error=describe(error), next=target
         )
-    throttle.clear_attempts(*subjects)
+    await throttle.clear_attempts(*subjects)
     await _start_session(user, keys)
     return redirect_303(target or HOME)
 
@@ -267,7 +267,7 @@ async def reset() -> Response:
     subjects = throttle_subjects(name)
     throttle = get_services().throttle
     try:
-        throttle.record_attempt(*subjects)
+        await throttle.record_attempt(*subjects)
         user, keys, code = await get_services().accounts.reset_passphrase(
             name, await field("code"), await field("passphrase")
         )
@@ -275,7 +275,7 @@ async def reset() -> Response:
         return await render_template(
             "pages/reset.html", status=error.status, name=name, error=describe(error)
         )
-    throttle.clear_attempts(*subjects)
+    await throttle.clear_attempts(*subjects)
     return await recovery_code_page(await _start_session(user, keys), code)
 
 
@@ -343,11 +343,11 @@ async def verify_secret() -> None:
     """
     session, services = security.require_session(), get_services()
     subjects = throttle_subjects(session.user.name)
-    services.throttle.record_attempt(*subjects)
+    await services.throttle.record_attempt(*subjects)
     await services.accounts.verify_secret(session, await field("passphrase"))
-    services.throttle.clear_attempts(*subjects)
+    await services.throttle.clear_attempts(*subjects)
 
 
 def throttle_subjects(name: str) -> tuple[str, str]:
     """Return what to count guesses at a secret by: the user name and the client address."""
-    return f"name {name_key(name)}", f"address {security.client_address()}"
+    return name_key(name), security.client_address()

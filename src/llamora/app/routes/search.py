@@ -74,7 +74,7 @@ async def search_while_typing() -> Response:
     query = await _query()
     if not query:
         return await _empty_page()
-    query_id = get_services().search.remember_query(
+    query_id = await get_services().search.remember_query(
         security.require_session().keys, query, is_typing=True
     )
     response = await _results_page(query, 0, typing=True)
@@ -90,7 +90,7 @@ async def show_results(query_hex: str) -> Response:
         query_id = parse_entry_id(query_hex)
     except NotFound:
         return redirect_303("/search")
-    query, is_unfinished = services.search.query_for(keys, query_id)
+    query, is_unfinished = await services.search.query_for(keys, query_id)
     query = query or await services.db.search_history.get(keys, query_id)
     return await _results_page(query, 0, typing=is_unfinished) if query else redirect_303("/search")
 
@@ -153,7 +153,7 @@ async def _remember_query(query: str) -> str:
     if (await get_profile()).searches:
         with suppress(StorageError):  # with a full disk, results are shown all the same
             query_id = await services.db.search_history.add(keys, query, utc_now())
-    return f"/search/{(query_id or services.search.remember_query(keys, query)).hex()}"
+    return f"/search/{(query_id or await services.search.remember_query(keys, query)).hex()}"
 
 
 async def _query() -> str:
