@@ -37,8 +37,8 @@ class Topic(IntEnum):
     """Something was committed to the store."""
     LOCKED = 11
     """`user_id` has locked the journal: overwrite their keys."""
-    ERASED = 12
-    """The entries `ids` of `user_id` were edited or erased: forget what was made of them."""
+    REWRITTEN = 12
+    """The entries `ids` of `user_id` were edited or erased: forget what was made of their texts."""
     QUERIES_FORGOTTEN = 13
     """The pending queries of `user_id` are to be forgotten."""
     WORKERS = 14
@@ -136,6 +136,8 @@ class Connection(asyncio.Protocol):
         self._opened_count = 0
         self.write: Callable[[bytes], None] = lambda _: None
         """Send bytes to the other end, without waiting."""
+        self.close: Callable[[], None] = lambda: None
+        """Close the socket, if there is one."""
         self.is_lost = False
 
     def connect_in_memory(self, other: "Connection") -> None:
@@ -146,6 +148,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send over a transport from now on."""
         self.write = transport.write  # type: ignore[attr-defined] -- of a stream socket
+        self.close = transport.close
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- of the base class
         """Close every channel: the other process is gone."""
@@ -276,6 +279,11 @@ class EventBus:
         """Send events, and open channels, over a connection."""
         self._connection = connection
 
+    def close(self) -> None:
+        """Leave the broker."""
+        if self._connection is not None:
+            self._connection.close()
+
     @asynccontextmanager
     async def open(self, service: Service, message: bytes) -> AsyncGenerator[Channel]:
         """Open a channel to a service of the broker, until the end of the block.
@@ -329,6 +337,11 @@ class Broker:
         self.bus.deliver(event)
         for connection in self._workers:
             connection.send(event)
+
+    def close(self) -> None:
+        """Close the line to every worker."""
+        for connection in list(self._workers):
+            connection.close()
 
     def _relay(self, source: Connection, event: Event) -> None:
         self.bus.deliver(event)

@@ -111,7 +111,7 @@ class AppServices:
         model = Model(settings.llm, shared.model if shared else None)
         custom_prompts = settings.data.folder / "prompts"
         prompts = PromptBuilder(settings.llm, custom_prompts if custom_prompts.is_dir() else None)
-        journal = Journal(db, search, settings.entries)
+        journal = Journal(db, search, settings.entries, events)
         # Identifies this run of the server in unfinished replies; it reveals nothing of the secret.
         run_id = sha256(b"llamora/1/boot-name" + boot_secret).hexdigest()[:16]
         queue = SharedModelQueue(events)

@@ -19,6 +19,7 @@ from llamora.cli.serve import (
     StartupError,
     announce,
     configure_logging,
+    exit_in_time,
     run_app,
     stop_on_signals,
 )
@@ -82,7 +83,9 @@ class Parent:
                     await self._replace_ended()
         finally:
             stop_task.cancel()
+            exit_in_time(self._settings.server.shutdown_seconds + EXTRA_STOP_SECONDS)
             await self._stop_workers()
+            self._broker.close()
             await self._model.stop()
 
     async def _start_worker(self) -> None:
@@ -202,4 +205,7 @@ async def _serve_until_end(start: WorkerStart) -> None:
     await events.connect(start.events)
     model = SharedServer(events, start.model_key) if start.model_key else None
     shared = SharedState(start.boot_secret, events, model, start.number)
-    await run_app(start.settings, start.listening_socket, stop, dev=start.dev, shared=shared)
+    try:
+        await run_app(start.settings, start.listening_socket, stop, dev=start.dev, shared=shared)
+    finally:
+        events.close()

@@ -13,6 +13,7 @@ from logging import getLogger
 from llamora.dates import UnknownDay, day_of, parse_day, utc_now
 from llamora.dates import parse_zone as zone_named
 from llamora.errors import Problem
+from llamora.events import Event, EventBus, Topic
 from llamora.journal.citations import redact_erased
 from llamora.journal.tags import Tags
 from llamora.persistence.connection import (
@@ -135,8 +136,15 @@ def _sort_after_parents(root: Entry, descendants: list[Entry]) -> tuple[Entry, .
 class Journal:
     """Work with a user's entries; a method that returns has committed its change to disk."""
 
-    def __init__(self, db: LocalDB, search: SearchService, settings: EntrySettings) -> None:
+    def __init__(
+        self,
+        db: LocalDB,
+        search: SearchService,
+        settings: EntrySettings,
+        events: EventBus | None = None,
+    ) -> None:
         self._db = db
+        self._events = events or EventBus()
         self._search = search
         self._settings = settings
         self.tags = Tags(db, search)
@@ -308,6 +316,7 @@ class Journal:
         except StaleRevision:
             raise EditConflict(await self.get(keys, entry_id)) from None
         self._search.put(keys, changed)
+        self._events.publish(Event(Topic.REWRITTEN, keys.user_id, (entry_id,)))
         return changed
 
     async def delete(self, keys: Keyring, entry_id: bytes) -> Entry:
@@ -594,6 +603,8 @@ class Journal:
             self._search.drop(keys.user_id, erased_ids)
             for entry in changed:
                 self._search.put(keys, entry)
+            rewritten_ids = (*erased_ids, *(entry.id for entry in changed))
+            self._events.publish(Event(Topic.REWRITTEN, keys.user_id, rewritten_ids))
             return list(erased_ids)
         raise StaleRevision("entry_busy")
 
