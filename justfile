@@ -44,3 +44,7 @@ wheel:
 # The first day without a network (Linux, as root)
 offline:
     uv run --group dev python -m scripts.offline
+
+# Break the program in small ways and see whether a test notices (an hour); --count, --seed, --map FOLDER
+mutants *options:
+    uv run --group dev python -m scripts.mutants {{ options }}

@@ -6,6 +6,7 @@ told to look no name up, since only what the journal sends is of interest.
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -37,6 +38,14 @@ def _record_packets(packets: list[str]) -> None:
             start = (packet[0] & 15) * 4
             port = int.from_bytes(packet[start + 2 : start + 4], "big")
             packets.append(f"protocol {packet[9]} to {socket.inet_ntoa(packet[16:20])} port {port}")
+
+
+def may_go_offline() -> bool:
+    """Return True if this process may make a network namespace of its own."""
+    unshare = shutil.which("unshare")
+    return unshare is not None and not subprocess.call(
+        [unshare, "--net", "--mount", "true"], stderr=subprocess.DEVNULL
+    )
 
 
 def main() -> int:

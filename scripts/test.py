@@ -1,9 +1,9 @@
 """The whole test suite: `python -m scripts.test [pytest options]`.
 
-Brings a Chromium where there is none, runs what needs no browser on two processes, then tests/browser alone,
-since a browser and a model want the processor for themselves. What fails runs a second time, alone: a test counts
-as failed when it fails twice, and what passes only then is named. Nothing else is given a second chance: neither an
-error while tests are collected, nor a process that dies, nor a run that ends early.
+Brings a Chromium where there is none, runs what needs no browser on two processes, then tests/browser on two. What
+fails runs a second time, alone: a test counts as failed when it fails twice, and what passes only then is named.
+Nothing else is given a second chance: neither an error while tests are collected, nor a process that dies, nor a run
+that ends early.
 """
 
 import json
@@ -21,7 +21,8 @@ from scripts.browser import NoBrowser, find_or_install
 
 PARTS = (
     ("everything but the browser", ["-n", "2", "--ignore=tests/browser"]),
-    ("the browser", ["tests/browser"]),
+    # A file's tests share servers, so they stay together.
+    ("the browser", ["-n", "2", "--dist", "loadfile", "tests/browser"]),
 )
 RECORD = "JOURNAL_TEST_RECORD"  # names the file in which a run leaves its Record
 

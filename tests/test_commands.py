@@ -18,8 +18,9 @@ from llamora.cli import unlocking
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.users import User
 from llamora.settings import resource
-from llamora.vault.keys import create_keys
-from llamora.vault.slots import Argon2Params, WrongSecret
+from llamora.vault.kdf import Argon2Params
+from llamora.vault.key_renewal import create_keys
+from llamora.vault.recovery_code import WrongSecret
 from tests.server_process import FAST_KDF, HttpUser, Server
 
 NO_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}

@@ -279,8 +279,6 @@ def found(text: str, today: date = TODAY, language: str = "en") -> str:
         ("last winter", "2025-12-01..2026-02-28"),
         ("summer of 2019", "2019-06-01..2019-08-31"),
         ("Q3 2023", "2023-07-01..2023-09-30"),
-        ("the 1990s", "1990-01-01..1999-12-31"),
-        ("in the 90s", "1990-01-01..1999-12-31"),
         ("early 2024", "2024-01-01..2024-04-30"),
         ("late last year", "2025-09-01..2025-12-31"),
         ("mid-March 2024", "2024-03-11..2024-03-20"),
@@ -332,7 +330,7 @@ def test_dates_in_words(text: str, expected: str) -> None:
         "late", "in the end", "spring", "a spring in the step", "the second time", "in my 30s", "sun", "sat down",
         "in 20244", "12024", "in 0000", "32 May", "99999 days ago", "9999 years ago", "at the last minute",
         "for years", "in the past", "last but not least", "the last ten days of it", "the last week of school",
-        "on sun", "marching", "mayhem", "Mondays",
+        "on sun", "in the 90s", "marching", "mayhem", "Mondays",
     ],
 )  # fmt: skip
 def test_words_that_are_no_date(text: str) -> None:

@@ -25,6 +25,7 @@ def test_every_test_that_the_threat_model_names_is_there() -> None:
         assert f"def {function or 'test_'}" in text, (file, function)
 
 
+@pytest.mark.usefixtures("real_kdf")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_reloads_and_second_tabs_lose_and_repeat_no_byte(
     workers: int, tmp_path: Path, cache: Path

@@ -27,7 +27,7 @@ import httpx
 from llamora.persistence.entries import Entry
 from llamora.services import AppLifecycle, AppServices
 from llamora.settings import load_settings
-from llamora.vault.slots import Argon2Params, kdf_milliseconds
+from llamora.vault.kdf import Argon2Params, kdf_milliseconds
 from tests.scripted_model import RecordedRequest, Reply, ScriptedModel
 from tests.server_process import HttpUser, Server
 

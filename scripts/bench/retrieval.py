@@ -33,8 +33,9 @@ from llamora.persistence.users import User
 from llamora.search.embedder import Embedder
 from llamora.search.service import SearchService
 from llamora.settings import Settings, load_settings, resource
-from llamora.vault.keys import Keyring, create_keys, open_keyring
-from llamora.vault.slots import Argon2Params
+from llamora.vault.kdf import Argon2Params
+from llamora.vault.key_renewal import create_keys
+from llamora.vault.keys import Keyring, open_keyring
 
 Unit = Literal["diary", "turn", "session"]
 DEPTH = 100  # results looked at; of later ones the reciprocal rank counts as nothing

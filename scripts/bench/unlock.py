@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from llamora.vault.slots import Argon2Params, kdf_milliseconds
+from llamora.vault.kdf import Argon2Params, kdf_milliseconds
 from scripts.bench.latency import NO_MODEL, PASSPHRASE, seed
 from tests.server_process import HttpUser, Server
 

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 
 from llamora.persistence.schema import ENTRIES
-from llamora.vault.keys import open_keyring, seal_new_keys
+from llamora.vault.key_renewal import seal_new_keys
+from llamora.vault.keys import open_keyring
 
 TEXT_BYTES = 2048
 RECORDS = 20_000

@@ -27,8 +27,9 @@ from llamora.persistence.schema import RECORD_KINDS
 from llamora.persistence.users import User
 from llamora.persistence.versions import Version
 from llamora.settings import resource
-from llamora.vault.keys import Keyring, create_keys, open_keyring
-from llamora.vault.slots import Argon2Params
+from llamora.vault.kdf import Argon2Params
+from llamora.vault.key_renewal import create_keys
+from llamora.vault.keys import Keyring, open_keyring
 from tests.scan import find_words
 
 USER_NAMES = ("Alice", "Bob", "Charlie")

@@ -38,13 +38,10 @@ from playwright.sync_api import Playwright, expect, sync_playwright
 from llamora.persistence import LocalDB
 from llamora.persistence.tag_changes import tag_hash
 from llamora.vault.envelope import SealError
-from llamora.vault.keys import (
-    Keyring,
-    SealedDataKey,
-    SealedKeys,
+from llamora.vault.keys import Keyring, SealedDataKey, SealedKeys, open_keyring
+from llamora.vault.session_keys import (
     open_from_cookie,
     open_from_session,
-    open_keyring,
     seal_for_session,
     session_id_of,
 )

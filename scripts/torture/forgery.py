@@ -37,31 +37,20 @@ from llamora.persistence.users import User
 from llamora.persistence.vectors import EntryVectors
 from llamora.persistence.versions import Version
 from llamora.settings import SessionSettings, resource
-from llamora.vault import slots as vault_slots
+from llamora.vault import kdf, recovery_code
 from llamora.vault.envelope import Damaged, UnknownFormat, WrongHeader, WrongKey
-from llamora.vault.keys import (
-    Keyring,
-    MissingEpoch,
-    NewKeys,
-    SealedKeys,
-    create_keys,
-    living_slots,
+from llamora.vault.kdf import Argon2Params, BadParameters
+from llamora.vault.key_renewal import NewKeys, create_keys, living_slots, renew_keys
+from llamora.vault.keys import Keyring, MissingEpoch, SealedKeys, open_keyring
+from llamora.vault.recovery_code import RecoveryCodeError, WrongSecret
+from llamora.vault.session_keys import (
     open_from_cookie,
     open_from_session,
-    open_keyring,
-    renew_keys,
     seal_for_cookie,
     seal_for_session,
     session_id_of,
 )
-from llamora.vault.slots import (
-    Argon2Params,
-    BadParameters,
-    KeySlot,
-    RecoveryCodeError,
-    WrongSecret,
-    open_slot,
-)
+from llamora.vault.slots import KeySlot, open_slot
 from tests.scan import find_words
 
 PASSPHRASE = "seven quiet herons over the weir"
@@ -304,7 +293,7 @@ def damage_keys(findings: Findings, user: UserFixture, stride: int) -> None:
 def damage_recovery_code(findings: Findings, user: UserFixture, slot: KeySlot) -> None:
     """Every other letter in every place of a recovery code, every length, every two neighbours exchanged."""
     code = user.new_keys.recovery_code
-    symbols = vault_slots._CROCKFORD  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    symbols = recovery_code._CROCKFORD  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     for at, letter in enumerate(code):
         if letter != "-":
             for other in symbols.replace(letter, ""):
@@ -591,8 +580,8 @@ def torture(folder: Path, stride: int = 1) -> dict[str, object]:
     run_db_migrations(database, resource("migrations"))
     findings = Findings()
     # The KDF is deterministic: what it gave once for a secret, a salt and a cost need not be computed again.
-    original = vault_slots._argon2id  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    vault_slots._argon2id = functools.lru_cache(original)  # type: ignore[assignment]  # noqa: SLF001
+    original = kdf.argon2id  # pyright: ignore[reportPrivateUsage]
+    kdf.argon2id = functools.lru_cache(original)  # type: ignore[assignment]
     try:
         alice, bob = asyncio.run(_register_two(database))
         alice_rows, bob_rows = load_rows(database, alice.user.id), load_rows(database, bob.user.id)
@@ -607,7 +596,7 @@ def torture(folder: Path, stride: int = 1) -> dict[str, object]:
         move_keys(findings, alice, bob)
         asyncio.run(lower_parameters(findings, database, alice))
     finally:
-        vault_slots._argon2id = original  # noqa: SLF001
+        kdf.argon2id = original
     return {
         "tried": sum(findings.trials.values()),
         "not_refused": sum(findings.accepted.values()),

@@ -38,8 +38,8 @@ from llamora.persistence.doctor import run_checks
 from llamora.persistence.migrations import migration_status
 from llamora.persistence.users import User
 from llamora.settings import resource
-from llamora.vault.keys import create_keys
-from llamora.vault.slots import Argon2Params
+from llamora.vault.kdf import Argon2Params
+from llamora.vault.key_renewal import create_keys
 from scripts.torture import writers
 from scripts.torture.invariants import (
     ExpectedEntry,

@@ -20,7 +20,8 @@ from llamora.persistence.connection import StaleRevision
 from llamora.persistence.entries import Entry
 from llamora.persistence.users import User
 from llamora.settings import resource
-from llamora.vault.keys import Keyring, open_keyring, seal_new_keys
+from llamora.vault.key_renewal import seal_new_keys
+from llamora.vault.keys import Keyring, open_keyring
 
 DAY = date(2026, 11, 20)
 

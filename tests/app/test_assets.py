@@ -36,16 +36,16 @@ def frontend(tmp_path: Path) -> Path:
     return root
 
 
-def serving(frontend: Path, *, dev: bool) -> Quart:
+def serving(frontend: Path, *, native: bool) -> Quart:
     app = Quart(__name__, static_folder=None)
-    app.register_blueprint(create_blueprint(Assets(frontend, dev=dev)))
+    app.register_blueprint(create_blueprint(Assets(frontend, native=native)))
     return app
 
 
-async def test_dev_serves_what_is_written(frontend: Path) -> None:
-    assets = Assets(frontend, dev=True)
+async def test_native_modules_are_served_as_they_are_written(frontend: Path) -> None:
+    assets = Assets(frontend, native=True)
     assert assets.url("js/main.js") == "/static/js/main.js"
-    client = serving(frontend, dev=True).test_client()
+    client = serving(frontend, native=True).test_client()
     answer = await client.get("/static/js/main.js", headers={"Accept-Encoding": "gzip, br"})
     assert await answer.get_data() == b"import './part.js';"
     assert answer.headers["Cache-Control"] == "no-cache"
@@ -56,10 +56,10 @@ async def test_dev_serves_what_is_written(frontend: Path) -> None:
 
 
 async def test_prod_serves_what_was_built_for_ever(frontend: Path) -> None:
-    assets = Assets(frontend, dev=False)
+    assets = Assets(frontend, native=False)
     assert assets.url("js/main.js") == "/static/js/main-AB12.js"
     assert assets.url("fonts/face.woff2") == "/static/fonts/face.woff2"
-    client = serving(frontend, dev=False).test_client()
+    client = serving(frontend, native=False).test_client()
     plain = await client.get("/static/js/main-AB12.js")
     assert await plain.get_data() == b"bundled"
     assert plain.headers["Cache-Control"] == IMMUTABLE_CACHE_CONTROL
@@ -80,7 +80,7 @@ async def test_prod_serves_what_was_built_for_ever(frontend: Path) -> None:
 async def test_packed_files_go_to_who_takes_them(
     frontend: Path, accepted: str, encoding: str | None, body: bytes
 ) -> None:
-    client = serving(frontend, dev=False).test_client()
+    client = serving(frontend, native=False).test_client()
     answer = await client.get("/static/js/main-AB12.js", headers={"Accept-Encoding": accepted})
     assert answer.headers.get("Content-Encoding") == encoding
     assert answer.headers["Vary"] == "Accept-Encoding"
@@ -90,7 +90,7 @@ async def test_packed_files_go_to_who_takes_them(
 
 
 async def test_an_unchanged_file_is_not_sent_again(frontend: Path) -> None:
-    client = serving(frontend, dev=True).test_client()
+    client = serving(frontend, native=True).test_client()
     first = await client.get("/static/css/main.css")
     again = await client.get(
         "/static/css/main.css", headers={"If-None-Match": first.headers["ETag"]}
@@ -116,16 +116,16 @@ async def test_an_unchanged_file_is_not_sent_again(frontend: Path) -> None:
         "a%00b",
     ],
 )
-@pytest.mark.parametrize("dev", [True, False])
-async def test_nothing_else_of_the_disk_is_served(frontend: Path, name: str, dev: bool) -> None:
-    answer = await serving(frontend, dev=dev).test_client().get(f"/static/{name}")
+@pytest.mark.parametrize("native", [True, False])
+async def test_nothing_else_of_the_disk_is_served(frontend: Path, name: str, native: bool) -> None:
+    answer = await serving(frontend, native=native).test_client().get(f"/static/{name}")
     assert answer.status_code in (404, 308)  # "//" is answered with the same address without it
     assert b"outside" not in await answer.get_data(as_text=False)
 
 
 async def test_no_link_leads_out_of_the_folder(frontend: Path) -> None:
     (frontend / "static/link.txt").symlink_to(frontend / "secret.txt")
-    assert Assets(frontend, dev=True).find("link.txt") is None
+    assert Assets(frontend, native=True).load("link.txt") is None
 
 
 async def test_without_a_build_prod_serves_the_modules_and_says_so(
@@ -133,14 +133,14 @@ async def test_without_a_build_prod_serves_the_modules_and_says_so(
 ) -> None:
     (frontend / "dist/manifest.json").unlink()
     with caplog.at_level(logging.WARNING):
-        assets = Assets(frontend, dev=False)
+        assets = Assets(frontend, native=False)
     assert assets.url("js/main.js") == "/static/js/main.js"
     assert "frontend/dist is not there" in caplog.text
 
 
-@pytest.mark.parametrize("dev", [True, False])
-async def test_every_file_a_page_names_is_there(start: Start, dev: bool) -> None:
-    app = await start(dev=dev)
+@pytest.mark.parametrize("native", [True, False])
+async def test_every_file_a_page_names_is_there(start: Start, native: bool) -> None:
+    app = await start(dev=native)
     stranger = app.anonymous()
     page = await stranger.get("/sign-in")
     named = re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text)

@@ -11,7 +11,7 @@ from llamora.journal import throttle as throttle_module
 from llamora.journal.throttle import FREE_ATTEMPTS, MAX_WAIT_SECONDS, AttemptLedger
 from llamora.persistence.sessions import EXPIRED_GRACE_SECONDS
 from llamora.settings import ServerSettings, SessionSettings
-from llamora.vault import slots as vault_slots
+from llamora.vault import kdf as vault_kdf
 from tests.app.conftest import PASSPHRASE, RunningApp, Start, Visitor, worker_states
 
 NEW = "four unrelated words: kelp anvil dormouse"
@@ -22,13 +22,13 @@ IDLE, ABSOLUTE, TOUCH = 600, 3600, 60
 def kdf(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One item for every run of Argon2id."""
     runs: list[int] = []
-    real = vault_slots._argon2id
+    real = vault_kdf.argon2id
 
     def counted(*given: object) -> bytes:
         runs.append(1)
         return real(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(vault_slots, "_argon2id", counted)
+    monkeypatch.setattr(vault_kdf, "argon2id", counted)
     return runs
 
 

@@ -42,6 +42,7 @@ async def test_every_page_is_dressed(app: RunningApp, path: str) -> None:
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["X-Frame-Options"] == "DENY"
         assert headers["Referrer-Policy"] == "same-origin"
+        assert headers["Permissions-Policy"].startswith("camera=(), microphone=(), geolocation=()")
         assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
         assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
         assert "Server" not in headers
@@ -51,7 +52,9 @@ async def test_pages_hold_no_inline_script_or_style(app: RunningApp) -> None:
     alice = await app.visitor()
     await alice.write("<script>alert(1)</script> *hm* <p style='color:red' onclick=x>")
     for path in ("/d/2026-11-20", "/you", "/search", "/nowhere"):
-        for tag in re.findall(r"<[a-z][^>]*>", (await alice.get(path)).text):
+        tags = re.findall(r"<[a-z][^>]*>", (await alice.get(path)).text)
+        assert len(tags) > 20, path
+        for tag in tags:
             assert not re.search(
                 r"<script(?!.*\ssrc=)|<style|\sstyle=|\son\w+=|javascript:", tag
             ), (path, tag)

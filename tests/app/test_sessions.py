@@ -14,7 +14,8 @@ from llamora.app import create_app
 from llamora.app.services.container import EXTENSION
 from llamora.app.views import device_name
 from llamora.settings import SessionSettings
-from llamora.vault.keys import Keyring, KeyringClosed, session_id_of
+from llamora.vault.keys import Keyring, KeyringClosed
+from llamora.vault.session_keys import session_id_of
 from tests.app.conftest import (
     RunningApp,
     Start,

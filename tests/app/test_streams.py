@@ -63,6 +63,7 @@ class Reading:
 def opened(reading: Reading, ending: asyncio.Event) -> AsyncGenerator[bytes]:
     response = event_stream(reading.events(), ending, asyncio.Event())
     assert response.mimetype == "text/event-stream"
+    assert response.headers["X-Accel-Buffering"] == "no"
     assert response.timeout is None
     return response.response.iter  # type: ignore[attr-defined,no-any-return]
 

@@ -4,8 +4,9 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ from tests.server_process import HttpUser, Server
 expect.set_options(timeout=30_000)
 
 FIREFOX = Path(__file__).with_name("firefox.py")
+NUMBERS = count(1)
+WITHOUT_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
 AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
 
 
@@ -84,6 +87,33 @@ def firefox(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) ->
         pytest.skip(f"{installed} does not start for a test: {str(error).splitlines()[0]}")
     yield browser
     browser.close()
+
+
+@pytest.fixture(scope="session")
+def shared_server(
+    tmp_path_factory: pytest.TempPathFactory, cache: Path
+) -> Iterator[Callable[..., Server]]:
+    """Servers that run until the last test, one for each environment: each test brings a user.
+
+    A test that stops its server, or looks at everybody's files, makes one with `serve`.
+    """
+    servers: dict[tuple[tuple[str, str], ...], Server] = {}
+
+    def start(env: Mapping[str, str] = WITHOUT_MODELS) -> Server:
+        key = tuple(sorted(env.items()))
+        if key not in servers:
+            folder = tmp_path_factory.mktemp("shared")
+            servers[key] = Server(folder=folder, cache=cache, env=env).start()
+        return servers[key]
+
+    yield start
+    for server in servers.values():
+        server.stop()
+
+
+def register(server: Server) -> HttpUser:
+    """Register somebody whose name no other test has."""
+    return HttpUser(server.url, name=f"Alice {next(NUMBERS)}").register()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import open_as_user, requested_group
+from tests.browser.conftest import open_as_user, register, requested_group
 from tests.server_process import HttpUser, Server
 
 COOKIES = {
@@ -22,13 +22,18 @@ TOUCHED = 44  # CSS pixels: WCAG 2.2, 2.5.5
 
 
 @pytest.fixture
-def server(serve: Callable[..., Server]) -> Server:
-    return serve(env=COOKIES).start()
+def server(
+    request: pytest.FixtureRequest,
+    serve: Callable[..., Server],
+    shared_server: Callable[..., Server],
+) -> Server:
+    own = getattr(request, "param", "") == "own"
+    return serve(env=COOKIES).start() if own else shared_server(COOKIES)
 
 
 @pytest.fixture
 def writer(server: Server) -> HttpUser:
-    writer = HttpUser(server.url).register()
+    writer = register(server)
     for day in (3, 4, 12):
         writer.write("Three herons after the storm.", f"2024-03-{day:02}")
     return writer
@@ -192,6 +197,7 @@ def places(page: Page) -> list[object]:
     )
 
 
+@pytest.mark.parametrize("server", ["own"], indirect=True)
 def test_you(
     server: Server, writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:

@@ -7,23 +7,24 @@ from contextlib import closing
 import pytest
 from playwright.sync_api import BrowserContext, Dialog, Page, Request, Route, expect
 
-from tests.browser.conftest import sign_in
+from tests.browser.conftest import register, sign_in
 from tests.conftest import HttpUser, Server
 from tests.scan import find_words
 
-WITHOUT_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
 WORDS = "The plumber said kumquat on the stairs, and I have to write down why"
 MORE = "\n\nBecause nobody had asked him anything."
 
+COUNT_DRAFTS = "SELECT count(*) FROM drafts JOIN users ON users.id = user_id WHERE name = ?"
+
 
 @pytest.fixture
-def server(serve: Callable[..., Server]) -> Server:
-    return serve(env=WITHOUT_MODELS).start()
+def server(shared_server: Callable[..., Server]) -> Server:
+    return shared_server()
 
 
 @pytest.fixture
 def writer(server: Server) -> HttpUser:
-    return HttpUser(server.url).register()
+    return register(server)
 
 
 @pytest.fixture
@@ -43,9 +44,10 @@ def is_draft_request(request: Request) -> bool:
     return request.url.endswith("/drafts")
 
 
-def drafts(server: Server) -> int:
+def drafts(server: Server, writer: HttpUser) -> int:
+    """Count the drafts of a user."""
     with closing(sqlite3.connect(server.data / "llamora.sqlite3")) as connection:
-        return int(connection.execute("SELECT count(*) FROM drafts").fetchone()[0])
+        return int(connection.execute(COUNT_DRAFTS, (writer.name,)).fetchone()[0])
 
 
 def kept(page: Page, count: int) -> None:
@@ -85,7 +87,7 @@ def test_a_draft_outlives_reload_browser_and_session(
     expect(page.get_by_text("sealed when kept")).to_be_visible()
     page.reload()
     kept(page, 1)
-    assert drafts(server) == 0
+    assert drafts(server, writer) == 0
     assert find_words(server.folder, ["kumquat", "plumber", "asked him"]) == []
     assert page.evaluate("localStorage.length + sessionStorage.length") == 0
 
@@ -108,7 +110,7 @@ def test_an_edit_and_an_answer_in_the_making_come_back_open(
     expect(edit).to_be_visible()
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("article.entry .prose")).to_have_text("Rain all day.")
-    assert drafts(server) == 0
+    assert drafts(server, writer) == 0
     page.reload()
     expect(page.locator("article.entry .prose")).to_have_text("Rain all day.")
 
@@ -119,11 +121,11 @@ def test_an_edit_and_an_answer_in_the_making_come_back_open(
     expect(page.locator("article.entry .prose")).to_have_text("Rain all day. Then not.")
     page.reload()
     expect(page.locator("form.edit")).to_have_count(0)
-    assert drafts(server) == 0
+    assert drafts(server, writer) == 0
 
 
 def test_a_save_that_comes_after_keep_brings_nothing_back(
-    server: Server, opened: Callable[[], Page]
+    server: Server, writer: HttpUser, opened: Callable[[], Page]
 ) -> None:
     page = opened()
     late: list[Route] = []
@@ -139,7 +141,7 @@ def test_a_save_that_comes_after_keep_brings_nothing_back(
     assert answer.value.status == 205
     page.unroute("**/drafts")
     page.wait_for_timeout(1200)
-    assert drafts(server) == 0
+    assert drafts(server, writer) == 0
     expect(page.get_by_text("sealed when kept")).to_be_visible()
     page.reload()
     kept(page, 1)
@@ -151,7 +153,7 @@ def test_a_save_that_comes_after_keep_brings_nothing_back(
     kept(page, 2)
     page.locator("#write").press_sequentially("A third, without a reload")
     expect(page.get_by_text("a draft is kept, sealed")).to_be_visible()
-    assert drafts(server) == 1
+    assert drafts(server, writer) == 1
 
 
 def test_what_is_typed_while_keeping_becomes_the_next_draft(
@@ -198,7 +200,7 @@ def test_leaving_asks_only_for_words_that_are_nowhere_else(
 
 
 def test_leaving_the_field_saves_without_waiting_for_a_pause(
-    server: Server, opened: Callable[[], Page]
+    server: Server, writer: HttpUser, opened: Callable[[], Page]
 ) -> None:
     page = opened()
     page.clock.install()
@@ -207,7 +209,7 @@ def test_leaving_the_field_saves_without_waiting_for_a_pause(
     with page.expect_response("**/drafts") as answer:
         page.locator("h1").click()
     assert answer.value.status == 204
-    assert drafts(server) == 1
+    assert drafts(server, writer) == 1
 
 
 def test_leaving_the_page_sends_the_last_words(
@@ -221,7 +223,7 @@ def test_leaving_the_page_sends_the_last_words(
     fresh = context.new_page()
     fresh.goto(server.url + "/healthz")
     for _ in range(600):
-        if drafts(server):
+        if drafts(server, writer):
             break
         fresh.wait_for_timeout(50)
     assert "Typed and gone" in writer.get("/d/today").text

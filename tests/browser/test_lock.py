@@ -5,23 +5,27 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Console, open_as_user
+from tests.browser.conftest import WITHOUT_MODELS, Console, open_as_user, register
 from tests.conftest import HttpUser, Server
 from tests.scan import find_words
 
-WITHOUT_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
 SECOND = 1000  # milliseconds
 MINUTE = 60 * SECOND
 
 
 @pytest.fixture
-def server(serve: Callable[..., Server]) -> Server:
-    return serve(env=WITHOUT_MODELS).start()
+def server(
+    request: pytest.FixtureRequest,
+    serve: Callable[..., Server],
+    shared_server: Callable[..., Server],
+) -> Server:
+    own = getattr(request, "param", "") == "own"
+    return serve(env=WITHOUT_MODELS).start() if own else shared_server()
 
 
 @pytest.fixture
 def writer(server: Server) -> HttpUser:
-    return HttpUser(server.url).register()
+    return register(server)
 
 
 def test_a_key_locks_every_page(
@@ -30,7 +34,7 @@ def test_a_key_locks_every_page(
     writer.write("A heron in the reeds.")
     page, phone = new_page(), new_page()
     open_as_user(page, writer)
-    second = HttpUser(server.url)
+    second = HttpUser(server.url, name=writer.name)
     second.sign_in()
     open_as_user(phone, second)
     tab = page.context.new_page()
@@ -57,6 +61,7 @@ def test_a_page_empties_at_once_when_the_session_ends_elsewhere(
     expect(page).to_have_url(server.url + "/sign-in")
 
 
+@pytest.mark.parametrize("server", ["own"], indirect=True)
 def test_words_that_are_nowhere_else_stay_when_the_server_was_started_again(
     server: Server, writer: HttpUser, new_page: Callable[..., Page], console: Console
 ) -> None:
@@ -82,6 +87,7 @@ def nobody_was_there(console: Console) -> None:
     ]
 
 
+@pytest.mark.parametrize("server", ["own"], indirect=True)
 def test_a_page_goes_by_itself_when_the_server_is_away(
     server: Server, writer: HttpUser, new_page: Callable[..., Page], console: Console
 ) -> None:
@@ -127,7 +133,7 @@ def test_who_reads_in_one_tab_is_there_in_all(
 def test_the_list_of_sessions_has_nothing_to_object_to(
     server: Server, writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:
-    others = [HttpUser(server.url) for _ in range(2)]
+    others = [HttpUser(server.url, name=writer.name) for _ in range(2)]
     for other in others:
         other.sign_in()
     page = new_page()

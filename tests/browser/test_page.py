@@ -6,8 +6,14 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import open_as_user, open_more_menu, requested_group
-from tests.conftest import HttpUser, Server
+from tests.browser.conftest import (
+    WITHOUT_MODELS,
+    open_as_user,
+    open_more_menu,
+    register,
+    requested_group,
+)
+from tests.conftest import Server
 
 NAME, PASSPHRASE = "Ada", "seven quiet herons over the weir"
 LONG = (
@@ -20,12 +26,30 @@ LONG = (
 )
 MOST_REQUESTS, MOST_BYTES = 12, 150_000
 
+# Whether the element in focus looks otherwise without it.
+SHOWS_FOCUS = """() => {
+    const element = document.activeElement;
+    const look = () => {
+        const { outlineStyle, outlineWidth, boxShadow, borderBottom } = getComputedStyle(element);
+        return [outlineStyle, outlineWidth, boxShadow, borderBottom].join();
+    };
+    const focused = look();
+    element.blur();
+    const plain = look();
+    element.focus();
+    return focused !== plain;
+}"""
+
 
 @pytest.fixture
-def server(serve: Callable[..., Server], request: pytest.FixtureRequest) -> Server:
+def server(
+    request: pytest.FixtureRequest,
+    serve: Callable[..., Server],
+    shared_server: Callable[..., Server],
+) -> Server:
     """Without a model; `prod` where a test says so."""
-    env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
-    return serve(mode=getattr(request, "param", "dev"), env=env).start()
+    mode = getattr(request, "param", "dev")
+    return shared_server() if mode == "dev" else serve(mode=mode, env=WITHOUT_MODELS).start()
 
 
 def test_everything_works_without_javascript(server: Server, new_page: Callable[..., Page]) -> None:
@@ -74,7 +98,7 @@ def test_everything_works_without_javascript(server: Server, new_page: Callable[
 def test_a_very_long_entry_is_read_on_part_by_part_where_one_is(
     server: Server, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:
-    writer = HttpUser(server.url).register()
+    writer = register(server)
     writer.write(
         "".join(
             f"Paragraph {number}. {'The heron stood in the reeds. ' * 30}\n\n"
@@ -105,7 +129,7 @@ def test_a_very_long_entry_is_read_on_part_by_part_where_one_is(
 def test_what_opens_below_an_entry_has_a_page_without_javascript(
     server: Server, new_page: Callable[..., Page]
 ) -> None:
-    writer = HttpUser(server.url).register()
+    writer = register(server)
     writer.write("The heron again.", "2024-03-12")
     page = new_page(java_script_enabled=False)
     open_as_user(page, writer)
@@ -140,17 +164,13 @@ def test_a_first_entry_by_keys_alone(server: Server, new_page: Callable[..., Pag
         for _ in range(25):
             keys.press("Tab")
             if page.evaluate("s => document.activeElement.matches(s)", selector):
-                focus = page.evaluate(
-                    "() => { const s = getComputedStyle(document.activeElement);"
-                    " return s.outlineStyle + s.outlineWidth + s.boxShadow + s.borderBottomWidth }"
-                )
-                assert focus, selector
+                assert page.evaluate(SHOWS_FOCUS), selector
                 return
         raise AssertionError(f"Tab never comes to {selector}")
 
     page.goto(server.url + "/register")
     tab_to("#name")
-    keys.type(NAME)
+    keys.type("Ada of the keys")
     tab_to("#passphrase")
     keys.type(PASSPHRASE)
     keys.press("Enter")
@@ -190,7 +210,7 @@ def test_a_first_entry_by_keys_alone(server: Server, new_page: Callable[..., Pag
 
 @pytest.mark.parametrize("server", ["prod"], indirect=True)
 def test_the_first_page_is_small(server: Server, new_page: Callable[..., Page]) -> None:
-    writer = HttpUser(server.url).register()
+    writer = register(server)
     writer.write("A line.")
     for path, signed_in in (("/sign-in", False), ("/d/today", True)):
         page = new_page()
@@ -226,7 +246,7 @@ SAME = "([id, top]) => Math.abs(document.getElementById(id)?.getBoundingClientRe
 @pytest.fixture
 def long_day(server: Server, new_page: Callable[..., Page]) -> Page:
     """A day of many entries of different heights on a narrow screen."""
-    writer = HttpUser(server.url).register()
+    writer = register(server)
     for number in range(MANY):
         writer.write(
             f"Entry {number}. " + "Up before the alarm, along the river. " * (number % 7 * 3),
@@ -335,7 +355,7 @@ def test_who_comes_back_to_a_long_day_is_where_they_were(long_day: Page) -> None
 def test_every_page_fits_a_phone_and_satisfies_axe(
     server: Server, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:
-    writer = HttpUser(server.url).register()
+    writer = register(server)
     entry = writer.write(LONG)
     other = writer.write("Deleted soon.")
     writer.post(f"/e/{other}/delete", {})
@@ -359,7 +379,7 @@ def test_every_page_fits_a_phone_and_satisfies_axe(
     for path in ("/sign-in", "/register", "/reset", "/d/2026-02-30"):
         check(path)
     page.goto(server.url + "/sign-in")
-    page.locator("#name").fill("Alice")
+    page.locator("#name").fill(writer.name)
     page.locator("#passphrase").fill("wrong")
     page.get_by_role("button", name="Open").click()
     expect(page.get_by_role("alert")).to_contain_text("do not go together")

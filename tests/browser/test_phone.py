@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import open_as_user
+from tests.browser.conftest import open_as_user, register
 from tests.server_process import HttpUser, Server
 
 DAY = "2024-03-12"
@@ -18,9 +18,8 @@ KEYBOARD = """height => {
 
 
 @pytest.fixture
-def writer(serve: Callable[..., Server]) -> HttpUser:
-    env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
-    return HttpUser(serve(env=env).start().url).register()
+def writer(shared_server: Callable[..., Server]) -> HttpUser:
+    return register(shared_server())
 
 
 @pytest.fixture

@@ -6,14 +6,13 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import open_as_user, open_more_menu
+from tests.browser.conftest import open_as_user, open_more_menu, register
 from tests.conftest import HttpUser, Server
 
 
 @pytest.fixture
-def writer(serve: Callable[..., Server]) -> HttpUser:
-    env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
-    writer = HttpUser(serve(env=env).start().url).register()
+def writer(shared_server: Callable[..., Server]) -> HttpUser:
+    writer = register(shared_server())
     for day in range(3, 9):
         writer.write(
             f"The grey heron stood by the weir, day {day}, and I thought of my father.",

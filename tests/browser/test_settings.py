@@ -5,21 +5,20 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import open_as_user
+from tests.browser.conftest import open_as_user, register
 from tests.conftest import HttpUser, Server
 
-WITHOUT_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
 LONG = 30_000  # milliseconds, for a machine that is busy
 
 
 @pytest.fixture
-def server(serve: Callable[..., Server]) -> Server:
-    return serve(env=WITHOUT_MODELS).start()
+def server(shared_server: Callable[..., Server]) -> Server:
+    return shared_server()
 
 
 @pytest.fixture
 def writer(server: Server) -> HttpUser:
-    return HttpUser(server.url).register()
+    return register(server)
 
 
 def look(page: Page, name: str) -> object:

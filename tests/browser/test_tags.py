@@ -6,15 +6,14 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import open_as_user, open_more_menu
+from tests.browser.conftest import open_as_user, open_more_menu, register
 from tests.conftest import HttpUser, Server
 from tests.scripted_model import ModelThread, Reply
 
 
 @pytest.fixture
-def writer(serve: Callable[..., Server]) -> HttpUser:
-    env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
-    writer = HttpUser(serve(env=env).start().url).register()
+def writer(shared_server: Callable[..., Server]) -> HttpUser:
+    writer = register(shared_server())
     for day in range(3, 9):
         writer.write(f"The #heron stood by the #weir, day {day}.", f"2024-03-{day:02}")
     writer.write("Nothing but #rain and Margaret.", "2024-03-12")

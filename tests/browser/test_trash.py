@@ -5,16 +5,15 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import open_as_user
+from tests.browser.conftest import open_as_user, register
 from tests.conftest import HttpUser, Server
 
-WITHOUT_MODELS = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
 FINGER = 44  # CSS pixels, as the design has it
 
 
 @pytest.fixture
-def writer(serve: Callable[..., Server]) -> HttpUser:
-    return HttpUser(serve(env=WITHOUT_MODELS).start().url).register()
+def writer(shared_server: Callable[..., Server]) -> HttpUser:
+    return register(shared_server())
 
 
 def test_what_an_entry_said_before_is_read_and_brought_back_by_key(

@@ -6,21 +6,20 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import open_as_user
+from tests.browser.conftest import open_as_user, register
 from tests.server_process import HttpUser, Server
 
 DAY = "2024-03-12"
 
 
 @pytest.fixture
-def server(serve: Callable[..., Server]) -> Server:
-    env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_EMBEDDING__ENABLED": "false"}
-    return serve(env=env).start()
+def server(shared_server: Callable[..., Server]) -> Server:
+    return shared_server()
 
 
 @pytest.fixture
 def writer(server: Server) -> HttpUser:
-    return HttpUser(server.url).register()
+    return register(server)
 
 
 def opened(new_page: Callable[..., Page], writer: HttpUser, **options: object) -> Page:

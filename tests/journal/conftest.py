@@ -28,8 +28,9 @@ from llamora.settings import (
     UpstreamSettings,
     resource,
 )
-from llamora.vault.keys import Keyring, NewKeys, create_keys, open_keyring
-from llamora.vault.slots import Argon2Params
+from llamora.vault.kdf import Argon2Params
+from llamora.vault.key_renewal import NewKeys, create_keys
+from llamora.vault.keys import Keyring, open_keyring
 from tests.scripted_model import ScriptedModel
 
 DAY = date(2026, 11, 20)

@@ -277,3 +277,13 @@ async def test_of_two_changes_of_a_profile_one_is_told(house: House) -> None:
 )
 def test_a_zone_that_is_none_is_utc(name: str) -> None:
     assert zone_or_utc(name) == "UTC"
+
+
+@pytest.mark.parametrize("mode", ["session", "cookie"])
+async def test_the_sealed_master_key_lies_where_the_mode_says(house: House, mode: str) -> None:
+    accounts = house.another(mode=mode)
+    user, keys, _ = await accounts.register("Ada", PASSPHRASE, "UTC")
+    cookie, _ = await accounts.sessions.open_session(user, keys)
+    ((sealed,),) = await house.db._connections.fetch("SELECT sealed FROM dek_sessions")
+    assert (sealed is None) == (mode == "cookie")
+    assert (len(cookie) > 300) == (mode == "cookie")

@@ -23,8 +23,10 @@ from llamora.persistence.schema import RECORD_KINDS
 from llamora.settings import CryptoSettings, SessionSettings
 from llamora.vault import hybrid
 from llamora.vault.envelope import SealError, WrongKey
-from llamora.vault.keys import Keyring, living_slots, open_keyring
-from llamora.vault.slots import SlotKey, WrongSecret, open_slot, open_slots
+from llamora.vault.key_renewal import living_slots
+from llamora.vault.keys import Keyring, open_keyring
+from llamora.vault.recovery_code import WrongSecret
+from llamora.vault.slots import SlotKey, open_slot, open_slots
 from tests.persistence.conftest import DAY, entry
 
 PASSPHRASE = "correct horse battery staple 42"

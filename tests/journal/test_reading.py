@@ -25,7 +25,7 @@ from llamora.persistence.entries import Entries, Entry, Receipt, UsedPassage
 from llamora.persistence.migrations import run_db_migrations
 from llamora.persistence.tag_changes import tag_hash
 from llamora.settings import resource
-from llamora.vault.keys import NewKeys
+from llamora.vault.key_renewal import NewKeys
 from tests.journal.conftest import DAY, Desk, open_desk
 from tests.scripted_model import ScriptedModel
 

@@ -20,7 +20,8 @@ from llamora.journal.replies import (
 from llamora.llm.errors import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision
 from llamora.persistence.entries import Entries, Entry
-from llamora.vault.keys import NewKeys, open_keyring
+from llamora.vault.key_renewal import NewKeys
+from llamora.vault.keys import open_keyring
 from tests.journal.conftest import DAY, Desk
 from tests.scripted_model import Fault, Reply, ScriptedModel
 

@@ -18,7 +18,8 @@ from llamora.persistence.entries import Entry
 from llamora.persistence.key_rotation import SEALED_KINDS
 from llamora.persistence.users import User
 from llamora.vault.envelope import sealed_epoch
-from llamora.vault.keys import Keyring, open_keyring, seal_new_keys
+from llamora.vault.key_renewal import seal_new_keys
+from llamora.vault.keys import Keyring, open_keyring
 from tests.persistence.conftest import DAY, damage, db, entry, keys, path, raw
 from tests.persistence.test_doctor import lived
 

@@ -29,8 +29,9 @@ from llamora.persistence.users import User
 from llamora.search.embedder import Embedder
 from llamora.search.service import SearchService
 from llamora.settings import EmbeddingSettings, EntrySettings, SearchSettings, resource
-from llamora.vault.keys import NewKeys, create_keys, open_keyring
-from llamora.vault.slots import Argon2Params
+from llamora.vault.kdf import Argon2Params
+from llamora.vault.key_renewal import NewKeys, create_keys
+from llamora.vault.keys import open_keyring
 
 NAMES = ("lake", "Lake", "sea-shore", "Sea Shore", "🎻", "Straße", "strasse", "quokka")
 IN_TEXTS = tuple(name for name in NAMES if " " not in name and name != "quokka")

@@ -34,7 +34,8 @@ from llamora.settings import (
     SessionSettings,
     resource,
 )
-from llamora.vault.keys import Keyring, open_keyring, seal_new_keys
+from llamora.vault.key_renewal import seal_new_keys
+from llamora.vault.keys import Keyring, open_keyring
 from tests.test_dates import ZONES
 
 T = TypeVar("T")

@@ -15,7 +15,8 @@ from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.entries import Entry
 from llamora.persistence.users import User
 from llamora.settings import resource
-from llamora.vault.keys import Keyring, SealedKeys, open_keyring, seal_new_keys
+from llamora.vault.key_renewal import seal_new_keys
+from llamora.vault.keys import Keyring, SealedKeys, open_keyring
 
 DAY = date(2026, 11, 20)
 AT = datetime(2026, 11, 20, 9, 30, tzinfo=UTC)

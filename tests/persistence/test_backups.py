@@ -32,16 +32,10 @@ from llamora.persistence.users import NameTaken, User
 from llamora.persistence.vectors import EntryVectors
 from llamora.persistence.versions import Version
 from llamora.settings import BackupSettings, resource
-from llamora.vault.keys import (
-    Keyring,
-    KeyringClosed,
-    NewKeys,
-    create_keys,
-    new_data_key,
-    open_keyring,
-    renew_keys,
-)
-from llamora.vault.slots import Argon2Params, WrongSecret
+from llamora.vault.kdf import Argon2Params
+from llamora.vault.key_renewal import NewKeys, create_keys, renew_keys
+from llamora.vault.keys import Keyring, KeyringClosed, new_data_key, open_keyring
+from llamora.vault.recovery_code import WrongSecret
 from tests.persistence.conftest import AT, DAY, entry, new_user
 from tests.scan import find_words
 
@@ -466,6 +460,7 @@ def open_alone(file: Path, secret: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.usefixtures("real_kdf")
 async def test_the_decryptor_needs_no_llamora(
     db: LocalDB, file: Path, alice: Keyring, made: tuple[bytes, NewKeys]
 ) -> None:

@@ -16,8 +16,10 @@ from llamora.persistence.drafts import Draft, day_draft_key
 from llamora.persistence.vectors import EntryVectors
 from llamora.persistence.versions import Version
 from llamora.settings import resource
-from llamora.vault.keys import Keyring, open_keyring, renew_keys
-from llamora.vault.slots import new_recovery_code, recovery_slot_key
+from llamora.vault.key_renewal import renew_keys
+from llamora.vault.keys import Keyring, open_keyring
+from llamora.vault.recovery_code import new_recovery_code
+from llamora.vault.slots import recovery_slot_key
 from tests.persistence.conftest import AT, DAY, entry, new_user
 
 Raw = Callable[..., list[tuple[Any, ...]]]

@@ -128,12 +128,17 @@ def test_a_copy_has_its_name_only_once_it_is_whole(
         "CREATE TABLE three (c REFERENCES one (a));\nPRAGMA foreign_keys;\nINSERT INTO nowhere VALUES (1);\n",
         "CREATE TABLE three (c);\nCREATE TABLE four (",
         (
+            "CREATE TABLE three (c);\nINSERT INTO three VALUES (NULL);\nPRAGMA writable_schema=ON;\n"
+            "UPDATE sqlite_master SET sql='CREATE TABLE three (c NOT NULL)' WHERE name='three';\n"
+            "PRAGMA writable_schema=RESET;\n"
+        ),
+        (
             "DELETE FROM two;\nCREATE TABLE p (i INTEGER PRIMARY KEY);\n"
             "CREATE TABLE three (c INTEGER REFERENCES p (i));\nPRAGMA defer_foreign_keys=ON;\n"
             "INSERT INTO three VALUES (5);\n"
         ),
     ],
-    ids=["sql error", "no such table", "half a statement", "dangling reference"],
+    ids=["sql error", "no such table", "half a statement", "broken rule", "dangling reference"],
 )
 def test_a_failing_migration_changes_nothing(database: Path, folder: Path, bad: str) -> None:
     run_db_migrations(database, folder)
@@ -215,6 +220,7 @@ def test_there_is_a_journal_of_every_schema() -> None:
     assert kept == wanted, "run python -m tests.fixtures.make_fixture"
 
 
+@pytest.mark.usefixtures("real_kdf")
 @pytest.mark.parametrize("kept", sorted(file.stem for file in FIXTURES.glob("schema-*.sql")))
 async def test_every_record_of_an_older_journal_opens(kept: str, tmp_path: Path) -> None:
     path = tmp_path / "journal" / "llamora.sqlite3"

@@ -20,8 +20,10 @@ from llamora.persistence.sessions import EXPIRED_GRACE_SECONDS, Session
 from llamora.persistence.tag_changes import tag_hash
 from llamora.persistence.users import NameTaken, User, name_key
 from llamora.persistence.vectors import EntryVectors
-from llamora.vault.keys import Keyring, renew_keys
-from llamora.vault.slots import new_recovery_code, recovery_slot_key
+from llamora.vault.key_renewal import renew_keys
+from llamora.vault.keys import Keyring
+from llamora.vault.recovery_code import new_recovery_code
+from llamora.vault.slots import recovery_slot_key
 from tests.persistence.conftest import AT, DAY, entry, new_keys, new_user
 
 Raw = Callable[..., list[tuple[Any, ...]]]

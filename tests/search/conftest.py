@@ -19,8 +19,9 @@ from llamora.search.results import SearchResults
 from llamora.search.service import SearchService
 from llamora.settings import EmbeddingSettings, SearchSettings, resource
 from llamora.text import Role
-from llamora.vault.keys import Keyring, NewKeys, create_keys, open_keyring
-from llamora.vault.slots import Argon2Params
+from llamora.vault.kdf import Argon2Params
+from llamora.vault.key_renewal import NewKeys, create_keys
+from llamora.vault.keys import Keyring, open_keyring
 from tests.search.documents import TODAY
 
 

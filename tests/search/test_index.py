@@ -45,3 +45,23 @@ def test_what_is_dropped_is_gone_with_words_and_vectors(index: UserIndex) -> Non
 def test_vectors_of_another_revision_are_refused(index: UserIndex) -> None:
     index.put([document(1, "apples", revision=2)])
     assert not index.put_vectors((1).to_bytes(16, "big"), 1, np.ones((1, 4), dtype=np.float32))
+
+
+def test_every_change_makes_a_new_version_that_a_snapshot_compares(index: UserIndex) -> None:
+    versions = [index.version]
+    index.put([document(1, "apples"), document(2, "pears")])
+    versions.append(index.version)
+    assert index.put_vectors((1).to_bytes(16, "big"), 1, np.ones((1, 4), dtype=np.float32))
+    versions.append(index.version)
+    index.drop([(2).to_bytes(16, "big")])
+    versions.append(index.version)
+    assert len(set(versions)) == 4
+
+
+def test_edits_use_slots_again(index: UserIndex) -> None:
+    """However often entries are edited: the columns do not grow with the edits for ever."""
+    for revision in range(1, 8):
+        index.put([document(n, f"pears {n}", revision=revision) for n in range(300)])
+        found(index, "pears")
+    assert len(index) == 300
+    assert len(index._slots) < 4 * 300

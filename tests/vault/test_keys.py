@@ -10,17 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamora.persistence.schema import ENTRY, PURPOSES
-from llamora.vault import keys, slots
+from llamora.vault import kdf, key_renewal, keys, recovery_code, session_keys, slots
 from llamora.vault.envelope import Damaged, Purpose, SealError, UnknownFormat, VaultError, WrongKey
-from llamora.vault.keys import Keyring, KeyringClosed, MissingEpoch, NewKeys
-from llamora.vault.slots import (
-    Argon2Params,
-    BadParameters,
-    KdfUnavailable,
-    KeySlot,
-    RecoveryCodeError,
-    WrongSecret,
-)
+from llamora.vault.kdf import Argon2Params, BadParameters, KdfUnavailable
+from llamora.vault.key_renewal import NewKeys
+from llamora.vault.keys import Keyring, KeyringClosed, MissingEpoch
+from llamora.vault.recovery_code import RecoveryCodeError, WrongSecret
+from llamora.vault.slots import KeySlot
 from tests.vault import second_implementation as second
 
 ANNA, BOB = b"a" * 16, b"b" * 16
@@ -33,7 +29,7 @@ codes = st.integers(0, 2**130 - 1).map(lambda bits: second.code_from_bits(bits.t
 
 @pytest.fixture(scope="module")
 def annas() -> NewKeys:
-    return keys.create_keys(ANNA, PASSPHRASE, FLOOR)
+    return key_renewal.create_keys(ANNA, PASSPHRASE, FLOOR)
 
 
 @pytest.fixture
@@ -96,7 +92,7 @@ def machine(ms_per_mib_pass: float) -> Callable[[Argon2Params], float]:
 @given(st.floats(0.01, 10), st.integers(100, 1000))
 def test_calibration_reaches_its_target(speed: float, target: int) -> None:
     measure = machine(speed)
-    found = slots.calibrate(target, FLOOR, _measure=measure)
+    found = kdf.calibrate(target, FLOOR, _measure=measure)
     assert found.memory_kib >= FLOOR.memory_kib
     assert found.time_cost >= FLOOR.time_cost
     assert found.parallelism == FLOOR.parallelism
@@ -110,9 +106,9 @@ def test_calibration_reaches_its_target(speed: float, target: int) -> None:
 
 def test_calibration_starts_at_the_floor_it_is_given() -> None:
     floor = Argon2Params(131072, 4, 6)
-    assert slots.calibrate(0, floor) == floor
-    assert slots.calibrate(300, floor, _measure=machine(5)) == floor
-    assert slots.calibrate(300, floor, _measure=machine(0.3)).memory_kib > floor.memory_kib
+    assert kdf.calibrate(0, floor) == floor
+    assert kdf.calibrate(300, floor, _measure=machine(5)) == floor
+    assert kdf.calibrate(300, floor, _measure=machine(0.3)).memory_kib > floor.memory_kib
 
 
 def test_calibration_when_the_machine_slows_down_or_lacks_memory() -> None:
@@ -122,27 +118,27 @@ def test_calibration_when_the_machine_slows_down_or_lacks_memory() -> None:
         measured.append(params)
         return machine(0.5 if params == FLOOR else 2)(params)
 
-    assert slow_when_large(slots.calibrate(300, FLOOR, _measure=slow_when_large)) <= 400
+    assert slow_when_large(kdf.calibrate(300, FLOOR, _measure=slow_when_large)) <= 400
 
     def little_memory(params: Argon2Params) -> float:
         if params.memory_kib > 100_000:
             raise KdfUnavailable(64)
         return machine(0.5)(params)
 
-    assert slots.calibrate(300, FLOOR, _measure=little_memory).memory_kib <= 100_000
+    assert kdf.calibrate(300, FLOOR, _measure=little_memory).memory_kib <= 100_000
     assert len(measured) <= 8
 
 
 def test_calibration_on_this_machine() -> None:
-    found = slots.calibrate(1, FLOOR)
+    found = kdf.calibrate(1, FLOOR)
     assert found == FLOOR  # nothing derives with the floor in a millisecond
 
 
 def test_a_machine_without_memory_says_so(monkeypatch: pytest.MonkeyPatch, annas: NewKeys) -> None:
     def fail(*_: object, **__: object) -> bytes:
-        raise slots.HashingError("Memory allocation error")
+        raise kdf.HashingError("Memory allocation error")
 
-    monkeypatch.setattr(slots, "hash_secret_raw", fail)
+    monkeypatch.setattr(kdf, "hash_secret_raw", fail)
     with pytest.raises(KdfUnavailable):
         slots.open_slot(ANNA, annas.slots[0], PASSPHRASE)
 
@@ -151,14 +147,14 @@ def test_a_machine_without_memory_says_so(monkeypatch: pytest.MonkeyPatch, annas
 
 
 def test_new_codes() -> None:
-    made = {slots.new_recovery_code() for _ in range(200)}
+    made = {recovery_code.new_recovery_code() for _ in range(200)}
     assert len(made) == 200
     for code in made:
         groups = code.split("-")
         assert [len(group) for group in groups] == [4] * 7
         assert set("".join(groups)) <= set(SYMBOLS)
-        assert slots.check_recovery_code(code)
-        assert slots.recovery_groups(code) == groups
+        assert recovery_code.check_recovery_code(code)
+        assert recovery_code.recovery_groups(code) == groups
 
 
 @given(codes)
@@ -177,14 +173,14 @@ def test_a_code_survives_how_people_type(code: str) -> None:
         "\ufeff" + "\u200b".join(plain),
         wide,
     ):
-        assert slots.recovery_groups(typed) == code.split("-")
+        assert recovery_code.recovery_groups(typed) == code.split("-")
 
 
 @given(codes, st.integers(0, 27), st.sampled_from(SYMBOLS))
 def test_one_wrong_symbol_is_noticed(code: str, at: int, symbol: str) -> None:
     plain = code.replace("-", "")
     typed = plain[:at] + symbol + plain[at + 1 :]
-    assert slots.check_recovery_code(typed) == (typed == plain)
+    assert recovery_code.check_recovery_code(typed) == (typed == plain)
 
 
 @given(codes, st.integers(0, 27), st.integers(0, 27))
@@ -192,7 +188,7 @@ def test_two_exchanged_symbols_are_noticed(code: str, one: int, other: int) -> N
     symbols = list(code.replace("-", ""))
     symbols[one], symbols[other] = symbols[other], symbols[one]
     typed = "".join(symbols)
-    assert slots.check_recovery_code(typed) == (typed == code.replace("-", ""))
+    assert recovery_code.check_recovery_code(typed) == (typed == code.replace("-", ""))
 
 
 @given(
@@ -208,29 +204,29 @@ def test_two_wrong_symbols_are_noticed(
     symbols = list(code.replace("-", ""))
     symbols[one], symbols[other] = first, second
     typed = "".join(symbols)
-    assert slots.check_recovery_code(typed) == (typed == code.replace("-", ""))
+    assert recovery_code.check_recovery_code(typed) == (typed == code.replace("-", ""))
 
 
 @given(st.text(max_size=60))
 def test_no_text_breaks_the_code_reader(text: str) -> None:
-    assert not slots.check_recovery_code(text)
+    assert not recovery_code.check_recovery_code(text)
     with pytest.raises(RecoveryCodeError) as error:
-        slots.recovery_groups(text)
+        recovery_code.recovery_groups(text)
     assert str(error.value).isascii()
 
 
 def test_codes_of_another_shape() -> None:
-    code = slots.new_recovery_code()
+    code = recovery_code.new_recovery_code()
     for changed in (code[:-1], code + "0", "U" + code[1:], code.replace("-", "/")):
-        assert not slots.check_recovery_code(changed)
+        assert not recovery_code.check_recovery_code(changed)
 
 
 def test_confirming_one_group() -> None:
-    assert slots.same_group("10AB", " 1oab ")
-    assert slots.same_group("10AB", "l0-ab")
-    assert not slots.same_group("10AB", "10AC")
-    assert not slots.same_group("10AB", "")
-    assert not slots.same_group("10AB", "\ud800")
+    assert recovery_code.same_group("10AB", " 1oab ")
+    assert recovery_code.same_group("10AB", "l0-ab")
+    assert not recovery_code.same_group("10AB", "10AC")
+    assert not recovery_code.same_group("10AB", "")
+    assert not recovery_code.same_group("10AB", "\ud800")
 
 
 # --- Slots --------------------------------------------------------------------------------------
@@ -244,7 +240,7 @@ def test_both_slots_open_to_the_same_master_key(annas: NewKeys) -> None:
     assert len(annas.master) == 32
     (data_key,) = annas.sealed.data_keys
     assert annas.master not in passphrase.sealed + recovery.sealed + data_key.sealed
-    listed = keys.living_slots(ANNA, annas.master, annas.sealed)
+    listed = key_renewal.living_slots(ANNA, annas.master, annas.sealed)
     assert [(each.id, each.kind, each.salt, each.params) for each in listed] == [
         (each.id, each.kind, each.salt, each.params) for each in annas.slots
     ]
@@ -262,7 +258,7 @@ def test_wrong_secrets(annas: NewKeys) -> None:
             slots.open_slot(ANNA, passphrase, wrong)
         assert PASSPHRASE not in str(error.value)
     with pytest.raises(WrongSecret) as error:
-        slots.open_slot(ANNA, recovery, slots.new_recovery_code())
+        slots.open_slot(ANNA, recovery, recovery_code.new_recovery_code())
     assert type(error.value) is WrongSecret
     with pytest.raises(RecoveryCodeError):
         slots.open_slot(ANNA, recovery, annas.recovery_code[:-1])
@@ -282,7 +278,7 @@ def test_a_passphrase_that_is_not_unicode() -> None:
 
 
 def test_a_slot_is_sealed_without_its_secret(annas: NewKeys) -> None:
-    code = slots.new_recovery_code()
+    code = recovery_code.new_recovery_code()
     key = slots.recovery_slot_key(ANNA, code)
     one, other = (slots.seal_slot(ANNA, epoch, key, bytes([epoch]) * 32) for epoch in (1, 2))
     assert slots.open_slot(ANNA, one, code) == b"\1" * 32
@@ -294,7 +290,7 @@ def test_a_slot_is_sealed_without_its_secret(annas: NewKeys) -> None:
 
 
 def test_several_slots_of_a_kind_and_kinds_that_open_elsewhere(annas: NewKeys) -> None:
-    codes = [slots.new_recovery_code() for _ in range(2)]
+    codes = [recovery_code.new_recovery_code() for _ in range(2)]
     made = [
         slots.seal_slot(ANNA, 1, slots.recovery_slot_key(ANNA, code), bytes([n]) * 32)
         for n, code in enumerate(codes)
@@ -350,7 +346,7 @@ def test_parameters_are_bound_even_under_the_right_kek(
     def one_kek(*_: object, **__: object) -> bytes:
         return bytes(32)
 
-    monkeypatch.setattr(slots, "hash_secret_raw", one_kek)
+    monkeypatch.setattr(kdf, "hash_secret_raw", one_kek)
     slot = passphrase_slot(PASSPHRASE, Argon2Params(131072, 3, 4))
     assert slots.open_slot(ANNA, slot, PASSPHRASE) == bytes(32)
     for changed in (
@@ -389,28 +385,28 @@ def test_a_damaged_slot_is_not_a_wrong_secret(annas: NewKeys) -> None:
 
 
 def test_new_keys_are_sealed_for_the_slots_that_are_kept(annas: NewKeys) -> None:
-    code = slots.new_recovery_code()
+    code = recovery_code.new_recovery_code()
     added = slots.recovery_slot_key(ANNA, code)
-    new = keys.renew_keys(
+    new = key_renewal.renew_keys(
         ANNA, annas.master, annas.sealed, add=[added], keep=lambda slot: slot.kind != "passphrase"
     )
     kept, fresh = new.slots
     assert (kept.id, fresh.id) == (annas.slots[1].id, added.id)
     assert slots.open_slot(ANNA, kept, annas.recovery_code) == new.master != annas.master
     assert slots.open_slot(ANNA, fresh, code) == new.master
-    assert [slot.id for slot in keys.living_slots(ANNA, new.master, new.sealed)] == [
+    assert [slot.id for slot in key_renewal.living_slots(ANNA, new.master, new.sealed)] == [
         kept.id,
         fresh.id,
     ]
     assert [key.epoch for key in new.sealed.data_keys] == [1, 2]
-    again = keys.renew_keys(ANNA, new.master, new.sealed)
+    again = key_renewal.renew_keys(ANNA, new.master, new.sealed)
     assert slots.open_slot(ANNA, again.slots[1], code) == again.master
     assert again.sealed.epoch == 3
 
 
 def test_what_an_old_slot_opens_opens_nothing_new(annas: NewKeys, ring: Keyring) -> None:
     before = ring.seal(ENTRY, "entries", "sealed", b"1", 1, b"before")
-    new = keys.renew_keys(ANNA, annas.master, annas.sealed)
+    new = key_renewal.renew_keys(ANNA, annas.master, annas.sealed)
     renewed = keys.open_keyring(ANNA, new.master, new.sealed)
     after = renewed.seal(ENTRY, "entries", "sealed", b"1", 2, b"after")
     assert renewed.open(ENTRY, "entries", "sealed", b"1", 1, before) == b"before"
@@ -419,7 +415,7 @@ def test_what_an_old_slot_opens_opens_nothing_new(annas: NewKeys, ring: Keyring)
     with pytest.raises(WrongKey):
         keys.open_keyring(ANNA, old, new.sealed)
     with pytest.raises(WrongKey):
-        keys.living_slots(ANNA, old, new.sealed)
+        key_renewal.living_slots(ANNA, old, new.sealed)
     for key in new.sealed.data_keys:
         with pytest.raises(WrongKey):
             keys.open_keyring(ANNA, old, replace(annas.sealed, data_keys=(key,)))
@@ -434,11 +430,13 @@ def test_what_an_old_slot_opens_opens_nothing_new(annas: NewKeys, ring: Keyring)
 
 
 def test_a_keyring_takes_new_keys_up(annas: NewKeys, ring: Keyring) -> None:
-    new = keys.renew_keys(ANNA, annas.master, annas.sealed)
+    new = key_renewal.renew_keys(ANNA, annas.master, annas.sealed)
     assert not ring.take(new.sealed.data_keys)
     assert not ring.take(new.sealed.data_keys, bytes(32))
     assert (ring.epoch, ring.master) == (1, annas.master)
+    old_record, old_subkey = ring.seal(ENTRY, "e", "c", b"1", 1, b"old"), ring._subkey(1, ENTRY)
     assert ring.take(new.sealed.data_keys, new.master)
+    new_subkey = ring._subkey(2, ENTRY)
     assert (ring.epoch, ring.master) == (2, new.master)
     # An older master key that comes late changes nothing.
     assert ring.take(new.sealed.data_keys, annas.master)
@@ -446,15 +444,18 @@ def test_a_keyring_takes_new_keys_up(annas: NewKeys, ring: Keyring) -> None:
     assert (ring.epoch, ring.master) == (2, new.master)
     assert ring.take(new.sealed.data_keys[1:])
     with pytest.raises(MissingEpoch):
-        ring._subkey(1, ENTRY)
+        ring.open(ENTRY, "e", "c", b"1", 1, old_record)
+    assert bytes(old_subkey) == bytes(32) != bytes(new_subkey)
 
 
 def test_a_slot_takes_the_place_of_another_under_the_same_master_key(annas: NewKeys) -> None:
-    code = slots.new_recovery_code()
+    code = recovery_code.new_recovery_code()
     fresh = slots.recovery_slot_key(ANNA, code)
-    slot, sealed = keys.replace_slot(ANNA, annas.master, annas.sealed, annas.slots[1].id, fresh)
+    slot, sealed = key_renewal.replace_slot(
+        ANNA, annas.master, annas.sealed, annas.slots[1].id, fresh
+    )
     assert slots.open_slot(ANNA, slot, code) == annas.master
-    assert [each.id for each in keys.living_slots(ANNA, annas.master, sealed)] == [
+    assert [each.id for each in key_renewal.living_slots(ANNA, annas.master, sealed)] == [
         annas.slots[0].id,
         fresh.id,
     ]
@@ -478,7 +479,7 @@ def test_nothing_secret_is_printed(annas: NewKeys, ring: Keyring) -> None:
     st.binary(max_size=600),
 )
 def test_seal_and_open(purpose: Purpose, record_id: bytes, revision: int, text: bytes) -> None:
-    ring = keys.open_keyring(ANNA, bytes(32), keys.seal_new_keys(ANNA, bytes(32)))
+    ring = keys.open_keyring(ANNA, bytes(32), key_renewal.seal_new_keys(ANNA, bytes(32)))
     sealed = ring.seal(purpose, "entries", "sealed", record_id, revision, text)
     assert ring.open(purpose, "entries", "sealed", record_id, revision, sealed) == text
     for other in PURPOSES:
@@ -491,7 +492,7 @@ def test_seal_and_open(purpose: Purpose, record_id: bytes, revision: int, text: 
 
 def test_a_new_epoch_seals_and_the_old_one_still_opens(annas: NewKeys, ring: Keyring) -> None:
     old = ring.seal(ENTRY, "entries", "sealed", b"1", 1, b"before")
-    renewed = keys.renew_keys(ANNA, annas.master, annas.sealed)
+    renewed = key_renewal.renew_keys(ANNA, annas.master, annas.sealed)
     rotated = keys.open_keyring(ANNA, renewed.master, renewed.sealed)
     assert (ring.epoch, rotated.epoch) == (1, 2)
     new = rotated.seal(ENTRY, "entries", "sealed", b"1", 2, b"after")
@@ -523,7 +524,7 @@ def test_blind_index(annas: NewKeys, ring: Keyring) -> None:
     day = ring.blind("day", b"2026-11-20")
     assert len(day) == 32
     assert day == ring.blind("day", b"2026-11-20")
-    bob = keys.open_keyring(BOB, annas.master, keys.seal_new_keys(BOB, annas.master))
+    bob = keys.open_keyring(BOB, annas.master, key_renewal.seal_new_keys(BOB, annas.master))
     others = [
         ring.blind("day", b"2026-11-21"),
         ring.blind("trace", b"2026-11-20"),
@@ -621,43 +622,43 @@ def test_keys_are_not_pickled(ring: Keyring) -> None:
 
 def test_session_rows() -> None:
     token, boot, master = os.urandom(32), os.urandom(32), os.urandom(32)
-    session = keys.session_id_of(token)
-    sealed = keys.seal_for_session(ANNA, session, token, boot, master)
-    assert keys.open_from_session(ANNA, session, token, boot, sealed) == master
+    session = session_keys.session_id_of(token)
+    sealed = session_keys.seal_for_session(ANNA, session, token, boot, master)
+    assert session_keys.open_from_session(ANNA, session, token, boot, sealed) == master
     assert token not in sealed + session
     for attempt in (
         (BOB, session, token, boot),
-        (ANNA, keys.session_id_of(boot), token, boot),
+        (ANNA, session_keys.session_id_of(boot), token, boot),
         (ANNA, session, boot, boot),
         (ANNA, session, token, token),
         (ANNA, session, token + boot[:1], boot),
     ):
         with pytest.raises(WrongKey):
-            keys.open_from_session(*attempt, sealed)
+            session_keys.open_from_session(*attempt, sealed)
     with pytest.raises(WrongKey):
-        keys.open_from_cookie(ANNA, session, boot, sealed)
+        session_keys.open_from_cookie(ANNA, session, boot, sealed)
 
 
 def test_session_cookies() -> None:
     token, boot, master = os.urandom(32), os.urandom(32), os.urandom(32)
-    session = keys.session_id_of(token)
-    sealed = keys.seal_for_cookie(ANNA, session, boot, master)
-    assert keys.open_from_cookie(ANNA, session, boot, sealed) == master
+    session = session_keys.session_id_of(token)
+    sealed = session_keys.seal_for_cookie(ANNA, session, boot, master)
+    assert session_keys.open_from_cookie(ANNA, session, boot, sealed) == master
     assert len(sealed) == 346
     for attempt in (
         (BOB, session, boot),
-        (ANNA, keys.session_id_of(boot), boot),
+        (ANNA, session_keys.session_id_of(boot), boot),
         (ANNA, session, token),
     ):
         with pytest.raises(WrongKey):
-            keys.open_from_cookie(*attempt, sealed)
+            session_keys.open_from_cookie(*attempt, sealed)
     with pytest.raises(UnknownFormat):
-        keys.open_from_cookie(ANNA, session, boot, b"")
+        session_keys.open_from_cookie(ANNA, session, boot, b"")
 
 
 def test_weak_session_secrets_are_a_mistake_of_ours() -> None:
     for token, boot in ((b"short", bytes(32)), (bytes(32), b"short")):
         with pytest.raises(ValueError, match="boot secret"):
-            keys.seal_for_session(ANNA, b"", token, boot, bytes(32))
+            session_keys.seal_for_session(ANNA, b"", token, boot, bytes(32))
     with pytest.raises(ValueError, match="boot secret"):
-        keys.seal_for_cookie(ANNA, b"", b"", bytes(32))
+        session_keys.seal_for_cookie(ANNA, b"", b"", bytes(32))

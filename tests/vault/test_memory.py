@@ -11,7 +11,8 @@ import pytest
 
 from llamora.persistence.schema import ENTRY
 from llamora.vault import memory
-from llamora.vault.keys import KeyringClosed, open_keyring, seal_new_keys
+from llamora.vault.key_renewal import seal_new_keys
+from llamora.vault.keys import KeyringClosed, open_keyring
 from llamora.vault.memory import KeyMemory, wipe
 
 ANNA = b"a" * 16

@@ -14,10 +14,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 from llamora.persistence.schema import PURPOSES
-from llamora.vault import envelope, keys, slots
+from llamora.vault import envelope, key_renewal, keys, recovery_code, session_keys, slots
 from llamora.vault.envelope import Context, Damaged, SealError, UnknownFormat
+from llamora.vault.kdf import Argon2Params
 from llamora.vault.keys import SealedDataKey, SealedKeys
-from llamora.vault.slots import Argon2Params, KeySlot, SlotKey, WrongSecret
+from llamora.vault.recovery_code import WrongSecret
+from llamora.vault.slots import KeySlot, SlotKey
 from tests.vault import second_implementation as second
 
 Case = dict[str, Any]
@@ -88,7 +90,7 @@ def test_data_keys_and_subkeys() -> None:
         SealedDataKey(case["epoch"], raw(case, "sealed")) for case in VECTORS["data_keys"]
     )
     ring = keys.open_keyring(
-        USER, MASTER, replace(keys.seal_new_keys(USER, MASTER), data_keys=data_keys)
+        USER, MASTER, replace(key_renewal.seal_new_keys(USER, MASTER), data_keys=data_keys)
     )
     assert ring.epoch == 70000
     for case in VECTORS["subkeys"]:
@@ -144,14 +146,14 @@ def test_the_list_of_slots_and_the_index_key() -> None:
         ("index_key", raw(case, "index_key_text")),
     ):
         assert second.under_master(MASTER, USER, name, case["epoch"], sealed[name]) == text
-        what = {"slots": keys._SLOTS, "index_key": keys._INDEX_KEY}[name]
+        what = {"slots": keys.SLOTS, "index_key": keys.INDEX_KEY}[name]
         salt = raw(case, f"{name}_salt")
         assert (
-            keys._seal_under_master(USER, MASTER, case["epoch"], what, text, _salt=salt)
+            keys.seal_under_master(USER, MASTER, case["epoch"], what, text, _salt=salt)
             == sealed[name]
         )
     stored = SealedKeys((keys.new_data_key(USER, MASTER, 1),), **sealed)
-    listed = keys.living_slots(USER, MASTER, stored)
+    listed = key_renewal.living_slots(USER, MASTER, stored)
     assert slots.pack_slot_keys(listed).decode() == case["slots_text"]
     assert [each.public_key for each in listed] == [
         raw(each, "public_key") for each in VECTORS["slots"]
@@ -171,11 +173,13 @@ def test_sessions() -> None:
     token, boot, session_id, salt = (
         raw(case, name) for name in ("token", "boot_secret", "session_id", "salt")
     )
-    assert keys.session_id_of(token) == session_id
-    assert keys.seal_for_session(USER, session_id, token, boot, MASTER, _salt=salt) == raw(
+    assert session_keys.session_id_of(token) == session_id
+    assert session_keys.seal_for_session(USER, session_id, token, boot, MASTER, _salt=salt) == raw(
         case, "row"
     )
-    assert keys.seal_for_cookie(USER, session_id, boot, MASTER, _salt=salt) == raw(case, "cookie")
+    assert session_keys.seal_for_cookie(USER, session_id, boot, MASTER, _salt=salt) == raw(
+        case, "cookie"
+    )
     row_key = second.derive(token + boot, USER, "session/row")
     cookie_key = second.derive(boot, session_id, "session/cookie")
     for name, key, column in (("row", row_key, "session"), ("cookie", cookie_key, "cookie")):
@@ -189,10 +193,10 @@ def test_recovery_codes() -> None:
         assert second.code_from_bits(bits) == code
         assert second.code_bits(code) == bits
         assert second.code_holds(code)
-        assert slots.check_recovery_code(code)
-        assert "-".join(slots.recovery_groups(code)) == code
+        assert recovery_code.check_recovery_code(code)
+        assert "-".join(recovery_code.recovery_groups(code)) == code
     # What the vault makes, the other one accepts.
-    assert all(second.code_holds(slots.new_recovery_code()) for _ in range(50))
+    assert all(second.code_holds(recovery_code.new_recovery_code()) for _ in range(50))
 
 
 def test_the_documentation_shows_a_vector() -> None:

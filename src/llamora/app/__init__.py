@@ -65,7 +65,7 @@ def create_app(
         Topic.REWRITTEN, lambda event: renderer.forget(event.user_id, event.ids)
     )
     app.after_serving(renderer.close)
-    assets_index = assets.Assets(resource("frontend"), dev=dev)
+    assets_index = assets.Assets(resource("frontend"), native=dev)
     security.init_app(app)
     app.before_request(load_profile)
     _init_templates(app, assets_index)

@@ -11,17 +11,11 @@ from llamora.errors import Problem
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.users import User
 from llamora.vault.envelope import VaultError
+from llamora.vault.kdf import BadParameters, KdfUnavailable
 from llamora.vault.keys import Keyring, open_keyring
 from llamora.vault.memory import wipe
-from llamora.vault.slots import (
-    PASSPHRASE,
-    BadParameters,
-    KdfUnavailable,
-    KeySlot,
-    RecoveryCodeError,
-    WrongSecret,
-    open_slots,
-)
+from llamora.vault.recovery_code import RecoveryCodeError, WrongSecret
+from llamora.vault.slots import PASSPHRASE, KeySlot, open_slots
 
 SECRET_PROMPT = "Passphrase or recovery code: "  # noqa: S105 -- the question, not the answer
 

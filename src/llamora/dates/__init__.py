@@ -9,9 +9,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
-from llamora.dates.phrases import MONTHS, WEEKDAYS
-from llamora.dates.phrases import DateRange as DateRange
 from llamora.dates.phrases import parse_phrase as parse_phrase
+from llamora.dates.spans import DateRange as DateRange
+from llamora.dates.words import MONTHS, WEEKDAYS
 
 _DAY = timedelta(days=1)
 _EARLIEST = datetime.min.replace(tzinfo=UTC)

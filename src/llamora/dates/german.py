@@ -53,8 +53,6 @@ _UNITS = {
     "months": "monate monaten",
     "year": "jahr jahres",
     "years": "jahre jahren",
-    "decade": "jahrzehnt",
-    "decades": "jahrzehnte jahrzehnten",
 }
 _NUMBERS = {
     "a": "ein eine einem einen einer",

@@ -17,18 +17,12 @@ from llamora.persistence.connection import StaleRevision
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.users import MAX_NAME_CHARACTERS, User, name_key
 from llamora.settings import CryptoSettings
-from llamora.vault.keys import Keyring, create_keys, open_keyring, replace_slot
+from llamora.vault.kdf import burn_kdf
+from llamora.vault.key_renewal import create_keys, replace_slot
+from llamora.vault.keys import Keyring, open_keyring
 from llamora.vault.memory import wipe
-from llamora.vault.slots import (
-    PASSPHRASE,
-    RECOVERY,
-    WrongSecret,
-    burn_kdf,
-    check_recovery_code,
-    new_recovery_code,
-    passphrase_slot_key,
-    recovery_slot_key,
-)
+from llamora.vault.recovery_code import WrongSecret, check_recovery_code, new_recovery_code
+from llamora.vault.slots import PASSPHRASE, RECOVERY, passphrase_slot_key, recovery_slot_key
 
 
 class Accounts:

@@ -11,16 +11,10 @@ from llamora.errors import Problem
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.users import User
 from llamora.settings import CryptoSettings
+from llamora.vault.kdf import Argon2Params, BadParameters, calibrate
 from llamora.vault.memory import wipe
-from llamora.vault.slots import (
-    PASSPHRASE,
-    Argon2Params,
-    BadParameters,
-    KeySlot,
-    WrongSecret,
-    calibrate,
-    open_slot,
-)
+from llamora.vault.recovery_code import WrongSecret
+from llamora.vault.slots import PASSPHRASE, KeySlot, open_slot
 
 logger = getLogger(__name__)
 

@@ -8,7 +8,7 @@ from logging import getLogger
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.key_rotation import BATCH_SIZE, SEALED_KINDS, UnreadableRecord
 from llamora.persistence.local_db import LocalDB
-from llamora.vault import keys as vault_keys
+from llamora.vault import key_renewal
 from llamora.vault.envelope import VaultError
 from llamora.vault.keys import Keyring, SealedKeys
 from llamora.vault.memory import Key, wipe
@@ -54,7 +54,7 @@ async def renew_keys(
     if stored.epoch != keys.epoch:
         raise StaleRevision("key_changed_elsewhere")
     added, master = tuple(add), keys.master
-    new = vault_keys.renew_keys(keys.user_id, master, stored, add=added, keep=keep)
+    new = key_renewal.renew_keys(keys.user_id, master, stored, add=added, keep=keep)
     try:
         await db.users.renew_keys(
             keys.user_id,

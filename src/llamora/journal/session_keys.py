@@ -11,14 +11,14 @@ from typing import Literal
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.sessions import Session
 from llamora.persistence.users import User
-from llamora.vault.keys import (
-    Keyring,
+from llamora.vault.keys import Keyring
+from llamora.vault.memory import Key, wipe
+from llamora.vault.session_keys import (
     open_from_cookie,
     open_from_session,
     seal_for_cookie,
     seal_for_session,
 )
-from llamora.vault.memory import Key, wipe
 
 TOKEN_BYTES = 32
 

@@ -27,13 +27,9 @@ from llamora.persistence.sessions import Session
 from llamora.persistence.users import User
 from llamora.settings import SessionSettings
 from llamora.vault.envelope import SealError
-from llamora.vault.keys import (
-    Keyring,
-    SealedKeys,
-    open_keyring,
-    session_id_of,
-)
+from llamora.vault.keys import Keyring, SealedKeys, open_keyring
 from llamora.vault.memory import Key, wipe
+from llamora.vault.session_keys import session_id_of
 from llamora.vault.slots import SlotKey
 
 logger = getLogger(__name__)

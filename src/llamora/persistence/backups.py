@@ -131,7 +131,7 @@ class Header:
     def unlock(self, secret: str) -> Keyring:
         """Open the user's keys by passphrase or recovery code as of the backup. Blocks for the KDF.
 
-        Raise vault.slots.WrongSecret, SealError and KdfUnavailable.
+        Raise vault.recovery_code.WrongSecret, SealError and KdfUnavailable.
         """
         master = open_slots(self.user_id, self.slots, secret)
         try:

@@ -24,7 +24,8 @@ from llamora.persistence.migrations import migration_status
 from llamora.persistence.schema import DRAFT_HASH, RECORD_KINDS, RecordKind
 from llamora.persistence.tag_changes import tag_hash
 from llamora.vault.envelope import SealError
-from llamora.vault.keys import Keyring, SealedKeys, cipher_library, living_slots
+from llamora.vault.key_renewal import living_slots
+from llamora.vault.keys import Keyring, SealedKeys, cipher_library
 from llamora.vault.memory import memory_lock, wipe
 
 SAFE_SQLITE_VERSION = (3, 51, 3)

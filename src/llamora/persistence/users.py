@@ -17,7 +17,8 @@ from llamora.persistence.connection import (
 from llamora.persistence.schema import PROFILES
 from llamora.text import normal_form
 from llamora.vault.envelope import SealError
-from llamora.vault.keys import Keyring, NewKeys, SealedDataKey, SealedKeys
+from llamora.vault.key_renewal import NewKeys
+from llamora.vault.keys import Keyring, SealedDataKey, SealedKeys
 from llamora.vault.slots import KeySlot
 
 logger = getLogger(__name__)

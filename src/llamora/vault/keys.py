@@ -1,15 +1,14 @@
-"""Keys: from the user master key to the subkey that seals one record, and sealed sessions.
+"""Keys: from the user master key to the subkey that seals one record.
 
 The master key opens one data key per epoch, the key of the blind indexes and the list of living
 slots; a data key gives a subkey per purpose. llamora.vault.slots derives the master key. Every HKDF
-label and session format is written out in docs/encryption.md.
+label is written out in docs/encryption.md.
 """
 
-import hashlib
 import hmac
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from cryptography.hazmat.backends.openssl.backend import backend
@@ -17,7 +16,6 @@ from cryptography.hazmat.backends.openssl.backend import backend
 from llamora.vault.envelope import (
     KEY,
     KEY_BYTES,
-    SESSION,
     Context,
     Purpose,
     SealError,
@@ -30,20 +28,6 @@ from llamora.vault.envelope import (
     sealed_epoch,
 )
 from llamora.vault.memory import Key, KeyMemory, wipe
-from llamora.vault.slots import (
-    Argon2Params,
-    KeySlot,
-    SlotKey,
-    new_recovery_code,
-    pack_slot_keys,
-    passphrase_slot_key,
-    recovery_slot_key,
-    seal_slot,
-    unpack_slot_keys,
-)
-
-BOOT_SECRET_BYTES = 32
-MIN_TOKEN_BYTES = 16
 
 
 class MissingEpoch(SealError):
@@ -57,9 +41,6 @@ class KeyringClosed(VaultError):
 def cipher_library() -> str:
     """Return the library under `cryptography` and its version: "OpenSSL 3.5.4 30 Sep 2025"."""
     return backend.openssl_version_text()
-
-
-# --- Master key and data keys -------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,107 +72,12 @@ class SealedKeys:
         return max((key.epoch for key in self.data_keys), default=0)
 
 
-@dataclass(frozen=True, slots=True)
-class NewKeys:
-    """A new master key and what is sealed with it. Never store `master` or `recovery_code`.
-
-    `recovery_code` is empty where none was made.
-    """
-
-    master: bytearray = field(repr=False)
-    slots: tuple[KeySlot, ...]
-    sealed: SealedKeys
-    recovery_code: str = field(default="", repr=False)
-
-
-def create_keys(user_id: bytes, passphrase: str, params: Argon2Params) -> NewKeys:
-    """Make a new user's keys: a master key in its two slots and the data key of epoch 1.
-
-    Blocks for one KDF.
-    """
-    master = bytearray(os.urandom(KEY_BYTES))
-    code = new_recovery_code()
-    slots = (passphrase_slot_key(user_id, passphrase, params), recovery_slot_key(user_id, code))
-    sealed = seal_new_keys(user_id, master, slots)
-    return NewKeys(
-        master, tuple(seal_slot(user_id, 1, slot, master) for slot in slots), sealed, code
-    )
-
-
-def seal_new_keys(user_id: bytes, master: Key, slots: Iterable[SlotKey] = ()) -> SealedKeys:
-    """Make the first data key and the blind-index key, and seal them and the list of slots."""
-    index_key = bytearray(os.urandom(KEY_BYTES))
-    try:
-        return SealedKeys(
-            (new_data_key(user_id, master, 1),),
-            _seal_under_master(user_id, master, 1, _SLOTS, pack_slot_keys(slots)),
-            _seal_under_master(user_id, master, 1, _INDEX_KEY, index_key),
-        )
-    finally:
-        wipe(index_key)
-
-
-def renew_keys(
-    user_id: bytes,
-    master: Key,
-    stored: SealedKeys,
-    *,
-    add: Iterable[SlotKey] = (),
-    keep: Callable[[SlotKey], bool] = lambda _: True,
-) -> NewKeys:
-    """Make a new master key and the next epoch's data key, for the slots to `keep` and to `add`.
-
-    Needs no secret of a slot: the new master key is sealed to their public keys, which the old one
-    opens. Older data keys, which records still need, and the key of the blind indexes are sealed
-    anew under the new one; the caller erases what only the old one opened. Raise
-    :class:`SealError`.
-    """
-    slots = [slot for slot in living_slots(user_id, master, stored) if keep(slot)] + list(add)
-    epoch, fresh = stored.epoch + 1, bytearray(os.urandom(KEY_BYTES))
-    index_key = _open_under_master(user_id, master, _INDEX_KEY, stored.index_key)
-    older = _open_data_keys(user_id, master, stored.data_keys)
-    try:
-        sealed = SealedKeys(
-            (
-                *(
-                    new_data_key(user_id, fresh, number, _key=key)
-                    for number, key in sorted(older.items())
-                ),
-                new_data_key(user_id, fresh, epoch),
-            ),
-            _seal_under_master(user_id, fresh, epoch, _SLOTS, pack_slot_keys(slots)),
-            _seal_under_master(user_id, fresh, epoch, _INDEX_KEY, index_key),
-        )
-        return NewKeys(
-            fresh, tuple(seal_slot(user_id, epoch, slot, fresh) for slot in slots), sealed
-        )
-    finally:
-        wipe(index_key, *older.values())
-
-
-def replace_slot(
-    user_id: bytes, master: Key, stored: SealedKeys, old: bytes, new: SlotKey
-) -> tuple[KeySlot, SealedKeys]:
-    """Replace the slot with the id `old` by a slot of the same secret; the master key stays.
-
-    Raise :class:`SealError`.
-    """
-    slots = [slot for slot in living_slots(user_id, master, stored) if slot.id != old] + [new]
-    packed = _seal_under_master(user_id, master, stored.epoch, _SLOTS, pack_slot_keys(slots))
-    return seal_slot(user_id, stored.epoch, new, master), replace(stored, slots=packed)
-
-
-def living_slots(user_id: bytes, master: Key, stored: SealedKeys) -> list[SlotKey]:
-    """Open the list of the slots that open to this master key. Raise :class:`SealError`."""
-    return unpack_slot_keys(bytes(_open_under_master(user_id, master, _SLOTS, stored.slots)))
-
-
 # Column of the table `keyrings` and the label of the key that seals it.
-_SLOTS = ("slots", "master/slots")
-_INDEX_KEY = ("index_key", "master/index-key")
+SLOTS = ("slots", "master/slots")
+INDEX_KEY = ("index_key", "master/index-key")
 
 
-def _seal_under_master(
+def seal_under_master(
     user_id: bytes,
     master: Key,
     epoch: int,
@@ -200,6 +86,7 @@ def _seal_under_master(
     *,
     _salt: bytes | None = None,
 ) -> bytes:
+    """Seal :data:`SLOTS` or :data:`INDEX_KEY` under the master key of `epoch`."""
     column, label = what
     subkey = hkdf(master, user_id, label)
     try:
@@ -210,9 +97,10 @@ def _seal_under_master(
         wipe(subkey)
 
 
-def _open_under_master(
+def open_under_master(
     user_id: bytes, master: Key, what: tuple[str, str], sealed: bytes
 ) -> bytearray:
+    """Open :data:`SLOTS` or :data:`INDEX_KEY`; the caller wipes it. Raise :class:`SealError`."""
     column, label = what
     subkey = hkdf(master, user_id, label)
     try:
@@ -357,7 +245,7 @@ class Keyring:
         if new:
             known = self.master if master is None else bytearray(master)
             try:
-                opened = _open_data_keys(self.user_id, known, new)
+                opened = open_data_keys(self.user_id, known, new)
             except WrongKey:
                 return False
             finally:
@@ -422,19 +310,20 @@ def open_keyring(user_id: bytes, master: Key, sealed: SealedKeys) -> Keyring:
 
     Raise :class:`SealError` (:class:`MissingEpoch` when there is no data key at all).
     """
-    opened = _open_data_keys(user_id, master, sealed.data_keys)
+    opened = open_data_keys(user_id, master, sealed.data_keys)
     if not opened:
         raise MissingEpoch("there is no data key")
-    index_key = _open_under_master(user_id, master, _INDEX_KEY, sealed.index_key)
+    index_key = open_under_master(user_id, master, INDEX_KEY, sealed.index_key)
     try:
         return Keyring(user_id, master, opened, index_key)
     finally:
         wipe(index_key, *opened.values())
 
 
-def _open_data_keys(
+def open_data_keys(
     user_id: bytes, master: Key, data_keys: Iterable[SealedDataKey]
 ) -> dict[int, bytearray]:
+    """Open data keys, by epoch; the caller wipes them. Raise :class:`SealError`."""
     subkey = hkdf(master, user_id, "master/data-keys")
     try:
         return {
@@ -445,78 +334,3 @@ def _open_data_keys(
         }
     finally:
         wipe(subkey)
-
-
-# --- Sessions -----------------------------------------------------------------------------------
-
-
-def session_id_of(token: bytes) -> bytes:
-    """Return the id of a session row: SHA-256 of the random token in the cookie."""
-    return hashlib.sha256(b"llamora/1/session-id" + token).digest()
-
-
-def seal_for_session(
-    user_id: bytes,
-    session_id: bytes,
-    token: bytes,
-    boot_secret: bytes,
-    master: Key,
-    *,
-    _salt: bytes | None = None,
-) -> bytes:
-    """Seal the master key for the session row (`session` mode).
-
-    The key is HKDF(token || boot secret).
-    """
-    key = _session_key(user_id, token, boot_secret)
-    context = Context(user_id, "dek_sessions", "session", session_id, 0)
-    return seal(key, SESSION, 0, context, master, _salt=_salt)
-
-
-def open_from_session(
-    user_id: bytes, session_id: bytes, token: bytes, boot_secret: bytes, sealed: bytes
-) -> bytearray:
-    """Open the master key of a session row; the caller wipes it. Raise :class:`SealError`."""
-    key = _session_key(user_id, token, boot_secret)
-    context = Context(user_id, "dek_sessions", "session", session_id, 0)
-    return open_key(key, SESSION, 0, context, sealed)
-
-
-def seal_for_cookie(
-    user_id: bytes,
-    session_id: bytes,
-    boot_secret: bytes,
-    master: Key,
-    *,
-    _salt: bytes | None = None,
-) -> bytes:
-    """Seal the master key for the cookie (`cookie` mode), under HKDF(boot secret). 346 bytes.
-
-    It holds no expiry: expiry and revocation are the session row's, checked on the server before
-    this is opened.
-    """
-    key = _cookie_key(session_id, boot_secret)
-    context = Context(user_id, "dek_sessions", "cookie", session_id, 0)
-    return seal(key, SESSION, 0, context, master, _salt=_salt)
-
-
-def open_from_cookie(
-    user_id: bytes, session_id: bytes, boot_secret: bytes, sealed: bytes
-) -> bytearray:
-    """Open the master key in a cookie; the caller wipes it. Raise :class:`SealError`."""
-    key = _cookie_key(session_id, boot_secret)
-    context = Context(user_id, "dek_sessions", "cookie", session_id, 0)
-    return open_key(key, SESSION, 0, context, sealed)
-
-
-def _session_key(user_id: bytes, token: bytes, boot_secret: bytes) -> Key:
-    # The boot secret has a fixed length, so the concatenation reads in one way only.
-    if len(token) < MIN_TOKEN_BYTES or len(boot_secret) != BOOT_SECRET_BYTES:
-        raise ValueError("a session needs a token of 16 bytes or more and a boot secret of 32")
-    return hkdf(token + boot_secret, user_id, "session/row")
-
-
-def _cookie_key(session_id: bytes, boot_secret: bytes) -> Key:
-    if len(boot_secret) != BOOT_SECRET_BYTES:
-        raise ValueError("a boot secret has 32 bytes")
-    return hkdf(boot_secret, session_id, "session/cookie")

@@ -33,7 +33,7 @@ from llamora.persistence.schema import RECOVERY_GROUPS
 from llamora.persistence.users import NameTaken, User, name_key
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
-from llamora.vault.slots import recovery_groups, same_group
+from llamora.vault.recovery_code import recovery_groups, same_group
 
 blueprint = Blueprint("auth", __name__)
 
