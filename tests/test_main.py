@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from llamora.llm.embedded import EmbeddedServer
 from tests.scripted_model import ModelThread, Reply
 from tests.server_process import FAST_KDF, HttpUser, Server, free_port
 
@@ -408,6 +409,19 @@ def test_two_workers_are_one_server(serve: Callable[..., Server], model: ModelTh
     with closing(sqlite3.connect(server.data / "llamora.sqlite3")) as connection:
         assert connection.execute("SELECT count(*) FROM dek_sessions").fetchone() == (0,)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.skipif(
+    bool(EmbeddedServer.unavailable_reason()), reason=EmbeddedServer.unavailable_reason()
+)
+def test_workers_share_the_built_in_model_of_their_parent(serve: Callable[..., Server]) -> None:
+    server = serve(mode="prod", env=NO_MODELS | {"LLAMORA_LLM__ENABLED": "true"})
+    alice = HttpUser(server.start("--workers", "2").url).register()
+    for _ in range(2):
+        answer = alice.post("/you/model", {"endpoint": "built-in", "test": "1"})
+        assert answer.status_code == 200, answer.text
+    assert server.log.read_text().count("embedded model ready") == 1
+    assert server.stop() == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the worker of a connection in /proc")

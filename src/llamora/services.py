@@ -56,6 +56,20 @@ class SharedState:
     model: SharedServer | None = None
     worker_number: int = 0
 
+    @property
+    def worker_id(self) -> str:
+        """The name of this worker, in this run of the server, in what it has not finished."""
+        return self._id_of(self.worker_number)
+
+    def is_worker_alive(self, worker_id: str) -> bool:
+        """Return True if a name is that of a worker that is alive."""
+        return worker_id in map(self._id_of, self.events.live_workers)
+
+    def _id_of(self, number: int) -> str:
+        # It reveals nothing of the secret.
+        run_id = sha256(b"llamora/1/boot-name" + self.boot_secret).hexdigest()[:16]
+        return f"{run_id}.{number}"
+
 
 def create_broker(settings: Settings) -> Broker:
     """Return the broker of a server, with all that is kept there for its workers."""
@@ -101,65 +115,49 @@ class AppServices:
 
         Raises llm.prompts.PromptTemplateError.
         """
-        boot_secret = shared.boot_secret if shared else secrets.token_bytes(32)
-        events = shared.events if shared else create_broker(settings).connect_in_memory()
+        is_standalone = shared is None
+        if shared is None:
+            events = create_broker(settings).connect_in_memory()
+            shared = SharedState(secrets.token_bytes(32), events)
+        events = shared.events
         changes = ChangeSignal(events)
         db = LocalDB(settings.data.database)
         db.on_commit(lambda: events.publish(Event(Topic.CHANGED)))
         embedder = Embedder(settings.embedding, settings.data.cache)
         search = SearchService(db, embedder, settings.search, PendingQueries(events), changes)
-        model = Model(settings.llm, shared.model if shared else None)
-        custom_prompts = settings.data.folder / "prompts"
-        prompts = PromptBuilder(settings.llm, custom_prompts if custom_prompts.is_dir() else None)
+        folder = settings.data.folder / "prompts"
+        prompts = PromptBuilder(settings.llm, folder if folder.is_dir() else None)
+        model, queue = Model(settings.llm, shared.model), SharedModelQueue(events)
         journal = Journal(db, search, settings.entries, events)
-        # Identifies this run of the server in unfinished replies; it reveals nothing of the secret.
-        run_id = sha256(b"llamora/1/boot-name" + boot_secret).hexdigest()[:16]
-        queue = SharedModelQueue(events)
-        worker_number = shared.worker_number if shared else 0
-
-        def is_live_worker(worker_id: str) -> bool:
-            return worker_id in {f"{run_id}.{worker}" for worker in events.live_workers}
-
-        replies = Replies(
-            db,
-            journal,
-            search,
-            model,
-            prompts,
-            settings.llm,
-            f"{run_id}.{worker_number}",
-            queue,
-            changes,
-            is_live_worker,
-        )
+        asking = (db, journal, search, model, prompts)
+        worker_id, is_alive = shared.worker_id, shared.is_worker_alive
+        replies = Replies(*asking, settings.llm, worker_id, queue, changes, is_alive)
+        sessions = Sessions(db, settings.session, shared.boot_secret, events, replies.lock)
         summaries = Summaries(db, journal, model, prompts, queue)
-        rotation = Rotation(db)
-
-        for lock in (search.lock, rotation.lock, journal.tags.lock):
-            events.subscribe(Topic.SIGNED_OUT, lambda event, lock=lock: lock(event.user_id))
-        sessions = Sessions(db, settings.session, boot_secret, events, replies.lock)
-
-        return cls(
+        services = cls(
             settings=settings,
-            boot_secret=boot_secret,
-            is_standalone=shared is None,
+            boot_secret=shared.boot_secret,
+            is_standalone=is_standalone,
             db=db,
             embedder=embedder,
             search=search,
             model=model,
             events=events,
             changes=changes,
-            throttle=Throttle(db, events, boot_secret),
+            throttle=Throttle(db, events, shared.boot_secret),
             sessions=sessions,
             accounts=Accounts(db, settings.crypto, sessions),
             journal=journal,
-            rotation=rotation,
+            rotation=Rotation(db),
             backups=Backups(db, settings.backup, settings.data.folder),
             replies=replies,
             summaries=summaries,
             openings=Openings(db, journal, summaries),
-            suggestions=Suggestions(db, journal, search, model, prompts, queue),
+            suggestions=Suggestions(*asking, queue),
         )
+        for lock in (search.lock, services.rotation.lock, journal.tags.lock):
+            events.subscribe(Topic.SIGNED_OUT, lambda event, lock=lock: lock(event.user_id))
+        return services
 
 
 class AppLifecycle:
