@@ -364,9 +364,7 @@ class SearchService:
             try:
                 counter = await self._db.search_version()
             except Exception as error:
-                logger.warning(
-                    "the store could not be asked for changes (%s)", type(error).__name__
-                )
+                logger.warning("the store was not read for changes (%s)", type(error).__name__)
                 continue
             for state in list(self._states.values()):
                 if (
