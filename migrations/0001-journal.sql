@@ -1,9 +1,9 @@
 -- What a reader of the bare file can see is listed in docs/security.md and held by a test.
--- Every `sealed` column is an envelope of docs/encryption.md; `day`, `tag`, `draft_key` and `summary_key` are keyed
--- hashes. Tables of many records use a random integer key, so that their order in the file says nothing about the
--- order in which they were written. The triggers that refuse a record whose data key is gone are made from
--- persistence/schema.py after every migration; page size and auto_vacuum are set before the first table (PRAGMAS in
--- persistence/connection.py).
+-- Every `sealed` column is an envelope of docs/encryption.md, with typed JSON in it; `day`, `tag`, `draft_key` and
+-- `summary_key` are keyed hashes. Tables of many records use a random integer key, so that their order in the file
+-- says nothing about the order in which they were written. The triggers that refuse a record whose data key is gone
+-- are made from persistence/schema.py after every migration; page size and auto_vacuum are set before the first table
+-- (PRAGMAS in persistence/connection.py).
 
 CREATE TABLE instance (
     key   TEXT PRIMARY KEY,

@@ -169,7 +169,17 @@ def lock(tree: Path, *, fix: bool) -> bool:
     return fix or not differences
 
 
-CHECKS = (ruff_format, ruff, biome, lock, pyright)
+def docs(tree: Path, *, fix: bool) -> bool:
+    """The tables of the docs say what the schema declares."""
+    from scripts.schema_docs import outdated
+
+    pages = outdated(tree, fix=fix)
+    if pages and not fix:
+        sys.stderr.write(f"{', '.join(pages)}: out of date; `--fix` writes them anew.\n")
+    return fix or not pages
+
+
+CHECKS = (ruff_format, ruff, biome, lock, docs, pyright)
 
 
 def _export_index(folder: Path) -> Path:

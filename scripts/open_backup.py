@@ -13,6 +13,7 @@ import json
 import struct
 import sys
 import unicodedata
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,22 +29,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 KEY, BACKUP = 10, 13
-# Table: the number of its purpose, the name of it, the column that is the record's id ("" is the writer's own).
-TABLES = {
-    "profiles": (6, "profile", ""),
-    "entries": (1, "entry", "id"),
-    "tags": (2, "tag", "tag"),
-    "tag_meta": (15, "tagging", ""),
-    "tag_changes": (15, "tagging", "id"),
-    "tag_rejections": (15, "tagging", "entry_id"),
-    "versions": (7, "version", "id"),
-    "drafts": (5, "draft", "draft_key"),
-    "summaries": (8, "summary", "summary_key"),
-    "trash": (14, "trash", ""),
-    "search_history": (4, "query", "id"),
-}
-
-
 # What Python says of JSON and numbers that no backup has.
 UNREADABLE = (
     ValueError,
@@ -104,7 +89,7 @@ def decode_recovery_code(typed: str) -> int | None:
 
 def derive_slot_key(slot: dict[str, Any], secret: str) -> bytes | None:
     """What the key pair of a slot is made from, or None where the secret is of another kind."""
-    salt = bytes.fromhex(slot["salt"])
+    salt = b64decode(slot["salt"])
     if slot["kind"] not in ("passphrase", "recovery"):
         return None
     if slot["kind"] == "recovery":
@@ -126,12 +111,10 @@ def open_slot(user: bytes, slot: dict[str, Any], kek: bytes) -> bytes | None:
     mlkem = MLKEM768PrivateKey.from_seed_bytes(stretched[:64])
     x25519 = X25519PrivateKey.from_private_bytes(stretched[64:])
     public = mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
-    sealed = bytes.fromhex(slot["sealed"])
+    sealed = b64decode(slot["sealed"])
     if sealed[:4] != b"LL\x01\x02" or sealed[4:6] != bytes([KEY, 0]):
         raise BackupError("A key slot has a form that is not known here.")
-    place = (
-        bytes.fromhex(slot["id"]) + bytes.fromhex(slot["salt"]) + (slot["params"] or "").encode()
-    )
+    place = b64decode(slot["id"]) + b64decode(slot["salt"]) + (slot["params"] or "").encode()
     parts = (user, b"key_slots", slot["kind"].encode(), place, bytes(8))
     ctx = b"".join(struct.pack(">H", len(part)) + part for part in parts)
     if not hmac.compare_digest(
@@ -179,19 +162,19 @@ def split_pieces(content: bytes) -> Iterator[bytes]:
 
 def read_records(file: bytes, secret: str) -> Iterator[dict[str, Any]]:
     """Every record of a backup, and its manifest at the end."""
-    if file[:9] != b"LLBACKUP\x02":
+    if file[:9] != b"LLBACKUP\x03":
         raise BackupError("This is not a backup, or one of another version.")
     (length,) = struct.unpack_from(">I", file, 9)
     header_bytes = file[: 13 + length]
     header = json.loads(header_bytes[13:])
-    user_id = bytes.fromhex(header["user"])
+    user_id = b64decode(header["user"])
     master = open_master_key(user_id, header["slots"], secret)
     wrapping_key = hkdf(master, user_id, "master/data-keys")
     data_keys: dict[int, bytes] = {}
     for item in header["data_keys"]:
         location = (user_id, "data_keys", "sealed", item["epoch"].to_bytes(4, "big"), 0)
         data_keys[item["epoch"]] = open_sealed(
-            wrapping_key, KEY, location, bytes.fromhex(item["sealed"])
+            wrapping_key, KEY, location, b64decode(item["sealed"])
         )
 
     def open_record(
@@ -219,13 +202,11 @@ def read_records(file: bytes, secret: str) -> Iterator[dict[str, Any]]:
             row, envelope = json.loads(head), next(parts)
             record = {"table": row["table"], **row["columns"]}
             if envelope and not row.get("unreadable"):
-                purpose, name, column = TABLES[row["table"]]
-                record_id = bytes.fromhex(row["columns"][column]) if column else user_id
+                purpose, name, column = header["kinds"][row["table"]]
+                of_user = column == "user_id"
+                record_id = user_id if of_user else b64decode(row["columns"][column])
                 location = (user_id, row["table"], "sealed", record_id, row["columns"]["revision"])
-                text = open_record(purpose, name, location, envelope).decode(
-                    "utf-8", "surrogatepass"
-                )
-                record["record"] = text if row["table"] == "tags" else json.loads(text)
+                record["record"] = json.loads(open_record(purpose, name, location, envelope))
             yield record
     raise BackupError("The backup is cut short.")
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from statistics import quantiles
 
 from llamora.persistence.entries import Entry
-from llamora.persistence.tags import TagDelta, TagSnapshot, tag_hash
+from llamora.persistence.tag_changes import TagDelta, tag_hash
+from llamora.persistence.tag_operations import TagSnapshot
 from llamora.services import AppLifecycle, AppServices
 from llamora.settings import load_settings
 from tests.server_process import HttpUser, Server

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from llamora.persistence import LocalDB, run_db_migrations
-from llamora.persistence.backups import read_header, restore_backup, write_backup
+from llamora.persistence.backup_format import read_header
+from llamora.persistence.backups import restore_backup, write_backup
 from llamora.persistence.drafts import Draft, day_draft_key
 from llamora.persistence.entries import Entry
 from llamora.persistence.schema import RECORD_KINDS

@@ -30,13 +30,8 @@ import httpx
 
 from llamora.messages import sentence
 from llamora.persistence import run_db_migrations
-from llamora.persistence.backups import (
-    copy_database,
-    read_header,
-    restore_backup,
-    sealed_keys,
-    write_backup,
-)
+from llamora.persistence.backup_format import read_header
+from llamora.persistence.backups import copy_database, restore_backup, sealed_keys, write_backup
 from llamora.persistence.connection import StorageError
 from llamora.settings import resource
 from llamora.vault.keys import open_keyring

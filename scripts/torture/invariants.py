@@ -13,11 +13,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from llamora.persistence.backups import BackupError, Header, read_header, verify_backup
+import msgspec
+
+from llamora.persistence.backup_format import BackupError, Header, read_header
+from llamora.persistence.backups import verify_backup
 from llamora.persistence.connection import StorageError
 from llamora.persistence.doctor import run_checks
 from llamora.persistence.entries import Entry
 from llamora.persistence.schema import RECORD_KINDS
+from llamora.persistence.trash import DeletedEntry
+from llamora.persistence.versions import Version
 from llamora.settings import resource
 from llamora.text import find_tags
 from llamora.vault.envelope import SealError, VaultError
@@ -158,9 +163,10 @@ def load_entries(database: Path, keys: Keyring) -> dict[bytes, ExpectedEntry]:
 
         earlier_texts: dict[bytes, list[tuple[int, str]]] = {}
         for version, revision, sealed, entry in rows("versions", "entry_id"):
-            record = json.loads(KIND_BY_TABLE["versions"].open(keys, version, revision, sealed))
-            earlier_texts.setdefault(entry, []).append((record["revision"], record["text"]))
-        names = {row[0]: KIND_BY_TABLE["tags"].open(keys, *row).decode() for row in rows("tags")}
+            opened = KIND_BY_TABLE["versions"].open(keys, version, revision, sealed)
+            record = msgspec.json.decode(opened, type=Version)
+            earlier_texts.setdefault(entry, []).append((record.revision, record.text))
+        names = {row[0]: json.loads(KIND_BY_TABLE["tags"].open(keys, *row)) for row in rows("tags")}
         tags: dict[bytes, set[str]] = {}
         links = connection.execute(
             "SELECT entry_id, tag FROM entry_tags WHERE user_id=?", (keys.user_id,)
@@ -169,9 +175,8 @@ def load_entries(database: Path, keys: Keyring) -> dict[bytes, ExpectedEntry]:
             tags.setdefault(entry, set()).add(names[tag_id])
         entries: dict[bytes, ExpectedEntry] = {}
         for entry, revision, sealed in rows("entries"):
-            record = Entry.from_bytes(
-                entry, revision, KIND_BY_TABLE["entries"].open(keys, entry, revision, sealed)
-            )
+            opened = KIND_BY_TABLE["entries"].open(keys, entry, revision, sealed)
+            record = msgspec.json.decode(opened, type=Entry)
             entries[entry] = ExpectedEntry(
                 record.text,
                 revision,
@@ -181,10 +186,8 @@ def load_entries(database: Path, keys: Keyring) -> dict[bytes, ExpectedEntry]:
             )
         trashed_ids: set[bytes] = set()
         for row in rows("trash"):
-            trashed_ids = {
-                bytes.fromhex(item["id"])
-                for item in json.loads(KIND_BY_TABLE["trash"].open(keys, *row))
-            }
+            opened = KIND_BY_TABLE["trash"].open(keys, *row)
+            trashed_ids = {item.id for item in msgspec.json.decode(opened, type=list[DeletedEntry])}
     if (
         earlier_texts
         or tags

@@ -11,9 +11,10 @@ import os
 import secrets
 import sys
 import tempfile
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.connection import StaleRevision

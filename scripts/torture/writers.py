@@ -15,7 +15,8 @@ from typing import Any
 
 from llamora.journal import rotation
 from llamora.journal.rotation import Rotation
-from llamora.persistence.backups import copy_database, read_header, restore_backup
+from llamora.persistence.backup_format import read_header
+from llamora.persistence.backups import copy_database, restore_backup
 from llamora.persistence.connection import NotFound, StaleRevision
 from llamora.persistence.drafts import FormToken
 from llamora.persistence.migrations import run_db_migrations

@@ -16,7 +16,13 @@ MAX_COMBINING_MARKS = 30  # Stream-Safe Text Format, Unicode Standard Annex #15,
 # marks.
 # The range comes first: it settles most letters at half the cost of asking for a letter's class.
 _MARK_RUN = re.compile(rf"[^\x00-\u02ff\w\s]{{{MAX_COMBINING_MARKS + 1},}}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+def replace_surrogates(text: str) -> str:
+    """Return text with U+FFFD for each lone surrogate, which is no Unicode text."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def normalize(text: str) -> str:

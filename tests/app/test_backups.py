@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from llamora.journal import backups, throttle
-from llamora.persistence.backups import read_header, verify_backup
+from llamora.persistence.backup_format import read_header
+from llamora.persistence.backups import verify_backup
 from llamora.persistence.connection import StorageError
 from llamora.settings import BackupSettings
 from tests.app.conftest import PASSPHRASE, RunningApp, Start

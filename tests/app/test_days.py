@@ -229,9 +229,6 @@ async def test_words_posted_after_the_session_ended_stay_on_screen(
         assert answer.field("words") == "still mine"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 14, item 15: a row of another type breaks its day and all of search"
-)
 @pytest.mark.parametrize("change", ["revision='abc'", "revision=-5", "sealed=CAST(sealed AS TEXT)"])
 async def test_one_odd_row_takes_nothing_else_with_it(start: Start, change: str) -> None:
     app = await start()

@@ -8,7 +8,8 @@ import pytest
 from llamora.app import create_app
 from llamora.app.services.container import EXTENSION
 from llamora.journal import rotation
-from llamora.persistence.backups import read_header, verify_backup
+from llamora.persistence.backup_format import read_header
+from llamora.persistence.backups import verify_backup
 from llamora.settings import BackupSettings
 from llamora.vault.envelope import sealed_epoch
 from tests.app.conftest import PASSPHRASE, RunningApp, Start, Visitor, settings_in, worker_states

@@ -1,10 +1,10 @@
 """Time on the page: midnight while a day is open, travel, clocks that are set, and what sessions make of it."""
 
 import re
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from llamora.app import pages, security
 from llamora.app.routes import days

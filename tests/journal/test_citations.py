@@ -1,12 +1,12 @@
 """Which passages a reply cites, and what is left of one when something is erased."""
 
 import re
-from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from llamora.app.markdown import render_reply
 from llamora.journal.citations import (

@@ -1,9 +1,9 @@
 """Drafts as the journal takes them: places, line ends, lengths, and the form that is sent twice."""
 
 import secrets
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from llamora.journal.entries import EntryError
 from llamora.persistence.connection import NotFound

@@ -17,7 +17,8 @@ from llamora.journal.rotation import Rotation, renew_keys
 from llamora.journal.session_keys import OpenSession
 from llamora.journal.sessions import Sessions
 from llamora.persistence import LocalDB
-from llamora.persistence.backups import copy_database, read_header, write_backup
+from llamora.persistence.backup_format import read_header
+from llamora.persistence.backups import copy_database, write_backup
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.schema import RECORD_KINDS
 from llamora.settings import CryptoSettings, SessionSettings

@@ -5,17 +5,17 @@ import os
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from llamora.journal import rotation as rotation_module
 from llamora.journal.rotation import Rotation
 from llamora.persistence import LocalDB
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.entries import Entry
-from llamora.persistence.key_rotation import SEALED_KINDS
+from llamora.persistence.schema import RESEALED_KINDS
 from llamora.persistence.users import User
 from llamora.vault.envelope import sealed_epoch
 from llamora.vault.key_renewal import seal_new_keys
@@ -38,7 +38,7 @@ def epochs(raw: Raw) -> set[int]:
     """The epochs of everything that is sealed."""
     found = {
         sealed_epoch(row[0])
-        for kind in SEALED_KINDS
+        for kind in RESEALED_KINDS
         for row in raw(f"SELECT sealed FROM {kind.table}")
     }
     return found | {row[0] for row in raw("SELECT epoch FROM data_keys")}
@@ -48,14 +48,14 @@ async def test_everything_is_sealed_anew_and_reads_as_before(
     db: LocalDB, lived: Keyring, raw: Raw
 ) -> None:
     before = await db.entries.list_day(lived, DAY)
-    rows = {kind.table: len(raw(f"SELECT 1 FROM {kind.table}")) for kind in SEALED_KINDS}
+    rows = {kind.table: len(raw(f"SELECT 1 FROM {kind.table}")) for kind in RESEALED_KINDS}
     (old_key,) = raw("SELECT sealed FROM data_keys")
     rotation = Rotation(db)
     await rotation.start(lived)
     assert await rotation.finish(lived) == []
     assert epochs(raw) == {2}
     assert await db.entries.list_day(lived, DAY) == before
-    assert {kind.table: len(raw(f"SELECT 1 FROM {kind.table}")) for kind in SEALED_KINDS} == rows
+    assert {kind.table: len(raw(f"SELECT 1 FROM {kind.table}")) for kind in RESEALED_KINDS} == rows
     assert await db.tags.names(lived) != {}
     assert await db.search_history.recent(lived) == ["one"]
     files = [file for file in db.path.parent.iterdir() if file.name.startswith(db.path.name)]

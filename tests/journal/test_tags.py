@@ -2,12 +2,12 @@
 
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import date
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from llamora.journal.tags import Tag, TagError
 from llamora.persistence.connection import NotFound, StaleRevision, Transaction

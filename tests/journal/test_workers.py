@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from llamora.errors import Notice
 from llamora.journal.profile import Profile, serialize_profile
@@ -147,7 +148,9 @@ async def test_a_wish_to_stop_that_could_not_be_read_is_read_again(
         return found
 
     monkeypatch.setattr(Entries, "get_many", fails_once)
-    await there.db.entries.update(there.keys, replace(await there.load(reply), stopping=True))
+    await there.db.entries.update(
+        there.keys, structs.replace(await there.load(reply), stopping=True)
+    )
     await asyncio.wait_for(failed.wait(), 60)
     assert (await asyncio.wait_for(here.wait_until_ended(reply), 60)).state == "stopped"
 

@@ -17,7 +17,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from llamora.persistence import LocalDB, connection, run_db_migrations
-from llamora.persistence.backups import read_transaction, write_transaction
+from llamora.persistence.blocking import read_transaction, write_transaction
 from llamora.persistence.connection import (
     PRAGMAS,
     Connections,

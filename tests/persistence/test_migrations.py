@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from llamora.persistence import LocalDB, migrations, run_db_migrations
+from llamora.persistence import LocalDB, blocking, migrations, run_db_migrations
 from llamora.persistence.connection import InstanceLock, StorageError
 from llamora.persistence.doctor import run_checks
 from llamora.persistence.drafts import day_draft_key
@@ -204,7 +204,7 @@ def test_a_database_in_use_says_so(
     database: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_db_migrations(database, only_first(folder))
-    monkeypatch.setattr(migrations, "LOCK_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(blocking, "LOCK_TIMEOUT_SECONDS", 0.05)
     lock = FileLock(database.with_name(database.name + ".write-lock"))
     with lock, pytest.raises(StorageError, match=r"^journal_busy$"):
         run_db_migrations(database, folder)
@@ -316,6 +316,15 @@ def test_a_journal_from_before_the_first_release_says_what_opens_it(tmp_path: Pa
     assert tables(path) == {"schema_migrations"}
     with closing(sqlite3.connect(path)) as connection:
         assert len(connection.execute("SELECT * FROM schema_migrations").fetchall()) == 2
+
+
+def test_a_journal_of_the_former_records_says_what_opens_it(database: Path) -> None:
+    run_db_migrations(database, resource("migrations"))
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE schema_migrations SET sha256=?", (migrations.FORMER_RECORDS,))
+    with pytest.raises(StorageError, match=r"^journal_unreleased$") as caught:
+        run_db_migrations(database, resource("migrations"))
+    assert caught.value.params == {"version": "commit e9bf926"}
 
 
 def test_what_only_a_new_file_can_have_is_in_force(database: Path) -> None:

@@ -1,5 +1,6 @@
 """What is written on disks may not change: these are literals here too, so that a rename shows."""
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -7,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from llamora.persistence import schema
-from llamora.persistence.schema import PURPOSES, RECORD_KINDS
+from llamora.persistence.drafts import Draft
+from llamora.persistence.entries import Entry
+from llamora.persistence.schema import PURPOSES, RECORD_KINDS, SEALED_KINDS
+from llamora.persistence.search_history import PastQuery
+from llamora.persistence.summaries import StoredSummary
+from llamora.persistence.tag_changes import TagDelta, TagMeta
+from llamora.persistence.tags import RefusedNames
+from llamora.persistence.trash import DeletedEntry
+from llamora.persistence.versions import Version
+from scripts.schema_docs import outdated, update_security
+
+ROOT = Path(__file__).parents[2]
 
 LABELS = {
     1: "entry",
@@ -60,9 +72,37 @@ def test_labels_and_places_are_what_they_were() -> None:
         schema.TAG_HASH,
         schema.DRAFT_HASH,
         schema.SUMMARY_HASH,
-        schema.QUERY_HASH,
     )
-    assert hashes == ("day", "tag", "draft", "summary", "query")
+    assert hashes == ("day", "tag", "draft", "summary")
+
+
+RECORDS = {
+    "entries": Entry,
+    "tag_meta": TagMeta,
+    "tag_changes": TagDelta,
+    "tag_rejections": RefusedNames,
+    "versions": Version,
+    "drafts": Draft,
+    "summaries": StoredSummary,
+    "trash": DeletedEntry,
+    "search_history": PastQuery,
+}
+
+
+def test_the_docs_say_what_is_in_each_record() -> None:
+    page = (ROOT / "docs/encryption.md").read_text(encoding="utf-8")
+    part = page.partition("### What the text of a record is")[2].partition("\n### ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", part, re.MULTILINE))
+    assert rows.keys() == {kind.table for kind in SEALED_KINDS}
+    for table, record in RECORDS.items():
+        fields = re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", rows[table]))
+        assert fields == list(record.__struct_fields__), table
+
+
+def test_the_tables_of_the_docs_are_those_of_the_declaration() -> None:
+    assert outdated(ROOT, fix=False) == []
+    page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    assert update_security(page.replace("| entries | day | keyed hash |\n", "")) == page
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from llamora.persistence import LocalDB
 from llamora.persistence.connection import NotFound, StaleRevision

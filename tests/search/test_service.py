@@ -2,12 +2,12 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from llamora.events import Broker, Service, Topic
 from llamora.persistence.entries import Entry
@@ -203,7 +203,8 @@ async def test_vectors_that_do_not_fit_are_made_anew(desk: Desk, what: str) -> N
     desk.service.lock(desk.keys.user_id)
     zeros = np.zeros(384, dtype=np.float32).tobytes()
     if what == "missing":
-        await desk.db.vectors.delete(desk.keys.user_id, [entry.id])
+        async with desk.db._connections.write() as tx:
+            await tx.execute("DELETE FROM vectors WHERE entry_id=?", (entry.id,))
     elif what == "older":
         await desk.db.vectors.save(desk.keys, [replace(right, entry_revision=0, data=zeros)])
     elif what == "other size":

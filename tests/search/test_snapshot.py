@@ -5,7 +5,6 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from llamora.persistence.snapshots import Snapshots
 from llamora.persistence.vectors import EntryVectors
@@ -235,10 +235,10 @@ def test_vectors_of_entries_that_are_all_gone_disturb_no_search() -> None:
 def test_a_reader_takes_no_object_and_no_giant() -> None:
     for kind, shape in (("|O", [1]), ("<f8", [10**12]), ("<f8", [-1])):
         header = {
-            "format": [FORMAT, TOKENIZER],
+            "version": [FORMAT, TOKENIZER],
             "sections": [["ids", kind, shape]],
-            "others": {},
-            "traces": {},
+            "unindexed": {},
+            "tags": {},
         }
         with pytest.raises((UnusableSnapshot, ValueError)):
             SnapshotReader(UserIndex(10), json.dumps(header).encode())

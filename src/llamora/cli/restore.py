@@ -6,7 +6,8 @@ from pathlib import Path
 from llamora.cli.copy import name_copy
 from llamora.cli.unlocking import ask_secret
 from llamora.cli.wording import describe_records, format_instant
-from llamora.persistence.backups import copy_database, read_header, restore_backup, verify_backup
+from llamora.persistence.backup_format import read_header
+from llamora.persistence.backups import copy_database, restore_backup, verify_backup
 from llamora.persistence.migrations import run_db_migrations
 from llamora.settings import Settings, resource
 

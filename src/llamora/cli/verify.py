@@ -5,7 +5,8 @@ from pathlib import Path
 
 from llamora.cli.unlocking import ask_secret
 from llamora.cli.wording import describe_records, format_instant
-from llamora.persistence.backups import read_header, verify_backup
+from llamora.persistence.backup_format import read_header
+from llamora.persistence.backups import verify_backup
 from llamora.settings import Settings
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from llamora.dates import format_day
-from llamora.persistence.backups import Manifest
+from llamora.persistence.backup_format import Manifest
 
 # Names of counts: one, several. Tables that mean nothing to a user are left out.
 COUNT_NAMES = {

@@ -8,8 +8,9 @@ Pure functions.
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from llamora.journal.quotations import CODE, WORD, holds, plain, quotations
 from llamora.persistence.entries import Entry

@@ -1,8 +1,10 @@
 """Compose the prompt of a reply: select readable entries and fit them into the context."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
+
+from msgspec.structs import replace
 
 from llamora.dates import format_time
 from llamora.dates import parse_zone as zone_named

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from logging import getLogger
+
+from msgspec.structs import replace
 
 from llamora.dates import UnknownDay, day_of, parse_day, utc_now
 from llamora.dates import parse_zone as zone_named
@@ -32,11 +34,11 @@ from llamora.persistence.drafts import (
 )
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
-from llamora.persistence.tag_changes import purging_erased as forget_erased_tags
 from llamora.persistence.trash import DeletedEntry
 from llamora.persistence.versions import Version
 from llamora.search.service import SearchService
 from llamora.settings import EntrySettings
+from llamora.text import replace_surrogates
 from llamora.vault.envelope import VaultError
 from llamora.vault.keys import Keyring
 
@@ -446,11 +448,8 @@ class Journal:
         return normalized
 
     def _check_size(self, text: str) -> str:
-        normalized = text.replace("\r\n", "\n").replace("\r", "\n")
-        if (
-            len(normalized.strip("\n").rstrip().encode("utf-8", "surrogatepass"))
-            > self._settings.max_bytes
-        ):
+        normalized = replace_surrogates(text).replace("\r\n", "\n").replace("\r", "\n")
+        if len(normalized.strip("\n").rstrip().encode()) > self._settings.max_bytes:
             max_size = f"{self._settings.max_bytes / 1_000_000:g} MB"
             raise EntryError("entry_too_long", size=max_size)
         return normalized
@@ -588,7 +587,7 @@ class Journal:
                 self._db.trash.updating(keys, _trash_removal(item.id, erased_ids)),
                 self._db.drafts.deleting(keys, draft_keys),
                 self._db.summaries.deleting_for_sources(keys, erased_ids),
-                forget_erased_tags(
+                self._db.tags.purging_erased(
                     keys, erased_ids, {tag for tags in tags_by_entry.values() for tag in tags}
                 ),
                 # A reply stored since the scan may contain the erased words.

@@ -8,9 +8,10 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import replace
 from datetime import date
 from logging import getLogger
+
+from msgspec.structs import replace
 
 from llamora.errors import Notice, Problem
 from llamora.events import ChangeSignal, EventBus

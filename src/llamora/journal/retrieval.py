@@ -3,10 +3,11 @@
 import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from datetime import date
 from itertools import zip_longest
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from llamora.journal.reading import find_readable
 from llamora.journal.tags import Tags

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from logging import getLogger
 
 from llamora.persistence.connection import StaleRevision, StorageError
-from llamora.persistence.key_rotation import BATCH_SIZE, SEALED_KINDS, UnreadableRecord
+from llamora.persistence.key_rotation import BATCH_SIZE, UnreadableRecord
 from llamora.persistence.local_db import LocalDB
+from llamora.persistence.schema import RESEALED_KINDS
 from llamora.vault import key_renewal
 from llamora.vault.envelope import VaultError
 from llamora.vault.keys import Keyring, SealedKeys
@@ -98,7 +99,7 @@ class Rotation:
         await asyncio.sleep(NOTICE_SECONDS)
         for attempt in range(MAX_PASSES):
             unreadable: list[UnreadableRecord] = []
-            for kind in SEALED_KINDS:
+            for kind in RESEALED_KINDS:
                 ids = await self._db.key_rotation.pending_ids(keys, kind)
                 for start in range(0, len(ids), BATCH_SIZE):
                     unreadable += await self._db.key_rotation.reseal(

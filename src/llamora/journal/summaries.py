@@ -170,7 +170,7 @@ class Summaries:
 
         One whose entries have changed is deleted.
         """
-        stored = await self._db.summaries.get(keys, "trace", tag_id)
+        stored = await self._db.summaries.get(keys, "tag", tag_id)
         if stored is None:
             return None
         entries_by_id = await find_readable(self._db, keys, stored.sources)
@@ -181,7 +181,7 @@ class Summaries:
             stored.sources
         ) or stored.content_hash != await self._tag_content_hash(keys, tag_id, entries):
             with suppress(StorageError):
-                await self._db.summaries.delete(keys, "trace", tag_id)
+                await self._db.summaries.delete(keys, "tag", tag_id)
             return None
         return TagSummary(stored, entries)
 
@@ -202,8 +202,8 @@ class Summaries:
         if not text:
             raise ModelError("summary_uncited", kind="broken")
         summary = StoredSummary(
-            "trace",
-            tag_id,
+            "tag",
+            None,
             text,
             tuple(entry.id for entry in entries),
             tag_hash_before,
@@ -211,6 +211,7 @@ class Summaries:
             Omitted(*prompt.omitted),
             length_limited,
             QuoteVerifier(passage.text for passage in prompt.passages).verified(text),
+            tag_id,
         )
         try:
             await self._db.summaries.save(

@@ -12,7 +12,7 @@ from llamora.errors import Problem
 from llamora.persistence.connection import NotFound, Step
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.tag_changes import TagDelta, TagMeta, tag_hash
-from llamora.persistence.tags import (
+from llamora.persistence.tag_operations import (
     TagChangeResult,
     TagOperation,
     TagSnapshot,

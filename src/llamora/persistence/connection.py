@@ -5,7 +5,9 @@ import errno
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -143,6 +145,8 @@ def set_pragmas(connection: sqlite3.Connection) -> None:
 def connect(path: Path) -> sqlite3.Connection:
     """Return a plain connection with every pragma in force, in autocommit mode."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    # A cell of another type must not stop the reading of those around it.
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     try:
         set_pragmas(connection)
     except BaseException:
@@ -231,6 +235,10 @@ Step = Callable[[Transaction], Awaitable[None]]
 """A part of a user action that joins the transaction of another: one action, one transaction."""
 
 
+def _record_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "llamora-records")
+
+
 class Connections:
     """One writer connection with a queue and a few readers, each on a thread of its own."""
 
@@ -242,8 +250,9 @@ class Connections:
         self._write_count = 0
         self._write_queue = asyncio.Lock()
         self._file_lock = write_lock(path)
-        self.on_commit: Callable[[], None] = lambda: None
-        """Called after each commit of this process."""
+        self.on_commit: Callable[[], None] = lambda: None  # called after each commit of ours
+        # One thread: several would keep the event loop waiting for the interpreter in turn.
+        self._thread = _record_thread()
         self.checkpoint_pending = False
         """True after a checkpoint that could not empty the log, until `checkpoint` succeeds."""
 
@@ -270,14 +279,13 @@ class Connections:
         except BaseException:
             # Its thread is told to end but not waited for; it must not report to a loop that is
             # closed by then.
-            await asyncio.to_thread(connection._thread.join)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            thread = connection._thread  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            await asyncio.to_thread(thread.join)
             raise
 
     @property
     def _writer(self) -> aiosqlite.Connection:
-        if not self._connections:
-            raise StorageError("journal_closed")
-        return self._connections[0]
+        return self._reader(0)
 
     async def close(self) -> None:
         """Close every connection; the last one checkpoints, so this holds the write lock."""
@@ -287,10 +295,12 @@ class Connections:
             with suppress(StorageError):  # closed even on a disk that no longer takes locks
                 await stack.enter_async_context(self._hold_file_lock())
             connections, self._connections = self._connections, []
+            thread, self._thread = self._thread, _record_thread()
+            thread.shutdown(wait=False)
             for connection in reversed(connections):
                 await shield_until_done(connection.close())
 
-    def _reader(self, index: int) -> aiosqlite.Connection:
+    def _reader(self, index: int) -> aiosqlite.Connection:  # 0 is the writer
         if not self._connections:
             raise StorageError("journal_closed")
         return self._connections[index]
@@ -298,21 +308,24 @@ class Connections:
     async def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Return all rows of a query, read on one of the readers. Raise StorageError."""
         self._next_reader = self._next_reader % self._reader_count + 1
+        return await self._query(self._reader(self._next_reader), sql, parameters)
+
+    @staticmethod
+    async def _query(
+        connection: aiosqlite.Connection, sql: str, parameters: Sequence[object] = ()
+    ) -> list[Row]:
         try:
-            return [
-                tuple(row)
-                for row in await self._reader(self._next_reader).execute_fetchall(sql, parameters)
-            ]
+            return [tuple(row) for row in await connection.execute_fetchall(sql, parameters)]
         except sqlite3.Error as error:
             raise storage_error(error) from None
 
+    async def run_in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        """Run `work` on the thread that opens records in bulk, off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
     async def data_version(self) -> int:
         """Return PRAGMA data_version of one reader, which differs once anything was committed."""
-        try:
-            rows = await self._reader(1).execute_fetchall("PRAGMA data_version")
-        except sqlite3.Error as error:
-            raise storage_error(error) from None
-        return int(next(iter(rows))[0])
+        return int((await self._query(self._reader(1), "PRAGMA data_version"))[0][0])
 
     async def search_version(self) -> tuple[int, int]:
         """Return a value that differs once anything was committed that may concern search.
@@ -320,11 +333,8 @@ class Connections:
         The writer's `PRAGMA data_version` tells of other connections alone, so writes marked
         `search_unaffected` do not show.
         """
-        try:
-            rows = await self._writer.execute_fetchall("PRAGMA data_version")
-        except sqlite3.Error as error:
-            raise storage_error(error) from None
-        return int(next(iter(rows))[0]), self._write_count
+        rows = await self._query(self._writer, "PRAGMA data_version")
+        return int(rows[0][0]), self._write_count
 
     @asynccontextmanager
     async def write(self, *, search_unaffected: bool = False) -> AsyncGenerator[Transaction]:

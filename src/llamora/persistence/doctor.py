@@ -3,7 +3,6 @@
 Everything here blocks: call it on a thread. Only `repair` changes anything.
 """
 
-import json
 import os
 import sqlite3
 import stat
@@ -11,18 +10,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
 from glob import escape
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
+
 from llamora.messages import sentence
-from llamora.persistence.backups import read_transaction, sealed_keys, write_transaction
+from llamora.persistence.backups import sealed_keys
+from llamora.persistence.blocking import read_transaction, write_transaction
 from llamora.persistence.connection import PRAGMAS, Row, StorageError
-from llamora.persistence.entries import day_hash
+from llamora.persistence.drafts import Draft, hash_draft_key
+from llamora.persistence.entries import Entry, day_hash
 from llamora.persistence.migrations import migration_status
-from llamora.persistence.schema import DRAFT_HASH, RECORD_KINDS, RecordKind
-from llamora.persistence.tag_changes import tag_hash
+from llamora.persistence.schema import ENTRIES, RECORD_KINDS, SEALED_KINDS, RecordKind
+from llamora.persistence.tag_changes import UNUSED_TAG, tag_hash
+from llamora.persistence.versions import Version
 from llamora.vault.envelope import SealError
 from llamora.vault.key_renewal import living_slots
 from llamora.vault.keys import Keyring, SealedKeys, cipher_library
@@ -109,7 +112,7 @@ def repair(database: Path, keys: Keyring | None = None) -> list[str]:
                     connection.execute(f"DELETE FROM {table} WHERE rowid=?", (rowid,))
             actions.append(f"{len(orphans):,} records that belong to nobody are gone.")
             orphans = _find_orphans(connection)
-        if unused := connection.execute(f"DELETE FROM tags WHERE {_UNUSED_TAG}").rowcount:
+        if unused := connection.execute(f"DELETE FROM tags WHERE {UNUSED_TAG}").rowcount:
             actions.append(f"{unused:,} names of traces that no entry bears are gone.")
         if keys is not None:
             actions += _repair_records(connection, keys)
@@ -119,21 +122,18 @@ def repair(database: Path, keys: Keyring | None = None) -> list[str]:
 def _repair_records(connection: sqlite3.Connection, keys: Keyring) -> list[str]:
     derived = moved = 0
     for kind, columns, sealed in list(_read_records(connection, keys.user_id)):
-        plaintext = _try_open(keys, kind, columns, sealed)
+        plaintext = kind.try_open(keys, columns, sealed)
         if plaintext is None and kind.derived:
             condition = " AND ".join(f"{name}=?" for name in kind.columns)
             derived += connection.execute(
                 f"DELETE FROM {kind.table} WHERE user_id=? AND {condition}",
                 (keys.user_id, *columns.values()),
             ).rowcount
-        elif (
-            plaintext is not None
-            and kind.table == "entries"
-            and (day := _entry_day_hash(keys, plaintext)) != columns["day"]
-        ):
-            moved += connection.execute(
-                "UPDATE entries SET day=? WHERE id=?", (day, columns["id"])
-            ).rowcount
+        elif plaintext is not None and kind is ENTRIES:
+            day = _expected_place(keys, kind, plaintext)
+            if day is not None and day != columns["day"]:
+                query = "UPDATE entries SET day=? WHERE id=?"
+                moved += connection.execute(query, (day, columns["id"])).rowcount
     actions: list[str] = []
     if derived:
         actions.append(f"{derived:,} records that are made again by themselves are gone.")
@@ -162,12 +162,13 @@ def _check_files(report: Report, database: Path) -> None:
             report.mendable.append(f"close {path} to others")
     if report.memory != "locked":
         report.notes.append(
-            "This account may lock no memory, so keys can reach the swap while somebody is signed in. Raise the limit"
-            " (ulimit -l), or see that swap is encrypted."
+            "This account may lock no memory, so keys can reach the swap while somebody is signed"
+            " in. Raise the limit (ulimit -l), or see that swap is encrypted."
         )
     if report.swap == "not encrypted":
         report.notes.append(
-            "Swap is not encrypted: keys and text in memory may reach the disk. Encrypt it, or use none."
+            "Swap is not encrypted: keys and text in memory may reach the disk. Encrypt it, or use"
+            " none."
         )
 
 
@@ -216,7 +217,8 @@ def _look_at_slots(
     )
     if wrong := len(listed ^ set(rows)):
         report.damage.append(
-            f"{wrong:,} key slots are not as they were made, or gone. llamora-server rotate makes them anew."
+            f"{wrong:,} key slots are not as they were made, or gone. llamora-server rotate makes"
+            " them anew."
         )
 
 
@@ -232,14 +234,11 @@ def _check_database(report: Report, connection: sqlite3.Connection) -> bool:
         counts = ", ".join(f"{count:,} in {table}" for table, count in sorted(tables.items()))
         report.damage.append(f"Records belong to nobody, or to an entry that is gone: {counts}.")
         report.mendable.append("remove the records that belong to nobody")
-    (unused,) = connection.execute(f"SELECT count(*) FROM tags WHERE {_UNUSED_TAG}").fetchone()
+    (unused,) = connection.execute(f"SELECT count(*) FROM tags WHERE {UNUSED_TAG}").fetchone()
     if unused:
         report.damage.append(f"{unused:,} names of traces are left that no entry bears.")
         report.mendable.append("remove the names of traces that no entry bears")
     return True
-
-
-_UNUSED_TAG = "NOT EXISTS (SELECT 1 FROM entry_tags WHERE entry_tags.user_id=tags.user_id AND entry_tags.tag=tags.tag)"
 
 
 def _orphan_condition(connection: sqlite3.Connection, table: str) -> str:
@@ -275,11 +274,11 @@ def _count_records(report: Report, connection: sqlite3.Connection) -> None:
 
 
 def _check_records(report: Report, connection: sqlite3.Connection, keys: Keyring) -> None:
-    opened: Counter[str] = Counter({kind.table: 0 for kind in RECORD_KINDS if kind.purpose})
+    opened: Counter[str] = Counter({kind.table: 0 for kind in SEALED_KINDS})
     unreadable: Counter[str] = Counter()
     misplaced: Counter[str] = Counter()
     for kind, columns, sealed in _read_records(connection, keys.user_id):
-        plaintext = _try_open(keys, kind, columns, sealed)
+        plaintext = kind.try_open(keys, columns, sealed)
         if plaintext is None:
             unreadable[kind.table] += 1
         else:
@@ -304,50 +303,47 @@ def _check_records(report: Report, connection: sqlite3.Connection, keys: Keyring
 def _read_records(
     connection: sqlite3.Connection, user_id: bytes
 ) -> Iterator[tuple[RecordKind, dict[str, Any], bytes]]:
-    for kind in RECORD_KINDS:
-        if kind.purpose is not None:
-            # Part 0 of an index copy that is being made is empty.
-            rows = connection.execute(
-                f"SELECT {', '.join(kind.columns)}, sealed FROM {kind.table} WHERE user_id=? AND length(sealed) > 0",
-                (user_id,),
-            )
-            for row in cast("Iterator[Row]", rows):
-                yield kind, dict(zip(kind.columns, row, strict=False)), row[-1]
-
-
-def _try_open(
-    keys: Keyring, kind: RecordKind, columns: dict[str, Any], sealed: bytes
-) -> bytes | None:
-    try:
-        return kind.open(
-            keys, columns.get(kind.id_column, keys.user_id), columns[kind.revision_column], sealed
+    for kind in SEALED_KINDS:
+        # Part 0 of an index copy that is being made is empty.
+        rows = connection.execute(
+            f"SELECT {', '.join(kind.columns)}, sealed FROM {kind.table}"
+            " WHERE user_id=? AND length(sealed) > 0",
+            (user_id,),
         )
-    except (SealError, OverflowError):
+        for row in cast("Iterator[Row]", rows):
+            yield kind, dict(zip(kind.columns, row, strict=False)), row[-1]
+
+
+# What the keyed hash or the id beside a record must be: the column, and how the record tells it.
+_PLACES: dict[str, tuple[str, Callable[[Keyring, bytes], bytes]]] = {
+    "entries": (
+        "day",
+        lambda keys, text: day_hash(keys, msgspec.json.decode(text, type=Entry).day),
+    ),
+    "tags": ("tag", lambda keys, text: tag_hash(keys, msgspec.json.decode(text, type=str))),
+    "drafts": (
+        "draft_key",
+        lambda keys, text: hash_draft_key(keys, msgspec.json.decode(text, type=Draft).draft_key),
+    ),
+    "versions": ("entry_id", lambda _, text: msgspec.json.decode(text, type=Version).entry_id),
+}
+
+
+def _expected_place(keys: Keyring, kind: RecordKind, plaintext: bytes) -> bytes | None:
+    """Return the value that belongs beside a record, or None for an unknown content."""
+    try:
+        return _PLACES[kind.table][1](keys, plaintext)
+    except (msgspec.MsgspecError, ValueError):
         return None
-
-
-def _entry_day_hash(keys: Keyring, plaintext: bytes) -> bytes:
-    return day_hash(keys, date.fromisoformat(json.loads(plaintext)["day"]))
 
 
 def _is_consistent(
     keys: Keyring, kind: RecordKind, columns: dict[str, Any], plaintext: bytes
 ) -> bool:
     """Return True if the keyed hash or the id beside a record matches the record itself."""
-    checks: dict[str, Callable[[], bool]] = {
-        "entries": lambda: columns["day"] == _entry_day_hash(keys, plaintext),
-        "tags": lambda: (
-            columns["tag"] == tag_hash(keys, plaintext.decode("utf-8", "surrogatepass"))
-        ),
-        "drafts": lambda: (
-            columns["draft_key"] == keys.blind(DRAFT_HASH, json.loads(plaintext)["place"].encode())
-        ),
-        "versions": lambda: columns["entry_id"].hex() == json.loads(plaintext)["entry"],
-    }
-    try:
-        return kind.table not in checks or checks[kind.table]()
-    except (ValueError, LookupError, TypeError):
-        return False
+    if kind.table not in _PLACES:
+        return True
+    return columns[_PLACES[kind.table][0]] == _expected_place(keys, kind, plaintext)
 
 
 def swap_state(proc_root: Path = Path("/proc"), sys_root: Path = Path("/sys")) -> str:

@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llamora.persistence.connection import Connections, Transaction
-from llamora.persistence.schema import RECORD_KINDS, SEARCH_SNAPSHOTS, RecordKind
+from llamora.persistence.schema import RESEALED_KINDS, RecordKind
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
-SEALED_KINDS = tuple(
-    kind for kind in RECORD_KINDS if kind.purpose is not None and kind is not SEARCH_SNAPSHOTS
-)
 BATCH_SIZE = 50
 # Compared as bytes, which big-endian numbers allow. Newer epochs are of a rotation not known here
 # yet.
@@ -70,7 +67,8 @@ class KeyRotation:
         resealed, unreadable = await asyncio.to_thread(_reseal_rows, keys, kind, rows)
         async with self._db.write() as tx:
             await tx.execute_many(
-                f"UPDATE {kind.table} SET epoch=?, sealed=? WHERE user_id=? AND {kind.id_column}=? AND sealed=?",
+                f"UPDATE {kind.table} SET epoch=?, sealed=?"
+                f" WHERE user_id=? AND {kind.id_column}=? AND sealed=?",
                 [
                     (keys.epoch, new_sealed, keys.user_id, record_id, old_sealed)
                     for record_id, old_sealed, new_sealed in resealed
@@ -93,15 +91,13 @@ class KeyRotation:
                 + OLD_KEY_CONDITION,
                 (keys.user_id, _epoch_bytes(keys.epoch)),
             )
-            # Derived records are made again.
-            await tx.execute_many(
-                "DELETE FROM vectors WHERE user_id=? AND entry_id=? AND sealed=?",
-                [
-                    (keys.user_id, record.id, record.sealed)
-                    for record in unreadable
-                    if record.kind.table == "vectors"
-                ],
-            )
+            for record in unreadable:
+                if record.kind.derived:  # it is made again
+                    await tx.execute(
+                        f"DELETE FROM {record.kind.table}"
+                        f" WHERE user_id=? AND {record.kind.id_column}=? AND sealed=?",
+                        (keys.user_id, record.id, record.sealed),
+                    )
             await tx.execute(
                 "DELETE FROM data_keys WHERE user_id=? AND epoch<?", (keys.user_id, keys.epoch)
             )
@@ -111,7 +107,7 @@ class KeyRotation:
     async def unreadable_count(self, user_id: bytes) -> int:
         """Return how many unreadable records are left whose key was erased."""
         total = 0
-        for kind in SEALED_KINDS:
+        for kind in RESEALED_KINDS:
             rows = await self._db.fetch(
                 f"SELECT count(*) FROM {kind.table} WHERE user_id=? AND substr(sealed, 7, 4) NOT IN"
                 " (SELECT substr(sealed, 7, 4) FROM data_keys WHERE user_id=?)",
@@ -124,9 +120,10 @@ class KeyRotation:
     async def _are_old_keys_needed(
         tx: Transaction, keys: Keyring, known_unreadable: set[tuple[str, bytes, bytes]]
     ) -> bool:
-        for kind in SEALED_KINDS:
+        for kind in RESEALED_KINDS:
             rows = await tx.fetch(
-                f"SELECT {kind.id_column}, sealed FROM {kind.table} WHERE user_id=? AND {OLD_KEY_CONDITION}",
+                f"SELECT {kind.id_column}, sealed FROM {kind.table}"
+                f" WHERE user_id=? AND {OLD_KEY_CONDITION}",
                 (keys.user_id, _epoch_bytes(keys.epoch)),
             )
             if any((kind.table, row[0], row[1]) not in known_unreadable for row in rows):
@@ -146,7 +143,7 @@ def _reseal_rows(
     for record_id, revision, sealed in rows:
         try:
             plaintext = kind.open(keys, record_id, revision, sealed)
-        except (SealError, OverflowError):
+        except SealError:
             unreadable.append(UnreadableRecord(kind, record_id, sealed))
             continue
         resealed.append((record_id, sealed, kind.seal(keys, record_id, revision, plaintext)))

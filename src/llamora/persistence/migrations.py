@@ -9,29 +9,33 @@ from hashlib import sha256
 from logging import getLogger
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from llamora.dates import utc_now
-from llamora.persistence.backups import write_atomically
+from llamora.persistence.atomic_file import write_atomically
+from llamora.persistence.blocking import locked_connection
 from llamora.persistence.connection import (
     FILE_PRAGMAS,
     StorageError,
     connect,
-    lock_error,
     prepare_file,
     storage_error,
-    write_lock,
 )
-from llamora.persistence.schema import OPENS_UNRELEASED, RECORD_KINDS, triggers
+from llamora.persistence.schema import (
+    OPENS_FORMER_RECORDS,
+    OPENS_UNRELEASED,
+    RECORD_KINDS,
+    triggers,
+)
 
 logger = getLogger(__name__)
 
 FILE_NAME_PATTERN = re.compile(r"(\d{4})-([a-z0-9-]+)\.sql")
-LOCK_TIMEOUT_SECONDS = 30.0
 UNRELEASED = "foundation"
 """The first migration of the schemas before the first release."""
+FORMER_RECORDS = "6baec060aa23adc902ee55b84cb3a9e4266532d127b7afe74d69f3a4c8e45be5"
+"""The hash of 0001 while records had another form."""
 CREATE_LOG_TABLE = """CREATE TABLE IF NOT EXISTS schema_migrations (
-    number INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, applied_on TEXT NOT NULL)"""
+    number INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL,
+    applied_on TEXT NOT NULL)"""
 
 
 @dataclass(slots=True, frozen=True)
@@ -91,11 +95,8 @@ def migration_status(path: Path, folder: Path) -> list[MigrationStatus]:
     if not path.exists():
         return [MigrationStatus(migration, None) for migration in migrations]
     try:
-        connection = connect(path)
-        try:
+        with closing(connect(path)) as connection:
             log = _read_log(connection)
-        finally:
-            connection.close()
     except sqlite3.Error as error:
         raise storage_error(error) from None
     return [
@@ -112,20 +113,8 @@ def run_db_migrations(path: Path, folder: Path) -> list[str]:
     """
     migrations = read_migrations(folder)
     prepare_file(path)
-    lock: FileLock = write_lock(path)
-    try:
-        with lock.acquire(timeout=LOCK_TIMEOUT_SECONDS):
-            connection = connect(path)
-            try:
-                return _apply_pending(connection, path, migrations)
-            finally:
-                connection.close()
-    except Timeout:
-        raise StorageError("journal_busy") from None
-    except OSError as error:
-        raise lock_error(error) from None
-    except sqlite3.Error as error:
-        raise storage_error(error) from None
+    with locked_connection(path) as connection:
+        return _apply_pending(connection, path, migrations)
 
 
 def _read_log(connection: sqlite3.Connection) -> dict[int, tuple[str, str | None]]:
@@ -138,6 +127,8 @@ def _read_log(connection: sqlite3.Connection) -> dict[int, tuple[str, str | None
     ).fetchall()
     if rows and rows[0][1] == UNRELEASED:
         raise StorageError("journal_unreleased", version=OPENS_UNRELEASED)
+    if rows and rows[0][2] == FORMER_RECORDS:
+        raise StorageError("journal_unreleased", version=OPENS_FORMER_RECORDS)
     return {int(number): (str(file_hash), str(day)) for number, _, file_hash, day in rows}
 
 

@@ -5,9 +5,11 @@ sealed with one of them opens with no other. They are literals, so that no renam
 lock anybody out. What the vault needs for itself (keys, sessions) is a literal there.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
-from llamora.vault.envelope import KEY, SESSION, Purpose
+from llamora.vault.envelope import KEY, SESSION, Purpose, SealError, WrongKey
 from llamora.vault.keys import Keyring
 
 
@@ -40,9 +42,22 @@ class RecordKind:
 
     def open(self, keys: Keyring, record_id: bytes | int, revision: int, sealed: bytes) -> bytes:
         """Open a record. Raise vault.envelope.SealError and vault.keys.KeyringClosed."""
-        return keys.open(
-            self._purpose(), self.table, self.column, _context_id(record_id), revision, sealed
-        )
+        context_id = _context_id(record_id)
+        try:
+            return keys.open(self._purpose(), self.table, self.column, context_id, revision, sealed)
+        except (OverflowError, TypeError, AttributeError):  # columns that no program of ours wrote
+            raise WrongKey("no record has this revision or form") from None
+
+    def try_open(
+        self, keys: Keyring, columns: Mapping[str, bytes | int], sealed: bytes
+    ) -> bytes | None:
+        """Open a record that stands beside these columns; return None if it does not open."""
+        record_id = columns.get(self.id_column, keys.user_id)
+        revision = columns[self.revision_column]
+        try:
+            return self.open(keys, record_id, cast("int", revision), sealed)
+        except SealError:
+            return None
 
     def seal(self, keys: Keyring, record_id: bytes | int, revision: int, plaintext: bytes) -> bytes:
         """Seal a record in the current epoch. Raise vault.keys.KeyringClosed."""
@@ -62,6 +77,8 @@ def _context_id(record_id: bytes | int) -> bytes:
 
 OPENS_UNRELEASED = "commit c4dda65"
 """The last commit that opens journals and backups of the schemas before the first release."""
+OPENS_FORMER_RECORDS = "commit e9bf926"
+"""The last commit that opens journals and backups of the records before the first release."""
 
 # -- purposes ------------------------------------------------------------------------------------
 
@@ -137,6 +154,30 @@ RECORD_KINDS = (  # in storage order: what is pointed to comes before what point
 A test holds the list to the schema: every table with a `sealed` column must be in it.
 """
 
+SEALED_KINDS = tuple(kind for kind in RECORD_KINDS if kind.purpose is not None)
+BACKUP_KINDS = tuple(kind for kind in RECORD_KINDS if not kind.derived)
+"""What cannot be made again from the rest."""
+RESEALED_KINDS = tuple(kind for kind in SEALED_KINDS if kind is not SEARCH_SNAPSHOTS)
+"""What a change of the data key seals anew. A snapshot is made anew instead."""
+
+COLUMN_SHOWS = {
+    "user_id": "owner",
+    "id": "random",
+    "entry_id": "random",
+    "rid": "place from the random id",
+    "session_id": "hash of a random token",
+    "day": "keyed hash",
+    "tag": "keyed hash",
+    "draft_key": "keyed hash",
+    "summary_key": "keyed hash",
+    "part": "number of a part",
+    "generation": "revision",
+    "epoch": "epoch",
+    "revision": "revision",
+    "sealed": "sealed",
+}
+"""What each column tells somebody who has the file: docs/security.md is written from this."""
+
 _EVENTS = {"new": "INSERT", "changed": "UPDATE OF sealed"}
 
 
@@ -149,11 +190,13 @@ def triggers(kind: RecordKind) -> list[str]:
     was made can come back as they were.
     """
     return [
-        f"""CREATE TRIGGER IF NOT EXISTS {kind.table}_{when}_under_a_living_key BEFORE {event} ON {kind.table}
+        f"""CREATE TRIGGER IF NOT EXISTS {kind.table}_{when}_under_a_living_key
+BEFORE {event} ON {kind.table}
 WHEN substr(NEW.sealed, 1, 2) = X'4C4C'
     AND EXISTS (SELECT 1 FROM data_keys WHERE user_id = NEW.user_id)
     AND NOT EXISTS (
-        SELECT 1 FROM data_keys WHERE user_id = NEW.user_id AND substr(sealed, 7, 4) = substr(NEW.sealed, 7, 4))
+        SELECT 1 FROM data_keys
+        WHERE user_id = NEW.user_id AND substr(sealed, 7, 4) = substr(NEW.sealed, 7, 4))
 BEGIN SELECT RAISE(ABORT, 'sealed under a key that is gone'); END"""
         for when, event in _EVENTS.items()
         if kind.purpose is not None
@@ -176,4 +219,3 @@ DAY_HASH = "day"
 TAG_HASH = "tag"
 DRAFT_HASH = "draft"
 SUMMARY_HASH = "summary"
-QUERY_HASH = "query"

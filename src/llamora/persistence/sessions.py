@@ -4,16 +4,14 @@ In `session` mode they hold the master key, sealed under a secret that is only i
 """
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 
 from llamora.persistence.connection import Connections
 from llamora.persistence.schema import DEVICES
-from llamora.vault.envelope import SealError
+from llamora.persistence.table import SealedTable, fetch_in
 from llamora.vault.keys import Keyring
 
-BATCH_SIZE = 500
 EXPIRED_GRACE_SECONDS = 5
 """The time an expired session keeps its row.
 
@@ -43,6 +41,7 @@ class Sessions:
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
+        self._devices = SealedTable(connections, DEVICES, str)
 
     async def add(
         self, session: Session, day: date, device: tuple[Keyring, str] | None = None
@@ -51,17 +50,15 @@ class Sessions:
 
         `device` is the browser's name and the keys to seal it with.
         """
-        envelopes = (
-            [DEVICES.seal(keys, session.id, 1, name.encode()) for keys, name in [device] if name]
-            if device
-            else []
-        )
+        device_keys, name = device or (None, "")
+        row = self._devices.seal(device_keys, session.id, 1, name) if device_keys and name else None
         async with self._db.write(search_unaffected=True) as tx:
             await tx.execute(
                 "UPDATE users SET signed_in_on=? WHERE id=?", (day.isoformat(), session.user_id)
             )
             await tx.execute(
-                "INSERT INTO dek_sessions (id, user_id, sealed, idle_until, expires_at) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO dek_sessions (id, user_id, sealed, idle_until, expires_at)"
+                " VALUES (?, ?, ?, ?, ?)",
                 (
                     session.id,
                     session.user_id,
@@ -70,24 +67,13 @@ class Sessions:
                     session.expires_at,
                 ),
             )
-            await tx.execute_many(
-                "INSERT INTO devices (session_id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, 1, ?)",
-                [
-                    (session.id, session.user_id, int.from_bytes(envelope[6:10], "big"), envelope)
-                    for envelope in envelopes
-                ],
-            )
+            if row is not None:
+                await self._devices.insert(tx, row)
 
     async def device_names(self, keys: Keyring) -> dict[bytes, str]:
         """Return the browser names of a user's sessions by session id, without unreadable ones."""
-        rows = await self._db.fetch(
-            "SELECT session_id, revision, sealed FROM devices WHERE user_id=?", (keys.user_id,)
-        )
-        names: dict[bytes, str] = {}
-        for session_id, revision, sealed in rows:
-            with suppress(SealError):
-                names[session_id] = DEVICES.open(keys, session_id, revision, sealed).decode()
-        return names
+        stored = await self._devices.fetch(keys)
+        return {record.id: record.value for record in stored if record.value is not None}
 
     async def get(self, session_id: bytes) -> Session | None:
         """Return the session of that id, expired or not, or None."""
@@ -109,17 +95,8 @@ class Sessions:
 
     async def expiry_times(self, ids: Iterable[bytes]) -> dict[bytes, int]:
         """Return the expiry time of each of these sessions in Unix seconds, without ended ones."""
-        session_ids = list(ids)
-        expiry_by_id: dict[bytes, int] = {}
-        for start in range(0, len(session_ids), BATCH_SIZE):
-            batch = session_ids[start : start + BATCH_SIZE]
-            placeholders = ",".join("?" * len(batch))
-            rows = await self._db.fetch(
-                f"SELECT id, min(idle_until, expires_at) FROM dek_sessions WHERE id IN ({placeholders})",
-                batch,
-            )
-            expiry_by_id.update((row[0], int(row[1])) for row in rows)
-        return expiry_by_id
+        query = "SELECT id, min(idle_until, expires_at) FROM dek_sessions WHERE id IN (*)"
+        return {row[0]: int(row[1]) for row in await fetch_in(self._db, query, ids)}
 
     async def touch(self, session_id: bytes, idle_until: int, now: int) -> None:
         """Extend the idle time of a session, unless it has run out."""
@@ -146,7 +123,8 @@ class Sessions:
         async with self._db.write(search_unaffected=True) as tx:
             await tx.execute("DELETE FROM devices WHERE user_id=?", (user_id,))
             await tx.execute(
-                "UPDATE dek_sessions SET sealed=NULL, idle_until=min(idle_until, ?) WHERE user_id=?",
+                "UPDATE dek_sessions SET sealed=NULL, idle_until=min(idle_until, ?)"
+                " WHERE user_id=?",
                 (now, user_id),
             )
 

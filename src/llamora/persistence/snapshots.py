@@ -1,7 +1,5 @@
 """Sealed copies of search indexes, so that an unlock need not open every record."""
 
-from collections.abc import Sequence
-
 from llamora.persistence.connection import Connections, Transaction
 from llamora.persistence.schema import SEARCH_SNAPSHOTS
 from llamora.vault.keys import Keyring
@@ -26,13 +24,8 @@ class Snapshots:
                 "SELECT max(generation) FROM search_snapshots WHERE user_id=?", (keys.user_id,)
             )
             generation = int(rows[0][0] or 0) + 1
-            await self._insert_part(
-                tx,
-                keys,
-                generation,
-                IN_PROGRESS_PART,
-                self.seal_part(keys, generation, IN_PROGRESS_PART, b""),
-            )
+            mark = self.seal_part(keys, generation, IN_PROGRESS_PART, b"")
+            await self._insert_part(tx, keys, generation, IN_PROGRESS_PART, mark)
         return generation
 
     async def add(self, keys: Keyring, generation: int, part: int, sealed: bytes) -> None:
@@ -108,8 +101,9 @@ class Snapshots:
         while True:
             async with self._db.write(search_unaffected=True) as tx:
                 deleted_count = await tx.execute(
-                    "DELETE FROM search_snapshots WHERE rowid IN (SELECT rowid FROM search_snapshots"
-                    " WHERE user_id=? AND generation<>? ORDER BY part LIMIT ?)",
+                    "DELETE FROM search_snapshots WHERE rowid IN"
+                    " (SELECT rowid FROM search_snapshots WHERE user_id=? AND generation<>?"
+                    " ORDER BY part LIMIT ?)",
                     (user_id, generation, DELETE_BATCH_SIZE),
                 )
             if deleted_count < DELETE_BATCH_SIZE:
@@ -119,8 +113,8 @@ class Snapshots:
     async def _insert_part(
         tx: Transaction, keys: Keyring, generation: int, part: int, sealed: bytes
     ) -> None:
-        row: Sequence[object] = (keys.user_id, generation, part, keys.epoch, sealed)
         await tx.execute(
-            "INSERT INTO search_snapshots (user_id, generation, part, epoch, sealed) VALUES (?, ?, ?, ?, ?)",
-            row,
+            "INSERT INTO search_snapshots (user_id, generation, part, epoch, sealed)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (keys.user_id, generation, part, keys.epoch, sealed),
         )

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
-from logging import getLogger
 
 from llamora.dates import utc_now
 from llamora.persistence.connection import (
@@ -15,13 +14,11 @@ from llamora.persistence.connection import (
     Transaction,
 )
 from llamora.persistence.schema import PROFILES
+from llamora.persistence.table import SealedTable
 from llamora.text import normal_form
-from llamora.vault.envelope import SealError
 from llamora.vault.key_renewal import NewKeys
 from llamora.vault.keys import Keyring, SealedDataKey, SealedKeys
 from llamora.vault.slots import KeySlot
-
-logger = getLogger(__name__)
 
 
 class NameTaken(StorageError):
@@ -40,6 +37,9 @@ class User:
 
 
 MAX_NAME_CHARACTERS = 64
+INSERT_SLOT = (
+    "INSERT INTO key_slots (id, user_id, kind, salt, params, sealed) VALUES (?, ?, ?, ?, ?, ?)"
+)
 
 
 def name_key(name: str) -> str:
@@ -49,6 +49,11 @@ def name_key(name: str) -> str:
     long as that is nobody's.
     """
     return " ".join(normal_form("NFKC", name[: MAX_NAME_CHARACTERS + 1]).casefold().split())
+
+
+def slot_row(user_id: bytes, slot: KeySlot) -> tuple[object, ...]:
+    """Return the parameters of INSERT_SLOT."""
+    return slot.id, user_id, slot.kind, slot.salt, slot.params, slot.sealed
 
 
 class Users:
@@ -93,7 +98,8 @@ class Users:
     async def get_slots(self, user_id: bytes, kind: str = "") -> list[KeySlot]:
         """Return the user's key slots, or those of one kind."""
         rows = await self._db.fetch(
-            "SELECT id, kind, salt, params, sealed FROM key_slots WHERE user_id=?1 AND (?2='' OR kind=?2)",
+            "SELECT id, kind, salt, params, sealed FROM key_slots"
+            " WHERE user_id=?1 AND (?2='' OR kind=?2)",
             (user_id, kind),
         )
         return [KeySlot(*row) for row in rows]
@@ -101,8 +107,8 @@ class Users:
     async def keys(self, user_id: bytes) -> SealedKeys:
         """Return the user's sealed keys as of one instant; empty for an unknown user."""
         rows = await self._db.fetch(
-            "SELECT epoch, sealed, slots, index_key FROM data_keys JOIN keyrings USING (user_id) WHERE user_id=?"
-            " ORDER BY epoch",
+            "SELECT epoch, sealed, slots, index_key FROM data_keys JOIN keyrings USING (user_id)"
+            " WHERE user_id=? ORDER BY epoch",
             (user_id,),
         )
         if not rows:
@@ -251,10 +257,7 @@ async def _put_keys(
 
 
 async def _put_slots(tx: Transaction, user_id: bytes, slots: Iterable[KeySlot]) -> None:
-    await tx.execute_many(
-        "INSERT INTO key_slots (id, user_id, kind, salt, params, sealed) VALUES (?, ?, ?, ?, ?, ?)",
-        [(slot.id, user_id, slot.kind, slot.salt, slot.params, slot.sealed) for slot in slots],
-    )
+    await tx.execute_many(INSERT_SLOT, [slot_row(user_id, slot) for slot in slots])
 
 
 class Profiles:
@@ -262,42 +265,24 @@ class Profiles:
 
     def __init__(self, connections: Connections) -> None:
         self._db = connections
+        self._table = SealedTable(connections, PROFILES, bytes)
 
     async def get(self, keys: Keyring) -> tuple[bytes, int] | None:
         """Return the stored record and its revision, or None before the first one.
 
-        A record that does not open reads as b"": the settings are then set anew, over its revision.
+        A record that does not open reads as b"": every page reads the settings, so they are set
+        anew, over its revision.
         """
-        rows = await self._db.fetch(
-            "SELECT sealed, revision FROM profiles WHERE user_id=?", (keys.user_id,)
-        )
-        if not rows:
-            return None
-        sealed, revision = rows[0]
-        try:
-            record = PROFILES.open(keys, keys.user_id, revision, sealed)
-        except SealError as error:
-            # Every page reads the settings: a damaged record must not lock the user out.
-            logger.error("the settings of a writer could not be opened (%s)", type(error).__name__)
-            record = b""
-        return record, revision
+        stored = await self._table.get(keys, keys.user_id)
+        return (stored.value or b"", stored.revision) if stored else None
 
     async def save(self, keys: Keyring, record: bytes, *, revision: int) -> None:
         """Store the record that follows the one of `revision` (0: the first).
 
         Raise StaleRevision when another was stored meanwhile.
         """
-        sealed = PROFILES.seal(keys, keys.user_id, revision + 1, record)
+        row = self._table.seal(keys, keys.user_id, revision + 1, record)
+        store = self._table.update if revision else self._table.insert
         async with self._db.write() as tx:
-            if revision == 0:
-                changed = await tx.execute(
-                    "INSERT OR IGNORE INTO profiles (user_id, epoch, revision, sealed) VALUES (?, ?, 1, ?)",
-                    (keys.user_id, keys.epoch, sealed),
-                )
-            else:
-                changed = await tx.execute(
-                    "UPDATE profiles SET epoch=?, revision=revision+1, sealed=? WHERE user_id=? AND revision=?",
-                    (keys.epoch, sealed, keys.user_id, revision),
-                )
-            if changed != 1:
+            if not await store(tx, row):
                 raise StaleRevision("settings_changed_elsewhere")

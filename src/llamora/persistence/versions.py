@@ -1,22 +1,17 @@
 """Earlier texts of edited entries, one sealed record for each text that was replaced."""
 
-import json
 import secrets
-from dataclasses import dataclass
 from datetime import datetime
-from logging import getLogger
 
-from llamora.persistence.connection import Connections, NotFound, Row, Step, Transaction
-from llamora.persistence.entries import encode_record, from_micros, rowid_for, to_micros
+import msgspec
+
+from llamora.persistence.connection import Connections, NotFound, Step, Transaction
 from llamora.persistence.schema import VERSIONS
-from llamora.vault.envelope import SealError
+from llamora.persistence.table import SealedTable, values_of
 from llamora.vault.keys import Keyring
 
-logger = getLogger(__name__)
 
-
-@dataclass(slots=True, frozen=True)
-class Version:
+class Version(msgspec.Struct, frozen=True, omit_defaults=True):
     """A text that an entry had before.
 
     `at` is when it was written (UTC), `revision` the entry's revision while it stood.
@@ -33,26 +28,30 @@ class Versions:
     """The store of earlier texts, reached as `db.versions`."""
 
     def __init__(self, connections: Connections) -> None:
-        self._db = connections
+        self._table = SealedTable(connections, VERSIONS, Version)
 
     def saving_version(self, keys: Keyring, version: Version) -> Step:
         """Return the step that stores the text which the same transaction replaces."""
 
         async def save(tx: Transaction) -> None:
             # The id is the form token of the edit; a form that was sent twice brings it twice.
-            if not await self._insert(tx, keys, version, version.id):
-                await self._insert(tx, keys, version, secrets.token_bytes(16))
+            if not await self._insert(tx, keys, version):
+                new_id = secrets.token_bytes(16)
+                await self._insert(tx, keys, msgspec.structs.replace(version, id=new_id))
 
         return save
 
     async def list_for_entry(self, keys: Keyring, entry_id: bytes) -> list[Version]:
-        """Return the earlier texts of an entry, newest first; unreadable ones are left out."""
-        rows = await self._db.fetch(
-            "SELECT id, entry_id, revision, sealed FROM versions WHERE user_id=? AND entry_id=?",
-            (keys.user_id, entry_id),
+        """Return the earlier texts of an entry, newest first.
+
+        Unreadable ones are left out, and those that were moved here from another entry.
+        """
+        versions = values_of(await self._table.fetch(keys, "entry_id=?", entry_id))
+        return sorted(
+            (version for version in versions if version.entry_id == entry_id),
+            key=lambda version: (version.revision, version.at),
+            reverse=True,
         )
-        versions = [version for row in rows if (version := self._open(keys, row)) is not None]
-        return sorted(versions, key=lambda version: (version.revision, version.at), reverse=True)
 
     async def get(self, keys: Keyring, entry_id: bytes, version_id: bytes) -> Version:
         """Return one earlier text of this entry. Raise NotFound."""
@@ -61,35 +60,6 @@ class Versions:
                 return version
         raise NotFound("version_not_found")
 
-    @staticmethod
-    async def _insert(tx: Transaction, keys: Keyring, version: Version, version_id: bytes) -> bool:
-        record = encode_record(
-            {
-                "entry": version.entry_id.hex(),
-                "text": version.text,
-                "at": to_micros(version.at),
-                "revision": version.revision,
-            }
-        )
-        sealed = VERSIONS.seal(keys, version_id, 1, record)
-        inserted = await tx.execute(
-            "INSERT INTO versions (rid, id, entry_id, user_id, epoch, revision, sealed) VALUES (?, ?, ?, ?, ?, 1, ?)"
-            " ON CONFLICT DO NOTHING",
-            (rowid_for(version_id), version_id, version.entry_id, keys.user_id, keys.epoch, sealed),
-        )
-        return inserted == 1
-
-    @staticmethod
-    def _open(keys: Keyring, row: Row) -> Version | None:
-        version_id, entry_id, revision, sealed = row
-        try:
-            record = json.loads(VERSIONS.open(keys, version_id, revision, sealed))
-        except SealError as error:
-            logger.error("an earlier version could not be opened (%s)", type(error).__name__)
-            return None
-        if record["entry"] != entry_id.hex():
-            logger.error("an earlier version stands under another entry")
-            return None
-        return Version(
-            version_id, entry_id, record["text"], from_micros(record["at"]), record["revision"]
-        )
+    async def _insert(self, tx: Transaction, keys: Keyring, version: Version) -> bool:
+        row = self._table.seal(keys, version.id, 1, version, entry_id=version.entry_id)
+        return await self._table.insert(tx, row)

@@ -8,11 +8,12 @@ from logging import getLogger
 from llamora.dates import utc_now
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
+from llamora.persistence.table import Sealed
 from llamora.search.embed_queue import EmbedQueue
 from llamora.search.index import Document
 from llamora.search.prefetch import prefetch
 from llamora.search.snapshot_store import SnapshotStore
-from llamora.search.state import UserIndexState, is_searchable, open_entries
+from llamora.search.state import UserIndexState, is_searchable
 from llamora.vault.envelope import SealError
 
 logger = getLogger(__name__)
@@ -190,12 +191,10 @@ class IndexBuilder:
     def _index_entries(
         self,
         state: UserIndexState,
-        rows: Sequence[tuple[bytes, int, bytes]],
+        rows: Sequence[Sealed],
         tag_names: Mapping[bytes, tuple[str, ...]],
     ) -> None:
-        entries, damaged = open_entries(self._db, state.keys, rows)
-        if damaged:
-            logger.error("%d records could not be opened for the index", damaged)
+        entries = self._db.entries.open_sealed(state.keys, rows)
         state.index.put(
             [
                 make_document(entry, tag_names.get(entry.id, ()))
@@ -205,9 +204,7 @@ class IndexBuilder:
         )
         state.index.drop([entry.id for entry in entries if not is_searchable(entry)])
 
-    def _index_vectors(
-        self, state: UserIndexState, rows: Sequence[tuple[bytes, int, bytes]]
-    ) -> set[bytes]:
+    def _index_vectors(self, state: UserIndexState, rows: Sequence[Sealed]) -> set[bytes]:
         """Take vectors over; return whose are of the model in use. The others serve meanwhile."""
         import numpy as np
 
@@ -215,7 +212,7 @@ class IndexBuilder:
         for entry_id, revision, sealed in rows:
             try:
                 record = self._db.vectors.open_record(state.keys, entry_id, revision, sealed)
-            except (SealError, ValueError, KeyError):
+            except SealError:
                 continue  # embedded again, as if missing
             embedder = self._queue.embedder_for(record.model)
             if embedder is None or len(record.data) % (4 * record.dim or 1):

@@ -9,10 +9,11 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from llamora.persistence.local_db import LocalDB
+from llamora.persistence.table import Sealed
 from llamora.persistence.vectors import EntryVectors
 from llamora.search.chunks import CHUNKING_VERSION, chunk_text
 from llamora.search.embedder import Embedder, EmbedderUnavailable
-from llamora.search.state import RETRY_SECONDS, UserIndexState, is_searchable, open_entries
+from llamora.search.state import RETRY_SECONDS, UserIndexState, is_searchable
 from llamora.text import strip_markdown
 
 if TYPE_CHECKING:
@@ -235,9 +236,9 @@ class EmbedQueue:
                 logger.error("an index could not be tidied (%s)", type(error).__name__)
 
     def _chunk_entries(
-        self, state: UserIndexState, rows: Sequence[tuple[bytes, int, bytes]]
+        self, state: UserIndexState, rows: Sequence[Sealed]
     ) -> list[tuple[bytes, int, list[str]]]:
-        entries, _ = open_entries(self._db, state.keys, rows)
+        entries = self._db.entries.open_sealed(state.keys, rows)
         return [
             (entry.id, entry.revision, chunk_text(strip_markdown(entry.text)))
             for entry in entries

@@ -6,11 +6,12 @@ from datetime import date, datetime
 
 from llamora.errors import Notice
 from llamora.persistence.local_db import LocalDB
+from llamora.persistence.table import Sealed
 from llamora.search.chunks import chunk_text
 from llamora.search.query import Query
 from llamora.search.ranking import Match
 from llamora.search.snippets import excerpt, split_marked
-from llamora.search.state import UserIndexState, is_searchable, open_entries
+from llamora.search.state import UserIndexState, is_searchable
 from llamora.search.vectors import NOT_COMPARED
 from llamora.text import Role, strip_markdown
 
@@ -55,13 +56,13 @@ def build_hits(
     state: UserIndexState,
     query: Query,
     page: Sequence[Match],
-    rows: Sequence[tuple[bytes, int, bytes]],
+    rows: Sequence[Sealed],
 ) -> tuple[Hit, ...]:
     """Return the results for matches and their sealed rows, on the index's thread.
 
     A match is left out when its record does not open or is no longer searchable.
     """
-    opened, _ = open_entries(db, state.keys, rows)
+    opened = db.entries.open_sealed(state.keys, rows)
     entries = {entry.id: entry for entry in opened if is_searchable(entry)}
     matches = [match for match in page if match.entry_id in entries]
     texts = [strip_markdown(entries[match.entry_id].text) for match in matches]

@@ -5,9 +5,10 @@ the bytes of all sections in a row, cut every PART_BYTES. That a snapshot can be
 nothing: the caller compares the revision of every entry with the store.
 """
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from llamora.search.fulltext import TOKENIZER
 from llamora.search.index import UserIndex
@@ -15,7 +16,7 @@ from llamora.search.index import UserIndex
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = 3  # raise when indexes change so that older snapshots are of no use
+FORMAT = 4  # raise when indexes change so that older snapshots are of no use
 PART_BYTES = 2_000_000
 MAX_SECTION_BYTES = 2**31  # more is damage
 
@@ -24,11 +25,23 @@ class UnusableSnapshot(Exception):
     """Report that a snapshot is of another format, incomplete or inconsistent."""
 
 
+class _Header(msgspec.Struct):
+    """`unindexed` are revisions of records that are not indexed, `tags` those of entries."""
+
+    version: tuple[int, str]
+    sections: list[tuple[str, str, tuple[int, ...]]]
+    unindexed: dict[bytes, int]
+    tags: Mapping[bytes, frozenset[bytes]]
+
+
 class SnapshotWriter:
     """Cut an index into parts, on its thread; `header` is complete once all parts are written."""
 
     def __init__(
-        self, index: UserIndex, unindexed: "dict[bytes, int]", tags: dict[bytes, tuple[str, ...]]
+        self,
+        index: UserIndex,
+        unindexed: dict[bytes, int],
+        tags: Mapping[bytes, frozenset[bytes]],
     ) -> None:
         self._index = index
         self._unindexed = unindexed
@@ -52,17 +65,9 @@ class SnapshotWriter:
 
     @property
     def header(self) -> bytes:
-        """Return part 0; "others" are records not indexed, "traces" the tags of entries."""
-        return json.dumps(
-            {
-                "format": [FORMAT, TOKENIZER],
-                "sections": self._sections,
-                "others": {
-                    entry_id.hex(): revision for entry_id, revision in self._unindexed.items()
-                },
-                "traces": {entry_id.hex(): names for entry_id, names in self._tags.items()},
-            }
-        ).encode()
+        """Return part 0."""
+        version = (FORMAT, TOKENIZER)
+        return msgspec.json.encode(_Header(version, self._sections, self._unindexed, self._tags))
 
 
 class SnapshotReader:
@@ -74,23 +79,17 @@ class SnapshotReader:
     def __init__(self, index: UserIndex, header: bytes) -> None:
         import numpy as np
 
-        fields = json.loads(header)
-        if fields["format"] != [FORMAT, TOKENIZER]:
+        fields = msgspec.json.decode(header, type=_Header)
+        if fields.version != (FORMAT, TOKENIZER):
             raise UnusableSnapshot
         self._index = index
-        self._sections: list[tuple[str, str, list[int]]] = fields["sections"]
+        self._sections = fields.sections
         sizes = [np.dtype(kind).itemsize * int(np.prod(shape)) for _, kind, shape in self._sections]
         self.part_count = -(-sum(sizes) // PART_BYTES)
         self._current: NDArray[Any] | None = None
         self._filled = 0
         self._begin_section()
-        self.unindexed = {
-            bytes.fromhex(entry_id): int(revision)
-            for entry_id, revision in fields["others"].items()
-        }
-        self.tags = {
-            bytes.fromhex(entry_id): tuple(names) for entry_id, names in fields["traces"].items()
-        }
+        self.unindexed, self.tags = fields.unindexed, fields.tags
 
     @property
     def is_complete(self) -> bool:

@@ -56,10 +56,7 @@ class SnapshotStore:
         state.clear_revisions()
         for entry_id, revision in (revisions | reader.unindexed).items():
             state.set_revision(entry_id, revision)
-        state.tags = {
-            entry_id: frozenset(bytes.fromhex(tag_id) for tag_id in tag_ids)
-            for entry_id, tag_ids in reader.tags.items()
-        }
+        state.tags = dict(reader.tags)
         state.tags_revision = -1
         state.unsaved_count = 0
 
@@ -139,11 +136,7 @@ class SnapshotStore:
             for entry_id, revision in state.revisions.items()
             if entry_id not in indexed_revisions
         }
-        tags = {
-            entry_id: tuple(tag_id.hex() for tag_id in tag_ids)
-            for entry_id, tag_ids in state.tags.items()
-        }
-        return SnapshotWriter(index, unindexed, tags)
+        return SnapshotWriter(index, unindexed, dict(state.tags))
 
     async def try_save(self, state: UserIndexState) -> None:
         """Save a snapshot as the state's `save_task`; a failure is logged."""

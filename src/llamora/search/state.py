@@ -3,16 +3,14 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from logging import getLogger
 from typing import TYPE_CHECKING, TypeVar
 
 from llamora.persistence.entries import Entry, fingerprint_weight
-from llamora.persistence.local_db import LocalDB
 from llamora.search.index import UserIndex
-from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring, KeyringClosed
 
 if TYPE_CHECKING:
@@ -127,16 +125,3 @@ class UserIndexState:
 def is_searchable(entry: Entry) -> bool:
     """Return whether search shows an entry."""
     return entry.deleted is None and entry.state not in ("streaming", "unreadable")
-
-
-def open_entries(
-    db: LocalDB, keys: Keyring, rows: Sequence[tuple[bytes, int, bytes]]
-) -> tuple[list[Entry], int]:
-    """Return the entries of sealed rows, and how many did not open."""
-    opened: list[Entry] = []
-    for entry_id, revision, sealed in rows:
-        try:
-            opened.append(db.entries.open_record(keys, entry_id, revision, sealed))
-        except (SealError, ValueError, KeyError):
-            continue
-    return opened, len(rows) - len(opened)

@@ -249,7 +249,7 @@ async def summarize_tag(tag_hex: str) -> Response:
 async def delete_summary(tag_hex: str) -> Response:
     """Delete the summary of a tag."""
     tag_id = parse_tag_id(tag_hex)
-    await get_services().db.summaries.delete(security.require_session().keys, "trace", tag_id)
+    await get_services().db.summaries.delete(security.require_session().keys, "tag", tag_id)
     if not is_fragment():
         return redirect_303(tag_path(tag_id))
     return await render_template("components/tag_summary.html", summary=None, tag_id=tag_hex)

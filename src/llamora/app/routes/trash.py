@@ -1,8 +1,8 @@
 """Deleted entries: list and erase them (routes/entries.py restores them)."""
 
-from dataclasses import replace
 from datetime import timedelta
 
+from msgspec.structs import replace
 from quart import Blueprint, Response
 
 from llamora.app import security
