@@ -3,6 +3,7 @@
 import asyncio
 import html
 import re
+import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from llamora.app.services.container import EXTENSION
 from llamora.journal.context import UserContext
 from llamora.journal.profile import Profile
 from llamora.persistence.users import User, Users
-from llamora.services import AppServices, SharedState
+from llamora.services import AppServices, SharedState, create_broker
 from llamora.settings import (
     CryptoSettings,
     DataSettings,
@@ -252,6 +253,15 @@ class RunningApp:
 
     async def stop(self) -> None:
         await self.test_app.shutdown()
+
+
+def worker_states(count: int) -> list[SharedState]:
+    """What the workers of one server share; in one process, with a broker all the same."""
+    secret, broker = secrets.token_bytes(32), create_broker(Settings())
+    return [
+        SharedState(secret, broker.connect_in_memory(number), worker_number=number)
+        for number in range(1, count + 1)
+    ]
 
 
 Start = Callable[..., Awaitable[RunningApp]]

@@ -14,6 +14,7 @@ from llamora.journal import context
 from llamora.journal.context import UserContext
 from llamora.journal.openings import Openings
 from llamora.journal.profile import Profile
+from llamora.llm.queue import SharedModelQueue
 from llamora.persistence.summaries import StoredSummaries as DigestRecords
 from tests.app.conftest import RunningApp, Start, Visitor, settings_for_model
 from tests.scripted_model import Reply, ScriptedModel
@@ -223,8 +224,20 @@ async def test_what_changes_while_the_model_speaks_of_it_leaves_nothing(
     assert rows[0][0] == 0
 
 
+def watch_the_queue(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Return an event that is set once somebody asks for a slot of the model."""
+    is_waiting, slot = asyncio.Event(), SharedModelQueue.slot
+
+    def watched(*given: Any) -> Any:
+        is_waiting.set()
+        return slot(*given)
+
+    monkeypatch.setattr(SharedModelQueue, "slot", watched)
+    return is_waiting
+
+
 async def test_what_is_kept_from_the_model_while_it_waits_is_not_sent(
-    start: Start, model: ScriptedModel
+    start: Start, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = await start(llm=replace(settings_for_model(model), slots=1))
     alice = await app.visitor()
@@ -235,9 +248,9 @@ async def test_what_is_kept_from_the_model_while_it_waits_is_not_sent(
     first = asyncio.create_task(alice.post(f"/d/{days_ago(2)}/recap", fragment=True))
     while not model.chat_requests:  # noqa: ASYNC110 -- the other process is the model
         await asyncio.sleep(0.01)
+    is_waiting = watch_the_queue(monkeypatch)
     second = asyncio.create_task(alice.post(f"/d/{days_ago(1)}/recap", fragment=True))
-    while not app.services.replies.queue._waiting:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    await asyncio.wait_for(is_waiting.wait(), 60)
     await app.services.withholding.set_withheld(app.keys(), bytes.fromhex(secret), withheld=True)
     end.set()
     assert (await first).status == 200

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from llamora.events import EventBus
 from llamora.journal.context import UserContext
 from llamora.journal.entries import Journal
 from llamora.journal.profile import Profile
@@ -111,7 +112,7 @@ class Desk:
         llm = LlmSettings(enabled=False)
         model, prompts = Model(llm), PromptBuilder(llm, None)
         replies = Replies(self.db, self.journal, self.search, model, prompts, llm, "first.0")
-        self.trash = Trash(self.db, self.journal, self.search, replies)
+        self.trash = Trash(self.db, self.journal, self.search, replies, EventBus())
         self.keys = open_keyring(USER, made.master, made.sealed)
         self.user = UserContext(self.keys, Profile(), DAYS[0])
         self.traces = self.journal.tags

@@ -94,6 +94,8 @@ SHAPES: dict[str, Callable[[Any], bool]] = {
     "name": lambda value: value in (NAME, NAME.casefold()),
     "flag": _is("[01]"),
     "day of the last sign-in": _is(r"\d{4}-\d\d-\d\d"),
+    "failed attempts": _is(r"[1-9]\d{0,3}"),
+    "day of the last one": _is(r"\d{4}-\d\d-\d\d"),
     "kind of slot": _is("passphrase|recovery"),
     "cost of the KDF": _is(r"m=\d+,t=\d+,p=\d+"),
     "end of a session": _is(r"\d{10}"),
@@ -150,6 +152,8 @@ async def filled(tmp_path: Path) -> Path:
     await services.search.wait_until_idle(user.id)
     assert await services.search.save_snapshot(user.id)
     await db.snapshots.begin(keys)  # one that is being written
+    await services.throttle.record_attempt(NAME, "203.0.113.1")
+    await services.throttle.close()
     await db.checkpoint()
     services.search.lock(user.id)
     await db.close()

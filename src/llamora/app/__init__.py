@@ -46,6 +46,9 @@ def create_app(
     renderer = rendering.Renderer()
     app.extensions[rendering.EXTENSION] = renderer
     services.events.subscribe(Topic.SIGNED_OUT, lambda event: renderer.lock(event.user_id))
+    services.events.subscribe(
+        Topic.REWRITTEN, lambda event: renderer.forget(event.user_id, event.ids)
+    )
     app.after_serving(renderer.close)
     assets_index = assets.Assets(resource("frontend"), native=dev)
     addresses.init_app(app)

@@ -19,6 +19,8 @@ from llamora.persistence.migrations import run_db_migrations
 from llamora.settings import Settings, has_display, resource
 from llamora.vault.memory import disable_core_dumps
 
+logger = logging.getLogger(__name__)
+
 LOCAL_HOST_NAME = "llamora.localhost"
 LOCAL_ADDRESSES = ("127.0.0.1", "localhost", "::1", "[::1]", "0.0.0.0", "::")  # noqa: S104 -- compared, not bound
 
@@ -139,22 +141,23 @@ async def run_app(
     from hypercorn.asyncio import serve  # pyright: ignore[reportUnknownVariableType] -- hypercorn types it in part
 
     from llamora.app import create_app
-    from llamora.services import AppLifecycle
+    from llamora.services import EXTRA_STOP_SECONDS, AppLifecycle
 
     app = create_app(settings, dev=dev, shared=shared)
     lifecycle: AppLifecycle = app.extensions["llamora.lifecycle"]
+    config = _hypercorn_config(settings, listening_socket)
 
     async def wait_for_stop() -> None:
         await stop.wait()
+        exit_in_time(settings.server.shutdown_seconds + EXTRA_STOP_SECONDS)
         # Streams end now; Hypercorn would wait for them.
         await lifecycle.quiesce()
+        config.graceful_timeout = lifecycle.seconds_to_close()
 
     if on_start is not None:
         app.before_serving(on_start)
     try:
-        await serve(
-            app, _hypercorn_config(settings, listening_socket), shutdown_trigger=wait_for_stop
-        )
+        await serve(app, config, shutdown_trigger=wait_for_stop)
     finally:
         await lifecycle.stop()
 
@@ -178,6 +181,18 @@ def _hypercorn_config(settings: Settings, listening_socket: socket.socket) -> An
     config.keep_alive_timeout = 30
     config.h11_max_incomplete_size = 65_536
     return config
+
+
+def exit_in_time(seconds: float) -> None:
+    """End this process after so many seconds, even if a thread of it hangs."""
+
+    def exit_now() -> None:
+        logger.warning("the server did not stop in time and is ended as it is")
+        os._exit(1)
+
+    timer = threading.Timer(seconds, exit_now)
+    timer.daemon = True
+    timer.start()
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:

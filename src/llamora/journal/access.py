@@ -161,7 +161,9 @@ class Access:
         except (WrongCredentials, TooManyAttempts):
             raise
         except (AccountError, StaleRevision):
-            self._throttle.clear_attempts(*_subjects(session.user.name, client))  # it was right
+            await self._throttle.clear_attempts(
+                *_subjects(session.user.name, client)
+            )  # it was right
             raise
         return await self._renewed(renewed)
 
@@ -252,9 +254,9 @@ class Access:
     @asynccontextmanager
     async def _attempt(self, name: str, client: Client) -> AsyncGenerator[None]:
         subjects = _subjects(name, client)
-        self._throttle.record_attempt(*subjects)
+        await self._throttle.record_attempt(*subjects)
         yield
-        self._throttle.clear_attempts(*subjects)
+        await self._throttle.clear_attempts(*subjects)
 
     async def _verify(self, session: OpenSession, secret: str, client: Client) -> None:
         async with self._attempt(session.user.name, client):
@@ -277,4 +279,4 @@ class Access:
 
 
 def _subjects(name: str, client: Client) -> tuple[str, str]:
-    return f"name {name_key(name)}", f"address {client.address}"
+    return name_key(name), client.address

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from llamora.dates import day_of, utc_now
 from llamora.errors import Problem
+from llamora.events import Event, EventBus, Topic
 from llamora.journal.context import UserContext
 from llamora.journal.tags import Tags
 from llamora.journal.threads import Thread, build_threads
@@ -43,8 +44,15 @@ class EditConflict(Problem):
 class Journal:
     """Work with a user's entries; a method that returns has committed its change to disk."""
 
-    def __init__(self, db: LocalDB, search: SearchService, settings: EntrySettings) -> None:
+    def __init__(
+        self,
+        db: LocalDB,
+        search: SearchService,
+        settings: EntrySettings,
+        events: EventBus | None = None,
+    ) -> None:
         self._db = db
+        self._events = events or EventBus()
         self._search = search
         self._settings = settings
         self.tags = Tags(db, search)
@@ -211,6 +219,7 @@ class Journal:
         except StaleRevision:
             raise EditConflict(await self.get(keys, entry_id)) from None
         self._search.put(keys, changed)
+        self._events.publish(Event(Topic.REWRITTEN, keys.user_id, (entry_id,)))
         return changed
 
     async def rewrite(

@@ -13,6 +13,7 @@ from logging import getLogger
 from msgspec.structs import replace
 
 from llamora.errors import Notice, Problem
+from llamora.events import ChangeSignal, EventBus
 from llamora.journal.composing import ComposedPrompt, Composer
 from llamora.journal.context import UserContext
 from llamora.journal.entries import EntryError, Journal
@@ -25,7 +26,7 @@ from llamora.llm.budget import MESSAGE_TOKENS
 from llamora.llm.errors import ModelError
 from llamora.llm.model import Model
 from llamora.llm.prompts import PromptBuilder
-from llamora.llm.queue import ModelQueue
+from llamora.llm.queue import ModelQueue, SlotQueue
 from llamora.llm.tokens import estimate_tokens
 from llamora.persistence.connection import (
     AlreadyExists,
@@ -44,8 +45,7 @@ from llamora.vault.keys import Keyring, KeyringClosed
 logger = getLogger(__name__)
 
 SAVE_SECONDS = 0.4  # plus the time of a save: a crash loses at most half a second of shown text
-FOLLOW_POLL_SECONDS = 0.1  # for replies that another worker generates
-WATCH_POLL_SECONDS = 0.1  # for requests made to other workers
+WATCH_SECONDS = 1.0  # between two looks at the store when no event says that it changed
 STOP_TIMEOUT_SECONDS = 2.0  # after which a worker that does not stop is presumed dead
 RETRY_SECONDS = 2.0
 LOCK_TIMEOUT_SECONDS = 0.5  # in which a lock lets replies be stored
@@ -73,7 +73,8 @@ class Replies:
         prompts: PromptBuilder,
         settings: LlmSettings,
         worker_id: str,
-        queue: ModelQueue | None = None,
+        queue: SlotQueue | None = None,
+        changes: ChangeSignal | None = None,
         is_worker_alive: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._db = db
@@ -87,7 +88,8 @@ class Replies:
         self._keyrings: dict[bytes, Keyring] = {}
         self._watch_task: asyncio.Task[None] | None = None
         self._is_worker_alive = is_worker_alive
-        self.queue = queue or ModelQueue(settings.slots)
+        self.queue: SlotQueue = queue or ModelQueue(settings.slots)
+        self._changes = changes or ChangeSignal(EventBus())
 
     async def ask(
         self,
@@ -231,10 +233,11 @@ class Replies:
                 return entry
         deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
-            await asyncio.sleep(WATCH_POLL_SECONDS / 4)
+            change = self._changes.next_change
             entry = await self._journal.get(keys, reply_id)
             if entry.state != "streaming":
                 return entry
+            await self._changes.wait(change, min(WATCH_SECONDS, deadline - time.monotonic()))
         return await self._store(
             keys, replace(entry, state="stopped", note=INTERRUPTED, boot="", stopping=False)
         )
@@ -268,11 +271,12 @@ class Replies:
                 return
             await changed.wait()
         while True:
+            change = self._changes.next_change
             entry = await self.reconcile(keys, await self._journal.get(keys, reply_id))
             yield entry, None if entry.text else READING
             if entry.state != "streaming":
                 return
-            await asyncio.sleep(FOLLOW_POLL_SECONDS)
+            await self._changes.wait(change, WATCH_SECONDS)
 
     def _is_being_written(self, reply: Entry) -> bool:
         """Return True if a living worker is still generating a reply.
@@ -572,9 +576,10 @@ class Replies:
 
         These are stop requests, replies being turned off, and sources becoming unreadable.
         """
-        counter = -1
+        counter, change = -1, self._changes.next_change
         while self._live_replies:
-            await asyncio.sleep(WATCH_POLL_SECONDS)
+            await self._changes.wait(change, WATCH_SECONDS)
+            change = self._changes.next_change
             try:
                 if counter == (counter := await self._db.data_version()):
                     continue

@@ -55,11 +55,11 @@ class Searches:
         if user.profile.searches:
             with suppress(StorageError):  # with a full disk, results are shown all the same
                 query_id = await self._db.search_history.add(user.keys, query, utc_now())
-        return query_id or self._search.remember_query(user.keys, query)
+        return query_id or await self._search.remember_query(user.keys, query)
 
     async def find_query(self, keys: Keyring, query_id: bytes) -> tuple[str, bool]:
         """Return a remembered query, "" if there is none, and True for an unfinished one."""
-        query, is_unfinished = self._search.query_for(keys, query_id)
+        query, is_unfinished = await self._search.query_for(keys, query_id)
         return query or await self._db.search_history.get(keys, query_id) or "", is_unfinished
 
     async def list_recent(self, user: UserContext) -> list[str]:

@@ -18,7 +18,7 @@ from llamora.llm.budget import Turn
 from llamora.llm.errors import ModelError
 from llamora.llm.model import Model
 from llamora.llm.prompts import PromptBuilder
-from llamora.llm.queue import ModelQueue
+from llamora.llm.queue import SlotQueue
 from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import BUILT_IN_MODEL, Entry
@@ -91,7 +91,7 @@ class Suggestions:
         search: SearchService,
         model: Model,
         prompts: PromptBuilder,
-        queue: ModelQueue,
+        queue: SlotQueue,
     ) -> None:
         self._db = db
         self._journal = journal

@@ -25,7 +25,7 @@ from llamora.llm.client import ModelClient
 from llamora.llm.errors import ModelError
 from llamora.llm.model import Model
 from llamora.llm.prompts import Prompt, PromptBuilder
-from llamora.llm.queue import ModelQueue
+from llamora.llm.queue import SlotQueue
 from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.entries import Entry, Omitted, Receipt
@@ -68,7 +68,7 @@ class Summaries:
     """Generate and store summaries, each valid as long as its entries do not change."""
 
     def __init__(
-        self, db: LocalDB, journal: Journal, model: Model, prompts: PromptBuilder, queue: ModelQueue
+        self, db: LocalDB, journal: Journal, model: Model, prompts: PromptBuilder, queue: SlotQueue
     ) -> None:
         self._db = db
         self._journal = journal

@@ -9,6 +9,7 @@ from logging import getLogger
 from msgspec.structs import replace
 
 from llamora.dates import utc_now
+from llamora.events import Event, EventBus, Topic
 from llamora.journal.context import UserContext
 from llamora.journal.entries import MAX_RETRIES, Journal
 from llamora.journal.receipts import strip_references
@@ -34,12 +35,18 @@ class Trash:
     """Delete entries, and erase them for good; nothing deleted is read, searched or quoted."""
 
     def __init__(
-        self, db: LocalDB, journal: Journal, search: SearchService, replies: Replies
+        self,
+        db: LocalDB,
+        journal: Journal,
+        search: SearchService,
+        replies: Replies,
+        events: EventBus,
     ) -> None:
         self._db = db
         self._journal = journal
         self._search = search
         self._replies = replies
+        self._events = events
         self._last_maintenance: dict[bytes, float] = {}
         self._maintenance_tasks: set[asyncio.Task[None]] = set()
 
@@ -183,6 +190,8 @@ class Trash:
             self._search.drop(keys.user_id, erased_ids)
             for entry in changed:
                 self._search.put(keys, entry)
+            rewritten_ids = (*erased_ids, *(entry.id for entry in changed))
+            self._events.publish(Event(Topic.REWRITTEN, keys.user_id, rewritten_ids))
             return list(erased_ids)
         raise StaleRevision("entry_busy")
 

@@ -61,7 +61,7 @@ async def search_while_typing() -> Response:
     if not query:
         return await _empty_page()
     keys = (await current_user()).keys
-    query_id = get_services().search.remember_query(keys, query, is_typing=True)
+    query_id = await get_services().search.remember_query(keys, query, is_typing=True)
     response = await _results_page(query, is_typing=True)
     response.headers["HX-Replace-Url"] = f"/search/{query_id.hex()}"
     return response
