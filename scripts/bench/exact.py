@@ -17,16 +17,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from llamora.services import AppServices
-from scripts.bench.harness import (
-    PEPYS,
-    SEED,
-    add_entries,
-    entry_on,
-    index_entries,
-    make_settings,
-    register,
-    started_services,
-)
+from scripts.bench import harness
 from scripts.bench.search_scale import make_journal
 from scripts.command import run
 
@@ -47,7 +38,7 @@ class Question:
 
 def make_questions(texts: list[str], count: int) -> list[Question]:
     """Make so many phrases and so many words, no two of one kind from the same entry."""
-    rng = random.Random(SEED)
+    rng = random.Random(harness.SEED)
     words = [re.findall(r"\w+", text.lower()) for text in texts]
     entries_with = Counter(word for text in words for word in set(text))
     normalized = [f" {' '.join(text)} " for text in words]
@@ -81,11 +72,13 @@ def make_questions(texts: list[str], count: int) -> list[Question]:
 async def ask(services: AppServices, texts: list[str], per_kind: int) -> dict[str, object]:
     """Write, index with vectors, ask; return how many entries came first."""
     await services.embedder.warm_up()
-    keys = await register(services)
+    keys = await harness.register(services)
     first_day = TODAY - timedelta(days=len(texts))
-    entries = [entry_on(first_day + timedelta(days=n), text) for n, text in enumerate(texts)]
-    await add_entries(services, keys, entries)
-    seconds = await index_entries(services, keys)
+    entries = [
+        harness.entry_on(first_day + timedelta(days=n), text) for n, text in enumerate(texts)
+    ]
+    await harness.add_entries(services, keys, entries)
+    seconds = await harness.index_entries(services, keys)
     asked, first, has_meaning = Counter[str](), Counter[str](), True
     for question in make_questions(texts, per_kind):
         results = await services.search.search(keys, question.query, today=TODAY, limit=1)
@@ -102,10 +95,12 @@ async def ask(services: AppServices, texts: list[str], per_kind: int) -> dict[st
 async def measure(folder: Path, data: Path, entries: int, each: int) -> dict[str, object]:
     """Ask about so many of Pepys' days."""
     texts = [text for _, text in make_journal(data, entries)]
-    async with started_services(make_settings(folder, embedding={"enabled": True})) as services:
+    async with harness.started_services(
+        harness.make_settings(folder, embedding={"enabled": True})
+    ) as services:
         return await ask(services, texts, each)
 
 
 if __name__ == "__main__":
     each = {"type": int, "default": 40, "help": "how many phrases, and how many words"}
-    sys.exit(run(measure, data=PEPYS, entries=5000, each=each))
+    sys.exit(run(measure, data=harness.PEPYS, entries=5000, each=each))

@@ -20,27 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts import processes
-from scripts.bench.harness import (
-    BUSY_DAY,
-    COMMON_WORDS,
-    DAY,
-    SEED,
-    WITHOUT_EMBEDDED_MODEL,
-    WITHOUT_EMBEDDING,
-    TimedModel,
-    Timer,
-    follow_reply,
-    make_settings,
-    make_texts,
-    print_progress,
-    register,
-    seed,
-    started,
-    started_services,
-    time_sign_in,
-    timed,
-    timed_model,
-)
+from scripts.bench import harness
 from scripts.command import run
 from tests.scripted_model import Reply
 from tests.server_process import HttpUser, Server
@@ -66,19 +46,16 @@ GOALS: dict[str, tuple[str, float | str]] = {
 
 def _cold_starts(folder: Path, cache: Path, runs: int) -> dict[str, float]:
     """From nothing to the first 200, and the memory right after."""
-    timer, memory = Timer(), list[float]()
+    timer, memory = harness.Timer(), list[float]()
     for number in range(runs):
-        env = WITHOUT_EMBEDDED_MODEL | WITHOUT_EMBEDDING
+        env = harness.WITHOUT_EMBEDDED_MODEL | harness.WITHOUT_EMBEDDING
         server = Server(folder / f"cold{number}", cache, mode="prod", env=env)
         with timer.lap():
             server.start()
         time.sleep(1)
         memory.append(processes.memory_mb(server))
         server.stop()
-    return {
-        "cold_start_ms": timer.median_ms,
-        "rss_mb_without_embedding": statistics.median(memory),
-    }
+    return {"cold_start_ms": timer.median_ms, "rss_mb_without_embedding": statistics.median(memory)}
 
 
 def _fsync_ms(folder: Path, runs: int) -> float:
@@ -88,52 +65,52 @@ def _fsync_ms(folder: Path, runs: int) -> float:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("CREATE TABLE t (b BLOB)")
         insert = "INSERT INTO t VALUES (?)"
-        return timed(lambda: connection.execute(insert, (bytes(900),)), runs, 0).median_ms
+        return harness.timed(lambda: connection.execute(insert, (bytes(900),)), runs, 0).median_ms
 
 
 def _sign_ins(user: HttpUser) -> dict[str, float]:
     """Each finds the journal locked, its index gone, as on a morning."""
-    rounds = [time_sign_in(user, 0.5) for _ in range(12)]
+    rounds = [harness.time_sign_in(user, 0.5) for _ in range(12)]
     kdf, sign_in = (round(statistics.median(each), 2) for each in zip(*rounds, strict=True))
     return {"sign_in_ms": sign_in, "kdf_ms": kdf, "sign_in_over_kdf_ms": round(sign_in - kdf, 2)}
 
 
 def _requests(user: HttpUser, folder: Path, runs: int) -> dict[str, float]:
-    counter, rng = itertools.count(), random.Random(SEED + 1)
+    counter, rng = itertools.count(), random.Random(harness.SEED + 1)
 
     def write() -> None:
         text = f"A line to keep, number {next(counter)}, of an ordinary length."
-        user.write(text, str(DAY + timedelta(next(counter))))
+        user.write(text, str(harness.DAY + timedelta(next(counter))))
 
     def search() -> None:
         query = (
-            "what did I think about the " + " ".join(rng.sample(COMMON_WORDS, 3)),
-            "what did I think about the " + " ".join(rng.sample(COMMON_WORDS, 3)),
-            rng.choice(COMMON_WORDS),
-            '"' + " ".join(rng.sample(COMMON_WORDS, 2)) + '"',
+            "what did I think about the " + " ".join(rng.sample(harness.COMMON_WORDS, 3)),
+            "what did I think about the " + " ".join(rng.sample(harness.COMMON_WORDS, 3)),
+            rng.choice(harness.COMMON_WORDS),
+            '"' + " ".join(rng.sample(harness.COMMON_WORDS, 2)) + '"',
         )[rng.randrange(4)]
         user.post("/search", {"q": query}, fragment=True).raise_for_status()
 
     figures = {
-        "healthz_ms": timed(lambda: user.get("/healthz"), runs).median_ms,
-        "day_page_16_ms": timed(
-            lambda: user.get(f"/d/{BUSY_DAY}").raise_for_status(), runs
+        "healthz_ms": harness.timed(lambda: user.get("/healthz"), runs).median_ms,
+        "day_page_16_ms": harness.timed(
+            lambda: user.get(f"/d/{harness.BUSY_DAY}").raise_for_status(), runs
         ).median_ms,
         "fsync_ms": _fsync_ms(folder, runs),
-        "write_ms": timed(write, runs).median_ms,
+        "write_ms": harness.timed(write, runs).median_ms,
     }
     figures["write_over_fsync_ms"] = round(figures["write_ms"] - figures["fsync_ms"], 2)
     time.sleep(6)
-    return figures | {"search_5000_ms": timed(search, runs).median_ms}
+    return figures | {"search_5000_ms": harness.timed(search, runs).median_ms}
 
 
-def _replies(user: HttpUser, model: TimedModel, runs: int) -> dict[str, float]:
+def _replies(user: HttpUser, model: harness.TimedModel, runs: int) -> dict[str, float]:
     """Send to first word beyond the model's own delay; model's send to our reader's receipt."""
-    over_model, relayed = Timer(warm_up=2), Timer(warm_up=2)
+    over_model, relayed = harness.Timer(warm_up=2), harness.Timer(warm_up=2)
     for number in range(runs + 2):
         entry = user.write(f"What about this {number}?", "2026-07-01")
         start = time.monotonic()
-        first = follow_reply(user, user.ask(entry))
+        first = harness.follow_reply(user, user.ask(entry))
         over_model.add(first - start - MODEL_DELAY)
         relayed.add(first - model.first_sent_at())
     return {"first_token_over_model_ms": over_model.median_ms, "relay_ms": relayed.median_ms}
@@ -172,30 +149,32 @@ def _first_page(url: str) -> dict[str, float]:
 
 async def _index_one_entry(folder: Path, cache: Path, runs: int) -> float:
     """Words and meaning of about eighty tokens, one entry after another."""
-    timer = Timer(warm_up=5)
-    settings = make_settings(folder / "index", cache, embedding={"enabled": True})
-    async with started_services(settings) as services:
+    timer = harness.Timer(warm_up=5)
+    settings = harness.make_settings(folder / "index", cache, embedding={"enabled": True})
+    async with harness.started_services(settings) as services:
         await services.embedder.warm_up()
-        keys = await register(services)
+        keys = await harness.register(services)
         await services.search.unlock(keys)
         await services.search.wait_until_idle(keys.user_id)
-        for text in make_texts(runs + 5):
-            await services.journal.write(keys, DAY, text, "UTC")
+        for text in harness.make_texts(runs + 5):
+            await services.journal.write(keys, harness.DAY, text, "UTC")
             with timer.lap():
                 await services.search.wait_until_idle(keys.user_id)
     return timer.median_ms
 
 
-def _through_http(server: Server, model: TimedModel, folder: Path, runs: int) -> dict[str, Any]:
-    with started(server) as user:
-        print_progress("sign-in")
+def _through_http(
+    server: Server, model: harness.TimedModel, folder: Path, runs: int
+) -> dict[str, Any]:
+    with harness.started(server) as user:
+        harness.print_progress("sign-in")
         figures = _sign_ins(user)
         time.sleep(12)  # the index of the sign-in is built and the machine is quiet again
         assert 'class="hit"' in user.post("/search", {"q": "river"}, fragment=True).text
         figures["rss_mb_with_embedding"] = processes.memory_mb(server)
-        print_progress("pages, writes, searches")
+        harness.print_progress("pages, writes, searches")
         figures |= _requests(user, folder, runs)
-        print_progress("replies")
+        harness.print_progress("replies")
         return figures | _replies(user, model, 15) | _first_page(server.url)
 
 
@@ -203,14 +182,14 @@ def measure(folder: Path, entries: int, runs: int) -> dict[str, Any]:
     """Return all figures, and each beside its goal and the reference's."""
     cache = folder / "cache"
     server = Server(folder / "main", cache, mode="prod")
-    seed(server, entries)
-    print_progress("cold starts")
+    harness.seed(server, entries)
+    harness.print_progress("cold starts")
     figures: dict[str, Any] = _cold_starts(folder, cache, 5)
-    with timed_model() as model:
+    with harness.timed_model() as model:
         model.default_reply = Reply(pieces=PIECES, header_delay=MODEL_DELAY, piece_delay=0.02)
         server.env = {"LLAMORA_LLM__UPSTREAM__HOST": model.url}
         figures |= _through_http(server, model, folder, runs)
-    print_progress("index one entry")
+    harness.print_progress("index one entry")
     figures["index_one_entry_ms"] = asyncio.run(_index_one_entry(folder, cache, 60))
     rows = {
         name: {"measured": figures.get(name, "not measured"), "goal": goal, "reference": reference}
@@ -218,7 +197,9 @@ def measure(folder: Path, entries: int, runs: int) -> dict[str, Any]:
     }
     for name, (reference, goal) in GOALS.items():
         measured = rows[name]["measured"]
-        print_progress(f"{name:28} {measured!s:>12}   goal {goal!s:>8}   reference {reference}")
+        harness.print_progress(
+            f"{name:28} {measured!s:>12}   goal {goal!s:>8}   reference {reference}"
+        )
     return {"figures": figures, "against": rows}
 
 

@@ -18,15 +18,7 @@ from quart.typing import TestClientProtocol
 
 from llamora.app import create_app
 from llamora.services import AppServices
-from scripts.bench.harness import (
-    BUSY_DAY,
-    DAY,
-    PASSPHRASE,
-    SEED,
-    add_entries,
-    entry_on,
-    make_settings,
-)
+from scripts.bench import harness
 from scripts.command import run
 
 PAGES, WORDS, LONG_WORDS = 4, 100, 20_000
@@ -50,7 +42,7 @@ def _cookie(client: TestClientProtocol, name: str) -> str:
 async def _sign_up(client: TestClientProtocol, name: str) -> str:
     """Register a user; returns the token of their forms."""
     await client.get("/register")
-    form = {"csrf": _cookie(client, "llamora_csrf"), "name": name, "passphrase": PASSPHRASE}
+    form = {"csrf": _cookie(client, "llamora_csrf"), "name": name, "passphrase": harness.PASSPHRASE}
     await client.post("/register", form={**form, "zone": "UTC"})
     await client.get("/d/today")
     return _cookie(client, "llamora_csrf")
@@ -58,12 +50,14 @@ async def _sign_up(client: TestClientProtocol, name: str) -> str:
 
 async def _fill(services: AppServices, entries: int) -> list[str]:
     """Write the entries of the first user; returns the paths of their days."""
-    rng = random.Random(SEED)
+    rng = random.Random(harness.SEED)
     keys = next(iter(services.sessions.open_keyrings()))
-    days = [DAY + timedelta(days=number) for number in range(PAGES + 1)]
+    days = [harness.DAY + timedelta(days=number) for number in range(PAGES + 1)]
     for day in days:
         sizes = [WORDS] * entries if day != days[-1] else [LONG_WORDS]
-        await add_entries(services, keys, [entry_on(day, _make_text(rng, size)) for size in sizes])
+        await harness.add_entries(
+            services, keys, [harness.entry_on(day, _make_text(rng, size)) for size in sizes]
+        )
     return [f"/d/{day}" for day in days]
 
 
@@ -82,7 +76,7 @@ async def _save(
     while True:
         began = time.perf_counter()
         answer = await client.post(
-            f"/d/{BUSY_DAY}/entries",
+            f"/d/{harness.BUSY_DAY}/entries",
             form={"csrf": token, "text": "A short line."},
             headers={"HX-Request": "true"},
         )
@@ -94,7 +88,7 @@ async def _save(
 
 async def measure(folder: Path, entries: int) -> dict[str, object]:
     """Return the figures of pages with so many entries."""
-    app = create_app(make_settings(folder, embedding={"enabled": False}))
+    app = create_app(harness.make_settings(folder, embedding={"enabled": False}))
     lateness, saves, saved = list[float](), list[float](), asyncio.Event()
     async with app.test_app():
         reader, saver = app.test_client(), app.test_client()

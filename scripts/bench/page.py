@@ -116,52 +116,45 @@ def _measure_load(
     }, observations["long"]
 
 
-def _measure_use(browser: Browser, user: HttpUser) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Type, scroll and press on the day: the longest interaction and the longest frame of each."""
+def _use_day(browser: Browser, user: HttpUser) -> dict[str, dict[str, Any]]:
+    """Type, scroll and press on the day; what was seen meanwhile."""
     watched = WatchedPage(browser, user, f"/d/{DAY}")
-    page = watched.page
+    page, seen = watched.page, dict[str, dict[str, Any]]()
     page.locator("#write").click()
     page.keyboard.type("warm up ")
     watched.take_observations()
-    page.keyboard.type(
-        "Three herons over the weir, and one line after the other. " * 3 + "\n- a\nb\nc", delay=25
-    )
-    typing = watched.take_observations()
+    text = "Three herons over the weir, and one line after the other. " * 3 + "\n- a\nb\nc"
+    page.keyboard.type(text, delay=25)
+    seen["typing"] = watched.take_observations()
     for step in range(60):
         page.mouse.wheel(0, 500 if step < 40 else -900)
         page.wait_for_timeout(20)
-    scrolling = watched.take_observations()
+    seen["scrolling"] = watched.take_observations()
     page.mouse.wheel(0, -100_000)
     watched.take_observations()
-    more = watched.press("article.entry [href$='/more']")
-    calendar = watched.press(".days .month")
+    seen["more"] = watched.press("article.entry [href$='/more']")
+    seen["calendar"] = watched.press(".days .month")
     page.keyboard.press("Escape")
     watched.take_observations()
     page.keyboard.press("Control+k")
     page.wait_for_timeout(SETTLE_MS)
     page.keyboard.type("last fri", delay=60)
-    palette = watched.take_observations()
+    seen["palette"] = watched.take_observations()
     watched.context.close()
-    parts = {
-        "typing": typing,
-        "scrolling": scrolling,
-        "more": more,
-        "calendar": calendar,
-        "palette": palette,
-    }
-    figures: dict[str, float] = {}
-    for name, observations in parts.items():
+    return seen
+
+
+def _measure_use(browser: Browser, user: HttpUser) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """The longest interaction and the longest frame of each, and what made frames long."""
+    figures, long_frames = dict[str, float](), list[dict[str, Any]]()
+    for name, seen in _use_day(browser, user).items():
         if name != "scrolling":
-            figures[f"{name}_ms"] = max(observations["events"], default=0)
-        figures[f"{name}_frame_ms"] = max(observations["frames"])
-        figures[f"{name}_frames_over_{LONG_FRAME_MS}"] = sum(
-            frame > LONG_FRAME_MS for frame in observations["frames"]
-        )
-    return figures, [
-        {**long, "why": f"{name}: {long['why']}"}
-        for name, observations in parts.items()
-        for long in observations["long"]
-    ]
+            figures[f"{name}_ms"] = max(seen["events"], default=0)
+        figures[f"{name}_frame_ms"] = max(seen["frames"])
+        over = sum(frame > LONG_FRAME_MS for frame in seen["frames"])
+        figures[f"{name}_frames_over_{LONG_FRAME_MS}"] = over
+        long_frames += [{**long, "why": f"{name}: {long['why']}"} for long in seen["long"]]
+    return figures, long_frames
 
 
 def repeat_runs(browser: Browser, user: HttpUser, runs: int) -> tuple[dict[str, float], list[str]]:

@@ -27,19 +27,7 @@ from llamora.llm.budget import Turn
 from llamora.llm.client import ModelClient
 from llamora.llm.prompts import PromptBuilder
 from llamora.settings import LlmSettings
-from scripts.bench.harness import (
-    NAME,
-    PASSPHRASE,
-    TimedModel,
-    Timer,
-    follow_reply,
-    make_settings,
-    percentile_ms,
-    print_progress,
-    seed,
-    started,
-    timed_model,
-)
+from scripts.bench import harness
 from scripts.command import run
 from tests.scripted_model import ModelThread, Reply, ScriptedModel
 from tests.server_process import HttpUser, Server, free_port
@@ -49,21 +37,21 @@ STREAM_COUNT = 20
 SAMPLE_SECONDS = 0.005
 
 
-def _measure_sends(user: HttpUser, model: TimedModel, runs: int) -> dict[str, Any]:
-    sends, relays = Timer(warm_up=3), Timer(warm_up=3)
+def _measure_sends(user: HttpUser, model: harness.TimedModel, runs: int) -> dict[str, Any]:
+    sends, relays = harness.Timer(warm_up=3), harness.Timer(warm_up=3)
     model.default_reply = Reply(pieces=PIECES, piece_delay=0.02)
     for number in range(runs + 3):
         text = f"What about the river and the letter number {number}?"
         entry = user.write(text, f"2026-07-{number % 28 + 1:02}")
         start = time.monotonic()
-        first = follow_reply(user, user.ask(entry))
+        first = harness.follow_reply(user, user.ask(entry))
         sends.add(model.received_at[-1] - start)
         relays.add(first - model.first_sent_at())
     return {"send_to_upstream": sends.quantiles(), "relay_of_first_word": relays.quantiles()}
 
 
-def _measure_stops(user: HttpUser, model: TimedModel, runs: int) -> dict[str, Any]:
-    stops, slots_freed = Timer(), Timer()
+def _measure_stops(user: HttpUser, model: harness.TimedModel, runs: int) -> dict[str, Any]:
+    stops, slots_freed = harness.Timer(), harness.Timer()
     model.default_reply = Reply(pieces=PIECES[:3], fault="hang")
     for number in range(runs):
         reply = user.ask(user.write(f"And the stop number {number}?", "2026-08-01"))
@@ -79,10 +67,10 @@ def _measure_stops(user: HttpUser, model: TimedModel, runs: int) -> dict[str, An
 def _measure_requests(folder: Path, entries: int, runs: int) -> dict[str, Any]:
     """Send, relay and stop, on a server in a process of its own with a journal of `entries`."""
     server = Server(folder / "main", folder / "cache", mode="prod")
-    seed(server, entries)
-    with timed_model() as model:
+    harness.seed(server, entries)
+    with harness.timed_model() as model:
         server.env = {"LLAMORA_LLM__UPSTREAM__HOST": model.url}
-        with started(server) as user:
+        with harness.started(server) as user:
             time.sleep(15)  # the index is built, the embedding model loaded, the machine quiet
             figures = _measure_sends(user, model, runs) | _measure_stops(user, model, runs)
     return {"entries": entries, **figures}
@@ -100,7 +88,7 @@ def _read_from_elsewhere(
         def ask_and_read(number: int) -> None:
             user = HttpUser(f"http://127.0.0.1:{port}")
             user.http.cookies.update(jar)
-            follow_reply(
+            harness.follow_reply(
                 user, user.ask(user.write(f"Number {number}.", f"2026-07-{number + 1:02}"))
             )
 
@@ -119,7 +107,7 @@ async def _sign_in_here(services: Any, url: str) -> dict[str, str]:
                 await client.get("/healthz")
                 break
             await asyncio.sleep(0.05)
-        user, keys, _ = await services.accounts.register(NAME, PASSPHRASE, "UTC")
+        user, keys, _ = await services.accounts.register(harness.NAME, harness.PASSPHRASE, "UTC")
         cookie, _ = await services.sessions.open_session(user, keys)
         await client.get("/search", headers={"Cookie": f"llamora={cookie}"})
         return {"llamora": cookie, "llamora_csrf": client.cookies["llamora_csrf"]}
@@ -133,7 +121,7 @@ async def _measure_lag(folder: Path) -> dict[str, Any]:
     readers.start()
     model_url = f"http://127.0.0.1:{await asyncio.to_thread(model_port.get)}"
     app = create_app(
-        make_settings(
+        harness.make_settings(
             folder / "lag",
             folder / "cache",
             server={"port": port},
@@ -155,7 +143,9 @@ async def _measure_lag(folder: Path) -> dict[str, Any]:
     ended.set()
     await serving
     shares = {"p50": 0.5, "p99": 0.99, "most": 1.0}
-    figures = {f"loop_lag_{name}_ms": percentile_ms(lags, share) for name, share in shares.items()}
+    figures = {
+        f"loop_lag_{name}_ms": harness.percentile_ms(lags, share) for name, share in shares.items()
+    }
     return {"streams": STREAM_COUNT, "samples": len(lags), **figures}
 
 
@@ -170,7 +160,7 @@ async def _measure_prompts(runs: int) -> dict[str, Any]:
         async with ScriptedModel(tokenizer=tokenizer, context_tokens=32_768) as model:
             settings = LlmSettings(context_tokens=32_768)
             client, builder = ModelClient(model.url, "", settings), PromptBuilder(settings, None)
-            timer = Timer(warm_up=2)
+            timer = harness.Timer(warm_up=2)
             for _ in range(runs + 2):
                 with timer.lap():
                     await builder.build_reply(
@@ -183,11 +173,11 @@ async def _measure_prompts(runs: int) -> dict[str, Any]:
 
 def measure(folder: Path, entries: int, runs: int) -> dict[str, Any]:
     """Return all figures."""
-    print_progress("prompts")
+    harness.print_progress("prompts")
     figures = asyncio.run(_measure_prompts(runs))
-    print_progress("twenty streams")
+    harness.print_progress("twenty streams")
     figures |= asyncio.run(_measure_lag(folder))
-    print_progress(f"a journal of {entries} entries")
+    harness.print_progress(f"a journal of {entries} entries")
     return figures | _measure_requests(folder, entries, runs)
 
 

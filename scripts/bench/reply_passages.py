@@ -26,15 +26,7 @@ from llamora.journal.quotations import marks
 from llamora.persistence.entries import Entry
 from llamora.services import AppServices
 from llamora.vault.keys import Keyring
-from scripts.bench.harness import (
-    Timer,
-    add_entries,
-    entry_at,
-    index_entries,
-    make_settings,
-    register,
-    started_services,
-)
+from scripts.bench import harness
 from scripts.bench.locomo import UNANSWERABLE, Turn, evidence_of, read_turns
 from scripts.command import run
 from tests.scripted_model import RecordedRequest, Reply, ScriptedModel
@@ -194,8 +186,10 @@ class Tally:
 
 
 async def _create_journal(services: AppServices, name: str, conversation: Conversation) -> Keyring:
-    keys = await register(services, name)
-    await add_entries(services, keys, [entry_at(at, text) for at, text in conversation.entries])
+    keys = await harness.register(services, name)
+    await harness.add_entries(
+        services, keys, [harness.entry_at(at, text) for at, text in conversation.entries]
+    )
     return keys
 
 
@@ -214,17 +208,19 @@ async def _ask(services: AppServices, keys: Keyring, day: date, question: str) -
 async def _ask_all(
     folder: Path, mine: Conversation, other: Conversation, groups: dict[str, list[Question]]
 ) -> dict[str, Any]:
-    day, timer = max(at for at, _ in mine.entries).date() + timedelta(days=2), Timer()
+    day, timer = max(at for at, _ in mine.entries).date() + timedelta(days=2), harness.Timer()
     tallies = {False: Tally(), True: Tally()}  # by whether the model is honest
     async with CitingModel() as model:
         llm = {"upstream": {"host": model.url}}
-        settings = make_settings(folder, folder / "cache", embedding={"enabled": True}, llm=llm)
-        async with started_services(settings) as services:
+        settings = harness.make_settings(
+            folder, folder / "cache", embedding={"enabled": True}, llm=llm
+        )
+        async with harness.started_services(settings) as services:
             await services.embedder.warm_up()
             keys = await _create_journal(services, "Alice", mine)
             await _create_journal(services, "Bob", other)
             model.foreign_texts = [" ".join(text.split()[4:12]) for _, text in other.entries]
-            await index_entries(services, keys)
+            await harness.index_entries(services, keys)
             questions = [(group, *each) for group, asked in groups.items() for each in asked]
             for group, question, evidence in questions:
                 for model.is_honest, tally in tallies.items():

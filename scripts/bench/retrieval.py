@@ -25,16 +25,7 @@ from typing import Literal
 
 from llamora.services import AppServices
 from llamora.settings import Settings
-from scripts.bench.harness import (
-    Timer,
-    add_entries,
-    entry_at,
-    index_entries,
-    make_settings,
-    percentile_ms,
-    register,
-    started_services,
-)
+from scripts.bench import harness
 from scripts.bench.locomo import Turn, TurnId, evidence_of, read_turns
 from scripts.command import run
 
@@ -119,13 +110,13 @@ def measure_ranking(ranking: list[int], answers: frozenset[int]) -> dict[str, fl
 
 
 async def _ask(
-    services: AppServices, name: str, journal: Journal, timer: Timer
+    services: AppServices, name: str, journal: Journal, timer: harness.Timer
 ) -> list[dict[str, float]]:
     """Write, index and ask one journal; return the measures of each question."""
-    keys = await register(services, name)
-    entries = [entry_at(at, text) for at, text in journal.texts]
-    await add_entries(services, keys, entries)
-    seconds = await index_entries(services, keys)
+    keys = await harness.register(services, name)
+    entries = [harness.entry_at(at, text) for at, text in journal.texts]
+    await harness.add_entries(services, keys, entries)
+    seconds = await harness.index_entries(services, keys)
     print(f"{len(entries)} entries indexed, with vectors, in {seconds:.2f} s")
     index_of = {entry.id: place for place, entry in enumerate(entries)}
     today = max(entry.day for entry in entries) + timedelta(days=1)
@@ -140,15 +131,15 @@ async def _ask(
 
 
 async def _ask_all(journals: Iterator[Journal], settings: Settings) -> dict[str, float]:
-    timer, sums = Timer(), Counter[str]()
-    async with started_services(settings) as services:
+    timer, sums = harness.Timer(), Counter[str]()
+    async with harness.started_services(settings) as services:
         await services.embedder.warm_up()
         for number, journal in enumerate(journals):
             for measures in await _ask(services, f"Writer {number}", journal, timer):
                 sums.update(measures)
     print(
         f"a question took {timer.median_ms:.1f} ms (median), "
-        f"{percentile_ms(timer.seconds, 0.95):.1f} ms (p95), {DEPTH} hits each"
+        f"{harness.percentile_ms(timer.seconds, 0.95):.1f} ms (p95), {DEPTH} hits each"
     )
     count = len(timer.seconds)
     return {name: round(total / count, 4) for name, total in sums.items()} | {"questions": count}
@@ -158,7 +149,7 @@ def measure(folder: Path, data: Path, unit: Unit, lexical_weight: float | None) 
     """Ask all questions; prints speeds and returns the means of the measures."""
     journals = read_cacm(data) if data.is_dir() else read_conversations(data, unit)
     search = {} if lexical_weight is None else {"lexical_weight": lexical_weight}
-    settings = make_settings(folder, embedding={"enabled": True}, search=search)
+    settings = harness.make_settings(folder, embedding={"enabled": True}, search=search)
     return asyncio.run(_ask_all(journals, settings))
 
 

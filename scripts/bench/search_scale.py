@@ -28,19 +28,7 @@ from llamora.persistence.vectors import EntryVectors
 from llamora.search.chunks import CHUNKING_VERSION, chunk_text
 from llamora.search.packaged_model import PACKAGED_DIM, PACKAGED_MODEL
 from llamora.text import STOP_WORDS, strip_markdown
-from scripts.bench.harness import (
-    PEPYS,
-    SEED,
-    WITHOUT_MODEL,
-    Timer,
-    add_entries,
-    entry_on,
-    make_settings,
-    register,
-    shared_cache,
-    started,
-    started_services,
-)
+from scripts.bench import harness
 from scripts.command import run
 from scripts.processes import cpu_seconds, load_average, memory_mb
 from tests.server_process import HttpUser, Server
@@ -72,7 +60,7 @@ def read_pepys(folder: Path) -> Days:
 
 def make_journal(folder: Path, count: int) -> Days:
     """Make `count` entries, oldest first, the last on the day before yesterday."""
-    rng = random.Random(SEED)
+    rng = random.Random(harness.SEED)
     diary = read_pepys(folder)
     sentences = [
         sentence
@@ -99,7 +87,7 @@ def make_journal(folder: Path, count: int) -> Days:
 
 def make_queries(entries: Days, count: int) -> list[str]:
     """Make half questions, a quarter words, a quarter phrases."""
-    rng = random.Random(SEED)
+    rng = random.Random(harness.SEED)
     queries_made: list[str] = []
     while len(queries_made) < count:
         sentence = rng.choice(SENTENCE.split(rng.choice(entries)[1]))
@@ -124,7 +112,7 @@ def make_queries(entries: Days, count: int) -> list[str]:
 
 def _random_vectors(entries: list[Entry]) -> list[EntryVectors]:
     """Unit vectors for all but the newest few."""
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(harness.SEED)
     vectors: list[EntryVectors] = []
     for entry in entries[:-REAL_VECTORS]:
         chunk_count = len(chunk_text(strip_markdown(entry.text)))
@@ -136,11 +124,11 @@ def _random_vectors(entries: list[Entry]) -> list[EntryVectors]:
 
 
 async def _seed(server: Server, days: Days, synthetic: bool) -> None:
-    settings = make_settings(server.data, server.cache, embedding={"enabled": False})
-    entries = [entry_on(day, text) for day, text in days]
-    async with started_services(settings) as services:
-        keys = await register(services)
-        await add_entries(services, keys, entries)
+    settings = harness.make_settings(server.data, server.cache, embedding={"enabled": False})
+    entries = [harness.entry_on(day, text) for day, text in days]
+    async with harness.started_services(settings) as services:
+        keys = await harness.register(services)
+        await harness.add_entries(services, keys, entries)
         vectors = _random_vectors(entries) if synthetic else []
         for start in range(0, len(vectors), 500):
             await services.db.vectors.save(keys, vectors[start : start + 500])
@@ -173,7 +161,7 @@ def _time_unlock(server: Server, user: HttpUser) -> dict[str, float]:
 
 def _delay_ms(user: HttpUser, text: str, query: str) -> float:
     """From the answer to a write until a search finds it."""
-    entry, timer = user.write(text), Timer()
+    entry, timer = user.write(text), harness.Timer()
     with timer.lap():
         deadline = time.perf_counter() + 60
         while f"e-{entry}" not in _search(user, query):
@@ -202,12 +190,14 @@ def _wait_for(server: Server, sql: str, minimum: int, seconds: float) -> float:
 def _ask(server: Server, user: HttpUser, entries: Days, count: int) -> dict[str, object]:
     for query in make_queries(entries[:1000], 12):
         _search(user, query)
-    timers = {kind: Timer() for kind in QUERY_KINDS}
+    timers = {kind: harness.Timer() for kind in QUERY_KINDS}
     cpu_before = cpu_seconds(server)
     for number, query in enumerate(make_queries(entries, count)):
         with timers[QUERY_KINDS[number % 4]].lap():
             _search(user, query)
-    everything = Timer(seconds=[each for timer in timers.values() for each in timer.seconds])
+    everything = harness.Timer(
+        seconds=[each for timer in timers.values() for each in timer.seconds]
+    )
     return {
         "cpu_ms_per_query": round(1000 * (cpu_seconds(server) - cpu_before) / count, 1),
         "load": load_average(),
@@ -219,7 +209,7 @@ def _ask(server: Server, user: HttpUser, entries: Days, count: int) -> dict[str,
 @contextmanager
 def _warm(server: Server) -> Iterator[HttpUser]:
     """A server whose embedding model is up, and nobody signed in."""
-    with started(server, sign_in=False) as user:
+    with harness.started(server, sign_in=False) as user:
         time.sleep(8)
         yield user
 
@@ -249,7 +239,7 @@ def _without_snapshot(server: Server, entries: Days, queries: int) -> dict[str, 
 def _write_while_indexing(server: Server) -> dict[str, float]:
     with closing(sqlite3.connect(server.data / "llamora.sqlite3")) as connection, connection:
         connection.execute("DELETE FROM search_snapshots")
-    timer = Timer()
+    timer = harness.Timer()
     with _warm(server) as user:
         user.sign_in()
         for number in range(20):
@@ -263,7 +253,7 @@ def measure(
 ) -> dict[str, object]:
     """Return what is asked of a server over its journal."""
     journal = make_journal(data, entries)
-    server = Server(folder, shared_cache(), mode="prod", env=WITHOUT_MODEL)
+    server = Server(folder, harness.shared_cache(), mode="prod", env=harness.WITHOUT_MODEL)
     asyncio.run(_seed(server, journal, vectors == "synthetic"))
     print(f"{len(journal)} entries written; vectors are {vectors}")
     result = _without_snapshot(server, journal, queries)
@@ -275,4 +265,4 @@ def measure(
 
 if __name__ == "__main__":
     vectors = {"choices": ["real", "synthetic"], "default": "real"}
-    sys.exit(run(measure, data=PEPYS, entries=10_000, queries=200, vectors=vectors))
+    sys.exit(run(measure, data=harness.PEPYS, entries=10_000, queries=200, vectors=vectors))

@@ -14,16 +14,7 @@ from pathlib import Path
 
 from llamora.journal.suggestions import MAX_SUGGESTIONS
 from llamora.text import tag_key, tag_name
-from scripts.bench.harness import (
-    PEPYS,
-    SEED,
-    add_entries,
-    entry_on,
-    index_entries,
-    make_settings,
-    register,
-    started_services,
-)
+from scripts.bench import harness
 from scripts.command import run
 
 OWN_TAGS = (
@@ -62,15 +53,17 @@ def is_name_in_text(name: str, text: str) -> bool:
 
 async def measure(folder: Path, data: Path, entries: int) -> dict[str, object]:
     """Return what is suggested for so many of the days."""
-    rng, days = random.Random(SEED), read_paragraphs(data)[-1500:]
+    rng, days = random.Random(harness.SEED), read_paragraphs(data)[-1500:]
     names: list[str] = []
     valid = twice = own_or_text = most = 0
     own_keys = {tag_key(name) for name in OWN_TAGS}
-    async with started_services(make_settings(folder, embedding={"enabled": False})) as services:
-        keys = await register(services)
-        written = [entry_on(day, text) for day, text in days]
-        await add_entries(services, keys, written)
-        await index_entries(services, keys)
+    async with harness.started_services(
+        harness.make_settings(folder, embedding={"enabled": False})
+    ) as services:
+        keys = await harness.register(services)
+        written = [harness.entry_on(day, text) for day, text in days]
+        await harness.add_entries(services, keys, written)
+        await harness.index_entries(services, keys)
         for entry in written[::10]:
             for name in rng.sample(OWN_TAGS, 2):
                 await services.journal.tags.add(keys, entry.id, name)
@@ -96,4 +89,4 @@ async def measure(folder: Path, data: Path, entries: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(run(measure, data=PEPYS, entries=100))
+    sys.exit(run(measure, data=harness.PEPYS, entries=100))

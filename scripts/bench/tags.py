@@ -21,20 +21,7 @@ from llamora.persistence.tag_changes import TagDelta, tag_hash
 from llamora.persistence.tag_operations import TagSnapshot
 from llamora.services import AppServices
 from llamora.vault.keys import Keyring
-from scripts.bench.harness import (
-    SEED,
-    WITHOUT_EMBEDDING,
-    WITHOUT_MODEL,
-    Timer,
-    add_entries,
-    entry_on,
-    make_settings,
-    register,
-    shared_cache,
-    started,
-    started_services,
-    timed_on,
-)
+from scripts.bench import harness
 from scripts.command import run
 from scripts.processes import load_average
 from tests.server_process import HttpUser, Server
@@ -46,7 +33,7 @@ INDEX_TIMEOUT = 120.0  # seconds in which the index has to be whole
 
 def make_names(count: int) -> list[str]:
     """Return names made of syllables, each once."""
-    rng = random.Random(SEED)
+    rng = random.Random(harness.SEED)
     names: dict[str, None] = {}
     while len(names) < count:
         syllables = range(rng.randint(2, 4))
@@ -59,14 +46,14 @@ def _make_entries(
     entry_count: int, tag_names: list[str]
 ) -> tuple[list[Entry], dict[str, set[bytes]]]:
     """Entries, newest first, and which of them bear each tag."""
-    rng, last_day = random.Random(SEED), date.today() - timedelta(days=1)  # noqa: DTZ011 -- this machine's
+    rng, last_day = random.Random(harness.SEED), date.today() - timedelta(days=1)  # noqa: DTZ011 -- this machine's
     weights = [1 / (index + 10) for index in range(len(tag_names))]
     entries: list[Entry] = []
     bearers: dict[str, set[bytes]] = {name: set() for name in tag_names}
     for index in range(entry_count):
         text = " ".join(rng.choices(tag_names, k=12)).capitalize() + "."
         day = last_day - timedelta(days=index * 365 * YEARS // entry_count)
-        entries.append(entry_on(day, text))
+        entries.append(harness.entry_on(day, text))
         for name in rng.choices(tag_names, weights, k=2):
             bearers[name].add(entries[-1].id)
     return entries, bearers
@@ -86,11 +73,11 @@ async def _add_tags(services: AppServices, keys: Keyring, bearers: dict[str, set
 
 
 async def _seed(server: Server, entry_count: int, tag_names: list[str]) -> None:
-    settings = make_settings(server.data, server.cache, embedding={"enabled": False})
+    settings = harness.make_settings(server.data, server.cache, embedding={"enabled": False})
     entries, bearers = _make_entries(entry_count, tag_names)
-    async with started_services(settings) as services:
-        keys = await register(services)
-        await add_entries(services, keys, entries)
+    async with harness.started_services(settings) as services:
+        keys = await harness.register(services)
+        await harness.add_entries(services, keys, entries)
         await _add_tags(services, keys, bearers)
 
 
@@ -105,7 +92,7 @@ def _wait_for_index(user: HttpUser) -> float:
 
 def _requests(user: HttpUser, tag_names: list[str], runs: int) -> dict[str, object]:
     """What the journal holds, and what is asked of the server, by name."""
-    page, rng, number = user.get("/traces").text, random.Random(SEED), count()
+    page, rng, number = user.get("/traces").text, random.Random(harness.SEED), count()
     paths = re.findall(r'href="(/traces/[0-9a-f]+)">', page)
     uses = [int(count) for count in re.findall(r'<span class="used">(\d+)', page)]
     by_use = [path for _, path in sorted(zip(uses, paths, strict=True), reverse=True)]
@@ -139,7 +126,7 @@ def _requests(user: HttpUser, tag_names: list[str], runs: int) -> dict[str, obje
 
 
 def _read_after_writing(user: HttpUser, tag_names: list[str], runs: int) -> dict[str, float]:
-    timer, rng = Timer(WARM_UP), random.Random(SEED)
+    timer, rng = harness.Timer(WARM_UP), random.Random(harness.SEED)
     for number in range(WARM_UP + runs):
         user.write(f"Entry {number}, #{rng.choice(tag_names)}.")
         with timer.lap():
@@ -150,14 +137,16 @@ def _read_after_writing(user: HttpUser, tag_names: list[str], runs: int) -> dict
 def measure(folder: Path, entries: int, traces: int, requests: int) -> dict[str, object]:
     """Return what is asked of a server over its journal."""
     tag_names = make_names(traces)
-    env = WITHOUT_MODEL | WITHOUT_EMBEDDING
-    server = Server(folder, shared_cache(), mode="prod", env=env)
+    env = harness.WITHOUT_MODEL | harness.WITHOUT_EMBEDDING
+    server = Server(folder, harness.shared_cache(), mode="prod", env=env)
     asyncio.run(_seed(server, entries, tag_names))
-    with started(server) as user:
+    with harness.started(server) as user:
         result: dict[str, object] = {"index_whole_after_s": _wait_for_index(user)}
         for name, figure in _requests(user, tag_names, requests).items():
             is_work = callable(figure)
-            result[name] = timed_on(server, figure, requests, WARM_UP) if is_work else figure
+            result[name] = (
+                harness.timed_on(server, figure, requests, WARM_UP) if is_work else figure
+            )
         result["index_page_after_writing"] = _read_after_writing(user, tag_names, requests)
     return {"entries": entries, **result, "load": load_average()}
 

@@ -9,14 +9,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from scripts.bench.harness import (
-    BUSY_DAY,
-    WITHOUT_EMBEDDED_MODEL,
-    WITHOUT_EMBEDDING,
-    seed,
-    started,
-    time_sign_in,
-)
+from scripts.bench import harness
 from scripts.command import run
 from scripts.processes import load_average
 from tests.server_process import Server
@@ -28,12 +21,13 @@ SIGN_OUT_WAIT_SECONDS = 1.0  # for the index to go
 def measure(folder: Path, entries: int, rounds: int) -> dict[str, object]:
     """Return the medians of all rounds but the first."""
     # Without vectors: to make 10,000 takes far longer than all the rest, and no page waits for them.
-    env = WITHOUT_EMBEDDED_MODEL | WITHOUT_EMBEDDING
+    env = harness.WITHOUT_EMBEDDED_MODEL | harness.WITHOUT_EMBEDDING
     server = Server(folder / "main", folder / "cache", mode="prod", env=env)
-    seed(server, entries, vectors=False)
-    with started(server) as user:
+    harness.seed(server, entries, vectors=False)
+    with harness.started(server) as user:
         timings = [
-            time_sign_in(user, SIGN_OUT_WAIT_SECONDS, f"/d/{BUSY_DAY}") for _ in range(rounds + 1)
+            harness.time_sign_in(user, SIGN_OUT_WAIT_SECONDS, f"/d/{harness.BUSY_DAY}")
+            for _ in range(rounds + 1)
         ][1:]
     kdf, unlock = (round(statistics.median(each), 1) for each in zip(*timings, strict=True))
     return {

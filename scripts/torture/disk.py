@@ -1,8 +1,8 @@
 """A disk that loses what was not brought to it, and one that fails: what disk.c records and refuses.
 
-`Disk` reckons from a log what a power cut at any moment may leave: what was synced is there; of the rest any part may
-be, in pieces of 512 or 4,096 bytes and in any order. A name is there once its folder was synced, whatever was done to
-the file; the names in one folder come to the disk in the order in which they were given.
+`SimulatedDisk` computes from a log what a power cut at any moment may leave: what was synced is there; of the rest any
+part may be, in pieces of 512 or 4,096 bytes and in any order. A name is there once its folder was synced, whatever was
+done to the file; the names in one folder come to the disk in the order in which they were given.
 """
 
 import mmap
@@ -17,18 +17,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from scripts.command import Unavailable
+
 SOURCE = Path(__file__).with_name("disk.c")
 RECORD_HEADER = struct.Struct("<cQQI")
 UnsyncedLoss = Literal["nothing", "some", "all"]
 """What of the unsynced survives a cut."""
 
 
-class ShimUnavailable(Exception):
-    """Why there is no such disk on this machine, in a sentence."""
+class ShimUnavailable(Unavailable):
+    """Say why there is no such disk on this machine."""
 
 
 def build_shim(folder: Path) -> Path:
-    """Compile disk.c into `folder`. Raises NoShim."""
+    """Compile disk.c into `folder`. Raises ShimUnavailable."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if sys.platform != "linux":
         raise ShimUnavailable(
