@@ -105,13 +105,9 @@ class CitingModel(ScriptedModel):
         words = re.sub('[“”"]', " ", self.passages[number]).split()
         # A quotation in quotation marks: words with marks of their own would end it.
         start = self.rng.randrange(max(1, len(words) - 8))
-        run = words[start : start + 8]
-        text = " ".join(run)
-        return (
-            text
-            if normalize(text) in normalize(self.passages[number])
-            else " ".join(self.passages[number].split()[:5])
-        )
+        text = " ".join(words[start : start + 8])
+        is_there = normalize(text) in normalize(self.passages[number])
+        return text if is_there else " ".join(self.passages[number].split()[:5])
 
     def _dishonest_reply(self) -> str:
         top = max(self.passages, default=0)
@@ -133,13 +129,11 @@ def judged(saved: Entry, passages: dict[int, str], own: str) -> dict[str, int]:
     """Count what is linked and marked in a stored reply, and what of it may not be."""
     assert saved.receipt is not None
     marked = marks(saved.text, saved.receipt.quoted)
-    links = LINK.findall(
-        render_reply(saved.text, {p.number: "/" for p in saved.receipt.passages}, marked)
-    )
+    addresses = {passage.number: "/" for passage in saved.receipt.passages}
+    links = LINK.findall(render_reply(saved.text, addresses, marked))
     known = [normalize(text) for text in (*passages.values(), own)]
-    verified = [
-        normalize(saved.text[start:end]).rstrip(".,;:!?…") for start, end, true in marked if true
-    ]
+    true_texts = [saved.text[start:end] for start, end, is_true in marked if is_true]
+    verified = [normalize(text).rstrip(".,;:!?…") for text in true_texts]
     return {
         "links": len(links),
         "false_links": sum(int(number) not in passages for number in links),

@@ -62,52 +62,42 @@ def make_journal(folder: Path, count: int) -> Days:
     """Make `count` entries, oldest first, the last on the day before yesterday."""
     rng = random.Random(harness.SEED)
     diary = read_pepys(folder)
-    sentences = [
-        sentence
-        for _, text in diary
-        for sentence in SENTENCE.split(text)
-        if len(sentence.split()) > 4
-    ]
+    sentences = [each for _, text in diary for each in SENTENCE.split(text)]
+    sentences = [each for each in sentences if len(each.split()) > 4]
     texts = [text for _, text in diary][-count:]
     while len(texts) < count:
-        words = 0
         parts: list[str] = []
-        while words < WORDS:
+        while len(" ".join(parts).split()) < WORDS:
             parts.append(rng.choice(sentences))
-            words += len(parts[-1].split())
         texts.insert(0, " ".join(parts))
+    texts[0] += f" And saw a {OLDEST}."
     last_day = date.today() - timedelta(days=2)  # noqa: DTZ011 -- the day on this machine
     span = min(25_000, count)
-    days = [
-        last_day - timedelta(days=(count - 1 - place) * span // count) for place in range(count)
-    ]
-    texts[0] += f" And saw a {OLDEST}."
+    ages = [(count - 1 - place) * span // count for place in range(count)]
+    days = [last_day - timedelta(days=age) for age in ages]
     return list(zip(days, texts, strict=True))
 
 
 def make_queries(entries: Days, count: int) -> list[str]:
     """Make half questions, a quarter words, a quarter phrases."""
     rng = random.Random(harness.SEED)
-    queries_made: list[str] = []
-    while len(queries_made) < count:
+    queries: list[str] = []
+    while len(queries) < count:
         sentence = rng.choice(SENTENCE.split(rng.choice(entries)[1]))
         words = re.findall(r"[A-Za-z']+", sentence)
-        content_words = [word for word in words if word.lower() not in STOP_WORDS and len(word) > 3]
-        if len(words) < 8 or len(content_words) < 4:
+        content = [word for word in words if word.lower() not in STOP_WORDS and len(word) > 3]
+        if len(words) < 8 or len(content) < 4:
             continue
-        kind = len(queries_made) % 4
-        if kind < 2:
-            sampled_words = rng.sample(content_words, 4)
-            queries_made.append(
-                f"When did I have {sampled_words[0].lower()} and {sampled_words[1].lower()} "
-                f"with {sampled_words[2]} at {sampled_words[3]}?"
-            )
-        elif kind == 2:
-            queries_made.append(rng.choice(content_words).lower())
+        kind = QUERY_KINDS[len(queries) % 4]
+        if kind == "question":
+            a, b, c, d = rng.sample(content, 4)
+            queries.append(f"When did I have {a.lower()} and {b.lower()} with {c} at {d}?")
+        elif kind == "word":
+            queries.append(rng.choice(content).lower())
         else:
             start = rng.randrange(len(words) - 6)
-            queries_made.append('"' + " ".join(words[start : start + 6]) + '"')
-    return queries_made
+            queries.append('"' + " ".join(words[start : start + 6]) + '"')
+    return queries
 
 
 def _random_vectors(entries: list[Entry]) -> list[EntryVectors]:
