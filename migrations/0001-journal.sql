@@ -18,6 +18,13 @@ CREATE TABLE users (
     signed_in_on       TEXT
 ) WITHOUT ROWID;
 
+-- How often somebody tried to get in and failed since the user last did, and the day of the last try.
+CREATE TABLE failed_attempts (
+    user_id BLOB PRIMARY KEY REFERENCES users (id) ON DELETE CASCADE,
+    count   INTEGER NOT NULL,
+    last_on TEXT NOT NULL
+) WITHOUT ROWID;
+
 -- A user may have several slots of a kind, and later kinds need no new schema.
 CREATE TABLE key_slots (
     id      BLOB PRIMARY KEY CHECK (length(id) = 16),

@@ -50,9 +50,9 @@ MATRIX: dict[str, tuple[str, ...]] = {
         "errors",
         "events",
     ),
-    "search": ("persistence", "vault", "dates", "settings", "text", "errors"),
-    "persistence": ("vault", "dates", "settings", "text", "errors", "messages"),
-    "llm": ("settings", "text", "errors"),
+    "search": ("persistence", "vault", "dates", "settings", "text", "errors", "events"),
+    "persistence": ("vault", "dates", "settings", "text", "errors", "events", "messages"),
+    "llm": ("settings", "text", "errors", "events"),
     "vault": ("errors",),
     "dates": ("errors",),
     "settings": ("errors",),
@@ -241,7 +241,7 @@ def test_the_sources_keep_the_rules() -> None:
         ("journal/entries.py", "from quart import request", "quart has another door"),
         ("persistence/users.py", "import aiosqlite", "aiosqlite has another door"),
         ("journal/accounts.py", "from argon2 import PasswordHasher", "argon2 has another door"),
-        ("app/security.py", "import cryptography.fernet", "cryptography has another door"),
+        ("app/edge/csrf.py", "import cryptography.fernet", "cryptography has another door"),
         ("journal/entries.py", "import sqlite3", "sqlite3 has another door"),
         ("app/views.py", "import openai", "openai has another door"),
         ("journal/entries.py", '__import__("fastembed")', "fastembed has another door"),
@@ -290,6 +290,123 @@ def test_every_layer_of_the_matrix_is_there() -> None:
         folder.name for folder in SOURCES.iterdir() if (folder / "__init__.py").is_file()
     }
     assert found == set(MATRIX)
+
+
+# -- routes ------------------------------------------------------------------------------------------
+
+USE_CASES = ("get_services", "change_profile")
+"""What a route names to reach a use case."""
+
+
+def _broken_in_routes(source: str) -> list[str]:
+    """Every function of a module of routes that does more than parse, call one use case and answer.
+
+    The functions of the module that it calls count as its own lines. Views are built by app/views.
+    """
+    tree = ast.parse(source)
+    functions = {
+        node.name: node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    broken = [
+        "a route imports another"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("llamora.app.routes")
+    ]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id == "get_db":
+            broken.append("a route reads the store")
+        if isinstance(node, ast.Attribute) and node.attr in ("db", "_db"):
+            broken.append("a route reads the store")
+        if isinstance(node, ast.Assign) and _is_services(node.value):
+            broken.append("the services have another name")
+
+    def used(name: str, seen: frozenset[str]) -> int:
+        count = 0
+        for node in ast.walk(functions[name]):
+            if not isinstance(node, ast.Name) or not isinstance(node.ctx, ast.Load):
+                continue
+            if node.id in USE_CASES:
+                count += 1
+            elif node.id in functions and node.id not in seen:
+                count += used(node.id, seen | {node.id})
+        return count
+
+    broken += [
+        f"{name} calls {count} use cases"
+        for name in functions
+        if (count := used(name, frozenset({name}))) > 1
+    ]
+    return broken
+
+
+def _is_services(node: ast.AST) -> bool:
+    """`get_services()`, or a part of it, without the call of a method."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Call) and _dotted(node.func) == "get_services"
+
+
+def test_the_web_never_touches_the_store() -> None:
+    files = [file for file in (SOURCES / "app").rglob("*.py") if file.name != "container.py"]
+    assert len(files) > 40
+    touching = [
+        file.name
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("db", "_db")
+    ]
+    assert touching == []
+
+
+@pytest.mark.parametrize(
+    "module", sorted((SOURCES / "app" / "routes").glob("[a-z]*.py")), ids=lambda module: module.stem
+)
+def test_a_route_calls_one_use_case(module: Path) -> None:
+    assert _broken_in_routes(module.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        (
+            (
+                "async def delete():\n    await get_services().replies.stop(1)\n"
+                "    await get_services().trash.delete(1)"
+            ),
+            "delete calls 2 use cases",
+        ),
+        (
+            (
+                "async def save():\n    await change_profile(a=1)\n    await page()\n"
+                "async def page():\n    return get_services().days.get(1)"
+            ),
+            "save calls 2 use cases",
+        ),
+        ("async def show():\n    await get_services().db.users.get(1)", "a route reads the store"),
+        ("from llamora.app.routes.auth import x", "a route imports another"),
+        (
+            "async def show():\n    services = get_services()\n    services.days.get(1)",
+            "the services have another name",
+        ),
+    ],
+)
+def test_a_route_that_does_more_is_found(source: str, complaint: str) -> None:
+    assert _broken_in_routes(source) == [complaint]
+
+
+# -- templates ---------------------------------------------------------------------------------------
+
+
+def test_templates_are_where_what_uses_them_says() -> None:
+    """Routes render pages and views; components are only included."""
+    sources = "".join(file.read_text(encoding="utf-8") for file in (SOURCES / "app").rglob("*.py"))
+    rendered = set(re.findall(r'"(\w+/\w+\.html)"', sources))
+    templates = SOURCES / "app" / "templates"
+    assert {name.partition("/")[0] for name in rendered} == {"pages", "views"}
+    views = {f"views/{file.name}" for file in (templates / "views").iterdir()}
+    assert views == {name for name in rendered if name.startswith("views/")}
 
 
 # -- fixed names -------------------------------------------------------------------------------------

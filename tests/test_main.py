@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from llamora.llm.embedded import EmbeddedServer
 from tests.scripted_model import ModelThread, Reply
 from tests.server_process import FAST_KDF, HttpUser, Server, free_port
 
@@ -287,6 +288,41 @@ def test_it_stops_while_nothing_happens(quiet: Server) -> None:
     assert "Traceback" not in quiet.log.read_text()
 
 
+HANGING = """
+import asyncio, sys, time
+from llamora.search.service import SearchService
+from llamora.__main__ import main
+async def hang(self):
+    await asyncio.to_thread(time.sleep, 120)
+SearchService.stop = hang
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_stops_in_time_although_a_part_hangs(
+    serve: Callable[..., Server], tmp_path: Path, workers: str
+) -> None:
+    program = tmp_path / "hanging.py"
+    program.write_text(HANGING)
+    server = serve(env=NO_MODELS | {"LLAMORA_SERVER__SHUTDOWN_SECONDS": "0.5"})
+    server.command = (str(program),)
+    process = server.start("--workers", workers).process
+    assert process is not None
+    HttpUser(server.url).register()
+    began = time.monotonic()
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+    process.wait(STOP_SECONDS)
+    assert time.monotonic() - began < 0.5 + 2 + 1  # the last for a machine under load
+    with closing(sqlite3.connect(server.data / "llamora.sqlite3")) as connection:
+        assert connection.execute("SELECT count(*) FROM dek_sessions").fetchone() == (0,)
+    assert "search did not stop in time" in server.log.read_text()
+
+
 # -- several workers ---------------------------------------------------------------------------------
 
 
@@ -373,6 +409,19 @@ def test_two_workers_are_one_server(serve: Callable[..., Server], model: ModelTh
     with closing(sqlite3.connect(server.data / "llamora.sqlite3")) as connection:
         assert connection.execute("SELECT count(*) FROM dek_sessions").fetchone() == (0,)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.skipif(
+    bool(EmbeddedServer.unavailable_reason()), reason=EmbeddedServer.unavailable_reason()
+)
+def test_workers_share_the_built_in_model_of_their_parent(serve: Callable[..., Server]) -> None:
+    server = serve(mode="prod", env=NO_MODELS | {"LLAMORA_LLM__ENABLED": "true"})
+    alice = HttpUser(server.start("--workers", "2").url).register()
+    for _ in range(2):
+        answer = alice.post("/you/model/test", {"endpoint": "built-in"})
+        assert answer.status_code == 200, answer.text
+    assert server.log.read_text().count("embedded model ready") == 1
+    assert server.stop() == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the worker of a connection in /proc")

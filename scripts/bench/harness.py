@@ -17,6 +17,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from llamora.journal.context import UserContext
+from llamora.journal.profile import Profile
 from llamora.persistence.entries import Entry
 from llamora.services import AppLifecycle, AppServices
 from llamora.settings import Settings, load_settings
@@ -156,6 +158,11 @@ async def register(services: AppServices, name: str = NAME) -> Keyring:
     user, keys, _ = await services.accounts.register(name, PASSPHRASE, "UTC")
     await services.sessions.open_session(user, keys)
     return keys
+
+
+def context_of(keys: Keyring, day: date | None = None) -> UserContext:
+    """Return what use cases know about a user, now or on a day."""
+    return UserContext(keys, Profile(), day) if day else UserContext.now(keys, Profile())
 
 
 def entry_at(at: datetime, text: str) -> Entry:

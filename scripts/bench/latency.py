@@ -157,7 +157,7 @@ async def _index_one_entry(folder: Path, cache: Path, runs: int) -> float:
         await services.search.unlock(keys)
         await services.search.wait_until_idle(keys.user_id)
         for text in harness.make_texts(runs + 5):
-            await services.journal.write(keys, harness.DAY, text, "UTC")
+            await services.journal.write(harness.context_of(keys), harness.DAY, text)
             with timer.lap():
                 await services.search.wait_until_idle(keys.user_id)
     return timer.median_ms

@@ -189,8 +189,9 @@ async def _create_journal(services: AppServices, name: str, conversation: Conver
 
 async def _ask(services: AppServices, keys: Keyring, day: date, question: str) -> Entry:
     """Ask on a page of its own, so that no question is in the prompt of another one; leave nothing there."""
-    entry = await services.journal.write(keys, day, question, "UTC")
-    reply = await services.replies.ask(keys, entry.id, "UTC", day)
+    user = harness.context_of(keys, day)
+    entry = await services.journal.write(user, day, question)
+    reply = await services.replies.ask(user, entry.id)
     async for _ in services.replies.follow(keys, reply.id):
         pass
     saved = await services.db.entries.get(keys, reply.id)

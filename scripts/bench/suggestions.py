@@ -69,7 +69,9 @@ async def measure(folder: Path, data: Path, entries: int) -> dict[str, object]:
                 await services.journal.tags.add(keys, entry.id, name)
         others = [entry for place, entry in enumerate(written) if place % 10]
         for entry in rng.sample(others, entries):
-            suggested = (await services.suggestions.suggest(keys, entry.id)).names
+            suggested = (
+                await services.suggestions.suggest(harness.context_of(keys), entry.id)
+            ).names
             names += suggested
             most = max(most, len(suggested))
             valid += sum(tag_name(name) == name for name in suggested)

@@ -16,6 +16,7 @@ from llamora.persistence.tag_changes import tag_hash
 from llamora.services import AppServices
 from llamora.text import tag_name
 from llamora.vault.keys import Keyring
+from scripts.bench.harness import context_of
 from scripts.torture.harness import WORD
 from scripts.torture.invariants import ExpectedEntry
 
@@ -102,7 +103,7 @@ def _plan_new(
 
     async def write() -> None:
         await writer.services.journal.write(
-            writer.keys, day_of(entry), text, "UTC", form_token=FormToken(entry)
+            context_of(writer.keys), day_of(entry), text, form_token=FormToken(entry)
         )
 
     return Action(entry, ExpectedEntry(text, tags=tags), write)
@@ -126,20 +127,20 @@ def _plan_delete(writer: ConcurrentWriter) -> Action | None:
     if (entry := writer.random_entry()) is None:
         return None
     after = writer.entries[entry].with_deleted(deleted=True)
-    return Action(entry, after, lambda: writer.services.journal.delete(writer.keys, entry))
+    return Action(entry, after, lambda: writer.services.trash.delete(writer.keys, entry))
 
 
 def _plan_restore(writer: ConcurrentWriter) -> Action | None:
     if (entry := writer.random_entry(deleted=True)) is None:
         return None
     after = writer.entries[entry].with_deleted(deleted=False)
-    return Action(entry, after, lambda: writer.services.journal.restore(writer.keys, entry))
+    return Action(entry, after, lambda: writer.services.trash.restore(writer.keys, entry))
 
 
 def _plan_erase(writer: ConcurrentWriter) -> Action | None:
     if (entry := writer.random_entry(deleted=True)) is None:
         return None
-    return Action(entry, None, lambda: writer.services.journal.erase(writer.keys, entry))
+    return Action(entry, None, lambda: writer.services.trash.erase(writer.keys, entry))
 
 
 def _plan_add_tag(writer: ConcurrentWriter) -> Action | None:

@@ -28,6 +28,10 @@ PAGE_MESSAGES: dict[str, str] = {
     "version_not_found": "There is no such earlier version.",
     "undo_expired": "This can not be undone any more.",
     # The account
+    "registration_closed": (
+        "Nobody new can begin here. Whoever runs this journal can open it again in the settings."
+    ),
+    "endpoint_unknown": "There is no model server of that name in the settings.",
     "name_missing": "Choose a name to sign in with.",
     "name_invalid": "A name has at most {most} characters, all of them visible.",
     "credentials_wrong": "That name and passphrase do not go together.",

@@ -5,29 +5,40 @@ Nothing here knows a web framework.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from logging import getLogger
 
-from llamora.events import ChangeSignal, Event, EventBus, Topic
+from llamora.events import Broker, ChangeSignal, Event, EventBus, Handler, Service, Topic
+from llamora.journal.access import Access
 from llamora.journal.accounts import Accounts
+from llamora.journal.asking import Asking
 from llamora.journal.backups import Backups
+from llamora.journal.days import Days
+from llamora.journal.drafts import Drafts
 from llamora.journal.entries import Journal
 from llamora.journal.openings import Openings
+from llamora.journal.preferences import Preferences
 from llamora.journal.replies import Replies
 from llamora.journal.rotation import Rotation
+from llamora.journal.searches import Searches
 from llamora.journal.sessions import Sessions
 from llamora.journal.suggestions import Suggestions
 from llamora.journal.summaries import Summaries
-from llamora.journal.throttle import Throttle
+from llamora.journal.tag_pages import TagPages
+from llamora.journal.throttle import AttemptLedger, Throttle
+from llamora.journal.trash import Trash
+from llamora.journal.versions import Versions
+from llamora.journal.withholding import Withholding
 from llamora.llm.model import Model, SharedServer
 from llamora.llm.prompts import PromptBuilder
-from llamora.llm.queue import ModelQueue, slot_lock_paths
+from llamora.llm.queue import ModelQueue, SharedModelQueue
 from llamora.persistence.connection import StorageError
 from llamora.persistence.local_db import LocalDB
 from llamora.search.embedder import Embedder
-from llamora.search.pending import PendingQueries
+from llamora.search.pending import PendingQueries, PendingStore
 from llamora.search.service import SearchService
 from llamora.settings import Settings
 from llamora.vault.envelope import VaultError
@@ -35,25 +46,52 @@ from llamora.vault.envelope import VaultError
 logger = getLogger(__name__)
 
 SWEEP_SECONDS = 20.0
-CHANGE_POLL_SECONDS = 0.4  # until changes by time, another worker or a command are seen
-STOP_TIMEOUT_SECONDS = 2.5  # per service; under five seconds together with Hypercorn's own
+LOOK_SECONDS = 1.0  # until a change by a command beside the server is seen
+EXTRA_STOP_SECONDS = 2.0  # beyond `shutdown_seconds`, for everything
+EXIT_SECONDS = 0.4  # of these, to leave the loop and the process
+STORE_SECONDS = 0.8  # of these, for the store, whatever hangs before it
 
 
 @dataclass(slots=True, frozen=True)
 class SharedState:
-    """State that the workers of one server share; an app without it is a server by itself.
+    """What one worker of several shares; an app without it is a server by itself.
 
-    `boot_secret` (32 bytes) is never written to disk. `model` is the built-in model server of the
-    parent process, `pending_queries` holds the queries that addresses refer to.
+    `boot_secret` (32 bytes) is never written to disk. `events` is connected to the broker of the
+    parent, and `model` is the built-in model server there. `worker_number` is unique in this run of
+    the server; a replacement gets a new one.
     """
 
     boot_secret: bytes = field(repr=False)
+    events: EventBus
     model: SharedServer | None = None
-    pending_queries: PendingQueries | None = None
     worker_number: int = 0
-    """Number of this worker, unique in this run of the server; a replacement gets a new one."""
-    live_workers: Callable[[], Collection[int]] = lambda: ()
-    """Return the numbers of the workers that are alive."""
+
+    @property
+    def worker_id(self) -> str:
+        """The name of this worker, in this run of the server, in what it has not finished."""
+        return self._id_of(self.worker_number)
+
+    def is_worker_alive(self, worker_id: str) -> bool:
+        """Return True if a name is that of a worker that is alive."""
+        return worker_id in map(self._id_of, self.events.live_workers)
+
+    def _id_of(self, number: int) -> str:
+        # It reveals nothing of the secret.
+        run_id = sha256(b"llamora/1/boot-name" + self.boot_secret).hexdigest()[:16]
+        return f"{run_id}.{number}"
+
+
+def create_broker(settings: Settings) -> Broker:
+    """Return the broker of a server, with all that is kept there for its workers."""
+    queries, attempts = PendingStore(), AttemptLedger()
+    handlers: dict[Service, Handler] = {
+        Service.MODEL_SLOTS: ModelQueue(settings.llm.slots).serve,
+        Service.GUESSES: attempts.serve,
+        Service.QUERIES: queries.serve,
+    }
+    broker = Broker(handlers)
+    broker.bus.subscribe(Topic.QUERIES_FORGOTTEN, queries.forget)
+    return broker
 
 
 @dataclass(slots=True)
@@ -71,15 +109,24 @@ class AppServices:
     sessions: Sessions
     accounts: Accounts
     journal: Journal
+    drafts: Drafts
+    versions: Versions
+    trash: Trash
+    withholding: Withholding
     backups: Backups
     rotation: Rotation
     replies: Replies
     summaries: Summaries
     openings: Openings
     suggestions: Suggestions
-    throttle: Throttle = field(default_factory=Throttle)
-    changes: ChangeSignal = field(default_factory=ChangeSignal)
-    """Fires within CHANGE_POLL_SECONDS of a commit by this or another process."""
+    access: Access
+    preferences: Preferences
+    searches: Searches
+    asking: Asking
+    days: Days
+    tag_pages: TagPages
+    throttle: Throttle
+    changes: ChangeSignal
     shutting_down: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
@@ -88,64 +135,73 @@ class AppServices:
 
         Raises llm.prompts.PromptTemplateError.
         """
-        boot_secret = shared.boot_secret if shared else secrets.token_bytes(32)
+        is_standalone = shared is None
+        if shared is None:
+            events = create_broker(settings).connect_in_memory()
+            shared = SharedState(secrets.token_bytes(32), events)
+        events = shared.events
+        changes = ChangeSignal(events)
         db = LocalDB(settings.data.database)
+        db.on_commit(lambda: events.publish(Event(Topic.CHANGED)))
         embedder = Embedder(settings.embedding, settings.data.cache)
-        search = SearchService(
-            db, embedder, settings.search, shared.pending_queries if shared else None
-        )
-        model = Model(settings.llm, shared.model if shared else None)
-        custom_prompts = settings.data.folder / "prompts"
-        prompts = PromptBuilder(settings.llm, custom_prompts if custom_prompts.is_dir() else None)
-        journal = Journal(db, search, settings.entries)
-        # Identifies this run of the server in unfinished replies; it reveals nothing of the secret.
-        run_id = sha256(b"llamora/1/boot-name" + boot_secret).hexdigest()[:16]
-        llm, workers = settings.llm, settings.server.workers
-        queue = ModelQueue(llm.slots, slot_lock_paths(settings.data.database, llm.slots, workers))
-        worker_number = shared.worker_number if shared else 0
-
-        def is_live_worker(worker_id: str) -> bool:
-            return shared is not None and worker_id in {
-                f"{run_id}.{worker}" for worker in shared.live_workers()
-            }
-
-        replies = Replies(
-            db,
-            journal,
-            search,
-            model,
-            prompts,
-            llm,
-            f"{run_id}.{worker_number}",
-            queue,
-            is_live_worker,
-        )
-        summaries = Summaries(db, journal, model, prompts, replies.queue)
-        rotation = Rotation(db)
-        events = EventBus()
-
+        search = SearchService(db, embedder, settings.search, PendingQueries(events), changes)
+        folder = settings.data.folder / "prompts"
+        prompts = PromptBuilder(settings.llm, folder if folder.is_dir() else None)
+        model, queue = Model(settings.llm, shared.model), SharedModelQueue(events)
+        journal = Journal(db, search, settings.entries, events)
+        asking = (db, journal, search, model, prompts)
+        worker_id, is_alive = shared.worker_id, shared.is_worker_alive
+        replies = Replies(*asking, settings.llm, worker_id, queue, changes, is_alive)
+        sessions = Sessions(db, settings.session, shared.boot_secret, events, replies.lock)
+        summaries = Summaries(db, journal, model, prompts, queue)
+        accounts, rotation = Accounts(db, settings.crypto, sessions), Rotation(db)
+        drafts, trash = Drafts(db, settings.entries), Trash(db, journal, search, replies, events)
+        backups = Backups(db, settings.backup, settings.data.folder)
+        searches = Searches(db, journal, search, settings.search.page_size)
+        openings = Openings(db, journal, summaries)
+        throttle = Throttle(db, events, shared.boot_secret)
         for lock in (search.lock, rotation.lock, journal.tags.lock):
             events.subscribe(Topic.SIGNED_OUT, lambda event, lock=lock: lock(event.user_id))
-        sessions = Sessions(db, settings.session, boot_secret, events, replies.lock)
-
         return cls(
             settings=settings,
-            boot_secret=boot_secret,
-            is_standalone=shared is None,
+            boot_secret=shared.boot_secret,
+            is_standalone=is_standalone,
             db=db,
             embedder=embedder,
             search=search,
             model=model,
             events=events,
+            changes=changes,
+            throttle=throttle,
             sessions=sessions,
-            accounts=Accounts(db, settings.crypto, sessions),
+            accounts=accounts,
             journal=journal,
+            drafts=drafts,
+            versions=Versions(db, journal),
+            trash=trash,
+            withholding=Withholding(db, journal, search, replies),
             rotation=rotation,
-            backups=Backups(db, settings.backup, settings.data.folder),
+            backups=backups,
             replies=replies,
             summaries=summaries,
-            openings=Openings(db, journal, summaries),
-            suggestions=Suggestions(db, journal, search, model, prompts, replies.queue),
+            openings=openings,
+            suggestions=Suggestions(*asking, queue),
+            access=Access(
+                db,
+                accounts,
+                sessions,
+                throttle,
+                search,
+                trash,
+                backups,
+                rotation,
+                settings.server.registration,
+            ),
+            preferences=Preferences(db, accounts, search, model),
+            searches=searches,
+            asking=Asking(journal, replies, searches, model),
+            days=Days(db, journal, drafts, summaries, openings, model),
+            tag_pages=TagPages(db, journal.tags, summaries),
         )
 
 
@@ -157,9 +213,8 @@ class AppLifecycle:
 
     def __init__(self, services: AppServices) -> None:
         self._services = services
-        self._sweep_task: asyncio.Task[None] | None = None
-        self._watch_task: asyncio.Task[None] | None = None
-        self._warm_up_task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._deadline: float | None = None  # of the stop, on the clock of the loop
         self._stop_task: asyncio.Task[None] | None = None
         self._started = False
 
@@ -176,17 +231,33 @@ class AppLifecycle:
             await s.db.sessions.clear()
         await s.search.start()
         s.model.start()
-        self._warm_up_task = asyncio.create_task(s.embedder.warm_up(), name="embedding warm-up")
-        self._sweep_task = asyncio.create_task(self._sweep(), name="session sweep")
-        self._watch_task = asyncio.create_task(self._watch_changes(), name="session watch")
+        self._tasks = [
+            asyncio.create_task(job, name=name)
+            for name, job in (
+                ("embedding warm-up", s.embedder.warm_up()),
+                ("session sweep", self._sweep()),
+                ("changes", self._apply_changes()),
+                ("look for changes", self._look_for_changes()),
+            )
+        ]
 
     async def quiesce(self) -> None:
         """End streams and replies, so that open connections can be closed."""
-        self._services.shutting_down.set()
-        await _stop_in_time(self._services.replies.close(), "replies")
+        if not self._services.shutting_down.is_set():
+            self._services.shutting_down.set()
+            closing = self._services.replies.close()
+            await self._stop_in_time(reserve=EXTRA_STOP_SECONDS, replies=closing)
+
+    def seconds_to_close(self) -> float:
+        """Return the seconds that open connections may still take after `quiesce`."""
+        return max(0.0, self._seconds_left(EXTRA_STOP_SECONDS / 2))
 
     async def stop(self) -> None:
-        """Stop what was started, within STOP_TIMEOUT_SECONDS per service."""
+        """Stop what was started.
+
+        From `quiesce` on all of it takes `shutdown_seconds` and EXTRA_STOP_SECONDS at most: what
+        hangs is left as a crash would leave it.
+        """
         if self._stop_task is None:
             self._stop_task = asyncio.create_task(self._stop(), name="stop")
         await asyncio.shield(self._stop_task)
@@ -196,19 +267,41 @@ class AppLifecycle:
             return
         s = self._services
         await self.quiesce()
-        for task in (self._watch_task, self._sweep_task, self._warm_up_task):
-            if task is not None:
-                task.cancel()
-        await _stop_in_time(s.journal.close(), "erasing")
-        await _stop_in_time(s.backups.close(), "backup")
-        await _stop_in_time(s.rotation.close(), "rotation")
-        await _stop_in_time(s.search.stop(), "search")
-        await _stop_in_time(s.embedder.close(), "embedding")
-        await _stop_in_time(s.model.stop(), "model")
+        for task in self._tasks:
+            task.cancel()
+        await self._stop_in_time(
+            erasing=s.trash.close(),
+            backup=s.backups.close(),
+            rotation=s.rotation.close(),
+            search=s.search.stop(),
+            embedding=s.embedder.close(),
+            model=s.model.stop(),
+            throttle=s.throttle.close(),
+        )
         s.sessions.close()
         if s.is_standalone:
-            await _stop_in_time(s.db.sessions.clear(), "sessions")
-        await _stop_in_time(s.db.close(), "store")
+            await self._stop_in_time(reserve=STORE_SECONDS / 2, sessions=s.db.sessions.clear())
+        await self._stop_in_time(reserve=0.0, store=s.db.close())
+
+    async def _stop_in_time(
+        self, *, reserve: float = STORE_SECONDS, **parts: Awaitable[None]
+    ) -> None:
+        """Await all parts, up to the deadline of the stop less `reserve` seconds."""
+        tasks = {asyncio.ensure_future(part): name for name, part in parts.items()}
+        await asyncio.wait(tasks, timeout=max(0.05, self._seconds_left(reserve)))
+        for task, name in tasks.items():
+            if not task.done():
+                task.cancel()
+                logger.warning("%s did not stop in time", name)
+            elif not task.cancelled() and (error := task.exception()) is not None:
+                logger.warning("%s did not stop cleanly (%s)", name, type(error).__name__)
+
+    def _seconds_left(self, reserve: float) -> float:
+        now = asyncio.get_running_loop().time()
+        if self._deadline is None:
+            seconds = self._services.settings.server.shutdown_seconds + EXTRA_STOP_SECONDS
+            self._deadline = now + seconds - EXIT_SECONDS
+        return self._deadline - reserve - now
 
     def lock_signed_out(self) -> None:
         """Forget what is open for users who have signed out.
@@ -228,32 +321,33 @@ class AppLifecycle:
                 await self._services.sessions.end_expired_sessions()
                 await self._services.db.retry_checkpoint()
                 for keys in self._services.sessions.open_keyrings():
-                    self._services.journal.run_maintenance(keys)
+                    self._services.trash.run_maintenance(keys)
                     self._services.backups.start_daily_backup(keys)
                     await self._services.rotation.resume_pending(keys)
             except (StorageError, VaultError) as error:  # such as keys locked meanwhile
                 logger.warning("the sweep of sessions failed (%s)", type(error).__name__)
 
-    async def _watch_changes(self) -> None:
-        s, last_counter = self._services, -1
+    async def _apply_changes(self) -> None:
+        """Bring sessions and keys up to date whenever something was committed anywhere."""
+        s, change = self._services, self._services.changes.next_change
         while True:
-            await asyncio.sleep(CHANGE_POLL_SECONDS)
+            await change.wait()
+            change = s.changes.next_change
             try:
-                counter = await s.db.data_version()
-                if counter != last_counter or s.sessions.has_expired_session():
-                    await s.sessions.sync_with_database()
-                    s.changes.notify()
-                last_counter = counter
+                await s.sessions.sync_with_database()
             except (StorageError, VaultError) as error:
                 logger.warning(
                     "what changed elsewhere could not be read (%s)", type(error).__name__
                 )
 
-
-async def _stop_in_time(stopping: Awaitable[None], part: str) -> None:
-    try:
-        await asyncio.wait_for(stopping, STOP_TIMEOUT_SECONDS)
-    except TimeoutError:
-        logger.warning("%s did not stop in time", part)
-    except Exception as error:
-        logger.warning("%s did not stop cleanly (%s)", part, type(error).__name__)
+    async def _look_for_changes(self) -> None:
+        """Notice commits of commands beside the server, and sessions that ran out of time."""
+        s, last_version = self._services, -1
+        while True:
+            await s.sessions.signed_in.wait()
+            await asyncio.sleep(LOOK_SECONDS)
+            with suppress(StorageError):
+                version = await s.db.data_version()
+                if version != last_version or s.sessions.has_expired_session():
+                    s.events.deliver(Event(Topic.CHANGED))
+                last_version = version

@@ -3,6 +3,7 @@
 import asyncio
 import html
 import re
+import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,8 +16,10 @@ from quart.typing import TestAppProtocol
 
 from llamora.app import create_app
 from llamora.app.services.container import EXTENSION
+from llamora.journal.context import UserContext
+from llamora.journal.profile import Profile
 from llamora.persistence.users import User, Users
-from llamora.services import AppServices, SharedState
+from llamora.services import AppServices, SharedState, create_broker
 from llamora.settings import (
     CryptoSettings,
     DataSettings,
@@ -228,6 +231,9 @@ class RunningApp:
     def keys(self, name: str = "Alice") -> Keyring:
         return self.accounts[name].keys
 
+    def user(self, name: str = "Alice", **profile: Any) -> UserContext:
+        return UserContext.now(self.keys(name), Profile(**profile))
+
     def anonymous(self, headers: Mapping[str, str] | None = None, scheme: str = "http") -> Visitor:
         """Somebody who is not signed in."""
         return Visitor(self.app, headers or {}, scheme)
@@ -249,6 +255,15 @@ class RunningApp:
         await self.test_app.shutdown()
 
 
+def worker_states(count: int) -> list[SharedState]:
+    """What the workers of one server share; in one process, with a broker all the same."""
+    secret, broker = secrets.token_bytes(32), create_broker(Settings())
+    return [
+        SharedState(secret, broker.connect_in_memory(number), worker_number=number)
+        for number in range(1, count + 1)
+    ]
+
+
 Start = Callable[..., Awaitable[RunningApp]]
 
 
@@ -260,10 +275,10 @@ async def start(registered: Journal, tmp_path: Path) -> AsyncIterator[Start]:
     running_apps: list[RunningApp] = []
 
     async def start_app(
-        dev: bool = True, shared: SharedState | None = None, **sections: object
+        reload: bool = False, shared: SharedState | None = None, **sections: object
     ) -> RunningApp:
         settings = replace(settings_in(folder), **sections)  # type: ignore[arg-type]
-        app = create_app(settings, dev=dev, shared=shared)
+        app = create_app(settings, reload=reload, shared=shared)
         test_app = app.test_app()
         await test_app.startup()
         # Keys of their own for each app: one test may lock them, and the next begins with them.

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from llamora.app.routes.auth import ORDINALS
-from llamora.journal.throttle import Throttle
+from llamora.app.views.recovery import ORDINALS
+from llamora.journal import throttle
 from llamora.settings import SessionSettings
 from tests.app.conftest import PASSPHRASE, PageResponse, RunningApp, Start, Visitor
 
@@ -131,7 +131,7 @@ async def test_guessing_the_old_one_is_slowed_down_as_at_the_door(
     app: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice = await app.visitor()
-    monkeypatch.setattr(Throttle, "FREE_ATTEMPTS", -5)  # a minute's wait after the first
+    monkeypatch.setattr(throttle, "FREE_ATTEMPTS", -5)  # a minute's wait after the first
     assert (await change(alice, "a guess")).status == 403
     slowed = await change(alice)
     assert slowed.status == 429
@@ -144,7 +144,7 @@ async def test_guessing_the_old_one_is_slowed_down_as_at_the_door(
 
 async def test_a_weak_new_one_is_no_guess(app: RunningApp) -> None:
     alice = await app.visitor()
-    for _ in range(Throttle.FREE_ATTEMPTS + 1):
+    for _ in range(throttle.FREE_ATTEMPTS + 1):
         assert (await change(alice, new="hunter2")).status == 422
 
 

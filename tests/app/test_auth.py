@@ -8,11 +8,11 @@ import pytest
 
 from llamora.journal import sessions as sessions_module
 from llamora.journal import throttle as throttle_module
-from llamora.journal.throttle import Throttle, TooManyAttempts
+from llamora.journal.throttle import FREE_ATTEMPTS, MAX_WAIT_SECONDS, AttemptLedger
 from llamora.persistence.sessions import EXPIRED_GRACE_SECONDS
 from llamora.settings import ServerSettings, SessionSettings
 from llamora.vault import kdf as vault_kdf
-from tests.app.conftest import PASSPHRASE, RunningApp, Start, Visitor
+from tests.app.conftest import PASSPHRASE, RunningApp, Start, Visitor, worker_states
 
 NEW = "four unrelated words: kelp anvil dormouse"
 IDLE, ABSOLUTE, TOUCH = 600, 3600, 60
@@ -137,7 +137,7 @@ async def test_an_endless_passphrase_is_refused_at_the_same_cost(
 
 async def test_guessing_is_slowed_down(app: RunningApp, clock: Clock, kdf: list[int]) -> None:
     stranger = app.anonymous()
-    for _ in range(Throttle.FREE_ATTEMPTS):
+    for _ in range(FREE_ATTEMPTS):
         assert (await stranger.sign_in("Alice", "a guess")).status == 403
     tried = len(kdf)
     slowed = await stranger.sign_in()
@@ -158,10 +158,10 @@ async def test_guesses_at_once_are_slowed_down_too(app: RunningApp, kdf: list[in
     stranger = app.anonymous()
     await stranger.get("/sign-in")
     answers = await asyncio.gather(*(stranger.sign_in("Alice", f"guess {n}") for n in range(12)))
-    assert sorted(answer.status for answer in answers) == [403] * Throttle.FREE_ATTEMPTS + [429] * (
-        12 - Throttle.FREE_ATTEMPTS
+    assert sorted(answer.status for answer in answers) == [403] * FREE_ATTEMPTS + [429] * (
+        12 - FREE_ATTEMPTS
     )
-    assert len(kdf) == Throttle.FREE_ATTEMPTS
+    assert len(kdf) == FREE_ATTEMPTS
 
 
 @pytest.mark.xfail(
@@ -172,31 +172,51 @@ async def test_a_strangers_guesses_keep_nobody_out_of_a_browser_they_know(start:
     alice, stranger = (app.anonymous({"X-Forwarded-For": f"203.0.113.{host}"}) for host in (1, 2))
     assert (await alice.sign_in()).status == 303
     await alice.post("/sign-out")
-    for number in range(Throttle.FREE_ATTEMPTS):
+    for number in range(FREE_ATTEMPTS):
         assert (await stranger.sign_in("Alice", f"guess {number}")).status == 403
     assert (await alice.sign_in()).status == 303
 
 
 async def test_the_wait_doubles_up_to_a_limit(clock: Clock) -> None:
-    throttle = Throttle()
+    ledger = AttemptLedger()
+    name, probe = (b"a" * 16, 0), (b"p" * 16, 0)
     waits: list[int] = []
     for _ in range(20):
-        throttle.record_attempt("name a")
-        start = clock.now
-        while True:
-            try:
-                throttle.record_attempt("name a", "probe")
-            except TooManyAttempts as error:
-                waits.append(int(error.params["seconds"]))
-                clock.on(waits[-1])
-                break
-            else:
-                if clock.now - start > 1:
-                    break
+        assert ledger.record([name])[0] == 0
+        if wait := ledger.record([name, probe])[0]:
+            waits.append(wait)
+            clock.on(wait)
     assert waits[0] <= 2
-    assert max(waits) == Throttle.MAX_WAIT_SECONDS + 1
+    assert max(waits) == MAX_WAIT_SECONDS + 1
     assert waits == sorted(waits)
-    throttle.record_attempt("name b")  # somebody else does not wait
+    assert ledger.record([(b"b" * 16, 0)])[0] == 0  # somebody else does not wait
+
+
+async def test_guesses_are_counted_on_after_a_restart(start: Start, clock: Clock) -> None:
+    app = await start()
+    visitor = app.anonymous()
+    for number in range(FREE_ATTEMPTS):
+        assert (await visitor.sign_in("Alice", f"guess {number}")).status == 403
+    await app.stop()
+    again = await start()
+    for name, status in (("Alice", 429), ("Bob", 303)):
+        assert (await again.anonymous().sign_in(name)).status == status
+    clock.on(2)
+    assert (await again.anonymous().sign_in()).status == 303
+    await again.stop()
+    later = await start()
+    for number in range(FREE_ATTEMPTS):  # what was right clears them
+        assert (await later.anonymous().sign_in("Alice", f"guess {number}")).status == 403
+
+
+async def test_guesses_are_counted_once_for_all_workers(start: Start) -> None:
+    apps = [await start(shared=shared) for shared in worker_states(4)]
+    visitors = [app.anonymous() for app in apps]
+    answers = await asyncio.gather(
+        *(visitor.sign_in("Alice", f"guess {n}") for n in range(3) for visitor in visitors)
+    )
+    statuses = sorted(answer.status for answer in answers)
+    assert statuses == [403] * FREE_ATTEMPTS + [429] * (12 - FREE_ATTEMPTS)
 
 
 @pytest.mark.parametrize(
@@ -492,7 +512,7 @@ async def test_registration_can_be_closed(start: Start) -> None:
     strict=True, reason="issue 14, item 14: a server in `prod` lets anybody make a journal"
 )
 async def test_a_server_for_people_is_closed_once_it_has_one(start: Start) -> None:
-    app = await start(dev=False)
+    app = await start()
     refused = await app.anonymous().post(
         "/register", {"name": "Eve", "passphrase": NEW, "zone": "UTC"}
     )

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llamora.journal import backups
-from llamora.journal.throttle import Throttle
+from llamora.journal import backups, throttle
 from llamora.persistence.backup_format import read_header
 from llamora.persistence.backups import verify_backup
 from llamora.persistence.connection import StorageError
@@ -138,7 +137,7 @@ async def test_guesses_before_what_matters_are_slowed_down_as_at_the_door(
     app: RunningApp, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice = await app.visitor()
-    monkeypatch.setattr(Throttle, "FREE_ATTEMPTS", -5)  # a minute's wait after the first
+    monkeypatch.setattr(throttle, "FREE_ATTEMPTS", -5)  # a minute's wait after the first
     assert (await alice.post(f"/you/{part}", {"passphrase": "a guess"})).status == 403
     slowed = await alice.post(f"/you/{part}", {"passphrase": PASSPHRASE})
     assert slowed.status == 429

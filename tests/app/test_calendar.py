@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from llamora.app import pages
+from llamora.journal import context
 from llamora.persistence.entries import Entry
 from llamora.persistence.table import SealedTable
 from tests.app.conftest import PageResponse, RunningApp, Visitor
@@ -19,7 +19,7 @@ LINK = re.compile(r'<a href="(/d/[0-9-]+)"([^>]*) aria-label="([^"]+)"><span>(\d
 def noon(monkeypatch: pytest.MonkeyPatch) -> datetime:
     """It is Friday 20 November 2026."""
     now = datetime(2026, 11, 20, 12, tzinfo=UTC)
-    monkeypatch.setattr(pages, "utc_now", lambda: now)
+    monkeypatch.setattr(context, "utc_now", lambda: now)
     return now
 
 
@@ -198,7 +198,7 @@ async def test_without_a_month_it_is_this_one_where_the_writer_is(
     app: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Half an hour into December in Berlin.
-    monkeypatch.setattr(pages, "utc_now", lambda: datetime(2026, 11, 30, 23, 30, tzinfo=UTC))
+    monkeypatch.setattr(context, "utc_now", lambda: datetime(2026, 11, 30, 23, 30, tzinfo=UTC))
     page = await (await app.visitor()).get("/calendar")
     assert "Tuesday 1 December 2026, today" in page.text
 

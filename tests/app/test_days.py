@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from llamora.app import pages
-from llamora.app.routes import days
-from llamora.journal import entries
+from llamora.app.views import days
+from llamora.journal import context, entries
 from llamora.persistence.connection import Connections, DiskFull, StorageError
 from llamora.persistence.entries import Entries
 from llamora.settings import EntrySettings, SessionSettings
@@ -37,7 +36,7 @@ async def test_today_is_the_day_in_the_writers_zone(
     alice = await app.visitor()
     await alice.write("Before.", "2020-01-01")
     await alice.post("/you/settings", {"zone": zone})
-    for module in (pages, days, entries):
+    for module in (context, days, entries):
         monkeypatch.setattr(module, "utc_now", lambda: instant)
     page = await alice.get("/d/today")
     assert f"</span> {day}</h1>" in page.text

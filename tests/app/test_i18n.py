@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llamora.app import i18n
 from llamora.app.i18n import CATALOGUE_FOLDER
-from llamora.app.views import describe_omitted
+from llamora.app.views.receipts import describe_omitted
 from llamora.errors import Notice, Problem
 from llamora.journal.throttle import TooManyAttempts
 from llamora.messages import PAGE_MESSAGES

@@ -10,10 +10,9 @@ from llamora.app.services.container import EXTENSION
 from llamora.journal import rotation
 from llamora.persistence.backup_format import read_header
 from llamora.persistence.backups import verify_backup
-from llamora.services import SharedState
 from llamora.settings import BackupSettings
 from llamora.vault.envelope import sealed_epoch
-from tests.app.conftest import PASSPHRASE, RunningApp, Start, Visitor, settings_in
+from tests.app.conftest import PASSPHRASE, RunningApp, Start, Visitor, settings_in, worker_states
 from tests.app.test_account import alert
 
 
@@ -94,12 +93,11 @@ async def test_the_passphrase_is_asked_for(app: RunningApp) -> None:
 
 
 async def test_another_worker_takes_the_new_key_up(start: Start, tmp_path: Path) -> None:
-    app = await start()
+    first, other = worker_states(2)
+    app = await start(shared=first)
     alice = await signed_in(app)
     await alice.write("the heron again")
-    second = create_app(
-        settings_in(tmp_path / "data"), dev=True, shared=SharedState(app.services.boot_secret)
-    )
+    second = create_app(settings_in(tmp_path / "data"), shared=other)
     async with second.test_app():
         there = RunningApp(second, app.test_app, app.accounts).anonymous()
         there.set_cookie("llamora", alice.cookie("llamora"))

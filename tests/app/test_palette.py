@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from llamora.app import pages
 from llamora.app.routes.palette import match_score
+from llamora.journal import context
 from tests.app.conftest import RunningApp, Visitor
 
 WAY = re.compile(
@@ -17,7 +17,7 @@ WAY = re.compile(
 @pytest.fixture(autouse=True)
 def _noon(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is Friday 20 November 2026."""
-    monkeypatch.setattr(pages, "utc_now", lambda: datetime(2026, 11, 20, 12, tzinfo=UTC))
+    monkeypatch.setattr(context, "utc_now", lambda: datetime(2026, 11, 20, 12, tzinfo=UTC))
 
 
 async def ways(visitor: Visitor, words: str) -> list[tuple[str, str]]:

@@ -1,12 +1,13 @@
 """Rendering: off the event loop, once for each text, and forgotten at a lock."""
 
+import asyncio
 import threading
 
 import pytest
 
-from llamora.app import views
 from llamora.app.rendering import EXTENSION
-from tests.app.conftest import RunningApp
+from llamora.app.views import entries as entry_views
+from tests.app.conftest import RunningApp, Start, worker_states
 
 DAY = "/d/2026-11-20"
 
@@ -15,14 +16,14 @@ DAY = "/d/2026-11-20"
 def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Collect the texts that are rendered; none may be on the thread of the event loop."""
     texts: list[str] = []
-    real = views.render_with_tags
+    real = entry_views.render_with_tags
 
     def render(text: str, *args: object, **kwargs: object) -> object:
         assert threading.current_thread() is not threading.main_thread()
         texts.append(text)
         return real(text, *args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(views, "render_with_tags", render)
+    monkeypatch.setattr(entry_views, "render_with_tags", render)
     return texts
 
 
@@ -39,6 +40,40 @@ async def test_a_text_is_rendered_once_until_it_changes(
     await alice.post(f"/e/{entry}", {"text": "*Second* words.", "revision": "1"})
     assert "<em>Second</em> words." in (await alice.get(DAY)).text
     assert rendered == ["*Second* words."]
+
+
+async def test_nothing_rendered_outlives_its_text(start: Start) -> None:
+    """Not even in another worker: HTML of erased words must be nowhere."""
+    first, other = worker_states(2)
+    here, there = [await start(shared=shared) for shared in (first, other)]
+    alice = await here.visitor()
+    entry = await alice.write("Secret *words*.", "2026-11-20")
+    cookies = {name: alice.cookie(name) for name in ("llamora", "llamora_csrf")}
+    elsewhere = there.anonymous()
+    for name, text in cookies.items():
+        elsewhere.set_cookie(name, text)
+    assert "Secret <em>words</em>." in (await elsewhere.get(DAY)).text
+
+    def is_cached(text: str) -> list[bool]:
+        renderers = [app.app.extensions[EXTENSION] for app in (here, there)]
+        return [
+            text in repr([cache._entries for cache in renderer._caches.values()])
+            for renderer in renderers
+        ]
+
+    async def forgotten(text: str) -> None:
+        async with asyncio.timeout(30):
+            while any(is_cached(text)):  # noqa: ASYNC110 -- another process does it
+                await asyncio.sleep(0.01)
+
+    assert is_cached("Secret") == [True, True]
+    await alice.post(f"/e/{entry}", {"text": "Other *words*.", "revision": "1"})
+    await forgotten("Secret")
+    assert "Other <em>words</em>." in (await elsewhere.get(DAY)).text
+    assert is_cached("Other")[1]
+    await here.services.trash.delete(here.keys(), bytes.fromhex(entry))
+    await here.services.trash.erase(here.keys(), bytes.fromhex(entry))
+    await forgotten("Other")
 
 
 async def test_nothing_rendered_outlives_a_lock(app: RunningApp, rendered: list[str]) -> None:

@@ -518,3 +518,28 @@ async def test_more_entries_than_one_reply_answers_are_not_cut_in_silence(
         assert response.status_code in (413, 422)
         assert said in await response.get_data(as_text=True)
     assert model.chat_requests == []
+
+
+@pytest.mark.parametrize(
+    ("path", "of_reply"),
+    [
+        ("/r/{}/stop", True),
+        ("/e/{}/delete", True),
+        ("/e/{}/delete", False),
+        ("/e/{}/withheld", False),
+        ("/e/{}/erase", False),
+    ],
+)
+async def test_nobody_ends_what_another_user_is_told(
+    app: RunningApp, model: ScriptedModel, path: str, of_reply: bool
+) -> None:
+    end = asyncio.Event()
+    model.script(Reply(["It rained, ", "and on."], gates={1: end}))
+    alice, bob = await app.visitor(), await app.visitor("Bob")
+    entry, reply = await asked(alice)
+    await until_shown(alice, "It rained,")
+    refused = await bob.post(path.format(reply if of_reply else entry), {"withheld": "yes"})
+    assert refused.status == 404
+    end.set()
+    async with asyncio.timeout(30):
+        assert "It rained, and on." in (await until_shown(alice, "and on.")).visible_text

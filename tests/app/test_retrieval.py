@@ -242,7 +242,7 @@ async def test_a_source_that_is_deleted_kept_back_or_erased_leaves_the_reply(
     await alice.post(f"/e/{march}/restore")
     assert "only quarter" in (await alice.get(DAY)).text
     await alice.post(f"/e/{march}/delete")
-    await app.services.journal.erase(app.keys(), bytes.fromhex(march))
+    await app.services.trash.erase(app.keys(), bytes.fromhex(march))
     stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
     assert stored.text == "You called it “[…]”. So it was."
     assert stored.receipt is not None
@@ -431,9 +431,9 @@ async def test_a_writer_chooses_among_the_servers_of_the_settings_and_tests_one(
         alice = await app.visitor()
         page = await alice.get("/you")
         assert [name in page.visible_text for name in ("study", "attic")] == [True, True]
-        tried = await alice.post("/you/model", {"endpoint": "study", "test": "1"})
+        tried = await alice.post("/you/model/test", {"endpoint": "study"})
         assert "It answers: the first word came after" in tried.visible_text
-        refused = await alice.post("/you/model", {"endpoint": "attic", "test": "1"})
+        refused = await alice.post("/you/model/test", {"endpoint": "attic"})
         assert refused.status == 503
         assert gone.url in refused.error_sentence
         assert (await alice.post("/you/model", {"endpoint": "cellar"})).status == 422

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from llamora.app import security
-from llamora.app.security import MAX_FIELDS
+from llamora.app.edge import csrf
+from llamora.app.edge.forms import MAX_FIELDS
+from llamora.app.edge.hosts import HOST_PATTERN
 from llamora.settings import EntrySettings, ServerSettings, SessionSettings
 from tests.app.conftest import PASSPHRASE, PageResponse, RunningApp, Start, settings_for_model
 from tests.scripted_model import Reply, ScriptedModel
@@ -109,7 +110,7 @@ async def test_a_proxy_is_believed_only_when_there_is_one(start: Start) -> None:
     strict=True, reason="issue 14, item 18: nothing tells a browser to stay with TLS"
 )
 async def test_a_browser_is_told_to_stay_with_tls_where_there_is_tls(start: Start) -> None:
-    app = await start(dev=False, server=ServerSettings(behind_proxy=True))
+    app = await start(server=ServerSettings(behind_proxy=True))
     secure = await app.anonymous({"X-Forwarded-Proto": "https"}).get("/sign-in")
     assert re.search(r"max-age=[1-9]", secure.headers.get("Strict-Transport-Security", ""))
     assert "Strict-Transport-Security" not in (await app.anonymous().get("/sign-in")).headers
@@ -318,7 +319,7 @@ async def test_a_token_runs_out_and_the_cookie_stays_fresh(
         def time() -> float:
             return now
 
-    monkeypatch.setattr(security, "time", Clock)
+    monkeypatch.setattr(csrf, "time", Clock)
     now = made + 100
     assert (await alice.post(PATH, {"csrf": token, **WRITING})).status == 303
     now = made + 101
@@ -532,7 +533,7 @@ async def test_a_host_is_a_name_and_a_port(app: RunningApp, host: str) -> None:
 @pytest.mark.parametrize("host", ["[::1]x", "[::1]:1@evil.example", "[::1", "::1]"])
 def test_a_bracketed_host_is_an_address_and_a_port(host: str) -> None:
     # No test client sends these: Python's own parser refuses them first, in some of its versions.
-    assert security.HOST_PATTERN.fullmatch(host) is None
+    assert HOST_PATTERN.fullmatch(host) is None
 
 
 async def test_nobody_is_held_up_by_a_name_of_combining_marks(app: RunningApp) -> None:

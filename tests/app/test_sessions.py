@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import secrets
 import time
 from base64 import urlsafe_b64decode
 from dataclasses import replace
@@ -12,13 +11,19 @@ import pytest
 
 from llamora import services as services_module
 from llamora.app import create_app
+from llamora.app.edge.clients import device_name
 from llamora.app.services.container import EXTENSION
-from llamora.app.views import device_name
-from llamora.services import SharedState
 from llamora.settings import SessionSettings
 from llamora.vault.keys import Keyring, KeyringClosed
 from llamora.vault.session_keys import session_id_of
-from tests.app.conftest import RunningApp, Start, Visitor, settings_for_model, settings_in
+from tests.app.conftest import (
+    RunningApp,
+    Start,
+    Visitor,
+    settings_for_model,
+    settings_in,
+    worker_states,
+)
 from tests.app.test_account import alert
 from tests.app.test_key import signed_in
 from tests.scripted_model import Reply, ScriptedModel
@@ -142,11 +147,10 @@ def _held(keys: Keyring) -> bytes:
 
 
 async def test_a_page_of_another_worker_is_told_too(start: Start, tmp_path: Path) -> None:
-    app = await start()
+    first, other = worker_states(2)
+    app = await start(shared=first)
     alice = await signed_in(app)
-    second = create_app(
-        settings_in(tmp_path / "data"), dev=True, shared=SharedState(app.services.boot_secret)
-    )
+    second = create_app(settings_in(tmp_path / "data"), shared=other)
     async with second.test_app():
         there = RunningApp(second, app.test_app, app.accounts).anonymous()
         there.set_cookie("llamora", alice.cookie("llamora"))
@@ -289,15 +293,12 @@ async def test_a_lock_reaches_the_keys_and_replies_of_other_workers(
 ) -> None:
     middle = asyncio.Event()
     model.script(Reply(["Before. ", "After."], gates={1: middle}))
-    secret = secrets.token_bytes(32)
-    first, other = (
-        SharedState(secret, worker_number=number, live_workers=lambda: (1, 2)) for number in (1, 2)
-    )
+    first, other = worker_states(2)
     app = await start(shared=first, llm=settings_for_model(model))
     alice = await signed_in(app)
     entry = await alice.write("the heron again")
     settings = replace(settings_in(tmp_path / "data"), llm=settings_for_model(model))
-    second = create_app(settings, dev=True, shared=other)
+    second = create_app(settings, shared=other)
     async with second.test_app():
         there = RunningApp(second, app.test_app, app.accounts).anonymous()
         for name in ("llamora", "llamora_csrf"):

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from llamora.app import pages
-from llamora.app.routes import days
+from llamora.app.views import days
+from llamora.journal import context
+from llamora.journal.context import UserContext
 from llamora.journal.openings import Openings
+from llamora.journal.profile import Profile
+from llamora.llm.queue import SharedModelQueue
 from llamora.persistence.summaries import StoredSummaries as DigestRecords
 from tests.app.conftest import RunningApp, Start, Visitor, settings_for_model
 from tests.scripted_model import Reply, ScriptedModel
@@ -29,7 +32,7 @@ async def app(start: Start, model: ScriptedModel) -> RunningApp:
 
 @pytest.fixture(autouse=True)
 def noon(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (pages, days):
+    for module in (context, days):
         monkeypatch.setattr(module, "utc_now", lambda: datetime.combine(NOW, time(12), UTC))
 
 
@@ -74,7 +77,7 @@ async def test_a_recap_can_be_let_go_and_goes_with_what_is_erased(
     await alice.post(f"{DAY}/recap")
     await alice.post(f"/e/{entry}/delete")
     keys = app.keys()
-    await app.services.journal.erase(keys, bytes.fromhex(entry))
+    await app.services.trash.erase(keys, bytes.fromhex(entry))
     rows = await app.services.db._connections.fetch("SELECT count(*) FROM summaries", ())
     assert rows[0][0] == 0
 
@@ -154,6 +157,7 @@ async def test_two_workers_that_are_asked_at_once_ask_for_one_line(
 ) -> None:
     await alice.write("The letter is still unsent.", days_ago(1))
     services, keys, today = app.services, app.keys(), NOW
+    user = UserContext(keys, Profile(openings=True), today)
     other = Openings(services.db, services.journal, services.summaries)  # that of another worker
     both, real, end = asyncio.Barrier(2), DigestRecords.save_unless, asyncio.Event()
 
@@ -163,9 +167,7 @@ async def test_two_workers_that_are_asked_at_once_ask_for_one_line(
 
     monkeypatch.setattr(DigestRecords, "save_unless", put_unless)
     model.script(Reply(["The letter was unsent."], gates={0: end}))
-    first = asyncio.gather(
-        services.openings.generate_line(keys, today), other.generate_line(keys, today)
-    )
+    first = asyncio.gather(services.openings.generate_line(user), other.generate_line(user))
     while not model.chat_requests:  # noqa: ASYNC110 -- the other process is the model
         await asyncio.sleep(0.01)
     assert not await other.is_due(keys, today)
@@ -208,10 +210,10 @@ async def test_what_changes_while_the_model_speaks_of_it_leaves_nothing(
         await asyncio.sleep(0.01)
     keys, entry_id = app.keys(), bytes.fromhex(entry)
     if how == "erased":
-        await app.services.journal.delete(keys, entry_id)
-        await app.services.journal.erase(keys, entry_id)
+        await app.services.trash.delete(keys, entry_id)
+        await app.services.trash.erase(keys, entry_id)
     elif how == "kept":
-        await app.services.journal.set_withheld(keys, entry_id, withheld=True)
+        await app.services.withholding.set_withheld(keys, entry_id, withheld=True)
     else:
         await app.services.journal.edit(keys, entry_id, "A gull.", 1)
     end.set()
@@ -222,8 +224,20 @@ async def test_what_changes_while_the_model_speaks_of_it_leaves_nothing(
     assert rows[0][0] == 0
 
 
+def watch_the_queue(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Return an event that is set once somebody asks for a slot of the model."""
+    is_waiting, slot = asyncio.Event(), SharedModelQueue.slot
+
+    def watched(*given: Any) -> Any:
+        is_waiting.set()
+        return slot(*given)
+
+    monkeypatch.setattr(SharedModelQueue, "slot", watched)
+    return is_waiting
+
+
 async def test_what_is_kept_from_the_model_while_it_waits_is_not_sent(
-    start: Start, model: ScriptedModel
+    start: Start, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = await start(llm=replace(settings_for_model(model), slots=1))
     alice = await app.visitor()
@@ -234,10 +248,10 @@ async def test_what_is_kept_from_the_model_while_it_waits_is_not_sent(
     first = asyncio.create_task(alice.post(f"/d/{days_ago(2)}/recap", fragment=True))
     while not model.chat_requests:  # noqa: ASYNC110 -- the other process is the model
         await asyncio.sleep(0.01)
+    is_waiting = watch_the_queue(monkeypatch)
     second = asyncio.create_task(alice.post(f"/d/{days_ago(1)}/recap", fragment=True))
-    while not app.services.replies.queue._waiting:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-    await app.services.journal.set_withheld(app.keys(), bytes.fromhex(secret), withheld=True)
+    await asyncio.wait_for(is_waiting.wait(), 60)
+    await app.services.withholding.set_withheld(app.keys(), bytes.fromhex(secret), withheld=True)
     end.set()
     assert (await first).status == 200
     assert (await second).status == 422

@@ -124,7 +124,7 @@ async def test_it_goes_when_its_entries_change(
     else:
         await alice.post(f"/traces/{trace}/name", {"name": "mere"})
     if how == "erased":
-        await app.services.journal.erase(keys, first)
+        await app.services.trash.erase(keys, first)
     if how in ("erased", "removed", "added", "renamed"):
         assert await digests(app) == 0  # at once, not only when somebody looks
     await app.services.search.wait_until_idle(keys.user_id)

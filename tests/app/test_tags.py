@@ -140,8 +140,8 @@ async def test_what_cannot_be_done_is_said(
     erased = bytes.fromhex(await alice.write("#erased"))
     await settled(app)
     await alice.get("/traces")
-    await app.services.journal.delete(app.keys(), erased)
-    await app.services.journal.erase(app.keys(), erased)
+    await app.services.trash.delete(app.keys(), erased)
+    await app.services.trash.erase(app.keys(), erased)
     refused = await alice.post(f"{await path_of(alice, 'alder')}/{what}", form)
     assert refused.status == 422
     assert refused.error_sentence.startswith(sentence)

@@ -6,9 +6,9 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from llamora.app import pages, security
-from llamora.app.routes import days
-from llamora.journal import entries, sessions
+from llamora.app.edge import csrf
+from llamora.app.views import days
+from llamora.journal import context, entries, sessions
 from llamora.settings import SessionSettings
 from tests.app.conftest import PageResponse, RunningApp, Start
 
@@ -35,9 +35,9 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (pages, days, entries):
+    for module in (context, days, entries):
         monkeypatch.setattr(module, "utc_now", clock.now)
-    for module in (sessions, security):
+    for module in (sessions, csrf):
         monkeypatch.setattr(module, "time", clock)
     return clock
 

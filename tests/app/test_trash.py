@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from llamora.dates import utc_now
-from llamora.journal import entries as journal_entries
+from llamora.journal import trash as journal_trash
 from tests.app.conftest import RunningApp
 
 DAY = "/d/2026-11-20"
@@ -69,9 +69,9 @@ async def test_signing_in_erases_what_is_due(
     entry = await alice.write("Old.")
     await alice.post(f"/e/{entry}/delete", {"revision": "1"})
     start = utc_now()
-    monkeypatch.setattr(journal_entries, "utc_now", lambda: start + timedelta(days=31))
+    monkeypatch.setattr(journal_trash, "utc_now", lambda: start + timedelta(days=31))
     assert (await app.anonymous().sign_in()).status == 303
-    for task in list(app.services.journal._maintenance_tasks):
+    for task in list(app.services.trash._maintenance_tasks):
         await task
     assert count(app) == 0
 
@@ -79,7 +79,7 @@ async def test_signing_in_erases_what_is_due(
 async def test_what_went_with_an_entry_is_said(app: RunningApp) -> None:
     alice = await app.visitor()
     entry = await alice.write("Root.")
-    await app.services.journal.answer(app.keys(), bytes.fromhex(entry), "An answer.", "UTC")
+    await app.services.journal.answer(app.user(), bytes.fromhex(entry), "An answer.")
     await alice.post(f"/e/{entry}/delete", {"revision": "1"})
     assert "with the message under it" in (await alice.get("/deleted")).visible_text
     assert (

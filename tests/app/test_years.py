@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 
-from llamora.app import pages
+from llamora.journal import context
 from llamora.journal.years import anniversaries
 from tests.app.conftest import PageResponse, RunningApp
 
@@ -97,7 +97,7 @@ async def test_a_month_reads_as_one_page(app: RunningApp) -> None:
 async def test_a_year_is_shaded_by_its_words(
     app: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "utc_now", lambda: datetime(2026, 11, 20, 12, tzinfo=UTC))
+    monkeypatch.setattr(context, "utc_now", lambda: datetime(2026, 11, 20, 12, tzinfo=UTC))
     alice, bob = await app.visitor(), await app.visitor("Bob")
     await alice.write("one heron", "2026-03-01")
     await alice.write("and another **one**", "2026-03-01")

@@ -9,8 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from llamora.events import Broker, ChangeSignal, Event, EventBus, Topic
+from llamora.journal.context import UserContext
+from llamora.journal.drafts import Drafts
 from llamora.journal.entries import Journal
+from llamora.journal.profile import Profile
 from llamora.journal.replies import Replies
+from llamora.journal.trash import Trash
+from llamora.journal.versions import Versions
+from llamora.journal.withholding import Withholding
 from llamora.llm.model import Model
 from llamora.llm.prompts import PromptBuilder
 from llamora.persistence.entries import Entry
@@ -60,11 +67,21 @@ class Desk:
     replies: Replies
     keys: Keyring
 
+    def __post_init__(self) -> None:
+        self.drafts = Drafts(self.db, EntrySettings())
+        self.versions = Versions(self.db, self.journal)
+        self.trash = Trash(self.db, self.journal, self.search, self.replies, EventBus())
+        self.withholding = Withholding(self.db, self.journal, self.search, self.replies)
+
+    @property
+    def user(self) -> UserContext:
+        return UserContext(self.keys, Profile(), DAY)
+
     async def write(self, text: str, day: date = DAY) -> Entry:
-        return await self.journal.write(self.keys, day, text, "UTC")
+        return await self.journal.write(self.user, day, text)
 
     async def ask(self, entry: Entry) -> Entry:
-        return await self.replies.ask(self.keys, entry.id, "UTC", DAY)
+        return await self.replies.ask(self.user, entry.id)
 
     async def load(self, entry: Entry) -> Entry:
         return await self.db.entries.get(self.keys, entry.id)
@@ -98,6 +115,7 @@ async def open_desk(
     made: tuple[bytes, NewKeys],
     model_url: str,
     worker_id: str = "first.0",
+    events: EventBus | None = None,
     is_worker_alive: Callable[[str], bool] = lambda _: False,
     *,
     is_new: bool,
@@ -110,14 +128,24 @@ async def open_desk(
         await db.users.add(
             User(user_id, "Writer", recovery_confirmed=True), keys.slots, keys.sealed
         )
-    search = SearchService(
-        db, Embedder(EmbeddingSettings(enabled=False), path.parent), SearchSettings()
-    )
+    events = events or Broker({}).connect_in_memory()
+    changes = ChangeSignal(events)
+    db.on_commit(lambda: events.publish(Event(Topic.CHANGED)))
+    embedder = Embedder(EmbeddingSettings(enabled=False), path.parent)
+    search = SearchService(db, embedder, SearchSettings(), changes=changes)
     journal = Journal(db, search, EntrySettings())
     llm = LlmSettings(embedded=False, upstream=UpstreamSettings(host=model_url), **llm_overrides)  # type: ignore[arg-type]
     model, prompts = Model(llm), PromptBuilder(llm, None)
     replies = Replies(
-        db, journal, search, model, prompts, llm, worker_id, is_worker_alive=is_worker_alive
+        db,
+        journal,
+        search,
+        model,
+        prompts,
+        llm,
+        worker_id,
+        changes=changes,
+        is_worker_alive=is_worker_alive,
     )
     desk = Desk(
         db,
@@ -142,6 +170,7 @@ async def desks(
     path = tmp_path / "journal.sqlite3"
     run_db_migrations(path, resource("migrations"))
     open_desks: list[Desk] = []
+    broker = Broker({})
 
     async def make(run_id: str = "first", **llm_overrides: object) -> Desk:
         worker_id = f"{run_id}.{len(open_desks)}"  # of the worker, in a run of the server
@@ -150,6 +179,7 @@ async def desks(
             made,
             scripted.url,
             worker_id,
+            broker.connect_in_memory(),
             lambda other: other != worker_id and other.startswith(f"{run_id}."),
             is_new=not open_desks,
             **llm_overrides,

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from llamora.journal.entries import EditConflict, EntryError, build_threads
+from llamora.journal.entries import EditConflict, EntryError
+from llamora.journal.threads import build_threads
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import Entry
 from tests.journal.conftest import DAY, Desk
@@ -171,30 +172,30 @@ async def test_an_edit_and_a_deletion_at_once_lose_no_word(desk: Desk) -> None:
     entry = await desk.write("As it was.")
     edited, deleted = await asyncio.gather(
         desk.journal.edit(desk.keys, entry.id, "As it is.", entry.revision),
-        desk.journal.delete(desk.keys, entry.id),
+        desk.trash.delete(desk.keys, entry.id),
         return_exceptions=True,
     )
     assert isinstance(deleted, Entry)
     assert isinstance(edited, Entry | EditConflict | NotFound)
-    back = await desk.journal.restore(desk.keys, entry.id)
+    back = await desk.trash.restore(desk.keys, entry.id)
     assert back.text == ("As it is." if isinstance(edited, Entry) else "As it was.")
 
 
 async def test_deleting_twice_and_restoring_twice_is_once(desk: Desk) -> None:
     entry = await desk.write("Here.")
-    for act in (desk.journal.delete, desk.journal.restore):
+    for act in (desk.trash.delete, desk.trash.restore):
         first = await act(desk.keys, entry.id)
         assert await act(desk.keys, entry.id) == first
 
 
 async def test_an_answer_stands_on_the_day_of_its_thread(desk: Desk) -> None:
     entry = await desk.write("Long ago.", day=DAY.replace(year=1999))
-    answer = await desk.journal.answer(desk.keys, entry.id, "And now.", "UTC")
+    answer = await desk.journal.answer(desk.user, entry.id, "And now.")
     assert answer.day == DAY.replace(year=1999)
     assert answer.parent_id == entry.id
-    await desk.journal.delete(desk.keys, entry.id)
+    await desk.trash.delete(desk.keys, entry.id)
     with pytest.raises(NotFound):
-        await desk.journal.answer(desk.keys, entry.id, "Too late.", "UTC")
+        await desk.journal.answer(desk.user, entry.id, "Too late.")
 
 
 async def test_a_damaged_record_leaves_the_rest_of_the_page(desks: Callable[..., object]) -> None:

@@ -15,8 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from llamora.journal.context import UserContext
 from llamora.journal.entries import EntryError
 from llamora.journal.openings import Openings
+from llamora.journal.profile import Profile
 from llamora.journal.retrieval import from_search, from_tags
 from llamora.journal.suggestions import Suggestions
 from llamora.journal.summaries import Summaries
@@ -65,9 +67,9 @@ async def test_an_answer_in_a_thread_hidden_at_that_moment_is_kept_and_hidden(
 ) -> None:
     root, reply = await thread_of(desk)
     once_before(
-        monkeypatch, "add", lambda: desk.journal.set_withheld(desk.keys, root.id, withheld=True)
+        monkeypatch, "add", lambda: desk.withholding.set_withheld(desk.keys, root.id, withheld=True)
     )
-    answer = await desk.journal.answer(desk.keys, reply.id, SECRET, "UTC")
+    answer = await desk.journal.answer(desk.user, reply.id, SECRET)
     stored = await desk.load(answer)
     assert (stored.text, stored.withheld) == (SECRET, True)
     (thread,) = await desk.journal.get_page(desk.keys, BEFORE)
@@ -79,10 +81,8 @@ async def test_hiding_a_thread_hides_an_answer_that_comes_at_that_moment(
     desk: Desk, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, reply = await thread_of(desk)
-    once_before(
-        monkeypatch, "update_all", lambda: desk.journal.answer(desk.keys, reply.id, SECRET, "UTC")
-    )
-    await desk.journal.set_withheld(desk.keys, root.id, withheld=True)
+    once_before(monkeypatch, "update_all", lambda: desk.journal.answer(desk.user, reply.id, SECRET))
+    await desk.withholding.set_withheld(desk.keys, root.id, withheld=True)
     (thread,) = await desk.journal.get_page(desk.keys, BEFORE)
     assert [(entry.text, entry.withheld) for entry in thread.descendants] == [
         (reply.text, True),
@@ -95,15 +95,13 @@ async def test_deleting_a_thread_deletes_an_answer_that_comes_at_that_moment(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, reply = await thread_of(desk)
-    once_before(
-        monkeypatch, "update_all", lambda: desk.journal.answer(desk.keys, reply.id, SECRET, "UTC")
-    )
-    await desk.journal.delete(desk.keys, root.id)
-    ((_, item),) = await desk.journal.list_deleted(desk.keys)
+    once_before(monkeypatch, "update_all", lambda: desk.journal.answer(desk.user, reply.id, SECRET))
+    await desk.trash.delete(desk.keys, root.id)
+    ((_, item),) = await desk.trash.list_deleted(desk.keys)
     assert (item.thread_ids[0], len(item.thread_ids)) == (reply.id, 2)
     await desk.search.wait_until_idle(desk.keys.user_id)
     assert (await desk.search.search(desk.keys, "kingfisher", today=DAY)).total == 0
-    await desk.journal.restore(desk.keys, root.id)
+    await desk.trash.restore(desk.keys, root.id)
     (thread,) = await desk.journal.get_page(desk.keys, BEFORE)
     assert [entry.text for entry in thread.descendants] == [reply.text, SECRET]
 
@@ -113,7 +111,9 @@ async def test_what_is_hidden_while_it_is_asked_about_is_not_sent(
 ) -> None:
     entry = await desk.write(SECRET)
     once_before(
-        monkeypatch, "add", lambda: desk.journal.set_withheld(desk.keys, entry.id, withheld=True)
+        monkeypatch,
+        "add",
+        lambda: desk.withholding.set_withheld(desk.keys, entry.id, withheld=True),
     )
     with pytest.raises(EntryError):
         await desk.ask(entry)
@@ -131,7 +131,7 @@ async def test_hiding_an_entry_hides_a_reply_that_is_begun_at_that_moment(
         begun.append(await desk.ask(entry))
 
     once_before(monkeypatch, "update_all", ask)
-    await desk.journal.set_withheld(desk.keys, entry.id, withheld=True)
+    await desk.withholding.set_withheld(desk.keys, entry.id, withheld=True)
     await desk.wait_until_ended(begun[0])
     assert (await desk.load(begun[0])).withheld
 
@@ -177,7 +177,7 @@ async def write_threads(desk: Desk, threads: list[tuple[int, list[Mark]]]) -> Wr
             text = f"The kingfisher letter. #lake #{canary}"
             if place % 2 == 0:
                 entry = (
-                    await desk.journal.answer(desk.keys, thread[-1].id, text, "UTC")
+                    await desk.journal.answer(desk.user, thread[-1].id, text)
                     if thread
                     else await desk.write(text, DAYS[day])
                 )
@@ -218,6 +218,7 @@ async def write_threads(desk: Desk, threads: list[tuple[int, list[Mark]]]) -> Wr
 
 async def make_all_prompts(desk: Desk, scripted: ScriptedModel, written: Written) -> str:
     """Make every kind of prompt of what was written; return all that was sent or previewed."""
+    user = UserContext(desk.keys, Profile(openings=True), DAY)
     keys, composer, made = desk.keys, desk.replies.composer, list[object]()
     summaries = Summaries(desk.db, desk.journal, desk.model, desk.prompts, desk.replies.queue)
     openings = Openings(desk.db, desk.journal, summaries)
@@ -228,9 +229,7 @@ async def make_all_prompts(desk: Desk, scripted: ScriptedModel, written: Written
     user_entries = written.user_entries()
 
     async def ask(entry: Entry, also: list[bytes]) -> None:
-        await desk.wait_until_ended(
-            await desk.replies.ask(keys, entry.id, "UTC", DAY, also_answers=also)
-        )
+        await desk.wait_until_ended(await desk.replies.ask(user, entry.id, also))
 
     prompts: list[Awaitable[object]] = [
         from_search(desk.search, desk.db, keys, QUESTION, DAY, set()),
@@ -244,15 +243,15 @@ async def make_all_prompts(desk: Desk, scripted: ScriptedModel, written: Written
             set(),
             [],
         ),
-        openings.preview(keys, DAY),
-        openings.generate_line(keys, DAY),
-        summaries.preview_tag(keys, lake),
-        summaries.summarize_tag(keys, lake),
+        openings.preview(user),
+        openings.generate_line(user),
+        summaries.preview_tag(user, lake),
+        summaries.summarize_tag(user, lake),
     ]
     for day in sorted({entry.day for entry in user_entries}):
-        prompts += [summaries.preview_day(keys, day), summaries.summarize_day(keys, day)]
+        prompts += [summaries.preview_day(user, day), summaries.summarize_day(user, day)]
     for entry in user_entries:
-        prompts += [composer.preview(keys, entry.id, DAY), suggestions.suggest(keys, entry.id)]
+        prompts += [composer.preview(user, entry.id), suggestions.suggest(user, entry.id)]
     for thread in written.threads:
         roots = [
             other[0].id
@@ -260,7 +259,7 @@ async def make_all_prompts(desk: Desk, scripted: ScriptedModel, written: Written
             if other[0].day == thread[0].day and other is not thread
         ]
         prompts += [
-            composer.preview(keys, thread[0].id, DAY, also_answers=roots),
+            composer.preview(user, thread[0].id, roots),
             ask(thread[0], roots),
         ]
         prompts.append(ask(thread[(len(thread) - 1) // 2 * 2], []))

@@ -325,7 +325,7 @@ async def test_without_a_model_nothing_is_begun(desks: Desks) -> None:
 
 async def test_what_is_not_there_is_not_asked_about(desk: Desk) -> None:
     entry = await desk.write("Gone.")
-    await desk.journal.delete(desk.keys, entry.id)
+    await desk.trash.delete(desk.keys, entry.id)
     with pytest.raises(NotFound):
         await desk.ask(entry)
     assert desk.replies._live_replies == {}
@@ -489,14 +489,14 @@ async def test_an_entry_deleted_meanwhile_takes_its_reply_along_and_brings_it_ba
     entry = await desk.write("The heron.")
     reply = await desk.ask(entry)
     await desk.wait_for(reply, lambda state: bool(state.text))
-    await desk.journal.delete(desk.keys, entry.id)
+    await desk.trash.delete(desk.keys, entry.id)
     end.set()
     kept = await desk.wait_until_stored(reply)
     assert kept.text == "About the kingfisher."
     assert kept.deleted is not None
     await desk.search.wait_until_idle(desk.keys.user_id)
     assert (await desk.search.search(desk.keys, "kingfisher", today=entry.day)).total == 0
-    await desk.journal.restore(desk.keys, entry.id)
+    await desk.trash.restore(desk.keys, entry.id)
     (thread,) = await desk.journal.get_page(desk.keys, entry.day)
     assert [message.text for message in thread.descendants] == ["About the kingfisher."]
     assert (await desk.search.search(desk.keys, "kingfisher", today=entry.day)).total == 1
@@ -573,22 +573,20 @@ async def test_what_the_model_may_not_read_is_not_read_through_earlier_replies(
     entry = await desk.write("A kingfisher, a letter.")
     await desk.search.wait_until_idle(desk.keys.user_id)
     also = [other.id] if what == "answered too" else []
-    reply = await desk.wait_until_ended(
-        await desk.replies.ask(desk.keys, entry.id, "UTC", DAY, also_answers=also)
-    )
+    reply = await desk.wait_until_ended(await desk.replies.ask(desk.user, entry.id, also))
     assert "kingfisher letter" in last_prompt(scripted)
-    further = await desk.journal.answer(desk.keys, reply.id, "And the weather?", "UTC")
+    further = await desk.journal.answer(desk.user, reply.id, "And the weather?")
     later = await desk.wait_until_ended(await desk.ask(further))
     assert "came from Lisbon" in last_prompt(
         scripted
     )  # as long as all stands, the thread is read whole
-    last = await desk.journal.answer(desk.keys, later.id, "And the river?", "UTC")
+    last = await desk.journal.answer(desk.user, later.id, "And the river?")
     if how == "kept":
-        await desk.journal.set_withheld(desk.keys, other.id, withheld=True)
+        await desk.withholding.set_withheld(desk.keys, other.id, withheld=True)
     else:
-        await desk.journal.delete(desk.keys, other.id)
+        await desk.trash.delete(desk.keys, other.id)
     if how == "erased":
-        await desk.journal.erase(desk.keys, other.id)
+        await desk.trash.erase(desk.keys, other.id)
     await desk.wait_until_ended(await desk.ask(last))
     assert "And the weather?" in last_prompt(scripted)
     assert "Lisbon" not in last_prompt(scripted)
@@ -613,8 +611,8 @@ async def test_what_is_erased_while_a_reply_streams_does_not_come_back(
     await desk.search.wait_until_idle(desk.keys.user_id)
     reply = await desk.ask(entry)
     await desk.wait_for(reply, lambda state: "So it was." in state.text and QUOTE in state.text)
-    await eraser.journal.delete(eraser.keys, other.id)
-    await eraser.journal.erase(eraser.keys, other.id)
+    await eraser.trash.delete(eraser.keys, other.id)
+    await eraser.trash.erase(eraser.keys, other.id)
     shown = await asyncio.wait_for(
         desk.wait_until_ended(reply), 60
     )  # although the model does not end
@@ -635,16 +633,17 @@ async def test_what_is_erased_while_a_reply_streams_does_not_come_back(
 async def test_a_reply_that_is_stored_between_the_look_and_the_erasure_forgets_too(
     desk: Desk, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        replies_module, "WATCH_POLL_SECONDS", 3600.0
-    )  # or it may see the deletion first, and stop
+    # Or it may see the deletion first, and stop.
+    monkeypatch.setattr(replies_module.Replies, "_watch", lambda _: asyncio.sleep(3600))
+    # As a reply of another worker, which has not seen the deletion yet: it does not stop.
+    monkeypatch.setattr(replies_module.Replies, "cancel_for", lambda *_: None)
     end = asyncio.Event()
     scripted.script(Reply([f"You wrote “{QUOTE}”. ", "So it was."], gates={0: end}))
     other = await desk.write(f"Today {QUOTE}.")
     reply = await desk.ask(await desk.write("A kingfisher, a letter."))
     while not scripted.chat_requests:  # noqa: ASYNC110 -- the other process is the model
         await asyncio.sleep(0.01)
-    await desk.journal.delete(desk.keys, other.id)
+    await desk.trash.delete(desk.keys, other.id)
     real = Entries.erase
 
     async def erase(self: Entries, *given: object) -> list[Entry]:
@@ -653,7 +652,7 @@ async def test_a_reply_that_is_stored_between_the_look_and_the_erasure_forgets_t
         return await real(self, *given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Entries, "erase", erase)
-    await desk.journal.erase(desk.keys, other.id)
+    await desk.trash.erase(desk.keys, other.id)
     kept = await desk.load(reply)
     assert kept.state == "done"
     assert QUOTE not in kept.text
@@ -665,11 +664,11 @@ async def test_a_reply_forgets_an_erased_message_it_answers(
     end = asyncio.Event()
     scripted.script(Reply(["First."]), Reply(["Second, ", "and on."], gates={1: end}))
     first = await desk.wait_until_ended(await desk.ask(await desk.write("The heron.")))
-    answer = await desk.journal.answer(desk.keys, first.id, "The otter.", "UTC")
+    answer = await desk.journal.answer(desk.user, first.id, "The otter.")
     reply = await desk.ask(answer)
     await desk.wait_for(reply, lambda state: bool(state.text))
-    await desk.journal.delete(desk.keys, answer.id)
-    await desk.journal.erase(desk.keys, answer.id)
+    await desk.trash.delete(desk.keys, answer.id)
+    await desk.trash.erase(desk.keys, answer.id)
     end.set()
     await desk.wait_until_ended(reply)
     assert (await desk.load(reply)).parent_id == first.id
@@ -682,7 +681,7 @@ async def test_a_reply_to_what_is_kept_from_the_model_meanwhile_ends(
     entry = await desk.write("The heron.")
     reply = await desk.ask(entry)
     await desk.wait_for(reply, lambda state: state.text == "Half a sentence")
-    await desk.journal.set_withheld(desk.keys, entry.id, withheld=True)
+    await desk.withholding.set_withheld(desk.keys, entry.id, withheld=True)
     ended = await asyncio.wait_for(desk.wait_until_ended(reply), 60)
     assert (ended.text, ended.state, ended.note) == ("Half a sentence", "stopped", SOURCE_WITHHELD)
     assert (await desk.load(reply)).withheld
@@ -703,7 +702,7 @@ async def test_a_reply_ends_when_what_it_draws_on_is_deleted(
     await desk.search.wait_until_idle(desk.keys.user_id)
     reply = await desk.ask(entry)
     await desk.wait_for(reply, lambda state: bool(state.text))
-    await deleter.journal.delete(deleter.keys, other.id)
+    await deleter.trash.delete(deleter.keys, other.id)
     ended = await asyncio.wait_for(
         desk.wait_until_ended(reply), 30
     )  # although the model does not end
@@ -722,7 +721,7 @@ async def test_a_reply_that_waits_for_its_turn_to_answer_what_is_deleted_says_so
     first = await desk.ask(await desk.write("One."))
     entry = await desk.write("Two.")
     second = await desk.ask(entry)
-    await desk.journal.delete(desk.keys, entry.id)
+    await desk.trash.delete(desk.keys, entry.id)
     end.set()
     await desk.wait_until_ended(first)
     ended = await desk.wait_until_ended(second)

@@ -19,8 +19,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from llamora.events import EventBus
+from llamora.journal.context import UserContext
 from llamora.journal.entries import Journal
+from llamora.journal.profile import Profile
+from llamora.journal.replies import Replies
 from llamora.journal.tags import TagError
+from llamora.journal.trash import Trash
+from llamora.llm.model import Model
+from llamora.llm.prompts import PromptBuilder
 from llamora.persistence.connection import NotFound
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
@@ -28,7 +35,7 @@ from llamora.persistence.tag_changes import tag_hash
 from llamora.persistence.users import User
 from llamora.search.embedder import Embedder
 from llamora.search.service import SearchService
-from llamora.settings import EmbeddingSettings, EntrySettings, SearchSettings, resource
+from llamora.settings import EmbeddingSettings, EntrySettings, LlmSettings, SearchSettings, resource
 from llamora.vault.kdf import Argon2Params
 from llamora.vault.key_renewal import NewKeys, create_keys
 from llamora.vault.keys import open_keyring
@@ -102,7 +109,12 @@ class Desk:
             self.db, Embedder(EmbeddingSettings(enabled=False), path.parent), SearchSettings()
         )
         self.journal = Journal(self.db, self.search, EntrySettings())
+        llm = LlmSettings(enabled=False)
+        model, prompts = Model(llm), PromptBuilder(llm, None)
+        replies = Replies(self.db, self.journal, self.search, model, prompts, llm, "first.0")
+        self.trash = Trash(self.db, self.journal, self.search, replies, EventBus())
         self.keys = open_keyring(USER, made.master, made.sealed)
+        self.user = UserContext(self.keys, Profile(), DAYS[0])
         self.traces = self.journal.tags
         await self.search.start()
         await self.search.unlock(self.keys)
@@ -192,7 +204,7 @@ class Traced(RuleBasedStateMachine):
     @rule(day=st.sampled_from(DAYS), names=texts)
     def write(self, day: date, names: tuple[str, ...]) -> None:
         text = "Rain. " + " ".join(f"#{name}" for name in names)
-        entry = self.do(self.desk.journal.write(self.desk.keys, day, text, "UTC"))
+        entry = self.do(self.desk.journal.write(self.desk.user, day, text))
         self.paper.days[entry.id], self.paper.texts[entry.id] = day, names
         self.retrace(entry.id, (), names)
 
@@ -213,19 +225,19 @@ class Traced(RuleBasedStateMachine):
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
         if (entry_id := self.entry(data)) is not None:
-            self.do(self.desk.journal.delete(self.desk.keys, entry_id))
+            self.do(self.desk.trash.delete(self.desk.keys, entry_id))
             self.paper.deleted.add(entry_id)
 
     @rule(data=st.data())
     def restore(self, data: st.DataObject) -> None:
         if (entry_id := self.entry(data, deleted=True)) is not None:
-            self.do(self.desk.journal.restore(self.desk.keys, entry_id))
+            self.do(self.desk.trash.restore(self.desk.keys, entry_id))
             self.paper.deleted.discard(entry_id)
 
     @rule(data=st.data())
     def erase(self, data: st.DataObject) -> None:
         if (entry_id := self.entry(data, deleted=True)) is not None:
-            self.do(self.desk.journal.erase(self.desk.keys, entry_id))
+            self.do(self.desk.trash.erase(self.desk.keys, entry_id))
             self.paper.deleted.discard(entry_id)
             del self.paper.days[entry_id]
             self.paper.links = {link for link in self.paper.links if link[1] != entry_id}

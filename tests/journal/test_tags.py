@@ -147,7 +147,7 @@ async def by_name(desk: Desk, name: str) -> Tag:
 
 
 async def write(desk: Desk, text: str, day: date = DAY) -> bytes:
-    return (await desk.journal.write(desk.keys, day, text, "Europe/Berlin")).id
+    return (await desk.journal.write(desk.user, day, text)).id
 
 
 async def test_the_text_makes_and_unmakes_them(desk: Desk) -> None:
@@ -159,10 +159,10 @@ async def test_the_text_makes_and_unmakes_them(desk: Desk) -> None:
     # What stays in the text stays as the writer has it; what leaves it leaves the entry.
     await desk.journal.edit(desk.keys, entry_id, "With #Anna to the #Sea", 1)
     assert await names_on(desk, entry_id) == ["boats and oars", "Sea"]
-    await desk.journal.delete(desk.keys, entry_id)
+    await desk.trash.delete(desk.keys, entry_id)
     await desk.search.wait_until_idle(desk.keys.user_id)
     assert await traces.list_tags(desk.keys) == []
-    await desk.journal.restore(desk.keys, entry_id)
+    await desk.trash.restore(desk.keys, entry_id)
     await desk.search.wait_until_idle(desk.keys.user_id)
     assert [trace.name for trace in await traces.list_tags(desk.keys)] == ["boats and oars", "Sea"]
 
@@ -305,8 +305,8 @@ async def test_what_is_erased_leaves_no_name_behind(desk: Desk) -> None:
     await traces.add_alias(keys, await only(desk, "potoroo"), "bettong")
     await traces.add_alias(keys, await only(desk, "numbat"), "dunnart")
     await traces.remove(keys, stays, await only(desk, "numbat"))
-    await desk.journal.delete(keys, gone)
-    await desk.journal.erase(keys, gone)
+    await desk.trash.delete(keys, gone)
+    await desk.trash.erase(keys, gone)
     rows = await desk.db._connections.fetch("SELECT user_id, revision, sealed FROM tag_meta", ())
     changes = await desk.db._connections.fetch("SELECT id, revision, sealed FROM tag_changes", ())
     opened = [TAG_META.open(keys, *row) for row in rows]
@@ -400,8 +400,8 @@ async def test_another_process_follows_small_and_large_changes(
     await traces.rename(keys, await only(here, "many"), "all")
     await traces.remove(keys, ids[0], await only(here, "all"))
     await agree({"all": len(ids) - 1})
-    await here.journal.delete(keys, ids[5])
-    await here.journal.erase(keys, ids[5])
+    await here.trash.delete(keys, ids[5])
+    await here.trash.erase(keys, ids[5])
     await agree({"all": len(ids) - 2})
 
 

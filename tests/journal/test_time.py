@@ -19,8 +19,11 @@ from llamora.dates import day_edges
 from llamora.events import EventBus
 from llamora.journal import entries as entries_module
 from llamora.journal.accounts import Accounts
-from llamora.journal.entries import MAX_CLOCK_CORRECTION, Journal, build_threads
+from llamora.journal.context import UserContext
+from llamora.journal.entries import MAX_CLOCK_CORRECTION, Journal
+from llamora.journal.profile import Profile
 from llamora.journal.sessions import Sessions
+from llamora.journal.threads import build_threads
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.entries import Entry
 from llamora.persistence.users import User
@@ -92,7 +95,8 @@ class Desk:
         self, journal: Journal, keys: Keyring, now: datetime, zone: str, day: date | None = None
     ) -> Entry:
         with patch.object(entries_module, "utc_now", lambda: now):
-            return self.do(journal.write(keys, day, "a line", zone))
+            user = UserContext(keys, Profile(zone), now.date())
+            return self.do(journal.write(user, day, "a line"))
 
     def page(self, keys: Keyring, day: date) -> list[Entry]:
         return [thread.root for thread in self.do(self.journal().get_page(keys, day))]

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from llamora.dates import utc_now
-from llamora.journal import entries as journal_entries
+from llamora.journal import trash as journal_trash
 from llamora.persistence.connection import NotFound, StorageError
 from llamora.persistence.drafts import Draft, answer_draft_key, edit_draft_key
 from llamora.persistence.entries import Entry
@@ -47,7 +47,7 @@ async def a_whole_thread(desk: Desk, text: str) -> tuple[Entry, list[Entry]]:
     root = await desk.write(text)
     root = await desk.journal.edit(desk.keys, root.id, text + " And on.", root.revision)
     reply = await desk.wait_until_ended(await desk.ask(root))
-    answer = await desk.journal.answer(desk.keys, reply.id, "An answer about kumquats.", "UTC")
+    answer = await desk.journal.answer(desk.user, reply.id, "An answer about kumquats.")
     second = await desk.wait_until_ended(await desk.ask(answer))
     for entry in (root, reply, answer, second):
         await desk.db.vectors.save(
@@ -55,7 +55,7 @@ async def a_whole_thread(desk: Desk, text: str) -> tuple[Entry, list[Entry]]:
         )
     await desk.db.tags.add(desk.keys, root.id, "quinces")
     for place in (edit_draft_key(root.id), answer_draft_key(second.id)):
-        await desk.journal.save_draft(
+        await desk.drafts.save(
             desk.keys, Draft(place, "A draft of medlars", secrets.token_bytes(16), 1)
         )
     return root, [reply, answer, second]
@@ -69,20 +69,20 @@ async def test_erasing_leaves_no_record_no_word_and_no_byte(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stay, later = await a_whole_thread(desk, "What stays. " + "It has many words. " * 400)
-    await desk.journal.discard_draft(desk.keys, edit_draft_key(stay.id))
-    await desk.journal.discard_draft(desk.keys, answer_draft_key(later[-1].id))
+    await desk.drafts.discard(desk.keys, edit_draft_key(stay.id))
+    await desk.drafts.discard(desk.keys, answer_draft_key(later[-1].id))
     before = set(envelopes(desk.db.path))
     root, rest = await a_whole_thread(
         desk, "What goes, the persimmon. " + "It has many words too. " * 400
     )
-    await desk.journal.delete(desk.keys, root.id)
+    await desk.trash.delete(desk.keys, root.id)
     doomed = [sealed for sealed in envelopes(desk.db.path) if sealed not in before]
     assert len(doomed) >= 10
     assert traces_of(doomed, desk.db.path) > 300
 
     dropped: set[bytes] = set()
     monkeypatch.setattr(desk.search, "drop", lambda user_id, ids: dropped.update(ids))
-    assert set(await desk.journal.erase(desk.keys, root.id)) == {
+    assert set(await desk.trash.erase(desk.keys, root.id)) == {
         root.id,
         *(entry.id for entry in rest),
     }
@@ -102,7 +102,7 @@ async def test_erasing_leaves_no_record_no_word_and_no_byte(
     await desk.search.wait_until_idle(desk.keys.user_id)
     assert await found(desk, "persimmon") == 0
     assert await found(desk, "stays") == 1
-    assert await desk.journal.list_deleted(desk.keys) == []
+    assert await desk.trash.list_deleted(desk.keys) == []
     for entry in (root, *rest):
         with pytest.raises(NotFound):
             await desk.db.entries.get(desk.keys, entry.id)
@@ -111,37 +111,37 @@ async def test_erasing_leaves_no_record_no_word_and_no_byte(
 async def test_the_list_says_what_is_deleted_and_what_went_with_it(desk: Desk) -> None:
     first, second = await desk.write("first"), await desk.write("second")
     reply = await desk.wait_until_ended(await desk.ask(first))
-    await desk.journal.delete(desk.keys, second.id)
-    await desk.journal.delete(desk.keys, first.id)
-    listed = await desk.journal.list_deleted(desk.keys)
+    await desk.trash.delete(desk.keys, second.id)
+    await desk.trash.delete(desk.keys, first.id)
+    listed = await desk.trash.list_deleted(desk.keys)
     assert [(entry.text, item.thread_ids) for entry, item in listed] == [
         ("first", (reply.id,)),
         ("second", ()),
     ]
     assert all(item.deleted_at == entry.deleted for entry, item in listed)
-    await desk.journal.restore(desk.keys, first.id)
-    assert [entry.text for entry, _ in await desk.journal.list_deleted(desk.keys)] == ["second"]
+    await desk.trash.restore(desk.keys, first.id)
+    assert [entry.text for entry, _ in await desk.trash.list_deleted(desk.keys)] == ["second"]
     assert [t.root.text for t in await desk.journal.get_page(desk.keys, DAY)] == ["first"]
 
 
 async def test_only_what_is_deleted_can_be_erased(desk: Desk) -> None:
     entry = await desk.write("still here")
     with pytest.raises(NotFound):
-        await desk.journal.erase(desk.keys, entry.id)
-    await desk.journal.delete(desk.keys, entry.id)
-    await desk.journal.restore(desk.keys, entry.id)
+        await desk.trash.erase(desk.keys, entry.id)
+    await desk.trash.delete(desk.keys, entry.id)
+    await desk.trash.restore(desk.keys, entry.id)
     with pytest.raises(NotFound):
-        await desk.journal.erase(desk.keys, entry.id)
+        await desk.trash.erase(desk.keys, entry.id)
     assert (await desk.load(entry)).text == "still here"
 
 
 async def test_erasing_and_bringing_back_at_once_do_one_of_the_two(desk: Desk) -> None:
     for _ in range(8):
         entry = await desk.write("contended")
-        await desk.journal.delete(desk.keys, entry.id)
+        await desk.trash.delete(desk.keys, entry.id)
         results = await asyncio.gather(
-            desk.journal.restore(desk.keys, entry.id),
-            desk.journal.erase(desk.keys, entry.id),
+            desk.trash.restore(desk.keys, entry.id),
+            desk.trash.erase(desk.keys, entry.id),
             return_exceptions=True,
         )
         assert all(
@@ -149,7 +149,7 @@ async def test_erasing_and_bringing_back_at_once_do_one_of_the_two(desk: Desk) -
             for result in results
         )
         assert [
-            item for _, item in await desk.journal.list_deleted(desk.keys) if item.id == entry.id
+            item for _, item in await desk.trash.list_deleted(desk.keys) if item.id == entry.id
         ] == []
         left = await desk.db.entries.get_many(desk.keys, [entry.id])
         assert all(other.deleted is None for other in left)
@@ -160,27 +160,27 @@ async def test_what_is_brought_back_at_the_last_moment_is_not_erased(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = await desk.write("saved")
-    await desk.journal.delete(desk.keys, entry.id)
+    await desk.trash.delete(desk.keys, entry.id)
     erase = desk.db.entries.erase
 
     async def erase_late(*arguments: Any) -> list[Entry]:
-        await desk.journal.restore(
+        await desk.trash.restore(
             desk.keys, entry.id
         )  # in another tab, after what is to go was read
         return await erase(*arguments)
 
     monkeypatch.setattr(desk.db.entries, "erase", erase_late)
     with pytest.raises(NotFound):
-        await desk.journal.erase(desk.keys, entry.id)
+        await desk.trash.erase(desk.keys, entry.id)
     assert (await desk.load(entry)).deleted is None
 
 
 async def test_a_thread_holds_together_when_a_message_in_its_middle_is_erased(desk: Desk) -> None:
     root = await desk.write("root")
     reply = await desk.wait_until_ended(await desk.ask(root))
-    answer = await desk.journal.answer(desk.keys, reply.id, "answer", "UTC")
-    await desk.journal.delete(desk.keys, reply.id)
-    assert await desk.journal.erase(desk.keys, reply.id) == [reply.id]
+    answer = await desk.journal.answer(desk.user, reply.id, "answer")
+    await desk.trash.delete(desk.keys, reply.id)
+    assert await desk.trash.erase(desk.keys, reply.id) == [reply.id]
     (thread,) = await desk.journal.get_page(desk.keys, DAY)
     assert [entry.id for entry in (thread.root, *thread.descendants)] == [root.id, answer.id]
     assert [entry.id for entry in thread.path_to(answer.id)] == [root.id, answer.id]
@@ -189,11 +189,11 @@ async def test_a_thread_holds_together_when_a_message_in_its_middle_is_erased(de
 async def test_an_answer_that_was_deleted_before_goes_with_its_thread(desk: Desk) -> None:
     root = await desk.write("root")
     reply = await desk.wait_until_ended(await desk.ask(root))
-    await desk.journal.delete(desk.keys, reply.id)
-    await desk.journal.delete(desk.keys, root.id)
-    assert len(await desk.journal.list_deleted(desk.keys)) == 2
-    await desk.journal.erase(desk.keys, root.id)
-    assert await desk.journal.list_deleted(desk.keys) == []
+    await desk.trash.delete(desk.keys, reply.id)
+    await desk.trash.delete(desk.keys, root.id)
+    assert len(await desk.trash.list_deleted(desk.keys)) == 2
+    await desk.trash.erase(desk.keys, root.id)
+    assert await desk.trash.list_deleted(desk.keys) == []
     assert await desk.db.entries.revisions(desk.keys.user_id) == {}
 
 
@@ -205,8 +205,8 @@ async def test_a_reply_that_is_still_coming_brings_nothing_back(
     root = await desk.write("root")
     reply = await desk.ask(root)
     await desk.wait_for(reply, lambda state: state.text == "Persimmons ")
-    await desk.journal.delete(desk.keys, root.id)
-    await desk.journal.erase(desk.keys, root.id)
+    await desk.trash.delete(desk.keys, root.id)
+    await desk.trash.erase(desk.keys, root.id)
     told: list[Entry] = []
     put = desk.search.put
     monkeypatch.setattr(
@@ -231,19 +231,19 @@ async def test_after_thirty_days_it_is_erased_by_itself(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, young = await desk.write("old"), await desk.write("young")
-    await desk.journal.delete(desk.keys, old.id)
+    await desk.trash.delete(desk.keys, old.id)
     start = utc_now()
 
     def later(**span: float) -> Callable[[], datetime]:
         return lambda: start + timedelta(**span)
 
-    monkeypatch.setattr(journal_entries, "utc_now", later(days=15))
-    await desk.journal.delete(desk.keys, young.id)
-    monkeypatch.setattr(journal_entries, "utc_now", later(days=29, hours=23))
-    assert await desk.journal.erase_expired(desk.keys) == 0
-    monkeypatch.setattr(journal_entries, "utc_now", later(days=30, seconds=1))
-    assert await desk.journal.erase_expired(desk.keys) == 1
-    assert [entry.text for entry, _ in await desk.journal.list_deleted(desk.keys)] == ["young"]
+    monkeypatch.setattr(journal_trash, "utc_now", later(days=15))
+    await desk.trash.delete(desk.keys, young.id)
+    monkeypatch.setattr(journal_trash, "utc_now", later(days=29, hours=23))
+    assert await desk.trash.erase_expired(desk.keys) == 0
+    monkeypatch.setattr(journal_trash, "utc_now", later(days=30, seconds=1))
+    assert await desk.trash.erase_expired(desk.keys) == 1
+    assert [entry.text for entry, _ in await desk.trash.list_deleted(desk.keys)] == ["young"]
     with pytest.raises(NotFound):
         await desk.load(old)
 
@@ -252,20 +252,20 @@ async def test_it_is_looked_after_in_the_background_once_a_day(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = await desk.write("old")
-    await desk.journal.delete(desk.keys, entry.id)
+    await desk.trash.delete(desk.keys, entry.id)
     start = utc_now()
-    monkeypatch.setattr(journal_entries, "utc_now", lambda: start + timedelta(days=31))
-    desk.journal.run_maintenance(desk.keys)
+    monkeypatch.setattr(journal_trash, "utc_now", lambda: start + timedelta(days=31))
+    desk.trash.run_maintenance(desk.keys)
     assert (await desk.load(entry)).deleted is not None  # it returned at once
     while await desk.db.entries.revisions(desk.keys.user_id):  # noqa: ASYNC110 -- what it does is in the background
         await asyncio.sleep(0.01)
     second = await desk.write("old too")
-    monkeypatch.setattr(journal_entries, "utc_now", lambda: start)
-    await desk.journal.delete(desk.keys, second.id)
-    monkeypatch.setattr(journal_entries, "utc_now", lambda: start + timedelta(days=31))
-    desk.journal.run_maintenance(desk.keys)
-    assert not desk.journal._maintenance_tasks  # done for today
-    await desk.journal.close()
+    monkeypatch.setattr(journal_trash, "utc_now", lambda: start)
+    await desk.trash.delete(desk.keys, second.id)
+    monkeypatch.setattr(journal_trash, "utc_now", lambda: start + timedelta(days=31))
+    desk.trash.run_maintenance(desk.keys)
+    assert not desk.trash._maintenance_tasks  # done for today
+    await desk.trash.close()
     assert (await desk.load(second)).deleted is not None
 
 
@@ -279,11 +279,11 @@ async def test_a_journal_older_than_the_list_gets_one(desk: Desk) -> None:
         desk.keys, [replace(await desk.load(e), deleted=at) for e in (root, reply)]
     )
     await desk.db.entries.update(desk.keys, replace(lone, deleted=at + timedelta(seconds=1)))
-    assert [entry.text for entry, _ in await desk.journal.list_deleted(desk.keys)] == [
+    assert [entry.text for entry, _ in await desk.trash.list_deleted(desk.keys)] == [
         "lone",
         "root",
     ]
-    await desk.journal.erase(desk.keys, root.id)
+    await desk.trash.erase(desk.keys, root.id)
     assert set(await desk.db.entries.revisions(desk.keys.user_id)) == {lone.id, kept.id}
 
 
@@ -291,14 +291,14 @@ async def test_a_deleted_record_that_does_not_open_is_still_erased_when_due(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = await desk.write("old")
-    await desk.journal.delete(desk.keys, entry.id)
+    await desk.trash.delete(desk.keys, entry.id)
     with closing(sqlite3.connect(desk.db.path)) as connection:
         connection.execute("UPDATE entries SET revision=revision+1")
         connection.commit()
-    assert await desk.journal.list_deleted(desk.keys) == []
+    assert await desk.trash.list_deleted(desk.keys) == []
     start = utc_now()
-    monkeypatch.setattr(journal_entries, "utc_now", lambda: start + timedelta(days=31))
-    assert await desk.journal.erase_expired(desk.keys) == 1
+    monkeypatch.setattr(journal_trash, "utc_now", lambda: start + timedelta(days=31))
+    assert await desk.trash.erase_expired(desk.keys) == 1
     assert await desk.db.entries.revisions(desk.keys.user_id) == {}
 
 
@@ -310,8 +310,8 @@ async def test_words_of_an_earlier_version_leave_replies_with_what_is_erased(
     reply = await desk.wait_until_ended(await desk.ask(await desk.write("What came?")))
     assert "Lisbon" in reply.text
     await desk.journal.edit(desk.keys, beside.id, "Nothing came.", 1)
-    await desk.journal.delete(desk.keys, beside.id)
-    await desk.journal.erase(desk.keys, beside.id)
+    await desk.trash.delete(desk.keys, beside.id)
+    await desk.trash.erase(desk.keys, beside.id)
     kept = await desk.load(reply)
     assert kept.text == "You wrote “[…]”. So it was."
     assert kept.receipt is not None

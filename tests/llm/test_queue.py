@@ -1,11 +1,11 @@
 """The queue over the model's slots: fair among writers, in order for each, and nobody is forgotten."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
-from llamora.llm.queue import ModelQueue, slot_lock_paths
+from llamora.events import Broker, Service
+from llamora.llm.queue import ModelQueue, SharedModelQueue, SlotQueue
 
 
 class Log:
@@ -89,35 +89,39 @@ async def test_a_cancellation_in_the_moment_of_the_call_gives_the_slot_back() ->
     assert log.turns._free_slots == 1
 
 
-async def _taken(turns: ModelQueue, told: list[int]) -> None:
+async def _taken(turns: SlotQueue, told: list[int]) -> None:
     async with turns.slot(b"carol", told.append):
         pass
 
 
-async def test_workers_share_the_slots_and_never_have_more(tmp_path: Path) -> None:
-    files = slot_lock_paths(tmp_path / "journal.sqlite3", 2, 2)
-    here, there = ModelQueue(2, files), ModelQueue(2, files)  # as two workers have them
-    told: list[int] = []
+def workers(slots: int) -> tuple[SharedModelQueue, SharedModelQueue]:
+    """The queue as two workers of a server have it."""
+    broker = Broker({Service.MODEL_SLOTS: ModelQueue(slots).serve})
+    here, there = (SharedModelQueue(broker.connect_in_memory()) for _ in range(2))
+    return here, there
+
+
+async def test_workers_share_the_slots_and_never_have_more() -> None:
+    here, there = workers(2)
+    positions: list[int] = []
     async with here.slot(b"alice", lambda _: None):
         async with here.slot(b"bob", lambda _: None):  # one worker may have all that are free
-            waiting = asyncio.create_task(_taken(there, told))
-            while not told:  # noqa: ASYNC110 -- the slots are another worker's
+            waiting = asyncio.create_task(_taken(there, positions))
+            while not positions:  # noqa: ASYNC110 -- the slots are another worker's
                 await asyncio.sleep(0.01)
-            assert set(told) == {0}
+            assert set(positions) == {0}
             assert not waiting.done()
         await asyncio.wait_for(waiting, 30)
 
 
-async def test_who_gives_up_waiting_for_another_workers_slot_leaves_nothing(tmp_path: Path) -> None:
-    files = slot_lock_paths(tmp_path / "journal.sqlite3", 1, 2)
-    here, there = ModelQueue(1, files), ModelQueue(1, files)
-    told: list[int] = []
+async def test_who_gives_up_waiting_for_another_workers_slot_leaves_nothing() -> None:
+    here, there = workers(1)
+    positions: list[int] = []
     async with here.slot(b"alice", lambda _: None):
-        waiting = asyncio.create_task(_taken(there, told))
-        while not told:  # noqa: ASYNC110 -- the slot is another worker's
+        waiting = asyncio.create_task(_taken(there, positions))
+        while not positions:  # noqa: ASYNC110 -- the slot is another worker's
             await asyncio.sleep(0.01)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-    await asyncio.wait_for(_taken(there, told), 30)
-    await asyncio.wait_for(_taken(here, told), 30)
-    assert slot_lock_paths(tmp_path / "journal.sqlite3", 4, 1) == []
+    await asyncio.wait_for(_taken(there, positions), 30)
+    await asyncio.wait_for(_taken(here, positions), 30)

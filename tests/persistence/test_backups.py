@@ -143,6 +143,7 @@ def test_the_list_of_kinds_is_the_schema(path: Path) -> None:
         "keyrings",
         "data_keys",
         "dek_sessions",
+        "failed_attempts",
     }
     with closing(sqlite3.connect(path)) as connection:
         tables = {

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from llamora.app import create_app
+from llamora.journal.context import UserContext
+from llamora.journal.profile import Profile
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.drafts import Draft, day_draft_key
 from llamora.persistence.summaries import StoredSummary
@@ -92,6 +94,8 @@ SHAPES: dict[str, Callable[[Any], bool]] = {
     "name": lambda value: value in (NAME, NAME.casefold()),
     "flag": _is("[01]"),
     "day of the last sign-in": _is(r"\d{4}-\d\d-\d\d"),
+    "failed attempts": _is(r"[1-9]\d{0,3}"),
+    "day of the last one": _is(r"\d{4}-\d\d-\d\d"),
     "kind of slot": _is("passphrase|recovery"),
     "cost of the KDF": _is(r"m=\d+,t=\d+,p=\d+"),
     "end of a session": _is(r"\d{10}"),
@@ -126,12 +130,13 @@ async def filled(tmp_path: Path) -> Path:
     await db.open_connections()
     user, keys, _ = await services.accounts.register(NAME, PASSPHRASE, "Europe/Berlin")
     await services.sessions.open_session(user, keys, "Firefox on Linux")
+    context = UserContext.now(keys, Profile())
     made = [
-        await services.journal.write(keys, DAY, f"quokka {'x' * size}", "UTC")
+        await services.journal.write(context, DAY, f"quokka {'x' * size}")
         for size in (1, 500, 40_000)
     ]
     await services.journal.edit(keys, made[0].id, "quokka two", 1)
-    await services.journal.delete(keys, made[1].id)
+    await services.trash.delete(keys, made[1].id)
     await db.tags.add(keys, made[0].id, "quokka")
     await db.tags.remove(keys, made[0].id, await db.tags.add(keys, made[0].id, "wombat"))
     await db.tags.refuse_suggestions(keys, made[0].id, ["numbat"])
@@ -147,6 +152,8 @@ async def filled(tmp_path: Path) -> Path:
     await services.search.wait_until_idle(user.id)
     assert await services.search.save_snapshot(user.id)
     await db.snapshots.begin(keys)  # one that is being written
+    await services.throttle.record_attempt(NAME, "203.0.113.1")
+    await services.throttle.close()
     await db.checkpoint()
     services.search.lock(user.id)
     await db.close()

@@ -1,6 +1,5 @@
 import asyncio
 import logging
-import multiprocessing
 import sqlite3
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
@@ -10,12 +9,13 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from llamora.events import Broker, Service, Topic
 from llamora.persistence.entries import Entry
 from llamora.persistence.vectors import EntryVectors
 from llamora.search import embed_queue
 from llamora.search import service as module
 from llamora.search.embedder import Embedder
-from llamora.search.pending import BUFFER_BYTES, SLOTS, PendingQueries
+from llamora.search.pending import MAX_QUERIES, PendingQueries, PendingStore
 from llamora.search.query import MAX_QUERY, parse_query
 from llamora.search.service import SearchService
 from llamora.settings import EmbeddingSettings, SearchSettings
@@ -236,24 +236,27 @@ async def test_what_another_process_writes_is_found(desks: Desks) -> None:
     await here.wait_until_found("kite", [])
 
 
-async def test_a_noted_query_is_known_to_every_worker_until_it_is_forgotten(desk: Desk) -> None:
-    memory = multiprocessing.get_context("spawn").RawArray("c", BUFFER_BYTES)
-    here, there = PendingQueries(memory), PendingQueries(memory)
+async def test_a_pending_query_is_known_to_every_worker_until_forgotten(desk: Desk) -> None:
+    store = PendingStore()
+    broker = Broker({Service.QUERIES: store.serve})
+    broker.bus.subscribe(Topic.QUERIES_FORGOTTEN, store.forget)
+    here, there = (PendingQueries(broker.connect_in_memory()) for _ in range(2))
     query = "Bartholomew and his 東京 journey"
-    name = here.add(desk.keys, query)
-    assert there.get(desk.keys, name) == query
-    assert there.get(desk.other_keys, name) == ""
-    assert here.get(desk.keys, bytes(16)) == ""
-    assert b"artholomew" not in bytes(memory)
-    theirs = there.add(desk.other_keys, "x" * 1000)
+    name = await here.add(desk.keys, query)
+    assert await there.get(desk.keys, name) == query
+    assert await there.get(desk.other_keys, name) == ""
+    assert await here.get(desk.keys, bytes(16)) == ""
+    assert "artholomew" not in repr(store._sealed)
+    theirs = await there.add(desk.other_keys, "x" * 1000)
     there.forget(desk.keys.user_id)
-    assert here.get(desk.keys, name) == ""
-    assert here.get(desk.other_keys, theirs) == "x" * 1000
-    names = [here.add(desk.keys, f"query {number}") for number in range(SLOTS)]
-    assert there.get(desk.other_keys, theirs) == ""
-    assert [there.get(desk.keys, names[place]) for place in (0, -1)] == [
+    assert await there.get(desk.keys, name) == ""
+    assert await here.get(desk.keys, name) == ""
+    assert await here.get(desk.other_keys, theirs) == "x" * 1000
+    names = [await here.add(desk.keys, f"query {number}") for number in range(MAX_QUERIES)]
+    assert await there.get(desk.other_keys, theirs) == ""
+    assert [await there.get(desk.keys, names[index]) for index in (0, -1)] == [
         "query 0",
-        f"query {SLOTS - 1}",
+        f"query {MAX_QUERIES - 1}",
     ]
 
 
@@ -261,8 +264,8 @@ async def test_a_noted_query_is_known_to_every_worker_until_it_is_forgotten(desk
 async def test_the_longest_query_is_noted_in_any_script(desk: Desk, letter: str) -> None:
     query = letter * (MAX_QUERY + 1)
     for typing in (False, True):
-        name = desk.service.remember_query(desk.keys, query, is_typing=typing)
-        assert desk.service.query_for(desk.keys, name) == (query, typing)
+        name = await desk.service.remember_query(desk.keys, query, is_typing=typing)
+        assert await desk.service.query_for(desk.keys, name) == (query, typing)
 
 
 async def test_an_entry_told_of_late_keeps_its_traces(desk: Desk) -> None:
@@ -339,22 +342,22 @@ async def test_who_makes_room_keeps_what_was_noted(
     monkeypatch.setattr(module, "MAX_OPEN_INDEXES", 1)
     entry = await desk.write("a heron by the pond")
     await desk.wait_ready()
-    name = desk.service.remember_query(desk.keys, "heron")
+    name = await desk.service.remember_query(desk.keys, "heron")
     await desk.wait_ready(desk.other_keys)
     assert desk.service.unlocked_user_ids() == [desk.other_keys.user_id]
-    assert desk.service.query_for(desk.keys, name) == ("heron", False)
+    assert await desk.service.query_for(desk.keys, name) == ("heron", False)
     await desk.wait_until_found("heron", [entry.id])
 
 
 async def test_what_is_forgotten_is_forgotten_with_its_vector(desk: Desk) -> None:
     await desk.wait_ready()
-    name = desk.service.remember_query(desk.keys, "losing my job")
+    name = await desk.service.remember_query(desk.keys, "losing my job")
     await desk.search("losing my job")
     user = desk.service._states[desk.keys.user_id]
     assert user.query_vectors
     desk.service.forget_queries(desk.keys.user_id)
     assert not user.query_vectors
-    assert desk.service.query_for(desk.keys, name) == ("", False)
+    assert await desk.service.query_for(desk.keys, name) == ("", False)
 
 
 async def test_what_is_remembered_makes_no_index_look_again(

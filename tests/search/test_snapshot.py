@@ -190,7 +190,7 @@ async def test_a_snapshot_is_written_when_it_is_quiet(
 ) -> None:
     monkeypatch.setattr("llamora.search.snapshot_store.SNAPSHOT_MIN_ENTRIES", 3)
     monkeypatch.setattr("llamora.search.snapshot_store.SNAPSHOT_QUIET_SECONDS", 0.0)
-    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
     for number in range(4):
         await desk.write(f"entry {number}")
     await desk.wait_ready()
@@ -205,7 +205,7 @@ async def test_a_snapshot_that_an_erasure_took_is_written_anew(
     monkeypatch.setattr("llamora.search.snapshot_store.SNAPSHOT_MIN_ENTRIES", 3)
     monkeypatch.setattr("llamora.search.snapshot_store.SNAPSHOT_QUIET_SECONDS", 0.0)
     monkeypatch.setattr("llamora.search.snapshot_store.SNAPSHOT_CHANGED_SHARE", 0.5)
-    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
     entries = [await desk.write(f"entry {number}") for number in range(9)]
     await desk.wait_ready()
     user = desk.service._states[desk.keys.user_id]

@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from quart import Blueprint, Response, request
 
+from llamora.app.edge.rules import public
+
 logger = getLogger(__name__)
 
 ENCODINGS = (("br", ".br"), ("gzip", ".gz"))
@@ -121,16 +123,19 @@ def create_blueprint(assets: Assets) -> Blueprint:
     routes = Blueprint("assets", __name__)
 
     @routes.get("/static/<path:name>")
+    @public
     async def static(name: str) -> Response:  # pyright: ignore[reportUnusedFunction] -- a route
         return await _send(assets, name)
 
     @routes.get("/sw.js")
+    @public
     async def service_worker() -> Response:  # pyright: ignore[reportUnusedFunction] -- a route
         """Serve the service worker at the root: its scope cannot reach above its own path."""
         script = await asyncio.to_thread(assets.service_worker)
         return Response(script, mimetype="text/javascript", headers={"Cache-Control": "no-cache"})
 
     @routes.get("/favicon.ico")
+    @public
     async def favicon() -> Response:  # pyright: ignore[reportUnusedFunction] -- a route
         return await _send(assets, assets.url("favicon.svg").removeprefix("/static/"))
 

@@ -1,28 +1,29 @@
-"""Helpers that routes share: forms, ids and days in addresses, redirects, profiles and pages."""
+"""What routes share: the user who asks, the fields of forms, and answers."""
 
 import secrets
+from collections.abc import AsyncGenerator
 from contextlib import suppress
-from dataclasses import replace
-from datetime import date
 from typing import Any, cast
 
 from jinja2 import Environment
 from quart import Response, current_app, g, redirect, request
 
-from llamora.app import i18n, security
+from llamora.app import i18n
+from llamora.app.addresses import TODAY_PATH
+from llamora.app.edge import sessions
+from llamora.app.edge.forms import form_field as field
+from llamora.app.edge.rules import current_rules
 from llamora.app.rendering import get_renderer
-from llamora.app.security import form_field as field
 from llamora.app.services.container import get_services
-from llamora.app.views import model_view
-from llamora.dates import UnknownDay, day_of, parse_day, parse_zone, utc_now
+from llamora.app.streams import event_stream
+from llamora.app.views.model import model_view
+from llamora.journal.context import UserContext
 from llamora.journal.profile import Profile
-from llamora.persistence.connection import NotFound, StaleRevision, StorageError
+from llamora.persistence.connection import StorageError
 from llamora.persistence.drafts import Draft, FormToken
 from llamora.vault.envelope import SealError
 
 TEMPLATES_EXTENSION = "llamora.templates"
-TODAY_PATH = "/d/today"
-MAX_SAVE_ATTEMPTS = 5
 
 
 def is_fragment() -> bool:
@@ -32,8 +33,12 @@ def is_fragment() -> bool:
 
 async def number_field(name: str) -> int:
     """Return a posted field as an integer of at most 12 digits, or 0 for anything else."""
-    text = await field(name)
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else 0
+    return parse_number(await field(name))
+
+
+def parse_number(text: str, default: int = 0) -> int:
+    """Return an integer of at most 12 digits, or `default` for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else default
 
 
 def new_form_token(draft: Draft | None = None) -> str:
@@ -52,103 +57,83 @@ async def posted_form_token() -> FormToken | None:
     return FormToken(ids[0], ids[1] if ids[1:] else None)
 
 
+# -- who asks --------------------------------------------------------------------------------------
+
+
+async def load_user() -> None:
+    """Load the signed-in user before the request is handled; error pages need their language too.
+
+    Raises NotFound where a route is for users who have not turned the model off.
+    """
+    if sessions.get_session() is None:
+        return
+    user = None
+    with suppress(StorageError, SealError):  # the page shows the error itself
+        user = await current_user()
+    if user is not None and current_rules().with_replies:
+        user.require_replies()
+
+
+async def current_user() -> UserContext:
+    """Return the signed-in user, whose profile is read once per request.
+
+    Raises SignInRequired, StorageError and SealError.
+    """
+    session = sessions.require_session()
+    if "user" not in g or g.user[0] != session.id:
+        _set_profile(await get_services().accounts.get_profile(session.keys))
+    return cast(UserContext, g.user[1])
+
+
+async def change_profile(**changes: Any) -> None:
+    """Save the given settings of the signed-in user, for this request too.
+
+    Raises StaleRevision, SignInRequired and StorageError.
+    """
+    keys = sessions.require_session().keys
+    _set_profile(await get_services().preferences.change(keys, **changes))
+
+
+def _set_profile(profile: Profile) -> None:
+    session = sessions.require_session()
+    i18n.set_language(profile.language)
+    user = UserContext.now(session.keys, profile, i18n.current_language().code)
+    g.user = (session.id, user)
+    g.twelve_hours = profile.twelve_hours
+    g.year = user.today.year
+
+
+async def _profile_or_default() -> Profile:
+    if sessions.get_session() is None:
+        return Profile()
+    try:
+        return (await current_user()).profile
+    except (StorageError, SealError):
+        return Profile()
+
+
+# -- answers ---------------------------------------------------------------------------------------
+
+
 def redirect_303(path: str) -> Response:
     """Redirect a posted form to `path` with status 303, so that a reload does not post it again."""
     response = redirect(path, 303)
     return cast(Response, response)
 
 
-def parse_entry_id(hex_id: str) -> bytes:
-    """Return the 16-byte entry id for its hex in an address. Raises NotFound if malformed."""
-    try:
-        parsed = bytes.fromhex(hex_id)
-    except ValueError:
-        parsed = b""
-    if len(parsed) != 16 or parsed.hex() != hex_id:
-        raise NotFound("entry_not_found")
-    return parsed
+async def respond(
+    status: int = 200, /, *, view: str, page: str = "", to: str = "", **context: object
+) -> Response:
+    """Answer HTMX with a view, and other requests with a page, or with a redirect to `to`."""
+    if is_fragment():
+        return await render_template(view, status, **context)
+    return await render_template(page, status, **context) if page else redirect_303(to)
 
 
-def parse_tag_id(hex_id: str) -> bytes:
-    """Return the tag id for its hex in an address. Raises NotFound if malformed."""
-    try:
-        parsed = bytes.fromhex(hex_id)
-    except ValueError:
-        parsed = b""
-    if not parsed or parsed.hex() != hex_id:
-        raise NotFound("tag_not_found")
-    return parsed
-
-
-def parse_day_or_404(text: str) -> date:
-    """Return the day for its ISO form in an address. Raises NotFound if malformed."""
-    try:
-        return parse_day(text)
-    except UnknownDay:
-        raise NotFound("day_not_found") from None
-
-
-async def load_profile() -> None:
-    """Load the profile of the signed-in user before the request is handled.
-
-    Error pages need its language too. A profile that cannot be read is ignored here.
-    """
-    if security.get_session() is not None:
-        with suppress(StorageError, SealError):  # the page shows the error itself
-            await get_profile()
-
-
-async def get_profile() -> Profile:
-    """Return the profile of the signed-in user, read once per request.
-
-    Raises SignInRequired, StorageError and SealError.
-    """
-    session = security.require_session()
-    if "profile" not in g or g.profile[0] != session.id:
-        _set_profile(await get_services().accounts.get_profile(session.keys))
-    return cast(Profile, g.profile[1])
-
-
-async def save_profile(**changes: Any) -> None:
-    """Save the given fields of the signed-in user's profile, keeping concurrent changes to others.
-
-    Raises StaleRevision after MAX_SAVE_ATTEMPTS, SignInRequired and StorageError.
-    """
-    accounts, keys = get_services().accounts, security.require_session().keys
-    for attempts_left in reversed(range(MAX_SAVE_ATTEMPTS)):
-        stored = await accounts.get_profile(keys)
-        try:
-            _set_profile(await accounts.save_profile(keys, replace(stored, **changes)))
-            return
-        except StaleRevision:
-            if not attempts_left:
-                raise
-
-
-def _set_profile(profile: Profile) -> None:
-    g.profile = (security.require_session().id, profile)
-    g.twelve_hours = profile.twelve_hours
-    g.year = day_of(utc_now(), parse_zone(profile.zone)).year
-    i18n.set_language(profile.language)
-
-
-async def replies_disabled() -> bool:
-    """Return True when the signed-in user has turned the model off."""
-    return not (await _profile_or_default()).replies
-
-
-async def _profile_or_default() -> Profile:
-    if security.get_session() is None:
-        return Profile()
-    try:
-        return await get_profile()
-    except (StorageError, SealError):
-        return Profile()
-
-
-async def today() -> date:
-    """Return today's date in the user's time zone."""
-    return day_of(utc_now(), parse_zone((await get_profile()).zone))
+def stream_events(events: AsyncGenerator[bytes], final_event: bytes = b"") -> Response:
+    """Answer with a stream of events; `final_event` is sent if the session of the user ends."""
+    stopping, ended = get_services().shutting_down, sessions.require_session().ended
+    return event_stream(events, stopping, ended, final_event)
 
 
 def render_to_string(template: str, **context: object) -> str:
@@ -165,7 +150,8 @@ async def render_template(template: str, status: int = 200, **context: object) -
 
     Adds to `context` what every page needs; `model` is looked up only when it is not given.
     """
-    session, profile, services = security.get_session(), await _profile_or_default(), get_services()
+    session, profile = sessions.get_session(), await _profile_or_default()
+    services = get_services()
     if "model" not in context:
         context["model"] = await model_view(
             services.model, name=profile.endpoint, is_disabled=not profile.replies

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
@@ -24,11 +24,14 @@ class EntryCache:
     """A cache of one user's rendered entries that drops the least recently used."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
+        self._entries: OrderedDict[tuple[Hashable, ...], tuple[object, int]] = OrderedDict()
         self._characters = 0
 
     def get(
-        self, key: Hashable, render: Callable[[], Result], measure: Callable[[Result], int]
+        self,
+        key: tuple[Hashable, ...],
+        render: Callable[[], Result],
+        measure: Callable[[Result], int],
     ) -> Result:
         """Return the cached value of `key`, or that of `render`; `measure` counts characters."""
         if (cached := self._entries.get(key)) is not None:
@@ -40,6 +43,11 @@ class EntryCache:
         while self._characters > MAX_CACHED_CHARACTERS:
             self._characters -= self._entries.popitem(last=False)[1][1]
         return result
+
+    def forget(self, entry_ids: Collection[bytes]) -> None:
+        """Drop what was rendered of these entries; a key begins with the id of its entry."""
+        for key in [key for key in self._entries if key[0] in entry_ids]:
+            self._characters -= self._entries.pop(key)[1]
 
 
 class Renderer:
@@ -73,6 +81,11 @@ class Renderer:
     def lock(self, user_id: bytes) -> None:
         """Drop a user's cache."""
         self._caches.pop(user_id, None)
+
+    def forget(self, user_id: bytes, entry_ids: Collection[bytes]) -> None:
+        """Drop what was rendered of a user's entries, after the jobs that are under way."""
+        if (cache := self._caches.get(user_id)) is not None:
+            self._executor.submit(cache.forget, frozenset(entry_ids))
 
     def close(self) -> None:
         """End the thread and cancel the jobs that wait for it."""

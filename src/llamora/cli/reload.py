@@ -14,7 +14,7 @@ async def watch_files(stop: asyncio.Event) -> None:
     root = resource("migrations").parent
     last_times = _modification_times(root)
     while True:
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(1.0)
         times = await asyncio.to_thread(_modification_times, root)
         if times != last_times:
             stop.set()

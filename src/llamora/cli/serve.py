@@ -19,6 +19,8 @@ from llamora.persistence.migrations import run_db_migrations
 from llamora.settings import Settings, has_display, resource
 from llamora.vault.memory import disable_core_dumps
 
+logger = logging.getLogger(__name__)
+
 LOCAL_HOST_NAME = "llamora.localhost"
 LOCAL_ADDRESSES = ("127.0.0.1", "localhost", "::1", "[::1]", "0.0.0.0", "::")  # noqa: S104 -- compared, not bound
 
@@ -35,7 +37,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reload",
         action="store_true",
-        help="start again when a file of the program changes; signs everybody out",
+        help="serve sources as they are edited, and start again when the program changes; "
+        "signs everybody out",
     )
 
 
@@ -44,7 +47,6 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     from llamora.cli.workers import serve_with_workers
 
     disable_core_dumps()
-    is_dev = options.command == "dev"
     listening_socket = listen(settings.server.host, settings.server.port)
     lock = InstanceLock(settings.data.database)
     try:
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
             return asyncio.run(_serve_in_one_process(settings, listening_socket, options))
         if sys.platform == "win32":
             raise StartupError("workers_unsupported")
-        return asyncio.run(serve_with_workers(settings, listening_socket, dev=is_dev))
+        return asyncio.run(serve_with_workers(settings, listening_socket))
     finally:
         _ignore_signals()
         lock.release()
@@ -117,8 +119,7 @@ async def _serve_in_one_process(
             # On a thread: it may wait for the browser.
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-    is_dev = options.command == "dev"
-    await run_app(settings, listening_socket, stop, dev=is_dev, on_start=on_start)
+    await run_app(settings, listening_socket, stop, reload=options.reload, on_start=on_start)
     if watch_task is not None:
         watch_task.cancel()
         if watch_task.done() and not watch_task.cancelled():
@@ -131,7 +132,7 @@ async def run_app(
     listening_socket: socket.socket,
     stop: asyncio.Event,
     *,
-    dev: bool,
+    reload: bool = False,
     shared: Any = None,
     on_start: Any = None,
 ) -> None:
@@ -139,22 +140,23 @@ async def run_app(
     from hypercorn.asyncio import serve  # pyright: ignore[reportUnknownVariableType] -- hypercorn types it in part
 
     from llamora.app import create_app
-    from llamora.services import AppLifecycle
+    from llamora.services import EXTRA_STOP_SECONDS, AppLifecycle
 
-    app = create_app(settings, dev=dev, shared=shared)
+    app = create_app(settings, reload=reload, shared=shared)
     lifecycle: AppLifecycle = app.extensions["llamora.lifecycle"]
+    config = _hypercorn_config(settings, listening_socket)
 
     async def wait_for_stop() -> None:
         await stop.wait()
+        exit_in_time(settings.server.shutdown_seconds + EXTRA_STOP_SECONDS)
         # Streams end now; Hypercorn would wait for them.
         await lifecycle.quiesce()
+        config.graceful_timeout = lifecycle.seconds_to_close()
 
     if on_start is not None:
         app.before_serving(on_start)
     try:
-        await serve(
-            app, _hypercorn_config(settings, listening_socket), shutdown_trigger=wait_for_stop
-        )
+        await serve(app, config, shutdown_trigger=wait_for_stop)
     finally:
         await lifecycle.stop()
 
@@ -178,6 +180,18 @@ def _hypercorn_config(settings: Settings, listening_socket: socket.socket) -> An
     config.keep_alive_timeout = 30
     config.h11_max_incomplete_size = 65_536
     return config
+
+
+def exit_in_time(seconds: float) -> None:
+    """End this process after so many seconds, even if a thread of it hangs."""
+
+    def exit_now() -> None:
+        logger.warning("the server did not stop in time and is ended as it is")
+        os._exit(1)
+
+    timer = threading.Timer(seconds, exit_now)
+    timer.daemon = True
+    timer.start()
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:

@@ -1,6 +1,6 @@
 """Serve with several worker processes.
 
-The parent holds the lock, the boot secret and the built-in model; the workers serve.
+The parent holds the lock, the boot secret, the built-in model and the broker of the workers' buses.
 """
 
 import asyncio
@@ -10,199 +10,197 @@ import secrets
 import signal
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from typing import Any
+from urllib.parse import urlsplit
 
-from llamora.cli.serve import StartupError, announce, configure_logging, run_app, stop_on_signals
+from llamora.cli.serve import (
+    StartupError,
+    announce,
+    configure_logging,
+    exit_in_time,
+    run_app,
+    stop_on_signals,
+)
+from llamora.events import Channel, ChannelClosed, Event, EventBus, Service, Topic
 from llamora.llm.embedded import EmbeddedServer
 from llamora.llm.errors import ModelError
 from llamora.llm.model import SharedServer
 from llamora.persistence.local_db import LocalDB
-from llamora.search.pending import BUFFER_BYTES, PendingQueries
-from llamora.services import SharedState
+from llamora.services import EXTRA_STOP_SECONDS, SharedState, create_broker
 from llamora.settings import Settings
 from llamora.vault.memory import disable_core_dumps
 
 logger = logging.getLogger(__name__)
 
-MODEL_ADDRESS_BYTES = 128
 MAX_WORKER_RESTARTS = 5  # workers that died and were replaced, until the server gives up
-MODEL_POLL_SECONDS = 0.2
-WORKER_POLL_SECONDS = 0.3
-PARENT_POLL_SECONDS = 0.1
-JOIN_SECONDS = 4.0
+PARENT_STOP_SECONDS = 0.5  # of the time to stop, for the parent after its workers
 
 
 @dataclass(slots=True, frozen=True)
-class SharedMemory:
-    """Memory of all processes of a server. Without locks: a killed worker would keep one."""
+class WorkerStart:
+    """What a worker is started with; `events` is its end of the line to the broker."""
 
-    boot_secret: bytes
-    model_key: str
-    model_address: Any
-    is_model_wanted: Any
-    pending_queries: Any
-    live_workers: Any
-    """The numbers of the living workers; 0 is none."""
-    is_ending: Any
+    settings: Settings
+    listening_socket: socket.socket
+    events: socket.socket
+    number: int
+    boot_secret: bytes = field(repr=False)
+    model_key: str = field(repr=False)
 
 
 class Parent:
-    """Start the workers, and replace those that die."""
+    """Start the workers, replace those that die, and serve what they share."""
 
-    def __init__(self, settings: Settings, listening_socket: socket.socket, *, dev: bool) -> None:
+    def __init__(self, settings: Settings, listening_socket: socket.socket) -> None:
         self._settings = settings
         self._listening_socket = listening_socket
-        self._dev = dev
+        self._boot_secret = secrets.token_bytes(32)
         self._context = multiprocessing.get_context("spawn")
-        embedded = settings.llm.enabled and settings.llm.embedded
-        self._model_server = (
-            EmbeddedServer(settings.llm)
-            if embedded and not EmbeddedServer.unavailable_reason()
-            else None
-        )
-        self._memory = SharedMemory(
-            secrets.token_bytes(32),
-            self._model_server.api_key if self._model_server else "",
-            self._context.RawArray("c", MODEL_ADDRESS_BYTES),
-            self._context.RawValue("b", 0),
-            self._context.RawArray("c", BUFFER_BYTES),
-            self._context.RawArray("q", settings.server.workers),
-            self._context.RawValue("b", 0),
-        )
-        self._workers: list[BaseProcess] = []
+        self._broker = create_broker(settings)
+        self._model = _SharedModel(settings, self._broker.send_to_all)
+        self._broker.handlers[Service.MODEL_SERVER] = self._model.serve
+        self._workers: dict[BaseProcess, asyncio.Event] = {}  # set once a worker has ended
+        self._ended = asyncio.Event()  # set whenever one has
         self._started_count = 0
-
-    def start_worker(self, index: int) -> BaseProcess:
-        """Start the worker of that index, under a number of its own."""
-        self._started_count += 1
-        worker = self._context.Process(
-            target=serve_as_worker,
-            args=(
-                self._settings,
-                self._listening_socket,
-                self._memory,
-                self._started_count,
-                self._dev,
-            ),
-            daemon=True,
-        )
-        self._memory.live_workers[index] = self._started_count
-        worker.start()
-        return worker
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the workers running until `stop` is set. Raises StartupError if they keep dying."""
-        count = self._settings.server.workers
-        self._workers = [self.start_worker(index) for index in range(count)]
-        model_task = asyncio.create_task(self._run_model_server())
+        for _ in range(self._settings.server.workers):
+            await self._start_worker()
         announce(self._settings, self._listening_socket)
+        stop_task = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
-                for index, worker in enumerate(self._workers):
-                    if not worker.is_alive():
-                        self._replace(index, worker)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), WORKER_POLL_SECONDS)
+                ended_task = asyncio.create_task(self._ended.wait())
+                await asyncio.wait([stop_task, ended_task], return_when="FIRST_COMPLETED")
+                ended_task.cancel()
+                self._ended.clear()
+                if not stop.is_set():
+                    await self._replace_ended()
         finally:
-            await self._end_workers()
-            model_task.cancel()
-            if self._model_server is not None:
-                await self._model_server.stop()
+            stop_task.cancel()
+            exit_in_time(self._settings.server.shutdown_seconds + EXTRA_STOP_SECONDS)
+            await self._stop_workers()
+            self._broker.close()
+            await self._model.stop()
 
-    def _replace(self, index: int, worker: BaseProcess) -> None:
-        # The reply it was writing is now shown as cut short.
-        self._memory.live_workers[index] = 0
-        if self._started_count >= len(self._workers) + MAX_WORKER_RESTARTS:
-            raise StartupError("workers_keep_ending")
-        logger.warning(
-            "a worker ended unexpectedly (%s); another one takes its place", worker.exitcode
+    async def _start_worker(self) -> None:
+        self._started_count += 1
+        broker_end, worker_end = socket.socketpair()
+        start = WorkerStart(
+            self._settings,
+            self._listening_socket,
+            worker_end,
+            self._started_count,
+            self._boot_secret,
+            self._model.api_key,
         )
-        self._workers[index] = self.start_worker(index)
+        worker = self._context.Process(target=serve_as_worker, args=(start,), daemon=True)
+        worker.start()
+        worker_end.close()  # the worker has its own
+        self._workers[worker] = asyncio.Event()
+        asyncio.get_running_loop().add_reader(worker.sentinel, self._on_ended, worker)
+        await self._broker.add_worker(start.number, broker_end)
 
-    async def _end_workers(self) -> None:
-        self._memory.is_ending.value = 1
-        for worker in self._workers:
-            await asyncio.to_thread(worker.join, JOIN_SECONDS)
-            if worker.is_alive():
+    def _on_ended(self, worker: BaseProcess) -> None:
+        asyncio.get_running_loop().remove_reader(worker.sentinel)
+        self._workers[worker].set()
+        self._ended.set()
+
+    async def _replace_ended(self) -> None:
+        for worker in [worker for worker, ended in self._workers.items() if ended.is_set()]:
+            del self._workers[worker]
+            worker.join()
+            if self._started_count >= self._settings.server.workers + MAX_WORKER_RESTARTS:
+                raise StartupError("workers_keep_ending")
+            logger.warning(
+                "a worker ended unexpectedly (%s); another one takes its place", worker.exitcode
+            )
+            await self._start_worker()
+
+    async def _stop_workers(self) -> None:
+        self._broker.send_to_all(Event(Topic.STOP))
+        seconds = self._settings.server.shutdown_seconds + EXTRA_STOP_SECONDS - PARENT_STOP_SECONDS
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for ended in self._workers.values():
+                    await ended.wait()
+        for worker, ended in self._workers.items():
+            if not ended.is_set():
+                logger.warning("a worker did not stop in time")
                 worker.kill()
-                worker.join()
+            worker.join()
 
-    async def _run_model_server(self) -> None:
-        server, memory = self._model_server, self._memory
-        while server is not None:
-            if memory.is_model_wanted.value and server.state == "off":
+
+class _SharedModel:
+    """The built-in model of the parent, started when a worker asks for it."""
+
+    def __init__(self, settings: Settings, send_to_all: Any) -> None:
+        wanted = settings.llm.enabled and settings.llm.embedded
+        is_possible = wanted and not EmbeddedServer.unavailable_reason()
+        self._server = EmbeddedServer(settings.llm) if is_possible else None
+        self.api_key = self._server.api_key if self._server else ""
+        self._starting = asyncio.Lock()
+        if self._server is not None:
+            self._server.on_address = lambda url: send_to_all(
+                Event(Topic.MODEL_PORT, number=urlsplit(url).port or 0)
+            )
+
+    async def serve(self, channel: Channel, _message: bytes) -> None:
+        """Answer once the model answers or has failed to start."""
+        if self._server is not None:
+            # On the loop's own task: the worker that asked may be gone before it is up.
+            await asyncio.shield(asyncio.create_task(self._start(self._server)))
+        channel.send(b"")
+
+    async def _start(self, server: EmbeddedServer) -> None:
+        async with self._starting:
+            if server.state == "off":
                 try:
                     await server.start()
                 except ModelError:
                     logger.warning("the built-in model did not start")
-            memory.model_address.value = server.base_url.encode()[: MODEL_ADDRESS_BYTES - 1]
-            await asyncio.sleep(MODEL_POLL_SECONDS)
+
+    async def stop(self) -> None:
+        """Stop the model server, if it runs."""
+        if self._server is not None:
+            await self._server.stop()
 
 
-async def serve_with_workers(
-    settings: Settings, listening_socket: socket.socket, *, dev: bool
-) -> int:
+async def serve_with_workers(settings: Settings, listening_socket: socket.socket) -> int:
     """Run the parent of several workers; return 0 after a clean stop. Raises StartupError."""
     stop = asyncio.Event()
     stop_on_signals(stop)
     db = await LocalDB.open(settings.data.database)
     await db.sessions.clear()
     try:
-        await Parent(settings, listening_socket, dev=dev).run(stop)
+        await Parent(settings, listening_socket).run(stop)
     finally:
         await db.sessions.clear()
         await db.close()
     return 0
 
 
-def serve_as_worker(
-    settings: Settings,
-    listening_socket: socket.socket,
-    memory: SharedMemory,
-    worker_number: int,
-    dev: bool,
-) -> None:
+def serve_as_worker(start: WorkerStart) -> None:
     """Serve in one process of several, until the server ends or the parent is gone."""
-    configure_logging(settings.log_level)
+    configure_logging(start.settings.log_level)
     disable_core_dumps()
     # A terminal sends Ctrl+C to every process; only the parent's word counts here.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-
-    def read_address() -> str:
-        return memory.model_address.value.decode()
-
-    def request_model() -> None:
-        memory.is_model_wanted.value = 1
-
-    model = SharedServer(read_address, memory.model_key, request_model)
-    shared = SharedState(
-        memory.boot_secret,
-        model if memory.model_key else None,
-        PendingQueries(memory.pending_queries),
-        worker_number,
-        lambda: tuple(memory.live_workers),
-    )
-    asyncio.run(_serve_until_end(settings, listening_socket, memory, shared, dev))
+    with suppress(ChannelClosed):  # the parent has ended already
+        asyncio.run(_serve_until_end(start))
 
 
-async def _serve_until_end(
-    settings: Settings,
-    listening_socket: socket.socket,
-    memory: SharedMemory,
-    shared: SharedState,
-    dev: bool,
-) -> None:
-    stop = asyncio.Event()
-
-    async def wait_for_end() -> None:
-        parent = multiprocessing.parent_process()
-        while not memory.is_ending.value and parent is not None and parent.is_alive():  # noqa: ASYNC110
-            await asyncio.sleep(PARENT_POLL_SECONDS)
-        stop.set()
-
-    wait_task = asyncio.create_task(wait_for_end())
-    await run_app(settings, listening_socket, stop, dev=dev, shared=shared)
-    wait_task.cancel()
+async def _serve_until_end(start: WorkerStart) -> None:
+    events, stop = EventBus(), asyncio.Event()
+    events.subscribe(Topic.STOP, lambda _: stop.set())
+    await events.connect(start.events)
+    model = SharedServer(events, start.model_key) if start.model_key else None
+    shared = SharedState(start.boot_secret, events, model, start.number)
+    try:
+        await run_app(start.settings, start.listening_socket, stop, shared=shared)
+    finally:
+        events.close()

@@ -8,17 +8,19 @@ from msgspec.structs import replace
 
 from llamora.dates import format_time
 from llamora.dates import parse_zone as zone_named
-from llamora.journal.entries import EntryError, Journal, Thread, build_threads
+from llamora.journal.context import UserContext
+from llamora.journal.entries import EntryError, Journal
 from llamora.journal.profile import zone_or_utc
 from llamora.journal.reading import find_readable, model_may_read, readable_entries
-from llamora.journal.retrieval import from_search, from_tags
+from llamora.journal.receipts import build_receipt
+from llamora.journal.retrieval import Candidate, from_search, from_tags
+from llamora.journal.threads import Thread, build_threads
 from llamora.llm.budget import Passage, Turn
 from llamora.llm.client import ModelClient
 from llamora.llm.model import Model
-from llamora.llm.probe import ModelInfo
 from llamora.llm.prompts import Prompt, PromptBuilder
 from llamora.persistence.connection import NotFound
-from llamora.persistence.entries import BUILT_IN_MODEL, Entry, Omitted, Receipt, UsedPassage
+from llamora.persistence.entries import Entry, Receipt
 from llamora.persistence.local_db import LocalDB
 from llamora.search.service import SearchService
 from llamora.vault.keys import Keyring
@@ -62,29 +64,26 @@ class Composer:
 
     async def preview(
         self,
-        keys: Keyring,
+        user: UserContext,
         parent_id: bytes,
-        today: date,
-        *,
         also_answers: Sequence[bytes] = (),
-        endpoint: str = "",
     ) -> ComposedPrompt:
-        """Return the exact prompt of a reply to an entry. Raises as `compose`."""
-        entry = await self._journal.get(keys, parent_id)
-        page = build_threads(await self._db.entries.list_day(keys, entry.day))
-        return await self.compose(
-            keys, page, entry.day, parent_id, also_answers, today, endpoint, exact=True
-        )
+        """Return the exact prompt of a reply to an entry.
+
+        Raises as `compose`, and NotFound if the user has turned the model off.
+        """
+        user.require_replies()
+        entry = await self._journal.get(user.keys, parent_id)
+        page = build_threads(await self._db.entries.list_day(user.keys, entry.day))
+        return await self.compose(user, page, entry.day, parent_id, also_answers, exact=True)
 
     async def compose(
         self,
-        keys: Keyring,
+        user: UserContext,
         page: list[Thread],
         day: date,
         parent_id: bytes,
         also_answers: Sequence[bytes],
-        today: date,
-        endpoint: str,
         *,
         exact: bool = False,
     ) -> ComposedPrompt:
@@ -93,7 +92,8 @@ class Composer:
         `exact` counts all tokens rather than estimating them. Raises EntryError for an entry that
         is withheld from the model, ModelError, NotFound and StorageError.
         """
-        client = await self._model.client(endpoint)
+        keys = user.keys
+        client = await self._model.client(user.endpoint)
         path, rest_of_page = _split_page(page, parent_id, also_answers)
         path = await self._drop_untrusted_replies(keys, page, path)
         if not path:
@@ -101,27 +101,9 @@ class Composer:
                 keys, parent_id
             )  # raises NotFound when it was deleted meanwhile
             raise EntryError("entry_withheld")
-        turns = [Turn(e.role, e.text) for e in path]
-        if also_answers:
-            own_entries = [e for e in path if e.role == "me"]
-            text = "\n\n".join(
-                f"{format_time(e.at, zone_named(zone_or_utc(e.zone)))}\n{e.text}"
-                for e in own_entries
-            )
-            turns = [Turn("me", text)]
-        page_ids = {entry.id for thread in page for entry in (thread.root, *thread.descendants)}
-        candidates = await from_search(
-            self._search, self._db, keys, turns[-1].text, today, page_ids
-        )
-        candidates = await from_tags(
-            self._journal.tags,
-            self._db,
-            keys,
-            [parent_id, *also_answers],
-            turns[-1].text,
-            day,
-            page_ids,
-            candidates,
+        turns = _turns(path, is_joined=bool(also_answers))
+        candidates = await self._find_passages(
+            user, page, day, [parent_id, *also_answers], turns[-1].text
         )
         sources = [candidate.passage for candidate in candidates]
         passages = [Passage(number, used.day, used.text) for number, used in enumerate(sources, 1)]
@@ -138,18 +120,34 @@ class Composer:
             replace(sources[p.number - 1], number=p.number, text=p.text) for p in prompt.passages
         )
         receipt = replace(
-            self.build_receipt(info, client, prompt, used),
+            build_receipt(info, client, prompt, self._prompts.version, used),
             same_page_ids=tuple(e.id for e in rest_of_page),
         )
-        texts_used, revisions = (
-            {e.id: e.text for e in (*path, *rest_of_page)},
-            {e.id: e.revision for e in (*path, *rest_of_page)},
-        )
-        revisions |= {used.entry_id: revision for used, revision in candidates}
-        quoted = tuple(words for e in path if e.receipt is not None for words in e.receipt.quoted)
+        of_page = (*path, *rest_of_page)
         return ComposedPrompt(
-            prompt, client, receipt, texts_used, revisions, self._max_tokens, quoted
+            prompt,
+            client,
+            receipt,
+            texts_used={e.id: e.text for e in of_page},
+            revisions={e.id: e.revision for e in of_page}
+            | {used.entry_id: revision for used, revision in candidates},
+            max_tokens=self._max_tokens,
+            quoted=tuple(words for e in path if e.receipt for words in e.receipt.quoted),
         )
+
+    async def _find_passages(
+        self,
+        user: UserContext,
+        page: list[Thread],
+        day: date,
+        answered_ids: list[bytes],
+        question: str,
+    ) -> list[Candidate]:
+        """Return passages of other days: what is like the question, and what shares its tags."""
+        keys, tags = user.keys, self._journal.tags
+        page_ids = {entry.id for thread in page for entry in thread.messages}
+        found = await from_search(self._search, self._db, keys, question, user.today, page_ids)
+        return await from_tags(tags, self._db, keys, answered_ids, question, day, page_ids, found)
 
     async def _drop_untrusted_replies(
         self, keys: Keyring, page: list[Thread], path: list[Entry]
@@ -158,7 +156,7 @@ class Composer:
 
         All replies from the first such one on are dropped: later ones had it in their prompts.
         """
-        page_ids = {e.id for thread in page for e in (thread.root, *thread.descendants)}
+        page_ids = {e.id for thread in page for e in thread.messages}
         path_ids = {e.id for e in path}
         readable_ids = {e.id for e in readable_entries(page)}
         source_ids = {i for e in path if e.role == "reply" for i in _source_ids(e)} - readable_ids
@@ -178,25 +176,17 @@ class Composer:
                 trusted_path.append(entry)
         return trusted_path
 
-    def build_receipt(
-        self,
-        info: ModelInfo,
-        client: ModelClient,
-        prompt: Prompt,
-        passages: tuple[UsedPassage, ...] = (),
-    ) -> Receipt:
-        """Return the receipt of a reply as far as it is known before the model is asked."""
-        return Receipt(
-            model=BUILT_IN_MODEL if info.is_embedded else info.name,
-            model_file=info.file or (info.name if info.is_embedded else ""),
-            endpoint="" if info.is_embedded else info.endpoint,
-            left_machine=not info.is_local,
-            prompt_version=self._prompts.version,
-            passages=passages,
-            tokens_in=prompt.tokens,
-            tokens_counted=client.tokens.has_tokenizer and not prompt.is_estimated,
-            omitted=Omitted(*prompt.omitted),
-        )
+
+def _turns(path: list[Entry], *, is_joined: bool) -> list[Turn]:
+    """Return the turns of a conversation, or the user's entries joined to one."""
+    if not is_joined:
+        return [Turn(entry.role, entry.text) for entry in path]
+    text = "\n\n".join(
+        f"{format_time(e.at, zone_named(zone_or_utc(e.zone)))}\n{e.text}"
+        for e in path
+        if e.role == "me"
+    )
+    return [Turn("me", text)]
 
 
 def _source_ids(reply: Entry) -> set[bytes]:
@@ -223,7 +213,7 @@ def _split_page(
     Both omit entries that are withheld from the model; the path to such an entry is empty.
     Raises NotFound.
     """
-    thread = next((t for t in page if parent_id in {e.id for e in (t.root, *t.descendants)}), None)
+    thread = next((t for t in page if parent_id in {e.id for e in t.messages}), None)
     if thread is None:
         raise NotFound("entry_not_found")
     path = [entry for entry in thread.path_to(parent_id) if model_may_read(entry, thread.root)]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from msgspec.structs import replace
 
 from llamora.errors import Notice
-from llamora.journal.entries import Thread
 from llamora.journal.quotations import QuoteVerifier
+from llamora.journal.threads import Thread
 from llamora.llm.prompts import Prompt
 from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.entries import Entry
@@ -19,9 +19,8 @@ THINKING = Notice("waiting_thinking")
 class LiveReply:
     """A reply being generated in this process; `entry` is its last stored state."""
 
-    def __init__(self, entry: Entry, endpoint: str = "") -> None:
+    def __init__(self, entry: Entry) -> None:
         self.entry = entry
-        self.endpoint = endpoint
         self.queue_position = -1  # replies before it in the queue; -1 once it has a slot
         self.has_begun = False
         self.is_finishing = False

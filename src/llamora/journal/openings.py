@@ -4,6 +4,7 @@ import time
 from contextlib import suppress
 from datetime import date, timedelta
 
+from llamora.journal.context import UserContext
 from llamora.journal.entries import EntryError, Journal
 from llamora.journal.reading import find_readable, readable_entries
 from llamora.journal.summaries import PreparedPrompt, Summaries, content_hash
@@ -49,15 +50,17 @@ class Openings:
         stored = await self._db.summaries.get(keys, "opening", day)
         return stored is None or not _is_asked_recently(stored)
 
-    async def generate_line(
-        self, keys: Keyring, today: date, endpoint: str = ""
-    ) -> StoredSummary | None:
+    async def generate_line(self, user: UserContext) -> StoredSummary | None:
         """Return today's line, generated now unless it exists.
 
+        Returns None for users who have not turned lines on.
         The request is first stored as a line without text, so that no other worker makes it too.
-        Returns None if another one is under way, or if the last days are empty or change meanwhile.
-        Raises ModelError and StorageError.
+        Returns None, too, if another one is under way, or if the last days are empty or change
+        meanwhile. Raises ModelError and StorageError.
         """
+        if not (user.profile.replies and user.profile.openings):
+            return None
+        keys, today = user.keys, user.today
         if (stored := await self.get_line(keys, today)) is not None:
             return stored
         entries = await self._recent_entries(keys, today)
@@ -67,19 +70,18 @@ class Openings:
         ):
             return None
         try:
-            return await self._summaries.generate(keys, "opening", today, entries, endpoint)
+            return await self._summaries.generate(user, "opening", today, entries)
         except EntryError:  # an entry changed meanwhile: the next request starts over
             await self._db.summaries.delete(keys, "opening", today)
             return None
 
-    async def preview(self, keys: Keyring, today: date, endpoint: str = "") -> PreparedPrompt:
+    async def preview(self, user: UserContext) -> PreparedPrompt:
         """Return the exact prompt of today's line.
 
         Raises EntryError if the last days are empty, and ModelError.
         """
-        return await self._summaries.preview_line(
-            "opening", today, await self._recent_entries(keys, today), endpoint
-        )
+        entries = await self._recent_entries(user.keys, user.today)
+        return await self._summaries.preview_line(user, "opening", user.today, entries)
 
     async def _recent_entries(self, keys: Keyring, today: date) -> list[Entry]:
         """Return the readable entries of the last few written days, oldest first."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from llamora.journal.entries import Thread, build_threads
+from llamora.journal.threads import Thread, build_threads
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.vault.keys import Keyring
@@ -25,7 +25,7 @@ def readable_entries(page: Sequence[Thread]) -> list[Entry]:
     entries = [
         entry
         for thread in page
-        for entry in (thread.root, *thread.descendants)
+        for entry in thread.messages
         if entry.role == "me" and model_may_read(entry, thread.root)
     ]
     return sorted(entries, key=lambda entry: (entry.at, entry.id))

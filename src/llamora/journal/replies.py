@@ -8,22 +8,25 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from datetime import date
 from logging import getLogger
 
 from msgspec.structs import replace
 
 from llamora.errors import Notice, Problem
+from llamora.events import ChangeSignal, EventBus
 from llamora.journal.composing import ComposedPrompt, Composer
-from llamora.journal.entries import EntryError, Journal, Thread, build_threads, strip_references
+from llamora.journal.context import UserContext
+from llamora.journal.entries import EntryError, Journal
 from llamora.journal.live import READING, LiveReply
 from llamora.journal.profile import parse_profile
 from llamora.journal.reading import keep_readable, model_may_read
+from llamora.journal.receipts import strip_references
+from llamora.journal.threads import Thread, build_threads
 from llamora.llm.budget import MESSAGE_TOKENS
 from llamora.llm.errors import ModelError
 from llamora.llm.model import Model
 from llamora.llm.prompts import PromptBuilder
-from llamora.llm.queue import ModelQueue
+from llamora.llm.queue import ModelQueue, SlotQueue
 from llamora.llm.tokens import estimate_tokens
 from llamora.persistence.connection import (
     AlreadyExists,
@@ -42,8 +45,7 @@ from llamora.vault.keys import Keyring, KeyringClosed
 logger = getLogger(__name__)
 
 SAVE_SECONDS = 0.4  # plus the time of a save: a crash loses at most half a second of shown text
-FOLLOW_POLL_SECONDS = 0.1  # for replies that another worker generates
-WATCH_POLL_SECONDS = 0.1  # for requests made to other workers
+WATCH_SECONDS = 1.0  # between two looks at the store when no event says that it changed
 STOP_TIMEOUT_SECONDS = 2.0  # after which a worker that does not stop is presumed dead
 RETRY_SECONDS = 2.0
 LOCK_TIMEOUT_SECONDS = 0.5  # in which a lock lets replies be stored
@@ -71,7 +73,8 @@ class Replies:
         prompts: PromptBuilder,
         settings: LlmSettings,
         worker_id: str,
-        queue: ModelQueue | None = None,
+        queue: SlotQueue | None = None,
+        changes: ChangeSignal | None = None,
         is_worker_alive: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._db = db
@@ -85,25 +88,25 @@ class Replies:
         self._keyrings: dict[bytes, Keyring] = {}
         self._watch_task: asyncio.Task[None] | None = None
         self._is_worker_alive = is_worker_alive
-        self.queue = queue or ModelQueue(settings.slots)
+        self.queue: SlotQueue = queue or ModelQueue(settings.slots)
+        self._changes = changes or ChangeSignal(EventBus())
 
     async def ask(
         self,
-        keys: Keyring,
+        user: UserContext,
         parent_id: bytes,
-        zone: str,
-        today: date,
-        *,
         also_answers: Sequence[bytes] = (),
-        endpoint: str = "",
     ) -> Entry:
         """Start a reply to an entry and return it, still empty, or the one already in progress.
 
         With `also_answers` it answers these entries of the same page too, and belongs below
-        `parent_id`. `endpoint` names the model server. Raises ModelError if there is no model,
-        EntryError if the parent is a reply or withheld from the model, NotFound and StorageError.
+        `parent_id`. Raises ModelError if there is no model, EntryError if the parent is a reply or
+        withheld from the model, NotFound, also if the user has turned the model off, and
+        StorageError.
         """
-        if why_not := self._model.unavailable_reason(endpoint):
+        user.require_replies()
+        keys = user.keys
+        if why_not := self._model.unavailable_reason(user.endpoint):
             raise ModelError(why_not)
         parent = await self._journal.get(keys, parent_id)
         if parent.role != "me":
@@ -114,16 +117,12 @@ class Replies:
             known_ids = {entry.id for entry in day_entries} if known_ids is None else known_ids
             page = build_threads(day_entries)
             thread = next(
-                (
-                    thread
-                    for thread in page
-                    if parent_id in {e.id for e in (thread.root, *thread.descendants)}
-                ),
+                (thread for thread in page if parent_id in {e.id for e in thread.messages}),
                 None,
             )
             if thread is None:
                 raise NotFound("entry_not_found")
-            parent = next(e for e in (thread.root, *thread.descendants) if e.id == parent_id)
+            parent = next(e for e in thread.messages if e.id == parent_id)
             if not model_may_read(parent, thread.root):
                 await self._journal.get(keys, parent_id)  # raises NotFound if it was deleted
                 raise EntryError("entry_withheld")
@@ -153,7 +152,7 @@ class Replies:
                 "reply",
                 "",
                 self._journal.now(),
-                zone,
+                user.profile.zone,
                 parent_id=parent_id,
                 state="streaming",
                 boot=self._worker_id,
@@ -161,26 +160,23 @@ class Replies:
             )
             # Retry if another worker was faster, or if what is asked about was changed.
             with suppress(AlreadyExists, StaleRevision):
-                return await self._start(
-                    keys, LiveReply(reply, endpoint), page, known_ids, asked_revisions, today
-                )
+                return await self._start(user, LiveReply(reply), page, known_ids, asked_revisions)
         raise StaleRevision("reply_busy")
 
     async def _start(
         self,
-        keys: Keyring,
+        user: UserContext,
         live: LiveReply,
         page: list[Thread],
         known_ids: set[bytes],
         asked_revisions: Mapping[bytes, int],
-        today: date,
     ) -> Entry:
         """Store the record of a reply, and start generating it.
 
         Raises AlreadyExists if a reply like it exists that is not in `known_ids`, and StaleRevision
         if what it answers is no longer at `asked_revisions`, say because it was withheld.
         """
-        reply = live.entry
+        reply, keys = live.entry, user.keys
         self._live_replies[reply.id], self._keyrings[reply.id] = live, keys
         live.cached_page = page
 
@@ -195,7 +191,7 @@ class Replies:
             lambda e: _is_reply_to(e, parent_id, also_answers),
         )
         # Composing the prompt overlaps with the write; nothing is shown before that is done.
-        live.task = asyncio.create_task(self._generate(keys, live, today), name="reply")
+        live.task = asyncio.create_task(self._generate(user, live), name="reply")
         try:
             require_revisions = self._db.entries.require_revisions(keys.user_id, asked_revisions)
             await self._db.entries.add(
@@ -216,13 +212,16 @@ class Replies:
 
         Returns it as stored. Raises NotFound and StorageError.
         """
+        entry = await self._journal.get(keys, reply_id)  # also checks whose it is
+        if entry.role != "reply":
+            raise NotFound("reply_not_found")
         live = self._live_replies.get(reply_id)
         if live is not None and live.task is not None:
             self._cancel(live, STOPPED)
             while not live.is_finished:  # the task itself may still retry storing it
                 await live.changed.wait()
             return live.entry
-        entry = await self.reconcile(keys, await self._journal.get(keys, reply_id))
+        entry = await self.reconcile(keys, entry)
         if entry.state != "streaming":
             return entry
         for _ in range(MAX_RETRIES):
@@ -234,10 +233,11 @@ class Replies:
                 return entry
         deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
-            await asyncio.sleep(WATCH_POLL_SECONDS / 4)
+            change = self._changes.next_change
             entry = await self._journal.get(keys, reply_id)
             if entry.state != "streaming":
                 return entry
+            await self._changes.wait(change, min(WATCH_SECONDS, deadline - time.monotonic()))
         return await self._store(
             keys, replace(entry, state="stopped", note=INTERRUPTED, boot="", stopping=False)
         )
@@ -271,11 +271,12 @@ class Replies:
                 return
             await changed.wait()
         while True:
+            change = self._changes.next_change
             entry = await self.reconcile(keys, await self._journal.get(keys, reply_id))
             yield entry, None if entry.text else READING
             if entry.state != "streaming":
                 return
-            await asyncio.sleep(FOLLOW_POLL_SECONDS)
+            await self._changes.wait(change, WATCH_SECONDS)
 
     def _is_being_written(self, reply: Entry) -> bool:
         """Return True if a living worker is still generating a reply.
@@ -349,13 +350,14 @@ class Replies:
             self._cancel(live, reason)
         return user_replies
 
-    async def _generate(self, keys: Keyring, live: LiveReply, today: date) -> None:
+    async def _generate(self, user: UserContext, live: LiveReply) -> None:
+        keys = user.keys
         state: State = "done"
         note: Notice | None = None
         try:
             async with self.queue.slot(keys.user_id, live.on_position):
                 live.on_position(-1)
-                await self._stream(keys, live, today)
+                await self._stream(user, live)
             if not live.text.strip():
                 state, note = (
                     "failed",
@@ -376,8 +378,8 @@ class Replies:
         if await live.stored:
             await self._store_final(keys, live, state, note)
 
-    async def _stream(self, keys: Keyring, live: LiveReply, today: date) -> None:
-        entry = live.entry
+    async def _stream(self, user: UserContext, live: LiveReply) -> None:
+        entry, keys = live.entry, user.keys
         page, live.cached_page = live.cached_page, None  # `_stop_reason` notices later changes
         page = (
             build_threads(await self._db.entries.list_day(keys, entry.day))
@@ -385,13 +387,7 @@ class Replies:
             else page
         )
         composed = await self.composer.compose(
-            keys,
-            page,
-            entry.day,
-            entry.parent_id or entry.id,
-            entry.also_answers,
-            today,
-            live.endpoint,
+            user, page, entry.day, entry.parent_id or entry.id, entry.also_answers
         )
         prompt, receipt = composed.prompt, composed.receipt
         live.set_prompt(prompt, composed.quoted)
@@ -580,9 +576,10 @@ class Replies:
 
         These are stop requests, replies being turned off, and sources becoming unreadable.
         """
-        counter = -1
+        counter, change = -1, self._changes.next_change
         while self._live_replies:
-            await asyncio.sleep(WATCH_POLL_SECONDS)
+            await self._changes.wait(change, WATCH_SECONDS)
+            change = self._changes.next_change
             try:
                 if counter == (counter := await self._db.data_version()):
                     continue

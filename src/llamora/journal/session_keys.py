@@ -3,14 +3,16 @@
 import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from llamora.persistence.local_db import LocalDB
 from llamora.persistence.sessions import Session
 from llamora.persistence.users import User
 from llamora.vault.keys import Keyring
-from llamora.vault.memory import Key
+from llamora.vault.memory import Key, wipe
 from llamora.vault.session_keys import (
     open_from_cookie,
     open_from_session,
@@ -97,3 +99,22 @@ def decode_cookie(cookie: str) -> bytes | None:
         return None
     # Base64 decodes several texts to the same bytes; accept only the one that was issued.
     return raw if len(raw) >= TOKEN_BYTES and encode_cookie(raw) == cookie else None
+
+
+async def share_keyring(db: LocalDB, open_keyrings: Iterable[Keyring], keys: Keyring) -> Keyring:
+    """Return the keyring of this user that is open already, brought up to date, or else `keys`.
+
+    All sessions of a user share one, so that a new key reaches everything done for them.
+    """
+    existing = next(
+        (other for other in open_keyrings if other.user_id == keys.user_id and not other.closed),
+        None,
+    )
+    if existing is None or existing is keys:
+        return keys
+    stored_keys, master = await db.users.get_data_keys(keys.user_id), keys.master
+    known = existing.take(stored_keys, master)
+    wipe(master)
+    # After a restored backup the keyring held here would seal under a key that is gone.
+    is_outdated = not known or not stored_keys or stored_keys[-1].epoch < existing.epoch
+    return keys if is_outdated else existing

@@ -19,6 +19,7 @@ from llamora.journal.session_keys import (
     OpenSession,
     SessionInfo,
     decode_cookie,
+    share_keyring,
 )
 from llamora.persistence.connection import StorageError
 from llamora.persistence.local_db import LocalDB
@@ -64,6 +65,10 @@ class Sessions:
         # Unix time at which each session expires, as far as known here
         self._expiry_times: dict[bytes, int] = {}
         self._idle_ttls: dict[bytes, int] = {}  # by user id, in seconds
+        self._locks: set[asyncio.Task[None]] = set()
+        self.signed_in = asyncio.Event()
+        """Set while a session is open in this process."""
+        events.subscribe(Topic.LOCKED, self._on_locked)
 
     async def open_session(
         self, user: User, keys: Keyring, device: str = ""
@@ -73,7 +78,12 @@ class Sessions:
         `device` is the name of the browser, "" if unknown.
         """
         token = secrets.token_bytes(TOKEN_BYTES)
-        session = OpenSession(user, await self._share_keyring(keys), session_id_of(token), token)
+        session = OpenSession(
+            user,
+            await share_keyring(self._db, self.open_keyrings(), keys),
+            session_id_of(token),
+            token,
+        )
         now = int(time.time())
         master = session.keys.master
         sealed_key, carried = self._sealer.seal(user.id, session.id, token, master)
@@ -89,6 +99,7 @@ class Sessions:
         )
         await self._db.sessions.add(row, utc_now().date(), (session.keys, device))
         self._open_sessions[session.id] = session
+        self.signed_in.set()
         self._expiry_times[session.id] = min(row.idle_until, row.expires_at)
         return session.cookie, session
 
@@ -114,6 +125,7 @@ class Sessions:
             if session is None:
                 return None
             self._open_sessions[row.id] = session
+            self.signed_in.set()
         if session.keys.epoch != row.epoch:
             session = await self._refresh(session, row, raw[TOKEN_BYTES:])
         if session is None or session.sealed_key != raw[TOKEN_BYTES:]:
@@ -215,12 +227,18 @@ class Sessions:
     async def lock(self, user_id: bytes) -> None:
         """End a user's sessions and everything being generated for them, and overwrite their keys.
 
-        Other workers notice within half a second and do the same.
+        Other workers do the same at once.
         """
         try:
             await self._db.sessions.lock(user_id, int(time.time()))
         finally:
-            await self._lock_in_process(user_id)
+            self._events.publish(Event(Topic.LOCKED, user_id))
+            await asyncio.gather(*self._locks)
+
+    def _on_locked(self, event: Event) -> None:
+        task = asyncio.create_task(self._lock_in_process(event.user_id), name="lock")
+        self._locks.add(task)
+        task.add_done_callback(self._locks.discard)
 
     async def _lock_in_process(self, user_id: bytes) -> None:
         keyrings = {
@@ -331,7 +349,10 @@ class Sessions:
         except SealError as error:
             logger.warning("a session did not open (%s)", type(error).__name__)
             return None
-        user, keys = await self._db.users.get(row.user_id), await self._share_keyring(keys)
+        user, keys = (
+            await self._db.users.get(row.user_id),
+            await share_keyring(self._db, self.open_keyrings(), keys),
+        )
         return OpenSession(
             user, keys, row.id, token, b"" if row.sealed_key is not None else sealed_key
         )
@@ -360,31 +381,6 @@ class Sessions:
             self._open_sessions[row.id] = session
         return session
 
-    async def _share_keyring(self, keys: Keyring) -> Keyring:
-        """Return the keyring of this user that is open here, brought up to date, or else `keys`.
-
-        All sessions of a user share one, so that a new key reaches everything done for them.
-        """
-        existing = next(
-            (
-                other
-                for other in self.open_keyrings()
-                if other.user_id == keys.user_id and not other.closed
-            ),
-            None,
-        )
-        if existing is None or existing is keys:
-            return keys
-        stored_keys, master = await self._db.users.get_data_keys(keys.user_id), keys.master
-        known = existing.take(stored_keys, master)
-        wipe(master)
-        # After a restored backup the keyring held here would seal under a key that is gone.
-        return (
-            keys
-            if not known or not stored_keys or stored_keys[-1].epoch < existing.epoch
-            else existing
-        )
-
     def _close_session(self, session_id: bytes) -> None:
         session = self._open_sessions.pop(session_id, None)
         self._expiry_times.pop(session_id, None)
@@ -393,6 +389,8 @@ class Sessions:
         if session is None:
             return
         session.ended.set()
+        if not self._open_sessions:
+            self.signed_in.clear()
         if not self.is_signed_in(session.user.id):
             self._idle_ttls.pop(session.user.id, None)
             self._events.publish(Event(Topic.SIGNED_OUT, session.user.id))

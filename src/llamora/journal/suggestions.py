@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from llamora.errors import Notice
+from llamora.journal.context import UserContext
 from llamora.journal.entries import Journal
 from llamora.journal.reading import find_readable, model_may_read
 from llamora.journal.retrieval import content_words
@@ -17,7 +18,7 @@ from llamora.llm.budget import Turn
 from llamora.llm.errors import ModelError
 from llamora.llm.model import Model
 from llamora.llm.prompts import PromptBuilder
-from llamora.llm.queue import ModelQueue
+from llamora.llm.queue import SlotQueue
 from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import BUILT_IN_MODEL, Entry
@@ -90,7 +91,7 @@ class Suggestions:
         search: SearchService,
         model: Model,
         prompts: PromptBuilder,
-        queue: ModelQueue,
+        queue: SlotQueue,
     ) -> None:
         self._db = db
         self._journal = journal
@@ -99,14 +100,13 @@ class Suggestions:
         self._prompts = prompts
         self._queue = queue
 
-    async def suggest(
-        self, keys: Keyring, entry_id: bytes, endpoint: str = "", *, with_model: bool = True
-    ) -> SuggestedTags:
+    async def suggest(self, user: UserContext, entry_id: bytes) -> SuggestedTags:
         """Suggest tags that an entry does not have and that were not rejected for it.
 
-        Returns MAX_SUGGESTIONS at most, without duplicates. `with_model` also asks the model,
-        unless the entry is withheld from it. Raises NotFound and StorageError.
+        Returns MAX_SUGGESTIONS at most, without duplicates. Also asks the model, unless the user
+        has turned it off or the entry is withheld from it. Raises NotFound and StorageError.
         """
+        keys = user.keys
         entry = await self._journal.get(keys, entry_id)
         if entry.deleted is not None or entry.role != "me":
             raise NotFound("entry_not_found")
@@ -118,11 +118,9 @@ class Suggestions:
         model_names: list[str] = []
         model_name = ""
         note: Notice | None = None
-        if with_model and not self._model.unavailable_reason(endpoint):
+        if user.profile.replies and not self._model.unavailable_reason(user.endpoint):
             try:
-                model_names, model_name = await self._ask_model(
-                    keys, entry, text, own_tags, endpoint
-                )
+                model_names, model_name = await self._ask_model(user, entry, text, own_tags)
             except ModelError as error:
                 note = error.notice
         names = [tag.name for tag in matching_tags[:MAX_OWN_TAGS]] + model_names[
@@ -180,18 +178,19 @@ class Suggestions:
         return [name for name, _ in counts.most_common(MAX_NEARBY_TAGS)]
 
     async def _ask_model(
-        self, keys: Keyring, entry: Entry, text: str, own_tags: Sequence[Tag], endpoint: str
+        self, user: UserContext, entry: Entry, text: str, own_tags: Sequence[Tag]
     ) -> tuple[list[str], str]:
         """Return the names that the model gives, and its own name.
 
         The entry is read again once a slot is free, as it may have been withheld meanwhile; if so,
         or if it has changed, the model is not asked.
         """
+        keys = user.keys
         async with self._queue.slot(keys.user_id, lambda _: None):
             current = (await find_readable(self._db, keys, [entry.id])).get(entry.id)
             if current is None or current.revision != entry.revision:
                 return [], ""
-            client = await self._model.client(endpoint)
+            client = await self._model.client(user.endpoint)
             used_names = await self._names_for_prompt(keys, own_tags)
             names_turn = [Turn("me", ", ".join(used_names), entry.day)] if used_names else []
             turns = [*names_turn, Turn("me", text, entry.day)]

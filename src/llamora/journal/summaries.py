@@ -13,20 +13,22 @@ from itertools import chain, zip_longest
 from typing import Literal
 
 from llamora.journal.citations import cited_sentences, whole_sentences
-from llamora.journal.entries import EntryError, Journal, Thread
+from llamora.journal.context import UserContext
+from llamora.journal.entries import EntryError, Journal
 from llamora.journal.quotations import QuoteVerifier
 from llamora.journal.reading import find_readable, readable_entries
+from llamora.journal.receipts import build_receipt
 from llamora.journal.retrieval import content_words, excerpt
+from llamora.journal.threads import Thread
 from llamora.llm.budget import Passage, Turn
 from llamora.llm.client import ModelClient
 from llamora.llm.errors import ModelError
 from llamora.llm.model import Model
-from llamora.llm.probe import ModelInfo
 from llamora.llm.prompts import Prompt, PromptBuilder
-from llamora.llm.queue import ModelQueue
+from llamora.llm.queue import SlotQueue
 from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.connection import StaleRevision, StorageError
-from llamora.persistence.entries import BUILT_IN_MODEL, Entry, Omitted
+from llamora.persistence.entries import Entry, Omitted, Receipt
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.summaries import StoredSummary
 from llamora.vault.keys import Keyring
@@ -54,11 +56,11 @@ NOTHING_TO_SUMMARIZE: Mapping[LineKind, str] = {
 
 @dataclass(slots=True, frozen=True)
 class PreparedPrompt:
-    """A prompt, and the model that would receive it."""
+    """A prompt, the model that would receive it, and the receipt so far."""
 
     prompt: Prompt
     client: ModelClient
-    info: ModelInfo
+    receipt: Receipt
     max_tokens: int
 
 
@@ -66,7 +68,7 @@ class Summaries:
     """Generate and store summaries, each valid as long as its entries do not change."""
 
     def __init__(
-        self, db: LocalDB, journal: Journal, model: Model, prompts: PromptBuilder, queue: ModelQueue
+        self, db: LocalDB, journal: Journal, model: Model, prompts: PromptBuilder, queue: SlotQueue
     ) -> None:
         self._db = db
         self._journal = journal
@@ -88,57 +90,73 @@ class Summaries:
             return None
         return stored
 
-    async def summarize_day(self, keys: Keyring, day: date, endpoint: str = "") -> StoredSummary:
+    async def delete_day_summary(self, keys: Keyring, day: date) -> None:
+        """Delete the summary of a day, if there is one."""
+        await self._db.summaries.delete(keys, "recap", day)
+
+    async def delete_tag_summary(self, keys: Keyring, tag_id: bytes) -> None:
+        """Delete the summary of a tag, if there is one."""
+        await self._db.summaries.delete(keys, "tag", tag_id)
+
+    async def summarize_day(self, user: UserContext, day: date) -> StoredSummary:
         """Summarize a day now.
 
         Raises EntryError if there is nothing to summarize or something changed meanwhile,
-        ModelError and StorageError.
+        ModelError, StorageError, and NotFound if the user has turned the model off.
         """
-        entries = readable_entries(await self._journal.get_page(keys, day))
+        user.require_replies()
+        entries = readable_entries(await self._journal.get_page(user.keys, day))
         if not entries:
             raise EntryError(NOTHING_TO_SUMMARIZE["recap"])
-        return await self.generate(keys, "recap", day, entries, endpoint)
+        return await self.generate(user, "recap", day, entries)
 
-    async def preview_day(self, keys: Keyring, day: date, endpoint: str = "") -> "PreparedPrompt":
+    async def preview_day(self, user: UserContext, day: date) -> "PreparedPrompt":
         """Return the exact prompt of a day summary. Raises as `summarize_day`."""
-        return await self.preview_line(
-            "recap", day, readable_entries(await self._journal.get_page(keys, day)), endpoint
-        )
+        page = await self._journal.get_page(user.keys, day)
+        return await self.preview_line(user, "recap", day, readable_entries(page))
 
     async def preview_line(
-        self, kind: LineKind, day: date, entries: Sequence[Entry], endpoint: str
+        self, user: UserContext, kind: LineKind, day: date, entries: Sequence[Entry]
     ) -> "PreparedPrompt":
         """Return the prompt that `generate` would send.
 
-        Raises EntryError if `entries` is empty, and ModelError.
+        Raises EntryError if `entries` is empty, ModelError, and NotFound if the user has turned the
+        model off.
         """
+        user.require_replies()
         if not entries:
             raise EntryError(NOTHING_TO_SUMMARIZE[kind])
-        if why_not := self._model.unavailable_reason(endpoint):
+        if why_not := self._model.unavailable_reason(user.endpoint):
             raise ModelError(why_not)
-        return await self._prepare_line(kind, day, entries, endpoint)
+        return await self._prepare_line(user, kind, day, entries)
 
     async def _prepare_line(
-        self, kind: LineKind, day: date, entries: Sequence[Entry], endpoint: str
+        self, user: UserContext, kind: LineKind, day: date, entries: Sequence[Entry]
     ) -> "PreparedPrompt":
-        client = await self._model.client(endpoint)
+        client = await self._model.client(user.endpoint)
         turns = [Turn("me", entry.text, entry.day) for entry in entries]
         prompt = await self._prompts.build_line(client, kind, day=day, turns=turns)
-        return PreparedPrompt(prompt, client, await client.describe(), LINE_MAX_TOKENS)
+        return await self._prepared(client, prompt, LINE_MAX_TOKENS)
+
+    async def _prepared(
+        self, client: ModelClient, prompt: Prompt, max_tokens: int
+    ) -> PreparedPrompt:
+        receipt = build_receipt(await client.describe(), client, prompt, self._prompts.version)
+        return PreparedPrompt(prompt, client, receipt, max_tokens)
 
     async def generate(
-        self, keys: Keyring, kind: LineKind, day: date, entries: Sequence[Entry], endpoint: str
+        self, user: UserContext, kind: LineKind, day: date, entries: Sequence[Entry]
     ) -> StoredSummary:
         """Generate a text of this kind about `entries`, and store it.
 
         Raises EntryError if one of them has changed before the prompt is sent or before the text is
         stored, ModelError and StorageError.
         """
-        revisions = {entry.id: entry.revision for entry in entries}
-        if why_not := self._model.unavailable_reason(endpoint):
+        keys, revisions = user.keys, {entry.id: entry.revision for entry in entries}
+        if why_not := self._model.unavailable_reason(user.endpoint):
             raise ModelError(why_not)
         async with self._queue.slot(keys.user_id, lambda _: None):
-            prepared = await self._prepare_line(kind, day, entries, endpoint)
+            prepared = await self._prepare_line(user, kind, day, entries)
             prompt = prepared.prompt
             generated, length_limited = await self._generate_text(keys, prepared, revisions)
         text = generated.strip()
@@ -152,7 +170,7 @@ class Summaries:
             text,
             tuple(entry.id for entry in entries),
             content_hash(entries),
-            BUILT_IN_MODEL if prepared.info.is_embedded else prepared.info.name,
+            prepared.receipt.model,
             Omitted(*prompt.omitted),
             length_limited,
             QuoteVerifier(prompt.user_texts).verified(text),
@@ -185,19 +203,20 @@ class Summaries:
             return None
         return TagSummary(stored, entries)
 
-    async def summarize_tag(self, keys: Keyring, tag_id: bytes, endpoint: str = "") -> TagSummary:
+    async def summarize_tag(self, user: UserContext, tag_id: bytes) -> TagSummary:
         """Summarize the entries of a tag now, keeping only sentences that cite one of them.
 
         Raises EntryError if there is nothing to read or something changed meanwhile, NotFound,
         ModelError and StorageError.
         """
-        entries, passages = await self._read_passages(keys, tag_id, endpoint)
+        keys = user.keys
+        entries, passages = await self._read_passages(user, tag_id)
         tag_hash_before = await self._tag_content_hash(keys, tag_id, entries)
         revisions = {entry.id: entry.revision for entry in entries}
         async with self._queue.slot(keys.user_id, lambda _: None):
-            prepared = await self._prepare_tag(keys, tag_id, passages, endpoint)
+            prepared = await self._prepare_tag(user, tag_id, passages)
             generated, length_limited = await self._generate_text(keys, prepared, revisions)
-        prompt, info = prepared.prompt, prepared.info
+        prompt = prepared.prompt
         text = cited_sentences(generated, [passage.number for passage in prompt.passages])
         if not text:
             raise ModelError("summary_uncited", kind="broken")
@@ -207,7 +226,7 @@ class Summaries:
             text,
             tuple(entry.id for entry in entries),
             tag_hash_before,
-            BUILT_IN_MODEL if info.is_embedded else info.name,
+            prepared.receipt.model,
             Omitted(*prompt.omitted),
             length_limited,
             QuoteVerifier(passage.text for passage in prompt.passages).verified(text),
@@ -224,30 +243,31 @@ class Summaries:
             raise EntryError("summary_sources_changed")
         return stored
 
-    async def preview_tag(self, keys: Keyring, tag_id: bytes, endpoint: str = "") -> PreparedPrompt:
+    async def preview_tag(self, user: UserContext, tag_id: bytes) -> PreparedPrompt:
         """Return the exact prompt of a tag summary. Raises as `summarize_tag`."""
-        _, passages = await self._read_passages(keys, tag_id, endpoint)
-        return await self._prepare_tag(keys, tag_id, passages, endpoint)
+        _, passages = await self._read_passages(user, tag_id)
+        return await self._prepare_tag(user, tag_id, passages)
 
     async def _prepare_tag(
-        self, keys: Keyring, tag_id: bytes, passages: Sequence[Passage], endpoint: str
+        self, user: UserContext, tag_id: bytes, passages: Sequence[Passage]
     ) -> PreparedPrompt:
-        name = (await self._journal.tags.get(keys, tag_id)).name
-        client = await self._model.client(endpoint)
+        name = (await self._journal.tags.get(user.keys, tag_id)).name
+        client = await self._model.client(user.endpoint)
         prompt = await self._prompts.build_tag_summary(client, name, passages)
-        return PreparedPrompt(prompt, client, await client.describe(), TAG_MAX_TOKENS)
+        return await self._prepared(client, prompt, TAG_MAX_TOKENS)
 
     async def _read_passages(
-        self, keys: Keyring, tag_id: bytes, endpoint: str
+        self, user: UserContext, tag_id: bytes
     ) -> tuple[list[Entry], list[Passage]]:
         """Return the entries to summarize a tag from, by day, and their passages by importance.
 
         Raises NotFound, ModelError, and EntryError if the model may read none of them.
         """
-        name = (await self._journal.tags.get(keys, tag_id)).name
-        if why_not := self._model.unavailable_reason(endpoint):
+        user.require_replies()
+        name = (await self._journal.tags.get(user.keys, tag_id)).name
+        if why_not := self._model.unavailable_reason(user.endpoint):
             raise ModelError(why_not)
-        entries, strongest = await self._choose_entries(keys, tag_id)
+        entries, strongest = await self._choose_entries(user.keys, tag_id)
         if not entries:
             raise EntryError("tag_not_readable")
         numbers = {entry.id: number for number, entry in enumerate(entries, 1)}

@@ -181,6 +181,17 @@ class Tags:
 
         return await self._change(keys, plan)
 
+    async def merge_into(self, keys: Keyring, tag_id: bytes, name: str) -> tuple[bytes, bytes]:
+        """Merge a tag into the one of that name or alias; return the id of that, and of the undo.
+
+        Raises TagError if one of them is not in use, and StorageError.
+        """
+        try:
+            target = await self.find_by_name(keys, name.strip().removeprefix("#"))
+            return target.id, await self.merge(keys, tag_id, target.id)
+        except NotFound as error:
+            raise TagError(error.code, **error.params) from None
+
     async def add_alias(self, keys: Keyring, tag_id: bytes, raw_name: str) -> bytes:
         """Add an alias to a tag, merging a tag of that name into it; return the id that undoes it.
 
@@ -245,9 +256,19 @@ class Tags:
 
         return await self._change(keys, plan)
 
-    async def undo(self, keys: Keyring, change_id: bytes) -> None:
-        """Undo one of the latest changes. Raises NotFound and StorageError."""
+    async def undo(self, keys: Keyring, change_id: bytes, tag_id: bytes = b"") -> bool:
+        """Undo one of the latest changes; return True if the tag `tag_id` is in use after it.
+
+        Raises NotFound and StorageError.
+        """
         self._apply(keys, await self._db.tags.undo(keys, change_id))
+        if not tag_id:
+            return False
+        try:
+            await self.get(keys, tag_id)
+        except NotFound:
+            return False
+        return True
 
     def steps_for_edit(self, keys: Keyring, entry_id: bytes, before: str, after: str) -> list[Step]:
         """Return the steps that update an entry's tags when its text changes.
@@ -309,10 +330,13 @@ class Tags:
             raise NotFound("tag_name_unknown")
         return Tag(tag_id, cache.names[tag_id], hidden=tag_id in cache.meta.hidden)
 
-    async def list_tags(self, keys: Keyring, *, hidden: bool = False) -> list[Tag]:
-        """List the tags in use, by name: those that are not hidden, or only the `hidden` ones."""
+    async def list_tags(self, keys: Keyring, *, hidden: bool | None = False) -> list[Tag]:
+        """List the tags in use, by name.
+
+        Those that are not hidden, only the `hidden` ones, or all for None.
+        """
         cache = await self._load_usage(keys)
-        tags = [usage for usage in cache.usage.values() if usage.hidden == hidden]
+        tags = [usage for usage in cache.usage.values() if hidden in (None, usage.hidden)]
         return sorted(tags, key=lambda tag: (tag.name.casefold(), tag.name))
 
     async def get(self, keys: Keyring, tag_id: bytes) -> Tag:

@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
@@ -73,13 +74,26 @@ class EmbeddedServer:
     def __init__(self, settings: "LlmSettings") -> None:
         self._settings = settings
         self.api_key = secrets.token_urlsafe(32)
-        self.base_url = ""
+        self._base_url = ""
+        self.on_address: Callable[[str], None] = lambda _: None
+        """Called with each new `base_url`."""
         self.state: ServerState = "off"
         self.problem = ""  # the code of why it does not answer just now
         self.restart_count = 0
         self._process: asyncio.subprocess.Process | None = None
         self._watch_task: asyncio.Task[None] | None = None
         self._is_stopping = False
+
+    @property
+    def base_url(self) -> str:
+        """Return the address of the child, "" while none is ready."""
+        return self._base_url
+
+    @base_url.setter
+    def base_url(self, url: str) -> None:
+        if url != self._base_url:
+            self._base_url = url
+            self.on_address(url)
 
     @staticmethod
     def unavailable_reason() -> str:

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
+from llamora.events import ChannelClosed, EventBus, Service
 from llamora.llm.client import Message, ModelClient
 from llamora.llm.embedded import START_SECONDS, EmbeddedServer
 from llamora.llm.errors import ModelError
@@ -15,19 +15,22 @@ from llamora.settings import LlmSettings, UpstreamSettings
 BUILT_IN = "built-in"
 """The name by which a user chooses the built-in model; it never answers anybody who did not."""
 TEST_TOKENS = 256  # some models reason first
-POLL_SECONDS = 0.1
 
 
 @dataclass(slots=True, frozen=True)
 class SharedServer:
     """Hold the built-in server of the parent process, for its workers.
 
-    `get_address` returns "" until the server is ready; `request` asks the parent to start it.
+    `api_key` is that of the server; the bus of this process knows its port.
     """
 
-    get_address: Callable[[], str]
+    events: EventBus
     api_key: str
-    request: Callable[[], None]
+
+    def address(self) -> str:
+        """Return the address, "" while the server does not answer."""
+        port = self.events.model_port
+        return f"http://127.0.0.1:{port}/v1" if port else ""
 
 
 class Model:
@@ -65,7 +68,7 @@ class Model:
 
     def _add_built_in(self) -> None:
         if self._shared is not None:
-            address, key = self._shared.get_address, self._shared.api_key
+            address, key = self._shared.address, self._shared.api_key
             self._endpoint_clients[BUILT_IN] = ModelClient(
                 address, key, self._settings, embedded=True
             )
@@ -163,11 +166,9 @@ class Model:
                 self._start_task = asyncio.create_task(self._server.start(), name="model start")
             await asyncio.shield(self._start_task)
         elif self._shared is not None:
-            self._shared.request()
-            with suppress(TimeoutError):  # the client says what happened
+            with suppress(TimeoutError, ChannelClosed):  # the client says what happened
                 async with asyncio.timeout(START_SECONDS):
-                    while not self._shared.get_address():  # noqa: ASYNC110 -- it starts in another process
-                        await asyncio.sleep(POLL_SECONDS)
+                    await self._shared.events.call(Service.MODEL_SERVER)
 
 
 def _create_client(upstream: UpstreamSettings, settings: LlmSettings) -> ModelClient:

@@ -1,15 +1,26 @@
-"""Queue for the slots of the model, fairly in a process, and count them across processes."""
+"""Queue for the slots of the model, fairly between users."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Protocol
 
-from filelock import FileLock, Timeout
+from llamora.events import Channel, ChannelClosed, EventBus, Service
+from llamora.llm.errors import ModelError
 
-POLL_SECONDS = 0.05  # between two tries for a slot that other workers hold
+GRANTED = b""
+
+
+class SlotQueue(Protocol):
+    """A queue for the slots of the model."""
+
+    def slot(
+        self, user_id: bytes, on_position: Callable[[int], None]
+    ) -> AbstractAsyncContextManager[None]:
+        """Wait for a slot and hold it; `on_position` gets the number of those before."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -25,14 +36,11 @@ class ModelQueue:
     """Give out the slots of the model.
 
     Next is the user with the fewest running, of those the one whose last grant is longest ago, so
-    that ten requests of one user never delay the first of another. Workers that share the slots
-    lock `lock_paths` (see `slot_lock_paths`) for those in use: never are more in use than there
-    are, any worker may use all that are free, and those of a worker that dies are free at once.
+    that ten requests of one user never delay the first of another.
     """
 
-    def __init__(self, slots: int, lock_paths: Sequence[Path] = ()) -> None:
+    def __init__(self, slots: int) -> None:
         self._free_slots = slots
-        self._slot_locks = [FileLock(path, timeout=0, mode=0o600) for path in lock_paths]
         self._running: Counter[bytes] = Counter()
         self._waiting: list[_Ticket] = []
         self._grant_count = 0
@@ -58,29 +66,20 @@ class ModelQueue:
             elif not ticket.granted.cancelled():
                 self._release(user_id)
             raise
-        slot_lock: FileLock | None = None
         try:
-            slot_lock = await self._acquire_slot_lock(on_position)
             yield
         finally:
-            if slot_lock is not None:
-                slot_lock.release()
             self._release(user_id)
 
-    async def _acquire_slot_lock(self, on_position: Callable[[int], None]) -> FileLock | None:
-        while self._slot_locks:
-            for lock in self._slot_locks:
-                if lock.is_locked:
-                    continue
-                try:
-                    return lock.acquire().lock
-                except Timeout:
-                    continue
-                except OSError:
-                    return None  # without lock files, the model server's own queue must do
-            on_position(0)
-            await asyncio.sleep(POLL_SECONDS)
-        return None
+    async def serve(self, channel: Channel, user_id: bytes) -> None:
+        """Queue for a worker until it closes the channel; see `SharedModelQueue`."""
+
+        def on_position(position: int) -> None:
+            channel.send(position.to_bytes(4, "big"))
+
+        async with self.slot(user_id, on_position):
+            channel.send(GRANTED)
+            await channel.receive()  # until the channel is closed
 
     def _release(self, user_id: bytes) -> None:
         self._free_slots += 1
@@ -123,9 +122,21 @@ class ModelQueue:
         return order
 
 
-def slot_lock_paths(database: Path, slots: int, workers: int) -> list[Path]:
-    """Return the lock files of the slots, beside the database; a single worker needs none."""
-    return [
-        database.with_name(f"{database.name}.model-slot-{n}")
-        for n in range(slots if workers > 1 else 0)
-    ]
+class SharedModelQueue:
+    """The queue of the broker's process, as its workers use it."""
+
+    def __init__(self, events: EventBus) -> None:
+        self._events = events
+
+    @asynccontextmanager
+    async def slot(
+        self, user_id: bytes, on_position: Callable[[int], None]
+    ) -> AsyncGenerator[None]:
+        """Wait for a slot and hold it; see `ModelQueue.slot`. Raises ModelError."""
+        try:
+            async with self._events.open(Service.MODEL_SLOTS, user_id) as channel:
+                while (message := await channel.receive()) != GRANTED:
+                    on_position(int.from_bytes(message, "big"))
+                yield
+        except ChannelClosed:  # the server is ending
+            raise ModelError("reply_interrupted") from None

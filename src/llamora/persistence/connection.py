@@ -250,6 +250,7 @@ class Connections:
         self._write_count = 0
         self._write_queue = asyncio.Lock()
         self._file_lock = write_lock(path)
+        self.on_commit: Callable[[], None] = lambda: None  # called after each commit of ours
         # One thread: several would keep the event loop waiting for the interpreter in turn.
         self._thread = _record_thread()
         self.checkpoint_pending = False
@@ -350,7 +351,7 @@ class Connections:
                     transaction = Transaction(self._writer)
                     yield transaction
                     await shield_until_done(self._writer.execute_fetchall("COMMIT"))
-                    for callback in transaction.on_commit:
+                    for callback in (*transaction.on_commit, self.on_commit):
                         callback()
                 except BaseException:
                     await shield_until_done(self._rollback())

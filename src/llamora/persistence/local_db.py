@@ -1,6 +1,7 @@
 """The facade over the encrypted store: one database file, one object per kind of record."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from llamora.persistence.connection import Connections
@@ -55,6 +56,10 @@ class LocalDB:
         """Migrate the schema and open the connections of an unopened facade. Raise StorageError."""
         await asyncio.to_thread(run_db_migrations, self.path, resource("migrations"))
         await self._connections.open()
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` after each commit of this process."""
+        self._connections.on_commit = callback
 
     async def data_version(self) -> int:
         """Return a number that differs once this or another process committed anything."""

@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date, timedelta
 
+from llamora.dates import utc_now
 from llamora.persistence.connection import (
     Connections,
     NotFound,
@@ -185,6 +187,32 @@ class Users:
         """Record that the user has typed back a part of their recovery code."""
         async with self._db.write() as tx:
             await tx.execute("UPDATE users SET recovery_confirmed=1 WHERE id=?", (user_id,))
+
+    async def failed_attempts(self, name: str) -> tuple[bytes | None, int]:
+        """Return the id of the user of a name, None if unknown, and the failed attempts stored.
+
+        Those from before yesterday do not count any more.
+        """
+        since = (utc_now().date() - timedelta(days=1)).isoformat()
+        rows = await self._db.fetch(
+            "SELECT id, coalesce((SELECT count FROM failed_attempts WHERE user_id=id AND"
+            " last_on>=?), 0) FROM users WHERE name_key=?",
+            (since, name_key(name)),
+        )
+        return rows[0] if rows else (None, 0)  # type: ignore[return-value]
+
+    async def set_failed_attempts(self, user_id: bytes, count: int, day: date) -> None:
+        """Store how many attempts failed, the last of them on a day; 0 for none any more."""
+        async with self._db.write(search_unaffected=True) as tx:
+            if not count:
+                await tx.execute("DELETE FROM failed_attempts WHERE user_id=?", (user_id,))
+                return
+            await tx.execute(
+                "INSERT INTO failed_attempts (user_id, count, last_on) SELECT id, ?, ? FROM users"
+                " WHERE id=? ON CONFLICT DO UPDATE SET count=max(count, excluded.count),"
+                " last_on=excluded.last_on",
+                (count, day.isoformat(), user_id),
+            )
 
     async def set_instance_fact(self, key: str, value: str) -> str:
         """Store one fact of the instance unless it exists already; return the one in force."""

@@ -10,6 +10,7 @@ from datetime import date
 from logging import getLogger
 from typing import TYPE_CHECKING, TypeVar
 
+from llamora.events import ChangeSignal, EventBus
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.search.builder import IndexBuilder, make_document
@@ -34,7 +35,7 @@ T = TypeVar("T")
 
 REFRESH_SECONDS = 0.15  # a query waits so long for what other processes wrote
 BUILD_WAIT_SECONDS = 20.0  # a reply waits so long for a build: it may say that nothing was found
-POLL_SECONDS = 0.5  # between two looks at what other processes wrote
+WATCH_SECONDS = 1.0  # between two looks at the store when no event says that it changed
 UNFINISHED_PREFIX, FINISHED_PREFIX = "…", "."  # of a remembered query
 MAX_OPEN_INDEXES = 32  # the least recently used is dropped, and built again when it is needed
 
@@ -51,6 +52,7 @@ class SearchService:
         embedder: Embedder,
         settings: SearchSettings,
         pending: PendingQueries | None = None,
+        changes: ChangeSignal | None = None,
     ) -> None:
         self._db = db
         self._settings = settings
@@ -61,6 +63,8 @@ class SearchService:
         self._embed_task: asyncio.Task[None] | None = None
         self._watch_task: asyncio.Task[None] | None = None
         self._pending = pending or PendingQueries()
+        self._changes = changes or ChangeSignal(EventBus())
+        self._is_unlocked = asyncio.Event()
 
     async def start(self) -> None:
         """Start embedding, and watching for what other processes write."""
@@ -127,9 +131,9 @@ class SearchService:
         if state is not None:
             self._builder.drop(state, list(entry_ids))
 
-    def remember_query(self, keys: Keyring, query: str, *, is_typing: bool = False) -> bytes:
+    async def remember_query(self, keys: Keyring, query: str, *, is_typing: bool = False) -> bytes:
         """Return a random name for a query, for the URL of its results; all workers know it."""
-        return self._pending.add(
+        return await self._pending.add(
             keys, (UNFINISHED_PREFIX if is_typing else FINISHED_PREFIX) + query
         )
 
@@ -139,9 +143,9 @@ class SearchService:
         if (state := self._states.get(user_id)) is not None:
             state.query_vectors.clear()
 
-    def query_for(self, keys: Keyring, name: bytes) -> tuple[str, bool]:
+    async def query_for(self, keys: Keyring, name: bytes) -> tuple[str, bool]:
         """Return the query of a name, "" for an unknown one, and whether it was unfinished."""
-        stored = self._pending.get(keys, name)
+        stored = await self._pending.get(keys, name)
         return stored[1:], stored.startswith(UNFINISHED_PREFIX)
 
     async def search(
@@ -300,6 +304,7 @@ class SearchService:
             thread = ThreadPoolExecutor(1, "llamora-index")
             state = UserIndexState(keys, UserIndex(self._settings.hnsw_above), thread)
             self._states[keys.user_id] = state
+            self._is_unlocked.set()
             state.build_task = asyncio.create_task(self._builder.build(state))
         self._states.move_to_end(keys.user_id)
         # Keys end with their session, and the latest session most likely ends last.
@@ -349,16 +354,17 @@ class SearchService:
 
     async def _watch(self) -> None:
         """Notice what other processes write, and save snapshots that are due."""
+        change = self._changes.next_change
         while True:
-            await asyncio.sleep(POLL_SECONDS)
             if not self._states:
-                continue
+                self._is_unlocked.clear()
+                await self._is_unlocked.wait()
+            await self._changes.wait(change, WATCH_SECONDS)
+            change = self._changes.next_change
             try:
                 counter = await self._db.search_version()
             except Exception as error:
-                logger.warning(
-                    "the store could not be asked for changes (%s)", type(error).__name__
-                )
+                logger.warning("the store was not read for changes (%s)", type(error).__name__)
                 continue
             for state in list(self._states.values()):
                 if (

@@ -1,107 +1,106 @@
 """The page of a day, and new entries on it."""
 
 from contextlib import suppress
-from datetime import date, timedelta
+from datetime import date
 
 from quart import Blueprint, Response, request
 
-from llamora.app import security
-from llamora.app.i18n import describe
-from llamora.app.i18n import gettext as _
+from llamora.app.addresses import day_path, entry_path
+from llamora.app.edge.rules import background, large_body, titled, with_replies
+from llamora.app.i18n import describe, gettext_noop
 from llamora.app.pages import (
+    current_user,
     field,
-    get_profile,
     is_fragment,
-    parse_day_or_404,
     posted_form_token,
     redirect_303,
     render_template,
-    replies_disabled,
-    today,
+    respond,
 )
 from llamora.app.services.container import get_services
-from llamora.app.views import entry_view, page_views, summary_view
-from llamora.dates import day_edges, day_of, parse_zone, utc_now
-from llamora.journal.entries import EntryError, Thread
-from llamora.journal.profile import Profile
-from llamora.journal.years import list_on_this_day
+from llamora.app.views.days import day_context
+from llamora.app.views.entries import own_entry_view, page_views
+from llamora.app.views.summaries import summary_view
+from llamora.errors import Problem
+from llamora.journal.entries import EntryError
 from llamora.llm.errors import ModelError
-from llamora.persistence.connection import NotFound, StorageError
-from llamora.persistence.drafts import day_draft_key
-from llamora.search.snippets import excerpt
-from llamora.text import strip_markdown
-from llamora.vault.keys import Keyring
+from llamora.persistence.connection import StorageError
 
 blueprint = Blueprint("days", __name__)
+(NO_SUMMARY,) = gettext_noop("No summary")
 
 
 @blueprint.get("/d/today")
 async def show_today() -> Response:
     """Show today's page, in the user's time zone."""
-    return await _day_page(await today())
+    return await _day_page((await current_user()).today)
 
 
-@blueprint.get("/d/<day_text>")
-async def show_day(day_text: str) -> Response:
+@blueprint.get("/d/<day:day>")
+async def show_day(day: date) -> Response:
     """Show the page of a day."""
-    return await _day_page(parse_day_or_404(day_text))
+    return await _day_page(day)
 
 
-@blueprint.get("/d/<day_text>/entries")
-async def show_entries(day_text: str) -> Response:
+@blueprint.get("/d/<day:day>/entries")
+@background
+async def show_entries(day: date) -> Response:
     """Show the messages of a day whose ids are in `e`, after a change in another window."""
-    day, wanted_ids = parse_day_or_404(day_text), set(request.args.getlist("e"))
+    user, wanted_ids = await current_user(), set(request.args.getlist("e"))
     if not is_fragment():
-        return redirect_303(f"/d/{day}")
-    threads = await get_services().journal.get_page(security.require_session().keys, day)
+        return redirect_303(day_path(day))
+    threads = await get_services().journal.get_page(user.keys, day)
     threads_shown = [
-        thread
-        for thread in threads
-        if wanted_ids & {entry.id.hex() for entry in (thread.root, *thread.descendants)}
+        thread for thread in threads if wanted_ids & {entry.id.hex() for entry in thread.messages}
     ]
-    roots = await page_views(
-        security.require_session().keys, threads_shown, with_replies=(await get_profile()).replies
-    )
+    roots = await page_views(user, threads_shown)
     views = [view for root in roots for view in (root, *root.thread)]
     return await render_template(
-        "components/entries.html", entries=[view for view in views if view.id in wanted_ids]
+        "views/entries.html", entries=[view for view in views if view.id in wanted_ids]
     )
 
 
-@blueprint.post("/d/<day_text>/entries")
-async def create_entry(day_text: str) -> Response:
+@blueprint.post("/d/today/entries")
+@large_body
+async def create_entry_today() -> Response:
+    """Save a new entry on the current day."""
+    return await _create_entry(None)
+
+
+@blueprint.post("/d/<day:day>/entries")
+@large_body
+async def create_entry(day: date) -> Response:
     """Save a new entry on a day."""
-    keys = security.require_session().keys
-    day = None if day_text == "today" else parse_day_or_404(day_text)
-    text = await field("text")
+    return await _create_entry(day)
+
+
+async def _create_entry(day: date | None) -> Response:
+    user, text = await current_user(), await field("text")
+    draft_key, form_token = await field("draft_key"), await posted_form_token()
     try:
-        zone_name = (await get_profile()).zone
-        entry = await get_services().journal.write(
-            keys, day, text, zone_name, await field("draft_key"), await posted_form_token()
-        )
+        entry = await get_services().journal.write(user, day, text, draft_key, form_token)
     except (EntryError, StorageError) as error:
-        return await _not_saved(day, text, describe(error), error.status)
+        return await _not_saved(day or user.today, text, error)
     if not is_fragment():
-        return redirect_303(f"/d/{entry.day}#e-{entry.id.hex()}")
-    tags_by_entry = await get_services().journal.tags.entry_tags(keys, {entry.id: entry.text})
-    view = await entry_view(keys, entry, entry.id, tags=tags_by_entry.get(entry.id))
+        return redirect_303(entry_path(entry, entry.id))
     return await render_template(
-        "components/entry_saved.html", entry=view, suggest_on_load=(await get_profile()).suggestions
+        "views/entry_saved.html",
+        entry=await own_entry_view(user, entry),
+        suggest_on_load=user.profile.suggestions,
     )
 
 
-async def _not_saved(day: date | None, text: str, error: str, status: int) -> Response:
+async def _not_saved(day: date, text: str, error: Problem) -> Response:
     """Show the composer again with the text that could not be saved."""
-    day = day or await today()
-    if is_fragment():
-        composer = {
-            "day": day,
-            "text": text,
-            "error": error,
-            "form_token": await field("form_token"),
-        }
-        return await render_template("components/composer.html", status=status, composer=composer)
-    return await _day_page(day, text, error, status)
+    if not is_fragment():
+        return await _day_page(day, text, error)
+    composer = {
+        "day": day,
+        "text": text,
+        "error": describe(error),
+        "form_token": await field("form_token"),
+    }
+    return await render_template("views/composer.html", error.status, composer=composer)
 
 
 @blueprint.post("/d/today/opening")
@@ -110,109 +109,38 @@ async def make_opening() -> Response:
 
     It is written once a day, and only for users who turned it on.
     """
-    services, keys = get_services(), security.require_session().keys
-    profile, day = await get_profile(), await today()
     line = None
-    if profile.replies and profile.openings:
-        with suppress(ModelError):  # the page works without it
-            line = await services.openings.generate_line(keys, day, profile.endpoint)
-    if not is_fragment():
-        return redirect_303("/d/today")
-    return await render_template(
-        "components/opening.html", opening=summary_view(line) if line else None, opening_due=False
+    with suppress(ModelError):  # the page works without it
+        line = await get_services().openings.generate_line(await current_user())
+    return await respond(
+        view="views/opening.html",
+        to="/d/today",
+        opening=summary_view(line) if line else None,
+        opening_due=False,
     )
 
 
-@blueprint.post("/d/<day_text>/recap")
-async def summarize_day(day_text: str) -> Response:
+@blueprint.post("/d/<day:day>/recap")
+@with_replies
+@titled(NO_SUMMARY)
+async def summarize_day(day: date) -> Response:
     """Write and show a summary of a day."""
-    day = parse_day_or_404(day_text)
-    if await replies_disabled():
-        raise NotFound("page_not_found")
-    try:
-        day_summary = await get_services().summaries.summarize_day(
-            security.require_session().keys, day, (await get_profile()).endpoint
-        )
-    except (ModelError, EntryError) as error:
-        return await render_template(
-            "pages/error.html",
-            status=error.status,
-            title=_("No summary"),
-            sentence=describe(error),
-            advice="",
-        )
-    if not is_fragment():
-        return redirect_303(f"/d/{day}#recap")
-    return await render_template(
-        "components/day_summary.html", day_summary=summary_view(day_summary), day=day
-    )
-
-
-@blueprint.post("/d/<day_text>/recap/delete")
-async def delete_day_summary(day_text: str) -> Response:
-    """Delete the summary of a day."""
-    day = parse_day_or_404(day_text)
-    await get_services().db.summaries.delete(security.require_session().keys, "recap", day)
-    return (
-        await render_template("components/day_summary.html", day_summary=None, day=day)
-        if is_fragment()
-        else redirect_303(f"/d/{day}")
-    )
-
-
-async def _model_context(
-    keys: Keyring, day: date, threads: list[Thread], profile: Profile, *, is_today: bool
-) -> dict[str, object]:
-    """Return the stored opening line and summary of a day; no model is asked."""
-    services = get_services()
-    context: dict[str, object] = {"opening": None, "opening_due": False, "day_summary": None}
-    if profile.replies:
-        opening = await services.openings.get_line(keys, day) if profile.openings else None
-        day_summary = await services.summaries.get_day_summary(keys, day, threads)
-        context["opening"] = summary_view(opening) if opening else None
-        context["opening_due"] = (
-            is_today
-            and profile.openings
-            and opening is None
-            and await services.openings.is_due(keys, day)
-            and not services.model.unavailable_reason(profile.endpoint)
-        )
-        context["day_summary"] = summary_view(day_summary) if day_summary else None
-    return context
-
-
-async def _day_page(day: date, text: str = "", error: str = "", status: int = 200) -> Response:
-    keys = security.require_session().keys
-    threads = await get_services().journal.get_page(keys, day)
-    profile = await get_profile()
-    draft = (await get_services().journal.get_drafts(keys, [day_draft_key(day)])).get(
-        day_draft_key(day)
-    )
-    now, tz = utc_now(), parse_zone(profile.zone)
-    return await render_template(
-        "pages/day.html",
-        status=status,
+    summary = await get_services().summaries.summarize_day(await current_user(), day)
+    return await respond(
+        view="views/day_summary.html",
+        to=f"{day_path(day)}#recap",
+        day_summary=summary_view(summary),
         day=day,
-        is_today=day == day_of(now, tz),
-        # Milliseconds, as in JavaScript: the server's clock decides when the day is over.
-        now=int(now.timestamp() * 1000),
-        ends=int(day_edges(day, tz)[1].timestamp() * 1000),
-        first_run=not threads
-        and not (await get_services().db.entries.fingerprint(keys.user_id))[0],
-        previous_day=day - timedelta(1) if day > date.min else None,
-        next_day=day + timedelta(1) if day < date.max else None,
-        entries=await page_views(keys, threads, with_replies=profile.replies),
-        **await _model_context(keys, day, threads, profile, is_today=day == day_of(now, tz)),
-        on_this_day=[
-            (entry.day, excerpt(strip_markdown(entry.text)))
-            for entry in await list_on_this_day(
-                get_services().db, get_services().journal, keys, day
-            )
-        ],
-        composer={
-            "day": day,
-            "text": text or (draft.text if draft else ""),
-            "error": error,
-            "draft": draft,
-        },
     )
+
+
+@blueprint.post("/d/<day:day>/recap/delete")
+async def delete_day_summary(day: date) -> Response:
+    """Delete the summary of a day."""
+    await get_services().summaries.delete_day_summary((await current_user()).keys, day)
+    return await respond(view="views/day_summary.html", to=day_path(day), day_summary=None, day=day)
+
+
+async def _day_page(day: date, text: str = "", problem: Problem | None = None) -> Response:
+    context = await day_context(await current_user(), day, text, problem)
+    return await render_template("pages/day.html", problem.status if problem else 200, **context)

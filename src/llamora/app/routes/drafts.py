@@ -2,35 +2,29 @@
 
 from quart import Blueprint, Response
 
-from llamora.app import security
-from llamora.app.i18n import describe
-from llamora.app.i18n import gettext as _
-from llamora.app.pages import (
-    field,
-    is_fragment,
-    number_field,
-    parse_entry_id,
-    posted_form_token,
-    redirect_303,
-    render_template,
-)
+from llamora.app.addresses import entry_path
+from llamora.app.edge.rules import large_body, titled
+from llamora.app.i18n import gettext_noop
+from llamora.app.pages import current_user, field, number_field, posted_form_token, respond
 from llamora.app.services.container import get_services
-from llamora.app.views import message_view
-from llamora.journal.entries import EntryError
+from llamora.app.views.entries import message_view
 from llamora.persistence.connection import NotFound
 from llamora.persistence.drafts import Draft, edit_draft_key
 
 blueprint = Blueprint("drafts", __name__)
+(NOT_KEPT,) = gettext_noop("Not kept as a draft")
 
 
 @blueprint.post("/drafts")
+@large_body
+@titled(NOT_KEPT)
 async def save_draft() -> Response:
     """Save a draft and answer 204.
 
     Answers 205 when the same form has been saved as an entry meanwhile, or has sent a later draft.
     Raises NotFound for a missing or malformed form token.
     """
-    keys, form_token = security.require_session().keys, await posted_form_token()
+    keys, form_token = (await current_user()).keys, await posted_form_token()
     if form_token is None:
         raise NotFound("draft_place_unknown")
     draft = Draft(
@@ -40,34 +34,17 @@ async def save_draft() -> Response:
         await number_field("count"),
         await number_field("revision"),
     )
-    try:
-        saved = await get_services().journal.save_draft(keys, draft)
-    except EntryError as error:
-        return await render_template(
-            "pages/error.html",
-            status=error.status,
-            title=_("Not kept as a draft"),
-            sentence=describe(error),
-            advice="",
-        )
-    if saved:
+    if await get_services().drafts.save(keys, draft):
         return Response(status=204)
     # Browsers read no body after 205; without a length, Hypercorn would send an empty chunk that
     # ends up before the next response.
     return Response(status=205, headers={"Content-Length": "0"})
 
 
-@blueprint.post("/e/<entry_hex>/leave")
-async def discard_edit(entry_hex: str) -> Response:
+@blueprint.post("/e/<entry_id:entry_id>/leave")
+async def discard_edit(entry_id: bytes) -> Response:
     """Discard the draft of an edit; the entry stays as it is."""
-    journal, keys, entry_id = (
-        get_services().journal,
-        security.require_session().keys,
-        parse_entry_id(entry_hex),
-    )
-    await journal.get(keys, entry_id)
-    await journal.discard_draft(keys, edit_draft_key(entry_id))
-    view = await message_view(keys, entry_id)
-    if is_fragment():
-        return await render_template("components/entry.html", entry=view)
-    return redirect_303(f"/d/{view.day}#e-{view.id}")
+    user = await current_user()
+    await get_services().drafts.discard(user.keys, edit_draft_key(entry_id))
+    view = await message_view(user, entry_id)
+    return await respond(view="views/entry.html", to=entry_path(view, view.id), entry=view)

@@ -4,7 +4,7 @@ from functools import cache
 
 from quart import Blueprint, Response
 
-from llamora.app import i18n, security
+from llamora.app import i18n
 from llamora.app.pages import field, render_template
 
 blueprint = Blueprint("emoji", __name__)
@@ -21,14 +21,13 @@ async def suggest_emoji() -> Response:
 
     Names that begin with it come first, then shorter ones.
     """
-    security.require_session()
     prefix = (await field("q")).strip().casefold()
     names = _emoji_names(i18n.current_language().code) if prefix else ()
     suggestions: dict[str, str] = {}
     for name, emoji_text in sorted(names, key=lambda each: not each[0].startswith(prefix)):
         if len(suggestions) < MAX_SUGGESTIONS and (name.startswith(prefix) or f"_{prefix}" in name):
             suggestions.setdefault(emoji_text, name)
-    return await render_template("components/emoji.html", named=suggestions)
+    return await render_template("views/emoji.html", named=suggestions)
 
 
 @cache

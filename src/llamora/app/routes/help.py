@@ -2,7 +2,7 @@
 
 from quart import Blueprint, Response
 
-from llamora.app import security
+from llamora.app.edge.rules import public
 from llamora.app.pages import html_attributes, render_template, render_to_string
 from llamora.journal.profile import Profile
 
@@ -12,11 +12,11 @@ blueprint = Blueprint("help", __name__)
 @blueprint.get("/help")
 async def show_help() -> Response:
     """Show keys, Markdown syntax and instructions."""
-    security.require_session()
     return await render_template("pages/help.html")
 
 
 @blueprint.get("/offline")
+@public
 async def show_offline() -> Response:
     """Show the page that the service worker keeps for when the server cannot be reached.
 

@@ -5,13 +5,11 @@ from datetime import date
 
 from quart import Blueprint, Response
 
-from llamora.app import security
+from llamora.app.addresses import TODAY_PATH, path_for_date, tag_path
 from llamora.app.i18n import full_day, gettext_noop, month_name, month_words, weekday_names
 from llamora.app.i18n import gettext as _
-from llamora.app.pages import TODAY_PATH, field, render_template, replies_disabled, today
-from llamora.app.routes.calendar import path_for_date
+from llamora.app.pages import current_user, field, render_template
 from llamora.app.services.container import get_services
-from llamora.app.views import tag_path
 from llamora.dates import MONTHS, WEEKDAYS, UnknownDay, parse_day
 from llamora.text import normal_form
 
@@ -77,7 +75,6 @@ class PaletteItem:
 @blueprint.post("/palette")
 async def palette_results() -> Response:
     """Show the MAX_RESULTS choices that match a query best; an empty query matches all."""
-    security.require_session()
     query = (await field("q"))[:MAX_QUERY_CHARACTERS].strip()
     items = await _palette_items() + (await _tag_items() if query else [])
     ranked = [
@@ -85,7 +82,7 @@ async def palette_results() -> Response:
     ]
     date_item = await _date_item(query) if query else None
     return await render_template(
-        "components/palette_results.html",
+        "views/palette_results.html",
         items=[*([date_item] if date_item else []), *ranked][:MAX_RESULTS],
         words=query,
         dated=date_item is not None,
@@ -94,7 +91,7 @@ async def palette_results() -> Response:
 
 async def _date_item(query: str) -> PaletteItem | None:
     """Return the choice for a typed day, month or year, if it is one."""
-    today_date = await today()
+    today_date = (await current_user()).today
     path = next(
         filter(None, (path_for_date(each, today_date) for each in (query, *_completions(query)))),
         "",
@@ -133,7 +130,8 @@ def _completions(query: str) -> list[str]:
 
 
 async def _palette_items() -> list[PaletteItem]:
-    today_date = await today()
+    user = await current_user()
+    today_date = user.today
     month = today_date.isoformat()[:7]
     actions = [
         PaletteItem(_("Write"), f"{TODAY_PATH}#write", "n"),
@@ -149,7 +147,7 @@ async def _palette_items() -> list[PaletteItem]:
         PaletteItem(_("Traces"), "/traces"),
         PaletteItem(_("Deleted"), "/deleted"),
     ]
-    hidden_settings = MODEL_SETTINGS if await replies_disabled() else frozenset[str]()
+    hidden_settings = MODEL_SETTINGS if not user.profile.replies else frozenset[str]()
     return actions + [
         # English names work in every language.
         PaletteItem(_(name), f"/you#{place}", hint=_("You"), aliases=f"{name}, {also}, {_(also)}")
@@ -159,7 +157,7 @@ async def _palette_items() -> list[PaletteItem]:
 
 
 async def _tag_items() -> list[PaletteItem]:
-    tags = await get_services().journal.tags.list_tags(security.require_session().keys)
+    tags = await get_services().journal.tags.list_tags((await current_user()).keys)
     return [PaletteItem(tag.display_name, tag_path(tag.id), hint=_("Traces")) for tag in tags]
 
 

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 from quart import Blueprint, Response
 
-from llamora.app import i18n, security
+from llamora.app import i18n
+from llamora.app.account_pages import AccountSection, account_page, save_setting
+from llamora.app.edge import forms
 from llamora.app.i18n import gettext as _
-from llamora.app.pages import field, is_fragment, redirect_303, save_profile
-from llamora.app.routes.account import AccountSection, account_page, saved_fragment
+from llamora.app.pages import field
 from llamora.dates import zone_names
 from llamora.journal.profile import TEXT_SIZES, THEMES, WEEK_STARTS
-from llamora.persistence.connection import StorageError
 
 blueprint = Blueprint("preferences", __name__)
 
@@ -23,28 +23,18 @@ async def change_settings() -> Response:
 
     Unchanged fields are not saved: they may have been changed elsewhere meanwhile.
     """
-    security.require_session()
     section = SECTION_NAMES.get(await field("section"), "page")
     changes: dict[str, object] = {}
     for name, parse in FIELD_PARSERS.items():
-        submitted = (await security.form_fields(name))[:1]
-        if submitted and submitted != await security.form_fields(f"was-{name}"):
+        submitted = (await forms.form_fields(name))[:1]
+        if submitted and submitted != await forms.form_fields(f"was-{name}"):
             try:
                 changes.update(parse(submitted[0]))
             except (KeyError, ValueError):
                 return await account_page(
-                    422, section, _("That is not one of the choices. Choose one of the list.")
+                    section, _("That is not one of the choices. Choose one of the list.")
                 )
-    try:
-        if changes:
-            await save_profile(**changes)
-    except StorageError as error:
-        return await account_page(error.status, section, i18n.describe(error))
-    if not is_fragment():
-        return redirect_303(f"/you?done={section}#h-{section}")
-    if "language" in changes:
-        return Response(headers={"HX-Redirect": "/you?done=language"})
-    return saved_fragment()
+    return await save_setting(section, f"/you?done={section}#h-{section}", **changes)
 
 
 def _parse_language(code: str) -> dict[str, object]:

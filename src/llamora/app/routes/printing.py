@@ -4,12 +4,11 @@ from datetime import date, timedelta
 
 from quart import Blueprint, Response, request
 
-from llamora.app import security
+from llamora.app.addresses import parse_iso_day
 from llamora.app.i18n import gettext as _
-from llamora.app.pages import get_profile, render_template, today
+from llamora.app.pages import current_user, render_template
 from llamora.app.services.container import get_services
-from llamora.app.views import page_views
-from llamora.dates import UnknownDay, parse_day
+from llamora.app.views.entries import EntryView, page_views
 
 blueprint = Blueprint("printing", __name__)
 
@@ -19,59 +18,43 @@ MOST_DAYS = 366
 @blueprint.get("/print")
 async def print_pages() -> Response:
     """Show the form for a range of days, or the entries of the range given by `from` and `to`."""
-    keys, today_date = security.require_session().keys, await today()
-    from_and_to = request.args.get("from", ""), request.args.get("to", "")
-    if not any(from_and_to):
-        return await render_template(
-            "pages/print.html",
-            first=today_date.replace(day=1),
-            last=today_date,
-            pages=None,
-            error="",
-            replies=True,
-        )
+    user = await current_user()
+    from_text, to_text = request.args.get("from", ""), request.args.get("to", "")
     with_replies = "replies" in request.args
+    if not from_text and not to_text:
+        return await _page(user.today.replace(day=1), user.today)
     try:
-        first, last = parse_day(from_and_to[0]), parse_day(from_and_to[1])
-    except UnknownDay:
+        first, last = parse_iso_day(from_text), parse_iso_day(to_text)
+    except ValueError:
         error = _("Choose the first day and the last.")
-        return await render_template(
-            "pages/print.html",
-            422,
-            first=today_date,
-            last=today_date,
-            pages=None,
-            error=error,
-            replies=with_replies,
-        )
-    error = _range_error(first, last)
-    if error:
-        return await render_template(
-            "pages/print.html",
-            422,
-            first=first,
-            last=last,
-            pages=None,
-            error=error,
-            replies=with_replies,
-        )
-    journal = get_services().journal
+        return await _page(user.today, user.today, error, replies=with_replies)
+    if error := _range_error(first, last):
+        return await _page(first, last, error, replies=with_replies)
     days = [first + timedelta(number) for number in range((last - first).days + 1)]
-    days_with_entries = await journal.find_written_days(keys, days)
-    replies_enabled = (await get_profile()).replies
-    threads_by_day = [
-        (day, await journal.get_page(keys, day)) for day in days if day in days_with_entries
-    ]
-    pages = [
-        (day, await page_views(keys, threads, with_replies=replies_enabled, full_text=True))
-        for day, threads in threads_by_day
-    ]
+    _fingerprint, stored = await get_services().days.read(user.keys, days)
+    pages = [(day, await page_views(user, threads, full_text=True)) for day, threads in stored]
     if not with_replies:
-        for _day, entries in pages:
-            for entry in entries:
-                entry.thread = [message for message in entry.thread if message.role == "me"]
+        for entry in (entry for _day, entries in pages for entry in entries):
+            entry.thread = [message for message in entry.thread if message.role == "me"]
+    return await _page(first, last, pages=pages, replies=with_replies)
+
+
+async def _page(
+    first: date,
+    last: date,
+    error: str = "",
+    *,
+    pages: list[tuple[date, list[EntryView]]] | None = None,
+    replies: bool = True,
+) -> Response:
     return await render_template(
-        "pages/print.html", first=first, last=last, pages=pages, error="", replies=with_replies
+        "pages/print.html",
+        422 if error else 200,
+        first=first,
+        last=last,
+        pages=pages,
+        error=error,
+        replies=replies,
     )
 
 

@@ -1,46 +1,41 @@
 """Tags: list, show and change them. Names are posted and never part of an address."""
 
-from collections import Counter
 from collections.abc import Callable
 from datetime import date
 from typing import Any
 
 from quart import Blueprint, Response, request
 
-from llamora.app import security
-from llamora.app.charts import year_chart
-from llamora.app.i18n import describe
-from llamora.app.i18n import gettext as _
+from llamora.app.addresses import entry_path, parse_entry_id, parse_tag_id, tag_path
+from llamora.app.edge.rules import titled, with_replies
+from llamora.app.i18n import describe, gettext_noop
 from llamora.app.pages import (
+    current_user,
     field,
-    get_profile,
     is_fragment,
-    parse_entry_id,
-    parse_tag_id,
+    parse_number,
     redirect_303,
     render_template,
-    replies_disabled,
+    respond,
 )
 from llamora.app.services.container import get_services
-from llamora.app.views import (
-    SummaryView,
-    message_view,
-    model_name,
-    tag_path,
-    tag_summary_view,
-    tags_fingerprint,
+from llamora.app.views.entries import message_view
+from llamora.app.views.model import model_name
+from llamora.app.views.summaries import tag_summary_view
+from llamora.app.views.tags import (
+    entry_excerpts,
+    entry_tags_context,
+    tag_context,
+    year_context,
 )
-from llamora.journal.entries import EntryError
-from llamora.journal.tags import Tag, TagError, Tags
-from llamora.llm.errors import ModelError
+from llamora.errors import Problem
+from llamora.journal.tags import Tag, TagError
 from llamora.persistence.connection import NotFound
-from llamora.search.snippets import excerpt
-from llamora.text import strip_markdown, tag_key, tag_name
-from llamora.vault.keys import Keyring
+from llamora.text import tag_key, tag_name
 
 blueprint = Blueprint("tags", __name__)
+(NO_SUMMARY,) = gettext_noop("No summary")
 
-PAGE_SIZE = 20
 BRIEF_ENTRIES = 3  # entries that the popover shows
 MAX_NAMES = 6  # names that completion offers
 MAX_SUGGESTIONS = 6
@@ -54,20 +49,15 @@ SORT_KEYS: dict[str, Callable[[Tag], tuple[object, ...]]] = {
 }
 
 
-def _tags_and_keys() -> tuple[Tags, Keyring]:
-    return get_services().journal.tags, security.require_session().keys
-
-
 # -- all of them -----------------------------------------------------------------------------------
 
 
 @blueprint.get("/traces")
 async def show_tags() -> Response:
     """Show all tags; `sort` and `hidden` are in the address, a filter is posted."""
-    undo = request.args.get("undo", "")
-    return await _tags_page(
-        "", request.args.get("sort", ""), hidden=request.args.get("hidden") == "yes", undo=undo
-    )
+    args = request.args
+    hidden = args.get("hidden") == "yes"
+    return await _tags_page("", args.get("sort", ""), hidden=hidden, undo=args.get("undo", ""))
 
 
 @blueprint.post("/traces")
@@ -78,20 +68,21 @@ async def filter_tags() -> Response:
 
 
 async def _tags_page(query: str, sort: str, *, hidden: bool, undo: str = "") -> Response:
-    tags, keys = _tags_and_keys()
+    keys = (await current_user()).keys
     sort = sort if sort in SORT_KEYS else "name"
-    matches = await tags.list_tags(keys, hidden=hidden)
-    total = len(matches)
-    if key := tag_key(query.strip().removeprefix("#")):
-        matches = [tag for tag in matches if key in tag_key(tag.name)]
-    return await render_template(
-        "components/tag_list.html" if is_fragment() else "pages/tags.html",
+    all_tags = await get_services().journal.tags.list_tags(keys, hidden=None)
+    listed = [tag for tag in all_tags if tag.hidden == hidden]
+    key = tag_key(query.strip().removeprefix("#"))
+    matches = [tag for tag in listed if key in tag_key(tag.name)]
+    return await respond(
+        view="views/tag_list.html",
+        page="pages/tags.html",
         tags=matches if sort == "name" else sorted(matches, key=SORT_KEYS[sort]),
-        total=total,
+        total=len(listed),
         query=query,
         sort=sort,
         hidden=hidden,
-        some_hidden=hidden or bool(await tags.list_tags(keys, hidden=True)),
+        some_hidden=hidden or any(tag.hidden for tag in all_tags),
         undo=undo,
     )
 
@@ -99,297 +90,213 @@ async def _tags_page(query: str, sort: str, *, hidden: bool, undo: str = "") -> 
 @blueprint.post("/traces/names")
 async def suggest_names() -> Response:
     """Show tag names that begin with `q`, the most used first, for completion."""
-    tags, keys = _tags_and_keys()
     key = tag_key((await field("q")).strip())
-    matches = (
-        [tag for tag in await tags.list_tags(keys) if tag_key(tag.name).startswith(key)]
-        if key
-        else []
-    )
+    tags = await get_services().journal.tags.list_tags((await current_user()).keys)
+    matches = [tag for tag in tags if key and tag_key(tag.name).startswith(key)]
     matches.sort(key=SORT_KEYS["count"])
-    return await render_template("components/tag_names.html", tags=matches[:MAX_NAMES])
+    return await render_template("views/tag_names.html", tags=matches[:MAX_NAMES])
 
 
 @blueprint.post("/traces/undo")
 async def undo_change() -> Response:
     """Undo a change to the tags and redirect to the page of the tag."""
-    tags, keys = _tags_and_keys()
-    await tags.undo(keys, parse_entry_id(await field("change")))
+    keys, change_id = (await current_user()).keys, await _posted_change()
     try:
-        path = tag_path((await tags.get(keys, parse_tag_id(await field("tag")))).id)
-    except NotFound:
-        path = "/traces"
-    return redirect_303(path)
+        tag_id = parse_tag_id(await field("tag"))
+    except ValueError:
+        tag_id = b""
+    is_in_use = await get_services().journal.tags.undo(keys, change_id, tag_id)
+    return redirect_303(tag_path(tag_id) if is_in_use else "/traces")
 
 
 # -- one of them -----------------------------------------------------------------------------------
 
 
-@blueprint.get("/traces/<tag_hex>")
-async def show_tag(tag_hex: str) -> Response:
+@blueprint.get("/traces/<tag_id:tag_id>")
+async def show_tag(tag_id: bytes) -> Response:
     """Show the page of a tag; for HTMX, its entries from the offset `from` on."""
-    return await _tag_page(parse_tag_id(tag_hex))
+    offset = parse_number(request.args.get("from", "0"))
+    return await _tag_page(tag_id, offset=offset)
 
 
-async def _tag_page(tag_id: bytes, status: int = 200, error: str = "", about: str = "") -> Response:
-    tags, keys = _tags_and_keys()
-    start_text = request.args.get("from", "0")
-    offset = (
-        int(start_text)
-        if start_text.isascii() and start_text.isdigit() and len(start_text) < 8
-        else 0
-    )
-    uses = await tags.entries_with_tag(keys, tag_id)
-    excerpts = await _excerpts(keys, [each for each, _day in uses[offset : offset + PAGE_SIZE]])
-    next_offset = offset + PAGE_SIZE if offset + PAGE_SIZE < len(uses) else None
-    if is_fragment():
-        return await render_template(
-            "components/tag_entries.html", tag_id=tag_id.hex(), entries=excerpts, more=next_offset
-        )
-    return await render_template(
-        "pages/tag.html",
-        status,
-        tag=await tags.get(keys, tag_id),
-        tag_id=tag_id.hex(),
-        aliases=await tags.list_aliases(keys, tag_id),
-        related_tags=await tags.list_related(keys, tag_id),
-        entries=excerpts,
-        more=next_offset,
-        error=error,
+async def _tag_page(
+    tag_id: bytes, problem: Problem | None = None, about: str = "", *, offset: int = 0
+) -> Response:
+    context = await tag_context(await current_user(), tag_id, offset, request.args)
+    return await respond(
+        problem.status if problem else 200,
+        view="views/tag_entries.html",
+        page="pages/tag.html",
+        error=describe(problem),
         about=about,
-        undo=request.args.get("undo", ""),
-        old_tag=request.args.get("was", "") or tag_id.hex(),
-        summary=await _summary_view(keys, tag_id),
-        **await _year_context(uses),
+        **context,
     )
 
 
-@blueprint.get("/traces/<tag_hex>/years")
-async def show_year(tag_hex: str) -> Response:
+@blueprint.get("/traces/<tag_id:tag_id>/years")
+async def show_year(tag_id: bytes) -> Response:
     """Show the days of a year on which a tag was used."""
-    tags, keys = _tags_and_keys()
-    tag_id = parse_tag_id(tag_hex)
-    uses = await tags.entries_with_tag(keys, tag_id)
+    user = await current_user()
+    uses = await get_services().journal.tags.entries_with_tag(user.keys, tag_id)
     if not uses:
         raise NotFound("tag_not_found")
-    if not is_fragment():
-        return redirect_303(f"{tag_path(tag_id)}?{request.query_string.decode()}")
-    return await render_template(
-        "components/tag_year.html", tag_id=tag_hex, **await _year_context(uses)
+    return await respond(
+        view="views/tag_year.html",
+        to=f"{tag_path(tag_id)}?{request.query_string.decode()}",
+        tag_id=tag_id.hex(),
+        **year_context(uses, request.args.get("year", ""), user.profile.week_start),
     )
 
 
-async def _year_context(uses: list[tuple[bytes, date]]) -> dict[str, Any]:
-    days = Counter(day for _id, day in uses)
-    years_used = sorted({day.year for day in days})
-    year_text = request.args.get("year", "")
-    year = next(
-        (year for year in years_used if str(year) == year_text), years_used[-1] if years_used else 1
-    )
-    return {
-        "year": year_chart(days, year, (await get_profile()).week_start),
-        "year_before": max((other for other in years_used if other < year), default=None),
-        "year_after": min((other for other in years_used if other > year), default=None),
-    }
-
-
-async def _excerpts(keys: Keyring, ids: list[bytes]) -> list[dict[str, object]]:
-    """Return the beginnings of entries, in the order of `ids`, without those deleted."""
-    entries_by_id = {
-        entry.id: entry for entry in await get_services().db.entries.get_many(keys, ids)
-    }
-    return [
-        {
-            "id": each.hex(),
-            "day": entry.day,
-            "role": entry.role,
-            "text": excerpt(strip_markdown(entry.text)),
-        }
-        for each in ids
-        if (entry := entries_by_id.get(each)) and entry.deleted is None
-    ]
-
-
-async def _summary_view(keys: Keyring, tag_id: bytes) -> SummaryView | None:
-    """Return the view of the stored summary of a tag; no model is asked."""
-    summary = (
-        None
-        if await replies_disabled()
-        else await get_services().summaries.get_tag_summary(keys, tag_id)
-    )
-    return tag_summary_view(summary) if summary else None
-
-
-@blueprint.post("/traces/<tag_hex>/summary")
-async def summarize_tag(tag_hex: str) -> Response:
+@blueprint.post("/traces/<tag_id:tag_id>/summary")
+@with_replies
+@titled(NO_SUMMARY)
+async def summarize_tag(tag_id: bytes) -> Response:
     """Write and show a summary of the entries with a tag."""
-    if await replies_disabled():
-        raise NotFound("page_not_found")
-    keys, tag_id = security.require_session().keys, parse_tag_id(tag_hex)
-    try:
-        summary = await get_services().summaries.summarize_tag(
-            keys, tag_id, (await get_profile()).endpoint
-        )
-    except (ModelError, EntryError) as error:
-        return await render_template(
-            "pages/error.html",
-            status=error.status,
-            title=_("No summary"),
-            sentence=describe(error),
-            advice="",
-        )
-    if not is_fragment():
-        return redirect_303(f"{tag_path(tag_id)}#summary")
-    return await render_template(
-        "components/tag_summary.html", summary=tag_summary_view(summary), tag_id=tag_hex
+    summary = await get_services().summaries.summarize_tag(await current_user(), tag_id)
+    return await respond(
+        view="views/tag_summary.html",
+        to=f"{tag_path(tag_id)}#summary",
+        summary=tag_summary_view(summary),
+        tag_id=tag_id.hex(),
     )
 
 
-@blueprint.post("/traces/<tag_hex>/summary/delete")
-async def delete_summary(tag_hex: str) -> Response:
+@blueprint.post("/traces/<tag_id:tag_id>/summary/delete")
+async def delete_summary(tag_id: bytes) -> Response:
     """Delete the summary of a tag."""
-    tag_id = parse_tag_id(tag_hex)
-    await get_services().db.summaries.delete(security.require_session().keys, "tag", tag_id)
-    if not is_fragment():
-        return redirect_303(tag_path(tag_id))
-    return await render_template("components/tag_summary.html", summary=None, tag_id=tag_hex)
+    await get_services().summaries.delete_tag_summary((await current_user()).keys, tag_id)
+    return await respond(
+        view="views/tag_summary.html", to=tag_path(tag_id), summary=None, tag_id=tag_id.hex()
+    )
 
 
-@blueprint.get("/traces/<tag_hex>/brief")
-async def show_brief(tag_hex: str) -> Response:
+@blueprint.get("/traces/<tag_id:tag_id>/brief")
+async def show_brief(tag_id: bytes) -> Response:
     """Show the popover of a tag on the entry `e`, without asking a model."""
-    tags, keys = _tags_and_keys()
-    tag = await tags.get(keys, parse_tag_id(tag_hex))
     entry_hex = request.args.get("e", "")
-    recent_ids = [
-        each for each, _day in await tags.entries_with_tag(keys, tag.id) if each.hex() != entry_hex
-    ][:BRIEF_ENTRIES]
-    is_on_entry = bool(entry_hex) and tag.id in {
-        other.id
-        for other in (await tags.tags_of(keys, [parse_entry_id(entry_hex)])).get(
-            parse_entry_id(entry_hex), []
-        )
-    }
+    try:
+        entry_id = parse_entry_id(entry_hex) if entry_hex else b""
+    except ValueError:
+        raise NotFound("entry_not_found") from None
+    tag, entries, is_on_entry = await get_services().tag_pages.get_brief(
+        (await current_user()).keys, tag_id, entry_id, BRIEF_ENTRIES
+    )
     return await render_template(
-        "components/tag_brief.html",
+        "views/tag_brief.html",
         tag=tag,
-        entries=await _excerpts(keys, recent_ids),
+        entries=entry_excerpts(entries),
         entry_id=entry_hex if is_on_entry else "",
     )
 
 
-@blueprint.post("/traces/<tag_hex>/name")
-async def rename_tag(tag_hex: str) -> Response:
+@blueprint.post("/traces/<tag_id:tag_id>/name")
+async def rename_tag(tag_id: bytes) -> Response:
     """Rename a tag; if another tag has that name, merge the two."""
-    tags, keys = _tags_and_keys()
+    keys, name = (await current_user()).keys, await field("name")
     try:
-        tag_id, change = await tags.rename(keys, parse_tag_id(tag_hex), await field("name"))
+        new_id, change = await get_services().journal.tags.rename(keys, tag_id, name)
     except TagError as error:
-        return await _tag_page(parse_tag_id(tag_hex), error.status, describe(error), "name")
-    return _redirect_to_tag(tag_id, change, tag_hex)
+        return await _tag_page(tag_id, error, "name")
+    return _redirect_to_tag(new_id, change, tag_id)
 
 
-@blueprint.post("/traces/<tag_hex>/merge")
-async def merge_tag(tag_hex: str) -> Response:
+@blueprint.post("/traces/<tag_id:tag_id>/merge")
+async def merge_tag(tag_id: bytes) -> Response:
     """Merge a tag into another."""
-    tags, keys = _tags_and_keys()
+    keys, name = (await current_user()).keys, await field("into")
     try:
-        target = await tags.find_by_name(keys, (await field("into")).strip().removeprefix("#"))
-        change = await tags.merge(keys, parse_tag_id(tag_hex), target.id)
-    except NotFound as error:
-        return await _tag_page(parse_tag_id(tag_hex), 422, describe(error), "into")
-    return _redirect_to_tag(target.id, change, tag_hex)
-
-
-@blueprint.post("/traces/<tag_hex>/aliases")
-async def add_alias(tag_hex: str) -> Response:
-    """Add another name for a tag."""
-    tags, keys = _tags_and_keys()
-    try:
-        change = await tags.add_alias(keys, parse_tag_id(tag_hex), await field("name"))
+        target_id, change = await get_services().journal.tags.merge_into(keys, tag_id, name)
     except TagError as error:
-        return await _tag_page(parse_tag_id(tag_hex), error.status, describe(error), "alias")
-    return _redirect_to_tag(parse_tag_id(tag_hex), change)
+        return await _tag_page(tag_id, error, "into")
+    return _redirect_to_tag(target_id, change, tag_id)
 
 
-@blueprint.post("/traces/<tag_hex>/aliases/<alias_hex>/delete")
-async def remove_alias(tag_hex: str, alias_hex: str) -> Response:
+@blueprint.post("/traces/<tag_id:tag_id>/aliases")
+async def add_alias(tag_id: bytes) -> Response:
+    """Add another name for a tag."""
+    keys, name = (await current_user()).keys, await field("name")
+    try:
+        change = await get_services().journal.tags.add_alias(keys, tag_id, name)
+    except TagError as error:
+        return await _tag_page(tag_id, error, "alias")
+    return _redirect_to_tag(tag_id, change)
+
+
+@blueprint.post("/traces/<tag_id:tag_id>/aliases/<tag_id:alias_id>/delete")
+async def remove_alias(tag_id: bytes, alias_id: bytes) -> Response:
     """Remove another name for a tag."""
-    tags, keys = _tags_and_keys()
-    return _redirect_to_tag(
-        parse_tag_id(tag_hex), await tags.remove_alias(keys, parse_tag_id(alias_hex))
-    )
+    keys = (await current_user()).keys
+    return _redirect_to_tag(tag_id, await get_services().journal.tags.remove_alias(keys, alias_id))
 
 
-@blueprint.post("/traces/<tag_hex>/hidden")
-async def set_hidden(tag_hex: str) -> Response:
+@blueprint.post("/traces/<tag_id:tag_id>/hidden")
+async def set_hidden(tag_id: bytes) -> Response:
     """Hide a tag in lists, or show it there again."""
-    tags, keys = _tags_and_keys()
-    return _redirect_to_tag(
-        parse_tag_id(tag_hex),
-        await tags.set_hidden(keys, parse_tag_id(tag_hex), hidden=await field("hidden") == "yes"),
-    )
+    keys, hidden = (await current_user()).keys, await field("hidden") == "yes"
+    change = await get_services().journal.tags.set_hidden(keys, tag_id, hidden=hidden)
+    return _redirect_to_tag(tag_id, change)
 
 
-@blueprint.post("/traces/<tag_hex>/delete")
-async def delete_tag(tag_hex: str) -> Response:
+@blueprint.post("/traces/<tag_id:tag_id>/delete")
+async def delete_tag(tag_id: bytes) -> Response:
     """Delete a tag from every entry."""
-    tags, keys = _tags_and_keys()
-    change = await tags.delete(keys, parse_tag_id(tag_hex))
+    change = await get_services().journal.tags.delete((await current_user()).keys, tag_id)
     return redirect_303(f"/traces?undo={change.hex()}")
 
 
-def _redirect_to_tag(tag_id: bytes, change: bytes, old_tag_hex: str = "") -> Response:
+def _redirect_to_tag(tag_id: bytes, change: bytes, old_tag_id: bytes = b"") -> Response:
     """Redirect to the page of a tag; `was` in its address is the tag to return to after undo."""
-    return redirect_303(
-        f"{tag_path(tag_id)}?undo={change.hex()}" + (f"&was={old_tag_hex}" if old_tag_hex else "")
-    )
+    was = f"&was={old_tag_id.hex()}" if old_tag_id else ""
+    return redirect_303(f"{tag_path(tag_id)}?undo={change.hex()}{was}")
+
+
+async def _posted_change() -> bytes:
+    try:
+        return parse_entry_id(await field("change"))
+    except ValueError:
+        raise NotFound("entry_not_found") from None
 
 
 # -- on an entry -----------------------------------------------------------------------------------
 
 
-@blueprint.post("/e/<entry_hex>/traces")
-async def add_tag(entry_hex: str) -> Response:
+@blueprint.post("/e/<entry_id:entry_id>/traces")
+async def add_tag(entry_id: bytes) -> Response:
     """Add a tag to an entry."""
-    tags, keys = _tags_and_keys()
+    user, name = await current_user(), await field("name")
     try:
-        await tags.add(keys, parse_entry_id(entry_hex), await field("name"))
+        await get_services().journal.tags.add(user.keys, entry_id, name)
     except TagError as error:
-        view = await message_view(keys, parse_entry_id(entry_hex))
+        view = await message_view(user, entry_id)
         return await render_template(
             "pages/entry_tags.html", error.status, entry=view, error=describe(error)
         )
-    return await _entry_tags_fragment(entry_hex, suggested=await _remaining_suggestions())
+    return await _entry_tags(entry_id, suggested=await _remaining_suggestions())
 
 
-@blueprint.post("/e/<entry_hex>/traces/<tag_hex>/remove")
-async def remove_tag(entry_hex: str, tag_hex: str) -> Response:
+@blueprint.post("/e/<entry_id:entry_id>/traces/<tag_id:tag_id>/remove")
+async def remove_tag(entry_id: bytes, tag_id: bytes) -> Response:
     """Remove a tag from an entry and offer to undo it in its place."""
-    tags, keys = _tags_and_keys()
-    return await _entry_tags_fragment(
-        entry_hex, await tags.remove(keys, parse_entry_id(entry_hex), parse_tag_id(tag_hex))
-    )
+    keys = (await current_user()).keys
+    change = await get_services().journal.tags.remove(keys, entry_id, tag_id)
+    return await _entry_tags(entry_id, change)
 
 
-@blueprint.post("/e/<entry_hex>/traces/undo")
-async def undo_on_entry(entry_hex: str) -> Response:
+@blueprint.post("/e/<entry_id:entry_id>/traces/undo")
+async def undo_on_entry(entry_id: bytes) -> Response:
     """Restore a tag that was removed from an entry."""
-    tags, keys = _tags_and_keys()
-    await tags.undo(keys, parse_entry_id(await field("change")))
-    return await _entry_tags_fragment(entry_hex)
+    keys = (await current_user()).keys
+    await get_services().journal.tags.undo(keys, await _posted_change())
+    return await _entry_tags(entry_id)
 
 
-@blueprint.post("/e/<entry_hex>/traces/suggested")
-async def suggest_tags(entry_hex: str) -> Response:
+@blueprint.post("/e/<entry_id:entry_id>/traces/suggested")
+async def suggest_tags(entry_id: bytes) -> Response:
     """Show tags that fit an entry, without adding them."""
-    keys = security.require_session().keys
-    with_model = not await replies_disabled()
-    suggestions = await get_services().suggestions.suggest(
-        keys, parse_entry_id(entry_hex), (await get_profile()).endpoint, with_model=with_model
-    )
-    return await _entry_tags_fragment(
-        entry_hex,
+    suggestions = await get_services().suggestions.suggest(await current_user(), entry_id)
+    return await _entry_tags(
+        entry_id,
         suggested=list(suggestions.names),
         suggested_by=model_name(suggestions.model),
         suggested_note=describe(suggestions.note),
@@ -397,13 +304,12 @@ async def suggest_tags(entry_hex: str) -> Response:
     )
 
 
-@blueprint.post("/e/<entry_hex>/traces/refused")
-async def refuse_suggestion(entry_hex: str) -> Response:
+@blueprint.post("/e/<entry_id:entry_id>/traces/refused")
+async def refuse_suggestion(entry_id: bytes) -> Response:
     """Reject a suggested name for an entry for good."""
-    await get_services().suggestions.reject(
-        security.require_session().keys, parse_entry_id(entry_hex), await field("name")
-    )
-    return await _entry_tags_fragment(entry_hex, suggested=await _remaining_suggestions())
+    keys, name = (await current_user()).keys, await field("name")
+    await get_services().suggestions.reject(keys, entry_id, name)
+    return await _entry_tags(entry_id, suggested=await _remaining_suggestions())
 
 
 async def _remaining_suggestions() -> list[str] | None:
@@ -417,25 +323,18 @@ async def _remaining_suggestions() -> list[str] | None:
     return [name for name in names if tag_key(name) != used_key] or None
 
 
-async def _entry_tags_fragment(
-    entry_hex: str, change: bytes = b"", *, show_page: bool = False, **suggestion_context: Any
+async def _entry_tags(
+    entry_id: bytes, change: bytes = b"", *, show_page: bool = False, **suggestions: Any
 ) -> Response:
     """Show the current tags of an entry.
 
     `show_page`: show a page rather than redirect when there is no script.
     """
-    tags, keys = _tags_and_keys()
-    if not is_fragment():
-        view = await message_view(keys, parse_entry_id(entry_hex))
-        if change or show_page or suggestion_context.get("suggested"):
-            return await render_template(
-                "pages/entry_tags.html", entry=view, undo=change, **suggestion_context
-            )
-        return redirect_303(f"/d/{view.day}#e-{view.id}")
-    entry_tags = (await tags.tags_of(keys, [parse_entry_id(entry_hex)])).get(
-        parse_entry_id(entry_hex), []
-    )
-    entry = {"id": entry_hex, "tags": entry_tags, "tags_fingerprint": tags_fingerprint(entry_tags)}
-    return await render_template(
-        "components/tags.html", entry=entry, undo=change, **suggestion_context
-    )
+    user = await current_user()
+    if is_fragment():
+        entry = await entry_tags_context(user.keys, entry_id)
+        return await render_template("views/tags.html", entry=entry, undo=change, **suggestions)
+    view = await message_view(user, entry_id)
+    if not (change or show_page or suggestions.get("suggested")):
+        return redirect_303(entry_path(view, view.id))
+    return await render_template("pages/entry_tags.html", entry=view, undo=change, **suggestions)

@@ -1,0 +1,51 @@
+"""Who asks: an address, and the name of a browser."""
+
+import re
+
+from quart import request
+
+from llamora.app.services.container import get_services
+from llamora.journal.access import Client
+
+# User-agent patterns in the order to try: most browsers also claim to be others
+# (https://www.rfc-editor.org/rfc/rfc9110#name-user-agent sets no order).
+_BROWSERS = (
+    (r"Firefox/|FxiOS/", "Firefox"),
+    (r"Edg(?:e|A|iOS)?/", "Edge"),
+    (r"OPR/|Opera", "Opera"),
+    (r"SamsungBrowser/", "Samsung Internet"),
+    (r"Chrome/|CriOS/|Chromium/", "Chrome"),
+    (r"Safari/", "Safari"),
+)
+_SYSTEMS = (
+    (r"Android", "Android"),
+    (r"iPhone|iPod", "iPhone"),
+    (r"iPad", "iPad"),
+    (r"CrOS", "ChromeOS"),
+    (r"Windows", "Windows"),
+    (r"Macintosh|Mac OS X", "Mac"),
+    (r"Linux|X11", "Linux"),
+)
+
+
+def device_name(user_agent: str) -> str:
+    """Return a name for a browser such as "Firefox on Linux", or "" for an unknown one."""
+    browser, system = (
+        next((name for pattern, name in known if re.search(pattern, user_agent[:500])), "")
+        for known in (_BROWSERS, _SYSTEMS)
+    )
+    return f"{browser} on {system}" if browser and system else browser or system
+
+
+def client_address() -> str:
+    """Return the address to throttle by; behind a proxy, the last of X-Forwarded-For."""
+    if get_services().settings.server.behind_proxy:
+        forwarded = request.headers.get("X-Forwarded-For", "")
+        if forwarded:
+            return forwarded.split(",")[-1].strip()
+    return request.remote_addr or ""
+
+
+def this_client() -> Client:
+    """Return who makes this request."""
+    return Client(client_address(), device_name(request.user_agent.string))

@@ -1,0 +1,1 @@
+"""View models for templates, one module per subject."""

@@ -1,0 +1,48 @@
+"""What use cases know about the user who asks."""
+
+from dataclasses import dataclass
+from datetime import date
+from zoneinfo import ZoneInfo
+
+from llamora.dates import day_of, parse_zone, utc_now
+from llamora.journal.profile import Profile
+from llamora.persistence.connection import NotFound
+from llamora.vault.keys import Keyring
+
+
+@dataclass(slots=True, frozen=True)
+class UserContext:
+    """A user, their settings, and the day it is for them.
+
+    `today` is the date in the zone of their profile; `language` is a code such as `de`.
+    """
+
+    keys: Keyring
+    profile: Profile
+    today: date
+    language: str = "en"
+
+    @classmethod
+    def now(cls, keys: Keyring, profile: Profile, language: str = "en") -> "UserContext":
+        """Return the context of a user at this moment."""
+        return cls(keys, profile, day_of(utc_now(), parse_zone(profile.zone)), language)
+
+    @property
+    def id(self) -> bytes:
+        """Return the user's id."""
+        return self.keys.user_id
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """Return the zone in which the user lives."""
+        return parse_zone(self.profile.zone)
+
+    @property
+    def endpoint(self) -> str:
+        """Return the name of the model server that the user chose; "" is the default one."""
+        return self.profile.endpoint
+
+    def require_replies(self) -> None:
+        """Raise NotFound if the user has turned the model off."""
+        if not self.profile.replies:
+            raise NotFound("page_not_found")
