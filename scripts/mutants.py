@@ -61,6 +61,8 @@ def find_mutants(file: Path) -> list[Mutant]:
         starts.append(starts[-1] + len(line))
     found: dict[tuple[int, int, str], Mutant] = {}
     for node, after in _mutations(ast.parse(source)):
+        if ast.unparse(node) == after:
+            continue
         start = starts[node.lineno - 1] + node.col_offset
         end = starts[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
         found[start, end, after] = Mutant(
@@ -158,7 +160,11 @@ def record_lines(folder: Path) -> None:
 
 
 def read_lines(folder: Path) -> dict[tuple[str, int], list[str]]:
-    """Return the tests that run a line, the quickest first, by file and line."""
+    """Return the tests that run a line, the quickest first, by file and line.
+
+    Line 0 stands for the whole file: constants and defaults are read when it is imported, before
+    any test.
+    """
     import coverage
 
     times: dict[str, float] = {}
@@ -169,13 +175,16 @@ def read_lines(folder: Path) -> dict[tuple[str, int], list[str]]:
         part = coverage.CoverageData(str(file))
         part.read()
         data.update(part)
-    return {
-        (Path(file).relative_to(ROOT).as_posix(), line): sorted(
-            filter(None, tests), key=lambda test: times.get(test, 0.0)
-        )
-        for file in data.measured_files()
-        for line, tests in data.contexts_by_lineno(file).items()
-    }
+    tests_of: dict[tuple[str, int], list[str]] = {}
+    for file in data.measured_files():
+        name, of_file = Path(file).relative_to(ROOT).as_posix(), set[str]()
+        for line, tests in data.contexts_by_lineno(file).items():
+            tests_of[name, line] = sorted(
+                filter(None, tests), key=lambda test: times.get(test, 0.0)
+            )
+            of_file.update(tests_of[name, line])
+        tests_of[name, 0] = sorted(of_file, key=lambda test: times.get(test, 0.0))
+    return tests_of
 
 
 def is_noticed(mutant: Mutant, tests: list[str], copy: Path) -> bool:
@@ -221,7 +230,8 @@ def main() -> int:
         with ThreadPoolExecutor(len(copies)) as pool:
 
             def judge(mutant: Mutant) -> tuple[Mutant, int, bool]:
-                tests = lines.get((mutant.file, mutant.line), [])[:MOST_TESTS]
+                tests = lines.get((mutant.file, mutant.line)) or lines.get((mutant.file, 0), [])
+                tests = tests[:MOST_TESTS]
                 copy = copies.pop()
                 try:
                     return mutant, len(tests), bool(tests) and is_noticed(mutant, tests, copy)
