@@ -333,7 +333,11 @@ async def test_of_two_changes_of_keys_one_is_told(db: LocalDB, keys: Keyring) ->
     code = recovery_slot_key(keys.user_id, new_recovery_code())
     first, second = (renew_keys(keys.user_id, keys.master, stored, add=[code]) for _ in range(2))
     await db.users.confirm_recovery(keys.user_id)
+    generation = await db.snapshots.begin(keys)
+    await db.snapshots.finish(keys, generation, 0, db.snapshots.seal_part(keys, generation, 0, b""))
+    assert await db.snapshots.get_latest(keys.user_id) is not None
     await db.users.renew_keys(keys.user_id, stored, first, code_changed=True)
+    assert await db.snapshots.get_latest(keys.user_id) is None  # it is sealed under the old key
     with pytest.raises(StaleRevision):
         await db.users.renew_keys(keys.user_id, stored, second)
     with pytest.raises(StaleRevision):
