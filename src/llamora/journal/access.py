@@ -82,7 +82,6 @@ class Access:
     # -- coming and going --------------------------------------------------------------------------
 
     async def has_users(self) -> bool:
-        """Return True if anybody has registered."""
         return await self._db.users.has_any()
 
     async def require_registration(self) -> None:
@@ -239,7 +238,6 @@ class Access:
             await self._backups.delete_all(user_id)
 
     async def get_state(self, session: OpenSession) -> AccountState:
-        """Return how the account of a signed-in user stands. Raises StorageError."""
         user_id = session.user.id
         return AccountState(
             await self._db.users.get(user_id),

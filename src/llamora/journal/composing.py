@@ -143,7 +143,6 @@ class Composer:
         answered_ids: list[bytes],
         question: str,
     ) -> list[Candidate]:
-        """Return passages of other days: what is like the question, and what shares its tags."""
         keys, tags = user.keys, self._journal.tags
         page_ids = {entry.id for thread in page for entry in thread.messages}
         found = await from_search(self._search, self._db, keys, question, user.today, page_ids)

@@ -59,7 +59,6 @@ class LiveReply:
         )
 
     def feed(self, chunk: str) -> None:
-        """Append a chunk of the model's output."""
         if reasoning_ends := list(REASONING_END.finditer(chunk)):
             self.text = ""
             self.has_begun = False
@@ -69,13 +68,11 @@ class LiveReply:
         self.text += chunk.replace("\r", "")  # Markdown treats it as a line break
 
     def on_reasoning(self) -> None:
-        """Record that the model is reasoning before its first word."""
         if not self.is_reasoning:
             self.is_reasoning = True
             self.notify()
 
     def on_length_limit(self) -> None:
-        """Record that the model was cut off by the limit on its length."""
         self.is_length_limited = True
 
     def quoted(self) -> tuple[str, ...]:
@@ -96,7 +93,6 @@ class LiveReply:
             self.notify()
 
     def snapshot(self) -> Entry:
-        """Return the reply as it stands now."""
         if self.is_finished:
             return self.entry
         receipt = self.entry.receipt

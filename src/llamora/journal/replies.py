@@ -567,7 +567,6 @@ class Replies:
         return None
 
     async def _is_enabled(self, keys: Keyring) -> bool:
-        """Return True unless the user has turned replies off."""
         stored = await self._db.profiles.get(keys)
         return stored is None or parse_profile(*stored).replies
 

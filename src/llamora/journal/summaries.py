@@ -91,11 +91,9 @@ class Summaries:
         return stored
 
     async def delete_day_summary(self, keys: Keyring, day: date) -> None:
-        """Delete the summary of a day, if there is one."""
         await self._db.summaries.delete(keys, "recap", day)
 
     async def delete_tag_summary(self, keys: Keyring, tag_id: bytes) -> None:
-        """Delete the summary of a tag, if there is one."""
         await self._db.summaries.delete(keys, "tag", tag_id)
 
     async def summarize_day(self, user: UserContext, day: date) -> StoredSummary:
@@ -111,7 +109,6 @@ class Summaries:
         return await self.generate(user, "recap", day, entries)
 
     async def preview_day(self, user: UserContext, day: date) -> "PreparedPrompt":
-        """Return the exact prompt of a day summary. Raises as `summarize_day`."""
         page = await self._journal.get_page(user.keys, day)
         return await self.preview_line(user, "recap", day, readable_entries(page))
 
@@ -244,7 +241,6 @@ class Summaries:
         return stored
 
     async def preview_tag(self, user: UserContext, tag_id: bytes) -> PreparedPrompt:
-        """Return the exact prompt of a tag summary. Raises as `summarize_tag`."""
         _, passages = await self._read_passages(user, tag_id)
         return await self._prepare_tag(user, tag_id, passages)
 

@@ -82,7 +82,6 @@ class _TagCache:
     count_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def apply(self, result: TagChangeResult) -> None:
-        """Apply a stored change to the cache."""
         for tag_id, entry_id in result.removed:
             self.by_tag.get(tag_id, set()).discard(entry_id)
             self.by_entry.get(entry_id, set()).discard(tag_id)
@@ -108,7 +107,6 @@ class Tags:
         self._caches: dict[bytes, _TagCache] = {}
 
     def lock(self, user_id: bytes) -> None:
-        """Forget a user's tags."""
         self._caches.pop(user_id, None)
 
     # -- changing ----------------------------------------------------------------------------------
@@ -349,7 +347,6 @@ class Tags:
         return tag
 
     async def list_aliases(self, keys: Keyring, tag_id: bytes) -> list[Tag]:
-        """List the aliases of a tag."""
         cache = await self._load_cache(keys)
         alias_ids = _aliases_of(cache.meta, cache.names.get(tag_id, ""))
         return [Tag(alias_id, cache.meta.aliases[alias_id][0]) for alias_id in alias_ids]
@@ -486,7 +483,6 @@ class Tags:
         return [(entry_id, date.fromordinal(day)) for entry_id, day in dated]
 
     async def _load_usage(self, keys: Keyring) -> _TagCache:
-        """Return the cache with the use of each tag, counted again where something changed."""
         cache = await self._load_cache(keys)
         async with cache.count_lock:
             cache.index_mark, moved_ids = await self._search.days_changed_since(
@@ -537,7 +533,6 @@ def _usage_of(tag_id: bytes, cache: _TagCache, days: Iterable[int]) -> Tag | Non
 
 
 async def _require_name(snapshot: TagSnapshot, tag_id: bytes) -> str:
-    """Return the name of a tag. Raises NotFound."""
     name = await snapshot.get_name(tag_id)
     if name is None:
         raise NotFound("tag_not_found")

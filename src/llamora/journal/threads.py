@@ -20,7 +20,6 @@ class Thread:
 
     @property
     def messages(self) -> tuple[Entry, ...]:
-        """Return the root and its descendants."""
         return self.root, *self.descendants
 
     def path_to(self, entry_id: bytes) -> list[Entry]:

@@ -83,7 +83,6 @@ class Trash:
         return [(entries[item.id], item) for item in reversed(items) if item.id in entries]
 
     async def get_deleted(self, keys: Keyring, entry_id: bytes) -> tuple[Entry, DeletedEntry]:
-        """Return a deleted entry. Raises NotFound for an entry that is not deleted."""
         for item in await self._load_trash(keys):
             if item.id == entry_id:
                 return await self._db.entries.get(keys, entry_id), item

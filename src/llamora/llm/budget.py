@@ -75,13 +75,11 @@ class PromptParts:
 
     @property
     def omitted(self) -> OmittedCounts:
-        """Return what was left out for lack of room."""
         return OmittedCounts(
             self.notes_dropped, self.passages_dropped, self.turns_dropped, self.is_shortened
         )
 
     def total_tokens(self) -> int:
-        """Return what all parts cost."""
         return (
             self.fixed_tokens
             + sum(self.turn_costs)

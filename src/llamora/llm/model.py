@@ -79,7 +79,6 @@ class Model:
 
     @property
     def is_available(self) -> bool:
-        """Return whether the default answers."""
         return not self._problem
 
     @property
@@ -96,7 +95,6 @@ class Model:
         return self._problem or ("endpoint_removed" if name else "")
 
     def is_built_in(self, name: str) -> bool:
-        """Return whether the built-in model answers there."""
         return name == BUILT_IN and self._has_built_in
 
     def host_of(self, name: str = "") -> str:

@@ -45,16 +45,13 @@ class TagSnapshot:
         self.meta = meta
 
     async def get_name(self, tag_id: bytes) -> str | None:
-        """Return the name of a tag, or None when it does not exist or its name does not open."""
         return await self._records.names.get_value(self.keys, tag_id, self._tx)
 
     async def entries_with_tag(self, tag_id: bytes) -> frozenset[bytes]:
-        """Return the entries that have a tag."""
         query = "SELECT entry_id FROM entry_tags WHERE user_id=? AND tag=?"
         return frozenset(row[0] for row in await self._tx.fetch(query, (self.keys.user_id, tag_id)))
 
     async def has_entry(self, entry_id: bytes) -> bool:
-        """Return True if the user has this entry."""
         return bool(await _existing_entries(self._tx, self.keys, [entry_id]))
 
     async def missing_names(self, names: Mapping[bytes, str]) -> dict[bytes, str]:

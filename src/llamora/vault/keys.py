@@ -274,7 +274,6 @@ class Keyring:
 
     @property
     def closed(self) -> bool:
-        """Return True once the keys were forgotten."""
         return self._closed
 
     def __reduce__(self) -> NoReturn:

@@ -43,7 +43,6 @@ async def save_draft() -> Response:
 
 @blueprint.post("/e/<entry_id:entry_id>/leave")
 async def discard_edit(entry_id: bytes) -> Response:
-    """Discard the draft of an edit; the entry stays as it is."""
     user = await current_user()
     await get_services().drafts.discard(user.keys, edit_draft_key(entry_id))
     view = await message_view(user, entry_id)

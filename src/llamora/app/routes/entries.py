@@ -38,13 +38,11 @@ blueprint = Blueprint("entries", __name__)
 
 @blueprint.get("/e/<entry_id:entry_id>")
 async def show_entry(entry_id: bytes) -> Response:
-    """Show an entry as its page does."""
     return await _entry(await _view(entry_id))
 
 
 @blueprint.get("/e/<entry_id:entry_id>/edit")
 async def edit_form(entry_id: bytes) -> Response:
-    """Show the form to edit an entry."""
     view = await _view(entry_id)
     if view.role != "me":
         raise NotFound("reply_not_editable")
@@ -76,7 +74,6 @@ async def edit_entry(entry_id: bytes) -> Response:
 
 @blueprint.post("/e/<entry_id:entry_id>/tasks")
 async def set_tasks(entry_id: bytes) -> Response:
-    """Save the checkboxes of an entry as an edit."""
     keys, revision = (await current_user()).keys, await number_field("revision")
     checked = {parse_number(number, -1) for number in await form_fields("box")}
     change = partial(set_checkboxes, checked_numbers=checked)
@@ -101,7 +98,6 @@ async def set_tasks(entry_id: bytes) -> Response:
 
 @blueprint.get("/e/<entry_id:entry_id>/more")
 async def show_more(entry_id: bytes) -> Response:
-    """Show the other actions for an entry."""
     view = await _view(entry_id)
     return await respond(
         view="views/more.html", page="pages/entry.html", entry=view, is_more_open=True
@@ -110,7 +106,6 @@ async def show_more(entry_id: bytes) -> Response:
 
 @blueprint.get("/e/<entry_id:entry_id>/parts/<number>")
 async def show_part(entry_id: bytes, number: str) -> Response:
-    """Show a later part of a long entry."""
     part = parse_number(number)
     if part < 2:
         raise NotFound("entry_part_not_found")
@@ -120,13 +115,11 @@ async def show_part(entry_id: bytes, number: str) -> Response:
 
 @blueprint.get("/e/<entry_id:entry_id>/versions")
 async def show_versions(entry_id: bytes) -> Response:
-    """Show the earlier versions of an entry."""
     return await _versions_page(entry_id)
 
 
 @blueprint.post("/e/<entry_id:entry_id>/versions/<entry_id:version_id>")
 async def restore_version(entry_id: bytes, version_id: bytes) -> Response:
-    """Replace the text of an entry by that of an earlier version."""
     keys, revision = (await current_user()).keys, await number_field("revision")
     try:
         await get_services().versions.restore(keys, entry_id, version_id, revision)
@@ -140,7 +133,6 @@ async def restore_version(entry_id: bytes, version_id: bytes) -> Response:
 
 @blueprint.post("/e/<entry_id:entry_id>/delete")
 async def delete_entry(entry_id: bytes) -> Response:
-    """Delete an entry and offer to restore it in its place."""
     view = await _view(entry_id)
     await get_services().trash.delete((await current_user()).keys, entry_id)
     return await respond(
@@ -150,7 +142,6 @@ async def delete_entry(entry_id: bytes) -> Response:
 
 @blueprint.post("/e/<entry_id:entry_id>/restore")
 async def restore_entry(entry_id: bytes) -> Response:
-    """Restore a deleted entry."""
     await get_services().trash.restore((await current_user()).keys, entry_id)
     return await _entry(await _view(entry_id))
 
@@ -158,7 +149,6 @@ async def restore_entry(entry_id: bytes) -> Response:
 @blueprint.post("/e/<entry_id:entry_id>/answers")
 @large_body
 async def add_answer(entry_id: bytes) -> Response:
-    """Save an answer to a reply, and ask for the next reply if requested."""
     user, text, ask = await current_user(), await field("text"), bool(await field("ask"))
     form_token = await posted_form_token()
     saved = await get_services().asking.answer(user, entry_id, text, form_token, ask=ask)
