@@ -160,7 +160,7 @@ class AppServices:
         searches = Searches(db, journal, search, settings.search.page_size)
         openings = Openings(db, journal, summaries)
         throttle = Throttle(db, events, shared.boot_secret)
-        for lock in (search.lock, rotation.lock, journal.tags.lock):
+        for lock in (search.lock, rotation.lock, journal.tags.cache.lock):
             events.subscribe(Topic.SIGNED_OUT, lambda event, lock=lock: lock(event.user_id))
         return cls(
             settings=settings,

@@ -13,7 +13,7 @@ from llamora.journal.context import UserContext
 from llamora.journal.entries import Journal
 from llamora.journal.reading import find_readable, model_may_read
 from llamora.journal.retrieval import content_words
-from llamora.journal.tags import Tag
+from llamora.journal.tag_cache import Tag
 from llamora.llm.budget import Turn
 from llamora.llm.errors import ModelError
 from llamora.llm.model import Model

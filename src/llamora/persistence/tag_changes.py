@@ -77,6 +77,11 @@ class TagMeta(msgspec.Struct, frozen=True, omit_defaults=True):
         """Return the name of the tag that a name stands for."""
         return self.aliases[tag_id][1] if tag_id in self.aliases else name
 
+    def aliases_of(self, name: str) -> list[bytes]:
+        """Return the hashes of the aliases of a tag."""
+        key = tag_key(name)
+        return [alias for alias, (_, target) in self.aliases.items() if tag_key(target) == key]
+
 
 class TagDelta(msgspec.Struct, frozen=True, omit_defaults=True):
     """One change of tags. Names that no entry has any more are deleted without being listed.

@@ -47,6 +47,12 @@ class TagSnapshot:
     async def get_name(self, tag_id: bytes) -> str | None:
         return await self._records.names.get_value(self.keys, tag_id, self._tx)
 
+    async def require_name(self, tag_id: bytes) -> str:
+        """Return the name of a tag. Raise NotFound."""
+        if (name := await self.get_name(tag_id)) is None:
+            raise NotFound("tag_not_found")
+        return name
+
     async def entries_with_tag(self, tag_id: bytes) -> frozenset[bytes]:
         query = "SELECT entry_id FROM entry_tags WHERE user_id=? AND tag=?"
         return frozenset(row[0] for row in await self._tx.fetch(query, (self.keys.user_id, tag_id)))
@@ -96,6 +102,32 @@ def removing_tag(entry_id: bytes, tag_id: bytes) -> TagOperation:
         return TagDelta(unlinked=frozenset({(tag_id, entry_id)}))
 
     return operation
+
+
+async def merge_delta(
+    snapshot: TagSnapshot, tag_id: bytes, old_name: str, target_id: bytes, target_name: str
+) -> TagDelta:
+    """Return the change that merges a tag into another one.
+
+    Its name and aliases become aliases of the other.
+    """
+    entry_ids = await snapshot.entries_with_tag(tag_id)
+    aliases: dict[bytes, tuple[str, str] | None] = {
+        alias: (snapshot.meta.aliases[alias][0], target_name)
+        for alias in snapshot.meta.aliases_of(old_name)
+    }
+    aliases[tag_id] = (old_name, target_name)
+    aliases[target_id] = None
+    hidden = {tag_id: False}
+    if tag_id in snapshot.meta.hidden and await snapshot.get_name(target_id) is None:
+        hidden[target_id] = True
+    return TagDelta(
+        await snapshot.missing_names({target_id: target_name}),
+        frozenset((target_id, entry_id) for entry_id in entry_ids),
+        frozenset((tag_id, entry_id) for entry_id in entry_ids),
+        aliases,
+        hidden,
+    )
 
 
 async def remaining_undo(snapshot: TagSnapshot, inverse: TagDelta) -> TagDelta:

@@ -29,7 +29,8 @@ from llamora.app.views.tags import (
     year_context,
 )
 from llamora.errors import Problem
-from llamora.journal.tags import Tag, TagError
+from llamora.journal.tag_cache import Tag
+from llamora.journal.tags import TagError
 from llamora.persistence.connection import NotFound
 from llamora.text import tag_key, tag_name
 

@@ -20,7 +20,8 @@ from llamora.journal.citations import cited, redact_erased
 from llamora.journal.context import UserContext
 from llamora.journal.quotations import marks
 from llamora.journal.reading import model_may_read
-from llamora.journal.tags import Tag, TagsOfEntry
+from llamora.journal.tag_cache import Tag
+from llamora.journal.tags import TagsOfEntry
 from llamora.journal.threads import Thread
 from llamora.persistence.connection import NotFound
 from llamora.persistence.drafts import Draft, answer_draft_key, edit_draft_key
