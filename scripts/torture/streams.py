@@ -26,7 +26,7 @@ import httpx
 
 from llamora.events import EventBus
 from llamora.journal.accounts import Accounts
-from llamora.journal.replies import INTERRUPTED
+from llamora.journal.live import INTERRUPTED
 from llamora.journal.sessions import Sessions
 from llamora.messages import MESSAGES
 from llamora.persistence.entries import Entry

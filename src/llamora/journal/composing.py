@@ -14,13 +14,12 @@ from llamora.journal.profile import zone_or_utc
 from llamora.journal.reading import find_readable, model_may_read, readable_entries
 from llamora.journal.receipts import build_receipt
 from llamora.journal.retrieval import Candidate, from_search, from_tags
-from llamora.journal.threads import Thread, build_threads
+from llamora.journal.threads import Thread, build_threads, find_thread
 from llamora.llm.budget import Passage, Turn
 from llamora.llm.client import ModelClient
 from llamora.llm.model import Model
 from llamora.llm.prompts import Prompt, PromptBuilder
-from llamora.persistence.connection import NotFound
-from llamora.persistence.entries import Entry, Receipt
+from llamora.persistence.entries import Entry, Receipt, UsedPassage
 from llamora.persistence.local_db import LocalDB
 from llamora.search.service import SearchService
 from llamora.vault.keys import Keyring
@@ -97,14 +96,11 @@ class Composer:
         path, rest_of_page = _split_page(page, parent_id, also_answers)
         path = await self._drop_untrusted_replies(keys, page, path)
         if not path:
-            await self._journal.get(
-                keys, parent_id
-            )  # raises NotFound when it was deleted meanwhile
+            await self._journal.get(keys, parent_id)  # raises NotFound if it was deleted
             raise EntryError("entry_withheld")
         turns = _turns(path, is_joined=bool(also_answers))
-        candidates = await self._find_passages(
-            user, page, day, [parent_id, *also_answers], turns[-1].text
-        )
+        asked_ids = [parent_id, *also_answers]
+        candidates = await self._find_passages(user, page, day, asked_ids, turns[-1].text)
         sources = [candidate.passage for candidate in candidates]
         passages = [Passage(number, used.day, used.text) for number, used in enumerate(sources, 1)]
         prompt = await self._prompts.build_reply(
@@ -115,25 +111,30 @@ class Composer:
             passages=passages,
             count_exactly=exact,
         )
-        info = await client.describe()
-        used = tuple(
-            replace(sources[p.number - 1], number=p.number, text=p.text) for p in prompt.passages
-        )
-        receipt = replace(
-            build_receipt(info, client, prompt, self._prompts.version, used),
-            same_page_ids=tuple(e.id for e in rest_of_page),
-        )
-        of_page = (*path, *rest_of_page)
         return ComposedPrompt(
             prompt,
             client,
-            receipt,
-            texts_used={e.id: e.text for e in of_page},
-            revisions={e.id: e.revision for e in of_page}
+            await self._receipt(client, prompt, sources, rest_of_page),
+            texts_used={e.id: e.text for e in (*path, *rest_of_page)},
+            revisions={e.id: e.revision for e in (*path, *rest_of_page)}
             | {used.entry_id: revision for used, revision in candidates},
             max_tokens=self._max_tokens,
             quoted=tuple(words for e in path if e.receipt for words in e.receipt.quoted),
         )
+
+    async def _receipt(
+        self,
+        client: ModelClient,
+        prompt: Prompt,
+        sources: Sequence[UsedPassage],
+        rest_of_page: Sequence[Entry],
+    ) -> Receipt:
+        used = tuple(
+            replace(sources[p.number - 1], number=p.number, text=p.text) for p in prompt.passages
+        )
+        info = await client.describe()
+        receipt = build_receipt(info, client, prompt, self._prompts.version, used)
+        return replace(receipt, same_page_ids=tuple(e.id for e in rest_of_page))
 
     async def _find_passages(
         self,
@@ -212,9 +213,7 @@ def _split_page(
     Both omit entries that are withheld from the model; the path to such an entry is empty.
     Raises NotFound.
     """
-    thread = next((t for t in page if parent_id in {e.id for e in t.messages}), None)
-    if thread is None:
-        raise NotFound("entry_not_found")
+    thread = find_thread(page, parent_id)
     path = [entry for entry in thread.path_to(parent_id) if model_may_read(entry, thread.root)]
     if not path or path[-1].id != parent_id:
         return [], []

@@ -12,7 +12,7 @@ from llamora.errors import Problem
 from llamora.events import Event, EventBus, Topic
 from llamora.journal.context import UserContext
 from llamora.journal.tags import Tags
-from llamora.journal.threads import Thread, build_threads
+from llamora.journal.threads import Thread, build_threads, find_thread
 from llamora.persistence.connection import AlreadyExists, NotFound, StaleRevision, Step
 from llamora.persistence.drafts import FormToken, answer_draft_key, edit_draft_key
 from llamora.persistence.entries import Entry
@@ -129,10 +129,9 @@ class Journal:
     async def get_thread(self, keys: Keyring, entry_id: bytes) -> Thread:
         """Return the thread of an entry, deleted messages included. Raises NotFound."""
         entry = await self._db.entries.get(keys, entry_id)
-        for thread in build_threads(await self._db.entries.list_day(keys, entry.day)):
-            if any(entry_id == other.id for other in thread.messages):
-                return thread
-        raise NotFound("entry_not_found")
+        return find_thread(
+            build_threads(await self._db.entries.list_day(keys, entry.day)), entry_id
+        )
 
     async def write(
         self,

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date
 
-from llamora.persistence.connection import Step
+from llamora.persistence.connection import NotFound, Step
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.vault.keys import Keyring
@@ -65,6 +65,14 @@ def build_threads(entries: Iterable[Entry]) -> list[Thread]:
         else:
             descendants.setdefault(root, []).append(entry)
     return [Thread(root, _sort_after_parents(root, descendants.get(root.id, []))) for root in roots]
+
+
+def find_thread(page: Iterable[Thread], entry_id: bytes) -> Thread:
+    """Return the thread of a page that has this message. Raises NotFound."""
+    for thread in page:
+        if any(entry.id == entry_id for entry in thread.messages):
+            return thread
+    raise NotFound("entry_not_found")
 
 
 def _sort_after_parents(root: Entry, descendants: list[Entry]) -> tuple[Entry, ...]:

@@ -12,8 +12,9 @@ from llamora.dates import utc_now
 from llamora.events import Event, EventBus, Topic
 from llamora.journal.context import UserContext
 from llamora.journal.entries import MAX_RETRIES, Journal
+from llamora.journal.live import SOURCE_DELETED
 from llamora.journal.receipts import strip_references
-from llamora.journal.replies import SOURCE_DELETED, Replies
+from llamora.journal.replies import Replies
 from llamora.journal.threads import require_none_below
 from llamora.persistence.connection import AlreadyExists, NotFound, StaleRevision, StorageError
 from llamora.persistence.drafts import answer_draft_key, edit_draft_key
