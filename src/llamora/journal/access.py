@@ -112,12 +112,7 @@ class Access:
         return await self._open(user, keys, client, previous)
 
     async def reset(
-        self,
-        name: str,
-        code: str,
-        passphrase: str,
-        client: Client,
-        previous: OpenSession | None,
+        self, name: str, code: str, passphrase: str, client: Client, previous: OpenSession | None
     ) -> tuple[OpenSession, str]:
         """Set a new passphrase with the recovery code; return the session and the new code.
 

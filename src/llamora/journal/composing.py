@@ -62,10 +62,7 @@ class Composer:
         self._max_tokens = max_tokens
 
     async def preview(
-        self,
-        user: UserContext,
-        parent_id: bytes,
-        also_answers: Sequence[bytes] = (),
+        self, user: UserContext, parent_id: bytes, also_answers: Sequence[bytes] = ()
     ) -> ComposedPrompt:
         """Return the exact prompt of a reply to an entry.
 

@@ -149,11 +149,7 @@ class Journal:
         return await self._add_entry(user, day, text, None, draft_key, form_token)
 
     async def answer(
-        self,
-        user: UserContext,
-        parent_id: bytes,
-        text: str,
-        form_token: FormToken | None = None,
+        self, user: UserContext, parent_id: bytes, text: str, form_token: FormToken | None = None
     ) -> Entry:
         """Store an answer to a reply, on the day of its thread.
 

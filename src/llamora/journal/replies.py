@@ -83,10 +83,7 @@ class Replies:
         self._changes = changes or ChangeSignal(EventBus())
 
     async def ask(
-        self,
-        user: UserContext,
-        parent_id: bytes,
-        also_answers: Sequence[bytes] = (),
+        self, user: UserContext, parent_id: bytes, also_answers: Sequence[bytes] = ()
     ) -> Entry:
         """Start a reply to an entry and return it, still empty, or the one already in progress.
 

@@ -104,11 +104,7 @@ def descendants_of(entry_id: bytes, thread_entries: Iterable[Entry]) -> list[Ent
 
 
 def require_none_below(
-    db: LocalDB,
-    keys: Keyring,
-    day: date,
-    known_ids: AbstractSet[bytes],
-    entries: Iterable[Entry],
+    db: LocalDB, keys: Keyring, day: date, known_ids: AbstractSet[bytes], entries: Iterable[Entry]
 ) -> Step:
     """Return a step that checks that `entries` have no answers but those in `known_ids`.
 

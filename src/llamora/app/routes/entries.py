@@ -23,13 +23,7 @@ from llamora.app.pages import (
     respond,
 )
 from llamora.app.services.container import get_services
-from llamora.app.views.entries import (
-    EntryView,
-    entry_view,
-    message_view,
-    part_view,
-    version_views,
-)
+from llamora.app.views.entries import EntryView, entry_view, message_view, part_view, version_views
 from llamora.journal.entries import EditConflict, EntryError
 from llamora.persistence.connection import NotFound, StorageError
 

@@ -22,12 +22,7 @@ from llamora.app.services.container import get_services
 from llamora.app.views.entries import message_view
 from llamora.app.views.model import model_name
 from llamora.app.views.summaries import tag_summary_view
-from llamora.app.views.tags import (
-    entry_excerpts,
-    entry_tags_context,
-    tag_context,
-    year_context,
-)
+from llamora.app.views.tags import entry_excerpts, entry_tags_context, tag_context, year_context
 from llamora.errors import Problem
 from llamora.journal.tag_cache import Tag
 from llamora.journal.tags import TagError
