@@ -199,18 +199,18 @@ class Journal:
         if entry.revision != revision:
             raise EditConflict(entry)
         version_id = form_token.id if form_token else secrets.token_bytes(16)
-        written_at = entry.edited or entry.at
-        previous = Version(version_id, entry.id, entry.text, written_at, entry.revision)
+        previous = Version(
+            version_id, entry.id, entry.text, entry.edited or entry.at, entry.revision
+        )
         steps = [
             self._db.versions.saving_version(keys, previous),
             *self.tags.steps_for_edit(keys, entry.id, entry.text, normalized),
         ]
         if form_token is not None:
             steps.append(self._db.drafts.clearing_draft(keys, edit_draft_key(entry_id), form_token))
+        edited = replace(entry, text=normalized, edited=utc_now())
         try:
-            changed = await self._db.entries.update(
-                keys, replace(entry, text=normalized, edited=utc_now()), steps
-            )
+            changed = await self._db.entries.update(keys, edited, steps)
         except StaleRevision:
             raise EditConflict(await self.get(keys, entry_id)) from None
         self._search.put(keys, changed)

@@ -99,7 +99,6 @@ class ModelClient:
         *,
         max_tokens: int,
         temperature: float | None = None,
-        stop: Sequence[str] = (),
         extra: Mapping[str, Any] | None = None,
         on_length_limit: Callable[[], None] | None = None,
         on_reasoning: Callable[[], None] | None = None,
@@ -114,7 +113,7 @@ class ModelClient:
         all before it was reasoning. `on_reasoning` is called with each piece of reasoning,
         `on_length_limit` at the end when `max_tokens` ended the reply.
         """
-        body = self.request_parameters(max_tokens, temperature, stop, extra)
+        body = self.request_parameters(max_tokens, temperature, extra)
         reasoning = ReasoningFilter(starts_open=self._expects_reasoning())
         reason, address = "", ""
         failure: ModelError | None = None
@@ -180,7 +179,6 @@ class ModelClient:
         self,
         max_tokens: int,
         temperature: float | None = None,
-        stop: Sequence[str] = (),
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Return the body of a request, without the model's name and the messages."""
@@ -189,8 +187,6 @@ class ModelClient:
             "max_tokens": max_tokens,
             "temperature": settings.temperature if temperature is None else temperature,
         }
-        if stop:
-            body["stop"] = list(stop)
         if self._reasoning_effort:
             body["reasoning_effort"] = self._reasoning_effort
         address = self._get_address()

@@ -3,9 +3,9 @@
 from functools import partial
 from typing import Any
 
+from msgspec import structs
 from quart import Blueprint, Response
 
-from llamora.app.addresses import entry_path
 from llamora.app.edge.forms import form_fields
 from llamora.app.edge.rules import large_body
 from llamora.app.i18n import describe
@@ -38,7 +38,7 @@ async def show_entry(entry_id: bytes) -> Response:
 @blueprint.get("/e/<entry_id:entry_id>/edit")
 async def edit_form(entry_id: bytes) -> Response:
     view = await _view(entry_id)
-    if view.role != "me":
+    if view.entry.role != "me":
         raise NotFound("reply_not_editable")
     return await _edit_page(view)
 
@@ -61,7 +61,8 @@ async def edit_entry(entry_id: bytes) -> Response:
         raise
     except (EntryError, StorageError) as error:
         view = await _view(entry_id)
-        view.revision = revision  # so the next try is compared with the revision this user saw
+        # So the next try is compared with the revision this user saw.
+        view.entry = structs.replace(view.entry, revision=revision)
         return await _edit_page(view, error.status, error=describe(error), text=text)
     return await _entry(await _view(entry_id))
 
@@ -86,7 +87,7 @@ async def set_tasks(entry_id: bytes) -> Response:
             "pages/error.html", status, title=title, sentence=problem, advice=""
         )
     return await respond(
-        status, view="views/tasks_saved.html", to=_path(view), entry=view, tasks_problem=problem
+        status, view="views/tasks_saved.html", to=view.path, entry=view, tasks_problem=problem
     )
 
 
@@ -122,7 +123,7 @@ async def restore_version(entry_id: bytes, version_id: bytes) -> Response:
             "This entry was changed elsewhere in the meantime. This is how it stands now; bring it back once more."
         )
         return await _versions_page(entry_id, 409, error)
-    return redirect_303(_path(await _view(entry_id)))
+    return redirect_303((await _view(entry_id)).path)
 
 
 @blueprint.post("/e/<entry_id:entry_id>/delete")
@@ -152,7 +153,7 @@ async def add_answer(entry_id: bytes) -> Response:
         messages.append(await entry_view(user.keys, saved.reply, root))
     return await respond(
         view="views/messages.html",
-        to=_path(messages[-1]),
+        to=messages[-1].path,
         messages=messages,
         problem=describe(saved.problem),
         answered_id=entry_id.hex(),
@@ -164,7 +165,7 @@ async def _view(entry_id: bytes) -> EntryView:
 
 
 async def _entry(view: EntryView) -> Response:
-    return await respond(view="views/entry.html", to=_path(view), entry=view)
+    return await respond(view="views/entry.html", to=view.path, entry=view)
 
 
 async def _versions_page(entry_id: bytes, status: int = 200, error: str = "") -> Response:
@@ -180,7 +181,3 @@ async def _edit_page(view: EntryView, status: int = 200, **context: object) -> R
     return await respond(
         status, view="views/entry_edit.html", page="pages/edit.html", entry=view, **shown
     )
-
-
-def _path(view: EntryView) -> str:
-    return entry_path(view, view.id)

@@ -6,7 +6,7 @@ from typing import Any
 
 from quart import Blueprint, Response, request
 
-from llamora.app.addresses import entry_path, parse_entry_id, parse_tag_id, tag_path
+from llamora.app.addresses import parse_entry_id, parse_tag_id, tag_path
 from llamora.app.edge.rules import titled, with_replies
 from llamora.app.i18n import describe, gettext_noop
 from llamora.app.pages import (
@@ -316,5 +316,5 @@ async def _entry_tags(
         return await render_template("views/tags.html", entry=entry, undo=change, **suggestions)
     view = await message_view(user, entry_id)
     if not (change or show_page or suggestions.get("suggested")):
-        return redirect_303(entry_path(view, view.id))
+        return redirect_303(view.path)
     return await render_template("pages/entry_tags.html", entry=view, undo=change, **suggestions)
