@@ -283,7 +283,6 @@ def _may_contain_link(pretest: Callable[[str], bool], text: str) -> bool:
 
 
 def _mark_tags(state: "StateCore") -> None:
-    """Put markers around the tags in a text."""
     tag_numbers: Mapping[str, int] = state.env.get("tags", {})
     for token in state.tokens if tag_numbers else ():
         inside_link = 0

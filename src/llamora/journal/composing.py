@@ -18,7 +18,7 @@ from llamora.journal.threads import Thread, build_threads, find_thread
 from llamora.llm.budget import Passage, Turn
 from llamora.llm.client import ModelClient
 from llamora.llm.model import Model
-from llamora.llm.prompts import Prompt, PromptBuilder
+from llamora.llm.prompts import Prompt
 from llamora.persistence.entries import Entry, Receipt, UsedPassage
 from llamora.persistence.local_db import LocalDB
 from llamora.search.service import SearchService
@@ -42,24 +42,14 @@ class ComposedPrompt:
     quoted: tuple[str, ...]
 
 
+@dataclass(slots=True, frozen=True)
 class Composer:
     """Compose prompts for replies."""
 
-    def __init__(
-        self,
-        db: LocalDB,
-        journal: Journal,
-        search: SearchService,
-        model: Model,
-        prompts: PromptBuilder,
-        max_tokens: int,
-    ) -> None:
-        self._db = db
-        self._journal = journal
-        self._search = search
-        self._model = model
-        self._prompts = prompts
-        self._max_tokens = max_tokens
+    _db: LocalDB
+    _journal: Journal
+    _search: SearchService
+    _model: Model
 
     async def preview(
         self, user: UserContext, parent_id: bytes, also_answers: Sequence[bytes] = ()
@@ -88,35 +78,30 @@ class Composer:
         `exact` counts all tokens rather than estimating them. Raises EntryError for an entry that
         is withheld from the model, ModelError, NotFound and StorageError.
         """
-        keys = user.keys
         client = await self._model.client(user.endpoint)
         path, rest_of_page = _split_page(page, parent_id, also_answers)
-        path = await self._drop_untrusted_replies(keys, page, path)
-        if not path:
-            await self._journal.get(keys, parent_id)  # raises NotFound if it was deleted
+        if not (path := await self._drop_untrusted_replies(user.keys, page, path)):
+            await self._journal.get(user.keys, parent_id)  # raises NotFound if it was deleted
             raise EntryError("entry_withheld")
-        turns = _turns(path, is_joined=bool(also_answers))
-        asked_ids = [parent_id, *also_answers]
-        candidates = await self._find_passages(user, page, day, asked_ids, turns[-1].text)
+        turns, asked = _turns(path, is_joined=bool(also_answers)), [parent_id, *also_answers]
+        candidates = await self._find_passages(user, page, day, asked, turns[-1].text)
         sources = [candidate.passage for candidate in candidates]
-        passages = [Passage(number, used.day, used.text) for number, used in enumerate(sources, 1)]
-        prompt = await self._prompts.build_reply(
+        prompt = await self._model.prompts.build_reply(
             client,
             day=day,
             thread=turns,
             rest_of_day=[Turn("me", e.text) for e in rest_of_page],
-            passages=passages,
+            passages=[Passage(used.number, used.day, used.text) for used in sources],
             count_exactly=exact,
         )
         return ComposedPrompt(
             prompt,
             client,
             await self._receipt(client, prompt, sources, rest_of_page),
-            texts_used={e.id: e.text for e in (*path, *rest_of_page)},
-            revisions={e.id: e.revision for e in (*path, *rest_of_page)}
-            | {used.entry_id: revision for used, revision in candidates},
-            max_tokens=self._max_tokens,
-            quoted=tuple(words for e in path if e.receipt for words in e.receipt.quoted),
+            {e.id: e.text for e in (*path, *rest_of_page)},
+            _revisions((*path, *rest_of_page), candidates),
+            self._model.max_reply_tokens,
+            tuple(words for e in path if e.receipt for words in e.receipt.quoted),
         )
 
     async def _receipt(
@@ -130,7 +115,7 @@ class Composer:
             replace(sources[p.number - 1], number=p.number, text=p.text) for p in prompt.passages
         )
         info = await client.describe()
-        receipt = build_receipt(info, client, prompt, self._prompts.version, used)
+        receipt = build_receipt(info, client, prompt, self._model.prompts.version, used)
         return replace(receipt, same_page_ids=tuple(e.id for e in rest_of_page))
 
     async def _find_passages(
@@ -175,7 +160,6 @@ class Composer:
 
 
 def _turns(path: list[Entry], *, is_joined: bool) -> list[Turn]:
-    """Return the turns of a conversation, or the user's entries joined to one."""
     if not is_joined:
         return [Turn(entry.role, entry.text) for entry in path]
     text = "\n\n".join(
@@ -184,6 +168,11 @@ def _turns(path: list[Entry], *, is_joined: bool) -> list[Turn]:
         if e.role == "me"
     )
     return [Turn("me", text)]
+
+
+def _revisions(entries: Sequence[Entry], candidates: Sequence[Candidate]) -> dict[bytes, int]:
+    of_passages = {used.entry_id: revision for used, revision in candidates}
+    return {entry.id: entry.revision for entry in entries} | of_passages
 
 
 def _source_ids(reply: Entry) -> set[bytes]:

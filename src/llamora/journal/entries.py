@@ -192,16 +192,14 @@ class Journal:
         if entry.role != "me":
             raise EntryError("reply_not_editable")
         if entry.text == normalized:
-            # Nothing to write, and so nothing that could conflict with another tab.
             if form_token is not None:
                 await self._db.drafts.delete(keys, edit_draft_key(entry_id))
-            return entry
+            return entry  # nothing was written, so nothing could conflict with another tab
         if entry.revision != revision:
             raise EditConflict(entry)
         version_id = form_token.id if form_token else secrets.token_bytes(16)
-        previous = Version(
-            version_id, entry.id, entry.text, entry.edited or entry.at, entry.revision
-        )
+        written_at = entry.edited or entry.at
+        previous = Version(version_id, entry.id, entry.text, written_at, entry.revision)
         steps = [
             self._db.versions.saving_version(keys, previous),
             *self.tags.steps_for_edit(keys, entry.id, entry.text, normalized),

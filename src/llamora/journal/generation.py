@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from logging import getLogger
 
 from msgspec.structs import replace
@@ -23,7 +24,7 @@ from llamora.journal.reading import keep_readable
 from llamora.journal.receipts import strip_references
 from llamora.journal.threads import build_threads
 from llamora.llm.budget import MESSAGE_TOKENS
-from llamora.llm.queue import SlotQueue
+from llamora.llm.model import Model
 from llamora.llm.tokens import estimate_tokens
 from llamora.persistence.connection import NotFound, StaleRevision, StorageError
 from llamora.persistence.entries import Entry, Receipt, State
@@ -39,29 +40,22 @@ RETRY_SECONDS = 2.0
 MAX_RETRIES = 5
 
 
+@dataclass(slots=True, frozen=True)
 class Generator:
     """Generate replies; `on_end` is called with the id of each that is stored in its last state."""
 
-    def __init__(
-        self,
-        db: LocalDB,
-        search: SearchService,
-        composer: Composer,
-        queue: SlotQueue,
-        on_end: Callable[[bytes], object],
-    ) -> None:
-        self._db = db
-        self._search = search
-        self._composer = composer
-        self._queue = queue
-        self._on_end = on_end
+    _db: LocalDB
+    _search: SearchService
+    _model: Model
+    _composer: Composer
+    _on_end: Callable[[bytes], object]
 
     async def generate(self, user: UserContext, live: LiveReply) -> None:
         keys = user.keys
         state: State = "done"
         note: Notice | None = None
         try:
-            async with self._queue.slot(keys.user_id, live.on_position):
+            async with self._model.queue.slot(keys.user_id, live.on_position):
                 live.on_position(-1)
                 await self._stream(user, live)
             if not live.text.strip():
@@ -285,7 +279,6 @@ async def _count_tokens(receipt: Receipt, composed: ComposedPrompt, text: str) -
 async def _read_chunks(
     chunks: AsyncGenerator[str], chunk_queue: "asyncio.Queue[str | None]"
 ) -> None:
-    """Put the model's output into a queue, then None at its end, even after an error."""
     try:
         async with aclosing(chunks):
             async for chunk in chunks:

@@ -23,10 +23,7 @@ from llamora.journal.live import INTERRUPTED, READING, SOURCE_ERASED, STOPPED, L
 from llamora.journal.profile import parse_profile
 from llamora.journal.reading import model_may_read
 from llamora.journal.threads import Thread, build_threads, find_thread
-from llamora.llm.errors import ModelError
 from llamora.llm.model import Model
-from llamora.llm.prompts import PromptBuilder
-from llamora.llm.queue import ModelQueue, SlotQueue
 from llamora.persistence.connection import (
     AlreadyExists,
     NotFound,
@@ -37,7 +34,6 @@ from llamora.persistence.connection import (
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.search.service import SearchService
-from llamora.settings import LlmSettings
 from llamora.vault.keys import Keyring
 
 logger = getLogger(__name__)
@@ -63,23 +59,19 @@ class Replies:
         journal: Journal,
         search: SearchService,
         model: Model,
-        prompts: PromptBuilder,
-        settings: LlmSettings,
         worker_id: str,
-        queue: SlotQueue | None = None,
         changes: ChangeSignal | None = None,
         is_worker_alive: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._db = db
         self._journal = journal
         self._model = model
-        self.composer = Composer(db, journal, search, model, prompts, settings.max_reply_tokens)
+        self.composer = Composer(db, journal, search, model)
         self._worker_id = worker_id
         self._live_replies: dict[bytes, LiveReply] = {}
         self._watch_task: asyncio.Task[None] | None = None
         self._is_worker_alive = is_worker_alive
-        self.queue: SlotQueue = queue or ModelQueue(settings.slots)
-        self._generator = Generator(db, search, self.composer, self.queue, self._forget)
+        self._generator = Generator(db, search, model, self.composer, self._forget)
         self._changes = changes or ChangeSignal(EventBus())
 
     async def ask(
@@ -94,8 +86,7 @@ class Replies:
         """
         user.require_replies()
         keys, asked = user.keys, (parent_id, tuple(also_answers))
-        if why_not := self._model.unavailable_reason(user.endpoint):
-            raise ModelError(why_not)
+        self._model.require(user.endpoint)
         parent = await self._journal.get(keys, parent_id)
         if parent.role != "me":
             raise EntryError("reply_to_reply")

@@ -167,7 +167,6 @@ def content_words(text: str) -> set[str]:
 
 
 def _join_overlapping(parts: list[str]) -> str:
-    """Join passages that may overlap into one text."""
     text = parts[0] if parts else ""
     for part in parts[1:]:
         overlap = next(

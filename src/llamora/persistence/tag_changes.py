@@ -258,7 +258,6 @@ async def _unused_tags(
 def _drop_erased_entries(
     keys: Keyring, delta: TagDelta, erased_ids: Collection[bytes], unused_tag_ids: Collection[bytes]
 ) -> TagDelta:
-    """Return a change without erased entries and the names that only they had."""
     return TagDelta(
         {tag_id: name for tag_id, name in delta.names.items() if tag_id not in unused_tag_ids},
         frozenset(link for link in delta.linked if link[1] not in erased_ids),

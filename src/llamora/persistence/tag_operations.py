@@ -229,7 +229,6 @@ async def _change_links(
     removed: frozenset[EntryTag],
     tag_ids: Collection[bytes],
 ) -> None:
-    """Add and remove links, and delete what goes with them: unused names and outdated summaries."""
     await tx.execute_many(
         "INSERT INTO entry_tags (user_id, tag, entry_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         [(keys.user_id, *link) for link in added],

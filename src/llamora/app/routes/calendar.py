@@ -57,7 +57,6 @@ async def read_month(month: date) -> Response:
 
 
 async def _year_page(year: int) -> Response:
-    """Show a year, with its days shaded by the number of words written."""
     user, first, last = await current_user(), date(year, 1, 1), date(year, 12, 31)
     words, complete = await get_services().search.word_counts_by_day(user.keys, first, last)
     months = [date(year, number, 1) for number in range(1, 13)]

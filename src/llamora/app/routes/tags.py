@@ -293,7 +293,6 @@ async def refuse_suggestion(entry_id: bytes) -> Response:
 
 
 async def _remaining_suggestions() -> list[str] | None:
-    """Return the other suggestions once one is added or rejected; None if there are none."""
     used_key = tag_key(await field("name"))
     names = [
         name

@@ -130,7 +130,6 @@ def _entry_view(
 
 
 def _render_own(entry: Entry, paths: Mapping[str, str], part: int) -> tuple[Markup, int, bool]:
-    """Return a part of a user's text as HTML, the number of parts, and True for checkboxes."""
     parts = split_into_parts(entry.text) if part else [entry.text]
     if part > len(parts):
         raise NotFound("entry_part_not_found")
