@@ -367,11 +367,11 @@ class ScriptedModel:
 class ModelThread:
     """A scripted model on a thread of its own, for tests that wait in a plain way."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: "ScriptedModel | None" = None) -> None:
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
-        self.model = ScriptedModel()
+        self.model = model or ScriptedModel()
         self.run(self.model.start())
 
     @property

@@ -147,6 +147,12 @@ class HttpUser:
         assert match is not None
         return match[1]
 
+    def ask(self, entry: str) -> str:
+        """Ask for a reply to an entry and return its id."""
+        response = self.post(f"/e/{entry}/replies", {}, fragment=True)
+        assert response.status_code == 200, response.text
+        return response.text.split("/r/")[1][:32]
+
     def _token(self) -> str:
         match = CSRF.search(self.http.get("/sign-in").text)
         assert match is not None

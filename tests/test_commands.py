@@ -161,7 +161,7 @@ def test_a_copy_of_the_whole_instance(serve: Callable[..., Server], tmp_path: Pa
 def test_backups_round_after_round(tmp_path: Path) -> None:
     from scripts.torture.backup_rounds import torture
 
-    result = torture(2, tmp_path, seed=3, max_entries=120)
+    result = torture(tmp_path, 2, entries=120, seed=3)
     assert result["records"]
     assert (result["different"], result["plain"]) == (0, 0)
     json.dumps(result)

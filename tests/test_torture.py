@@ -30,13 +30,13 @@ def test_every_test_that_the_threat_model_names_is_there() -> None:
 def test_reloads_and_second_tabs_lose_and_repeat_no_byte(
     workers: int, tmp_path: Path, cache: Path
 ) -> None:
-    result = torture(10, 0, workers, tmp_path, cache, seed=5)
+    result = torture(tmp_path, 10, 0, workers, seed=5, cache=cache)
     assert (result["not_a_beginning"], result["not_byte_equal"]) == (0, 0)
     assert result["model_calls"] == result["replies"] == 2
 
 
 def test_a_kill_leaves_what_was_shown(tmp_path: Path, cache: Path) -> None:
-    result = torture(0, 2, 1, tmp_path, cache, seed=9)
+    result = torture(tmp_path, 0, 2, 1, seed=9, cache=cache)
     assert (result["lost_what_was_promised"], result["not_marked_as_cut_short"]) == (0, 0)
     assert result["asks_again"]
 
@@ -53,7 +53,7 @@ def test_everything_sealed_is_refused_when_it_is_changed_or_moved(tmp_path: Path
 
 def test_a_power_cut_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     try:
-        result = power.torture(18, tmp_path, seed=3, share=0.3)
+        result = power.torture(tmp_path, 18, seed=3, share=0.3)
     except ShimUnavailable as reason:
         pytest.skip(str(reason))
     assert result["by_kind"] == dict.fromkeys(power.SECONDS_OF_A_RUN, 3)
@@ -65,7 +65,7 @@ def test_a_disk_that_fills_up_or_breaks_is_told_in_a_sentence_and_loses_nothing(
     tmp_path: Path,
 ) -> None:
     try:
-        result = faults.torture(tmp_path, seed=4, modes=("full", "hiccup"), step=41)
+        result = faults.torture(tmp_path, step=41, seed=4, ways=("full", "hiccup"))
     except ShimUnavailable as reason:
         pytest.skip(str(reason))
     assert result["told_in_a_sentence"]

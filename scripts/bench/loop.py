@@ -7,28 +7,25 @@ Times are in milliseconds.
 
 import asyncio
 import contextlib
-import json
 import random
 import statistics
-import tempfile
+import sys
 import time
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from quart.typing import TestClientProtocol
 
 from llamora.app import create_app
-from llamora.persistence.entries import Entry
-from llamora.settings import load_settings
-from llamora.vault.keys import Keyring
+from llamora.services import AppServices
+from scripts.bench import harness
+from scripts.command import run
 
-PASSPHRASE = "a bench is for sitting and measuring"
-FIRST = date(2026, 3, 1)
-PAGES, ENTRIES, WORDS, LONG_WORDS = 4, 200, 100, 20_000
+PAGES, WORDS, LONG_WORDS = 4, 100, 20_000
 
 
-def make_text(rng: random.Random, words: int) -> str:
-    """Return prose with the Markdown that people write."""
+def _make_text(rng: random.Random, words: int) -> str:
+    """Prose with the Markdown that people write."""
     parts = [f"word{rng.randrange(5000)}" for _ in range(words)]
     for position in range(0, words, 25):
         parts[position] = f"**{parts[position]}**"
@@ -37,57 +34,77 @@ def make_text(rng: random.Random, words: int) -> str:
     )
 
 
-async def sign_up(client: TestClientProtocol, name: str) -> str:
-    """Register a user; returns the token of their forms."""
-    token = ""
-
-    async def send(path: str, form: dict[str, str]) -> None:
-        await client.post(path, form={"csrf": token, **form})
-
-    await client.get("/register")
-    token = cookie(client, "llamora_csrf")
-    await send("/register", {"name": name, "passphrase": PASSPHRASE, "zone": "UTC"})
-    await client.get("/d/today")
-    return cookie(client, "llamora_csrf")
-
-
-def cookie(client: TestClientProtocol, name: str) -> str:
-    """Return what a cookie of the client holds."""
+def _cookie(client: TestClientProtocol, name: str) -> str:
     assert client.cookie_jar is not None
     return next((each.value or "" for each in client.cookie_jar if each.name == name), "")
 
 
-async def measure(folder: Path) -> dict[str, object]:
-    """Return the figures, in milliseconds."""
-    settings = load_settings(
-        overrides={
-            "data": {"folder": str(folder)},
-            "crypto": {"kdf_target_ms": 0},
-            "embedding": {"enabled": False},
-            "llm": {"enabled": False},
-        }
-    )
-    app = create_app(settings)
+async def _sign_up(client: TestClientProtocol, name: str) -> str:
+    """Register a user; returns the token of their forms."""
+    await client.get("/register")
+    form = {"csrf": _cookie(client, "llamora_csrf"), "name": name, "passphrase": harness.PASSPHRASE}
+    await client.post("/register", form={**form, "zone": "UTC"})
+    await client.get("/d/today")
+    return _cookie(client, "llamora_csrf")
+
+
+async def _fill(services: AppServices, entries: int) -> list[str]:
+    """Write the entries of the first user; returns the paths of their days."""
+    rng = random.Random(harness.SEED)
+    keys = next(iter(services.sessions.open_keyrings()))
+    days = [harness.DAY + timedelta(days=number) for number in range(PAGES + 1)]
+    for day in days:
+        sizes = [WORDS] * entries if day != days[-1] else [LONG_WORDS]
+        await harness.add_entries(
+            services, keys, [harness.entry_on(day, _make_text(rng, size)) for size in sizes]
+        )
+    return [f"/d/{day}" for day in days]
+
+
+async def _tick(lateness: list[float]) -> None:
+    """Collect by how much the loop comes late to a sleep of 2 ms."""
+    while True:
+        due = time.perf_counter() + 0.002
+        await asyncio.sleep(0.002)
+        lateness.append(1000 * (time.perf_counter() - due))
+
+
+async def _save(
+    client: TestClientProtocol, token: str, times: list[float], saved: asyncio.Event
+) -> None:
+    """Save an entry every 20 ms."""
+    while True:
+        began = time.perf_counter()
+        answer = await client.post(
+            f"/d/{harness.BUSY_DAY}/entries",
+            form={"csrf": token, "text": "A short line."},
+            headers={"HX-Request": "true"},
+        )
+        assert answer.status_code == 200, answer.status_code
+        times.append(1000 * (time.perf_counter() - began))
+        saved.set()
+        await asyncio.sleep(0.02)
+
+
+async def measure(folder: Path, entries: int) -> dict[str, object]:
+    """Return the figures of pages with so many entries."""
+    app = create_app(harness.make_settings(folder, embedding={"enabled": False}))
+    lateness, saves, saved = list[float](), list[float](), asyncio.Event()
     async with app.test_app():
         reader, saver = app.test_client(), app.test_client()
-        await sign_up(reader, "Reader")
-        token = await sign_up(saver, "Saver")
-        services = app.extensions["llamora"]
-        keys = next(keys for keys in services.sessions.open_keyrings())
-        days = await fill(services, keys)
-        lateness: list[float] = []
-        saves: list[float] = []
-        saved = asyncio.Event()
+        await _sign_up(reader, "Reader")
+        token = await _sign_up(saver, "Saver")
+        paths = await _fill(app.extensions["llamora"], entries)
         tasks = [
-            asyncio.create_task(tick(lateness)),
-            asyncio.create_task(save(saver, token, saves, saved)),
+            asyncio.create_task(_tick(lateness)),
+            asyncio.create_task(_save(saver, token, saves, saved)),
         ]
         await asyncio.sleep(1)
         lateness.clear()
         saves.clear()
         saved.clear()
         began = time.perf_counter()
-        for answer in await asyncio.gather(*(reader.get(f"/d/{day}") for day in days)):
+        for answer in await asyncio.gather(*map(reader.get, paths)):
             assert answer.status_code == 200
         seconds = time.perf_counter() - began
         await saved.wait()  # one that may have been held up for as long as the pages took
@@ -104,47 +121,5 @@ async def measure(folder: Path) -> dict[str, object]:
     }
 
 
-async def fill(services: object, keys: Keyring) -> list[date]:
-    """Write the entries of the first user; returns their days."""
-    rng = random.Random(1660)
-    days = [FIRST + timedelta(days=number) for number in range(PAGES + 1)]
-    for day in days:
-        texts = (
-            [make_text(rng, WORDS) for _ in range(ENTRIES)]
-            if day != days[-1]
-            else [make_text(rng, LONG_WORDS)]
-        )
-        at = datetime(day.year, day.month, day.day, 9, tzinfo=UTC)
-        await services.db.entries.add(  # type: ignore[attr-defined]
-            keys, *(Entry(rng.randbytes(16), day, "me", text, at, "UTC") for text in texts)
-        )
-    return days
-
-
-async def tick(lateness: list[float]) -> None:
-    """Collect by how much the loop comes late to a sleep of 2 ms."""
-    while True:
-        due = time.perf_counter() + 0.002
-        await asyncio.sleep(0.002)
-        lateness.append(1000 * (time.perf_counter() - due))
-
-
-async def save(
-    client: TestClientProtocol, token: str, times: list[float], saved: asyncio.Event
-) -> None:
-    """Save an entry every 20 ms."""
-    while True:
-        began = time.perf_counter()
-        form = {"csrf": token, "text": "A short line."}
-        answer = await client.post(
-            "/d/2026-06-01/entries", form=form, headers={"HX-Request": "true"}
-        )
-        assert answer.status_code == 200, answer.status_code
-        times.append(1000 * (time.perf_counter() - began))
-        saved.set()
-        await asyncio.sleep(0.02)
-
-
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as name:
-        print(json.dumps(asyncio.run(measure(Path(name)))))
+    sys.exit(run(measure, entries=200))

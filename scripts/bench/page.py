@@ -1,4 +1,4 @@
-"""How the page feels: `uv run python -m scripts.bench.page`, one JSON object on the last line.
+"""Measure how the page feels: `uv run python -m scripts.bench.page`, one JSON object on the last line.
 
 A `llamora-server prod` of its own and a headless Chromium, on loopback, a cold cache for every load. Everything is
 done once to warm up and then `--runs` times, each in a browser context of its own; a figure is the median of the runs,
@@ -10,27 +10,24 @@ its answer to its appearance. The load of the machine stands beside the figures:
 processor they say something of that, too.
 """
 
-import argparse
-import json
-import os
 import random
 import statistics
 import sys
-import tempfile
-import time
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from llamora.search.index import Document, UserIndex
+from scripts.bench.harness import SEED, WITHOUT_EMBEDDED_MODEL, WITHOUT_EMBEDDING, Timer, timed
 from scripts.browser import find_or_install
+from scripts.command import run
+from scripts.processes import load_average
 from tests.server_process import HttpUser, Server
 
 DAY = "2024-03-12"
-SEED = 1660
 LONG_FRAME_MS = 50
 SETTLE_MS = 500
 GOALS = {
@@ -74,7 +71,7 @@ LOAD_SCRIPT = """(() => {
 
 
 class WatchedPage:
-    """A page of a browser that knows nothing yet, watched from its first moment."""
+    """Watch a page of a browser that knows nothing yet from its first moment."""
 
     def __init__(self, browser: Browser, user: HttpUser, path: str) -> None:
         self.context = browser.new_context(viewport={"width": 1280, "height": 860})
@@ -88,12 +85,12 @@ class WatchedPage:
         self.page.wait_for_timeout(SETTLE_MS)
 
     def take_observations(self) -> dict[str, Any]:
-        """What was seen since the last time; and begin anew."""
+        """Return what was seen since the last time; begin anew."""
         self.page.wait_for_timeout(SETTLE_MS)
         return self.page.evaluate(TAKE_SCRIPT)
 
     def press(self, selector: str) -> dict[str, Any]:
-        """Press something; what was seen."""
+        """Press something; return what was seen."""
         box = self.page.locator(selector).first.bounding_box()
         assert box is not None, selector
         self.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -119,63 +116,56 @@ def _measure_load(
     }, observations["long"]
 
 
-def _measure_use(browser: Browser, user: HttpUser) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Type, scroll and press on the day: the longest interaction and the longest frame of each."""
+def _use_day(browser: Browser, user: HttpUser) -> dict[str, dict[str, Any]]:
+    """Type, scroll and press on the day; what was seen meanwhile."""
     watched = WatchedPage(browser, user, f"/d/{DAY}")
-    page = watched.page
+    page, seen = watched.page, dict[str, dict[str, Any]]()
     page.locator("#write").click()
     page.keyboard.type("warm up ")
     watched.take_observations()
-    page.keyboard.type(
-        "Three herons over the weir, and one line after the other. " * 3 + "\n- a\nb\nc", delay=25
-    )
-    typing = watched.take_observations()
+    text = "Three herons over the weir, and one line after the other. " * 3 + "\n- a\nb\nc"
+    page.keyboard.type(text, delay=25)
+    seen["typing"] = watched.take_observations()
     for step in range(60):
         page.mouse.wheel(0, 500 if step < 40 else -900)
         page.wait_for_timeout(20)
-    scrolling = watched.take_observations()
+    seen["scrolling"] = watched.take_observations()
     page.mouse.wheel(0, -100_000)
     watched.take_observations()
-    more = watched.press("article.entry [href$='/more']")
-    calendar = watched.press(".days .month")
+    seen["more"] = watched.press("article.entry [href$='/more']")
+    seen["calendar"] = watched.press(".days .month")
     page.keyboard.press("Escape")
     watched.take_observations()
     page.keyboard.press("Control+k")
     page.wait_for_timeout(SETTLE_MS)
     page.keyboard.type("last fri", delay=60)
-    palette = watched.take_observations()
+    seen["palette"] = watched.take_observations()
     watched.context.close()
-    parts = {
-        "typing": typing,
-        "scrolling": scrolling,
-        "more": more,
-        "calendar": calendar,
-        "palette": palette,
-    }
-    figures: dict[str, float] = {}
-    for name, observations in parts.items():
+    return seen
+
+
+def _measure_use(browser: Browser, user: HttpUser) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """The longest interaction and the longest frame of each, and what made frames long."""
+    figures, long_frames = dict[str, float](), list[dict[str, Any]]()
+    for name, seen in _use_day(browser, user).items():
         if name != "scrolling":
-            figures[f"{name}_ms"] = max(observations["events"], default=0)
-        figures[f"{name}_frame_ms"] = max(observations["frames"])
-        figures[f"{name}_frames_over_{LONG_FRAME_MS}"] = sum(
-            frame > LONG_FRAME_MS for frame in observations["frames"]
-        )
-    return figures, [
-        {**long, "why": f"{name}: {long['why']}"}
-        for name, observations in parts.items()
-        for long in observations["long"]
-    ]
+            figures[f"{name}_ms"] = max(seen["events"], default=0)
+        figures[f"{name}_frame_ms"] = max(seen["frames"])
+        over = sum(frame > LONG_FRAME_MS for frame in seen["frames"])
+        figures[f"{name}_frames_over_{LONG_FRAME_MS}"] = over
+        long_frames += [{**long, "why": f"{name}: {long['why']}"} for long in seen["long"]]
+    return figures, long_frames
 
 
 def repeat_runs(browser: Browser, user: HttpUser, runs: int) -> tuple[dict[str, float], list[str]]:
-    """The medians of all runs but the first; and what was long in them, the most frequent first."""
+    """Return the medians of all runs but the first; and what was long in them, the most frequent first."""
     collected: dict[str, list[float]] = {}
     long: Counter[str] = Counter()
     worst: dict[str, float] = {}
-    for run in range(runs + 1):
+    for number in range(runs + 1):
         for prefix, measure_once in (("load", _measure_load), ("", _measure_use)):
             figures, long_frames = measure_once(browser, user)
-            if not run:
+            if not number:
                 continue
             for name, value in figures.items():
                 collected.setdefault(name, []).append(value)
@@ -193,107 +183,77 @@ def repeat_runs(browser: Browser, user: HttpUser, runs: int) -> tuple[dict[str, 
 
 
 def measure_live_update(browser: Browser, user: HttpUser, runs: int) -> dict[str, float]:
-    """How long until a page shows what another window wrote."""
+    """Time until a page shows what another window wrote."""
     watched = WatchedPage(browser, user, "/d/2024-03-13")
-    waits: list[float] = []
+    timer = Timer(warm_up=1)
     for number in range(runs + 1):
         entry = user.write(f"Written elsewhere {number}.", "2024-03-13")
-        started = time.perf_counter()
-        watched.page.locator(f"#e-{entry}").wait_for()
-        waits.append((time.perf_counter() - started) * 1000)
+        with timer.lap():
+            watched.page.locator(f"#e-{entry}").wait_for()
     watched.context.close()
-    return {
-        "in_step_ms": round(statistics.median(waits[1:]), 1),
-        "in_step_longest_ms": round(max(waits[1:]), 1),
-    }
+    return {"in_step_ms": timer.median_ms, "in_step_longest_ms": timer.quantiles()["most_ms"]}
 
 
 def measure_year(entries: int) -> dict[str, float]:
-    """How long the words of a year take in an index of many entries over thirty years: the first time and later."""
+    """Count the words of a year in an index of many entries over thirty years, for the first time and again."""
     rng = random.Random(SEED)
     index = UserIndex(10**9)
     first = datetime(1995, 1, 1, tzinfo=UTC).timestamp()
+
+    def make_document() -> Document:
+        at = datetime.fromtimestamp(first + rng.random() * 30 * 365.25 * 86400, UTC)
+        text = "heron and weir " * rng.randint(1, 60)
+        return Document(rng.randbytes(16), 1, at.date(), at, True, text)
+
     for start in range(0, entries, 1000):
-        documents: list[Document] = []
-        for _ in range(min(1000, entries - start)):
-            at = datetime.fromtimestamp(first + rng.random() * 30 * 365.25 * 86400, UTC)
-            documents.append(
-                Document(
-                    rng.randbytes(16),
-                    1,
-                    at.date(),
-                    at,
-                    True,
-                    "heron and weir " * rng.randint(1, 60),
-                )
-            )
-        index.put(documents)
-    times: list[float] = []
-    for number in (2005, 2005, 2006, 2006):
-        started = time.perf_counter()
-        index.word_counts_by_day(
-            datetime(number, 1, 1, tzinfo=UTC).date(), datetime(number, 12, 31, tzinfo=UTC).date()
-        )
-        times.append((time.perf_counter() - started) * 1000)
+        index.put([make_document() for _ in range(min(1000, entries - start))])
+    years = iter((2005, 2005, 2006, 2006))
+
+    def count_words() -> None:
+        year = next(years)
+        index.word_counts_by_day(date(year, 1, 1), date(year, 12, 31))
+
+    later = timed(count_words, 2, warm_up=2).seconds
     index.close()
-    return {
-        "year_ms": round(times[2], 2),
-        "year_again_ms": round(times[3], 2),
-        "year_entries": entries,
-    }
+    year_ms, year_again_ms = (round(each * 1000, 2) for each in later)
+    return {"year_ms": year_ms, "year_again_ms": year_again_ms, "year_entries": entries}
 
 
-def measure(entries: int, indexed: int, runs: int) -> tuple[dict[str, float], list[str]]:
-    """All figures, on a day with so many entries; and what took long."""
-    env = {
-        "LLAMORA_LLM__EMBEDDED": "false",
-        "LLAMORA_LLM__UPSTREAM__HOST": "http://127.0.0.1:9",  # nobody is asked; its buttons are there
-        "LLAMORA_EMBEDDING__ENABLED": "false",
-    }
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        server = Server(
-            folder=Path(folder), cache=Path(folder) / "cache", mode="prod", env=env
-        ).start()
+def _measure_pages(folder: Path, entries: int, runs: int) -> tuple[dict[str, float], list[str]]:
+    """What a browser sees of a day with so many entries; and what took long."""
+    # Nobody is asked at that address; the buttons are there.
+    env = {"LLAMORA_LLM__UPSTREAM__HOST": "http://127.0.0.1:9"}
+    env |= WITHOUT_EMBEDDED_MODEL | WITHOUT_EMBEDDING
+    text = "Up before the alarm, along the river, in the dark. " * 6
+    with sync_playwright() as playwright:
+        server = Server(folder, folder / "cache", mode="prod", env=env).start()
         browser = playwright.chromium.launch(
             executable_path=find_or_install(), args=["--no-sandbox"]
         )
         try:
             user = HttpUser(server.url).register()
             for number in range(entries):
-                user.write(
-                    f"Entry {number}. " + "Up before the alarm, along the river, in the dark. " * 6,
-                    DAY,
-                )
+                user.write(f"Entry {number}. {text}", DAY)
             figures, long = repeat_runs(browser, user, runs)
-            figures |= measure_live_update(browser, user, runs * 3)
+            return figures | measure_live_update(browser, user, runs * 3), long
         finally:
             browser.close()
             server.stop()
-    return figures | measure_year(indexed), long
 
 
-def main() -> int:
-    """Measure, and print what was found beside the goals, and the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--entries", type=int, default=200, help="entries on the day")
-    parser.add_argument(
-        "--indexed",
-        type=int,
-        default=100_000,
-        help="entries in the index that a year is taken from",
-    )
-    parser.add_argument("--runs", type=int, default=5, help="counted runs")
-    options = parser.parse_args()
-    load_before = os.getloadavg()[0]
-    figures, long = measure(options.entries, options.indexed, options.runs)
+def measure(folder: Path, entries: int, indexed: int, runs: int) -> dict[str, Any]:
+    """Return all figures beside their goals, and what took long."""
+    load_before = load_average()[:1]
+    figures, long = _measure_pages(folder, entries, runs)
+    figures |= measure_year(indexed)
     for name, value in figures.items():
         print(f"{name:28} {value:>12}" + (f"   goal {GOALS[name]:g}" if name in GOALS else ""))
     for line in long:
         print(line)
-    loads = [round(load_before, 1), round(os.getloadavg()[0], 1)]
-    print(json.dumps({"figures": figures, "goals": GOALS, "long": long, "load": loads}))
-    return 0
+    loads = load_before + load_average()[:1]
+    return {"figures": figures, "goals": GOALS, "long": long, "load": loads}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    indexed = {"type": int, "default": 100_000, "help": "entries in the index of a year"}
+    sys.exit(run(measure, entries=200, indexed=indexed, runs=5))

@@ -1,8 +1,8 @@
-"""A disk that loses what was not brought to it, and one that fails: what disk.c records and refuses.
+"""Simulate a disk that loses what was not brought to it, and one that fails: what disk.c records and refuses.
 
-`Disk` reckons from a log what a power cut at any moment may leave: what was synced is there; of the rest any part may
-be, in pieces of 512 or 4,096 bytes and in any order. A name is there once its folder was synced, whatever was done to
-the file; the names in one folder come to the disk in the order in which they were given.
+`SimulatedDisk` computes from a log what a power cut at any moment may leave: what was synced is there; of the rest any
+part may be, in pieces of 512 or 4,096 bytes and in any order. A name is there once its folder was synced, whatever was
+done to the file; the names in one folder come to the disk in the order in which they were given.
 """
 
 import mmap
@@ -15,20 +15,25 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeAlias
+
+from scripts.command import Unavailable
 
 SOURCE = Path(__file__).with_name("disk.c")
 RECORD_HEADER = struct.Struct("<cQQI")
 UnsyncedLoss = Literal["nothing", "some", "all"]
 """What of the unsynced survives a cut."""
+Node: TypeAlias = "DiskFile | DiskFolder"
+NameChange: TypeAlias = "dict[str, Node | None]"
+"""What names stand for now; None for gone."""
 
 
-class ShimUnavailable(Exception):
-    """Why there is no such disk on this machine, in a sentence."""
+class ShimUnavailable(Unavailable):
+    """Say why there is no such disk on this machine."""
 
 
 def build_shim(folder: Path) -> Path:
-    """Compile disk.c into `folder`. Raises NoShim."""
+    """Compile disk.c into `folder`. Raises ShimUnavailable."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if sys.platform != "linux":
         raise ShimUnavailable(
@@ -46,7 +51,7 @@ def build_shim(folder: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class WatchedFolder:
-    """A folder whose disk is watched, and how a process is told so."""
+    """Name a folder whose disk is watched, and tell a process so."""
 
     library: Path
     root: Path
@@ -55,7 +60,7 @@ class WatchedFolder:
 
     @property
     def env(self) -> dict[str, str]:
-        """What to add to the environment of a process."""
+        """Return what to add to the environment of a process."""
         env = {"LD_PRELOAD": str(self.library), "TORTURE_ROOT": str(self.root.resolve())}
         if self.log is not None:
             env["TORTURE_LOG"] = str(self.log)
@@ -71,7 +76,7 @@ ONCE, FROM_THEN_ON = 1, 2
 
 
 class Faults:
-    """The switch of a disk that fails: six 32-bit numbers in a file that the preloaded library maps."""
+    """Switch a disk that fails: six 32-bit numbers in a file that the preloaded library maps."""
 
     def __init__(self, path: Path) -> None:
         path.write_bytes(bytes(mmap.PAGESIZE))
@@ -80,12 +85,12 @@ class Faults:
         self.path = path
 
     def arm(self, error: int, change_number: int, *, mode: int, kinds: int) -> None:
-        """Let the `at`-th change of these kinds from now on fail with `error`, once or from then on."""
+        """Let the `change_number`-th change of these kinds from now on fail with `error`, once or from then on."""
         self._put(0, error, change_number, 0, 0, kinds)
         self._put(mode, error, change_number, 0, 0, kinds)
 
     def disarm(self) -> int:
-        """Let everything succeed again; how many changes had failed."""
+        """Let everything succeed again; return how many changes had failed."""
         hits = struct.unpack_from("<6i", self._shared_numbers)[4]
         self._put(0, 0, 0, 0, 0, 0)
         return int(hits)
@@ -99,21 +104,19 @@ class Faults:
 
 @dataclass(slots=True, eq=False)
 class DiskFile:
-    """A file: what is on the disk of it, and what is on its way there: (offset, bytes) or (size, None)."""
+    """Hold what is on the disk of a file, and what is on its way there: (offset, bytes) or (size, None)."""
 
     stored: bytearray = field(default_factory=bytearray)
-    pending: list[tuple[int, bytes | None]] = field(
-        default_factory=list["tuple[int, bytes | None]"]
-    )
+    pending: list[tuple[int, bytes | None]] = field(default_factory=list[Any])
 
     def sync(self) -> None:
-        """All of it is on the disk."""
+        """Bring all of it to the disk."""
         for change in self.pending:
             _apply(self.stored, *change)
         self.pending.clear()
 
     def after_cut(self, loss: UnsyncedLoss, rng: random.Random, block_size: int) -> bytearray:
-        """What a cut leaves."""
+        """Return what a cut leaves."""
         content = bytearray(self.stored)
         if loss == "nothing":
             return content
@@ -129,9 +132,8 @@ class DiskFile:
                 if rng.random() < share:
                     _apply(content, start, content_written[start - offset : end - offset])
                 elif rng.random() < 0.5 and len(content) < end:
-                    content.extend(
-                        bytes(end - len(content))
-                    )  # the size came to the disk and the bytes did not
+                    # The size came to the disk and the bytes did not.
+                    content.extend(bytes(end - len(content)))
                 start = end
         return content
 
@@ -147,50 +149,45 @@ def _apply(content: bytearray, offset: int, content_written: bytes | None) -> No
 
 @dataclass(slots=True, eq=False)
 class DiskFolder:
-    """A folder: the names in it that are on the disk, and changes on their way: {name: node, or None for gone}."""
+    """Hold the names in a folder that are on the disk, and changes on their way."""
 
-    stored: "dict[str, DiskFile | DiskFolder]" = field(
-        default_factory=dict[str, "DiskFile | DiskFolder"]
-    )
-    pending: "list[dict[str, DiskFile | DiskFolder | None]]" = field(
-        default_factory=list["dict[str, DiskFile | DiskFolder | None]"]
-    )
+    stored: dict[str, Node] = field(default_factory=dict[str, Any])
+    pending: list[NameChange] = field(default_factory=list[Any])
 
     def sync(self) -> None:
-        """All names are on the disk."""
+        """Bring all names to the disk."""
         self.stored = self.after_changes(len(self.pending))
         self.pending.clear()
 
-    def after_changes(self, count: int) -> "dict[str, DiskFile | DiskFolder]":
-        """The names once the first `count` changes have arrived."""
-        nodes: dict[str, DiskFile | DiskFolder | None] = dict(self.stored)
+    def after_changes(self, count: int) -> dict[str, Node]:
+        """Return the names once the first `count` changes have arrived."""
+        nodes: NameChange = dict(self.stored)
         for change in self.pending[:count]:
             nodes |= change
         return {name: node for name, node in nodes.items() if node is not None}
 
 
 class SimulatedDisk:
-    """Goes through a log, and makes what a cut would leave at any place of it."""
+    """Go through a log, and make what a cut would leave at any place of it."""
 
     def __init__(self, root: Path) -> None:
-        """`root` as it stands now is on the disk."""
+        """Take `root` as it stands now for what is on the disk."""
         self.root = root.resolve()
-        self._nodes_by_path: dict[str, DiskFile | DiskFolder] = {}
-        self._nodes_by_inode: dict[int, DiskFile | DiskFolder] = {}
+        self._nodes_by_path: dict[str, Node] = {}
+        self._nodes_by_inode: dict[int, Node] = {}
         self._log_offset = 0
         self._add_existing(self.root)
 
-    def _add_existing(self, path: Path) -> DiskFile | DiskFolder:
-        node: DiskFile | DiskFolder = (
-            DiskFolder() if path.is_dir() else DiskFile(bytearray(path.read_bytes()))
-        )
+    def _add_existing(self, path: Path) -> Node:
+        is_folder = path.is_dir()
+        node: Node = DiskFolder() if is_folder else DiskFile(bytearray(path.read_bytes()))
         self._nodes_by_path[str(path)] = self._nodes_by_inode[path.stat().st_ino] = node
         if isinstance(node, DiskFolder):
             node.stored = {child.name: self._add_existing(child) for child in path.iterdir()}
         return node
 
     def replay(self, log: bytes, log_offset: int) -> None:
-        """Take in the log up to the place `until`; a record that ends after it has not happened."""
+        """Take in the log up to a place; a record that ends after it has not happened."""
         for end, kind, inode, number, content in read_records(log, self._log_offset):
             if end > log_offset:
                 return
@@ -220,7 +217,7 @@ class SimulatedDisk:
         else:
             raise AssertionError(f"a change that is not followed: {content!r}")
 
-    def _change_names(self, names: "dict[str, DiskFile | DiskFolder | None]") -> None:
+    def _change_names(self, names: NameChange) -> None:
         parent = self._nodes_by_path[str(Path(next(iter(names))).parent)]
         assert isinstance(parent, DiskFolder)
         parent.pending.append({Path(name).name: node for name, node in names.items()})
@@ -237,25 +234,20 @@ class SimulatedDisk:
         self._write_folder(root, target, loss, rng, rng.choice((512, 4096)))
 
     def _write_folder(
-        self,
-        folder: DiskFolder,
-        target: Path,
-        loss: UnsyncedLoss,
-        rng: random.Random,
-        block_size: int,
+        self, folder: DiskFolder, target: Path, loss: UnsyncedLoss, rng: random.Random, size: int
     ) -> None:
         target.mkdir()
         pending_count = len(folder.pending)
         count = {"nothing": 0, "all": pending_count, "some": rng.randint(0, pending_count)}[loss]
         for name, node in folder.after_changes(count).items():
             if isinstance(node, DiskFolder):
-                self._write_folder(node, target / name, loss, rng, block_size)
+                self._write_folder(node, target / name, loss, rng, size)
             else:
-                (target / name).write_bytes(node.after_cut(loss, rng, block_size))
+                (target / name).write_bytes(node.after_cut(loss, rng, size))
 
 
 def read_records(log: bytes, start: int = 0) -> Iterator[tuple[int, str, int, int, bytes]]:
-    """(where it ends, kind, inode, offset or size, bytes) of each whole record."""
+    """Yield (where it ends, kind, inode, offset or size, bytes) of each whole record."""
     offset = start
     while offset + RECORD_HEADER.size <= len(log):
         kind, inode, number, length = RECORD_HEADER.unpack_from(log, offset)

@@ -1,10 +1,10 @@
-"""What a store has acknowledged, and whether it holds it: the book that the kills and power cuts are checked against.
+"""Compare what a store has acknowledged with what it holds, after kills and power cuts.
 
-A hand says what it is about to do, does it, and says that it is done. After the crash every entry must stand as the
-last deed on it that was done left it; the one deed that each hand had under way may have happened or not, but wholly.
+A writer says what it is about to do, does it, and says that it is done. After the crash every entry must stand as the
+last action on it that was done left it; the one action that each writer had in progress may have happened or not, but
+wholly.
 """
 
-import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -34,7 +34,7 @@ KIND_BY_TABLE = {kind.table: kind for kind in RECORD_KINDS}
 
 @dataclass(frozen=True, slots=True)
 class ExpectedEntry:
-    """An entry as its writer knows it. `before` are the earlier texts, newest first."""
+    """Hold an entry as its writer knows it; the earlier texts are newest first."""
 
     text: str
     revision: int = 1
@@ -43,24 +43,19 @@ class ExpectedEntry:
     tags: frozenset[str] = frozenset()
 
     def after_edit(self, text: str) -> "ExpectedEntry":
-        """After an edit: what the text named as traces goes with it."""
+        """Return it after an edit: what the text named as tags goes with it."""
         tags = (self.tags - set(find_tags(self.text))) | set(find_tags(text))
-        return replace(
-            self,
-            text=text,
-            revision=self.revision + 1,
-            earlier_texts=(self.text, *self.earlier_texts),
-            tags=tags,
-        )
+        earlier = (self.text, *self.earlier_texts)
+        return ExpectedEntry(text, self.revision + 1, self.deleted, earlier, tags)
 
     def with_deleted(self, *, deleted: bool) -> "ExpectedEntry":
-        """After it was deleted or brought back."""
+        """Return it after it was deleted or restored."""
         return replace(self, deleted=deleted, revision=self.revision + 1)
 
 
 @dataclass(slots=True)
 class ExpectedState:
-    """What was acknowledged; None stands for an entry that was erased."""
+    """Keep what was acknowledged; None stands for an entry that was erased."""
 
     expected: dict[bytes, ExpectedEntry | None] = field(
         default_factory=dict[bytes, "ExpectedEntry | None"]
@@ -77,16 +72,16 @@ class ExpectedState:
         expected: ExpectedEntry | None,
         also_changed: Mapping[bytes, ExpectedEntry] = MappingProxyType({}),
     ) -> None:
-        """A hand is about to bring an entry into the state `after`, and by the same action others `beside` it."""
+        """Note that a writer is about to bring an entry into a state, and by the same action others."""
         self.in_progress[writer_number] = {entry: expected, **also_changed}
 
     def done(self, writer_number: int) -> None:
-        """What that hand was about to do is acknowledged."""
+        """Note that what that writer was about to do is acknowledged."""
         self.expected.update(self.in_progress.pop(writer_number))
         self.acknowledged += 1
 
     def refused(self, writer_number: int) -> None:
-        """What that hand was about to do was refused, with a sentence: nothing of it happened."""
+        """Note that what that writer was about to do was refused: nothing of it happened."""
         self.in_progress.pop(writer_number)
 
     def replay(self, events: Iterable[tuple[Any, ...]]) -> None:
@@ -96,11 +91,11 @@ class ExpectedState:
                 getattr(self, event_name)(*rest)
 
     def entries(self) -> dict[bytes, ExpectedEntry]:
-        """The entries that there are."""
+        """Return the entries that there are."""
         return {entry: line for entry, line in self.expected.items() if line is not None}
 
     def reconcile(self, actual: dict[bytes, ExpectedEntry]) -> tuple[int, int]:
-        """(acknowledged deeds that are lost, deeds that half happened); takes what was found as the new truth."""
+        """Count acknowledged actions that are lost, and half done ones; take what was found as the new truth."""
         lost = half_done = 0
         targets: dict[bytes, ExpectedEntry | None] = {}
         for targets_of_writer in self.in_progress.values():
@@ -128,85 +123,69 @@ def load_keys(database: Path, user_id: bytes, code: str) -> Keyring:
     """Open the user's keys as the file has them now, with the recovery code."""
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("BEGIN")  # one instant
-        slots = connection.execute(
-            "SELECT id, kind, salt, params, sealed FROM key_slots WHERE user_id=?", (user_id,)
-        ).fetchall()
-        rows = connection.execute(
-            "SELECT epoch, sealed FROM data_keys WHERE user_id=?", (user_id,)
-        ).fetchall()
-        ring = connection.execute(
-            "SELECT slots, index_key FROM keyrings WHERE user_id=?", (user_id,)
-        ).fetchone()
-    sealed = SealedKeys(tuple(SealedDataKey(*row) for row in rows), *ring)
-    return open_keyring(
-        user_id, open_slots(user_id, [KeySlot(*slot) for slot in slots], code), sealed
-    )
+
+        def rows(columns: str, table: str) -> list[Any]:
+            sql = f"SELECT {columns} FROM {table} WHERE user_id=?"  # noqa: S608
+            return connection.execute(sql, (user_id,)).fetchall()
+
+        slots = [KeySlot(*row) for row in rows("id, kind, salt, params, sealed", "key_slots")]
+        data_keys = tuple(SealedDataKey(*row) for row in rows("epoch, sealed", "data_keys"))
+        ((packed_slots, index_key),) = rows("slots, index_key", "keyrings")
+    sealed = SealedKeys(data_keys, packed_slots, index_key)
+    return open_keyring(user_id, open_slots(user_id, slots, code), sealed)
+
+
+def _read(
+    connection: sqlite3.Connection, keys: Keyring, table: str, *columns: str
+) -> Iterable[Any]:
+    """(id, revision, what is sealed, columns...) of each record. Raises vault.envelope.SealError."""
+    kind = KIND_BY_TABLE[table]
+    names = ", ".join((kind.id_column, kind.revision_column, "sealed", *columns))
+    sql = f"SELECT {names} FROM {table} WHERE user_id=?"  # noqa: S608
+    for record_id, revision, sealed, *others in connection.execute(sql, (keys.user_id,)):
+        yield record_id, revision, kind.open(keys, record_id, revision, sealed), *others
 
 
 def load_entries(database: Path, keys: Keyring) -> dict[bytes, ExpectedEntry]:
-    """Every entry of a writer as the file has it. Raises vault.envelope.SealError for a record that does not open."""
+    """Return every entry of a user as the file has it.
+
+    Raises vault.envelope.SealError for a record that does not open, HalfDoneError where records do not fit.
+    """
+    decode = msgspec.json.decode
+    earlier_texts: dict[bytes, list[tuple[int, str]]] = {}
+    tags: dict[bytes, set[str]] = {}
+    entries: dict[bytes, ExpectedEntry] = {}
     with closing(sqlite3.connect(database)) as connection:
-
-        def rows(table: str, *columns: str) -> Iterable[tuple[Any, ...]]:
-            names = ", ".join(
-                (
-                    KIND_BY_TABLE[table].id_column,
-                    KIND_BY_TABLE[table].revision_column,
-                    "sealed",
-                    *columns,
-                )
-            )
-            return connection.execute(
-                f"SELECT {names} FROM {table} WHERE user_id=?",  # noqa: S608
-                (keys.user_id,),
-            )
-
-        earlier_texts: dict[bytes, list[tuple[int, str]]] = {}
-        for version, revision, sealed, entry in rows("versions", "entry_id"):
-            opened = KIND_BY_TABLE["versions"].open(keys, version, revision, sealed)
-            record = msgspec.json.decode(opened, type=Version)
-            earlier_texts.setdefault(entry, []).append((record.revision, record.text))
-        names = {row[0]: json.loads(KIND_BY_TABLE["tags"].open(keys, *row)) for row in rows("tags")}
-        tags: dict[bytes, set[str]] = {}
-        links = connection.execute(
-            "SELECT entry_id, tag FROM entry_tags WHERE user_id=?", (keys.user_id,)
-        )
-        for entry, tag_id in links:
+        for _, _, opened, entry in _read(connection, keys, "versions", "entry_id"):
+            version = decode(opened, type=Version)
+            earlier_texts.setdefault(entry, []).append((version.revision, version.text))
+        names = {tag_id: decode(opened) for tag_id, _, opened in _read(connection, keys, "tags")}
+        links = "SELECT entry_id, tag FROM entry_tags WHERE user_id=?"
+        for entry, tag_id in connection.execute(links, (keys.user_id,)):
             tags.setdefault(entry, set()).add(names[tag_id])
-        entries: dict[bytes, ExpectedEntry] = {}
-        for entry, revision, sealed in rows("entries"):
-            opened = KIND_BY_TABLE["entries"].open(keys, entry, revision, sealed)
-            record = msgspec.json.decode(opened, type=Entry)
-            entries[entry] = ExpectedEntry(
-                record.text,
-                revision,
-                record.deleted is not None,
-                tuple(text for _, text in sorted(earlier_texts.pop(entry, []), reverse=True)),
-                frozenset(tags.pop(entry, ())),
-            )
+        for entry, revision, opened in _read(connection, keys, "entries"):
+            record = decode(opened, type=Entry)
+            texts = tuple(text for _, text in sorted(earlier_texts.pop(entry, []), reverse=True))
+            tag_names = frozenset(tags.pop(entry, ()))
+            deleted = record.deleted is not None
+            entries[entry] = ExpectedEntry(record.text, revision, deleted, texts, tag_names)
         trashed_ids: set[bytes] = set()
-        for row in rows("trash"):
-            opened = KIND_BY_TABLE["trash"].open(keys, *row)
-            trashed_ids = {item.id for item in msgspec.json.decode(opened, type=list[DeletedEntry])}
-    if (
-        earlier_texts
-        or tags
-        or trashed_ids != {entry for entry, line in entries.items() if line.deleted}
-    ):
-        raise HalfDoneError(
-            "versions, traces or the list of deleted entries do not go with the entries"
-        )
+        for _, _, opened in _read(connection, keys, "trash"):
+            trashed_ids = {item.id for item in decode(opened, type=list[DeletedEntry])}
+    deleted_ids = {entry for entry, line in entries.items() if line.deleted}
+    if earlier_texts or tags or trashed_ids != deleted_ids:
+        raise HalfDoneError("versions, tags or the list of deleted entries do not go with entries")
     return entries
 
 
 class HalfDoneError(Exception):
-    """Two records that one action writes do not go together."""
+    """Say that two records that one action writes do not go together."""
 
 
 def check_store(
     database: Path, user_id: bytes, code: str, expected: ExpectedState
 ) -> dict[str, int]:
-    """Look at a store after a crash: what is lost, what is half done, what is damaged."""
+    """Look at a store after a crash: count what is lost, half done or damaged."""
     try:
         keys = load_keys(database, user_id, code)
         damage = run_checks(database, resource("migrations"), keys).damage
@@ -219,7 +198,7 @@ def check_store(
 
 
 def count_broken_files(folder: Path, recovery_code: str) -> tuple[int, int]:
-    """(backups and copies under their names that are not whole, how many there are)."""
+    """Count the backups and copies under their names that are not whole, and all of them."""
     broken = total = 0
     for file in folder.rglob("*.llamora"):
         total += 1
@@ -236,7 +215,7 @@ def count_broken_files(folder: Path, recovery_code: str) -> tuple[int, int]:
 
 
 def is_whole(copy_path: Path) -> bool:
-    """Whether a copy of the database passes its check and has a writer in it."""
+    """Tell whether a copy of the database passes its check and has a user in it."""
     try:
         with closing(sqlite3.connect(f"file:{copy_path}?mode=ro", uri=True)) as connection:
             return connection.execute("PRAGMA integrity_check").fetchone() == ("ok",) and bool(

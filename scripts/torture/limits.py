@@ -1,38 +1,29 @@
-"""What strangers may cost, what stays in memory, how slow a model may be: `python -m scripts.torture.limits` (Linux).
+"""Check what strangers cost, what stays in memory, how slow a model may be: `python -m scripts.torture.limits` (Linux).
 
 `keys_after_sign_out` reads the memory of the server, which is root's where the system says so. `--only NAME` runs one
 check. Prints one JSON object: the figures of each check, and the names of those that failed.
 """
 
-import argparse
 import asyncio
-import json
 import socket
 import statistics
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote_plus
 
 import httpx
 
-from llamora.events import EventBus
-from llamora.journal.accounts import Accounts
-from llamora.journal.sessions import Sessions
-from llamora.persistence.local_db import LocalDB
-from llamora.settings import CryptoSettings, SessionSettings
+from scripts import command
+from scripts.processes import memory_mb, process_ids
+from scripts.torture.harness import WITHOUT_MODELS, any_of, beside, join_all, run_threads
 from tests.scripted_model import ModelThread, Reply
 from tests.server_process import HttpUser, Server
 
-WITHOUT_MODELS = {
-    "LLAMORA_LLM__ENABLED": "false",
-    "LLAMORA_EMBEDDING__ENABLED": "false",
-    "LLAMORA_BACKUP__DAILY": "false",
-}
 PATIENT = {"LLAMORA_LLM__ENABLED": "true", "LLAMORA_LLM__TIMEOUT_SECONDS": "300"}
 KEY_SECONDS, PASSPHRASE_SECONDS = 2, 30  # how long after the last sign-out they may be in memory
 BODIES, BODY_BYTES, MAX_BODIES_MB = 100, 6_000_000, 30
@@ -45,25 +36,15 @@ Start = Callable[..., Server]
 
 
 def user_from(server: Server, address: str, name: str = "Alice") -> HttpUser:
-    """Somebody whose connections come from this loopback address."""
+    """Return somebody whose connections come from this loopback address."""
     user = HttpUser(server.url, name)
     transport = httpx.HTTPTransport(local_address=address)
     user.http = httpx.Client(base_url=server.url, timeout=120, trust_env=False, transport=transport)
     return user
 
 
-def process_ids(server: Server) -> list[int]:
-    """The server and all that it started."""
-    assert server.process is not None
-    ids = [server.process.pid]
-    for process_id in ids:
-        children = Path(f"/proc/{process_id}/task/{process_id}/children")
-        ids += map(int, children.read_text(encoding="utf-8").split())
-    return ids
-
-
 def count_in_memory(server: Server, needle: bytes) -> int:
-    """How often bytes occur in the memory of a server. Raises PermissionError."""
+    """Count how often bytes occur in the memory of a server. Raises PermissionError."""
     count = 0
     for process_id in process_ids(server):
         maps = Path(f"/proc/{process_id}/maps").read_text(encoding="utf-8").splitlines()
@@ -79,30 +60,9 @@ def count_in_memory(server: Server, needle: bytes) -> int:
     return count
 
 
-def memory_mb(server: Server) -> int:
-    """What the processes of a server have in memory."""
-    statuses = [
-        Path(f"/proc/{number}/status").read_text(encoding="utf-8") for number in process_ids(server)
-    ]
-    return sum(int(status.split("VmRSS:")[1].split()[0]) for status in statuses) // 1024
-
-
-def in_threads(work: Iterable[Callable[[], object]]) -> list[threading.Thread]:
-    """Begin all of it at once."""
-    threads = [threading.Thread(target=each) for each in work]
-    for thread in threads:
-        thread.start()
-    return threads
-
-
-async def read_master(server: Server, user: HttpUser) -> bytes:
-    """The master key of a user, opened beside the running server."""
-    db = await LocalDB.open(server.data / "llamora.sqlite3")
-    sessions = Sessions(db, SessionSettings(), b"x" * 32, EventBus())
-    accounts = Accounts(db, CryptoSettings(kdf_target_ms=0), sessions)
-    _, keys = await accounts.sign_in(user.name, user.passphrase)
-    await db.close()
-    return bytes(keys.master)
+async def _read_master(server: Server, user: HttpUser) -> bytes:
+    async with beside(server, user) as (_, keys):
+        return bytes(keys.master)
 
 
 def keys_after_sign_out(start: Start) -> Figures:
@@ -111,7 +71,7 @@ def keys_after_sign_out(start: Start) -> Figures:
     user = HttpUser(server.url).register()
     user.write("A line.")
     secrets = [user.passphrase.encode(), quote_plus(user.passphrase).encode()]
-    master = asyncio.run(read_master(server, user))
+    master = asyncio.run(_read_master(server, user))
     held = count_in_memory(server, master)
     for _ in range(3):
         user.post("/sign-out", {})
@@ -149,7 +109,7 @@ def anonymous_bodies(start: Start) -> Figures:
             with suppress(OSError):  # refused, as it should be
                 connection.sendall(head + b"a" * (BODY_BYTES - 1))
         time.sleep(2)
-        grown = memory_mb(server) - before
+        grown = round(memory_mb(server) - before)
     return {"grown_mb": grown, "failed": grown >= MAX_BODIES_MB}
 
 
@@ -169,7 +129,7 @@ def strength_checks(start: Start) -> Figures:
         stranger.post("/register/strength", {"name": "x", "passphrase": passphrase})
 
     calm = statistics.median(page_ms() for _ in range(20))
-    threads = in_threads([lambda number=number: check(number) for number in range(STRENGTH_CHECKS)])
+    threads = run_threads(partial(check, number) for number in range(STRENGTH_CHECKS))
     meanwhile = [page_ms()]
     while any(thread.is_alive() for thread in threads):
         meanwhile.append(page_ms())
@@ -186,13 +146,12 @@ def guesses(start: Start) -> Figures:
     user = user_from(server, "127.9.0.1").register()
     user.post("/sign-out", {})
     strangers = [user_from(server, f"127.2.0.{n + 1}", f"nobody {n}") for n in range(GUESSES)]
-    threads = in_threads([stranger.sign_in for stranger in strangers])
+    threads = run_threads(stranger.sign_in for stranger in strangers)
     time.sleep(0.5)
     begun = time.monotonic()
     status = user.sign_in().status_code
     seconds = time.monotonic() - begun
-    for thread in threads:
-        thread.join()
+    join_all(threads)
     failed = status != 303 or seconds >= MAX_SIGN_IN_SECONDS
     return {"status": status, "seconds": round(seconds, 1), "failed": failed}
 
@@ -228,12 +187,8 @@ def slow_list(start: Start) -> Figures:
 CHECKS: dict[str, Callable[[Start], Figures]] = {
     check.__name__: check
     for check in (
-        keys_after_sign_out,
-        anonymous_bodies,
-        strength_checks,
-        guesses,
-        silent_model,
-        slow_list,
+        *(keys_after_sign_out, anonymous_bodies, strength_checks),
+        *(guesses, silent_model, slow_list),
     )
 }
 
@@ -244,9 +199,8 @@ def run(check: Callable[[Start], Figures]) -> Figures:
         folder, servers = Path(name), list[Server]()
 
         def start(**env: str) -> Server:
-            servers.append(
-                Server(folder, folder / "cache", mode="prod", env={**WITHOUT_MODELS, **env}).start()
-            )
+            env = {**WITHOUT_MODELS, "LLAMORA_BACKUP__DAILY": "false", **env}
+            servers.append(Server(folder, folder / "cache", mode="prod", env=env).start())
             return servers[-1]
 
         try:
@@ -258,18 +212,12 @@ def run(check: Callable[[Start], Figures]) -> Figures:
                 server.stop()
 
 
-def main() -> int:
-    """Run, print, and fail when a check did."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", action="append", choices=CHECKS)
-    options = parser.parse_args()
-    results = {name: run(CHECKS[name]) for name in options.only or CHECKS}
-    failed = [name for name, figures in results.items() if figures["failed"]]
-    print(json.dumps({**results, "failed": failed}))
-    return 1 if failed else 0
+def torture(folder: Path, only: list[str] | None) -> Figures:  # noqa: ARG001 -- each has its own
+    """Run all checks, or only those named."""
+    results = {name: run(CHECKS[name]) for name in only or CHECKS}
+    return {**results, "failed": [name for name, figures in results.items() if figures["failed"]]}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    only = {"action": "append", "choices": list(CHECKS)}
+    sys.exit(command.run(torture, failed=any_of("failed"), only=only))

@@ -1,30 +1,28 @@
-"""Cuts the power: `python -m scripts.torture.power --cuts 300`.
+"""Cut the power: `python -m scripts.torture.power --cuts 300`.
 
 The same work as in scripts.torture.kill is done on a disk that is watched (disk.py). From the log of each run many
-cuts are reckoned, at any moment and above all just after something was acknowledged; each leaves what was synced, and
+cuts are computed, at any moment and above all just after something was acknowledged; each leaves what was synced, and
 of the rest nothing, any part, or all. On what is left everything acknowledged must be there and nothing half done,
 and the next start must succeed. Prints one JSON object.
 """
 
-import argparse
-import json
 import random
 import shutil
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
 from pathlib import Path
+from time import monotonic
 from types import MappingProxyType
 from typing import Any
 
-from llamora.persistence import run_db_migrations
-from llamora.settings import resource
+from scripts.command import run
+from scripts.torture import harness, kill
 from scripts.torture.disk import (
-    ShimUnavailable,
     SimulatedDisk,
     UnsyncedLoss,
     WatchedFolder,
@@ -32,21 +30,8 @@ from scripts.torture.disk import (
     read_records,
 )
 from scripts.torture.invariants import ExpectedEntry, ExpectedState
-from scripts.torture.kill import (
-    WITHOUT_MODELS,
-    ServedJournal,
-    Store,
-    Totals,
-    all_rows,
-    check_migration,
-    check_restore,
-    check_work,
-    copy_older_journal,
-    make_two_backups,
-    read_schema,
-    run_until_killed,
-)
-from scripts.torture.writers import WORD, WRITER_COUNT
+from scripts.torture.jobs import Events, Job, Store, run_until_killed
+from scripts.torture.served import ServedJournal
 from tests.scan import find_words
 
 CUTS_OF_A_RUN = 25
@@ -58,17 +43,8 @@ SECONDS_OF_A_RUN = {
     "restore": 1.0,
     "served": 2.0,
 }
-LOSS_CHOICES: tuple[UnsyncedLoss, ...] = (
-    "nothing",
-    "nothing",
-    "some",
-    "some",
-    "some",
-    "some",
-    "all",
-)
+LOSS_CHOICES: list[UnsyncedLoss] = ["nothing", "nothing", "some", "some", "some", "some", "all"]
 
-Events = list[tuple[Any, ...]]
 Judge = Callable[[Path, Events], dict[str, int]]
 
 
@@ -76,7 +52,6 @@ Judge = Callable[[Path, Events], dict[str, int]]
 class Recording:
     """One run on a watched disk: what was told, each with its place in the log, and how what is left is judged."""
 
-    root: Path
     disk: SimulatedDisk
     log: bytes
     events: Events
@@ -85,7 +60,7 @@ class Recording:
 
 @dataclass(slots=True)
 class RecordedState(ExpectedState):
-    """A book of promises that notes at which place of the log each was made."""
+    """Note at which place of the log something was told."""
 
     log: Path = Path()
     events: Events = field(default_factory=list["tuple[Any, ...]"])
@@ -102,210 +77,136 @@ class RecordedState(ExpectedState):
         expected: ExpectedEntry | None,
         also_changed: Mapping[bytes, ExpectedEntry] = MappingProxyType({}),
     ) -> None:
-        """Before it is sent."""
+        """Note it before it is sent."""
         self._record("begin", writer_number, entry, expected, dict(also_changed))
         ExpectedState.begin(self, writer_number, entry, expected, also_changed)
 
     def done(self, writer_number: int) -> None:
-        """After the answer has come."""
+        """Note it after the answer has come."""
         self._record("done", writer_number)
         ExpectedState.done(self, writer_number)
 
     def refused(self, writer_number: int) -> None:
-        """After it was refused."""
+        """Note it after it was refused."""
         self._record("refused", writer_number)
         ExpectedState.refused(self, writer_number)
+
+
+def _record(kind: str, watched: WatchedFolder, job: Job, seconds: float, judge: Judge) -> Recording:
+    """Let a process work on a watched disk until it is killed."""
+    assert watched.log is not None
+    disk = SimulatedDisk(watched.root)
+    events = run_until_killed(kind, job, seconds, watched.env, after_first_acknowledgement=True)
+    return Recording(disk, watched.log.read_bytes(), events, judge)
+
+
+def _judge_work(store: Store, data: Path, events: Events) -> dict[str, int]:
+    return kill.check_work(replace(store, expected=ExpectedState()), data, events)
 
 
 def record_run(
     kind: str, folder: Path, library: Path, rng: random.Random, share: float
 ) -> Recording:
-    """Let something work on a watched disk until it is killed."""
-    root = folder / "disk"
+    """Let something work on a watched disk until it is killed, for a share of its usual time."""
+    root, seconds = folder / "disk", SECONDS_OF_A_RUN[kind] * share
     root.mkdir(parents=True)
     watched = WatchedFolder(library, root, log=folder / "log")
     if kind == "served":
-        return record_server_run(folder, watched, share)
-    seconds = SECONDS_OF_A_RUN[kind] * share
+        return _record_server(folder, watched, seconds)
     if kind == "migrate":
-        order = copy_older_journal(root / "data", rng)
-        before, newest = all_rows(order.database), _newest_schema(folder)
-        disk = SimulatedDisk(root)
-        events = run_until_killed(
-            kind, order, seconds, watched.env, after_first_acknowledgement=True
-        )
-        return Recording(
-            root,
-            disk,
-            _read_log(watched),
-            events,
-            lambda data, t: check_migration(data / "llamora.sqlite3", before, newest, t),
-        )
+        job = kill.copy_older_journal(root / "data", rng)
+        before, newest = harness.all_rows(job.database), harness.newest_schema()
+
+        def judge(data: Path, events: Events) -> dict[str, int]:
+            return kill.check_migration(data / "llamora.sqlite3", before, newest, events)
+
+        return _record(kind, watched, job, seconds, judge)
     store = Store.create(root / "data")
-    if kind == "restore":
-        files, contents = make_two_backups(store, rng)
-        current = contents.index(store.expected.entries())
-        disk = SimulatedDisk(root)
-        events = run_until_killed(
-            kind,
-            store.new_job(rng.randrange(2**31), files=files),
-            seconds,
-            watched.env,
-            after_first_acknowledgement=True,
-        )
-        return Recording(
-            root,
-            disk,
-            _read_log(watched),
-            events,
-            lambda data, t: check_restore(store, data / "llamora.sqlite3", contents, current, t)[0],
-        )
-    disk = SimulatedDisk(root)
-    events = run_until_killed(
-        kind,
-        store.new_job(rng.randrange(2**31)),
-        seconds,
-        watched.env,
-        after_first_acknowledgement=True,
-    )
+    files, contents = kill.make_two_backups(store, rng) if kind == "restore" else ((), [])
+    job = store.new_job(rng.randrange(2**31), files=files)
+    if kind != "restore":
+        return _record(kind, watched, job, seconds, partial(_judge_work, store))
+    current = contents.index(store.expected.entries())
 
-    def judge(data: Path, events: Events) -> dict[str, int]:
-        return check_work(replace(store, expected=ExpectedState()), data, events)
+    def judge_restore(data: Path, events: Events) -> dict[str, int]:
+        return kill.check_restore(store, data / "llamora.sqlite3", contents, current, events)[0]
 
-    return Recording(root, disk, _read_log(watched), events, judge)
+    return _record(kind, watched, job, seconds, judge_restore)
 
 
-def record_server_run(folder: Path, watched: WatchedFolder, share: float) -> Recording:
-    """A whole server from its first start on, a writer who registers, and four hands that post."""
+def _record_server(folder: Path, watched: WatchedFolder, seconds: float) -> Recording:
+    """A whole server from its first start on, a user who registers, and four clients that post."""
     assert watched.log is not None
     disk = SimulatedDisk(watched.root)
     expected = RecordedState(log=watched.log)
-    server = ServedJournal.start(watched.root, folder / "cache", {**WITHOUT_MODELS, **watched.env})
+    served = ServedJournal.start(
+        watched.root, folder / "cache", {**harness.WITHOUT_MODELS, **watched.env}
+    )
     expected.events.append((watched.log.stat().st_size, "registered"))
-    server.store.expected = expected
-    process = server.server.process
-    assert process is not None
-    threads = [
-        threading.Thread(target=server.post_until_killed, args=(n, random.Random(n), {}))
-        for n in range(WRITER_COUNT)
-    ]
-    for thread in threads:
-        thread.start()
-    time.sleep(SECONDS_OF_A_RUN["served"] * share)
-    process.kill()
-    process.wait()
-    for thread in threads:
-        thread.join()
+    served.store.expected = expected
+    served.post_and_kill(random.Random(0), seconds)
 
     def judge(data: Path, events: Events) -> dict[str, int]:
         if any(words[1] == "registered" for words in events):
-            return check_work(replace(server.store, expected=ExpectedState()), data, events)
-        if (data / "llamora.sqlite3").exists():
-            run_db_migrations(data / "llamora.sqlite3", resource("migrations"))
+            return _judge_work(served.store, data, events)
+        if (data / harness.database_of(served.server).name).exists():
+            harness.new_database(data / harness.database_of(served.server).name)
         return {}
 
-    return Recording(watched.root, disk, _read_log(watched), expected.events, judge)
+    return Recording(disk, watched.log.read_bytes(), expected.events, judge)
 
 
-def _newest_schema(folder: Path) -> list[tuple[str, str]]:
-    run_db_migrations(folder / "newest.sqlite3", resource("migrations"))
-    return read_schema(folder / "newest.sqlite3")
-
-
-def _read_log(watched: WatchedFolder) -> bytes:
-    assert watched.log is not None
-    return watched.log.read_bytes()
-
-
-def choose_moments(run: Recording, count: int, rng: random.Random) -> list[int]:
-    """Where the power is cut: half of the times just after something was acknowledged, else anywhere."""
-    record_ends = [0, *(end for end, *_ in read_records(run.log))]
-    acknowledged_at = [
-        place for place, word, *_ in run.events if word not in ("begin", "restoring")
-    ] or record_ends
-    return sorted(
-        rng.choice(acknowledged_at if rng.random() < 0.5 else record_ends) for _ in range(count)
-    )
+def _choose_moments(recording: Recording, cuts: int, rng: random.Random) -> list[int]:
+    """Half of the times just after something was acknowledged, else anywhere."""
+    ends = [0, *(end for end, *_ in read_records(recording.log))]
+    unacknowledged = ("begin", "restoring")
+    acknowledged = [at for at, word, *_ in recording.events if word not in unacknowledged] or ends
+    return sorted(rng.choice(acknowledged if rng.random() < 0.5 else ends) for _ in range(cuts))
 
 
 def cut_power(
-    run: Recording, count: int, folder: Path, rng: random.Random
+    recording: Recording, cuts: int, folder: Path, rng: random.Random
 ) -> Iterator[dict[str, int]]:
     """Cut the power of a run so often, each time at another moment, and judge what is left."""
-    for moment in choose_moments(run, count, rng):
-        run.disk.replay(run.log, moment)
+    for moment in _choose_moments(recording, cuts, rng):
+        recording.disk.replay(recording.log, moment)
         remains = folder / "left"
-        run.disk.write_after_cut(remains, rng.choice(LOSS_CHOICES), rng)
-        events = [words for words in run.events if words[0] <= moment]
-        counts = run.judge(remains / "data", events)
-        counts["plain"] = len(find_words(remains, [WORD]))
+        recording.disk.write_after_cut(remains, rng.choice(LOSS_CHOICES), rng)
+        counts = recording.judge(
+            remains / "data", [words for words in recording.events if words[0] <= moment]
+        )
+        counts["plain"] = len(find_words(remains, [harness.WORD]))
         yield counts
         shutil.rmtree(remains)
 
 
 def torture(
-    count: int,
-    folder: Path,
-    seed: int,
-    kinds: tuple[str, ...] = tuple(SECONDS_OF_A_RUN),
-    seconds: float = 1e9,
-    share: float = 1.0,
+    folder: Path, cuts: int, seed: int, seconds: float = harness.FOREVER, share: float = 1.0
 ) -> dict[str, Any]:
-    """Cut so often, or as often as fits into `seconds`; `share` shortens the runs. Raises NoShim."""
+    """Cut so often, or as often as fits into `seconds`; `share` shortens the runs. Raises ShimUnavailable."""
     library = build_shim(folder)
-    rng, totals, deadline = random.Random(seed), Totals(), time.monotonic() + seconds
-    cuts_per_run = min(CUTS_OF_A_RUN, -(-count // len(kinds)))
-    number = 0
-    while (cuts_done := sum(totals.kills.values())) < count and time.monotonic() < deadline:
-        kind = kinds[number % len(kinds)]
-        run_folder = folder / f"run-{number}"
-        for cut_counts in cut_power(
-            record_run(kind, run_folder, library, rng, share),
-            min(cuts_per_run, count - cuts_done),
-            run_folder,
-            rng,
-        ):
-            totals.add(kind, **cut_counts)
+    rng, totals, deadline = random.Random(seed), harness.Totals(), monotonic() + seconds
+    kinds = tuple(SECONDS_OF_A_RUN)
+    cuts_per_run = min(CUTS_OF_A_RUN, -(-cuts // len(kinds)))
+    for number in count():
+        left = cuts - totals.kills.total()
+        if not left or monotonic() > deadline:
+            break
+        kind, run_folder = kinds[number % len(kinds)], folder / f"run-{number}"
+        recording = record_run(kind, run_folder, library, rng, share)
+        for counts in cut_power(recording, min(cuts_per_run, left), run_folder, rng):
+            totals.add(kind, **counts)
         with suppress(OSError):
             shutil.rmtree(run_folder)
-        number += 1
-    counts = {
-        name: getattr(totals, name)
-        for name in ("acknowledged", "lost", "half", "damaged", "plain", "files")
-    }
-    total = sum(totals.kills.values())
     return {
-        "cuts": total,
+        "cuts": totals.kills.total(),
         "by_kind": dict(totals.kills),
-        **counts,
+        **totals.figures(),
         "wrong": dict(totals.errors),
         "seed": seed,
     }
 
 
-def main() -> int:
-    """Run, print, and fail when anything acknowledged was lost."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cuts", type=int, default=300)
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        default=1e9,
-        help="stop after so long; the number reached is printed",
-    )
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="power-", ignore_cleanup_errors=True) as name:
-        try:
-            result = torture(options.cuts, Path(name), options.seed, seconds=options.seconds)
-        except ShimUnavailable as reason:
-            print(json.dumps({"skipped": str(reason)}))
-            return 0
-    print(json.dumps(result))
-    return int(any(result[name] for name in ("lost", "half", "damaged", "plain")))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    failed = harness.any_of("lost", "half", "damaged", "plain")
+    sys.exit(run(torture, failed=failed, cuts=300, seconds=harness.FOREVER, seed=1))

@@ -25,8 +25,8 @@ class Command(NamedTuple):
 COMMANDS = tuple(
     Command(name, help_text, module.add_options, module.run)
     for name, help_text, module in (
-        ("dev", "serve the front end as it is written", serve),
-        ("prod", "serve the built front end", serve),
+        ("dev", "serve the journal; what to develop with has --reload", serve),
+        ("prod", "serve the journal to a household", serve),
         ("backup", "put everything of one writer into one sealed file", backup),
         ("verify", "open everything in a backup and change nothing", verify),
         ("restore", "put a backup back, into this journal or an empty folder", restore),

@@ -275,10 +275,10 @@ async def start(registered: Journal, tmp_path: Path) -> AsyncIterator[Start]:
     running_apps: list[RunningApp] = []
 
     async def start_app(
-        dev: bool = True, shared: SharedState | None = None, **sections: object
+        reload: bool = False, shared: SharedState | None = None, **sections: object
     ) -> RunningApp:
         settings = replace(settings_in(folder), **sections)  # type: ignore[arg-type]
-        app = create_app(settings, dev=dev, shared=shared)
+        app = create_app(settings, reload=reload, shared=shared)
         test_app = app.test_app()
         await test_app.startup()
         # Keys of their own for each app: one test may lock them, and the next begins with them.

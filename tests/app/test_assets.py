@@ -140,7 +140,7 @@ async def test_without_a_build_prod_serves_the_modules_and_says_so(
 
 @pytest.mark.parametrize("native", [True, False])
 async def test_every_file_a_page_names_is_there(start: Start, native: bool) -> None:
-    app = await start(dev=native)
+    app = await start(reload=native)
     stranger = app.anonymous()
     page = await stranger.get("/sign-in")
     named = re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text)

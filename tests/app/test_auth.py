@@ -512,7 +512,7 @@ async def test_registration_can_be_closed(start: Start) -> None:
     strict=True, reason="issue 14, item 14: a server in `prod` lets anybody make a journal"
 )
 async def test_a_server_for_people_is_closed_once_it_has_one(start: Start) -> None:
-    app = await start(dev=False)
+    app = await start()
     refused = await app.anonymous().post(
         "/register", {"name": "Eve", "passphrase": NEW, "zone": "UTC"}
     )

@@ -97,7 +97,7 @@ async def test_another_worker_takes_the_new_key_up(start: Start, tmp_path: Path)
     app = await start(shared=first)
     alice = await signed_in(app)
     await alice.write("the heron again")
-    second = create_app(settings_in(tmp_path / "data"), dev=True, shared=other)
+    second = create_app(settings_in(tmp_path / "data"), shared=other)
     async with second.test_app():
         there = RunningApp(second, app.test_app, app.accounts).anonymous()
         there.set_cookie("llamora", alice.cookie("llamora"))

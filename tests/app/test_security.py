@@ -110,7 +110,7 @@ async def test_a_proxy_is_believed_only_when_there_is_one(start: Start) -> None:
     strict=True, reason="issue 14, item 18: nothing tells a browser to stay with TLS"
 )
 async def test_a_browser_is_told_to_stay_with_tls_where_there_is_tls(start: Start) -> None:
-    app = await start(dev=False, server=ServerSettings(behind_proxy=True))
+    app = await start(server=ServerSettings(behind_proxy=True))
     secure = await app.anonymous({"X-Forwarded-Proto": "https"}).get("/sign-in")
     assert re.search(r"max-age=[1-9]", secure.headers.get("Strict-Transport-Security", ""))
     assert "Strict-Transport-Security" not in (await app.anonymous().get("/sign-in")).headers

@@ -150,7 +150,7 @@ async def test_a_page_of_another_worker_is_told_too(start: Start, tmp_path: Path
     first, other = worker_states(2)
     app = await start(shared=first)
     alice = await signed_in(app)
-    second = create_app(settings_in(tmp_path / "data"), dev=True, shared=other)
+    second = create_app(settings_in(tmp_path / "data"), shared=other)
     async with second.test_app():
         there = RunningApp(second, app.test_app, app.accounts).anonymous()
         there.set_cookie("llamora", alice.cookie("llamora"))
@@ -298,7 +298,7 @@ async def test_a_lock_reaches_the_keys_and_replies_of_other_workers(
     alice = await signed_in(app)
     entry = await alice.write("the heron again")
     settings = replace(settings_in(tmp_path / "data"), llm=settings_for_model(model))
-    second = create_app(settings, dev=True, shared=other)
+    second = create_app(settings, shared=other)
     async with second.test_app():
         there = RunningApp(second, app.test_app, app.accounts).anonymous()
         for name in ("llamora", "llamora_csrf"):

@@ -28,6 +28,8 @@ from tests.scan import find_bytes, find_words, float_encodings
 from tests.scripted_model import ModelThread, Reply
 from tests.server_process import FAST_KDF
 
+pytestmark = pytest.mark.usefixtures("real_kdf")  # the server has sealed with it
+
 PASSPHRASE = "seven quiet pangolins over the weir"
 # One word for each place; none of them is in any dictionary of a browser or a model.
 ENTRY, VERSION, REPLY, TRACE = "quokkamorning", "wombatversion", "numbatreply", "bilbytrace"

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from llamora.search.embedder import Embedder
-from llamora.settings import Settings
-from scripts.bench.exact import run
+from scripts.bench.exact import ask
+from scripts.bench.harness import make_settings, started_services
 from scripts.bench.search_scale import read_pepys
 from tests.evaluation import evaluation_data
 
@@ -12,10 +11,13 @@ SHORT = 600  # letters; entries of one passage, so that the vectors of 300 take 
 
 
 async def test_exact_phrases_and_words_of_old_entries_come_first(
-    embedder: Embedder, tmp_path: Path
+    tmp_path: Path, cache: Path
 ) -> None:
     texts = [text for _, text in read_pepys(evaluation_data("pepys")) if len(text) < SHORT][:300]
-    result = await run(texts, 10, Settings(), embedder, tmp_path)
+    async with started_services(
+        make_settings(tmp_path, cache, embedding={"enabled": True})
+    ) as services:
+        result = await ask(services, texts, 10)
     del result["indexed_s"]
     assert result == {
         "entries": 300,

@@ -26,16 +26,16 @@ FORM_ENCODING_FACTOR = 3  # a byte of text takes at most three in a posted form
 
 
 def create_app(
-    settings: Settings | None = None, *, dev: bool = False, shared: SharedState | None = None
+    settings: Settings | None = None, *, reload: bool = False, shared: SharedState | None = None
 ) -> Quart:
-    """Build the app. `dev` serves front-end sources; `shared` is set in workers of one server.
+    """Build the app. `reload` serves sources as they are edited; `shared` is set in workers of one server.
 
     Raises SettingsError when no settings are given and those found are invalid.
     """
     settings = settings or load_settings()
     app = Quart("llamora.app", static_folder=None, template_folder="templates")
     app.config["MAX_CONTENT_LENGTH"] = settings.entries.max_bytes * FORM_ENCODING_FACTOR + 65_536
-    app.config["TEMPLATES_AUTO_RELOAD"] = dev
+    app.config["TEMPLATES_AUTO_RELOAD"] = reload
     services = AppServices.create(settings, shared)
     app.extensions[EXTENSION] = services
     app.extensions[i18n.EXTENSION] = i18n.load()
@@ -44,7 +44,7 @@ def create_app(
     app.before_serving(lifecycle.start)
     app.after_serving(lifecycle.stop)
     _init_renderer(app, services.events)
-    assets_index = assets.Assets(resource("frontend"), native=dev)
+    assets_index = assets.Assets(resource("frontend"), native=reload)
     addresses.init_app(app)
     edge.init_app(app)
     app.before_request(load_user)

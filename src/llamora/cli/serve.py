@@ -36,7 +36,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reload",
         action="store_true",
-        help="start again when a file of the program changes; signs everybody out",
+        help="serve sources as they are edited, and start again when the program changes; "
+        "signs everybody out",
     )
 
 
@@ -45,7 +46,6 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     from llamora.cli.workers import serve_with_workers
 
     disable_core_dumps()
-    is_dev = options.command == "dev"
     listening_socket = listen(settings.server.host, settings.server.port)
     lock = InstanceLock(settings.data.database)
     try:
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
             return asyncio.run(_serve_in_one_process(settings, listening_socket, options))
         if sys.platform == "win32":
             raise StartupError("workers_unsupported")
-        return asyncio.run(serve_with_workers(settings, listening_socket, dev=is_dev))
+        return asyncio.run(serve_with_workers(settings, listening_socket))
     finally:
         _ignore_signals()
         lock.release()
@@ -118,8 +118,7 @@ async def _serve_in_one_process(
             # On a thread: it may wait for the browser.
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-    is_dev = options.command == "dev"
-    await run_app(settings, listening_socket, stop, dev=is_dev, on_start=on_start)
+    await run_app(settings, listening_socket, stop, reload=options.reload, on_start=on_start)
     if watch_task is not None:
         watch_task.cancel()
         if watch_task.done() and not watch_task.cancelled():
@@ -132,7 +131,7 @@ async def run_app(
     listening_socket: socket.socket,
     stop: asyncio.Event,
     *,
-    dev: bool,
+    reload: bool = False,
     shared: Any = None,
     on_start: Any = None,
 ) -> None:
@@ -142,7 +141,7 @@ async def run_app(
     from llamora.app import create_app
     from llamora.services import EXTRA_STOP_SECONDS, AppLifecycle
 
-    app = create_app(settings, dev=dev, shared=shared)
+    app = create_app(settings, reload=reload, shared=shared)
     lifecycle: AppLifecycle = app.extensions["llamora.lifecycle"]
     config = _hypercorn_config(settings, listening_socket)
 

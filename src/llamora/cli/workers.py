@@ -46,7 +46,6 @@ class WorkerStart:
     listening_socket: socket.socket
     events: socket.socket
     number: int
-    dev: bool
     boot_secret: bytes = field(repr=False)
     model_key: str = field(repr=False)
 
@@ -54,10 +53,9 @@ class WorkerStart:
 class Parent:
     """Start the workers, replace those that die, and serve what they share."""
 
-    def __init__(self, settings: Settings, listening_socket: socket.socket, *, dev: bool) -> None:
+    def __init__(self, settings: Settings, listening_socket: socket.socket) -> None:
         self._settings = settings
         self._listening_socket = listening_socket
-        self._dev = dev
         self._boot_secret = secrets.token_bytes(32)
         self._context = multiprocessing.get_context("spawn")
         self._broker = create_broker(settings)
@@ -96,7 +94,6 @@ class Parent:
             self._listening_socket,
             worker_end,
             self._started_count,
-            self._dev,
             self._boot_secret,
             self._model.api_key,
         )
@@ -172,16 +169,14 @@ class _SharedModel:
             await self._server.stop()
 
 
-async def serve_with_workers(
-    settings: Settings, listening_socket: socket.socket, *, dev: bool
-) -> int:
+async def serve_with_workers(settings: Settings, listening_socket: socket.socket) -> int:
     """Run the parent of several workers; return 0 after a clean stop. Raises StartupError."""
     stop = asyncio.Event()
     stop_on_signals(stop)
     db = await LocalDB.open(settings.data.database)
     await db.sessions.clear()
     try:
-        await Parent(settings, listening_socket, dev=dev).run(stop)
+        await Parent(settings, listening_socket).run(stop)
     finally:
         await db.sessions.clear()
         await db.close()
@@ -206,6 +201,6 @@ async def _serve_until_end(start: WorkerStart) -> None:
     model = SharedServer(events, start.model_key) if start.model_key else None
     shared = SharedState(start.boot_secret, events, model, start.number)
     try:
-        await run_app(start.settings, start.listening_socket, stop, dev=start.dev, shared=shared)
+        await run_app(start.settings, start.listening_socket, stop, shared=shared)
     finally:
         events.close()
