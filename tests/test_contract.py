@@ -292,6 +292,49 @@ def test_every_layer_of_the_matrix_is_there() -> None:
     assert found == set(MATRIX)
 
 
+# -- docstrings --------------------------------------------------------------------------------------
+
+
+def undocumented(package: Path) -> list[str]:
+    """Every function and class that another module of the package imports and that has no docstring."""
+    trees = {
+        ".".join(["llamora", *file.relative_to(package).with_suffix("").parts]).removesuffix(
+            ".__init__"
+        ): ast.parse(file.read_text(encoding="utf-8"))
+        for file in package.rglob("*.py")
+    }
+    imported = {
+        (node.module, alias.name)
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    return sorted(
+        f"{module}.{node.name}"
+        for module, tree in trees.items()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and (module, node.name) in imported
+        and not ast.get_docstring(node)
+    )
+
+
+def test_what_other_modules_import_has_a_docstring() -> None:
+    assert undocumented(SOURCES) == []
+
+
+def test_a_missing_docstring_is_found(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/pages.py").write_text(
+        'def page(): ...\ndef part():\n    """Return it."""\ndef own(): ...\n', encoding="utf-8"
+    )
+    (tmp_path / "app/views.py").write_text(
+        "from llamora.app.pages import page, part\n", encoding="utf-8"
+    )
+    assert undocumented(tmp_path) == ["llamora.app.pages.page"]
+
+
 # -- routes ------------------------------------------------------------------------------------------
 
 USE_CASES = ("get_services", "change_profile")

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import httpx
 
-from llamora.journal.replies import INTERRUPTED
+from llamora.journal.live import INTERRUPTED
 from llamora.messages import MESSAGES
 from llamora.persistence.entries import Entry
 from scripts.command import run

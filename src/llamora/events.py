@@ -68,13 +68,11 @@ class Event:
     number: int = 0
 
     def to_bytes(self) -> bytes:
-        """Return the event as the body of a frame."""
         head = _EVENT.pack(self.topic, self.number, len(self.user_id), len(self.ids))
         return b"".join((head, self.user_id, *self.ids))
 
     @classmethod
     def from_bytes(cls, body: bytes) -> "Event":
-        """Return the event of a frame."""
         topic, number, user_length, count = _EVENT.unpack_from(body)
         start = _EVENT.size + user_length
         ids = [body[start + n * ID_BYTES : start + (n + 1) * ID_BYTES] for n in range(count)]
@@ -171,7 +169,6 @@ class Connection(asyncio.Protocol):
             self._handle(kind, number, body)
 
     def send(self, event: Event) -> None:
-        """Send an event to the other end."""
         self._send_frame(_Kind.EVENT, 0, event.to_bytes())
 
     @asynccontextmanager
@@ -280,7 +277,6 @@ class EventBus:
         self._connection = connection
 
     def close(self) -> None:
-        """Leave the broker."""
         if self._connection is not None:
             self._connection.close()
 
@@ -339,7 +335,6 @@ class Broker:
             connection.send(event)
 
     def close(self) -> None:
-        """Close the line to every worker."""
         for connection in list(self._workers):
             connection.close()
 

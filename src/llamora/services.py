@@ -33,7 +33,6 @@ from llamora.journal.trash import Trash
 from llamora.journal.versions import Versions
 from llamora.journal.withholding import Withholding
 from llamora.llm.model import Model, SharedServer
-from llamora.llm.prompts import PromptBuilder
 from llamora.llm.queue import ModelQueue, SharedModelQueue
 from llamora.persistence.connection import StorageError
 from llamora.persistence.local_db import LocalDB
@@ -94,40 +93,76 @@ def create_broker(settings: Settings) -> Broker:
     return broker
 
 
-@dataclass(slots=True)
-class AppServices:
+class _Foundation:
+    """What the use cases are built on: the store, search, the model, and what workers share."""
+
+    def __init__(self, settings: Settings, shared: SharedState | None) -> None:
+        self.settings = settings
+        self.is_standalone = shared is None
+        if shared is None:
+            events = create_broker(settings).connect_in_memory()
+            shared = SharedState(secrets.token_bytes(32), events)
+        self.boot_secret = shared.boot_secret
+        self.events = events = shared.events
+        self.changes = ChangeSignal(events)
+        self.shutting_down = asyncio.Event()
+        self.db = LocalDB(settings.data.database)
+        self.db.on_commit(lambda: events.publish(Event(Topic.CHANGED)))
+        self.embedder = Embedder(settings.embedding, settings.data.cache)
+        pending = PendingQueries(events)
+        self.search = SearchService(self.db, self.embedder, settings.search, pending, self.changes)
+        folder = settings.data.folder / "prompts"
+        prompts_folder = folder if folder.is_dir() else None
+        self.model = Model(settings.llm, shared.model, SharedModelQueue(events), prompts_folder)
+        self.journal = Journal(self.db, self.search, settings.entries, events)
+        self.replies = Replies(
+            self.db,
+            self.journal,
+            self.search,
+            self.model,
+            shared.worker_id,
+            self.changes,
+            shared.is_worker_alive,
+        )
+
+
+class AppServices(_Foundation):
     """The services of one app. Two apps in one process share none."""
 
-    settings: Settings
-    boot_secret: bytes = field(repr=False)
-    is_standalone: bool
-    db: LocalDB
-    embedder: Embedder
-    search: SearchService
-    model: Model
-    events: EventBus
-    sessions: Sessions
-    accounts: Accounts
-    journal: Journal
-    drafts: Drafts
-    versions: Versions
-    trash: Trash
-    withholding: Withholding
-    backups: Backups
-    rotation: Rotation
-    replies: Replies
-    summaries: Summaries
-    openings: Openings
-    suggestions: Suggestions
-    access: Access
-    preferences: Preferences
-    searches: Searches
-    asking: Asking
-    days: Days
-    tag_pages: TagPages
-    throttle: Throttle
-    changes: ChangeSignal
-    shutting_down: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(self, settings: Settings, shared: SharedState | None) -> None:
+        super().__init__(settings, shared)
+        db, journal, search, model = self.db, self.journal, self.search, self.model
+        replies, events = self.replies, self.events
+        self.sessions = Sessions(db, settings.session, self.boot_secret, events, replies.lock)
+        self.accounts = Accounts(db, settings.crypto, self.sessions)
+        self.throttle = Throttle(db, events, self.boot_secret)
+        self.rotation = Rotation(db)
+        self.backups = Backups(db, settings.backup, settings.data.folder)
+        self.trash = Trash(db, journal, search, replies, events)
+        self.drafts = Drafts(db, settings.entries)
+        self.versions = Versions(db, journal)
+        self.withholding = Withholding(db, journal, search, replies)
+        self.summaries = Summaries(db, journal, model)
+        self.openings = Openings(db, journal, self.summaries)
+        self.suggestions = Suggestions(db, journal, search, model)
+        self.searches = Searches(db, journal, search, settings.search.page_size)
+        self.asking = Asking(journal, replies, self.searches, model)
+        self.days = Days(db, journal, self.drafts, self.summaries, self.openings, model)
+        self.tag_pages = TagPages(db, journal.tags, self.summaries)
+        self.preferences = Preferences(db, self.accounts, search, model)
+        self.access = Access(
+            db,
+            self.accounts,
+            self.sessions,
+            self.throttle,
+            search,
+            self.trash,
+            self.backups,
+            self.rotation,
+            settings.server.registration,
+        )
+        for lock in (search.lock, self.rotation.lock, journal.tags.cache.lock):
+            events.subscribe(Topic.SIGNED_OUT, lambda event, lock=lock: lock(event.user_id))
 
     @classmethod
     def create(cls, settings: Settings, shared: SharedState | None = None) -> "AppServices":
@@ -135,74 +170,7 @@ class AppServices:
 
         Raises llm.prompts.PromptTemplateError.
         """
-        is_standalone = shared is None
-        if shared is None:
-            events = create_broker(settings).connect_in_memory()
-            shared = SharedState(secrets.token_bytes(32), events)
-        events = shared.events
-        changes = ChangeSignal(events)
-        db = LocalDB(settings.data.database)
-        db.on_commit(lambda: events.publish(Event(Topic.CHANGED)))
-        embedder = Embedder(settings.embedding, settings.data.cache)
-        search = SearchService(db, embedder, settings.search, PendingQueries(events), changes)
-        folder = settings.data.folder / "prompts"
-        prompts = PromptBuilder(settings.llm, folder if folder.is_dir() else None)
-        model, queue = Model(settings.llm, shared.model), SharedModelQueue(events)
-        journal = Journal(db, search, settings.entries, events)
-        asking = (db, journal, search, model, prompts)
-        worker_id, is_alive = shared.worker_id, shared.is_worker_alive
-        replies = Replies(*asking, settings.llm, worker_id, queue, changes, is_alive)
-        sessions = Sessions(db, settings.session, shared.boot_secret, events, replies.lock)
-        summaries = Summaries(db, journal, model, prompts, queue)
-        accounts, rotation = Accounts(db, settings.crypto, sessions), Rotation(db)
-        drafts, trash = Drafts(db, settings.entries), Trash(db, journal, search, replies, events)
-        backups = Backups(db, settings.backup, settings.data.folder)
-        searches = Searches(db, journal, search, settings.search.page_size)
-        openings = Openings(db, journal, summaries)
-        throttle = Throttle(db, events, shared.boot_secret)
-        for lock in (search.lock, rotation.lock, journal.tags.lock):
-            events.subscribe(Topic.SIGNED_OUT, lambda event, lock=lock: lock(event.user_id))
-        return cls(
-            settings=settings,
-            boot_secret=shared.boot_secret,
-            is_standalone=is_standalone,
-            db=db,
-            embedder=embedder,
-            search=search,
-            model=model,
-            events=events,
-            changes=changes,
-            throttle=throttle,
-            sessions=sessions,
-            accounts=accounts,
-            journal=journal,
-            drafts=drafts,
-            versions=Versions(db, journal),
-            trash=trash,
-            withholding=Withholding(db, journal, search, replies),
-            rotation=rotation,
-            backups=backups,
-            replies=replies,
-            summaries=summaries,
-            openings=openings,
-            suggestions=Suggestions(*asking, queue),
-            access=Access(
-                db,
-                accounts,
-                sessions,
-                throttle,
-                search,
-                trash,
-                backups,
-                rotation,
-                settings.server.registration,
-            ),
-            preferences=Preferences(db, accounts, search, model),
-            searches=searches,
-            asking=Asking(journal, replies, searches, model),
-            days=Days(db, journal, drafts, summaries, openings, model),
-            tag_pages=TagPages(db, journal.tags, summaries),
-        )
+        return cls(settings, shared)
 
 
 class AppLifecycle:

@@ -97,7 +97,7 @@ async def test_a_failing_model_is_a_sentence_and_nothing_else_is_lost(
     # The slot is free: the next one gets its turn, and an answer where the server is well again.
     async with (
         asyncio.timeout(SLOT_SECONDS),
-        app.services.replies.queue.slot(app.keys().user_id, lambda _: None),
+        app.services.model.queue.slot(app.keys().user_id, lambda _: None),
     ):
         pass
     if way not in ("refused", "dns", "tls"):

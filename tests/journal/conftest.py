@@ -19,7 +19,6 @@ from llamora.journal.trash import Trash
 from llamora.journal.versions import Versions
 from llamora.journal.withholding import Withholding
 from llamora.llm.model import Model
-from llamora.llm.prompts import PromptBuilder
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
@@ -63,7 +62,6 @@ class Desk:
     search: SearchService
     journal: Journal
     model: Model
-    prompts: PromptBuilder
     replies: Replies
     keys: Keyring
 
@@ -135,14 +133,12 @@ async def open_desk(
     search = SearchService(db, embedder, SearchSettings(), changes=changes)
     journal = Journal(db, search, EntrySettings())
     llm = LlmSettings(embedded=False, upstream=UpstreamSettings(host=model_url), **llm_overrides)  # type: ignore[arg-type]
-    model, prompts = Model(llm), PromptBuilder(llm, None)
+    model = Model(llm)
     replies = Replies(
         db,
         journal,
         search,
         model,
-        prompts,
-        llm,
         worker_id,
         changes=changes,
         is_worker_alive=is_worker_alive,
@@ -152,7 +148,6 @@ async def open_desk(
         search,
         journal,
         model,
-        prompts,
         replies,
         open_keyring(user_id, keys.master, keys.sealed),
     )

@@ -220,11 +220,9 @@ async def make_all_prompts(desk: Desk, scripted: ScriptedModel, written: Written
     """Make every kind of prompt of what was written; return all that was sent or previewed."""
     user = UserContext(desk.keys, Profile(openings=True), DAY)
     keys, composer, made = desk.keys, desk.replies.composer, list[object]()
-    summaries = Summaries(desk.db, desk.journal, desk.model, desk.prompts, desk.replies.queue)
+    summaries = Summaries(desk.db, desk.journal, desk.model)
     openings = Openings(desk.db, desk.journal, summaries)
-    suggestions = Suggestions(
-        desk.db, desk.journal, desk.search, desk.model, desk.prompts, desk.replies.queue
-    )
+    suggestions = Suggestions(desk.db, desk.journal, desk.search, desk.model)
     lake = tag_hash(keys, "lake")
     user_entries = written.user_entries()
 

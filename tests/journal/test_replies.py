@@ -9,14 +9,15 @@ import pytest
 from msgspec.structs import replace
 
 from llamora.errors import Notice
-from llamora.journal import replies as replies_module
-from llamora.journal.replies import (
+from llamora.journal import generation
+from llamora.journal.live import (
     INTERRUPTED,
     SOURCE_DELETED,
     SOURCE_ERASED,
     SOURCE_WITHHELD,
     STOPPED,
 )
+from llamora.journal.replies import Replies
 from llamora.llm.errors import ModelError
 from llamora.persistence.connection import DiskFull, NotFound, StaleRevision
 from llamora.persistence.entries import Entries, Entry
@@ -266,7 +267,7 @@ async def test_an_empty_reply_is_a_sentence(
 async def test_thoughts_that_the_template_opened_are_never_shown_nor_stored(
     desk: Desk, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replies_module, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(generation, "SAVE_SECONDS", 0.0)
     scripted.prompt_end = "<think>\n"
     thought, end = asyncio.Event(), asyncio.Event()
     scripted.script(
@@ -337,7 +338,7 @@ async def test_what_is_not_there_is_not_asked_about(desk: Desk) -> None:
 async def test_it_is_saved_while_it_streams(
     desk: Desk, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replies_module, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(generation, "SAVE_SECONDS", 0.0)
     end = asyncio.Event()
     scripted.script(Reply(["Word ", "by ", "word."], gates={3: end}))
     reply = await desk.ask(await desk.write("Go on."))
@@ -428,7 +429,7 @@ async def test_what_another_worker_writes_is_followed(
 async def test_a_full_disk_keeps_the_text_in_memory_and_stores_it_later(
     desk: Desk, scripted: ScriptedModel, full: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replies_module, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(generation, "RETRY_SECONDS", 0.01)
     end = asyncio.Event()
     scripted.script(Reply(["Every ", "word."], gates={2: end}))
     reply = await desk.ask(await desk.write("Go on."))
@@ -454,7 +455,7 @@ async def test_a_full_disk_keeps_the_text_in_memory_and_stores_it_later(
 async def test_stop_on_a_full_disk_keeps_the_text(
     desk: Desk, scripted: ScriptedModel, full: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replies_module, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(generation, "RETRY_SECONDS", 0.01)
     scripted.script(Reply(["Half a"], fault="hang"))
     reply = await desk.ask(await desk.write("Go on."))
     await desk.wait_for(reply, lambda state: state.text == "Half a")
@@ -468,8 +469,8 @@ async def test_stop_on_a_full_disk_keeps_the_text(
 async def test_a_disk_that_fills_up_in_the_middle_ends_the_reply_with_the_reason(
     desk: Desk, scripted: ScriptedModel, full: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replies_module, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(replies_module, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(generation, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(generation, "SAVE_SECONDS", 0.0)
     full.append(True)
     scripted.script(Reply(["Some"], fault="hang"))
     reply = await desk.wait_until_ended(await desk.ask(await desk.write("Go on.")))
@@ -539,7 +540,7 @@ async def test_close_keeps_what_came_and_says_so(desk: Desk, scripted: ScriptedM
 async def test_close_does_not_wait_for_room_on_the_disk(
     desk: Desk, scripted: ScriptedModel, full: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replies_module, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(generation, "RETRY_SECONDS", 0.01)
     scripted.script(Reply(["Half a"], fault="hang"), Reply(["All."]))
     hanging = await desk.ask(await desk.write("One."))
     await desk.wait_for(hanging, lambda state: state.text == "Half a")
@@ -634,9 +635,9 @@ async def test_a_reply_that_is_stored_between_the_look_and_the_erasure_forgets_t
     desk: Desk, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Or it may see the deletion first, and stop.
-    monkeypatch.setattr(replies_module.Replies, "_watch", lambda _: asyncio.sleep(3600))
+    monkeypatch.setattr(Replies, "_watch", lambda _: asyncio.sleep(3600))
     # As a reply of another worker, which has not seen the deletion yet: it does not stop.
-    monkeypatch.setattr(replies_module.Replies, "cancel_for", lambda *_: None)
+    monkeypatch.setattr(Replies, "cancel_for", lambda *_: None)
     end = asyncio.Event()
     scripted.script(Reply([f"You wrote “{QUOTE}”. ", "So it was."], gates={0: end}))
     other = await desk.write(f"Today {QUOTE}.")

@@ -27,7 +27,6 @@ from llamora.journal.replies import Replies
 from llamora.journal.tags import TagError
 from llamora.journal.trash import Trash
 from llamora.llm.model import Model
-from llamora.llm.prompts import PromptBuilder
 from llamora.persistence.connection import NotFound
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.migrations import run_db_migrations
@@ -110,8 +109,8 @@ class Desk:
         )
         self.journal = Journal(self.db, self.search, EntrySettings())
         llm = LlmSettings(enabled=False)
-        model, prompts = Model(llm), PromptBuilder(llm, None)
-        replies = Replies(self.db, self.journal, self.search, model, prompts, llm, "first.0")
+        model = Model(llm)
+        replies = Replies(self.db, self.journal, self.search, model, "first.0")
         self.trash = Trash(self.db, self.journal, self.search, replies, EventBus())
         self.keys = open_keyring(USER, made.master, made.sealed)
         self.user = UserContext(self.keys, Profile(), DAYS[0])

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from llamora.journal.tags import Tag, TagError
+from llamora.journal.tag_cache import Tag
+from llamora.journal.tags import TagError
 from llamora.persistence.connection import NotFound, StaleRevision, Transaction
 from llamora.persistence.schema import TAG_CHANGES, TAG_META
 from llamora.persistence.tag_changes import (

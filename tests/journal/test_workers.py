@@ -8,8 +8,8 @@ import pytest
 from msgspec import structs
 
 from llamora.errors import Notice
+from llamora.journal.live import INTERRUPTED, STOPPED
 from llamora.journal.profile import Profile, serialize_profile
-from llamora.journal.replies import INTERRUPTED, STOPPED
 from llamora.persistence.connection import DiskFull
 from llamora.persistence.entries import Entries, Entry
 from llamora.vault.keys import Keyring

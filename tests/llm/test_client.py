@@ -16,7 +16,7 @@ async def test_streams_what_the_server_says(suffix: str) -> None:
         pieces = [
             p
             async for p in client.stream(
-                ASK, max_tokens=9, stop=["END"], extra={"grammar": "g", "temperature": 0.9}
+                ASK, max_tokens=9, extra={"grammar": "g", "stop": ["END"], "temperature": 0.9}
             )
         ]
         await client.close()

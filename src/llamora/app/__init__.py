@@ -14,7 +14,7 @@ from llamora.app.edge.rules import public
 from llamora.app.pages import TEMPLATES_EXTENSION, load_user, new_form_token
 from llamora.app.routes import blueprints
 from llamora.app.services.container import EXTENSION
-from llamora.events import Topic
+from llamora.events import EventBus, Topic
 from llamora.journal.profile import zone_or_utc
 from llamora.services import AppLifecycle, AppServices, SharedState
 from llamora.settings import Settings, load_settings, resource
@@ -43,13 +43,7 @@ def create_app(
     app.extensions["llamora.lifecycle"] = lifecycle
     app.before_serving(lifecycle.start)
     app.after_serving(lifecycle.stop)
-    renderer = rendering.Renderer()
-    app.extensions[rendering.EXTENSION] = renderer
-    services.events.subscribe(Topic.SIGNED_OUT, lambda event: renderer.lock(event.user_id))
-    services.events.subscribe(
-        Topic.REWRITTEN, lambda event: renderer.forget(event.user_id, event.ids)
-    )
-    app.after_serving(renderer.close)
+    _init_renderer(app, services.events)
     assets_index = assets.Assets(resource("frontend"), native=reload)
     addresses.init_app(app)
     edge.init_app(app)
@@ -67,6 +61,14 @@ def create_app(
 
     app.asgi_app = reject_websockets(app.asgi_app)  # type: ignore[method-assign] -- Quart's hook
     return app
+
+
+def _init_renderer(app: Quart, events: EventBus) -> None:
+    renderer = rendering.Renderer()
+    app.extensions[rendering.EXTENSION] = renderer
+    events.subscribe(Topic.SIGNED_OUT, lambda event: renderer.lock(event.user_id))
+    events.subscribe(Topic.REWRITTEN, lambda event: renderer.forget(event.user_id, event.ids))
+    app.after_serving(renderer.close)
 
 
 def reject_websockets(inner: ASGIApp) -> ASGIApp:

@@ -174,18 +174,20 @@ def render(
         url_schemes=_LINK_SCHEMES,
         link_rel="noopener noreferrer nofollow",
     )
-    task_labels = iter(
-        [(number, _task_label(token)) for number, token in enumerate(_tasks(tokens))]
-    )
+    html = _label_checkboxes(html, map(_task_label, _tasks(tokens)), interactive=interactive)
+    return Markup(_HX_ELEMENT.sub("&lt;", html))  # noqa: S704 - this is the maker of safe HTML
+
+
+def _label_checkboxes(html: str, labels: Iterable[str], *, interactive: bool) -> str:
+    numbered_labels = enumerate(labels)
 
     def label_checkbox(match: "re.Match[str]") -> str:
-        number, name = next(task_labels, (0, "task"))
+        number, name = next(numbered_labels, (0, "task"))
         field = f'name="box" value="{number}" autocomplete="off"' if interactive else "disabled"
         checked = ' checked=""' if " checked" in match[0] else ""
         return f'<input type="checkbox" aria-label="{escape(name)}" {field}{checked}>'
 
-    html = _HX_ELEMENT.sub("&lt;", _CHECKBOX_INPUT.sub(label_checkbox, html))
-    return Markup(html)  # noqa: S704 - this is the maker of safe HTML
+    return _CHECKBOX_INPUT.sub(label_checkbox, html)
 
 
 def _is_shown_raw(text: str) -> bool:
@@ -281,7 +283,6 @@ def _may_contain_link(pretest: Callable[[str], bool], text: str) -> bool:
 
 
 def _mark_tags(state: "StateCore") -> None:
-    """Put markers around the tags in a text."""
     tag_numbers: Mapping[str, int] = state.env.get("tags", {})
     for token in state.tokens if tag_numbers else ():
         inside_link = 0

@@ -57,19 +57,8 @@ async def _with_heartbeat(
 ) -> AsyncGenerator[bytes]:
     # One at a time: a slow reader holds the generator back, which then sends the newest state.
     ready: asyncio.Queue[bytes | None] = asyncio.Queue(1)
-
-    async def pump() -> None:
-        try:
-            async with aclosing(events):
-                async for item in events:
-                    await ready.put(item)
-        except Exception as error:
-            # The browser reconnects by itself and then gets the full state.
-            logger.error("a stream of events failed (%s)", type(error).__name__)
-        await ready.put(None)
-
     loop = asyncio.get_running_loop()
-    pump_task = loop.create_task(pump(), context=context)
+    pump_task = loop.create_task(_pump(events, ready), context=context)
     end_tasks = [loop.create_task(each.wait()) for each in (server_stopping, session_ended)]
     get_task = loop.create_task(ready.get())
     try:
@@ -95,3 +84,14 @@ async def _with_heartbeat(
         for task in (get_task, pump_task, *end_tasks):
             task.cancel()
         await asyncio.wait([get_task, pump_task, *end_tasks])
+
+
+async def _pump(events: AsyncGenerator[bytes], ready: "asyncio.Queue[bytes | None]") -> None:
+    try:
+        async with aclosing(events):
+            async for item in events:
+                await ready.put(item)
+    except Exception as error:
+        # The browser reconnects by itself and then gets the full state.
+        logger.error("a stream of events failed (%s)", type(error).__name__)
+    await ready.put(None)

@@ -13,7 +13,6 @@ from llamora.settings import Settings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
     parser.add_argument("--user", default="", help="whose; needed when there are several writers")
     parser.add_argument(
         "--to", type=Path, help="the file to make (here, named by the day, unless given)"
@@ -21,7 +20,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Write the backup; return the exit status."""
     database, target_path = settings.data.database, options.to
     user, keys = asyncio.run(unlock(database, options.user))
     target = (

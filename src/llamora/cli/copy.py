@@ -9,7 +9,6 @@ from llamora.settings import Settings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
     parser.add_argument(
         "to",
         type=Path,
@@ -19,7 +18,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Copy the database; return the exit status."""
     database = settings.data.database
     target = (options.to or name_copy(database)).absolute()
     copy_database(database, target)

@@ -15,7 +15,6 @@ from llamora.settings import Settings, resource
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
     parser.add_argument(
         "--user", default="", help="open every record of this writer; asks for the passphrase"
     )

@@ -13,7 +13,6 @@ from llamora.settings import Settings, resource
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
     parser.add_argument("file", type=Path)
     parser.add_argument(
         "--replace", action="store_true", help="let it take the place of what the writer has here"
@@ -22,7 +21,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Restore the backup; return the exit status."""
     database, file, name = settings.data.database, options.file, options.name
     header = read_header(file)
     keys = header.unlock(ask_secret())

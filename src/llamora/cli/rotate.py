@@ -11,7 +11,6 @@ from llamora.settings import Settings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
     parser.add_argument("--user", default="", help="whose; needed when there are several writers")
 
 

@@ -30,7 +30,6 @@ class StartupError(Problem):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
     parser.add_argument("--host", help="address to listen on (server.host)")
     parser.add_argument("--port", type=int, help="port to listen on (server.port; 5151 unless set)")
     parser.add_argument("--workers", type=int, help="processes that serve (server.workers)")

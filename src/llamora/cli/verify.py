@@ -11,12 +11,10 @@ from llamora.settings import Settings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
     parser.add_argument("file", type=Path)
 
 
 def run(options: argparse.Namespace, _settings: Settings) -> int:
-    """Open the backup; return the exit status."""
     file: Path = options.file
     header = read_header(file)
     keys = header.unlock(ask_secret())

@@ -82,7 +82,6 @@ class Access:
     # -- coming and going --------------------------------------------------------------------------
 
     async def has_users(self) -> bool:
-        """Return True if anybody has registered."""
         return await self._db.users.has_any()
 
     async def require_registration(self) -> None:
@@ -113,12 +112,7 @@ class Access:
         return await self._open(user, keys, client, previous)
 
     async def reset(
-        self,
-        name: str,
-        code: str,
-        passphrase: str,
-        client: Client,
-        previous: OpenSession | None,
+        self, name: str, code: str, passphrase: str, client: Client, previous: OpenSession | None
     ) -> tuple[OpenSession, str]:
         """Set a new passphrase with the recovery code; return the session and the new code.
 
@@ -239,7 +233,6 @@ class Access:
             await self._backups.delete_all(user_id)
 
     async def get_state(self, session: OpenSession) -> AccountState:
-        """Return how the account of a signed-in user stands. Raises StorageError."""
         user_id = session.user.id
         return AccountState(
             await self._db.users.get(user_id),

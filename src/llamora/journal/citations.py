@@ -141,7 +141,6 @@ def _joined(words: Iterable[str]) -> str:
 
 
 def _merged(spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield the spans in order, with overlapping ones merged."""
     reach: tuple[int, int] | None = None
     for start, end in sorted(spans):
         if reach is None or start > reach[1]:

@@ -14,13 +14,12 @@ from llamora.journal.profile import zone_or_utc
 from llamora.journal.reading import find_readable, model_may_read, readable_entries
 from llamora.journal.receipts import build_receipt
 from llamora.journal.retrieval import Candidate, from_search, from_tags
-from llamora.journal.threads import Thread, build_threads
+from llamora.journal.threads import Thread, build_threads, find_thread
 from llamora.llm.budget import Passage, Turn
 from llamora.llm.client import ModelClient
 from llamora.llm.model import Model
-from llamora.llm.prompts import Prompt, PromptBuilder
-from llamora.persistence.connection import NotFound
-from llamora.persistence.entries import Entry, Receipt
+from llamora.llm.prompts import Prompt
+from llamora.persistence.entries import Entry, Receipt, UsedPassage
 from llamora.persistence.local_db import LocalDB
 from llamora.search.service import SearchService
 from llamora.vault.keys import Keyring
@@ -43,30 +42,17 @@ class ComposedPrompt:
     quoted: tuple[str, ...]
 
 
+@dataclass(slots=True, frozen=True)
 class Composer:
     """Compose prompts for replies."""
 
-    def __init__(
-        self,
-        db: LocalDB,
-        journal: Journal,
-        search: SearchService,
-        model: Model,
-        prompts: PromptBuilder,
-        max_tokens: int,
-    ) -> None:
-        self._db = db
-        self._journal = journal
-        self._search = search
-        self._model = model
-        self._prompts = prompts
-        self._max_tokens = max_tokens
+    _db: LocalDB
+    _journal: Journal
+    _search: SearchService
+    _model: Model
 
     async def preview(
-        self,
-        user: UserContext,
-        parent_id: bytes,
-        also_answers: Sequence[bytes] = (),
+        self, user: UserContext, parent_id: bytes, also_answers: Sequence[bytes] = ()
     ) -> ComposedPrompt:
         """Return the exact prompt of a reply to an entry.
 
@@ -92,48 +78,45 @@ class Composer:
         `exact` counts all tokens rather than estimating them. Raises EntryError for an entry that
         is withheld from the model, ModelError, NotFound and StorageError.
         """
-        keys = user.keys
         client = await self._model.client(user.endpoint)
         path, rest_of_page = _split_page(page, parent_id, also_answers)
-        path = await self._drop_untrusted_replies(keys, page, path)
-        if not path:
-            await self._journal.get(
-                keys, parent_id
-            )  # raises NotFound when it was deleted meanwhile
+        if not (path := await self._drop_untrusted_replies(user.keys, page, path)):
+            await self._journal.get(user.keys, parent_id)  # raises NotFound if it was deleted
             raise EntryError("entry_withheld")
-        turns = _turns(path, is_joined=bool(also_answers))
-        candidates = await self._find_passages(
-            user, page, day, [parent_id, *also_answers], turns[-1].text
-        )
+        turns, asked = _turns(path, is_joined=bool(also_answers)), [parent_id, *also_answers]
+        candidates = await self._find_passages(user, page, day, asked, turns[-1].text)
         sources = [candidate.passage for candidate in candidates]
-        passages = [Passage(number, used.day, used.text) for number, used in enumerate(sources, 1)]
-        prompt = await self._prompts.build_reply(
+        prompt = await self._model.prompts.build_reply(
             client,
             day=day,
             thread=turns,
             rest_of_day=[Turn("me", e.text) for e in rest_of_page],
-            passages=passages,
+            passages=[Passage(used.number, used.day, used.text) for used in sources],
             count_exactly=exact,
         )
-        info = await client.describe()
-        used = tuple(
-            replace(sources[p.number - 1], number=p.number, text=p.text) for p in prompt.passages
-        )
-        receipt = replace(
-            build_receipt(info, client, prompt, self._prompts.version, used),
-            same_page_ids=tuple(e.id for e in rest_of_page),
-        )
-        of_page = (*path, *rest_of_page)
         return ComposedPrompt(
             prompt,
             client,
-            receipt,
-            texts_used={e.id: e.text for e in of_page},
-            revisions={e.id: e.revision for e in of_page}
-            | {used.entry_id: revision for used, revision in candidates},
-            max_tokens=self._max_tokens,
-            quoted=tuple(words for e in path if e.receipt for words in e.receipt.quoted),
+            await self._receipt(client, prompt, sources, rest_of_page),
+            {e.id: e.text for e in (*path, *rest_of_page)},
+            _revisions((*path, *rest_of_page), candidates),
+            self._model.max_reply_tokens,
+            tuple(words for e in path if e.receipt for words in e.receipt.quoted),
         )
+
+    async def _receipt(
+        self,
+        client: ModelClient,
+        prompt: Prompt,
+        sources: Sequence[UsedPassage],
+        rest_of_page: Sequence[Entry],
+    ) -> Receipt:
+        used = tuple(
+            replace(sources[p.number - 1], number=p.number, text=p.text) for p in prompt.passages
+        )
+        info = await client.describe()
+        receipt = build_receipt(info, client, prompt, self._model.prompts.version, used)
+        return replace(receipt, same_page_ids=tuple(e.id for e in rest_of_page))
 
     async def _find_passages(
         self,
@@ -143,7 +126,6 @@ class Composer:
         answered_ids: list[bytes],
         question: str,
     ) -> list[Candidate]:
-        """Return passages of other days: what is like the question, and what shares its tags."""
         keys, tags = user.keys, self._journal.tags
         page_ids = {entry.id for thread in page for entry in thread.messages}
         found = await from_search(self._search, self._db, keys, question, user.today, page_ids)
@@ -178,7 +160,6 @@ class Composer:
 
 
 def _turns(path: list[Entry], *, is_joined: bool) -> list[Turn]:
-    """Return the turns of a conversation, or the user's entries joined to one."""
     if not is_joined:
         return [Turn(entry.role, entry.text) for entry in path]
     text = "\n\n".join(
@@ -187,6 +168,11 @@ def _turns(path: list[Entry], *, is_joined: bool) -> list[Turn]:
         if e.role == "me"
     )
     return [Turn("me", text)]
+
+
+def _revisions(entries: Sequence[Entry], candidates: Sequence[Candidate]) -> dict[bytes, int]:
+    of_passages = {used.entry_id: revision for used, revision in candidates}
+    return {entry.id: entry.revision for entry in entries} | of_passages
 
 
 def _source_ids(reply: Entry) -> set[bytes]:
@@ -213,9 +199,7 @@ def _split_page(
     Both omit entries that are withheld from the model; the path to such an entry is empty.
     Raises NotFound.
     """
-    thread = next((t for t in page if parent_id in {e.id for e in t.messages}), None)
-    if thread is None:
-        raise NotFound("entry_not_found")
+    thread = find_thread(page, parent_id)
     path = [entry for entry in thread.path_to(parent_id) if model_may_read(entry, thread.root)]
     if not path or path[-1].id != parent_id:
         return [], []

@@ -24,17 +24,14 @@ class UserContext:
 
     @classmethod
     def now(cls, keys: Keyring, profile: Profile, language: str = "en") -> "UserContext":
-        """Return the context of a user at this moment."""
         return cls(keys, profile, day_of(utc_now(), parse_zone(profile.zone)), language)
 
     @property
     def id(self) -> bytes:
-        """Return the user's id."""
         return self.keys.user_id
 
     @property
     def zone(self) -> ZoneInfo:
-        """Return the zone in which the user lives."""
         return parse_zone(self.profile.zone)
 
     @property

@@ -49,7 +49,6 @@ class Days:
     _model: Model
 
     async def get(self, user: UserContext, day: date) -> DayPage:
-        """Return a day. Raises StorageError."""
         keys, draft_key = user.keys, day_draft_key(day)
         threads = await self._journal.get_page(keys, day)
         opening, summary, is_due = None, None, False

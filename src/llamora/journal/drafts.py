@@ -47,9 +47,7 @@ class Drafts:
         return await self._db.drafts.save(keys, replace(draft, text=text), entry_id)
 
     async def get_many(self, keys: Keyring, draft_keys: Iterable[str]) -> dict[str, Draft]:
-        """Return the drafts with these keys that exist, by key."""
         return await self._db.drafts.get_many(keys, draft_keys)
 
     async def discard(self, keys: Keyring, draft_key: str) -> None:
-        """Delete a draft, if it exists."""
         await self._db.drafts.delete(keys, draft_key)

@@ -12,7 +12,7 @@ from llamora.errors import Problem
 from llamora.events import Event, EventBus, Topic
 from llamora.journal.context import UserContext
 from llamora.journal.tags import Tags
-from llamora.journal.threads import Thread, build_threads
+from llamora.journal.threads import Thread, build_threads, find_thread
 from llamora.persistence.connection import AlreadyExists, NotFound, StaleRevision, Step
 from llamora.persistence.drafts import FormToken, answer_draft_key, edit_draft_key
 from llamora.persistence.entries import Entry
@@ -129,10 +129,9 @@ class Journal:
     async def get_thread(self, keys: Keyring, entry_id: bytes) -> Thread:
         """Return the thread of an entry, deleted messages included. Raises NotFound."""
         entry = await self._db.entries.get(keys, entry_id)
-        for thread in build_threads(await self._db.entries.list_day(keys, entry.day)):
-            if any(entry_id == other.id for other in thread.messages):
-                return thread
-        raise NotFound("entry_not_found")
+        return find_thread(
+            build_threads(await self._db.entries.list_day(keys, entry.day)), entry_id
+        )
 
     async def write(
         self,
@@ -150,11 +149,7 @@ class Journal:
         return await self._add_entry(user, day, text, None, draft_key, form_token)
 
     async def answer(
-        self,
-        user: UserContext,
-        parent_id: bytes,
-        text: str,
-        form_token: FormToken | None = None,
+        self, user: UserContext, parent_id: bytes, text: str, form_token: FormToken | None = None
     ) -> Entry:
         """Store an answer to a reply, on the day of its thread.
 
@@ -197,10 +192,9 @@ class Journal:
         if entry.role != "me":
             raise EntryError("reply_not_editable")
         if entry.text == normalized:
-            # Nothing to write, and so nothing that could conflict with another tab.
             if form_token is not None:
                 await self._db.drafts.delete(keys, edit_draft_key(entry_id))
-            return entry
+            return entry  # nothing was written, so nothing could conflict with another tab
         if entry.revision != revision:
             raise EditConflict(entry)
         version_id = form_token.id if form_token else secrets.token_bytes(16)
@@ -212,10 +206,9 @@ class Journal:
         ]
         if form_token is not None:
             steps.append(self._db.drafts.clearing_draft(keys, edit_draft_key(entry_id), form_token))
+        edited = replace(entry, text=normalized, edited=utc_now())
         try:
-            changed = await self._db.entries.update(
-                keys, replace(entry, text=normalized, edited=utc_now()), steps
-            )
+            changed = await self._db.entries.update(keys, edited, steps)
         except StaleRevision:
             raise EditConflict(await self.get(keys, entry_id)) from None
         self._search.put(keys, changed)

@@ -11,16 +11,23 @@ from llamora.journal.threads import Thread
 from llamora.llm.prompts import Prompt
 from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.entries import Entry
+from llamora.vault.keys import Keyring
 
 READING = Notice("waiting_reading")
 THINKING = Notice("waiting_thinking")
+STOPPED = Notice("reply_stopped")
+INTERRUPTED = Notice("reply_interrupted")
+SOURCE_ERASED = Notice("reply_source_erased")
+SOURCE_DELETED = Notice("reply_source_deleted")
+SOURCE_WITHHELD = Notice("reply_source_withheld")
 
 
 class LiveReply:
     """A reply being generated in this process; `entry` is its last stored state."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: Entry, keys: Keyring, page: list[Thread]) -> None:
         self.entry = entry
+        self.keys = keys
         self.queue_position = -1  # replies before it in the queue; -1 once it has a slot
         self.has_begun = False
         self.is_finishing = False
@@ -42,9 +49,8 @@ class LiveReply:
         self.revisions: Mapping[
             bytes, int
         ] = {}  # those at which the model was allowed to read these entries
-        self.cached_page: list[Thread] | None = (
-            None  # the page when it was asked for; None once it had to queue
-        )
+        # The page when it was asked for; None once it had to queue.
+        self.cached_page: list[Thread] | None = page
         self.text = ""
         """The text received so far."""
         self._verifier = QuoteVerifier(())
@@ -58,8 +64,13 @@ class LiveReply:
             [*(p.text for p in prompt.passages), *prompt.user_texts, *quoted]
         )
 
+    def cancel(self, reason: Notice) -> None:
+        """Stop generating it; cancelling during the final save could only lose it."""
+        if self.task is not None and not self.is_finishing and not self.stop_reason:
+            self.task.cancel()
+        self.stop_reason = reason
+
     def feed(self, chunk: str) -> None:
-        """Append a chunk of the model's output."""
         if reasoning_ends := list(REASONING_END.finditer(chunk)):
             self.text = ""
             self.has_begun = False
@@ -69,13 +80,11 @@ class LiveReply:
         self.text += chunk.replace("\r", "")  # Markdown treats it as a line break
 
     def on_reasoning(self) -> None:
-        """Record that the model is reasoning before its first word."""
         if not self.is_reasoning:
             self.is_reasoning = True
             self.notify()
 
     def on_length_limit(self) -> None:
-        """Record that the model was cut off by the limit on its length."""
         self.is_length_limited = True
 
     def quoted(self) -> tuple[str, ...]:
@@ -96,7 +105,6 @@ class LiveReply:
             self.notify()
 
     def snapshot(self) -> Entry:
-        """Return the reply as it stands now."""
         if self.is_finished:
             return self.entry
         receipt = self.entry.receipt

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 from llamora.journal.context import UserContext
@@ -19,13 +20,13 @@ RETRY_SECONDS = 600.0  # after a request that produced no line
 MAX_SOURCE_DAYS = 3  # days with entries that a line is drawn from
 
 
+@dataclass(slots=True, frozen=True)
 class Openings:
     """Generate and retrieve opening lines."""
 
-    def __init__(self, db: LocalDB, journal: Journal, summaries: Summaries) -> None:
-        self._db = db
-        self._journal = journal
-        self._summaries = summaries
+    _db: LocalDB
+    _journal: Journal
+    _summaries: Summaries
 
     async def get_line(self, keys: Keyring, day: date) -> StoredSummary | None:
         """Return the line of a day, or None if there is none or one of its sources has changed.
@@ -84,7 +85,6 @@ class Openings:
         return await self._summaries.preview_line(user, "opening", user.today, entries)
 
     async def _recent_entries(self, keys: Keyring, today: date) -> list[Entry]:
-        """Return the readable entries of the last few written days, oldest first."""
         entries: list[Entry] = []
         days = [
             today - timedelta(days_ago)

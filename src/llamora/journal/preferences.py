@@ -49,6 +49,5 @@ class Preferences:
                     raise
 
     async def clear_search_history(self, keys: Keyring) -> None:
-        """Delete the queries that were remembered. Raises StorageError."""
         self._search.forget_queries(keys.user_id)
         await self._db.search_history.clear(keys.user_id)

@@ -18,11 +18,7 @@ TEXT_SIZES = (
     152,
 )  # per cent of the typeface's base size; each step adds about an eighth
 LOCK_MINUTES = (5, 15, 60, 0)
-WEEK_STARTS = (
-    0,
-    5,
-    6,
-)  # Monday, Saturday, Sunday: the three that calendars start with
+WEEK_STARTS = (0, 5, 6)  # Monday, Saturday, Sunday: the three that calendars start with
 
 
 @dataclass(slots=True, frozen=True)

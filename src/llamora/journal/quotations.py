@@ -229,7 +229,6 @@ def _has_words(text: str) -> bool:
 
 
 def _spans(text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield (kind, start, end) of each marked span, its marks included."""
     for span in _SPAN.finditer(text):
         yield (
             "block" if span["fence"] else "code" if span["ticks"] else str(span.lastgroup),
@@ -275,7 +274,6 @@ def _trimmed(text: str, kind: str, start: int, end: int) -> tuple[int, int]:
 def _is_attributed(
     text: str, kind: str, start: int, end: int, words_end: int, before: list[Quotation]
 ) -> bool:
-    """Return True if the words around a quotation say that the user wrote it."""
     head = text[max(0, start - NEAR) : start]
     tail = text[words_end if kind == "quote" else end : end + NEAR]
     if kind in ("quote", "block"):

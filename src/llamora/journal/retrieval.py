@@ -109,22 +109,13 @@ async def from_tags(
         entry = entries.get(entry_id)
         if entry is None or len(tagged) == MAX_TAG_PASSAGES:
             continue
-        passage = excerpt(entry.text, -1, question_words)
-        tagged.append(
-            Candidate(
-                UsedPassage(0, entry.id, entry.day, passage, float(shared_count), from_tag=True),
-                entry.revision,
-            )
-        )
-    merged = [
-        candidate
-        for pair in zip_longest(searched, tagged)
-        for candidate in pair
-        if candidate is not None
-    ][:MAX_PASSAGES]
+        text = excerpt(entry.text, -1, question_words)
+        passage = UsedPassage(0, entry.id, entry.day, text, float(shared_count), from_tag=True)
+        tagged.append(Candidate(passage, entry.revision))
+    merged = [each for pair in zip_longest(searched, tagged) for each in pair if each is not None]
     return [
         candidate._replace(passage=replace(candidate.passage, number=number))
-        for number, candidate in enumerate(merged, 1)
+        for number, candidate in enumerate(merged[:MAX_PASSAGES], 1)
     ]
 
 
@@ -176,7 +167,6 @@ def content_words(text: str) -> set[str]:
 
 
 def _join_overlapping(parts: list[str]) -> str:
-    """Join passages that may overlap into one text."""
     text = parts[0] if parts else ""
     for part in parts[1:]:
         overlap = next(

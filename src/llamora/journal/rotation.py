@@ -80,15 +80,15 @@ class Rotation:
         self._db = db
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
 
-    async def start(self, keys: Keyring, session: KeptSession | None = None) -> None:
-        """Seal new records under new keys, and end every session except `session`.
+    async def start(self, keys: Keyring) -> None:
+        """Seal new records under new keys, and end every session of the user.
 
         Raises StaleRevision while an earlier change is running, and StorageError.
         """
         stored = await self._db.users.keys(keys.user_id)
         if len(stored.data_keys) > 1:
             raise StaleRevision("rotation_running")
-        await renew_keys(self._db, keys, stored, session=session)
+        await renew_keys(self._db, keys, stored)
 
     async def finish(self, keys: Keyring) -> list[UnreadableRecord]:
         """Reseal older records under the newest key, then erase the older keys.

@@ -156,7 +156,6 @@ class Sessions:
         return self._idle_ttls[keys.user_id]
 
     async def sign_out(self, session: OpenSession) -> None:
-        """End a session."""
         self._close_session(session.id)
         await self._db.sessions.end(session.id)
 
@@ -186,7 +185,6 @@ class Sessions:
             self._close_session(session_id)
 
     async def end_other_sessions(self, session: OpenSession) -> None:
-        """End every session of the user except this one."""
         await self._db.sessions.end_others(session.user.id, session.id)
         self.close_other_sessions(session.user.id, except_session=session.id)
 
@@ -335,7 +333,6 @@ class Sessions:
         )
 
     def close(self) -> None:
-        """Forget all keys."""
         for session_id in list(self._open_sessions):
             self._close_session(session_id)
 

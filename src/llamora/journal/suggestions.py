@@ -13,12 +13,10 @@ from llamora.journal.context import UserContext
 from llamora.journal.entries import Journal
 from llamora.journal.reading import find_readable, model_may_read
 from llamora.journal.retrieval import content_words
-from llamora.journal.tags import Tag
+from llamora.journal.tag_cache import Tag
 from llamora.llm.budget import Turn
 from llamora.llm.errors import ModelError
 from llamora.llm.model import Model
-from llamora.llm.prompts import PromptBuilder
-from llamora.llm.queue import SlotQueue
 from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import BUILT_IN_MODEL, Entry
@@ -81,24 +79,14 @@ class SuggestedTags:
     note: Notice | None = None
 
 
+@dataclass(slots=True, frozen=True)
 class Suggestions:
     """Suggest tags on request; never puts one on an entry."""
 
-    def __init__(
-        self,
-        db: LocalDB,
-        journal: Journal,
-        search: SearchService,
-        model: Model,
-        prompts: PromptBuilder,
-        queue: SlotQueue,
-    ) -> None:
-        self._db = db
-        self._journal = journal
-        self._search = search
-        self._model = model
-        self._prompts = prompts
-        self._queue = queue
+    _db: LocalDB
+    _journal: Journal
+    _search: SearchService
+    _model: Model
 
     async def suggest(self, user: UserContext, entry_id: bytes) -> SuggestedTags:
         """Suggest tags that an entry does not have and that were not rejected for it.
@@ -152,7 +140,6 @@ class Suggestions:
     async def _filter_names(
         self, keys: Keyring, entry_id: bytes, names: Sequence[str]
     ) -> tuple[str, ...]:
-        """Return those of these names that may be suggested, once per tag, by its current name."""
         meta = await self._db.tags.get_meta(keys)
         tags = (await self._journal.tags.tags_of(keys, [entry_id])).get(entry_id, [])
         rejected_keys = await self._db.tags.refused_names(keys, entry_id)
@@ -171,7 +158,6 @@ class Suggestions:
         return tuple(names_by_key.values())[:MAX_SUGGESTIONS]
 
     async def _nearby_tag_names(self, keys: Keyring, entry: Entry) -> list[str]:
-        """Return the names of the tags that the most similar entries have most often."""
         hits = await self._search.find_related(keys, entry, limit=NEAREST_ENTRIES)
         tags_by_entry = await self._journal.tags.tags_of(keys, [hit.entry_id for hit in hits])
         counts = Counter(tag.name for tags in tags_by_entry.values() for tag in tags)
@@ -186,7 +172,7 @@ class Suggestions:
         or if it has changed, the model is not asked.
         """
         keys = user.keys
-        async with self._queue.slot(keys.user_id, lambda _: None):
+        async with self._model.queue.slot(keys.user_id, lambda _: None):
             current = (await find_readable(self._db, keys, [entry.id])).get(entry.id)
             if current is None or current.revision != entry.revision:
                 return [], ""
@@ -194,7 +180,9 @@ class Suggestions:
             used_names = await self._names_for_prompt(keys, own_tags)
             names_turn = [Turn("me", ", ".join(used_names), entry.day)] if used_names else []
             turns = [*names_turn, Turn("me", text, entry.day)]
-            prompt = await self._prompts.build_line(client, "traces", day=entry.day, turns=turns)
+            prompt = await self._model.prompts.build_line(
+                client, "traces", day=entry.day, turns=turns
+            )
             info = await client.describe()
             answer = ""
             chunks = client.stream(
@@ -206,7 +194,6 @@ class Suggestions:
         return parse_names(answer), BUILT_IN_MODEL if info.is_embedded else info.name
 
     async def _names_for_prompt(self, keys: Keyring, own_tags: Sequence[Tag]) -> list[str]:
-        """Return the most used tags that are on an entry the model may read."""
         most_used = sorted(own_tags, key=lambda tag: -tag.entry_count)[:MAX_TAGS_IN_PROMPT]
         entries_by_tag = {
             t.id: sorted(await self._journal.tags.all_ids_with_tag(keys, t.id))[

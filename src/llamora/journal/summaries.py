@@ -24,8 +24,7 @@ from llamora.llm.budget import Passage, Turn
 from llamora.llm.client import ModelClient
 from llamora.llm.errors import ModelError
 from llamora.llm.model import Model
-from llamora.llm.prompts import Prompt, PromptBuilder
-from llamora.llm.queue import SlotQueue
+from llamora.llm.prompts import Prompt
 from llamora.llm.reasoning import REASONING_END
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.entries import Entry, Omitted, Receipt
@@ -64,17 +63,13 @@ class PreparedPrompt:
     max_tokens: int
 
 
+@dataclass(slots=True, frozen=True)
 class Summaries:
     """Generate and store summaries, each valid as long as its entries do not change."""
 
-    def __init__(
-        self, db: LocalDB, journal: Journal, model: Model, prompts: PromptBuilder, queue: SlotQueue
-    ) -> None:
-        self._db = db
-        self._journal = journal
-        self._model = model
-        self._prompts = prompts
-        self._queue = queue
+    _db: LocalDB
+    _journal: Journal
+    _model: Model
 
     async def get_day_summary(
         self, keys: Keyring, day: date, page: Sequence[Thread]
@@ -91,11 +86,9 @@ class Summaries:
         return stored
 
     async def delete_day_summary(self, keys: Keyring, day: date) -> None:
-        """Delete the summary of a day, if there is one."""
         await self._db.summaries.delete(keys, "recap", day)
 
     async def delete_tag_summary(self, keys: Keyring, tag_id: bytes) -> None:
-        """Delete the summary of a tag, if there is one."""
         await self._db.summaries.delete(keys, "tag", tag_id)
 
     async def summarize_day(self, user: UserContext, day: date) -> StoredSummary:
@@ -111,7 +104,6 @@ class Summaries:
         return await self.generate(user, "recap", day, entries)
 
     async def preview_day(self, user: UserContext, day: date) -> "PreparedPrompt":
-        """Return the exact prompt of a day summary. Raises as `summarize_day`."""
         page = await self._journal.get_page(user.keys, day)
         return await self.preview_line(user, "recap", day, readable_entries(page))
 
@@ -126,8 +118,7 @@ class Summaries:
         user.require_replies()
         if not entries:
             raise EntryError(NOTHING_TO_SUMMARIZE[kind])
-        if why_not := self._model.unavailable_reason(user.endpoint):
-            raise ModelError(why_not)
+        self._model.require(user.endpoint)
         return await self._prepare_line(user, kind, day, entries)
 
     async def _prepare_line(
@@ -135,13 +126,15 @@ class Summaries:
     ) -> "PreparedPrompt":
         client = await self._model.client(user.endpoint)
         turns = [Turn("me", entry.text, entry.day) for entry in entries]
-        prompt = await self._prompts.build_line(client, kind, day=day, turns=turns)
+        prompt = await self._model.prompts.build_line(client, kind, day=day, turns=turns)
         return await self._prepared(client, prompt, LINE_MAX_TOKENS)
 
     async def _prepared(
         self, client: ModelClient, prompt: Prompt, max_tokens: int
     ) -> PreparedPrompt:
-        receipt = build_receipt(await client.describe(), client, prompt, self._prompts.version)
+        receipt = build_receipt(
+            await client.describe(), client, prompt, self._model.prompts.version
+        )
         return PreparedPrompt(prompt, client, receipt, max_tokens)
 
     async def generate(
@@ -153,9 +146,8 @@ class Summaries:
         stored, ModelError and StorageError.
         """
         keys, revisions = user.keys, {entry.id: entry.revision for entry in entries}
-        if why_not := self._model.unavailable_reason(user.endpoint):
-            raise ModelError(why_not)
-        async with self._queue.slot(keys.user_id, lambda _: None):
+        self._model.require(user.endpoint)
+        async with self._model.queue.slot(keys.user_id, lambda _: None):
             prepared = await self._prepare_line(user, kind, day, entries)
             prompt = prepared.prompt
             generated, length_limited = await self._generate_text(keys, prepared, revisions)
@@ -175,13 +167,7 @@ class Summaries:
             length_limited,
             QuoteVerifier(prompt.user_texts).verified(text),
         )
-        try:
-            await self._db.summaries.save(
-                keys, summary, [self._db.entries.require_revisions(keys.user_id, revisions)]
-            )
-        except StaleRevision:
-            raise EntryError("summary_sources_changed") from None
-        return summary
+        return await self._save(keys, summary, revisions)
 
     async def get_tag_summary(self, keys: Keyring, tag_id: bytes) -> TagSummary | None:
         """Return the summary of a tag, or None if there is none for its entries as they are.
@@ -213,7 +199,7 @@ class Summaries:
         entries, passages = await self._read_passages(user, tag_id)
         tag_hash_before = await self._tag_content_hash(keys, tag_id, entries)
         revisions = {entry.id: entry.revision for entry in entries}
-        async with self._queue.slot(keys.user_id, lambda _: None):
+        async with self._model.queue.slot(keys.user_id, lambda _: None):
             prepared = await self._prepare_tag(user, tag_id, passages)
             generated, length_limited = await self._generate_text(keys, prepared, revisions)
         prompt = prepared.prompt
@@ -232,19 +218,13 @@ class Summaries:
             QuoteVerifier(passage.text for passage in prompt.passages).verified(text),
             tag_id,
         )
-        try:
-            await self._db.summaries.save(
-                keys, summary, [self._db.entries.require_revisions(keys.user_id, revisions)]
-            )
-        except StaleRevision:
-            raise EntryError("summary_sources_changed") from None
+        await self._save(keys, summary, revisions)
         stored = await self.get_tag_summary(keys, tag_id)
         if stored is None:  # the entries with this tag have changed
             raise EntryError("summary_sources_changed")
         return stored
 
     async def preview_tag(self, user: UserContext, tag_id: bytes) -> PreparedPrompt:
-        """Return the exact prompt of a tag summary. Raises as `summarize_tag`."""
         _, passages = await self._read_passages(user, tag_id)
         return await self._prepare_tag(user, tag_id, passages)
 
@@ -253,7 +233,7 @@ class Summaries:
     ) -> PreparedPrompt:
         name = (await self._journal.tags.get(user.keys, tag_id)).name
         client = await self._model.client(user.endpoint)
-        prompt = await self._prompts.build_tag_summary(client, name, passages)
+        prompt = await self._model.prompts.build_tag_summary(client, name, passages)
         return await self._prepared(client, prompt, TAG_MAX_TOKENS)
 
     async def _read_passages(
@@ -265,8 +245,7 @@ class Summaries:
         """
         user.require_replies()
         name = (await self._journal.tags.get(user.keys, tag_id)).name
-        if why_not := self._model.unavailable_reason(user.endpoint):
-            raise ModelError(why_not)
+        self._model.require(user.endpoint)
         entries, strongest = await self._choose_entries(user.keys, tag_id)
         if not entries:
             raise EntryError("tag_not_readable")
@@ -299,6 +278,16 @@ class Summaries:
         return whole_sentences(
             generated
         ) if length_limited.is_set() else generated, length_limited.is_set()
+
+    async def _save(
+        self, keys: Keyring, summary: StoredSummary, revisions: Mapping[bytes, int]
+    ) -> StoredSummary:
+        require = self._db.entries.require_revisions(keys.user_id, revisions)
+        try:
+            await self._db.summaries.save(keys, summary, [require])
+        except StaleRevision:
+            raise EntryError("summary_sources_changed") from None
+        return summary
 
     async def _choose_entries(
         self, keys: Keyring, tag_id: bytes

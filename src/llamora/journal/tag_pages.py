@@ -6,7 +6,8 @@ from datetime import date
 
 from llamora.journal.context import UserContext
 from llamora.journal.summaries import Summaries, TagSummary
-from llamora.journal.tags import Tag, Tags
+from llamora.journal.tag_cache import Tag
+from llamora.journal.tags import Tags
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.vault.keys import Keyring

@@ -1,60 +1,30 @@
 """Tag entries, and report when and with which others each tag is used."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from heapq import nsmallest
-from itertools import chain, islice
 
 from llamora.errors import Problem
+from llamora.journal.tag_cache import Tag, TagCaches, usage_of
 from llamora.persistence.connection import NotFound, Step
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.tag_changes import TagDelta, TagMeta, tag_hash
 from llamora.persistence.tag_operations import (
-    TagChangeResult,
     TagOperation,
     TagSnapshot,
     adding_tag,
+    merge_delta,
     removing_tag,
 )
-from llamora.search.index import DayCursor
 from llamora.search.service import SearchService
-from llamora.text import MAX_TAG_LENGTH, find_tags, is_emoji, tag_key, tag_name
+from llamora.text import MAX_TAG_LENGTH, find_tags, tag_key, tag_name
 from llamora.vault.keys import Keyring
 
 
 class TagError(Problem):
     """A request about a tag that cannot be fulfilled."""
-
-
-@dataclass(slots=True, frozen=True)
-class Tag:
-    """A tag and its use.
-
-    `id` is the keyed hash of its name; `entry_count` counts entries that are not deleted.
-    """
-
-    id: bytes
-    name: str
-    entry_count: int = 0
-    first_day: date | None = None
-    last_day: date | None = None
-    hidden: bool = False
-
-    @property
-    def hex_id(self) -> str:
-        """Return the id as used in URLs.
-
-        It is a property because a call in a template costs more than the rest of a list item.
-        """
-        return self.id.hex()
-
-    @property
-    def display_name(self) -> str:
-        """Return the name as it is shown: an emoji as it is, anything else after a `#`."""
-        return self.name if is_emoji(self.name) else f"#{self.name}"
 
 
 @dataclass(slots=True, frozen=True)
@@ -68,48 +38,13 @@ class TagsOfEntry:
     ids_by_key: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
 
 
-@dataclass(slots=True)
-class _TagCache:
-    """A user's tags as stored at one revision, cached while the user is signed in."""
-
-    meta: TagMeta
-    names: dict[bytes, str]
-    by_tag: dict[bytes, set[bytes]]
-    by_entry: dict[bytes, set[bytes]]
-    usage: dict[bytes, Tag] = field(default_factory=dict[bytes, Tag])
-    outdated: set[bytes] = field(default_factory=set[bytes])  # tags whose `usage` may be outdated
-    index_mark: DayCursor | None = None  # state of the index at which `usage` was counted
-    count_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    def apply(self, result: TagChangeResult) -> None:
-        """Apply a stored change to the cache."""
-        for tag_id, entry_id in result.removed:
-            self.by_tag.get(tag_id, set()).discard(entry_id)
-            self.by_entry.get(entry_id, set()).discard(tag_id)
-        for tag_id, entry_id in result.added:
-            self.by_tag.setdefault(tag_id, set()).add(entry_id)
-            self.by_entry.setdefault(entry_id, set()).add(tag_id)
-        for tag_id, name in result.names.items():
-            if name is None:
-                self.names.pop(tag_id, None)
-            else:
-                self.names[tag_id] = name
-        changed_ids = {tag_id for tag_id, _ in result.removed | result.added}
-        self.outdated |= changed_ids | result.names.keys() | (result.meta.hidden ^ self.meta.hidden)
-        self.meta = result.meta
-
-
 class Tags:
     """Work with a user's tags; a method that changes them has committed the change to disk."""
 
     def __init__(self, db: LocalDB, search: SearchService) -> None:
         self._db = db
         self._search = search
-        self._caches: dict[bytes, _TagCache] = {}
-
-    def lock(self, user_id: bytes) -> None:
-        """Forget a user's tags."""
-        self._caches.pop(user_id, None)
+        self.cache = TagCaches(db, search)
 
     # -- changing ----------------------------------------------------------------------------------
 
@@ -118,9 +53,7 @@ class Tags:
 
         Raises TagError for an invalid name, NotFound and StorageError.
         """
-        name = tag_name(raw_name)
-        if not name:
-            raise TagError("tag_name_invalid", most=MAX_TAG_LENGTH)
+        name = _parse_name(raw_name)
         entry = await self._db.entries.get(keys, entry_id)
         if entry.deleted is not None:
             raise NotFound("entry_deleted")
@@ -140,14 +73,12 @@ class Tags:
         Returns the id of the resulting tag, and the id that undoes the change. Raises TagError,
         NotFound and StorageError.
         """
-        name = tag_name(raw_name)
-        if not name:
-            raise TagError("tag_name_invalid", most=MAX_TAG_LENGTH)
+        name = _parse_name(raw_name)
         target_id = tag_hash(keys, name)
 
         async def plan(snapshot: TagSnapshot) -> TagDelta:
             nonlocal target_id
-            old_name = await _require_name(snapshot, tag_id)
+            old_name = await snapshot.require_name(tag_id)
             if target_id == tag_id:
                 return TagDelta({tag_id: name})
             canonical_id, canonical_name = snapshot.canonical(name)
@@ -156,8 +87,8 @@ class Tags:
                 and await snapshot.get_name(canonical_id) is not None
             ):
                 target_id = canonical_id
-                return await _merge_delta(snapshot, tag_id, old_name, canonical_id, canonical_name)
-            return await _merge_delta(snapshot, tag_id, old_name, target_id, name)
+                return await merge_delta(snapshot, tag_id, old_name, canonical_id, canonical_name)
+            return await merge_delta(snapshot, tag_id, old_name, target_id, name)
 
         undo = await self._change(keys, plan)
         return target_id, undo
@@ -170,13 +101,13 @@ class Tags:
 
         async def plan(snapshot: TagSnapshot) -> TagDelta:
             old_name, target_name = (
-                await _require_name(snapshot, tag_id),
-                await _require_name(snapshot, target_id),
+                await snapshot.require_name(tag_id),
+                await snapshot.require_name(target_id),
             )
             return (
                 TagDelta()
                 if tag_id == target_id
-                else await _merge_delta(snapshot, tag_id, old_name, target_id, target_name)
+                else await merge_delta(snapshot, tag_id, old_name, target_id, target_name)
             )
 
         return await self._change(keys, plan)
@@ -197,13 +128,11 @@ class Tags:
 
         Raises TagError, NotFound and StorageError.
         """
-        name = tag_name(raw_name)
-        if not name:
-            raise TagError("tag_name_invalid", most=MAX_TAG_LENGTH)
+        name = _parse_name(raw_name)
         alias_id = tag_hash(keys, name)
 
         async def plan(snapshot: TagSnapshot) -> TagDelta:
-            current_name = await _require_name(snapshot, tag_id)
+            current_name = await snapshot.require_name(tag_id)
             if alias_id == tag_id:
                 raise TagError("tag_name_unchanged")
             canonical_id, canonical_name = snapshot.canonical(name)
@@ -213,7 +142,7 @@ class Tags:
             ):
                 raise TagError("tag_name_taken", name=canonical_name)
             if (old_name := await snapshot.get_name(alias_id)) is not None:
-                return await _merge_delta(snapshot, alias_id, old_name, tag_id, current_name)
+                return await merge_delta(snapshot, alias_id, old_name, tag_id, current_name)
             return TagDelta(aliases={alias_id: (name, current_name)})
 
         return await self._change(keys, plan)
@@ -233,7 +162,7 @@ class Tags:
         """
 
         async def plan(snapshot: TagSnapshot) -> TagDelta:
-            await _require_name(snapshot, tag_id)
+            await snapshot.require_name(tag_id)
             return TagDelta(hidden={tag_id: hidden})
 
         return await self._change(keys, plan)
@@ -245,12 +174,12 @@ class Tags:
         """
 
         async def plan(snapshot: TagSnapshot) -> TagDelta:
-            name = await _require_name(snapshot, tag_id)
+            name = await snapshot.require_name(tag_id)
             return TagDelta(
                 unlinked=frozenset(
                     (tag_id, entry_id) for entry_id in await snapshot.entries_with_tag(tag_id)
                 ),
-                aliases=dict.fromkeys(_aliases_of(snapshot.meta, name)),
+                aliases=dict.fromkeys(snapshot.meta.aliases_of(name)),
                 hidden={tag_id: False},
             )
 
@@ -261,7 +190,7 @@ class Tags:
 
         Raises NotFound and StorageError.
         """
-        self._apply(keys, await self._db.tags.undo(keys, change_id))
+        self.cache.apply(keys, await self._db.tags.undo(keys, change_id))
         if not tag_id:
             return False
         try:
@@ -285,7 +214,12 @@ class Tags:
         remaining = list(new.values())
         return [
             self._db.tags.updating_entry_tags(
-                keys, entry_id, added, removed, remaining, lambda result: self._apply(keys, result)
+                keys,
+                entry_id,
+                added,
+                removed,
+                remaining,
+                lambda result: self.cache.apply(keys, result),
             )
         ]
 
@@ -324,7 +258,7 @@ class Tags:
 
     async def find_by_name(self, keys: Keyring, raw_name: str) -> Tag:
         """Return the tag with this name or alias. Raises NotFound."""
-        cache = await self._load_cache(keys)
+        cache = await self.cache.load(keys)
         tag_id = tag_hash(keys, cache.meta.canonical(raw_name, tag_hash(keys, raw_name)))
         if tag_id not in cache.names:
             raise NotFound("tag_name_unknown")
@@ -335,33 +269,32 @@ class Tags:
 
         Those that are not hidden, only the `hidden` ones, or all for None.
         """
-        cache = await self._load_usage(keys)
+        cache = await self.cache.load_usage(keys)
         tags = [usage for usage in cache.usage.values() if hidden in (None, usage.hidden)]
         return sorted(tags, key=lambda tag: (tag.name.casefold(), tag.name))
 
     async def get(self, keys: Keyring, tag_id: bytes) -> Tag:
         """Return a tag. Raises NotFound if it is not in use."""
-        cache = await self._load_cache(keys)
+        cache = await self.cache.load(keys)
         days = await self._search.days_of(keys, list(cache.by_tag.get(tag_id, ())))
-        tag = _usage_of(tag_id, cache, days)
+        tag = usage_of(tag_id, cache, days)
         if tag is None:
             raise NotFound("tag_not_found")
         return tag
 
     async def list_aliases(self, keys: Keyring, tag_id: bytes) -> list[Tag]:
-        """List the aliases of a tag."""
-        cache = await self._load_cache(keys)
-        alias_ids = _aliases_of(cache.meta, cache.names.get(tag_id, ""))
+        cache = await self.cache.load(keys)
+        alias_ids = cache.meta.aliases_of(cache.names.get(tag_id, ""))
         return [Tag(alias_id, cache.meta.aliases[alias_id][0]) for alias_id in alias_ids]
 
     async def entries_with_tag(self, keys: Keyring, tag_id: bytes) -> list[tuple[bytes, date]]:
         """List the entries with a tag that are not deleted, as (id, day), newest day first."""
-        cache = await self._load_cache(keys)
-        return await self._with_days(keys, cache.by_tag.get(tag_id, ()))
+        cache = await self.cache.load(keys)
+        return await self.cache.with_days(keys, cache.by_tag.get(tag_id, ()))
 
     async def all_ids_with_tag(self, keys: Keyring, tag_id: bytes) -> frozenset[bytes]:
         """Return the ids of all entries with a tag, deleted ones included."""
-        return frozenset((await self._load_cache(keys)).by_tag.get(tag_id, ()))
+        return frozenset((await self.cache.load(keys)).by_tag.get(tag_id, ()))
 
     async def list_related(
         self, keys: Keyring, tag_id: bytes, limit: int = 12
@@ -370,9 +303,9 @@ class Tags:
 
         Hidden tags are left out.
         """
-        cache = await self._load_cache(keys)
+        cache = await self.cache.load(keys)
         counts: Counter[bytes] = Counter()
-        for entry_id, _ in await self._with_days(keys, cache.by_tag.get(tag_id, ())):
+        for entry_id, _ in await self.cache.with_days(keys, cache.by_tag.get(tag_id, ())):
             counts.update(cache.by_entry.get(entry_id, ()))
         del counts[tag_id]
         visible = [
@@ -391,13 +324,13 @@ class Tags:
         """
         if not await self._db.tags.tag_ids_of(keys.user_id, ids):
             return []
-        cache = await self._load_cache(keys)
+        cache = await self.cache.load(keys)
         counts: Counter[bytes] = Counter()
         for tag_id in {tag_id for entry_id in ids for tag_id in cache.by_entry.get(entry_id, ())}:
             counts.update(cache.by_tag.get(tag_id, ()))
         for entry_id in ids:
             del counts[entry_id]
-        dated = await self._with_days(keys, counts)
+        dated = await self.cache.with_days(keys, counts)
         return sorted(
             ((other_id, counts[other_id], day) for other_id, day in dated),
             key=lambda shared: -shared[1],
@@ -409,167 +342,11 @@ class Tags:
         self, keys: Keyring, operation: TagOperation, *, undoable: bool = True
     ) -> bytes:
         result = await self._db.tags.change(keys, operation, undoable=undoable)
-        self._apply(keys, result)
+        self.cache.apply(keys, result)
         return result.undo_id
 
-    def _apply(self, keys: Keyring, result: TagChangeResult) -> None:
-        self._search.mark_tags_changed(
-            keys.user_id,
-            result.meta.revision,
-            {entry_id for _, entry_id in result.added | result.removed},
-        )
-        cache = self._caches.get(keys.user_id)
-        if cache is not None and result.meta.revision == cache.meta.revision + 1:
-            cache.apply(result)
-        else:
-            self._caches.pop(keys.user_id, None)
 
-    async def _load_cache(self, keys: Keyring) -> _TagCache:
-        cache = self._caches.get(keys.user_id)
-        if cache is not None and cache.meta.revision != await self._db.tags.get_revision(
-            keys.user_id
-        ):
-            cache = await self._refresh_cache(keys, cache)
-        if cache is None:
-            meta = await self._db.tags.get_meta(keys)
-            names = await self._db.tags.names(keys)
-            by_entry = await self._db.tags.tag_ids_by_entry(keys.user_id)
-            cache = _TagCache(
-                meta, names, {}, {entry_id: set(tag_ids) for entry_id, tag_ids in by_entry.items()}
-            )
-            for entry_id, tag_ids in by_entry.items():
-                for tag_id in tag_ids:
-                    cache.by_tag.setdefault(tag_id, set()).add(entry_id)
-            self._caches[keys.user_id] = cache
-        return cache
-
-    async def _refresh_cache(self, keys: Keyring, cache: _TagCache) -> _TagCache | None:
-        """Return the cache with the changes of other processes applied.
-
-        Returns None if they are too many to apply one by one.
-        """
-        old_revision = cache.meta.revision
-        meta = await self._db.tags.get_meta(keys)
-        touched = meta.touched_since(old_revision)
-        if touched is None:
-            return None
-        names = await self._db.tags.names_of(keys, touched.tag_ids)
-        links = await self._db.tags.tag_ids_of(keys.user_id, touched.entry_ids)
-        if cache.meta.revision != old_revision:  # refreshed or changed by another task meanwhile
-            return cache if cache.meta.revision >= meta.revision else None
-        stored_links = {
-            (tag_id, entry_id) for entry_id, tag_ids in links.items() for tag_id in tag_ids
-        }
-        cached_links = {
-            (tag_id, entry_id)
-            for entry_id in touched.entry_ids
-            for tag_id in cache.by_entry.get(entry_id, ())
-        }
-        current_names = {tag_id: names.get(tag_id) for tag_id in touched.tag_ids}
-        cache.apply(
-            TagChangeResult(
-                b"",
-                frozenset(stored_links - cached_links),
-                frozenset(cached_links - stored_links),
-                current_names,
-                meta,
-            )
-        )
-        return cache
-
-    async def _with_days(self, keys: Keyring, ids: Iterable[bytes]) -> list[tuple[bytes, date]]:
-        """Return those of these entries that are not deleted, as (id, day), newest day first."""
-        entry_ids = list(ids)
-        days = await self._search.days_of(keys, entry_ids)
-        dated = [(entry_id, day) for entry_id, day in zip(entry_ids, days, strict=True) if day]
-        dated.sort(key=lambda pair: (-pair[1], pair[0]))
-        return [(entry_id, date.fromordinal(day)) for entry_id, day in dated]
-
-    async def _load_usage(self, keys: Keyring) -> _TagCache:
-        """Return the cache with the use of each tag, counted again where something changed."""
-        cache = await self._load_cache(keys)
-        async with cache.count_lock:
-            cache.index_mark, moved_ids = await self._search.days_changed_since(
-                keys, cache.index_mark
-            )
-            if moved_ids is None:
-                cache.outdated.update(cache.names, cache.usage)
-            else:
-                cache.outdated.update(
-                    tag_id for entry_id in moved_ids for tag_id in cache.by_entry.get(entry_id, ())
-                )
-            to_count, cache.outdated = cache.outdated, set()
-            try:
-                entries_by_tag = {tag_id: list(cache.by_tag.get(tag_id, ())) for tag_id in to_count}
-                days = iter(
-                    await self._search.days_of(
-                        keys, list(chain.from_iterable(entries_by_tag.values()))
-                    )
-                )
-            except BaseException:
-                cache.outdated |= to_count
-                raise
-            for tag_id, ids in entries_by_tag.items():
-                if tag := _usage_of(tag_id, cache, islice(days, len(ids))):
-                    cache.usage[tag_id] = tag
-                else:
-                    cache.usage.pop(tag_id, None)
-        return cache
-
-
-def _usage_of(tag_id: bytes, cache: _TagCache, days: Iterable[int]) -> Tag | None:
-    """Return a tag with its use on these days, given as ordinals; 0 stands for no page.
-
-    Returns None for a tag that is not in use.
-    """
-    used_days = [day for day in days if day]
-    if not used_days or tag_id not in cache.names:
-        return None
-    first_day, last_day = date.fromordinal(min(used_days)), date.fromordinal(max(used_days))
-    return Tag(
-        tag_id,
-        cache.names[tag_id],
-        len(used_days),
-        first_day,
-        last_day,
-        tag_id in cache.meta.hidden,
-    )
-
-
-async def _require_name(snapshot: TagSnapshot, tag_id: bytes) -> str:
-    """Return the name of a tag. Raises NotFound."""
-    name = await snapshot.get_name(tag_id)
-    if name is None:
-        raise NotFound("tag_not_found")
+def _parse_name(raw_name: str) -> str:
+    if not (name := tag_name(raw_name)):
+        raise TagError("tag_name_invalid", most=MAX_TAG_LENGTH)
     return name
-
-
-def _aliases_of(meta: TagMeta, name: str) -> list[bytes]:
-    key = tag_key(name)
-    return [alias for alias, (_, canonical) in meta.aliases.items() if tag_key(canonical) == key]
-
-
-async def _merge_delta(
-    snapshot: TagSnapshot, tag_id: bytes, old_name: str, target_id: bytes, target_name: str
-) -> TagDelta:
-    """Return the change that merges a tag into another one.
-
-    Its name and aliases become aliases of the other.
-    """
-    entry_ids = await snapshot.entries_with_tag(tag_id)
-    aliases: dict[bytes, tuple[str, str] | None] = {
-        alias: (snapshot.meta.aliases[alias][0], target_name)
-        for alias in _aliases_of(snapshot.meta, old_name)
-    }
-    aliases[tag_id] = (old_name, target_name)
-    aliases[target_id] = None
-    hidden = {tag_id: False}
-    if tag_id in snapshot.meta.hidden and await snapshot.get_name(target_id) is None:
-        hidden[target_id] = True
-    return TagDelta(
-        await snapshot.missing_names({target_id: target_name}),
-        frozenset((target_id, entry_id) for entry_id in entry_ids),
-        frozenset((tag_id, entry_id) for entry_id in entry_ids),
-        aliases,
-        hidden,
-    )

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date
 
-from llamora.persistence.connection import Step
+from llamora.persistence.connection import NotFound, Step
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
 from llamora.vault.keys import Keyring
@@ -20,7 +20,6 @@ class Thread:
 
     @property
     def messages(self) -> tuple[Entry, ...]:
-        """Return the root and its descendants."""
         return self.root, *self.descendants
 
     def path_to(self, entry_id: bytes) -> list[Entry]:
@@ -68,6 +67,14 @@ def build_threads(entries: Iterable[Entry]) -> list[Thread]:
     return [Thread(root, _sort_after_parents(root, descendants.get(root.id, []))) for root in roots]
 
 
+def find_thread(page: Iterable[Thread], entry_id: bytes) -> Thread:
+    """Return the thread of a page that has this message. Raises NotFound."""
+    for thread in page:
+        if any(entry.id == entry_id for entry in thread.messages):
+            return thread
+    raise NotFound("entry_not_found")
+
+
 def _sort_after_parents(root: Entry, descendants: list[Entry]) -> tuple[Entry, ...]:
     """Sort the messages of a thread after their parents, even if a clock was put back."""
     placed_by_id = {root.id: root}
@@ -97,11 +104,7 @@ def descendants_of(entry_id: bytes, thread_entries: Iterable[Entry]) -> list[Ent
 
 
 def require_none_below(
-    db: LocalDB,
-    keys: Keyring,
-    day: date,
-    known_ids: AbstractSet[bytes],
-    entries: Iterable[Entry],
+    db: LocalDB, keys: Keyring, day: date, known_ids: AbstractSet[bytes], entries: Iterable[Entry]
 ) -> Step:
     """Return a step that checks that `entries` have no answers but those in `known_ids`.
 

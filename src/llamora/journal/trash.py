@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from logging import getLogger
 
@@ -12,8 +13,9 @@ from llamora.dates import utc_now
 from llamora.events import Event, EventBus, Topic
 from llamora.journal.context import UserContext
 from llamora.journal.entries import MAX_RETRIES, Journal
+from llamora.journal.live import SOURCE_DELETED
 from llamora.journal.receipts import strip_references
-from llamora.journal.replies import SOURCE_DELETED, Replies
+from llamora.journal.replies import Replies
 from llamora.journal.threads import require_none_below
 from llamora.persistence.connection import AlreadyExists, NotFound, StaleRevision, StorageError
 from llamora.persistence.drafts import answer_draft_key, edit_draft_key
@@ -31,24 +33,17 @@ MAINTENANCE_SECONDS = 86_400.0
 SCAN_BATCH = 100  # records opened between two turns of the event loop
 
 
+@dataclass(slots=True, frozen=True)
 class Trash:
     """Delete entries, and erase them for good; nothing deleted is read, searched or quoted."""
 
-    def __init__(
-        self,
-        db: LocalDB,
-        journal: Journal,
-        search: SearchService,
-        replies: Replies,
-        events: EventBus,
-    ) -> None:
-        self._db = db
-        self._journal = journal
-        self._search = search
-        self._replies = replies
-        self._events = events
-        self._last_maintenance: dict[bytes, float] = {}
-        self._maintenance_tasks: set[asyncio.Task[None]] = set()
+    _db: LocalDB
+    _journal: Journal
+    _search: SearchService
+    _replies: Replies
+    _events: EventBus
+    _last_maintenance: dict[bytes, float] = field(default_factory=dict[bytes, float])
+    _maintenance_tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     async def delete(self, keys: Keyring, entry_id: bytes) -> Entry:
         """Delete an entry, and its thread if it is the root; `restore` undoes it.
@@ -83,7 +78,6 @@ class Trash:
         return [(entries[item.id], item) for item in reversed(items) if item.id in entries]
 
     async def get_deleted(self, keys: Keyring, entry_id: bytes) -> tuple[Entry, DeletedEntry]:
-        """Return a deleted entry. Raises NotFound for an entry that is not deleted."""
         for item in await self._load_trash(keys):
             if item.id == entry_id:
                 return await self._db.entries.get(keys, entry_id), item
@@ -198,7 +192,6 @@ class Trash:
     async def _plan_erasure(
         self, keys: Keyring, item: DeletedEntry
     ) -> tuple[set[bytes], list[Entry]]:
-        """Return what is erased with an entry, and the answers to it as moved to its parent."""
         erased_ids = {item.id, *item.thread_ids}
         for entry in await self._db.entries.get_many(keys, [item.id]):
             if entry.deleted is None:
@@ -252,10 +245,7 @@ class Trash:
         return list(changed.values())
 
     async def _load_trash(self, keys: Keyring) -> list[DeletedEntry]:
-        """Return the list of deleted entries.
-
-        Journals that are older than the list have it built from their records once.
-        """
+        """Return the list of deleted entries, built from the records if it is missing or damaged."""
         items = await self._db.trash.list_all(keys)
         if items is not None:
             return items
@@ -322,8 +312,6 @@ class Trash:
 def _trash_update(
     entry_id: bytes, item: DeletedEntry | None
 ) -> Callable[[list[DeletedEntry]], list[DeletedEntry]]:
-    """Return a change of the list that appends `item`, or removes the entry if it is None."""
-
     def update(items: list[DeletedEntry]) -> list[DeletedEntry]:
         remaining = [other for other in items if other.id != entry_id]
         return remaining if item is None else [*remaining, item]

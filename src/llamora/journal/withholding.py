@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from llamora.journal.entries import MAX_RETRIES, Journal
-from llamora.journal.replies import SOURCE_WITHHELD, Replies
+from llamora.journal.live import SOURCE_WITHHELD
+from llamora.journal.replies import Replies
 from llamora.journal.threads import descendants_of, require_none_below
 from llamora.persistence.connection import AlreadyExists, StaleRevision
 from llamora.persistence.entries import Entry

@@ -75,13 +75,11 @@ class PromptParts:
 
     @property
     def omitted(self) -> OmittedCounts:
-        """Return what was left out for lack of room."""
         return OmittedCounts(
             self.notes_dropped, self.passages_dropped, self.turns_dropped, self.is_shortened
         )
 
     def total_tokens(self) -> int:
-        """Return what all parts cost."""
         return (
             self.fixed_tokens
             + sum(self.turn_costs)
@@ -127,11 +125,7 @@ async def fit_thread(
 
 
 async def _count(
-    client: ModelClient,
-    parts: PromptParts,
-    frame: Sequence[str],
-    budget: int,
-    count_exactly: bool,
+    client: ModelClient, parts: PromptParts, frame: Sequence[str], budget: int, count_exactly: bool
 ) -> None:
     counted = (*parts.turns, *parts.passages, *parts.notes)
     texts = [*frame, *(part.text for part in counted)]
@@ -189,9 +183,7 @@ async def fit_passages(
     fixed, *costs = await client.tokens.count_many([frame, *(passage.text for passage in quoted)])
     fixed += 2 * MESSAGE_TOKENS
     parts = PromptParts(
-        passages=quoted,
-        passage_costs=[cost + LABEL_TOKENS for cost in costs],
-        fixed_tokens=fixed,
+        passages=quoted, passage_costs=[cost + LABEL_TOKENS for cost in costs], fixed_tokens=fixed
     )
     if fixed + parts.passage_costs[0] > budget:
         room = budget - fixed - LABEL_TOKENS

@@ -99,7 +99,6 @@ class ModelClient:
         *,
         max_tokens: int,
         temperature: float | None = None,
-        stop: Sequence[str] = (),
         extra: Mapping[str, Any] | None = None,
         on_length_limit: Callable[[], None] | None = None,
         on_reasoning: Callable[[], None] | None = None,
@@ -114,7 +113,7 @@ class ModelClient:
         all before it was reasoning. `on_reasoning` is called with each piece of reasoning,
         `on_length_limit` at the end when `max_tokens` ended the reply.
         """
-        body = self.request_parameters(max_tokens, temperature, stop, extra)
+        body = self.request_parameters(max_tokens, temperature, extra)
         reasoning = ReasoningFilter(starts_open=self._expects_reasoning())
         reason, address = "", ""
         failure: ModelError | None = None
@@ -132,9 +131,7 @@ class ModelClient:
             failure = error
         except Exception as error:  # every failure of a server ends in a code
             failure = self._errors.error_from(error, address)
-        is_complete = failure is None and reason != "length"
-        self._learn_reasoning(reasoning, is_complete=is_complete)
-        if text := reasoning.finish(is_complete=is_complete):
+        if text := self._finish(reasoning, is_complete=failure is None and reason != "length"):
             yield text
         if failure is not None:
             # Raised outside the handler: the first error may quote the server, and so the prompt.
@@ -148,11 +145,13 @@ class ModelClient:
             info is not None and (info.opens_reasoning or info.name == self._reasoning_model)
         )
 
-    def _learn_reasoning(self, reasoning: ReasoningFilter, *, is_complete: bool) -> None:
+    def _finish(self, reasoning: ReasoningFilter, *, is_complete: bool) -> str:
+        """Return the rest of the text, and remember how this model marks its reasoning."""
         if reasoning.closed_without_opening:
             self._reasoning_model = self._info.name if self._info is not None else self._model
         elif reasoning.is_unclosed and is_complete:
             self._reasoning_model = ""
+        return reasoning.finish(is_complete=is_complete)
 
     async def _open_reply(
         self, messages: Sequence[Message], body: Mapping[str, Any], max_tokens: int
@@ -180,7 +179,6 @@ class ModelClient:
         self,
         max_tokens: int,
         temperature: float | None = None,
-        stop: Sequence[str] = (),
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Return the body of a request, without the model's name and the messages."""
@@ -189,8 +187,6 @@ class ModelClient:
             "max_tokens": max_tokens,
             "temperature": settings.temperature if temperature is None else temperature,
         }
-        if stop:
-            body["stop"] = list(stop)
         if self._reasoning_effort:
             body["reasoning_effort"] = self._reasoning_effort
         address = self._get_address()

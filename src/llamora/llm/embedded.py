@@ -154,18 +154,6 @@ class EmbeddedServer:
         model = find_model()
         if model is None:
             raise ModelError(self.unavailable_reason())
-        cores = os.cpu_count() or 1
-        config = _ChildConfig(
-            parent_pid=os.getpid(),
-            api_key=self.api_key,
-            model_path=str(model),
-            slots=self._settings.slots,
-            context_tokens=self._settings.context_tokens,
-            # OpenMP threads spin while they wait for each other: with one per core, a busy process
-            # slows generation by an order, and reading the prompt two to four times.
-            generation_threads=max(1, cores // 2),
-            prefill_threads=max(1, cores - 1),
-        )
         started = time.monotonic()
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -178,7 +166,7 @@ class EmbeddedServer:
                 # Ctrl+C in the terminal is for the server, which then ends the child.
                 **_process_group_options(),
             )
-            report = await self._read_report(self._process, config)
+            report = await self._read_report(self._process, self._child_config(model))
         except BaseException as error:
             await self._stop_child()
             if isinstance(error, OSError):
@@ -192,6 +180,20 @@ class EmbeddedServer:
         self.base_url = f"http://127.0.0.1:{port}/v1"
         self.state, self.problem = "ready", ""
         logger.info("embedded model ready after %.1f s", time.monotonic() - started)
+
+    def _child_config(self, model: Path) -> _ChildConfig:
+        cores = os.cpu_count() or 1
+        return _ChildConfig(
+            parent_pid=os.getpid(),
+            api_key=self.api_key,
+            model_path=str(model),
+            slots=self._settings.slots,
+            context_tokens=self._settings.context_tokens,
+            # OpenMP threads spin while they wait for each other: with one per core, a busy process
+            # slows generation by an order, and reading the prompt two to four times.
+            generation_threads=max(1, cores // 2),
+            prefill_threads=max(1, cores - 1),
+        )
 
     async def _read_report(
         self, process: asyncio.subprocess.Process, config: _ChildConfig

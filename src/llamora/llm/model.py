@@ -4,12 +4,15 @@ import asyncio
 import time
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from llamora.events import ChannelClosed, EventBus, Service
 from llamora.llm.client import Message, ModelClient
 from llamora.llm.embedded import START_SECONDS, EmbeddedServer
 from llamora.llm.errors import ModelError
 from llamora.llm.probe import ModelInfo
+from llamora.llm.prompts import PromptBuilder
+from llamora.llm.queue import ModelQueue, SlotQueue
 from llamora.settings import LlmSettings, UpstreamSettings
 
 BUILT_IN = "built-in"
@@ -38,10 +41,20 @@ class Model:
 
     A `name` is that of an endpoint in the settings, BUILT_IN, or "" for the default. An endpoint
     that was removed from the settings answers nothing: a user who chose a server at home is not
-    handed over to another one.
+    handed over to another one. `prompts` are built from the templates in `prompts_folder`, and
+    `queue` gives out the slots. Raises PromptTemplateError.
     """
 
-    def __init__(self, settings: LlmSettings, shared_server: SharedServer | None = None) -> None:
+    def __init__(
+        self,
+        settings: LlmSettings,
+        shared_server: SharedServer | None = None,
+        queue: SlotQueue | None = None,
+        prompts_folder: Path | None = None,
+    ) -> None:
+        self.prompts = PromptBuilder(settings, prompts_folder)
+        self.queue: SlotQueue = queue or ModelQueue(settings.slots)
+        self.max_reply_tokens = settings.max_reply_tokens
         self._settings = settings
         self._shared = shared_server
         self._server: EmbeddedServer | None = None
@@ -79,7 +92,6 @@ class Model:
 
     @property
     def is_available(self) -> bool:
-        """Return whether the default answers."""
         return not self._problem
 
     @property
@@ -95,8 +107,12 @@ class Model:
             return ""
         return self._problem or ("endpoint_removed" if name else "")
 
+    def require(self, name: str = "") -> None:
+        """Raise ModelError if no reply can be asked of an endpoint."""
+        if why_not := self.unavailable_reason(name):
+            raise ModelError(why_not)
+
     def is_built_in(self, name: str) -> bool:
-        """Return whether the built-in model answers there."""
         return name == BUILT_IN and self._has_built_in
 
     def host_of(self, name: str = "") -> str:
@@ -113,8 +129,7 @@ class Model:
 
     async def client(self, name: str = "") -> ModelClient:
         """Return the client of an endpoint, once its model is up. Raises ModelError."""
-        if why_not := self.unavailable_reason(name):
-            raise ModelError(why_not)
+        self.require(name)
         if self.is_built_in(name):
             await self._start_built_in()
         client = self._endpoint_clients.get(name, self._client)

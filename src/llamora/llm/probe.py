@@ -64,10 +64,7 @@ async def probe_server(
 
 
 async def _detect_open_reasoning(
-    connection: ServerConnection,
-    model: str,
-    props: Mapping[str, Any] | None,
-    reasoning_effort: str,
+    connection: ServerConnection, model: str, props: Mapping[str, Any] | None, reasoning_effort: str
 ) -> bool:
     """Return whether prompts end inside reasoning.
 

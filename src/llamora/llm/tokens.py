@@ -31,7 +31,6 @@ class TokenCounter:
         )
 
     async def count(self, text: str) -> int:
-        """Return the number of tokens of a text."""
         return (await self.count_many([text]))[0]
 
     async def count_many(self, texts: Sequence[str]) -> list[int]:

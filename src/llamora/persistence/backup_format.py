@@ -151,7 +151,6 @@ class ChunkWriter:
         self._chunk_number = 0
 
     def write(self, record: BackupRecord) -> None:
-        """Add a record."""
         self._buffer += record.to_bytes()
         if len(self._buffer) >= CHUNK_BYTES:
             self._flush(BACKUP_CHUNK)

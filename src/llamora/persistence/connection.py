@@ -218,16 +218,13 @@ class Transaction:
         """Called once all of it is on the disk, before the next write; never after a rollback."""
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> int:
-        """Run one statement and return how many rows it changed."""
         cursor = await self._connection.execute(sql, parameters)
         return cursor.rowcount
 
     async def execute_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
-        """Run one statement for every row."""
         await self._connection.executemany(sql, rows)
 
     async def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
-        """Return all rows of a query, as this transaction sees them."""
         return [tuple(row) for row in await self._connection.execute_fetchall(sql, parameters)]
 
 

@@ -181,7 +181,6 @@ def _list_files(database: Path) -> Iterator[Path]:
 
 
 def _file_modes(database: Path) -> dict[Path, int]:
-    """Return the mode of each file, without those a running server removed since the listing."""
     modes: dict[Path, int] = {}
     for path in _list_files(database):
         with suppress(FileNotFoundError):
@@ -200,7 +199,6 @@ def _exposed_paths(database: Path) -> list[Path]:
 def _look_at_slots(
     report: Report, connection: sqlite3.Connection, keys: Keyring, sealed: SealedKeys
 ) -> None:
-    """Check that the key slots are those that the sealed list names."""
     master = keys.master
     try:
         listed = {
@@ -242,7 +240,6 @@ def _check_database(report: Report, connection: sqlite3.Connection) -> bool:
 
 
 def _orphan_condition(connection: sqlite3.Connection, table: str) -> str:
-    """Return the SQL condition for orphans of a table without row numbers."""
     references: dict[int, tuple[str, list[str]]] = {}
     for number, _, parent, column, parent_column, *_ in connection.execute(
         f"PRAGMA foreign_key_list({table})"
@@ -340,7 +337,6 @@ def _expected_place(keys: Keyring, kind: RecordKind, plaintext: bytes) -> bytes 
 def _is_consistent(
     keys: Keyring, kind: RecordKind, columns: dict[str, Any], plaintext: bytes
 ) -> bool:
-    """Return True if the keyed hash or the id beside a record matches the record itself."""
     if kind.table not in _PLACES:
         return True
     return columns[_PLACES[kind.table][0]] == _expected_place(keys, kind, plaintext)

@@ -99,7 +99,6 @@ class Drafts:
         return {draft.draft_key: draft for draft in values_of(stored)}
 
     async def delete(self, keys: Keyring, draft_key: str) -> None:
-        """Delete the draft with this key."""
         async with self._db.write(search_unaffected=True) as tx:
             await self.deleting(keys, [draft_key])(tx)
 

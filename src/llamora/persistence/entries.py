@@ -249,7 +249,6 @@ class Entries:
         return [entry_id for day in days for entry_id in ids.get(day, ())]
 
     async def revisions(self, user_id: bytes) -> dict[bytes, int]:
-        """Return the revision of every record of a user."""
         revisions: dict[bytes, int] = {}
         last_id = b""
         while True:  # so many at a time that the event loop is held for a millisecond at most
@@ -263,7 +262,6 @@ class Entries:
             last_id = rows[-1][0]
 
     async def revisions_of(self, user_id: bytes, ids: Collection[bytes]) -> dict[bytes, int]:
-        """Return the revision of each of these records that exists."""
         return await self._table.revisions(user_id, ids)
 
     def require_revisions(self, user_id: bytes, revisions: Mapping[bytes, int | None]) -> Step:

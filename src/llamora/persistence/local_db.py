@@ -79,5 +79,4 @@ class LocalDB:
             await self._connections.checkpoint()
 
     async def close(self) -> None:
-        """Close the connections after what is queued."""
         await self._connections.close()

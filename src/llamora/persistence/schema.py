@@ -32,7 +32,6 @@ class RecordKind:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Return all columns but `user_id` and `sealed`."""
         id_columns = () if self.id_column == "user_id" else (self.id_column,)
         return (
             *id_columns,

@@ -76,7 +76,6 @@ class Sessions:
         return {record.id: record.value for record in stored if record.value is not None}
 
     async def get(self, session_id: bytes) -> Session | None:
-        """Return the session of that id, expired or not, or None."""
         rows = await self._db.fetch(
             "SELECT id, user_id, sealed, idle_until, expires_at,"
             " (SELECT max(epoch) FROM data_keys WHERE data_keys.user_id=dek_sessions.user_id)"
@@ -86,7 +85,6 @@ class Sessions:
         return Session(*rows[0]) if rows else None
 
     async def list_for_user(self, user_id: bytes) -> list[Session]:
-        """Return all sessions of a user."""
         rows = await self._db.fetch(
             "SELECT id, user_id, sealed, idle_until, expires_at FROM dek_sessions WHERE user_id=?",
             (user_id,),
@@ -107,12 +105,10 @@ class Sessions:
             )
 
     async def end(self, session_id: bytes) -> None:
-        """End one session."""
         async with self._db.write(search_unaffected=True) as tx:
             await tx.execute("DELETE FROM dek_sessions WHERE id=?", (session_id,))
 
     async def end_others(self, user_id: bytes, except_session: bytes) -> None:
-        """End every session of a user but `except_session`."""
         async with self._db.write(search_unaffected=True) as tx:
             await tx.execute(
                 "DELETE FROM dek_sessions WHERE user_id=? AND id<>?", (user_id, except_session)

@@ -73,7 +73,6 @@ class StoredSummaries:
         return True
 
     async def delete(self, keys: Keyring, kind: SummaryKind, subject: date | bytes) -> None:
-        """Delete the summary of this kind and subject."""
         async with self._db.write() as tx:
             await self._table.delete(tx, keys.user_id, [summary_hash(keys, kind, subject)])
 

@@ -30,9 +30,7 @@ class UnknownContent(SealError):
 class Reader(Protocol):
     """What rows are read from: the connections, or a transaction that sees its own changes."""
 
-    async def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
-        """Return all rows of a query."""
-        ...
+    async def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]: ...
 
 
 class Sealed(NamedTuple):
@@ -268,7 +266,6 @@ class SealedTable(Generic[T]):
         )
 
     async def delete(self, tx: Transaction, user_id: bytes, ids: Iterable[bytes]) -> None:
-        """Delete records of a user."""
         await tx.execute_many(
             f"DELETE FROM {self.kind.table} WHERE user_id=? AND {self.kind.id_column}=?",
             [(user_id, record_id) for record_id in ids],

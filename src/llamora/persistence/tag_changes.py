@@ -77,6 +77,11 @@ class TagMeta(msgspec.Struct, frozen=True, omit_defaults=True):
         """Return the name of the tag that a name stands for."""
         return self.aliases[tag_id][1] if tag_id in self.aliases else name
 
+    def aliases_of(self, name: str) -> list[bytes]:
+        """Return the hashes of the aliases of a tag."""
+        key = tag_key(name)
+        return [alias for alias, (_, target) in self.aliases.items() if tag_key(target) == key]
+
 
 class TagDelta(msgspec.Struct, frozen=True, omit_defaults=True):
     """One change of tags. Names that no entry has any more are deleted without being listed.
@@ -253,7 +258,6 @@ async def _unused_tags(
 def _drop_erased_entries(
     keys: Keyring, delta: TagDelta, erased_ids: Collection[bytes], unused_tag_ids: Collection[bytes]
 ) -> TagDelta:
-    """Return a change without erased entries and the names that only they had."""
     return TagDelta(
         {tag_id: name for tag_id, name in delta.names.items() if tag_id not in unused_tag_ids},
         frozenset(link for link in delta.linked if link[1] not in erased_ids),

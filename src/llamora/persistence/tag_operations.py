@@ -45,16 +45,19 @@ class TagSnapshot:
         self.meta = meta
 
     async def get_name(self, tag_id: bytes) -> str | None:
-        """Return the name of a tag, or None when it does not exist or its name does not open."""
         return await self._records.names.get_value(self.keys, tag_id, self._tx)
 
+    async def require_name(self, tag_id: bytes) -> str:
+        """Return the name of a tag. Raise NotFound."""
+        if (name := await self.get_name(tag_id)) is None:
+            raise NotFound("tag_not_found")
+        return name
+
     async def entries_with_tag(self, tag_id: bytes) -> frozenset[bytes]:
-        """Return the entries that have a tag."""
         query = "SELECT entry_id FROM entry_tags WHERE user_id=? AND tag=?"
         return frozenset(row[0] for row in await self._tx.fetch(query, (self.keys.user_id, tag_id)))
 
     async def has_entry(self, entry_id: bytes) -> bool:
-        """Return True if the user has this entry."""
         return bool(await _existing_entries(self._tx, self.keys, [entry_id]))
 
     async def missing_names(self, names: Mapping[bytes, str]) -> dict[bytes, str]:
@@ -99,6 +102,32 @@ def removing_tag(entry_id: bytes, tag_id: bytes) -> TagOperation:
         return TagDelta(unlinked=frozenset({(tag_id, entry_id)}))
 
     return operation
+
+
+async def merge_delta(
+    snapshot: TagSnapshot, tag_id: bytes, old_name: str, target_id: bytes, target_name: str
+) -> TagDelta:
+    """Return the change that merges a tag into another one.
+
+    Its name and aliases become aliases of the other.
+    """
+    entry_ids = await snapshot.entries_with_tag(tag_id)
+    aliases: dict[bytes, tuple[str, str] | None] = {
+        alias: (snapshot.meta.aliases[alias][0], target_name)
+        for alias in snapshot.meta.aliases_of(old_name)
+    }
+    aliases[tag_id] = (old_name, target_name)
+    aliases[target_id] = None
+    hidden = {tag_id: False}
+    if tag_id in snapshot.meta.hidden and await snapshot.get_name(target_id) is None:
+        hidden[target_id] = True
+    return TagDelta(
+        await snapshot.missing_names({target_id: target_name}),
+        frozenset((target_id, entry_id) for entry_id in entry_ids),
+        frozenset((tag_id, entry_id) for entry_id in entry_ids),
+        aliases,
+        hidden,
+    )
 
 
 async def remaining_undo(snapshot: TagSnapshot, inverse: TagDelta) -> TagDelta:
@@ -200,7 +229,6 @@ async def _change_links(
     removed: frozenset[EntryTag],
     tag_ids: Collection[bytes],
 ) -> None:
-    """Add and remove links, and delete what goes with them: unused names and outdated summaries."""
     await tx.execute_many(
         "INSERT INTO entry_tags (user_id, tag, entry_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         [(keys.user_id, *link) for link in added],

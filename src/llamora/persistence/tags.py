@@ -146,7 +146,6 @@ class Tags:
     # -- reading -----------------------------------------------------------------------------------
 
     async def get_meta(self, keys: Keyring) -> TagMeta:
-        """Return the metadata of the user's tags."""
         return await self._records.get_meta(keys)
 
     async def get_revision(self, user_id: bytes) -> int:
@@ -175,7 +174,6 @@ class Tags:
         }
 
     async def names_of(self, keys: Keyring, tag_ids: Collection[bytes]) -> dict[bytes, str]:
-        """Return the names of these tags; missing and unreadable ones are left out."""
         return await self._records.get_names(keys, tag_ids)
 
     async def tag_ids_by_entry(self, user_id: bytes) -> dict[bytes, frozenset[bytes]]:

@@ -78,7 +78,6 @@ class Users:
         return await self._find("name_key=?", name_key(name))
 
     async def list_all(self) -> list[User]:
-        """Return every user of the instance, by name."""
         rows = await self._db.fetch(
             "SELECT id, name, recovery_confirmed FROM users ORDER BY name_key"
         )
@@ -92,11 +91,9 @@ class Users:
         return user
 
     async def has_any(self) -> bool:
-        """Return True if the instance has a user."""
         return bool(await self._db.fetch("SELECT 1 FROM users LIMIT 1"))
 
     async def get_slots(self, user_id: bytes, kind: str = "") -> list[KeySlot]:
-        """Return the user's key slots, or those of one kind."""
         rows = await self._db.fetch(
             "SELECT id, kind, salt, params, sealed FROM key_slots"
             " WHERE user_id=?1 AND (?2='' OR kind=?2)",
@@ -223,7 +220,6 @@ class Users:
             return str((await tx.fetch("SELECT value FROM instance WHERE key=?", (key,)))[0][0])
 
     async def get_instance_fact(self, key: str) -> str | None:
-        """Return one fact of the instance, or None."""
         rows = await self._db.fetch("SELECT value FROM instance WHERE key=?", (key,))
         return str(rows[0][0]) if rows else None
 

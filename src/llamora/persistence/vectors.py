@@ -60,7 +60,6 @@ class Vectors:
             await self._table.replace(tx, [row for row in rows if row.id in existing])
 
     async def get(self, keys: Keyring, ids: Collection[bytes]) -> list[EntryVectors]:
-        """Return the vectors of these entries, in no order, without missing and unreadable ones."""
         opened = await self._table.fetch_in(keys, ids)
         return [
             EntryVectors.from_bytes(record.id, record.value)
@@ -74,7 +73,6 @@ class Vectors:
         return dict(await self._db.fetch(query, (user_id,)))
 
     async def get_sealed(self, user_id: bytes, ids: Sequence[bytes]) -> list[Sealed]:
-        """Return the stored rows of these entries, to be opened on a thread."""
         return await self._table.get_sealed(user_id, ids)
 
     @staticmethod

@@ -54,7 +54,6 @@ class Posting:
 
     @property
     def nbytes(self) -> int:
-        """Return the size of the arrays in bytes."""
         return (
             self.body_slots.nbytes
             + self.body_positions.nbytes
@@ -128,7 +127,6 @@ class PostingCache:
             self._cached[term].pending.append(added)
 
     def clear(self) -> None:
-        """Forget all postings."""
         self._cached.clear()
         self._cached_bytes = 0
 

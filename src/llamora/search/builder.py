@@ -178,7 +178,6 @@ class IndexBuilder:
         )
 
     def drop(self, state: UserIndexState, entry_ids: Sequence[bytes]) -> None:
-        """Take entries out of the index."""
         for entry_id in entry_ids:
             state.remove_revision(entry_id)
             state.tags.pop(entry_id, None)

@@ -84,7 +84,6 @@ class Embedder:
 
     @property
     def is_ready(self) -> bool:
-        """Return whether the model is loaded."""
         return self.state == "ready"
 
     async def warm_up(self) -> None:

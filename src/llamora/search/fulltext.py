@@ -89,7 +89,6 @@ class FulltextIndex:
         self._scratch = Scratch(self._db, TOKENIZER)
 
     def close(self) -> None:
-        """Forget everything."""
         self._db.close()
         self._postings.clear()
 
@@ -134,7 +133,6 @@ class FulltextIndex:
             self._postings.add(row, self._scratch.tokenize([(about, body)])[0])
 
     def remove(self, slot: int) -> None:
-        """Take an entry out, inside `transaction`."""
         about, body = self.get_text(slot)
         self._db.execute(
             "INSERT INTO words (words, rowid, about, body) VALUES ('delete', ?, ?, ?)",
@@ -147,7 +145,6 @@ class FulltextIndex:
         self._db.execute("DELETE FROM texts WHERE id=?", (slot + 1,))
 
     def get_text(self, slot: int) -> tuple[str, str]:
-        """Return what was indexed of an entry: its date and tags, its text."""
         metadata, body = self._db.execute(
             "SELECT about, body FROM texts WHERE id=?", (slot + 1,)
         ).fetchone()
@@ -177,7 +174,6 @@ class FulltextIndex:
         return bool(len(self._postings))
 
     def clear_postings(self) -> None:
-        """Forget cached postings, to read them again when needed."""
         self._postings.clear()
 
     def merge_step(self) -> bool:

@@ -69,7 +69,6 @@ class UserIndex:
         return len(self._slots.slot_of)
 
     def close(self) -> None:
-        """Forget everything."""
         self._fulltext.close()
         self._slots.slot_of.clear()
         self._changed_day_ids.clear()
@@ -134,7 +133,6 @@ class UserIndex:
         self._changed_day_ids.append(entry_id)
 
     def drop(self, entry_ids: Iterable[bytes]) -> None:
-        """Take entries out, with their words, text and vectors."""
         self.version += 1
         with self._fulltext.transaction():
             for entry_id in entry_ids:
@@ -210,7 +208,6 @@ class UserIndex:
 
     @property
     def models(self) -> set[str]:
-        """Return the models whose vectors are here."""
         return set(self._vector_indexes)
 
     def optimize_step(self) -> bool:
@@ -306,7 +303,6 @@ class UserIndex:
 
     @property
     def revisions(self) -> dict[bytes, int]:
-        """Return the revision of every indexed entry."""
         numbers = self._slots.revisions.tolist()
         return {entry_id: numbers[slot] for entry_id, slot in self._slots.slot_of.items()}
 

@@ -58,7 +58,6 @@ class GraphBuilder:
         self._file = weights.open("wb")
 
     def add_constant(self, name: str, values: np.ndarray) -> str:
-        """Add an initialiser and return its name."""
         values = np.ascontiguousarray(values)
         if values.nbytes < INLINE_BYTES:
             self.initialisers.append(numpy_helper.from_array(values, name))
@@ -83,17 +82,14 @@ class GraphBuilder:
         return name
 
     def add_integers(self, name: str, *values: int) -> str:
-        """Add a one-dimensional int64 constant."""
         return self.add_constant(name, np.array(values, dtype=np.int64))
 
     def add_node(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node of one output and return the output's name."""
         return self.add_node_with_outputs(1, operator, *inputs, **attributes)[0]
 
     def add_node_with_outputs(
         self, outputs: int, operator: str, *inputs: str, **attributes: Any
     ) -> list[str]:
-        """Add a node of several outputs and return their names."""
         names = [f"{operator}.{len(self.nodes)}.{place}" for place in range(outputs)]
         self.nodes.append(helper.make_node(operator, list(inputs), names, **attributes))
         return names
@@ -121,7 +117,6 @@ class Encoder:
         self._join_heads = graph.add_integers("join_heads", 0, 0, self._hidden)
 
     def add_embeddings(self) -> str:
-        """Add the embeddings of `input_ids`."""
         graph, weights = self._graph, self._weights
         zero = graph.add_integers("zero", 0)
         # Every token is of type 0 (one sentence), so its row is added to the positions here.
@@ -147,7 +142,6 @@ class Encoder:
         return graph.add_node("Unsqueeze", penalty, graph.add_integers("over_heads", 1, 2))
 
     def add_layer(self, number: int, state: str, mask: str) -> str:
-        """Add an encoder layer."""
         graph, layer = self._graph, f"encoder.layer.{number}"
         joined = self._attention(f"{layer}.attention.self", state, mask)
         attended = self._linear(joined, f"{layer}.attention.output.dense")

@@ -29,7 +29,6 @@ class PendingStore:
         channel.send(self._sealed.get(key, b""))
 
     def forget(self, event: Event) -> None:
-        """Forget a user's queries."""
         for key in [key for key in self._sealed if key.endswith(event.user_id)]:
             del self._sealed[key]
 

@@ -205,9 +205,8 @@ def _build_query(parsed: _ParsedParts, hints: list[Notice], today: date, languag
         remainder = re.sub(re.escape(mentioned_dates.matched), " ", question, flags=re.IGNORECASE)
         if not _without_stop_words(tokenize(remainder)):
             # A query of nothing but a time filters by it.
-            parsed.restrict_dates(
-                mentioned_dates.matched, mentioned_dates.start, mentioned_dates.end
-            )
+            dates = mentioned_dates
+            parsed.restrict_dates(dates.matched, dates.start, dates.end)
             mentioned_dates, question, bare_words = None, "", []
     question = " ".join(filter(None, [question, *parsed.not_understood]))
     words = list(dict.fromkeys(_lower_words([*bare_words, *parsed.not_understood])))
@@ -220,8 +219,7 @@ def _build_query(parsed: _ParsedParts, hints: list[Notice], today: date, languag
     contradiction = parsed.find_contradiction()
     if len(words) + len(phrases) + len(excluded) > MAX_TERMS:
         hints.append(Notice("query_words_cut", {"most": MAX_TERMS}))
-    if contradiction is not None:
-        hints.append(contradiction)
+    hints += [contradiction] if contradiction is not None else []
     return Query(
         words=tuple(words[:MAX_TERMS]),
         phrases=tuple(phrases[:MAX_TERMS]),

@@ -326,7 +326,6 @@ def _append_tail(
 
 
 def _lookup_words(query: Query) -> Sequence[str]:
-    """Return the words of a look-up, none for a question."""
     return query.words if len(query.words) <= LOOKUP_MAX_WORDS and not query.phrases else ()
 
 

@@ -67,13 +67,11 @@ class SearchService:
         self._is_unlocked = asyncio.Event()
 
     async def start(self) -> None:
-        """Start embedding, and watching for what other processes write."""
         if self._embed_task is None:
             self._embed_task = asyncio.create_task(self._queue.run())
             self._watch_task = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
-        """Drop every index and end all tasks."""
         tasks = [task for task in (self._embed_task, self._watch_task) if task is not None]
         self._embed_task = self._watch_task = None
         for state in self._states.values():
@@ -90,14 +88,12 @@ class SearchService:
         self._open_index(keys)
 
     def lock(self, user_id: bytes) -> None:
-        """Forget the user's index and pending queries."""
         self._pending.forget(user_id)
         state = self._states.pop(user_id, None)
         if state is not None:
             state.close()
 
     def unlocked_user_ids(self) -> list[bytes]:
-        """Return the users whose index is open."""
         return list(self._states)
 
     def put(self, keys: Keyring, entry: Entry) -> None:
@@ -126,13 +122,11 @@ class SearchService:
             state.tags_revision = revision if state.tags_revision == revision - 1 else -1
 
     def drop(self, user_id: bytes, entry_ids: Iterable[bytes]) -> None:
-        """Take deleted entries out of the index."""
         state = self._states.get(user_id)
         if state is not None:
             self._builder.drop(state, list(entry_ids))
 
     async def remember_query(self, keys: Keyring, query: str, *, is_typing: bool = False) -> bytes:
-        """Return a random name for a query, for the URL of its results; all workers know it."""
         return await self._pending.add(
             keys, (UNFINISHED_PREFIX if is_typing else FINISHED_PREFIX) + query
         )
@@ -256,7 +250,6 @@ class SearchService:
         return await state.run_in_thread(build_hits, self._db, state, query, page, rows)
 
     async def days_of(self, keys: Keyring, ids: Sequence[bytes]) -> list[int]:
-        """Return the day of each entry as date.toordinal() gives it, 0 for one not indexed."""
         state = self._open_index(keys)
         return await state.run_in_thread(lambda: state.index.days_of(ids))
 

@@ -93,7 +93,6 @@ class SnapshotReader:
 
     @property
     def is_complete(self) -> bool:
-        """Return whether all sections are complete."""
         return self._current is None
 
     def feed(self, part: bytes) -> None:

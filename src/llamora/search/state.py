@@ -52,13 +52,11 @@ class UserIndexState:
     retry_delay: float = RETRY_SECONDS[0]
 
     def set_revision(self, entry_id: bytes, revision: int) -> None:
-        """Set the revision of a record."""
         self.remove_revision(entry_id)
         self.revisions[entry_id] = revision
         self.fingerprint_weight += fingerprint_weight(entry_id, revision)
 
     def remove_revision(self, entry_id: bytes) -> None:
-        """Remove the revision of a record."""
         old_revision = self.revisions.pop(entry_id, None)
         if old_revision is not None:
             self.fingerprint_weight -= fingerprint_weight(entry_id, old_revision)
@@ -118,7 +116,6 @@ class UserIndexState:
 
     @property
     def user_id(self) -> bytes:
-        """Return the id of the user."""
         return self.keys.user_id
 
 

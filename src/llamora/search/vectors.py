@@ -59,7 +59,6 @@ class VectorIndex:
         self._linked_count = 0
 
     def put(self, slot: int, vectors: "Vectors") -> None:
-        """Set the vectors of an entry, [passages, dim], in place of older ones."""
         self.drop(slot)
         first, last = self.row_count, self.row_count + len(vectors)
         self._reserve_rows(last)
@@ -73,7 +72,6 @@ class VectorIndex:
             self._sketch_rows(last)
 
     def drop(self, slot: int) -> None:
-        """Remove the vectors of an entry, and overwrite them."""
         if not self.has_vectors(slot):
             return
         first, count = int(self._first_rows[slot]), int(self._row_counts[slot])
@@ -89,7 +87,6 @@ class VectorIndex:
                 self._graph.mark_deleted(row)
 
     def has_vectors(self, slot: int) -> bool:
-        """Return whether an entry has vectors."""
         return slot < len(self._row_counts) and bool(self._row_counts[slot])
 
     def compact(self) -> bool:
@@ -237,7 +234,6 @@ class VectorIndex:
         )
 
     def vectors_of(self, slot: int) -> "Vectors":
-        """Return the vectors of an entry, [passages, dim]."""
         if not self.has_vectors(slot):
             return self._decode_rows(slice(0, 0))
         first, count = int(self._first_rows[slot]), int(self._row_counts[slot])

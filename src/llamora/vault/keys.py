@@ -116,12 +116,7 @@ def _data_key_context(user_id: bytes, epoch: int) -> Context:
 
 
 def new_data_key(
-    user_id: bytes,
-    master: Key,
-    epoch: int,
-    *,
-    _key: Key | None = None,
-    _salt: bytes | None = None,
+    user_id: bytes, master: Key, epoch: int, *, _key: Key | None = None, _salt: bytes | None = None
 ) -> SealedDataKey:
     """Make a random data key for `epoch` (1 ..) and seal it under the master key."""
     subkey = hkdf(master, user_id, "master/data-keys")
@@ -274,7 +269,6 @@ class Keyring:
 
     @property
     def closed(self) -> bool:
-        """Return True once the keys were forgotten."""
         return self._closed
 
     def __reduce__(self) -> NoReturn:

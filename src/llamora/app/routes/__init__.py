@@ -18,9 +18,7 @@ from llamora.app.routes import (
     tags,
     trash,
 )
-from llamora.app.routes import (
-    help as help_page,
-)
+from llamora.app.routes import help as help_page
 
 blueprints: tuple[Blueprint, ...] = (
     auth.blueprint,

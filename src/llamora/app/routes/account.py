@@ -27,7 +27,6 @@ SECRET_PROBLEMS = (AccountError, StorageError)
 
 @blueprint.get("/you")
 async def show_account() -> Response:
-    """Show the account page, with the settings that routes/preferences.py changes."""
     return await account_page(done=request.args.get("done", ""))
 
 
@@ -39,13 +38,11 @@ async def set_replies() -> Response:
 
 @blueprint.post("/you/model")
 async def choose_model() -> Response:
-    """Choose one of the configured model servers."""
     return await save_setting("model", endpoint=await field("endpoint"))
 
 
 @blueprint.post("/you/model/test")
 async def test_model() -> Response:
-    """Measure how long a model server takes to answer."""
     endpoint = await field("endpoint")
     try:
         seconds = await get_services().model.test(endpoint)
@@ -56,13 +53,11 @@ async def test_model() -> Response:
 
 @blueprint.post("/you/openings")
 async def set_openings() -> Response:
-    """Turn on or off that new days open with a line about the last ones."""
     return await save_setting("openings", openings=await field("openings") == "on")
 
 
 @blueprint.post("/you/passphrase")
 async def change_passphrase() -> Response:
-    """Change the passphrase and end all other sessions."""
     try:
         renewed = await get_services().access.change_passphrase(
             sessions.require_session(), await field("old"), await field("new"), this_client()
@@ -75,7 +70,6 @@ async def change_passphrase() -> Response:
 
 @blueprint.post("/you/recovery-code")
 async def renew_recovery_code() -> Response:
-    """Replace the recovery code and show the new one once."""
     try:
         renewed, code = await get_services().access.renew_recovery_code(
             sessions.require_session(), await field("passphrase"), this_client()
@@ -88,7 +82,6 @@ async def renew_recovery_code() -> Response:
 
 @blueprint.post("/you/sessions")
 async def end_sessions() -> Response:
-    """End one session of the user, or all but this one."""
     await get_services().access.end_sessions(sessions.require_session(), await field("session"))
     return redirect_303("/you?done=sessions#devices")
 
@@ -104,7 +97,6 @@ async def set_lock_after() -> Response:
 
 @blueprint.post("/you/key")
 async def change_key() -> Response:
-    """Replace the data key, seal everything again in the background and end other sessions."""
     try:
         renewed = await get_services().access.change_key(
             sessions.require_session(), await field("passphrase"), this_client()
@@ -117,7 +109,6 @@ async def change_key() -> Response:
 
 @blueprint.post("/you/end")
 async def end_journal() -> Response:
-    """Erase the user and all their data."""
     try:
         await get_services().access.end_journal(
             sessions.require_session(), await field("passphrase"), this_client()

@@ -28,7 +28,6 @@ blueprint = Blueprint("auth", __name__)
 @blueprint.get("/")
 @signed_out
 async def home() -> Response:
-    """Redirect to today's page, to sign-in, or to registration if there are no users yet."""
     if sessions.get_session():
         return redirect_303(HOME)
     return redirect_303("/sign-in" if await get_services().access.has_users() else "/register")
@@ -38,7 +37,6 @@ async def home() -> Response:
 @signed_out
 @titled(CLOSED_TITLE)
 async def register_page() -> Response:
-    """Show the form to register."""
     if sessions.get_session():
         return redirect_303(HOME)
     await get_services().access.require_registration()
@@ -49,7 +47,6 @@ async def register_page() -> Response:
 @begins_session
 @titled(CLOSED_TITLE)
 async def register() -> Response:
-    """Create a user, sign them in and show the recovery code."""
     name, passphrase, zone = await field("name"), await field("passphrase"), await field("zone")
     previous = sessions.get_session()
     try:
@@ -66,7 +63,6 @@ async def register() -> Response:
 @blueprint.post("/register/strength")
 @signed_out
 async def rate_passphrase() -> Response:
-    """Show how hard a passphrase is to guess."""
     session = sessions.get_session()
     name = session.user.name if session else await field("name")
     # A form that also asks for the old passphrase has the new one in `new`.
@@ -88,7 +84,6 @@ async def redirect_recovery_code() -> Response:
 
 @blueprint.post("/recovery-code")
 async def confirm_recovery_code() -> Response:
-    """Check the group of the recovery code that the user typed back."""
     token = await field("index")
     wrong_index = await get_services().access.confirm_recovery(
         sessions.require_session(), token, await field("part")
@@ -108,7 +103,6 @@ async def confirm_recovery_code() -> Response:
 @blueprint.get("/sign-in")
 @signed_out
 async def sign_in_page() -> Response:
-    """Show the sign-in form."""
     if sessions.get_session():
         return redirect_303(HOME)
     target = _safe_next_path(request.args.get("next", ""))
@@ -118,7 +112,6 @@ async def sign_in_page() -> Response:
 @blueprint.post("/sign-in")
 @begins_session
 async def sign_in() -> Response:
-    """Unlock the user's keys and start a session."""
     name, target = await field("name"), _safe_next_path(await field("next"))
     try:
         session = await get_services().access.sign_in(
@@ -133,7 +126,6 @@ async def sign_in() -> Response:
 @blueprint.post("/sign-out")
 @signed_out
 async def sign_out() -> Response:
-    """End the session."""
     session = sessions.get_session()
     sessions.clear_session()  # first, so this browser is signed out even if the store fails
     if session is not None:
@@ -180,14 +172,12 @@ async def session_events() -> Response:
 @blueprint.get("/reset")
 @signed_out
 async def reset_page() -> Response:
-    """Show the form to set a new passphrase with the recovery code."""
     return await render_template("pages/reset.html", name="", error="")
 
 
 @blueprint.post("/reset")
 @begins_session
 async def reset() -> Response:
-    """Set a new passphrase with the recovery code, and show the new recovery code."""
     name, code, passphrase = await field("name"), await field("code"), await field("passphrase")
     previous = sessions.get_session()
     try:

@@ -29,13 +29,11 @@ SHADE_WORD_COUNTS = (1, 100, 300, 700)  # words from which a day gets the next d
 
 @blueprint.get("/calendar")
 async def show_current_month() -> Response:
-    """Show the current month in the user's time zone."""
     return await _month_page((await current_user()).today)
 
 
 @blueprint.get("/calendar/<period>")
 async def show_month(period: str) -> Response:
-    """Show a month (`2026-11`) or a year (`2026`)."""
     if re.fullmatch(r"[0-9]{4}", period) and int(period):
         return await _year_page(int(period))
     try:
@@ -46,7 +44,6 @@ async def show_month(period: str) -> Response:
 
 @blueprint.get("/m/<month:month>")
 async def read_month(month: date) -> Response:
-    """Show all entries of a month on one page."""
     user = await current_user()
     fingerprint, pages = await get_services().days.read(user.keys, days_of_month(month))
     return await respond(
@@ -60,7 +57,6 @@ async def read_month(month: date) -> Response:
 
 
 async def _year_page(year: int) -> Response:
-    """Show a year, with its days shaded by the number of words written."""
     user, first, last = await current_user(), date(year, 1, 1), date(year, 12, 31)
     words, complete = await get_services().search.word_counts_by_day(user.keys, first, last)
     months = [date(year, number, 1) for number in range(1, 13)]
@@ -86,7 +82,6 @@ async def _year_page(year: int) -> Response:
 
 @blueprint.get("/go")
 async def go_to_day() -> Response:
-    """Redirect to a day picked from the browser's date field."""
     try:
         return redirect_303(day_path(parse_iso_day(request.args.get("day", ""))))
     except ValueError:

@@ -32,20 +32,17 @@ blueprint = Blueprint("days", __name__)
 
 @blueprint.get("/d/today")
 async def show_today() -> Response:
-    """Show today's page, in the user's time zone."""
     return await _day_page((await current_user()).today)
 
 
 @blueprint.get("/d/<day:day>")
 async def show_day(day: date) -> Response:
-    """Show the page of a day."""
     return await _day_page(day)
 
 
 @blueprint.get("/d/<day:day>/entries")
 @background
 async def show_entries(day: date) -> Response:
-    """Show the messages of a day whose ids are in `e`, after a change in another window."""
     user, wanted_ids = await current_user(), set(request.args.getlist("e"))
     if not is_fragment():
         return redirect_303(day_path(day))
@@ -63,14 +60,12 @@ async def show_entries(day: date) -> Response:
 @blueprint.post("/d/today/entries")
 @large_body
 async def create_entry_today() -> Response:
-    """Save a new entry on the current day."""
     return await _create_entry(None)
 
 
 @blueprint.post("/d/<day:day>/entries")
 @large_body
 async def create_entry(day: date) -> Response:
-    """Save a new entry on a day."""
     return await _create_entry(day)
 
 
@@ -91,7 +86,6 @@ async def _create_entry(day: date | None) -> Response:
 
 
 async def _not_saved(day: date, text: str, error: Problem) -> Response:
-    """Show the composer again with the text that could not be saved."""
     if not is_fragment():
         return await _day_page(day, text, error)
     composer = {
@@ -124,7 +118,6 @@ async def make_opening() -> Response:
 @with_replies
 @titled(NO_SUMMARY)
 async def summarize_day(day: date) -> Response:
-    """Write and show a summary of a day."""
     summary = await get_services().summaries.summarize_day(await current_user(), day)
     return await respond(
         view="views/day_summary.html",
@@ -136,7 +129,6 @@ async def summarize_day(day: date) -> Response:
 
 @blueprint.post("/d/<day:day>/recap/delete")
 async def delete_day_summary(day: date) -> Response:
-    """Delete the summary of a day."""
     await get_services().summaries.delete_day_summary((await current_user()).keys, day)
     return await respond(view="views/day_summary.html", to=day_path(day), day_summary=None, day=day)
 

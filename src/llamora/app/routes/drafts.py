@@ -2,7 +2,6 @@
 
 from quart import Blueprint, Response
 
-from llamora.app.addresses import entry_path
 from llamora.app.edge.rules import large_body, titled
 from llamora.app.i18n import gettext_noop
 from llamora.app.pages import current_user, field, number_field, posted_form_token, respond
@@ -43,8 +42,7 @@ async def save_draft() -> Response:
 
 @blueprint.post("/e/<entry_id:entry_id>/leave")
 async def discard_edit(entry_id: bytes) -> Response:
-    """Discard the draft of an edit; the entry stays as it is."""
     user = await current_user()
     await get_services().drafts.discard(user.keys, edit_draft_key(entry_id))
     view = await message_view(user, entry_id)
-    return await respond(view="views/entry.html", to=entry_path(view, view.id), entry=view)
+    return await respond(view="views/entry.html", to=view.path, entry=view)

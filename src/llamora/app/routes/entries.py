@@ -3,9 +3,9 @@
 from functools import partial
 from typing import Any
 
+from msgspec import structs
 from quart import Blueprint, Response
 
-from llamora.app.addresses import entry_path
 from llamora.app.edge.forms import form_fields
 from llamora.app.edge.rules import large_body
 from llamora.app.i18n import describe
@@ -23,13 +23,7 @@ from llamora.app.pages import (
     respond,
 )
 from llamora.app.services.container import get_services
-from llamora.app.views.entries import (
-    EntryView,
-    entry_view,
-    message_view,
-    part_view,
-    version_views,
-)
+from llamora.app.views.entries import EntryView, entry_view, message_view, part_view, version_views
 from llamora.journal.entries import EditConflict, EntryError
 from llamora.persistence.connection import NotFound, StorageError
 
@@ -38,15 +32,13 @@ blueprint = Blueprint("entries", __name__)
 
 @blueprint.get("/e/<entry_id:entry_id>")
 async def show_entry(entry_id: bytes) -> Response:
-    """Show an entry as its page does."""
     return await _entry(await _view(entry_id))
 
 
 @blueprint.get("/e/<entry_id:entry_id>/edit")
 async def edit_form(entry_id: bytes) -> Response:
-    """Show the form to edit an entry."""
     view = await _view(entry_id)
-    if view.role != "me":
+    if view.entry.role != "me":
         raise NotFound("reply_not_editable")
     return await _edit_page(view)
 
@@ -69,14 +61,14 @@ async def edit_entry(entry_id: bytes) -> Response:
         raise
     except (EntryError, StorageError) as error:
         view = await _view(entry_id)
-        view.revision = revision  # so the next try is compared with the revision this user saw
+        # So the next try is compared with the revision this user saw.
+        view.entry = structs.replace(view.entry, revision=revision)
         return await _edit_page(view, error.status, error=describe(error), text=text)
     return await _entry(await _view(entry_id))
 
 
 @blueprint.post("/e/<entry_id:entry_id>/tasks")
 async def set_tasks(entry_id: bytes) -> Response:
-    """Save the checkboxes of an entry as an edit."""
     keys, revision = (await current_user()).keys, await number_field("revision")
     checked = {parse_number(number, -1) for number in await form_fields("box")}
     change = partial(set_checkboxes, checked_numbers=checked)
@@ -95,13 +87,12 @@ async def set_tasks(entry_id: bytes) -> Response:
             "pages/error.html", status, title=title, sentence=problem, advice=""
         )
     return await respond(
-        status, view="views/tasks_saved.html", to=_path(view), entry=view, tasks_problem=problem
+        status, view="views/tasks_saved.html", to=view.path, entry=view, tasks_problem=problem
     )
 
 
 @blueprint.get("/e/<entry_id:entry_id>/more")
 async def show_more(entry_id: bytes) -> Response:
-    """Show the other actions for an entry."""
     view = await _view(entry_id)
     return await respond(
         view="views/more.html", page="pages/entry.html", entry=view, is_more_open=True
@@ -110,7 +101,6 @@ async def show_more(entry_id: bytes) -> Response:
 
 @blueprint.get("/e/<entry_id:entry_id>/parts/<number>")
 async def show_part(entry_id: bytes, number: str) -> Response:
-    """Show a later part of a long entry."""
     part = parse_number(number)
     if part < 2:
         raise NotFound("entry_part_not_found")
@@ -120,13 +110,11 @@ async def show_part(entry_id: bytes, number: str) -> Response:
 
 @blueprint.get("/e/<entry_id:entry_id>/versions")
 async def show_versions(entry_id: bytes) -> Response:
-    """Show the earlier versions of an entry."""
     return await _versions_page(entry_id)
 
 
 @blueprint.post("/e/<entry_id:entry_id>/versions/<entry_id:version_id>")
 async def restore_version(entry_id: bytes, version_id: bytes) -> Response:
-    """Replace the text of an entry by that of an earlier version."""
     keys, revision = (await current_user()).keys, await number_field("revision")
     try:
         await get_services().versions.restore(keys, entry_id, version_id, revision)
@@ -135,12 +123,11 @@ async def restore_version(entry_id: bytes, version_id: bytes) -> Response:
             "This entry was changed elsewhere in the meantime. This is how it stands now; bring it back once more."
         )
         return await _versions_page(entry_id, 409, error)
-    return redirect_303(_path(await _view(entry_id)))
+    return redirect_303((await _view(entry_id)).path)
 
 
 @blueprint.post("/e/<entry_id:entry_id>/delete")
 async def delete_entry(entry_id: bytes) -> Response:
-    """Delete an entry and offer to restore it in its place."""
     view = await _view(entry_id)
     await get_services().trash.delete((await current_user()).keys, entry_id)
     return await respond(
@@ -150,7 +137,6 @@ async def delete_entry(entry_id: bytes) -> Response:
 
 @blueprint.post("/e/<entry_id:entry_id>/restore")
 async def restore_entry(entry_id: bytes) -> Response:
-    """Restore a deleted entry."""
     await get_services().trash.restore((await current_user()).keys, entry_id)
     return await _entry(await _view(entry_id))
 
@@ -158,7 +144,6 @@ async def restore_entry(entry_id: bytes) -> Response:
 @blueprint.post("/e/<entry_id:entry_id>/answers")
 @large_body
 async def add_answer(entry_id: bytes) -> Response:
-    """Save an answer to a reply, and ask for the next reply if requested."""
     user, text, ask = await current_user(), await field("text"), bool(await field("ask"))
     form_token = await posted_form_token()
     saved = await get_services().asking.answer(user, entry_id, text, form_token, ask=ask)
@@ -168,7 +153,7 @@ async def add_answer(entry_id: bytes) -> Response:
         messages.append(await entry_view(user.keys, saved.reply, root))
     return await respond(
         view="views/messages.html",
-        to=_path(messages[-1]),
+        to=messages[-1].path,
         messages=messages,
         problem=describe(saved.problem),
         answered_id=entry_id.hex(),
@@ -180,7 +165,7 @@ async def _view(entry_id: bytes) -> EntryView:
 
 
 async def _entry(view: EntryView) -> Response:
-    return await respond(view="views/entry.html", to=_path(view), entry=view)
+    return await respond(view="views/entry.html", to=view.path, entry=view)
 
 
 async def _versions_page(entry_id: bytes, status: int = 200, error: str = "") -> Response:
@@ -196,7 +181,3 @@ async def _edit_page(view: EntryView, status: int = 200, **context: object) -> R
     return await respond(
         status, view="views/entry_edit.html", page="pages/edit.html", entry=view, **shown
     )
-
-
-def _path(view: EntryView) -> str:
-    return entry_path(view, view.id)

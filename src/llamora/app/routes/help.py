@@ -11,7 +11,6 @@ blueprint = Blueprint("help", __name__)
 
 @blueprint.get("/help")
 async def show_help() -> Response:
-    """Show keys, Markdown syntax and instructions."""
     return await render_template("pages/help.html")
 
 

@@ -90,7 +90,6 @@ async def palette_results() -> Response:
 
 
 async def _date_item(query: str) -> PaletteItem | None:
-    """Return the choice for a typed day, month or year, if it is one."""
     today_date = (await current_user()).today
     path = next(
         filter(None, (path_for_date(each, today_date) for each in (query, *_completions(query)))),
@@ -168,7 +167,6 @@ def _score_items(query: str, items: list[PaletteItem]) -> list[tuple[int, int, P
 
 
 def _score_item(query: str, item: PaletteItem) -> int:
-    """Return the best score of the name, or of an alias with a word that begins with `query`."""
     scores = [match_score(query, f"{item.name} {item.hint}")]
     if query:
         scores += [

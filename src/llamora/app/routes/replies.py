@@ -76,7 +76,6 @@ async def show_ask_day(day: date) -> Response:
 @with_replies
 @titled(NO_REPLY)
 async def ask_about_day(day: date) -> Response:
-    """Ask for one reply to the marked entries of a day."""
     try:
         entry_ids = [parse_entry_id(each) for each in await form_fields("entry")]
     except ValueError:
@@ -89,7 +88,6 @@ async def ask_about_day(day: date) -> Response:
 @with_replies
 @titled(NO_REPLY)
 async def preview_reply(entry_id: bytes) -> Response:
-    """Show the exact prompt that a reply to this entry would send now."""
     return await _preview_reply(entry_id)
 
 
@@ -97,7 +95,6 @@ async def preview_reply(entry_id: bytes) -> Response:
 @with_replies
 @titled(NO_REPLY)
 async def preview_another_reply(reply_id: bytes) -> Response:
-    """Show the exact prompt that another reply to the same entries would send now."""
     return await _preview_reply(reply_id)
 
 
@@ -110,7 +107,6 @@ async def _preview_reply(entry_id: bytes) -> Response:
 @with_replies
 @titled(NO_REPLY)
 async def preview_day_summary(day: date) -> Response:
-    """Show the exact prompt that a summary of the day would send now."""
     prepared = await get_services().summaries.preview_day(await current_user(), day)
     return await _prompt_page("recap", day, prepared)
 
@@ -119,7 +115,6 @@ async def preview_day_summary(day: date) -> Response:
 @with_replies
 @titled(NO_REPLY)
 async def preview_opening() -> Response:
-    """Show the exact prompt that today's opening line would send now."""
     user = await current_user()
     return await _prompt_page("opening", user.today, await get_services().openings.preview(user))
 
@@ -128,7 +123,6 @@ async def preview_opening() -> Response:
 @with_replies
 @titled(NO_REPLY)
 async def preview_tag_summary(tag_id: bytes) -> Response:
-    """Show the exact prompt that a summary of a tag would send now."""
     user = await current_user()
     prepared = await get_services().summaries.preview_tag(user, tag_id)
     return await _prompt_page("trace", user.today, prepared, back_path=tag_path(tag_id))
@@ -155,7 +149,6 @@ async def _prompt_page(
 @blueprint.post("/r/<entry_id:reply_id>/prefer")
 @with_replies
 async def prefer_reply(reply_id: bytes) -> Response:
-    """Prefer one of several replies to an entry over the others, or none of them."""
     keys, preferred = (await current_user()).keys, await field("preferred") == "yes"
     reply = await get_services().journal.set_preferred(keys, reply_id, preferred=preferred)
     return redirect_303(entry_path(reply, reply.id))
@@ -164,7 +157,6 @@ async def prefer_reply(reply_id: bytes) -> Response:
 @blueprint.post("/e/<entry_id:entry_id>/withheld")
 @with_replies
 async def set_withheld(entry_id: bytes) -> Response:
-    """Withhold an entry from the model, or let the model read it again."""
     keys, withheld = (await current_user()).keys, await field("withheld") == "yes"
     entry = await get_services().withholding.set_withheld(keys, entry_id, withheld=withheld)
     return await _message("views/entry.html", entry)
@@ -185,7 +177,6 @@ async def stream_reply(reply_id: bytes) -> Response:
 
 @blueprint.post("/r/<entry_id:reply_id>/stop")
 async def stop_reply(reply_id: bytes) -> Response:
-    """Stop a reply; its text so far is saved."""
     reply = await get_services().replies.stop((await current_user()).keys, reply_id)
     return await _message("views/reply.html", reply)
 

@@ -27,7 +27,6 @@ MAX_OFFSET = 10_000_000  # more than any journal holds
 
 @blueprint.get("/search")
 async def show_search() -> Response:
-    """Show an empty form and recent queries."""
     return await _empty_page()
 
 
@@ -81,21 +80,18 @@ async def show_results(query_hex: str) -> Response:
 
 @blueprint.post("/search/forget")
 async def clear_history() -> Response:
-    """Delete the search history."""
     await get_services().preferences.clear_search_history((await current_user()).keys)
     return redirect_303("/search")
 
 
 @blueprint.post("/search/remember")
 async def set_history() -> Response:
-    """Turn the search history on, or turn it off and delete it."""
     await change_profile(searches=await field("remember") == "yes")
     return redirect_303("/search")
 
 
 @blueprint.post("/e/<entry_id:entry_id>/related")
 async def show_related(entry_id: bytes) -> Response:
-    """Show entries that are related to an entry."""
     keys = (await current_user()).keys
     entry, hits = await get_services().searches.find_related(keys, entry_id)
     context = related_context(entry, hits)

@@ -6,7 +6,7 @@ from typing import Any
 
 from quart import Blueprint, Response, request
 
-from llamora.app.addresses import entry_path, parse_entry_id, parse_tag_id, tag_path
+from llamora.app.addresses import parse_entry_id, parse_tag_id, tag_path
 from llamora.app.edge.rules import titled, with_replies
 from llamora.app.i18n import describe, gettext_noop
 from llamora.app.pages import (
@@ -22,14 +22,10 @@ from llamora.app.services.container import get_services
 from llamora.app.views.entries import message_view
 from llamora.app.views.model import model_name
 from llamora.app.views.summaries import tag_summary_view
-from llamora.app.views.tags import (
-    entry_excerpts,
-    entry_tags_context,
-    tag_context,
-    year_context,
-)
+from llamora.app.views.tags import entry_excerpts, entry_tags_context, tag_context, year_context
 from llamora.errors import Problem
-from llamora.journal.tags import Tag, TagError
+from llamora.journal.tag_cache import Tag
+from llamora.journal.tags import TagError
 from llamora.persistence.connection import NotFound
 from llamora.text import tag_key, tag_name
 
@@ -62,7 +58,6 @@ async def show_tags() -> Response:
 
 @blueprint.post("/traces")
 async def filter_tags() -> Response:
-    """Show the tags whose name contains `q`."""
     hidden = await field("hidden") == "yes"
     return await _tags_page(await field("q"), await field("sort"), hidden=hidden)
 
@@ -99,7 +94,6 @@ async def suggest_names() -> Response:
 
 @blueprint.post("/traces/undo")
 async def undo_change() -> Response:
-    """Undo a change to the tags and redirect to the page of the tag."""
     keys, change_id = (await current_user()).keys, await _posted_change()
     try:
         tag_id = parse_tag_id(await field("tag"))
@@ -135,7 +129,6 @@ async def _tag_page(
 
 @blueprint.get("/traces/<tag_id:tag_id>/years")
 async def show_year(tag_id: bytes) -> Response:
-    """Show the days of a year on which a tag was used."""
     user = await current_user()
     uses = await get_services().journal.tags.entries_with_tag(user.keys, tag_id)
     if not uses:
@@ -152,7 +145,6 @@ async def show_year(tag_id: bytes) -> Response:
 @with_replies
 @titled(NO_SUMMARY)
 async def summarize_tag(tag_id: bytes) -> Response:
-    """Write and show a summary of the entries with a tag."""
     summary = await get_services().summaries.summarize_tag(await current_user(), tag_id)
     return await respond(
         view="views/tag_summary.html",
@@ -164,7 +156,6 @@ async def summarize_tag(tag_id: bytes) -> Response:
 
 @blueprint.post("/traces/<tag_id:tag_id>/summary/delete")
 async def delete_summary(tag_id: bytes) -> Response:
-    """Delete the summary of a tag."""
     await get_services().summaries.delete_tag_summary((await current_user()).keys, tag_id)
     return await respond(
         view="views/tag_summary.html", to=tag_path(tag_id), summary=None, tag_id=tag_id.hex()
@@ -192,7 +183,6 @@ async def show_brief(tag_id: bytes) -> Response:
 
 @blueprint.post("/traces/<tag_id:tag_id>/name")
 async def rename_tag(tag_id: bytes) -> Response:
-    """Rename a tag; if another tag has that name, merge the two."""
     keys, name = (await current_user()).keys, await field("name")
     try:
         new_id, change = await get_services().journal.tags.rename(keys, tag_id, name)
@@ -203,7 +193,6 @@ async def rename_tag(tag_id: bytes) -> Response:
 
 @blueprint.post("/traces/<tag_id:tag_id>/merge")
 async def merge_tag(tag_id: bytes) -> Response:
-    """Merge a tag into another."""
     keys, name = (await current_user()).keys, await field("into")
     try:
         target_id, change = await get_services().journal.tags.merge_into(keys, tag_id, name)
@@ -214,7 +203,6 @@ async def merge_tag(tag_id: bytes) -> Response:
 
 @blueprint.post("/traces/<tag_id:tag_id>/aliases")
 async def add_alias(tag_id: bytes) -> Response:
-    """Add another name for a tag."""
     keys, name = (await current_user()).keys, await field("name")
     try:
         change = await get_services().journal.tags.add_alias(keys, tag_id, name)
@@ -225,14 +213,12 @@ async def add_alias(tag_id: bytes) -> Response:
 
 @blueprint.post("/traces/<tag_id:tag_id>/aliases/<tag_id:alias_id>/delete")
 async def remove_alias(tag_id: bytes, alias_id: bytes) -> Response:
-    """Remove another name for a tag."""
     keys = (await current_user()).keys
     return _redirect_to_tag(tag_id, await get_services().journal.tags.remove_alias(keys, alias_id))
 
 
 @blueprint.post("/traces/<tag_id:tag_id>/hidden")
 async def set_hidden(tag_id: bytes) -> Response:
-    """Hide a tag in lists, or show it there again."""
     keys, hidden = (await current_user()).keys, await field("hidden") == "yes"
     change = await get_services().journal.tags.set_hidden(keys, tag_id, hidden=hidden)
     return _redirect_to_tag(tag_id, change)
@@ -240,7 +226,6 @@ async def set_hidden(tag_id: bytes) -> Response:
 
 @blueprint.post("/traces/<tag_id:tag_id>/delete")
 async def delete_tag(tag_id: bytes) -> Response:
-    """Delete a tag from every entry."""
     change = await get_services().journal.tags.delete((await current_user()).keys, tag_id)
     return redirect_303(f"/traces?undo={change.hex()}")
 
@@ -263,7 +248,6 @@ async def _posted_change() -> bytes:
 
 @blueprint.post("/e/<entry_id:entry_id>/traces")
 async def add_tag(entry_id: bytes) -> Response:
-    """Add a tag to an entry."""
     user, name = await current_user(), await field("name")
     try:
         await get_services().journal.tags.add(user.keys, entry_id, name)
@@ -277,7 +261,6 @@ async def add_tag(entry_id: bytes) -> Response:
 
 @blueprint.post("/e/<entry_id:entry_id>/traces/<tag_id:tag_id>/remove")
 async def remove_tag(entry_id: bytes, tag_id: bytes) -> Response:
-    """Remove a tag from an entry and offer to undo it in its place."""
     keys = (await current_user()).keys
     change = await get_services().journal.tags.remove(keys, entry_id, tag_id)
     return await _entry_tags(entry_id, change)
@@ -285,7 +268,6 @@ async def remove_tag(entry_id: bytes, tag_id: bytes) -> Response:
 
 @blueprint.post("/e/<entry_id:entry_id>/traces/undo")
 async def undo_on_entry(entry_id: bytes) -> Response:
-    """Restore a tag that was removed from an entry."""
     keys = (await current_user()).keys
     await get_services().journal.tags.undo(keys, await _posted_change())
     return await _entry_tags(entry_id)
@@ -293,7 +275,6 @@ async def undo_on_entry(entry_id: bytes) -> Response:
 
 @blueprint.post("/e/<entry_id:entry_id>/traces/suggested")
 async def suggest_tags(entry_id: bytes) -> Response:
-    """Show tags that fit an entry, without adding them."""
     suggestions = await get_services().suggestions.suggest(await current_user(), entry_id)
     return await _entry_tags(
         entry_id,
@@ -306,14 +287,12 @@ async def suggest_tags(entry_id: bytes) -> Response:
 
 @blueprint.post("/e/<entry_id:entry_id>/traces/refused")
 async def refuse_suggestion(entry_id: bytes) -> Response:
-    """Reject a suggested name for an entry for good."""
     keys, name = (await current_user()).keys, await field("name")
     await get_services().suggestions.reject(keys, entry_id, name)
     return await _entry_tags(entry_id, suggested=await _remaining_suggestions())
 
 
 async def _remaining_suggestions() -> list[str] | None:
-    """Return the other suggestions once one is added or rejected; None if there are none."""
     used_key = tag_key(await field("name"))
     names = [
         name
@@ -336,5 +315,5 @@ async def _entry_tags(
         return await render_template("views/tags.html", entry=entry, undo=change, **suggestions)
     view = await message_view(user, entry_id)
     if not (change or show_page or suggestions.get("suggested")):
-        return redirect_303(entry_path(view, view.id))
+        return redirect_303(view.path)
     return await render_template("pages/entry_tags.html", entry=view, undo=change, **suggestions)

@@ -18,7 +18,6 @@ blueprint = Blueprint("trash", __name__)
 
 @blueprint.get("/deleted")
 async def show_trash() -> Response:
-    """Show the deleted entries that can still be restored."""
     user = await current_user()
     items: list[dict[str, object]] = [
         {
@@ -43,14 +42,12 @@ async def show_deleted_entry(entry_id: bytes) -> Response:
 
 @blueprint.get("/e/<entry_id:entry_id>/erase")
 async def confirm_erase(entry_id: bytes) -> Response:
-    """Ask for confirmation before an entry is erased for good."""
     context = await _deleted_context(entry_id)
     return await respond(view="views/entry_erase.html", page="pages/erase.html", **context)
 
 
 @blueprint.post("/e/<entry_id:entry_id>/erase")
 async def erase(entry_id: bytes) -> Response:
-    """Erase a deleted entry for good."""
     await get_services().trash.erase((await current_user()).keys, entry_id)
     return await respond(view="views/entry_erased.html", to="/deleted", id=entry_id.hex())
 
@@ -66,7 +63,6 @@ async def _deleted_context(entry_id: bytes) -> dict[str, Any]:
 
 
 def _describe_others(item: DeletedEntry) -> str:
-    """Describe the messages of the thread that are deleted with an entry."""
     if not item.thread_ids:
         return ""
     count = len(item.thread_ids)

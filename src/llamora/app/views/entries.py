@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
 from hashlib import blake2b
 from types import MappingProxyType
 
@@ -20,47 +19,35 @@ from llamora.journal.citations import cited, redact_erased
 from llamora.journal.context import UserContext
 from llamora.journal.quotations import marks
 from llamora.journal.reading import model_may_read
-from llamora.journal.tags import Tag, TagsOfEntry
+from llamora.journal.tag_cache import Tag
+from llamora.journal.tags import TagsOfEntry
 from llamora.journal.threads import Thread
 from llamora.persistence.connection import NotFound
 from llamora.persistence.drafts import Draft, answer_draft_key, edit_draft_key
-from llamora.persistence.entries import Entry, Receipt, State
-from llamora.text import Role
+from llamora.persistence.entries import Entry, Receipt
 from llamora.vault.keys import Keyring
 
 
 @dataclass(slots=True)
 class EntryView:
-    """An entry, a reply or an answer. Ids are hex.
+    """An entry, a reply or an answer, with what templates show beside its own fields.
 
-    `root` is the first message of its thread; a root has the others in `thread`.
+    Templates read the fields of `entry` as the view's own. `id`, `parent_id` and `root`, the first
+    message of its thread, are hex; a root has the others in `thread`.
     """
 
-    id: str
+    entry: Entry
     root: str
-    day: date
-    role: Role
-    text: str
-    html: Markup
-    at: datetime
-    zone: str
-    revision: int
-    state: State
-    edited: datetime | None
     model: str
     note: str
+    html: Markup = field(default_factory=Markup)
     draft: Draft | None = None
     """The unsaved edit of an entry, or the unsaved answer to a reply."""
     thread: list["EntryView"] = field(default_factory=list["EntryView"])
     sources: list[SourceView] = field(default_factory=list[SourceView])
     receipt: ReceiptView | None = None
-    parent_id: str = ""
-    withheld: bool = False
-    answered_count: int = 1
-    """Number of entries that a reply answers."""
     reply_count: int = 0
     """Number of replies to an entry, or to the entry that a reply answers."""
-    preferred: bool = False
     is_collapsed: bool = False
     """Another reply to the same entry is preferred."""
     has_checkboxes: bool = False
@@ -74,6 +61,21 @@ class EntryView:
     tags_fingerprint: str = ""
     is_askable: bool = False
     """The model may be asked about it."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.entry, name)
+
+    @property
+    def id(self) -> str:
+        return self.entry.id.hex()
+
+    @property
+    def parent_id(self) -> str:
+        return (self.entry.parent_id or b"").hex()
+
+    @property
+    def path(self) -> str:
+        return entry_path(self.entry, self.entry.id)
 
 
 EXCERPT_CHARACTERS = 420  # of a deleted entry: about six lines
@@ -110,25 +112,7 @@ def _entry_view(
     original_receipt = entry.receipt
     if entry.role == "reply":
         entry = redact_erased(entry, hidden, filter(None, hidden.values())) or entry
-    view = EntryView(
-        id=entry.id.hex(),
-        root=root.hex(),
-        day=entry.day,
-        role=entry.role,
-        text=entry.text,
-        html=Markup(),
-        at=entry.at,
-        zone=entry.zone,
-        revision=entry.revision,
-        state=entry.state,
-        edited=entry.edited,
-        model=model_name(entry.model),
-        note=i18n.describe(entry.note),
-        parent_id=entry.parent_id.hex() if entry.parent_id else "",
-        withheld=entry.withheld,
-        answered_count=1 + len(entry.also_answers),
-        preferred=entry.preferred,
-    )
+    view = EntryView(entry, root.hex(), model_name(entry.model), i18n.describe(entry.note))
     if entry.role == "reply":
         _fill_reply(cache, view, entry, original_receipt)
     else:
@@ -146,7 +130,6 @@ def _entry_view(
 
 
 def _render_own(entry: Entry, paths: Mapping[str, str], part: int) -> tuple[Markup, int, bool]:
-    """Return a part of a user's text as HTML, the number of parts, and True for checkboxes."""
     parts = split_into_parts(entry.text) if part else [entry.text]
     if part > len(parts):
         raise NotFound("entry_part_not_found")
@@ -257,7 +240,9 @@ async def page_views(
                 view.thread.append(shown)
         _count_replies(view)
         views.append(view)
-    views_by_draft_key = {_draft_key(view): view for root in views for view in (root, *root.thread)}
+    views_by_draft_key = {
+        _draft_key(view.entry): view for root in views for view in (root, *root.thread)
+    }
     for draft_key, draft in (await services.drafts.get_many(keys, views_by_draft_key)).items():
         views_by_draft_key[draft_key].draft = draft
     return views
@@ -266,21 +251,22 @@ async def page_views(
 def _count_replies(root: EntryView) -> None:
     replies: dict[str, list[EntryView]] = {}
     for view in root.thread:
-        if view.role == "reply":
+        if view.entry.role == "reply":
             replies.setdefault(view.parent_id, []).append(view)
     for view in (root, *root.thread):
-        sibling_replies = replies.get(view.parent_id if view.role == "reply" else view.id, [])
-        view.reply_count = len(sibling_replies)
-        is_finished_reply = view.role == "reply" and view.state != "streaming"
+        is_reply = view.entry.role == "reply"
+        siblings = replies.get(view.parent_id if is_reply else view.id, [])
+        view.reply_count = len(siblings)
         view.is_collapsed = (
-            is_finished_reply
-            and not view.preferred
-            and any(other.preferred for other in sibling_replies)
+            is_reply
+            and view.entry.state != "streaming"
+            and not view.entry.preferred
+            and any(other.entry.preferred for other in siblings)
         )
 
 
-def _draft_key(view: EntryView) -> str:
-    return (answer_draft_key if view.role == "reply" else edit_draft_key)(bytes.fromhex(view.id))
+def _draft_key(entry: Entry) -> str:
+    return (answer_draft_key if entry.role == "reply" else edit_draft_key)(entry.id)
 
 
 async def message_view(user: UserContext, entry_id: bytes) -> EntryView:
@@ -295,7 +281,7 @@ async def message_view(user: UserContext, entry_id: bytes) -> EntryView:
     live_thread = Thread(thread.root, tuple(entry for entry in live if entry.id != thread.root.id))
     (view,) = await page_views(user, [live_thread])
     for item in (view, *view.thread):
-        if item.id == entry_id.hex():
+        if item.entry.id == entry_id:
             return item
     raise NotFound("entry_not_found")  # a reply, for a user who turned these off
 

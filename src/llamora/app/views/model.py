@@ -49,28 +49,26 @@ async def model_view(
     if not with_name:
         return ModelView(available=True, description=description)
     info = await model.info(name)
+    if info is None and built_in:  # it starts with the first prompt
+        return ModelView(available=True, description=description, embedded=True)
     if info is None:
-        if built_in:  # it starts with the first prompt
-            return ModelView(available=True, description=description, embedded=True)
-        address = model.host_of(name)
-        host = urlsplit(address if "//" in address else f"//{address}").hostname or address
-        unreachable_description = _("%(model)s; %(host)s does not answer just now") % {
-            "model": description,
-            "host": host,
-        }
-        is_remote = not is_loopback(address if "//" in address else f"//{address}")
-        return ModelView(
-            available=True,
-            description=unreachable_description,
-            leaves_machine=is_remote,
-            is_unreachable=True,
-        )
-    shown_name = description if info.is_embedded else info.name
+        return _unreachable(description, model.host_of(name))
     return ModelView(
         available=True,
         name=info.name,
-        description=shown_name,
+        description=description if info.is_embedded else info.name,
         endpoint="" if info.is_embedded else info.endpoint,
         leaves_machine=not info.is_local,
         embedded=info.is_embedded,
+    )
+
+
+def _unreachable(description: str, address: str) -> ModelView:
+    url = address if "//" in address else f"//{address}"
+    return ModelView(
+        available=True,
+        description=_("%(model)s; %(host)s does not answer just now")
+        % {"model": description, "host": urlsplit(url).hostname or address},
+        leaves_machine=not is_loopback(url),
+        is_unreachable=True,
     )
