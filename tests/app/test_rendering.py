@@ -2,10 +2,12 @@
 
 import asyncio
 import threading
+import time
+from collections.abc import Iterator
 
 import pytest
 
-from llamora.app.rendering import EXTENSION
+from llamora.app.rendering import EXTENSION, SLICE_SECONDS, Renderer
 from llamora.app.views import entries as entry_views
 from tests.app.conftest import RunningApp, Start, worker_states
 
@@ -109,3 +111,47 @@ async def test_the_excerpt_of_a_deleted_entry_is_not_taken_for_the_entry(
     assert "…" in (await alice.get("/deleted")).visible_text
     await alice.post(f"/e/{entry}/restore", {})
     assert "word end" in (await alice.get(DAY)).visible_text
+
+
+async def test_what_is_remembered_of_a_message_holds_no_form_and_no_token(app: RunningApp) -> None:
+    alice = await app.visitor()
+    await alice.write("- [ ] a box", "2026-11-20")
+    await alice.write("A #tag.", "2026-11-20")
+    page = (await alice.get(DAY)).text
+    assert 'class="tasks"' in page
+    remembered = repr([c._entries for c in app.app.extensions[EXTENSION]._caches.values()])
+    assert "Trace" in remembered
+    assert "<form" not in remembered
+    assert alice.cookie("llamora_csrf") not in remembered
+
+
+async def test_a_message_is_shown_anew_when_its_tags_or_the_settings_change(
+    app: RunningApp,
+) -> None:
+    alice = await app.visitor()
+    entry = await alice.write("Words.", "2026-11-20")
+    await alice.get(DAY)
+    await alice.post(f"/e/{entry}/traces", {"name": "late"})
+    assert "#late" in (await alice.get(DAY)).visible_text
+    await alice.post(f"/e/{entry}/withheld", {"withheld": "yes"})
+    assert "kept from the model" in (await alice.get(DAY)).visible_text
+    await alice.post("/you/settings", {"language": "de"})
+    assert "Ändern" in (await alice.get(DAY)).visible_text
+
+
+async def test_a_short_job_comes_before_the_rest_of_a_long_one() -> None:
+    renderer = Renderer()
+
+    def long_job() -> Iterator[int]:
+        for number in range(20):
+            time.sleep(SLICE_SECONDS)
+            yield number
+
+    try:
+        jobs = [asyncio.create_task(renderer.run_in_slices(long_job())) for _ in range(4)]
+        await asyncio.sleep(SLICE_SECONDS)
+        await renderer.run(int)
+        assert not any(job.done() for job in jobs)
+        assert await asyncio.gather(*jobs) == [list(range(20))] * 4
+    finally:
+        renderer.close()

@@ -460,3 +460,26 @@ def test_an_error_of_sqlite_holds_no_value(path: Path) -> None:
         )
     assert "heron" not in str(found.value)
     assert "heron" not in str(connection.storage_error(found.value))
+
+
+async def test_a_lock_that_is_never_let_go_is_waited_for_so_long_only(
+    path: Path, db: LocalDB, keys: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "LOCK_PAUSES", (0.001,) * 5)
+    with (
+        FileLock(path.with_name(path.name + ".write-lock")),
+        pytest.raises(StorageError, match=r"^journal_busy$"),
+    ):
+        await db.sessions.clear()
+    await db.sessions.clear()
+
+
+async def test_room_that_erasing_leaves_is_given_back(db: LocalDB, keys: Keyring, raw: Raw) -> None:
+    entries = [entry("long " * 2000) for _ in range(60)]
+    await db.entries.add(keys, *entries)
+    await db.entries.erase(keys, [each.id for each in entries])
+    assert raw("PRAGMA freelist_count")[0][0] > 60
+    size = raw("PRAGMA page_count")[0][0]
+    await db.give_back_room()
+    assert raw("PRAGMA freelist_count") == [(0,)]
+    assert raw("PRAGMA page_count")[0][0] < size / 2

@@ -535,3 +535,21 @@ async def test_the_vectors_of_a_burst_are_made_once_it_is_over(
     assert set(await desk.db.vectors.revisions(desk.keys.user_id)) >= {
         entry.id for entry in written
     }
+
+
+async def test_a_cell_of_another_type_is_the_trouble_of_its_own_record(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    entries = [await desk.write(f"a heron, seen {number} times") for number in range(3)]
+    with sqlite3.connect(desk.path) as connection:
+        connection.execute("UPDATE entries SET revision='two' WHERE id=?", (entries[0].id,))
+        connection.execute("UPDATE entries SET sealed='words' WHERE id=?", (entries[1].id,))
+    await desk.wait_ready()
+    assert await desk.search_ids("heron") == [entries[2].id]
+    later = await desk.write("an otter")
+    assert await desk.search_ids('"an otter"') == [later.id]
+    await desk.service.wait_until_idle(desk.keys.user_id)
+    assert "could not be built" not in caplog.text
+    assert "could not be updated" not in caplog.text
+    states = {each.id: each.state for each in await desk.db.entries.list_day(desk.keys, TODAY)}
+    assert [states[each.id] for each in entries] == ["unreadable", "unreadable", "done"]

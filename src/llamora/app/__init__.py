@@ -11,6 +11,7 @@ from llamora import dates
 from llamora.app import addresses, assets, edge, error_pages, i18n, rendering
 from llamora.app.edge.csrf import csrf_field
 from llamora.app.edge.rules import public
+from llamora.app.message_parts import message_parts
 from llamora.app.pages import TEMPLATES_EXTENSION, load_user, new_form_token
 from llamora.app.routes import blueprints
 from llamora.app.services.container import EXTENSION
@@ -41,6 +42,7 @@ def create_app(
     app.extensions[i18n.EXTENSION] = i18n.load()
     lifecycle = AppLifecycle(services)
     app.extensions["llamora.lifecycle"] = lifecycle
+    app.before_serving(rendering.favour_event_loop)
     app.before_serving(lifecycle.start)
     app.after_serving(lifecycle.stop)
     _init_renderer(app, services.events)
@@ -87,6 +89,7 @@ def _init_templates(app: Quart, assets_index: assets.Assets) -> None:
     app.add_template_global(assets_index.url, "asset")
     app.add_template_global(csrf_field, "csrf_field")
     app.add_template_global(new_form_token, "new_form_token")
+    app.add_template_global(message_parts, "message_parts")
     app.add_template_filter(_local_time, "local_time")
     app.add_template_filter(_local_day, "local_day")
     app.add_template_filter(i18n.day_words, "day_words")

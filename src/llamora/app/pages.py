@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any, cast
 
-from jinja2 import Environment
+from jinja2 import Environment, Template
 from quart import Response, current_app, g, redirect, request
 
 from llamora.app import i18n
@@ -136,17 +136,19 @@ def stream_events(events: AsyncGenerator[bytes], final_event: bytes = b"") -> Re
     return event_stream(events, stopping, ended, final_event)
 
 
+def get_template(name: str) -> Template:
+    """Return a template, to be rendered on any thread with the context of a request."""
+    environment = cast(Environment, current_app.extensions[TEMPLATES_EXTENSION])
+    return environment.get_template(name)
+
+
 def render_to_string(template: str, **context: object) -> str:
     """Render a template with `context` alone, on the calling thread."""
-    return (
-        cast(Environment, current_app.extensions[TEMPLATES_EXTENSION])
-        .get_template(template)
-        .render(context)
-    )
+    return get_template(template).render(context)
 
 
 async def render_template(template: str, status: int = 200, **context: object) -> Response:
-    """Render a page or a fragment as a response, on the thread of the renderer.
+    """Render a page or a fragment as a response, in slices on the thread of the renderer.
 
     Adds to `context` what every page needs; `model` is looked up only when it is not given.
     """
@@ -156,9 +158,7 @@ async def render_template(template: str, status: int = 200, **context: object) -
         context["model"] = await model_view(
             services.model, name=profile.endpoint, is_disabled=not profile.replies
         )
-    html = await get_renderer().run(
-        render_to_string,
-        template,
+    pieces = get_template(template).generate(
         user=session.user if session else None,
         idle=services.sessions.idle_seconds(session) if session else 0,
         settings_unreadable=profile.damaged,
@@ -166,6 +166,7 @@ async def render_template(template: str, status: int = 200, **context: object) -
         html_attributes=html_attributes(profile),
         **context,
     )
+    html = "".join(await get_renderer().run_in_slices(pieces))
     return Response(html, status=status, mimetype="text/html")
 
 

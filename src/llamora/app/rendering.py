@@ -1,8 +1,10 @@
 """The thread that renders, and its cache of the HTML of signed-in users."""
 
 import asyncio
+import sys
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
@@ -15,6 +17,10 @@ from llamora.vault.keys import Keyring
 EXTENSION = "llamora.renderer"
 MAX_CACHED_CHARACTERS = 4_000_000
 """Characters of HTML per user."""
+SWITCH_SECONDS = 0.0005
+"""Time for which a thread may keep the interpreter from the event loop; Python's own is ten-fold."""
+SLICE_SECONDS = 0.003
+"""Time after which a long job lets the others come first."""
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -53,13 +59,14 @@ class EntryCache:
 class Renderer:
     """A single thread that renders, off the event loop.
 
-    More threads would take the interpreter from the loop for longer. Jobs are short (an entry, a
-    template), so a page with many entries lets other requests in between.
+    More threads would take the interpreter from the loop for longer. Long jobs are drawn in slices,
+    so a page with many entries lets other requests in between.
     """
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="render")
         self._caches: dict[bytes, EntryCache] = {}
+        self._later_slice = asyncio.Lock()  # so that a short job waits for one of them at most
 
     async def run(
         self,
@@ -70,6 +77,29 @@ class Renderer:
         """Call `function` on the thread, in the context of the request, and return its result."""
         job = partial(copy_context().run, function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._executor, job)
+
+    async def run_in_slices(self, results: Iterator[Result]) -> list[Result]:
+        """Draw an iterator on the thread, SLICE_SECONDS at a time, and return what it yields.
+
+        However many long jobs there are, a short one waits for the present slice of one only.
+        """
+        drawn: list[Result] = []
+
+        def draw_slice() -> bool:
+            end = time.perf_counter() + SLICE_SECONDS
+            for result in results:
+                drawn.append(result)
+                if time.perf_counter() >= end:
+                    return False
+            return True
+
+        # The same context each time: what the iterator sets is there when it goes on.
+        job, loop = partial(copy_context().run, draw_slice), asyncio.get_running_loop()
+        is_done = await loop.run_in_executor(self._executor, job)
+        while not is_done:
+            async with self._later_slice:
+                is_done = await loop.run_in_executor(self._executor, job)
+        return drawn
 
     def cache_for(self, keys: Keyring) -> EntryCache:
         """Return the cache for a user's entries.
@@ -90,6 +120,14 @@ class Renderer:
     def close(self) -> None:
         """End the thread and cancel the jobs that wait for it."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+async def favour_event_loop() -> None:
+    """Let the event loop have the interpreter sooner, in all of this process.
+
+    After each thing that it waits for it has to take the interpreter from the thread that computes.
+    """
+    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 def get_renderer() -> Renderer:

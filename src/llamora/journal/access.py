@@ -239,7 +239,7 @@ class Access:
             await self._sessions.list_sessions(session),
             await self._db.key_rotation.count_data_keys(user_id) > 1,
             await self._db.key_rotation.unreadable_count(user_id),
-            self._backups.find_latest_day(user_id),
+            await self._backups.find_latest_day(user_id),
         )
 
     # -- internal ----------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ class Backups:
         self._settings = settings
         self._root = settings.folder or data_folder / "backups"
         self._last_attempts: dict[bytes, float] = {}
+        self._days_done: dict[bytes, date] = {}
         self._locks: dict[bytes, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -49,9 +50,9 @@ class Backups:
         """List a user's backups, oldest first."""
         return sorted(self.folder_of_user(user_id).glob(f"????-??-??{SUFFIX}"))
 
-    def find_latest_day(self, user_id: bytes) -> date | None:
+    async def find_latest_day(self, user_id: bytes) -> date | None:
         """Return the day (UTC) of a user's newest backup, or None."""
-        for file in reversed(self.list_files(user_id)):
+        for file in reversed(await asyncio.to_thread(self.list_files, user_id)):
             with suppress(ValueError):
                 return date.fromisoformat(file.stem)
         return None
@@ -62,7 +63,7 @@ class Backups:
         After a failure the next attempt is made no sooner than RETRY_SECONDS later.
         """
         user_id, now = keys.user_id, time.monotonic()
-        if not self._settings.daily or self._path_for_today(user_id).exists():
+        if not self._settings.daily or self._days_done.get(user_id) == utc_now().date():
             return
         if now - self._last_attempts.get(user_id, -RETRY_SECONDS) < RETRY_SECONDS:
             return
@@ -114,8 +115,12 @@ class Backups:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run_daily_backup(self, keys: Keyring) -> None:
+        user_id, today = keys.user_id, utc_now().date()
         try:
-            await self.create(keys)
+            if not await asyncio.to_thread(self._path_for_today(user_id).exists):
+                await self.create(keys)
+            self._days_done[user_id] = today
+            self._last_attempts.pop(user_id, None)  # tomorrow's need not wait
         except (StorageError, VaultError, OSError) as error:
             logger.warning("a backup could not be made (%s)", type(error).__name__)
 

@@ -146,6 +146,7 @@ class Trash:
     async def _run_maintenance(self, keys: Keyring) -> None:
         try:
             await self.erase_expired(keys)
+            await self._db.give_back_room()
         except (StorageError, VaultError) as error:
             self._last_maintenance.pop(keys.user_id, None)
             logger.warning("what was due could not be erased (%s)", type(error).__name__)

@@ -20,6 +20,7 @@ Row = tuple[Any, ...]
 T = TypeVar("T")
 
 # What must be in force on every connection (design §5). `journal_mode` is a property of the file.
+# No `optimize`: its statistics would still count records that were erased.
 PRAGMAS: dict[str, int | str] = {
     "journal_mode": "wal",
     "synchronous": 2,  # FULL: an acknowledged commit survives a power cut
@@ -36,7 +37,8 @@ FILE_PRAGMAS: dict[str, int] = {
     "page_size": 4096,
     "auto_vacuum": 2,  # INCREMENTAL: the room that erasing leaves can be given back in small steps
 }
-LOCK_POLL_SECONDS = 0.002
+# Between tries for another process's lock: as long as an action takes, then calmly, then no more.
+LOCK_PAUSES = (0.002,) * 50 + (0.05,) * 600
 
 
 class StorageError(Problem):
@@ -364,13 +366,25 @@ class Connections:
         A reader, such as a backup, or a broken disk can prevent it: see `checkpoint_pending`.
         """
         self.checkpoint_pending = True
+        rows = await self._maintain(
+            lambda writer: writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+        )
+        self.checkpoint_pending = bool(next(iter(rows))[0])  # (busy, ...)
+
+    async def vacuum(self, pages: int) -> None:
+        """Give so many empty pages at the end of the file back to the system.
+
+        Raise StorageError.
+        """
+        # As a script, since a single statement is stepped once and so frees one page.
+        script = f"PRAGMA incremental_vacuum({pages})"
+        await self._maintain(lambda writer: writer.executescript(script))
+
+    async def _maintain(self, work: Callable[[aiosqlite.Connection], Awaitable[T]]) -> T:
         async with self._write_queue, self._hold_file_lock():
             try:
                 # The lock must not be let go while the connection's thread is still at it.
-                rows = await shield_until_done(
-                    self._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
-                )
-                self.checkpoint_pending = bool(next(iter(rows))[0])  # (busy, ...)
+                return await shield_until_done(work(self._writer))
             except sqlite3.Error as error:
                 raise storage_error(error) from None
 
@@ -383,14 +397,16 @@ class Connections:
 
     @asynccontextmanager
     async def _hold_file_lock(self) -> AsyncGenerator[None]:
-        while True:
+        for pause in LOCK_PAUSES:
             try:
                 self._file_lock.acquire(blocking=False)
                 break
             except Timeout:
-                await asyncio.sleep(LOCK_POLL_SECONDS)
+                await asyncio.sleep(pause)
             except OSError as error:
                 raise lock_error(error) from None
+        else:
+            raise StorageError("journal_busy")
         try:
             yield
         finally:

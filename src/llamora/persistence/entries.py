@@ -37,7 +37,7 @@ BUILT_IN_MODEL = "built-in"
 LATEST_INSTANT = datetime(9999, 12, 31, tzinfo=UTC)
 PAGE_SIZE = 2000  # rows of two numbers read at a time
 _FINGERPRINT_QUERY = (
-    "SELECT count(*), sum((rid & 0xFFFFFF) * 4096 + revision) "
+    "SELECT count(*), sum((rid & 0xFFFFFF) * 4096 + CAST(revision AS INTEGER)) "
     "FROM entries INDEXED BY entries_by_user WHERE user_id=?"
 )
 
@@ -186,7 +186,7 @@ class Entries:
     async def revisions_on(self, keys: Keyring, days: Sequence[date]) -> dict[bytes, int]:
         """Return the revision of every record on these pages, deleted ones too; opens nothing."""
         hashes = [day_hash(keys, day) for day in days]
-        query = "SELECT id, revision FROM entries WHERE user_id=? AND day IN (*)"
+        query = "SELECT id, CAST(revision AS INTEGER) FROM entries WHERE user_id=? AND day IN (*)"
         return dict(await fetch_in(self._db, query, hashes, keys.user_id))
 
     async def update(self, keys: Keyring, entry: Entry, steps: Sequence[Step] = ()) -> Entry:
@@ -253,7 +253,8 @@ class Entries:
         last_id = b""
         while True:  # so many at a time that the event loop is held for a millisecond at most
             rows = await self._db.fetch(
-                "SELECT id, revision FROM entries WHERE user_id=? AND id>? ORDER BY id LIMIT ?",
+                "SELECT id, CAST(revision AS INTEGER) FROM entries"
+                " WHERE user_id=? AND id>? ORDER BY id LIMIT ?",
                 (user_id, last_id, PAGE_SIZE),
             )
             revisions.update(rows)

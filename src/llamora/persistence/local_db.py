@@ -20,6 +20,9 @@ from llamora.persistence.vectors import Vectors
 from llamora.persistence.versions import Versions
 from llamora.settings import resource
 
+VACUUM_PAGES = 250  # 1 MB given back to the system at a time
+VACUUM_STEPS = 40  # at most, one after the other
+
 
 class LocalDB:
     """The store. Private columns are sealed on the way in and opened on the way out.
@@ -77,6 +80,13 @@ class LocalDB:
         """Make the last checkpoint again if a reader kept it from emptying the log."""
         if self._connections.checkpoint_pending:
             await self._connections.checkpoint()
+
+    async def give_back_room(self) -> None:
+        """Give pages that erasing left empty back to the system, a bounded number of them."""
+        for _ in range(VACUUM_STEPS):
+            if not (await self._connections.fetch("PRAGMA freelist_count"))[0][0]:
+                return
+            await self._connections.vacuum(VACUUM_PAGES)
 
     async def close(self) -> None:
         await self._connections.close()

@@ -115,8 +115,10 @@ class SealedTable(Generic[T]):
         self._has_rowid = "rid" in kind.extra_columns
         # The "+" keeps SQLite from walking all rows of the user where an id alone finds its row.
         self._owner = "+user_id=?" if self._has_rowid else "user_id=?"
+        # A cell of another type stays the trouble of its own record, which then does not open.
         self._select = (
-            f"SELECT {kind.id_column}, {kind.revision_column}, sealed FROM {kind.table} WHERE "
+            f"SELECT CAST({kind.id_column} AS BLOB), CAST({kind.revision_column} AS INTEGER),"
+            f" CAST(sealed AS BLOB) FROM {kind.table} WHERE "
         )
         self._insert = (
             f"INSERT INTO {kind.table} ({', '.join(columns)})"
@@ -226,8 +228,8 @@ class SealedTable(Generic[T]):
     ) -> dict[bytes, int]:
         """Return the revision of each of these records that exists; opens nothing."""
         query = (
-            f"SELECT {self.kind.id_column}, {self.kind.revision_column} FROM {self.kind.table}"
-            f" WHERE {self._owner} AND {self.kind.id_column} IN (*)"
+            f"SELECT {self.kind.id_column}, CAST({self.kind.revision_column} AS INTEGER)"
+            f" FROM {self.kind.table} WHERE {self._owner} AND {self.kind.id_column} IN (*)"
         )
         return dict(await fetch_in(reader or self._db, query, ids, user_id))
 

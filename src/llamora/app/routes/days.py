@@ -109,7 +109,7 @@ async def make_opening() -> Response:
     return await respond(
         view="views/opening.html",
         to="/d/today",
-        opening=summary_view(line) if line else None,
+        opening=await summary_view(line) if line else None,
         opening_due=False,
     )
 
@@ -122,7 +122,7 @@ async def summarize_day(day: date) -> Response:
     return await respond(
         view="views/day_summary.html",
         to=f"{day_path(day)}#recap",
-        day_summary=summary_view(summary),
+        day_summary=await summary_view(summary),
         day=day,
     )
 

@@ -149,7 +149,7 @@ async def summarize_tag(tag_id: bytes) -> Response:
     return await respond(
         view="views/tag_summary.html",
         to=f"{tag_path(tag_id)}#summary",
-        summary=tag_summary_view(summary),
+        summary=await tag_summary_view(summary),
         tag_id=tag_id.hex(),
     )
 
@@ -176,7 +176,7 @@ async def show_brief(tag_id: bytes) -> Response:
     return await render_template(
         "views/tag_brief.html",
         tag=tag,
-        entries=entry_excerpts(entries),
+        entries=await entry_excerpts(entries),
         entry_id=entry_hex if is_on_entry else "",
     )
 

@@ -7,11 +7,10 @@ from llamora.app.i18n import describe
 from llamora.app.services.container import get_services
 from llamora.app.views.entries import page_views
 from llamora.app.views.summaries import summary_view
+from llamora.app.views.tags import entry_excerpts
 from llamora.dates import day_edges, utc_now
 from llamora.errors import Problem
 from llamora.journal.context import UserContext
-from llamora.search.snippets import excerpt
-from llamora.text import strip_markdown
 
 
 async def day_context(
@@ -30,12 +29,10 @@ async def day_context(
         "previous_day": day - timedelta(1) if day > date.min else None,
         "next_day": day + timedelta(1) if day < date.max else None,
         "entries": await page_views(user, page.threads),
-        "opening": summary_view(page.opening) if page.opening else None,
+        "opening": await summary_view(page.opening) if page.opening else None,
         "opening_due": page.is_opening_due,
-        "day_summary": summary_view(page.summary) if page.summary else None,
-        "on_this_day": [
-            (entry.day, excerpt(strip_markdown(entry.text))) for entry in page.on_this_day
-        ],
+        "day_summary": await summary_view(page.summary) if page.summary else None,
+        "on_this_day": await entry_excerpts(page.on_this_day),
         "composer": {
             "day": day,
             "text": text or (draft.text if draft else ""),

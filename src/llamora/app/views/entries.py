@@ -1,6 +1,6 @@
 """The views of entries and replies."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import MappingProxyType
@@ -226,20 +226,29 @@ async def page_views(
     )
     texts = {e.id: e.text for thread in threads for e in thread.messages if e.role == "me"}
     tags_by_entry = await services.journal.tags.entry_tags(keys, texts)
-    views: list[EntryView] = []
-    for root, descendants in ((thread.root, thread.descendants) for thread in threads):
-        view = await entry_view(keys, root, root.id, tags=tags_by_entry.get(root.id), part=part)
-        view.is_askable = root.role == "me" and model_may_read(root, root)
-        for entry in descendants:
-            if user.profile.replies or entry.role == "me":
-                current, tags = (
-                    await services.replies.reconcile(keys, entry),
-                    tags_by_entry.get(entry.id),
-                )
-                shown = await entry_view(keys, current, root.id, hidden, tags, part=part)
-                view.thread.append(shown)
-        _count_replies(view)
-        views.append(view)
+    current = {
+        entry.id: await services.replies.reconcile(keys, entry)
+        for thread in threads
+        for entry in thread.descendants
+        if user.profile.replies or entry.role == "me"
+    }
+    renderer = get_renderer()
+    cache = renderer.cache_for(keys)
+
+    def build_views() -> Iterator[EntryView]:
+        for root, descendants in ((thread.root, thread.descendants) for thread in threads):
+            tags = tags_by_entry.get(root.id)
+            view = _entry_view(cache, root, root.id, NOTHING_HIDDEN, tags, part)
+            view.is_askable = root.role == "me" and model_may_read(root, root)
+            view.thread = [
+                _entry_view(cache, current[e.id], root.id, hidden, tags_by_entry.get(e.id), part)
+                for e in descendants
+                if e.id in current
+            ]
+            _count_replies(view)
+            yield view
+
+    views = await renderer.run_in_slices(build_views())
     views_by_draft_key = {
         _draft_key(view.entry): view for root in views for view in (root, *root.thread)
     }

@@ -1,5 +1,6 @@
 """The views of summaries and opening lines."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -7,6 +8,7 @@ from markupsafe import Markup
 from llamora.app.addresses import entry_path
 from llamora.app.i18n import gettext as _
 from llamora.app.markdown import render_reply
+from llamora.app.rendering import get_renderer
 from llamora.app.views.model import model_name
 from llamora.app.views.receipts import describe_omitted
 from llamora.journal.quotations import marks
@@ -23,20 +25,20 @@ class SummaryView:
     omitted: str
 
 
-def summary_view(summary: StoredSummary) -> SummaryView:
+async def summary_view(summary: StoredSummary) -> SummaryView:
     """Return the view of a summary or an opening line of a day."""
-    html = render_reply(summary.text, {}, marks(summary.text, summary.quoted))
-    return SummaryView(html, model_name(summary.model), _describe_cut(summary))
+    return await get_renderer().run(_summary_view, summary, {})
 
 
-def tag_summary_view(summary: TagSummary) -> SummaryView:
+async def tag_summary_view(summary: TagSummary) -> SummaryView:
     """Return the view of a summary of a tag, with links to the entries it cites."""
-    summary_record = summary.summary
     paths = {number: entry_path(entry, entry.id) for number, entry in enumerate(summary.entries, 1)}
-    html = render_reply(
-        summary_record.text, paths, marks(summary_record.text, summary_record.quoted)
-    )
-    return SummaryView(html, model_name(summary_record.model), _describe_cut(summary_record))
+    return await get_renderer().run(_summary_view, summary.summary, paths)
+
+
+def _summary_view(summary: StoredSummary, paths: Mapping[int, str]) -> SummaryView:
+    html = render_reply(summary.text, paths, marks(summary.text, summary.quoted))
+    return SummaryView(html, model_name(summary.model), _describe_cut(summary))
 
 
 def _describe_cut(summary: StoredSummary) -> str:

@@ -1,11 +1,12 @@
 """The views of tags on entries, and of entries with a tag."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from typing import Any
 
 from llamora.app.charts import year_chart
+from llamora.app.rendering import get_renderer
 from llamora.app.services.container import get_services
 from llamora.app.views.entries import tags_fingerprint
 from llamora.app.views.summaries import tag_summary_view
@@ -18,9 +19,9 @@ from llamora.vault.keys import Keyring
 PAGE_SIZE = 20  # entries that the page of a tag shows at a time
 
 
-def entry_excerpts(entries: Iterable[Entry]) -> list[dict[str, object]]:
+async def entry_excerpts(entries: Iterable[Entry]) -> list[dict[str, object]]:
     """Return the beginnings of entries as templates list them."""
-    return [
+    excerpts: Iterator[dict[str, object]] = (
         {
             "id": entry.id.hex(),
             "day": entry.day,
@@ -28,7 +29,8 @@ def entry_excerpts(entries: Iterable[Entry]) -> list[dict[str, object]]:
             "text": excerpt(strip_markdown(entry.text)),
         }
         for entry in entries
-    ]
+    )
+    return await get_renderer().run_in_slices(excerpts)
 
 
 def year_context(uses: list[tuple[bytes, date]], year_text: str, week_start: int) -> dict[str, Any]:
@@ -63,10 +65,10 @@ async def tag_context(
         "tag_id": tag_id.hex(),
         "aliases": page.aliases,
         "related_tags": page.related,
-        "entries": entry_excerpts(page.entries),
+        "entries": await entry_excerpts(page.entries),
         "more": offset + PAGE_SIZE if offset + PAGE_SIZE < len(page.uses) else None,
         "undo": args.get("undo", ""),
         "old_tag": args.get("was", "") or tag_id.hex(),
-        "summary": tag_summary_view(page.summary) if page.summary else None,
+        "summary": await tag_summary_view(page.summary) if page.summary else None,
         **year_context(page.uses, args.get("year", ""), user.profile.week_start),
     }
