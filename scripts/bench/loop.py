@@ -1,9 +1,8 @@
 """How late the event loop is while pages are rendered: `python -m scripts.bench.loop`, one JSON object.
 
 In one process: a user asks at once for four pages of 200 short entries and one text of 20,000 words, none of them
-rendered before; a second user saves an entry every 20 ms meanwhile. A ticker on the loop tells how late it comes. Then the CPU
-time of a day page of 16 entries.
-Times are in milliseconds.
+rendered before; a second user saves an entry every 20 ms meanwhile. A ticker on the loop tells how late it comes.
+Then the CPU time of a day page of 16 entries is taken. Times are in milliseconds.
 """
 
 import asyncio

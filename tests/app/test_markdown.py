@@ -252,3 +252,8 @@ def test_code_that_is_cut_stays_code_and_a_paragraph_is_cut_at_its_end(
         "The heron stood there.",
         "It rained, and nobody came.",
     ]
+
+
+def test_no_words_behind_a_fence_are_lost() -> None:
+    assert "three herons\nand a gull" in render("```three herons\nand a gull\n```")
+    assert "python" not in render("```python\nprint()\n```")

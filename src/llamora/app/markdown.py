@@ -63,6 +63,7 @@ _DEEP_NESTING = re.compile(
     re.MULTILINE,
 )
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
+_LANGUAGE = re.compile(r"[\w+#./-]*")
 _CHECKBOX_INPUT = re.compile(r"<input\b[^>]*>")
 _TASK_MARKER = re.compile(r"\[[ xX]\](?=\s)")
 # Takes the blanks before it along, so that no line begins with the number.
@@ -338,7 +339,10 @@ def _insert_tag_markers(text: str, tag_numbers: Mapping[str, int]) -> str:
 
 
 def _adapt_to_page(state: "StateCore") -> None:
-    """Shift headings below the page's own, keep alignment within the CSP, make images links."""
+    """Shift headings below the page's own, keep alignment within the CSP, make images links.
+
+    Text behind an opening fence is part of the code, unless it can be the name of a language.
+    """
     shift = {
         level: rank for rank, level in enumerate(sorted(_heading_levels(state.tokens)), start=2)
     }
@@ -353,6 +357,8 @@ def _adapt_to_page(state: "StateCore") -> None:
             style = token.attrs.pop("style", "")
             if style:
                 token.attrs["align"] = str(style).removeprefix("text-align:")
+        elif token.type == "fence" and not _LANGUAGE.fullmatch(token.info.strip()):
+            token.content = f"{token.info.strip()}\n{token.content}"
         elif token.children:
             token.children = _images_as_links(token.children)
 
