@@ -245,6 +245,6 @@ async def test_one_odd_row_takes_nothing_else_with_it(start: Start, change: str)
         "third",
     ]
     found = await alice.post("/search", {"q": "heron"}, fragment=True)
-    assert sorted(re.findall(r'class="hit" href="[^"]+#e-([0-9a-f]+)"', found.text)) == sorted(
-        [first, third]
-    )
+    hits = re.findall(r'class="hit" href="[^"]+#e-([0-9a-f]+)"', found.text)
+    # The same bytes in a cell of another type are the same record, and it opens.
+    assert sorted(hits) == sorted([first, third, odd] if "CAST" in change else [first, third])
