@@ -337,7 +337,7 @@ def test_a_missing_docstring_is_found(tmp_path: Path) -> None:
 
 # -- routes ------------------------------------------------------------------------------------------
 
-USE_CASES = ("get_services", "change_profile")
+USE_CASES = ("get_services", "change_profile", "save_setting")
 """What a route names to reach a use case."""
 
 
@@ -362,7 +362,9 @@ def _broken_in_routes(source: str) -> list[str]:
             broken.append("a route reads the store")
         if isinstance(node, ast.Attribute) and node.attr in ("db", "_db"):
             broken.append("a route reads the store")
-        if isinstance(node, ast.Assign) and _is_services(node.value):
+        if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr) and _is_services(
+            node.value
+        ):
             broken.append("the services have another name")
 
     def used(name: str, seen: frozenset[str]) -> int:

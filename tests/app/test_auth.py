@@ -177,6 +177,26 @@ async def test_a_strangers_guesses_keep_nobody_out_of_a_browser_they_know(start:
     assert (await alice.sign_in()).status == 303
 
 
+async def test_a_strangers_guesses_keep_nobody_waiting_who_is_signed_in(start: Start) -> None:
+    app = await start(server=ServerSettings(behind_proxy=True))
+    alice, stranger = (app.anonymous({"X-Forwarded-For": f"203.0.113.{host}"}) for host in (1, 2))
+    assert (await alice.sign_in()).status == 303
+    for number in range(FREE_ATTEMPTS):
+        assert (await stranger.sign_in("Alice", f"guess {number}")).status == 403
+    assert (await stranger.sign_in()).status == 429
+    answer = await alice.post("/you/passphrase", {"old": PASSPHRASE, "new": NEW})
+    assert answer.status == 303
+
+
+async def test_an_account_of_ones_own_frees_no_guesses_at_others(app: RunningApp) -> None:
+    stranger = app.anonymous()
+    for number in range(FREE_ATTEMPTS - 1):
+        assert (await stranger.sign_in(f"Nobody {number}", "a guess")).status == 403
+    assert (await app.anonymous().sign_in("Bob")).status == 303
+    assert (await stranger.sign_in("Nobody else", "a guess")).status == 403
+    assert (await stranger.sign_in("And another", "a guess")).status == 429
+
+
 async def test_the_wait_doubles_up_to_a_limit(clock: Clock) -> None:
     ledger = AttemptLedger()
     name, probe = (b"a" * 16, 0), (b"p" * 16, 0)

@@ -223,3 +223,15 @@ async def test_after_a_start_everything_is_as_it_was(start: Start) -> None:
         "#alder",
         "#larch",
     ]  # as it was written; beside it
+
+
+async def test_nothing_is_changed_of_what_is_somebody_elses(app: RunningApp) -> None:
+    alice, bob = await app.visitor("Alice"), await app.visitor("Bob")
+    page = await alice.post(f"{DAY}/entries", {"text": "The #heron."}, fragment=True)
+    tag = chips(page.text)["#heron"].rpartition("/")[2]
+    entry = re.findall(r'id="e-([0-9a-f]{32})"', page.text)[0]
+    for path in (f"/e/{entry}/traces/{tag}/remove", f"/traces/{tag}/aliases/{tag}/delete"):
+        assert (await bob.post(path, {}, fragment=True)).status == 404
+    changes = "SELECT count(*) FROM tag_changes WHERE user_id=?"
+    stored = await app.services.db._connections.fetch(changes, (app.keys("Bob").user_id,))
+    assert stored == [(0,)]

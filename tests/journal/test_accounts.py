@@ -214,7 +214,9 @@ async def test_of_two_resets_with_one_code_at_once_one_wins(house: House) -> Non
         house.accounts.reset_passphrase("Ada", code, NEW + " too"),
         return_exceptions=True,
     )
-    assert sum(isinstance(result, StaleRevision) for result in results) == 1
+    # The other was in the middle of it, or came when the code had gone.
+    lost = [isinstance(result, StaleRevision | WrongCredentials) for result in results]
+    assert sum(lost) == 1
     won = 0 if isinstance(results[0], tuple) else 1
     await house.accounts.sign_in("Ada", (NEW, NEW + " too")[won])
     with pytest.raises(WrongCredentials):

@@ -107,7 +107,7 @@ class Access:
 
         Raises WrongCredentials, TooManyAttempts and StorageError.
         """
-        async with self._attempt(name, client):
+        async with self._attempt(name_key(name), client):
             user, keys = await self._accounts.sign_in(name, passphrase)
         return await self._open(user, keys, client, previous)
 
@@ -118,7 +118,7 @@ class Access:
 
         Raises AccountError and StorageError.
         """
-        async with self._attempt(name, client):
+        async with self._attempt(name_key(name), client):
             user, keys, new_code = await self._accounts.reset_passphrase(name, code, passphrase)
         return await self._open(user, keys, client, previous), new_code
 
@@ -150,13 +150,13 @@ class Access:
         Raises AccountError and StaleRevision.
         """
         try:
-            async with self._attempt(session.user.name, client):
+            async with self._attempt(_of_session(session), client):
                 renewed = await self._accounts.change_passphrase(session, old, new)
         except (WrongCredentials, TooManyAttempts):
             raise
         except (AccountError, StaleRevision):
             await self._throttle.clear_attempts(
-                *_subjects(session.user.name, client)
+                _of_session(session), client.address
             )  # it was right
             raise
         return await self._renewed(renewed)
@@ -168,7 +168,7 @@ class Access:
 
         Ends the user's other sessions. Raises AccountError and StaleRevision.
         """
-        async with self._attempt(session.user.name, client):
+        async with self._attempt(_of_session(session), client):
             renewed, code = await self._accounts.renew_recovery_code(session, passphrase)
         return await self._renewed(renewed), code
 
@@ -245,14 +245,13 @@ class Access:
     # -- internal ----------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _attempt(self, name: str, client: Client) -> AsyncGenerator[None]:
-        subjects = _subjects(name, client)
-        await self._throttle.record_attempt(*subjects)
+    async def _attempt(self, subject: str, client: Client) -> AsyncGenerator[None]:
+        await self._throttle.record_attempt(subject, client.address)
         yield
-        await self._throttle.clear_attempts(*subjects)
+        await self._throttle.clear_attempts(subject, client.address)
 
     async def _verify(self, session: OpenSession, secret: str, client: Client) -> None:
-        async with self._attempt(session.user.name, client):
+        async with self._attempt(_of_session(session), client):
             await self._accounts.verify_secret(session, secret)
 
     async def _open(
@@ -271,5 +270,6 @@ class Access:
         return session
 
 
-def _subjects(name: str, client: Client) -> tuple[str, str]:
-    return name_key(name), client.address
+def _of_session(session: OpenSession) -> str:
+    # Apart from guesses at the door: those of a stranger must not keep out who is signed in.
+    return f"session {session.id.hex()}"

@@ -17,6 +17,7 @@ from llamora.persistence.connection import StaleRevision
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.users import MAX_NAME_CHARACTERS, User, name_key
 from llamora.settings import CryptoSettings
+from llamora.vault.envelope import SealError
 from llamora.vault.kdf import burn_kdf
 from llamora.vault.key_renewal import create_keys, replace_slot
 from llamora.vault.keys import Keyring, open_keyring
@@ -71,6 +72,8 @@ class Accounts:
             slot, master = await self._credentials.open_first(user.id, slots, passphrase)
         except WrongSecret:
             raise credentials_error from None
+        except SealError:
+            raise AccountError("passphrase_slot_changed") from None
         sealed = await self._db.users.keys(user.id)
         keys = open_keyring(user.id, master, sealed)
         if params.work > slot.argon2.work:

@@ -148,10 +148,12 @@ class Tags:
         return await self._change(keys, plan)
 
     async def remove_alias(self, keys: Keyring, alias_id: bytes) -> bytes:
-        """Remove an alias, if it exists; return the id that undoes it."""
+        """Remove an alias; return the id that undoes it. Raises NotFound and StorageError."""
 
         async def plan(snapshot: TagSnapshot) -> TagDelta:
-            return TagDelta(aliases={alias_id: None} if alias_id in snapshot.meta.aliases else {})
+            if alias_id not in snapshot.meta.aliases:
+                raise NotFound("tag_not_found")
+            return TagDelta(aliases={alias_id: None})
 
         return await self._change(keys, plan)
 

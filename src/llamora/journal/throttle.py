@@ -48,8 +48,9 @@ class AttemptLedger:
         """Record or clear attempts at the subjects of a message."""
         subjects = list(_SUBJECT.iter_unpack(message[1:]))
         if message[:1] == _CLEAR:
-            for digest, _ in subjects:
-                self._attempts.pop(digest, None)
+            (user, _), (address, _) = subjects
+            self._attempts.pop(user, None)
+            self._take_back(address)
             channel.send(_ANSWER.pack(0, 0))
         else:
             channel.send(_ANSWER.pack(*self.record(subjects)))
@@ -72,6 +73,13 @@ class AttemptLedger:
             count = attempts.count + 1
             self._attempts[digest] = _Attempts(count, now + _wait_after(count))
         return 0, known[subjects[0][0]].count + 1
+
+    def _take_back(self, digest: bytes) -> None:
+        # Of an address only the attempt that was right: who has an account of their own could
+        # guess at others without end.
+        attempts = self._attempts.pop(digest, None)
+        if attempts is not None and attempts.count > 1:
+            self._attempts[digest] = _Attempts(attempts.count - 1, 0.0)
 
     def _of(self, digest: bytes, stored_count: int) -> _Attempts:
         stored = _Attempts(stored_count, self._started_at + _wait_after(stored_count))
@@ -114,7 +122,7 @@ class Throttle:
             save.add_done_callback(self._saves.discard)
 
     async def clear_attempts(self, name: str, address: str) -> None:
-        """Forget the attempts at a user, whose secret was right, and from an address."""
+        """Forget the attempts at a user, whose secret was right, and this one from an address."""
         await self._call(_CLEAR, name, address)
         await self.close()
         user_id, stored = await self._db.users.failed_attempts(name)

@@ -96,9 +96,14 @@ def adding_tag(entry_id: bytes, name: str, added_names: dict[bytes, str]) -> Tag
 
 
 def removing_tag(entry_id: bytes, tag_id: bytes) -> TagOperation:
-    """Return the operation that removes a tag from an entry."""
+    """Return the operation that removes a tag from an entry.
 
-    async def operation(_: TagSnapshot) -> TagDelta:
+    It raises NotFound when the entry is missing.
+    """
+
+    async def operation(snapshot: TagSnapshot) -> TagDelta:
+        if not await snapshot.has_entry(entry_id):
+            raise NotFound("entry_not_found")
         return TagDelta(unlinked=frozenset({(tag_id, entry_id)}))
 
     return operation
