@@ -65,15 +65,13 @@ async def test_the_model_is_asked_with_a_schema_and_checked(
     connected: RunningApp, model: ScriptedModel
 ) -> None:
     alice = await connected.visitor()
-    model.default_reply = Reply(
-        [json.dumps({"traces": ["Sail", "sail", "!!", "repair", "x" * 80]})]
-    )
+    model.default_reply = Reply([json.dumps({"tags": ["Sail", "sail", "!!", "repair", "x" * 80]})])
     entry = await alice.write("Then Margaret mended the sail.")
     assert model.chat_requests == []
     part = await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
     assert suggested(part.text)[:2] == ["Sail", "repair"]
     assert "some named by scripted" in part.visible_text
-    assert model.chat_requests[-1].body["response_format"]["json_schema"]["name"] == "traces"
+    assert model.chat_requests[-1].body["response_format"]["json_schema"]["name"] == "tags"
     model.default_reply = Reply(["I would rather talk about it."])
     part = await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
     assert {"Margaret", "sail"} <= set(suggested(part.text))
@@ -104,7 +102,7 @@ async def test_after_writing_only_where_switched_on(alice: Visitor) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["", "{", "[]", '{"traces": "x"}', '{"traces": [1, null, {}]}', "null", "{}"]
+    "answer", ["", "{", "[]", '{"tags": "x"}', '{"tags": [1, null, {}]}', "null", "{}"]
 )
 def test_an_answer_of_another_form_names_nothing(answer: str) -> None:
     assert parse_names(answer) == []
@@ -126,7 +124,7 @@ async def test_a_model_hears_no_name_that_only_stands_on_what_it_may_not_read(
     await alice.write("#boats in the harbour", "2026-01-02")
     await alice.post(f"/e/{secret}/withheld", {"withheld": "yes"})
     await connected.services.search.wait_until_idle(connected.keys().user_id)
-    model.default_reply = Reply([json.dumps({"traces": ["sail"]})])
+    model.default_reply = Reply([json.dumps({"tags": ["sail"]})])
     entry = await alice.write("Then Margaret mended the sail.")
     await alice.post(f"/e/{entry}/traces/suggested", fragment=True)
     sent = str(model.chat_requests[-1].body["messages"])

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     lock = InstanceLock(settings.data.database)
     try:
         run_db_migrations(settings.data.database, resource("migrations"))
-        if settings.server.workers == 1:
+        if settings.server.workers == 1 or options.reload:
             return asyncio.run(_serve_in_one_process(settings, listening_socket, options))
         if sys.platform == "win32":
             raise StartupError("workers_unsupported")

@@ -45,19 +45,19 @@ _FORM: dict[str, Any] = {
     "response_format": {
         "type": "json_schema",
         "json_schema": {
-            "name": "traces",
+            "name": "tags",
             "strict": True,
             "schema": {
                 "type": "object",
                 "properties": {
-                    "traces": {
+                    "tags": {
                         "type": "array",
                         "items": {"type": "string"},
                         "minItems": 1,
                         "maxItems": MAX_SUGGESTIONS - MAX_NEARBY_TAGS,
                     }
                 },
-                "required": ["traces"],
+                "required": ["tags"],
                 "additionalProperties": False,
             },
         },
@@ -181,7 +181,7 @@ class Suggestions:
             names_turn = [Turn("me", ", ".join(used_names), entry.day)] if used_names else []
             turns = [*names_turn, Turn("me", text, entry.day)]
             prompt = await self._model.prompts.build_line(
-                client, "traces", day=entry.day, turns=turns
+                client, "tags", day=entry.day, turns=turns
             )
             info = await client.describe()
             answer = ""
@@ -220,7 +220,7 @@ def parse_names(answer: str) -> list[str]:
         parsed: object = json.loads(answer[start : end + 1])
     except ValueError:
         return []
-    items = cast("dict[str, object]", parsed).get("traces") if isinstance(parsed, dict) else None
+    items = cast("dict[str, object]", parsed).get("tags") if isinstance(parsed, dict) else None
     return (
         [name for name in cast("list[object]", items) if isinstance(name, str)]
         if isinstance(items, list)

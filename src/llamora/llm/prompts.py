@@ -41,10 +41,10 @@ TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     "opening.user.j2": ("day", "notes"),
     "recap.system.j2": (),
     "recap.user.j2": ("day", "notes"),
-    "trace.system.j2": (),
-    "trace.user.j2": ("passages", "text"),
-    "traces.system.j2": (),
-    "traces.user.j2": ("day", "notes"),
+    "tag.system.j2": (),
+    "tag.user.j2": ("passages", "text"),
+    "tags.system.j2": (),
+    "tags.user.j2": ("day", "notes"),
 }
 """The names that each template is given.
 
@@ -163,7 +163,7 @@ class PromptBuilder:
     async def build_line(
         self,
         client: ModelClient,
-        kind: Literal["opening", "recap", "traces"],
+        kind: Literal["opening", "recap", "tags"],
         *,
         day: date,
         turns: Sequence[Turn],
@@ -171,7 +171,7 @@ class PromptBuilder:
         """Build the prompt for a line about a day, or for tags.
 
         "opening" asks for the line that opens `day`, from earlier days, "recap" for a summary of
-        the day, "traces" for names of what the last turn is about. `turns` is oldest first, and the
+        the day, "tags" for names of what the last turn is about. `turns` is oldest first, and the
         oldest is left out first. Raises ValueError when it is empty, ModelError for an unreachable
         server.
         """
@@ -198,8 +198,8 @@ class PromptBuilder:
         """
         if not passages:
             raise ValueError("there is nothing to draw on")
-        system, name = self._render("trace.system.j2"), break_template_marks(tag)
-        frame = "\n".join([system, self._render("trace.user.j2", text=name)])
+        system, name = self._render("tag.system.j2"), break_template_marks(tag)
+        frame = "\n".join([system, self._render("tag.user.j2", text=name)])
         parts = await fit_passages(client, frame, passages, await self._budget(client))
         ordered = sorted(parts.passages, key=lambda passage: passage.number)
         passage_values = [
@@ -207,7 +207,7 @@ class PromptBuilder:
         ]
         messages = (
             Message("system", system),
-            Message("user", self._render("trace.user.j2", "", passage_values, (), name)),
+            Message("user", self._render("tag.user.j2", "", passage_values, (), name)),
         )
         included = tuple(replace(p, text=unquote(p.text)) for p in ordered)
         return Prompt(messages, included, parts.omitted, tokens=parts.total_tokens())
