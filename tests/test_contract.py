@@ -362,8 +362,8 @@ def _broken_in_routes(source: str) -> list[str]:
             broken.append("a route reads the store")
         if isinstance(node, ast.Attribute) and node.attr in ("db", "_db"):
             broken.append("a route reads the store")
-        if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr) and _is_services(
-            node.value
+        if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr) and (
+            node.value is not None and _is_services(node.value)
         ):
             broken.append("the services have another name")
 
