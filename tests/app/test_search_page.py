@@ -65,6 +65,8 @@ async def test_searches_are_shown_again_forgotten_and_not_remembered(app: Runnin
     await alice.post("/search/remember", {"remember": "yes"})
     await asked(alice, "heron")
     assert await app.services.db.search_history.recent(app.keys()) == ["heron"]
+    await alice.post("/you/settings", {"section": "writing", "letters": "off"})
+    assert await app.services.db.search_history.recent(app.keys()) == ["heron"]
 
 
 async def test_what_narrows_a_search_stands_as_chips_that_can_be_taken_off(app: RunningApp) -> None:

@@ -29,3 +29,10 @@ def test_marks_are_told_apart() -> None:
         ("red", True),
         (" house", False),
     )
+
+
+def test_an_excerpt_ends_with_a_word() -> None:
+    words = "heron " * 100
+    assert excerpt(words).endswith(" heron…")
+    assert len(excerpt(words)) > 200
+    assert excerpt("x" * 500) == "x" * 240 + "…"
