@@ -29,7 +29,7 @@ _EVENT = struct.Struct(">BqBH")  # topic, number, length of the user id, number 
 
 
 class Topic(IntEnum):
-    """What an event is about. Those from CHANGED on reach every process of the server."""
+    """The subject of an event. Those from CHANGED on reach every process of the server."""
 
     SIGNED_OUT = 1
     """The last session of `user_id` in this process has closed: forget what is open for them."""
@@ -50,7 +50,7 @@ class Topic(IntEnum):
 
 
 class Service(IntEnum):
-    """What the broker's process keeps for all workers; each has a handler there."""
+    """A thing that the broker's process keeps for all workers; each has a handler there."""
 
     MODEL_SLOTS = 1
     GUESSES = 2

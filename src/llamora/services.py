@@ -53,7 +53,7 @@ STORE_SECONDS = 0.8  # of these, for the store, whatever hangs before it
 
 @dataclass(slots=True, frozen=True)
 class SharedState:
-    """What one worker of several shares; an app without it is a server by itself.
+    """State that one worker shares with the others; an app without it is a server by itself.
 
     `boot_secret` (32 bytes) is never written to disk. `events` is connected to the broker of the
     parent, and `model` is the built-in model server there. `worker_number` is unique in this run of
@@ -94,7 +94,7 @@ def create_broker(settings: Settings) -> Broker:
 
 
 class _Foundation:
-    """What the use cases are built on: the store, search, the model, and what workers share."""
+    """The parts that use cases are built on: the store, search, the model, and what workers share."""
 
     def __init__(self, settings: Settings, shared: SharedState | None) -> None:
         self.settings = settings

@@ -1,4 +1,4 @@
-"""What is answered when something goes wrong: a sentence, and the text that was posted."""
+"""The answers when something goes wrong: a sentence, and the text that was posted."""
 
 from collections.abc import Awaitable, Callable
 from logging import getLogger

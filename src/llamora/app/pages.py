@@ -1,4 +1,4 @@
-"""What routes share: the user who asks, the fields of forms, and answers."""
+"""Shared by all routes: the user who asks, the fields of forms, and answers."""
 
 import secrets
 from collections.abc import AsyncGenerator

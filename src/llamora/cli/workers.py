@@ -40,7 +40,7 @@ PARENT_STOP_SECONDS = 0.5  # of the time to stop, for the parent after its worke
 
 @dataclass(slots=True, frozen=True)
 class WorkerStart:
-    """What a worker is started with; `events` is its end of the line to the broker."""
+    """The arguments of a worker; `events` is its end of the line to the broker."""
 
     settings: Settings
     listening_socket: socket.socket

@@ -36,7 +36,7 @@ class RegistrationClosed(AccountError):
 
 @dataclass(slots=True, frozen=True)
 class Client:
-    """Who asks: the address that guesses are counted by, and the name of the device if known."""
+    """The client of a request: the address guesses are counted by, and the device if known."""
 
     address: str
     device: str = ""
@@ -44,7 +44,7 @@ class Client:
 
 @dataclass(slots=True, frozen=True)
 class GroupQuestion:
-    """Which group of a recovery code to type back, from 0, and the token that checks it."""
+    """The group of a recovery code to type back, from 0, and the token that checks it."""
 
     index: int
     token: str
@@ -52,7 +52,7 @@ class GroupQuestion:
 
 @dataclass(slots=True, frozen=True)
 class AccountState:
-    """How a user's account stands; `unreadable_count` is of records that no key opens any more."""
+    """The state of a user's account; `unreadable_count` is of records that no key opens any more."""
 
     user: User
     sessions: list[SessionInfo]

@@ -24,7 +24,7 @@ MAX_ENTRIES_PER_REPLY = 200  # entries that one reply may answer
 
 @dataclass(slots=True, frozen=True)
 class Related:
-    """What answers when there is no model: an entry, and others that are related to it."""
+    """The answer when there is no model: an entry, and others that are related to it."""
 
     entry: Entry
     hits: list[Hit]

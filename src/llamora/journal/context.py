@@ -1,4 +1,4 @@
-"""What use cases know about the user who asks."""
+"""The user who asks, as use cases know them."""
 
 from dataclasses import dataclass
 from datetime import date

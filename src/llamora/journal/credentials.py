@@ -1,4 +1,4 @@
-"""What opens an account: passphrases and recovery codes, their strength and their cost."""
+"""The secrets that open an account: passphrases and recovery codes, their strength and their cost."""
 
 import asyncio
 from collections.abc import Callable, Iterable

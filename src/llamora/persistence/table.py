@@ -28,7 +28,7 @@ class UnknownContent(SealError):
 
 
 class Reader(Protocol):
-    """What rows are read from: the connections, or a transaction that sees its own changes."""
+    """A source of rows: the connections, or a transaction that sees its own changes."""
 
     async def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]: ...
 

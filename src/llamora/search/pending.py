@@ -14,7 +14,7 @@ ID_BYTES = 16
 
 
 class PendingStore:
-    """What the broker's process keeps: sealed queries by name and user."""
+    """The part in the broker's process: sealed queries by name and user."""
 
     def __init__(self) -> None:
         self._sealed: OrderedDict[bytes, bytes] = OrderedDict()  # by name and user id

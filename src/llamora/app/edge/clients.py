@@ -1,4 +1,4 @@
-"""Who asks: an address, and the name of a browser."""
+"""The client of a request: an address, and the name of a browser."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What a route declares: who may use it, and which bodies it takes.
+"""The declarations of a route: who may use it, and which bodies it takes.
 
 The decorators stand below that of the blueprint. A route without any needs a signed-in user and
 takes a small form.
@@ -21,7 +21,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 @dataclass(slots=True, frozen=True)
 class RouteRules:
-    """What a route has declared; `max_bytes` limits its body, None to that of an entry."""
+    """The rules of one route; `max_bytes` limits its body, None to that of an entry."""
 
     public: bool = False
     signed_out: bool = False
