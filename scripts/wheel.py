@@ -33,7 +33,11 @@ def main() -> int:
         install = ("uv", "pip", "install", "-q", "--python", python, "--no-deps")
         _run(*install, "--require-hashes", "-r", ROOT / "requirements.lock")
         _run(*install, wheel)
-        _run(python, "-c", f"import llamora; assert not llamora.__file__.startswith({str(ROOT)!r})")
+        _run(
+            python,
+            "-c",
+            f"import llamora; assert not llamora.__file__.startswith({str(ROOT / 'src')!r})",
+        )
         test = ("scripts.offline",) if may_go_offline() else ("pytest", "-q", FIRST_DAY)
         sys.stderr.write(f"First day against the wheel: {' '.join(test)}\n")
         return subprocess.call(
