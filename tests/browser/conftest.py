@@ -160,7 +160,10 @@ def new_page(chromium: Browser, console: Console) -> Iterator[Callable[..., Page
             if console.is_measuring:
                 return
             if kind in ("error", "warning") and not text.startswith(
-                "Failed to load resource: the server responded"
+                (
+                    "Failed to load resource: the server responded",
+                    "Service Worker registration blocked by Playwright",  # as a test asked for
+                )
             ):
                 console.complaints.append(
                     f"{kind} on {page.url.split('/', 3)[-1]}: {text} {message.location}"  # type: ignore[attr-defined]

@@ -32,7 +32,8 @@ def opened(server: Server, writer: HttpUser, new_page: Callable[..., Page]) -> C
     """Browsers in which the writer is signed in, each with a session of its own and today's page open."""
 
     def make() -> Page:
-        page = new_page()
+        # The worker of an installed page would take requests past `page.route`.
+        page = new_page(service_workers="block")
         page.goto(server.url + "/sign-in")
         sign_in(page, writer.name, writer.passphrase)
         return page

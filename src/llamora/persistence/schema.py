@@ -155,9 +155,9 @@ A test holds the list to the schema: every table with a `sealed` column must be 
 
 SEALED_KINDS = tuple(kind for kind in RECORD_KINDS if kind.purpose is not None)
 BACKUP_KINDS = tuple(kind for kind in RECORD_KINDS if not kind.derived)
-"""What cannot be made again from the rest."""
+"""The kinds that cannot be made again from the rest."""
 RESEALED_KINDS = tuple(kind for kind in SEALED_KINDS if kind is not SEARCH_SNAPSHOTS)
-"""What a change of the data key seals anew. A snapshot is made anew instead."""
+"""The kinds that a change of the data key seals anew. A snapshot is made anew instead."""
 
 COLUMN_SHOWS = {
     "user_id": "owner",
@@ -175,7 +175,7 @@ COLUMN_SHOWS = {
     "revision": "revision",
     "sealed": "sealed",
 }
-"""What each column tells somebody who has the file: docs/security.md is written from this."""
+"""The columns, and what each tells whoever has the file: docs/security.md is written from this."""
 
 _EVENTS = {"new": "INSERT", "changed": "UPDATE OF sealed"}
 
