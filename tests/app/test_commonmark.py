@@ -105,6 +105,7 @@ COMMONMARK: dict[str, set[int]] = {
         589,
     },
     "only http, https and mailto lead anywhere": {596, 598, 599, 601},
+    "words behind an opening fence are shown, unless they can name a language": {143, 144, 146},
     "a bare address is a link (GFM)": {602, 608, 611},
 }
 GFM: dict[str, set[int]] = {

@@ -126,7 +126,8 @@ def test_arrow_keys_lead_through_what_was_found(
 def test_who_is_among_the_results_stays_there_when_they_change(
     writer: HttpUser, new_page: Callable[..., Page]
 ) -> None:
-    page = signed_in(writer, new_page())
+    # The worker of an installed page would take requests past `page.route`.
+    page = signed_in(writer, new_page(service_workers="block"))
     field, hits = page.locator("#q"), page.locator(".hit")
     field.fill("heron")  # one request, so none is on its way once the hits are there
     expect(hits).to_have_count(6)

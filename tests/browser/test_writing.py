@@ -352,7 +352,8 @@ def test_traces_by_their_beginning(writer: HttpUser, new_page: Callable[..., Pag
 
 def test_boxes_are_ticked_where_they_stand(writer: HttpUser, new_page: Callable[..., Page]) -> None:
     entry = writer.write("- [ ] ring the plumber\n- [ ] paint", DAY)
-    page = opened(new_page, writer)
+    # The worker of an installed page would take requests past `page.route`.
+    page = opened(new_page, writer, service_workers="block")
     first, second = (
         page.get_by_role("checkbox", name="ring the plumber"),
         page.get_by_role("checkbox", name="paint"),

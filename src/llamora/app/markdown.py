@@ -343,6 +343,8 @@ def _adapt_to_page(state: "StateCore") -> None:
 
     Text behind an opening fence is part of the code, unless it can be the name of a language.
     """
+    from markdown_it.common.utils import unescapeAll
+
     shift = {
         level: rank for rank, level in enumerate(sorted(_heading_levels(state.tokens)), start=2)
     }
@@ -357,8 +359,10 @@ def _adapt_to_page(state: "StateCore") -> None:
             style = token.attrs.pop("style", "")
             if style:
                 token.attrs["align"] = str(style).removeprefix("text-align:")
-        elif token.type == "fence" and not _LANGUAGE.fullmatch(token.info.strip()):
-            token.content = f"{token.info.strip()}\n{token.content}"
+        elif token.type == "fence":
+            info = unescapeAll(token.info).strip()
+            if not _LANGUAGE.fullmatch(info):
+                token.content = f"{info}\n{token.content}"
         elif token.children:
             token.children = _images_as_links(token.children)
 
