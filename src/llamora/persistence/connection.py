@@ -39,6 +39,8 @@ FILE_PRAGMAS: dict[str, int] = {
 }
 # Between tries for another process's lock: as long as an action takes, then calmly, then no more.
 LOCK_PAUSES = (0.002,) * 50 + (0.05,) * 600
+CHECKPOINT_WAIT_MS = 200
+"""For how long a checkpoint, which holds up every save, waits for readers; it is made again."""
 
 
 class StorageError(Problem):
@@ -365,11 +367,17 @@ class Connections:
 
         A reader, such as a backup, or a broken disk can prevent it: see `checkpoint_pending`.
         """
+
+        async def truncate(writer: aiosqlite.Connection) -> bool:
+            await writer.execute(f"PRAGMA busy_timeout={CHECKPOINT_WAIT_MS}")
+            try:
+                rows = await writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                await writer.execute(f"PRAGMA busy_timeout={PRAGMAS['busy_timeout']}")
+            return bool(next(iter(rows))[0])  # (busy, ...)
+
         self.checkpoint_pending = True
-        rows = await self._maintain(
-            lambda writer: writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
-        )
-        self.checkpoint_pending = bool(next(iter(rows))[0])  # (busy, ...)
+        self.checkpoint_pending = await self._maintain(truncate)
 
     async def vacuum(self, pages: int) -> None:
         """Give so many empty pages at the end of the file back to the system.
