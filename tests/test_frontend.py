@@ -9,7 +9,7 @@ STATIC = Path(__file__).parents[1] / "frontend" / "static"
 OURS = sorted(path for path in STATIC.rglob("*.js") if "vendor" not in path.parts)
 MOST_AT_FIRST = 60 * 1024  # bytes, as it is written
 MOST_IN_ALL = 130 * 1024
-ON_THE_SIDE = {"sw.js"}  # what the first page does not load
+ON_THE_SIDE = {"sw.js", "js/paste.js"}  # what the first page does not load
 MOST_IN_ONE = 10 * 1024
 # Who may reach past HTMX. The worker that shows a page while the server is away has to answer requests itself.
 MAY_FETCH = {"sw.js"}

@@ -45,13 +45,36 @@ def test_escape_leaves_the_field_of_the_search(page: Page) -> None:
     expect(page.get_by_label("Write an entry")).to_be_focused()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 14, item 6: keys are known by the letter that they type"
+@pytest.mark.parametrize(
+    ("key", "code", "shown"),
+    [
+        ("т", "KeyN", "#write:focus"),  # Russian
+        ("מ", "KeyN", "#write:focus"),  # Hebrew
+        ("ν", "KeyN", "#write:focus"),  # Greek
+        (".", "Slash", "#find:focus"),  # where Russian has its full stop
+        ("х", "BracketLeft", "a[href$='2024-03-10']"),
+    ],
 )
-def test_a_key_of_a_cyrillic_layout_is_the_key_in_its_place(page: Page) -> None:
-    key = {"key": "т", "code": "KeyN", "keyCode": 78, "bubbles": True, "cancelable": True}
-    page.evaluate("key => document.body.dispatchEvent(new KeyboardEvent('keydown', key))", key)
-    assert page.evaluate("document.activeElement.id") == "write"
+def test_a_key_of_another_layout_is_the_key_in_its_place(
+    page: Page, key: str, code: str, shown: str
+) -> None:
+    event = {"key": key, "code": code, "bubbles": True, "cancelable": True}
+    taken = "key => !document.body.dispatchEvent(new KeyboardEvent('keydown', key))"
+    assert page.evaluate(taken, event)
+    expect(page.locator(shown).first).to_be_attached()
+
+
+def test_a_letter_of_a_latin_layout_is_what_it_types(page: Page) -> None:
+    taken = "key => !document.body.dispatchEvent(new KeyboardEvent('keydown', key))"
+    for key, code in (("ü", "BracketLeft"), ("Т", "KeyN"), ("m", "KeyN")):
+        event = {"key": key, "code": code, "bubbles": True, "cancelable": True}
+        assert not page.evaluate(taken, event | {"shiftKey": key == "Т"})
+
+
+def test_the_palette_opens_on_a_cyrillic_layout(page: Page) -> None:
+    event = {"key": "л", "code": "KeyK", "ctrlKey": True, "bubbles": True, "cancelable": True}
+    page.evaluate("key => document.body.dispatchEvent(new KeyboardEvent('keydown', key))", event)
+    expect(page.get_by_role("combobox")).to_be_focused()
 
 
 def test_the_palette_leads_anywhere(

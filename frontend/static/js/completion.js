@@ -1,6 +1,7 @@
 // Completion in the line under the text: ":" and the beginning of a name offers emoji, "#" traces. The arrow keys choose,
 // Tab or Enter takes, Escape closes.
 
+import { isComposing } from "./keys.js";
 import { type } from "./markdown.js";
 
 // The sign before the word -> (word) => what can take the place of both, by and by: {text, shown}.
@@ -93,8 +94,8 @@ function take(number) {
   type(field, choices[number].text, start, at);
 }
 
-document.addEventListener("input", async ({ target: field, isComposing }) => {
-  if (!field.matches?.("textarea[data-autogrow]") || isComposing) return;
+document.addEventListener("input", async ({ target: field, isComposing: isComposed }) => {
+  if (!field.matches?.("textarea[data-autogrow]") || isComposed) return;
   const [, name] = before(field).match(/:([\p{L}\p{N}_+-]+):$/u) ?? [];
   if (name) return replaceName(field, name);
   const asked = wordAt(field);
@@ -121,7 +122,7 @@ async function replaceName(field, name) {
 document.addEventListener(
   "keydown",
   (event) => {
-    if (!open || event.target !== open.field || event.isComposing) return;
+    if (!open || event.target !== open.field || isComposing(event)) return;
     if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
     const { key } = event;
     const { field, start, choices, at } = open;

@@ -12,6 +12,18 @@ const isWriting = (element) => element.matches?.("input, textarea, select, [cont
 // Where a bracket is typed with AltGr, Windows says Ctrl and Alt are down.
 const isPlain = (event) => !event.metaKey && (event.getModifierState("AltGraph") || (!event.ctrlKey && !event.altKey));
 
+/** The Enter that ends a composition is no key; Safari says so by the code 229 alone. */
+export const isComposing = (event) => event.isComposing || event.keyCode === 229;
+
+// Where other letters than Latin ones are typed, a key is known by its place.
+const PLACES = { BracketLeft: "[", BracketRight: "]" };
+
+export function letterOf({ key, code, shiftKey }) {
+  if (code === "Slash" && (key === "." || (key === "," && shiftKey))) return shiftKey ? "?" : "/";
+  if (!/^[^\0-\x7f]/.test(key) || /\p{Script=Latin}/u.test(key)) return key.length === 1 ? key.toLowerCase() : key;
+  return PLACES[code] ?? code.match(/^Key(.)$/)?.[1].toLowerCase() ?? key;
+}
+
 const find = (selector) => document.querySelector(selector);
 
 function search() {
@@ -66,7 +78,7 @@ function stopOrClose(target) {
 
 document.addEventListener("keydown", (event) => {
   const { key, target } = event;
-  if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open], :popover-open")) return;
+  if (event.defaultPrevented || isComposing(event) || document.querySelector("dialog[open], :popover-open")) return;
   const keeps = event.ctrlKey || event.metaKey || (chosen.enter === "keep" && !event.shiftKey && !event.altKey);
   if (key === "Enter" && keeps && target.matches?.("textarea")) {
     event.preventDefault();
@@ -74,8 +86,9 @@ document.addEventListener("keydown", (event) => {
   } else if (key === "Escape") {
     stopOrClose(target);
   } else if (chosen.letters !== "off" && !isWriting(target) && isPlain(event)) {
-    if (!/^[a-z[\]/?]$/.test(key) || !can(key)) return;
+    const letter = letterOf(event);
+    if (!/^[a-z[\]/?]$/.test(letter) || (event.shiftKey && /\p{L}/u.test(key)) || !can(letter)) return;
     event.preventDefault();
-    press(key);
+    press(letter);
   }
 });

@@ -5,7 +5,6 @@ import "./requests.js";
 import "./replies.js";
 import "./completion.js";
 import "./markdown.js";
-import "./paste.js";
 import "./focus_mode.js";
 import "./tasks.js";
 import "./keys.js";

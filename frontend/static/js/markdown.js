@@ -1,6 +1,8 @@
 // What a text area knows of Markdown: lists go on, Tab makes a sub-item, Ctrl or ⌘ with B, I and K mark what is selected.
 // Every change goes through the browser, so that its own undo takes it back.
 
+import { isComposing, letterOf } from "./keys.js";
+
 const ITEM = /^([ \t]*)(?:([-*+])|(\d{1,9})([.)]))([ \t]+)(?:(\[)[ xX]\][ \t]+)?/;
 const QUOTE = /^(?:[ \t]*>[ \t]?)+/;
 // A line, or what is selected of it: what makes it an item, a quotation or a heading, its words, and blanks.
@@ -112,11 +114,11 @@ export function link(field, address = "") {
 
 document.addEventListener("keydown", (event) => {
   const { key, target: field } = event;
-  if (!field.matches?.("textarea[data-autogrow]") || event.defaultPrevented || event.isComposing || event.altKey)
+  if (!field.matches?.("textarea[data-autogrow]") || event.defaultPrevented || isComposing(event) || event.altKey)
     return;
   const isMac = document.documentElement.dataset.keys === "mac";
   const isPressed = isMac ? event.metaKey && !event.ctrlKey : event.ctrlKey && !event.metaKey;
-  const letter = isPressed && !event.shiftKey ? key.toLowerCase() : "";
+  const letter = isPressed && !event.shiftKey ? letterOf(event) : "";
   const keeps = document.documentElement.dataset.enter === "keep"; // then Shift and Enter begin a new line
   let done = true;
   if (letter === "b" || letter === "i") emphasise(field, letter === "b" ? "**" : "*");
@@ -125,4 +127,18 @@ document.addEventListener("keydown", (event) => {
   else if (key === "Tab" && !event.ctrlKey && !event.metaKey) done = indent(field, event.shiftKey);
   else done = false;
   if (done) event.preventDefault();
+});
+
+document.addEventListener("paste", async (event) => {
+  const { target: field, clipboardData } = event;
+  if (!field.matches?.("textarea[data-autogrow]")) return;
+  const html = clipboardData.getData("text/html");
+  const plain = clipboardData.getData("text/plain");
+  const address = plain.trim();
+  const isLink = isAddress(address) && field.selectionStart !== field.selectionEnd;
+  if (!isLink && (isInFence(field.value.slice(0, field.selectionStart)) || !(html || /&|^\s*\d/m.test(plain)))) return;
+  event.preventDefault();
+  if (isLink) return link(field, address);
+  const { textOf } = await import("./paste.js").catch(() => ({}));
+  type(field, textOf?.(html, plain) ?? plain);
 });

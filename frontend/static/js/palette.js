@@ -1,6 +1,6 @@
 // The palette: Ctrl or ⌘ with K opens one field; the server says what its words may mean, the keys choose.
 
-import { can, press } from "./keys.js";
+import { can, isComposing, letterOf, press } from "./keys.js";
 
 const palette = document.getElementById("palette");
 const field = document.getElementById("palette-query");
@@ -25,7 +25,7 @@ function open() {
 
 document.addEventListener("keydown", (event) => {
   const isPressed = event.ctrlKey !== event.metaKey && !event.altKey && !event.shiftKey;
-  if (!palette || event.defaultPrevented || !isPressed || event.key.toLowerCase() !== "k") return;
+  if (!palette || event.defaultPrevented || !isPressed || letterOf(event) !== "k") return;
   event.preventDefault(); // on selected text markup.js has made a link of it before
   if (palette.open) palette.close();
   else if (!document.querySelector("dialog[open]")) open();
@@ -33,7 +33,7 @@ document.addEventListener("keydown", (event) => {
 
 field?.addEventListener("keydown", (event) => {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  if (event.isComposing || (!step && event.key !== "Enter")) return;
+  if (isComposing(event) || (!step && event.key !== "Enter")) return;
   event.preventDefault();
   if (step) choose(at + step);
   else options()[at]?.click();

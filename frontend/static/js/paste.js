@@ -1,6 +1,5 @@
-// Rich text that is pasted becomes Markdown. It is read in a document that shows, runs and fetches nothing.
-
-import { isAddress, link, type } from "./markdown.js";
+// What is pasted is shown as it was. Rich text becomes Markdown, and signs in its words stay signs. It is read in a
+// document that shows, runs and fetches nothing. Loaded with the first paste.
 
 const FORMATTED = "b,strong,i,em,a[href],h1,h2,h3,h4,h5,h6,li,blockquote,code,pre,table,hr,s,del,[data-style]";
 const IGNORED = /^(script|style|title|meta|link|head|template|svg|object|iframe|button|select)$/i;
@@ -15,8 +14,36 @@ const lines = (text, first, rest) =>
     .map((line, number) => (number ? (line ? rest + line : line) : first + line))
     .join("\n");
 
+// At the beginning of a line: heading, quotation, item, number, underline or row of a table.
+const AT_START =
+  /^([ \t]*)(?:(#{1,6}(?=\s|$)|>|[-+*](?=\s|$)|(?:=+|-+)[ \t]*$|[|:-][|: -]*$)|(\d{1,9})(?=[.)](?:\s|$)))/gm;
+const WITHIN = /[\\`*]|(?<!\w)_|_(?!\w)|~(?=~)|(?<=~)~|\[(?=[^\]]*\][[(:])|<(?=[^\s>]*[:@])|&(?=#?\w+;)/g;
+const MARKDOWN =
+  /^[ \t]*(```|~~~)|(\*\*|~~|`)\S[^\n]*\2|\]\(\S+\)|^#{1,6} [^\n]*\n|^[ \t]*([-*+]|\d{1,2}[.)]) [^\n]*\n+[ \t]*([-*+]|\d{1,2}[.)]) |^>[^\n]*\n>/m;
+
+const keepStart = (text) =>
+  text.replace(AT_START, (_, blanks, sign, number) => `${blanks}${number ?? ""}\\${sign ?? ""}`);
+const keepWithin = (text) => text.replace(WITHIN, "\\$&");
+const longest = (text, sign) => Math.max(0, ...(text.match(sign) ?? []).map((run) => run.length));
+
+/**
+ * What is typed for a paste. Plain text may be Markdown of another program, and is left alone but for what nobody means
+ * as Markdown: a year before a full stop, and entities. Beside HTML it is words of a page: their signs stay signs, unless
+ * they are many enough to be Markdown, or lines of code.
+ */
+export function textOf(html, plain) {
+  const rich = html && markdownOf(html);
+  if (rich) return rich;
+  if (MARKDOWN.test(plain)) return plain;
+  if (html && !/white-space:\s*pre|monospace/i.test(html)) return keepStart(plain.replace(/\S+/g, keepWord));
+  return plain.replace(/^([ \t]*\d{3,9})(?=[.)]\s)/gm, "$1\\").replace(/\S+/g, (word) => {
+    return word.includes("://") ? word : word.replace(/&(?=#?\w+;)/g, "\\&");
+  });
+}
+const keepWord = (word) => (word.includes("://") ? word : keepWithin(word));
+
 /** Markdown of a fragment of HTML; "" where there is nothing in it that plain text would lose. */
-export function markdownOf(html) {
+function markdownOf(html) {
   // Attributes of style would be refused, and complained of, by the policy of the page.
   const tame = html.replace(/<style[\s\S]*?<\/style>/gi, "").replace(/\sstyle=/gi, " data-style=");
   const { body } = new DOMParser().parseFromString(tame, "text/html");
@@ -39,7 +66,7 @@ function blocks(parent) {
       .replace(/ *\n */g, "\n")
       .replace(/(?<=[^\s\\*])(\*{6}|\*{4})(?=\*?[^\s*])/g, "")
       .trim();
-    if (text) found.push(text);
+    if (text) found.push(keepStart(text));
     run = "";
   };
   for (const node of parent.childNodes) {
@@ -58,12 +85,18 @@ function blocks(parent) {
 function block(node) {
   const name = node.nodeName;
   if (/^H[1-6]$/.test(name)) {
-    const words = inlines(node).replace(/\s+/g, " ").trim();
+    const words = inlines(node)
+      .replace(/\s+/g, " ")
+      .trim()
+      .replace(/(?<!\S)#+$/, "\\$&");
     return words ? [`${"#".repeat(Number(name[1]))} ${words}`] : [];
   }
   if (name === "UL" || name === "OL") return [list(node)];
   if (name === "BLOCKQUOTE") return [blocks(node).join("\n\n").replace(/^/gm, "> ").replace(/^> $/gm, ">")];
-  if (name === "PRE") return [`\`\`\`\n${node.textContent.replace(/\n$/, "")}\n\`\`\``];
+  if (name === "PRE") {
+    const fence = "`".repeat(Math.max(3, longest(node.textContent, /`+/g) + 1));
+    return [`${fence}\n${node.textContent.replace(/\n$/, "")}\n${fence}`];
+  }
   if (name === "HR") return ["---"];
   if (name === "TABLE") return table(node);
   return blocks(node);
@@ -72,7 +105,7 @@ function block(node) {
 function wordItem(node, level) {
   const sign = node.querySelector("[data-style*='Ignore']")?.textContent.trim();
   const mark = /^\w+[.)]/.test(sign) ? `${Number.parseInt(sign, 10) || 1}.` : "-";
-  return `${"    ".repeat(level - 1)}${mark} ${inlines(node).trim()}`;
+  return `${"    ".repeat(level - 1)}${mark} ${keepStart(inlines(node).trim())}`;
 }
 
 function list(node) {
@@ -116,14 +149,14 @@ const inlines = (node) => [...node.childNodes].map(inline).join("");
 
 function inline(node) {
   if (node.nodeType === Node.TEXT_NODE) {
-    return node.data.replace(/[\s\u00a0]+/g, " ").replace(/[\\`*]|(?<!\w)_|_(?!\w)/g, "\\$&");
+    return keepWithin(node.data.replace(/[\s\u00a0]+/g, " "));
   }
   const { nodeName: name } = node;
   if (node.nodeType !== Node.ELEMENT_NODE || IGNORED.test(name)) return "";
   if (/mso-list:\s*Ignore/.test(node.dataset?.style)) return "";
   if (name === "BR") return "\n";
   if (name === "IMG") return node.alt;
-  if (name === "CODE" || name === "KBD" || name === "SAMP") return node.textContent && `\`${node.textContent}\``;
+  if (name === "CODE" || name === "KBD" || name === "SAMP") return code(node.textContent);
   let text = inlines(node);
   if (!text.trim()) return text;
   const [, before, words, after] = text.match(/^(\s*)([\s\S]*?)(\s*)$/);
@@ -134,16 +167,9 @@ function inline(node) {
   return before + text + after;
 }
 
-document.addEventListener("paste", (event) => {
-  const field = event.target;
-  if (!field.matches?.("textarea[data-autogrow]")) return;
-  const plain = event.clipboardData.getData("text/plain").trim();
-  const html = event.clipboardData.getData("text/html");
-  if (isAddress(plain) && field.selectionStart !== field.selectionEnd) link(field, plain);
-  else {
-    const text = html && markdownOf(html);
-    if (!text) return;
-    type(field, text);
-  }
-  event.preventDefault();
-});
+/** Code that begins or ends with a backtick, or with blanks on both sides, has one blank more: Markdown takes it off. */
+function code(text) {
+  const fence = "`".repeat(longest(text, /`+/g) + 1);
+  const blank = /^`|`$|^ .*\S.* $/s.test(text) ? " " : "";
+  return text && fence + blank + text + blank + fence;
+}

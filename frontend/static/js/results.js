@@ -1,6 +1,8 @@
 // Found places by arrow keys: from the field to the first, among them, and back to the field. Tab goes there too, Enter
 // opens: they are links. Keys with a modifier, and those of an input method, are the browser's.
 
+import { isComposing } from "./keys.js";
+
 const field = () => document.querySelector("form.ask [type='search']");
 const places = () => [...document.querySelectorAll("#results :is(.hit, .more button)")];
 
@@ -13,7 +15,7 @@ function beside(element, by) {
 
 document.addEventListener("keydown", (event) => {
   const { key, target } = event;
-  if (event.defaultPrevented || event.isComposing) return;
+  if (event.defaultPrevented || isComposing(event)) return;
   if (event.shiftKey || event.ctrlKey || event.altKey || event.metaKey) return;
   const by = { ArrowDown: 1, ArrowUp: -1 }[key];
   const next = by ? beside(target, by) : key === "Escape" && places().includes(target) && field();
