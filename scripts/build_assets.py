@@ -28,11 +28,9 @@ MANIFEST = "manifest.json"
 ENTRY_POINTS = ("js/main.js", "css/main.css")
 
 _FONTS = "@fontsource-variable"
-# from node_modules -> below frontend/static. The module build of htmx also sets the global that its
-# extensions look for, so hx-sse.js works when it is imported after htmx.js.
+# from node_modules -> below frontend/static. The module build of htmx also sets its global.
 VENDORED = {
     "htmx.org/dist/htmx.esm.js": "js/vendor/htmx.js",
-    "htmx.org/dist/ext/hx-sse.js": "js/vendor/hx-sse.js",
     "htmx.org/LICENSE": "js/vendor/htmx-LICENSE.txt",
     f"{_FONTS}/literata/files/literata-latin-wght-normal.woff2": "fonts/vendor/literata.woff2",
     f"{_FONTS}/literata/files/literata-latin-ext-wght-normal.woff2": "fonts/vendor/literata-ext.woff2",

@@ -13,7 +13,7 @@ ON_THE_SIDE = {"sw.js", "js/paste.js"}  # what the first page does not load
 MOST_IN_ONE = 10 * 1024
 # Who may reach past HTMX. The worker that shows a page while the server is away has to answer requests itself.
 MAY_FETCH = {"sw.js"}
-MAY_LISTEN = {"session.js"}  # one stream for each open page
+MAY_LISTEN = {"windows.js"}  # one stream for all windows
 
 
 def test_there_is_little_of_it() -> None:

@@ -251,7 +251,7 @@ def test_it_stops_while_a_reply_streams(
     assert server.process is not None
     writer = HttpUser(server.url).register()
     reply = asked(writer)
-    with writer.http.stream("GET", f"/r/{reply}/events", timeout=60) as stream:
+    with writer.http.stream("GET", f"/session/events?reply={reply}", timeout=60) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
         lines = stream.iter_lines()
         while "word3" not in next(lines):
@@ -385,7 +385,7 @@ def test_two_workers_are_one_server(serve: Callable[..., Server], model: ModelTh
     held = model.hold_reply(["It ", "was ", "a ", "still ", "lake."], 2)
     reply = asked(here)
     worker = served_by(server, here.get("/healthz"))
-    with there.http.stream("GET", f"/r/{reply}/events", timeout=60) as stream:
+    with there.http.stream("GET", f"/session/events?reply={reply}", timeout=60) as stream:
         assert served_by(server, stream) != worker
         shown = (
             re.sub(r"<[^>]+>", "", line) for line in stream.iter_lines() if line.startswith("data:")
@@ -445,7 +445,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_reply_is_cut_short(
     os.kill(served_by(server, here.get("/healthz")), signal.SIGKILL)
     assert "It was" in until("Cut short when the server stopped.")
     model.release(held)
-    with there.http.stream("GET", f"/r/{reply}/events", timeout=60) as stream:
+    with there.http.stream("GET", f"/session/events?reply={reply}", timeout=60) as stream:
         assert any("Cut short" in line for line in stream.iter_lines())
     assert server.process is not None
     assert server.process.poll() is None

@@ -269,10 +269,12 @@ def time_sign_in(user: HttpUser, pause: float, path: str = "") -> tuple[float, f
 def follow_reply(user: HttpUser, reply: str, word: str = "word0") -> float:
     """Read the events of a reply to their end; returns when the word first came (time.monotonic)."""
     first = 0.0
-    with user.http.stream("GET", f"/r/{reply}/events") as stream:
+    with user.http.stream("GET", f"/session/events?reply={reply}") as stream:
         for line in stream.iter_lines():
             if not first and word in line:
                 first = time.monotonic()
+            if line == "event: done":
+                break
     return first
 
 

@@ -78,16 +78,20 @@ def read_events(
 ) -> Iterator[tuple[float, str]]:
     """Yield (moment, words) of each event that brings text, up to the end or to the moment `until`."""
     data: list[str] = []
-    with client.stream("GET", f"/r/{reply}/events") as stream:
+    name = ""
+    with client.stream("GET", f"/session/events?reply={reply}") as stream:
         for line in stream.iter_lines():
-            if line.startswith("data: "):
+            if line.startswith("event: "):
+                name = line[7:]
+            elif line.startswith("data: "):
                 data.append(line[6:])
             elif not line and data:
                 text, data = "\n".join(data), []
-                if text.startswith("<hx-partial"):
+                if name == "done":
                     yield time.monotonic(), visible_reply_text(text, reply)
-                elif text and "waiting" not in text:
-                    yield time.monotonic(), visible_text(text)
+                    break
+                if name == "reply" and 'class="waiting"' not in text:
+                    yield time.monotonic(), visible_text(text.replace("> .prose", ""))
             if until is not None and time.monotonic() >= until:
                 break
 

@@ -208,11 +208,24 @@ class Visitor:
         assert response.status == 200, response.text
         return response.ids[0]
 
+    async def follow(self, reply: str, shown: int = -1) -> str:
+        """Return what the stream of a browser tells of a reply until it is done or the stream ends."""
+        path, heard = f"/session/events?reply={reply}-{shown}", b""
+        async with self.client.request(path, headers=dict(self.headers)) as stream:
+            await stream.send_complete()
+            while piece := await stream.receive():
+                heard += piece
+                if piece.startswith(b"event: done"):
+                    break
+            await stream.disconnect()
+        told = heard.decode().split("\n\n")[:-1]
+        return "".join(f"{each}\n\n" for each in told if re.match("event: (reply|done)", each))
+
     async def ask_for_reply(self, entry: str) -> str:
         """Ask for a reply to an entry, and return its id once it has ended."""
         response = await self.post(f"/e/{entry}/replies", fragment=True)
         assert response.status == 200, response.visible_text
-        await self.get(f"/r/{response.ids[0]}/events")
+        await self.follow(response.ids[0])
         return response.ids[0]
 
 

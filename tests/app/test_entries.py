@@ -290,7 +290,7 @@ async def test_keep_and_ask_brings_answer_and_reply(start: Start, model: Scripte
         f"/e/{reply}/answers", {"text": "A mink, then?", "ask": "1"}, fragment=True
     )
     assert len(both.ids) == 2
-    await alice.get(f"/r/{both.ids[1]}/events")
+    await alice.follow(both.ids[1])
     assert (await alice.get(DAY)).ids == [entry, reply, answer, *both.ids]
     roles = [message["role"] for message in model.chat_requests[-1].body["messages"]]
     assert roles[-3:] == ["user", "assistant", "user"]

@@ -40,10 +40,10 @@ async def until_shown(alice: Visitor, words: str) -> PageResponse:
     return page
 
 
-def events(stream: PageResponse) -> list[tuple[str, str]]:
+def events(stream: str) -> list[tuple[str, str]]:
     """(name, data) of each event."""
     found = []
-    for block in stream.text.split("\n\n")[:-1]:
+    for block in stream.split("\n\n")[:-1]:
         fields = [line.partition(": ") for line in block.split("\n")]
         name = "".join(value for key, _, value in fields if key == "event")
         found.append((name, "\n".join(value for key, _, value in fields if key == "data")))
@@ -59,17 +59,14 @@ async def test_a_reply_begins_empty_and_is_followed_to_its_end(
     entry = await alice.write("I sat by the river.")
     begun = await alice.post(f"/e/{entry}/replies", fragment=True)
     reply = begun.ids[0]
-    assert f'hx-sse:connect="/r/{reply}/events"' in begun.text
+    assert f'id="r-{reply}" aria-busy="true" data-streams="0"' in begun.text
     assert "Reading your page…" in begun.visible_text
     shown.set()
-    stream = await alice.get(f"/r/{reply}/events")
-    assert stream.headers["Content-Type"].startswith("text/event-stream")
-    assert stream.headers["Cache-Control"] == "no-store"
-    *growing, final, done = events(stream)
-    assert done == ("done", "")
-    assert all(name == "" for name, _ in growing)
+    *growing, final = events(await alice.follow(reply))
+    assert final[0] == "done"
+    assert all(name == "reply" for name, _ in growing)
     assert "<strong>quiet</strong> day." in final[1]
-    assert "hx-sse:connect" not in final[1]
+    assert "data-streams" not in final[1]
     assert f'hx-target="#e-{reply}"' in final[1]
     page = await alice.get(DAY)
     assert page.ids == [entry, reply]
@@ -90,7 +87,7 @@ async def test_another_reply_is_read_as_it_comes_also_beside_a_preferred_one(
     for page in (begun, await alice.get(DAY)):
         assert "set aside" not in page.visible_text
     come.set()
-    *_, final, _ = events(await alice.get(f"/r/{begun.ids[0]}/events"))
+    *_, final = events(await alice.follow(begun.ids[0]))
     assert "The second." in final[1]
     assert "set aside" not in final[1]
     assert (await alice.get(DAY)).visible_text.count("set aside") == 1
@@ -104,7 +101,7 @@ async def test_a_model_that_thinks_is_said_to(app: RunningApp, model: ScriptedMo
     page = await until_shown(alice, "The model is thinking…")
     assert "heron" not in page.visible_text
     done.set()
-    *_, final, _ = events(await alice.get(f"/r/{reply}/events"))
+    *_, final = events(await alice.follow(reply))
     assert "It stood." in final[1]
     assert "thinking" not in final[1]
 
@@ -127,21 +124,40 @@ async def test_events_hold_all_that_came_so_that_nothing_is_lost_or_repeated(
     alice = await app.visitor()
     _, reply = await asked(alice)
     await until_shown(alice, "<p>One</p>")
-    first, second = [asyncio.create_task(alice.get(f"/r/{reply}/events")) for _ in range(2)]
+    first, second = [asyncio.create_task(alice.follow(reply)) for _ in range(2)]
     middle.set()
     page = await until_shown(alice, "<p>One two three.</p>")
     assert page.text.count("One") == 1
-    third = asyncio.create_task(alice.get(f"/r/{reply}/events"))
+    third = asyncio.create_task(alice.follow(reply))
     end.set()
     for task in (first, second, third):
-        *growing, final, done = events(await task)
+        *growing, final = events(await task)
         assert final[1].count("One two three.") == 1
-        assert done[0] == "done"
+        assert final[0] == "done"
         for _, data in growing:
-            assert "One two three.".startswith(re.sub("<[^>]+>", "", data).strip())
-    late = events(await alice.get(f"/r/{reply}/events"))
-    assert [name for name, _ in late] == ["", "done"]
+            words = re.sub('^<hx-partial[^"]+"[^"]+"[^"]+"[^"]+">|<[^>]+>', "", data)
+            assert "One two three.".startswith(words.strip())
+    late = events(await alice.follow(reply))
+    assert [name for name, _ in late] == ["done"]
     assert len(model.chat_requests) == 1
+
+
+async def test_a_text_that_is_shown_is_not_sent_again(
+    app: RunningApp, model: ScriptedModel
+) -> None:
+    end = asyncio.Event()
+    model.script(Reply(["One ", "two."], gates={1: end}))
+    alice = await app.visitor()
+    _, reply = await asked(alice)
+    await until_shown(alice, "<p>One</p>")
+    tasks = [asyncio.create_task(alice.follow(reply, shown)) for shown in (len("One "), 0)]
+    while len(app.services.replies._live_replies[bytes.fromhex(reply)].changed._waiters) < 2:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    end.set()
+    same, other = [events(await task) for task in tasks]
+    assert "<p>One</p>" not in "".join(data for _, data in same)
+    assert "<p>One</p>" in other[0][1]
+    assert all("One two." in each[-1][1] for each in (same, other))
 
 
 async def test_words_of_the_model_are_markdown_and_nothing_else(
@@ -158,8 +174,8 @@ async def test_words_of_the_model_are_markdown_and_nothing_else(
     )
     alice = await app.visitor()
     _, reply = await asked(alice)
-    for name, data in events(await alice.get(f"/r/{reply}/events")):
-        assert name in ("", "done")
+    for name, data in events(await alice.follow(reply)):
+        assert name in ("reply", "done")
         assert "<script" not in data
         assert "<hx-partial hx-get" not in data
     page = await alice.get(DAY)
@@ -173,7 +189,7 @@ async def test_stop_keeps_what_came(app: RunningApp, model: ScriptedModel, fragm
     alice = await app.visitor()
     _, reply = await asked(alice)
     await until_shown(alice, "Half a sentence")
-    following = asyncio.create_task(alice.get(f"/r/{reply}/events"))
+    following = asyncio.create_task(alice.follow(reply))
     stopped = await alice.post(f"/r/{reply}/stop", fragment=fragment)
     if fragment:
         assert "Half a sentence" in stopped.text
@@ -196,7 +212,7 @@ async def test_an_entry_has_one_reply_at_a_time(app: RunningApp, model: Scripted
     )
     assert [answer.ids for answer in answers] == [[reply]] * 3
     end.set()
-    await alice.get(f"/r/{reply}/events")
+    await alice.follow(reply)
     assert (await alice.get(DAY)).ids == [entry, reply]
 
 
@@ -205,7 +221,7 @@ async def test_deleting_it_while_it_streams_stops_it(app: RunningApp, model: Scr
     alice = await app.visitor()
     entry, reply = await asked(alice)
     await until_shown(alice, "Half a")
-    following = asyncio.create_task(alice.get(f"/r/{reply}/events"))
+    following = asyncio.create_task(alice.follow(reply))
     gone = await alice.post(f"/e/{reply}/delete", fragment=True)
     assert "Deleted. Undo" in gone.visible_text
     await following
@@ -225,12 +241,12 @@ async def test_signing_out_ends_what_other_tabs_are_told(
     alice = await app.visitor()
     _, reply = await asked(alice)
     await until_shown(alice, "Before.")
-    following = asyncio.create_task(alice.get(f"/r/{reply}/events"))
+    following = asyncio.create_task(alice.follow(reply))
     while len(app.services.replies._live_replies[bytes.fromhex(reply)].changed._waiters) == 0:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     await alice.post("/sign-out")
     middle.set()
-    assert "After." not in (await following).text
+    assert "After." not in await following
     again = await app.visitor()
     await until_shown(again, "After.")  # it was written to its end all the same
 
@@ -251,7 +267,7 @@ async def test_a_model_that_fails_is_a_sentence_and_nothing_is_lost(
         }[how]
     )
     entry, reply = await asked(alice)
-    final = events(await alice.get(f"/r/{reply}/events"))[-2][1]
+    final = events(await alice.follow(reply))[-1][1]
     page = await alice.get(DAY)
     assert page.ids == [entry, reply]
     for text in (final, page.text):
@@ -322,7 +338,7 @@ async def test_the_packaged_model_answers_who_chose_it(start: Start) -> None:
     assert stored.text
     assert stored.receipt is not None
     assert (stored.receipt.model, stored.receipt.endpoint) == (BUILT_IN_MODEL, "")
-    assert "Keep and ask" in (await alice.get(f"/r/{reply}/events")).text
+    assert "Keep and ask" in await alice.follow(reply)
 
 
 async def test_a_reply_left_by_a_crash_is_shown_as_cut_short(
@@ -365,10 +381,10 @@ async def test_a_restart_in_the_middle_keeps_what_came(start: Start, model: Scri
             begun.set()
 
     first.services.replies.follow = followed  # type: ignore[method-assign]
-    following = asyncio.create_task(alice.get(f"/r/{reply}/events"))
+    following = asyncio.create_task(alice.follow(reply))
     await begun.wait()
     await first.stop()
-    assert "Half a sentence" in (await following).text
+    assert "Half a sentence" in await following
     second = await start(llm=settings_for_model(model))
     page = await (await second.visitor()).get(DAY)
     assert "Half a sentence" in page.text
@@ -416,7 +432,7 @@ async def test_replies_that_are_turned_off_are_nowhere(
         assert "Nothing found" in found.visible_text
     for path in (f"/r/{reply}/prefer", f"/e/{entry}/withheld", f"/e/{entry}/replies"):
         assert (await alice.post(path, {})).status == 404
-    assert (await alice.get(f"/r/{reply}/events")).status == 404
+    assert events(await alice.follow(reply)) == [("done", "")]
 
 
 async def test_a_reply_is_asked_for_to_ones_own_words_and_its_address_is_its_own(
@@ -429,7 +445,7 @@ async def test_a_reply_is_asked_for_to_ones_own_words_and_its_address_is_its_own
     assert (refused.status, refused.error_sentence[:20]) == (422, "A reply is asked for")
     for path in (f"/r/{entry}/prefer", f"/r/{entry}/stop"):
         assert (await alice.post(path, {})).status == 404
-    assert (await alice.get(f"/r/{entry}/events")).status == 404
+    assert events(await alice.follow(entry)) == [("done", "")]
 
 
 async def test_a_reply_that_was_stopped_says_so(app: RunningApp, model: ScriptedModel) -> None:

@@ -107,7 +107,7 @@ async def test_what_an_earlier_reply_quoted_is_known_in_its_thread(
         f"/e/{first}/answers", {"text": "Zebras?", "ask": "1"}, fragment=True
     )
     second = answered.ids[-1]
-    await alice.get(f"/r/{second}/events")
+    await alice.follow(second)
     stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(second))
     assert stored.receipt is not None
     assert stored.receipt.passages == ()
@@ -141,10 +141,10 @@ async def test_while_it_streams_nothing_is_held_back_and_what_is_unfinished_is_n
         await asyncio.sleep(0.01)
     assert "not-found" not in (await alice.get(DAY)).text
     going_on.set()
-    stream = await alice.get(f"/r/{reply}/events")
-    assert "not-found" not in stream.text
-    assert '<mark class="verified">The only quarter of an hour that was mine</mark>' in stream.text
-    assert "[19]" in stream.text
+    stream = await alice.follow(reply)
+    assert "not-found" not in stream
+    assert '<mark class="verified">The only quarter of an hour that was mine</mark>' in stream
+    assert "[19]" in stream
 
 
 async def test_nothing_relevant_is_said_to_the_model(
@@ -299,7 +299,7 @@ async def test_one_reply_can_answer_several_entries(
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     answer = await alice.client.post(f"{DAY}/replies", data=body, headers=headers)
     reply = answer.headers["Location"].rpartition("#e-")[2]
-    await alice.get(f"/r/{reply}/events")
+    await alice.follow(reply)
     last = model.chat_requests[0].body["messages"][-1]["content"]
     asked = last.split("to be answered:")[1]
     assert "The weir." in asked
@@ -574,7 +574,7 @@ async def test_what_is_deleted_or_kept_back_while_a_reply_streams_brings_no_furt
         await asyncio.sleep(0.01)
     await alice.post(f"/e/{march}/{how}", {"withheld": "yes"})
     end.set()
-    await alice.get(f"/r/{reply}/events")
+    await alice.follow(reply)
     stored = await app.services.db.entries.get(app.keys(), bytes.fromhex(reply))
     assert (stored.state, stored.text.strip()) == ("stopped", "So it was.")
     assert "Stopped, since something it drew on" in (await alice.get(DAY)).visible_text

@@ -165,6 +165,17 @@ async def test_who_is_not_signed_in_is_told_that(app: RunningApp) -> None:
     assert (await app.anonymous().get("/session/events")).body == b"event: out\ndata: \n\n"
 
 
+async def test_the_windows_of_another_session_hear_nothing_of_this_one(app: RunningApp) -> None:
+    alice, bob = await signed_in(app), await app.visitor("Bob")
+    groups = [
+        re.findall('data-group="([0-9a-f]{32})"', (await each.get("/you")).text)[0]
+        for each in (alice, bob)
+    ]
+    assert groups[0] != groups[1]
+    answer = await bob.get(f"/session/events?group={groups[0]}&day=2026-11-20")
+    assert answer.body == b"event: out\ndata: \n\n"
+
+
 async def test_the_end_of_the_server_empties_no_page(app: RunningApp) -> None:
     page = await watched(await signed_in(app))
     app.services.shutting_down.set()

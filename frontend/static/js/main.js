@@ -1,6 +1,5 @@
 // The page works without any of this: forms post and links lead. What follows only saves the reload.
 import "./vendor/htmx.js";
-import "./vendor/hx-sse.js";
 import "./requests.js";
 import "./replies.js";
 import "./completion.js";

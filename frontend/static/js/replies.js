@@ -1,9 +1,7 @@
 // A reply while it streams: read out by the sentence, and kept in view for whoever is reading along.
 
 const told = new Map(); // reply id -> how many characters were read out
-let following = false;
 
-const idOf = (event) => event.detail.connection?.url.match(/^\/r\/([^/]+)\/events/)?.[1];
 const room = () => document.querySelector(".composer-bar")?.offsetHeight ?? 0;
 
 const { follows: AWAY } = document.body.dataset;
@@ -14,29 +12,35 @@ document.addEventListener("htmx:after:swap", ({ detail }) => {
   if (newest?.querySelector("[data-streams]")) newest.scrollIntoView({ block: "nearest" });
 });
 
-function say(id, sentence) {
-  const place = document.querySelector(`#e-${id} .stop [data-problem]`);
-  if (place && place.textContent !== sentence) place.textContent = sentence;
+/** Says at each reply that the server does not answer, or no longer says it. */
+export function sayAway(isAway) {
+  const sentence = isAway ? AWAY : "";
+  for (const place of document.querySelectorAll(".stop [data-problem]")) {
+    if (place.textContent !== sentence) place.textContent = sentence;
+  }
 }
 
-document.addEventListener("htmx:sse:error", (event) => say(idOf(event), AWAY));
+let last = Promise.resolve(); // one after the other: a swap takes a moment
 
-document.addEventListener("htmx:sse:before:message", (event) => {
-  const reply = document.getElementById(`e-${idOf(event)}`);
-  following = Boolean(reply) && reply.getBoundingClientRect().bottom < window.innerHeight - room() + 48;
-});
+/** Puts in what came of a reply; `at` is its id and the length of its text. */
+export const growReply = (partials, at) => {
+  last = last.then(() => grow(partials, at)).catch(() => {});
+};
 
-document.addEventListener("htmx:sse:after:message", (event) => {
-  const id = idOf(event);
-  const body = document.getElementById(`r-${id}`);
+async function grow(partials, at) {
+  const [id, length] = at.split("-");
+  const body = document.querySelector(`#r-${id}[data-streams]`);
   if (!body) return;
-  say(id, "");
-  if (following) document.getElementById(`e-${id}`)?.scrollIntoView({ block: "nearest" });
-  readOut(id, body);
-});
+  const reply = document.getElementById(`e-${id}`);
+  const isFollowed = reply.getBoundingClientRect().bottom < window.innerHeight - room() + 48;
+  body.dataset.streams = length ?? "";
+  await htmx.swap({ text: partials, sourceElement: body, swap: "none" });
+  if (isFollowed) document.getElementById(`e-${id}`)?.scrollIntoView({ block: "nearest" });
+  readOut(id, document.getElementById(`r-${id}`));
+}
 
 function readOut(id, body) {
-  const prose = body.querySelector(".prose");
+  const prose = body?.querySelector(".prose");
   if (!prose || prose.querySelector(".waiting")) return;
   const text = prose.textContent;
   const from = told.get(id) ?? 0;

@@ -3,11 +3,11 @@
 import { hasUnsavedText } from "./drafts.js";
 import { applyListing } from "./live_updates.js";
 import { applyPreferences } from "./preferences.js";
+import { growReply, sayAway } from "./replies.js";
+import { rest, start, tell } from "./windows.js";
 
 const isIn = document.body.classList.contains("signed-in");
-const tabs = new BroadcastChannel("llamora-session"); // says only that something ended, never what
 const page = document.querySelector("[data-subscription]"); // what is told of this page
-let watch;
 
 // Without a sign of the writer, in any tab, the server locks after this time; it hears of signs in steps.
 const idle = Number(document.body.dataset.idle) * 1000;
@@ -16,7 +16,7 @@ let used = Date.now();
 let told = used;
 
 function clear() {
-  watch?.close();
+  rest();
   document.body.replaceChildren();
   document.title = "Llamora";
 }
@@ -26,29 +26,38 @@ function empty() {
   location.replace("/sign-in");
 }
 
-/** Only a page that is looked at listens: a browser has few connections for one server. */
-function listen() {
-  watch?.close();
-  if (document.visibilityState === "hidden") return;
-  watch = new EventSource(`/session/events?${page?.dataset.subscription ?? ""}`);
-  watch.addEventListener("page", ({ data }) => applyListing(JSON.parse(data)));
-  watch.addEventListener(
-    "month",
-    ({ data }) => data !== page.dataset.fingerprint && page.dispatchEvent(new Event("changed")),
-  );
-  watch.addEventListener("look", ({ data }) => applyPreferences(JSON.parse(data), true));
-  watch.addEventListener("ended", empty);
+const heard = {
+  open: () => sayAway(false),
+  error: () => sayAway(true),
+  reply: growReply,
+  done: growReply,
+  page: (data, day) => page?.dataset.day === day && applyListing(JSON.parse(data)),
+  month: (data, month) =>
+    page?.dataset.subscription === `month=${month}` &&
+    data !== page.dataset.fingerprint &&
+    page.dispatchEvent(new Event("changed")),
+  look: (data) => applyPreferences(JSON.parse(data), true),
+  ended: empty,
   // A session that ended while nobody listened, such as with the server. Then words that are nowhere but here are
   // worth more than an empty screen: they say themselves how to keep them.
-  watch.addEventListener("out", () => (hasUnsavedText() ? watch.close() : empty()));
-}
+  out: () => (hasUnsavedText() ? rest() : empty()),
+  // What other windows say: somebody is here; somebody goes.
+  here() {
+    used = Date.now();
+    told = used;
+  },
+  leaving() {
+    clear();
+    setTimeout(() => location.replace("/sign-in"), 1000); // until then the server has ended the session too
+  },
+};
 
 function reportActivityOrClear() {
   // The page goes by itself where nobody tells it to: it is hidden, or the server is away.
   if (Date.now() - used > idle + 2 * step) return empty();
   if (used <= told) return;
   told = Date.now();
-  tabs.postMessage("here");
+  tell("here");
   document.getElementById("keep-alive")?.dispatchEvent(new Event("keep-alive"));
 }
 
@@ -57,21 +66,10 @@ if (isIn) {
     window.addEventListener(sign, () => (used = Date.now()), { capture: true, passive: true });
   }
   setInterval(reportActivityOrClear, step);
-  tabs.addEventListener("message", ({ data }) => {
-    if (data === "here") {
-      used = Date.now();
-      told = used; // it was told by the other tab
-      return;
-    }
-    clear();
-    setTimeout(() => location.replace("/sign-in"), 1000); // until then the server has ended the session too
-  });
   document.addEventListener("submit", ({ target }) => {
     if (!/^\/(lock|sign-out)$/.test(new URL(target.action).pathname)) return;
-    watch?.close(); // this page is on its way already
-    tabs.postMessage("ended");
+    rest(); // this page is on its way already
+    tell("leaving");
   });
-  document.addEventListener("visibilitychange", listen);
-  window.addEventListener("pagehide", () => watch?.close());
-  window.addEventListener("pageshow", listen);
+  start((name, ...more) => heard[name]?.(...more));
 }

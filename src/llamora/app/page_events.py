@@ -1,4 +1,4 @@
-"""The events of an open page."""
+"""The events of open pages."""
 
 import asyncio
 import json
@@ -15,36 +15,50 @@ from llamora.journal.context import UserContext
 MONTH_EVENT_SECONDS = 2
 
 
-async def page_events(
-    user: UserContext, day: date | None, month: date | None
-) -> AsyncGenerator[bytes]:
-    """Yield the look of pages, and the messages of `day` or the fingerprint of `month`.
-
-    Each is sent at first and whenever it changes. A message is [id, revision, root id, tags
-    fingerprint]; a reply that is still being written has the revision 0, since its own stream
-    reports on it. The fingerprint of a month is sent at most every MONTH_EVENT_SECONDS.
-    """
-    services, keys = get_services(), user.keys
+async def look_events(user: UserContext) -> AsyncGenerator[bytes]:
+    """Yield how pages look, at first and whenever it changes."""
+    services, last_attributes = get_services(), None
     yield format_event(name="open")
-    last_state = last_attributes = last_listing = last_fingerprint = None
     while True:
         next_change = services.changes.next_change
-        attributes = html_attributes(await services.accounts.get_profile(keys))
+        attributes = html_attributes(await services.accounts.get_profile(user.keys))
         if attributes != last_attributes:
             last_attributes = attributes
             yield format_event(json.dumps(attributes), name="look")
-        if day and (state := await services.days.get_fingerprint(keys, [day])) != last_state:
+        await next_change.wait()
+
+
+async def day_events(user: UserContext, day: date) -> AsyncGenerator[bytes]:
+    """Yield the messages of a day, at first and whenever they change.
+
+    Each is [id, revision, root id, tags fingerprint]; a reply that is still being written has the
+    revision 0, since `reply_events` reports on it. The id of the event is the day.
+    """
+    services, last_state, last_listing = get_services(), None, None
+    while True:
+        next_change = services.changes.next_change
+        if (state := await services.days.get_fingerprint(user.keys, [day])) != last_state:
             last_state = state
             listing = await _message_listing(user, day)
             if listing != last_listing:
                 last_listing = listing
-                yield format_event(json.dumps(listing), name="page")
-        if month:
-            fingerprint = await services.days.get_fingerprint(keys, days_of_month(month))
-            if fingerprint != last_fingerprint:
-                last_fingerprint = fingerprint
-                yield format_event(fingerprint, name="month")
-                await asyncio.sleep(MONTH_EVENT_SECONDS)  # a growing reply changes all the time
+                yield format_event(json.dumps(listing), name="page", event_id=day.isoformat())
+        await next_change.wait()
+
+
+async def month_events(user: UserContext, month: date) -> AsyncGenerator[bytes]:
+    """Yield the fingerprint of a month, at first and at most every MONTH_EVENT_SECONDS.
+
+    The id of the event is the month, as in addresses.
+    """
+    services, last_fingerprint = get_services(), None
+    while True:
+        next_change = services.changes.next_change
+        fingerprint = await services.days.get_fingerprint(user.keys, days_of_month(month))
+        if fingerprint != last_fingerprint:
+            last_fingerprint = fingerprint
+            yield format_event(fingerprint, name="month", event_id=month.isoformat()[:7])
+            await asyncio.sleep(MONTH_EVENT_SECONDS)  # a growing reply changes all the time
         await next_change.wait()
 
 

@@ -1,7 +1,6 @@
 """Shared by all routes: the user who asks, the fields of forms, and answers."""
 
 import secrets
-from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any, cast
 
@@ -15,7 +14,6 @@ from llamora.app.edge.forms import form_field as field
 from llamora.app.edge.rules import current_rules
 from llamora.app.rendering import get_renderer
 from llamora.app.services.container import get_services
-from llamora.app.streams import event_stream
 from llamora.app.views.model import model_view
 from llamora.journal.context import UserContext
 from llamora.journal.profile import Profile
@@ -130,12 +128,6 @@ async def respond(
     return await render_template(page, status, **context) if page else redirect_303(to)
 
 
-def stream_events(events: AsyncGenerator[bytes], final_event: bytes = b"") -> Response:
-    """Answer with a stream of events; `final_event` is sent if the session of the user ends."""
-    stopping, ended = get_services().shutting_down, sessions.require_session().ended
-    return event_stream(events, stopping, ended, final_event)
-
-
 def get_template(name: str) -> Template:
     """Return a template, to be rendered on any thread with the context of a request."""
     environment = cast(Environment, current_app.extensions[TEMPLATES_EXTENSION])
@@ -161,6 +153,7 @@ async def render_template(template: str, status: int = 200, **context: object) -
     pieces = get_template(template).generate(
         user=session.user if session else None,
         idle=services.sessions.idle_seconds(session) if session else 0,
+        window_group=sessions.window_group(session) if session else "",
         settings_unreadable=profile.damaged,
         today_path=TODAY_PATH,
         html_attributes=html_attributes(profile),

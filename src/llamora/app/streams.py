@@ -1,7 +1,7 @@
 """Server-sent events: responses with a heartbeat and no time limit that end with the server."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from contextvars import Context, copy_context
 from logging import getLogger
@@ -32,15 +32,18 @@ def event_stream(
     server_stopping: asyncio.Event,
     session_ended: asyncio.Event,
     final_event: bytes = b"",
+    more: Iterable[AsyncGenerator[bytes]] = (),
 ) -> Response:
     """Return a response that sends `events` until they, the session or the server ends.
 
+    What the generators of `more` yield is sent meanwhile; when one of them fails, all end.
     `server_stopping` and `session_ended` are set when the server stops and when the session ends;
-    `final_event` is sent only in the latter case. The generator runs in the context of the request
-    that asked for it, so it may render templates.
+    `final_event` is sent only in the latter case. The generators run in the context of the request
+    that asked for them, so they may render templates.
     """
+    sources = (events, *more)
     response = Response(
-        _with_heartbeat(events, server_stopping, session_ended, final_event, copy_context()),
+        _with_heartbeat(sources, server_stopping, session_ended, final_event, copy_context()),
         mimetype="text/event-stream",
     )
     response.timeout = None  # Quart cuts a response off after a minute
@@ -49,16 +52,19 @@ def event_stream(
 
 
 async def _with_heartbeat(
-    events: AsyncGenerator[bytes],
+    sources: tuple[AsyncGenerator[bytes], ...],
     server_stopping: asyncio.Event,
     session_ended: asyncio.Event,
     final_event: bytes,
     context: Context,
 ) -> AsyncGenerator[bytes]:
-    # One at a time: a slow reader holds the generator back, which then sends the newest state.
+    # One at a time: a slow reader holds the generators back, which then send the newest state.
     ready: asyncio.Queue[bytes | None] = asyncio.Queue(1)
     loop = asyncio.get_running_loop()
-    pump_task = loop.create_task(_pump(events, ready), context=context)
+    pump_tasks = [
+        loop.create_task(_pump(events, ready, is_main=not number), context=context)
+        for number, events in enumerate(sources)
+    ]
     end_tasks = [loop.create_task(each.wait()) for each in (server_stopping, session_ended)]
     get_task = loop.create_task(ready.get())
     try:
@@ -81,12 +87,15 @@ async def _with_heartbeat(
             else:
                 yield b": still here\n\n"
     finally:
-        for task in (get_task, pump_task, *end_tasks):
+        tasks = [get_task, *pump_tasks, *end_tasks]
+        for task in tasks:
             task.cancel()
-        await asyncio.wait([get_task, pump_task, *end_tasks])
+        await asyncio.wait(tasks)
 
 
-async def _pump(events: AsyncGenerator[bytes], ready: "asyncio.Queue[bytes | None]") -> None:
+async def _pump(
+    events: AsyncGenerator[bytes], ready: "asyncio.Queue[bytes | None]", *, is_main: bool
+) -> None:
     try:
         async with aclosing(events):
             async for item in events:
@@ -94,4 +103,6 @@ async def _pump(events: AsyncGenerator[bytes], ready: "asyncio.Queue[bytes | Non
     except Exception as error:
         # The browser reconnects by itself and then gets the full state.
         logger.error("a stream of events failed (%s)", type(error).__name__)
-    await ready.put(None)
+        is_main = True
+    if is_main:
+        await ready.put(None)

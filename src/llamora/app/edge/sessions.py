@@ -1,5 +1,7 @@
 """The session of a request, and its cookie."""
 
+import hmac
+from hashlib import sha256
 from typing import cast
 
 from quart import g, request
@@ -39,6 +41,15 @@ def require_session() -> OpenSession:
 def get_session() -> OpenSession | None:
     """Return the session of this request, or None if no user is signed in."""
     return cast("OpenSession | None", g.get("session"))
+
+
+def window_group(session: OpenSession) -> str:
+    """Return the name under which the windows of a session find each other in the browser.
+
+    It tells nothing of the session to whoever cannot read a page of it.
+    """
+    key = hmac.digest(get_services().boot_secret, b"llamora/1/windows", sha256)
+    return hmac.digest(key, session.id, sha256)[:16].hex()
 
 
 def set_session(session: OpenSession) -> None:

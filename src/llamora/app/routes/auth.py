@@ -3,16 +3,23 @@
 from quart import Blueprint, Response, request
 
 from llamora.app.addresses import TODAY_PATH as HOME
-from llamora.app.addresses import parse_iso_day, parse_month
+from llamora.app.addresses import parse_entry_id, parse_iso_day, parse_month
 from llamora.app.edge import sessions
 from llamora.app.edge.clients import this_client
 from llamora.app.edge.rules import background, begins_session, signed_out, titled
 from llamora.app.i18n import describe, gettext_noop
 from llamora.app.i18n import gettext as _
-from llamora.app.page_events import page_events
-from llamora.app.pages import current_user, field, redirect_303, render_template, stream_events
+from llamora.app.page_events import day_events, look_events, month_events
+from llamora.app.pages import (
+    current_user,
+    field,
+    parse_number,
+    redirect_303,
+    render_template,
+)
+from llamora.app.reply_events import reply_events
 from llamora.app.services.container import get_services
-from llamora.app.streams import format_event
+from llamora.app.streams import event_stream, format_event
 from llamora.app.views.recovery import ORDINALS, question_context, recovery_code_context
 from llamora.errors import Problem
 from llamora.journal.access import RegistrationClosed
@@ -152,21 +159,37 @@ async def keep_session_alive() -> Response:
 @signed_out
 @background
 async def session_events() -> Response:
-    """Stream the events of an open page.
+    """Stream what concerns the open pages of a browser: one stream for all its windows.
 
-    They are the end of the session, changes to the messages of `day`, any change in `month`, and
-    changes to how pages look, such as the theme or the text size.
+    It tells of the end of the session and how pages look; for each `day` or `month` asked for, of
+    its changes; and of each `reply`, which is an id with the length of the text that is shown. The
+    windows of another session, of which `group` tells, are told that theirs has ended.
     """
-    session = sessions.get_session()
-    if session is None:  # another content type would log an error in the browser's console
+    session, asked = sessions.get_session(), request.args
+    if session is None or asked.get("group", "") not in ("", sessions.window_group(session)):
+        # Another content type would log an error in the browser's console.
         return Response(format_event(name="out"), mimetype="text/event-stream")
+    user = await current_user()
     try:
-        day = parse_iso_day(request.args["day"]) if "day" in request.args else None
-        month = parse_month(request.args["month"]) if "month" in request.args else None
+        more = [
+            *(day_events(user, parse_iso_day(each)) for each in set(asked.getlist("day"))),
+            *(month_events(user, parse_month(each)) for each in set(asked.getlist("month"))),
+            *(reply_events(user, *each) for each in _shown_lengths().items()),
+        ]
     except ValueError:
         raise NotFound("page_not_found") from None
-    events = page_events(await current_user(), day, month)
-    return stream_events(events, final_event=format_event(name="ended"))
+    stopping, ended = get_services().shutting_down, session.ended
+    return event_stream(look_events(user), stopping, ended, format_event(name="ended"), more)
+
+
+def _shown_lengths() -> dict[bytes, int]:
+    """Return the replies asked for, with the length that every window shows, -1 if they differ."""
+    lengths: dict[bytes, int] = {}
+    for each in request.args.getlist("reply"):
+        hex_id, _separator, shown = each.partition("-")
+        reply_id, length = parse_entry_id(hex_id), parse_number(shown, -1)
+        lengths[reply_id] = length if lengths.get(reply_id, length) == length else -1
+    return lengths
 
 
 @blueprint.get("/reset")

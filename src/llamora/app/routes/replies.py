@@ -6,7 +6,7 @@ from quart import Blueprint, Response
 
 from llamora.app.addresses import entry_path, parse_entry_id, tag_path
 from llamora.app.edge.forms import form_fields
-from llamora.app.edge.rules import background, titled, with_replies
+from llamora.app.edge.rules import titled, with_replies
 from llamora.app.i18n import gettext_noop
 from llamora.app.pages import (
     current_user,
@@ -15,9 +15,7 @@ from llamora.app.pages import (
     redirect_303,
     render_template,
     respond,
-    stream_events,
 )
-from llamora.app.reply_events import reply_events
 from llamora.app.services.container import get_services
 from llamora.app.views.entries import entry_view, message_view, page_views
 from llamora.app.views.prompts import prompt_context
@@ -160,19 +158,6 @@ async def set_withheld(entry_id: bytes) -> Response:
     keys, withheld = (await current_user()).keys, await field("withheld") == "yes"
     entry = await get_services().withholding.set_withheld(keys, entry_id, withheld=withheld)
     return await _message("views/entry.html", entry)
-
-
-@blueprint.get("/r/<entry_id:reply_id>/events")
-@background
-@with_replies
-async def stream_reply(reply_id: bytes) -> Response:
-    """Stream a reply as it grows.
-
-    Each event holds the whole text so far, so nothing is lost or repeated on a new connection.
-    """
-    user = await current_user()
-    reply = await get_services().asking.get_reply(user.keys, reply_id)
-    return stream_events(reply_events(user, reply.id))
 
 
 @blueprint.post("/r/<entry_id:reply_id>/stop")
