@@ -77,22 +77,33 @@ def test_lists(field: Locator, page: Page) -> None:
             expect(field).to_have_value(before)
 
 
-COMPOSE = """field => {
+COMPOSE = """(field, key) => {
   let isKept = false;
   field.form.addEventListener("submit", () => { isKept = true; });
   field.dispatchEvent(new CompositionEvent("compositionstart", {bubbles: true}));
   field.dispatchEvent(new CompositionEvent("compositionend", {bubbles: true, data: "日本語"}));
-  const key = {key: "Enter", code: "Enter", keyCode: 229, bubbles: true, cancelable: true};
-  field.dispatchEvent(new KeyboardEvent("keydown", key));
+  const event = {code: "Enter", bubbles: true, cancelable: true, ...key};
+  field.dispatchEvent(new KeyboardEvent("keydown", event));
   return isKept;
 }"""
 
 
-def test_the_enter_that_ends_a_composition_keeps_nothing(field: Locator, page: Page) -> None:
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"key": "Enter", "keyCode": 229},  # Safari, after the composition
+        {"key": "Enter", "keyCode": 13, "isComposing": True},
+        {"key": "Process", "keyCode": 229, "ctrlKey": True},
+        {"key": "Enter", "keyCode": 229, "ctrlKey": True},
+    ],
+)
+def test_the_enter_that_ends_a_composition_keeps_nothing(
+    field: Locator, page: Page, key: dict[str, object]
+) -> None:
     page.locator("[data-htmx-powered]").first.wait_for(state="attached")  # our scripts have run
     page.evaluate("document.documentElement.dataset.enter = 'keep'")
     field.fill("にほんご")
-    assert not field.evaluate(COMPOSE)
+    assert not field.evaluate(COMPOSE, key)
 
 
 def test_tab_leaves_a_text_that_is_no_list(field: Locator, page: Page) -> None:
