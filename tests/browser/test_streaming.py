@@ -127,6 +127,22 @@ def test_another_window_leads_when_the_first_is_gone(page: Page, model: ModelThr
     assert len(model.model.chat_requests) == 1
 
 
+def test_without_web_locks_each_window_has_a_stream(page: Page, model: ModelThread) -> None:
+    page.context.add_init_script("delete Navigator.prototype.locks")
+    page.reload()
+    other = page.context.new_page()
+    other.goto(page.url)
+    assert other.evaluate("navigator.locks === undefined")
+    held = model.hold_reply(PIECES, 2)
+    ask(page)
+    for tab in (page, other):
+        expect(prose(tab)).to_have_text(HALF)
+    model.release(held)
+    for tab in (page, other):
+        expect(prose(tab)).to_have_text(WHOLE)
+        expect(tab.locator("article.reply")).to_have_count(1)
+
+
 def test_an_answer_and_the_reply_to_it_follow(page: Page, model: ModelThread) -> None:
     ask(page)
     first = page.locator("article.reply").first
