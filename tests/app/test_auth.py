@@ -164,9 +164,6 @@ async def test_guesses_at_once_are_slowed_down_too(app: RunningApp, kdf: list[in
     assert len(kdf) == FREE_ATTEMPTS
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 14, item 12: guesses count for a name, whoever makes them"
-)
 async def test_a_strangers_guesses_keep_nobody_out_of_a_browser_they_know(start: Start) -> None:
     app = await start(server=ServerSettings(behind_proxy=True))
     alice, stranger = (app.anonymous({"X-Forwarded-For": f"203.0.113.{host}"}) for host in (1, 2))
@@ -199,7 +196,7 @@ async def test_an_account_of_ones_own_frees_no_guesses_at_others(app: RunningApp
 
 async def test_the_wait_doubles_up_to_a_limit(clock: Clock) -> None:
     ledger = AttemptLedger()
-    name, probe = (b"a" * 16, 0), (b"p" * 16, 0)
+    name, probe = (b"a" * 16, 0, FREE_ATTEMPTS, 0), (b"p" * 16, 0, FREE_ATTEMPTS, 0)
     waits: list[int] = []
     for _ in range(20):
         assert ledger.record([name])[0] == 0
@@ -209,7 +206,7 @@ async def test_the_wait_doubles_up_to_a_limit(clock: Clock) -> None:
     assert waits[0] <= 2
     assert max(waits) == MAX_WAIT_SECONDS + 1
     assert waits == sorted(waits)
-    assert ledger.record([(b"b" * 16, 0)])[0] == 0  # somebody else does not wait
+    assert ledger.record([(b"b" * 16, 0, FREE_ATTEMPTS, 0)])[0] == 0  # somebody else does not wait
 
 
 async def test_guesses_are_counted_on_after_a_restart(start: Start, clock: Clock) -> None:
