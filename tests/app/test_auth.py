@@ -525,13 +525,22 @@ async def test_registration_can_be_closed(start: Start) -> None:
     assert (await stranger.sign_in()).status == 303
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 14, item 14: a server in `prod` lets anybody make a journal"
+def test_one_address_makes_only_so_many_users() -> None:
+    ledger, subject = AttemptLedger(), throttle_module.registration("203.0.113.1")[0]
+    record = [(b"r" * 16, 0, subject.free, 0)]
+    for _ in range(subject.free):
+        assert ledger.record(record)[0] == 0
+    assert ledger.record(record)[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.1", "203.0.113.1"),
+        ("::ffff:203.0.113.1", "203.0.113.1"),
+        ("2001:db8:0:1::5", throttle_module.network_of("2001:db8:0:1:ffff::9")),
+        ("<local>", "<local>"),
+    ],
 )
-async def test_a_server_for_people_is_closed_once_it_has_one(start: Start) -> None:
-    app = await start()
-    refused = await app.anonymous().post(
-        "/register", {"name": "Eve", "passphrase": NEW, "zone": "UTC"}
-    )
-    assert refused.status == 403
-    assert await app.services.db.users.find_by_name("Eve") is None
+def test_addresses_of_one_household_count_as_one(address: str, network: str) -> None:
+    assert throttle_module.network_of(address) == network

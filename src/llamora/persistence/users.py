@@ -144,9 +144,8 @@ class Users:
 
         `session_key` is stored in the row of `only_session` in `session` mode. The copy of the
         search index is deleted and made again, and no browser is known any more. Of two changes at
-        search index is deleted and made again, and no browser is known any more. Of two changes at
-        once one wins, the other
-        its log, so what opened them opens nothing here any more.
+        once one wins, the other raises StaleRevision. The bytes of the old slots and keys are
+        overwritten in the file and gone from its log, so what opened them opens nothing here any more.
         """
         async with self._db.write() as tx:
             await _require_unchanged(tx, user_id, stored)
