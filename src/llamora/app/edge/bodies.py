@@ -55,6 +55,9 @@ def admit_body() -> None:
 def refuse_large_body() -> None:
     """Hold no more of the body of this request than a small one. Raises RequestEntityTooLarge."""
     if (request.content_length or 0) > SMALL_BODY_BYTES:
+        # What still comes is dropped, not left to wait: Hypercorn could not close the connection.
+        request.body = request.body_class(request.content_length, SMALL_BODY_BYTES)
+        admit_body()
         raise RequestEntityTooLarge
     # One that does not say its length is cut off at the same place.
     request.body._max_content_length = SMALL_BODY_BYTES  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
