@@ -122,7 +122,7 @@ class HttpUser:
         return self.http.get(path)
 
     def post(self, path: str, data: Mapping[str, str], *, fragment: bool = False) -> httpx.Response:
-        token = self.http.cookies.get("llamora_csrf") or self._token()
+        token = self.cookie("llamora_csrf") or self._token()
         headers = {"HX-Request": "true"} if fragment else {}
         return self.http.post(path, data={"csrf": token, **data}, headers=headers)
 
@@ -152,6 +152,10 @@ class HttpUser:
         response = self.post(f"/e/{entry}/replies", {}, fragment=True)
         assert response.status_code == 200, response.text
         return response.text.split("/r/")[1][:32]
+
+    def cookie(self, name: str) -> str:
+        """Return a cookie of this server, "" if there is none: its name holds the port."""
+        return self.http.cookies.get(f"{name}_{self.http.base_url.port}") or ""
 
     def _token(self) -> str:
         match = CSRF.search(self.http.get("/sign-in").text)

@@ -205,9 +205,6 @@ HTTP_2 = (
 )
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 14, item 18: anybody may speak HTTP/2, and reset without end"
-)
 @pytest.mark.parametrize("sent", HTTP_2, ids=["at once", "by an upgrade"])
 def test_it_speaks_no_http_2_in_the_clear(quiet: Server, sent: bytes) -> None:
     with socket.create_connection(("127.0.0.1", quiet.port), timeout=30) as connection:
@@ -216,9 +213,6 @@ def test_it_speaks_no_http_2_in_the_clear(quiet: Server, sent: bytes) -> None:
     assert re.fullmatch(rb"|HTTP/1\.1 (?!101)\d+", answer)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 14, item 8: cookies have the same names on every port"
-)
 def test_two_journals_on_one_host_are_open_in_one_browser(serve: Callable[..., Server]) -> None:
     first, second = (HttpUser(serve(env=NO_MODELS).start().url) for _ in range(2))
     second.http = httpx.Client(

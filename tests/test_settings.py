@@ -273,3 +273,12 @@ def test_further_model_servers_have_names(tmp_path: Path, monkeypatch: pytest.Mo
     file.write_text('[llm.endpoints.study]\nhots = "x"\n', encoding="utf-8")
     with pytest.raises(SettingsError, match=r"llm\.endpoints\.study\.hots"):
         load_settings(file=file)
+
+
+def test_a_command_may_have_a_default_that_every_setting_wins_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed = {"server": {"registration": False}}
+    assert not load_settings(defaults=closed).server.registration
+    monkeypatch.setenv("LLAMORA_SERVER__REGISTRATION", "true")
+    assert load_settings(defaults=closed).server.registration

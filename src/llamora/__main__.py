@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _build_parser().parse_args(arguments or ["dev"])
     options.opens_browser = not arguments
     try:
-        settings = load_settings(overrides=_overrides(options))
+        # Others reach such a server: whoever runs it lets them in.
+        defaults = {"server": {"registration": False}} if options.command == "prod" else {}
+        settings = load_settings(overrides=_overrides(options), defaults=defaults)
         serve.configure_logging(settings.log_level)
         disable_core_dumps()
         with explain_errors():

@@ -27,6 +27,11 @@ class Problem(Exception):
         self.params = params
 
     @property
+    def retry_after(self) -> dict[str, str]:
+        """Return the header that tells after how many seconds to try again, if there are any."""
+        return {"Retry-After": str(self.params["seconds"])} if "seconds" in self.params else {}
+
+    @property
     def notice(self) -> Notice:
         """Return the code and parameters without the exception, for a record."""
         return Notice(self.code, self.params)

@@ -44,6 +44,7 @@ PAGE_MESSAGES: dict[str, str] = {
         " Set a new one with the recovery code."
     ),
     "too_many_attempts": "Too many tries. Wait {seconds} seconds, then try again.",
+    "too_busy": "Too many are trying to get in at once. Wait {seconds} seconds, then try again.",
     "strength_advice": "A passphrase of four or five unrelated words is easy to keep and hard to guess.",
     "strength_seconds": "Guessed at once. Try four or five unrelated words.",
     "strength_hours": "Guessed within hours. A few unrelated words more would do.",

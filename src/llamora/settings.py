@@ -235,12 +235,16 @@ def has_display() -> bool:
 
 
 def load_settings(
-    *, file: Path | None = None, overrides: Mapping[str, Any] | None = None
+    *,
+    file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Read and check all settings once.
 
     `file` stands in for the file that LLAMORA_SETTINGS names. `overrides` is nested like the file,
-    `{"server": {"port": 0}}`, and wins over everything. Raise SettingsError.
+    `{"server": {"port": 0}}`, and wins over everything; `defaults` wins over the shipped file only.
+    Raise SettingsError.
     """
     named_file, environment = _read_environment()
     named_file = file or named_file
@@ -253,7 +257,8 @@ def load_settings(
         _lowercase_keys(overrides or {}),
     ]
     # The data folder may hold settings of its own, below the named file: it has to be known first.
-    settings = _validate([shipped, *upper_layers])
+    lower_layers = [shipped, _lowercase_keys(defaults or {})]
+    settings = _validate([*lower_layers, *upper_layers])
     own_file = settings.data.folder / "settings.toml"
     if not _is_file(own_file):
         return settings
@@ -262,7 +267,7 @@ def load_settings(
         raise SettingsError(
             f"data.folder cannot be set in {own_file}, because that file lies in the data folder."
         )
-    return _validate([shipped, own_settings, *upper_layers])
+    return _validate([*lower_layers, own_settings, *upper_layers])
 
 
 class _EnvironmentText(str):

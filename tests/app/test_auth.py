@@ -164,9 +164,6 @@ async def test_guesses_at_once_are_slowed_down_too(app: RunningApp, kdf: list[in
     assert len(kdf) == FREE_ATTEMPTS
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 14, item 12: guesses count for a name, whoever makes them"
-)
 async def test_a_strangers_guesses_keep_nobody_out_of_a_browser_they_know(start: Start) -> None:
     app = await start(server=ServerSettings(behind_proxy=True))
     alice, stranger = (app.anonymous({"X-Forwarded-For": f"203.0.113.{host}"}) for host in (1, 2))
@@ -199,7 +196,7 @@ async def test_an_account_of_ones_own_frees_no_guesses_at_others(app: RunningApp
 
 async def test_the_wait_doubles_up_to_a_limit(clock: Clock) -> None:
     ledger = AttemptLedger()
-    name, probe = (b"a" * 16, 0), (b"p" * 16, 0)
+    name, probe = (b"a" * 16, 0, FREE_ATTEMPTS, 0), (b"p" * 16, 0, FREE_ATTEMPTS, 0)
     waits: list[int] = []
     for _ in range(20):
         assert ledger.record([name])[0] == 0
@@ -209,7 +206,7 @@ async def test_the_wait_doubles_up_to_a_limit(clock: Clock) -> None:
     assert waits[0] <= 2
     assert max(waits) == MAX_WAIT_SECONDS + 1
     assert waits == sorted(waits)
-    assert ledger.record([(b"b" * 16, 0)])[0] == 0  # somebody else does not wait
+    assert ledger.record([(b"b" * 16, 0, FREE_ATTEMPTS, 0)])[0] == 0  # somebody else does not wait
 
 
 async def test_guesses_are_counted_on_after_a_restart(start: Start, clock: Clock) -> None:
@@ -528,13 +525,22 @@ async def test_registration_can_be_closed(start: Start) -> None:
     assert (await stranger.sign_in()).status == 303
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 14, item 14: a server in `prod` lets anybody make a journal"
+def test_one_address_makes_only_so_many_users() -> None:
+    ledger, subject = AttemptLedger(), throttle_module.registration("203.0.113.1")[0]
+    record = [(b"r" * 16, 0, subject.free, 0)]
+    for _ in range(subject.free):
+        assert ledger.record(record)[0] == 0
+    assert ledger.record(record)[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.1", "203.0.113.1"),
+        ("::ffff:203.0.113.1", "203.0.113.1"),
+        ("2001:db8:0:1::5", throttle_module.network_of("2001:db8:0:1:ffff::9")),
+        ("<local>", "<local>"),
+    ],
 )
-async def test_a_server_for_people_is_closed_once_it_has_one(start: Start) -> None:
-    app = await start()
-    refused = await app.anonymous().post(
-        "/register", {"name": "Eve", "passphrase": NEW, "zone": "UTC"}
-    )
-    assert refused.status == 403
-    assert await app.services.db.users.find_by_name("Eve") is None
+def test_addresses_of_one_household_count_as_one(address: str, network: str) -> None:
+    assert throttle_module.network_of(address) == network

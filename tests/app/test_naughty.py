@@ -58,7 +58,7 @@ def test_as_query(writer: HttpUser, strings: list[str]) -> None:
     for text in strings:
         answer = writer.http.post(
             "/search",
-            data={"csrf": writer.http.cookies["llamora_csrf"], "q": text},
+            data={"csrf": writer.cookie("llamora_csrf"), "q": text},
             follow_redirects=True,
         )
         assert answer.status_code < 500, text

@@ -75,7 +75,7 @@ async def test_flags_of_cookies(app: RunningApp, scheme: str) -> None:
         }
         for name, value in jar.items():
             stranger.set_cookie(name, value)
-        form["csrf"] = jar["llamora_csrf"]
+        form["csrf"] = jar["__Host-llamora_csrf"]
     opened = await stranger.post("/sign-in", form)
     assert opened.status == 303
     cookies = {c.split("=")[0]: set(c.split("; ")[1:]) for c in page.headers.getlist("Set-Cookie")}
@@ -83,10 +83,13 @@ async def test_flags_of_cookies(app: RunningApp, scheme: str) -> None:
         c.split("=")[0]: set(c.split("; ")[1:]) for c in opened.headers.getlist("Set-Cookie")
     }
     secure = {"Secure"} if scheme == "https" else set()
+    prefix = "__Host-" if secure else ""
+    device = {flag for flag in cookies.pop(f"{prefix}llamora_device") if "=" not in flag}
+    assert device == {"HttpOnly"} | secure
     assert cookies == {
-        "llamora": {"HttpOnly", "SameSite=Lax", "Path=/"} | secure,
-        "llamora_visit": {"HttpOnly", "SameSite=Strict", "Path=/"} | secure,
-        "llamora_csrf": {"SameSite=Strict", "Path=/"} | secure,
+        f"{prefix}llamora": {"HttpOnly", "SameSite=Lax", "Path=/"} | secure,
+        f"{prefix}llamora_visit": {"HttpOnly", "SameSite=Strict", "Path=/"} | secure,
+        f"{prefix}llamora_csrf": {"SameSite=Strict", "Path=/"} | secure,
     }
 
 
@@ -106,9 +109,6 @@ async def test_a_proxy_is_believed_only_when_there_is_one(start: Start) -> None:
     )
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 14, item 18: nothing tells a browser to stay with TLS"
-)
 async def test_a_browser_is_told_to_stay_with_tls_where_there_is_tls(start: Start) -> None:
     app = await start(server=ServerSettings(behind_proxy=True))
     secure = await app.anonymous({"X-Forwarded-Proto": "https"}).get("/sign-in")
@@ -153,7 +153,6 @@ async def test_the_operator_adds_names(start: Start) -> None:
     assert (await app.anonymous({"Host": "localhost"}).get("/sign-in")).status == 400
 
 
-@pytest.mark.xfail(strict=True, reason="issue 14, item 8: a host name with a low line is no name")
 async def test_the_operator_adds_a_name_with_a_low_line(start: Start) -> None:
     app = await start(server=ServerSettings(hosts=("my_journal",)))
     assert (await app.anonymous({"Host": "my_journal"}).get("/sign-in")).status == 200
@@ -204,13 +203,8 @@ async def test_what_comes_from_here_is(app: RunningApp, headers: Mapping[str, st
 @pytest.mark.parametrize(
     ("origin", "status"),
     [
-        pytest.param(
-            "https://journal.example:8443",
-            303,
-            marks=pytest.mark.xfail(
-                strict=True, reason="issue 14, item 8: a proxy's Host without the port"
-            ),
-        ),
+        ("https://journal.example:8443", 303),
+        ("https://journal.example", 403),
         ("https://elsewhere.example:8443", 403),
     ],
 )

@@ -144,6 +144,7 @@ def test_the_list_of_kinds_is_the_schema(path: Path) -> None:
         "data_keys",
         "dek_sessions",
         "failed_attempts",
+        "known_devices",
     }
     with closing(sqlite3.connect(path)) as connection:
         tables = {

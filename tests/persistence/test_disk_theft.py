@@ -15,6 +15,7 @@ import pytest
 from llamora.app import create_app
 from llamora.journal.context import UserContext
 from llamora.journal.profile import Profile
+from llamora.journal.throttle import FREE_ATTEMPTS, stranger
 from llamora.persistence import LocalDB, run_db_migrations
 from llamora.persistence.drafts import Draft, day_draft_key
 from llamora.persistence.summaries import StoredSummary
@@ -83,6 +84,7 @@ SHAPES: dict[str, Callable[[Any], bool]] = {
     "owner": _bytes(16),
     "keyed hash": _bytes(32),
     "hash of a random token": _bytes(32),
+    "part of a hash": lambda value: isinstance(value, bytes) and len(value) in (2, 9),
     "salt": _bytes(32),
     "sealed": is_envelope,
     "sealed to a key of the slot": lambda value: (
@@ -152,7 +154,9 @@ async def filled(tmp_path: Path) -> Path:
     await services.search.wait_until_idle(user.id)
     assert await services.search.save_snapshot(user.id)
     await db.snapshots.begin(keys)  # one that is being written
-    await services.throttle.record_attempt(NAME, "203.0.113.1")
+    for _ in range(FREE_ATTEMPTS):
+        await services.throttle.record_attempt(stranger(NAME, "203.0.113.1"))
+    await db.known_devices.remember(user.id, secrets.token_bytes(32), DAY)
     await services.throttle.close()
     await db.checkpoint()
     services.search.lock(user.id)

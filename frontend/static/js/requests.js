@@ -8,8 +8,9 @@ const { out: OUT, away: AWAY, failed: FAILED } = document.body.dataset;
 const on = (name, listener) => document.addEventListener(name, (event) => listener(event.detail.ctx, event));
 
 function csrfToken() {
-  const cookie = document.cookie.split("; ").find((part) => part.startsWith("llamora_csrf="));
-  return cookie ? decodeURIComponent(cookie.slice("llamora_csrf=".length)) : "";
+  const start = `${document.body.dataset.csrf}=`;
+  const cookie = document.cookie.split("; ").find((part) => part.startsWith(start));
+  return cookie ? decodeURIComponent(cookie.slice(start.length)) : "";
 }
 
 /** Says a sentence next to what was pressed; without a place for it, to the screen reader alone. */

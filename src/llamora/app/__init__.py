@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import date, datetime
+from logging import getLogger
 from typing import Any
 
 from jinja2 import StrictUndefined
@@ -10,6 +11,7 @@ from quart import Quart, Response
 from llamora import dates
 from llamora.app import addresses, assets, edge, error_pages, i18n, rendering
 from llamora.app.edge.csrf import csrf_field
+from llamora.app.edge.hosts import CSRF_COOKIE, cookie_name
 from llamora.app.edge.rules import public
 from llamora.app.message_parts import message_parts
 from llamora.app.pages import TEMPLATES_EXTENSION, load_user, new_form_token
@@ -19,11 +21,20 @@ from llamora.events import EventBus, Topic
 from llamora.journal.profile import zone_or_utc
 from llamora.services import AppLifecycle, AppServices, SharedState
 from llamora.settings import Settings, load_settings, resource
-from llamora.text import strip_markdown
+from llamora.text import error_location, strip_markdown
+
+logger = getLogger(__name__)
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 FORM_ENCODING_FACTOR = 3  # a byte of text takes at most three in a posted form
+
+
+class _App(Quart):
+    def log_exception(self, exception_info: Any) -> None:
+        """Log an exception that no handler took, or that one raised, by class and place only."""
+        error = exception_info[1]
+        logger.error("unexpected %s at %s", type(error).__name__, error_location(error))
 
 
 def create_app(
@@ -34,7 +45,7 @@ def create_app(
     Raises SettingsError when no settings are given and those found are invalid.
     """
     settings = settings or load_settings()
-    app = Quart("llamora.app", static_folder=None, template_folder="templates")
+    app = _App("llamora.app", static_folder=None, template_folder="templates")
     app.config["MAX_CONTENT_LENGTH"] = settings.entries.max_bytes * FORM_ENCODING_FACTOR + 65_536
     app.config["TEMPLATES_AUTO_RELOAD"] = reload
     services = AppServices.create(settings, shared)
@@ -88,6 +99,7 @@ def reject_websockets(inner: ASGIApp) -> ASGIApp:
 def _init_templates(app: Quart, assets_index: assets.Assets) -> None:
     app.add_template_global(assets_index.url, "asset")
     app.add_template_global(csrf_field, "csrf_field")
+    app.add_template_global(lambda: cookie_name(CSRF_COOKIE), "csrf_cookie")
     app.add_template_global(new_form_token, "new_form_token")
     app.add_template_global(message_parts, "message_parts")
     app.add_template_filter(_local_time, "local_time")

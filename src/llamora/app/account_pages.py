@@ -35,7 +35,7 @@ async def account_page(
     preselects a model server that is not saved.
     """
     status = problem.status if isinstance(problem, Problem) else 422 if problem else 200
-    return await render_template(
+    response = await render_template(
         "pages/account.html",
         status,
         about=about,
@@ -43,6 +43,9 @@ async def account_page(
         done=done,
         **await account_context(await current_user(), endpoint=endpoint),
     )
+    if isinstance(problem, Problem):
+        response.headers.update(problem.retry_after)
+    return response
 
 
 async def save_setting(about: AccountSection, to: str = "/you", **changes: object) -> Response:

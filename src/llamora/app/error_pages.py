@@ -70,7 +70,9 @@ async def _problem(error: Problem) -> Response:
     if not isinstance(error, StorageError | RequestRejected):
         title = current_rules().error_title
     advice = "" if title else None
-    return await _page(error.status, sentence, title=title and _(title), advice=advice)
+    response = await _page(error.status, sentence, title=title and _(title), advice=advice)
+    response.headers.update(error.retry_after)
+    return response
 
 
 async def _rejected(error: RequestRejected) -> Response:

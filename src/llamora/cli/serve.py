@@ -141,6 +141,7 @@ async def run_app(
     from llamora.app import create_app
     from llamora.services import EXTRA_STOP_SECONDS, AppLifecycle
 
+    _turn_off_http2()
     app = create_app(settings, reload=reload, shared=shared)
     lifecycle: AppLifecycle = app.extensions["llamora.lifecycle"]
     config = _hypercorn_config(settings, listening_socket)
@@ -160,6 +161,16 @@ async def run_app(
         await lifecycle.stop()
 
 
+def _turn_off_http2() -> None:
+    """Speak HTTP/1.1 only: Hypercorn has no setting for it on a port in the clear."""
+    from hypercorn.protocol.h11 import H11Protocol
+
+    async def stay_with_http1(*_: Any) -> None:
+        """Ignore an offer to upgrade, as RFC 9110, section 7.8 allows."""
+
+    setattr(H11Protocol, "_check_protocol", stay_with_http1)  # noqa: B010 -- private there
+
+
 def _hypercorn_config(settings: Settings, listening_socket: socket.socket) -> Any:
     from hypercorn.config import Config
 
@@ -177,6 +188,7 @@ def _hypercorn_config(settings: Settings, listening_socket: socket.socket) -> An
     config.graceful_timeout = settings.server.shutdown_seconds
     config.shutdown_timeout = settings.server.shutdown_seconds
     config.keep_alive_timeout = 30
+    config.max_app_queue_size = 1  # parts of a body that wait to be read
     config.h11_max_incomplete_size = 65_536
     return config
 

@@ -2,15 +2,24 @@
 
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
+from llamora.dates import utc_now
+from llamora.errors import Problem
+from llamora.journal import throttle
 from llamora.journal.accounts import Accounts
 from llamora.journal.backups import Backups
-from llamora.journal.credentials import AccountError, WrongCredentials
+from llamora.journal.credentials import (
+    AccountError,
+    Strength,
+    TooBusy,
+    WrongCredentials,
+    is_known_client,
+)
 from llamora.journal.rotation import Rotation
 from llamora.journal.session_keys import OpenSession, SessionInfo
 from llamora.journal.sessions import Sessions
@@ -24,6 +33,7 @@ from llamora.search.service import SearchService
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 from llamora.vault.recovery_code import recovery_groups, same_group
+from llamora.vault.session_keys import device_id_of
 
 MAX_GROUPS = 8  # of a recovery code
 
@@ -36,10 +46,14 @@ class RegistrationClosed(AccountError):
 
 @dataclass(slots=True, frozen=True)
 class Client:
-    """The client of a request: the address guesses are counted by, and the device if known."""
+    """The client of a request: its address, the name of its device, and its browser's token.
+
+    `browser` is random and held by a cookie of that browser only, b"" without one.
+    """
 
     address: str
     device: str = ""
+    browser: bytes = field(default=b"", repr=False)
 
 
 @dataclass(slots=True, frozen=True)
@@ -65,8 +79,9 @@ class AccountState:
 class Access:
     """Sign users in and out, and carry out what needs their secret.
 
-    Guesses at a secret are counted by user and by address. Whoever is signed in has their index
-    open and their maintenance running.
+    Guesses at a secret are counted by name and address, in a browser where the user once got in by
+    that browser, and those of a session by that session. Whoever is signed in has their index open
+    and their maintenance running.
     """
 
     _db: LocalDB
@@ -94,10 +109,17 @@ class Access:
     ) -> tuple[OpenSession, str]:
         """Create a user and sign them in; return the session and the recovery code.
 
-        `previous` is the session of the same client, which ends. Raises AccountError and NameTaken.
+        `previous` is the session of the same client, which ends. Raises AccountError, also
+        for too many from one address, and NameTaken.
         """
         await self.require_registration()
-        user, keys, code = await self._accounts.register(name, passphrase, zone)
+        subjects = throttle.registration(client.address)
+        await self._throttle.record_attempt(subjects)
+        try:
+            user, keys, code = await self._accounts.register(name, passphrase, zone)
+        except Problem:
+            await self._throttle.take_back_attempt(subjects)  # nobody was made
+            raise
         return await self._open(user, keys, client, previous), code
 
     async def sign_in(
@@ -105,9 +127,9 @@ class Access:
     ) -> OpenSession:
         """Unlock a user's keys and start a session; `previous` is that of the same client.
 
-        Raises WrongCredentials, TooManyAttempts and StorageError.
+        Raises WrongCredentials, TooManyAttempts, TooBusy and StorageError.
         """
-        async with self._attempt(name_key(name), client):
+        async with self._attempt_at(name, client):
             user, keys = await self._accounts.sign_in(name, passphrase)
         return await self._open(user, keys, client, previous)
 
@@ -118,9 +140,17 @@ class Access:
 
         Raises AccountError and StorageError.
         """
-        async with self._attempt(name_key(name), client):
+        async with self._attempt_at(name, client):
             user, keys, new_code = await self._accounts.reset_passphrase(name, code, passphrase)
         return await self._open(user, keys, client, previous), new_code
+
+    async def measure_strength(
+        self, passphrase: str, name: str, client: Client, session: OpenSession | None
+    ) -> Strength:
+        """Measure the strength of a new passphrase. Raises TooBusy."""
+        known = session is not None or await self._known_device(name, client) is not None
+        with _served_first(known):
+            return await self._accounts.measure_strength(passphrase, name)
 
     async def resume(self, cookie: str, *, extend_idle: bool = True) -> OpenSession | None:
         """Return the session of a cookie with the user's index open; None if it has ended.
@@ -149,17 +179,16 @@ class Access:
 
         Raises AccountError and StaleRevision.
         """
+        subjects = throttle.open_session(session.id)
         try:
-            async with self._attempt(_of_session(session), client):
+            async with self._attempt(subjects, known=True):
                 renewed = await self._accounts.change_passphrase(session, old, new)
-        except (WrongCredentials, TooManyAttempts):
+        except (WrongCredentials, TooManyAttempts, TooBusy):
             raise
         except (AccountError, StaleRevision):
-            await self._throttle.clear_attempts(
-                _of_session(session), client.address
-            )  # it was right
+            await self._throttle.clear_attempts(subjects)  # it was right
             raise
-        return await self._renewed(renewed)
+        return await self._renewed(renewed, client)
 
     async def renew_recovery_code(
         self, session: OpenSession, passphrase: str, client: Client
@@ -168,9 +197,9 @@ class Access:
 
         Ends the user's other sessions. Raises AccountError and StaleRevision.
         """
-        async with self._attempt(_of_session(session), client):
+        async with self._attempt(throttle.open_session(session.id), known=True):
             renewed, code = await self._accounts.renew_recovery_code(session, passphrase)
-        return await self._renewed(renewed), code
+        return await self._renewed(renewed, client), code
 
     def ask_for_group(self, session: OpenSession, code: str) -> GroupQuestion:
         """Choose a group of a new recovery code that the user has to type back.
@@ -207,24 +236,24 @@ class Access:
         Ends the user's other sessions; returns the renewed session. Raises AccountError and
         StorageError.
         """
-        await self._verify(session, secret, client)
+        await self._verify(session, secret)
         await self._backups.create(session.keys)  # in case the change goes wrong
-        return await self._renewed(await self._accounts.change_key(session))
+        return await self._renewed(await self._accounts.change_key(session), client)
 
-    async def create_backup(self, session: OpenSession, secret: str, client: Client) -> Path:
+    async def create_backup(self, session: OpenSession, secret: str) -> Path:
         """Create a backup for a user who proves to be there; return its file.
 
         Raises AccountError and StorageError.
         """
-        await self._verify(session, secret, client)
+        await self._verify(session, secret)
         return await self._backups.create(session.keys)
 
-    async def end_journal(self, session: OpenSession, secret: str, client: Client) -> None:
+    async def end_journal(self, session: OpenSession, secret: str) -> None:
         """Erase a user and all their data, backups included.
 
         Raises AccountError and StorageError.
         """
-        await self._verify(session, secret, client)
+        await self._verify(session, secret)
         user_id = session.user.id
         await self._backups.delete_all(user_id)
         await self._sessions.lock(user_id)
@@ -245,13 +274,39 @@ class Access:
     # -- internal ----------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _attempt(self, subject: str, client: Client) -> AsyncGenerator[None]:
-        await self._throttle.record_attempt(subject, client.address)
-        yield
-        await self._throttle.clear_attempts(subject, client.address)
+    async def _attempt(
+        self, subjects: throttle.Subjects, *, known: bool = False
+    ) -> AsyncGenerator[None]:
+        await self._throttle.record_attempt(subjects)
+        try:
+            with _served_first(known):
+                yield
+        except TooBusy:
+            await self._throttle.take_back_attempt(subjects)
+            raise
+        await self._throttle.clear_attempts(subjects)
 
-    async def _verify(self, session: OpenSession, secret: str, client: Client) -> None:
-        async with self._attempt(_of_session(session), client):
+    @asynccontextmanager
+    async def _attempt_at(self, name: str, client: Client) -> AsyncGenerator[None]:
+        """Count an attempt at a name: in a browser known to that user, by the browser alone."""
+        device_id = await self._known_device(name, client)
+        subjects = (
+            throttle.known_device(device_id)
+            if device_id
+            else throttle.stranger(name_key(name), client.address)
+        )
+        async with self._attempt(subjects, known=device_id is not None):
+            yield
+
+    async def _known_device(self, name: str, client: Client) -> bytes | None:
+        user = await self._db.users.find_by_name(name)
+        # An unknown name costs the same two queries as a known one.
+        device_id = device_id_of(client.browser, user.id if user else bytes(16))
+        is_known = await self._db.known_devices.is_known(device_id, utc_now().date())
+        return device_id if is_known else None
+
+    async def _verify(self, session: OpenSession, secret: str) -> None:
+        async with self._attempt(throttle.open_session(session.id), known=True):
             await self._accounts.verify_secret(session, secret)
 
     async def _open(
@@ -263,13 +318,22 @@ class Access:
         await self._search.unlock(keys)
         self._trash.run_maintenance(keys)
         self._backups.start_daily_backup(keys)
-        return await self._renewed(session)
+        return await self._renewed(session, client)
 
-    async def _renewed(self, session: OpenSession) -> OpenSession:
+    async def _renewed(self, session: OpenSession, client: Client) -> OpenSession:
         await self._rotation.resume_pending(session.keys)
+        if client.browser:
+            device_id = device_id_of(client.browser, session.user.id)
+            with suppress(StorageError):  # a full disk must not keep anybody out
+                await self._db.known_devices.remember(session.user.id, device_id, utc_now().date())
         return session
 
 
-def _of_session(session: OpenSession) -> str:
-    # Apart from guesses at the door: those of a stranger must not keep out who is signed in.
-    return f"session {session.id.hex()}"
+@contextmanager
+def _served_first(known: bool) -> Generator[None]:
+    """Let costly work in here pass strangers by, for who is known."""
+    token = is_known_client.set(known)
+    try:
+        yield
+    finally:
+        is_known_client.reset(token)

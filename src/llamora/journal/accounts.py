@@ -8,6 +8,7 @@ from llamora.journal.credentials import (
     MAX_PASSPHRASE_CHARACTERS,
     AccountError,
     Credentials,
+    Strength,
     WrongCredentials,
 )
 from llamora.journal.profile import Profile, load_profile, serialize_profile, zone_or_utc
@@ -55,6 +56,10 @@ class Accounts:
         wipe(new_keys.master)
         await self.save_profile(keys, Profile(zone=zone_or_utc(zone_name)))
         return user, keys, new_keys.recovery_code
+
+    async def measure_strength(self, passphrase: str, name: str) -> Strength:
+        """Measure the strength of a new passphrase of a user. Raises TooBusy."""
+        return await self._credentials.measure_strength(passphrase, name)
 
     async def sign_in(self, name: str, passphrase: str) -> tuple[User, Keyring]:
         """Open a user's keys with their passphrase.

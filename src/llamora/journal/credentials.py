@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from logging import getLogger
 from typing import ParamSpec, TypeVar
@@ -24,7 +25,9 @@ MAX_PASSPHRASE_CHARACTERS = 1024
 ZXCVBN_MAX_CHARACTERS = 72  # zxcvbn accepts no more, its time being quadratic in the length
 # 3 is for zxcvbn "safely unguessable: moderate protection from offline slow-hash scenario"
 MIN_STRENGTH_SCORE = 3
-MAX_CONCURRENT_KDF = 2  # each takes 64 MiB or more
+MAX_WAITING_KDF = 16  # strangers: some seconds of work, and 64 MiB or more for the one running
+MAX_WAITING_STRENGTH = 4
+BUSY_SECONDS = 5  # to wait when too many strangers are waiting already
 STRENGTH_CODES = (
     "strength_seconds",
     "strength_hours",
@@ -63,36 +66,73 @@ class Strength:
         return self.score >= MIN_STRENGTH_SCORE
 
 
-async def measure_strength(passphrase: str, name: str) -> Strength:
-    """Measure the strength of a passphrase, off the event loop."""
-    return await asyncio.to_thread(_measure_strength, passphrase, name)
+class TooBusy(AccountError):
+    """Too many are waiting; `params` holds the `seconds` after which to try again."""
+
+    status = 503
+
+
+is_known_client: ContextVar[bool] = ContextVar("is_known_client", default=False)
+"""True while work is done for who is signed in, or uses a browser in which they once were."""
+
+
+class _Lanes:
+    """Run costly functions on threads: one at a time for strangers, and one for who is known.
+
+    So nobody who is known waits for strangers. Of these only so many may wait; others are turned
+    away.
+    """
+
+    def __init__(self, max_waiting: int) -> None:
+        self._known, self._strangers = asyncio.Semaphore(1), asyncio.Semaphore(1)
+        self._max_waiting = max_waiting
+        self._stranger_count = 0
+
+    async def run(self, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
+        """Run a function in the lane of this client. Raises TooBusy."""
+        if is_known_client.get():
+            async with self._known:
+                return await asyncio.to_thread(function, *arguments, **keywords)
+        if self._stranger_count > self._max_waiting:
+            raise TooBusy("too_busy", seconds=BUSY_SECONDS)
+        self._stranger_count += 1
+        try:
+            async with self._strangers:
+                return await asyncio.to_thread(function, *arguments, **keywords)
+        finally:
+            self._stranger_count -= 1
 
 
 def _measure_strength(passphrase: str, name: str) -> Strength:
     from zxcvbn import zxcvbn  # takes 100 ms to import, needed for new passphrases only
 
-    if not passphrase:
-        return Strength(0, "strength_advice")
     score = int(zxcvbn(passphrase[:ZXCVBN_MAX_CHARACTERS], user_inputs=[name, "llamora"])["score"])
     return Strength(score, STRENGTH_CODES[score])
 
 
 class Credentials:
-    """Try secrets on the slots of users, two at a time, and know what a new slot must cost."""
+    """Try secrets on the slots of users, and know what a new slot must cost."""
 
     def __init__(self, db: LocalDB, settings: CryptoSettings) -> None:
         self._db = db
         self._crypto_settings = settings
-        self._kdf_semaphore = asyncio.Semaphore(MAX_CONCURRENT_KDF)
+        self._kdf_lanes = _Lanes(MAX_WAITING_KDF)
+        self._strength_lanes = _Lanes(MAX_WAITING_STRENGTH)
         self._kdf_params_cache: Argon2Params | None = None
 
     async def validate_new(self, passphrase: str, name: str) -> None:
         """Raise AccountError for a passphrase too long or too weak to protect a journal."""
         if len(passphrase) > MAX_PASSPHRASE_CHARACTERS:
             raise AccountError("passphrase_too_long", most=MAX_PASSPHRASE_CHARACTERS)
-        strength = await measure_strength(passphrase, name)
+        strength = await self.measure_strength(passphrase, name)
         if not strength.is_sufficient:
             raise AccountError(strength.code)
+
+    async def measure_strength(self, passphrase: str, name: str) -> Strength:
+        """Measure the strength of a passphrase, off the event loop. Raises TooBusy."""
+        if not passphrase:
+            return Strength(0, "strength_advice")
+        return await self._strength_lanes.run(_measure_strength, passphrase, name)
 
     async def slots(self, user: User | None, kind: str) -> list[KeySlot]:
         """Return a user's slots of one kind, none without a user. Raises AccountError."""
@@ -164,6 +204,5 @@ class Credentials:
     async def run_kdf(
         self, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs
     ) -> T:
-        """Run a costly function of the vault on a thread, MAX_CONCURRENT_KDF at a time."""
-        async with self._kdf_semaphore:
-            return await asyncio.to_thread(function, *arguments, **keywords)
+        """Run a costly function of the vault on a thread. Raises TooBusy."""
+        return await self._kdf_lanes.run(function, *arguments, **keywords)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from llamora.persistence.attempts import Attempts, KnownDevices
 from llamora.persistence.connection import Connections
 from llamora.persistence.drafts import Drafts
 from llamora.persistence.entries import Entries
@@ -38,6 +39,8 @@ class LocalDB:
         self.profiles = Profiles(connections)
         self.key_rotation = KeyRotation(connections)
         self.sessions = Sessions(connections)
+        self.attempts = Attempts(connections)
+        self.known_devices = KnownDevices(connections)
         self.entries = Entries(connections)
         self.versions = Versions(connections)
         self.trash = Trash(connections)

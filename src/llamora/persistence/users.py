@@ -3,9 +3,7 @@
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, timedelta
 
-from llamora.dates import utc_now
 from llamora.persistence.connection import (
     Connections,
     NotFound,
@@ -145,9 +143,9 @@ class Users:
         """Replace the `stored` keys and slots with new ones and end every session but one.
 
         `session_key` is stored in the row of `only_session` in `session` mode. The copy of the
-        search index is deleted and made again. Of two changes at once one wins, the other raises
-        StaleRevision. The bytes of the old slots and keys are overwritten in the file and gone from
-        its log, so what opened them opens nothing here any more.
+        search index is deleted and made again, and no browser is known any more. Of two changes at
+        once one wins, the other raises StaleRevision. The bytes of the old slots and keys are
+        overwritten in the file and gone from its log, so what opened them opens nothing here any more.
         """
         async with self._db.write() as tx:
             await _require_unchanged(tx, user_id, stored)
@@ -164,7 +162,8 @@ class Users:
                 "UPDATE dek_sessions SET sealed=? WHERE id=? AND sealed IS NOT NULL",
                 (session_key, only_session),
             )
-            await tx.execute("DELETE FROM search_snapshots WHERE user_id=?", (user_id,))
+            for table in ("search_snapshots", "known_devices"):
+                await tx.execute(f"DELETE FROM {table} WHERE user_id=?", (user_id,))
         await self._overwrite()
 
     async def _overwrite(self) -> None:
@@ -184,32 +183,6 @@ class Users:
         """Record that the user has typed back a part of their recovery code."""
         async with self._db.write() as tx:
             await tx.execute("UPDATE users SET recovery_confirmed=1 WHERE id=?", (user_id,))
-
-    async def failed_attempts(self, name: str) -> tuple[bytes | None, int]:
-        """Return the id of the user of a name, None if unknown, and the failed attempts stored.
-
-        Those from before yesterday do not count any more.
-        """
-        since = (utc_now().date() - timedelta(days=1)).isoformat()
-        rows = await self._db.fetch(
-            "SELECT id, coalesce((SELECT count FROM failed_attempts WHERE user_id=id AND"
-            " last_on>=?), 0) FROM users WHERE name_key=?",
-            (since, name_key(name)),
-        )
-        return rows[0] if rows else (None, 0)  # type: ignore[return-value]
-
-    async def set_failed_attempts(self, user_id: bytes, count: int, day: date) -> None:
-        """Store how many attempts failed, the last of them on a day; 0 for none any more."""
-        async with self._db.write(search_unaffected=True) as tx:
-            if not count:
-                await tx.execute("DELETE FROM failed_attempts WHERE user_id=?", (user_id,))
-                return
-            await tx.execute(
-                "INSERT INTO failed_attempts (user_id, count, last_on) SELECT id, ?, ? FROM users"
-                " WHERE id=? ON CONFLICT DO UPDATE SET count=max(count, excluded.count),"
-                " last_on=excluded.last_on",
-                (count, day.isoformat(), user_id),
-            )
 
     async def set_instance_fact(self, key: str, value: str) -> str:
         """Store one fact of the instance unless it exists already; return the one in force."""

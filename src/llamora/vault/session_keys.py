@@ -17,6 +17,11 @@ def session_id_of(token: bytes) -> bytes:
     return hashlib.sha256(b"llamora/1/session-id" + token).digest()
 
 
+def device_id_of(token: bytes, user_id: bytes) -> bytes:
+    """Return the id of a browser where a user got in: SHA-256 of its random token and the user."""
+    return hashlib.sha256(b"llamora/1/known-device" + user_id + token).digest()
+
+
 def seal_for_session(
     user_id: bytes,
     session_id: bytes,

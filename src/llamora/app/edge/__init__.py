@@ -14,6 +14,7 @@ UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 def init_app(app: Quart) -> None:
     """Install the checks before and after every request of `app`."""
     app.request_class = bodies.request_class_for(app)
+    app.asgi_http_class = bodies.WaitingConnection
     app.before_request(_admit)
     app.after_request(headers.finish)
 
@@ -26,6 +27,9 @@ async def _admit() -> None:
         return
     await sessions.resume(extend_idle=not rules.background)
     if request.method in UNSAFE_METHODS:
+        if rules.max_bytes is None and sessions.get_session() is None:
+            bodies.refuse_large_body()
+        bodies.admit_body()
         csrf.check_origin()
         if request.mimetype not in rules.body_types:
             raise RequestRejected("form_unknown_shape", 415, is_body_readable=False)

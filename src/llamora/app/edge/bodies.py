@@ -1,12 +1,14 @@
 """Bodies of requests: their size is limited before they are read, and none is written to disk."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
 from quart import Quart, Request, request
+from quart.asgi import ASGIHTTPConnection
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from llamora.app.edge.rules import RouteRules, current_rules, rules_of
+from llamora.app.edge.rules import SMALL_BODY_BYTES, RouteRules, current_rules, rules_of
 
 
 def request_class_for(app: Quart) -> type[Request]:
@@ -18,9 +20,47 @@ def request_class_for(app: Quart) -> type[Request]:
             max_bytes = _match_rules(app, method, path).max_bytes
             if max_bytes is not None:
                 kwargs["max_content_length"] = max_bytes
+            self.admitted = asyncio.Event()
+            """Set once more than a small part of the body may be received, or none is wanted."""
             super().__init__(method, scheme, path, *args, **kwargs)
 
     return LimitedRequest
+
+
+class WaitingConnection(ASGIHTTPConnection):
+    """A connection of which no more than a small body is held before its session is known.
+
+    The rest stays with the sender, as nobody receives it.
+    """
+
+    async def handle_messages(self, request: Request, receive: Any) -> None:
+        received = 0
+
+        async def receive_when_admitted() -> Any:
+            nonlocal received
+            if received > SMALL_BODY_BYTES:
+                await request.admitted.wait()  # type: ignore[attr-defined] -- ours
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message
+
+        await super().handle_messages(request, receive_when_admitted)
+
+
+def admit_body() -> None:
+    """Receive the whole body of this request, as far as its route takes one."""
+    request.admitted.set()  # type: ignore[attr-defined] -- ours
+
+
+def refuse_large_body() -> None:
+    """Hold no more of the body of this request than a small one. Raises RequestEntityTooLarge."""
+    if (request.content_length or 0) > SMALL_BODY_BYTES:
+        # What still comes is dropped, not left to wait: Hypercorn could not close the connection.
+        request.body = request.body_class(request.content_length, SMALL_BODY_BYTES)
+        admit_body()
+        raise RequestEntityTooLarge
+    # One that does not say its length is cut off at the same place.
+    request.body._max_content_length = SMALL_BODY_BYTES  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
 def _match_rules(app: Quart, method: str, path: str) -> RouteRules:

@@ -1,11 +1,15 @@
-"""The client of a request: an address, and the name of a browser."""
+"""The client of a request: an address, the name of a browser, and the token it is known by."""
 
 import re
+import secrets
+from typing import cast
 
-from quart import request
+from quart import g, request
 
+from llamora.app.edge.hosts import DEVICE_COOKIE, read_cookie
 from llamora.app.services.container import get_services
 from llamora.journal.access import Client
+from llamora.journal.session_keys import TOKEN_BYTES, decode_cookie
 
 # User-agent patterns in the order to try: most browsers also claim to be others
 # (https://www.rfc-editor.org/rfc/rfc9110#name-user-agent sets no order).
@@ -48,4 +52,11 @@ def client_address() -> str:
 
 def this_client() -> Client:
     """Return who makes this request."""
-    return Client(client_address(), device_name(request.user_agent.string))
+    return Client(client_address(), device_name(request.user_agent.string), browser_token())
+
+
+def browser_token() -> bytes:
+    """Return the random token of this browser, a new one if its cookie holds none."""
+    if "browser" not in g:
+        g.browser = decode_cookie(read_cookie(DEVICE_COOKIE)) or secrets.token_bytes(TOKEN_BYTES)
+    return cast(bytes, g.browser)

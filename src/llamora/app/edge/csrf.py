@@ -1,6 +1,6 @@
 """Proof that a request comes from a page of this app: its origin, and a token.
 
-A token is u64 Unix seconds and an HMAC-SHA256, as Base64. It is bound to the session, or to a
+A token is i64 Unix seconds and an HMAC-SHA256, as Base64. It is bound to the session, or to a
 random id of a signed-out browser.
 """
 
@@ -16,12 +16,11 @@ from markupsafe import Markup
 from quart import g, request
 
 from llamora.app.edge.forms import form_field
+from llamora.app.edge.hosts import VISIT_COOKIE, is_own_origin, read_cookie
 from llamora.app.edge.rules import FORM_TYPES, RequestRejected, RouteRules
 from llamora.app.edge.sessions import AlreadySignedIn, SignInRequired, get_session
 from llamora.app.services.container import get_services
 
-VISIT_COOKIE = "llamora_visit"
-CSRF_COOKIE = "llamora_csrf"  # read by our script, which sends it back as a header
 CSRF_HEADER = "X-CSRF-Token"
 
 
@@ -30,7 +29,7 @@ def csrf_token() -> str:
     session = get_session()
     binding = session.id if session else None
     if g.get("csrf", (0,))[0] != binding:
-        timestamp = struct.pack(">Q", int(time.time()))
+        timestamp = struct.pack(">q", int(time.time()))
         g.csrf = (binding, urlsafe_b64encode(timestamp + _mac(timestamp)).decode())
         g.pop("csrf_field", None)
     return cast(str, g.csrf[1])
@@ -50,7 +49,7 @@ def check_origin() -> None:
     if site is not None and site not in ("same-origin", "none"):
         raise RequestRejected("request_foreign", 403)
     origin = request.headers.get("Origin")
-    if origin is not None and origin.partition("://")[2].lower() != request.headers["Host"].lower():
+    if origin is not None and not is_own_origin(origin):
         raise RequestRejected("request_foreign", 403)
 
 
@@ -81,7 +80,7 @@ def is_token_fresh(token: str, max_age: int) -> bool:
     if len(decoded) != 8 + 32 or not hmac.compare_digest(decoded[8:], _mac(decoded[:8])):
         return False
     # The MAC is ours, so a time in the future means that the clock was set back.
-    return time.time() - struct.unpack(">Q", decoded[:8])[0] <= max_age
+    return time.time() - struct.unpack(">q", decoded[:8])[0] <= max_age
 
 
 def _mac(timestamp: bytes) -> bytes:
@@ -93,5 +92,5 @@ def _mac(timestamp: bytes) -> bytes:
 
 def _visitor_id() -> str:
     if "visit" not in g:
-        g.visit = request.cookies.get(VISIT_COOKIE, "") or secrets.token_urlsafe(18)
+        g.visit = read_cookie(VISIT_COOKIE) or secrets.token_urlsafe(18)
     return cast(str, g.visit)

@@ -1,12 +1,26 @@
 """The headers and cookies of every response."""
 
-from quart import Response, g, request
+from typing import Any
 
-from llamora.app.edge.csrf import CSRF_COOKIE, VISIT_COOKIE, csrf_token, is_token_fresh
-from llamora.app.edge.hosts import is_https
+from quart import Response, g
+
+from llamora.app.edge.csrf import csrf_token, is_token_fresh
+from llamora.app.edge.hosts import (
+    CSRF_COOKIE,
+    DEVICE_COOKIE,
+    SESSION_COOKIE,
+    VISIT_COOKIE,
+    cookie_name,
+    is_https,
+    read_cookie,
+)
 from llamora.app.edge.rules import current_rules
-from llamora.app.edge.sessions import SESSION_COOKIE
 from llamora.app.services.container import get_services
+from llamora.journal.session_keys import encode_cookie
+from llamora.persistence.attempts import MAX_DEVICE_DAYS
+
+HSTS_SECONDS = 31_536_000  # a year, for this name alone: its owner may have others without TLS
+DEVICE_SECONDS = MAX_DEVICE_DAYS * 86_400
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -27,6 +41,8 @@ async def finish(response: Response) -> Response:
     """Add what every response carries; pages of a user are stored by nobody."""
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
+    if is_https():
+        response.headers["Strict-Transport-Security"] = f"max-age={HSTS_SECONDS}"
     if current_rules().public:
         return response
     response.headers["Cache-Control"] = "no-store"
@@ -37,20 +53,20 @@ async def finish(response: Response) -> Response:
 
 
 def _set_cookies(response: Response) -> None:
-    secure = is_https()
+    def put(name: str, value: str, *, script: bool = False, **more: Any) -> None:
+        more = {"samesite": "Strict", **more}
+        name = cookie_name(name)
+        response.set_cookie(name, value, httponly=not script, secure=is_https(), path="/", **more)
+
     session_cookie = g.get("session_cookie")
     if session_cookie:
-        response.set_cookie(
-            SESSION_COOKIE, session_cookie, httponly=True, samesite="Lax", secure=secure, path="/"
-        )
+        put(SESSION_COOKIE, session_cookie, samesite="Lax")
+        if "browser" in g:
+            put(DEVICE_COOKIE, encode_cookie(g.browser), max_age=DEVICE_SECONDS)
     elif session_cookie == "":
-        response.delete_cookie(
-            SESSION_COOKIE, httponly=True, samesite="Lax", secure=secure, path="/"
-        )
+        put(SESSION_COOKIE, "", samesite="Lax", expires=0, max_age=0)
     half_life = get_services().settings.session.csrf_ttl // 2
-    if not is_token_fresh(request.cookies.get(CSRF_COOKIE, ""), half_life):
-        response.set_cookie(CSRF_COOKIE, csrf_token(), samesite="Strict", secure=secure, path="/")
-    if "visit" in g and request.cookies.get(VISIT_COOKIE) != g.visit:
-        response.set_cookie(
-            VISIT_COOKIE, g.visit, httponly=True, samesite="Strict", secure=secure, path="/"
-        )
+    if not is_token_fresh(read_cookie(CSRF_COOKIE), half_life):
+        put(CSRF_COOKIE, csrf_token(), script=True)
+    if "visit" in g and read_cookie(VISIT_COOKIE) != g.visit:
+        put(VISIT_COOKIE, g.visit)

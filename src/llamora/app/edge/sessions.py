@@ -4,12 +4,11 @@ import hmac
 from hashlib import sha256
 from typing import cast
 
-from quart import g, request
+from quart import g
 
+from llamora.app.edge.hosts import SESSION_COOKIE, read_cookie
 from llamora.app.services.container import get_services
 from llamora.journal.session_keys import OpenSession
-
-SESSION_COOKIE = "llamora"
 
 
 class SignInRequired(Exception):
@@ -22,7 +21,7 @@ class AlreadySignedIn(Exception):
 
 async def resume(*, extend_idle: bool) -> None:
     """Open the session of the cookie; the cookie of one that has ended is deleted."""
-    cookie = request.cookies.get(SESSION_COOKIE)
+    cookie = read_cookie(SESSION_COOKIE)
     if not cookie:
         return
     g.session = await get_services().access.resume(cookie, extend_idle=extend_idle)

@@ -111,7 +111,7 @@ async def change_key() -> Response:
 async def end_journal() -> Response:
     try:
         await get_services().access.end_journal(
-            sessions.require_session(), await field("passphrase"), this_client()
+            sessions.require_session(), await field("passphrase")
         )
     except SECRET_PROBLEMS as error:
         return await account_page("end", error)
@@ -124,7 +124,7 @@ async def download_backup() -> Response:
     """Create a backup and send it, once the passphrase is verified, as a page may be left open."""
     try:
         file = await get_services().access.create_backup(
-            sessions.require_session(), await field("passphrase"), this_client()
+            sessions.require_session(), await field("passphrase")
         )
     except SECRET_PROBLEMS as error:
         return await account_page("backup", error)

@@ -23,7 +23,7 @@ from llamora.app.streams import event_stream, format_event
 from llamora.app.views.recovery import ORDINALS, question_context, recovery_code_context
 from llamora.errors import Problem
 from llamora.journal.access import RegistrationClosed
-from llamora.journal.credentials import AccountError, measure_strength
+from llamora.journal.credentials import AccountError
 from llamora.journal.session_keys import OpenSession
 from llamora.persistence.connection import NotFound, StorageError
 from llamora.persistence.users import NameTaken
@@ -74,7 +74,7 @@ async def rate_passphrase() -> Response:
     name = session.user.name if session else await field("name")
     # A form that also asks for the old passphrase has the new one in `new`.
     passphrase = await field("new") or await field("passphrase")
-    rating = await measure_strength(passphrase, name)
+    rating = await get_services().access.measure_strength(passphrase, name, this_client(), session)
     return await render_template(
         "views/strength.html",
         score=rating.score,
@@ -218,9 +218,11 @@ async def _show_code(session: OpenSession, code: str) -> Response:
 
 
 async def _form(template: str, name: str, error: Problem, **context: object) -> Response:
-    return await render_template(
+    response = await render_template(
         template, error.status, name=name, error=describe(error), **context
     )
+    response.headers.update(error.retry_after)
+    return response
 
 
 def _safe_next_path(path: str) -> str:
