@@ -111,9 +111,13 @@ class HttpUser:
     passphrase: str = "correct horse battery staple 42"
     http: httpx.Client = field(init=False)
     recovery_code: str = ""
+    source_address: str | None = None
 
     def __post_init__(self) -> None:
-        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        transport = httpx.HTTPTransport(local_address=self.source_address)
+        self.http = httpx.Client(
+            base_url=self.url, timeout=60, trust_env=False, transport=transport
+        )
 
     def __del__(self) -> None:
         self.http.close()

@@ -101,7 +101,7 @@ class ReasoningFilter:
                 self._buffer = text[-_MAX_MARK_CHARS:]
                 return ""
             self._take_unclosed()
-            self._has_spoken, self._may_close = True, False
+            self._may_close = False
             piece, self.closed_without_opening = text[end_match.end() :], True
         return self._filter_text(piece)
 
@@ -190,7 +190,8 @@ class ReasoningFilter:
         is_word = (
             "`" in outside  # in code
             or _REASONING_START.search(before) is not None  # it closes what was named there
-            or (line.strip() and line[-1:] in " \t\"'“„«‘([{")
+            or (line.strip() and line[-1:] in "\"'“„«‘([{")
+            or (line.strip() and line[-1:] in " \t" and "\n" not in found[0])
             or text[found.end() :][:1] in "`\"'”“»’.,;:!?)]}"
         )
         return not is_word
