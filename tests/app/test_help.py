@@ -70,7 +70,7 @@ def test_the_system_is_told_the_colour_of_the_paper() -> None:
     """What a browser paints around the page, in the only notation that it takes everywhere."""
     base = (ROOT / "src/llamora/app/templates/layouts/base.html").read_text(encoding="utf-8")
     told = {
-        name: found for name, found in (("light", "#faf7f2"), ("dark", "#13181d")) if found in base
+        name: found for name, found in (("light", "#faf7f2"), ("dark", "#171310")) if found in base
     }
     assert set(told) == {"light", "dark"}
     for name, colour in told.items():
