@@ -120,7 +120,9 @@ def _use(context: BrowserContext, user: HttpUser, query: str) -> str:
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("/search/"))
     return next(
-        each.get("value", "") for each in context.cookies() if each.get("name") == "llamora"
+        each.get("value", "")
+        for each in context.cookies()
+        if re.fullmatch(r"llamora_\d+", each.get("name", ""))
     )
 
 

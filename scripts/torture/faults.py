@@ -96,7 +96,9 @@ def do_action(
         new_user = HttpUser(served.server.url)
         return new_user.sign_in(), lambda _: None
     if kind == "register":
-        new_user = HttpUser(served.server.url, name=f"Other {rng.randrange(10**9)}")
+        address = f"127.4.{rng.randrange(250)}.{rng.randrange(1, 250)}"  # they count by address
+        name = f"Other {rng.randrange(10**9)}"
+        new_user = HttpUser(served.server.url, name=name, source_address=address)
         form = {"name": new_user.name, "passphrase": new_user.passphrase, "zone": "UTC"}
         return new_user.post("/register", form), lambda _: None
     draft = {"draft_key": "day:2026-11-20", "text": WORD, "count": "1"}

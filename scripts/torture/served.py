@@ -30,7 +30,8 @@ class ServedJournal:
         cls, folder: Path, cache: Path, env: Mapping[str, str] = harness.WITHOUT_MODELS
     ) -> "ServedJournal":
         """Start a new server with one user, whose keys are opened here too."""
-        server = Server(folder, cache, mode="prod", env=env).start()
+        open_to_all = {"LLAMORA_SERVER__REGISTRATION": "true", **env}
+        server = Server(folder, cache, mode="prod", env=open_to_all).start()
         user = HttpUser(server.url).register()
         ((user_id,),) = harness.fetch(harness.database_of(server), "SELECT id FROM users")
         return cls(server, user, Store(server.data, user_id, user.recovery_code))
