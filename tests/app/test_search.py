@@ -31,15 +31,15 @@ async def test_a_hit_leads_to_its_place_with_the_words_marked(app: RunningApp) -
     assert 'value="heron"' in page.text
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 14, item 10: signs are no words, and a date is always one of writing"
-)
 @pytest.mark.parametrize(
     ("text", "query"),
     [
         ("The lesson 🎻 went well.", "🎻"),
         ("I began to learn C++ today.", '"C++"'),
         ("The dentist has time for me on 2027-03-19.", "2027-03-19"),
+        ("We all 👩‍👩‍👧 went, 👍🏽", "👍🏽"),
+        ("The old .NET machine", ".NET"),
+        ("It costs 1,200 in all", "1,200"),
     ],
 )
 async def test_signs_and_dates_are_found_as_they_were_written(

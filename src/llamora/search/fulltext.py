@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from llamora.search.bm25 import Posting, PostingCache, phrase_match
 from llamora.search.query import Query
 from llamora.search.scratch import Scratch
-from llamora.search.tokens import match_literals, term_literals
+from llamora.search.tokens import match_literals, phrase_literal, term_literals
 from llamora.text import STOP_WORDS
 
 if TYPE_CHECKING:
@@ -242,6 +242,10 @@ class FulltextIndex:
         slots = np.zeros(0, dtype=np.intp) if posting is None else posting.slots.astype(np.intp)
         return slots[live[slots]]
 
+    def body_slots(self, literal: str) -> "Slots":
+        """Return the slots whose texts, whatever their dates and tags, a literal finds."""
+        return self._query_slots(f"body : {literal}")
+
     def literals(self, query: Query, live: "Mask") -> list[str]:
         """Return the literals for a query's terms; a prefix of no stem becomes whole words."""
         unique: dict[str, None] = {}
@@ -274,7 +278,8 @@ class FulltextIndex:
 
     def build_snippets(self, query: Query, texts: Sequence[str], live: "Mask") -> list[str]:
         """Return the best matching part of each text, matches marked; "" where none matches."""
-        expression = " OR ".join(self.literals(query, live))
+        written_date = filter(None, [phrase_literal(query.written_date)])
+        expression = " OR ".join([*self.literals(query, live), *written_date])
         return self._scratch.build_snippets(expression, texts) if expression else [""] * len(texts)
 
     def _stem_literals(self, literals: Sequence[str]) -> list[list[str]]:

@@ -11,7 +11,7 @@ from llamora.search.fulltext import FulltextIndex
 from llamora.search.fusion import LOOKUP_MAX_WORDS, fuse_scores, lexical_weight
 from llamora.search.query import Query
 from llamora.search.slots import SlotTable
-from llamora.search.tokens import fold, phrase_literal
+from llamora.search.tokens import TOKEN_SEPARATOR, fold, phrase_literal, separate_letters
 from llamora.search.vectors import NOT_COMPARED, VectorIndex
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ class Ranker:
         allowed = self._allowed_mask(query, allowed_ids)
         if not query.terms:
             slots = np.zeros(0, dtype=np.intp) if allowed is None else np.flatnonzero(allowed)
-            return self._build_page(slots, np.zeros(len(slots)), {}, limit, offset)
+            is_written = np.isin(slots, self._written_slots(query)).astype(np.float64)
+            return self._build_page(slots, is_written, {}, limit, offset)
         slots, lexical, tail, tail_scores = self._score_lexical(query, allowed)
         vectors = self._comparable(query_vectors)
         if vectors:
@@ -125,10 +126,7 @@ class Ranker:
             mask[:] = False
         if query.role is not None:
             mask &= table.mine[:slot_count] == (query.role == "me")
-        if query.after is not None:
-            mask &= table.days[:slot_count] >= query.after.toordinal()
-        if query.before is not None:
-            mask &= table.days[:slot_count] <= query.before.toordinal()
+        mask &= self._day_mask(query)
         if allowed_ids is not None:
             mask &= table.mask_of(table.find(allowed_ids))
         for phrase in filter(None, map(phrase_literal, query.phrases)):
@@ -136,6 +134,24 @@ class Ranker:
         for excluded in filter(None, map(_excluded_literal, query.excluded)):
             mask &= ~table.mask_of(fulltext.matching_slots(excluded, table.live))
         return mask
+
+    def _day_mask(self, query: Query) -> "Mask":
+        import numpy as np
+
+        days = self._slots.days[: len(self._slots)]
+        mask = np.ones(len(days), dtype=np.bool_)
+        if query.after is not None:
+            mask &= days >= query.after.toordinal()
+        if query.before is not None:
+            mask &= days <= query.before.toordinal()
+        mask[self._written_slots(query)] = True
+        return mask
+
+    def _written_slots(self, query: Query) -> "Slots":
+        import numpy as np
+
+        literal = phrase_literal(query.written_date)
+        return self._fulltext.body_slots(literal) if literal else np.zeros(0, dtype=np.intp)
 
     def _comparable(self, query_vectors: "Mapping[str, Vectors]") -> "dict[str, Vectors]":
         # A model's folder may hold another model by now, with vectors of another size.
@@ -273,7 +289,7 @@ class Ranker:
             if (holding := self._fulltext.exact_form_slots(word)) is not None:
                 share += np.isin(slots, holding)
             else:
-                form = fold(word.rstrip("*")).lower()
+                form = separate_letters(fold(word.rstrip("*"))).strip(TOKEN_SEPARATOR).lower()
                 boundary = "" if word.endswith("*") else r"(?!\w)"
                 common.append((form, re.compile(rf"(?<!\w){re.escape(form)}{boundary}")))
         order = np.argsort(-scores, kind="stable")[: EXACT_FORM_POOL if common else 0].tolist()
