@@ -131,3 +131,13 @@ async def test_a_full_disk_forgets_the_query_and_finds_all_the_same(
     await alice.write("The heron.")
     monkeypatch.setattr(SearchHistory, "add", no_room)
     assert "One place." in (await ask(alice, "heron")).visible_text
+
+
+async def test_a_misspelt_word_is_searched_corrected_and_the_page_says_so(app: RunningApp) -> None:
+    alice = await app.visitor()
+    entry = await alice.write("The heron stood in the estuary.")
+    page = await ask(alice, "estaury")
+    assert PLACE.findall(page.text) == [f"/d/2026-11-20#e-{entry}"]
+    assert "<mark>estuary</mark>" in page.text
+    assert "No entry holds “estaury”; entries with estuary are shown." in page.visible_text
+    assert "No entry holds" not in (await ask(alice, "estuary")).visible_text

@@ -247,3 +247,46 @@ def test_a_date_alone_finds_it_in_texts_first_and_then_its_days(
     assert sorted(found(index, f"on:{query}")) == [1, 4]
     (snippet,) = index.build_snippets(parse_query(query, TODAY), [appointment])
     assert f"{MATCH_START}{query}{MATCH_STOP}" in snippet
+
+
+@pytest.mark.parametrize(
+    ("text", "typed", "marked"),
+    [
+        ("Weeds in the garden", "gardne", "garden"),
+        ("Weeds in the garden", "gaarden", "garden"),
+        ("Weeds in the garden", "arden", "garden"),
+        ("Weeds in the garden", "hgarden", "garden"),
+        ("Wir saßen im Café Müller", "muler", "Müller"),
+        ("Сегодня падает снежинка", "снижинка", "снежинка"),
+        ("Ein Spaziergang im Regen", "Spazirgang", "Spaziergang"),
+    ],
+)
+def test_a_word_of_no_entry_finds_those_one_edit_away(
+    index: UserIndex, text: str, typed: str, marked: str
+) -> None:
+    index.put([document(1, text), document(2, "Nothing else")])
+    assert found(index, typed) == [1]
+    (snippet,) = index.build_snippets(parse_query(typed, TODAY), [text])
+    assert f"{MATCH_START}{marked}{MATCH_STOP}" in snippet
+
+
+@pytest.mark.parametrize("typed", ["gadrne", "grdn", "graen", "wed", "weds", '-"gardne" weeeeds'])
+def test_short_words_and_two_edits_are_not_corrected(index: UserIndex, typed: str) -> None:
+    index.put([document(1, "Weeds in the garden"), document(2, "Nothing else")])
+    assert found(index, typed) == []
+
+
+def test_words_as_typed_come_before_corrected_ones(index: UserIndex) -> None:
+    index.put(
+        [
+            document(1, "The garden"),
+            *(document(n, f"A lighthouse in the fog, {n} times seen") for n in range(2, 8)),
+            document(8, "The lighthouse has a garden of its own and much more to be told of it"),
+            document(9, "The house by the sea"),
+        ]
+    )
+    order = found(index, "lighthouse gardne")
+    assert order[-1] == 1
+    assert sorted(order) == [1, 2, 3, 4, 5, 6, 7, 8]
+    index.put([document(10, "The gardne gnome")])
+    assert found(index, "gardne") == [10]

@@ -33,7 +33,8 @@ class Query:
     question and only score. `after` and `before` are the first and last day allowed, while
     `mentioned_dates` only score. An entry that holds `written_date`, a date as it was typed, needs
     no day within them, and comes first. `semantic_text` is embedded, "" when there is nothing to compare;
-    `whole_phrase` is a whole question, "" for a look-up. An `is_impossible` query contradicts
+    `whole_phrase` is a whole question, "" for a look-up. With `corrects_words` a word that no entry
+    holds stands for those one letter away, which score less. An `is_impossible` query contradicts
     itself. `hints` say what was not understood.
     """
 
@@ -49,6 +50,7 @@ class Query:
     written_date: str = ""
     semantic_text: str = ""
     whole_phrase: str = ""
+    corrects_words: bool = True
     is_impossible: bool = False
     hints: tuple[Notice, ...] = ()
 
@@ -255,6 +257,7 @@ def query_from_text(text: str, today: date) -> Query:
         words=tuple(query_words[:MAX_TERMS]),
         mentioned_dates=parse_phrase(question, today, detect_language(question)),
         semantic_text=question,
+        corrects_words=False,  # a text is longer than what is asked for, and has rare words
     )
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from llamora.search.bm25 import PROXIMITY_SHARE, bm25_scores, drop_common_terms, proximity_scores
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DENSE_POOL = 200  # nearest entries that are fused with those found by word
 LEXICAL_POOL = 1000  # best lexical matches that are fused; the others follow by lexical score alone
 EXACT_FORM_POOL = 200  # best matches whose text is searched for words that very many entries hold
+CORRECTED_WEIGHT = 0.1  # of a word that was typed otherwise: those found as typed come first
 MIN_COSINE = 0.2  # an entry that shares no word with the query and is further off is no result
 
 # Added to fused scores, which are from 0 to 1.
@@ -48,11 +49,15 @@ class Match:
 
 @dataclass(slots=True, frozen=True)
 class Matches:
-    """Hold one page of matches, best first, and the number of all of them."""
+    """Hold one page of matches, best first, and the number of all of them.
+
+    `corrected` are the words that no entry holds, with those that were searched for them.
+    """
 
     matches: tuple[Match, ...]
     total: int
     is_semantic: bool
+    corrected: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
 
 class Ranker:
@@ -86,7 +91,8 @@ class Ranker:
             slots = np.zeros(0, dtype=np.intp) if allowed is None else np.flatnonzero(allowed)
             is_written = np.isin(slots, self._written_slots(query)).astype(np.float64)
             return self._build_page(slots, is_written, {}, limit, offset)
-        slots, lexical, tail, tail_scores = self._score_lexical(query, allowed)
+        literals = self._fulltext.literals(query, self._slots.live)
+        slots, lexical, tail, tail_scores = self._score_lexical(query, literals, allowed)
         vectors = self._comparable(query_vectors)
         if vectors:
             slots, scores = self._fuse_nearest(query, slots, lexical, vectors, weight, allowed)
@@ -96,7 +102,8 @@ class Ranker:
             scores = fuse_scores(lexical, None, 1.0)
         scores = self._boost_scores(query, slots, scores)
         slots, scores = _append_tail(slots, scores, tail, tail_scores)
-        return self._build_page(slots, scores, vectors, limit, offset)
+        page = self._build_page(slots, scores, vectors, limit, offset)
+        return replace(page, corrected=_corrections(literals))
 
     def find_nearest(
         self,
@@ -163,7 +170,7 @@ class Ranker:
         }
 
     def _score_lexical(
-        self, query: Query, allowed: "Mask | None"
+        self, query: Query, literals: Mapping[str, str], allowed: "Mask | None"
     ) -> "tuple[Slots, Scores, Slots, Scores]":
         """Return the best LEXICAL_POOL slots with scores, 0..1, and the tail with BM25 alone.
 
@@ -171,10 +178,9 @@ class Ranker:
         """
         table = self._slots
         slot_count, entry_count = len(table), len(table.slot_of)
-        literals = self._fulltext.literals(query, table.live)
         postings = [
-            posting
-            for literal in literals
+            replace(posting, weight=CORRECTED_WEIGHT) if misspelt else posting
+            for literal, misspelt in literals.items()
             if (posting := self._fulltext.posting(literal)) is not None
         ]
         postings = drop_common_terms(postings, entry_count)
@@ -327,6 +333,14 @@ class Ranker:
             passage = next((passage for passage in passages if passage >= 0), -1)
             page.append(Match(self._slots.ids[slot], float(score), passage, float(cosine)))
         return Matches(tuple(page), len(slots), bool(vectors))
+
+
+def _corrections(literals: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    corrected: dict[str, tuple[str, ...]] = {}
+    for literal, misspelt in literals.items():
+        if misspelt:
+            corrected[misspelt] = (*corrected.get(misspelt, ()), literal.strip('"'))
+    return corrected
 
 
 def _append_tail(
