@@ -150,12 +150,12 @@ MAX_TAG_LENGTH = 64  # characters
 # One emoji as Unicode Technical Standard #51 composes it: a flag, or pictographs with their skin
 # tones, variation selectors, tags and keycaps, joined into one by U+200D. The list of the emoji
 # package says which of these there are.
-_PICTOGRAPH = (
+PICTOGRAPH = (
     r"[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u23ff\u24c2\u25a0-\u27bf\u2900-\u297f"
     r"\u2b00-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]"
 )
 _PICTOGRAPH_SEQUENCE = (
-    rf"{_PICTOGRAPH}[\ufe0e\ufe0f]?[\U0001f3fb-\U0001f3ff]?[\U000e0020-\U000e007f]*"
+    rf"{PICTOGRAPH}[\ufe0e\ufe0f]?[\U0001f3fb-\U0001f3ff]?[\U000e0020-\U000e007f]*"
 )
 EMOJI = (
     r"(?:[\U0001f1e6-\U0001f1ff]{2}|[0-9#*]\ufe0f?\u20e3|"

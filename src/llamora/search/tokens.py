@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterable
 from itertools import pairwise
 
-from llamora.text import EMOJI
+from llamora.text import EMOJI, PICTOGRAPH
 
 TOKEN_SEPARATOR = "\x1f"  # noqa: S105 -- stands around signs, and letters without spaces
 
@@ -24,10 +24,14 @@ _UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
 
 # Signs that are searched as they were written: an emoji as a whole; what stands between digits, as
 # in dates, times and numbers; and the signs of "C++", "C#" and ".NET".
-_SIGN = re.compile(
-    rf"(?P<emoji>{EMOJI})|(?<=\d)[.,:/'’\-\u2010-\u2015](?=\d)|(?<![\w.])\.(?=[^\W\d_])"
-    r"|(?<=[^\W\d_])(?:\+\+(?![^\W\d]|[+#])|[+#](?![\w+#]))"
+# A set comes first, so that the others are passed over fast.
+_PLAIN_SIGN = (
+    r"[.,:/'’\-\u2010-\u2015+#](?:(?<=\d[^+#])(?=\d)|(?<=\.)(?<![\w.]\.)(?=[^\W\d_])"
+    r"|(?<=[^\W\d_]\+)\+(?![^\W\d]|[+#])|(?<=[^\W\d_][+#])(?![\w+#]))"
 )
+_SIGN = re.compile(rf"(?P<emoji>{EMOJI})|{_PLAIN_SIGN}")
+_SIGN_WITHOUT_EMOJI = re.compile(_PLAIN_SIGN)
+_PICTOGRAPH = re.compile(PICTOGRAPH)
 # FTS5 takes letters for private use (category Co) as parts of words, and of these only those below
 # U+100000: a sign becomes one that begins a token and others that continue it.
 _SIGN_START, _SIGN_REST = 0xF0000, 0xF8000
@@ -76,7 +80,9 @@ def fold(text: str) -> str:
     """
     if not text.isascii():
         text = _FOLDABLE.sub(lambda run: run[0].translate(_FOLD_TABLE), text)
-    return _SIGN.sub(lambda sign: _sign_letters(sign[0]), text)
+    has_emoji = not text.isascii() and ("\u20e3" in text or _PICTOGRAPH.search(text))
+    pattern = _SIGN if has_emoji else _SIGN_WITHOUT_EMOJI
+    return pattern.sub(lambda sign: _sign_letters(sign[0]), text)
 
 
 def _sign_letters(sign: str) -> str:
