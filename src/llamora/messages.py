@@ -200,6 +200,7 @@ PAGE_MESSAGES: dict[str, str] = {
     "query_phrases_relaxed_narrowed": (
         "No entry that fits the rest holds the quoted words in that order, so they were searched one by one."
     ),
+    "query_word_corrected": "No entry holds “{typed}”; entries with {words} are shown.",
     # The edge
     "page_not_found": "There is no page at this address.",
     "day_not_found": "There is no such day. A day’s address looks like /d/2026-11-20.",

@@ -150,15 +150,18 @@ MAX_TAG_LENGTH = 64  # characters
 # One emoji as Unicode Technical Standard #51 composes it: a flag, or pictographs with their skin
 # tones, variation selectors, tags and keycaps, joined into one by U+200D. The list of the emoji
 # package says which of these there are.
-_PICTOGRAPH = r"(?:[\u00a9\u00ae\u203c-\u3299\U0001f000-\U0001faff])"
-_PICTOGRAPH_SEQUENCE = (
-    rf"{_PICTOGRAPH}[\ufe0e\ufe0f]?[\U0001f3fb-\U0001f3ff]?[\U000e0020-\U000e007f]*"
+PICTOGRAPH = (
+    r"[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u23ff\u24c2\u25a0-\u27bf\u2900-\u297f"
+    r"\u2b00-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]"
 )
-_EMOJI = (
+_PICTOGRAPH_SEQUENCE = (
+    rf"{PICTOGRAPH}[\ufe0e\ufe0f]?[\U0001f3fb-\U0001f3ff]?[\U000e0020-\U000e007f]*"
+)
+EMOJI = (
     r"(?:[\U0001f1e6-\U0001f1ff]{2}|[0-9#*]\ufe0f?\u20e3|"
     rf"{_PICTOGRAPH_SEQUENCE}(?:\u200d{_PICTOGRAPH_SEQUENCE})*)"
 )
-_SINGLE_EMOJI = re.compile(_EMOJI)
+_SINGLE_EMOJI = re.compile(EMOJI)
 _JOINERS = "\u200c\u200d"
 # Invisible characters, which make no other name: Default_Ignorable_Code_Point of the Unicode
 # character database (DerivedCoreProperties.txt), as NFKC_Casefold of the Unicode Standard, section
@@ -173,7 +176,7 @@ _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
 # Kana and Han are written without spaces, so a tag may follow their letters.
 _TAG_IN_TEXT = re.compile(
     r"(?:(?<![\w#&/\u20e3])|(?<=[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]))"
-    rf"#(?:({_EMOJI})|([^\W_]\S*))"
+    rf"#(?:({EMOJI})|([^\W_]\S*))"
 )
 # A "#" in these is no tag: code, what is escaped, URLs.
 _CODE_OR_ADDRESS = re.compile(

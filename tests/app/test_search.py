@@ -31,15 +31,15 @@ async def test_a_hit_leads_to_its_place_with_the_words_marked(app: RunningApp) -
     assert 'value="heron"' in page.text
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 14, item 10: signs are no words, and a date is always one of writing"
-)
 @pytest.mark.parametrize(
     ("text", "query"),
     [
         ("The lesson 🎻 went well.", "🎻"),
         ("I began to learn C++ today.", '"C++"'),
         ("The dentist has time for me on 2027-03-19.", "2027-03-19"),
+        ("We all 👩‍👩‍👧 went, 👍🏽", "👍🏽"),
+        ("The old .NET machine", ".NET"),
+        ("It costs 1,200 in all", "1,200"),
     ],
 )
 async def test_signs_and_dates_are_found_as_they_were_written(
@@ -131,3 +131,13 @@ async def test_a_full_disk_forgets_the_query_and_finds_all_the_same(
     await alice.write("The heron.")
     monkeypatch.setattr(SearchHistory, "add", no_room)
     assert "One place." in (await ask(alice, "heron")).visible_text
+
+
+async def test_a_misspelt_word_is_searched_corrected_and_the_page_says_so(app: RunningApp) -> None:
+    alice = await app.visitor()
+    entry = await alice.write("The heron stood in the estuary.")
+    page = await ask(alice, "estaury")
+    assert PLACE.findall(page.text) == [f"/d/2026-11-20#e-{entry}"]
+    assert "<mark>estuary</mark>" in page.text
+    assert "No entry holds “estaury”; entries with estuary are shown." in page.visible_text
+    assert "No entry holds" not in (await ask(alice, "estuary")).visible_text

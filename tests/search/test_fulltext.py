@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamora.search import tokens
 from llamora.search.index import UserIndex
 from llamora.search.query import parse_query
 from llamora.search.snippets import MATCH_START, MATCH_STOP
@@ -178,3 +179,114 @@ def test_the_best_stretch_of_a_very_long_text_is_shown(index: UserIndex) -> None
     assert f"{MATCH_START}fox{MATCH_STOP}" in marked
     assert f"{MATCH_START}weasel{MATCH_STOP}" in marked
     assert len(marked) < 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "query", "others"),
+    [
+        ("The lesson 🎻 went well", "🎻", ["The lesson went well 🎺"]),
+        ("Well done 👍🏽!", "👍🏽", ["Well done 👍", "Well done 👍🏿"]),
+        ("Us👩‍👩‍👧here", "👩‍👩‍👧", ["She 👩 and 👧", "They 👩‍👩‍👦"]),
+        ("To 🇫🇷🇩🇪 by train", "🇩🇪", ["To 🇫🇷🇮🇹", "To 🇪🇩"]),
+        ("First 1️⃣ then", "1️⃣", ["First 1 then 2️⃣"]),
+        ("With ❤ from", "❤️", ["With 💙 from"]),
+        ("Flag 🏴󠁧󠁢󠁳󠁣󠁴󠁿 up", "🏴󠁧󠁢󠁳󠁣󠁴󠁿", ["Flag 🏴 up", "Flag 🏴󠁧󠁢󠁷󠁬󠁳󠁿 up"]),
+        ("I learn C++17 now", "C++", ["Drive C: is full", "C# and C", "Grade C+"]),
+        ("I learn c# now", "C#", ["C++", "Drive C:"]),
+        ("I learn .NET, too", ".NET", ["A net for fishing", "The price net.Then"]),
+        ("It rose by 3.5 degrees", "3.5", ["3 and 5", "3,5", "3.57", "35"]),
+        ("We paid 1,200 for it", "1,200", ["1 and 200", "1.200", "1200"]),
+        ("Due on 20.11.2031", "20.11.2031", ["20 eggs, 11 pans, 2031"]),
+        ("Due on 20.11.2031", "20.11", ["20 eggs, 11 pans", "20:11"]),
+        ("See you 20/11 there", "20/11", ["20 11", "20-11"]),
+        ("The train at 18:30 left", "18:30", ["18 or 30", "18.30"]),
+        ("Pages 5–7 and 9", "5-7", ["5 7", "5/7"]),
+    ],
+)
+def test_signs_are_found_as_written_and_marked(
+    index: UserIndex, text: str, query: str, others: list[str]
+) -> None:
+    index.put([document(1, text), *(document(n, t) for n, t in enumerate(others, 2))])
+    as_phrase = parse_query(f'"{query}"', TODAY)
+    assert found(index, query) == found(index, f'"{query}"') == [1]
+    (snippet,) = index.build_snippets(as_phrase, [text])
+    marked = re.findall(f"{MATCH_START}(.*?){MATCH_STOP}", snippet)
+    assert [tokens.fold(mark).lower() for mark in marked] == [tokens.fold(query).lower()]
+    assert snippet.replace(MATCH_START, "").replace(MATCH_STOP, "") == text
+
+
+@pytest.mark.parametrize("query", ["net", "12", "C", "lesson"])
+def test_words_beside_signs_are_found_without_them(index: UserIndex, query: str) -> None:
+    index.put([document(1, ".NET and C++ on 20.12.2031, the lesson🎻"), document(2, "Nothing")])
+    assert found(index, query) == [1]
+
+
+@pytest.mark.parametrize(
+    ("query", "appointment"),
+    [
+        ("2027-03-19", "The dentist has time for me on 2027-03-19."),
+        ("19.3.2027", "Am 19.3.2027, endlich"),
+        ("3 May 2027", "We marry on 3 May 2027!"),
+    ],
+)
+def test_a_date_alone_finds_it_in_texts_first_and_then_its_days(
+    index: UserIndex, query: str, appointment: str
+) -> None:
+    (dates,) = {parse_query(query, TODAY).after, parse_query(query, TODAY).before}
+    assert dates is not None
+    index.put(
+        [
+            document(1, "Written on that day", dates),
+            document(2, appointment),
+            document(3, "19 guests in 3 rooms, from May 2027"),
+            document(4, "On the day itself", dates),
+        ]
+    )
+    assert found(index, query)[0] == 2
+    assert sorted(found(index, query)) == [1, 2, 4]
+    assert sorted(found(index, f"on:{query}")) == [1, 4]
+    (snippet,) = index.build_snippets(parse_query(query, TODAY), [appointment])
+    assert f"{MATCH_START}{query}{MATCH_STOP}" in snippet
+
+
+@pytest.mark.parametrize(
+    ("text", "typed", "marked"),
+    [
+        ("Weeds in the garden", "gardne", "garden"),
+        ("Weeds in the garden", "gaarden", "garden"),
+        ("Weeds in the garden", "arden", "garden"),
+        ("Weeds in the garden", "hgarden", "garden"),
+        ("Wir saßen im Café Müller", "muler", "Müller"),
+        ("Сегодня падает снежинка", "снижинка", "снежинка"),
+        ("Ein Spaziergang im Regen", "Spazirgang", "Spaziergang"),
+    ],
+)
+def test_a_word_of_no_entry_finds_those_one_edit_away(
+    index: UserIndex, text: str, typed: str, marked: str
+) -> None:
+    index.put([document(1, text), document(2, "Nothing else")])
+    assert found(index, typed) == [1]
+    (snippet,) = index.build_snippets(parse_query(typed, TODAY), [text])
+    assert f"{MATCH_START}{marked}{MATCH_STOP}" in snippet
+
+
+@pytest.mark.parametrize("typed", ["gadrne", "grdn", "graen", "wed", "weds", '-"gardne" weeeeds'])
+def test_short_words_and_two_edits_are_not_corrected(index: UserIndex, typed: str) -> None:
+    index.put([document(1, "Weeds in the garden"), document(2, "Nothing else")])
+    assert found(index, typed) == []
+
+
+def test_words_as_typed_come_before_corrected_ones(index: UserIndex) -> None:
+    index.put(
+        [
+            document(1, "The garden"),
+            *(document(n, f"A lighthouse in the fog, {n} times seen") for n in range(2, 8)),
+            document(8, "The lighthouse has a garden of its own and much more to be told of it"),
+            document(9, "The house by the sea"),
+        ]
+    )
+    order = found(index, "lighthouse gardne")
+    assert order[-1] == 1
+    assert sorted(order) == [1, 2, 3, 4, 5, 6, 7, 8]
+    index.put([document(10, "The gardne gnome")])
+    assert found(index, "gardne") == [10]

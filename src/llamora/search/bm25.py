@@ -32,12 +32,13 @@ class Posting:
     """Hold where a term occurs: slot and position of each token, and slots with it in metadata.
 
     Metadata are the date and the tags. `slots` and `counts` sum up whole entries. `pending` is what
-    was added since the posting was read.
+    was added since the posting was read. Scores of the term are multiplied by `weight`.
     """
 
     body_slots: "Ints"
     body_positions: "Ints"
     metadata_slots: "Ints"
+    weight: float = 1.0
     slots: "Ints" = field(init=False)
     counts: "NDArray[np.float32]" = field(init=False)
     pending: list[tuple[list[int], list[int], list[int]]] = field(
@@ -222,4 +223,4 @@ def _idf(posting: Posting, entry_count: int) -> float:
     import math
 
     matches = min(len(posting.slots), entry_count)
-    return math.log(1 + (entry_count - matches + 0.5) / (matches + 0.5))
+    return posting.weight * math.log(1 + (entry_count - matches + 0.5) / (matches + 0.5))

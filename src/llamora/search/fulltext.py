@@ -6,7 +6,6 @@ opens `:memory:` only.
 
 import json
 import sqlite3
-import unicodedata
 import zlib
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING
 from llamora.search.bm25 import Posting, PostingCache, phrase_match
 from llamora.search.query import Query
 from llamora.search.scratch import Scratch
-from llamora.search.tokens import match_literals, term_literals
+from llamora.search.spelling import Vocabulary
+from llamora.search.tokens import match_literals, phrase_literal, term_literals
 from llamora.text import STOP_WORDS
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ PREFETCH_MIN_ENTRIES = 5_000  # below, no posting takes long to read
 COMMON_TERM_SHARE = 0.02  # postings of words in more entries than that are read ahead
 PREFETCH_SCAN_TERMS = 500  # words examined for that in one step
 MAX_CACHED_STEMS = 4096
-MAX_COMPLETIONS = 16  # words that a prefix which begins no stem may stand for
 MERGE_PAGES = 64  # FTS5 pages written in one merge step: some 20 ms
 MERGE_SQL = {
     "words": "INSERT INTO words (words, rank) VALUES ('merge', ?)",
@@ -84,8 +83,8 @@ class FulltextIndex:
 
     def _create_views(self) -> None:
         self._db.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, words, instance)")
-        self._db.execute("CREATE VIRTUAL TABLE temp.spelt USING fts5vocab(main, forms, row)")
         self._db.execute("CREATE VIRTUAL TABLE temp.counts USING fts5vocab(main, words, row)")
+        self._vocabulary = Vocabulary(self._db, "forms")
         self._scratch = Scratch(self._db, TOKENIZER)
 
     def close(self) -> None:
@@ -242,15 +241,30 @@ class FulltextIndex:
         slots = np.zeros(0, dtype=np.intp) if posting is None else posting.slots.astype(np.intp)
         return slots[live[slots]]
 
-    def literals(self, query: Query, live: "Mask") -> list[str]:
-        """Return the literals for a query's terms; a prefix of no stem becomes whole words."""
-        unique: dict[str, None] = {}
+    def body_slots(self, literal: str) -> "Slots":
+        """Return the slots whose texts, whatever their dates and tags, a literal finds."""
+        return self._query_slots(f"body : {literal}")
+
+    def literals(self, query: Query, live: "Mask") -> dict[str, str]:
+        """Return the literals for a query's terms, each with the misspelt word it stands for, or "".
+
+        A prefix of no stem becomes whole words; so does a word that no entry holds, if the query
+        allows it.
+        """
+        unique: dict[str, str] = {}
         for literal in match_literals(query.terms):
-            is_unfinished = literal.endswith("*") and not len(self.matching_slots(literal, live))
-            unique.update(
-                dict.fromkeys((is_unfinished and self._complete_prefix(literal)) or [literal])
-            )
-        return list(unique)
+            unique |= {literal: ""}
+            if len(self.matching_slots(literal, live)):
+                continue
+            if literal.endswith("*") and (words := self._vocabulary.complete(literal)):
+                del unique[literal]
+                unique |= dict.fromkeys(words, "")
+            elif query.corrects_words:
+                typed = literal.strip('*"')
+                for word in self._vocabulary.correct(literal):
+                    if len(self.matching_slots(word, live)):
+                        unique.setdefault(word, typed)
+        return unique
 
     def exact_form_slots(self, word: str) -> "Slots | None":
         """Return the slots that hold a word as typed.
@@ -274,7 +288,8 @@ class FulltextIndex:
 
     def build_snippets(self, query: Query, texts: Sequence[str], live: "Mask") -> list[str]:
         """Return the best matching part of each text, matches marked; "" where none matches."""
-        expression = " OR ".join(self.literals(query, live))
+        written_date = filter(None, [phrase_literal(query.written_date)])
+        expression = " OR ".join([*self.literals(query, live), *written_date])
         return self._scratch.build_snippets(expression, texts) if expression else [""] * len(texts)
 
     def _stem_literals(self, literals: Sequence[str]) -> list[list[str]]:
@@ -304,7 +319,10 @@ class FulltextIndex:
         else:
             condition, parameters = "term=?", (term,)
         row = self._db.execute(POSTING_SQL + condition, parameters).fetchone()
-        return Posting(*(np.fromstring(text or "", dtype=np.int32, sep=",") for text in row))
+        slots, positions, metadata_slots = (
+            np.fromstring(text or "", dtype=np.int32, sep=",") for text in row
+        )
+        return Posting(slots, positions, metadata_slots)
 
     def _phrase_slots(self, terms: Sequence[str], literal: str) -> "Slots":
         """Return the slots that hold a phrase, found by its rarer words."""
@@ -348,16 +366,6 @@ class FulltextIndex:
             literal, ((about, _decompress(body)) for _, about, body in texts)
         )
         return np.array([texts[row][0] for row in found], dtype=np.intp)
-
-    def _complete_prefix(self, literal: str) -> list[str]:
-        """Return words that a prefix begins: "busyin*" begins no stem ("busi"), but "busying"."""
-        letters = unicodedata.normalize("NFD", literal.strip('*"').lower())
-        prefix = "".join(letter for letter in letters if not unicodedata.combining(letter))
-        rows = self._db.execute(
-            "SELECT term FROM temp.spelt WHERE term>=? AND term<? LIMIT ?",
-            (prefix, prefix + "\U0010ffff", MAX_COMPLETIONS),
-        )
-        return [f'"{term}"' for (term,) in rows]
 
 
 def _open_memory_db() -> sqlite3.Connection:

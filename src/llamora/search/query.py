@@ -20,6 +20,7 @@ from llamora.text import STOP_WORDS, Role, detect_language, normalize
 MAX_QUERY = 2000  # characters; a longer query is cut, with a hint
 MAX_TERMS = 64  # words and phrases, each of which costs a look-up
 QUESTION_MIN_WORDS = 5  # beside so many words a quotation is part of a question and not required
+_FIGURE = re.compile(r"\d")
 PREFIX_READY = re.compile(r"\w{3}$")  # fewer letters begin too many words
 
 
@@ -30,8 +31,10 @@ class Query:
     `words` score, and one that ends in `*` is a prefix. All `phrases` and no `excluded` term must
     be in an entry, which must have all `tags` (names). `quoted` phrases are part of a longer
     question and only score. `after` and `before` are the first and last day allowed, while
-    `mentioned_dates` only score. `semantic_text` is embedded, "" when there is nothing to compare;
-    `whole_phrase` is a whole question, "" for a look-up. An `is_impossible` query contradicts
+    `mentioned_dates` only score. An entry that holds `written_date`, a date as it was typed, needs
+    no day within them, and comes first. `semantic_text` is embedded, "" when there is nothing to compare;
+    `whole_phrase` is a whole question, "" for a look-up. With `corrects_words` a word that no entry
+    holds stands for those one letter away, which score less. An `is_impossible` query contradicts
     itself. `hints` say what was not understood.
     """
 
@@ -44,8 +47,10 @@ class Query:
     after: date | None = None
     before: date | None = None
     mentioned_dates: DateRange | None = None
+    written_date: str = ""
     semantic_text: str = ""
     whole_phrase: str = ""
+    corrects_words: bool = True
     is_impossible: bool = False
     hints: tuple[Notice, ...] = ()
 
@@ -198,14 +203,16 @@ def _hint_for(part: QueryPart) -> Notice:
 
 
 def _build_query(parsed: _ParsedParts, hints: list[Notice], today: date, language: str) -> Query:
-    bare_words, phrases = parsed.bare_words, list(dict.fromkeys(parsed.phrases))
+    bare_words, phrases, written_date = parsed.bare_words, list(dict.fromkeys(parsed.phrases)), ""
     question = " ".join(word.rstrip("*") for word in bare_words)
     mentioned_dates = parse_phrase(question, today, language)
     if mentioned_dates is not None and not phrases and not parsed.not_understood:
         remainder = re.sub(re.escape(mentioned_dates.matched), " ", question, flags=re.IGNORECASE)
         if not _without_stop_words(tokenize(remainder)):
-            # A query of nothing but a time filters by it.
+            # A query of nothing but a time filters by it; one in figures may stand in a text, too.
             dates = mentioned_dates
+            if _FIGURE.search(dates.matched) and not parsed.time_texts:
+                written_date = dates.matched
             parsed.restrict_dates(dates.matched, dates.start, dates.end)
             mentioned_dates, question, bare_words = None, "", []
     question = " ".join(filter(None, [question, *parsed.not_understood]))
@@ -230,6 +237,7 @@ def _build_query(parsed: _ParsedParts, hints: list[Notice], today: date, languag
         after=parsed.after,
         before=parsed.before,
         mentioned_dates=mentioned_dates,
+        written_date=written_date,
         semantic_text=" ".join([question, *phrases, *quoted]).strip(),
         whole_phrase=question
         if not phrases and not quoted and len(_without_stop_words(tokenize(question))) > 1
@@ -249,6 +257,7 @@ def query_from_text(text: str, today: date) -> Query:
         words=tuple(query_words[:MAX_TERMS]),
         mentioned_dates=parse_phrase(question, today, detect_language(question)),
         semantic_text=question,
+        corrects_words=False,  # a text is longer than what is asked for, and has rare words
     )
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from llamora.search.bm25 import PROXIMITY_SHARE, bm25_scores, drop_common_terms, proximity_scores
@@ -11,7 +11,7 @@ from llamora.search.fulltext import FulltextIndex
 from llamora.search.fusion import LOOKUP_MAX_WORDS, fuse_scores, lexical_weight
 from llamora.search.query import Query
 from llamora.search.slots import SlotTable
-from llamora.search.tokens import fold, phrase_literal
+from llamora.search.tokens import TOKEN_SEPARATOR, fold, phrase_literal, separate_letters
 from llamora.search.vectors import NOT_COMPARED, VectorIndex
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DENSE_POOL = 200  # nearest entries that are fused with those found by word
 LEXICAL_POOL = 1000  # best lexical matches that are fused; the others follow by lexical score alone
 EXACT_FORM_POOL = 200  # best matches whose text is searched for words that very many entries hold
+CORRECTED_WEIGHT = 0.1  # of a word that was typed otherwise: those found as typed come first
 MIN_COSINE = 0.2  # an entry that shares no word with the query and is further off is no result
 
 # Added to fused scores, which are from 0 to 1.
@@ -48,11 +49,15 @@ class Match:
 
 @dataclass(slots=True, frozen=True)
 class Matches:
-    """Hold one page of matches, best first, and the number of all of them."""
+    """Hold one page of matches, best first, and the number of all of them.
+
+    `corrected` are the words that no entry holds, with those that were searched for them.
+    """
 
     matches: tuple[Match, ...]
     total: int
     is_semantic: bool
+    corrected: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
 
 class Ranker:
@@ -84,8 +89,10 @@ class Ranker:
         allowed = self._allowed_mask(query, allowed_ids)
         if not query.terms:
             slots = np.zeros(0, dtype=np.intp) if allowed is None else np.flatnonzero(allowed)
-            return self._build_page(slots, np.zeros(len(slots)), {}, limit, offset)
-        slots, lexical, tail, tail_scores = self._score_lexical(query, allowed)
+            is_written = np.isin(slots, self._written_slots(query)).astype(np.float64)
+            return self._build_page(slots, is_written, {}, limit, offset)
+        literals = self._fulltext.literals(query, self._slots.live)
+        slots, lexical, tail, tail_scores = self._score_lexical(query, literals, allowed)
         vectors = self._comparable(query_vectors)
         if vectors:
             slots, scores = self._fuse_nearest(query, slots, lexical, vectors, weight, allowed)
@@ -95,7 +102,8 @@ class Ranker:
             scores = fuse_scores(lexical, None, 1.0)
         scores = self._boost_scores(query, slots, scores)
         slots, scores = _append_tail(slots, scores, tail, tail_scores)
-        return self._build_page(slots, scores, vectors, limit, offset)
+        page = self._build_page(slots, scores, vectors, limit, offset)
+        return replace(page, corrected=_corrections(literals))
 
     def find_nearest(
         self,
@@ -125,10 +133,7 @@ class Ranker:
             mask[:] = False
         if query.role is not None:
             mask &= table.mine[:slot_count] == (query.role == "me")
-        if query.after is not None:
-            mask &= table.days[:slot_count] >= query.after.toordinal()
-        if query.before is not None:
-            mask &= table.days[:slot_count] <= query.before.toordinal()
+        mask &= self._day_mask(query)
         if allowed_ids is not None:
             mask &= table.mask_of(table.find(allowed_ids))
         for phrase in filter(None, map(phrase_literal, query.phrases)):
@@ -136,6 +141,24 @@ class Ranker:
         for excluded in filter(None, map(_excluded_literal, query.excluded)):
             mask &= ~table.mask_of(fulltext.matching_slots(excluded, table.live))
         return mask
+
+    def _day_mask(self, query: Query) -> "Mask":
+        import numpy as np
+
+        days = self._slots.days[: len(self._slots)]
+        mask = np.ones(len(days), dtype=np.bool_)
+        if query.after is not None:
+            mask &= days >= query.after.toordinal()
+        if query.before is not None:
+            mask &= days <= query.before.toordinal()
+        mask[self._written_slots(query)] = True
+        return mask
+
+    def _written_slots(self, query: Query) -> "Slots":
+        import numpy as np
+
+        literal = phrase_literal(query.written_date)
+        return self._fulltext.body_slots(literal) if literal else np.zeros(0, dtype=np.intp)
 
     def _comparable(self, query_vectors: "Mapping[str, Vectors]") -> "dict[str, Vectors]":
         # A model's folder may hold another model by now, with vectors of another size.
@@ -147,7 +170,7 @@ class Ranker:
         }
 
     def _score_lexical(
-        self, query: Query, allowed: "Mask | None"
+        self, query: Query, literals: Mapping[str, str], allowed: "Mask | None"
     ) -> "tuple[Slots, Scores, Slots, Scores]":
         """Return the best LEXICAL_POOL slots with scores, 0..1, and the tail with BM25 alone.
 
@@ -155,10 +178,9 @@ class Ranker:
         """
         table = self._slots
         slot_count, entry_count = len(table), len(table.slot_of)
-        literals = self._fulltext.literals(query, table.live)
         postings = [
-            posting
-            for literal in literals
+            replace(posting, weight=CORRECTED_WEIGHT) if misspelt else posting
+            for literal, misspelt in literals.items()
             if (posting := self._fulltext.posting(literal)) is not None
         ]
         postings = drop_common_terms(postings, entry_count)
@@ -273,7 +295,7 @@ class Ranker:
             if (holding := self._fulltext.exact_form_slots(word)) is not None:
                 share += np.isin(slots, holding)
             else:
-                form = fold(word.rstrip("*")).lower()
+                form = separate_letters(fold(word.rstrip("*"))).strip(TOKEN_SEPARATOR).lower()
                 boundary = "" if word.endswith("*") else r"(?!\w)"
                 common.append((form, re.compile(rf"(?<!\w){re.escape(form)}{boundary}")))
         order = np.argsort(-scores, kind="stable")[: EXACT_FORM_POOL if common else 0].tolist()
@@ -311,6 +333,14 @@ class Ranker:
             passage = next((passage for passage in passages if passage >= 0), -1)
             page.append(Match(self._slots.ids[slot], float(score), passage, float(cosine)))
         return Matches(tuple(page), len(slots), bool(vectors))
+
+
+def _corrections(literals: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    corrected: dict[str, tuple[str, ...]] = {}
+    for literal, misspelt in literals.items():
+        if misspelt:
+            corrected[misspelt] = (*corrected.get(misspelt, ()), literal.strip('"'))
+    return corrected
 
 
 def _append_tail(

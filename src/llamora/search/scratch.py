@@ -62,7 +62,7 @@ class Scratch:
                     (MATCH_START, MATCH_STOP, SNIPPET_TOKENS, expression, row),
                 ).fetchone()
                 marked, segment = marked.replace(TOKEN_SEPARATOR, ""), segments[row][1]
-                snippets[index] = marked if segment.isascii() else unfold_snippet(marked, segment)
+                snippets[index] = unfold_snippet(marked, segment)
         return snippets
 
     @contextmanager

@@ -10,6 +10,7 @@ from datetime import date
 from logging import getLogger
 from typing import TYPE_CHECKING, TypeVar
 
+from llamora.errors import Notice
 from llamora.events import ChangeSignal, EventBus
 from llamora.persistence.entries import Entry
 from llamora.persistence.local_db import LocalDB
@@ -336,14 +337,15 @@ class SearchService:
 
         matches = await rank(query)
         if not matches.total and query.phrases and not query.is_impossible:
-            query = relax_query(query)
-            matches = await rank(query)
+            matches = await rank(query := relax_query(query))
         rows = await self._db.entries.get_sealed(
             state.user_id, [match.entry_id for match in matches.matches]
         )
         hits = await state.run_in_thread(build_hits, self._db, state, query, matches.matches, rows)
         total = matches.total - (len(matches.matches) - len(hits))
-        return SearchResults(hits, total, is_complete, query.hints, matches.is_semantic, query)
+        corrected = matches.corrected.items() if hits else ()
+        hints = (*query.hints, *map(_correction_hint, corrected))
+        return SearchResults(hits, total, is_complete, hints, matches.is_semantic, query)
 
     async def _watch(self) -> None:
         """Notice what other processes write, and save snapshots that are due."""
@@ -390,3 +392,8 @@ class SearchService:
 
         mean = vectors.mean(axis=0)
         return {model: (mean / (np.linalg.norm(mean) or 1.0)).astype(np.float32)}
+
+
+def _correction_hint(correction: tuple[str, tuple[str, ...]]) -> Notice:
+    typed, words = correction
+    return Notice("query_word_corrected", {"typed": typed, "words": ", ".join(words)})

@@ -16,7 +16,7 @@ from llamora.search.index import UserIndex
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = 4  # raise when indexes change so that older snapshots are of no use
+FORMAT = 5  # raise when indexes change so that older snapshots are of no use
 PART_BYTES = 2_000_000
 MAX_SECTION_BYTES = 2**31  # more is damage
 

@@ -5,7 +5,9 @@ import unicodedata
 from collections.abc import Iterable
 from itertools import pairwise
 
-TOKEN_SEPARATOR = "\x1f"  # noqa: S105 -- stands around each letter of a script without spaces
+from llamora.text import EMOJI, PICTOGRAPH
+
+TOKEN_SEPARATOR = "\x1f"  # noqa: S105 -- stands around signs, and letters without spaces
 
 # Letters of scripts written without spaces, and Hangul, whose words take endings. Each is a token,
 # and a word is found by pairs of them, as in Lucene's CJKAnalyzer.
@@ -19,6 +21,25 @@ _UNSPACED = (
 )
 _UNSPACED_LETTER = re.compile(f"[{_UNSPACED}]")
 _UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
+
+# Signs that are searched as they were written: an emoji as a whole; what stands between digits, as
+# in dates, times and numbers; and the signs of "C++", "C#" and ".NET".
+# A set comes first, so that the others are passed over fast.
+_PLAIN_SIGN = (
+    r"[.,:/'’\-\u2010-\u2015+#](?:(?<=\d[^+#])(?=\d)|(?<=\.)(?<![\w.]\.)(?=[^\W\d_])"
+    r"|(?<=[^\W\d_]\+)\+(?![^\W\d]|[+#])|(?<=[^\W\d_][+#])(?![\w+#]))"
+)
+_SIGN = re.compile(rf"(?P<emoji>{EMOJI})|{_PLAIN_SIGN}")
+_SIGN_WITHOUT_EMOJI = re.compile(_PLAIN_SIGN)
+_PICTOGRAPH = re.compile(PICTOGRAPH)
+# FTS5 takes letters for private use (category Co) as parts of words, and of these only those below
+# U+100000: a sign becomes one that begins a token and others that continue it.
+_SIGN_START, _SIGN_REST = 0xF0000, 0xF8000
+_SEPARATE_SIGN = "[\U000f0000-\U000f7fff][\U000f8000-\U000fffff]*"
+_SEPARATED = re.compile(f"[{_UNSPACED}]|{_SEPARATE_SIGN}")
+_WRITTEN_ALIKE = str.maketrans(
+    dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015", "-") | {"’": "'"}
+)
 
 # Folding that the remove_diacritics of FTS5 does not do: ligatures, Greek and Cyrillic variants,
 # Hebrew and Arabic points, full-width forms. Arabic follows Lucene's ArabicNormalizer.
@@ -40,6 +61,7 @@ _FOLD_TABLE: dict[int, str | int] = {
     **dict.fromkeys(
         [*range(0x0591, 0x05BE), 0x05BF, 0x05C1, 0x05C2, *range(0x064B, 0x0653), 0x0670, 0x0640], ""
     ),
+    **dict.fromkeys([0xFE0E, 0xFE0F], ""),  # whether a sign is shown as text or as an emoji
 }
 
 # Most texts hold none of them, and searching takes a tenth of the time of str.translate.
@@ -54,10 +76,25 @@ def fold(text: str) -> str:
 
     `ß` becomes `ss`, `œ` `oe`, `ł` `l`, `ё` `е`; Greek loses its accents, Hebrew and Arabic their
     points, and full-width letters become ordinary ones. FTS5 does the rest (remove_diacritics).
+    Signs that are searched become letters for private use, as many as they had.
     """
-    return (
-        text if text.isascii() else _FOLDABLE.sub(lambda run: run[0].translate(_FOLD_TABLE), text)
-    )
+    if not text.isascii():
+        text = _FOLDABLE.sub(lambda run: run[0].translate(_FOLD_TABLE), text)
+    has_emoji = not text.isascii() and ("\u20e3" in text or _PICTOGRAPH.search(text))
+    pattern = _SIGN if has_emoji else _SIGN_WITHOUT_EMOJI
+    return pattern.sub(lambda sign: _sign_letters(sign[0]), text)
+
+
+def _sign_letters(sign: str) -> str:
+    codes = [_dense_code(ord(letter)) for letter in sign.translate(_WRITTEN_ALIKE)]
+    return chr(_SIGN_START + codes[0]) + "".join(chr(_SIGN_REST + code) for code in codes[1:])
+
+
+def _dense_code(code: int) -> int:
+    # Below 0x8000, each letter of a sign another: U+1Fxxx, tags (U+E00xx), selectors (U+FE0x), all else.
+    if code >= 0xE0000:
+        return 0x5000 + (code & 0xFF)
+    return 0x4000 + (code & 0xFFF) if code >= 0x10000 else code & 0x3FFF
 
 
 def fold_offsets(text: str) -> list[int]:
@@ -68,15 +105,25 @@ def fold_offsets(text: str) -> list[int]:
 
 
 def separate_letters(text: str) -> str:
-    """Put TOKEN_SEPARATOR, a space to FTS5, around each letter of scripts without spaces."""
-    return _UNSPACED_LETTER.sub(
-        lambda letter: f"{TOKEN_SEPARATOR}{letter[0]}{TOKEN_SEPARATOR}", text
-    )
+    """Put TOKEN_SEPARATOR, a space to FTS5, around folded signs and letters without spaces."""
+    return _SEPARATED.sub(lambda token: f"{TOKEN_SEPARATOR}{token[0]}{TOKEN_SEPARATOR}", text)
 
 
 def tokenize(text: str) -> list[str]:
-    """Return the words of a text as the index cuts them, case kept."""
-    return "".join(letter if _is_letter(letter) else " " for letter in text).split()
+    """Return the words of a text, case kept, with the signs that are part of them.
+
+    An emoji is a word. The index cuts the others again at their signs: `3.5` is three tokens.
+    """
+    position, pieces = 0, list[str]()  # letters, with a space for each other sign
+    for sign in _SIGN.finditer(text):
+        pieces.append(_letters(text[position : sign.start()]))
+        pieces.append(f" {sign[0]} " if sign["emoji"] else sign[0])
+        position = sign.end()
+    return "".join([*pieces, _letters(text[position:])]).split()
+
+
+def _letters(text: str) -> str:
+    return "".join(letter if _is_letter(letter) else " " for letter in text)
 
 
 def _is_letter(letter: str) -> bool:
@@ -87,15 +134,15 @@ def _is_letter(letter: str) -> bool:
 def term_literals(word: str) -> list[str]:
     """Return the FTS5 string literals that find a word; a trailing `*` makes it a prefix.
 
-    A word of a script without spaces is found by its pairs of letters.
+    A word of a script without spaces is found by its pairs of letters, one with signs as a phrase.
     """
     is_prefix = word.endswith("*")
     literals: list[str] = []
-    for part in tokenize(fold(word)):
+    for part in map(fold, tokenize(word)):
         runs = _UNSPACED_RUN.findall(part)
-        spaced_words = _UNSPACED_RUN.sub(" ", part).split()
+        spaced_words = [_token_words(run) for run in _UNSPACED_RUN.sub(" ", part).split()]
         for run in runs:
-            letters = tokenize(separate_letters(run))
+            letters = _token_words(run).split()
             pairs = [" ".join(pair) for pair in pairwise(letters)]
             literals += [f'"{pair}"' for pair in pairs or letters]
         literals += [f'"{piece}"' for piece in spaced_words]
@@ -106,8 +153,12 @@ def term_literals(word: str) -> list[str]:
 
 def phrase_literal(phrase: str) -> str:
     """Return the FTS5 string literal that finds a phrase word by word, "" when it has no word."""
-    words = " ".join(tokenize(separate_letters(fold(phrase))))
-    return f'"{words}"' if tokenize(phrase) else ""
+    words = _token_words(fold(phrase))
+    return f'"{words}"' if words else ""
+
+
+def _token_words(folded: str) -> str:
+    return " ".join(_letters(separate_letters(folded)).split())
 
 
 def match_literals(terms: Iterable[str]) -> list[str]:
