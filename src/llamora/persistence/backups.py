@@ -33,7 +33,7 @@ from llamora.persistence.connection import (
     StorageError,
     storage_error,
 )
-from llamora.persistence.schema import BACKUP_KINDS
+from llamora.persistence.schema import BACKUP_KINDS, DATA_KEY
 from llamora.persistence.users import INSERT_SLOT, NameTaken, name_key, slot_row
 from llamora.vault.envelope import WrongKey
 from llamora.vault.keys import Keyring, KeyringClosed, SealedDataKey, SealedKeys, open_keyring
@@ -115,7 +115,9 @@ def _header(connection: sqlite3.Connection, user_id: bytes) -> bytes:
 def sealed_keys(connection: sqlite3.Connection, user_id: bytes) -> SealedKeys:
     """Return a user's sealed keys as this connection sees them. Raise NotFound."""
     rows = connection.execute(
-        "SELECT epoch, sealed FROM data_keys WHERE user_id=? ORDER BY epoch", (user_id,)
+        f"SELECT epoch, CAST(sealed AS BLOB) FROM data_keys WHERE user_id=? AND {DATA_KEY}"
+        " ORDER BY epoch",
+        (user_id,),
     )
     data_keys = tuple(SealedDataKey(*row) for row in rows)
     ring = connection.execute(
@@ -134,9 +136,17 @@ def _read_records(connection: sqlite3.Connection, keys: Keyring) -> Iterator[Bac
             (keys.user_id,),
         )
         for row in cast("Iterator[Row]", rows):
-            columns = dict(zip(kind.columns, row, strict=False))
-            record = BackupRecord(kind, columns, row[-1] if kind.purpose else b"")
+            columns = {
+                name: value if isinstance(value, int) else _as_bytes(value)
+                for name, value in zip(kind.columns, row, strict=False)
+            }
+            record = BackupRecord(kind, columns, _as_bytes(row[-1]) if kind.purpose else b"")
             yield record if record.can_open(keys) else changed(record, unreadable=True)
+
+
+def _as_bytes(value: object) -> bytes:
+    """Return a cell as the format can carry it; of a text as many bytes as it has characters."""
+    return value if isinstance(value, bytes) else str(value).encode()[: len(str(value))]
 
 
 # -- restoring -------------------------------------------------------------------------------------

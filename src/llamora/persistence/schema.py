@@ -177,6 +177,15 @@ COLUMN_SHOWS = {
 }
 """The columns, and what each tells whoever has the file: docs/security.md is written from this."""
 
+DATA_KEY = (
+    "typeof(epoch)='integer' AND epoch>0 AND printf('%08X', epoch) <= hex(substr("
+    "(SELECT index_key FROM keyrings WHERE user_id=data_keys.user_id), 7, 4))"
+)
+"""The SQL condition for a row of data_keys that this program may have written.
+
+The key of the blind indexes is sealed in the epoch of the newest data key.
+"""
+
 _EVENTS = {"new": "INSERT", "changed": "UPDATE OF sealed"}
 
 
