@@ -54,7 +54,7 @@ class Accounts:
         await self._db.users.add(user, new_keys.slots, new_keys.sealed)
         keys = open_keyring(user.id, new_keys.master, new_keys.sealed)
         wipe(new_keys.master)
-        await self.save_profile(keys, Profile(zone=zone_or_utc(zone_name)))
+        await self.save_profile(keys, Profile(zone=zone_or_utc(zone_name), summed=True))
         return user, keys, new_keys.recovery_code
 
     async def measure_strength(self, passphrase: str, name: str) -> Strength:

@@ -32,7 +32,7 @@ class Profile:
     Monday. `enter_keeps`: Enter saves the entry, and Shift+Enter starts a new line. `letter_keys`
     enables single-letter shortcuts (WCAG 2.1.4 requires a way to turn them off). `lock_after` is
     in minutes without activity, 0 for the server's own limit. `damaged`: the stored settings could
-    not be read, so these are the defaults.
+    not be read, so these are the defaults. `summed`: there is a sum over the user's records.
     """
 
     zone: str = "UTC"
@@ -50,6 +50,7 @@ class Profile:
     letter_keys: bool = True
     suggestions: bool = False
     lock_after: int = 60
+    summed: bool = False
     damaged: bool = False
 
 

@@ -27,6 +27,7 @@ from llamora.persistence.blocking import (
     read_transaction,
     write_transaction,
 )
+from llamora.persistence.checksums import renew as renew_checksum
 from llamora.persistence.connection import (
     NotFound,
     Row,
@@ -210,6 +211,7 @@ def restore_backup(
             "INSERT INTO data_keys (user_id, epoch, sealed) VALUES (?, ?, ?)",
             [(header.user_id, key.epoch, key.sealed) for key in header.keys.data_keys],
         )
+        renew_checksum(keys, connection)
     return manifest
 
 

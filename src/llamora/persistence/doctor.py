@@ -17,6 +17,7 @@ from typing import Any, cast
 import msgspec
 
 from llamora.messages import sentence
+from llamora.persistence import checksums
 from llamora.persistence.backups import sealed_keys
 from llamora.persistence.blocking import read_transaction, write_transaction
 from llamora.persistence.connection import PRAGMAS, Row, StorageError
@@ -36,6 +37,19 @@ SAFE_SQLITE_VERSION = (3, 51, 3)
 
 Before it, the lock file prevents that.
 """
+
+_COMPARE = (
+    "Compare with a backup: llamora-server verify counts what is in it, and restore brings it back."
+)
+SUM_DAMAGE = {
+    "changed": "Records or tags were put back, removed or added by something other than Llamora. "
+    + _COMPARE,
+    "rolled_back": "A browser knows of later changes than are here: an older copy was put back, or"
+    " the end of the write-ahead log was lost. " + _COMPARE,
+    "gone": "The sum over the records was removed by something other than Llamora. " + _COMPARE,
+    "damaged": "The sum over the records does not open. " + _COMPARE,
+    "unknown": "The sum over the records is sealed under a key that is not here. " + _COMPARE,
+}
 
 
 @dataclass(slots=True)
@@ -79,6 +93,7 @@ def run_checks(database: Path, migrations: Path, keys: Keyring | None = None) ->
                         raise StorageError("key_changed_elsewhere")
                     _look_at_slots(report, connection, keys, sealed)
                     _check_records(report, connection, keys)
+                    _check_sum(report, connection, keys)
         report.schema = sum(status.applied_on is not None for status in applied)
         if report.schema < len(applied):
             report.notes.append(
@@ -116,6 +131,9 @@ def repair(database: Path, keys: Keyring | None = None) -> list[str]:
             actions.append(f"{unused:,} names of traces that no entry bears are gone.")
         if keys is not None:
             actions += _repair_records(connection, keys)
+            if checksums.check(keys, connection) not in ("right", "missing"):
+                checksums.renew(keys, connection)
+                actions.append("The records count as they are now.")
     return actions
 
 
@@ -323,6 +341,17 @@ def _check_records(report: Report, connection: sqlite3.Connection, keys: Keyring
         report.mendable.append("remove unreadable records that are made again by themselves")
     if misplaced["entries"]:
         report.mendable.append("put entries back on their own day")
+
+
+def _check_sum(report: Report, connection: sqlite3.Connection, keys: Keyring) -> None:
+    state = checksums.check(keys, connection)
+    if state in SUM_DAMAGE:
+        # Rows that are damaged themselves explain why the sum is another.
+        is_explained = state == "changed" and bool(report.damage)
+        (report.notes if is_explained else report.damage).append(SUM_DAMAGE[state])
+        report.mendable.append("take the records as they are now for right")
+    elif state == "missing":
+        report.notes.append("No sum says which records there are; the next sign-in makes one.")
 
 
 def _is_epoch(value: object) -> bool:

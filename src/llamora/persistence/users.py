@@ -256,6 +256,6 @@ class Profiles:
         """
         row = self._table.seal(keys, keys.user_id, revision + 1, record)
         store = self._table.update if revision else self._table.insert
-        async with self._db.write() as tx:
+        async with self._db.write(keys=keys) as tx:
             if not await store(tx, row):
                 raise StaleRevision("settings_changed_elsewhere")
