@@ -53,6 +53,8 @@ class Reply:
     """Before each piece but the first."""
     preamble: Sequence[bytes] = ()
     """Sent as it stands before the pieces."""
+    preamble_delay: float = 0.0
+    """After each of these."""
     content_type: str = "text/event-stream"
     fault: Fault = ""
     status: int = 200
@@ -74,6 +76,7 @@ class RecordedRequest:
 
     method: str
     path: str
+    query: str
     headers: dict[str, str]
     body: dict[str, Any]
     sent: list[str] = field(default_factory=list[str])
@@ -204,7 +207,8 @@ class ScriptedModel:
             for name, _, value in (line.partition(":") for line in head[1:] if line)
         }
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        return RecordedRequest(method, path, headers, json.loads(body) if body else {})
+        path, _, query = path.partition("?")
+        return RecordedRequest(method, path, query, headers, json.loads(body) if body else {})
 
     async def _respond(
         self, request: RecordedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -292,6 +296,7 @@ class ScriptedModel:
         )
         for line in reply.preamble:
             await _write_chunk(writer, line)
+            await asyncio.sleep(reply.preamble_delay)
         for thought in reply.reasoning:
             await _write_chunk(writer, encode_event(thought, field="reasoning_content"))
         for number, piece in enumerate(reply.pieces):

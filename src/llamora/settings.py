@@ -165,6 +165,7 @@ class LlmSettings:
     timeout_seconds: Annotated[float, _float_between(1, 3600)] = 120.0
     context_tokens: Annotated[int, _int_between(1024, 1_048_576)] = 4096
     slots: Annotated[int, _int_between(1, 16)] = 2
+    ca_file: Path | None = None
     upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
     endpoints: dict[str, UpstreamSettings] = field(default_factory=dict[str, UpstreamSettings])
 
@@ -367,6 +368,8 @@ def _validate(layers: Sequence[Mapping[str, Any]]) -> Settings:
     if "level" in log:
         level = _parse_value(Settings.__annotations__["log_level"], log["level"], "log.level")
         settings = replace(settings, log_level=level)
+    if settings.llm.ca_file is None and (named := os.environ.get("SSL_CERT_FILE")):
+        settings = replace(settings, llm=replace(settings.llm, ca_file=Path(named).absolute()))
     session = settings.session
     if session.idle_ttl > session.absolute_ttl:
         raise SettingsError("session.idle_ttl must not be longer than session.absolute_ttl.")

@@ -148,8 +148,8 @@ QUESTION_WORDS = frozenset(
 MAX_TAG_LENGTH = 64  # characters
 
 # One emoji as Unicode Technical Standard #51 composes it: a flag, or pictographs with their skin
-# tones, variation selectors, tags and keycaps, joined into one by U+200D. Pictographs are told by
-# their general category, since Python does not know the property.
+# tones, variation selectors, tags and keycaps, joined into one by U+200D. The list of the emoji
+# package says which of these there are.
 _PICTOGRAPH = r"(?:[\u00a9\u00ae\u203c-\u3299\U0001f000-\U0001faff])"
 _PICTOGRAPH_SEQUENCE = (
     rf"{_PICTOGRAPH}[\ufe0e\ufe0f]?[\U0001f3fb-\U0001f3ff]?[\U000e0020-\U000e007f]*"
@@ -159,10 +159,6 @@ _EMOJI = (
     rf"{_PICTOGRAPH_SEQUENCE}(?:\u200d{_PICTOGRAPH_SEQUENCE})*)"
 )
 _SINGLE_EMOJI = re.compile(_EMOJI)
-_SYMBOL_CATEGORIES = frozenset(("So", "Sm", "Sk"))
-_EXTRA_PICTOGRAPHS = frozenset(
-    "\u203c\u2049\u2139\u3030\u303d"
-)  # pictographs of a category that others are in
 _JOINERS = "\u200c\u200d"
 # Invisible characters, which make no other name: Default_Ignorable_Code_Point of the Unicode
 # character database (DerivedCoreProperties.txt), as NFKC_Casefold of the Unicode Standard, section
@@ -171,15 +167,23 @@ _IGNORABLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+_APOSTROPHES = re.compile("[\u2018\u2019\u02bc]")
 _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
 # The text after a "#" at which no word, URL or further "#" ends; `_leading_word` cuts the name.
-_TAG_IN_TEXT = re.compile(rf"(?<![\w#&/\u20e3])#(?:({_EMOJI})|([^\W_]\S*))")
+# Kana and Han are written without spaces, so a tag may follow their letters.
+_TAG_IN_TEXT = re.compile(
+    r"(?:(?<![\w#&/\u20e3])|(?<=[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]))"
+    rf"#(?:({_EMOJI})|([^\W_]\S*))"
+)
 # A "#" in these is no tag: code, what is escaped, URLs.
 _CODE_OR_ADDRESS = re.compile(
     r"^(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^(?P=fence)[`~]*[ \t]*$|\Z)"
     r"|\\[#`]|<[^<>\s]+>|\]\([^()\s]*\)|(?<!\w)\w{1,20}://\S+|www\.\S+",
     re.DOTALL | re.MULTILINE,
 )
+_OUTER_SIGNS = "-_,;:.!?/\"'()[]{}<>"
+_NAME_SIGNS = re.compile(r"(?:\+{1,2}|#)(?![\w+#])")
+_HEX_COLOUR = re.compile(r"[0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8}")
 _BACKTICKS = re.compile("`+")
 
 
@@ -187,12 +191,9 @@ def is_emoji(name: str) -> bool:
     """Return True if a name is one emoji, its whole sequence and nothing else."""
     if _SINGLE_EMOJI.fullmatch(name) is None:
         return False
-    first = name[0]
-    return (
-        unicodedata.category(first) in _SYMBOL_CATEGORIES
-        or first in _EXTRA_PICTOGRAPHS
-        or first in "0123456789#*"
-    )
+    import emoji  # imported here because its list takes a while to read
+
+    return emoji.is_emoji(name) or emoji.is_emoji(name.replace("\ufe0f", "").replace("\ufe0e", ""))
 
 
 def tag_key(name: str) -> str:
@@ -205,7 +206,7 @@ def tag_key(name: str) -> str:
         return name.replace("\ufe0f", "").replace("\ufe0e", "")
     folded = normal_form("NFKC", normal_form("NFKC", _IGNORABLE.sub("", name)).casefold())
     folded = normal_form("NFKC", _IGNORABLE.sub("", folded))
-    return _SEPARATORS.sub("-", folded).strip("-")
+    return _SEPARATORS.sub("-", _APOSTROPHES.sub("'", folded)).strip("-")
 
 
 def tag_name(raw_name: str) -> str:
@@ -218,7 +219,9 @@ def tag_name(raw_name: str) -> str:
     for name in (raw_name, raw_name.removeprefix("#")):
         if is_emoji(name):
             return name
-    name = raw_name.removeprefix("#").strip("-_,;:.!?\"'()[]{}<>#")
+    name = raw_name.removeprefix("#").lstrip(f"{_OUTER_SIGNS}#").rstrip(_OUTER_SIGNS)
+    bare = name.rstrip("#")
+    name = name if len(name) - len(bare) == 1 and bare[-1:].isalpha() else bare  # "C#"
     if (
         not name
         or len(name) > MAX_TAG_LENGTH
@@ -231,7 +234,7 @@ def tag_name(raw_name: str) -> str:
 def find_tags(text: str) -> list[str]:
     """Return the names of the tags in a text (`#like-this`, `#🎻`), each once, in order.
 
-    Code, URLs and what follows a backslash are left out; a number alone is no tag ("#1").
+    Code, URLs and what follows a backslash are left out; numbers ("#1") and colours ("#fff") are no tags.
     """
     names: dict[str, str] = {}
     for _, _, name in (
@@ -246,8 +249,17 @@ def tag_spans(text: str) -> Iterator[tuple[int, int, str]]:
     for match in _TAG_IN_TEXT.finditer(text):
         word = match[1] if match[1] and is_emoji(match[1]) else _leading_word(match[2] or "")
         name = word if match[1] else tag_name(word)
-        if name and word and not (name.isdigit() and not is_emoji(name)):
+        if name and word and (match[1] or not _is_number_or_colour(name)):
             yield match.start(), match.start() + 1 + len(word), name
+
+
+def _is_number_or_colour(name: str) -> bool:
+    if name.replace("/", "").isnumeric():
+        return True
+    letters = name.lower()
+    # "#cafe" and "#bed" are words: letters alone with a vowel among them, and not one letter over and over.
+    is_word = letters.isalpha() and not {"a", "e"}.isdisjoint(letters) and len(set(letters)) > 1
+    return _HEX_COLOUR.fullmatch(name) is not None and not is_word
 
 
 def _strip_code_spans(text: str) -> str:
@@ -272,14 +284,18 @@ def _strip_code_spans(text: str) -> str:
 
 
 def _leading_word(text: str) -> str:
-    """Return the leading letters, marks, digits, and single "-" and "_" between them."""
+    """Return the leading letters, marks and digits, with single "-", "_", "/", "'" and "’" between them.
+
+    "+" and "#" may end it, as in "C++" and "C#", if no further letter follows.
+    """
     end = 0
     for index, letter in enumerate(text):
         if letter.isalnum() or unicodedata.category(letter)[0] == "M" or letter in _JOINERS:
             end = index + 1
-        elif letter not in "-_" or end < index:
+        elif letter not in "-_/'’" or end < index:
             break
-    return text[:end]
+    signs = _NAME_SIGNS.match(text, end)
+    return text[: signs.end() if signs else end]
 
 
 def error_location(error: BaseException) -> str:

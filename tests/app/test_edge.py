@@ -159,7 +159,7 @@ DECLARED = {
         "auth.reset",
     },
     "begins_session": {"auth.register", "auth.sign_in", "auth.reset"},
-    "background": {"auth.session_events", "days.show_entries", "replies.stream_reply"},
+    "background": {"auth.session_events", "days.show_entries"},
 }
 LARGE = {
     "days.create_entry",

@@ -457,7 +457,6 @@ async def test_a_reply_that_was_stopped_says_so(app: RunningApp, model: Scripted
     assert "Stopped by you." in (await alice.get(DAY)).visible_text
 
 
-@pytest.mark.xfail(strict=True, reason="issue 14, item 3: it is shown as a whole reply")
 async def test_a_reply_that_a_filter_ended_says_so(app: RunningApp, model: ScriptedModel) -> None:
     model.script(Reply(["The first half of it and"], finish_reason="content_filter"))
     alice = await app.visitor()

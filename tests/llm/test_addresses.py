@@ -1,6 +1,6 @@
 import pytest
 
-from llamora.llm.addresses import display_address, is_loopback
+from llamora.llm.addresses import display_address, display_endpoint, is_loopback, read_address
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,33 @@ def test_shows_no_secret_of_an_address() -> None:
         == "https://model.example:8443"
     )
     assert display_address("http://[::1]:8080/v1") == "http://[::1]:8080"
+
+
+@pytest.mark.parametrize(
+    ("given", "base", "root"),
+    [
+        ("http://h:1", "http://h:1/v1", "http://h:1"),
+        ("http://h:1/v1/", "http://h:1/v1", "http://h:1"),
+        (" http://h/llama ", "http://h/llama/v1", "http://h/llama"),
+        ("https://h/v1beta/openai/", "https://h/v1beta/openai", "https://h"),
+        (
+            "https://h/api/coding/paas/v4",
+            "https://h/api/coding/paas/v4",
+            "https://h/api/coding/paas",
+        ),
+        ("https://h/v1/chat/completions#x", "https://h/v1", "https://h"),
+        ("https://h/chat/completions?a=b", "https://h", "https://h"),
+        ("https://v2.example/openai", "https://v2.example/openai/v1", "https://v2.example/openai"),
+        ("http://v1/", "http://v1/v1", "http://v1"),
+        ("", "", ""),
+    ],
+)
+def test_an_address_is_read_as_it_was_given(given: str, base: str, root: str) -> None:
+    where = read_address(given)
+    assert (where.base, where.root) == (base, root)
+
+
+def test_an_endpoint_is_shown_without_secrets() -> None:
+    given = "https://me:secret@h:8443/v1beta/openai?key=secret"
+    assert display_endpoint(given) == "https://h:8443/v1beta/openai/chat/completions"
+    assert display_endpoint(given, "/props") == "https://h:8443/props"

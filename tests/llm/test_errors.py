@@ -18,7 +18,11 @@ from tests.scripted_model import Reply, ScriptedModel
 STATUSES = [
     (401, "", "refused", "api_key"),
     (403, "", "refused", "api_key"),
-    (404, "", "refused", "model"),
+    (402, "", "refused", "paid"),
+    (404, "", "refused", "/v1/chat/completions"),
+    (404, '{"error": {"message": "model \'m\' not found"}}', "refused", "llm.upstream.model"),
+    (405, "", "refused", "path"),
+    (413, "PRIVATE", "too_long", "size"),
     (
         400,
         '{"error": {"message": "PRIVATE", "type": "exceed_context_size_error"}}',
@@ -40,6 +44,7 @@ STATUSES = [
     (400, '{"error": {"code": "unsupported_parameter", "param": "max_tokens"}}', "refused", "400"),
     (422, "PRIVATE", "refused", "422"),
     (429, "", "busy", "minute"),
+    (429, '{"error": {"code": "insufficient_quota"}}', "refused", "paid"),
     (500, f'{{"error": {{"message": "PRIVATE {SECRET}"}}}}', "broken", "500"),
     (503, '{"error": {"message": "Loading model"}}', "busy", "minute"),
     (302, "", "refused", "address"),

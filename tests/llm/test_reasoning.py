@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from llamora.llm.client import Message, ModelClient
 from llamora.llm.embedded import EmbeddedServer, find_model
 from llamora.llm.errors import ModelError
-from llamora.llm.reasoning import ReasoningFilter, ends_in_reasoning
+from llamora.llm.reasoning import (
+    REASONING_CLOSED,
+    ReasoningFilter,
+    ends_in_reasoning,
+    without_reasoning,
+)
 from llamora.settings import LlmSettings
 from tests.scripted_model import Reply, ScriptedModel
 
@@ -116,7 +121,7 @@ async def test_what_the_settings_say_is_believed_and_else_the_first_reply() -> N
         client = ModelClient(model.url, "", QUICK)
         first = await said(client)
         assert first[0] == "They are "  # nothing told of it
-        assert "</think>" in "".join(first)  # by which the rest of the program knows what to drop
+        assert without_reasoning("".join(first)) == "A quiet day."
         assert await said(client) == ["A quiet", " day."]
         await client.close()
 
@@ -124,7 +129,7 @@ async def test_what_the_settings_say_is_believed_and_else_the_first_reply() -> N
 async def test_a_belief_that_was_wrong_is_given_up_and_costs_no_word() -> None:
     async with ScriptedModel() as model:
         client = ModelClient(model.url, "", QUICK)
-        model.script(Reply(["You wrote </think>", " today."]))
+        model.script(Reply(["You wrote\n</think>", " today."]))
         await said(client)
         model.default_reply = Reply(["A quiet", " day."])
         assert await said(client) == ["A quiet day."]
@@ -155,25 +160,32 @@ async def test_a_thought_that_was_cut_off_is_no_answer() -> None:
 @pytest.mark.parametrize("end", ["<think>\n", ""])
 async def test_an_answer_without_a_closing_mark_is_kept(end: str) -> None:
     async with ScriptedModel(prompt_end=end) as model:
-        model.script(Reply(["A quiet", " day.<think>They are"]))
+        model.script(Reply(["A quiet", " day, <think>They are"]))
         client = ModelClient(model.url, "", QUICK)
-        assert "".join(await said(client)) == "A quiet day."
+        assert "".join(await said(client)) == "A quiet day, <think>They are"
         await client.close()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 14, item 4: a mark that is named in words is taken for a thought"
-)
+@pytest.mark.parametrize("size", [0, 1, 4])
 @pytest.mark.parametrize(
     "pieces",
     [
         ["You could call it <reflection> in the file, ", "and go on as before."],
         ["Your note names the mark ", "`<think>`. ", "It begins a thought."],
+        ["`<think>` opens it, and `</think>` closes it."],
+        ["A thought ends with </think> there, and `[/THINK]` here."],
+        ["Write:\n\n```\n<think>\nI am.\n</think>\n```\n\nThat is all."],
+        ["Write:\n<thinking>\nI am.\n</thinking>\nThat is all."],
+        ["ChatML ends a turn with `<|im_end|>` and HTML has <s> and </s> too."],
+        ["Is it <|im_start|>user or <start_of_turn>? Ask."],
     ],
 )
-async def test_a_mark_named_in_words_is_words(pieces: list[str]) -> None:
+async def test_a_mark_named_in_words_is_words(pieces: list[str], size: int) -> None:
+    text = "".join(pieces)
     async with ScriptedModel() as model:
-        model.script(Reply(pieces))
+        model.script(
+            Reply([text[at : at + size] for at in range(0, len(text), size)] if size else pieces)
+        )
         client = ModelClient(model.url, "", QUICK)
         assert "".join(await said(client)) == "".join(pieces)
         await client.close()
@@ -190,6 +202,30 @@ def test_however_it_is_cut_nothing_comes_before_the_mark(
     shown = "".join(map(got.feed, pieces)) + got.finish(is_complete=True)
     assert shown.strip() == (plain.feed(answer) + plain.finish(is_complete=True)).strip()
     assert got.closed_without_opening
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "They are sad.\n</think>\n\nA quiet day.",
+        "They are sad.</think>A quiet day.",
+        "◁think▷They are `sad.◁/think▷A quiet day.",
+        "<think>Sad, as <think> may be.</think>\nA quiet day.",
+        "[THINK]Sad.[/THINK]A quiet day.",
+        "<think></think><thinking>Sad.</thinking>A quiet day.",
+        "<|channel|>analysis<|message|>Sad.<|end|><|start|>assistant<|channel|>final<|message|>A quiet day.",
+    ],
+)
+def test_a_thought_before_the_first_word_is_left_out(text: str, size: int) -> None:
+    thoughts = ReasoningFilter()
+    shown = "".join(thoughts.feed(text[at : at + size]) for at in range(0, len(text), size))
+    assert without_reasoning(shown + thoughts.finish(is_complete=True)).strip() == "A quiet day."
+
+
+def test_no_model_says_the_mark_of_ours() -> None:
+    thoughts = ReasoningFilter()
+    assert thoughts.feed(f"A{REASONING_CLOSED}B") + thoughts.finish(is_complete=True) == "AB"
 
 
 def test_only_the_end_of_a_prompt_counts() -> None:

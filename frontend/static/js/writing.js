@@ -31,6 +31,24 @@ document.addEventListener(
   true,
 );
 
-for (const field of document.querySelectorAll("[data-zone]")) {
-  field.value = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "";
+const zoneHere = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "";
+for (const field of document.querySelectorAll("[data-zone]")) field.value = zoneHere;
+
+/** What a clock in a zone shows, or the zone itself if the browser does not know it. */
+function clockIn(zone, time) {
+  try {
+    return new Date(time).toLocaleString("en", { timeZone: zone });
+  } catch {
+    return zone;
+  }
+}
+
+const zoneQuestion = document.querySelector("[data-zone-question]");
+if (zoneHere && zoneQuestion && zoneQuestion.dataset.dismissed !== zoneHere) {
+  const times = [Date.now(), Date.now() + 182 * 86_400_000]; // zones may share one half of the year
+  if (times.some((time) => clockIn(zoneHere, time) !== clockIn(zoneQuestion.dataset.zoneQuestion, time))) {
+    for (const button of zoneQuestion.querySelectorAll("button")) button.value = zoneHere;
+    for (const name of zoneQuestion.querySelectorAll("[data-here]")) name.textContent = zoneHere.replaceAll("_", " ");
+    zoneQuestion.hidden = false;
+  }
 }

@@ -6,7 +6,7 @@ from logging import getLogger
 from typing import Any
 
 from jinja2 import StrictUndefined
-from quart import Quart, Response
+from quart import Quart, Response, g
 
 from llamora import dates
 from llamora.app import addresses, assets, edge, error_pages, i18n, rendering
@@ -104,6 +104,7 @@ def _init_templates(app: Quart, assets_index: assets.Assets) -> None:
     app.add_template_global(message_parts, "message_parts")
     app.add_template_filter(_local_time, "local_time")
     app.add_template_filter(_local_day, "local_day")
+    app.add_template_filter(_is_other_day, "is_other_day")
     app.add_template_filter(i18n.day_words, "day_words")
     app.add_template_filter(i18n.short_day, "short_day")
     app.add_template_filter(i18n.weekday, "weekday")
@@ -138,6 +139,12 @@ def _local_time(instant: datetime, zone: str) -> str:
 def _as_phrase(sentence: str) -> str:
     """Turn a sentence into part of a line: without its capital and its full stop."""
     return (sentence[:1].lower() + sentence[1:]).rstrip(".")
+
+
+def _is_other_day(instant: datetime, zone: str, day: date) -> bool:
+    """Return False for an instant of `day`, by the calendar or by when the user's days end."""
+    tz = dates.parse_zone(zone_or_utc(zone))
+    return dates.day_of(instant, tz) != day != dates.day_of(instant, tz, g.get("day_ends_at", 0))
 
 
 def _local_day(instant: datetime, zone: str) -> date:

@@ -40,7 +40,7 @@ def message_parts(context: Context, entry: EntryView) -> tuple[Markup, Markup]:
         *(entry.root, entry.html, entry.at, entry.zone, entry.day, entry.edited),
         *(entry.part, entry.withheld, entry.reply_count > 0, entry.tags_fingerprint),
         *(model.available, model.hidden),
-        *(i18n.current_language().code, g.get("twelve_hours"), g.get("year")),
+        *(i18n.current_language().code, g.get("twelve_hours"), g.get("day_ends_at"), g.get("year")),
     )
     cache = get_renderer().cache_for(sessions.require_session().keys)
     return cache.get(key, render, lambda parts: sum(map(len, parts)))

@@ -98,6 +98,7 @@ def _set_profile(profile: Profile) -> None:
     user = UserContext.now(session.keys, profile, i18n.current_language().code)
     g.user = (session.id, user)
     g.twelve_hours = profile.twelve_hours
+    g.day_ends_at = profile.day_ends_at
     g.year = user.today.year
 
 

@@ -56,28 +56,33 @@ def zone_names() -> list[str]:
     return list(_zone_names())
 
 
-def day_of(instant: datetime, zone: ZoneInfo) -> date:
-    """Return the day a clock in `zone` shows at this aware instant."""
+def day_of(instant: datetime, zone: ZoneInfo, ends_at: int = 0) -> date:
+    """Return the day of this aware instant by a clock in `zone`.
+
+    A day lasts until the clock shows `ends_at` hours of the next one.
+    """
     try:
-        return instant.astimezone(zone).date()
+        return (instant.astimezone(zone).replace(tzinfo=None) - timedelta(hours=ends_at)).date()
     except OverflowError:
         return instant.date()
 
 
-def day_edges(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+def day_edges(day: date, zone: ZoneInfo, ends_at: int = 0) -> tuple[datetime, datetime]:
     """Return the first instants of the day and of the next, in UTC, usually 23 to 25 hours apart.
+
+    Days end `ends_at` hours after midnight; what follows holds of that hour too.
 
     Where midnight does not exist the day starts when the clock jumps over it. A day the zone
     skipped whole has both edges at the same instant. Where midnight comes twice the first counts,
     so that the edges of neighbouring days always meet. At the ends of the calendar the edge is that
     of `datetime`.
     """
-    end = _LATEST if day == date.max else _day_start(day + _DAY, zone)
-    return _day_start(day, zone), end
+    end = _LATEST if day == date.max else _day_start(day + _DAY, zone, ends_at)
+    return _day_start(day, zone, ends_at), end
 
 
-def _day_start(day: date, zone: ZoneInfo) -> datetime:
-    midnight = datetime.combine(day, time())
+def _day_start(day: date, zone: ZoneInfo, hour: int) -> datetime:
+    midnight = datetime.combine(day, time(hour))
     try:
         start = midnight.replace(tzinfo=zone).astimezone(UTC)
         if start.astimezone(zone).replace(tzinfo=None) == midnight:

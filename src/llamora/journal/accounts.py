@@ -11,7 +11,13 @@ from llamora.journal.credentials import (
     Strength,
     WrongCredentials,
 )
-from llamora.journal.profile import Profile, load_profile, serialize_profile, zone_or_utc
+from llamora.journal.profile import (
+    MAX_ZONE_CHARACTERS,
+    Profile,
+    load_profile,
+    serialize_profile,
+    zone_or_utc,
+)
 from llamora.journal.rotation import renew_keys
 from llamora.journal.sessions import OpenSession, Sessions
 from llamora.persistence.connection import StaleRevision
@@ -54,7 +60,9 @@ class Accounts:
         await self._db.users.add(user, new_keys.slots, new_keys.sealed)
         keys = open_keyring(user.id, new_keys.master, new_keys.sealed)
         wipe(new_keys.master)
-        await self.save_profile(keys, Profile(zone=zone_or_utc(zone_name), summed=True))
+        zone = zone_or_utc(zone_name)
+        unknown_zone = "" if zone == zone_name else zone_name[:MAX_ZONE_CHARACTERS]
+        await self.save_profile(keys, Profile(zone=zone, unknown_zone=unknown_zone, summed=True))
         return user, keys, new_keys.recovery_code
 
     async def measure_strength(self, passphrase: str, name: str) -> Strength:

@@ -1,7 +1,7 @@
 """The user who asks, as use cases know them."""
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 from llamora.dates import day_of, parse_zone, utc_now
@@ -14,7 +14,7 @@ from llamora.vault.keys import Keyring
 class UserContext:
     """A user, their settings, and the day it is for them.
 
-    `today` is the date in the zone of their profile; `language` is a code such as `de`.
+    `today` is the date in the zone of their profile, by when their days end; `language` is a code such as `de`.
     """
 
     keys: Keyring
@@ -24,7 +24,8 @@ class UserContext:
 
     @classmethod
     def now(cls, keys: Keyring, profile: Profile, language: str = "en") -> "UserContext":
-        return cls(keys, profile, day_of(utc_now(), parse_zone(profile.zone)), language)
+        today = day_of(utc_now(), parse_zone(profile.zone), profile.day_ends_at)
+        return cls(keys, profile, today, language)
 
     @property
     def id(self) -> bytes:
@@ -33,6 +34,10 @@ class UserContext:
     @property
     def zone(self) -> ZoneInfo:
         return parse_zone(self.profile.zone)
+
+    def day_of(self, instant: datetime) -> date:
+        """Return the user's day at an aware instant."""
+        return day_of(instant, self.zone, self.profile.day_ends_at)
 
     @property
     def endpoint(self) -> str:

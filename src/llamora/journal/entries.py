@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from msgspec.structs import replace
 
-from llamora.dates import day_of, utc_now
+from llamora.dates import utc_now
 from llamora.errors import Problem
 from llamora.events import Event, EventBus, Topic
 from llamora.journal.context import UserContext
@@ -295,7 +295,7 @@ class Journal:
         keys, normalized, at = user.keys, self.normalize_text(text), self.now()
         entry = Entry(
             form_token.id if form_token else secrets.token_bytes(16),
-            day or day_of(at, user.zone),
+            day or user.day_of(at),
             "me",
             normalized,
             at,

@@ -36,6 +36,13 @@ from llamora.vault.keys import Keyring, KeyringClosed
 logger = getLogger(__name__)
 
 SAVE_SECONDS = 0.4  # plus the time of a save: a crash loses at most half a second of shown text
+_EARLY_END_CODES: Mapping[str, str] = {
+    "length": "reply_length_reached",
+    "filter": "reply_ended_by_filter",
+    "tool": "reply_ended_by_tool",
+    "other": "reply_ended_early",
+}
+_CODES_WITHOUT_TEXT = {**_EARLY_END_CODES, "length": "reply_length_before_text"}
 RETRY_SECONDS = 2.0
 MAX_RETRIES = 5
 
@@ -59,12 +66,10 @@ class Generator:
                 live.on_position(-1)
                 await self._stream(user, live)
             if not live.text.strip():
-                state, note = (
-                    "failed",
-                    Notice("reply_length_before_text" if live.is_length_limited else "reply_empty"),
-                )
-            elif live.is_length_limited:
-                state, note = "stopped", Notice("reply_length_reached")
+                codes = _CODES_WITHOUT_TEXT
+                state, note = "failed", Notice(codes.get(live.early_end or "", "reply_empty"))
+            elif live.early_end is not None:
+                state, note = "stopped", Notice(_EARLY_END_CODES[live.early_end])
         except asyncio.CancelledError:
             state, note = "stopped", live.stop_reason
         except Problem as error:
@@ -87,7 +92,7 @@ class Generator:
         chunks = composed.client.stream(
             composed.prompt.messages,
             max_tokens=composed.max_tokens,
-            on_length_limit=live.on_length_limit,
+            on_early_end=live.on_early_end,
             on_reasoning=live.on_reasoning,
         )
         requested_at, receipt = time.monotonic(), composed.receipt

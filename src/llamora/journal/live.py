@@ -8,8 +8,9 @@ from msgspec.structs import replace
 from llamora.errors import Notice
 from llamora.journal.quotations import QuoteVerifier
 from llamora.journal.threads import Thread
+from llamora.llm.client import EarlyEnd
 from llamora.llm.prompts import Prompt
-from llamora.llm.reasoning import REASONING_END
+from llamora.llm.reasoning import REASONING_CLOSED
 from llamora.persistence.entries import Entry
 from llamora.vault.keys import Keyring
 
@@ -39,7 +40,7 @@ class LiveReply:
         self.is_unique = asyncio.Event()
         self.stop_reason: Notice | None = None
         self.is_reasoning = False
-        self.is_length_limited = False  # cut off at the longest length asked for
+        self.early_end: EarlyEnd | None = None
         self.first_word_at = -1.0  # on the monotonic clock; -1 before
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
@@ -71,10 +72,10 @@ class LiveReply:
         self.stop_reason = reason
 
     def feed(self, chunk: str) -> None:
-        if reasoning_ends := list(REASONING_END.finditer(chunk)):
+        if chunk.startswith(REASONING_CLOSED):
             self.text = ""
             self.has_begun = False
-            chunk = chunk[reasoning_ends[-1].end() :]
+            chunk = chunk.removeprefix(REASONING_CLOSED)
         chunk = chunk if self.has_begun else chunk.lstrip()
         self.has_begun = self.has_begun or bool(chunk)
         self.text += chunk.replace("\r", "")  # Markdown treats it as a line break
@@ -84,8 +85,8 @@ class LiveReply:
             self.is_reasoning = True
             self.notify()
 
-    def on_length_limit(self) -> None:
-        self.is_length_limited = True
+    def on_early_end(self, reason: EarlyEnd) -> None:
+        self.early_end = reason
 
     def quoted(self) -> tuple[str, ...]:
         """Return the quotations so far that match the prompt literally."""

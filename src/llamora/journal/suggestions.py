@@ -17,7 +17,7 @@ from llamora.journal.tag_cache import Tag
 from llamora.llm.budget import Turn
 from llamora.llm.errors import ModelError
 from llamora.llm.model import Model
-from llamora.llm.reasoning import REASONING_END
+from llamora.llm.reasoning import without_reasoning
 from llamora.persistence.connection import NotFound
 from llamora.persistence.entries import BUILT_IN_MODEL, Entry
 from llamora.persistence.local_db import LocalDB
@@ -190,7 +190,7 @@ class Suggestions:
             )
             async with aclosing(chunks):
                 async for chunk in chunks:
-                    answer = REASONING_END.split(answer + chunk)[-1]
+                    answer = without_reasoning(answer + chunk)
         return parse_names(answer), BUILT_IN_MODEL if info.is_embedded else info.name
 
     async def _names_for_prompt(self, keys: Keyring, own_tags: Sequence[Tag]) -> list[str]:

@@ -3,7 +3,6 @@
 A summary is stored with a hash of its entries, and deleted when they change.
 """
 
-import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -25,7 +24,7 @@ from llamora.llm.client import ModelClient
 from llamora.llm.errors import ModelError
 from llamora.llm.model import Model
 from llamora.llm.prompts import Prompt
-from llamora.llm.reasoning import REASONING_END
+from llamora.llm.reasoning import without_reasoning
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.entries import Entry, Omitted, Receipt
 from llamora.persistence.local_db import LocalDB
@@ -259,25 +258,23 @@ class Summaries:
     async def _generate_text(
         self, keys: Keyring, prepared: PreparedPrompt, revisions: Mapping[bytes, int]
     ) -> tuple[str, bool]:
-        """Return the model's text in whole sentences, and True if the length limit cut it off.
+        """Return the model's text in whole sentences, and True if it ended before the model was done.
 
         Raises EntryError, and sends nothing, if an entry is no longer at its revision in
         `revisions`.
         """
         if await self._db.entries.revisions_of(keys.user_id, revisions) != revisions:
             raise EntryError("summary_sources_changed")
-        generated, length_limited = "", asyncio.Event()
+        generated, early_ends = "", list[str]()
         chunks = prepared.client.stream(
             prepared.prompt.messages,
             max_tokens=prepared.max_tokens,
-            on_length_limit=length_limited.set,
+            on_early_end=early_ends.append,
         )
         async with aclosing(chunks):
             async for chunk in chunks:
-                generated = REASONING_END.split(generated + chunk)[-1]
-        return whole_sentences(
-            generated
-        ) if length_limited.is_set() else generated, length_limited.is_set()
+                generated = without_reasoning(generated + chunk)
+        return (whole_sentences(generated) if early_ends else generated), bool(early_ends)
 
     async def _save(
         self, keys: Keyring, summary: StoredSummary, revisions: Mapping[bytes, int]

@@ -8,11 +8,15 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from urllib.parse import urlsplit
 
-from llamora.llm.addresses import display_address
-from llamora.llm.connection import INFO_CACHE_SECONDS, ServerConnection
+from llamora.llm.addresses import display_address, display_endpoint, is_loopback
+from llamora.llm.connection import (
+    INFO_CACHE_SECONDS,
+    METADATA_TIMEOUT_SECONDS,
+    ServerConnection,
+)
 from llamora.llm.errors import ModelError, ServerErrors
 from llamora.llm.probe import ModelInfo, probe_server
 from llamora.llm.reasoning import ReasoningFilter
@@ -21,6 +25,27 @@ from llamora.llm.tokens import TokenCounter
 
 if TYPE_CHECKING:
     from llamora.settings import LlmSettings
+
+
+WAKING_SECONDS: Final = 10.0  # what a reply waits for the server to say about itself
+UNKNOWN_CACHE_SECONDS: Final = 5.0  # and goes on without it for so long before it asks again
+
+EarlyEnd = Literal["length", "filter", "tool", "other"]
+"""Why a model ended a reply before it was done."""
+
+# Every other reason but those of a whole reply is "other".
+_WHOLE: Final = frozenset(
+    "stop eos eos_token stop_sequence end_turn end complete completed done finished".split()
+)
+_EARLY_ENDS: Final[Mapping[str, EarlyEnd]] = {
+    **dict.fromkeys("length max_tokens max_output_tokens model_length".split(), "length"),
+    **dict.fromkeys(
+        "content_filter content_filtered safety recitation prohibited_content blocklist spii"
+        " sensitive refusal guardrail".split(),
+        "filter",
+    ),
+    **dict.fromkeys("tool_calls tool_use function_call malformed_function_call".split(), "tool"),
+}
 
 
 @dataclass(slots=True, frozen=True)
@@ -63,10 +88,11 @@ class ModelClient:
             api_key,
             self._errors,
             timeout_seconds=float(settings.timeout_seconds),
+            ca_file=settings.ca_file,
         )
         self.tokens = TokenCounter(self._connection)
         self._info: ModelInfo | None = None
-        self._info_until = 0.0
+        self._info_until = self._unknown_until = 0.0
 
     async def warm_up(self) -> None:
         """Import what the first request needs, in a thread. Harmless to call more than once."""
@@ -76,10 +102,10 @@ class ModelClient:
         """Close every connection; a reply that is streaming ends with an error."""
         await self._connection.close()
 
-    async def describe(self) -> ModelInfo:
+    async def probe(self, seconds: float = METADATA_TIMEOUT_SECONDS) -> ModelInfo:
         """Return what the server says about its model, remembered for INFO_CACHE_SECONDS.
 
-        Raises ModelError.
+        Raises ModelError when it says nothing within `seconds`.
         """
         now = time.monotonic()
         if self._info is None or now >= self._info_until:
@@ -89,9 +115,31 @@ class ModelClient:
                 embedded=self._embedded,
                 max_context_tokens=self._settings.context_tokens,
                 reasoning_effort=self._reasoning_effort,
+                seconds=seconds,
             )
-            self._info_until = now + INFO_CACHE_SECONDS
+            self._info_until = time.monotonic() + INFO_CACHE_SECONDS
         return self._info
+
+    async def describe(self) -> ModelInfo:
+        """Return what is known of the model: if the server does not say, what it said last, or the settings do.
+
+        Raises ModelError only where there is no server to ask.
+        """
+        if time.monotonic() >= self._unknown_until:
+            try:
+                return await self.probe(min(WAKING_SECONDS, self._settings.timeout_seconds))
+            except ModelError as error:
+                if not self._connection.address or error.code == "model_closed":
+                    raise
+                self._unknown_until = time.monotonic() + UNKNOWN_CACHE_SECONDS
+        address = self._connection.address
+        return self._info or ModelInfo(
+            name=self._model or "default",
+            endpoint=display_address(address),
+            is_local=is_loopback(address),
+            is_embedded=self._embedded,
+            context_tokens=self._settings.context_tokens,
+        )
 
     async def stream(
         self,
@@ -100,7 +148,7 @@ class ModelClient:
         max_tokens: int,
         temperature: float | None = None,
         extra: Mapping[str, Any] | None = None,
-        on_length_limit: Callable[[], None] | None = None,
+        on_early_end: Callable[[EarlyEnd], None] | None = None,
         on_reasoning: Callable[[], None] | None = None,
     ) -> AsyncGenerator[str, None]:
         """Yield the text of a reply as it comes. Raises ModelError; yielded pieces stay valid.
@@ -109,16 +157,16 @@ class ModelClient:
         Closing the generator, or cancelling the task that waits for it, closes the connection at
         once, which frees the server's slot.
 
-        Reasoning is left out; where only its closing mark comes, that is yielded as one piece, and
-        all before it was reasoning. `on_reasoning` is called with each piece of reasoning,
-        `on_length_limit` at the end when `max_tokens` ended the reply.
+        Reasoning is left out; a piece that begins with REASONING_CLOSED says that all before it was
+        reasoning. `on_reasoning` is called with each piece of reasoning, `on_early_end` at the end
+        when the reply is not whole.
         """
         body = self.request_parameters(max_tokens, temperature, extra)
         reasoning = ReasoningFilter(starts_open=self._expects_reasoning())
         reason, address = "", ""
         failure: ModelError | None = None
         try:
-            address = display_address(self._get_address())
+            address = display_endpoint(self._get_address())
             reader = await self._open_reply(messages, body, max_tokens)
             async with aclosing(reader.pieces()) as pieces:
                 async for kind, piece in pieces:
@@ -131,13 +179,14 @@ class ModelClient:
             failure = error
         except Exception as error:  # every failure of a server ends in a code
             failure = self._errors.error_from(error, address)
-        if text := self._finish(reasoning, is_complete=failure is None and reason != "length"):
+        early_end = _early_end(reason)
+        if text := self._finish(reasoning, is_complete=failure is None and not early_end):
             yield text
         if failure is not None:
             # Raised outside the handler: the first error may quote the server, and so the prompt.
             raise failure
-        if reason == "length" and on_length_limit is not None:
-            on_length_limit()
+        if early_end is not None and on_early_end is not None:
+            on_early_end(early_end)
 
     def _expects_reasoning(self) -> bool:
         info = self._info
@@ -197,6 +246,11 @@ class ModelClient:
             if self._reasoning_effort not in ("", "none"):
                 del body["temperature"]
         return body | dict(extra or {})
+
+
+def _early_end(reason: str) -> EarlyEnd | None:
+    reason = reason.lower()
+    return None if not reason or reason in _WHOLE else _EARLY_ENDS.get(reason, "other")
 
 
 def _visible_text(

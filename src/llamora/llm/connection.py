@@ -11,9 +11,10 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from llamora.llm.addresses import display_address, server_root
+from llamora.llm.addresses import ServerAddress, display_endpoint, read_address
 from llamora.llm.errors import ModelError, ServerErrors
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ INFO_CACHE_SECONDS: Final = 30.0  # an answer about the server is believed for s
 class Transport:
     """Hold the HTTP client of one address, and the SDK's client over it."""
 
-    root: str
+    address: ServerAddress
     http: "httpx2.AsyncClient"
     api: "AsyncOpenAI"
 
@@ -48,11 +49,13 @@ class ServerConnection:
         errors: ServerErrors,
         *,
         timeout_seconds: float,
+        ca_file: Path | None = None,
     ) -> None:
         self._get_address = get_address
         self._api_key = api_key
         self._errors = errors
         self._timeout_seconds = timeout_seconds
+        self._ca_file = ca_file
         self._connect_lock = asyncio.Lock()
         self._transport: Transport | None = None
         self._closed = False
@@ -75,13 +78,13 @@ class ServerConnection:
 
     async def open(self) -> Transport:
         """Return the clients for the address of now. Raises ModelError."""
-        root = server_root(self._get_address())
+        address = read_address(self._get_address())
         if self._closed:
             raise ModelError("model_closed")
-        if not root:
+        if not address.base:
             raise ModelError("builtin_starting")
         async with self._connect_lock:
-            if self._transport is not None and self._transport.root == root:
+            if self._transport is not None and self._transport.address == address:
                 return self._transport
             await self.warm_up()
             from openai import AsyncOpenAI
@@ -90,11 +93,16 @@ class ServerConnection:
 
             if self._transport is not None:
                 await self._transport.http.aclose()
-            http = open_http_client(
-                connect_seconds=CONNECT_TIMEOUT_SECONDS,
-                read_seconds=self._timeout_seconds,
-                connections=100,
-            )
+            try:
+                http = open_http_client(
+                    connect_seconds=CONNECT_TIMEOUT_SECONDS,
+                    read_seconds=self._timeout_seconds,
+                    connections=100,
+                    ca_file=self._ca_file,
+                    query=address.query,
+                )
+            except OSError:
+                raise ModelError("ca_file_unreadable", file=str(self._ca_file)) from None
             api = AsyncOpenAI(
                 # Without a key the SDK would look for one in the environment.
                 api_key=self._api_key or "none",
@@ -102,31 +110,42 @@ class ServerConnection:
                 project="",
                 webhook_secret="",
                 admin_api_key="",
-                base_url=root + "/v1",
+                base_url=address.base,
+                default_headers=self._key_header(address),
                 max_retries=0,  # a second request would be a second reply
                 timeout=http.timeout,
                 http_client=http,
             )
-            self._transport = Transport(root, http, api)
+            self._transport = Transport(address, http, api)
             return self._transport
 
+    def _key_header(self, address: ServerAddress) -> dict[str, str]:
+        return {"api-key": self._api_key} if self._api_key and address.takes_key_header else {}
+
     async def request_json(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        seconds: float = METADATA_TIMEOUT_SECONDS,
     ) -> dict[str, Any] | None:
         """Return the server's JSON for a small question, None when it has no such route.
 
-        `path` is from the server's root. Raises ModelError.
+        `path` is from the server's root, or without "/" from the base of its OpenAI routes. Raises ModelError.
         """
         failure: ModelError
-        address = display_address(self.address)
+        address = display_endpoint(self.address, path)
         try:
             transport = await self.open()
-            async with asyncio.timeout(METADATA_TIMEOUT_SECONDS):
+            where = transport.address
+            async with asyncio.timeout(seconds):
                 response = await transport.http.request(
                     method,
-                    transport.root + path,
+                    where.root + path if path.startswith("/") else f"{where.base}/{path}",
                     json=body,
-                    headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else {},
+                    headers=self._key_header(where)
+                    | ({"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}),
                 )
             if response.status_code in (401, 403):
                 failure = self._errors.status_error(response.status_code, "", address)

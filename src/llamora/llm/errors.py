@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal, cast
 
 from llamora.errors import Problem
-from llamora.llm.addresses import display_address
+from llamora.llm.addresses import display_endpoint
+from llamora.llm.dialect import error_status, error_words
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,10 @@ _SERVER_ERRORS: Final[Mapping[str, tuple[ErrorKind, str]]] = {
     "server_wants_key": ("refused", "builtin_failed"),
     "server_forbids_key": ("refused", "builtin_failed"),
     "server_lacks_model": ("refused", "builtin_failed"),
+    "server_lacks_route": ("refused", "builtin_failed"),
+    "server_wants_payment": ("refused", "builtin_failed"),
+    "server_refuses_fields": ("refused", "builtin_failed"),
+    "server_refuses_size": ("too_long", "builtin_text_too_long"),
     "server_refuses_parameters": ("refused", "builtin_failed"),
     "server_moved": ("refused", "builtin_failed"),
     "server_rejected": ("refused", "builtin_failed"),
@@ -54,9 +59,13 @@ _SERVER_ERRORS: Final[Mapping[str, tuple[ErrorKind, str]]] = {
 _CODES_BY_STATUS: Final[Mapping[int, str]] = {
     401: "server_wants_key",
     403: "server_forbids_key",
-    404: "server_lacks_model",
+    402: "server_wants_payment",
+    404: "server_lacks_route",
+    405: "server_lacks_route",
+    413: "server_refuses_size",
     429: "server_busy",
     503: "server_not_ready",
+    529: "server_busy",
 }
 
 
@@ -73,11 +82,15 @@ class ServerErrors:
         if self._embedded:
             return ModelError(code_if_embedded, kind)
         return ModelError(
-            code, kind, place=address or display_address(self._get_address()), **params
+            code, kind, place=address or display_endpoint(self._get_address()), **params
         )
 
     def status_error(self, status: int, code: str, address: str) -> ModelError:
         """Return the error for an HTTP status, and the machine-readable `code` of its body."""
+        if "quota" in code or "billing" in code:
+            return self.code_error("server_wants_payment", address)
+        if status == 404 and "model" in code:
+            return self.code_error("server_lacks_model", address)
         if status in _CODES_BY_STATUS:
             return self.code_error(_CODES_BY_STATUS[status], address)
         if "context" in code:
@@ -85,21 +98,34 @@ class ServerErrors:
         # A model of OpenAI's that reasons.
         if "unsupported" in code and re.search("temperature|reasoning_effort", code):
             return self.code_error("server_refuses_parameters", address)
+        if status == 422:
+            return self.code_error("server_refuses_fields", address)
         if 300 <= status < 400:
             return self.code_error("server_moved", address)
         return self.code_error(
             "server_rejected" if 400 <= status < 500 else "server_failed", address, status=status
         )
 
+    def reported_error(self, error: object) -> ModelError:
+        """Return the error for one that came inside a stream, of which nothing else is kept."""
+        status, words = error_status(error), error_words(error)
+        if status or "context" in words or "quota" in words:
+            return self.status_error(status or 400, words, "")
+        return self.code_error("server_reported_error")
+
     def error_from(self, error: Exception, address: str) -> ModelError:
         """Return the error for any exception, of which nothing is kept: it may quote the prompt."""
         import httpx2
         import openai
 
-        from llamora.llm.wire import ResponseTooLarge, UnexpectedEncoding
+        from llamora.llm.dialect import ResponseTooLarge
+        from llamora.llm.wire import UnexpectedEncoding
 
         if isinstance(error, openai.APIStatusError):
-            return self.status_error(error.status_code, _error_code(error.body), address)
+            words = error_words(error.body)
+            # Ollama and LM Studio name the model in their words alone.
+            words += " model" if error.status_code == 404 and _names_model(error.body) else ""
+            return self.status_error(error.status_code, words, address)
         codes: tuple[tuple[str, type[BaseException] | tuple[type[BaseException], ...]], ...] = (
             ("server_sent_too_much", ResponseTooLarge),
             ("server_compressed", UnexpectedEncoding),
@@ -131,11 +157,6 @@ def _error_chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _error_code(body: object) -> str:
-    # The machine-readable words of an error: "exceed_context_size_error", "temperature" and such.
-    if not isinstance(body, dict):
-        return ""
-    fields = cast(dict[str, object], body)
-    return " ".join(
-        str(fields[key]) for key in ("code", "type", "param") if isinstance(fields.get(key), str)
-    )
+def _names_model(body: object) -> bool:
+    words = str(cast(object, body)) if isinstance(body, dict) else ""
+    return re.search(r"\bmodel\b", words) is not None

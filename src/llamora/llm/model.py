@@ -147,7 +147,7 @@ class Model:
         if client is None:
             return None
         try:
-            return await client.describe()
+            return await client.probe()
         except ModelError:
             return None
 

@@ -1,5 +1,6 @@
 """Ask a model server about itself: its model, its context, whether its prompts open reasoning."""
 
+import asyncio
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -37,16 +38,25 @@ async def probe_server(
     embedded: bool,
     max_context_tokens: int,
     reasoning_effort: str,
+    seconds: float,
 ) -> ModelInfo:
     """Return what a server says about itself; a `model` that is named is not asked for.
 
-    Raises ModelError.
+    Each question may take `seconds`. Raises ModelError.
     """
-    props = await connection.request_json("GET", "/props")
-    name = model
-    if not name:
-        listing = await connection.request_json("GET", "/v1/models") or {}
-        name = _first_model(listing) or _text_field(props, "model_path") or "default"
+    # Asked together: a server that is slow to wake up is waited for once.
+    answers = await asyncio.gather(
+        connection.request_json("GET", "/props", seconds=seconds),
+        asyncio.sleep(0, None)
+        if model
+        else connection.request_json("GET", "models", seconds=seconds),
+        return_exceptions=True,
+    )
+    for answer in answers if model else answers[1:]:
+        if isinstance(answer, BaseException):
+            raise answer
+    props, listing = (None if isinstance(each, BaseException) else each for each in answers)
+    name = model or _first_model(listing or {}) or _text_field(props, "model_path") or "default"
     opens_reasoning = False
     with suppress(ModelError):
         opens_reasoning = not embedded and await _detect_open_reasoning(

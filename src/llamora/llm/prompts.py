@@ -25,7 +25,6 @@ from llamora.llm.budget import (
     fit_thread,
 )
 from llamora.llm.client import Message, ModelClient
-from llamora.llm.errors import ModelError
 from llamora.llm.quoting import break_template_marks, unquote
 
 if TYPE_CHECKING:
@@ -213,12 +212,7 @@ class PromptBuilder:
         return Prompt(messages, included, parts.omitted, tokens=parts.total_tokens())
 
     async def _budget(self, client: ModelClient) -> int:
-        try:
-            context = (await client.describe()).context_tokens
-        except ModelError as error:
-            if error.kind == "unreachable":
-                raise
-            context = self._settings.context_tokens
+        context = (await client.describe()).context_tokens
         room = context - min(self._settings.max_reply_tokens, context // 2)
         return max(64, int(room * (1 - MARGIN_SHARE)) - MESSAGE_TOKENS)
 

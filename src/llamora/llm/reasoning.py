@@ -22,13 +22,16 @@ _REASONING_START: Final = re.compile(
     r"|<\|channel\|>\s*(?:analysis|commentary)[^<]{0,80}<\|message\|>",
     re.IGNORECASE,
 )
-# What a chat template puts between turns, where a server lets it through. `</s>` is such a mark at the end alone: in
-# words it may be an element of HTML.
-_CONTROL_TOKENS: Final = re.compile(
-    r"<\|(?:start|im_start)\|>(?:assistant|model|user)?\n*|<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>\s*"
-    r"|<start_of_turn>(?:model)?\n*|<\|(?:end|return|im_end|eot_id|eom_id|end_of_text|endoftext|end_header_id)\|>"
-    r"|<\|start_header_id\|>|<end_of_turn>|(?:\s{0,8}</s>)+\s{0,8}\Z"
+# What a chat template puts before and after a turn, where a server lets it through. Elsewhere they are words.
+_TURN_STARTS: Final = re.compile(
+    r"\A(?:\s*(?:<\|(?:start|im_start)\|>(?:assistant|model|user)?\n*|<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>\s*"
+    rf"|<start_of_turn>(?:model)?\n*|{_FINAL_CHANNEL}|<\|(?:end|return|im_end|eot_id|eom_id|end_of_text|endoftext)\|>))+"
 )
+_TURN_END: Final = (
+    r"(?:<\|(?:end|return|im_end|eot_id|eom_id|end_of_text|endoftext)\|>|<end_of_turn>|</s>)"
+)
+_TURN_ENDS: Final = re.compile(rf"(?:\s{{0,8}}{_TURN_END})+\s{{0,8}}\Z")
+_HELD_END: Final = re.compile(rf"(?:\s{{0,8}}{_TURN_END})+\s{{0,8}}(?:<[|/a-z_]{{0,14}}\|?)?\Z")
 _PARTIAL_MARK: Final = re.compile(  # may become a mark with the next piece
     r"(?:[<◁]\s{0,8}/?\s{0,8}[a-z]{0,10}\s{0,8}|\[/?(?-i:[A-Z]{0,8})|<\|[a-z_]{0,15}\|?|<\|(?:im_)?start\|>[a-z]{0,8}"
     r"|<\|start_header_id\|>[\sa-z]{0,12}(?:<\|?[a-z_]{0,13}\|?)?|<(?:start|end)(?:_[a-z_]{0,10})?|<start_of_turn>[a-z]{0,4}"
@@ -37,6 +40,10 @@ _PARTIAL_MARK: Final = re.compile(  # may become a mark with the next piece
     re.IGNORECASE,
 )
 _MAX_MARK_CHARS: Final = 128
+_PAIRED_CODE: Final = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)", re.DOTALL)
+
+REASONING_CLOSED: Final = "\0"
+"""Begins the piece of text after reasoning that only its closing mark told; no model says it."""
 _OPEN_AT_END: Final = re.compile(rf"(?:{_REASONING_START.pattern})\s*\Z", re.IGNORECASE)
 
 
@@ -50,12 +57,18 @@ def has_reasoning_marks(template: str) -> bool:
     return _REASONING_START.search(template) is not None
 
 
+def without_reasoning(text: str) -> str:
+    """Return what follows the last REASONING_CLOSED."""
+    return text.rpartition(REASONING_CLOSED)[2]
+
+
 class ReasoningFilter:
     """Take reasoning out of a stream of text, also where a mark comes in two pieces.
 
-    With `starts_open` the prompt ended inside reasoning: nothing is said before the closing mark.
-    Where that was not known, a closing mark alone is passed on as one piece, and all before it was
-    reasoning; `closed_without_opening` tells.
+    Reasoning opens only before the first visible word; later, marks are words. With `starts_open`
+    the prompt ended inside reasoning: nothing is said before the closing mark. Where that was not
+    known, a closing mark alone becomes REASONING_CLOSED if it stands as templates write it, not as
+    sentences and code do; `closed_without_opening` tells.
     """
 
     def __init__(self, *, starts_open: bool = False) -> None:
@@ -63,6 +76,9 @@ class ReasoningFilter:
         self._end_pattern: re.Pattern[str] | None = None  # of open reasoning
         self._is_prompt_open = starts_open
         self._unclosed_pieces: list[str] = []  # since it is open, should it never close
+        self._shown: list[str] = []
+        self._has_spoken = False
+        self._may_close = not starts_open  # a closing mark alone may come
         self.closed_without_opening = False
 
     @property
@@ -85,6 +101,7 @@ class ReasoningFilter:
                 self._buffer = text[-_MAX_MARK_CHARS:]
                 return ""
             self._take_unclosed()
+            self._may_close = False
             piece, self.closed_without_opening = text[end_match.end() :], True
         return self._filter_text(piece)
 
@@ -93,7 +110,9 @@ class ReasoningFilter:
 
         To call when the server turns out to send reasoning apart.
         """
-        return self._filter_text(self._take_unclosed()) if self._is_prompt_open else ""
+        held = self._take_unclosed() if self._is_prompt_open else ""
+        self._may_close = False
+        return self._filter_text(held)
 
     def finish(self, *, is_complete: bool) -> str:
         """End the stream; return the rest of the text that may be shown.
@@ -108,7 +127,9 @@ class ReasoningFilter:
                 else ""
             )
         buffered, self._buffer = self._buffer, ""
-        return "" if self._end_pattern is not None else _CONTROL_TOKENS.sub("", buffered)
+        if self._end_pattern is not None:
+            return ""
+        return _TURN_ENDS.sub("", self._without_opening_tokens(buffered))
 
     def _take_unclosed(self) -> str:
         text = "".join(self._unclosed_pieces)
@@ -117,27 +138,63 @@ class ReasoningFilter:
         return text
 
     def _filter_text(self, piece: str) -> str:
-        text, visible = self._buffer + piece, ""
-        self._buffer = ""
-        while text:
+        text, self._buffer = self._buffer + piece.replace(REASONING_CLOSED, ""), ""
+        while not self._has_spoken:
             if self._end_pattern is not None:
                 end_match = self._end_pattern.search(text)
                 if not end_match:
                     self._buffer = text[-_MAX_MARK_CHARS:]
-                    break
+                    return ""
                 text, self._end_pattern = text[end_match.end() :], None
-            elif start_match := _REASONING_START.search(text):
-                visible += text[: start_match.start()]
-                text, self._end_pattern = text[start_match.end() :], _end_pattern_for(start_match)
+            if _PARTIAL_MARK.fullmatch(text.lstrip()):
+                self._buffer = text
+                return ""
+            text = self._without_opening_tokens(text)
+            bare = text.lstrip()
+            if start_match := _REASONING_START.match(bare):
+                self._may_close = False
+                text, self._end_pattern = (
+                    bare[start_match.end() :],
+                    _end_pattern_for(start_match),
+                )
+            elif not bare or _PARTIAL_MARK.fullmatch(bare):
+                self._buffer = text
+                return ""
             else:
-                if partial := _PARTIAL_MARK.search(text):
-                    text, self._buffer = text[: partial.start()], partial[0]
-                visible += text
-                break
-        self.closed_without_opening = (
-            self.closed_without_opening or REASONING_END.search(visible) is not None
+                self._has_spoken = True
+        return self._pass_on(text)
+
+    def _without_opening_tokens(self, text: str) -> str:
+        return text if self._has_spoken else _TURN_STARTS.sub("", text)
+
+    def _pass_on(self, text: str) -> str:
+        """Return text after the first word, but what may be a mark with the next piece."""
+        found = REASONING_END.search(text) if self._may_close else None
+        if found and found.end() == len(text):  # what follows tells what it is
+            self._buffer = text[found.start() :]
+            text = text[: found.start()]
+        elif found and self._closes(text, found):
+            self._may_close, self.closed_without_opening = False, True
+            self._shown.clear()
+            return REASONING_CLOSED + self._pass_on(text[found.end() :])
+        elif partial := (_HELD_END.search(text) or _PARTIAL_MARK.search(text)):
+            text, self._buffer = text[: partial.start()], partial[0]
+        if self._may_close:
+            self._shown.append(text)
+        return text
+
+    def _closes(self, text: str, found: "re.Match[str]") -> bool:
+        before = "".join(self._shown) + text[: found.start()]
+        outside = _PAIRED_CODE.sub("", before)
+        line = outside.rpartition("\n")[2]
+        is_word = (
+            "`" in outside  # in code
+            or _REASONING_START.search(before) is not None  # it closes what was named there
+            or (line.strip() and line[-1:] in "\"'“„«‘([{")
+            or (line.strip() and line[-1:] in " \t" and "\n" not in found[0])
+            or text[found.end() :][:1] in "`\"'”“»’.,;:!?)]}"
         )
-        return _CONTROL_TOKENS.sub("", visible)
+        return not is_word
 
 
 def _end_pattern_for(start_match: "re.Match[str]") -> "re.Pattern[str]":

@@ -1,17 +1,21 @@
 """Read one streamed reply, within ceilings of length and time."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any, Final, Literal
+import json
+from collections.abc import AsyncGenerator, Iterator
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+from llamora.llm.dialect import Event, EventDecoder, find_error, parse_chunk
 from llamora.llm.errors import ServerErrors
 
 if TYPE_CHECKING:
     from openai import AsyncStream
     from openai.types.chat import ChatCompletionChunk
 
-IDLE_TIMEOUT_SECONDS: Final = 30.0  # between two pieces, if `llm.timeout_seconds` is not shorter
-TOTAL_TIMEOUT_FACTOR: Final = 5  # a whole reply may take so many times `llm.timeout_seconds`
+QUIET_TIMEOUT_FACTOR: Final = (
+    5  # no word or thought, but signs of life: `llm.timeout_seconds`, so many times
+)
+SECONDS_PER_TOKEN: Final = 5.0  # the slowest reply
 BYTES_PER_TOKEN: Final = 32  # four is usual; runs of spaces are the longest tokens
 CLOSING_SECONDS: Final = 1.0  # after the last word only the closing lines are missing
 
@@ -22,8 +26,8 @@ Piece = tuple[Literal["said", "thought", "end"], str]
 class ReplyReader:
     """Read the reply that `stream` carries.
 
-    `started` is when it was asked for, in the event loop's time, `timeout_seconds` the wait for
-    the first piece.
+    `started` is when it was asked for, in the event loop's time, `timeout_seconds` the longest
+    silence. The SDK's own reading is not used: it ends at what it does not know.
     """
 
     def __init__(
@@ -36,41 +40,38 @@ class ReplyReader:
         started: float,
     ) -> None:
         self._stream = stream
-        self._chunks = aiter(stream)
         self._errors = errors
-        self._max_tokens = max_tokens
+        self._max_bytes = max_tokens * BYTES_PER_TOKEN
         self._timeout_seconds = timeout_seconds
-        self._patience = timeout_seconds
-        self._deadline = started + TOTAL_TIMEOUT_FACTOR * timeout_seconds
-        self._events = self._text_bytes = 0
-        self._is_finished = False
+        self._last_progress = started
+        self._deadline = (
+            started + QUIET_TIMEOUT_FACTOR * timeout_seconds + max_tokens * SECONDS_PER_TOKEN
+        )
+        self._decoder = EventDecoder()
+        self._joiner = SurrogateJoiner()
+        self._bytes_read = 0
+        self._has_spoken = self._has_choice = self._is_finished = self._is_done = False
+        self._reason = ""
 
     async def pieces(self) -> AsyncGenerator[Piece, None]:
-        """Yield the pieces of the reply, "thought" once at most, and "end" with the reason last.
+        """Yield the pieces of the reply, "thought" for each event of reasoning, "end" with the reason last.
 
         Raises ModelError, or whatever the SDK raises. The stream is closed at the end in any case.
         """
-        from llamora.llm.wire import is_event_stream
-
-        reason, has_reasoning, joiner = "", False, SurrogateJoiner()
         try:
-            if not is_event_stream(self._stream.response):
-                raise self._errors.code_error("server_foreign")
-            while (chunk := await self._next_chunk()) is not None:
-                choice = chunk.choices[0] if chunk.choices else None
-                if not has_reasoning and choice is not None and _has_reasoning(choice.delta):
-                    has_reasoning = True
-                    yield "thought", ""
-                content = choice.delta.content if choice is not None and choice.delta else None
-                piece = joiner.feed(content) if content else ""
-                self._check_length(piece)
-                if piece:
-                    yield "said", piece
-                if choice is not None and choice.finish_reason is not None:
-                    self._is_finished, reason = True, choice.finish_reason
-            if remainder := joiner.end():
+            chunks = aiter(self._stream.response.aiter_bytes())
+            while not self._is_done:
+                chunk = await self._next_bytes(chunks)
+                for event in self._decoder.end() if chunk is None else self._decoder.feed(chunk):
+                    for piece in self._read_event(event, is_last=chunk is None):
+                        yield piece
+                if self._is_done or chunk is None:
+                    break
+                self._require_known()
+            if self._decoder.kind == "json" and self._has_choice:
+                self._is_finished = True  # it is whole, or it would be no JSON
+            if remainder := self._joiner.end():
                 yield "said", remainder
-            self._is_finished = self._is_finished or self._saw_done()
         except Exception:
             # A reply that has said its last word is complete, whatever its connection does then.
             if not self._is_finished:
@@ -78,31 +79,68 @@ class ReplyReader:
         finally:
             await self._stream.close()
         if not self._is_finished:
+            self._require_known(at_end=True)
             raise self._errors.code_error("server_stopped")
-        yield "end", reason
+        yield "end", self._reason
 
-    async def _next_chunk(self) -> "ChatCompletionChunk | None":
-        remaining = self._deadline - asyncio.get_running_loop().time()
-        patience = CLOSING_SECONDS if self._is_finished else self._patience
-        async with asyncio.timeout(max(0.0, min(patience, remaining))):
-            chunk = await anext(self._chunks, None)
-        self._patience = min(self._timeout_seconds, IDLE_TIMEOUT_SECONDS)
-        return chunk
+    async def _next_bytes(self, chunks: Any) -> bytes | None:
+        now = asyncio.get_running_loop().time()
+        quiet_seconds = (
+            CLOSING_SECONDS if self._is_finished else QUIET_TIMEOUT_FACTOR * self._timeout_seconds
+        )
+        until = min(
+            now + self._timeout_seconds, self._last_progress + quiet_seconds, self._deadline
+        )
+        async with asyncio.timeout(max(0.0, until - now)):
+            return cast(bytes | None, await anext(chunks, None))
 
-    def _check_length(self, piece: str) -> None:
-        self._events += 1
-        self._text_bytes += len(piece.encode())
-        if (
-            self._text_bytes > self._max_tokens * BYTES_PER_TOKEN
-            or self._events > self._max_tokens * 2 + 64
-        ):
+    def _require_known(self, *, at_end: bool = False) -> None:
+        from llamora.llm.wire import is_event_stream
+
+        is_foreign = self._decoder.kind == "foreign" or (
+            at_end and not self._has_choice and self._decoder.kind != "events"
+        )
+        if is_foreign and not is_event_stream(self._stream.response):
+            raise self._errors.code_error("server_foreign")
+
+    def _read_event(self, event: Event, *, is_last: bool) -> Iterator[Piece]:
+        if event.data.startswith("[DONE]"):
+            self._is_finished = self._is_done = True
+        if self._is_done:
+            return
+        if event.data[0] not in "{[":
+            if event.name == "error":
+                raise self._errors.code_error("server_reported_error")
+            return  # a word of a gateway's, to keep the stream open
+        try:
+            value: object = json.loads(event.data)
+        except ValueError:
+            if is_last:  # cut off in the middle
+                return
+            raise
+        for part in cast(list[object], value) if isinstance(value, list) else [value]:
+            yield from self._read_value(event.name, part)
+
+    def _read_value(self, name: str, value: object) -> Iterator[Piece]:
+        if (error := find_error(name, value)) is not None:
+            raise self._errors.reported_error(error)
+        chunk = parse_chunk(value)
+        if chunk.has_reasoning:
+            yield "thought", ""
+        # Some send the whole text once more at the end.
+        text = chunk.text or ("" if self._has_spoken else chunk.whole)
+        piece = self._joiner.feed(text) if text else ""
+        self._bytes_read += max(1, len(piece.encode()))
+        if self._bytes_read > self._max_bytes:
             raise self._errors.code_error("server_endless")
-
-    def _saw_done(self) -> bool:
-        from llamora.llm.wire import GuardedStream
-
-        body = self._stream.response.stream
-        return isinstance(body, GuardedStream) and body.is_finished
+        if piece:
+            self._has_spoken = True
+            yield "said", piece
+        if chunk.finish_reason:
+            self._is_finished, self._reason = True, chunk.finish_reason
+        self._has_choice = self._has_choice or chunk.has_choice
+        if text or chunk.has_reasoning or chunk.finish_reason:
+            self._last_progress = asyncio.get_running_loop().time()
 
 
 class SurrogateJoiner:
@@ -125,8 +163,3 @@ class SurrogateJoiner:
         """Return U+FFFD for half a character that is left."""
         pending, self._pending = self._pending, ""
         return "\ufffd" if pending else ""
-
-
-def _has_reasoning(delta: Any) -> bool:
-    # The field of llama.cpp and vLLM, or Ollama's.
-    return bool(getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None))

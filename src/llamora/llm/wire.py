@@ -3,25 +3,23 @@
 Importing it imports `httpx2`, which is kept out of the server's cold start.
 """
 
-import re
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Final, cast
 
 import httpx2
 
-MAX_LINE_BYTES: Final = 1 << 20
-"""Of an event stream, where a piece of text takes a few hundred bytes."""
+from llamora.llm.dialect import ResponseTooLarge
 
 MAX_BODY_BYTES: Final = 32 << 20
 """Of one answer, streamed or not."""
-
-DONE_MARK: Final = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\][ \t]*(?:[\r\n]|\Z)")
-"""The last line of an event stream; the same letters may also be text of the reply."""
 
 _REQUEST_HEADERS: Final = frozenset(
     {
         "host",
         "authorization",
+        "api-key",
         "content-type",
         "content-length",
         "accept",
@@ -33,39 +31,22 @@ _REQUEST_HEADERS: Final = frozenset(
 # OPENAI_* variables: none of that is the model server's business.
 
 
-class ResponseTooLarge(Exception):
-    """Report a line or body beyond the ceilings above."""
-
-
 class UnexpectedEncoding(Exception):
     """Report an answer that is compressed although asked not to be: it could expand without end."""
 
 
 class GuardedStream(httpx2.AsyncByteStream):
-    """Read a response body up to a ceiling. Raises ResponseTooLarge.
+    """Read a response body up to a ceiling. Raises ResponseTooLarge."""
 
-    `is_finished` tells whether the closing `[DONE]` of an OpenAI-style event stream was seen.
-    """
-
-    def __init__(self, inner: httpx2.AsyncByteStream, *, limit_lines: bool) -> None:
+    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
         self._inner = inner
-        self._limit_lines = limit_lines
-        self._tail = b""
-        self.is_finished = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        total_bytes = line_bytes = 0
+        total_bytes = 0
         async for chunk in self._inner:
             total_bytes += len(chunk)
             if total_bytes > MAX_BODY_BYTES:
                 raise ResponseTooLarge
-            if self._limit_lines:
-                line_end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))
-                line_bytes = line_bytes + len(chunk) if line_end < 0 else len(chunk) - line_end - 1
-                if line_bytes > MAX_LINE_BYTES:
-                    raise ResponseTooLarge
-                self._tail = (self._tail + chunk)[-64:]
-                self.is_finished = self.is_finished or DONE_MARK.search(self._tail) is not None
             yield chunk
 
     async def aclose(self) -> None:
@@ -87,7 +68,7 @@ async def _guard_response(response: httpx2.Response) -> None:
         await response.aclose()
         raise UnexpectedEncoding
     stream = cast(httpx2.AsyncByteStream, response.stream)
-    response.stream = GuardedStream(stream, limit_lines=is_event_stream(response))
+    response.stream = GuardedStream(stream)
 
 
 def is_event_stream(response: httpx2.Response) -> bool:
@@ -99,15 +80,36 @@ def is_event_stream(response: httpx2.Response) -> bool:
 
 
 def open_http_client(
-    *, connect_seconds: float, read_seconds: float, connections: int
+    *,
+    connect_seconds: float,
+    read_seconds: float,
+    connections: int,
+    ca_file: Path | None = None,
+    query: str = "",
 ) -> httpx2.AsyncClient:
-    """Return an HTTP client without redirects, proxies, environment or `.netrc`."""
+    """Return an HTTP client without redirects, proxies, environment or `.netrc`.
+
+    `ca_file` holds authorities to trust beside the public ones, `query` goes with each request.
+    Raises OSError when that file cannot be read as certificates.
+    """
     return httpx2.AsyncClient(
         trust_env=False,
         follow_redirects=False,
+        verify=_trust(ca_file) if ca_file else True,
+        params=query or None,
         timeout=httpx2.Timeout(read_seconds, connect=connect_seconds),
         # One connection per request: llama.cpp closes some after a stream without saying so, and
         # repeating a request that failed on such a one could ask for two replies.
         limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=0),
         event_hooks={"request": [_strip_headers], "response": [_guard_response]},
     )
+
+
+def _trust(ca_file: Path) -> ssl.SSLContext:
+    context = httpx2.create_ssl_context(trust_env=False)
+    context.load_verify_locations(ca_file)
+    # What is named may be an authority below another, or the server's own certificate; and home-made ones rarely have
+    # every extension that Python 3.13 asks for.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context

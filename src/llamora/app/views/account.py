@@ -12,7 +12,7 @@ from llamora.app.services.container import get_services
 from llamora.app.views.model import model_view
 from llamora.dates import day_of, utc_now, zone_names
 from llamora.journal.context import UserContext
-from llamora.journal.profile import LOCK_MINUTES, WEEK_STARTS
+from llamora.journal.profile import DAY_ENDS, LOCK_MINUTES, WEEK_STARTS
 from llamora.journal.session_keys import SessionInfo
 
 SAMPLE_TIME = time(19, 42)
@@ -58,6 +58,10 @@ def _choices() -> dict[str, Any]:
         "hours": [
             ("24", i18n.time_of_day_words(SAMPLE_TIME)),
             ("12", i18n.time_of_day_words(SAMPLE_TIME, twelve_hours=True)),
+        ],
+        "day_ends": [
+            (hour, i18n.time_of_day_words(SAMPLE_TIME.replace(hour=hour, minute=0)))
+            for hour in DAY_ENDS
         ],
         "week_starts": [(day, i18n.weekday_names()[day][0]) for day in WEEK_STARTS],
         "zones": zone_names(),

@@ -3,6 +3,8 @@
 from datetime import date, timedelta
 from typing import Any
 
+from markupsafe import Markup
+
 from llamora.app.i18n import describe
 from llamora.app.services.container import get_services
 from llamora.app.views.entries import page_views
@@ -24,7 +26,9 @@ async def day_context(
         "is_today": day == user.today,
         # Milliseconds, as in JavaScript: the server's clock decides when the day is over.
         "now": int(utc_now().timestamp() * 1000),
-        "ends": int(day_edges(day, user.zone)[1].timestamp() * 1000),
+        "ends": int(day_edges(day, user.zone, user.profile.day_ends_at)[1].timestamp() * 1000),
+        "zones": user.profile,
+        "here_mark": Markup("<span data-here></span>"),
         "first_run": page.is_first,
         "previous_day": day - timedelta(1) if day > date.min else None,
         "next_day": day + timedelta(1) if day < date.max else None,
