@@ -210,8 +210,9 @@ def _code(user: NewUser) -> str:
 
 
 def _kill_while_it_writes(
-    database: Path, user: NewUser, rng: random.Random, seen: SeenChange | None
+    database: Path, user: NewUser, rng: random.Random, done: Counter[str]
 ) -> SeenChange | None:
+    seen: SeenChange | None = None
     context = multiprocessing.get_context("fork")
     told, tell = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(database, user, rng.randrange(1 << 30), tell))
@@ -223,6 +224,7 @@ def _kill_while_it_writes(
     try:
         while True:
             seen = told.recv() or seen
+            done["changes"] += 1
     except (EOFError, OSError, ValueError):
         return seen
 
@@ -240,7 +242,7 @@ def find_alarms(database: Path, user: NewUser, runs: int, seed: int) -> dict[str
         for _ in range(rng.randint(1, 3)):
             step = rng.choice(("kill", "kill", "backup", "restore"))
             if step == "kill":
-                seen = _kill_while_it_writes(database, user, rng, seen)
+                seen = _kill_while_it_writes(database, user, rng, done) or seen
             elif step == "backup":
                 write_backup(database, load_keys(database, user.user.id, _code(user)), backup)
             elif backup.exists():
@@ -250,6 +252,7 @@ def find_alarms(database: Path, user: NewUser, runs: int, seed: int) -> dict[str
             if found != "right":
                 alarms.append(f"{found} after {step}")
         done["runs"] += 1
+    done["keys"] = load_keys(database, user.user.id, _code(user)).epoch
     return {**done, "alarms": len(alarms), "alarms_after": sorted(set(alarms))}
 
 
