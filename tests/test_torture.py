@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.torture import faults, forgery, power
+from scripts.torture import faults, forgery, power, sums
 from scripts.torture.disk import ShimUnavailable
 from scripts.torture.streams import torture
 
@@ -49,6 +49,13 @@ def test_everything_sealed_is_refused_when_it_is_changed_or_moved(tmp_path: Path
         0,
     )
     assert result["wrong_trials"] == []
+
+
+@pytest.mark.usefixtures("real_kdf")
+def test_what_is_put_back_is_noticed_and_nothing_else(tmp_path: Path) -> None:
+    result = sums.torture(tmp_path, trials=30, runs=6, seed=3)
+    assert (result["row"], result["link"], result["log"], result["missed"]) == (10, 10, 10, 0)
+    assert (result["runs"], result["alarms"], result["alarms_after"]) == (6, 0, [])
 
 
 def test_a_power_cut_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:

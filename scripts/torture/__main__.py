@@ -18,6 +18,7 @@ FULL_RUNS = (
     ("disk_theft", "--every", 1),
     ("rotation", "--kills", 200),
     ("backup_rounds", "--rounds", 100),
+    ("sums", "--trials", 1000),
     ("users", "--writes", 200),
     ("streams", "--actions", 200),
     ("tags", "--examples", 2000),

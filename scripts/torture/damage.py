@@ -15,7 +15,7 @@ from llamora.settings import SessionSettings
 from llamora.vault import recovery_code
 from llamora.vault.envelope import Damaged, UnknownFormat, WrongHeader, WrongKey
 from llamora.vault.key_renewal import living_slots
-from llamora.vault.keys import MissingEpoch, open_keyring
+from llamora.vault.keys import MissingEpoch, SealedDataKey, open_keyring
 from llamora.vault.recovery_code import RecoveryCodeError, WrongSecret
 from llamora.vault.session_keys import (
     open_from_cookie,
@@ -92,12 +92,12 @@ def damage_keys(findings: Findings, user: SealedUser, stride: int) -> None:
         for changed in [*flipped_bits(sealed, stride), *truncations(sealed, stride)]:
             findings.refuses(trial, FLIP_ERRORS, attempt, changed)
 
-    for at, key in enumerate(whole.data_keys):
+    for key in whole.data_keys:
 
-        def open_with(sealed: bytes, at: int = at) -> object:
-            data_keys = list(whole.data_keys)
-            data_keys[at] = replace(data_keys[at], sealed=sealed)
-            return open_keyring(user_id, master, replace(whole, data_keys=tuple(data_keys)))
+        def open_with(sealed: bytes, key: SealedDataKey = key) -> object:
+            # Alone: beside one that opens it is left out, with the records under it.
+            changed = replace(whole, data_keys=(replace(key, sealed=sealed),))
+            return open_keyring(user_id, master, changed)
 
         damage("data key", key.sealed, open_with)
     damage(

@@ -19,6 +19,7 @@ from llamora.journal.backups import Backups
 from llamora.journal.days import Days
 from llamora.journal.drafts import Drafts
 from llamora.journal.entries import Journal
+from llamora.journal.integrity import Integrity
 from llamora.journal.openings import Openings
 from llamora.journal.preferences import Preferences
 from llamora.journal.replies import Replies
@@ -137,6 +138,7 @@ class AppServices(_Foundation):
         self.accounts = Accounts(db, settings.crypto, self.sessions)
         self.throttle = Throttle(db, events, self.boot_secret)
         self.rotation = Rotation(db)
+        self.integrity = Integrity(db)
         self.backups = Backups(db, settings.backup, settings.data.folder)
         self.trash = Trash(db, journal, search, replies, events)
         self.drafts = Drafts(db, settings.entries)
@@ -159,9 +161,10 @@ class AppServices(_Foundation):
             self.trash,
             self.backups,
             self.rotation,
+            self.integrity,
             settings.server.registration,
         )
-        for lock in (search.lock, self.rotation.lock, journal.tags.cache.lock):
+        for lock in (search.lock, self.rotation.lock, self.integrity.lock, journal.tags.cache.lock):
             events.subscribe(Topic.SIGNED_OUT, lambda event, lock=lock: lock(event.user_id))
 
     @classmethod
@@ -241,6 +244,7 @@ class AppLifecycle:
             erasing=s.trash.close(),
             backup=s.backups.close(),
             rotation=s.rotation.close(),
+            integrity=s.integrity.close(),
             search=s.search.stop(),
             embedding=s.embedder.close(),
             model=s.model.stop(),

@@ -159,9 +159,6 @@ def test_an_odd_row_is_found_and_the_others_are_opened(
     )
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 14, item 16: no sum says which revision of an entry is the last"
-)
 async def test_an_entry_that_was_put_back_is_found(
     db: LocalDB, path: Path, lived: Keyring, raw: Raw
 ) -> None:
@@ -172,14 +169,11 @@ async def test_an_entry_that_was_put_back_is_found(
     assert look(path, lived).damage
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue 14, item 16: a link between a tag and an entry is not sealed"
-)
 def test_a_tag_that_was_linked_to_another_entry_is_found(
     path: Path, lived: Keyring, raw: Raw
 ) -> None:
     raw(
-        "INSERT INTO entry_tags SELECT user_id, trace, (SELECT id FROM entries WHERE revision=1) FROM entry_tags"
+        "INSERT INTO entry_tags SELECT user_id, tag, (SELECT id FROM entries WHERE revision=1) FROM entry_tags"
     )
     assert look(path, lived).damage
 

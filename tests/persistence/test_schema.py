@@ -36,6 +36,7 @@ LABELS = {
     13: "backup",
     14: "trash",
     15: "tagging",
+    16: "checksum",
 }
 # Table, column bound by the envelope, column of the id, purpose.
 PLACES = {
@@ -53,6 +54,7 @@ PLACES = {
     ("vectors", "sealed", "entry_id", 3),
     ("devices", "sealed", "session_id", 11),
     ("search_snapshots", "sealed", "part", 9),
+    ("checksums", "sealed", "part", 16),
     ("backup", "chunk", "digest", 13),
     ("backup", "last", "digest", 13),
 }

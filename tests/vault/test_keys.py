@@ -662,3 +662,21 @@ def test_weak_session_secrets_are_a_mistake_of_ours() -> None:
             session_keys.seal_for_session(ANNA, b"", token, boot, bytes(32))
     with pytest.raises(ValueError, match="boot secret"):
         session_keys.seal_for_cookie(ANNA, b"", b"", bytes(32))
+
+
+def test_a_data_key_that_does_not_open_takes_no_other_with_it(annas: NewKeys) -> None:
+    renewed = key_renewal.renew_keys(ANNA, annas.master, annas.sealed)
+    first, second = renewed.sealed.data_keys
+    junk = keys.SealedDataKey(2, os.urandom(len(second.sealed)))
+    for data_keys, epoch in (
+        ((first, junk), 1),
+        ((replace(first, sealed=junk.sealed), second), 2),
+    ):
+        ring = keys.open_keyring(ANNA, renewed.master, replace(renewed.sealed, data_keys=data_keys))
+        assert ring.epoch == epoch
+        assert ring.take(data_keys)  # and goes on with what opens
+        assert ring.epoch == epoch
+    ring = keys.open_keyring(ANNA, renewed.master, renewed.sealed)
+    assert ring.take((replace(first, sealed=junk.sealed), second))
+    with pytest.raises(SealError):
+        keys.open_keyring(ANNA, renewed.master, replace(renewed.sealed, data_keys=(junk,)))

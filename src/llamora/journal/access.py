@@ -20,11 +20,13 @@ from llamora.journal.credentials import (
     WrongCredentials,
     is_known_client,
 )
+from llamora.journal.integrity import Integrity
 from llamora.journal.rotation import Rotation
 from llamora.journal.session_keys import OpenSession, SessionInfo
 from llamora.journal.sessions import Sessions
 from llamora.journal.throttle import Throttle, TooManyAttempts
 from llamora.journal.trash import Trash
+from llamora.persistence.checksums import ChecksumState
 from llamora.persistence.connection import StaleRevision, StorageError
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.schema import RECOVERY_GROUPS
@@ -48,12 +50,14 @@ class RegistrationClosed(AccountError):
 class Client:
     """The client of a request: its address, the name of its device, and its browser's token.
 
-    `browser` is random and held by a cookie of that browser only, b"" without one.
+    `browser` is random and held by a cookie of that browser only, b"" without one. `seen` is the
+    latest change that the browser was told of, sealed.
     """
 
     address: str
     device: str = ""
     browser: bytes = field(default=b"", repr=False)
+    seen: bytes = field(default=b"", repr=False)
 
 
 @dataclass(slots=True, frozen=True)
@@ -72,6 +76,7 @@ class AccountState:
     sessions: list[SessionInfo]
     is_changing_key: bool
     unreadable_count: int
+    checksum: ChecksumState
     latest_backup: date | None
 
 
@@ -92,6 +97,7 @@ class Access:
     _trash: Trash
     _backups: Backups
     _rotation: Rotation
+    _integrity: Integrity
     _registration: bool
 
     # -- coming and going --------------------------------------------------------------------------
@@ -160,6 +166,7 @@ class Access:
         session = await self._sessions.resume(cookie, extend_idle=extend_idle)
         if session is not None:
             await self._search.unlock(session.keys)
+            self._integrity.unlock(session.keys)
         return session
 
     async def end_sessions(self, session: OpenSession, which: str) -> None:
@@ -268,8 +275,13 @@ class Access:
             await self._sessions.list_sessions(session),
             await self._db.key_rotation.count_data_keys(user_id) > 1,
             await self._db.key_rotation.unreadable_count(user_id),
+            await self._integrity.get_state(session.keys),
             await self._backups.find_latest_day(user_id),
         )
+
+    def mark_for(self, session: OpenSession) -> bytes:
+        """Return what the session's browser is to keep of the latest change, b"" if it has it."""
+        return self._integrity.mark_for(session)
 
     # -- internal ----------------------------------------------------------------------------------
 
@@ -315,7 +327,9 @@ class Access:
         if previous is not None:
             await self._sessions.sign_out(previous)
         _cookie, session = await self._sessions.open_session(user, keys, client.device)
-        await self._search.unlock(keys)
+        await self._search.unlock(session.keys)
+        await self._integrity.compare(session.keys, client.seen)
+        self._integrity.unlock(session.keys)
         self._trash.run_maintenance(keys)
         self._backups.start_daily_backup(keys)
         return await self._renewed(session, client)

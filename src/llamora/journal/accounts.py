@@ -62,7 +62,7 @@ class Accounts:
         wipe(new_keys.master)
         zone = zone_or_utc(zone_name)
         unknown_zone = "" if zone == zone_name else zone_name[:MAX_ZONE_CHARACTERS]
-        await self.save_profile(keys, Profile(zone=zone, unknown_zone=unknown_zone))
+        await self.save_profile(keys, Profile(zone=zone, unknown_zone=unknown_zone, summed=True))
         return user, keys, new_keys.recovery_code
 
     async def measure_strength(self, passphrase: str, name: str) -> Strength:

@@ -12,6 +12,7 @@ from llamora.errors import Problem
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.users import User
 from llamora.settings import CryptoSettings
+from llamora.vault.envelope import SealError
 from llamora.vault.kdf import Argon2Params, BadParameters, calibrate
 from llamora.vault.memory import wipe
 from llamora.vault.recovery_code import WrongSecret
@@ -110,6 +111,12 @@ def _measure_strength(passphrase: str, name: str) -> Strength:
     return Strength(score, STRENGTH_CODES[score])
 
 
+def _has_bounded_cost(slot: KeySlot) -> bool:
+    with suppress(BadParameters):
+        return bool(slot.argon2)
+    return False
+
+
 class Credentials:
     """Try secrets on the slots of users, and know what a new slot must cost."""
 
@@ -138,24 +145,26 @@ class Credentials:
         """Return a user's slots of one kind, none without a user. Raises AccountError."""
         # An unknown name must cost the same two queries as a known one.
         slots = await self._db.users.get_slots(user.id if user else bytes(16), kind)
-        try:
-            if kind == PASSPHRASE:
-                _ = [slot.argon2 for slot in slots]
-        except BadParameters:
-            raise AccountError("passphrase_slot_changed") from None
-        return slots
+        usable = [slot for slot in slots if slot.kind != PASSPHRASE or _has_bounded_cost(slot)]
+        if slots and not usable:
+            raise AccountError("passphrase_slot_changed")
+        return usable
 
     async def open_first(
         self, user_id: bytes, slots: Iterable[KeySlot], secret: str
     ) -> tuple[KeySlot, bytearray]:
         """Return the first of these slots that a secret opens, and the master key.
 
-        Raises WrongSecret.
+        Raises WrongSecret, and SealError when all of them are damaged.
         """
+        errors: list[Exception] = []
         for slot in slots:
-            with suppress(WrongSecret):
+            try:
                 return slot, await self.run_kdf(open_slot, user_id, slot, secret)
-        raise WrongSecret("none of the slots opens with this")
+            except (WrongSecret, SealError) as error:
+                errors.append(error)
+        errors.sort(key=lambda error: not isinstance(error, WrongSecret))
+        raise errors[0] if errors else WrongSecret("none of the slots opens with this")
 
     async def verify_passphrase(self, user: User, passphrase: str) -> KeySlot:
         """Return the slot that a passphrase opens. Raises WrongCredentials."""

@@ -36,7 +36,8 @@ class Profile:
     cent. `week_start` is 0 for Monday. `enter_keeps`: Enter saves the entry, and Shift+Enter starts
     a new line. `letter_keys` enables single-letter shortcuts (WCAG 2.1.4 requires a way to turn
     them off). `lock_after` is in minutes without activity, 0 for the server's own limit. `damaged`:
-    the stored settings could not be read, so these are the defaults.
+    the stored settings could not be read, so these are the defaults. `summed`: there is a sum over
+    the user's records.
     """
 
     zone: str = "UTC"
@@ -57,6 +58,7 @@ class Profile:
     letter_keys: bool = True
     suggestions: bool = False
     lock_after: int = 60
+    summed: bool = False
     damaged: bool = False
 
 

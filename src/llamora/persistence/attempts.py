@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from llamora.persistence.connection import Connections
 from llamora.persistence.table import fetch_in
 
+MAX_COUNT = 2**31 - 1
 MAX_DEVICES = 20  # of one user; those seen longest ago are forgotten
 MAX_DEVICE_DAYS = 400  # browsers keep no cookie for longer (RFC 6265bis, section 5.5)
 
@@ -19,11 +20,13 @@ class Attempts:
     async def failed(self, subjects: Collection[bytes], today: date) -> dict[bytes, int]:
         """Return the failed attempts stored, without those from before yesterday."""
         rows = await fetch_in(
-            self._db, "SELECT subject, count, last_on FROM failed_attempts WHERE subject IN (*)",
+            self._db,
+            "SELECT subject, count FROM failed_attempts"
+            " WHERE CAST(last_on AS TEXT)>=? AND typeof(count)='integer' AND subject IN (*)",
             subjects,
-        )  # fmt: skip
-        since = (today - timedelta(days=1)).isoformat()
-        return {subject: count for subject, count, last_on in rows if last_on >= since}
+            (today - timedelta(days=1)).isoformat(),
+        )
+        return {subject: min(max(count, 0), MAX_COUNT) for subject, count in rows}
 
     async def save(self, counts: Mapping[bytes, int], today: date) -> None:
         """Store how many attempts failed, the last of them today; drop what counts no more."""

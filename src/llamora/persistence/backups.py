@@ -27,13 +27,14 @@ from llamora.persistence.blocking import (
     read_transaction,
     write_transaction,
 )
+from llamora.persistence.checksums import renew as renew_checksum
 from llamora.persistence.connection import (
     NotFound,
     Row,
     StorageError,
     storage_error,
 )
-from llamora.persistence.schema import BACKUP_KINDS
+from llamora.persistence.schema import BACKUP_KINDS, DATA_KEY
 from llamora.persistence.users import INSERT_SLOT, NameTaken, name_key, slot_row
 from llamora.vault.envelope import WrongKey
 from llamora.vault.keys import Keyring, KeyringClosed, SealedDataKey, SealedKeys, open_keyring
@@ -115,7 +116,9 @@ def _header(connection: sqlite3.Connection, user_id: bytes) -> bytes:
 def sealed_keys(connection: sqlite3.Connection, user_id: bytes) -> SealedKeys:
     """Return a user's sealed keys as this connection sees them. Raise NotFound."""
     rows = connection.execute(
-        "SELECT epoch, sealed FROM data_keys WHERE user_id=? ORDER BY epoch", (user_id,)
+        f"SELECT epoch, CAST(sealed AS BLOB) FROM data_keys WHERE user_id=? AND {DATA_KEY}"
+        " ORDER BY epoch",
+        (user_id,),
     )
     data_keys = tuple(SealedDataKey(*row) for row in rows)
     ring = connection.execute(
@@ -134,9 +137,17 @@ def _read_records(connection: sqlite3.Connection, keys: Keyring) -> Iterator[Bac
             (keys.user_id,),
         )
         for row in cast("Iterator[Row]", rows):
-            columns = dict(zip(kind.columns, row, strict=False))
-            record = BackupRecord(kind, columns, row[-1] if kind.purpose else b"")
+            columns = {
+                name: value if isinstance(value, int) else _as_bytes(value)
+                for name, value in zip(kind.columns, row, strict=False)
+            }
+            record = BackupRecord(kind, columns, _as_bytes(row[-1]) if kind.purpose else b"")
             yield record if record.can_open(keys) else changed(record, unreadable=True)
+
+
+def _as_bytes(value: object) -> bytes:
+    """Return a cell as the format can carry it; of a text as many bytes as it has characters."""
+    return value if isinstance(value, bytes) else str(value).encode()[: len(str(value))]
 
 
 # -- restoring -------------------------------------------------------------------------------------
@@ -200,6 +211,7 @@ def restore_backup(
             "INSERT INTO data_keys (user_id, epoch, sealed) VALUES (?, ?, ?)",
             [(header.user_id, key.epoch, key.sealed) for key in header.keys.data_keys],
         )
+        renew_checksum(keys, connection)
     return manifest
 
 

@@ -15,6 +15,7 @@ import aiosqlite
 from filelock import FileLock, Timeout
 
 from llamora.errors import Problem
+from llamora.vault.keys import Keyring
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
@@ -218,6 +219,8 @@ class Transaction:
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
+        self.keys: Keyring | None = None
+        """The keys that its records were sealed with, where `write` was given none."""
         self.on_commit: list[Callable[[], None]] = []
         """Called once all of it is on the disk, before the next write; never after a rollback."""
 
@@ -252,6 +255,8 @@ class Connections:
         self._write_queue = asyncio.Lock()
         self._file_lock = write_lock(path)
         self.on_commit: Callable[[], None] = lambda: None  # called after each commit of ours
+        self.before_commit: Callable[[Transaction, Keyring | None], Awaitable[None]] | None = None
+        self.writer_statements: Sequence[str] = ()  # what the writer runs when it is opened
         # One thread: several would keep the event loop waiting for the interpreter in turn.
         self._thread = _record_thread()
         self.checkpoint_pending = False
@@ -263,6 +268,8 @@ class Connections:
         try:
             while len(connections) <= self._reader_count:
                 connections.append(await self._connect())
+            for statement in self.writer_statements:
+                await connections[0].execute(statement)
             for reader in connections[1:]:
                 await reader.execute_fetchall("PRAGMA query_only=ON")
         except BaseException as error:
@@ -324,6 +331,10 @@ class Connections:
         """Run `work` on the thread that opens records in bulk, off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
+    async def run_beside(self, work: Callable[..., T], *arguments: object) -> T:
+        """Run long `work` on a thread that nobody else waits for."""
+        return await asyncio.to_thread(work, *arguments)
+
     async def data_version(self) -> int:
         """Return PRAGMA data_version of one reader, which differs once anything was committed."""
         return int((await self._query(self._reader(1), "PRAGMA data_version"))[0][0])
@@ -338,11 +349,14 @@ class Connections:
         return int(rows[0][0]), self._write_count
 
     @asynccontextmanager
-    async def write(self, *, search_unaffected: bool = False) -> AsyncGenerator[Transaction]:
+    async def write(
+        self, *, search_unaffected: bool = False, keys: Keyring | None = None
+    ) -> AsyncGenerator[Transaction]:
         """Run one user action as one transaction: after the block all or nothing is on the disk.
 
         `search_unaffected` says that it concerns neither entries nor their tags, so that indexes
-        need not look. Raise StorageError (DiskFull and others) when SQLite refuses; any other
+        need not look. Whatever changes records of a user who stays gives their `keys`, for the sum
+        over them (persistence/checksums.py). Raise StorageError (DiskFull and others) when SQLite refuses; any other
         exception of the block rolls back and is passed on.
         """
         async with self._write_queue, self._hold_file_lock():
@@ -351,6 +365,8 @@ class Connections:
                     await shield_until_done(self._writer.execute_fetchall("BEGIN IMMEDIATE"))
                     transaction = Transaction(self._writer)
                     yield transaction
+                    if self.before_commit is not None:
+                        await self.before_commit(transaction, keys)
                     await shield_until_done(self._writer.execute_fetchall("COMMIT"))
                     for callback in (*transaction.on_commit, self.on_commit):
                         callback()

@@ -17,6 +17,7 @@ from typing import Any, cast
 import msgspec
 
 from llamora.messages import sentence
+from llamora.persistence import checksums
 from llamora.persistence.backups import sealed_keys
 from llamora.persistence.blocking import read_transaction, write_transaction
 from llamora.persistence.connection import PRAGMAS, Row, StorageError
@@ -26,9 +27,9 @@ from llamora.persistence.migrations import migration_status
 from llamora.persistence.schema import ENTRIES, RECORD_KINDS, SEALED_KINDS, RecordKind
 from llamora.persistence.tag_changes import UNUSED_TAG, tag_hash
 from llamora.persistence.versions import Version
-from llamora.vault.envelope import SealError
+from llamora.vault.envelope import SealError, sealed_epoch
 from llamora.vault.key_renewal import living_slots
-from llamora.vault.keys import Keyring, SealedKeys, cipher_library
+from llamora.vault.keys import Keyring, SealedDataKey, SealedKeys, cipher_library, open_data_keys
 from llamora.vault.memory import memory_lock, wipe
 
 SAFE_SQLITE_VERSION = (3, 51, 3)
@@ -36,6 +37,19 @@ SAFE_SQLITE_VERSION = (3, 51, 3)
 
 Before it, the lock file prevents that.
 """
+
+_COMPARE = (
+    "Compare with a backup: llamora-server verify counts what is in it, and restore brings it back."
+)
+SUM_DAMAGE = {
+    "changed": "Records or tags were put back, removed or added by something other than Llamora. "
+    + _COMPARE,
+    "rolled_back": "A browser knows of later changes than are here: an older copy was put back, or"
+    " the end of the write-ahead log was lost. " + _COMPARE,
+    "gone": "The sum over the records was removed by something other than Llamora. " + _COMPARE,
+    "damaged": "The sum over the records does not open. " + _COMPARE,
+    "unknown": "The sum over the records is sealed under a key that is not here. " + _COMPARE,
+}
 
 
 @dataclass(slots=True)
@@ -79,6 +93,7 @@ def run_checks(database: Path, migrations: Path, keys: Keyring | None = None) ->
                         raise StorageError("key_changed_elsewhere")
                     _look_at_slots(report, connection, keys, sealed)
                     _check_records(report, connection, keys)
+                    _check_sum(report, connection, keys)
         report.schema = sum(status.applied_on is not None for status in applied)
         if report.schema < len(applied):
             report.notes.append(
@@ -116,20 +131,28 @@ def repair(database: Path, keys: Keyring | None = None) -> list[str]:
             actions.append(f"{unused:,} names of traces that no entry bears are gone.")
         if keys is not None:
             actions += _repair_records(connection, keys)
+            if checksums.check(keys, connection) not in ("right", "missing"):
+                checksums.renew(keys, connection)
+                actions.append("The records count as they are now.")
     return actions
 
 
 def _repair_records(connection: sqlite3.Connection, keys: Keyring) -> list[str]:
-    derived = moved = 0
+    derived = moved = epochs = 0
     for kind, columns, sealed in list(_read_records(connection, keys.user_id)):
         plaintext = kind.try_open(keys, columns, sealed)
+        condition = " AND ".join(f"{name}=?" for name in kind.columns)
+        if plaintext is not None and not _is_epoch(columns["epoch"]):
+            epochs += connection.execute(
+                f"UPDATE {kind.table} SET epoch=? WHERE user_id=? AND {condition}",
+                (sealed_epoch(sealed), keys.user_id, *columns.values()),
+            ).rowcount
         if plaintext is None and kind.derived:
-            condition = " AND ".join(f"{name}=?" for name in kind.columns)
             derived += connection.execute(
                 f"DELETE FROM {kind.table} WHERE user_id=? AND {condition}",
                 (keys.user_id, *columns.values()),
             ).rowcount
-        elif plaintext is not None and kind is ENTRIES:
+        if plaintext is not None and kind is ENTRIES:
             day = _expected_place(keys, kind, plaintext)
             if day is not None and day != columns["day"]:
                 query = "UPDATE entries SET day=? WHERE id=?"
@@ -137,6 +160,8 @@ def _repair_records(connection: sqlite3.Connection, keys: Keyring) -> list[str]:
     actions: list[str] = []
     if derived:
         actions.append(f"{derived:,} records that are made again by themselves are gone.")
+    if epochs:
+        actions.append(f"{epochs:,} epochs are written anew.")
     if moved:
         actions.append(f"{moved:,} entries stand on their own day again.")
     return actions
@@ -200,6 +225,13 @@ def _look_at_slots(
     report: Report, connection: sqlite3.Connection, keys: Keyring, sealed: SealedKeys
 ) -> None:
     master = keys.master
+    stored = connection.execute(
+        "SELECT epoch, sealed FROM data_keys WHERE user_id=?", (keys.user_id,)
+    ).fetchall()
+    if odd := sum(not _opens_data_key(keys.user_id, master, *row) for row in stored):
+        report.damage.append(
+            f"{odd:,} of {len(stored):,} keys in data_keys do not open, nor do records under them."
+        )
     try:
         listed = {
             (slot.id, slot.kind, slot.salt, slot.params)
@@ -218,6 +250,15 @@ def _look_at_slots(
             f"{wrong:,} key slots are not as they were made, or gone. llamora-server rotate makes"
             " them anew."
         )
+
+
+def _opens_data_key(user_id: bytes, master: bytearray, epoch: Any, sealed: Any) -> bool:
+    try:
+        opened = open_data_keys(user_id, master, [SealedDataKey(epoch, sealed)])
+    except (SealError, TypeError, AttributeError, OverflowError):  # columns of another type
+        return False
+    wipe(*opened.values())
+    return True
 
 
 def _check_database(report: Report, connection: sqlite3.Connection) -> bool:
@@ -274,6 +315,7 @@ def _check_records(report: Report, connection: sqlite3.Connection, keys: Keyring
     opened: Counter[str] = Counter({kind.table: 0 for kind in SEALED_KINDS})
     unreadable: Counter[str] = Counter()
     misplaced: Counter[str] = Counter()
+    wrong_epochs: Counter[str] = Counter()
     for kind, columns, sealed in _read_records(connection, keys.user_id):
         plaintext = kind.try_open(keys, columns, sealed)
         if plaintext is None:
@@ -281,6 +323,7 @@ def _check_records(report: Report, connection: sqlite3.Connection, keys: Keyring
         else:
             opened[kind.table] += 1
             misplaced[kind.table] += not _is_consistent(keys, kind, columns, plaintext)
+            wrong_epochs[kind.table] += not _is_epoch(columns["epoch"])
     report.opened, report.unreadable = dict(opened), dict(unreadable)
     for table, count in sorted(unreadable.items()):
         report.damage.append(
@@ -291,20 +334,40 @@ def _check_records(report: Report, connection: sqlite3.Connection, keys: Keyring
             report.damage.append(
                 f"{count:,} records in {table} stand in a place that is not theirs."
             )
+    for table, count in sorted((+wrong_epochs).items()):
+        report.damage.append(f"{count:,} records in {table} have no number for their epoch.")
+        report.mendable.append(f"write the epochs in {table} anew")
     if any(unreadable[kind.table] for kind in RECORD_KINDS if kind.derived):
         report.mendable.append("remove unreadable records that are made again by themselves")
     if misplaced["entries"]:
         report.mendable.append("put entries back on their own day")
 
 
+def _check_sum(report: Report, connection: sqlite3.Connection, keys: Keyring) -> None:
+    state = checksums.check(keys, connection)
+    if state in SUM_DAMAGE:
+        # Rows that are damaged themselves explain why the sum is another.
+        is_explained = state == "changed" and bool(report.damage)
+        (report.notes if is_explained else report.damage).append(SUM_DAMAGE[state])
+        report.mendable.append("take the records as they are now for right")
+    elif state == "missing":
+        report.notes.append("No sum says which records there are; the next sign-in makes one.")
+
+
+def _is_epoch(value: object) -> bool:
+    """Return True for a number of a key, whether or not it is the one in the envelope.
+
+    A process that began writing before a change of the key may have stored the two apart.
+    """
+    return isinstance(value, int) and 0 < value < 1 << 32
+
+
 def _read_records(
     connection: sqlite3.Connection, user_id: bytes
 ) -> Iterator[tuple[RecordKind, dict[str, Any], bytes]]:
     for kind in SEALED_KINDS:
-        # Part 0 of an index copy that is being made is empty.
         rows = connection.execute(
-            f"SELECT {', '.join(kind.columns)}, sealed FROM {kind.table}"
-            " WHERE user_id=? AND length(sealed) > 0",
+            f"SELECT {', '.join(kind.columns)}, sealed FROM {kind.table} WHERE user_id=?",
             (user_id,),
         )
         for row in cast("Iterator[Row]", rows):

@@ -68,7 +68,7 @@ class Drafts:
         `entry_id` is gone.
         """
         key_hash = hash_draft_key(keys, draft.draft_key)
-        async with self._db.write(search_unaffected=True) as tx:
+        async with self._db.write(search_unaffected=True, keys=keys) as tx:
             if entry_id is not None and not await tx.fetch(
                 "SELECT 1 FROM entries WHERE user_id=? AND id=?", (keys.user_id, entry_id)
             ):
@@ -99,7 +99,7 @@ class Drafts:
         return {draft.draft_key: draft for draft in values_of(stored)}
 
     async def delete(self, keys: Keyring, draft_key: str) -> None:
-        async with self._db.write(search_unaffected=True) as tx:
+        async with self._db.write(search_unaffected=True, keys=keys) as tx:
             await self.deleting(keys, [draft_key])(tx)
 
     def deleting(self, keys: Keyring, draft_keys: Iterable[str]) -> Step:

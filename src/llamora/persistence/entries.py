@@ -156,7 +156,7 @@ class Entries:
         Raise AlreadyExists for an id that is in use, and StorageError.
         """
         rows = [self._seal(keys, entry) for entry in entries]
-        async with self._db.write() as tx:
+        async with self._db.write(keys=keys) as tx:
             for row in rows:
                 if not await self._table.insert(tx, row):
                     raise AlreadyExists("entry_exists")
@@ -202,7 +202,7 @@ class Entries:
         """Run `update` for several entries and further steps of the same action, all or none."""
         updated = [replace(entry, revision=entry.revision + 1) for entry in entries]
         rows = [self._seal(keys, entry) for entry in updated]
-        async with self._db.write() as tx:
+        async with self._db.write(keys=keys) as tx:
             await self._update_rows(tx, rows)
             for step in steps:
                 await step(tx)
@@ -222,7 +222,7 @@ class Entries:
         """
         updated = [replace(entry, revision=entry.revision + 1) for entry in reparented]
         rows = [self._seal(keys, entry) for entry in updated]
-        async with self._db.write() as tx:
+        async with self._db.write(keys=keys) as tx:
             await self._update_rows(tx, rows)
             await self._table.delete(tx, keys.user_id, ids)
             # A copy of the search index may hold their words; search makes a new one.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llamora.persistence.connection import Connections, Transaction
-from llamora.persistence.schema import RESEALED_KINDS, RecordKind
+from llamora.persistence.schema import DATA_KEY, RESEALED_KINDS, RecordKind
 from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring
 
@@ -37,9 +37,11 @@ class KeyRotation:
     async def count_data_keys(self, user_id: bytes) -> int:
         """Return how many data keys a user has: one, or more while a rotation goes on."""
         return int(
-            (await self._db.fetch("SELECT count(*) FROM data_keys WHERE user_id=?", (user_id,)))[0][
-                0
-            ]
+            (
+                await self._db.fetch(
+                    f"SELECT count(*) FROM data_keys WHERE user_id=? AND {DATA_KEY}", (user_id,)
+                )
+            )[0][0]
         )
 
     async def pending_ids(self, keys: Keyring, kind: RecordKind) -> list[bytes]:
@@ -99,7 +101,8 @@ class KeyRotation:
                         (keys.user_id, record.id, record.sealed),
                     )
             await tx.execute(
-                "DELETE FROM data_keys WHERE user_id=? AND epoch<?", (keys.user_id, keys.epoch)
+                f"DELETE FROM data_keys WHERE user_id=? AND (epoch<? OR NOT ({DATA_KEY}))",
+                (keys.user_id, keys.epoch),
             )
         await self._db.checkpoint()
         return True

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llamora.persistence.attempts import Attempts, KnownDevices
+from llamora.persistence.checksums import Checksums
 from llamora.persistence.connection import Connections
 from llamora.persistence.drafts import Drafts
 from llamora.persistence.entries import Entries
@@ -35,6 +36,7 @@ class LocalDB:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connections = connections = Connections(path)
+        self.checksums = Checksums(connections)
         self.users = Users(connections)
         self.profiles = Profiles(connections)
         self.key_rotation = KeyRotation(connections)

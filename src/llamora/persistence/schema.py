@@ -93,6 +93,7 @@ INDEX = Purpose(9, "index")
 BACKUP = Purpose(13, "backup")
 TRASH_LIST = Purpose(14, "trash")
 TAGGING = Purpose(15, "tagging")
+CHECKSUM = Purpose(16, "checksum")
 
 PURPOSES = (
     ENTRY,
@@ -109,6 +110,7 @@ PURPOSES = (
     BACKUP,
     TRASH_LIST,
     TAGGING,
+    CHECKSUM,
 )
 
 # -- tables --------------------------------------------------------------------------------------
@@ -130,6 +132,7 @@ DEVICES = RecordKind("devices", SESSION, "session_id", derived=True)
 SEARCH_SNAPSHOTS = RecordKind(
     "search_snapshots", INDEX, "part", revision_column="generation", derived=True
 )
+CHECKSUMS = RecordKind("checksums", CHECKSUM, "part", derived=True)
 
 RECORD_KINDS = (  # in storage order: what is pointed to comes before what points
     PROFILES,
@@ -147,6 +150,7 @@ RECORD_KINDS = (  # in storage order: what is pointed to comes before what point
     VECTORS,
     DEVICES,
     SEARCH_SNAPSHOTS,
+    CHECKSUMS,
 )
 """Every table of records, for whatever goes over all of them: backups, checks, rotation.
 
@@ -156,6 +160,8 @@ A test holds the list to the schema: every table with a `sealed` column must be 
 SEALED_KINDS = tuple(kind for kind in RECORD_KINDS if kind.purpose is not None)
 BACKUP_KINDS = tuple(kind for kind in RECORD_KINDS if not kind.derived)
 """The kinds that cannot be made again from the rest."""
+SUMMED_KINDS = tuple(kind for kind in BACKUP_KINDS if kind is not SEARCH_HISTORY)
+"""The kinds whose rows are in the sum of persistence/checksums.py."""
 RESEALED_KINDS = tuple(kind for kind in SEALED_KINDS if kind is not SEARCH_SNAPSHOTS)
 """The kinds that a change of the data key seals anew. A snapshot is made anew instead."""
 
@@ -176,6 +182,15 @@ COLUMN_SHOWS = {
     "sealed": "sealed",
 }
 """The columns, and what each tells whoever has the file: docs/security.md is written from this."""
+
+DATA_KEY = (
+    "typeof(epoch)='integer' AND epoch>0 AND printf('%08X', epoch) <= hex(substr("
+    "(SELECT index_key FROM keyrings WHERE user_id=data_keys.user_id), 7, 4))"
+)
+"""The SQL condition for a row of data_keys that this program may have written.
+
+The key of the blind indexes is sealed in the epoch of the newest data key.
+"""
 
 _EVENTS = {"new": "INSERT", "changed": "UPDATE OF sealed"}
 
@@ -218,3 +233,4 @@ DAY_HASH = "day"
 TAG_HASH = "tag"
 DRAFT_HASH = "draft"
 SUMMARY_HASH = "summary"
+CHECKSUM_LABEL = "checksum"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from llamora.persistence.connection import Connections
-from llamora.persistence.schema import DEVICES
+from llamora.persistence.schema import DATA_KEY, DEVICES
 from llamora.persistence.table import SealedTable, fetch_in
 from llamora.vault.keys import Keyring
 
@@ -78,7 +78,8 @@ class Sessions:
     async def get(self, session_id: bytes) -> Session | None:
         rows = await self._db.fetch(
             "SELECT id, user_id, sealed, idle_until, expires_at,"
-            " (SELECT max(epoch) FROM data_keys WHERE data_keys.user_id=dek_sessions.user_id)"
+            " (SELECT max(epoch) FROM data_keys WHERE data_keys.user_id=dek_sessions.user_id"
+            f" AND {DATA_KEY})"
             " FROM dek_sessions WHERE id=?",
             (session_id,),
         )

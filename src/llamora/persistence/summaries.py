@@ -52,7 +52,7 @@ class StoredSummaries:
 
     async def save(self, keys: Keyring, summary: StoredSummary, steps: Sequence[Step] = ()) -> None:
         """Store a summary over an older one, with further steps of the same action, all or none."""
-        async with self._db.write() as tx:
+        async with self._db.write(keys=keys) as tx:
             await self._table.put(tx, keys, {_hash_of(keys, summary): summary})
             for step in steps:
                 await step(tx)
@@ -65,7 +65,7 @@ class StoredSummaries:
         The check and the save are one transaction.
         """
         key_hash = _hash_of(keys, summary)
-        async with self._db.write() as tx:
+        async with self._db.write(keys=keys) as tx:
             existing = await self._table.get_value(keys, key_hash, tx)
             if existing is not None and is_current(existing):
                 return False
@@ -73,7 +73,7 @@ class StoredSummaries:
         return True
 
     async def delete(self, keys: Keyring, kind: SummaryKind, subject: date | bytes) -> None:
-        async with self._db.write() as tx:
+        async with self._db.write(keys=keys) as tx:
             await self._table.delete(tx, keys.user_id, [summary_hash(keys, kind, subject)])
 
     def deleting_for_sources(self, keys: Keyring, deleted_ids: Collection[bytes]) -> Step:

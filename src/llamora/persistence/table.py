@@ -258,6 +258,7 @@ class SealedTable(Generic[T]):
         self, tx: Transaction, keys: Keyring, values: Mapping[bytes, T], **extra: Any
     ) -> None:
         """Store records by id, each at the revision after the one that is stored, or the first."""
+        tx.keys = tx.keys or keys
         stored = await self.revisions(keys.user_id, values, tx)
         await self.replace(
             tx,

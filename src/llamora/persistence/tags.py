@@ -48,7 +48,7 @@ class Tags:
         are passed over. Raise StorageError and what `operation` raises.
         """
         undo_id = secrets.token_bytes(16) if undoable else b""
-        async with self._db.write() as tx:
+        async with self._db.write(keys=keys) as tx:
             snapshot = await self._snapshot(tx, keys)
             result, inverse = await apply_delta(
                 tx, keys, self._records, snapshot.meta, await operation(snapshot)
@@ -64,7 +64,7 @@ class Tags:
 
         Raise NotFound for one that is no longer known, StorageError and SealError.
         """
-        async with self._db.write() as tx:
+        async with self._db.write(keys=keys) as tx:
             snapshot = await self._snapshot(tx, keys)
             inverse = await self._records.take_undo(tx, keys, undo_id)
             delta = await remaining_undo(snapshot, inverse)
@@ -125,7 +125,7 @@ class Tags:
 
         Raise NotFound and StorageError.
         """
-        async with self._db.write() as tx:
+        async with self._db.write(keys=keys) as tx:
             if not await (await self._snapshot(tx, keys)).has_entry(entry_id):
                 raise NotFound("entry_not_found")
             stored = await self._rejections.get_value(keys, entry_id, tx)

@@ -32,7 +32,7 @@ class Trash:
 
     async def initialize(self, keys: Keyring, deleted: Iterable[DeletedEntry]) -> None:
         """Store the first list unless one exists; a list that does not open is replaced."""
-        async with self._db.write() as tx:
+        async with self._db.write(keys=keys) as tx:
             if await self._table.get_value(keys, keys.user_id, tx) is None:
                 await self._table.put(tx, keys, {keys.user_id: list(deleted)})
 

@@ -11,7 +11,7 @@ from llamora.persistence.connection import (
     StorageError,
     Transaction,
 )
-from llamora.persistence.schema import PROFILES
+from llamora.persistence.schema import DATA_KEY, PROFILES
 from llamora.persistence.table import SealedTable
 from llamora.text import normal_form
 from llamora.vault.key_renewal import NewKeys
@@ -93,7 +93,8 @@ class Users:
 
     async def get_slots(self, user_id: bytes, kind: str = "") -> list[KeySlot]:
         rows = await self._db.fetch(
-            "SELECT id, kind, salt, params, sealed FROM key_slots"
+            "SELECT id, CAST(kind AS TEXT), CAST(salt AS BLOB), CAST(params AS TEXT),"
+            " CAST(sealed AS BLOB) FROM key_slots"
             " WHERE user_id=?1 AND (?2='' OR kind=?2)",
             (user_id, kind),
         )
@@ -102,8 +103,9 @@ class Users:
     async def keys(self, user_id: bytes) -> SealedKeys:
         """Return the user's sealed keys as of one instant; empty for an unknown user."""
         rows = await self._db.fetch(
-            "SELECT epoch, sealed, slots, index_key FROM data_keys JOIN keyrings USING (user_id)"
-            " WHERE user_id=? ORDER BY epoch",
+            "SELECT epoch, CAST(sealed AS BLOB), CAST(slots AS BLOB), CAST(index_key AS BLOB)"
+            f" FROM data_keys JOIN keyrings USING (user_id) WHERE user_id=? AND {DATA_KEY}"
+            " ORDER BY epoch",
             (user_id,),
         )
         if not rows:
@@ -115,7 +117,9 @@ class Users:
     async def get_data_keys(self, user_id: bytes) -> list[SealedDataKey]:
         """Return the user's sealed data keys, oldest epoch first."""
         rows = await self._db.fetch(
-            "SELECT epoch, sealed FROM data_keys WHERE user_id=? ORDER BY epoch", (user_id,)
+            f"SELECT epoch, CAST(sealed AS BLOB) FROM data_keys WHERE user_id=? AND {DATA_KEY}"
+            " ORDER BY epoch",
+            (user_id,),
         )
         return [SealedDataKey(epoch, sealed) for epoch, sealed in rows]
 
@@ -252,6 +256,6 @@ class Profiles:
         """
         row = self._table.seal(keys, keys.user_id, revision + 1, record)
         store = self._table.update if revision else self._table.insert
-        async with self._db.write() as tx:
+        async with self._db.write(keys=keys) as tx:
             if not await store(tx, row):
                 raise StaleRevision("settings_changed_elsewhere")

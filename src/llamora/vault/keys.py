@@ -140,14 +140,21 @@ class Keyring:
         "_master",
         "_memory",
         "_subkeys",
+        "_unreadable",
         "epoch",
         "user_id",
     )
 
     def __init__(
-        self, user_id: bytes, master: Key, data_keys: dict[int, bytearray], index_key: Key
+        self,
+        user_id: bytes,
+        master: Key,
+        data_keys: dict[int, bytearray],
+        index_key: Key,
+        unreadable: Iterable[SealedDataKey] = (),
     ) -> None:
         self.user_id = user_id
+        self._unreadable = frozenset(unreadable)
         self.epoch = max(data_keys)
         self._memory = KeyMemory()
         self._master = self._memory.keep(master)
@@ -233,7 +240,7 @@ class Keyring:
         come out under zeros: the store refuses records of a key that is gone. Raise
         :class:`SealError` and :class:`KeyringClosed`.
         """
-        stored = {key.epoch: key for key in data_keys}
+        stored = {key.epoch: key for key in data_keys if key not in self._unreadable}
         if not stored or max(stored) < self.epoch:
             return True
         new = [key for epoch, key in stored.items() if epoch not in self._data_keys]
@@ -241,15 +248,17 @@ class Keyring:
             known = self.master if master is None else bytearray(master)
             try:
                 opened = open_data_keys(self.user_id, known, new)
-            except WrongKey:
-                return False
+            except SealError:
+                if max(stored) not in self._data_keys:
+                    return False
+                opened = {}  # an older key that was damaged or put there
             finally:
                 wipe(known)
             self._data_keys.update({epoch: self._memory.keep(key) for epoch, key in opened.items()})
             wipe(*opened.values())
             if master is not None:  # it opened them, so it is the present one
                 self._master[:] = master
-        self.epoch = max(stored)
+        self.epoch = max(stored.keys() & self._data_keys.keys())
         for epoch in self._data_keys.keys() - stored.keys():
             gone = [self._data_keys.pop(epoch)]
             gone += [self._subkeys.pop(place) for place in list(self._subkeys) if place[0] == epoch]
@@ -300,16 +309,17 @@ class Keyring:
 
 
 def open_keyring(user_id: bytes, master: Key, sealed: SealedKeys) -> Keyring:
-    """Open every data key and the blind-index key; the highest epoch is the one that seals.
+    """Open the data keys and the blind-index key; the highest epoch is the one that seals.
 
-    Raise :class:`SealError` (:class:`MissingEpoch` when there is no data key at all).
+    Raise :class:`SealError` when none opens (:class:`MissingEpoch` when there is none at all).
     """
     opened = open_data_keys(user_id, master, sealed.data_keys)
     if not opened:
         raise MissingEpoch("there is no data key")
     index_key = open_under_master(user_id, master, INDEX_KEY, sealed.index_key)
     try:
-        return Keyring(user_id, master, opened, index_key)
+        unreadable = [key for key in sealed.data_keys if key.epoch not in opened]
+        return Keyring(user_id, master, opened, index_key, unreadable)
     finally:
         wipe(index_key, *opened.values())
 
@@ -317,14 +327,23 @@ def open_keyring(user_id: bytes, master: Key, sealed: SealedKeys) -> Keyring:
 def open_data_keys(
     user_id: bytes, master: Key, data_keys: Iterable[SealedDataKey]
 ) -> dict[int, bytearray]:
-    """Open data keys, by epoch; the caller wipes them. Raise :class:`SealError`."""
+    """Open data keys, by epoch; the caller wipes them.
+
+    One that does not open is left out, and takes only its own records with it. Raise
+    :class:`SealError` when none opens.
+    """
     subkey = hkdf(master, user_id, "master/data-keys")
+    opened: dict[int, bytearray] = {}
+    failure: SealError | None = None
     try:
-        return {
-            each.epoch: open_key(
-                subkey, KEY, each.epoch, _data_key_context(user_id, each.epoch), each.sealed
-            )
-            for each in data_keys
-        }
+        for each in data_keys:
+            context = _data_key_context(user_id, each.epoch)
+            try:
+                opened[each.epoch] = open_key(subkey, KEY, each.epoch, context, each.sealed)
+            except SealError as error:
+                failure = error
     finally:
         wipe(subkey)
+    if failure is not None and not opened:
+        raise failure
+    return opened

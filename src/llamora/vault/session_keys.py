@@ -5,7 +5,8 @@ Formats are written out in docs/encryption.md.
 
 import hashlib
 
-from llamora.vault.envelope import SESSION, Context, hkdf, open_key, seal
+from llamora.vault.envelope import SESSION, Context, hkdf, open_key, open_sealed, seal
+from llamora.vault.keys import Keyring
 from llamora.vault.memory import Key
 
 BOOT_SECRET_BYTES = 32
@@ -74,6 +75,23 @@ def open_from_cookie(
     key = _cookie_key(session_id, boot_secret)
     context = Context(user_id, "dek_sessions", "cookie", session_id, 0)
     return open_key(key, SESSION, 0, context, sealed)
+
+
+def seal_seen(keys: Keyring, text: bytes) -> bytes:
+    """Seal what a user's browsers keep of the latest change. Raise :class:`KeyringClosed`.
+
+    The key stays the same when the keys are renewed, as those of the blind indexes do.
+    """
+    return seal(keys.blind("seen", b""), SESSION, 0, _seen_context(keys), text)
+
+
+def open_seen(keys: Keyring, sealed: bytes) -> bytes:
+    """Open it. Raise :class:`SealError` and :class:`KeyringClosed`."""
+    return open_sealed(keys.blind("seen", b""), SESSION, 0, _seen_context(keys), sealed)
+
+
+def _seen_context(keys: Keyring) -> Context:
+    return Context(keys.user_id, "known_devices", "seen", b"", 0)
 
 
 def _session_key(user_id: bytes, token: bytes, boot_secret: bytes) -> Key:

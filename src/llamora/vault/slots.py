@@ -12,11 +12,10 @@ import os
 import struct
 import unicodedata
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from llamora.vault import hybrid, kdf
-from llamora.vault.envelope import KEY, KEY_BYTES, VERSION, Context, UnknownFormat, hkdf
+from llamora.vault.envelope import KEY, KEY_BYTES, VERSION, Context, SealError, UnknownFormat, hkdf
 from llamora.vault.kdf import Argon2Params, BadParameters
 from llamora.vault.memory import Buffer, Key, wipe
 from llamora.vault.recovery_code import WrongSecret, check_recovery_code, parse_code
@@ -160,18 +159,25 @@ def _check(header: bytes, user_id: bytes, slot: SlotKey | KeySlot, public: bytes
 def open_slots(user_id: bytes, slots: Iterable[KeySlot], secret: str) -> bytearray:
     """Return the master key from whichever slot this passphrase or recovery code opens.
 
-    Blocks for the KDF. A slot whose parameters are out of bounds is passed over. Raise
-    :class:`WrongSecret` when none opens, and what else :func:`open_slot` raises.
+    Blocks for the KDF. A slot that is damaged or whose parameters are out of bounds is passed over.
+    Raise :class:`WrongSecret` when none opens, :class:`SealError` when all are damaged, and
+    :class:`KdfUnavailable`.
     """
     there = list(slots)
     # A code costs no KDF, and a passphrase that reads as one is a passphrase all the same.
     kinds = (RECOVERY, PASSPHRASE) if check_recovery_code(secret) else (PASSPHRASE,)
+    errors: list[Exception] = []
     for kind in kinds:
         for slot in there:
             if slot.kind == kind:
-                with suppress(WrongSecret, BadParameters):
+                try:
                     return open_slot(user_id, slot, secret)
-    raise WrongSecret("no slot opens with this")
+                except BadParameters:
+                    errors.append(WrongSecret("no slot opens with this"))
+                except (WrongSecret, SealError) as error:
+                    errors.append(error)
+    errors.sort(key=lambda error: not isinstance(error, WrongSecret))
+    raise errors[0] if errors else WrongSecret("no slot opens with this")
 
 
 def pack_slot_keys(keys: Iterable[SlotKey]) -> bytes:

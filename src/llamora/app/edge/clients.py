@@ -2,7 +2,6 @@
 
 import re
 import secrets
-from typing import cast
 
 from quart import g, request
 
@@ -52,11 +51,12 @@ def client_address() -> str:
 
 def this_client() -> Client:
     """Return who makes this request."""
-    return Client(client_address(), device_name(request.user_agent.string), browser_token())
+    token, seen = read_device_cookie()
+    g.browser = token or secrets.token_bytes(TOKEN_BYTES)
+    return Client(client_address(), device_name(request.user_agent.string), g.browser, seen)
 
 
-def browser_token() -> bytes:
-    """Return the random token of this browser, a new one if its cookie holds none."""
-    if "browser" not in g:
-        g.browser = decode_cookie(read_cookie(DEVICE_COOKIE)) or secrets.token_bytes(TOKEN_BYTES)
-    return cast(bytes, g.browser)
+def read_device_cookie() -> tuple[bytes, bytes]:
+    """Return the random token of this browser, and the sealed change that it was told of last."""
+    raw = decode_cookie(read_cookie(DEVICE_COOKIE)) or b""
+    return raw[:TOKEN_BYTES], raw[TOKEN_BYTES:]

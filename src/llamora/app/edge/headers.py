@@ -4,6 +4,7 @@ from typing import Any
 
 from quart import Response, g
 
+from llamora.app.edge.clients import read_device_cookie
 from llamora.app.edge.csrf import csrf_token, is_token_fresh
 from llamora.app.edge.hosts import (
     CSRF_COOKIE,
@@ -15,6 +16,7 @@ from llamora.app.edge.hosts import (
     read_cookie,
 )
 from llamora.app.edge.rules import current_rules
+from llamora.app.edge.sessions import get_session
 from llamora.app.services.container import get_services
 from llamora.journal.session_keys import encode_cookie
 from llamora.persistence.attempts import MAX_DEVICE_DAYS
@@ -52,6 +54,18 @@ async def finish(response: Response) -> Response:
     return response
 
 
+def _device_cookie() -> bytes:
+    """Return what this browser is to keep, b"" if it has it or is not known by a cookie."""
+    session = get_session()
+    if session is None:
+        return b""
+    token, seen = read_device_cookie()
+    mark = get_services().access.mark_for(session) if token or "browser" in g else b""
+    if g.get("session_cookie") and "browser" in g:
+        return g.browser + (mark or seen)
+    return token + mark if mark else b""
+
+
 def _set_cookies(response: Response) -> None:
     def put(name: str, value: str, *, script: bool = False, **more: Any) -> None:
         more = {"samesite": "Strict", **more}
@@ -61,10 +75,10 @@ def _set_cookies(response: Response) -> None:
     session_cookie = g.get("session_cookie")
     if session_cookie:
         put(SESSION_COOKIE, session_cookie, samesite="Lax")
-        if "browser" in g:
-            put(DEVICE_COOKIE, encode_cookie(g.browser), max_age=DEVICE_SECONDS)
     elif session_cookie == "":
         put(SESSION_COOKIE, "", samesite="Lax", expires=0, max_age=0)
+    if device := _device_cookie():
+        put(DEVICE_COOKIE, encode_cookie(device), max_age=DEVICE_SECONDS)
     half_life = get_services().settings.session.csrf_ttl // 2
     if not is_token_fresh(read_cookie(CSRF_COOKIE), half_life):
         put(CSRF_COOKIE, csrf_token(), script=True)

@@ -33,6 +33,7 @@ async def account_context(user: UserContext, *, endpoint: str | None = None) -> 
         "profile": profile,
         "is_changing_key": state.is_changing_key,
         "unreadable_count": state.unreadable_count,
+        "checksum": state.checksum,
         "sessions": [
             _session_row(listed, session.id, user.zone)
             for listed in _first(state.sessions, session.id)
