@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DENSE_POOL = 200  # nearest entries that are fused with those found by word
 LEXICAL_POOL = 1000  # best lexical matches that are fused; the others follow by lexical score alone
 EXACT_FORM_POOL = 200  # best matches whose text is searched for words that very many entries hold
-CORRECTED_WEIGHT = 0.1  # of a word that was typed otherwise: those found as typed come first
+CORRECTED_WEIGHT = 0.01  # of a word that was typed otherwise: those found as typed come first
 MIN_COSINE = 0.2  # an entry that shares no word with the query and is further off is no result
 
 # Added to fused scores, which are from 0 to 1.
