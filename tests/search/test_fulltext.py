@@ -215,9 +215,14 @@ def test_signs_are_found_as_written_and_marked(
     assert snippet.replace(MATCH_START, "").replace(MATCH_STOP, "") == text
 
 
-@pytest.mark.parametrize("query", ["net", "12", "C", "lesson"])
+@pytest.mark.parametrize("query", ["net", "12", "C", "lesson", "LGBTQ", "LGBTQ+"])
 def test_words_beside_signs_are_found_without_them(index: UserIndex, query: str) -> None:
-    index.put([document(1, ".NET and C++ on 20.12.2031, the lesson🎻"), document(2, "Nothing")])
+    index.put(
+        [
+            document(1, ".NET and C++ on 20.12.2031, the lesson🎻 of LGBTQ+ people"),
+            document(2, "Nothing"),
+        ]
+    )
     assert found(index, query) == [1]
 
 

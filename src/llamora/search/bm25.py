@@ -7,7 +7,7 @@ conversations and on abstracts.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 K1 = 1.2  # of BM25
 B = 0.4  # of BM25; low, because long entries are about more, not only longer
 WINDOW_STEP = 20  # tokens; a window is two steps long and begins at each
+CORRECTED_SHARE = 0.1  # of a corrected word, in the weight of the least word found as it was typed
 PROXIMITY_SHARE = 0.5  # of the best window in a score
 COMMON_TERM_SHARE = 0.3  # a word in more entries says how a question is asked, not what about
 COMMON_TERM_MIN_ENTRIES = 200
@@ -130,6 +131,26 @@ class PostingCache:
     def clear(self) -> None:
         self._cached.clear()
         self._cached_bytes = 0
+
+
+def weigh_corrected(found: Sequence[tuple[Posting, bool]], entry_count: int) -> list[Posting]:
+    """Return the postings, those of corrected words (True) below every word found as typed."""
+    least = min(
+        (
+            _idf(posting, entry_count)
+            for posting, is_corrected in found
+            if not is_corrected and len(posting.slots)
+        ),
+        default=None,
+    )
+    if least is None:
+        return [posting for posting, _ in found]
+    return [
+        replace(posting, weight=CORRECTED_SHARE * least / _idf(posting, entry_count))
+        if is_corrected
+        else posting
+        for posting, is_corrected in found
+    ]
 
 
 def drop_common_terms(postings: list[Posting], entry_count: int) -> list[Posting]:

@@ -6,7 +6,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from llamora.search.bm25 import PROXIMITY_SHARE, bm25_scores, drop_common_terms, proximity_scores
+from llamora.search.bm25 import (
+    PROXIMITY_SHARE,
+    bm25_scores,
+    drop_common_terms,
+    proximity_scores,
+    weigh_corrected,
+)
 from llamora.search.fulltext import FulltextIndex
 from llamora.search.fusion import LOOKUP_MAX_WORDS, fuse_scores, lexical_weight
 from llamora.search.query import Query
@@ -23,7 +29,6 @@ if TYPE_CHECKING:
 DENSE_POOL = 200  # nearest entries that are fused with those found by word
 LEXICAL_POOL = 1000  # best lexical matches that are fused; the others follow by lexical score alone
 EXACT_FORM_POOL = 200  # best matches whose text is searched for words that very many entries hold
-CORRECTED_WEIGHT = 0.1  # of a word that was typed otherwise: those found as typed come first
 MIN_COSINE = 0.2  # an entry that shares no word with the query and is further off is no result
 
 # Added to fused scores, which are from 0 to 1.
@@ -178,11 +183,12 @@ class Ranker:
         """
         table = self._slots
         slot_count, entry_count = len(table), len(table.slot_of)
-        postings = [
-            replace(posting, weight=CORRECTED_WEIGHT) if misspelt else posting
+        found = [
+            (posting, bool(misspelt))
             for literal, misspelt in literals.items()
             if (posting := self._fulltext.posting(literal)) is not None
         ]
+        postings = weigh_corrected(found, entry_count)
         postings = drop_common_terms(postings, entry_count)
         scores = bm25_scores(
             postings, table.lengths[:slot_count], table.live[:slot_count], entry_count

@@ -23,11 +23,11 @@ _UNSPACED_LETTER = re.compile(f"[{_UNSPACED}]")
 _UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
 
 # Signs that are searched as they were written: an emoji as a whole; what stands between digits, as
-# in dates, times and numbers; and the signs of "C++", "C#" and ".NET".
-# A set comes first, so that the others are passed over fast.
+# in dates, times and numbers; and the signs of "C++", "C#" and ".NET". "LGBTQ+" is also written
+# without its sign. A set comes first, so that all other letters are passed over fast.
 _PLAIN_SIGN = (
     r"[.,:/'’\-\u2010-\u2015+#](?:(?<=\d[^+#])(?=\d)|(?<=\.)(?<![\w.]\.)(?=[^\W\d_])"
-    r"|(?<=[^\W\d_]\+)\+(?![^\W\d]|[+#])|(?<=[^\W\d_][+#])(?![\w+#]))"
+    r"|(?<=[^\W\d_]\+)\+(?![^\W\d]|[+#])|(?<=[^\W\d_][+#])(?<!\w\w[+#])(?![\w+#]))"
 )
 _SIGN = re.compile(rf"(?P<emoji>{EMOJI})|{_PLAIN_SIGN}")
 _SIGN_WITHOUT_EMOJI = re.compile(_PLAIN_SIGN)
