@@ -26,6 +26,7 @@ from tests.server_process import HttpUser, Server
 
 PATIENT = {"LLAMORA_LLM__ENABLED": "true", "LLAMORA_LLM__TIMEOUT_SECONDS": "300"}
 KEY_SECONDS, PASSPHRASE_SECONDS = 2, 30  # how long after the last sign-out they may be in memory
+TEXT = "Quinces on the sill smell of October."
 BODIES, BODY_BYTES, MAX_BODIES_MB = 100, 6_000_000, 30
 STRENGTH_CHECKS, MAX_PAGE_MS = 60, 50
 GUESSES, MAX_SIGN_IN_SECONDS = 100, 2
@@ -60,35 +61,36 @@ def count_in_memory(server: Server, needle: bytes) -> int:
     return count
 
 
-async def _read_master(server: Server, user: HttpUser) -> bytes:
+async def _read_keys(server: Server, user: HttpUser) -> tuple[bytes, bytes]:
     async with beside(server, user) as (_, keys):
-        return bytes(keys.master)
+        data_key = keys._data_keys[keys.epoch]  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        return bytes(keys.master), bytes(data_key)
 
 
-def keys_after_sign_out(start: Start) -> Figures:
-    """Master key and passphrase are gone from memory once nobody is signed in."""
+def keys_after_sign_out(start: Start, passphrase_seconds: int = PASSPHRASE_SECONDS) -> Figures:
+    """Keys and passphrase are gone from memory once nobody is signed in, and so is what was read."""
     server = start()
     user = HttpUser(server.url).register()
-    user.write("A line.")
+    user.write(TEXT)
     secrets = [user.passphrase.encode(), quote_plus(user.passphrase).encode()]
-    master = asyncio.run(_read_master(server, user))
-    held = count_in_memory(server, master)
+    both = asyncio.run(_read_keys(server, user))
+    held = [count_in_memory(server, key) for key in both]
     for _ in range(3):
         user.post("/sign-out", {})
         user.sign_in()
         user.get("/d/today")
     user.post("/sign-out", {})
     time.sleep(KEY_SECONDS)
-    keys = count_in_memory(server, master)
-    time.sleep(PASSPHRASE_SECONDS - KEY_SECONDS)
+    keys = [count_in_memory(server, key) for key in both]
+    time.sleep(passphrase_seconds - KEY_SECONDS)
     passphrases = sum(count_in_memory(server, secret) for secret in secrets)
-    # A scan that does not find the key of somebody who is signed in finds none of anybody.
-    failed = not held or bool(keys or passphrases)
     return {
-        "keys_while_signed_in": held,
-        "keys": keys,
+        "master_and_data_key_while_signed_in": held,
+        "master_and_data_key": keys,
         "passphrases": passphrases,
-        "failed": failed,
+        "texts": count_in_memory(server, TEXT.encode()),
+        # A scan that does not find the keys of somebody who is signed in finds none of anybody.
+        "failed": not all(held) or any(keys) or bool(passphrases),
     }
 
 
@@ -123,10 +125,14 @@ def strength_checks(start: Start) -> Figures:
         user.get("/d/today")
         return (time.monotonic() - begun) * 1000
 
+    # Made beforehand: what a client costs here is not the server's.
+    strangers = [user_from(server, f"127.4.0.{n + 1}") for n in range(STRENGTH_CHECKS)]
+    for stranger in strangers:
+        stranger.get("/sign-in")
+
     def check(number: int) -> None:
         passphrase = ("aA1!" * 18 if number % 2 else "1234qwerty!@#$" * 6)[:72]
-        stranger = user_from(server, f"127.4.0.{number + 1}")
-        stranger.post("/register/strength", {"name": "x", "passphrase": passphrase})
+        strangers[number].post("/register/strength", {"name": "x", "passphrase": passphrase})
 
     calm = statistics.median(page_ms() for _ in range(20))
     threads = run_threads(partial(check, number) for number in range(STRENGTH_CHECKS))

@@ -315,9 +315,9 @@ class Access:
         if previous is not None:
             await self._sessions.sign_out(previous)
         _cookie, session = await self._sessions.open_session(user, keys, client.device)
-        await self._search.unlock(keys)
-        self._trash.run_maintenance(keys)
-        self._backups.start_daily_backup(keys)
+        await self._search.unlock(session.keys)
+        self._trash.run_maintenance(session.keys)
+        self._backups.start_daily_backup(session.keys)
         return await self._renewed(session, client)
 
     async def _renewed(self, session: OpenSession, client: Client) -> OpenSession:

@@ -17,6 +17,7 @@ def init_app(app: Quart) -> None:
     app.asgi_http_class = bodies.WaitingConnection
     app.before_request(_admit)
     app.after_request(headers.finish)
+    app.teardown_request(_forget)
 
 
 async def _admit() -> None:
@@ -36,3 +37,9 @@ async def _admit() -> None:
         await csrf.check_token(rules)
     if request.url_rule is not None and not rules.signed_out:
         sessions.require_session()
+
+
+async def _forget(_error: BaseException | None) -> None:
+    """Drop what this request sent: a timer may refer to its context for another minute."""
+    for name in list(g):
+        g.pop(name)
