@@ -73,10 +73,7 @@ class Sessions:
     async def open_session(
         self, user: User, keys: Keyring, device: str = ""
     ) -> tuple[str, OpenSession]:
-        """Open a session; return the cookie value and the session.
-
-        `device` is the name of the browser, "" if unknown.
-        """
+        """Return the cookie value and the session; `device` is the browser's name, "" if unknown."""
         token = secrets.token_bytes(TOKEN_BYTES)
         session = OpenSession(
             user,

@@ -15,6 +15,7 @@ def init_app(app: Quart) -> None:
     """Install the checks before and after every request of `app`."""
     app.request_class = bodies.request_class_for(app)
     app.asgi_http_class = bodies.WaitingConnection
+    app.extensions[bodies.QUEUE_EXTENSION] = bodies.RequestQueue()
     app.before_request(_admit)
     app.after_request(headers.finish)
     app.teardown_request(_forget)
