@@ -1,14 +1,16 @@
 """Breaking things on purpose, in small counts; `python -m scripts.torture` has the large ones."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from scripts.torture import faults, forgery, power, sums
+from scripts.torture import faults, forgery, limits, power, sums
 from scripts.torture.disk import ShimUnavailable
 from scripts.torture.streams import torture
 
@@ -39,6 +41,16 @@ def test_a_kill_leaves_what_was_shown(tmp_path: Path, cache: Path) -> None:
     result = torture(tmp_path, 0, 2, 1, seed=9, cache=cache)
     assert (result["lost_what_was_promised"], result["not_marked_as_cut_short"]) == (0, 0)
     assert result["asks_again"]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="root reads the memory of a server"
+)
+@pytest.mark.usefixtures("real_kdf")
+def test_no_key_and_no_passphrase_stays_after_the_last_sign_out() -> None:
+    figures = limits.run(partial(limits.keys_after_sign_out, passphrase_seconds=2))
+    assert (figures["master_and_data_key"], figures["passphrases"]) == ([0, 0], 0)
+    assert not figures["failed"]
 
 
 def test_everything_sealed_is_refused_when_it_is_changed_or_moved(tmp_path: Path) -> None:

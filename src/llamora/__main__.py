@@ -10,7 +10,7 @@ from llamora.cli.unlocking import explain_errors
 from llamora.errors import Problem
 from llamora.messages import sentence
 from llamora.settings import Settings, SettingsError, load_settings
-from llamora.vault.memory import disable_core_dumps
+from llamora.vault.memory import disable_core_dumps, overwrite_freed_memory
 
 
 class Command(NamedTuple):
@@ -42,8 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     The reason is printed in one sentence. Without arguments it is `dev`, and a browser opens.
     """
+    is_program = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _build_parser().parse_args(arguments or ["dev"])
+    if is_program and options.run is serve.run:
+        overwrite_freed_memory()
     options.opens_browser = not arguments
     try:
         # Others reach such a server: whoever runs it lets them in.

@@ -207,6 +207,9 @@ PAGE_MESSAGES: dict[str, str] = {
     "month_not_found": "There is no such month. A month’s address looks like /calendar/2026-11.",
     "host_unknown": "This name is not one the journal answers to. Add it to server.hosts in the settings.",
     "request_foreign": "This request came from another site and was not carried out.",
+    "proxy_silent": "The proxy in front of the journal does not say what the browser asked it for, so nothing was "
+    "carried out. It must pass on Host and send X-Forwarded-Proto and, on a port of its own, X-Forwarded-Port; "
+    "server.behind_proxy must be true.",
     "form_too_many_fields": "This form came with more fields than any page here sends.",
     "form_unknown_shape": "This form came in a shape that no page here sends.",
     "page_too_old": "This page had been open too long, so nothing was changed yet. Do that once more.",

@@ -173,7 +173,6 @@ async def test_the_operator_adds_a_name_with_a_low_line(start: Start) -> None:
         {"Origin": "null"},
         {"Origin": ""},
         {"Origin": "http://evil.example//localhost"},
-        {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"},
     ],
 )
 async def test_what_comes_from_another_site_is_not_carried_out(
@@ -222,6 +221,25 @@ async def test_a_proxy_on_another_port_is_the_same_site(
     }
     sent = {"Host": "journal.example", "Origin": origin, **forwarded}
     assert (await alice.post(PATH, WRITING, headers=sent)).status == status
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:8443", "https://elsewhere.example"])
+async def test_a_proxy_that_is_silent_is_told_what_to_send(app: RunningApp, origin: str) -> None:
+    alice = await app.visitor()
+    sent = {"Origin": origin, "Sec-Fetch-Site": "same-origin"}
+    refused = await alice.post(PATH, WRITING, headers=sent)
+    assert refused.status == 403
+    assert "X-Forwarded-Proto" in refused.text
+
+
+async def test_a_forwarded_header_without_a_proxy_is_reported_once(
+    app: RunningApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    for header in ("X-Forwarded-Proto", "X-Forwarded-For"):
+        await app.anonymous({header: "sent-by-somebody"}).get("/sign-in")
+    reports = [each.getMessage() for each in caplog.records if "behind_proxy" in each.getMessage()]
+    assert len(reports) == 1
+    assert "sent-by-somebody" not in reports[0]
 
 
 # -- tokens --------------------------------------------------------------------------------------------------

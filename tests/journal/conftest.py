@@ -152,6 +152,7 @@ async def open_desk(
         open_keyring(user_id, keys.master, keys.sealed),
     )
     await search.start()
+    desk.keys.hold()  # as a session does
     await search.unlock(desk.keys)
     model.start()
     return desk

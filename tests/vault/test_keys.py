@@ -4,8 +4,10 @@ import pickle
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from argon2 import low_level
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -135,10 +137,13 @@ def test_calibration_on_this_machine() -> None:
 
 
 def test_a_machine_without_memory_says_so(monkeypatch: pytest.MonkeyPatch, annas: NewKeys) -> None:
-    def fail(*_: object, **__: object) -> bytes:
-        raise kdf.HashingError("Memory allocation error")
+    class NoMemory(SimpleNamespace):
+        ARGON2_OK = 0
 
-    monkeypatch.setattr(kdf, "hash_secret_raw", fail)
+        def argon2_hash(self, *_: object) -> int:
+            return -22  # ARGON2_MEMORY_ALLOCATION_ERROR
+
+    monkeypatch.setattr(low_level, "lib", NoMemory())
     with pytest.raises(KdfUnavailable):
         slots.open_slot(ANNA, annas.slots[0], PASSPHRASE)
 

@@ -330,8 +330,8 @@ class Access:
         await self._search.unlock(session.keys)
         await self._integrity.compare(session.keys, client.seen)
         self._integrity.unlock(session.keys)
-        self._trash.run_maintenance(keys)
-        self._backups.start_daily_backup(keys)
+        self._trash.run_maintenance(session.keys)
+        self._backups.start_daily_backup(session.keys)
         return await self._renewed(session, client)
 
     async def _renewed(self, session: OpenSession, client: Client) -> OpenSession:

@@ -160,6 +160,7 @@ class Replies:
         """
         reply, keys = live.entry, user.keys
         self._live_replies[reply.id] = live
+        keys.hold()
 
         async def mark_unique(_: Transaction) -> None:
             live.is_unique.set()
@@ -314,7 +315,8 @@ class Replies:
             await asyncio.wait(tasks, timeout=LOCK_TIMEOUT_SECONDS)
 
     def _forget(self, reply_id: bytes) -> None:
-        self._live_replies.pop(reply_id, None)
+        if live := self._live_replies.pop(reply_id, None):
+            live.keys.release()
 
     def _cancel_all(self, user_id: bytes, reason: Notice) -> list[LiveReply]:
         user_replies = [

@@ -11,7 +11,7 @@ from typing import Literal
 from llamora.persistence.local_db import LocalDB
 from llamora.persistence.sessions import Session
 from llamora.persistence.users import User
-from llamora.vault.keys import Keyring
+from llamora.vault.keys import Keyring, KeyringClosed
 from llamora.vault.memory import Key, wipe
 from llamora.vault.session_keys import (
     open_from_cookie,
@@ -104,7 +104,8 @@ def decode_cookie(cookie: str) -> bytes | None:
 async def share_keyring(db: LocalDB, open_keyrings: Iterable[Keyring], keys: Keyring) -> Keyring:
     """Return the keyring of this user that is open already, brought up to date, or else `keys`.
 
-    All sessions of a user share one, so that a new key reaches everything done for them.
+    All sessions of a user share one, so that a new key reaches everything done for them. The
+    other one is closed.
     """
     existing = next(
         (other for other in open_keyrings if other.user_id == keys.user_id and not other.closed),
@@ -113,8 +114,17 @@ async def share_keyring(db: LocalDB, open_keyrings: Iterable[Keyring], keys: Key
     if existing is None or existing is keys:
         return keys
     stored_keys, master = await db.users.get_data_keys(keys.user_id), keys.master
-    known = existing.take(stored_keys, master)
-    wipe(master)
+    try:
+        known = existing.take(stored_keys, master)
+    except KeyringClosed:  # its last session ended meanwhile
+        return keys
+    finally:
+        wipe(master)
     # After a restored backup the keyring held here would seal under a key that is gone.
-    is_outdated = not known or not stored_keys or stored_keys[-1].epoch < existing.epoch
-    return keys if is_outdated else existing
+    is_outdated = (
+        existing.closed or not known or not stored_keys or stored_keys[-1].epoch < existing.epoch
+    )
+    if is_outdated:
+        return keys
+    keys.close()
+    return existing

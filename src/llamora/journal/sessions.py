@@ -73,10 +73,7 @@ class Sessions:
     async def open_session(
         self, user: User, keys: Keyring, device: str = ""
     ) -> tuple[str, OpenSession]:
-        """Open a session; return the cookie value and the session.
-
-        `device` is the name of the browser, "" if unknown.
-        """
+        """Return the cookie value and the session; `device` is the browser's name, "" if unknown."""
         token = secrets.token_bytes(TOKEN_BYTES)
         session = OpenSession(
             user,
@@ -84,24 +81,24 @@ class Sessions:
             session_id_of(token),
             token,
         )
-        now = int(time.time())
-        master = session.keys.master
-        sealed_key, carried = self._sealer.seal(user.id, session.id, token, master)
-        session = replace(session, sealed_key=carried)
-        wipe(master)
-        idle_ttl = await self.get_idle_ttl(session.keys, refresh=True)
-        row = Session(
-            session.id,
-            user.id,
-            sealed_key,
-            now + idle_ttl,
-            now + self._session_settings.absolute_ttl,
-        )
-        await self._db.sessions.add(row, utc_now().date(), (session.keys, device))
-        self._open_sessions[session.id] = session
-        self.signed_in.set()
+        session.keys.hold()  # until it is open: another session may end meanwhile
+        try:
+            row, session = await self._store(session, device)
+            self._set_open(session)
+        finally:
+            session.keys.release()
         self._expiry_times[session.id] = min(row.idle_until, row.expires_at)
         return session.cookie, session
+
+    async def _store(self, session: OpenSession, device: str) -> tuple[Session, OpenSession]:
+        user_id, now, master = session.user.id, int(time.time()), session.keys.master
+        sealed_key, carried = self._sealer.seal(user_id, session.id, session.token, master)
+        wipe(master)
+        idle_until = now + await self.get_idle_ttl(session.keys, refresh=True)
+        expires_at = now + self._session_settings.absolute_ttl
+        row = Session(session.id, user_id, sealed_key, idle_until, expires_at)
+        await self._db.sessions.add(row, utc_now().date(), (session.keys, device))
+        return row, replace(session, sealed_key=carried)
 
     async def resume(self, cookie: str, *, extend_idle: bool = True) -> OpenSession | None:
         """Return the session of a cookie, or None if it ended, timed out or never existed.
@@ -124,8 +121,7 @@ class Sessions:
             session = await self._reopen_session(row, token, raw[TOKEN_BYTES:])
             if session is None:
                 return None
-            self._open_sessions[row.id] = session
-            self.signed_in.set()
+            self._set_open(session)
         if session.keys.epoch != row.epoch:
             session = await self._refresh(session, row, raw[TOKEN_BYTES:])
         if session is None or session.sealed_key != raw[TOKEN_BYTES:]:
@@ -341,8 +337,10 @@ class Sessions:
     ) -> OpenSession | None:
         try:
             master = self._sealer.open(row, token, sealed_key)
-            keys = open_keyring(row.user_id, master, await self._db.users.keys(row.user_id))
-            wipe(master)
+            try:
+                keys = open_keyring(row.user_id, master, await self._db.users.keys(row.user_id))
+            finally:
+                wipe(master)
         except SealError as error:
             logger.warning("a session did not open (%s)", type(error).__name__)
             return None
@@ -378,14 +376,21 @@ class Sessions:
             self._open_sessions[row.id] = session
         return session
 
+    def _set_open(self, session: OpenSession) -> None:
+        session.keys.hold()
+        replaced = self._open_sessions.get(session.id)  # opened by another request meanwhile
+        self._open_sessions[session.id] = session
+        self.signed_in.set()
+        if replaced is not None:
+            replaced.keys.release()
+
     def _close_session(self, session_id: bytes) -> None:
         session = self._open_sessions.pop(session_id, None)
         self._expiry_times.pop(session_id, None)
-        # A reply in progress may still need the keyring, so it is dropped rather than closed:
-        # its memory is overwritten once nothing refers to it. A lock does not wait for that.
         if session is None:
             return
         session.ended.set()
+        session.keys.release()  # a reply in progress holds them too; a lock does not wait for it
         if not self._open_sessions:
             self.signed_in.clear()
         if not self.is_signed_in(session.user.id):

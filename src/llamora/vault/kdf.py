@@ -6,11 +6,12 @@ A derivation blocks for hundreds of milliseconds with the GIL released: call it 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from argon2.exceptions import HashingError
-from argon2.low_level import Type, hash_secret_raw
+from argon2 import low_level
 
 from llamora.vault.envelope import KEY_BYTES, VaultError
+from llamora.vault.memory import Key
 
 
 class BadParameters(VaultError):
@@ -84,21 +85,20 @@ class Argon2Params:
         raise BadParameters("Argon2id parameters must read like m=65536,t=3,p=4")
 
 
-def argon2id(secret: bytes, salt: bytes, params: Argon2Params) -> bytes:
-    """Derive a key of 32 bytes. Raise :class:`KdfUnavailable`."""
-    try:
-        return hash_secret_raw(
-            secret,
-            salt,
-            time_cost=params.time_cost,
-            memory_cost=params.memory_kib,
-            parallelism=params.parallelism,
-            hash_len=KEY_BYTES,
-            type=Type.ID,
-            version=0x13,
-        )
-    except (HashingError, MemoryError):
-        raise KdfUnavailable(params.memory_kib // 1024) from None
+def argon2id(secret: Key, salt: bytes, params: Argon2Params) -> bytearray:
+    """Derive a key of 32 bytes, which the caller wipes. Raise :class:`KdfUnavailable`."""
+    key = bytearray(KEY_BYTES)
+    # What low_level.hash_secret_raw does, without copies of the secret that nobody overwrites.
+    argon2: Any = low_level
+    code = argon2.lib.argon2_hash(
+        *(params.time_cost, params.memory_kib, params.parallelism),
+        *(argon2.ffi.from_buffer(secret), len(secret), argon2.ffi.from_buffer(salt), len(salt)),
+        *(argon2.ffi.from_buffer(key), KEY_BYTES, argon2.ffi.NULL, 0),
+        *(argon2.Type.ID.value, argon2.ARGON2_VERSION),
+    )
+    if code != argon2.lib.ARGON2_OK:
+        raise KdfUnavailable(params.memory_kib // 1024)
+    return key
 
 
 def burn_kdf(params: Argon2Params) -> None:

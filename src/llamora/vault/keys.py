@@ -136,6 +136,7 @@ class Keyring:
         "_blind_keys",
         "_closed",
         "_data_keys",
+        "_holder_count",
         "_index_key",
         "_master",
         "_memory",
@@ -163,6 +164,7 @@ class Keyring:
         self._subkeys: dict[tuple[int, int], memoryview] = {}
         self._blind_keys: dict[str, memoryview] = {}
         self._closed = False
+        self._holder_count = 0
 
     @property
     def master(self) -> bytearray:
@@ -267,6 +269,16 @@ class Keyring:
             self.close()  # closed meanwhile: nothing that was opened may stay
             self._check_open()
         return True
+
+    def hold(self) -> None:
+        """Keep the keys open until as many calls of :meth:`release` as of this."""
+        self._holder_count += 1
+
+    def release(self) -> None:
+        """Close the keys if nobody else holds them."""
+        self._holder_count -= 1
+        if self._holder_count <= 0:
+            self.close()
 
     def close(self) -> None:
         """Forget the keys: overwrite our copies and refuse every later use. May be called again."""

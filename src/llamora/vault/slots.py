@@ -64,7 +64,7 @@ class KeySlot:
         return Argon2Params.from_text(self.params or "")
 
 
-def _passphrase_kek(passphrase: str, salt: bytes, params: Argon2Params) -> bytes:
+def _passphrase_kek(passphrase: str, salt: bytes, params: Argon2Params) -> Key:
     # NFKC: the same words typed on another system or keyboard are the same bytes. surrogatepass: no
     # exception that carries the passphrase for a string that is not proper Unicode.
     normal = unicodedata.normalize("NFKC", passphrase).encode("utf-8", "surrogatepass")

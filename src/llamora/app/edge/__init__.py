@@ -15,8 +15,10 @@ def init_app(app: Quart) -> None:
     """Install the checks before and after every request of `app`."""
     app.request_class = bodies.request_class_for(app)
     app.asgi_http_class = bodies.WaitingConnection
+    app.extensions[bodies.QUEUE_EXTENSION] = bodies.RequestQueue()
     app.before_request(_admit)
     app.after_request(headers.finish)
+    app.teardown_request(_forget)
 
 
 async def _admit() -> None:
@@ -36,3 +38,9 @@ async def _admit() -> None:
         await csrf.check_token(rules)
     if request.url_rule is not None and not rules.signed_out:
         sessions.require_session()
+
+
+async def _forget(_error: BaseException | None) -> None:
+    """Drop what this request sent: a timer may refer to its context for another minute."""
+    for name in list(g):
+        g.pop(name)

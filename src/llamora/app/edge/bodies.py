@@ -10,6 +10,9 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from llamora.app.edge.rules import SMALL_BODY_BYTES, RouteRules, current_rules, rules_of
 
+QUEUE_EXTENSION = "llamora.queue"
+MAX_QUEUED = 64
+
 
 def request_class_for(app: Quart) -> type[Request]:
     """Return a request class that limits a body by the rules of its route."""
@@ -27,11 +30,33 @@ def request_class_for(app: Quart) -> type[Request]:
     return LimitedRequest
 
 
+class RequestQueue:
+    """The requests of an app that wait for one another."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.count = 0
+
+
 class WaitingConnection(ASGIHTTPConnection):
     """A connection of which no more than a small body is held before its session is known.
 
-    The rest stays with the sender, as nobody receives it.
+    The rest stays with the sender, as nobody receives it. Requests of a route that is `queued` wait
+    for one another, MAX_QUEUED at most; what is more is left to the route to refuse.
     """
+
+    async def handle_request(self, request: Request, send: Any) -> None:
+        queue: RequestQueue = self.app.extensions[QUEUE_EXTENSION]
+        is_queued = _match_rules(self.app, request.method, request.path).queued
+        if not is_queued or queue.count >= MAX_QUEUED:
+            await super().handle_request(request, send)
+            return
+        queue.count += 1
+        try:
+            async with queue.turn:
+                await super().handle_request(request, send)
+        finally:
+            queue.count -= 1
 
     async def handle_messages(self, request: Request, receive: Any) -> None:
         received = 0

@@ -50,7 +50,8 @@ def check_origin() -> None:
         raise RequestRejected("request_foreign", 403)
     origin = request.headers.get("Origin")
     if origin is not None and not is_own_origin(origin):
-        raise RequestRejected("request_foreign", 403)
+        # The browser knows better than the server: a proxy does not pass on what it was asked for.
+        raise RequestRejected("proxy_silent" if site == "same-origin" else "request_foreign", 403)
 
 
 async def check_token(rules: RouteRules) -> None:

@@ -1,13 +1,18 @@
 """The names of this server, as a browser writes them, and those of its cookies."""
 
 import re
+from logging import getLogger
 
-from quart import request
+from quart import current_app, request
 
 from llamora.app.edge.rules import RequestRejected
 from llamora.app.services.container import get_services
 
+logger = getLogger(__name__)
+
 HOST_PATTERN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(?::([0-9]{1,5}))?")
+FORWARDED_HEADERS = tuple(f"X-Forwarded-{name}" for name in ("Proto", "Host", "Port", "For"))
+REPORTED_EXTENSION = "llamora.forwarded-reported"
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 SESSION_COOKIE = "llamora"
@@ -19,6 +24,10 @@ DEVICE_COOKIE = "llamora_device"
 def check_host() -> None:
     """Raise RequestRejected for a name that is not in the allow-list."""
     settings = get_services().settings.server
+    sent = next((name for name in FORWARDED_HEADERS if name in request.headers), None)
+    if sent and not settings.behind_proxy and not current_app.extensions.get(REPORTED_EXTENSION):
+        current_app.extensions[REPORTED_EXTENSION] = True
+        logger.warning("a request carries %s, which counts with server.behind_proxy only", sent)
     allowed = {split_host(each)[0] for each in (*settings.hosts, settings.host)}
     # The name that a proxy was asked for counts beside that of the request, never in its place:
     # where the server can be reached without the proxy, any page could send such a header.

@@ -29,6 +29,7 @@ class RouteRules:
     with_replies: bool = False
     error_title: str = ""
     background: bool = False
+    queued: bool = False
     body_types: tuple[str, ...] = FORM_TYPES
     max_bytes: int | None = SMALL_BODY_BYTES
 
@@ -75,6 +76,9 @@ with_replies = _declare(with_replies=True)
 
 background = _declare(background=True)
 """An open page makes this request by itself: it does not keep the session alive."""
+
+queued = _declare(queued=True)
+"""Requests wait for one another, so that many at once do not hold up the pages of others."""
 
 large_body = _declare(max_bytes=None)
 """Take a form as large as the text of an entry."""

@@ -6,7 +6,7 @@ from llamora.app.addresses import TODAY_PATH as HOME
 from llamora.app.addresses import parse_entry_id, parse_iso_day, parse_month
 from llamora.app.edge import sessions
 from llamora.app.edge.clients import this_client
-from llamora.app.edge.rules import background, begins_session, signed_out, titled
+from llamora.app.edge.rules import background, begins_session, queued, signed_out, titled
 from llamora.app.i18n import describe, gettext_noop
 from llamora.app.i18n import gettext as _
 from llamora.app.page_events import day_events, look_events, month_events
@@ -69,6 +69,7 @@ async def register() -> Response:
 
 @blueprint.post("/register/strength")
 @signed_out
+@queued
 async def rate_passphrase() -> Response:
     session = sessions.get_session()
     name = session.user.name if session else await field("name")
