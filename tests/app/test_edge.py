@@ -1,7 +1,9 @@
 """What a route declares, on routes that only this app has."""
 
 import asyncio
+from pathlib import Path
 
+import httpx
 import pytest
 from quart import Response
 
@@ -16,6 +18,7 @@ from llamora.app.edge.rules import (
     signed_out,
 )
 from tests.app.conftest import RunningApp, Start, Visitor
+from tests.conftest import HttpUser, Server
 
 AUDIO = b"\0\xffRIFF" * 2_000
 
@@ -177,3 +180,31 @@ async def test_routes_open_no_more_than_is_listed(app: RunningApp) -> None:
         assert {each for each, rule in rules.items() if getattr(rule, name)} == endpoints, name
     assert {each for each, rule in rules.items() if rule.max_bytes is None} == LARGE
     assert all(rule.body_types == FORM_TYPES for rule in rules.values())
+
+
+def test_a_server_for_people_by_its_names_and_closed_once_it_has_one(
+    tmp_path: Path, cache: Path
+) -> None:
+    hosts = "localhost,127.0.0.1,journal_one.example"
+    env = {"LLAMORA_LLM__ENABLED": "false", "LLAMORA_SERVER__HOSTS": hosts}
+    server = Server(tmp_path, cache, mode="prod", env=env).start()
+    try:
+        port = server.url.rpartition(":")[2]
+        names = {
+            **dict.fromkeys((f"localhost.:{port}", "LOCALHOST", "journal_one.example:80"), 200),
+            **dict.fromkeys(("elsewhere.example", "localhost..", "journal_one.example.evil"), 400),
+        }
+        found = {
+            name: httpx.get(server.url + "/sign-in", headers={"Host": name}).status_code
+            for name in names
+        }
+        assert found == names
+        HttpUser(server.url).register()
+        second = HttpUser(server.url, name="Second")
+        answer = second.post(
+            "/register", {"name": "Second", "passphrase": second.passphrase, "zone": "UTC"}
+        )
+        assert answer.status_code == 403
+        assert second.sign_in().status_code == 403
+    finally:
+        server.stop()

@@ -7,6 +7,9 @@ from typing import Any
 
 from jinja2 import StrictUndefined
 from quart import Quart, Response, g
+from quart.wrappers.base import BaseRequestWebsocket
+from werkzeug.exceptions import BadHost
+from werkzeug.routing import MapAdapter
 
 from llamora import dates
 from llamora.app import addresses, assets, edge, error_pages, i18n, rendering
@@ -31,6 +34,13 @@ FORM_ENCODING_FACTOR = 3  # a byte of text takes at most three in a posted form
 
 
 class _App(Quart):
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
+        """Bind a request for a host that can be no name to another, so that it is refused below."""
+        try:
+            return super().create_url_adapter(request)
+        except BadHost:  # an empty or very long label
+            return self.url_map.bind("invalid")
+
     def log_exception(self, exception_info: Any) -> None:
         """Log an exception that no handler took, or that one raised, by class and place only."""
         error = exception_info[1]

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from contextvars import Context, copy_context
 from logging import getLogger
 
-from quart import Response
+from quart import Response, g, has_app_context
 
 logger = getLogger(__name__)
 
@@ -42,6 +42,8 @@ def event_stream(
     that asked for them, so they may render templates.
     """
     sources = (events, *more)
+    if has_app_context():
+        g.is_followed = True
     response = Response(
         _with_heartbeat(sources, server_stopping, session_ended, final_event, copy_context()),
         mimetype="text/event-stream",
@@ -91,6 +93,13 @@ async def _with_heartbeat(
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        context.run(forget_request)
+
+
+def forget_request() -> None:
+    """Drop what this request sent: a timer may refer to its context for another minute."""
+    for name in list(g) if has_app_context() else ():
+        g.pop(name)
 
 
 async def _pump(

@@ -7,6 +7,7 @@ from quart import Quart, g, request
 
 from llamora.app.edge import bodies, csrf, headers, hosts, sessions
 from llamora.app.edge.rules import RequestRejected, current_rules
+from llamora.app.streams import forget_request
 
 UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -41,6 +42,5 @@ async def _admit() -> None:
 
 
 async def _forget(_error: BaseException | None) -> None:
-    """Drop what this request sent: a timer may refer to its context for another minute."""
-    for name in list(g):
-        g.pop(name)
+    if not g.get("is_followed"):  # then a stream still needs it, and drops it at its end
+        forget_request()
