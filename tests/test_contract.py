@@ -66,7 +66,12 @@ MATRIX: dict[str, tuple[str, ...]] = {
 DOORS: dict[str, tuple[str, ...]] = {
     "quart": ("app/",),
     "aiosqlite": ("persistence/connection.py",),
-    "sqlite3": ("persistence/", "search/fulltext.py", "search/scratch.py"),
+    "sqlite3": (
+        "persistence/",
+        "search/fulltext.py",
+        "search/scratch.py",
+        "search/spelling.py",
+    ),
     "cryptography": ("vault/",),
     "argon2": ("vault/",),
     "fastembed": ("search/",),

@@ -9,8 +9,8 @@ from llamora.cli import backup, copy, doctor, restore, rotate, serve, verify
 from llamora.cli.unlocking import explain_errors
 from llamora.errors import Problem
 from llamora.messages import sentence
-from llamora.settings import Settings, SettingsError, load_settings
-from llamora.vault.memory import disable_core_dumps, overwrite_freed_memory
+from llamora.settings import Settings, SettingsError, load_settings, overwrite_freed_memory
+from llamora.vault.memory import disable_core_dumps
 
 
 class Command(NamedTuple):

@@ -235,6 +235,20 @@ def has_display() -> bool:
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
+def overwrite_freed_memory() -> None:
+    """Start this program once more so that memory is overwritten when it is freed.
+
+    Python's debug hooks (c.PyMem_SetupDebugHooks of its manual) and glibc (M_PERTURB of mallopt(3),
+    without the cache of threads, which it passes over) do that if the environment says so at the
+    start. Does nothing the second time, where PYTHONMALLOC is set otherwise, and on Windows, where
+    a program cannot take the place of another.
+    """
+    if sys.platform != "win32" and "PYTHONMALLOC" not in os.environ:
+        os.environ["PYTHONMALLOC"] = "debug"
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.perturb=221:glibc.malloc.tcache_count=0"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- this program
+
+
 def load_settings(
     *,
     file: Path | None = None,

@@ -21,7 +21,7 @@ PURPOSES = dict(
     enumerate(
         "entry tag vector query draft profile version summary index key session".split(), start=1
     )
-) | {13: "backup", 14: "trash", 15: "tagging"}
+) | {13: "backup", 14: "trash", 15: "tagging", 16: "checksum"}
 
 
 class Refused(Exception):

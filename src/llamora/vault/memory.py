@@ -5,7 +5,6 @@ What Python cannot do for them is said in docs/encryption.md.
 
 import ctypes
 import mmap
-import os
 import sys
 import threading
 import weakref
@@ -77,20 +76,6 @@ def disable_core_dumps() -> None:
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-
-
-def overwrite_freed_memory() -> None:
-    """Start this program once more so that memory is overwritten when it is freed.
-
-    Python's debug hooks (c.PyMem_SetupDebugHooks of its manual) and glibc (M_PERTURB of mallopt(3),
-    without the cache of threads, which it passes over) do that if told at the start. Does nothing
-    the second time, where PYTHONMALLOC is set otherwise, and on Windows, where a program cannot
-    take the place of another.
-    """
-    if sys.platform != "win32" and "PYTHONMALLOC" not in os.environ:
-        os.environ["PYTHONMALLOC"] = "debug"
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.perturb=221:glibc.malloc.tcache_count=0"
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- this program
 
 
 def _new_page() -> mmap.mmap:
