@@ -245,7 +245,7 @@ def test_a_reply_is_read_out_by_the_sentence(
     expect(page.locator(".reply .receipt > summary")).to_be_visible()
 
     heard = page.evaluate("heard")
-    assert [part for part in heard if not re.search(r"[.!?…”]\s*$", part)] == [], heard
+    assert [part for part in heard if not re.search(r"[.!?…”][)”]?\s*$", part)] == [], heard
     assert " ".join(heard).split() == said.split()  # all of it, in order, and nothing twice
     assert len(heard) < len(pieces) / 4
     # The same in the tree that a screen reader reads, where the reply itself is no live region.
