@@ -547,6 +547,15 @@ def test_a_bracketed_host_is_an_address_and_a_port(host: str) -> None:
     assert HOST_PATTERN.fullmatch(host) is None
 
 
+async def test_a_long_text_after_the_session_ended_asks_to_sign_in(app: RunningApp) -> None:
+    stranger = app.anonymous()
+    await stranger.get("/sign-in")
+    for length in (1_000, 100_000):
+        answer = await stranger.post("/d/today/entries", {"text": "x" * length}, fragment=True)
+        assert answer.status == 401
+        assert "Sign in again" in answer.visible_text
+
+
 async def test_nobody_is_held_up_by_a_name_of_combining_marks(app: RunningApp) -> None:
     stranger = app.anonymous()
     await stranger.get("/sign-in")

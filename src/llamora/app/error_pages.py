@@ -13,7 +13,7 @@ from llamora.app.addresses import NoSuchAddress
 from llamora.app.edge import UNSAFE_METHODS
 from llamora.app.edge.forms import form_field, replayable_form
 from llamora.app.edge.rules import RequestRejected, current_rules
-from llamora.app.edge.sessions import AlreadySignedIn, SignInRequired
+from llamora.app.edge.sessions import AlreadySignedIn, SignInRequired, get_session
 from llamora.app.i18n import gettext as _
 from llamora.app.i18n import gettext_noop
 from llamora.app.pages import is_fragment, redirect_303, render_template
@@ -53,10 +53,10 @@ def init_app(app: Quart) -> None:
         app.register_error_handler(kind, handle)
 
 
-async def _sign_in(_error: Exception) -> Response:
+async def _sign_in(_error: Exception, *, with_text: bool = True) -> Response:
     if request.method in UNSAFE_METHODS or is_fragment():
         sentence = _("Sign in again in another tab, then do this once more.")
-        return await _page(401, sentence, title=_("You were signed out"))
+        return await _page(401, sentence, title=_("You were signed out"), with_text=with_text)
     is_day = request.path.startswith("/d/")
     return redirect_303(f"/sign-in?next={quote(request.path)}" if is_day else "/sign-in")
 
@@ -88,9 +88,13 @@ async def _seal_error(error: SealError) -> Response:
     return await _page(500, sentence, title=_("A record could not be opened"))
 
 
-async def _too_large(_error: RequestEntityTooLarge) -> Response:
+async def _too_large(error: RequestEntityTooLarge) -> Response:
+    rules = current_rules()
+    if not (rules.public or rules.signed_out) and get_session() is None:
+        # No large body is read without a session, which may have ended while this was written.
+        return await _sign_in(error, with_text=False)
     sentence = _("This is longer than anything that belongs here.")
-    if current_rules().max_bytes is None:
+    if rules.max_bytes is None:
         size = f"{get_services().settings.entries.max_bytes / 1_000_000:g} MB"
         sentence = i18n.describe(Notice("entry_too_long", {"size": size}))
     return await _page(413, sentence, with_text=False)
