@@ -33,7 +33,7 @@ class TooManyAttempts(AccountError):
 
 @dataclass(slots=True, frozen=True)
 class Subject:
-    """What attempts are counted by. The wait begins at attempt number `free`.
+    """Name what attempts are counted by. The wait begins at attempt number `free`.
 
     Of what one stranger tries, at most `share` attempts count here; 0 is all of them.
     `stored_bytes` of a hash name it in the store, so that its count survives a restart; 0 is none.

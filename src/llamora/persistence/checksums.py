@@ -21,7 +21,7 @@ from llamora.vault.envelope import SealError
 from llamora.vault.keys import Keyring, MissingEpoch
 
 ChecksumState = Literal["right", "missing", "unknown", "gone", "damaged", "changed", "rolled_back"]
-"""What a check finds. "missing": none was made yet. "gone": one was made. "unknown": sealed under a key not known here.
+"""Results of a check. "missing": none was made yet. "gone": one was made. "unknown": sealed under a key not known here.
 
 "damaged": it does not open. "changed": rows are not as this program wrote them. "rolled_back": a
 browser knew of a later change.
